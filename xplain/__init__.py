@@ -1,0 +1,38 @@
+"""xplain: explain image classifications, and measure how far the explanations can be trusted.
+
+The public names below are loaded on first use, so that ``import xplain`` imports no torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0.dev0"
+__all__ = ["Attribution", "Classifier", "Score", "XplainError", "attribute", "load_classifier", "measure", "read_image"]
+
+if TYPE_CHECKING:
+    from xplain.engine import attribute, measure
+    from xplain.errors import XplainError
+    from xplain.images import read_image
+    from xplain.models import Classifier, load_classifier
+    from xplain.types import Attribution, Score
+
+_HOMES = {
+    "Attribution": "xplain.types",
+    "Classifier": "xplain.models",
+    "Score": "xplain.types",
+    "XplainError": "xplain.errors",
+    "attribute": "xplain.engine",
+    "load_classifier": "xplain.models",
+    "measure": "xplain.engine",
+    "read_image": "xplain.images",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'xplain' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,116 @@
+"""What the user asked for, parsed and checked before anything heavy is loaded."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from xplain.errors import InputError, UsageError, did_you_mean
+from xplain.types import Precision, ScoreKind
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A method or metric with its parameters as written: ``NAME[:key=value[,key=value]]``."""
+
+    name: str
+    params: tuple[tuple[str, str], ...] = ()
+
+    @classmethod
+    def parse(cls, text: str) -> Choice:
+        """Read ``agi:steps=10,classes=5``. Raises UsageError when a parameter is not ``key=value``."""
+        name, _, rest = text.partition(":")
+        pairs: list[tuple[str, str]] = []
+        for part in filter(None, (part.strip() for part in rest.split(","))):
+            key, equals, value = part.partition("=")
+            if not equals or not key.strip() or not value.strip():
+                raise UsageError(f"cannot read {part!r} in {text!r}", "write NAME:key=value,key=value")
+            pairs.append((key.strip().replace("-", "_"), value.strip()))
+        repeated = {key for key, _ in pairs if [k for k, _ in pairs].count(key) > 1}
+        if repeated:
+            raise UsageError(f"parameter {min(repeated)!r} is given twice in {text!r}", "give it once")
+        if not name.strip():
+            raise UsageError(f"no name in {text!r}", "write NAME:key=value,key=value")
+        return cls(name.strip(), tuple(pairs))
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Which model runs where."""
+
+    model: str = "efficientnet-lite0"
+    weights: Path | None = None
+    classes: Path | None = None
+    device: str = "auto"
+    precision: Precision = "fp32"
+    batch_size: int | None = None  # None: auto
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class ExplainConfig:
+    """One run of ``xplain explain``."""
+
+    compute: Compute
+    inputs: tuple[str, ...]
+    methods: tuple[Choice, ...]
+    output: Path | None  # None: standard output
+    files_from: str | None = None
+    target: str = "auto"
+    against: str | None = None
+    score: ScoreKind | None = None
+    layer: str | None = None
+    saves: tuple[str, ...] = ("overlay",)
+    clip: tuple[float, float] = (80.0, 99.0)
+    sign: str = "positive"
+    reduce: str = "sum"
+    cmap: str = "auto"
+    opacity: float = 0.8
+    overwrite: bool = False
+    fail_fast: bool = False
+
+
+def parse_batch_size(text: str) -> int | None:
+    """``auto`` (None) or a whole number of rows a call, at least 1."""
+    if text == "auto":
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise UsageError(f"batch size {text!r} is not a number of rows", "write auto or a whole number from 1")
+    return int(text)
+
+
+def parse_clip(text: str) -> tuple[float, float]:
+    """``LOW,HIGH`` percentiles with 0 <= LOW < HIGH <= 100."""
+    try:
+        low, high = map(float, text.split(","))
+    except ValueError:
+        raise UsageError(f"cannot read clip {text!r}", "write LOW,HIGH in percent, such as 80,99") from None
+    if not 0 <= low < high <= 100:
+        raise UsageError(f"clip {text!r} is not 0 <= LOW < HIGH <= 100", "write percentiles such as 80,99")
+    return low, high
+
+
+def read_config_file(path: Path, command: str, options: Collection[str], commands: Collection[str]) -> dict[str, Any]:
+    """Option values for ``command`` from a TOML file.
+
+    Options stand at the top level (they then hold for every command that knows them) or in a table named
+    after a command, which wins. Raises InputError when the file cannot be read and UsageError on a name that
+    is neither an option of ``command`` nor a table of another command.
+    """
+    try:
+        content = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"cannot read the configuration {path}: {error}", "give a TOML file") from None
+    tables = {key: value for key, value in content.items() if isinstance(value, Mapping)}
+    for name in tables:
+        if name not in commands:
+            raise UsageError(f"unknown table [{name}] in {path}", did_you_mean(name, commands, "name a command"))
+    merged = {key: value for key, value in content.items() if key not in tables} | dict(tables.get(command, {}))
+    values = {key.replace("-", "_"): value for key, value in merged.items()}
+    for name in values:
+        if name not in options:
+            raise UsageError(f"unknown option {name!r} in {path}", did_you_mean(name, options, "see --help"))
+    return values

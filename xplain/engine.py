@@ -1,0 +1,198 @@
+"""The engine behind the library and the commands: ``attribute`` and ``measure``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import xplain.methods
+import xplain.metrics  # noqa: F401  (importing registers them)
+from xplain.config import parse_batch_size
+from xplain.errors import InputError
+from xplain.images import Preprocessing, decode_image, find_images, preprocess
+from xplain.models import Classifier
+from xplain.oracle import Case, Oracle
+from xplain.registry import METHODS, METRICS, MethodSpec
+from xplain.rng import Streams
+from xplain.targets import Classes, check_images, check_logits, find_rivals, find_targets
+from xplain.types import Attribution, Cost, Precision, Score, ScoreKind
+
+MAX_REFERENCES = 512  # images read from a directory of baselines, evenly spread over its sorted files
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """How a method or metric is run: nothing here may change its numbers, but for precision and seed."""
+
+    seed: int = 0
+    precision: Precision = "fp32"
+    batch_size: int | None = None
+    progress: Callable[[int], None] | None = None
+
+
+def attribute(
+    classifier: Classifier,
+    images: Tensor,
+    method: str,
+    *,
+    target: Classes | None = None,
+    against: Classes | None = None,
+    score: ScoreKind | None = None,
+    seed: int = 0,
+    precision: Precision = "fp32",
+    batch_size: int | str = "auto",
+    progress: Callable[[int], None] | None = None,
+    **params: Any,
+) -> Attribution:
+    """Signed raw attributions of a batch of images.
+
+    images: float (B, C, H, W) in [0, 1].
+    method: a name or alias; ``params`` are its parameters.
+    target: class index, wnid or name for all images, or one for each; None: the model's top class.
+    against: rival classes, for all images or (B, A): the score becomes target minus the mean of the others; for
+        ``agi`` they are exactly the false classes. ``runner-up``: the best other class of each image.
+    score: logit, prob, log-prob or margin; None: the method's own.
+    batch_size: rows a model call, or ``auto``. progress: called with the rows done by each call.
+    Returns an Attribution: values (B, C, H, W), target (B,), cost in rows for the batch.
+    Raises UsageError for names and values that are not accepted, InputError when the logits are not finite.
+    """
+    spec = METHODS.get(method)
+    settings, references = resolve_method(spec, params, classifier.preprocessing)
+    runtime = Runtime(seed, precision, parse_batch_size(str(batch_size)), progress)
+    started = time.perf_counter()
+    images = check_images(classifier, images)
+    logits, cost = predict(classifier, images, runtime)
+    if not bool(check_logits(logits).all()):
+        bad = int((~check_logits(logits)).nonzero()[0])
+        raise InputError(f"the model's logits for image {bad} are not finite", "check the weights and --precision")
+    y = find_targets(classifier, target, logits)
+    rivals = find_rivals(classifier, against, logits, y)
+    result = run_method(classifier, spec, settings, images, y, rivals, score or spec.score, runtime, references)
+    return replace(result, cost=replace(result.cost + cost, seconds=time.perf_counter() - started))
+
+
+def predict(classifier: Classifier, images: Tensor, runtime: Runtime) -> tuple[Tensor, Cost]:
+    """(B, classes) logits, counted as checks."""
+    oracle = Oracle(classifier, batch_size=runtime.batch_size, precision=runtime.precision)
+    return oracle.logits(images, check=True), oracle.cost
+
+
+def resolve_method(
+    spec: MethodSpec, params: Mapping[str, Any], preprocessing: Preprocessing
+) -> tuple[dict[str, Any], Tensor | None]:
+    """A method's parameters, checked, and the reference images that its ``baselines`` stand for (None: noise)."""
+    given = dict(params)
+    references = given.get("baselines")
+    if isinstance(references, Tensor):
+        given["baselines"] = "tensor"
+        return spec.resolve(given), references
+    settings = spec.resolve(given)
+    kind = settings.get("baselines", "noise")
+    return settings, None if kind == "noise" else _read_references(kind, preprocessing)
+
+
+@lru_cache(maxsize=2)
+def _read_references(directory: str, preprocessing: Preprocessing) -> Tensor:
+    """(N, 3, H, W) images of a directory; at most MAX_REFERENCES, evenly spread over its files."""
+    if not Path(directory).is_dir():
+        raise InputError(f"no directory of baselines {directory!r}", "give a directory of images, or noise")
+    sources = find_images([directory])
+    sources = sources[:: -(-len(sources) // MAX_REFERENCES)]
+    return torch.stack([preprocess(decode_image(each.read(), each.name), preprocessing) for each in sources])
+
+
+def run_method(
+    classifier: Classifier,
+    spec: MethodSpec,
+    settings: Mapping[str, Any],
+    images: Tensor,
+    y: Tensor,
+    rivals: Tensor | None,
+    score: ScoreKind,
+    runtime: Runtime,
+    references: Tensor | None = None,
+) -> Attribution:
+    """Run a resolved method; as many images at a time as rows fit into one model call."""
+    started = time.perf_counter()
+    own = "against" in spec.needs  # the method itself decides what its rivals mean
+    cost = Cost()
+    parts = []
+    size = Oracle(classifier, batch_size=runtime.batch_size).rows(images)
+    for some in torch.arange(len(images)).split(size):
+        x, against = images[some], None if rivals is None else rivals[some]
+        oracle = Oracle(
+            classifier,
+            score=score,
+            against=None if own else against,
+            batch_size=runtime.batch_size,
+            precision=runtime.precision,
+            fold=not spec.plain,
+            tick=runtime.progress,
+        )
+        supplies = {
+            "against": against,
+            "references": None if references is None else references.to(x),
+            "rng": Streams.of(x, runtime.seed, spec.name) if "rng" in spec.needs else None,
+        }
+        needed = {name: supplies[name] for name in spec.needs}
+        result: Attribution = spec.function(oracle, x, y[some], **settings, **needed)
+        parts.append(replace(result, values=result.values.detach().contiguous()))
+        cost = cost + oracle.cost
+    return replace(_join(parts), target=y, cost=replace(cost, seconds=time.perf_counter() - started))
+
+
+def _join(parts: list[Attribution]) -> Attribution:
+    """The groups as one batch."""
+    first = parts[0]
+    return replace(
+        first,
+        values=torch.cat([part.values for part in parts]),
+        expected=None if first.expected is None else torch.cat([p.expected for p in parts if p.expected is not None]),
+        details={name: torch.cat([part.details[name] for part in parts]) for name in first.details},
+        flags={name: torch.cat([part.flags[name] for part in parts]) for name in first.flags},
+    )
+
+
+def measure(
+    classifier: Classifier,
+    images: Tensor,
+    attributions: Tensor,
+    metric: str,
+    *,
+    target: Classes | None = None,
+    seed: int = 0,
+    precision: Precision = "fp32",
+    batch_size: int | str = "auto",
+    progress: Callable[[int], None] | None = None,
+    **params: Any,
+) -> Score:
+    """One value of a metric for each image; NaN where it is undefined.
+
+    images: float (B, C, H, W) in [0, 1]. attributions: (B, C or 1, H, W), raw and signed, as ``attribute`` gives them.
+    metric: a name; ``params`` are its parameters. The other keywords are those of ``attribute``.
+    Returns a Score: values (B,), curve (B, K+1) or None. Raises UsageError and InputError as ``attribute``.
+    """
+    spec = METRICS.get(metric)
+    settings = spec.resolve(params)
+    runtime = Runtime(seed, precision, parse_batch_size(str(batch_size)), progress)
+    started = time.perf_counter()
+    images = check_images(classifier, images)
+    attributions = check_images(classifier, attributions)
+    if attributions.shape[0] != images.shape[0] or attributions.shape[2:] != images.shape[2:]:
+        raise InputError(
+            f"attributions {tuple(attributions.shape)} for images {tuple(images.shape)}", "give one map an image"
+        )
+    logits, cost = predict(classifier, images, runtime)
+    y = find_targets(classifier, target, logits)
+    oracle = Oracle(
+        classifier, score="prob", batch_size=runtime.batch_size, precision=runtime.precision, tick=runtime.progress
+    )
+    result: Score = spec.function(Case(oracle, images, attributions, y), **settings)
+    return replace(result, cost=replace(oracle.cost + cost, seconds=time.perf_counter() - started))

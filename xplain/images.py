@@ -1,0 +1,235 @@
+"""Find images, read them, and bring them to the model's input: pixels in [0, 1], not normalised.
+
+Decided once, for every command: EXIF orientation is applied, transparency is laid over white, 16-bit grey is
+scaled to 8 bits, everything becomes RGB; then the short side is resized and the centre is cropped in 8 bits by
+Pillow, as torchvision's transforms do on Pillow images.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import io
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from xplain.errors import InputError, UsageError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor
+
+SUFFIXES = frozenset(
+    (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".pbm", ".avif")
+)
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Resize the short side to ``resize`` pixels, then crop the centre ``size`` = (height, width)."""
+
+    size: tuple[int, int] = (224, 224)
+    resize: int = 256
+    interpolation: Interpolation = "bicubic"
+
+    @classmethod
+    def for_size(cls, size: int | Sequence[int]) -> Preprocessing:
+        """The usual 0.875 centre crop for an input side or (height, width) in pixels."""
+        height, width = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+        return cls((height, width), round(max(height, width) / 0.875))
+
+
+@dataclass(frozen=True)
+class Source:
+    """An image to be read: a file, or bytes that came on standard input.
+
+    stem: its name without suffix, as a relative path, under which outputs are written.
+    folder: the name of the folder that holds it (a class folder's name is the label).
+    """
+
+    path: Path | None
+    stem: str
+    folder: str = ""
+    content: bytes | None = None
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return str(self.path) if self.path is not None else "-"
+
+    def read(self) -> bytes:
+        """The file's bytes. Raises InputError when it is not there or cannot be read."""
+        if self.content is not None:
+            return self.content
+        assert self.path is not None
+        try:
+            return self.path.read_bytes()
+        except FileNotFoundError:
+            raise InputError(f"no such file: {self.name!r}", "check the path") from None
+        except OSError as error:
+            raise InputError(f"cannot read {self.name!r}: {error.strerror}", "give a readable image file") from None
+
+
+def find_images(arguments: Iterable[str], files_from: str | None = None) -> list[Source]:
+    """Sources for files, directories (recursive), globs, ``@list.txt`` and ``-`` (image bytes on stdin).
+
+    ``files_from`` names a file of paths, one a line; ``-`` is standard input. Files that are named but missing
+    are kept, so that they are reported one by one. Raises InputError when a directory, glob or list holds no image, and
+    UsageError when nothing was named.
+    """
+    arguments = list(arguments)
+    if not arguments and files_from is None:
+        raise UsageError("no image was named", "give files, directories, globs, @list.txt, - or --files-from FILE")
+    if "-" in arguments and files_from == "-":
+        raise UsageError("standard input cannot be both an image and a list", "use - or --files-from -, not both")
+    found: dict[str, tuple[Path | None, str]] = {}
+    if files_from is not None:
+        arguments += list(_read_list(files_from))
+    for argument in _expand_lists(arguments):
+        for path, relative in _expand(argument):
+            found.setdefault(str(path) if path else "-", (path, relative))
+    stems = _distinct_stems(list(found.values()))
+    return [
+        Source(path, stem, path.absolute().parent.name if path else "", None if path else sys.stdin.buffer.read())
+        for (path, _), stem in zip(found.values(), stems, strict=True)
+    ]
+
+
+def _expand_lists(arguments: Iterable[str]) -> Iterator[str]:
+    for argument in arguments:
+        if argument.startswith("@") and not Path(argument).exists():
+            yield from _read_list(argument[1:])
+        else:
+            yield argument
+
+
+def _read_list(name: str) -> list[str]:
+    try:
+        text = sys.stdin.read() if name == "-" else Path(name).read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read the list {name!r}: {error}", "give a text file, one path a line") from None
+    paths = [line for line in text.splitlines() if line.strip()]
+    if not paths:
+        raise InputError(f"the list {name!r} names no image", "write one path a line")
+    return paths
+
+
+def _expand(argument: str) -> Iterator[tuple[Path | None, str]]:
+    """(path, path relative to what was named) for one argument."""
+    if argument == "-":
+        yield None, "stdin"
+        return
+    path = Path(argument)
+    if path.is_dir():
+        files = list(_walk(path))
+        if not files:
+            raise InputError(f"no image in the directory {argument!r}", f"its files end in none of {_suffix_list()}")
+        yield from ((file, str(file.relative_to(path))) for file in files)
+    elif not path.exists() and glob.has_magic(argument):
+        matches = sorted(glob.glob(argument, recursive=True))  # noqa: PTH207  (absolute and relative patterns alike)
+        if not matches:
+            raise InputError(f"nothing matches {argument!r}", "check the pattern")
+        for match in matches:
+            if Path(match).is_dir():
+                yield from _expand(match)
+            else:
+                yield Path(match), Path(match).name
+    else:
+        yield path, path.name
+
+
+def _walk(directory: Path) -> Iterator[Path]:
+    for folder, folders, files in os.walk(directory):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            if Path(name).suffix.lower() in SUFFIXES and not name.startswith("."):
+                yield Path(folder, name)
+
+
+def _suffix_list() -> str:
+    return " ".join(sorted(SUFFIXES))
+
+
+def _distinct_stems(found: Sequence[tuple[Path | None, str]]) -> list[str]:
+    """Relative names without suffix; where two would collide, with the suffix, then with the whole path."""
+    candidates = [
+        (str(Path(relative).with_suffix("")), relative, "/".join(path.absolute().parts[1:]) if path else relative)
+        for path, relative in found
+    ]
+    stems = [bare for bare, _, _ in candidates]
+    for level in (1, 2):
+        counts = Counter(stems)
+        stems = [each[level] if counts[stem] > 1 else stem for each, stem in zip(candidates, stems, strict=True)]
+    return stems
+
+
+def decode_image(content: bytes, name: str) -> Image:
+    """An upright 8-bit RGB Pillow image from a file's bytes. Raises InputError, naming ``name``."""
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    if not content:
+        raise InputError(f"{name!r} is empty (0 bytes)", "give an image file")
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            image.load()
+            return _to_rgb(ImageOps.exif_transpose(image))
+    except UnidentifiedImageError:
+        raise InputError(f"{name!r} is not an image that Pillow knows", "give a JPEG, PNG, WebP, TIFF, ...") from None
+    except Image.DecompressionBombError as error:
+        raise InputError(f"{name!r} is too large: {error}", "make it smaller first") from None
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError) as error:
+        raise InputError(f"{name!r} is damaged: {error}", "restore the file or leave it out") from None
+
+
+def _to_rgb(image: Image) -> Image:
+    import numpy as np
+    from PIL import Image
+
+    if image.mode.startswith("I"):
+        image = Image.fromarray((np.asarray(image).clip(0, 65535) / 257).round().astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
+
+
+def preprocess(image: Image, preprocessing: Preprocessing) -> Tensor:
+    """(3, H, W) float32 pixels in [0, 1]: short side resized, centre cropped, in 8 bits."""
+    import numpy as np
+    import torch
+    from PIL import Image
+
+    width, height = image.size
+    short = preprocessing.resize
+    new = (short, int(short * height / width)) if width <= height else (int(short * width / height), short)
+    if new != image.size:
+        image = image.resize(new, Image.Resampling[preprocessing.interpolation.upper()])
+    crop_height, crop_width = preprocessing.size
+    left, top = round((new[0] - crop_width) / 2.0), round((new[1] - crop_height) / 2.0)
+    image = image.crop((left, top, left + crop_width, top + crop_height))
+    return torch.from_numpy(np.asarray(image, dtype=np.float32) / 255).permute(2, 0, 1).contiguous()
+
+
+def read_image(
+    path: str | Path, size: int | Sequence[int] = 224, *, preprocessing: Preprocessing | None = None
+) -> Tensor:
+    """Pixels of an image as the commands see them, minus the normalisation.
+
+    path: an image file.
+    size: input side in pixels or (height, width); the short side is resized to size / 0.875 (bicubic) first.
+    preprocessing: a classifier's own (``classifier.preprocessing``), instead of ``size``.
+    Returns float32 (3, H, W) in [0, 1]. Raises InputError when the file cannot be used.
+    """
+    source = Source(Path(path), Path(path).stem)
+    return preprocess(decode_image(source.read(), source.name), preprocessing or Preprocessing.for_size(size))
+
+
+def sha256(content: bytes) -> str:
+    """Hexadecimal SHA-256 of a file's bytes."""
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,15 @@
+"""The attribution methods: one file each. Importing one registers it, and this is the only list of them."""
+
+# isort: off
+from xplain.methods import saliency as saliency
+from xplain.methods import input_x_gradient as input_x_gradient
+from xplain.methods import smoothgrad as smoothgrad
+from xplain.methods import integrated_gradients as integrated_gradients
+from xplain.methods import expected_gradients as expected_gradients
+from xplain.methods import agi as agi
+from xplain.methods import neflag as neflag
+from xplain.methods import mfaba as mfaba
+from xplain.methods import dga as dga
+from xplain.methods import uniform_fullgrad as uniform_fullgrad
+from xplain.methods import grad_cam as grad_cam
+from xplain.methods import controls as controls

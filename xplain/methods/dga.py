@@ -1,0 +1,76 @@
+"""DGA: attributions of ever more distilled inputs, aggregated."""
+
+from typing import Annotated, Literal
+
+import torch
+from torch import Tensor
+
+from xplain.methods.uniform_fullgrad import Zero, local_attribution, make_zero
+from xplain.oracle import Oracle
+from xplain.registry import Bounds, Steps, method
+from xplain.types import Attribution, Paper
+
+
+@method(
+    "dga",
+    paper=Paper(
+        "Distilled gradient aggregation: purify features for input attribution in the deep neural network",
+        "Jeon, Jeong, Choi",
+        2022,
+        "NeurIPS",
+    ),
+    axioms=frozenset({"implementation-invariance"}),
+    cost=lambda steps, **_: (steps + 1, steps + 1),
+    deviations="Algorithm 1 (start=include) sums over n = 0 .. N, Eq. 12 (start=exclude) averages over n = 1 .. N. masks=wc and masks=epc apply "
+    "that mask unscaled (Eq. 5), since Eq. 8 would begin with an empty image. The parameter β is never used in the paper.",
+    plain=True,
+    rounding="Masks are cut at ranks: values near a threshold fall on either side of it in correct float32 programs.",
+)
+def dga(
+    oracle: Oracle,
+    x: Tensor,
+    y: Tensor,
+    *,
+    steps: Steps = 30,
+    quantile: Annotated[float, Bounds(low=0, high=1)] = 0.9,
+    local: Literal["ufg", "gxi"] = "ufg",
+    masks: Literal["both", "wc", "epc"] = "both",
+    start: Literal["include", "exclude"] = "include",
+    baseline: Zero = "mean",
+) -> Attribution:
+    """Positive parts of local attributions, summed over inputs from which weak and extreme features are taken away.
+
+    x̃(0) = x; for n = 0 .. N: φ_n = local attribution of x̃(n);
+    x̃(n+1) = x ⊙ (n/N · M^WC + (1 - n/N) · M^EPC), where M^WC drops a value if the share of values with |φ_k| <= |φ_j|
+    is at most n/N, and M^EPC drops it if the share of values with φ_k <= φ_j exceeds ``quantile`` (Eq. 6 to 10; ties count).
+    φ = Σ_n max(φ_n, 0). Masks are per value (3·H·W). A dropped value becomes ``baseline`` (``mean``: zero of the
+    normalised input, as in the paper). local: uniform-fullgrad or input-x-gradient. x: (B, C, H, W) in [0, 1], y: (B,).
+    """
+    zero = make_zero(baseline, x, oracle)
+    total, point = torch.zeros_like(x), x
+    for n in range(steps + 1):
+        values, _ = local_attribution(oracle, point, y, zero, spread=local == "ufg")
+        if n > 0 or start == "include":
+            total += values.clamp(min=0)
+        if n < steps:
+            point = zero + (x - zero) * _mask(values, n, steps, quantile, masks)
+    return Attribution(total if start == "include" else total / steps)
+
+
+def _mask(values: Tensor, n: int, steps: int, quantile: float, masks: str) -> Tensor:
+    """What is left of each value (B, C, H, W) in the next input."""
+    size = values[0].numel()
+    strong = _drop_lowest(values.abs(), n * size // steps)
+    common = ~_drop_lowest(values, int(quantile * size + 1e-9))
+    if masks != "both":
+        return (strong if masks == "wc" else common).to(values.dtype)
+    return n / steps * strong + (1 - n / steps) * common
+
+
+def _drop_lowest(values: Tensor, count: int) -> Tensor:
+    """False where at most ``count`` values of the image are <= this one: all below the (count + 1)-th smallest."""
+    flat = values.flatten(1)
+    if count >= flat.shape[1]:
+        return torch.zeros_like(values, dtype=torch.bool)
+    threshold = flat.kthvalue(count + 1, dim=1, keepdim=True).values
+    return (flat >= threshold).unflatten(1, values.shape[1:])

@@ -1,0 +1,33 @@
+"""Grad-CAM: a layer's channels weighted by their mean gradients."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from xplain.oracle import Oracle
+from xplain.registry import method
+from xplain.types import Attribution, Paper
+
+
+@method(
+    "grad-cam",
+    paper=Paper(
+        "Grad-CAM: visual explanations from deep networks via gradient-based localization",
+        "Selvaraju, Cogswell, Das, Vedantam, Parikh, Batra",
+        2017,
+        "ICCV",
+        "1610.02391",
+    ),
+    deviations="Not scaled to [0, 1]: units are the score's. Bilinear up-sampling to the image (half-pixel centres).",
+)
+def grad_cam(oracle: Oracle, x: Tensor, y: Tensor, *, layer: str = "auto") -> Attribution:
+    """The positive part of a layer's channels, weighted by the spatial means of their gradients.
+
+    φ = up(max(Σ_k α_k A^k, 0)), α_k = mean over space of ∂f/∂A^k. Returns (B, 1, H, W).
+    layer: a module's name; ``auto``: the last one with a spatial output in execution (given in ``facts``).
+    Raises UsageError when the model has no such layer. x: (B, C, H, W) in [0, 1], y: (B,).
+    """
+    probe = oracle.probe(x, y, layer)
+    weights = probe.gradients.mean(dim=(2, 3), keepdim=True)
+    coarse = (weights * probe.activations).sum(dim=1, keepdim=True).clamp(min=0)
+    values = F.interpolate(coarse, size=x.shape[-2:], mode="bilinear", align_corners=False)
+    return Attribution(values.to(x.dtype), facts={"layer": probe.layer})

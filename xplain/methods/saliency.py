@@ -1,0 +1,29 @@
+"""Saliency: the gradient at the image."""
+
+from torch import Tensor
+
+from xplain.oracle import Oracle
+from xplain.registry import method
+from xplain.types import Attribution, Paper
+
+
+@method(
+    "saliency",
+    alias="sm",
+    paper=Paper(
+        "Deep inside convolutional networks: visualising image classification models and saliency maps",
+        "Simonyan, Vedaldi, Zisserman",
+        2014,
+        "ICLR workshop",
+        "1312.6034",
+    ),
+    axioms=frozenset({"linearity", "dummy", "symmetry", "implementation-invariance"}),
+    deviations="Signed by default; captum's default and the AGI paper's figures are the absolute value (absolute=true).",
+)
+def saliency(oracle: Oracle, x: Tensor, y: Tensor, *, absolute: bool = False) -> Attribution:
+    """The gradient of the score at the image.
+
+    φ = ∇f(x), or |∇f(x)| with ``absolute`` (which is not linear in the model). x: (B, C, H, W) in [0, 1], y: (B,).
+    """
+    gradient = oracle.gradients(x, y).values
+    return Attribution(gradient.abs() if absolute else gradient)

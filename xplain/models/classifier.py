@@ -1,0 +1,111 @@
+"""A classifier: pixels in [0, 1] to logits, with the normalisation inside."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from xplain.errors import InputError, UsageError, did_you_mean
+from xplain.images import Preprocessing
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Where parameters came from: a file or a name, and the SHA-256 of the file ("" when there is none)."""
+
+    source: str
+    sha256: str = ""
+
+
+class Classifier(nn.Module):
+    """A network with its normalisation, preprocessing and class names.
+
+    model: pixels normalised by (x - mean) / std to logits (B, classes).
+    labels: class names by index; wnids: WordNet ids by index, or () where the classes have none.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        name: str,
+        labels: Sequence[str] = (),
+        wnids: Sequence[str] = (),
+        mean: Sequence[float] = (),
+        std: Sequence[float] = (),
+        preprocessing: Preprocessing | None = None,
+        weights: Weights | None = None,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.name = name
+        self.labels = list(labels)
+        self.wnids = list(wnids)
+        self.preprocessing = preprocessing or Preprocessing()
+        self.weights = weights or Weights(name)
+        first = next((each for each in model.parameters() if each.is_floating_point()), torch.empty(0))
+        for key, values in (("mean", mean or (0.0,) * 3), ("std", std or (1.0,) * 3)):
+            tensor = torch.tensor(list(values), dtype=torch.float64).to(first.dtype)
+            self.register_buffer(key, tensor[:, None, None], persistent=False)
+        self.to(first.device)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, classes) of images (B, C, H, W) in [0, 1]."""
+        return logits_of(self.model((images.to(self.mean.dtype) - self.mean) / self.std))
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Input height and width in pixels."""
+        return self.preprocessing.size
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return self.mean.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The parameters' floating-point type."""
+        return self.mean.dtype
+
+    def find_class(self, text: str) -> int:
+        """The index of a class given as an index, a wnid or a name. Raises UsageError with near matches."""
+        if text.lstrip("-").isdecimal():
+            index = int(text)
+            if self.labels and not 0 <= index < len(self.labels):
+                raise UsageError(
+                    f"class index {index} is not in 0 .. {len(self.labels) - 1}", "see xplain list classes"
+                )
+            return index
+        for names in (self.wnids, self.labels, [each.lower().replace("_", " ") for each in self.labels]):
+            key = text if names is not self.wnids else text.lower()
+            for candidate in (key, key.lower().replace("_", " ")):
+                if names.count(candidate) > 1:
+                    where = " and ".join(str(i) for i, each in enumerate(names) if each == candidate)
+                    raise UsageError(f"class name {text!r} stands for {where}", "give the index or the wnid")
+                if candidate in names:
+                    return names.index(candidate)
+        known = [*self.labels, *self.wnids]
+        raise UsageError(f"unknown class {text!r}", did_you_mean(text, known, "see xplain list classes"))
+
+    def describe_class(self, index: int) -> dict[str, str | int | None]:
+        """The index with its wnid and name, None where they are not known."""
+        return {
+            "index": index,
+            "wnid": self.wnids[index] if index < len(self.wnids) else None,
+            "name": self.labels[index] if index < len(self.labels) else None,
+        }
+
+
+def logits_of(output: object) -> Tensor:
+    """The (B, classes) logits in what a model returned. Raises InputError when there are none."""
+    if isinstance(output, Tensor) and output.ndim == 2:
+        return output
+    shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+    raise InputError(f"the model returned {shape}, not logits (images, classes)", "give an image classifier")

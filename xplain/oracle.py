@@ -1,0 +1,300 @@
+"""The oracle: the only caller of the model.
+
+Methods say which points they need; the oracle decides how many go through the model at a time. It alone holds
+the model, autograd, autocast, chunk sizes, memory back-off, hooks and the count of rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from xplain.errors import DeviceError, UsageError, did_you_mean
+from xplain.models import Classifier
+from xplain.models.prepare import arithmetic, working_copy
+from xplain.models.trace import last_spatial_layer
+from xplain.types import Cost, Precision, ScoreKind
+
+CPU_PIXELS_A_CALL = 16 * 224 * 224  # measured: on a CPU 8 to 16 rows of 224 x 224 beat more
+GPU_PIXELS_A_CALL = 128 * 224 * 224
+
+
+class Block(NamedTuple):
+    """A rectangle of work: points ``k0 .. k1`` of images ``i0 .. i1``."""
+
+    images: slice
+    points: slice
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(images, points) in the block."""
+        return self.images.stop - self.images.start, self.points.stop - self.points.start
+
+    def samples(self, device: torch.device) -> Tensor:
+        """(k,) the indices of the block's points."""
+        return torch.arange(self.points.start, self.points.stop, device=device)
+
+
+class Gradients(NamedTuple):
+    """scores (rows,) or (rows, S); gradients (rows, C, H, W) or (rows, S, C, H, W); predicted (rows,) top classes."""
+
+    scores: Tensor
+    values: Tensor
+    predicted: Tensor
+
+
+@dataclass
+class Probe:
+    """What a layer said: activations and gradients (B, K, h, w) of the score, and the layer's name."""
+
+    activations: Tensor
+    gradients: Tensor
+    layer: str
+
+
+def score_of(logits: Tensor, y: Tensor, kind: ScoreKind, against: Tensor | None = None) -> Tensor:
+    """The scalar that is explained, for each row.
+
+    logits: (rows, classes). y: (rows,) target classes, or (rows, S) to read S classes of each row.
+    kind: logit; prob = softmax; log-prob = log softmax; margin = the target's logit minus the largest other one.
+    against: (rows, A) classes; the score becomes target minus the mean of the others (margin: minus their largest).
+    """
+    if kind == "margin" and y.ndim == 2:
+        return torch.stack([score_of(logits, each, kind) for each in y.unbind(dim=1)], dim=1)
+    if kind == "margin":
+        rivals = logits.scatter(1, y[:, None], -torch.inf) if against is None else logits.gather(1, against)
+        return logits.gather(1, y[:, None])[:, 0] - rivals.amax(dim=1)
+    values = {"logit": lambda z: z, "prob": lambda z: z.softmax(1), "log-prob": lambda z: z.log_softmax(1)}[kind](
+        logits
+    )
+    if y.ndim == 2:
+        return values.gather(1, y)
+    score = values.gather(1, y[:, None])[:, 0]
+    return score if against is None else score - values.gather(1, against).mean(dim=1)
+
+
+class Oracle:
+    """A prepared classifier, the score that is explained, and the account of what it cost.
+
+    score: the scalar kind. against: (B, A) rival classes of each image, or None.
+    batch_size: rows a call, or None for a size that depends on the device and the image only, so that a run
+    repeats to the byte.
+    fold: put batch norms into convolutions (faster, the same to rounding).
+    tick: called with the number of rows after every model call.
+    """
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        *,
+        score: ScoreKind = "logit",
+        against: Tensor | None = None,
+        batch_size: int | None = None,
+        precision: Precision = "fp32",
+        fold: bool = True,
+        tick: Callable[[int], None] | None = None,
+    ) -> None:
+        self.classifier = classifier
+        self.score = score
+        self.against = against
+        self.precision = precision
+        self.fold = fold
+        self.cost = Cost()
+        self._batch_size = batch_size
+        self._limit: int | None = None  # rows that fitted into memory, once more did not
+        self._tick = tick or (lambda _: None)
+
+    @property
+    def mean(self) -> Tensor:
+        """(C, 1, 1) the colour that the normalisation maps to zero."""
+        return self.classifier.mean
+
+    def rows(self, x: Tensor) -> int:
+        """Rows a call for images shaped like ``x`` (..., C, H, W)."""
+        pixels = GPU_PIXELS_A_CALL if x.device.type != "cpu" else CPU_PIXELS_A_CALL
+        automatic = min(max(pixels // (x.shape[-1] * x.shape[-2]), 1), 256)
+        return min(self._batch_size or automatic, self._limit or automatic * 4096)
+
+    # --------------------------------------------------------- forward, gradient
+
+    def logits(self, x: Tensor, *, check: bool = False) -> Tensor:
+        """(rows, classes) float32 or better; no gradient. check: count as a check, not as the method's own work."""
+
+        def run(x: Tensor) -> tuple[Tensor]:
+            with torch.no_grad():
+                out = self._call(working_copy(self.classifier, fold=self.fold), x)
+            self._count(checks=len(x)) if check else self._count(forwards=len(x))
+            return (out,)
+
+        return self._batched(run, x)[0]
+
+    def scores(self, x: Tensor, y: Tensor, image: Tensor | None = None, *, check: bool = False) -> Tensor:
+        """(rows,) scores of targets ``y`` (rows,); no gradient. image: as in ``gradients``."""
+        return score_of(self.logits(x, check=check), y, self.score, self._rivals(image))
+
+    def gradients(self, x: Tensor, y: Tensor, image: Tensor | None = None) -> Gradients:
+        """Scores and their gradients at any number of rows.
+
+        x: (rows, C, H, W). y: (rows,) the explained score of each row, or (rows, S) for the scores of S single
+        classes of the same forward. image: (rows,) the image each row belongs to; None when rows are the images.
+        """
+
+        def run(x: Tensor, y: Tensor, rivals: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+            x = x.detach().requires_grad_()
+            with torch.enable_grad():
+                logits = self._call(working_copy(self.classifier, fold=self.fold), x)
+                scores = score_of(logits, y, self.score, rivals)
+                wanted = scores.unbind(dim=1) if y.ndim == 2 else (scores,)
+                last = len(wanted) - 1
+                found = [torch.autograd.grad(each.sum(), x, retain_graph=k < last)[0] for k, each in enumerate(wanted)]
+            self._count(forwards=len(x), backwards=len(x) * len(wanted))
+            values = torch.stack(found, dim=1) if y.ndim == 2 else found[0]
+            return scores.detach(), values, logits.detach().argmax(dim=1)
+
+        return Gradients(*self._batched(run, x, y, self._rivals(image) if y.ndim == 1 else None))
+
+    # ------------------------------------------------------------------- sweeps
+
+    def blocks(self, x: Tensor, count: int) -> Iterator[Block]:
+        """Rectangles that cover ``count`` points of each image of ``x``, near ``rows`` rows each, of even sizes."""
+        rows, images = self.rows(x), len(x)
+        together = max(rows // count, 1) if count < rows else 1
+        for start in range(0, images, together):
+            some = slice(start, min(start + together, images))
+            parts = -(-count * (some.stop - start) // rows) if together == 1 else 1
+            edges = [round(count * part / parts) for part in range(parts + 1)]
+            yield from (Block(some, slice(*pair)) for pair in pairwise(edges))
+
+    def sweep(
+        self, x: Tensor, y: Tensor, count: int, points: Callable[[Block], Tensor]
+    ) -> Iterator[tuple[Block, Tensor, Tensor]]:
+        """Stream ``count`` points an image through the model; they are made on demand, a block at a time.
+
+        x: (B, C, H, W), y: (B,). points: Block -> (b, k, C, H, W).
+        Yields (block, scores (b, k), gradients (b, k, C, H, W)).
+        """
+        for block in self.blocks(x, count):
+            image = self._images_of(block, x.device)
+            found = self.gradients(points(block).flatten(0, 1), y[image], image)
+            yield block, found.scores.unflatten(0, block.shape), found.values.unflatten(0, block.shape)
+
+    def scan(
+        self, x: Tensor, y: Tensor, count: int, points: Callable[[Block], Tensor]
+    ) -> Iterator[tuple[Block, Tensor]]:
+        """As ``sweep`` without gradients: yields (block, scores (b, k))."""
+        for block in self.blocks(x, count):
+            image = self._images_of(block, x.device)
+            scores = self.scores(points(block).flatten(0, 1), y[image], image)
+            yield block, scores.unflatten(0, block.shape)
+
+    @staticmethod
+    def _images_of(block: Block, device: torch.device) -> Tensor:
+        images = torch.arange(block.images.start, block.images.stop, device=device)
+        return images.repeat_interleave(block.shape[1])
+
+    # -------------------------------------------------------------------- probe
+
+    def probe(self, x: Tensor, y: Tensor, layer: str = "auto") -> Probe:
+        """Activations of a layer and the score's gradients there.
+
+        layer: a module's name, or ``auto``: the last module in execution whose output is spatial (see
+        ``last_spatial_layer``). A module that runs several times is read at its last run. Raises UsageError.
+        """
+        model = working_copy(self.classifier, fold=False)
+        name = last_spatial_layer(model.model, lambda: self._call(model, x[:1])) if layer == "auto" else layer
+        modules = dict(model.model.named_modules())
+        if name not in modules or not name:
+            raise UsageError(f"the model has no layer {name!r}", did_you_mean(name, modules, "name one of its modules"))
+        module = modules[name]
+        held: list[Tensor] = []
+
+        def hold(_: nn.Module, __: object, output: Tensor) -> None:
+            held[:] = [output]
+
+        def run(x: Tensor, y: Tensor, rivals: Tensor | None) -> tuple[Tensor, Tensor]:
+            held.clear()
+            with torch.enable_grad():
+                logits = self._call(model, x.detach().requires_grad_())
+                if not held or not isinstance(held[0], Tensor) or held[0].ndim != 4:
+                    raise UsageError(f"layer {name!r} has no output with height and width", "name another layer")
+                (gradient,) = torch.autograd.grad(score_of(logits, y, self.score, rivals).sum(), held[0])
+            self._count(forwards=len(x), backwards=len(x))
+            return held[0].detach(), gradient
+
+        handle = module.register_forward_hook(hold)
+        try:
+            activations, gradients = self._batched(run, x, y, self._rivals(None))
+            return Probe(activations, gradients, name)
+        finally:
+            handle.remove()
+
+    # ----------------------------------------------------------------- one call
+
+    def _call(self, model: Classifier, x: Tensor) -> Tensor:
+        """Logits in float32 or better; autocast, where asked for, wraps the forward only."""
+        autocast = torch.autocast(x.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext()
+        x = x.contiguous(memory_format=torch.channels_last)
+        with arithmetic(self.precision, x.device), autocast:
+            logits = model(x)
+        return logits if logits.dtype == torch.float64 else logits.float()
+
+    def _batched(self, run: Callable[..., tuple[Tensor, ...]], x: Tensor, *others: Tensor | None) -> list[Tensor]:
+        """``run`` over even chunks of rows, its outputs concatenated; the chunk is halved when memory runs out."""
+        parts: list[tuple[Tensor, ...]] = []
+        start = 0
+        while start < len(x):
+            left = len(x) - start
+            size = -(-left // -(-left // self.rows(x)))
+            some = slice(start, start + size)
+            try:
+                part = run(x[some], *(None if each is None else each[some] for each in others))
+            except (torch.OutOfMemoryError, RuntimeError) as error:
+                if not _is_out_of_memory(error):
+                    raise
+                part = None
+            if part is None:  # outside the except block, whose traceback holds on to the tensors
+                self._shrink(size, x)
+                continue
+            parts.append(part)
+            start += size
+        return [torch.cat(column) if len(column) > 1 else column[0] for column in zip(*parts, strict=True)]
+
+    def _shrink(self, size: int, x: Tensor) -> None:
+        if x.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if size == 1:
+            side = f"{x.shape[-2]}x{x.shape[-1]}"
+            raise DeviceError(
+                f"out of memory on {x.device} with one row of {side}", "use a smaller model or another --device"
+            )
+        self._limit = size // 2
+
+    def _rivals(self, image: Tensor | None) -> Tensor | None:
+        return self.against if self.against is None or image is None else self.against[image]
+
+    def _count(self, **rows: int) -> None:
+        self.cost = self.cost + Cost(**rows)
+        self._tick(sum(rows.values()))
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """What a metric is given.
+
+    images: (B, C, H, W) in [0, 1]. attributions: (B, C or 1, H, W), raw and signed. y: (B,) targets.
+    """
+
+    oracle: Oracle
+    images: Tensor
+    attributions: Tensor
+    y: Tensor

@@ -1,0 +1,54 @@
+"""Points on lines and their quadrature, and Gaussian blurs."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from xplain.errors import UsageError
+
+Rule = Literal["gauss-legendre", "midpoint", "left", "right", "trapezoid"]
+
+
+def quadrature(rule: Rule, steps: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Nodes and weights (steps,) on [0, 1], with the dtype and device of ``like``. The weights sum to one.
+
+    left k/n, right (k+1)/n, midpoint (k+1/2)/n for k = 0 .. n-1; trapezoid on n nodes from 0 to 1 inclusive;
+    gauss-legendre exact for polynomials up to degree 2n-1. Raises UsageError for a trapezoid of one node.
+    """
+    k = np.arange(steps)
+    if rule == "gauss-legendre":
+        nodes, weights = np.polynomial.legendre.leggauss(steps)
+        nodes, weights = (nodes + 1) / 2, weights / 2
+    elif rule == "trapezoid":
+        if steps < 2:
+            raise UsageError("the trapezoid rule has no meaning at steps=1", "give steps=2 or more")
+        nodes, weights = k / (steps - 1), np.full(steps, 1 / (steps - 1))
+        weights[[0, -1]] /= 2
+    else:
+        nodes = (k + {"left": 0.0, "midpoint": 0.5, "right": 1.0}[rule]) / steps
+        weights = np.full(steps, 1 / steps)
+    return (torch.tensor(each, dtype=like.dtype, device=like.device) for each in (nodes, weights))  # type: ignore[return-value]
+
+
+def gaussian_blur(x: Tensor, sigma: float) -> Tensor:
+    """Images (..., H, W) convolved with a Gaussian of ``sigma`` pixels, cut at 4 sigma, borders mirrored."""
+    radius = max(int(4 * sigma + 0.5), 1)
+    grid = torch.arange(-radius, radius + 1, dtype=torch.float64)
+    kernel = torch.exp(-((grid / sigma) ** 2) / 2)
+    kernel = (kernel / kernel.sum()).to(x.dtype).to(x.device)
+    for axis in (-1, -2):
+        x = _convolve_line(x.transpose(axis, -1), kernel).transpose(axis, -1)
+    return x
+
+
+def _convolve_line(x: Tensor, kernel: Tensor) -> Tensor:
+    """Correlate the last axis with ``kernel``, mirrored as often as the kernel is wide (edge pixels repeated)."""
+    length, radius = x.shape[-1], len(kernel) // 2
+    index = torch.arange(-radius, length + radius, device=x.device) % (2 * length)
+    padded = x[..., torch.where(index < length, index, 2 * length - 1 - index)]
+    return F.conv1d(padded.reshape(-1, 1, padded.shape[-1]), kernel[None, None]).reshape(x.shape)

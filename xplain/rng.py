@@ -1,0 +1,80 @@
+"""One random stream per (seed, image, method, sample).
+
+Numbers are a pure function of the stream's key and the element's position (a counter-based generator: the
+SplitMix64 finaliser of Steele, Lea and Flood, OOPSLA 2014, applied to key + position), computed by tensor
+operations wherever the tensors live. So they do not depend on batch size, order, chunking, rank or device,
+and thousands of streams are drawn in one call.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+_GAMMA = -7046029254386353131  # 0x9E3779B97F4A7C15 as a signed 64-bit integer
+_MIX_1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
+_MIX_2 = -7723592293110705685  # 0x94D049BB133111EB
+
+
+def _shift(z: Tensor, bits: int) -> Tensor:
+    """Logical right shift of int64 (torch shifts arithmetically)."""
+    return (z >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _mix(z: Tensor) -> Tensor:
+    z = (z ^ _shift(z, 30)) * _MIX_1
+    z = (z ^ _shift(z, 27)) * _MIX_2
+    return z ^ _shift(z, 31)
+
+
+def _key(*parts: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(b"\x00".join(parts), digest_size=8).digest(), "little", signed=True)
+
+
+@dataclass(frozen=True)
+class Streams:
+    """Random streams of a batch of images; ``keys`` is (B,) int64 on the images' device."""
+
+    keys: Tensor
+
+    @classmethod
+    def of(cls, images: Tensor, seed: int, purpose: str) -> Streams:
+        """Streams that depend on the seed, the purpose (a method's name) and each image's 8-bit content."""
+        content = (images.detach() * 255).round().clamp(-32768, 32767).to(torch.int16).cpu().numpy()
+        keys = [_key(str(seed).encode(), purpose.encode(), image.tobytes()) for image in content]
+        return cls(torch.tensor(keys, dtype=torch.int64, device=images.device))
+
+    def child(self, purpose: str) -> Streams:
+        """Independent streams for another purpose of the same method."""
+        return Streams(_mix(self.keys ^ _key(purpose.encode())))
+
+    def take(self, images: slice | Tensor) -> Streams:
+        """The streams of some of the images."""
+        return Streams(self.keys[images])
+
+    def _bits(self, samples: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """(B, K, *shape) random 64-bit integers for the sample indices ``samples`` (K,)."""
+        base = _mix(self.keys[:, None] + (samples[None, :].to(torch.int64) + 1) * _GAMMA)
+        count = int(torch.Size(shape).numel())
+        positions = torch.arange(1, count + 1, device=self.keys.device) * _GAMMA
+        return _mix(base[..., None] + positions).reshape(*base.shape, *shape)
+
+    def uniform(self, samples: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """(B, K, *shape) uniform in the open interval (0, 1), on a grid of 2^-23 (2^-52 in float64)."""
+        bits = 52 if dtype == torch.float64 else 23
+        return (_shift(self._bits(samples, shape), 64 - bits).to(dtype) + 0.5) * 2.0**-bits
+
+    def normal(self, samples: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """(B, K, *shape) standard normal, by the inverse distribution function."""
+        return torch.erfinv(2 * self.uniform(samples, shape, dtype) - 1) * 2**0.5
+
+    def signs(self, samples: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """(B, K, *shape) of -1 and +1, evenly likely."""
+        return (_shift(self._bits(samples, shape), 63) * 2 - 1).to(dtype)
+
+    def integers(self, samples: Tensor, shape: tuple[int, ...], below: int) -> Tensor:
+        """(B, K, *shape) integers in 0 .. below-1 (bias under below / 2^52)."""
+        return (self.uniform(samples, shape, torch.float64) * below).long()

@@ -1,0 +1,76 @@
+"""Which class is explained, and against which others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from xplain.errors import InputError, UsageError
+from xplain.models import Classifier
+
+Classes = int | str | Sequence[int | str] | Tensor
+RUNNER_UP = "runner-up"
+
+
+def check_images(classifier: Classifier, images: Tensor) -> Tensor:
+    """The images on the classifier's device in its type. Raises UsageError unless floating (B, C, H, W), finite."""
+    if images.ndim != 4 or not images.is_floating_point():
+        what = f"{tuple(images.shape)} {str(images.dtype).removeprefix('torch.')}"
+        raise UsageError(
+            f"images {what} are not floating (B, C, H, W)", "divide 8-bit pixels by 255; add the batch axis"
+        )
+    if not bool(images.isfinite().all()):
+        raise InputError("the images hold NaN or infinity", "give pixels in [0, 1]")
+    return images.to(classifier.device, classifier.dtype)
+
+
+def check_logits(logits: Tensor) -> Tensor:
+    """(B,) bool: the model's logits are finite for this image."""
+    return logits.isfinite().all(dim=1)
+
+
+def find_targets(classifier: Classifier, target: Classes | None, logits: Tensor) -> Tensor:
+    """(B,) target classes: the top class where ``target`` is None, else one for all images or one for each."""
+    if target is None:
+        return logits.argmax(dim=1)
+    found = _indices(classifier, target, logits)
+    if found.ndim == 1 and len(found) not in (1, len(logits)):
+        raise UsageError(f"{len(found)} targets for {len(logits)} images", "give one, or one for each image")
+    return found.expand(len(logits))
+
+
+def find_rivals(classifier: Classifier, against: Classes | None, logits: Tensor, y: Tensor) -> Tensor | None:
+    """(B, A) rival classes of each image, or None. ``runner-up`` is the best class that is not the target."""
+    if against is None:
+        return None
+    if isinstance(against, str) and against == RUNNER_UP:
+        if logits.shape[1] < 2:
+            raise UsageError("there is no runner-up with one class", "leave --against out")
+        return logits.scatter(1, y[:, None], -torch.inf).argmax(dim=1, keepdim=True)
+    rivals = _indices(classifier, against, logits)
+    rivals = rivals.reshape(1, -1).expand(len(y), -1) if rivals.ndim < 2 else rivals
+    if len(rivals) != len(y) or rivals.shape[1] == 0:
+        raise UsageError(f"rival classes {tuple(rivals.shape)} for {len(y)} images", "give (A,) or (B, A) classes")
+    if bool((rivals == y[:, None]).any()):
+        raise UsageError("a class cannot be explained against itself", "leave the target out of --against")
+    if any(len(set(row)) < len(row) for row in rivals.tolist()):
+        raise UsageError("a rival class is given twice", "give each class once")
+    return rivals
+
+
+def _indices(classifier: Classifier, given: Classes, logits: Tensor) -> Tensor:
+    """Class indices, checked against the number of classes."""
+    if isinstance(given, str):
+        given = [classifier.find_class(given)]
+    elif isinstance(given, Sequence):
+        given = [classifier.find_class(each) if isinstance(each, str) else int(each) for each in given]
+    indices = torch.as_tensor(given, device=logits.device)
+    if indices.is_floating_point() or indices.dtype == torch.bool:
+        raise UsageError(f"class indices of type {indices.dtype}", "give whole numbers")
+    classes = logits.shape[1]
+    if bool(((indices < 0) | (indices >= classes)).any()):
+        wrong = next(int(each) for each in indices.flatten() if not 0 <= int(each) < classes)
+        raise UsageError(f"class index {wrong} is not in 0 .. {classes - 1}", "see xplain list classes")
+    return indices.long()

@@ -27,8 +27,8 @@ Variant = Literal["official", "paper"]
         (classes * steps, classes * 2 * steps) if path == "curve" else (classes * 2 * steps, classes * 2 * steps)
     ),
     at_most=True,
-    deviations="variant=official restarts every step from the clean image, as the authors' program does: it is not a path integral, and not "
-    "complete. variant=paper is Algorithm 1 with the clamp to [0, 1] and the displacement after it. False classes are drawn "
+    deviations="variant=official restarts every step from the clean image, as the authors' program does: it is no path integral "
+    "and not complete. variant=paper is Algorithm 1 with the clamp to [0, 1] and the displacement after it. False classes are drawn "
     "for each image from all classes but the target; the program draws once a run, or takes a fixed grid. One softmax.",
     plain=True,
     rounding="Signed steps: entries of the gradient near zero change sign between correct float32 programs.",

@@ -21,8 +21,8 @@ from xplain.types import Attribution, Paper
     ),
     axioms=frozenset({"implementation-invariance"}),
     cost=lambda steps, **_: (steps + 1, steps + 1),
-    deviations="Algorithm 1 (start=include) sums over n = 0 .. N, Eq. 12 (start=exclude) averages over n = 1 .. N. masks=wc and masks=epc apply "
-    "that mask unscaled (Eq. 5), since Eq. 8 would begin with an empty image. The parameter β is never used in the paper.",
+    deviations="Algorithm 1 (start=include) sums over n = 0 .. N, Eq. 12 (start=exclude) averages over n = 1 .. N. masks=wc and masks=epc "
+    "apply that mask unscaled (Eq. 5), since Eq. 8 would begin with an empty image. The parameter β is never used in the paper.",
     plain=True,
     rounding="Masks are cut at ranks: values near a threshold fall on either side of it in correct float32 programs.",
 )

@@ -18,7 +18,8 @@ from xplain.types import Attribution, Paper
         "1605.01713",
     ),
     axioms=frozenset({"linearity", "dummy", "symmetry", "implementation-invariance"}),
-    deviations="The input is the image in [0, 1], so black pixels get zero; codes that work on normalised inputs give zero to the mean colour.",
+    deviations="The input is the image in [0, 1], so black pixels get zero; "
+    "codes that work on normalised inputs give zero to the mean colour.",
 )
 def input_x_gradient(oracle: Oracle, x: Tensor, y: Tensor) -> Attribution:
     """The image times the gradient of the score.

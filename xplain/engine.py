@@ -124,13 +124,14 @@ def run_method(
     own = "against" in spec.needs  # the method itself decides what its rivals mean
     cost = Cost()
     parts = []
-    size = Oracle(classifier, batch_size=runtime.batch_size).rows(images)
+    size = images_at_once(classifier, spec, settings, images, runtime.batch_size)
     for some in torch.arange(len(images)).split(size):
         x, against = images[some], None if rivals is None else rivals[some]
         oracle = Oracle(
             classifier,
             score=score,
             against=None if own else against,
+            images=len(x),
             batch_size=runtime.batch_size,
             precision=runtime.precision,
             fold=not spec.plain,
@@ -143,9 +144,17 @@ def run_method(
         }
         needed = {name: supplies[name] for name in spec.needs}
         result: Attribution = spec.function(oracle, x, y[some], **settings, **needed)
-        parts.append(replace(result, values=result.values.detach().contiguous()))
+        spent = {"forwards": oracle.spent[:, 0], "backwards": oracle.spent[:, 1]}
+        parts.append(replace(result, values=result.values.detach().contiguous(), details=result.details | spent))
         cost = cost + oracle.cost
     return replace(_join(parts), target=y, cost=replace(cost, seconds=time.perf_counter() - started))
+
+
+def images_at_once(
+    classifier: Classifier, spec: MethodSpec, settings: Mapping[str, Any], images: Tensor, batch_size: int | None
+) -> int:
+    """How many images fill a model call, given how many rows of one image a method can run at once."""
+    return max(Oracle(classifier, batch_size=batch_size).rows(images) // max(spec.parallel(**settings), 1), 1)
 
 
 def _join(parts: list[Attribution]) -> Attribution:

@@ -83,6 +83,7 @@ class Oracle:
     """A prepared classifier, the score that is explained, and the account of what it cost.
 
     score: the scalar kind. against: (B, A) rival classes of each image, or None.
+    images: how many images the rows belong to; their rows are then also counted one by one, in ``spent``.
     batch_size: rows a call, or None for a size that depends on the device and the image only, so that a run
     repeats to the byte.
     fold: put batch norms into convolutions (faster, the same to rounding).
@@ -95,6 +96,7 @@ class Oracle:
         *,
         score: ScoreKind = "logit",
         against: Tensor | None = None,
+        images: int = 0,
         batch_size: int | None = None,
         precision: Precision = "fp32",
         fold: bool = True,
@@ -106,6 +108,7 @@ class Oracle:
         self.precision = precision
         self.fold = fold
         self.cost = Cost()
+        self.spent = torch.zeros(images, 2, dtype=torch.float64, device=classifier.device)  # forwards, backwards
         self._batch_size = batch_size
         self._limit: int | None = None  # rows that fitted into memory, once more did not
         self._tick = tick or (lambda _: None)
@@ -123,8 +126,11 @@ class Oracle:
 
     # --------------------------------------------------------- forward, gradient
 
-    def logits(self, x: Tensor, *, check: bool = False) -> Tensor:
-        """(rows, classes) float32 or better; no gradient. check: count as a check, not as the method's own work."""
+    def logits(self, x: Tensor, image: Tensor | None = None, *, check: bool = False) -> Tensor:
+        """(rows, classes) float32 or better; no gradient.
+
+        image: as in ``gradients``. check: count as a check, not as the method's own work.
+        """
 
         def run(x: Tensor) -> tuple[Tensor]:
             with torch.no_grad():
@@ -132,11 +138,13 @@ class Oracle:
             self._count(checks=len(x)) if check else self._count(forwards=len(x))
             return (out,)
 
+        if not check:
+            self._account(len(x), image, backwards=0)
         return self._batched(run, x)[0]
 
     def scores(self, x: Tensor, y: Tensor, image: Tensor | None = None, *, check: bool = False) -> Tensor:
         """(rows,) scores of targets ``y`` (rows,); no gradient. image: as in ``gradients``."""
-        return score_of(self.logits(x, check=check), y, self.score, self._rivals(image))
+        return score_of(self.logits(x, image, check=check), y, self.score, self._rivals(image))
 
     def gradients(self, x: Tensor, y: Tensor, image: Tensor | None = None) -> Gradients:
         """Scores and their gradients at any number of rows.
@@ -157,6 +165,7 @@ class Oracle:
             values = torch.stack(found, dim=1) if y.ndim == 2 else found[0]
             return scores.detach(), values, logits.detach().argmax(dim=1)
 
+        self._account(len(x), image, backwards=1 if y.ndim == 1 else y.shape[1])
         return Gradients(*self._batched(run, x, y, self._rivals(image) if y.ndim == 1 else None))
 
     # ------------------------------------------------------------------- sweeps
@@ -227,6 +236,7 @@ class Oracle:
             self._count(forwards=len(x), backwards=len(x))
             return held[0].detach(), gradient
 
+        self._account(len(x), None, backwards=1)
         handle = module.register_forward_hook(hold)
         try:
             activations, gradients = self._batched(run, x, y, self._rivals(None))
@@ -277,6 +287,13 @@ class Oracle:
 
     def _rivals(self, image: Tensor | None) -> Tensor | None:
         return self.against if self.against is None or image is None else self.against[image]
+
+    def _account(self, rows: int, image: Tensor | None, backwards: int) -> None:
+        """Book rows on their images; rows of unknown images are shared evenly."""
+        count = len(self.spent)
+        if count:
+            own = torch.full((count,), rows / count) if image is None else torch.bincount(image, minlength=count)
+            self.spent += own.to(self.spent)[:, None] * torch.tensor([1, backwards]).to(self.spent)
 
     def _count(self, **rows: int) -> None:
         self.cost = self.cost + Cost(**rows)

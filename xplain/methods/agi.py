@@ -27,6 +27,7 @@ Variant = Literal["official", "paper"]
         (classes * steps, classes * 2 * steps) if path == "curve" else (classes * 2 * steps, classes * 2 * steps)
     ),
     at_most=True,
+    parallel=lambda classes, **_: classes,
     deviations="variant=official restarts every step from the clean image, as the authors' program does: it is no path integral "
     "and not complete. variant=paper is Algorithm 1 with the clamp to [0, 1] and the displacement after it. False classes are drawn "
     "for each image from all classes but the target; the program draws once a run, or takes a fixed grid. One softmax.",
@@ -108,7 +109,7 @@ def _climb(
     live, point = torch.arange(len(image), device=x.device), end
     for step in range(steps):
         wanted = torch.stack([false[live], y[image[live]]], dim=1) if both else false[live, None]
-        found = oracle.gradients(point, wanted)
+        found = oracle.gradients(point, wanted, image[live])
         arrived = found.predicted == false[live]
         reached[live] = arrived
         gradients = found.values[~arrived]

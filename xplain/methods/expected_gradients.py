@@ -21,6 +21,7 @@ from xplain.types import Attribution, Paper
     ),
     axioms=frozenset({"linearity", "dummy", "implementation-invariance"}),
     cost=lambda samples, **_: (samples, samples),
+    parallel=lambda samples, **_: samples,
     deviations="α is stratified (one draw in each of n equal intervals), which keeps the expectation and lowers the variance. "
     "Complete in expectation only, so no gap is reported.",
 )

@@ -17,6 +17,7 @@ from xplain.types import Attribution, Paper
     paper=Paper("Axiomatic attribution for deep networks", "Sundararajan, Taly, Yan", 2017, "ICML", "1703.01365"),
     axioms=frozenset({"completeness", "linearity", "dummy", "symmetry", "implementation-invariance"}),
     cost=lambda steps, **_: (steps, steps),
+    parallel=lambda steps, **_: steps,
     deviations="The paper's sum is rule=right; Gauss-Legendre nodes are the default because they need far fewer steps.",
 )
 def integrated_gradients(

@@ -21,6 +21,7 @@ Init = Literal["linf-corner", "linf-uniform", "l2-sphere"]
     score="prob",
     axioms=frozenset({"dummy", "implementation-invariance"}),
     cost=lambda samples, steps, flux, **_: (samples * (steps + (flux == "end")),) * 2,
+    parallel=lambda samples, **_: samples,
     deviations="Algorithm 1 draws inside its inner loop, which only the last draw survives: one draw a sample here (the same at "
     "steps=1, the paper's setting). Algorithm 1 takes the gradient after the last step (flux=end); the default takes it before "
     "the step (flux=start), the reading that behaves as published. The distribution of initial points is not in the paper: "

@@ -19,6 +19,7 @@ from xplain.types import Attribution, Paper
     ),
     axioms=frozenset({"linearity", "dummy", "implementation-invariance"}),
     cost=lambda samples, **_: (samples, samples),
+    parallel=lambda samples, **_: samples,
     deviations="Noisy copies are not clamped to [0, 1], as in every published code. kind=variance is the population variance.",
 )
 def smoothgrad(

@@ -1,0 +1,236 @@
+"""Attributions to pictures: reduce, clip, colour, lay over, write.
+
+Pictures are for looking. Everything here is a pure function of the raw values but for the last part, which writes
+files by rename, so that no half-written file stands under its final name.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, PngImagePlugin
+
+from xplain.errors import InputError, UsageError, did_you_mean
+
+Floats = NDArray[np.floating[Any]]
+Bytes = NDArray[np.uint8]
+Sign = Literal["positive", "negative", "absolute", "signed"]
+Reduce = Literal["sum", "mean", "abs-sum", "max"]
+KINDS = ("overlay", "heatmap", "masked", "figure", "raw")
+SIGNS = ("positive", "negative", "absolute", "signed")
+REDUCTIONS = ("sum", "mean", "abs-sum", "max")
+CHUNK = "xplain"  # the PNG text chunk that holds the record
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a map is drawn. clip: percentiles that become the ends of the colour map. opacity: of the brightest colour."""
+
+    clip: tuple[float, float] = (80.0, 99.0)
+    sign: Sign = "positive"
+    reduce: Reduce = "sum"
+    cmap: str = "auto"
+    opacity: float = 0.8
+
+    @property
+    def colours(self) -> str:
+        """The colour map's name: inferno for magnitudes, a diverging one for signed maps."""
+        if self.cmap != "auto":
+            return self.cmap
+        return "RdBu_r" if self.sign == "signed" else "inferno"
+
+
+def reduce_channels(attribution: Floats, how: Reduce) -> Floats:
+    """(H, W) of (C, H, W): the signed sum or mean over channels, the sum of magnitudes, or the largest magnitude."""
+    if how == "abs-sum":
+        return np.abs(attribution).sum(axis=0)
+    if how == "max":
+        return np.abs(attribution).max(axis=0)
+    return attribution.sum(axis=0) if how == "sum" else attribution.mean(axis=0)
+
+
+def heat(attribution: Floats, look: Look) -> Floats:
+    """(H, W) in [0, 1], or in [-1, 1] around exactly zero for signed maps.
+
+    The map's values below the lower percentile become 0, those above the upper one become 1, and those between are
+    scaled linearly (Pan et al. 2021, section 5.1). Signed maps are clipped by the percentiles of their magnitudes.
+    A map whose two percentiles agree has no contrast: it gives zeros.
+    """
+    values = reduce_channels(attribution.astype(np.float64), look.reduce)
+    shown = {"positive": values, "negative": -values, "absolute": np.abs(values), "signed": np.abs(values)}[look.sign]
+    shown = np.maximum(shown, 0)
+    low, high = np.percentile(shown, look.clip)
+    if not high > low:
+        return np.zeros_like(shown)
+    scaled = np.clip((shown - low) / (high - low), 0, 1)
+    return np.sign(values) * scaled if look.sign == "signed" else scaled
+
+
+def colour(heatmap: Floats, look: Look) -> Bytes:
+    """(H, W, 3) colours of a heat."""
+    position = (heatmap + 1) / 2 if look.sign == "signed" else heatmap
+    return (colour_map(look.colours)(position)[..., :3] * 255).round().astype(np.uint8)
+
+
+def colour_map(name: str) -> Any:
+    """matplotlib's colour map. Raises UsageError with near matches."""
+    import matplotlib
+
+    if name not in matplotlib.colormaps:
+        raise UsageError(
+            f"unknown colour map {name!r}", did_you_mean(name, matplotlib.colormaps, "see matplotlib's names")
+        )
+    return matplotlib.colormaps[name]
+
+
+def overlay(image: Bytes, heatmap: Floats, look: Look) -> Bytes:
+    """(H, W, 3): the greyed image under the colours; where there is no heat, the image shows."""
+    grey = image @ np.array([0.299, 0.587, 0.114])
+    ground = (0.5 * image + 0.5 * grey[..., None]) * 0.75
+    weight = look.opacity * np.abs(heatmap)[..., None] ** 0.5
+    return ((1 - weight) * ground + weight * colour(heatmap, look)).round().clip(0, 255).astype(np.uint8)
+
+
+def masked(image: Bytes, heatmap: Floats) -> Bytes:
+    """(H, W, 3): the image times the heat (AGI paper, Fig. 3)."""
+    return (image * np.abs(heatmap)[..., None]).round().astype(np.uint8)
+
+
+def draw(kind: str, image: Bytes, attribution: Floats, look: Look, record: Mapping[str, Any]) -> bytes:
+    """A PNG of one kind (overlay, heatmap, masked, figure), with the record inside it.
+
+    image: (H, W, 3); attribution: (C, H, W).
+    """
+    shown = heat(attribution, look)
+    if kind == "figure":
+        return figure(image, shown, attribution, look, record)
+    pixels = {
+        "overlay": lambda: overlay(image, shown, look),
+        "heatmap": lambda: colour(shown, look),
+        "masked": lambda: masked(image, shown),
+    }[kind]()
+    return encode_png(pixels, record)
+
+
+def encode_png(pixels: Bytes, record: Mapping[str, Any]) -> bytes:
+    """PNG bytes with the record as JSON in a text chunk."""
+    chunk = PngImagePlugin.PngInfo()
+    chunk.add_itxt(CHUNK, json.dumps(record, ensure_ascii=False), zip=True)
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG", pnginfo=chunk)
+    return stream.getvalue()
+
+
+def figure(image: Bytes, shown: Floats, attribution: Floats, look: Look, record: Mapping[str, Any]) -> bytes:
+    """Input, heatmap with colour bar, overlay and the model's five best classes, with a caption."""
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context({"font.size": 9, "axes.titlesize": 10}):
+        canvas = Figure(figsize=(12.6, 3.5), dpi=150, layout="constrained")
+        FigureCanvasAgg(canvas)
+        axes = canvas.subplots(1, 4, width_ratios=(1, 1.16, 1, 1.1))
+        low = -1 if look.sign == "signed" else 0
+        axes[0].imshow(image)
+        painted = axes[1].imshow(shown, cmap=look.colours, vmin=low, vmax=1)
+        axes[2].imshow(overlay(image, shown, look))
+        for axis, title in zip(axes, ("input", f"{look.sign} attribution", "overlay"), strict=False):
+            axis.set_title(title)
+            axis.set_axis_off()
+        bar = canvas.colorbar(painted, ax=axes[1], fraction=0.05, pad=0.02, ticks=(low, 0, 1))
+        bar.set_ticklabels(_tick_labels(attribution, look), fontsize=7)
+        _draw_predictions(axes[3], record)
+        canvas.suptitle(_caption(record), fontsize=10, parse_math=False)
+        stream = io.BytesIO()
+        canvas.savefig(stream, format="png", metadata={CHUNK: json.dumps(record)})
+    return stream.getvalue()
+
+
+def _tick_labels(attribution: Floats, look: Look) -> list[str]:
+    values = reduce_channels(attribution.astype(np.float64), look.reduce)
+    shown = {"positive": values, "negative": -values}.get(look.sign, np.abs(values))
+    low, high = np.percentile(np.maximum(shown, 0), look.clip)
+    return (
+        [f"≤ -{high:.2g}", f"±{low:.2g}", f"≥ {high:.2g}"]
+        if look.sign == "signed"
+        else ["", f"≤ {low:.2g}", f"≥ {high:.2g}"]
+    )
+
+
+def _draw_predictions(axis: Any, record: Mapping[str, Any]) -> None:
+    best = list(record.get("prediction", ()))[::-1]
+    names = [str(each["name"] or each["index"]) for each in best]
+    names = [name if len(name) <= 24 else name[:23] + "…" for name in names]
+    explained = record.get("target", {}).get("index")
+    colours = ["#d1495b" if each["index"] == explained else "#7a8b99" for each in best]
+    axis.barh(range(len(best)), [each["probability"] for each in best], color=colours)
+    axis.set_yticks(range(len(best)), names, parse_math=False)
+    axis.set_xlim(0, 1)
+    axis.set_title("probability")
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def _caption(record: Mapping[str, Any]) -> str:
+    target = record.get("target", {})
+    params = ", ".join(f"{key}={value}" for key, value in record.get("params", {}).items())
+    name = target.get("name") or target.get("index")
+    return f"{record.get('method')} ({params}) for “{name}”" if params else f"{record.get('method')} for “{name}”"
+
+
+def encode_raw(image: Floats, attribution: Floats, record: Mapping[str, Any]) -> bytes:
+    """NPZ bytes: attribution float32 (C, H, W), image float32 (3, H, W), record as JSON text."""
+    stream = io.BytesIO()
+    np.savez_compressed(
+        stream,
+        attribution=attribution.astype(np.float32),
+        image=image.astype(np.float32),
+        record=np.array(json.dumps(record, ensure_ascii=False)),
+    )
+    return stream.getvalue()
+
+
+def read_record(path: Path) -> dict[str, Any] | None:
+    """The record in a PNG or NPZ that xplain wrote, or None where there is none."""
+    try:
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as content:
+                found = json.loads(str(content["record"]))
+        else:
+            with Image.open(path) as image:
+                found = json.loads(image.info[CHUNK])
+    except (OSError, KeyError, ValueError, SyntaxError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write by rename, making the folder. Raises InputError when the place cannot be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=".part")
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(content)
+            Path(name).chmod(0o666 & ~_umask())
+            Path(name).replace(path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise InputError(f"cannot write {str(path)!r}: {error.strerror}", "choose another --output") from None
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

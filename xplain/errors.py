@@ -4,6 +4,7 @@ An error names the value, the rule it broke and the way out, in one line.
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from difflib import get_close_matches
 
 EXIT_DONE, EXIT_BUG, EXIT_USAGE, EXIT_INPUT, EXIT_DEVICE, EXIT_PARTIAL, EXIT_INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
@@ -34,6 +35,14 @@ class DeviceError(XplainError):
     """The device is not there, or its memory is too small."""
 
     exit_code = EXIT_DEVICE
+
+
+@dataclass(frozen=True)
+class Failed:
+    """One input of many that could not be used, and why."""
+
+    name: str
+    error: XplainError
 
 
 def did_you_mean(name: str, known: Iterable[str], otherwise: str = "") -> str:

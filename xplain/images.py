@@ -14,11 +14,13 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from xplain.errors import InputError, UsageError
+from xplain.errors import Failed, InputError, UsageError, XplainError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -228,6 +230,38 @@ def read_image(
     """
     source = Source(Path(path), Path(path).stem)
     return preprocess(decode_image(source.read(), source.name), preprocessing or Preprocessing.for_size(size))
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """An image that was read: the SHA-256 of its file and its pixels (3, H, W)."""
+
+    source: Source
+    digest: str
+    pixels: Tensor
+
+
+def read_ahead(
+    sources: Iterable[Source], preprocessing: Preprocessing, size: int, threads: int = 4
+) -> Iterator[list[Loaded | Failed]]:
+    """Groups of ``size`` images in order, read by threads while the caller works on the group before."""
+
+    def read(source: Source) -> Loaded | Failed:
+        try:
+            content = source.read()
+            return Loaded(source, sha256(content), preprocess(decode_image(content, source.name), preprocessing))
+        except XplainError as error:
+            return Failed(source.name, error)
+
+    remaining = iter(sources)
+    with ThreadPoolExecutor(threads) as pool:
+        coming = [pool.submit(read, source) for source in islice(remaining, size)]
+        try:
+            while coming:
+                group, coming = coming, [pool.submit(read, source) for source in islice(remaining, size)]
+                yield [future.result() for future in group]
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def sha256(content: bytes) -> str:

@@ -137,19 +137,20 @@ def figure(image: Bytes, shown: Floats, attribution: Floats, look: Look, record:
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context({"font.size": 9, "axes.titlesize": 10}):
-        canvas = Figure(figsize=(12.6, 3.5), dpi=150, layout="constrained")
+        canvas = Figure(figsize=(12.6, 3.3), dpi=150, layout="constrained")
         FigureCanvasAgg(canvas)
-        axes = canvas.subplots(1, 4, width_ratios=(1, 1.16, 1, 1.1))
+        first, second, beside, third, last = canvas.subplots(1, 5, width_ratios=(1, 1, 0.05, 1, 0.9))
+        axes = (first, second, third)
         low = -1 if look.sign == "signed" else 0
         axes[0].imshow(image)
         painted = axes[1].imshow(shown, cmap=look.colours, vmin=low, vmax=1)
         axes[2].imshow(overlay(image, shown, look))
-        for axis, title in zip(axes, ("input", f"{look.sign} attribution", "overlay"), strict=False):
+        for axis, title in zip(axes, ("input", f"{look.sign} attribution", "overlay"), strict=True):
             axis.set_title(title)
             axis.set_axis_off()
-        bar = canvas.colorbar(painted, ax=axes[1], fraction=0.05, pad=0.02, ticks=(low, 0, 1))
+        bar = canvas.colorbar(painted, cax=beside, ticks=(low, 0, 1))
         bar.set_ticklabels(_tick_labels(attribution, look), fontsize=7)
-        _draw_predictions(axes[3], record)
+        _draw_predictions(last, record)
         canvas.suptitle(_caption(record), fontsize=10, parse_math=False)
         stream = io.BytesIO()
         canvas.savefig(stream, format="png", metadata={CHUNK: json.dumps(record)})
@@ -176,13 +177,14 @@ def _draw_predictions(axis: Any, record: Mapping[str, Any]) -> None:
     axis.barh(range(len(best)), [each["probability"] for each in best], color=colours)
     axis.set_yticks(range(len(best)), names, parse_math=False)
     axis.set_xlim(0, 1)
+    axis.set_box_aspect(1)
     axis.set_title("probability")
     axis.spines[["top", "right"]].set_visible(False)
 
 
 def _caption(record: Mapping[str, Any]) -> str:
     target = record.get("target", {})
-    params = ", ".join(f"{key}={value}" for key, value in record.get("params", {}).items())
+    params = ", ".join(f"{key}={json.dumps(value).strip(chr(34))}" for key, value in record.get("params", {}).items())
     name = target.get("name") or target.get("index")
     return f"{record.get('method')} ({params}) for “{name}”" if params else f"{record.get('method')} for “{name}”"
 

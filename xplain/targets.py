@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -74,3 +76,60 @@ def _indices(classifier: Classifier, given: Classes, logits: Tensor) -> Tensor:
         wrong = next(int(each) for each in indices.flatten() if not 0 <= int(each) < classes)
         raise UsageError(f"class index {wrong} is not in 0 .. {classes - 1}", "see xplain list classes")
     return indices.long()
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a command asks of each image: which classes are explained, and against which.
+
+    kind: ``auto`` the top class, ``label`` the class that the image's folder is named after, ``top`` the ``count`` best
+    classes, ``class`` the class ``index``. against: class indices, ``runner-up``, or None.
+    """
+
+    kind: Literal["auto", "label", "top", "class"]
+    count: int = 1
+    index: int = 0
+    against: str | tuple[int, ...] | None = None
+
+    @classmethod
+    def parse(cls, target: str, against: str | None, classifier: Classifier) -> Question:
+        """Read ``--target`` and ``--against``. Raises UsageError for what is no class of the classifier."""
+        rivals = None if against is None else _parse_rivals(against, classifier)
+        if target == "auto":
+            return cls("auto", against=rivals)
+        if target == "label":
+            return cls("label", against=rivals)
+        if target.startswith("top:"):
+            number = target.removeprefix("top:")
+            if not number.isdecimal() or int(number) < 1:
+                raise UsageError(f"cannot read the target {target!r}", "write top:K with K from 1")
+            return cls("top", count=int(number), against=rivals)
+        return cls("class", index=classifier.find_class(target), against=rivals)
+
+    def targets(self, logits: Tensor, labels: Sequence[int | None]) -> list[Tensor]:
+        """(B,) target classes for each class asked about; labels: the images' own, -1 where they have none."""
+        if self.kind == "top":
+            return list(logits.topk(min(self.count, logits.shape[1]), dim=1).indices.unbind(dim=1))
+        if self.kind == "label":
+            own = [-1 if label is None else label for label in labels]
+            return [torch.tensor(own, dtype=torch.long, device=logits.device)]
+        if self.kind == "auto":
+            return [logits.argmax(dim=1)]
+        if not 0 <= self.index < logits.shape[1]:
+            raise UsageError(
+                f"class index {self.index} is not in 0 .. {logits.shape[1] - 1}", "see xplain list classes"
+            )
+        return [torch.full((len(logits),), self.index, device=logits.device)]
+
+    def rivals(self, classifier: Classifier, logits: Tensor, y: Tensor) -> Tensor | None:
+        """(B, A) rival classes, or None."""
+        against = list(self.against) if isinstance(self.against, tuple) else self.against
+        return find_rivals(classifier, against, logits, y)
+
+
+def _parse_rivals(text: str, classifier: Classifier) -> str | tuple[int, ...]:
+    if text == RUNNER_UP:
+        return text
+    if text in classifier.labels:  # a name with a comma in it
+        return (classifier.find_class(text),)
+    return tuple(classifier.find_class(part.strip()) for part in text.split(",") if part.strip())

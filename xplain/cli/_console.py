@@ -1,0 +1,48 @@
+"""Standard error: one-line messages, and progress with rate and time left on a terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from xplain.pipeline import Progress
+
+
+def say(message: str) -> None:
+    """A line on stderr. Control characters (a file name may hold some) are shown, not sent."""
+    line = "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in message)
+    print(f"xplain: {line}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def show_progress(wanted: bool) -> Iterator[Progress]:
+    """A Progress shown by rich, if it is wanted and stderr is a terminal."""
+    from xplain.pipeline import Progress
+
+    if not wanted or not sys.stderr.isatty():
+        yield Progress()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
+    columns = (
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
+        task = bars.add_task("", total=None, rate="")
+
+        def advance(rows: int) -> None:
+            bars.advance(task, rows)
+            speed = bars.tasks[0].speed
+            bars.update(task, rate=f"{speed:.0f} rows/s" if speed else "")
+
+        yield Progress(lambda rows: bars.update(task, total=rows or None), advance)

@@ -1,0 +1,79 @@
+"""The ``xplain`` command: its subcommands, and every way out of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from xplain.cli._console import say
+from xplain.cli._options import Version
+from xplain.cli.explain import explain
+from xplain.cli.list import list_things
+from xplain.errors import EXIT_BUG, EXIT_DONE, EXIT_INTERRUPTED, EXIT_USAGE, XplainError
+
+app = typer.Typer(
+    name="xplain",
+    help="Explain image classifications, and measure how far the explanations can be trusted.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+app.command("explain")(explain)
+app.command("list")(list_things)
+
+
+@app.callback()
+def main(version: Version = False) -> None:
+    """Explain image classifications, and measure how far the explanations can be trusted."""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command line; the exit code. Every error that a user can solve is one line on stderr."""
+    try:
+        before = signal.signal(signal.SIGTERM, _interrupt)
+    except ValueError:  # not in the main thread
+        before = None
+    try:
+        code = app(args=list(arguments), prog_name="xplain", standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else EXIT_DONE
+    except XplainError as error:
+        say(f"error: {error}")
+        return error.exit_code
+    except typer.TyperException as error:
+        return _usage(error)
+    except (KeyboardInterrupt, typer.Abort):
+        say("interrupted; what is written is whole, and the same command goes on from there")
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on
+        return EXIT_DONE
+    except Exception:
+        import traceback
+
+        traceback.print_exc()
+        return EXIT_BUG
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _usage(error: typer.TyperException) -> int:
+    """An error of the option parser on one line, with the way out."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        sys.stdout.write(error.format_message() + "\n")
+        return EXIT_USAGE
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "xplain"
+    message = " ".join(error.format_message().split()).rstrip(".")
+    say(f"error: {message[:1].lower()}{message[1:]}; see {command} --help")
+    return EXIT_USAGE

@@ -1,0 +1,65 @@
+"""``xplain list``: the methods, metrics, models and classes there are."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated, Any, Literal
+
+import typer
+
+from xplain.cli import _options as common
+from xplain.cli._options import option
+
+Things = Literal["methods", "metrics", "models", "classes"]
+
+
+def list_things(
+    things: Annotated[Things, typer.Argument(help="What to list.")],
+    search: Annotated[str, option("--search", help="Only rows that contain this text.")] = "",
+    model: common.Model = "efficientnet-lite0",
+    weights: common.Weights = None,
+    classes: common.Classes = None,
+    as_json: common.Json = False,
+    config: common.Config = None,
+    version: common.Version = False,
+) -> int:
+    """List methods, metrics, models or classes.
+
+    Examples: xplain list methods;  xplain list classes --search cat;  xplain list models --search resnet --json
+    """
+    from xplain import catalog
+
+    rows = {
+        "methods": catalog.list_methods,
+        "metrics": catalog.list_metrics,
+        "models": catalog.list_models,
+        "classes": lambda: catalog.list_classes(model, weights, classes),
+    }[things]()
+    rows = [row for row in rows if search.lower() in json.dumps(row, ensure_ascii=False).lower()]
+    if as_json:
+        print(*(json.dumps(row, ensure_ascii=False) for row in rows), sep="\n")
+    elif sys.stdout.isatty():
+        _print_table(rows)
+    else:
+        for row in rows:
+            print(*(_plain(row[key]) for key in catalog.COLUMNS[things]), sep="\t")
+    return 0
+
+
+def _plain(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else "" if value is None else str(value)
+
+
+def _print_table(rows: list[dict[str, Any]]) -> None:
+    """The rows as a table as wide as the terminal."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+    for key in rows[0] if rows else ():
+        if not isinstance(rows[0][key], dict):
+            table.add_column(key, overflow="fold")
+    for row in rows:
+        table.add_row(*(_plain(value) for value in row.values() if not isinstance(value, dict)))
+    Console().print(table)

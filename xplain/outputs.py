@@ -1,0 +1,71 @@
+"""Where explanations go: names of files, what is already there, and writing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xplain.errors import InputError, UsageError
+from xplain.render import Bytes, Floats, Look, draw, encode_raw, heat, read_record, write_file
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """The files of a run. directory None: one PNG, given back instead of written."""
+
+    directory: Path | None
+    saves: Sequence[str]
+    look: Look
+    overwrite: bool
+
+    def paths(self, stem: str, label: str, target: str) -> dict[str, Path]:
+        """``OUT/<stem>.<method>[.<target>].<kind>.png|npz`` by kind."""
+        name = ".".join(filter(None, (stem, label, target)))
+        folder = self.directory or Path()
+        return {kind: folder / f"{name}.{kind}.{'npz' if kind == 'raw' else 'png'}" for kind in self.saves}
+
+    def check(self, stems: Iterable[str], label: str, fingerprint: str) -> None:
+        """Refuse a run whose files are there from other settings. Raises UsageError naming the first."""
+        if self.overwrite or self.directory is None or not self.directory.is_dir():
+            return
+        for stem in stems:
+            for path in self.paths(stem, label, "").values():
+                if path.exists() and (read_record(path) or {}).get("fingerprint") != fingerprint:
+                    raise UsageError(
+                        f"{str(path)!r} is there from other settings", "give --overwrite or another --output"
+                    )
+
+    def kept(self, paths: dict[str, Path], digest: str, fingerprint: str) -> dict[str, Any] | None:
+        """The record of files that are all there already, made from this image and these settings; else None.
+
+        Raises InputError when a file is there that was made from something else.
+        """
+        there = [path for path in paths.values() if self.directory is not None and path.exists()]
+        if self.overwrite or not there:
+            return None
+        records = [read_record(path) for path in there]
+        for path, record in zip(there, records, strict=True):
+            if not record or (record["sha256"], record["fingerprint"]) != (digest, fingerprint):
+                raise InputError(f"{str(path)!r} is there from another image", "give --overwrite or another --output")
+        return records[0] if len(there) == len(paths) else None
+
+    def write(self, paths: dict[str, Path], image: Floats, attribution: Floats, record: dict[str, Any]) -> bytes | None:
+        """Write every kind; PNG bytes instead where there is no directory. image, attribution: (C, H, W)."""
+        pixels: Bytes = (image.transpose(1, 2, 0) * 255).round().astype(np.uint8)
+        if not heat(attribution, self.look).any():
+            record["warnings"].append("the picture is empty: the clipped map has no contrast")
+        record["files"] = {} if self.directory is None else {kind: str(path) for kind, path in paths.items()}
+        for kind, path in paths.items():
+            content = (
+                encode_raw(image, attribution, record)
+                if kind == "raw"
+                else draw(kind, pixels, attribution, self.look, record)
+            )
+            if self.directory is None:
+                return content
+            write_file(path, content)
+        return None

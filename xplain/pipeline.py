@@ -1,0 +1,225 @@
+"""The flow of each command on one screen: what is read, computed and written, in which order."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from xplain.config import ExplainConfig
+from xplain.engine import Runtime, images_at_once, predict, resolve_method, run_method
+from xplain.errors import Failed, InputError, UsageError
+from xplain.images import Loaded, Source, find_images, read_ahead
+from xplain.models import Classifier, load_classifier
+from xplain.outputs import Outputs
+from xplain.records import Work, describe_explanation, describe_run, fingerprint
+from xplain.registry import METHODS, MethodSpec
+from xplain.render import KINDS, Look, colour_map
+from xplain.targets import Question, check_logits
+
+
+def _ignore(rows: int) -> None:
+    """No one watches."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a flow reports its work: ``plan`` rows in all, then ``advance`` as they are done."""
+
+    plan: Callable[[int], None] = _ignore
+    advance: Callable[[int], None] = _ignore
+
+
+@dataclass(frozen=True)
+class Explained:
+    """One finished explanation: its record, and the PNG's bytes where they were not written to a file."""
+
+    record: dict[str, Any]
+    content: bytes | None = None
+
+
+def explain(config: ExplainConfig, progress: Progress | None = None) -> Iterator[Explained | Failed]:
+    """Explain images; yields each explanation when its files are written, and each image that failed.
+
+    Raises an XplainError for what is wrong with the request as a whole.
+    """
+    progress = progress or Progress()
+    look = Look(config.clip, config.sign, config.reduce, config.cmap, config.opacity)  # type: ignore[arg-type]
+    sources = find_images(config.inputs, config.files_from)
+    check_request(config, sources, look)
+    classifier = load_classifier(
+        config.compute.model, config.compute.device, config.compute.weights, config.compute.classes
+    )
+    question = Question.parse(config.target, config.against, classifier)
+    works = plan_methods(config, classifier)
+    outputs = Outputs(config.output, tuple(dict.fromkeys(config.saves)), look, config.overwrite)
+    run = Run(config, classifier, question, outputs, progress, describe_run(config.compute, classifier))
+    for work in works:
+        outputs.check((source.stem for source in sources), work.label, run.fingerprint(work))
+
+    progress.plan(len(sources) * question.count * sum(work.rows for work in works))
+    blank = torch.zeros(1, 3, *classifier.size, device=classifier.device)
+    size = max(run.at_once(work, blank) for work in works)
+    for group in read_ahead(sources, classifier.preprocessing, size):
+        yield from (each for each in group if isinstance(each, Failed))
+        if loaded := [each for each in group if isinstance(each, Loaded)]:
+            yield from run.explain_group(loaded, works)
+
+
+def check_request(config: ExplainConfig, sources: Sequence[Source], look: Look) -> None:
+    """What can be wrong before a model is loaded. Raises UsageError."""
+    colour_map(look.colours)
+    for kind in config.saves:
+        if kind not in KINDS:
+            raise UsageError(f"unknown kind {kind!r} to save", f"choose from {', '.join(KINDS)}")
+    if config.output is None and (
+        (len(sources), len(config.methods), len(config.saves)) != (1, 1, 1) or "raw" in config.saves
+    ):
+        raise UsageError("-o - writes one PNG", "give one image, one method and one --save other than raw")
+    specs = [METHODS.get(choice.name) for choice in config.methods]
+    for spec, choice in zip(specs, config.methods, strict=True):
+        spec.resolve(_with_layer(spec, dict(choice.params), config.layer))
+    if config.layer and not any("layer" in spec.parameters for spec in specs):
+        raise UsageError(f"--layer {config.layer} means nothing to {', '.join(s.name for s in specs)}", "leave it out")
+
+
+def _with_layer(spec: MethodSpec, params: dict[str, Any], layer: str | None) -> dict[str, Any]:
+    return {"layer": layer, **params} if layer and "layer" in spec.parameters else params
+
+
+def plan_methods(config: ExplainConfig, classifier: Classifier) -> list[Work]:
+    """The methods with their settings; one that is asked for twice carries its parameters in its files' names."""
+    specs = [METHODS.get(choice.name) for choice in config.methods]
+    counts = Counter(spec.name for spec in specs)
+    works = []
+    for spec, choice in zip(specs, config.methods, strict=True):
+        params = _with_layer(spec, dict(choice.params), config.layer)
+        settings, references = resolve_method(spec, params, classifier.preprocessing)
+        suffix = ",".join(f"{key}={value}" for key, value in choice.params).replace("/", "-")
+        label = f"{spec.name}_{suffix}" if counts[spec.name] > 1 and suffix else spec.name
+        works.append(Work(spec, settings, references, config.score or spec.score, label))
+    for label, count in Counter(work.label for work in works).items():
+        if count > 1:
+            raise UsageError(f"method {label!r} is asked for twice", "give each set of parameters once")
+    return works
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """What every group of images of one ``explain`` shares."""
+
+    config: ExplainConfig
+    classifier: Classifier
+    question: Question
+    outputs: Outputs
+    progress: Progress
+    facts: dict[str, Any]
+
+    def fingerprint(self, work: Work) -> str:
+        """A digest of the settings that determine a work's numbers and pictures, but for the image."""
+        stable = {key: value for key, value in self.facts.items() if key != "device"}
+        return fingerprint(stable, work.describe(), self.config.target, self.config.against, asdict(self.outputs.look))
+
+    def at_once(self, work: Work, images: Tensor) -> int:
+        """Images that fill a model call."""
+        return images_at_once(self.classifier, work.spec, work.settings, images, self.config.compute.batch_size)
+
+    def runtime(self, advance: Callable[[int], None]) -> Runtime:
+        """How methods are run."""
+        compute = self.config.compute
+        return Runtime(compute.seed, compute.precision, compute.batch_size, advance)
+
+    def explain_group(self, loaded: list[Loaded], works: Sequence[Work]) -> Iterator[Explained | Failed]:
+        """Predict once, then run every target and method on the images that can be used."""
+        images = torch.stack([each.pixels for each in loaded]).to(self.classifier.device, self.classifier.dtype)
+        logits, _ = predict(self.classifier, images, self.runtime(_ignore))
+        finite = check_logits(logits).tolist()
+        labels = [self._label(each) if self.question.kind == "label" else None for each in loaded]
+        usable = []
+        for i, (each, good, label) in enumerate(zip(loaded, finite, labels, strict=True)):
+            if not good:
+                why = InputError(
+                    f"the model's logits for {each.source.name!r} are not finite", "check weights and --precision"
+                )
+                yield Failed(each.source.name, why)
+            elif isinstance(label, Failed):
+                yield label
+            else:
+                usable.append(i)
+        if not usable:
+            return
+        loaded, images, logits = [loaded[i] for i in usable], images[usable], logits[usable]
+        own = [label for i in usable if not isinstance(label := labels[i], Failed)]
+        for y in self.question.targets(logits, own):
+            rivals = self.question.rivals(self.classifier, logits, y)
+            for work in works:
+                size = self.at_once(work, images)
+                for start in range(0, len(loaded), size):
+                    some = slice(start, start + size)
+                    yield from self._explain(
+                        work,
+                        loaded[some],
+                        images[some],
+                        logits[some],
+                        y[some],
+                        None if rivals is None else rivals[some],
+                    )
+
+    def _label(self, each: Loaded) -> int | Failed:
+        """The class that the image's folder is named after: a wnid, a class name or an index."""
+        name = each.source.name
+        try:
+            return self.classifier.find_class(each.source.folder)
+        except UsageError as error:
+            return Failed(name, InputError(f"{name!r} has no label: {error}", "put it into a class folder"))
+
+    def _explain(
+        self, work: Work, loaded: Sequence[Loaded], x: Tensor, logits: Tensor, y: Tensor, rivals: Tensor | None
+    ) -> Iterator[Explained | Failed]:
+        """One method on images that go together: what is there already is kept, the rest is computed and written."""
+        planned, mark = work.rows * len(loaded), self.fingerprint(work)
+        targets = ["" if self.question.kind == "auto" else str(index) for index in y.tolist()]
+        paths = [self.outputs.paths(e.source.stem, work.label, t) for e, t in zip(loaded, targets, strict=True)]
+        todo = []
+        for i, each in enumerate(loaded):
+            try:
+                record = self.outputs.kept(paths[i], each.digest, mark)
+            except InputError as error:
+                yield Failed(each.source.name, error)
+                continue
+            if record is None:
+                todo.append(i)
+            else:
+                yield Explained(record)
+        done = 0
+
+        def advance(rows: int) -> None:
+            nonlocal done
+            done += rows
+            self.progress.advance(rows)
+
+        if todo:
+            chosen = None if rivals is None else rivals[todo]
+            try:
+                result = run_method(
+                    self.classifier, work.spec, work.settings, x[todo], y[todo], chosen, work.score,
+                    self.runtime(advance), work.references,
+                )  # fmt: skip
+            except InputError as error:
+                yield from (Failed(loaded[i].source.name, error) for i in todo)
+                todo = []
+        for at, i in enumerate(todo):
+            against = [] if rivals is None else rivals[i].tolist()
+            record = describe_explanation(loaded[i], work, self.classifier, logits[i], against, result, at)
+            record |= self.facts | {"render": asdict(self.outputs.look), "fingerprint": mark}
+            values = result.values[at].float().cpu().numpy()
+            if bool(result.values[at].isfinite().all()):
+                yield Explained(record, self.outputs.write(paths[i], x[i].float().cpu().numpy(), values, record))
+            else:
+                why = f"the attribution of {loaded[i].source.name!r} is not finite"
+                yield Failed(loaded[i].source.name, InputError(why, "check the weights and --precision"))
+        self.progress.advance(max(planned - done, 0))

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
 import xplain
+from xplain.images import Preprocessing
+
+torch.set_num_threads(1)  # on tensors this small, threads only wait for one another
+
+MEAN, STD = (0.45, 0.5, 0.4), (0.25, 0.2, 0.3)
 
 
 class Linear(nn.Module):
@@ -75,3 +82,33 @@ def images(count: int = 2, height: int = 8, width: int = 10, seed: int = 1, chan
     """Random images (count, channels, height, width) in float64, away from 0 and 1."""
     generator = torch.Generator().manual_seed(seed)
     return torch.rand(count, channels, height, width, dtype=torch.float64, generator=generator) * 0.8 + 0.1
+
+
+def normalise(x: Tensor) -> Tensor:
+    """Images or one image (..., 3, H, W) in the units of a network trained with MEAN and STD."""
+    mean, std = (torch.tensor(each, dtype=x.dtype)[:, None, None] for each in (MEAN, STD))
+    return (x - mean) / std
+
+
+def with_pixels(model: nn.Module) -> tuple[xplain.Classifier, Callable[[Tensor], Tensor]]:
+    """A classifier that normalises by MEAN and STD, and the same logits of pixels written by hand."""
+    made = classifier(model, mean=MEAN, std=STD, preprocessing=Preprocessing.for_size(12))
+    return made, lambda x: model(normalise(x))
+
+
+def watch(made: xplain.Classifier) -> list[int]:
+    """A list that grows by the rows of every call with images of ``images()``; set it up before the first use."""
+    rows: list[int] = []
+
+    def note(_: object, inputs: tuple[Tensor, ...], __: object) -> None:
+        if inputs[0].shape[-2:] == (8, 10):
+            rows.append(len(inputs[0]))
+
+    made.register_forward_hook(note)
+    return rows
+
+
+def assert_same(actual: Tensor, expected: Tensor, rtol: float = 1e-9) -> None:
+    """Equal to ``rtol``; entries lost in cancellation to ``rtol`` / 1000 of the largest one."""
+    atol = rtol / 1000 * float(expected.abs().max())
+    torch.testing.assert_close(actual, expected, rtol=rtol, atol=atol, check_dtype=False)

@@ -1,0 +1,239 @@
+"""Weights files: what is read, what is refused, and that nothing in them is run."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+import xplain
+from tests import toys
+from xplain.errors import InputError
+from xplain.models.checkpoints import file_weights, load_weights, read_weights
+
+
+def state(seed: int = 5) -> dict[str, torch.Tensor]:
+    return toys.small_net(seed).state_dict()
+
+
+def same(found, expected) -> bool:
+    return list(found) == list(expected) and all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def refused(call, *arguments) -> str:
+    with pytest.raises(InputError) as error:
+        call(*arguments)
+    assert error.value.exit_code == 3
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+# ------------------------------------------------------------------------------------------------- reading
+
+
+@pytest.mark.parametrize("name", ["a.pth", "a.pt", "a.bin", "a"])
+def test_a_state_dict_that_torch_saved_is_read(tmp_path, name):
+    torch.save(state(), tmp_path / name)
+    assert same(read_weights(tmp_path / name), state())
+
+
+def test_a_state_dict_in_the_format_before_zip_is_read(tmp_path):
+    torch.save(state(), tmp_path / "a.pth", _use_new_zipfile_serialization=False)
+    assert same(read_weights(tmp_path / "a.pth"), state())
+
+
+def test_a_safetensors_file_is_read(tmp_path):
+    save_file({name: tensor.contiguous() for name, tensor in state().items()}, tmp_path / "a.safetensors")
+    found = read_weights(tmp_path / "a.safetensors")
+    assert same({name: found[name] for name in state()}, state())
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda s: {"state_dict": s},
+        lambda s: {"model_state_dict": s, "epoch": 3},
+        lambda s: {"model": s, "optimizer": {"lr": 0.1}, "epoch": 3},
+        lambda s: {f"module.{name}": tensor for name, tensor in s.items()},
+        lambda s: {"state_dict": {f"module.{name}": tensor for name, tensor in s.items()}},
+        lambda s: {"state_dict": {f"module.model.{name}": tensor for name, tensor in s.items()}},
+        lambda s: {"state_dict": {f"model.{name}": tensor for name, tensor in s.items()}, "hyper_parameters": {}},
+    ],
+    ids=["state_dict", "model_state_dict", "model", "module.", "both", "module.model.", "lightning"],
+)
+def test_what_training_scripts_put_around_it_is_taken_off(tmp_path, wrap):
+    torch.save(wrap(state()), tmp_path / "a.pth")
+    assert same(read_weights(tmp_path / "a.pth"), state())
+
+
+def test_a_prefix_that_only_some_names_have_is_kept(tmp_path):
+    content = {"module.a": torch.ones(1), "b": torch.zeros(1)}
+    torch.save(content, tmp_path / "a.pth")
+    assert list(read_weights(tmp_path / "a.pth")) == ["module.a", "b"]
+
+
+class Wrapped(nn.Module):
+    """A user's network whose every parameter lives under ``model``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = toys.small_net(0)
+
+    def forward(self, x):
+        return self.model(x)
+
+
+class Parallel(nn.Module):
+    """A user's network whose every parameter lives under ``module``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.module = toys.small_net(0)
+
+    def forward(self, x):
+        return self.module(x)
+
+
+@pytest.mark.parametrize("make", [Wrapped, Parallel])
+def test_a_network_whose_own_names_begin_with_such_a_prefix_takes_its_own_weights(tmp_path, make):
+    trained = make()
+    trained.load_state_dict({name: tensor + 1 for name, tensor in trained.state_dict().items()})
+    torch.save(trained.state_dict(), tmp_path / "a.pth")
+    loaded = xplain.load_classifier(make(), device="cpu", weights=tmp_path / "a.pth")
+    assert torch.equal(loaded(toys.images()), trained.eval()(toys.images()))
+
+
+def test_the_record_of_a_file_is_its_path_and_sha256(tmp_path):
+    path = tmp_path / "a.pth"
+    torch.save(state(), path)
+    record = file_weights(path)
+    assert (record.source, record.sha256) == (str(path), hashlib.sha256(path.read_bytes()).hexdigest())
+
+
+# ------------------------------------------------------------------------------------------------- refusing
+
+
+class Payload:
+    """Unpickled, it would create a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("save", ["torch", "old torch", "pickle"])
+@pytest.mark.parametrize("nested", [False, True])
+def test_nothing_in_a_file_is_run(tmp_path, save, nested):
+    victim, path = tmp_path / "victim", tmp_path / "a.pth"
+    content = {"state_dict": state(), "extra": Payload(victim)} if nested else Payload(victim)
+    if save == "pickle":
+        path.write_bytes(pickle.dumps(content))
+    else:
+        torch.save(content, path, _use_new_zipfile_serialization=save == "torch")
+    text = refused(read_weights, path)
+    assert not victim.exists()
+    assert str(path) in text
+    pickle.loads(pickle.dumps(Payload(victim))).close()
+    assert victim.exists()  # the payload works where it is run
+
+
+def test_a_pickled_model_is_refused_with_the_way_out(tmp_path):
+    path = tmp_path / "a.pt"
+    torch.save(toys.small_net(), path)
+    text = refused(read_weights, path)
+    assert text.startswith(f"the weights file {str(path)!r} holds more than tensors, and nothing is run from it; ")
+    assert "torch.save(model.state_dict(), FILE)" in text
+
+
+def test_a_missing_file_is_named(tmp_path):
+    path = tmp_path / "gone.pth"
+    assert refused(read_weights, path) == f"no weights file {str(path)!r}; check --weights"
+    assert "no weights file" in refused(read_weights, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a.pth", "a.safetensors"])
+@pytest.mark.parametrize("kept", [0.0, 0.1, 0.5, 0.99])
+def test_a_truncated_file_is_refused(tmp_path, name, kept):
+    path = tmp_path / name
+    if path.suffix == ".pth":
+        torch.save(state(), path)
+    else:
+        save_file(state(), path)
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * kept)])
+    assert f"the weights file {str(path)!r}" in refused(read_weights, path)
+
+
+@pytest.mark.parametrize("name", ["a.pth", "a.safetensors"])
+def test_text_is_refused(tmp_path, name):
+    path = tmp_path / name
+    path.write_text("<html>not found</html>")
+    assert f"the weights file {str(path)!r}" in refused(read_weights, path)
+
+
+@pytest.mark.parametrize("content", [{}, [1, 2], torch.ones(3), {"epoch": 3}, {"a": torch.ones(1), "b": 3}])
+def test_what_is_not_a_state_dict_is_refused(tmp_path, content):
+    path = tmp_path / "a.pth"
+    torch.save(content, path)
+    assert refused(read_weights, path) == f"the weights file {str(path)!r} is not a state dict; save model.state_dict()"
+
+
+# ------------------------------------------------------------------------------------------------- fitting
+
+
+def test_weights_are_put_into_the_model():
+    model = toys.small_net(0)
+    load_weights(model, state(), "a.pth")
+    assert same(model.state_dict(), state())
+
+
+def test_batch_counters_may_be_missing():
+    model = toys.small_net(0)
+    given = {name: tensor for name, tensor in state().items() if not name.endswith("num_batches_tracked")}
+    assert len(given) == len(state()) - 1
+    load_weights(model, given, "a.pth")
+    assert same({name: model.state_dict()[name] for name in given}, given)
+
+
+def test_missing_names_are_named():
+    given = {name: tensor for name, tensor in state().items() if name != "head.bias"}
+    text = refused(load_weights, toys.small_net(), given, "a.pth")
+    assert text == "the weights of a.pth do not fit the model: missing head.bias; check --model and --weights"
+
+
+def test_unknown_names_are_named():
+    text = refused(load_weights, toys.small_net(), state() | {"fc.weight": torch.ones(1)}, "a.pth")
+    assert text == "the weights of a.pth do not fit the model: unknown fc.weight; check --model and --weights"
+
+
+def test_shapes_that_differ_are_named_with_both():
+    given = state() | {"head.weight": torch.ones(7, 12), "head.bias": torch.ones(7)}
+    text = refused(load_weights, toys.small_net(), given, "a.pth")
+    assert "another shape head.weight (7, 12) for (5, 12), head.bias (7,) for (5,)" in text
+
+
+def test_three_names_are_named_and_the_rest_counted():
+    text = refused(load_weights, toys.small_net(), {}, "a.pth")
+    # 11 names (two convolutions, a norm of four, a linear layer) without the batch counter
+    assert "missing conv1.weight, conv1.bias, norm1.weight and 7 more" in text
+
+
+def test_a_model_that_does_not_fit_is_left_alone():
+    model = toys.small_net(0)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    refused(load_weights, model, state() | {"fc.weight": torch.ones(1)}, "a.pth")
+    assert same(model.state_dict(), before)
+
+
+def test_weights_of_another_classifier_are_refused_by_name(tmp_path):
+    torch.save(state(), tmp_path / "a.pth")
+    text = refused(xplain.load_classifier, "efficientnet-lite0", "cpu", tmp_path / "a.pth")
+    assert "missing stem.0.weight" in text
+    assert "unknown conv1.weight" in text

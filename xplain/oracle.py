@@ -19,6 +19,7 @@ from xplain.errors import DeviceError, UsageError, did_you_mean
 from xplain.models import Classifier
 from xplain.models.prepare import arithmetic, working_copy
 from xplain.models.trace import last_spatial_layer
+from xplain.rules import Rules, check_same, rewritten
 from xplain.types import Cost, Precision, ScoreKind
 
 CPU_PIXELS_A_CALL = 16 * 224 * 224  # measured: on a CPU 8 to 16 rows of 224 x 224 beat more
@@ -47,6 +48,14 @@ class Gradients(NamedTuple):
     scores: Tensor
     values: Tensor
     predicted: Tensor
+
+
+class Propagated(NamedTuple):
+    """scores (B,); gradients (B, S, C, H, W) by the rules, for the images and each stream; sums that the rules added up."""
+
+    scores: Tensor
+    gradients: Tensor
+    sums: dict[str, Tensor]
 
 
 @dataclass
@@ -243,6 +252,35 @@ class Oracle:
             return Probe(activations, gradients, name)
         finally:
             handle.remove()
+
+    # ---------------------------------------------------------------- propagate
+
+    def propagate(self, x: Tensor, y: Tensor, rules: Rules, *streams: Tensor) -> Propagated:
+        """The score's gradient, every operation of the model replaced by its rule (see ``rules.py``).
+
+        streams: images (B, C, H, W) that go through the model together with x, such as baselines.
+        Raises UsageError where an operation or the score has no rule, and when the logits are not the model's own.
+        """
+        rules.admit(self.score)
+        model = working_copy(self.classifier, fold=self.fold)
+        names: list[str] = []
+
+        def run(x: Tensor, y: Tensor, rivals: Tensor | None, *streams: Tensor) -> tuple[Tensor, ...]:
+            rows = torch.cat([x, *streams]).detach().requires_grad_()
+            with torch.enable_grad(), rewritten(model, rules, rows) as mode:
+                logits = self._call(model, rows)
+            with torch.no_grad():
+                check_same(rules, logits[:1], self._call(model, x[:1]), loose=self.precision != "fp32")
+            with torch.enable_grad():
+                scores = score_of(rules.seed(logits[: len(x)]), y, self.score, rivals)
+                (gradient,) = torch.autograd.grad(scores.sum(), rows)
+            self._count(forwards=len(logits), backwards=len(logits), checks=1)
+            names[:] = mode.sums
+            return scores.detach(), gradient.unflatten(0, (-1, len(x))).transpose(0, 1), *mode.sums.values()
+
+        self._account(len(x) * (1 + len(streams)), None, backwards=1)
+        scores, gradients, *sums = self._batched(run, x, y, self._rivals(None), *streams)
+        return Propagated(scores, gradients, dict(zip(names, sums, strict=True)))
 
     # ----------------------------------------------------------------- one call
 

@@ -1,0 +1,44 @@
+"""Guided backpropagation: the gradient, with negative signals stopped at every rectifier."""
+
+from torch import Tensor
+
+from xplain.oracle import Oracle
+from xplain.registry import method
+from xplain.rules import Call, Rules, keep
+from xplain.types import Attribution, Paper
+
+# Defined for rectifiers alone: everything else is linear, or a maximum, and keeps its gradient.
+RECTIFIED = keep("route", "sum", "shift", "scale", "linear", "norm", "max")
+INSTEAD = "deeplift, fullgrad and integrated-gradients fit"
+
+
+def _guided(call: Call) -> Tensor:
+    """1[a > 0] 1[R > 0] R, with the rectifier's own derivative for 1[a > 0]."""
+    output: Tensor = call()
+    output.register_hook(lambda signal: signal.clamp(min=0))
+    return output
+
+
+RULES = Rules("guided-backprop", RECTIFIED | {"rectifier": _guided}, INSTEAD)
+
+
+@method(
+    "guided-backprop",
+    alias="gbp",
+    paper=Paper(
+        "Striving for simplicity: the all convolutional net",
+        "Springenberg, Dosovitskiy, Brox, Riedmiller",
+        2015,
+        "ICLR workshop",
+        "1412.6806",
+    ),
+    deviations="ReLU6 stops signals also where it is saturated: its own derivative is the gate.",
+)
+def guided_backprop(oracle: Oracle, x: Tensor, y: Tensor) -> Attribution:
+    """The gradient of the score, with negative signals stopped at every rectifier.
+
+    At a rectifier with input a and signal R from above: 1[a > 0] 1[R > 0] R; every other operation passes its gradient.
+    x: (B, C, H, W) in [0, 1], y: (B,). Without rectifiers it is the gradient. Not complete, and not invariant to the
+    implementation. Raises UsageError for activations other than ReLU and ReLU6, and for products of activations.
+    """
+    return Attribution(oracle.propagate(x, y, RULES).gradients[:, 0])

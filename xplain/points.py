@@ -1,4 +1,4 @@
-"""Points on lines and their quadrature, and Gaussian blurs."""
+"""Points on lines and their quadrature, Gaussian blurs, and cosine transforms."""
 
 from __future__ import annotations
 
@@ -52,3 +52,11 @@ def _convolve_line(x: Tensor, kernel: Tensor) -> Tensor:
     index = torch.arange(-radius, length + radius, device=x.device) % (2 * length)
     padded = x[..., torch.where(index < length, index, 2 * length - 1 - index)]
     return F.conv1d(padded.reshape(-1, 1, padded.shape[-1]), kernel[None, None]).reshape(x.shape)
+
+
+def cosine_basis(size: int, like: Tensor) -> Tensor:
+    """(size, size) the orthonormal cosine transform DCT-II; row j is cos(π j (n + 1/2) / size), scaled to length one."""
+    n = torch.arange(size, dtype=torch.float64)
+    basis = torch.cos(torch.pi / size * n[:, None] * (n + 0.5)) * (2 / size) ** 0.5
+    basis[0] /= 2**0.5
+    return basis.to(like)

@@ -7,6 +7,7 @@ from xplain.methods import smoothgrad as smoothgrad
 from xplain.methods import integrated_gradients as integrated_gradients
 from xplain.methods import expected_gradients as expected_gradients
 from xplain.methods import guided_ig as guided_ig
+from xplain.methods import blur_ig as blur_ig
 from xplain.methods import agi as agi
 from xplain.methods import neflag as neflag
 from xplain.methods import mfaba as mfaba
@@ -15,4 +16,5 @@ from xplain.methods import uniform_fullgrad as uniform_fullgrad
 from xplain.methods import grad_cam as grad_cam
 from xplain.methods import guided_backprop as guided_backprop
 from xplain.methods import deconvnet as deconvnet
+from xplain.methods import deeplift as deeplift
 from xplain.methods import controls as controls

@@ -41,6 +41,8 @@ def run(arguments: Sequence[str]) -> int:
     try:
         code = app(args=list(arguments), prog_name="xplain", standalone_mode=False)
         sys.stdout.flush()
+        if code == EXIT_INTERRUPTED:  # the option parser turns Ctrl-C into this
+            raise KeyboardInterrupt
         return code if isinstance(code, int) else EXIT_DONE
     except XplainError as error:
         say(f"error: {error}")
@@ -50,8 +52,8 @@ def run(arguments: Sequence[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         say("interrupted; what is written is whole, and the same command goes on from there")
         return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on
+    except (BrokenPipeError, SystemExit):  # the option parser turns the first into the second
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nobody reads on
         return EXIT_DONE
     except Exception:
         import traceback

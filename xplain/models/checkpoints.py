@@ -17,8 +17,7 @@ from xplain.models.classifier import Weights
 
 def read_weights(path: Path) -> dict[str, Tensor]:
     """The state dict in a ``.pt``, ``.pth``, ``.bin`` or ``.safetensors`` file. Raises InputError."""
-    if not path.is_file():
-        raise InputError(f"no weights file {str(path)!r}", "check --weights")
+    _check_there(path)
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -37,6 +36,11 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             f"cannot read the weights file {str(path)!r}: {first}", "give a .pth or .safetensors file"
         ) from None
     return _state_dict(content, path)
+
+
+def _check_there(path: Path) -> None:
+    if not path.is_file():
+        raise InputError(f"no weights file {str(path)!r}", "check --weights")
 
 
 def _state_dict(content: object, path: Path) -> dict[str, Tensor]:
@@ -75,6 +79,7 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], source: str) -> 
 
 
 def file_weights(path: Path) -> Weights:
-    """The record of a weights file: its path and the SHA-256 of its bytes."""
+    """The record of a weights file: its path and the SHA-256 of its bytes. Raises InputError when it is not there."""
+    _check_there(path)
     with path.open("rb") as stream:
         return Weights(str(path), hashlib.file_digest(stream, "sha256").hexdigest())

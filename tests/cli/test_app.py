@@ -1,0 +1,88 @@
+"""The command as a whole: help without torch, versions, what the default run imports, broken pipes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+import xplain
+from tests.conftest import ROOT, SAMPLES
+
+HEAVY = ("torch", "torchvision", "timm", "numpy", "PIL", "matplotlib", "skimage", "scipy")
+
+
+def python(code: str, *arguments: str, cwd=ROOT) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=cwd, check=False
+    )
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["explain", "--help"], ["list", "--help"], ["--version"]])
+def test_help_and_version_import_nothing_heavy(arguments):
+    code = f"import sys; from xplain.cli.app import run; c = run({arguments!r}); print([m for m in {HEAVY!r} if m in sys.modules], c)"
+    assert python(code).stdout.splitlines()[-1] == "[] 0"
+
+
+def test_import_xplain_imports_no_torch():
+    assert python("import sys, xplain; dir(xplain); print('torch' in sys.modules)").stdout == "False\n"
+
+
+def test_the_default_run_imports_neither_torchvision_nor_timm(tmp_path):
+    code = (
+        "import sys; from xplain.cli.app import run; c = run(sys.argv[1:]);"
+        "print([m for m in ('torchvision', 'timm', 'skimage', 'scipy', 'matplotlib.pyplot', 'rich') if m in sys.modules], c)"
+    )
+    ran = python(code, "explain", str(SAMPLES / "cat.jpg"), "-a", "saliency", "--device", "cpu", cwd=tmp_path)
+    assert ran.stdout.splitlines() == ["xplain-out/cat.saliency.overlay.png", "[] 0"]
+
+
+def test_version(xp):
+    assert xp("--version").out == f"xplain {xplain.__version__}\n"
+    assert xp("explain", "--version").out == f"xplain {xplain.__version__}\n"
+
+
+def test_unknown_commands_and_options_are_wrong_use(xp):
+    assert xp("explane").code == 2
+    ran = xp("list", "methos")
+    assert ran.code == 2
+    assert ran.err.count("\n") == 1
+
+
+def test_no_arguments_show_the_help(xp):
+    ran = xp()
+    assert ran.code == 2
+    assert "explain" in ran.out + ran.err
+
+
+def test_a_bug_shows_its_traceback_and_exits_1(xp, monkeypatch):
+    monkeypatch.setattr("xplain.pipeline.find_images", lambda *_: 1 / 0)
+    ran = xp("explain", SAMPLES / "cat.jpg")
+    assert ran.code == 1
+    assert "ZeroDivisionError" in ran.err
+
+
+def test_a_reader_that_leaves_is_no_error():
+    command = f"{sys.executable} -m xplain list classes | head -1"
+    ran = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout == "0\tn01440764\ttench\n"
+
+
+def test_messages_show_control_characters_instead_of_sending_them(xp):
+    ran = xp("explain", "a\x1b[31m\nb.jpg", "-m", "python:tests.factories:tiny")
+    assert ran.code == 3
+    assert "\x1b" not in ran.err
+    assert ran.err.count("\n") == 1
+
+
+def test_environment_is_left_alone():
+    before = dict(os.environ)
+    import xplain.cli.app
+
+    assert xplain.cli.app.app is not None
+    assert dict(os.environ) == before

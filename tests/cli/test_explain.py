@@ -1,0 +1,396 @@
+"""``xplain explain`` from the outside: what it writes, prints and records."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import xplain
+from tests.conftest import SAMPLES, TINY
+from xplain.images import Preprocessing
+
+CAT = SAMPLES / "cat.jpg"
+
+
+def test_a_photograph_in_an_overlay_out(xp):
+    ran = xp("explain", CAT, *TINY)
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.lines == ["xplain-out/cat.neflag.overlay.png"]
+    assert Image.open(ran.lines[0]).size == (32, 32)
+
+
+def test_every_kind_is_written_under_its_own_name(xp):
+    ran = xp(
+        "explain",
+        CAT,
+        *TINY,
+        "-a",
+        "ig",
+        *(part for kind in ("overlay", "heatmap", "masked", "figure", "raw") for part in ("--save", kind)),
+    )
+    assert ran.lines == [
+        f"xplain-out/cat.integrated-gradients.{kind}"
+        for kind in ("overlay.png", "heatmap.png", "masked.png", "figure.png", "raw.npz")
+    ]
+    assert all(Path(line).stat().st_size > 0 for line in ran.lines)
+    assert not list(Path("xplain-out").glob(".*"))
+
+
+def test_raw_holds_what_the_library_computes(xp):
+    xp("explain", CAT, *TINY, "-a", "agi:steps=3,classes=2", "--save", "raw", "--seed", "7")
+    content = np.load("xplain-out/cat.agi.raw.npz", allow_pickle=False)
+    clf = xplain.load_classifier("python:tests.factories:tiny", device="cpu")
+    image = xplain.read_image(CAT, preprocessing=clf.preprocessing)
+    att = xplain.attribute(clf, image[None], "agi", steps=3, classes=2, seed=7)
+    np.testing.assert_array_equal(content["attribution"], att.values[0].float().numpy())
+    np.testing.assert_array_equal(content["image"], image.numpy())
+    record = json.loads(str(content["record"]))
+    assert record["params"] == {"variant": "official", "path": "curve", "step_size": 0.05, "steps": 3, "classes": 2}
+    assert record["seed"] == 7
+
+
+def test_the_record_says_everything(xp):
+    (record,) = xp("explain", CAT, *TINY, "-a", "ig:steps=10", "--json").records
+    clf = xplain.load_classifier("python:tests.factories:tiny", device="cpu")
+    x = xplain.read_image(CAT, preprocessing=clf.preprocessing)[None]
+    probabilities = clf(x).detach().softmax(1)[0]
+    best = int(probabilities.argmax())
+    assert record["input"] == str(CAT)
+    assert record["sha256"] == hashlib.sha256(CAT.read_bytes()).hexdigest()
+    assert (record["method"], record["score"]) == ("integrated-gradients", "logit")
+    assert record["target"]["index"] == best
+    assert record["target"]["name"] == clf.labels[best]
+    assert record["target"]["probability"] == pytest.approx(float(probabilities[best]), abs=1e-9)
+    assert [each["index"] for each in record["prediction"]] == probabilities.argsort(descending=True).tolist()[:5]
+    assert (record["cost"]["forwards"], record["cost"]["backwards"]) == (10, 10)
+    values = xplain.attribute(clf, x, "ig", steps=10)
+    drop = float((clf(x)[0, best] - clf(torch.zeros_like(x))[0, best]).detach())
+    assert record["completeness"]["expected"] == pytest.approx(drop, abs=1e-6)
+    assert record["completeness"]["sum"] == pytest.approx(float(values.values.sum()), abs=1e-6)
+    assert record["completeness"]["gap"] == pytest.approx(float(values.values.sum()) - drop, abs=1e-6)
+    assert record["model"]["name"] == "python:tests.factories:tiny"
+    assert (record["device"], record["precision"]) == ("cpu", "fp32")
+    assert record["preprocessing"]["size"] == [32, 32]
+    assert record["versions"]["xplain"] == xplain.__version__
+    assert record["files"] == {"overlay": "xplain-out/cat.integrated-gradients.overlay.png"}
+    assert record["warnings"] == []
+
+
+def test_golden_numbers_on_the_toy_classifier(xp):
+    """Numbers to six digits: a change here is a change of definition, and belongs into the changelog."""
+    methods = (
+        "saliency",
+        "gxi",
+        "sg:samples=5",
+        "ig:steps=10",
+        "agi:steps=3,classes=2",
+        "neflag:samples=5",
+        "mfaba",
+        "dga:steps=5",
+        "ufg",
+    )
+    args = [part for m in methods for part in ("-a", m)]
+    ran = xp("explain", CAT, *TINY, *args, "--save", "raw", "--json")
+    sums = {
+        r["method"]: float(np.abs(np.load(r["files"]["raw"])["attribution"].astype(np.float64)).sum())
+        for r in ran.records
+    }
+    assert sums == pytest.approx(GOLDEN, rel=1e-6)
+
+
+GOLDEN = {
+    "saliency": 1.31433576,
+    "input-x-gradient": 0.585386835,
+    "smoothgrad": 0.945119273,
+    "integrated-gradients": 0.562210648,
+    "agi": 0.0668606836,
+    "neflag": 0.140888376,
+    "mfaba": 0.00252865041,
+    "dga": 3.72948359,
+    "uniform-fullgrad": 0.735833788,
+}
+
+
+@pytest.mark.parametrize(
+    ("target", "index", "suffix"), [("3", 3, ".3"), ("rocket", 2, ".2"), ("Rocket", 2, ".2"), ("label", 0, ".0")]
+)
+def test_targets(xp, photos, target, index, suffix):
+    (record,) = xp("explain", photos / "cat" / "a.jpg", *TINY, "-a", "sm", "--target", target, "--json").records
+    assert record["target"]["index"] == index
+    assert record["files"]["overlay"] == f"xplain-out/a.saliency{suffix}.overlay.png"
+
+
+def test_top_k_explains_the_k_best_classes(xp):
+    records = xp("explain", CAT, *TINY, "-a", "sm", "--target", "top:3", "--json").records
+    assert [r["target"]["index"] for r in records] == [each["index"] for each in records[0]["prediction"][:3]]
+    assert len({r["files"]["overlay"] for r in records}) == 3
+
+
+def test_against_is_the_difference_of_gradients(xp):
+    xp("explain", CAT, *TINY, "-a", "sm", "--target", "0", "--against", "rocket,4", "--save", "raw")
+    clf = xplain.load_classifier("python:tests.factories:tiny", device="cpu")
+    x = xplain.read_image(CAT, preprocessing=clf.preprocessing)[None].double().requires_grad_()
+    z = clf(x)[0]
+    (gradient,) = torch.autograd.grad(z[0] - (z[2] + z[4]) / 2, x)
+    found = np.load("xplain-out/cat.saliency.0.raw.npz")["attribution"]
+    np.testing.assert_allclose(found, gradient[0].numpy(), rtol=1e-5, atol=1e-9)
+
+
+def test_runner_up_is_recorded(xp):
+    (record,) = xp("explain", CAT, *TINY, "-a", "sm", "--against", "runner-up", "--json").records
+    assert [each["index"] for each in record["against"]] == [record["prediction"][1]["index"]]
+
+
+def test_agi_uses_exactly_the_rivals(xp):
+    (record,) = xp("explain", CAT, *TINY, "-a", "agi:steps=2", "--target", "0", "--against", "4,1", "--json").records
+    assert record["details"]["classes"] == [4, 1]
+
+
+def test_directories_are_searched_and_their_structure_is_kept(xp, photos):
+    ran = xp("explain", photos, *TINY, "-a", "sm")
+    assert ran.lines == [f"xplain-out/{name}.saliency.overlay.png" for name in ("cat/a", "espresso/b", "rocket/c")]
+
+
+def test_lists_globs_and_stdin_name_images(xp, photos, monkeypatch):
+    Path("list.txt").write_text(f"{photos}/cat/a.jpg\n\n{photos}/rocket/c.jpg\n")
+    assert len(xp("explain", "@list.txt", *TINY, "-a", "sm").lines) == 2
+    assert len(xp("explain", f"{photos}/*/*.jpg", *TINY, "-a", "sm", "-o", "g").lines) == 3
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{photos}/cat/a.jpg\n"))
+    assert xp("explain", "--files-from", "-", *TINY, "-a", "sm", "-o", "f").lines == ["f/a.saliency.overlay.png"]
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(CAT.read_bytes())))
+    assert xp("explain", "-", *TINY, "-a", "sm", "-o", "s").lines == ["s/stdin.saliency.overlay.png"]
+
+
+def test_one_png_goes_to_stdout(capfdbinary, monkeypatch, tmp_path):
+    from xplain.cli.app import run
+
+    monkeypatch.chdir(tmp_path)
+    assert run(["explain", str(CAT), *TINY, "-a", "sm", "-o", "-"]) == 0
+    assert Image.open(io.BytesIO(capfdbinary.readouterr().out)).size == (32, 32)
+    assert not list(tmp_path.iterdir())
+
+
+def test_same_seed_same_bytes_and_another_seed_others(xp):
+    args = ("explain", CAT, *TINY, "-a", "neflag:samples=4", "--save", "raw")
+    found = []
+    for folder, seed in (("a", 0), ("b", 0), ("c", 1)):
+        xp(*args, "-o", folder, "--seed", seed)
+        found.append(np.load(f"{folder}/cat.neflag.raw.npz")["attribution"].tobytes())
+    assert found[0] == found[1] != found[2]
+
+
+def test_methods_asked_for_twice_keep_apart(xp):
+    ran = xp("explain", CAT, *TINY, "-a", "ig:steps=5", "-a", "ig:steps=6", "-a", "sm")
+    assert ran.lines == [
+        f"xplain-out/cat.{name}.overlay.png"
+        for name in ("integrated-gradients_steps=5", "integrated-gradients_steps=6", "saliency")
+    ]
+
+
+# ------------------------------------------------------------------- again, and over
+
+
+def test_the_same_command_keeps_what_is_there(xp, monkeypatch):
+    first = xp("explain", CAT, *TINY, "-a", "sm", "--json").records
+    before = Path("xplain-out/cat.saliency.overlay.png").stat().st_mtime_ns
+    monkeypatch.setattr("xplain.pipeline.run_method", lambda *_, **__: pytest.fail("computed again"))
+    again = xp("explain", CAT, *TINY, "-a", "sm", "--json")
+    assert again.code == 0
+    assert again.records == first
+    assert Path("xplain-out/cat.saliency.overlay.png").stat().st_mtime_ns == before
+
+
+def test_an_interrupted_run_goes_on(xp, photos, monkeypatch):
+    xp("explain", photos, *TINY, "-a", "sm", "-b", "1")
+    Path("xplain-out/espresso/b.saliency.overlay.png").unlink()
+    made = []
+    import xplain.pipeline as pipeline
+
+    whole = pipeline.run_method
+    monkeypatch.setattr(pipeline, "run_method", lambda *a, **k: made.append(len(a[3])) or whole(*a, **k))
+    assert len(xp("explain", photos, *TINY, "-a", "sm", "-b", "1").lines) == 3
+    assert made == [1]
+
+
+def test_files_from_other_settings_are_refused_unless_overwritten(xp):
+    xp("explain", CAT, *TINY, "-a", "ig:steps=5")
+    ran = xp("explain", CAT, *TINY, "-a", "ig:steps=6")
+    assert ran.code == 2
+    assert ran.err == (
+        "xplain: error: 'xplain-out/cat.integrated-gradients.overlay.png' is there from other settings; "
+        "give --overwrite or another --output\n"
+    )
+    assert xp("explain", CAT, *TINY, "-a", "ig:steps=6", "--overwrite").code == 0
+
+
+def test_files_from_another_image_are_refused(xp):
+    shutil.copy(CAT, "x.jpg")
+    xp("explain", "x.jpg", *TINY, "-a", "sm")
+    shutil.copy(SAMPLES / "rocket.jpg", "x.jpg")
+    ran = xp("explain", "x.jpg", *TINY, "-a", "sm")
+    assert (ran.code, ran.out) == (3, "")
+    assert "is there from another image; give --overwrite" in ran.err
+
+
+# ------------------------------------------------------------------------ bad input
+
+NEAR = "did you mean"
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "text"),
+    [
+        (["nowhere.jpg"], 3, "no such file: 'nowhere.jpg'; check the path"),
+        (["empty"], 3, "no image in the directory 'empty'; its files end in none of"),
+        (["zero.jpg"], 3, "'zero.jpg' is empty (0 bytes); give an image file"),
+        (["short.jpg"], 3, "'short.jpg' is damaged: "),
+        (["text.jpg"], 3, "'text.jpg' is not an image that Pillow knows"),
+        (["*.bmp"], 3, "nothing matches '*.bmp'"),
+        (["@none.txt"], 3, "cannot read the list 'none.txt'"),
+        ([], 2, "no image was named; give files, directories"),
+        ([CAT, "-a", "agii"], 2, "unknown method 'agii'; did you mean 'agi'?"),
+        ([CAT, "-a", "agi:step=3"], 2, "agi has no parameter 'step'; did you mean 'steps'"),
+        ([CAT, "-a", "agi:steps=0"], 2, "agi: steps=0 is not accepted; give a whole number from 1"),
+        ([CAT, "-a", "agi:variant=paperr"], 2, "agi: variant=paperr is not accepted; did you mean 'paper'?"),
+        ([CAT, "-a", "agi:steps"], 2, "cannot read 'steps' in 'agi:steps'; write NAME:key=value,key=value"),
+        ([CAT, "--target", "rockett"], 2, "unknown class 'rockett'; did you mean 'rocket'?"),
+        ([CAT, "--target", "9"], 2, "class index 9 is not in 0 .. 4; see xplain list classes"),
+        ([CAT, "--target", "top:0"], 2, "cannot read the target 'top:0'; write top:K with K from 1"),
+        ([CAT, "--target", "cat", "--against", "cat"], 2, "a class cannot be explained against itself"),
+        ([CAT, "--save", "overly"], 2, "unknown kind 'overly' to save; choose from overlay"),
+        ([CAT, "--clip", "99,80"], 2, "clip '99,80' is not 0 <= LOW < HIGH <= 100"),
+        ([CAT, "--cmap", "infrno"], 2, "unknown colour map 'infrno'; did you mean 'inferno'"),
+        ([CAT, "--layer", "act2"], 2, "--layer act2 means nothing to neflag; leave it out"),
+        ([CAT, "-a", "grad-cam", "--layer", "act9"], 2, "the model has no layer 'act9'; did you mean 'act"),
+        ([CAT, "-b", "0"], 2, "batch size '0' is not a number of rows"),
+        ([CAT, "--device", "cuda:7"], 4, "device 'cuda:7' is not there"),
+        ([CAT, "--device", "tpu"], 2, "unknown device 'tpu'; give auto, cpu, cuda, cuda:N or mps"),
+        ([CAT, "--weights", "none.pth"], 3, "no weights file 'none.pth'; check --weights"),
+        ([CAT, "-o", "-", "--save", "raw"], 2, "-o - writes one PNG; give one image"),
+        ([CAT, "-o", "-", "--json"], 2, "-o - and --json both write to stdout"),
+        ([CAT, "-o", "zero.jpg/x"], 3, "cannot write 'zero.jpg/x/cat.neflag.overlay.png'"),
+        ([CAT, "--nothing"], 2, "no such option"),
+        ([CAT, "--seed", "x"], 2, "'--seed'"),
+        ([CAT, "--config", "none.toml"], 3, "cannot read the configuration none.toml"),
+    ],
+)
+def test_errors_are_one_line_with_the_way_out(xp, args, code, text):
+    Path("empty").mkdir()
+    Path("zero.jpg").touch()
+    Path("short.jpg").write_bytes(CAT.read_bytes()[:2000])
+    Path("text.jpg").write_text("not a picture")
+    ran = xp("explain", *TINY, *args)
+    assert (ran.code, ran.out) == (code, "")
+    assert ran.err.startswith("xplain: error: ")
+    assert text in ran.err
+    assert ran.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("model", "code", "text"),
+    [
+        ("python:tests.factories:tinny", 2, "module 'tests.factories' has no 'tinny'; did you mean 'tiny'?"),
+        ("python:tests.nowhere:tiny", 2, "no module 'tests.nowhere'"),
+        ("python:tests.factories", 2, "cannot read the model 'python:tests.factories'"),
+        ("python:tests.factories:not_a_model", 3, "returned str, not an nn.Module"),
+        ("resnet51", 2, "unknown model 'resnet51'; did you mean 'resnet5"),
+    ],
+)
+def test_models_that_are_none(xp, model, code, text):
+    ran = xp("explain", CAT, "-m", model)
+    assert ran.code == code
+    assert text in ran.err
+    assert ran.err.count("\n") == 1
+
+
+def test_one_bad_image_among_many_is_reported_counted_and_skipped(xp, photos):
+    (photos / "cat" / "bad.jpg").write_text("x")
+    ran = xp("explain", photos, *TINY, "-a", "sm")
+    assert (ran.code, len(ran.lines)) == (5, 3)
+    assert ran.err.splitlines()[-1] == "xplain: 3 explanations made, 1 failed"
+    assert xp("explain", photos, *TINY, "-a", "sm", "--fail-fast").code == 3
+
+
+def test_nan_logits_fail_the_image_and_not_the_others(xp, tmp_path):
+    Image.new("RGB", (40, 40), "black").save("dark.png")
+    shutil.copy(CAT, "cat.jpg")
+    broken = ("-m", "python:tests.factories:broken", "--device", "cpu")
+    ran = xp("explain", "dark.png", *broken, "-a", "sm")
+    assert ran.code == 3
+    assert "the model's logits for 'dark.png' are not finite" in ran.err
+    both = xp("explain", "dark.png", "cat.jpg", *broken, "-a", "sm")
+    assert (both.code, both.lines) == (5, ["xplain-out/cat.saliency.overlay.png"])
+
+
+def test_an_empty_picture_is_said(xp):
+    Image.new("RGB", (40, 40), "gray").save("flat.png")
+    ran = xp("explain", "flat.png", *TINY, "-a", "sobel", "--json")
+    assert ran.records[0]["warnings"] == ["the picture is empty: the clipped map has no contrast"]
+    assert "warning: flat.png: sobel: the picture is empty" in ran.err
+    assert xp("explain", "flat.png", *TINY, "-a", "sobel", "-q", "-o", "q").err == ""
+
+
+def test_a_label_that_is_no_class_fails_the_image(xp, photos):
+    (photos / "cat").rename(photos / "chat")
+    ran = xp("explain", photos, *TINY, "-a", "sm", "--target", "label")
+    assert ran.code == 5
+    assert "has no label: unknown class 'chat'; did you mean 'cat'" in ran.err
+    assert len(ran.lines) == 2
+
+
+def test_ctrl_c_leaves_whole_files_and_exits_130(xp, photos, monkeypatch):
+    import xplain.pipeline as pipeline
+
+    whole, calls = pipeline.run_method, []
+
+    def stop_at_the_second(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return whole(*args, **kwargs)
+
+    monkeypatch.setattr(pipeline, "run_method", stop_at_the_second)
+    ran = xp("explain", photos, *TINY, "-a", "sm", "-b", "1")
+    assert (ran.code, len(ran.lines)) == (130, 1)
+    assert ran.err == "xplain: interrupted; what is written is whole, and the same command goes on from there\n"
+    assert [p.name for p in Path("xplain-out").rglob("*") if p.is_file()] == ["a.saliency.overlay.png"]
+
+
+# -------------------------------------------------------- flag, environment, file, default
+
+
+def test_flag_beats_environment_beats_file_beats_default(xp, monkeypatch):
+    Path("c.toml").write_text('seed = 1\nmethod = ["sm"]\n[explain]\nseed = 2\nbatch-size = "4"\njson = true\n')
+    args = ("explain", CAT, *TINY, "--overwrite", "--json")
+    assert xp(*args).records[0]["seed"] == 0
+    (record,) = xp(*args, "--config", "c.toml").records
+    assert (record["seed"], record["method"]) == (2, "saliency")
+    monkeypatch.setenv("XPLAIN_SEED", "3")
+    monkeypatch.setenv("XPLAIN_METHOD", "sobel center")
+    records = xp(*args, "--config", "c.toml").records
+    assert [(r["seed"], r["method"]) for r in records] == [(3, "sobel"), (3, "center")]
+    assert xp(*args, "--config", "c.toml", "--seed", "4", "-a", "sm").records[0]["seed"] == 4
+    monkeypatch.delenv("XPLAIN_SEED")
+    monkeypatch.setenv("XPLAIN_CONFIG", "c.toml")
+    assert xp("explain", CAT, *TINY, "--overwrite").records[0]["seed"] == 2
+
+
+def test_an_unknown_name_in_the_file_is_refused(xp):
+    Path("c.toml").write_text("sead = 1\n")
+    ran = xp("explain", CAT, *TINY, "--config", "c.toml")
+    assert (ran.code, ran.err) == (2, "xplain: error: unknown option 'sead' in c.toml; did you mean 'seed'?\n")
+
+
+def test_the_preprocessing_of_the_commands_is_the_librarys(xp):
+    xp("explain", CAT, *TINY, "-a", "sm", "--save", "raw")
+    expected = xplain.read_image(CAT, preprocessing=Preprocessing.for_size(32)).numpy()
+    np.testing.assert_array_equal(np.load("xplain-out/cat.saliency.raw.npz")["image"], expected)

@@ -1,0 +1,46 @@
+"""``xplain list``: what there is, for people and for machines."""
+
+from __future__ import annotations
+
+from xplain.registry import METHODS, METRICS
+
+
+def test_methods_come_from_the_registry(xp):
+    records = xp("list", "methods", "--json").records
+    assert [r["name"] for r in records] == [spec.name for spec in METHODS]
+    agi = next(r for r in records if r["name"] == "agi")
+    assert agi["passes"] == "≤ 400 F, ≤ 800 B"
+    assert "variant=official|paper" in agi["parameters"]
+    assert "classes=20" in agi["parameters"]
+    assert "Pan, Li, Zhu (2021)" in agi["paper"]
+
+
+def test_rows_on_a_pipe_are_tab_separated(xp):
+    row = next(line for line in xp("list", "methods").lines if line.startswith("saliency\t"))
+    assert row.split("\t")[:4] == ["saliency", "sm", "absolute=false", "1 F, 1 B"]
+
+
+def test_search_narrows(xp):
+    assert [line.split("\t")[2] for line in xp("list", "classes", "--search", "tabby").lines] == ["tabby"]
+    assert xp("list", "methods", "--search", "no such thing").out.strip() == ""
+
+
+def test_classes_have_index_wnid_and_name(xp):
+    lines = xp("list", "classes").lines
+    assert len(lines) == 1000
+    assert lines[281] == "281\tn02123045\ttabby"
+    assert xp("list", "classes", "-m", "python:tests.factories:tiny").lines[1] == "1\t\tespresso"
+
+
+def test_metrics_say_which_way_is_better(xp):
+    records = {r["name"]: r for r in xp("list", "metrics", "--json").records}
+    assert set(records) == {spec.name for spec in METRICS}
+    assert records["deletion"]["better"] == "lower"
+    assert records["insertion"]["better"] == "higher"
+
+
+def test_models_hold_the_embedded_one_and_torchvisions(xp):
+    names = [line.split("\t")[0] for line in xp("list", "models").lines]
+    assert names[0] == "efficientnet-lite0"
+    assert {"resnet152", "vgg19", "inception_v3", "vit_b_16"} <= set(names)
+    assert not any("fcn" in name or "raft" in name for name in names if ":" not in name)

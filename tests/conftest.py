@@ -1,0 +1,61 @@
+"""What many tests use: the command line in this process, and the sample photographs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SAMPLES = ROOT / "samples"
+TINY = ("-m", "python:tests.factories:tiny", "--device", "cpu")
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def lines(self) -> list[str]:
+        return self.out.splitlines()
+
+    @property
+    def records(self) -> list[dict]:
+        return [json.loads(line) for line in self.lines]
+
+
+@pytest.fixture
+def xp(capsys, monkeypatch, tmp_path):
+    """Run ``xplain`` with arguments, in a fresh folder, without the user's environment."""
+    import os
+
+    from xplain.cli.app import run
+
+    for name in [name for name in os.environ if name.startswith("XPLAIN_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: object) -> Ran:
+        capsys.readouterr()
+        code = run([str(each) for each in arguments])
+        captured = capsys.readouterr()
+        return Ran(code, captured.out, captured.err)
+
+    return call
+
+
+@pytest.fixture
+def photos(tmp_path) -> Path:
+    """A folder of class folders: cat/a.jpg, espresso/b.jpg, rocket/c.jpg."""
+    folder = tmp_path / "photos"
+    for label, name in (("cat", "a"), ("espresso", "b"), ("rocket", "c")):
+        (folder / label).mkdir(parents=True)
+        shutil.copy(SAMPLES / f"{label}.jpg", folder / label / f"{name}.jpg")
+    return folder

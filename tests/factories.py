@@ -1,0 +1,34 @@
+"""Models for the command line's tests, called as ``python:tests.factories:NAME``."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from tests.toys import small_net
+
+
+def tiny() -> nn.Module:
+    """Five named classes on 32 x 32 images, float64."""
+    model = small_net(seed=3)
+    model.size = 32
+    model.labels = ["cat", "espresso", "rocket", "astronaut", "nothing"]
+    return model
+
+
+def broken() -> nn.Module:
+    """Logits that are NaN wherever the image is dark on average."""
+    model = tiny()
+    forward = model.forward
+
+    def poisoned(x: Tensor) -> Tensor:
+        dark = x.mean(dim=(1, 2, 3)) < 0.25
+        return forward(x).masked_fill(dark[:, None], torch.nan)
+
+    model.forward = poisoned
+    return model
+
+
+def not_a_model() -> str:
+    """Something else."""
+    return "no module"

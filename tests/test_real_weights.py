@@ -1,0 +1,118 @@
+"""The embedded classifier on photographs: numbers against other programs' arrays, where those are at hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import xplain
+from tests.conftest import ROOT, SAMPLES
+
+SHARED = ROOT.parent / "shared"
+ORACLES = sorted((SHARED / "oracles").glob("*.npz"))
+needs_oracles = pytest.mark.skipif(not ORACLES, reason="the reference arrays are not here")
+
+
+@pytest.fixture(scope="module")
+def clf() -> xplain.Classifier:
+    return xplain.load_classifier(device="cpu")
+
+
+@pytest.fixture(params=[0, 1], ids=["tiger-cat", "espresso"])
+def reference(request) -> dict[str, torch.Tensor]:
+    with np.load(ORACLES[request.param]) as content:
+        return {key: torch.from_numpy(np.atleast_1d(content[key])) for key in content}
+
+
+def cosine(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float(torch.nn.functional.cosine_similarity(a.double().flatten(), b.double().flatten(), dim=0))
+
+
+@needs_oracles
+def test_probabilities(clf, reference):
+    with torch.no_grad():
+        found = clf(reference["x"][None]).softmax(1)[0]
+    assert float((found - reference["probabilities"]).abs().max()) < 1e-4
+    assert int(found.argmax()) == int(reference["target"])
+
+
+@needs_oracles
+@pytest.mark.parametrize(("steps", "least"), [(1, 0.99), (5, 0.6)])
+def test_agi_is_the_authors_program(clf, reference, steps, least):
+    rivals = reference["agi_false_classes"].tolist()
+    att = xplain.attribute(clf, reference["x"][None], "agi", variant="official", steps=steps, against=rivals)
+    assert cosine(att.values[0], reference[f"agi_official_{steps}"]) >= least
+
+
+@needs_oracles
+@pytest.mark.parametrize(("ascent", "step_size", "radius"), [("smooth", 0.001, 0.3), ("sharp", 0.1, None)])
+def test_mfaba_left_is_the_authors_program_with_cleared_gradients(clf, reference, ascent, step_size, radius):
+    att = xplain.attribute(
+        clf, reference["x"][None], "mfaba", rule="left", ascent=ascent, step_size=step_size, radius=radius
+    )
+    assert cosine(att.values[0], reference[f"mfaba_{ascent}_left"]) >= 0.99
+    assert int(att.details["steps"]) == int(reference[f"mfaba_{ascent}_steps"])
+
+
+@needs_oracles
+def test_integrated_gradients_is_captums(clf, reference):
+    att = xplain.attribute(clf, reference["x"][None], "ig", steps=50, score="logit")
+    expected = reference["ig_gausslegendre50_logit_black"]
+    assert cosine(att.values[0], expected) >= 0.9999
+    assert float(att.total) == pytest.approx(float(expected.double().sum()), rel=1e-2)
+
+
+@needs_oracles
+def test_the_gap_of_integrated_gradients_closes_with_nodes(clf, reference):
+    """On this network 50 nodes leave 15 % (tiger cat) and 4 % (espresso) of the logit, in the reference arrays too."""
+    gaps = []
+    for steps in (50, 400):
+        att = xplain.attribute(clf, reference["x"][None], "ig", steps=steps, score="prob")
+        gaps.append(abs(float(att.gap / att.expected)))
+    assert gaps[0] < 0.015
+    assert gaps[1] < 0.005
+
+
+@needs_oracles
+def test_the_trapezoid_is_more_complete_than_the_left_rule(clf, reference):
+    def gap(rule: str) -> float:
+        att = xplain.attribute(clf, reference["x"][None], "mfaba", rule=rule, ascent="sharp")
+        return abs(float(att.gap / att.expected))
+
+    assert gap("trapezoid") < gap("left")
+
+
+def test_top_1_of_the_photographs(clf):
+    folder = SHARED / "imagenet_samples"
+    if not folder.is_dir():
+        pytest.skip("the labelled photographs are not here")
+    files = sorted(folder.glob("*/*.JPEG"))
+    right = 0
+    for some in (files[k : k + 16] for k in range(0, len(files), 16)):
+        with torch.no_grad():
+            best = clf(torch.stack([xplain.read_image(path) for path in some])).argmax(1)
+        right += sum(clf.wnids[index] == path.parent.name for index, path in zip(best.tolist(), some, strict=True))
+    assert right / len(files) == pytest.approx(0.88, abs=0.02)
+
+
+@pytest.mark.parametrize(("name", "label"), [("cat", "tiger cat"), ("espresso", "espresso")])
+def test_neflag_beats_the_controls_on_the_samples(clf, name, label):
+    x = xplain.read_image(SAMPLES / f"{name}.jpg")[None]
+    maps = {method: xplain.attribute(clf, x, method) for method in ("neflag", "random", "sobel")}
+    assert clf.labels[int(maps["neflag"].target)] == label
+    gains = {
+        method: float(xplain.measure(clf, x, att.values, "insertion", steps=32).values)
+        - float(xplain.measure(clf, x, att.values, "deletion", steps=32).values)
+        for method, att in maps.items()
+    }
+    assert gains["neflag"] > gains["sobel"]
+    assert gains["neflag"] > gains["random"] + 0.02
+
+
+def test_the_samples_are_where_their_readme_says():
+    text = (SAMPLES / "README.md").read_text("utf-8")
+    for path in Path(SAMPLES).glob("*.jpg"):
+        assert path.name in text

@@ -1,0 +1,221 @@
+"""torchvision's models: the weights file its loader would use, the same logits, its own preprocessing and labels."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import math
+from pathlib import Path
+from urllib.error import HTTPError, URLError
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision import models
+
+import xplain
+from xplain.errors import InputError, UsageError
+from xplain.images import preprocess
+
+# name: the side of the test images, as small as the network takes them
+SIDES = {"resnet152": 48, "resnet50": 48, "vgg19": 32, "inception_v3": 80, "googlenet": 48}
+
+
+def small_tensor(shape: torch.Size, low: float, high: float, generator: torch.Generator) -> Tensor:
+    """Random values whose rows overlap in memory, so that a file of 140 million of them is small."""
+    if not shape:
+        return torch.zeros(shape, dtype=torch.long)
+    row = math.prod(shape[1:])
+    storage = torch.empty((shape[0] - 1) * 7 + row).uniform_(low, high, generator=generator)
+    strides = [7, *(math.prod(shape[axis + 1 :]) for axis in range(1, len(shape)))] if len(shape) > 1 else [1]
+    return storage.as_strided(shape, strides) if len(shape) > 1 else storage[: shape[0]].clone()
+
+
+def random_state(name: str, seed: int = 0) -> dict[str, Tensor]:
+    """A state dict with the names and shapes of the default weights, auxiliary heads included."""
+    extra = {"aux_logits": True, "init_weights": False} if name in ("inception_v3", "googlenet") else {}
+    with torch.device("meta"):
+        shapes = {key: tensor.shape for key, tensor in models.get_model(name, **extra).state_dict().items()}
+    generator = torch.Generator().manual_seed(seed)
+    state = {}
+    for key, shape in shapes.items():
+        positive = key.endswith("running_var") or (len(shape) == 1 and key.endswith("weight"))
+        limit = (6 / max(math.prod(shape[1:]), 1)) ** 0.5 if len(shape) > 1 else 0.05  # as He et al. 2015
+        state[key] = small_tensor(shape, *((0.5, 1.0) if positive else (-limit, limit)), generator)
+    return state
+
+
+@pytest.fixture(autouse=True)
+def hub(tmp_path, monkeypatch) -> Path:
+    """An empty folder of downloaded weights, and no network."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+
+    def refuse(*_: object, **__: object) -> None:
+        raise URLError("no network in tests")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
+    folder = tmp_path / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def put(folder: Path, name: str) -> Path:
+    """A random checkpoint of ``name`` under the file name that its default weights want."""
+    path = folder / models.get_model_weights(name).DEFAULT.url.rpartition("/")[2]
+    torch.save(random_state(name), path)
+    assert path.stat().st_size < 30e6
+    return path
+
+
+def photo(height: int, width: int) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+@pytest.mark.parametrize("name", SIDES)
+def test_the_downloaded_file_gives_torchvisions_logits(hub, name):
+    path = put(hub, name)
+    found = xplain.load_classifier(name, device="cpu")
+    default = models.get_model_weights(name).DEFAULT
+    theirs = models.get_model(name, weights=default).eval()
+    x = torch.rand(2, 3, SIDES[name], SIDES[name], generator=torch.Generator().manual_seed(0))
+    mean, std = (torch.tensor(each)[:, None, None] for each in (default.transforms().mean, default.transforms().std))
+    with torch.no_grad():
+        expected, logits = theirs((x - mean) / std), found(x)
+    spread = (expected[0] - expected[1]).abs().max()
+    assert spread > 1e-3 * expected.abs().max() > 0
+    assert (logits - expected).abs().max() < 1e-5 * expected.abs().max()
+    assert found.name == name
+    assert not found.training
+    assert found.weights.source == str(path)
+    assert found.weights.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert found.labels == default.meta["categories"]
+    assert [found.wnids[index] for index in (0, 207, 999)] == ["n01440764", "n02099601", "n15075141"]
+    assert found.labels[207] == "golden retriever"
+    image = photo(380, 401)
+    assert torch.equal((preprocess(image, found.preprocessing) - found.mean) / found.std, default.transforms()(image))
+
+
+def test_inputs_of_inception_are_transformed_as_its_weights_want(hub):
+    put(hub, "inception_v3")
+    found = xplain.load_classifier("inception_v3", device="cpu")
+    assert found.model.transform_input
+    assert found.size == (299, 299)
+    assert found.preprocessing.resize == 342
+    found.model.transform_input = False
+    x = torch.rand(1, 3, 80, 80, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        other = found(x)
+        found.model.transform_input = True
+        assert (found(x) - other).abs().max() > 1e-3 * other.abs().max()
+
+
+def test_given_weights_need_no_download(tmp_path):
+    path = tmp_path / "mine.pth"
+    torch.save(random_state("resnet18"), path)
+    found = xplain.load_classifier("resnet18", device="cpu", weights=path)
+    theirs = models.resnet18()
+    theirs.load_state_dict(torch.load(path, weights_only=True))
+    x = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = theirs.eval()((x - found.mean) / found.std)
+        assert (found(x) - expected).abs().max() < 1e-5 * expected.abs().max()
+    assert found.mean.flatten().tolist() == pytest.approx([0.485, 0.456, 0.406])
+    assert found.std.flatten().tolist() == pytest.approx([0.229, 0.224, 0.225])
+    assert found.weights.source == str(path)
+
+
+def test_a_download_is_checked_against_the_hash_in_its_name(hub, monkeypatch):
+    asked = []
+
+    def download(url: str, dst: str, hash_prefix: str | None = None, progress: bool = True) -> None:
+        asked.append((url, hash_prefix))
+        torch.save(random_state("resnet18"), dst)
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", download)
+    found = xplain.load_classifier("resnet18", device="cpu")
+    assert asked == [("https://download.pytorch.org/models/resnet18-f37072fd.pth", "f37072fd")]
+    assert found.weights.source == str(hub / "resnet18-f37072fd.pth")
+    assert found.weights.sha256 == hashlib.sha256((hub / "resnet18-f37072fd.pth").read_bytes()).hexdigest()
+
+
+def test_a_download_writes_nothing_to_standard_output_which_is_for_data(monkeypatch, capsys):
+    def download(url: str, dst: str, *_: object, **__: object) -> None:
+        torch.save(random_state("resnet18"), dst)
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", download)
+    xplain.load_classifier("resnet18", device="cpu")
+    assert capsys.readouterr().out == ""
+
+
+FAILURES = [
+    URLError("Name or service not known"),
+    HTTPError("https://x", 403, "Forbidden", None, None),  # type: ignore[arg-type]
+    TimeoutError("timed out"),
+    ConnectionResetError("reset by peer"),
+    http.client.IncompleteRead(b"", 1000),
+    http.client.RemoteDisconnected("closed"),
+    RuntimeError('invalid hash value (expected "f37072fd", got "00")'),
+]
+
+
+@pytest.mark.parametrize("failure", FAILURES, ids=lambda each: type(each).__name__)
+def test_a_download_that_fails_names_the_file_the_folder_and_the_way_out(hub, monkeypatch, failure):
+    def fail(*_: object, **__: object) -> None:
+        raise failure
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", fail)
+    with pytest.raises(InputError) as error:
+        xplain.load_classifier("resnet18", device="cpu")
+    text = str(error.value)
+    assert error.value.exit_code == 3
+    assert text.startswith("cannot download resnet18-f37072fd.pth for resnet18 (")
+    assert f"it is not in {hub}; " in text
+    assert text.endswith("--weights FILE")
+    assert "\n" not in text
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>captive portal</html>", b"PK\x03\x04 and then nothing"])
+def test_a_damaged_file_in_the_folder_is_an_input_error_that_names_it(hub, content):
+    path = hub / "resnet18-f37072fd.pth"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"resnet18-f37072fd\.pth") as error:
+        xplain.load_classifier("resnet18", device="cpu")
+    assert error.value.exit_code == 3
+
+
+def test_a_truncated_file_in_the_folder_is_an_input_error_that_names_it(hub):
+    path = put(hub, "resnet18")
+    path.write_bytes(path.read_bytes()[:-5000])
+    with pytest.raises(InputError, match=r"resnet18-f37072fd\.pth"):
+        xplain.load_classifier("resnet18", device="cpu")
+
+
+def test_the_file_of_another_model_does_not_fit(hub):
+    torch.save(random_state("resnet34"), hub / "resnet18-f37072fd.pth")
+    with pytest.raises(InputError, match=r"resnet18-f37072fd\.pth do not fit the model: unknown layer1\.2\.conv1"):
+        xplain.load_classifier("resnet18", device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [("resnet51", "'resnet50'"), ("VGG-19", "'vgg19'"), ("efficientnet-lite1", "'efficientnet-lite0'")],
+)
+def test_an_unknown_model_names_its_relatives(name, near):
+    with pytest.raises(UsageError) as error:
+        xplain.load_classifier(name, device="cpu")
+    assert error.value.exit_code == 2
+    assert str(error.value).startswith(f"unknown model {name!r}; did you mean ")
+    assert near in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["zzz", "fasterrcnn_resnet50_fpn", "deeplabv3_resnet50"])
+def test_a_model_that_is_no_classifier_is_unknown(name):
+    with pytest.raises(UsageError, match=f"unknown model '{name}'"):
+        xplain.load_classifier(name, device="cpu")
+
+
+def test_a_missing_weights_file_is_named_before_anything_is_loaded(tmp_path):
+    with pytest.raises(InputError, match=r"no weights file|no such file"):
+        xplain.load_classifier("resnet18", device="cpu", weights=tmp_path / "gone.pth")

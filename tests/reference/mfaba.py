@@ -39,7 +39,7 @@ def attribute(
 ) -> Tensor:
     """-Σ_j ḡ_j ⊙ (x_{j+1} - x_j); norm, cosine: (x_0 - x_n) ⊙ Σ_j ḡ_j (t_{j+1} - t_j) (Eq. 11, 16, 17)."""
     gradients = [gradient(f, point) for point in points]
-    scores = [float(f(point)) for point in points]
+    scores = [float(f(point).detach()) for point in points]
     shares = line_shares(points, path)
     total = torch.zeros_like(points[0])
     for j in range(len(points) - 1):

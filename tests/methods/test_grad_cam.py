@@ -1,0 +1,78 @@
+"""Grad-CAM: channel by channel and pixel by pixel, identities of networks that end in a mean, and which layer is found."""
+
+import pytest
+
+import xplain
+from tests import toys
+from tests.reference import grad_cam as reference
+from xplain.errors import UsageError
+
+NET = toys.small_net(1, scale=15.0)
+CLASSIFIER, _ = toys.with_pixels(NET)
+X = toys.images(3)
+TARGETS = [2, 0, 3]
+
+
+@pytest.mark.parametrize("batch_size", ["auto", 1, 2])
+@pytest.mark.parametrize("layer", ["auto", "act2", "conv2", "pool", "act1", "norm1", "conv1"])
+def test_equals_the_reference(layer, batch_size):
+    found = xplain.attribute(CLASSIFIER, X, "grad-cam", target=TARGETS, layer=layer, batch_size=batch_size)
+    module = NET.get_submodule("act2" if layer == "auto" else layer)
+    for value, image, target in zip(found.values, X, TARGETS, strict=True):
+        coarse = reference.grad_cam(NET, module, toys.normalise(image), target)
+        toys.assert_same(value, reference.upsample(coarse, 8, 10)[None])
+    assert float(found.values.amax(dim=(1, 2, 3)).max()) > 0.01
+
+
+def test_the_last_spatial_layer_in_execution_is_found():
+    assert xplain.attribute(CLASSIFIER, X, "grad-cam").facts["layer"] == "act2"
+
+
+def test_a_layer_that_is_not_there_is_refused():
+    with pytest.raises(UsageError, match="act2"):
+        xplain.attribute(CLASSIFIER, X, "grad-cam", layer="act3")
+
+
+def test_a_layer_without_height_and_width_is_refused():
+    with pytest.raises(UsageError, match="height and width"):
+        xplain.attribute(CLASSIFIER, X, "grad-cam", layer="head")
+
+
+def test_sums_to_the_logit_less_its_bias_where_all_channels_support():
+    """A mean and a linear head with weights >= 0: Σ_ij L_ij = z_t - b_t; doubling the size keeps four times the sum."""
+    net = toys.small_net(1)
+    net.head.weight.data.abs_()
+    total = xplain.attribute(toys.classifier(net), X, "grad-cam", target=3).total
+    toys.assert_same(total, 4 * (net(X)[:, 3] - net.head.bias[3]).detach())
+
+
+def test_all_negative_channels_give_zero_not_nan():
+    net = toys.small_net(1)
+    net.head.weight.data.abs_().neg_()
+    values = xplain.attribute(toys.classifier(net), X, "grad-cam", target=3).values
+    assert values.unique().tolist() == [0.0]
+
+
+def test_a_class_without_weights_gets_zero():
+    net = toys.small_net(1)
+    net.head.weight.data[3] = 0
+    values = xplain.attribute(toys.classifier(net), X, "grad-cam", target=3).values
+    assert values.unique().tolist() == [0.0]
+
+
+def test_the_highest_cell_stays_the_highest():
+    values = xplain.attribute(CLASSIFIER, X, "grad-cam", target=2).values
+    for value, image in zip(values, X, strict=True):
+        coarse = reference.grad_cam(NET, NET.act2, toys.normalise(image), 2)
+        top, fine = int(coarse.argmax()), int(value.argmax())
+        assert (fine // 10 // 2, fine % 10 // 2) == (top // 5, top % 5)
+
+
+def test_costs_one_gradient_an_image_and_counts_the_search_for_the_layer_as_a_check():
+    for layer, search in (("act2", 0), ("auto", 1)):
+        classifier, _ = toys.with_pixels(NET)
+        rows = toys.watch(classifier)
+        cost = xplain.attribute(classifier, X, "grad-cam", layer=layer).cost
+        assert (cost.forwards, cost.backwards) == (3, 3)
+        assert sum(rows) == 3 + 3 + search
+        assert cost.checks == 3 + search

@@ -1,0 +1,272 @@
+"""MFABA: every ascent, rule and path against the kept path; closed forms; where it stops; what it costs."""
+
+import math
+
+import pytest
+import torch
+
+import xplain
+from tests import toys
+from tests.reference import gradients
+from tests.reference import mfaba as reference
+
+CLASSIFIER, NETWORK = toys.with_pixels(toys.small_net(1, scale=15.0))
+X = toys.images(3)
+TARGETS = [2, 2, 0]  # image 2 is predicted as 2: one step
+STEP = {"sharp": 0.1, "smooth": 0.01}
+WEIGHT = torch.randn(2, 3, 8, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(3)) / 4
+
+
+def compare(ascent, step_size=None, steps=12, radius=None, score="prob", batch_size="auto", **settings):
+    walk = {"ascent": ascent, "step_size": step_size or STEP[ascent], "steps": steps, "radius": radius}
+    found = xplain.attribute(
+        CLASSIFIER, X, "mfaba", target=TARGETS, score=score, batch_size=batch_size, **walk, **settings
+    )
+    for i, (image, target) in enumerate(zip(X, TARGETS, strict=True)):
+        f = gradients.SCORES[score](NETWORK, target)
+        points = reference.descend(NETWORK, f, image, target, **walk)
+        toys.assert_same(found.values[i], reference.attribute(f, points, **settings))
+        assert int(found.details["steps"][i]) == len(points) - 1
+        if found.expected is not None:
+            toys.assert_same(found.expected[i], (f(image) - f(points[-1])).detach())
+    return found
+
+
+@pytest.mark.parametrize("path", ["curve", "norm", "cosine"])
+@pytest.mark.parametrize("rule", ["trapezoid", "left"])
+@pytest.mark.parametrize("ascent", ["sharp", "smooth"])
+def test_equals_the_reference(ascent, rule, path):
+    found = compare(ascent, rule=rule, path=path)
+    assert found.details["steps"].tolist() == {"sharp": [8, 11, 1], "smooth": [7, 9, 1]}[ascent]
+
+
+@pytest.mark.parametrize("path", ["curve", "norm", "cosine"])
+@pytest.mark.parametrize("ascent", ["sharp", "smooth"])
+def test_equals_the_reference_where_the_step_limit_comes_first(ascent, path):
+    found = compare(ascent, steps=4, path=path)
+    (flag,) = found.flags.values()
+    assert flag.tolist() == [True, True, False]
+
+
+@pytest.mark.parametrize("path", ["curve", "norm", "cosine"])
+@pytest.mark.parametrize(("ascent", "step_size", "radius"), [("sharp", 0.1, 0.01), ("smooth", 0.01, 0.025)])
+def test_equals_the_reference_inside_a_small_cube(ascent, step_size, radius, path):
+    compare(ascent, step_size, radius=radius, path=path, steps=6)
+
+
+@pytest.mark.parametrize("path", ["curve", "norm", "cosine"])
+def test_equals_the_reference_where_pixels_reach_zero_and_one(path):
+    compare("smooth", 0.4, path=path, steps=5)
+
+
+@pytest.mark.parametrize("path", ["curve", "norm", "cosine"])
+@pytest.mark.parametrize("step_size", [0.1, 4.0])
+def test_equals_the_reference_without_segments_above_the_start(step_size, path):
+    compare("sharp", step_size, path=path, aggressive_only=True)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 7])
+@pytest.mark.parametrize("score", ["prob", "logit", "log-prob", "margin"])
+def test_scores_and_chunks_equal_the_reference(score, batch_size):
+    compare("sharp", score=score, batch_size=batch_size, steps=5)
+
+
+# ----------------------------------------------------------------- closed forms
+
+
+def linear(margin: float) -> xplain.Classifier:
+    """Two linear logits that differ by ``margin`` at image 0; class 0 leads."""
+    slack = margin - float(((WEIGHT[0] - WEIGHT[1]) * X[0]).sum())
+    return toys.classifier(toys.Linear(WEIGHT, torch.tensor([slack, 0.0], dtype=torch.float64)))
+
+
+@pytest.mark.parametrize("path", ["curve", "norm", "cosine"])
+@pytest.mark.parametrize("rule", ["trapezoid", "left"])
+@pytest.mark.parametrize("ascent", ["sharp", "smooth"])
+def test_linear_logits_give_absolute_weights_or_their_squares(ascent, rule, path):
+    """smooth n η |w|, sharp n η w² / ‖w‖; n is the number of steps that use up the margin; rules and paths agree."""
+    w, norm = WEIGHT[0], float(WEIGHT[0].square().sum().sqrt())
+    direction, eta = (w / norm, 0.05) if ascent == "sharp" else (w.sign(), 0.005)
+    fall = eta * float(((WEIGHT[0] - WEIGHT[1]) * direction).sum())
+    n = math.ceil(0.9 / fall)
+    assert n > 3
+    found = xplain.attribute(
+        linear(0.9), X[:1], "mfaba", target=0, score="logit", ascent=ascent, rule=rule, path=path, step_size=eta
+    )
+    assert found.details["steps"].tolist() == [n]
+    toys.assert_same(found.values[0], n * eta * w * direction, rtol=1e-10)
+    if path == "curve":
+        assert abs(float(found.gap)) < 1e-12
+
+
+def test_straight_paths_make_norm_cosine_and_curve_equal():
+    """Two linear logits: ∇p_t keeps its direction, so equal steps lie on a line though the gradients differ."""
+    maps = [
+        xplain.attribute(linear(1.2), X[:1], "mfaba", target=0, step_size=0.05, path=path).values[0]
+        for path in ("curve", "norm", "cosine")
+    ]
+    difference = WEIGHT[0] - WEIGHT[1]
+    norm = float(difference.square().sum().sqrt())
+    n = math.ceil(1.2 / (0.05 * norm))
+    assert n > 4
+    p = torch.tensor([1.2 - j * 0.05 * norm for j in range(n + 1)], dtype=torch.float64).sigmoid()
+    slopes = p * (1 - p)
+    exact = 0.05 * float(slopes.sum() - (slopes[0] + slopes[-1]) / 2) * difference**2 / norm
+    for each in maps:
+        toys.assert_same(each, exact, rtol=1e-10)
+
+
+A = torch.randn(240, 240, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
+A = (A + A.T) / 8
+B = torch.randn(240, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+
+
+def quadratic(x):
+    """Logits f = ½ xᵀAx + bᵀx + 100 and 0: class 0 stays on top."""
+    flat = x.flatten(1)
+    f = ((flat @ A) * flat).sum(dim=1) / 2 + flat @ B + 100
+    return torch.stack([f, torch.zeros_like(f)], dim=1)
+
+
+def test_the_trapezoid_is_exact_on_a_quadratic_and_the_left_rule_is_off_by_half_the_curvature():
+    """T4: left - exact = ½ Σ Δᵀ A Δ (steps Δ = -η g / ‖g‖, g = A x + b; no pixel reaches the border)."""
+    x, curvature = X[0].flatten(), 0.0
+    for _ in range(6):
+        g = A @ x + B
+        delta = -0.02 * g / g.square().sum().sqrt()
+        curvature += float(delta @ A @ delta) / 2
+        x = x + delta
+    settings = {"target": 0, "score": "logit", "step_size": 0.02, "steps": 6}
+    model = toys.classifier(toys.Function(quadratic))
+    exact, left = (xplain.attribute(model, X[:1], "mfaba", rule=rule, **settings) for rule in ("trapezoid", "left"))
+    assert abs(curvature) > 1e-5
+    assert abs(float(exact.gap)) < 1e-11
+    assert float(left.gap) == pytest.approx(curvature, abs=1e-11)
+
+
+def sines() -> xplain.Classifier:
+    """A smooth score; the label never changes."""
+    mix = torch.randn(3, 8, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(6)) / 4
+
+    def logits(x):
+        f = (mix * (3 * x).sin()).sum(dim=(1, 2, 3))
+        return torch.stack([f + 100, torch.zeros_like(f)], dim=1)
+
+    return toys.classifier(toys.Function(logits))
+
+
+@pytest.mark.parametrize(("rule", "order"), [("trapezoid", 2), ("left", 1)])
+def test_the_gap_falls_with_the_square_of_the_step_or_with_the_step(rule, order):
+    gaps = [
+        float(
+            xplain.attribute(
+                sines(), X[:1], "mfaba", target=0, score="logit", rule=rule, step_size=0.2 / parts, steps=6 * parts
+            ).gap
+        )
+        for parts in (1, 2, 4)
+    ]
+    assert abs(gaps[2]) > 1e-8
+    assert gaps[0] / gaps[1] == pytest.approx(2**order, rel=0.15)
+    assert gaps[1] / gaps[2] == pytest.approx(2**order, rel=0.15)
+
+
+def test_the_trapezoid_is_closer_to_complete_than_the_left_rule():
+    trapezoid, left = (
+        xplain.attribute(CLASSIFIER, X, "mfaba", target=2, step_size=0.1, rule=rule) for rule in ("trapezoid", "left")
+    )
+    assert (trapezoid.gap.abs() < left.gap.abs()).all()
+    assert float((trapezoid.gap / trapezoid.expected).abs().max()) < 0.02
+
+
+@pytest.mark.parametrize("ascent", ["sharp", "smooth"])
+def test_the_left_rule_is_never_negative(ascent):
+    values = xplain.attribute(CLASSIFIER, X, "mfaba", ascent=ascent, rule="left", step_size=STEP[ascent]).values
+    assert float(values.min()) >= 0.0 < float(values.max())
+
+
+def test_nothing_is_removed_from_a_path_that_only_falls():
+    every, aggressive = (
+        xplain.attribute(CLASSIFIER, X, "mfaba", target=2, step_size=0.05, aggressive_only=only)
+        for only in (False, True)
+    )
+    assert torch.equal(every.values, aggressive.values)
+    assert every.expected is not None
+    assert aggressive.expected is None
+
+
+def test_a_step_that_overshoots_is_removed():
+    """f = ½ Σ (x - c)²: from radius 0.1, a step of 0.3 through the centre ends at radius 0.2, higher than it began."""
+    center = X[0]
+    offset = torch.zeros_like(center)
+    offset[1, 4, 5] = 0.1
+
+    def logits(x):
+        f = ((x - center) ** 2).sum(dim=(1, 2, 3)) / 2
+        return torch.stack([f + 1, torch.zeros_like(f)], dim=1)
+
+    x, settings = (center + offset)[None], {"target": 0, "score": "logit", "step_size": 0.3, "steps": 1}
+    model = toys.classifier(toys.Function(logits))
+    kept = xplain.attribute(model, x, "mfaba", **settings).values[0]
+    assert float(kept[1, 4, 5]) == pytest.approx((0.1**2 - 0.2**2) / 2, rel=1e-11)
+    assert float(xplain.attribute(model, x, "mfaba", aggressive_only=True, **settings).values.abs().max()) == 0.0
+
+
+# ----------------------------------------------------------- stopping and limits
+
+
+def test_stops_at_the_first_label_change():
+    """Margin 0.9 of two linear logits, falls of 0.05 ‖w_0 - w_1‖: the last step crosses, the one before does not."""
+    norm = float((WEIGHT[0] - WEIGHT[1]).square().sum().sqrt())
+    for n in (1, 2, 5):
+        found = xplain.attribute(linear((n - 0.5) * 0.05 * norm), X[:1], "mfaba", target=0, step_size=0.05)
+        assert found.details["steps"].tolist() == [n]
+        assert [flag.tolist() for flag in found.flags.values()] == [[False]]
+
+
+def test_an_image_that_leaves_does_not_change_the_others():
+    """Images with 8, 11 and 1 steps together, and each alone."""
+    together = xplain.attribute(CLASSIFIER, X, "mfaba", target=TARGETS, step_size=0.1).values
+    for i in range(3):
+        alone = xplain.attribute(CLASSIFIER, X[i : i + 1], "mfaba", target=TARGETS[i], step_size=0.1).values
+        toys.assert_same(together[i], alone[0], rtol=1e-11)
+
+
+@pytest.mark.parametrize("path", ["curve", "norm", "cosine"])
+@pytest.mark.parametrize("ascent", ["sharp", "smooth"])
+def test_a_saturated_softmax_gives_zero_not_nan(ascent, path):
+    """T10: logits 200 apart in float32; the probability is exactly 1 and its gradient exactly 0."""
+    weight = (WEIGHT / 4).float()
+    model = toys.classifier(toys.Linear(weight, torch.tensor([200.0, 0.0])))
+    found = xplain.attribute(model, X.float(), "mfaba", ascent=ascent, path=path, steps=3)
+    assert found.values.unique().tolist() == [0.0]
+    assert [flag.tolist() for flag in found.flags.values()] == [[True, True, True]]
+
+
+def test_the_path_stays_in_the_image_range():
+    """f = Σ x is descended to black and no further: the sum is f(x) itself."""
+
+    def logits(x):
+        f = x.sum(dim=(1, 2, 3))
+        return torch.stack([f + 1, torch.zeros_like(f)], dim=1)
+
+    found = xplain.attribute(
+        toys.classifier(toys.Function(logits)),
+        X,
+        "mfaba",
+        target=0,
+        score="logit",
+        ascent="smooth",
+        step_size=0.3,
+        steps=5,
+    )
+    toys.assert_same(found.values, X, rtol=1e-12)
+    toys.assert_same(found.expected, X.sum(dim=(1, 2, 3)), rtol=1e-12)
+
+
+def test_costs_one_gradient_a_step_and_one_more():
+    classifier, _ = toys.with_pixels(toys.small_net(1, scale=15.0))
+    rows = toys.watch(classifier)
+    found = xplain.attribute(classifier, X, "mfaba", target=TARGETS, step_size=0.1)
+    assert found.details["steps"].tolist() == [8, 11, 1]
+    assert (found.cost.forwards, found.cost.backwards, found.cost.checks) == (9 + 12 + 2, 9 + 12 + 2, 3)
+    assert rows == [3] + [3] * 2 + [2] * 7 + [1] * 3

@@ -10,6 +10,7 @@ from xplain.methods import guided_ig as guided_ig
 from xplain.methods import blur_ig as blur_ig
 from xplain.methods import boundary_ig as boundary_ig
 from xplain.methods import occlusion as occlusion
+from xplain.methods import rise as rise
 from xplain.methods import agi as agi
 from xplain.methods import neflag as neflag
 from xplain.methods import mfaba as mfaba

@@ -1,0 +1,74 @@
+"""RISE: the mean of random masks, weighted by the score of what they let through."""
+
+from typing import Annotated
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from xplain.baselines import Baseline, make_baseline
+from xplain.oracle import Block, Oracle
+from xplain.registry import Bounds, Steps, method
+from xplain.rng import Streams
+from xplain.types import Attribution, Paper
+
+
+@method(
+    "rise",
+    paper=Paper(
+        "RISE: randomized input sampling for explanation of black-box models",
+        "Petsiuk, Das, Saenko",
+        2018,
+        "BMVC",
+        "1806.07421",
+    ),
+    score="prob",
+    axioms=frozenset({"linearity", "implementation-invariance"}),
+    cost=lambda masks, **_: (masks, 0),
+    parallel=lambda masks, **_: masks,
+    deviations="Masks are drawn for each image; the program draws one set for all. What a mask hides becomes the mean colour, "
+    "the zero of the normalised input that the program multiplies (baseline=black is the paper's product with the pixels). "
+    "Grids are stretched with half-pixel centres, edge values repeated.",
+)
+def rise(
+    oracle: Oracle,
+    x: Tensor,
+    y: Tensor,
+    *,
+    rng: Streams,
+    masks: Steps = 4000,
+    grid: Steps = 7,
+    keep: Annotated[float, Bounds(above=0, high=1)] = 0.5,
+    baseline: Baseline = "mean",
+) -> Attribution:
+    """The score under random masks, averaged at each pixel over the masks that show it.
+
+    φ = 1 / (N p) Σ_i f(x' + M_i ⊙ (x - x')) M_i (Eq. 6), where M_i is an s x s grid of zeros and ones (ones with
+    probability p), stretched bilinearly to (s + 1) cells of ⌈H/s⌉ x ⌈W/s⌉ pixels, and cut to the image at a random offset
+    within a cell. Not centred: a constant f gives about f everywhere.
+    masks: N. grid: s. keep: p. Returns (B, 1, H, W). x: (B, C, H, W) in [0, 1], y: (B,).
+    """
+    fill = make_baseline(baseline, x, oracle.mean, rng.child("baseline"))
+    rows, columns = (_stretch(side, grid, x) for side in x.shape[-2:])
+    total = torch.zeros_like(x[:, :1])
+    held: list[Tensor] = []  # the masks of the block in flight
+
+    def points(block: Block) -> Tensor:
+        numbers, some = block.samples(x.device), block.images
+        cells = (rng.take(some).uniform(numbers, (grid, grid), x.dtype) < keep).to(x.dtype)
+        down = rows[rng.child("down").take(some).integers(numbers, (), len(rows))]
+        across = columns[rng.child("across").take(some).integers(numbers, (), len(columns))]
+        held[:] = [(down @ cells @ across.mT)[:, :, None]]
+        return torch.lerp(fill[some, None], x[some, None], held[0])
+
+    for block, scores in oracle.scan(x, y, masks, points):
+        total[block.images] += (scores.to(x.dtype)[:, :, None, None, None] * held[0]).sum(dim=1)
+    return Attribution(total / (masks * keep))
+
+
+def _stretch(side: int, grid: int, like: Tensor) -> Tensor:
+    """(offsets, side, grid): what each grid value adds to each pixel of a line, for every offset within a cell."""
+    cell = -(-side // grid)
+    eye = torch.eye(grid, dtype=like.dtype, device=like.device)[None]
+    whole = F.interpolate(eye, size=(grid + 1) * cell, mode="linear", align_corners=False)[0].T
+    return torch.stack([whole[offset : offset + side] for offset in range(cell)])

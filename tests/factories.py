@@ -32,3 +32,13 @@ def broken() -> nn.Module:
 def not_a_model() -> str:
     """Something else."""
     return "no module"
+
+
+def imagenet_like() -> nn.Module:
+    """A small untrained network with ImageNet's class names, float64."""
+    from xplain.models.classes import imagenet_classes
+
+    model = small_net(seed=4, classes=1000)
+    model.size = 32
+    model.wnids, model.labels = imagenet_classes()
+    return model

@@ -75,7 +75,10 @@ def attribute(
     y = find_targets(classifier, target, logits)
     rivals = find_rivals(classifier, against, logits, y)
     result = run_method(classifier, spec, settings, images, y, rivals, score or spec.score, runtime, references)
-    return replace(result, cost=replace(result.cost + cost, seconds=time.perf_counter() - started))
+    outside = {"pixels outside [0, 1]": ((images < 0) | (images > 1)).flatten(1).any(dim=1)}
+    return replace(
+        result, flags=result.flags | outside, cost=replace(result.cost + cost, seconds=time.perf_counter() - started)
+    )
 
 
 def predict(classifier: Classifier, images: Tensor, runtime: Runtime) -> tuple[Tensor, Cost]:

@@ -6,11 +6,13 @@ the model, autograd, autocast, chunk sizes, memory back-off, hooks and the count
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +24,8 @@ from xplain.models.trace import last_spatial_layer
 from xplain.rules import Rules, check_same, rewritten
 from xplain.types import Cost, Precision, ScoreKind
 
+# rows that fit into memory, by image shape, once more did not
+_LIMITS: WeakKeyDictionary[Classifier, dict[tuple[int, ...], int]] = WeakKeyDictionary()
 CPU_PIXELS_A_CALL = 16 * 224 * 224  # measured: on a CPU 8 to 16 rows of 224 x 224 beat more
 GPU_PIXELS_A_CALL = 128 * 224 * 224
 
@@ -119,7 +123,6 @@ class Oracle:
         self.cost = Cost()
         self.spent = torch.zeros(images, 2, dtype=torch.float64, device=classifier.device)  # forwards, backwards
         self._batch_size = batch_size
-        self._limit: int | None = None  # rows that fitted into memory, once more did not
         self._tick = tick or (lambda _: None)
 
     @property
@@ -131,7 +134,8 @@ class Oracle:
         """Rows a call for images shaped like ``x`` (..., C, H, W)."""
         pixels = GPU_PIXELS_A_CALL if x.device.type != "cpu" else CPU_PIXELS_A_CALL
         automatic = min(max(pixels // (x.shape[-1] * x.shape[-2]), 1), 256)
-        return min(self._batch_size or automatic, self._limit or automatic * 4096)
+        limits = _LIMITS.get(self.classifier, {})
+        return min(self._batch_size or automatic, limits.get(tuple(x.shape[-3:]), sys.maxsize))
 
     # --------------------------------------------------------- forward, gradient
 
@@ -321,7 +325,7 @@ class Oracle:
             raise DeviceError(
                 f"out of memory on {x.device} with one row of {side}", "use a smaller model or another --device"
             )
-        self._limit = size // 2
+        _LIMITS.setdefault(self.classifier, {})[tuple(x.shape[-3:])] = size // 2
 
     def _rivals(self, image: Tensor | None) -> Tensor | None:
         return self.against if self.against is None or image is None else self.against[image]

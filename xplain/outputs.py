@@ -28,12 +28,12 @@ class Outputs:
         folder = self.directory or Path()
         return {kind: folder / f"{name}.{kind}.{'npz' if kind == 'raw' else 'png'}" for kind in self.saves}
 
-    def check(self, stems: Iterable[str], label: str, fingerprint: str) -> None:
+    def check(self, stems: Iterable[str], label: str, target: str, fingerprint: str) -> None:
         """Refuse a run whose files are there from other settings. Raises UsageError naming the first."""
         if self.overwrite or self.directory is None or not self.directory.is_dir():
             return
         for stem in stems:
-            for path in self.paths(stem, label, "").values():
+            for path in self.paths(stem, label, target).values():
                 if path.exists() and (read_record(path) or {}).get("fingerprint") != fingerprint:
                     raise UsageError(
                         f"{str(path)!r} is there from other settings", "give --overwrite or another --output"
@@ -49,8 +49,9 @@ class Outputs:
             return None
         records = [read_record(path) for path in there]
         for path, record in zip(there, records, strict=True):
-            if not record or (record["sha256"], record["fingerprint"]) != (digest, fingerprint):
-                raise InputError(f"{str(path)!r} is there from another image", "give --overwrite or another --output")
+            if not record or (record.get("sha256"), record.get("fingerprint")) != (digest, fingerprint):
+                other = "another image" if record and record.get("fingerprint") == fingerprint else "other settings"
+                raise InputError(f"{str(path)!r} is there from {other}", "give --overwrite or another --output")
         return records[0] if len(there) == len(paths) else None
 
     def write(self, paths: dict[str, Path], image: Floats, attribution: Floats, record: dict[str, Any]) -> bytes | None:

@@ -58,8 +58,11 @@ def explain(config: ExplainConfig, progress: Progress | None = None) -> Iterator
     works = plan_methods(config, classifier)
     outputs = Outputs(config.output, tuple(dict.fromkeys(config.saves)), look, config.overwrite)
     run = Run(config, classifier, question, outputs, progress, describe_run(config.compute, classifier))
-    for work in works:
-        outputs.check((source.stem for source in sources), work.label, run.fingerprint(work))
+    if question.kind in ("auto", "class"):  # the files' names are known before the images are read
+        for work in works:
+            outputs.check(
+                (each.stem for each in sources), work.label, question.suffix(question.index), run.fingerprint(work)
+            )
 
     progress.plan(len(sources) * question.count * sum(work.rows for work in works))
     blank = torch.zeros(1, 3, *classifier.size, device=classifier.device)
@@ -182,7 +185,7 @@ class Run:
     ) -> Iterator[Explained | Failed]:
         """One method on images that go together: what is there already is kept, the rest is computed and written."""
         planned, mark = work.rows * len(loaded), self.fingerprint(work)
-        targets = ["" if self.question.kind == "auto" else str(index) for index in y.tolist()]
+        targets = [self.question.suffix(index) for index in y.tolist()]
         paths = [self.outputs.paths(e.source.stem, work.label, t) for e, t in zip(loaded, targets, strict=True)]
         todo = []
         for i, each in enumerate(loaded):

@@ -106,6 +106,10 @@ class Question:
             return cls("top", count=int(number), against=rivals)
         return cls("class", index=classifier.find_class(target), against=rivals)
 
+    def suffix(self, index: int) -> str:
+        """The part of a file's name that says which class was asked for."""
+        return "" if self.kind == "auto" else str(index)
+
     def targets(self, logits: Tensor, labels: Sequence[int | None]) -> list[Tensor]:
         """(B,) target classes for each class asked about; labels: the images' own, -1 where they have none."""
         if self.kind == "top":

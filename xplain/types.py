@@ -68,7 +68,7 @@ class Attribution:
     target: (B,) class indices explained.
     cost: rows through the model for the whole batch.
     expected: (B,) what ``values`` should sum to where the method claims completeness, else None.
-    details: facts by name, each (B, ...): steps taken, acceptance rates.
+    details: facts by name, each (B, ...): forward and backward rows, steps taken, acceptance rates.
     flags: warnings by text, each a (B,) bool mask of the images it applies to.
     facts: facts that hold for the whole call, such as the layer that was found by tracing.
     """

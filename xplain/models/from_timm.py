@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 
 from xplain.errors import InputError, UsageError, did_you_mean
@@ -22,7 +24,8 @@ def load_timm(name: str, path: Path | None) -> Classifier:
         near = did_you_mean(short, timm.list_models(), "see xplain list models --search")
         raise UsageError(f"unknown model {name!r}", near)
     try:
-        model = timm.create_model(short, pretrained=path is None)
+        with redirect_stdout(sys.stderr):
+            model = timm.create_model(short, pretrained=path is None)
     except Exception as error:  # hub clients raise many kinds
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(f"cannot load the weights of {name}: {reason}", "give --weights FILE") from None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -69,7 +71,8 @@ def _default_weights(name: str, default: Any) -> tuple[Weights, dict[str, torch.
     if path.exists():
         return file_weights(path), read_weights(path)
     try:
-        state = default.get_state_dict(progress=True, check_hash=True, weights_only=True)
+        with redirect_stdout(sys.stderr):
+            state = default.get_state_dict(progress=True, check_hash=True, weights_only=True)
     except (URLError, OSError, RuntimeError) as error:
         reason = getattr(error, "reason", None) or error
         raise InputError(

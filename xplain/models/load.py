@@ -105,7 +105,7 @@ def _call_factory(name: str) -> nn.Module:
 
 
 def _wrap(model: nn.Module, name: str, path: Path | None) -> Classifier:
-    """A user's module; ``mean``, ``std``, ``size`` and ``labels`` attributes are used where it has them."""
+    """A user's module; ``mean``, ``std``, ``size``, ``labels`` and ``wnids`` attributes are used where it has them."""
     record = Weights(name)
     if path is not None:
         record = file_weights(path)
@@ -115,6 +115,7 @@ def _wrap(model: nn.Module, name: str, path: Path | None) -> Classifier:
         model,
         name=name,
         labels=list(getattr(model, "labels", ())),
+        wnids=list(getattr(model, "wnids", ())),
         mean=_numbers(model, "mean"),
         std=_numbers(model, "std"),
         preprocessing=Preprocessing.for_size(size) if size is not None else None,

@@ -1,0 +1,69 @@
+"""Make the README's tables from the registry, and its picture: ``python -m tests.readme`` (or ``make readme``)."""
+
+from __future__ import annotations
+
+import re
+import sys
+import tempfile
+from pathlib import Path
+
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parent.parent
+README = ROOT / "README.md"
+PICTURE = ROOT / "samples" / "cat.neflag.png"
+
+
+def methods_table() -> str:
+    """A row for each method: name, alias, what it is, passes, paper."""
+    from xplain import catalog
+
+    rows = ["| method | alias | what it is | passes an image | source |", "|---|---|---|---|---|"]
+    for row in catalog.list_methods():
+        source = f"[{_short(row['paper'])}]({row['url']})" if row["url"] else _short(row["paper"])
+        alias = f"`{row['alias']}`" if row["alias"] else ""
+        rows.append(f"| `{row['name']}` | {alias} | {row['summary']} | {row['passes']} | {source} |")
+    return "\n".join(rows)
+
+
+def metrics_table() -> str:
+    """A row for each metric: name, direction, what it is, unit."""
+    from xplain import catalog
+
+    rows = ["| metric | better | what it is | unit |", "|---|---|---|---|"]
+    rows += [
+        f"| `{row['name']}` | {row['better']} | {row['summary']} | {row['unit']} |" for row in catalog.list_metrics()
+    ]
+    return "\n".join(rows)
+
+
+def _short(citation: str) -> str:
+    """``Pan et al. 2021`` of ``Pan, Li, Zhu (2021). Title. Venue.``"""
+    found = re.match(r"(?P<first>[^,(]+)(?P<more>,[^(]*)?\((?P<year>\d{4})\)", citation)
+    if not found:
+        return "control"
+    return f"{found['first'].strip()}{' et al.' if found['more'] else ''} {found['year']}"
+
+
+def fill(text: str) -> str:
+    """The README with each table put between its markers."""
+    for name, table in (("methods", methods_table()), ("metrics", metrics_table())):
+        pattern = re.compile(f"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
+        text = pattern.sub(lambda found, table=table: f"{found[1]}{table}\n{found[2]}", text)
+    return text
+
+
+def main() -> int:
+    """Rewrite the tables and the picture."""
+    from xplain.cli.app import run
+
+    README.write_text(fill(README.read_text("utf-8")), "utf-8")
+    with tempfile.TemporaryDirectory() as folder:
+        code = run(["explain", "samples/cat.jpg", "--save", "figure", "--device", "cpu", "-o", folder])
+        with Image.open(Path(folder, "cat.neflag.figure.png")) as figure:  # 256 colours: a third of the size
+            figure.convert("RGB").quantize(256).save(PICTURE, optimize=True)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -17,6 +17,9 @@ from xplain.methods import mfaba as mfaba
 from xplain.methods import dga as dga
 from xplain.methods import uniform_fullgrad as uniform_fullgrad
 from xplain.methods import grad_cam as grad_cam
+from xplain.methods import grad_cam_plus_plus as grad_cam_plus_plus
+from xplain.methods import layer_cam as layer_cam
+from xplain.methods import score_cam as score_cam
 from xplain.methods import guided_backprop as guided_backprop
 from xplain.methods import deconvnet as deconvnet
 from xplain.methods import deeplift as deeplift

@@ -28,6 +28,14 @@ def grad_cam(oracle: Oracle, x: Tensor, y: Tensor, *, layer: str = "auto") -> At
     """
     probe = oracle.probe(x, y, layer)
     weights = probe.gradients.mean(dim=(2, 3), keepdim=True)
-    coarse = (weights * probe.activations).sum(dim=1, keepdim=True).clamp(min=0)
-    values = F.interpolate(coarse, size=x.shape[-2:], mode="bilinear", align_corners=False)
-    return Attribution(values.to(x.dtype), facts={"layer": probe.layer})
+    return Attribution(positive_map(weights * probe.activations, x), facts={"layer": probe.layer})
+
+
+def positive_map(channels: Tensor, x: Tensor) -> Tensor:
+    """(B, 1, H, W) the positive part of the sum of channels (B, K, h, w), stretched to the images x (B, C, H, W)."""
+    return stretch(channels.sum(dim=1, keepdim=True).clamp(min=0), x)
+
+
+def stretch(maps: Tensor, x: Tensor) -> Tensor:
+    """Maps (B, K, h, w) at the size and in the type of the images x, bilinear with half-pixel centres."""
+    return F.interpolate(maps, size=x.shape[-2:], mode="bilinear", align_corners=False).to(x.dtype)

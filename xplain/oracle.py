@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
@@ -351,9 +351,13 @@ class Case:
     """What a metric is given.
 
     images: (B, C, H, W) in [0, 1]. attributions: (B, C or 1, H, W), raw and signed. y: (B,) targets.
+    expected: (B,) what the attributions should sum to, where the method claims completeness.
+    memory: what metrics keep for one another, such as curves.
     """
 
     oracle: Oracle
     images: Tensor
     attributions: Tensor
     y: Tensor
+    expected: Tensor | None = None
+    memory: dict[object, Tensor] = field(default_factory=dict)

@@ -37,13 +37,18 @@ def quadrature(rule: Rule, steps: int, like: Tensor) -> tuple[Tensor, Tensor]:
 
 def gaussian_blur(x: Tensor, sigma: float) -> Tensor:
     """Images (..., H, W) convolved with a Gaussian of ``sigma`` pixels, cut at 4 sigma, borders mirrored."""
-    radius = max(int(4 * sigma + 0.5), 1)
-    grid = torch.arange(-radius, radius + 1, dtype=torch.float64)
-    kernel = torch.exp(-((grid / sigma) ** 2) / 2)
-    kernel = (kernel / kernel.sum()).to(x.dtype).to(x.device)
+    kernel = _gaussian(sigma).to(x)
     for axis in (-1, -2):
         x = _convolve_line(x.transpose(axis, -1), kernel).transpose(axis, -1)
     return x
+
+
+def _gaussian(sigma: float) -> Tensor:
+    """Gaussian weights at whole pixels up to 4 sigma, in float64; they sum to one."""
+    radius = max(int(4 * sigma + 0.5), 1)
+    grid = torch.arange(-radius, radius + 1, dtype=torch.float64)
+    kernel = torch.exp(-((grid / sigma) ** 2) / 2)
+    return kernel / kernel.sum()
 
 
 def _convolve_line(x: Tensor, kernel: Tensor) -> Tensor:
@@ -60,3 +65,17 @@ def cosine_basis(size: int, like: Tensor) -> Tensor:
     basis = torch.cos(torch.pi / size * n[:, None] * (n + 0.5)) * (2 / size) ** 0.5
     basis[0] /= 2**0.5
     return basis.to(like)
+
+
+def rise_blur(x: Tensor) -> Tensor:
+    """Images (..., H, W) under the RISE program's 11 x 11 kernel, zeros beyond the border.
+
+    Its "Gaussian of 5" is a unit impulse on 11 x 11 pixels under a mirrored Gaussian filter, which makes it nearly a box:
+    0.00883 in the centre and 0.00774 in the corners, where a cut Gaussian has 0.0120 and 0.0044.
+    """
+    impulse = torch.zeros(11, dtype=torch.float64)
+    impulse[5] = 1
+    line = _convolve_line(impulse, _gaussian(5.0).to(impulse))
+    kernel = torch.outer(line, line).to(x.dtype).to(x.device)
+    flat = x.reshape(-1, 1, *x.shape[-2:])
+    return F.conv2d(flat, kernel[None, None], padding=5).reshape(x.shape)

@@ -94,8 +94,12 @@ class Attribution:
 
 @dataclass(frozen=True, eq=False)
 class Score:
-    """A metric's result on a batch: values (B,), NaN = undefined; curve (B, K+1) or None; cost in rows."""
+    """A metric's result on a batch: values (B,), NaN = undefined; curve (B, K+1) or None; cost in rows.
+
+    undefined: reasons, each a (B,) bool mask of the images it applies to.
+    """
 
     values: Tensor
     curve: Tensor | None = None
     cost: Cost = Cost()
+    undefined: dict[str, Tensor] = field(default_factory=dict)

@@ -2,3 +2,4 @@
 
 # isort: off
 from xplain.metrics import perturbation as perturbation
+from xplain.metrics import completeness as completeness

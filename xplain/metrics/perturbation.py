@@ -1,4 +1,9 @@
-"""Insertion and deletion: the target's probability while pixels come or go in the order of the attribution."""
+"""Perturbation curves: the target's probability while pixels come or go in the order of the attribution.
+
+One evaluator; deletion, insertion, their difference, MoRF and LeRF are readings of its curves.
+"""
+
+from __future__ import annotations
 
 from typing import Literal
 
@@ -7,12 +12,13 @@ from torch import Tensor
 
 from xplain.baselines import BLUR_SIGMA
 from xplain.oracle import Block, Case
-from xplain.points import gaussian_blur
+from xplain.points import gaussian_blur, rise_blur
 from xplain.registry import Steps, metric
 from xplain.types import Paper, Score
 
-Fill = Literal["black", "mean", "blur", "black+blur"]
+Fill = Literal["black", "mean", "blur", "black+blur", "rise-blur"]
 Unit = Literal["pixel", "union3", "scalar"]
+Area = Literal["trapezoid", "mean"]
 RISE = Paper(
     "RISE: randomized input sampling for explanation of black-box models",
     "Petsiuk, Das, Saenko",
@@ -20,57 +26,129 @@ RISE = Paper(
     "BMVC",
     "1806.07421",
 )
+SAMEK = Paper(
+    "Evaluating the visualization of what a deep neural network has learned",
+    "Samek, Binder, Montavon, Lapuschkin, Müller",
+    2017,
+    "IEEE TNNLS",
+    "1509.06321",
+)
 
 
 @metric("deletion", better="lower", unit="mean target probability", paper=RISE)
-def deletion(case: Case, *, steps: Steps = 224, baseline: Fill = "black", unit: Unit = "pixel") -> Score:
+def deletion(
+    case: Case,
+    *,
+    steps: Steps | None = None,
+    baseline: Fill = "black",
+    unit: Unit = "pixel",
+    area: Area = "trapezoid",
+) -> Score:
     """The mean probability of the target while the most important pixels are removed first.
 
-    Step k of K has replaced the round(k·N/K) highest units by the baseline, in the original of which the rest stays; the value
-    is the trapezoid area under the curve of K+1 probabilities over [0, 1]. unit: ``pixel`` ranks the channel sum;
-    ``scalar`` ranks each channel's values by themselves; ``union3`` replaces a pixel that is among the highest of any
-    channel (the AGI and MFABA programs). Ties keep raster order. ``black+blur`` is the mean of both baselines.
+    Step k of K has replaced the round(k·N/K) highest of N units by the baseline; the value is the area under the curve of
+    K+1 probabilities over [0, 1]. steps: K; none: the image's side, so that 224 x 224 pixels go in 224 steps.
+    unit: ``pixel`` ranks the sum over channels; ``scalar`` ranks and replaces single values; ``union3`` replaces a pixel that is
+    among the highest of any channel (the AGI and MFABA programs). Ties keep raster order.
+    baseline: ``mean`` is the zero of the normalised input; ``blur`` a Gaussian of 5 pixels; ``black+blur`` the mean of both
+    curves; ``rise-blur`` the RISE program's 11 x 11 kernel. area=mean is the plain mean of the values (the AGI program).
     """
-    return _perturb(case, steps, baseline, unit, insert=False)
+    return _score(_curve(case, steps, baseline, unit, insert=False), area)
 
 
 @metric("insertion", better="higher", unit="mean target probability", paper=RISE)
-def insertion(case: Case, *, steps: Steps = 224, baseline: Fill = "black", unit: Unit = "pixel") -> Score:
+def insertion(
+    case: Case,
+    *,
+    steps: Steps | None = None,
+    baseline: Fill = "black",
+    unit: Unit = "pixel",
+    area: Area = "trapezoid",
+) -> Score:
     """The mean probability of the target while the most important pixels are put into the baseline first.
 
     As ``deletion``, from the baseline to the image.
     """
-    return _perturb(case, steps, baseline, unit, insert=True)
+    return _score(_curve(case, steps, baseline, unit, insert=True), area)
 
 
-def _perturb(case: Case, steps: int, baseline: Fill, unit: Unit, *, insert: bool) -> Score:
-    """Curves of K+1 probabilities for each image, and the areas under them."""
-    step = _first_step(case.attributions, steps, unit)[:, None]
-    curves = []
-    for kind in baseline.split("+"):
-        fill = _fill(kind, case)
-        first, second = (fill, case.images) if insert else (case.images, fill)
+@metric("difference", better="higher", bounds=(-1, 1), unit="mean target probability", paper=RISE)
+def difference(
+    case: Case,
+    *,
+    steps: Steps | None = None,
+    baseline: Fill = "black",
+    unit: Unit = "pixel",
+    area: Area = "trapezoid",
+) -> Score:
+    """Insertion minus deletion, in which the effect of unnatural images cancels.
 
-        def points(block: Block, first: Tensor = first, second: Tensor = second) -> Tensor:
-            done = block.samples(step.device)[None, :, None, None, None]
-            return torch.where(step[block.images] <= done, second[block.images, None], first[block.images, None])
-
-        curve = case.images.new_zeros(len(case.images), steps + 1)
-        for block, scores in case.oracle.scan(case.images, case.y, steps + 1, points):
-            curve[block.images, block.points] = scores.to(curve.dtype)
-        curves.append(curve)
-    mean = torch.stack(curves).mean(dim=0)
-    return Score(torch.trapezoid(mean, dim=1) / steps, mean)
+    Both as above; the curve is the difference of the curves. A random map has 0 on average.
+    """
+    curves = [_curve(case, steps, baseline, unit, insert=insert) for insert in (True, False)]
+    return _score(curves[0] - curves[1], area)
 
 
-def _fill(kind: str, case: Case) -> Tensor:
+@metric("morf", better="lower", unit="mean target probability", paper=SAMEK)
+def morf(case: Case, *, steps: Steps = 20, baseline: Fill = "mean", unit: Unit = "pixel") -> Score:
+    """The mean probability of the target while the most relevant pixels are removed first, in coarse steps.
+
+    The curve of ``deletion`` at K = 20 and the mean colour: the DGA paper's pixel perturbation (section 4.1).
+    """
+    return _score(_curve(case, steps, baseline, unit, insert=False), "trapezoid")
+
+
+@metric("lerf", better="higher", unit="mean target probability", paper=SAMEK)
+def lerf(case: Case, *, steps: Steps = 20, baseline: Fill = "mean", unit: Unit = "pixel") -> Score:
+    """The mean probability of the target while the least relevant pixels are removed first.
+
+    As ``morf`` in the opposite order. Equals the insertion area at the same K and baseline where K divides N and values differ.
+    """
+    return _score(_curve(case, steps, baseline, unit, insert=False, lowest=True), "trapezoid")
+
+
+def _score(curve: Tensor, area: Area) -> Score:
+    steps = curve.shape[1] - 1
+    return Score(curve.mean(dim=1) if area == "mean" else torch.trapezoid(curve, dim=1) / steps, curve)
+
+
+def _curve(case: Case, steps: int | None, baseline: Fill, unit: Unit, *, insert: bool, lowest: bool = False) -> Tensor:
+    """(B, K+1) probabilities of the targets, kept for the other metrics of the case."""
+    key = (steps, baseline, unit, insert, lowest)
+    if key not in case.memory:
+        count = steps or max(case.images.shape[-2:])
+        order = -case.attributions if lowest else case.attributions
+        step = replacement_steps(order, count, unit)
+        fills = [fill_image(kind, case) for kind in baseline.split("+")]
+        case.memory[key] = torch.stack([_run(case, step, count, fill, insert) for fill in fills]).mean(dim=0)
+    return case.memory[key]
+
+
+def _run(case: Case, step: Tensor, count: int, fill: Tensor, insert: bool) -> Tensor:
+    first, second = (fill, case.images) if insert else (case.images, fill)
+
+    def points(block: Block) -> Tensor:
+        done = block.samples(step.device)[None, :, None, None, None]
+        return torch.where(step[block.images, None] <= done, second[block.images, None], first[block.images, None])
+
+    curve = case.images.new_zeros(len(case.images), count + 1)
+    for block, scores in case.oracle.scan(case.images, case.y, count + 1, points):
+        curve[block.images, block.points] = scores.to(curve.dtype)
+    return curve
+
+
+def fill_image(kind: str, case: Case) -> Tensor:
+    """What stands for removed pixels, shaped like the images."""
+    mean = case.oracle.mean.to(case.images)
     if kind == "blur":
         return gaussian_blur(case.images, BLUR_SIGMA)
-    return torch.zeros_like(case.images) if kind == "black" else case.oracle.mean.to(case.images).expand_as(case.images)
+    if kind == "rise-blur":  # zero padding where zero is the mean colour
+        return rise_blur(case.images - mean) + mean
+    return torch.zeros_like(case.images) if kind == "black" else mean.expand_as(case.images)
 
 
-def _first_step(attributions: Tensor, steps: int, unit: Unit) -> Tensor:
-    """(B, 1 or C, H, W) the step k = 1 .. K at which each value is replaced."""
+def replacement_steps(attributions: Tensor, steps: int, unit: Unit) -> Tensor:
+    """(B, 1 or C, H, W) the step k = 1 .. K at which each value is replaced, the highest first."""
     values = attributions.sum(dim=1, keepdim=True) if unit == "pixel" else attributions
     lists = values.flatten(2) if unit == "union3" else values.flatten(1)[:, None]
     order = lists.argsort(dim=2, descending=True, stable=True)

@@ -1,0 +1,61 @@
+"""Whether attributions add up to what they claim to explain."""
+
+from __future__ import annotations
+
+import torch
+
+from xplain.oracle import Case
+from xplain.registry import metric
+from xplain.types import Paper, Score
+
+TINY = 1e-8
+
+
+@metric(
+    "completeness-gap",
+    better="lower",
+    bounds=(0, float("inf")),
+    unit="score",
+    paper=Paper("Axiomatic attribution for deep networks", "Sundararajan, Taly, Yan", 2017, "ICML", "1703.01365"),
+)
+def completeness_gap(case: Case, *, relative: bool = False) -> Score:
+    """How far the sum of the attributions is from the difference of scores that the method says it explains.
+
+    |Σφ - Δf|, or divided by max(|Δf|, 1e-8) if ``relative``. Undefined (NaN) for methods that claim no completeness.
+    """
+    if case.expected is None:
+        return _undefined(case, "the method claims no completeness")
+    expected = case.expected.double()
+    gap = (case.attributions.double().sum(dim=(1, 2, 3)) - expected).abs()
+    return Score(gap / expected.abs().clamp(min=TINY) if relative else gap)
+
+
+@metric(
+    "error-rate",
+    better="lower",
+    bounds=(0, float("inf")),
+    unit="share of the score difference",
+    paper=Paper(
+        "MFABA: a more faithful and accelerated boundary-based attribution method for deep neural networks",
+        "Zhu, Chen, Zhang, Wang, Jin, Xue",
+        2024,
+        "AAAI",
+        "2312.13630",
+    ),
+)
+def error_rate(case: Case) -> Score:
+    """The relative completeness gap, |Σφ / Δf - 1|.
+
+    The paper prints it without the -1. Undefined (NaN) where |Δf| < 1e-8, and for methods that claim no completeness.
+    """
+    if case.expected is None:
+        return _undefined(case, "the method claims no completeness")
+    expected = case.expected.double()
+    rate = (case.attributions.double().sum(dim=(1, 2, 3)) / expected - 1).abs()
+    small = expected.abs() < TINY
+    return Score(rate.masked_fill(small, torch.nan), undefined={"the score does not change": small})
+
+
+def _undefined(case: Case, reason: str) -> Score:
+    nothing = torch.full((len(case.images),), torch.nan, dtype=torch.float64, device=case.images.device)
+    return Score(nothing, undefined={reason: nothing.isnan()})

@@ -26,10 +26,10 @@ from xplain.types import Attribution, Paper
     at_most=True,
     parallel=lambda **_: 512,
     deviations="variant=paper: the softmax over the channels cancels the score of the baseline image, which is not computed. "
-    "variant=official: the program's weights are the scores themselves (it takes probabilities: score=prob), and its ReLU follows the up-sampling. "
-    "What a mask hides becomes the mean colour, the zero of the normalised input that the programs multiply. A constant channel "
-    "counts nothing, as in the program. One backward is spent on reading the layer. pytorch-grad-cam stretches masks corner to corner. "
-    "The cost is one forward a channel of the layer; 2048 channels are the most that is claimed.",
+    "variant=official: the program's weights are the scores themselves (it takes probabilities: score=prob), and its ReLU follows "
+    "the up-sampling. What a mask hides becomes the mean colour, the zero of the normalised input that the programs multiply. "
+    "A constant channel counts nothing, as in the program. One backward is spent on reading the layer. pytorch-grad-cam stretches "
+    "masks corner to corner. The cost is one forward a channel of the layer; 2048 channels are the most that is claimed.",
 )
 def score_cam(
     oracle: Oracle,

@@ -11,6 +11,7 @@ from PIL import Image
 
 from xplain import render
 from xplain.errors import InputError
+from xplain.files import write_file
 from xplain.render import Look
 
 RAMP = np.arange(101, dtype=np.float64).reshape(1, 1, 101)
@@ -108,5 +109,5 @@ def test_a_failed_write_leaves_neither_part_nor_file(tmp_path, monkeypatch):
     (tmp_path / "a.png").write_bytes(b"old")
     monkeypatch.setattr("pathlib.Path.replace", full)
     with pytest.raises(InputError, match=r"cannot write .*a\.png': No space left on device; choose another --output"):
-        render.write_file(tmp_path / "a.png", b"new")
+        write_file(tmp_path / "a.png", b"new")
     assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("a.png", b"old")]

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from xplain.errors import InputError, UsageError
-from xplain.render import Bytes, Floats, Look, draw, encode_raw, heat, read_record, write_file
+from xplain.files import write_file
+from xplain.render import Bytes, Floats, Look, draw, encode_raw, heat, read_record
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,12 @@
-"""Attributions to pictures: reduce, clip, colour, lay over, write.
+"""Attributions to pictures: reduce, clip, colour, lay over.
 
-Pictures are for looking. Everything here is a pure function of the raw values but for the last part, which writes
-files by rename, so that no half-written file stands under its final name.
+Pictures are for looking: everything here is a pure function of the raw values.
 """
 
 from __future__ import annotations
 
 import io
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
-from xplain.errors import InputError, UsageError, did_you_mean
+from xplain.errors import UsageError, did_you_mean
 
 Floats = NDArray[np.floating[Any]]
 Bytes = NDArray[np.uint8]
@@ -213,26 +210,3 @@ def read_record(path: Path) -> dict[str, Any] | None:
     except (OSError, KeyError, ValueError, SyntaxError):
         return None
     return found if isinstance(found, dict) else None
-
-
-def write_file(path: Path, content: bytes) -> None:
-    """Write by rename, making the folder. Raises InputError when the place cannot be written."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=".part")
-        try:
-            with os.fdopen(handle, "wb") as stream:
-                stream.write(content)
-            Path(name).chmod(0o666 & ~_umask())
-            Path(name).replace(path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise InputError(f"cannot write {str(path)!r}: {error.strerror}", "choose another --output") from None
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -108,6 +108,12 @@ def watch(made: xplain.Classifier) -> list[int]:
     return rows
 
 
+def warned(found: xplain.Attribution, words: str) -> list[bool]:
+    """For each image, whether the warning that contains ``words`` applies to it."""
+    (mask,) = (mask for text, mask in found.flags.items() if words in text)
+    return mask.tolist()
+
+
 def assert_same(actual: Tensor, expected: Tensor, rtol: float = 1e-9) -> None:
     """Equal to ``rtol``; entries lost in cancellation to ``rtol`` / 1000 of the largest one."""
     atol = rtol / 1000 * float(expected.abs().max())

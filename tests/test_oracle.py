@@ -1,0 +1,668 @@
+"""The oracle: scores, gradients, sweeps, memory back-off, probes, and an honest account of rows."""
+
+from __future__ import annotations
+
+import math
+from itertools import product
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import xplain
+from tests import toys
+from xplain.errors import DeviceError, UsageError
+from xplain.models.prepare import working_copy
+from xplain.oracle import Block, Oracle, score_of
+from xplain.types import Cost
+
+KINDS = ["logit", "prob", "log-prob", "margin"]
+LOGITS = torch.tensor([[1.0, 3.0, 2.0, -1.0], [0.5, 0.0, 4.0, 4.5]], dtype=torch.float64)
+
+
+def small(classes: int = 5) -> xplain.Classifier:
+    return toys.classifier(toys.small_net(classes=classes), mean=[0.4, 0.5, 0.6], std=[0.2, 0.3, 0.4])
+
+
+def seeded(make: type[nn.Module]) -> nn.Module:
+    """The same random weights in every run."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return make()
+
+
+def close(a: Tensor, b: Tensor, tolerance: float = 1e-12) -> bool:
+    return a.shape == b.shape and bool((a - b).abs().max() <= tolerance * max(float(b.abs().max()), 1))
+
+
+# ------------------------------------------------------------------------------------------------- scores
+
+
+def softmax(row: Tensor, index: int) -> float:
+    values = [math.exp(each) for each in row.tolist()]
+    return values[index] / sum(values)
+
+
+def by_hand(row: Tensor, index: int, kind: str) -> float:
+    if kind == "logit":
+        return row[index].item()
+    if kind == "margin":
+        return row[index].item() - max(value for i, value in enumerate(row.tolist()) if i != index)
+    return softmax(row, index) if kind == "prob" else math.log(softmax(row, index))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_score_is_the_formula_of_its_kind(kind):
+    y = torch.tensor([1, 0])
+    expected = [by_hand(row, index, kind) for row, index in zip(LOGITS, y.tolist(), strict=True)]
+    assert score_of(LOGITS, y, kind).tolist() == pytest.approx(expected, abs=1e-14)
+
+
+def test_scores_of_known_numbers():
+    y = torch.tensor([1, 0])
+    assert score_of(LOGITS, y, "logit").tolist() == [3.0, 0.5]
+    assert score_of(LOGITS, y, "margin").tolist() == [1.0, -4.0]
+    equal = torch.zeros(1, 4, dtype=torch.float64)
+    assert score_of(equal, y[:1], "prob").tolist() == [0.25]
+    assert score_of(equal, y[:1], "log-prob").tolist() == pytest.approx([-math.log(4)], abs=1e-15)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_several_classes_of_a_row_are_read_at_once(kind):
+    y = torch.tensor([[1, 3], [0, 2]])
+    expected = [[by_hand(row, index, kind) for index in some] for row, some in zip(LOGITS, y.tolist(), strict=True)]
+    assert torch.allclose(score_of(LOGITS, y, kind), torch.tensor(expected, dtype=torch.float64), rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("kind", ["logit", "prob", "log-prob"])
+def test_against_rivals_the_score_is_the_target_minus_their_mean(kind):
+    y, against = torch.tensor([1, 0]), torch.tensor([[0, 3], [2, 1]])
+    expected = [
+        by_hand(row, index, kind) - sum(by_hand(row, each, kind) for each in some) / 2
+        for row, index, some in zip(LOGITS, y.tolist(), against.tolist(), strict=True)
+    ]
+    assert score_of(LOGITS, y, kind, against).tolist() == pytest.approx(expected, abs=1e-14)
+
+
+def test_a_margin_against_rivals_is_over_the_largest_of_them():
+    y, against = torch.tensor([1, 0]), torch.tensor([[0, 3], [2, 1]])
+    assert score_of(LOGITS, y, "margin", against).tolist() == [2.0, -3.5]
+
+
+@pytest.mark.parametrize("kind", ["prob", "log-prob"])
+def test_scores_of_wide_logits_are_finite(kind):
+    logits = torch.tensor([[0.0, 1e4, -1e4]])
+    found = score_of(logits, torch.tensor([[0, 1, 2]]), kind)
+    assert found.isfinite().all()
+    assert found[0, 1] == (1 if kind == "prob" else 0)
+
+
+def test_scores_of_a_classifier_are_those_of_its_logits():
+    model, x, y = small(), toys.images(3), torch.tensor([4, 0, 2])
+    for kind in KINDS:
+        assert close(Oracle(model, score=kind).scores(x, y), score_of(model(x).detach(), y, kind))
+
+
+def test_an_unknown_kind_of_score_is_wrong_use():
+    with pytest.raises(UsageError, match="'logits'"):
+        xplain.attribute(small(), toys.images(), "saliency", score="logits")  # type: ignore[arg-type]
+
+
+# ------------------------------------------------------------------------------------------------- gradients
+
+
+def autograd(model: xplain.Classifier, x: Tensor, function) -> Tensor:
+    """Gradients of ``function`` (logits of one image -> scalar), image by image, on the raw model."""
+    found = []
+    for row in x:
+        row = row[None].clone().requires_grad_()
+        found.append(torch.autograd.grad(function(model(row)[0], len(found)), row)[0])
+    return torch.cat(found)
+
+
+SCALARS = {
+    "logit": lambda z, t: z[t],
+    "prob": lambda z, t: z.exp()[t] / z.exp().sum(),
+    "log-prob": lambda z, t: z[t] - z.exp().sum().log(),
+    "margin": lambda z, t: z[t] - torch.cat([z[:t], z[t + 1 :]]).max(),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_are_autograds_on_the_raw_model(kind):
+    model, x, y = small(), toys.images(4), torch.tensor([4, 0, 2, 2])
+    found = Oracle(model, score=kind).gradients(x, y)
+    expected = autograd(model, x, lambda z, i: SCALARS[kind](z, y[i]))
+    assert expected.abs().max() > 1e-4
+    assert (found.values - expected).abs().max() < 1e-12 * expected.abs().max()
+    assert close(found.scores, torch.stack([SCALARS[kind](model(x)[i], y[i]) for i in range(4)]).detach())
+    assert found.predicted.tolist() == model(x).argmax(dim=1).tolist()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_of_several_classes_come_from_one_forward(kind):
+    model, x = small(), toys.images(3)
+    y = torch.tensor([[4, 0, 1], [0, 2, 2], [3, 1, 0]])
+    oracle = Oracle(model, score=kind)
+    found = oracle.gradients(x, y)
+    assert found.values.shape == (3, 3, 3, 8, 10)
+    for k in range(3):
+        expected = autograd(model, x, lambda z, i, k=k: SCALARS[kind](z, y[i, k]))
+        assert (found.values[:, k] - expected).abs().max() < 1e-12 * expected.abs().max()
+        assert close(found.scores[:, k], Oracle(model, score=kind).scores(x, y[:, k]))
+    assert (oracle.cost.forwards, oracle.cost.backwards) == (3, 9)
+
+
+@pytest.mark.parametrize("kind", ["logit", "prob", "log-prob"])
+def test_gradients_against_rivals_are_those_of_the_difference(kind):
+    model, x = small(), toys.images(2)
+    y, against = torch.tensor([4, 0]), torch.tensor([[0, 1], [2, 3]])
+    found = Oracle(model, score=kind, against=against).gradients(x, y)
+    scalar = SCALARS[kind]
+    expected = autograd(
+        model, x, lambda z, i: scalar(z, y[i]) - (scalar(z, against[i, 0]) + scalar(z, against[i, 1])) / 2
+    )
+    assert (found.values - expected).abs().max() < 1e-12 * expected.abs().max()
+
+
+def test_rows_carry_the_rivals_of_their_image():
+    model, x = small(), toys.images(2)
+    against = torch.tensor([[0], [1]])
+    image = torch.tensor([1, 0, 1])
+    oracle = Oracle(model, against=against)
+    rows, y = x[image], torch.tensor([3, 4, 2])
+    expected = autograd(model, rows, lambda z, i: z[y[i]] - z[against[image[i], 0]])
+    assert close(oracle.gradients(rows, y, image).values, expected)
+    z = model(rows).detach()
+    assert close(oracle.scores(rows, y, image), z[range(3), y] - z[range(3), against[image, 0]])
+
+
+def test_gradients_can_be_taken_where_gradients_are_off():
+    model, x, y = small(), toys.images(2), torch.tensor([0, 1])
+    expected = Oracle(model).gradients(x, y).values
+    with torch.no_grad():
+        found = Oracle(model).gradients(x, y)
+    assert torch.equal(found.values, expected)
+    assert not found.values.requires_grad
+    assert not found.scores.requires_grad
+
+
+def test_a_model_that_was_run_in_inference_mode_can_be_explained_afterwards():
+    model, x, y = small(), toys.images(2), torch.tensor([0, 1])
+    with torch.inference_mode():
+        Oracle(model).logits(x)
+    expected = Oracle(small()).gradients(x, y).values
+    assert torch.equal(Oracle(model).gradients(x, y).values, expected)
+
+
+def test_images_that_ask_for_gradients_get_none():
+    x = toys.images(2).requires_grad_()
+    found = Oracle(small()).gradients(x, torch.tensor([0, 1]))
+    assert not found.values.requires_grad
+    assert x.grad is None
+
+
+# ------------------------------------------------------------------------------------------------- blocks
+
+SHAPES = [*product((1, 2, 3, 5, 8), (1, 2, 3, 7, 16, 33))]
+
+
+def blocks(images: int, points: int, rows: int) -> list[Block]:
+    return list(Oracle(BLOCKED, batch_size=rows).blocks(torch.zeros(images, 3, 8, 10), points))
+
+
+BLOCKED = small()
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 4, 7, 16, 100])
+def test_blocks_cover_every_point_of_every_image_once(rows):
+    for images, points in SHAPES:
+        covered = torch.zeros(images, points, dtype=torch.long)
+        for block in blocks(images, points, rows):
+            assert 0 < block.shape[0] * block.shape[1] <= rows
+            covered[block.images, block.points] += 1
+            assert block.samples(torch.device("cpu")).tolist() == list(range(block.points.start, block.points.stop))
+        assert (covered == 1).all()
+
+
+@pytest.mark.parametrize(("axis", "of"), [(0, "images"), (1, "points")])
+@pytest.mark.parametrize("rows", [1, 2, 3, 4, 7, 16, 100])
+def test_blocks_are_of_even_sizes(rows, axis, of):
+    for images, points in SHAPES:
+        sizes = [block.shape[axis] for block in blocks(images, points, rows)]
+        assert max(sizes) - min(sizes) <= 1, f"{of} of {images} x {points}"
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 4, 7, 16, 100])
+def test_blocks_are_no_more_than_needed(rows):
+    for images, points in SHAPES:
+        together = max(rows // points, 1)
+        assert len(blocks(images, points, rows)) <= math.ceil(images / together) * math.ceil(points / rows)
+
+
+# ------------------------------------------------------------------------------------------------- sweeps
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 5, 7, 100, None])
+@pytest.mark.parametrize(("images", "count"), [(1, 1), (3, 4), (5, 2), (2, 9)])
+def test_sweep_and_scan_give_each_points_own_result(rows, images, count):
+    model = small()
+    x, y, against = toys.images(images), torch.arange(images) % 3, (torch.arange(images)[:, None] + 1) % 3
+    scales = torch.linspace(0.2, 1, count, dtype=torch.float64)
+
+    def points(block: Block) -> Tensor:
+        return x[block.images, None] * scales[block.points][None, :, None, None, None]
+
+    oracle = Oracle(model, score="prob", against=against, batch_size=rows)
+    scores, values = torch.full((images, count), torch.nan), torch.full((images, count, 3, 8, 10), torch.nan)
+    scores, values, scanned = scores.double(), values.double(), scores.double().clone()
+    for block, some, gradients in oracle.sweep(x, y, count, points):
+        scores[block.images, block.points], values[block.images, block.points] = some, gradients
+    for block, some in oracle.scan(x, y, count, points):
+        scanned[block.images, block.points] = some
+    probability = SCALARS["prob"]
+    for i, k in product(range(images), range(count)):
+        row = (x[i : i + 1] * scales[k]).requires_grad_()
+        z = model(row)[0]
+        expected = probability(z, y[i]) - probability(z, against[i, 0])
+        (gradient,) = torch.autograd.grad(expected, row)
+        assert abs(scores[i, k] - expected) < 1e-13
+        assert abs(scanned[i, k] - expected) < 1e-13
+        assert (values[i, k] - gradient[0]).abs().max() < 1e-13
+    assert (oracle.cost.forwards, oracle.cost.backwards) == (2 * images * count, images * count)
+
+
+def test_points_are_made_on_demand_a_block_at_a_time():
+    made: list[int] = []
+
+    def points(block: Block) -> Tensor:
+        made.append(block.shape[0] * block.shape[1])
+        return torch.zeros(*block.shape, 3, 8, 10, dtype=torch.float64)
+
+    sweep = Oracle(small(), batch_size=4).sweep(toys.images(3), torch.zeros(3, dtype=torch.long), 8, points)
+    assert made == []
+    next(sweep)
+    assert made == [4]
+    assert len(list(sweep)) == 5
+    assert made == [4] * 6
+
+
+@pytest.mark.parametrize("rows", [1, 3, 7, None])
+def test_results_do_not_depend_on_the_batch_size(rows):
+    model, x, y = small(), toys.images(8), torch.arange(8) % 5
+    one, other = Oracle(model, batch_size=8), Oracle(model, batch_size=rows)
+    assert close(other.logits(x), one.logits(x), 1e-14)
+    assert close(other.gradients(x, y).values, one.gradients(x, y).values, 1e-14)
+    assert close(other.probe(x, y, "conv2").gradients, one.probe(x, y, "conv2").gradients, 1e-14)
+
+
+def test_the_default_number_of_rows_depends_on_the_images_only():
+    oracle = Oracle(small())
+    assert oracle.rows(torch.zeros(3, 224, 224)) == 16
+    assert oracle.rows(torch.zeros(1000, 3, 224, 224)) == 16
+    assert oracle.rows(torch.zeros(3, 448, 448)) == 4
+    assert oracle.rows(torch.zeros(3, 2000, 2000)) == 1
+    assert oracle.rows(torch.zeros(3, 8, 8)) == 256
+    assert Oracle(small(), batch_size=5).rows(torch.zeros(3, 224, 224)) == 5
+
+
+# ------------------------------------------------------------------------------------------------- memory
+
+
+class Limited:
+    """A model of which more than ``limit`` rows do not fit into memory; it notes the rows that were tried."""
+
+    def __init__(self, limit: int, error: type[RuntimeError] = torch.OutOfMemoryError, where: str = "forward") -> None:
+        self.tried: list[int] = []
+        weight = torch.linspace(-1, 1, 3 * 3 * 8 * 10, dtype=torch.float64).reshape(3, 3, 8, 10)
+        tried = self.tried
+
+        class Backward(torch.autograd.Function):
+            @staticmethod
+            def forward(ctx, x):
+                return x.clone()
+
+            @staticmethod
+            def backward(ctx, gradient):
+                if len(gradient) > limit:
+                    raise error("[enforce fail] DefaultCPUAllocator: can't allocate memory")
+                return gradient
+
+        def function(x: Tensor) -> Tensor:
+            if x.shape[-2:] != (8, 10):  # the probe
+                return x.mean(dim=(2, 3))
+            tried.append(len(x))
+            if where == "backward":
+                x = Backward.apply(x)
+            elif len(x) > limit:
+                raise error("[enforce fail] DefaultCPUAllocator: can't allocate memory")
+            return torch.einsum("bchw,kchw->bk", x.sin(), weight)
+
+        self.classifier = toys.classifier(toys.Function(function))
+        self.weight = weight
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError, RuntimeError])
+def test_when_memory_runs_out_the_rows_are_halved_and_remembered(error):
+    limited = Limited(3, error)
+    x = toys.images(16)
+    oracle = Oracle(limited.classifier, batch_size=16)
+    expected = torch.einsum("bchw,kchw->bk", x.sin(), limited.weight)
+    assert close(oracle.logits(x), expected)
+    assert limited.tried == [16, 8, 4, *[2] * 8]
+    assert oracle.cost.forwards == 16
+    limited.tried.clear()
+    assert close(oracle.logits(x), expected)
+    assert limited.tried == [2] * 8
+
+
+def test_what_fits_is_remembered_for_the_classifier():
+    limited = Limited(5)
+    x = toys.images(8)
+    Oracle(limited.classifier, batch_size=8).logits(x)
+    limited.tried.clear()
+    Oracle(limited.classifier, batch_size=8).logits(x)
+    assert limited.tried == [4, 4]
+
+
+def test_rows_that_fit_are_not_remembered_as_too_many():
+    limited = Limited(8)
+    Oracle(limited.classifier, batch_size=8).logits(toys.images(16))
+    Oracle(limited.classifier, batch_size=3).logits(toys.images(6))
+    assert limited.tried == [8, 8, 3, 3]
+
+
+@pytest.mark.parametrize("where", ["forward", "backward"])
+def test_gradients_go_on_with_fewer_rows_and_count_each_once(where):
+    limited = Limited(3, where=where)
+    x, y = toys.images(7), torch.tensor([0, 1, 2, 0, 1, 2, 0])
+    ticks: list[int] = []
+    oracle = Oracle(limited.classifier, batch_size=7, tick=ticks.append)
+    found = oracle.gradients(x, y)
+    assert close(found.values, x.cos() * limited.weight[y])
+    assert close(found.scores, (x.sin() * limited.weight[y]).sum(dim=(1, 2, 3)))
+    assert (oracle.cost.forwards, oracle.cost.backwards) == (7, 7)
+    assert sum(ticks) == 14
+    assert max(limited.tried[1:]) <= 4
+
+
+def test_a_sweep_goes_on_with_fewer_rows():
+    limited = Limited(2)
+    x, y = toys.images(3), torch.tensor([0, 1, 2])
+    oracle = Oracle(limited.classifier, batch_size=6)
+    found = torch.full((3, 5), torch.nan, dtype=torch.float64)
+    for block, scores in oracle.scan(
+        x, y, 5, lambda block: x[block.images, None].expand(-1, block.shape[1], -1, -1, -1)
+    ):
+        found[block.images, block.points] = scores
+    expected = (x.sin() * limited.weight[y]).sum(dim=(1, 2, 3))
+    assert close(found, expected[:, None].expand(3, 5))
+    assert oracle.cost.forwards == 15
+
+
+def test_when_one_row_does_not_fit_the_way_out_is_named():
+    limited = Limited(0)
+    with pytest.raises(DeviceError) as error:
+        Oracle(limited.classifier, batch_size=4).logits(toys.images(4))
+    assert limited.tried == [4, 2, 1]
+    assert error.value.exit_code == 4
+    assert str(error.value) == ("out of memory on cpu with one row of 8x10; use a smaller model or another --device")
+
+
+def test_another_error_of_the_model_is_not_taken_for_memory():
+    def function(x: Tensor) -> Tensor:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        Oracle(toys.classifier(toys.Function(function)), batch_size=4).logits(toys.images(4))
+
+
+# ------------------------------------------------------------------------------------------------- cost
+
+
+def test_rows_are_counted_by_what_they_are_for():
+    x, y = toys.images(5), torch.tensor([0, 1, 2, 3, 4])
+    oracle = Oracle(small(), batch_size=2)
+    expected = Cost()
+    assert oracle.cost == expected
+    for call, cost in (
+        (lambda: oracle.logits(x), Cost(forwards=5)),
+        (lambda: oracle.logits(x, check=True), Cost(checks=5)),
+        (lambda: oracle.scores(x, y), Cost(forwards=5)),
+        (lambda: oracle.scores(x[:2], y[:2], check=True), Cost(checks=2)),
+        (lambda: oracle.gradients(x, y), Cost(forwards=5, backwards=5)),
+        (lambda: oracle.gradients(x, torch.stack([y, y, y], dim=1)), Cost(forwards=5, backwards=15)),
+        (lambda: oracle.probe(x, y, "conv1"), Cost(forwards=5, backwards=5)),
+    ):
+        call()
+        expected = expected + cost
+        assert oracle.cost == expected
+
+
+def test_every_row_that_goes_through_the_model_is_counted():
+    model = small()
+    rows = toys.watch(model)
+    x, y = toys.images(5), torch.tensor([0, 1, 2, 3, 4])
+    oracle = Oracle(model, batch_size=2)
+    oracle.logits(x)
+    oracle.scores(x, y, check=True)
+    oracle.gradients(x, y[:, None])
+    oracle.probe(x, y, "auto")
+    assert max(rows) == 2
+    assert sum(rows) == oracle.cost.forwards + oracle.cost.checks
+
+
+def test_rows_are_booked_on_their_images():
+    x, y = toys.images(3), torch.tensor([0, 1, 2])
+    oracle = Oracle(small(), images=3, batch_size=2)
+    oracle.gradients(x, y)
+    oracle.logits(x)
+    assert oracle.spent.tolist() == [[2, 1]] * 3
+    image = torch.tensor([0, 0, 2])
+    oracle.gradients(x[image], torch.tensor([[0, 1]] * 3), image)
+    oracle.scores(x, y, check=True)
+    assert oracle.spent.tolist() == [[4, 5], [2, 1], [3, 3]]
+
+
+def test_every_call_ticks_with_its_rows():
+    ticks: list[int] = []
+    x, y = toys.images(5), torch.tensor([0, 1, 2, 3, 4])
+    oracle = Oracle(small(), batch_size=2, tick=ticks.append)
+    oracle.logits(x)
+    assert ticks == [2, 2, 1]
+    ticks.clear()
+    oracle.gradients(x, y)
+    assert ticks == [4, 4, 2]  # forward and backward rows
+    ticks.clear()
+    oracle.gradients(x[:2], y[:2, None].expand(2, 3))
+    assert ticks == [8]
+
+
+# ------------------------------------------------------------------------------------------------- probe
+
+
+def test_a_probe_reads_a_layer_and_the_scores_gradient_there():
+    net = toys.small_net()
+    x, y = toys.images(2), torch.tensor([3, 1])
+    found = Oracle(toys.classifier(net), score="prob").probe(x, y, "conv2")
+    before = net.pool(net.act1(net.norm1(net.conv1(x))))
+    layer = net.conv2(before).detach().requires_grad_()
+    probability = net.head(net.act2(layer).mean(dim=(2, 3))).softmax(dim=1)
+    (expected,) = torch.autograd.grad(probability[[0, 1], y].sum(), layer)
+    assert close(found.activations, layer.detach())
+    assert (found.gradients - expected).abs().max() < 1e-15
+    assert found.layer == "conv2"
+
+
+def test_a_probe_finds_the_last_spatial_layer_by_itself():
+    found = Oracle(small()).probe(toys.images(2), torch.tensor([3, 1]))
+    assert found.layer == "act2"
+    assert found.activations.min() == 0
+
+
+def test_a_probe_is_not_taken_from_folded_norms():
+    net = toys.small_net()
+    x = toys.images(2)
+    found = Oracle(toys.classifier(net)).probe(x, torch.tensor([3, 1]), "norm1")
+    assert close(found.activations, net.norm1(net.conv1(x)).detach())
+    assert not close(net.conv1(x), net.norm1(net.conv1(x)))
+
+
+def test_a_probe_takes_rivals_into_account():
+    x, y, against = toys.images(2), torch.tensor([3, 1]), torch.tensor([[0], [2]])
+    model = small()
+    alone = [Oracle(model).probe(x, each, "conv2").gradients for each in (y, against[:, 0])]
+    found = Oracle(model, against=against).probe(x, y, "conv2").gradients
+    assert close(found, alone[0] - alone[1], 1e-15)
+
+
+class Twice(nn.Module):
+    """A layer that runs two times, and one whose output is changed in place afterwards."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3, padding=1).double()
+        self.other = nn.Conv2d(3, 3, 1).double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.other(self.conv(self.conv(x)))
+        x += 1
+        return (x**2).mean(dim=(2, 3))
+
+
+def test_a_layer_that_runs_twice_is_read_at_its_last_run():
+    net, x, y = seeded(Twice), toys.images(2), torch.tensor([0, 1])
+    found = Oracle(toys.classifier(net)).probe(x, y, "conv")
+    layer = net.conv(net.conv(x)).detach().requires_grad_()
+    (expected,) = torch.autograd.grad(((net.other(layer) + 1) ** 2).mean(dim=(2, 3))[[0, 1], y].sum(), layer)
+    assert close(found.activations, layer.detach())
+    assert (found.gradients - expected).abs().max() < 1e-15
+
+
+def test_a_layers_output_is_read_before_anything_changes_it_in_place():
+    net, x, y = seeded(Twice), toys.images(2), torch.tensor([0, 1])
+    found = Oracle(toys.classifier(net)).probe(x, y, "other")
+    assert close(found.activations, net.other(net.conv(net.conv(x))).detach())
+
+
+def test_an_unknown_layer_names_its_relatives():
+    for layer, way_out in (("conv3", "did you mean 'conv"), ("zzzzzz", "name one of its modules")):
+        with pytest.raises(UsageError) as error:
+            Oracle(small()).probe(toys.images(2), torch.tensor([3, 1]), layer)
+        assert str(error.value).startswith(f"the model has no layer {layer!r}; {way_out}")
+
+
+def test_the_model_itself_is_no_layer():
+    with pytest.raises(UsageError) as error:
+        Oracle(small()).probe(toys.images(2), torch.tensor([3, 1]), "")
+    assert str(error.value) == "the model has no layer ''; name one of its modules"
+
+
+def test_a_layer_without_height_and_width_is_refused():
+    with pytest.raises(UsageError, match="layer 'head' has no output with height and width"):
+        Oracle(small()).probe(toys.images(2), torch.tensor([3, 1]), "head")
+
+
+class Unused(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = toys.small_net()
+        self.idle = nn.Conv2d(3, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x)
+
+
+def test_a_layer_that_never_runs_is_refused():
+    with pytest.raises(UsageError, match="layer 'idle'"):
+        Oracle(toys.classifier(seeded(Unused))).probe(toys.images(2), torch.tensor([3, 1]), "idle")
+
+
+class Apart(nn.Module):
+    """A spatial layer on which the logits do not depend."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = toys.small_net()
+        self.apart = nn.Conv2d(3, 3, 1).double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.apart(x)
+        return self.net(x)
+
+
+def test_a_layer_on_which_the_score_does_not_depend_is_refused():
+    with pytest.raises(UsageError, match="'apart'"):
+        Oracle(toys.classifier(seeded(Apart))).probe(toys.images(2), torch.tensor([3, 1]), "apart")
+
+
+def hooks(model: nn.Module) -> int:
+    return sum(len(each._forward_hooks) + len(each._forward_pre_hooks) for each in model.modules())
+
+
+def test_hooks_are_removed_after_a_probe_and_after_its_errors():
+    model = small()
+    oracle = Oracle(model)
+    x, y = toys.images(2), torch.tensor([3, 1])
+    oracle.probe(x, y)
+    oracle.probe(x, y, "conv2")
+    with pytest.raises(UsageError):
+        oracle.probe(x, y, "head")
+    with pytest.raises(RuntimeError, match="index 99"):
+        oracle.probe(x, torch.tensor([3, 99]), "conv2")
+    for fold in (True, False):
+        assert hooks(working_copy(model, fold=fold)) == 0
+    assert hooks(model) == 0
+
+
+def test_hooks_are_removed_after_the_model_raised():
+    limited_rows = {"limit": 100}
+
+    class Raising(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = toys.small_net()
+
+        def forward(self, x: Tensor) -> Tensor:
+            out = self.net(x)
+            if len(x) > limited_rows["limit"]:
+                raise KeyError("in the user's model")
+            return out
+
+    model = toys.classifier(Raising())
+    oracle = Oracle(model)
+    x, y = toys.images(3), torch.tensor([3, 1, 0])
+    oracle.probe(x, y, "net.conv2")
+    limited_rows["limit"] = 2
+    with pytest.raises(KeyError, match="in the user's model"):
+        oracle.probe(x, y, "net.conv2")
+    assert hooks(working_copy(model, fold=False)) == 0
+    assert oracle.probe(x[:2], y[:2], "net.conv2").activations.shape == (2, 12, 4, 5)
+
+
+# ------------------------------------------------------------------------------------------------- precision
+
+
+def test_bf16_runs_and_gives_float32():
+    net = toys.small_net().float()
+    model = toys.classifier(net)
+    x, y = toys.images(2).float(), torch.tensor([3, 1])
+    exact, coarse = Oracle(model), Oracle(model, precision="bf16")
+    logits = coarse.logits(x)
+    assert logits.dtype == torch.float32
+    difference = (logits - exact.logits(x)).abs().max()
+    assert 0 < difference < 0.05 * exact.logits(x).abs().max()
+    found = coarse.gradients(x, y)
+    assert found.values.dtype == found.scores.dtype == torch.float32
+    expected = exact.gradients(x, y).values
+    assert 0 < (found.values - expected).abs().max() < 0.1 * expected.abs().max()
+    assert coarse.probe(x, y, "conv2").gradients.isfinite().all()
+
+
+def test_an_unknown_precision_is_wrong_use():
+    with pytest.raises(UsageError, match="'fp16'"):
+        xplain.attribute(small(), toys.images(), "saliency", precision="fp16")  # type: ignore[arg-type]
+
+
+def test_the_mean_is_the_colour_that_the_normalisation_maps_to_zero():
+    assert Oracle(small()).mean.flatten().tolist() == [0.4, 0.5, 0.6]

@@ -279,10 +279,10 @@ class Oracle:
                 scores = score_of(rules.seed(logits[: len(x)]), y, self.score, rivals)
                 (gradient,) = torch.autograd.grad(scores.sum(), rows)
             self._count(forwards=len(logits), backwards=len(logits), checks=1)
+            self._account(len(logits), None, backwards=1)
             names[:] = mode.sums
             return scores.detach(), gradient.unflatten(0, (-1, len(x))).transpose(0, 1), *mode.sums.values()
 
-        self._account(len(x) * (1 + len(streams)), None, backwards=1)
         scores, gradients, *sums = self._batched(run, x, y, self._rivals(None), *streams)
         return Propagated(scores, gradients, dict(zip(names, sums, strict=True)))
 

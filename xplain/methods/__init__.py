@@ -11,6 +11,8 @@ from xplain.methods import blur_ig as blur_ig
 from xplain.methods import boundary_ig as boundary_ig
 from xplain.methods import occlusion as occlusion
 from xplain.methods import rise as rise
+from xplain.methods import lime as lime
+from xplain.methods import kernel_shap as kernel_shap
 from xplain.methods import agi as agi
 from xplain.methods import neflag as neflag
 from xplain.methods import mfaba as mfaba
@@ -23,4 +25,7 @@ from xplain.methods import score_cam as score_cam
 from xplain.methods import guided_backprop as guided_backprop
 from xplain.methods import deconvnet as deconvnet
 from xplain.methods import deeplift as deeplift
+from xplain.methods import fullgrad as fullgrad
+from xplain.methods import lrp as lrp
+from xplain.methods import deep_taylor as deep_taylor
 from xplain.methods import controls as controls

@@ -1,0 +1,98 @@
+"""KernelSHAP against its regression, exact Shapley values and additive games."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+import xplain
+from tests import toys
+from tests.reference import gradients
+from tests.reference import superpixels as reference
+from xplain.rng import Streams
+from xplain.segments import superpixels
+
+CLASSIFIER, NETWORK = toys.with_pixels(toys.small_net(1, scale=15.0))
+X = F.interpolate(toys.images(3, 3, 4), scale_factor=4, mode="bilinear")  # smooth, or it would be one segment
+LABELS = superpixels(X, 6)
+MEAN = torch.tensor(toys.MEAN, dtype=torch.float64)[:, None, None].expand_as(X[0])
+
+
+def shown_of(k: int, samples: int) -> np.ndarray:
+    """The coalitions of image k: a size, the players of the lowest ranks, and then the complement."""
+    rng = Streams.of(X[k : k + 1], 0, "kernel-shap")
+    count = int(LABELS[k].max()) + 1
+    pairs = torch.arange((samples + 1) // 2)
+    sizes = rng.child("size").uniform(pairs, (), torch.float64)[0].numpy()
+    keys = rng.uniform(pairs, (int(LABELS.max()) + 1,), torch.float64)[0, :, :count].numpy()
+    weights = np.array([1 / (s * (count - s)) for s in range(1, count)])
+    rows = []
+    for u, key in zip(sizes, keys, strict=True):
+        size = 1 + int(np.sum(np.cumsum(weights / weights.sum()) < u))
+        shown = np.zeros(count, bool)
+        shown[np.argsort(key)[:size]] = True
+        rows += [shown, ~shown]
+    return np.array(rows[:samples])
+
+
+@pytest.mark.parametrize("samples", [40, 41])
+@pytest.mark.parametrize("baseline", ["mean", "black"])
+def test_equals_the_reference(baseline, samples):
+    got = xplain.attribute(CLASSIFIER, X, "kernel-shap", target=1, samples=samples, segments=6, baseline=baseline)
+    for k, image in enumerate(X):
+        fill = MEAN if baseline == "mean" else torch.zeros_like(image)
+        expected = reference.kernel_shap(
+            gradients.probability(NETWORK, 1), image, fill, LABELS[k], shown_of(k, samples)
+        )
+        torch.testing.assert_close(got.values[k], expected, rtol=1e-6, atol=1e-9)
+
+
+def test_approaches_the_shapley_values():
+    got = xplain.attribute(CLASSIFIER, X, "kernel-shap", target=1, samples=4000, segments=6).values
+    for k, image in enumerate(X):
+        f, count = gradients.probability(NETWORK, 1), int(LABELS[k].max()) + 1
+
+        def game(group, k=k, image=image, f=f, count=count):
+            shown = [each in group for each in range(count)]
+            return float(f(reference.show(image, MEAN, LABELS[k], shown)).detach())
+
+        exact = reference.spread(reference.shapley(game, count), LABELS[k])
+        assert float((got[k] - exact).abs().max()) < 0.05 * float(exact.abs().max())
+
+
+@pytest.mark.parametrize("samples", [1, 3, 100])
+def test_is_complete_however_few_the_samples(samples):
+    got = xplain.attribute(CLASSIFIER, X, "kernel-shap", target=1, samples=samples, segments=6)
+    full, empty = (NETWORK(each).softmax(1)[:, 1].detach() for each in (X, MEAN[None].expand_as(X)))
+    torch.testing.assert_close(got.expected, full - empty)
+    torch.testing.assert_close(got.gap, torch.zeros(3, dtype=torch.float64), atol=1e-8, rtol=0)
+
+
+def test_additive_games_are_exact():
+    weight = torch.randn(2, 3, 12, 16, dtype=torch.float64)
+    model = toys.classifier(toys.Linear(weight))
+    got = xplain.attribute(
+        model, X, "kernel-shap", target=0, score="logit", samples=60, segments=6, baseline="black"
+    ).values
+    for k in range(3):
+        parts = (weight[0] * X[k]).sum(dim=0)
+        sums = [float(parts[LABELS[k] == each].sum()) for each in LABELS[k].unique()]
+        torch.testing.assert_close(got[k], reference.spread(np.array(sums), LABELS[k]), atol=1e-6, rtol=0)
+
+
+def test_one_segment_takes_everything():
+    got = xplain.attribute(CLASSIFIER, X, "kernel-shap", target=1, samples=5, segments=1)
+    torch.testing.assert_close(got.values, (got.expected / 192)[:, None, None, None].expand_as(got.values))
+
+
+def test_images_do_not_disturb_each_other():
+    together = xplain.attribute(CLASSIFIER, X, "kernel-shap", target=1, samples=25, segments=6).values
+    alone = [
+        xplain.attribute(CLASSIFIER, x[None], "kernel-shap", target=1, samples=25, segments=6).values[0] for x in X
+    ]
+    torch.testing.assert_close(together, torch.stack(alone))
+
+
+def test_cost_counts_the_empty_and_the_full_coalition():
+    cost = xplain.attribute(CLASSIFIER, X, "kernel-shap", samples=7, segments=6).cost
+    assert (cost.forwards, cost.backwards) == (3 * 9, 0)

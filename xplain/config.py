@@ -73,6 +73,33 @@ class ExplainConfig:
     fail_fast: bool = False
 
 
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """One run of ``xplain evaluate``."""
+
+    compute: Compute
+    dataset: str
+    methods: tuple[Choice, ...]
+    metrics: tuple[Choice, ...]
+    output: Path
+    protocol: str | None = None
+    target: str = "auto"
+    score: ScoreKind | None = None
+    limit: int | None = None
+    per_class: int | None = None
+    labels: str | None = None
+    shard: tuple[int, int] = (0, 1)
+    fail_fast: bool = False
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """``I/N`` with 0 <= I < N."""
+    index, slash, count = text.partition("/")
+    if not slash or not index.isdecimal() or not count.isdecimal() or not int(index) < int(count):
+        raise UsageError(f"cannot read the shard {text!r}", "write I/N with I from 0 to N-1")
+    return int(index), int(count)
+
+
 def parse_batch_size(text: str) -> int | None:
     """``auto`` (None) or a whole number of rows a call, at least 1."""
     if text == "auto":

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from rich.progress import Progress as Bars
+
     from xplain.pipeline import Progress
 
 
@@ -25,19 +27,7 @@ def show_progress(wanted: bool) -> Iterator[Progress]:
     if not wanted or not sys.stderr.isatty():
         yield Progress()
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bars
-
-    columns = (
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f}%"),
-        TextColumn("{task.fields[rate]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
+    with _bars() as bars:
         task = bars.add_task("", total=None, rate="")
 
         def advance(rows: int) -> None:
@@ -46,3 +36,37 @@ def show_progress(wanted: bool) -> Iterator[Progress]:
             bars.update(task, rate=f"{speed:.0f} rows/s" if speed else "")
 
         yield Progress(lambda rows: bars.update(task, total=rows or None), advance)
+
+
+@contextmanager
+def show_counter(wanted: bool) -> Iterator[Callable[[int, int], None]]:
+    """A function of (done, total) images, shown by rich, if it is wanted and stderr is a terminal."""
+    if not wanted or not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    with _bars() as bars:
+        task = bars.add_task("", total=None, rate="")
+
+        def advance(done: int, total: int) -> None:
+            speed = bars.tasks[0].speed
+            rate = f"{done} of {total} images" + (f", {speed:.2g}/s" if speed else "")
+            bars.update(task, total=total, completed=done, rate=rate)
+
+        yield advance
+
+
+def _bars() -> Bars:
+    """A progress display with rate and time left."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    return Progress(
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )

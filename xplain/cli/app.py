@@ -11,6 +11,7 @@ import typer
 
 from xplain.cli._console import say
 from xplain.cli._options import Version
+from xplain.cli.evaluate import evaluate
 from xplain.cli.explain import explain
 from xplain.cli.list import list_things
 from xplain.errors import EXIT_BUG, EXIT_DONE, EXIT_INTERRUPTED, EXIT_USAGE, XplainError
@@ -24,6 +25,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 app.command("explain")(explain)
+app.command("evaluate")(evaluate)
 app.command("list")(list_things)
 
 

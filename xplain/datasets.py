@@ -1,0 +1,134 @@
+"""Labelled images of a folder or a list: which there are, and which class each belongs to."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from xplain.errors import InputError, UsageError
+from xplain.images import SUFFIXES, Source, find_images
+from xplain.models import Classifier
+
+WNID = re.compile(r"n\d{8}")
+
+
+@dataclass(frozen=True)
+class Item:
+    """An image of a data set. key: its name within the set, the same wherever the set lies. label: true class or None."""
+
+    key: str
+    source: Source
+    label: int | None
+
+
+def read_dataset(location: str, classifier: Classifier, labels: str | None = None) -> list[Item]:
+    """The images of ``location`` in a fixed order, with their classes where they are known.
+
+    location: a folder of class folders (wnids, class names, or numbers, which are class indices), a flat folder, a text file
+    of paths (with a class behind a tab, where it is known).
+    labels: a CSV file of file name and class, for a flat folder.
+    Raises InputError when there is no image, or a folder is named after no class.
+    """
+    path = Path(location)
+    if path.is_dir():
+        return _read_folder(path, classifier, labels)
+    if path.is_file() and path.suffix.lower() not in SUFFIXES:
+        return _read_list(path, classifier)
+    raise InputError(f"no data set {location!r}", "give a folder or a text file of paths")
+
+
+def _read_folder(path: Path, classifier: Classifier, labels: str | None) -> list[Item]:
+    sources = find_images([str(path)])
+    keys = [each.path.relative_to(path).as_posix() for each in sources if each.path is not None]
+    if labels is not None:
+        known = _read_labels(Path(labels), classifier)
+        missing = [key for key in keys if key not in known and Path(key).name not in known]
+        if missing:
+            raise InputError(
+                f"{labels!r} has no label for {missing[0]!r} and {len(missing) - 1} others", "name every file"
+            )
+        return [Item(k, s, known.get(k, known.get(Path(k).name))) for k, s in zip(keys, sources, strict=True)]
+    folders = sorted({key.split("/")[0] for key in keys if "/" in key})
+    if not folders:
+        return [Item(key, source, None) for key, source in zip(keys, sources, strict=True)]
+    classes = class_folders(folders, classifier)
+    items = [Item(k, s, classes.get(k.split("/")[0])) for k, s in zip(keys, sources, strict=True)]
+    return sorted(items, key=lambda item: (-1 if item.label is None else item.label, item.key))
+
+
+def class_folders(folders: Sequence[str], classifier: Classifier) -> dict[str, int]:
+    """The class of each folder: wnids and names are looked up, numbers are indices, and where there is exactly one folder
+    for each class of a model without names, their sorted order counts (torchvision's ImageFolder).
+    """
+    if all(WNID.fullmatch(name) for name in folders) and not classifier.wnids:
+        raise InputError(f"the folders are wnids ({folders[0]}, ...), which the model does not know", "give --classes")
+    if all(name.isdecimal() for name in folders):
+        return {name: int(name) for name in sorted(folders, key=int)}
+    found: dict[str, int] = {}
+    for name in folders:
+        try:
+            found[name] = classifier.find_class(name)
+        except UsageError as error:
+            if not classifier.labels:
+                return {each: index for index, each in enumerate(sorted(folders))}
+            raise InputError(
+                f"the folder {name!r} is named after no class: {error}", "give --classes or --labels"
+            ) from None
+    return found
+
+
+def _read_labels(path: Path, classifier: Classifier) -> dict[str, int]:
+    """File name to class index, from CSV with two columns; a first row that names them is passed over."""
+    try:
+        rows = [row for row in csv.reader(path.read_text("utf-8-sig").splitlines()) if row]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(
+            f"cannot read the labels {str(path)!r}: {error}", "give CSV with file name and class"
+        ) from None
+    found: dict[str, int] = {}
+    for number, row in enumerate(rows, 1):
+        if len(row) < 2:
+            raise InputError(f"line {number} of {str(path)!r} has {len(row)} columns", "write file name,class")
+        name, label = row[0].strip(), row[1].strip()
+        try:
+            found[name] = classifier.find_class(label)
+        except UsageError as error:
+            if number > 1:
+                raise InputError(f"line {number} of {str(path)!r}: {error}", "write file name,class") from None
+    return found
+
+
+def _read_list(path: Path, classifier: Classifier) -> list[Item]:
+    """Lines of ``path`` or ``path<tab>class``; relative paths start at the list's folder."""
+    try:
+        lines = [line.split("\t") for line in path.read_text("utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read the list {str(path)!r}: {error}", "give a text file of paths") from None
+    items = []
+    for name, *rest in lines:
+        place = path.parent / name.strip()
+        source = Source(place, str(Path(name.strip()).with_suffix("")), place.absolute().parent.name)
+        items.append(Item(name.strip(), source, classifier.find_class(rest[0].strip()) if rest else None))
+    if not items:
+        raise InputError(f"the list {str(path)!r} names no image", "write one path a line")
+    return items
+
+
+def choose_items(items: Iterable[Item], limit: int | None, per_class: int | None) -> list[Item]:
+    """The first ``per_class`` images of each class, then ``limit`` of them, evenly spread over the set."""
+    chosen, counts = [], dict[int | None, int]()
+    for item in items:
+        counts[item.label] = counts.get(item.label, 0) + 1
+        if per_class is None or counts[item.label] <= per_class:
+            chosen.append(item)
+    if limit is None or limit >= len(chosen):
+        return chosen
+    return [chosen[len(chosen) * k // limit] for k in range(limit)]
+
+
+def shard(items: Sequence[Item], index: int, count: int) -> list[Item]:
+    """Every ``count``-th item from ``index`` on."""
+    return list(items[index::count])

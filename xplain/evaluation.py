@@ -1,0 +1,249 @@
+"""The flow of ``xplain evaluate``: every method and metric on every image in one pass, kept item by item."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from xplain.config import Choice, EvaluateConfig
+from xplain.datasets import Item, choose_items, read_dataset, shard
+from xplain.engine import Runtime, images_at_once, predict, resolve_method, run_method
+from xplain.errors import Failed, InputError, UsageError
+from xplain.images import Loaded, read_ahead
+from xplain.models import Classifier, load_classifier
+from xplain.oracle import Case, Oracle
+from xplain.protocols import choose_metrics
+from xplain.records import Work, describe_run, fingerprint
+from xplain.registry import METHODS, METRICS, MetricSpec
+from xplain.store import SCHEMA, Store
+from xplain.targets import check_logits
+from xplain.types import Attribution, Score
+
+CONTROL = "random"  # in every run: a method that does not beat it explains nothing
+DIGEST = 21  # points of a curve that are kept for each item
+Advance = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Measure:
+    """A metric that is to be run, its settings checked."""
+
+    spec: MetricSpec
+    settings: dict[str, Any]
+    label: str
+
+    def describe(self) -> dict[str, Any]:
+        """What determines its numbers, and how to read them."""
+        return {
+            "metric": self.spec.name,
+            "params": self.settings,
+            "version": self.spec.version,
+            "better": self.spec.better,
+            "unit": self.spec.unit,
+        }
+
+
+def evaluate(config: EvaluateConfig, advance: Advance = lambda done, total: None) -> Iterator[Failed]:
+    """Do what is missing in the run directory; yields each image that failed. ``advance(done, total)`` counts images.
+
+    Raises an XplainError for what is wrong with the request as a whole.
+    """
+    for choice in config.methods:
+        METHODS.get(choice.name).resolve(dict(choice.params))
+    measures = plan_metrics(config)
+    classifier = load_classifier(
+        config.compute.model, config.compute.device, config.compute.weights, config.compute.classes
+    )
+    works = plan_works(config, classifier)
+    items = choose_items(read_dataset(config.dataset, classifier, config.labels), config.limit, config.per_class)
+    if config.target == "label" and all(item.label is None for item in items):
+        raise UsageError("--target label needs labels", "give class folders or --labels")
+    mine = shard(items, *config.shard)
+    with Store.open(config.output, config.shard[0], describe(config, classifier, works, measures, items)) as store:
+        run = Evaluation(config, classifier, works, measures, store)
+        todo = [item for item in mine if run.missing(item)]
+        by_source = {id(item.source): item for item in todo}
+        done = len(mine) - len(todo)
+        advance(done, len(mine))
+        blank = torch.zeros(1, 3, *classifier.size, device=classifier.device)
+        size = max(run.at_once(work, blank) for work in works)
+        for group in read_ahead([item.source for item in todo], classifier.preprocessing, size):
+            yield from (each for each in group if isinstance(each, Failed))
+            if pairs := [(by_source[id(each.source)], each) for each in group if isinstance(each, Loaded)]:
+                yield from run.evaluate_group(pairs)
+            done += len(group)
+            advance(done, len(mine))
+
+
+def label_of(choice: Choice, name: str) -> str:
+    """A method or metric as asked for, under its full name: ``agi:steps=10``."""
+    params = ",".join(f"{key}={value}" for key, value in choice.params)
+    return f"{name}:{params}" if params else name
+
+
+def plan_metrics(config: EvaluateConfig) -> list[Measure]:
+    """The metrics with their settings."""
+    found = []
+    for choice in choose_metrics(config.protocol, config.metrics):
+        spec = METRICS.get(choice.name)
+        found.append(Measure(spec, spec.resolve(dict(choice.params)), label_of(choice, spec.name)))
+    return found
+
+
+def plan_works(config: EvaluateConfig, classifier: Classifier) -> list[Work]:
+    """The methods with their settings, and the random control behind them."""
+    control = () if any(choice.name == CONTROL for choice in config.methods) else (Choice(CONTROL),)
+    works = []
+    for choice in (*config.methods, *control):
+        spec = METHODS.get(choice.name)
+        settings, references = resolve_method(spec, dict(choice.params), classifier.preprocessing)
+        works.append(Work(spec, settings, references, config.score or spec.score, label_of(choice, spec.name)))
+    return works
+
+
+def describe(
+    config: EvaluateConfig,
+    classifier: Classifier,
+    works: Sequence[Work],
+    measures: Sequence[Measure],
+    items: Sequence[Item],
+) -> dict[str, Any]:
+    """What ``run.json`` holds. Only the fingerprint must agree when a run is continued."""
+    facts = describe_run(config.compute, classifier)
+    stable = {key: facts[key] for key in ("model", "preprocessing", "seed", "precision")}
+    return {
+        "schema": SCHEMA,
+        "fingerprint": stable | {"target": config.target},
+        "dataset": {
+            "location": config.dataset,
+            "items": len(items),
+            "labelled": sum(item.label is not None for item in items),
+        },
+        "protocol": config.protocol,
+        "methods": {work.label: work.describe() | {"deviations": work.spec.deviations} for work in works},
+        "metrics": {each.label: each.describe() for each in measures},
+        "environment": {"device": facts["device"], "versions": facts["versions"]},
+    }
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What every group of images of one run shares."""
+
+    config: EvaluateConfig
+    classifier: Classifier
+    works: Sequence[Work]
+    measures: Sequence[Measure]
+    store: Store
+
+    @cached_property
+    def marks(self) -> dict[tuple[str, str], str]:
+        """A digest of each method and metric with their settings and definition versions."""
+        return {
+            (work.label, each.label): fingerprint(work.describe(), each.describe())[:16]
+            for work in self.works
+            for each in self.measures
+        }
+
+    @property
+    def runtime(self) -> Runtime:
+        """How methods and metrics are run."""
+        compute = self.config.compute
+        return Runtime(compute.seed, compute.precision, compute.batch_size)
+
+    def at_once(self, work: Work, images: Tensor) -> int:
+        """Images that fill a model call."""
+        return images_at_once(self.classifier, work.spec, work.settings, images, self.config.compute.batch_size)
+
+    def missing(self, item: Item) -> set[str]:
+        """The labels of the methods that some metric lacks for an item."""
+        return {work for (work, _), mark in self.marks.items() if not self.store.has(item.key, mark)}
+
+    def evaluate_group(self, pairs: Sequence[tuple[Item, Loaded]]) -> Iterator[Failed]:
+        """Predict once, then run each method on the images that lack it, and the metrics on its attributions."""
+        images = torch.stack([each.pixels for _, each in pairs]).to(self.classifier.device, self.classifier.dtype)
+        logits, _ = predict(self.classifier, images, self.runtime)
+        finite = check_logits(logits).tolist()
+        usable = []
+        for i, (item, each) in enumerate(pairs):
+            if not finite[i]:
+                yield Failed(
+                    item.key, InputError(f"the model's logits for {item.key!r} are not finite", "check the weights")
+                )
+            elif self.config.target == "label" and item.label is None:
+                yield Failed(item.key, InputError(f"{item.key!r} has no label", "leave it out"))
+            else:
+                usable.append(i)
+                self._note(item, each, logits[i])
+        if not usable:
+            return
+        own = [pairs[i][0].label if self.config.target == "label" else None for i in range(len(pairs))]
+        best = logits.argmax(dim=1)
+        y = best if self.config.target != "label" else best.new_tensor([-1 if k is None else k for k in own])
+        for work in self.works:
+            todo = [i for i in usable if work.label in self.missing(pairs[i][0])]
+            size = self.at_once(work, images)
+            for start in range(0, len(todo), size):
+                some = todo[start : start + size]
+                self._score([pairs[i][0] for i in some], work, images[some], y[some])
+
+    def _note(self, item: Item, each: Loaded, logits: Tensor) -> None:
+        """What is true of an image whatever the method: its hash, label and prediction."""
+        if self.store.has(item.key, "item"):
+            return
+        probability, index = logits.double().softmax(dim=0).max(dim=0)
+        self.store.add(
+            {
+                "key": item.key,
+                "mark": "item",
+                "sha256": each.digest,
+                "label": item.label,
+                "predicted": int(index),
+                "probability": float(probability),
+            }
+        )
+
+    def _score(self, items: Sequence[Item], work: Work, x: Tensor, y: Tensor) -> None:
+        """One method on images that go together; its attributions serve all metrics."""
+        result = run_method(
+            self.classifier, work.spec, work.settings, x, y, None, work.score, self.runtime, work.references
+        )
+        finite = result.values.isfinite().flatten(1).all(dim=1)
+        oracle = Oracle(
+            self.classifier, score="prob", batch_size=self.runtime.batch_size, precision=self.runtime.precision
+        )
+        case = Case(oracle, x, result.values.to(x.dtype).nan_to_num(), y, result.expected)
+        for each in self.measures:
+            score: Score = each.spec.function(case, **each.settings)
+            reasons = score.undefined | {"the attribution is not finite": ~finite}
+            for i, item in enumerate(items):
+                mark = self.marks[work.label, each.label]
+                if not self.store.has(item.key, mark):
+                    self.store.add(
+                        {"key": item.key, "mark": mark, "method": work.label, "metric": each.label}
+                        | _one(score, reasons, i)
+                        | {"target": int(y[i]), "cost": _cost(result, i)}
+                    )
+
+
+def _one(score: Score, reasons: dict[str, Tensor], i: int) -> dict[str, Any]:
+    """The value of one image, or why there is none; and its curve at DIGEST points."""
+    why = [reason for reason, mask in reasons.items() if bool(mask[i])]
+    value = float(score.values[i])
+    if why or value != value:
+        return {"value": None, "undefined": why[0] if why else "not a number", "curve": None}
+    if score.curve is None:
+        return {"value": value, "undefined": None, "curve": None}
+    places = torch.linspace(0, score.curve.shape[1] - 1, DIGEST, device=score.curve.device).round().long()
+    return {"value": value, "undefined": None, "curve": [round(v, 6) for v in score.curve[i, places].tolist()]}
+
+
+def _cost(result: Attribution, i: int) -> dict[str, float]:
+    return {name: round(float(result.details[name][i])) for name in ("forwards", "backwards")} | {
+        "seconds": round(result.cost.seconds / len(result.values), 4)
+    }

@@ -32,6 +32,7 @@ def seeded(make: type[nn.Module]) -> nn.Module:
 
 
 def close(a: Tensor, b: Tensor, tolerance: float = 1e-12) -> bool:
+    a, b = a.detach(), b.detach()
     return a.shape == b.shape and bool((a - b).abs().max() <= tolerance * max(float(b.abs().max()), 1))
 
 

@@ -1,0 +1,279 @@
+"""Insertion and deletion on images of four pixels, whose curves are written by hand."""
+
+from __future__ import annotations
+
+from itertools import permutations
+
+import pytest
+import torch
+from torch import Tensor
+
+import xplain
+from tests import toys
+from xplain.errors import UsageError
+
+# the probability of class 1 is the dot product of the image with these weights, which sum to one
+WEIGHT = torch.tensor([[0.4, 0.3], [0.2, 0.1]], dtype=torch.float64)
+
+
+def probability(x: Tensor) -> Tensor:
+    """Of class 1: the mean over channels of sums of pixels times WEIGHT, between 0 and 1."""
+    return (x * WEIGHT).sum(dim=(2, 3)).mean(dim=1)
+
+
+def linear() -> xplain.Classifier:
+    """Two classes with probabilities 1 - p and p, p linear in the pixels."""
+
+    def logits(x: Tensor) -> Tensor:
+        p = probability(x)
+        return torch.stack([1 - p, p], dim=1).log()
+
+    return toys.classifier(toys.Function(logits))
+
+
+WHITE = torch.ones(1, 3, 2, 2, dtype=torch.float64)
+
+
+def one(values: list[list[float]]) -> Tensor:
+    """A map (1, 1, 2, 2)."""
+    return torch.tensor(values, dtype=torch.float64)[None, None]
+
+
+def measured(metric: str, maps: Tensor, images: Tensor = WHITE, **options) -> xplain.Score:
+    options = {"steps": 4} | options
+    return xplain.measure(linear(), images.expand(len(maps), -1, -1, -1), maps, metric, target=1, **options)
+
+
+def curve(metric: str, maps: Tensor, **options) -> list[float]:
+    return measured(metric, maps, **options).curve[0].tolist()
+
+
+def near(values: list[float]):
+    return pytest.approx(values, abs=1e-12)
+
+
+PERFECT, WORST = one([[4, 3], [2, 1]]), one([[1, 2], [3, 4]])
+
+
+# ------------------------------------------------------------------------------------------------- curves by hand
+
+
+def test_the_perfect_map_deletes_the_heaviest_pixels_first():
+    assert curve("deletion", PERFECT) == near([1, 0.6, 0.3, 0.1, 0])
+    assert measured("deletion", PERFECT).values.tolist() == near([(0.5 + 0.6 + 0.3 + 0.1 + 0) / 4])
+
+
+def test_the_worst_map_deletes_the_lightest_pixels_first():
+    assert curve("deletion", WORST) == near([1, 0.9, 0.7, 0.4, 0])
+    assert measured("deletion", WORST).values.tolist() == near([(0.5 + 0.9 + 0.7 + 0.4) / 4])
+
+
+def test_insertion_goes_the_other_way():
+    assert curve("insertion", PERFECT) == near([0, 0.4, 0.7, 0.9, 1])
+    assert measured("insertion", PERFECT).values.tolist() == near([(0.4 + 0.7 + 0.9 + 0.5) / 4])
+    assert curve("insertion", WORST) == near([0, 0.1, 0.3, 0.6, 1])
+
+
+def test_no_order_beats_the_perfect_one_or_is_beaten_by_the_worst():
+    maps = torch.tensor(list(permutations(range(4))), dtype=torch.float64).reshape(24, 1, 2, 2)
+    for metric, best in (("deletion", torch.min), ("insertion", torch.max)):
+        values = measured(metric, maps).values
+        assert values.unique().numel() > 5
+        assert best(values).item() == near(measured(metric, PERFECT).values.item())
+        worst = values.max() if metric == "deletion" else values.min()
+        assert worst.item() == near(measured(metric, WORST).values.item())
+
+
+def test_a_constant_map_deletes_in_raster_order():
+    for level in (0.0, -3.0, 7.0):
+        assert curve("deletion", torch.full((1, 1, 2, 2), level)) == near([1, 0.6, 0.3, 0.1, 0])
+
+
+def test_ties_keep_raster_order():
+    assert curve("deletion", one([[0, 5], [5, 0]])) == near([1, 0.7, 0.5, 0.1, 0])
+    assert curve("insertion", one([[0, 5], [5, 0]])) == near([0, 0.3, 0.5, 0.9, 1])
+    assert curve("deletion", one([[-1, -1], [-1, 2]])) == near([1, 0.9, 0.5, 0.2, 0])
+
+
+def test_ties_keep_raster_order_in_large_images_too():
+    weight = torch.arange(1, 513, dtype=torch.float64).reshape(16, 32)
+    weight /= weight.sum()
+
+    def logits(x: Tensor) -> Tensor:
+        p = (x.mean(dim=1) * weight).sum(dim=(1, 2))
+        return torch.stack([1 - p, p], dim=1).log()
+
+    images = torch.ones(1, 3, 16, 32, dtype=torch.float64)
+    found = xplain.measure(
+        toys.classifier(toys.Function(logits)), images, torch.zeros(1, 1, 16, 32), "insertion", target=1, steps=512
+    )
+    assert found.curve[0].tolist() == near([0.0, *weight.flatten().cumsum(0).tolist()])
+
+
+def test_signed_values_are_ranked_by_value_not_by_size():
+    assert curve("deletion", one([[-9, 1], [0, -8]])) == near([1, 0.7, 0.5, 0.4, 0])
+
+
+def test_scaling_and_shifting_a_map_changes_nothing():
+    maps = torch.tensor([[[[0.3, -0.1], [0.7, 0.2]]]], dtype=torch.float64)
+    for other in (maps * 1e-12, maps * 1e12, maps + 5):
+        assert torch.equal(measured("deletion", other).curve, measured("deletion", maps).curve)
+
+
+# ------------------------------------------------------------------------------------------------- images and baselines
+
+
+IMAGE = torch.tensor([[0.5, 1.0], [0.25, 0.75]], dtype=torch.float64).expand(1, 3, 2, 2)
+
+
+def test_the_image_is_what_is_deleted_from_and_inserted():
+    # contributions 0.2, 0.3, 0.05, 0.075
+    assert curve("deletion", PERFECT, images=IMAGE) == near([0.625, 0.425, 0.125, 0.075, 0])
+    assert curve("insertion", PERFECT, images=IMAGE) == near([0, 0.2, 0.5, 0.55, 0.625])
+
+
+def test_removed_pixels_get_the_mean_colour_where_asked_for():
+    def logits(x: Tensor) -> Tensor:  # the same probability although the classifier takes the mean off
+        p = probability(x + 0.5)
+        return torch.stack([1 - p, p], dim=1).log()
+
+    model = toys.classifier(toys.Function(logits), mean=[0.5] * 3)
+    found = xplain.measure(model, WHITE, PERFECT, "deletion", target=1, steps=4, baseline="mean")
+    assert found.curve[0].tolist() == near([1, 0.8, 0.65, 0.55, 0.5])
+    found = xplain.measure(model, WHITE, PERFECT, "insertion", target=1, steps=4, baseline="mean")
+    assert found.curve[0].tolist() == near([0.5, 0.7, 0.85, 0.95, 1])
+
+
+def blurred(image: Tensor, sigma: float = 5.0) -> Tensor:
+    """Mirrored Gaussian of two pixels: the weight that stays on a pixel's own side, by hand."""
+    radius = int(4 * sigma + 0.5)
+    kernel = [pow(2.718281828459045, -0.5 * (k / sigma) ** 2) for k in range(-radius, radius + 1)]
+    # positions 0 1 | 1 0 | 0 1 ...: an offset leads back to the pixel itself for k = 0, 3, 4, 7, 8, ... and -1, -4, -5, ...
+    own = sum(w for k, w in zip(range(-radius, radius + 1), kernel, strict=True) if k % 4 in (0, 3)) / sum(kernel)
+    mix = torch.tensor([[own, 1 - own], [1 - own, own]], dtype=torch.float64)
+    return mix @ image @ mix.T
+
+
+def test_removed_pixels_get_the_blurred_image_where_asked_for():
+    blur = blurred(IMAGE[0, 0])
+    contributions = (WEIGHT * IMAGE[0, 0]).flatten().tolist()
+    replaced = (WEIGHT * blur).flatten().tolist()
+    expected = [sum(replaced[:k]) + sum(contributions[k:]) for k in range(5)]
+    assert curve("deletion", PERFECT, images=IMAGE, baseline="blur") == near(expected)
+    expected = [sum(contributions[:k]) + sum(replaced[k:]) for k in range(5)]
+    assert curve("insertion", PERFECT, images=IMAGE, baseline="blur") == near(expected)
+
+
+@pytest.mark.parametrize("metric", ["deletion", "insertion"])
+def test_two_baselines_are_averaged(metric):
+    black, blur = (measured(metric, PERFECT, images=IMAGE, baseline=each) for each in ("black", "blur"))
+    both = measured(metric, PERFECT, images=IMAGE, baseline="black+blur")
+    assert both.curve[0].tolist() == near(((black.curve + blur.curve) / 2)[0].tolist())
+    assert both.values.item() == near((black.values + blur.values).item() / 2)
+    assert both.cost.forwards == 2 * black.cost.forwards == 10
+
+
+def test_an_unknown_baseline_is_refused():
+    with pytest.raises(UsageError, match="deletion: baseline=grey is not accepted"):
+        measured("deletion", PERFECT, baseline="grey")
+
+
+# ------------------------------------------------------------------------------------------------- steps
+
+
+@pytest.mark.parametrize(
+    ("steps", "expected"),
+    [
+        (1, [1, 0]),
+        (2, [1, 0.3, 0]),
+        (3, [1, 0.6, 0.1, 0]),  # 4/3 and 8/3 pixels: 1 and 3
+        (5, [1, 0.6, 0.3, 0.3, 0.1, 0]),  # 0.8, 1.6, 2.4, 3.2, 4 pixels: 1, 2, 2, 3, 4
+        (12, [1, 1, 0.6, 0.6, 0.6, 0.3, 0.3, 0.3, 0.1, 0.1, 0.1, 0, 0]),
+    ],
+)
+def test_steps_that_do_not_divide_replace_the_nearest_number_of_pixels(steps, expected):
+    found = measured("deletion", PERFECT, steps=steps)
+    assert found.curve[0].tolist() == near(expected)
+    area = sum(expected) - (expected[0] + expected[-1]) / 2
+    assert found.values.item() == near(area / steps)
+    assert curve("insertion", PERFECT, steps=steps) == near([1 - each for each in expected])
+
+
+@pytest.mark.parametrize("steps", [2, 3, 4, 6, 7])
+def test_deleting_backwards_is_inserting_the_negated_map_without_ties(steps):
+    maps = toys.images(3, 5, 6, seed=2)
+    model, x = toys.classifier(toys.small_net(1, scale=15.0)), toys.images(3, 5, 6)
+    deleted = xplain.measure(model, x, maps, "deletion", target=2, steps=steps)
+    inserted = xplain.measure(model, x, -maps, "insertion", target=2, steps=steps)
+    toys.assert_same(deleted.curve.flip(1), inserted.curve)
+    toys.assert_same(deleted.values, inserted.values)
+
+
+def test_the_ends_of_a_curve_are_the_image_and_the_baseline():
+    model, x = toys.classifier(toys.small_net(1, scale=15.0)), toys.images(4)
+    y = torch.tensor([0, 1, 2, 3])
+    full = model(x).softmax(dim=1)[range(4), y].detach()
+    empty = model(torch.zeros_like(x)).softmax(dim=1)[range(4), y].detach()
+    for steps in (1, 3, 7, 80):
+        found = xplain.measure(model, x, x, "deletion", target=y, steps=steps)
+        toys.assert_same(found.curve[:, 0], full)
+        toys.assert_same(found.curve[:, -1], empty)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 7, 50])
+def test_curves_do_not_depend_on_rows_a_call_or_on_other_images(batch_size):
+    model, x = toys.classifier(toys.small_net(1, scale=15.0)), toys.images(4)
+    maps = toys.images(4, seed=9)
+    together = xplain.measure(model, x, maps, "insertion", target=2, steps=6, batch_size=batch_size)
+    for i in range(4):
+        alone = xplain.measure(model, x[i : i + 1], maps[i : i + 1], "insertion", target=2, steps=6)
+        toys.assert_same(together.curve[i], alone.curve[0])
+        toys.assert_same(together.values[i], alone.values[0])
+    assert together.cost.forwards == 4 * 7
+
+
+# ------------------------------------------------------------------------------------------------- units
+
+
+CHANNELS = torch.tensor(
+    [
+        [[8.0, 1.0], [2.0, 3.0]],  # order 0 3 2 1
+        [[0.5, 9.0], [4.0, 5.0]],  # order 1 3 2 0
+        [[0.1, 0.2], [7.0, 0.3]],  # order 2 3 1 0
+    ],
+    dtype=torch.float64,
+)[None]
+
+
+def test_pixels_are_ranked_by_the_sum_over_channels():
+    # sums 8.6, 10.2, 13, 8.3: order 2 1 0 3
+    assert curve("deletion", CHANNELS) == near([1, 0.8, 0.5, 0.1, 0])
+
+
+def test_union_of_three_takes_a_pixel_that_any_channel_ranks_high():
+    # step 1 takes pixels 0, 1 and 2, the first of each channel; step 2 takes pixel 3, the second of all
+    assert curve("deletion", CHANNELS, unit="union3") == near([1, 0.1, 0, 0, 0])
+    assert curve("insertion", CHANNELS, unit="union3") == near([0, 0.9, 1, 1, 1])
+
+
+def test_scalars_are_ranked_and_replaced_one_by_one():
+    # red 8, green 9, blue 7 at pixels 0, 1, 2 are among the first three of twelve
+    order = [(1, 1), (0, 0), (2, 2), (1, 3), (1, 2), (0, 3), (0, 2), (0, 1), (1, 0), (2, 3), (2, 1), (2, 0)]
+    weights = WEIGHT.flatten().tolist()
+    expected = [1.0]
+    for _, pixel in order:
+        expected.append(expected[-1] - weights[pixel] / 3)
+    assert curve("deletion", CHANNELS, unit="scalar", steps=12) == near(expected)
+    assert curve("deletion", CHANNELS, unit="scalar", steps=4) == near(expected[::3])
+    assert curve("insertion", CHANNELS, unit="scalar", steps=12) == near([1 - each for each in expected])
+
+
+@pytest.mark.parametrize("unit", ["pixel", "union3", "scalar"])
+@pytest.mark.parametrize("metric", ["deletion", "insertion"])
+def test_units_are_the_same_for_a_map_of_one_channel(unit, metric):
+    assert curve(metric, PERFECT, unit=unit) == curve(metric, PERFECT)
+
+
+def test_ties_of_scalars_keep_channel_then_raster_order():
+    found = curve("deletion", torch.zeros(1, 3, 2, 2), unit="scalar", steps=3)
+    assert found == near([1, 2 / 3, 1 / 3, 0])  # a channel a step

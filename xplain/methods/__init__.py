@@ -8,6 +8,7 @@ from xplain.methods import integrated_gradients as integrated_gradients
 from xplain.methods import expected_gradients as expected_gradients
 from xplain.methods import guided_ig as guided_ig
 from xplain.methods import blur_ig as blur_ig
+from xplain.methods import xrai as xrai
 from xplain.methods import boundary_ig as boundary_ig
 from xplain.methods import occlusion as occlusion
 from xplain.methods import rise as rise

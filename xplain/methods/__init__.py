@@ -15,6 +15,7 @@ from xplain.methods import rise as rise
 from xplain.methods import lime as lime
 from xplain.methods import kernel_shap as kernel_shap
 from xplain.methods import agi as agi
+from xplain.methods import la as la
 from xplain.methods import neflag as neflag
 from xplain.methods import mfaba as mfaba
 from xplain.methods import dga as dga

@@ -56,7 +56,7 @@ def agi(
     against: exactly these false classes, else ``classes`` random ones of each image (all there are, if fewer).
     step_size: ε in pixel units. x: (B, C, H, W) in [0, 1], y: (B,). Raises UsageError for a model of one class.
     """
-    false = against if against is not None else _draw_classes(oracle, x, y, rng, classes)
+    false = against if against is not None else draw_classes(oracle, x, y, rng, classes)
     image = torch.arange(len(x), device=x.device).repeat_interleave(false.shape[1])
     total, end, taken, reached = _climb(
         oracle, x, y, image, false.flatten(), variant, step_size, steps, path == "curve"
@@ -77,11 +77,11 @@ def agi(
     )
 
 
-def _draw_classes(oracle: Oracle, x: Tensor, y: Tensor, rng: Streams, count: int) -> Tensor:
+def draw_classes(oracle: Oracle, x: Tensor, y: Tensor, rng: Streams, count: int) -> Tensor:
     """(B, k) distinct classes of each image, none the target, evenly likely."""
     total = oracle.logits(x[:1], check=True).shape[1]
     if total < 2:
-        raise UsageError("agi needs a false class, and the model has one class", "use another method")
+        raise UsageError("there is no false class: the model has one class", "use another method")
     first = torch.zeros(1, dtype=torch.long, device=x.device)
     keys = rng.uniform(first, (total,), torch.float64)[:, 0].scatter(1, y[:, None], 2.0)
     return keys.argsort(dim=1)[:, : min(count, total - 1)]

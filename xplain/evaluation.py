@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import cached_property
 from typing import Any
 
@@ -78,6 +79,18 @@ def evaluate(config: EvaluateConfig, advance: Advance = lambda done, total: None
                 yield from run.evaluate_group(pairs)
             done += len(group)
             advance(done, len(mine))
+
+
+def wait_for_ranks(rank_of: tuple[int, int]) -> bool:
+    """Wait until all processes of a torchrun launch are here; true on the first, which then summarises."""
+    rank, world = rank_of
+    if world > 1:
+        import torch.distributed as dist
+
+        dist.init_process_group("gloo", timeout=timedelta(days=7))
+        dist.barrier()
+        dist.destroy_process_group()
+    return rank == 0
 
 
 def label_of(choice: Choice, name: str) -> str:

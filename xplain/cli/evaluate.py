@@ -73,13 +73,13 @@ def evaluate(
         limit,
         per_class,
         labels,
-        parse_shard(shard) if shard else _ranks(),
+        parse_shard(shard) if shard else launched_shard(),
         fail_fast,
     )
     return _run(request, as_json, not (quiet or no_progress))
 
 
-def _ranks() -> tuple[int, int]:
+def launched_shard() -> tuple[int, int]:
     """The shard of this process under torchrun: RANK of WORLD_SIZE."""
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
@@ -95,6 +95,8 @@ def _run(request: EvaluateConfig, as_json: bool, watch: bool) -> int:
             say(f"error: {failure.error}")
             if request.fail_fast:
                 return failure.error.exit_code
+    if launched_shard() == request.shard and not evaluation.wait_for_ranks(request.shard):
+        return EXIT_PARTIAL if failed else EXIT_DONE  # the first rank prints
     summary = report.summarise_run(request.output, failed)
     report.write_report(request.output, summary)
     print(

@@ -1,0 +1,220 @@
+"""``xplain evaluate``: numbers, resume, shards, and what it refuses."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import xplain
+from tests.conftest import ROOT, SAMPLES, TINY
+
+QUICK = (*TINY, "-M", "insertion:steps=8", "-M", "deletion:steps=8", "-o", "run")
+
+
+def scores(folder: str = "run") -> dict[tuple[str, str, str], float | None]:
+    """Value by (image, method, metric) over all ranks."""
+    lines = [
+        json.loads(line) for path in Path(folder, "items").glob("*.jsonl") for line in path.read_text().splitlines()
+    ]
+    return {(r["key"], r["method"], r["metric"]): r["value"] for r in lines if r["mark"] != "item"}
+
+
+def test_values_are_the_librarys(xp, photos):
+    ran = xp("evaluate", photos, *QUICK, "-a", "ig:steps=5", "--json")
+    assert ran.code == 0
+    clf = xplain.load_classifier("python:tests.factories:tiny", device="cpu")
+    found = scores()
+    for key in ("cat/a.jpg", "espresso/b.jpg", "rocket/c.jpg"):
+        x = xplain.read_image(photos / key, preprocessing=clf.preprocessing)[None]
+        att = xplain.attribute(clf, x, "ig", steps=5)
+        for metric in ("insertion", "deletion"):
+            expected = float(xplain.measure(clf, x, att.values, metric, steps=8).values)
+            assert found[key, "integrated-gradients:steps=5", f"{metric}:steps=8"] == pytest.approx(expected, abs=1e-9)
+
+
+def test_the_summary_says_how_sure_it_is(xp, photos):
+    (summary,) = xp("evaluate", photos, *QUICK, "-a", "sm", "-a", "ig:steps=5", "--json").records
+    found = scores()
+    rows = {(row["method"], row["metric"]): row for row in summary["rows"]}
+    assert set(rows) == {
+        (m, e)
+        for m in ("saliency", "integrated-gradients:steps=5", "random")
+        for e in ("insertion:steps=8", "deletion:steps=8")
+    }
+    values = [found[key, "random", "deletion:steps=8"] for key in ("cat/a.jpg", "espresso/b.jpg", "rocket/c.jpg")]
+    row = rows["random", "deletion:steps=8"]
+    assert (row["n"], row["undefined"]) == (3, {})
+    assert row["mean"] == pytest.approx(np.mean(values))
+    assert min(values) <= row["low"] <= row["mean"] <= row["high"] <= max(values)
+    assert row["difference"]["mean"] == pytest.approx(row["mean"] - rows["saliency", "deletion:steps=8"]["mean"])
+    assert len(row["curve"]) == 21
+    assert rows["saliency", "deletion:steps=8"]["difference"] is None
+    assert json.loads(Path("run/summary.json").read_text()) == summary
+    table = list(csv.DictReader(Path("run/summary.csv").read_text().splitlines()))
+    assert float(table[0]["mean"]) == pytest.approx(summary["rows"][0]["mean"])
+    assert "| deletion:steps=8 ↓ | random |" in Path("run/summary.md").read_text()
+
+
+def test_top_1_is_over_the_labelled_images(xp, photos):
+    (summary,) = xp("evaluate", photos, *QUICK, "-a", "sm", "--json").records
+    clf = xplain.load_classifier("python:tests.factories:tiny", device="cpu")
+    right = [
+        clf.labels[int(clf(xplain.read_image(path, preprocessing=clf.preprocessing)[None]).argmax())]
+        == path.parent.name
+        for path in photos.glob("*/*.jpg")
+    ]
+    assert summary["top1"] == pytest.approx(sum(right) / 3)
+
+
+def test_true_labels_can_be_the_targets(xp, photos):
+    xp("evaluate", photos, *QUICK, "-a", "sm", "--target", "label")
+    lines = [json.loads(line) for line in Path("run/items/0.jsonl").read_text().splitlines()]
+    assert {r["key"]: r["target"] for r in lines if "target" in r} == {
+        "cat/a.jpg": 0,
+        "espresso/b.jpg": 1,
+        "rocket/c.jpg": 2,
+    }
+
+
+def test_a_killed_run_with_a_torn_line_goes_on_to_the_unbroken_result(xp, photos):
+    xp("evaluate", photos, *QUICK, "-a", "sm")
+    whole = scores()
+    lines = Path("run/items/0.jsonl").read_bytes().splitlines(keepends=True)
+    for kept in (1, 4, len(lines) - 1):
+        Path("run/items/0.jsonl").write_bytes(b"".join(lines[:kept]) + lines[kept][: len(lines[kept]) // 2])
+        assert xp("evaluate", photos, *QUICK, "-a", "sm").code == 0
+        assert scores() == whole
+        assert Path("run/items/0.jsonl").read_bytes().count(b"\n") == len(lines)
+
+
+def test_what_is_done_is_not_done_again(xp, photos, monkeypatch):
+    xp("evaluate", photos, *QUICK, "-a", "sm")
+    monkeypatch.setattr("xplain.evaluation.run_method", lambda *_, **__: pytest.fail("computed again"))
+    assert xp("evaluate", photos, *QUICK, "-a", "sm").code == 0
+
+
+def test_methods_and_metrics_may_be_added_later(xp, photos):
+    xp("evaluate", photos, *QUICK, "-a", "sm")
+    before = scores()
+    (summary,) = xp("evaluate", photos, *QUICK, "-M", "morf:steps=4", "-a", "gxi", "--json").records
+    after = scores()
+    assert {key: after[key] for key in before} == before
+    assert {row["method"] for row in summary["rows"]} == {"saliency", "random", "input-x-gradient"}
+    assert {row["metric"] for row in summary["rows"]} == {"insertion:steps=8", "deletion:steps=8", "morf:steps=4"}
+
+
+@pytest.mark.parametrize("change", [["--seed", "1"], ["--target", "label"], ["--precision", "bf16"]])
+def test_another_fingerprint_is_refused_with_the_difference(xp, photos, change):
+    xp("evaluate", photos, *QUICK, "-a", "sm")
+    ran = xp("evaluate", photos, *QUICK, "-a", "sm", *change)
+    assert ran.code == 2
+    assert f"'run' holds another run: its {change[0][2:]} is " in ran.err
+
+
+def test_batch_size_and_limit_are_no_part_of_the_fingerprint(xp, photos):
+    assert xp("evaluate", photos, *QUICK, "-a", "sm", "--limit", "1").code == 0
+    assert xp("evaluate", photos, *QUICK, "-a", "sm", "-b", "1").code == 0
+    assert len(scores()) == 3 * 2 * 2
+
+
+def test_shards_together_are_the_whole(xp, photos):
+    for part in ("0/2", "1/2"):
+        assert xp("evaluate", photos, *QUICK, "-a", "neflag:samples=3", "--shard", part).code == 0
+    assert sorted(path.name for path in Path("run/items").iterdir()) == ["0.jsonl", "1.jsonl"]
+    sharded = scores()
+    xp("evaluate", photos, *QUICK[:-1], "one", "-a", "neflag:samples=3")
+    assert scores("one") == pytest.approx(sharded, abs=1e-12)
+
+
+def test_two_ranks_equal_one(xp, photos):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "xplain"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    ran = subprocess.run(
+        [*command, "evaluate", str(photos), *QUICK, "-a", "sm", "--json"],
+        capture_output=True, text=True, env=environment, check=False,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    (summary,) = [json.loads(line) for line in ran.stdout.splitlines() if line.startswith("{")]
+    assert summary["items"]["evaluated"] == 3
+    two = scores()
+    xp("evaluate", photos, *QUICK[:-1], "one", "-a", "sm")
+    assert scores("one") == pytest.approx(two, abs=1e-12)
+
+
+def test_metrics_that_are_not_defined_are_counted_by_reason(xp, photos):
+    ran = xp(
+        "evaluate",
+        photos,
+        *TINY,
+        "-M",
+        "completeness-gap",
+        "-M",
+        "error-rate",
+        "-a",
+        "sm",
+        "-a",
+        "ig:steps=4",
+        "-o",
+        "run",
+        "--json",
+    )
+    assert ran.code == 5
+    rows = {(row["method"], row["metric"]): row for row in ran.records[0]["rows"]}
+    assert rows["saliency", "completeness-gap"]["undefined"] == {"the method claims no completeness": 3}
+    assert (rows["saliency", "error-rate"]["n"], rows["saliency", "error-rate"]["mean"]) == (0, None)
+    assert rows["integrated-gradients:steps=4", "completeness-gap"]["n"] == 3
+
+
+def test_a_bad_image_is_counted_and_the_rest_is_done(xp, photos):
+    (photos / "cat" / "bad.jpg").write_text("no picture")
+    ran = xp("evaluate", photos, *QUICK, "-a", "sm", "--json")
+    assert ran.code == 5
+    assert ran.records[0]["items"] == {"evaluated": 3, "failed": 1, "of": 4}
+    assert xp("evaluate", photos, *QUICK, "-a", "sm", "--fail-fast").code == 3
+
+
+def test_protocols_are_presets(xp, photos):
+    (summary,) = xp("evaluate", photos, *TINY, "-a", "sm", "--protocol", "dga", "-o", "run", "--json").records
+    assert list(summary["run"]["metrics"]) == ["morf", "lerf"]
+    ran = xp("evaluate", photos, *TINY, "-a", "sm", "--protocol", "agi", "-M", "deletion:steps=4", "-o", "b", "--json")
+    (metric,) = ran.records[0]["run"]["metrics"].values()
+    assert metric["params"] == {"steps": 4, "baseline": "black", "unit": "union3", "area": "mean"}
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "text"),
+    [
+        (["-M", "delition"], 2, "unknown metric 'delition'; did you mean 'deletion'?"),
+        (["-a", "agii"], 2, "unknown method 'agii'; did you mean 'agi'?"),
+        (["--protocol", "agy"], 2, "unknown protocol 'agy'; did you mean 'agi'?"),
+        (["--shard", "2/2"], 2, "cannot read the shard '2/2'; write I/N with I from 0 to N-1"),
+        (["--target", "cat"], 2, "target 'cat' is not for a data set; give auto or label"),
+        (["--limit", "0"], 2, "'--limit'"),
+    ],
+)
+def test_wrong_use_is_one_line(xp, photos, args, code, text):
+    ran = xp("evaluate", photos, *TINY, *args)
+    assert (ran.code, ran.out) == (code, "")
+    assert text in ran.err
+    assert ran.err.count("\n") == 1
+
+
+def test_no_data_set(xp):
+    ran = xp("evaluate", "nowhere", *TINY)
+    assert (ran.code, ran.err) == (3, "xplain: error: no data set 'nowhere'; give a folder or a text file of paths\n")
+
+
+def test_flat_folders_need_labels_only_for_label_targets(xp, tmp_path):
+    (tmp_path / "flat").mkdir()
+    shutil.copy(SAMPLES / "cat.jpg", tmp_path / "flat" / "a.jpg")
+    (summary,) = xp("evaluate", "flat", *QUICK, "-a", "sm", "--json").records
+    assert summary["top1"] is None
+    assert xp("evaluate", "flat", *QUICK[:-1], "b", "-a", "sm", "--target", "label").code == 2

@@ -1,0 +1,110 @@
+"""Which images a data set holds, and which class each belongs to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests import toys
+from tests.factories import imagenet_like
+from xplain.datasets import choose_items, read_dataset, shard
+from xplain.errors import InputError
+from xplain.models import load_classifier
+
+
+@pytest.fixture(scope="module")
+def imagenet():
+    return load_classifier(imagenet_like(), device="cpu")
+
+
+@pytest.fixture
+def nameless():
+    return toys.classifier(toys.Linear(torch.zeros(3, 3, 2, 2)))
+
+
+def touch(folder: Path, *names: str) -> Path:
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    return folder
+
+
+def found(location, classifier, **options) -> dict[str, int | None]:
+    return {item.key: item.label for item in read_dataset(str(location), classifier, **options)}
+
+
+def test_a_subset_of_wnid_folders_maps_to_the_right_classes(tmp_path, imagenet):
+    touch(tmp_path, "n02123159/a.JPEG", "n01440764/b.JPEG", "n07920052/c.jpg")
+    assert found(tmp_path, imagenet) == {"n01440764/b.JPEG": 0, "n02123159/a.JPEG": 282, "n07920052/c.jpg": 967}
+
+
+def test_folders_named_after_classes(tmp_path, imagenet):
+    touch(tmp_path, "espresso/a.png", "tiger_cat/b.png")
+    assert found(tmp_path, imagenet) == {"tiger_cat/b.png": 282, "espresso/a.png": 967}
+
+
+def test_numbers_are_indices_in_the_order_of_numbers(tmp_path, nameless):
+    touch(tmp_path, "10/a.png", "2/b.png", "0/c.png")
+    assert list(found(tmp_path, nameless).items()) == [("0/c.png", 0), ("2/b.png", 2), ("10/a.png", 10)]
+
+
+def test_folders_of_a_nameless_model_count_in_sorted_order(tmp_path, nameless):
+    touch(tmp_path, "b/1.png", "a/1.png", "c/1.png")
+    assert found(tmp_path, nameless) == {"a/1.png": 0, "b/1.png": 1, "c/1.png": 2}
+
+
+def test_a_flat_folder_has_no_labels_or_those_of_a_csv(tmp_path, imagenet):
+    touch(tmp_path / "flat", "a.png", "b.png")
+    assert found(tmp_path / "flat", imagenet) == {"a.png": None, "b.png": None}
+    labels = tmp_path / "labels.csv"
+    labels.write_text("file,class\na.png,n02123159\nb.png,967\n")
+    assert found(tmp_path / "flat", imagenet, labels=str(labels)) == {"a.png": 282, "b.png": 967}
+
+
+def test_a_list_names_paths_relative_to_itself(tmp_path, imagenet):
+    touch(tmp_path, "x/a.png", "b.png")
+    (tmp_path / "list.txt").write_text("x/a.png\tespresso\nb.png\n")
+    items = read_dataset(str(tmp_path / "list.txt"), imagenet)
+    assert [(item.key, item.label) for item in items] == [("x/a.png", 967), ("b.png", None)]
+    assert all(item.source.path.is_file() for item in items)
+
+
+@pytest.mark.parametrize(
+    ("files", "text"),
+    [
+        (
+            ["espreso/a.png"],
+            "the folder 'espreso' is named after no class: unknown class 'espreso'; did you mean 'espresso'",
+        ),
+        (["n00000000/a.png"], "unknown class 'n00000000'"),
+        (["a.txt"], "no image in the directory"),
+    ],
+)
+def test_what_is_no_data_set_is_refused(tmp_path, imagenet, files, text):
+    touch(tmp_path, *files)
+    with pytest.raises(InputError, match=text):
+        read_dataset(str(tmp_path), imagenet)
+
+
+def test_labels_must_name_every_file(tmp_path, imagenet):
+    touch(tmp_path / "flat", "a.png", "b.png")
+    (tmp_path / "l.csv").write_text("a.png,1\n")
+    with pytest.raises(InputError, match=r"has no label for 'b\.png' and 0 others"):
+        read_dataset(str(tmp_path / "flat"), imagenet, str(tmp_path / "l.csv"))
+    (tmp_path / "l.csv").write_text("a.png,1\nb.png,nonsense\n")
+    with pytest.raises(InputError, match=r"line 2 .*unknown class 'nonsense'"):
+        read_dataset(str(tmp_path / "flat"), imagenet, str(tmp_path / "l.csv"))
+
+
+def test_limits_spread_over_the_set_and_shards_cover_it(tmp_path, nameless):
+    touch(tmp_path, *(f"{c}/{i}.png" for c in "ab" for i in range(5)))
+    items = read_dataset(str(tmp_path), nameless)
+    assert [i.key for i in choose_items(items, None, 1)] == ["a/0.png", "b/0.png"]
+    assert [i.key for i in choose_items(items, 4, None)] == ["a/0.png", "a/2.png", "b/0.png", "b/2.png"]
+    assert [i.key for i in choose_items(items, 3, 2)] == ["a/0.png", "a/1.png", "b/0.png"]
+    parts = [shard(items, k, 3) for k in range(3)]
+    assert sorted(i.key for part in parts for i in part) == [i.key for i in items]
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1

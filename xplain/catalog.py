@@ -9,12 +9,14 @@ import xplain.methods
 import xplain.metrics  # noqa: F401  (importing registers them)
 from xplain.models.classes import imagenet_classes, read_classes
 from xplain.models.load import EMBEDDED, load_classifier
+from xplain.protocols import PROTOCOLS
 from xplain.registry import METHODS, METRICS, MethodSpec, Spec
 
 COLUMNS = {
     "methods": ("name", "alias", "parameters", "passes", "paper"),
     "metrics": ("name", "better", "parameters", "unit"),
     "models": ("name", "source", "weights"),
+    "protocols": ("name", "metrics", "source", "unknown"),
     "classes": ("index", "wnid", "name"),
 }
 
@@ -74,6 +76,14 @@ def list_metrics() -> list[dict[str, Any]]:
             "paper": spec.paper.citation if spec.paper else "",
         }
         for spec in METRICS
+    ]
+
+
+def list_protocols() -> list[dict[str, Any]]:
+    """Protocols: name, the metrics with their parameters, source, and what the source leaves open."""
+    return [
+        {"name": each.name, "metrics": list(each.metrics), "source": each.source, "unknown": each.unknown}
+        for each in PROTOCOLS.values()
     ]
 
 

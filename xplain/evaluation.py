@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -15,13 +16,15 @@ from xplain.config import Choice, EvaluateConfig
 from xplain.datasets import Item, choose_items, read_dataset, shard
 from xplain.engine import Runtime, images_at_once, predict, resolve_method, run_method
 from xplain.errors import Failed, InputError, UsageError
-from xplain.images import Loaded, read_ahead
+from xplain.files import write_file
+from xplain.images import Loaded, decode_image, preprocess, read_ahead
 from xplain.models import Classifier, load_classifier
 from xplain.oracle import Case, Oracle
 from xplain.protocols import choose_metrics
 from xplain.records import Work, describe_run, fingerprint
 from xplain.registry import METHODS, METRICS, MetricSpec
-from xplain.store import SCHEMA, Store
+from xplain.render import Look, draw
+from xplain.store import SCHEMA, Store, read_run
 from xplain.targets import check_logits
 from xplain.types import Attribution, Score
 
@@ -91,6 +94,41 @@ def wait_for_ranks(rank_of: tuple[int, int]) -> bool:
         dist.barrier()
         dist.destroy_process_group()
     return rank == 0
+
+
+def write_gallery(config: EvaluateConfig, count: int = 4) -> None:
+    """Overlays of the ``count`` best and worst explanations of the first method by the first metric, into RUN/gallery.
+
+    Each holds a record of what it shows. They are drawn anew, so that a run need not keep its maps.
+    """
+    folder = config.output / "gallery"
+    if folder.is_dir():
+        shutil.rmtree(folder)
+    description, records = read_run(config.output)
+    first, metric = next(iter(description["methods"])), next(iter(description["metrics"]))
+    found = [r for r in records if (r.get("method"), r.get("metric")) == (first, metric) and r["value"] is not None]
+    found.sort(key=lambda r: r["value"], reverse=description["metrics"][metric]["better"] == "higher")
+    places = {"best": found[: min(count, len(found) // 2)], "worst": found[::-1][: min(count, len(found) // 2)]}
+    compute = config.compute
+    classifier = load_classifier(compute.model, compute.device, compute.weights, compute.classes)
+    work = next((work for work in plan_works(config, classifier) if work.label == first), None)
+    sources = {item.key: item.source for item in read_dataset(config.dataset, classifier, config.labels)}
+    if work is None:
+        return
+    for place, chosen in places.items():
+        for rank, record in enumerate(chosen):
+            pixels = preprocess(decode_image(sources[record["key"]].read(), record["key"]), classifier.preprocessing)
+            x, y = (
+                pixels[None].to(classifier.device, classifier.dtype),
+                torch.tensor([record["target"]], device=classifier.device),
+            )
+            runtime = Runtime(compute.seed, compute.precision, compute.batch_size)
+            result = run_method(classifier, work.spec, work.settings, x, y, None, work.score, runtime, work.references)
+            shown = {"key": record["key"], "metric": metric, "value": record["value"], "place": place}
+            shown |= classifier.describe_class(record["target"])
+            image = (pixels.numpy().transpose(1, 2, 0) * 255).round().astype("uint8")
+            content = draw("overlay", image, result.values[0].float().cpu().numpy(), Look(), shown)
+            write_file(folder / f"{place}-{rank}.png", content)
 
 
 def label_of(choice: Choice, name: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from xplain.files import write_file, write_json
+from xplain.page import make_page
 from xplain.statistics import Floats, estimate, paired_difference
 from xplain.store import read_run
 
@@ -168,7 +170,12 @@ def summarise_run(folder: Path, failed: int) -> dict[str, Any]:
 
 
 def write_report(folder: Path, summary: Mapping[str, Any]) -> None:
-    """``summary.json``, ``summary.csv`` and ``summary.md``, by rename."""
+    """``summary.json``, ``summary.csv``, ``summary.md`` and ``report.html``, by rename."""
+    provenance = json.dumps(
+        {key: value for key, value in summary["run"].items() if key != "metrics"}, indent=1, ensure_ascii=False
+    )
+    page = make_page(summary, sorted(folder.joinpath("gallery").glob("*.png")), provenance)
+    write_file(folder / "report.html", page.encode())
     write_json(folder / "summary.json", summary)
     write_file(folder / "summary.csv", to_csv(summary).encode())
     write_file(folder / "summary.md", to_markdown(summary).encode())

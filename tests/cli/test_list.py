@@ -39,6 +39,16 @@ def test_metrics_say_which_way_is_better(xp):
     assert records["insertion"]["better"] == "higher"
 
 
+def test_protocols_are_valid_metrics(xp):
+    from xplain.config import Choice
+
+    records = xp("list", "protocols", "--json").records
+    assert [r["name"] for r in records] == ["xplain", "rise", "agi", "mfaba", "neflag", "dga"]
+    for text in (text for r in records for text in r["metrics"]):
+        choice = Choice.parse(text)
+        METRICS.get(choice.name).resolve(dict(choice.params))
+
+
 def test_models_hold_the_embedded_one_and_torchvisions(xp):
     names = [line.split("\t")[0] for line in xp("list", "models").lines]
     assert names[0] == "efficientnet-lite0"

@@ -98,6 +98,7 @@ def _run(request: EvaluateConfig, as_json: bool, watch: bool) -> int:
     if launched_shard() == request.shard and not evaluation.wait_for_ranks(request.shard):
         return EXIT_PARTIAL if failed else EXIT_DONE  # the first rank prints
     summary = report.summarise_run(request.output, failed)
+    evaluation.write_gallery(request)
     report.write_report(request.output, summary)
     print(
         json.dumps(summary, ensure_ascii=False) if as_json else report.to_markdown(summary), end="\n" if as_json else ""

@@ -1,4 +1,4 @@
-"""``xplain list``: the methods, metrics, models and classes there are."""
+"""``xplain list``: the methods, metrics, models, protocols and classes there are."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 from xplain.cli import _options as common
 from xplain.cli._options import option
 
-Things = Literal["methods", "metrics", "models", "classes"]
+Things = Literal["methods", "metrics", "models", "protocols", "classes"]
 
 
 def list_things(
@@ -24,7 +24,7 @@ def list_things(
     config: common.Config = None,
     version: common.Version = False,
 ) -> int:
-    """List methods, metrics, models or classes.
+    """List methods, metrics, models, protocols or classes.
 
     Examples: xplain list methods;  xplain list classes --search cat;  xplain list models --search resnet --json
     """
@@ -34,6 +34,7 @@ def list_things(
         "methods": catalog.list_methods,
         "metrics": catalog.list_metrics,
         "models": catalog.list_models,
+        "protocols": catalog.list_protocols,
         "classes": lambda: catalog.list_classes(model, weights, classes),
     }[things]()
     rows = [row for row in rows if search.lower() in json.dumps(row, ensure_ascii=False).lower()]

@@ -19,6 +19,7 @@ from xplain.methods import la as la
 from xplain.methods import neflag as neflag
 from xplain.methods import mfaba as mfaba
 from xplain.methods import attexplore as attexplore
+from xplain.methods import isa as isa
 from xplain.methods import dga as dga
 from xplain.methods import uniform_fullgrad as uniform_fullgrad
 from xplain.methods import grad_cam as grad_cam

@@ -71,7 +71,7 @@ def boundary_ig(
     return Attribution(
         total,
         expected=oracle.scores(x, y, check=True) - oracle.scores(end, y, check=True),
-        details={"distance": (x - end).flatten(1).norm(dim=1), "attack_steps": taken},
+        details={"distance": (x - end).detach().flatten(1).norm(dim=1), "attack_steps": taken},
         flags={f"the label did not change within {attack_steps} steps": ~changed},
     )
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import xplain
-import xplain.methods  # registers them
+import xplain.engine
 from tests import toys
 from xplain.errors import InputError, UsageError
 from xplain.registry import METHODS, MethodSpec
@@ -148,6 +148,14 @@ def test_a_batch_equals_its_images_one_by_one(spec):
 @every_method
 @pytest.mark.parametrize("batch_size", [1, 3, 7])
 def test_rows_a_call_do_not_matter(spec, batch_size):
+    toys.assert_same(explain(spec, target=TARGETS, batch_size=batch_size).values, usual(spec.name))
+
+
+@every_method
+@pytest.mark.parametrize("batch_size", [1, 3, 8])
+def test_a_call_may_hold_parts_of_any_images(spec, batch_size, monkeypatch):
+    """All images handed to the method together, which then splits their points over calls of 1, 3 or 8 rows."""
+    monkeypatch.setattr(xplain.engine, "images_at_once", lambda *_: len(X))
     toys.assert_same(explain(spec, target=TARGETS, batch_size=batch_size).values, usual(spec.name))
 
 

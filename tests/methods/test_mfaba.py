@@ -210,6 +210,22 @@ def test_a_step_that_overshoots_is_removed():
     assert float(xplain.attribute(model, x, "mfaba", aggressive_only=True, **settings).values.abs().max()) == 0.0
 
 
+@pytest.mark.parametrize(("steps", "kept"), [(1, 0.0), (2, 0.0), (3, -0.00375), (4, 0.0045)])
+def test_a_segment_counts_only_if_both_its_ends_are_low_enough(steps, kept):
+    """One value jumps across a bowl and back, another lowers f steadily: f - f_0 is 0.00375, -0.005, -0.00125, -0.0095."""
+
+    def logits(x):
+        f = (x[:, 0, 0, 0] - 0.4) ** 2 / 2 + 0.01 * x[:, 1, 2, 3]
+        return torch.stack([f + 1, torch.zeros_like(f)], dim=1)
+
+    x = torch.full((1, 3, 8, 10), 0.95, dtype=torch.float64)
+    x[0, 0, 0, 0] = 0.5
+    model = toys.classifier(toys.Function(logits))
+    settings = {"target": 0, "score": "logit", "ascent": "smooth", "step_size": 0.25, "steps": steps}
+    total = float(xplain.attribute(model, x, "mfaba", aggressive_only=True, **settings).total)
+    assert total == pytest.approx(kept, abs=1e-15)
+
+
 # ----------------------------------------------------------- stopping and limits
 
 

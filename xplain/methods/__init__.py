@@ -32,4 +32,5 @@ from xplain.methods import deeplift as deeplift
 from xplain.methods import fullgrad as fullgrad
 from xplain.methods import lrp as lrp
 from xplain.methods import deep_taylor as deep_taylor
+from xplain.methods import guided_grad_cam as guided_grad_cam
 from xplain.methods import controls as controls

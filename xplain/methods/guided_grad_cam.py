@@ -1,0 +1,31 @@
+"""Guided Grad-CAM: guided backpropagation where Grad-CAM looks."""
+
+from torch import Tensor
+
+from xplain.methods.grad_cam import grad_cam
+from xplain.methods.guided_backprop import guided_backprop
+from xplain.oracle import Oracle
+from xplain.registry import method
+from xplain.types import Attribution, Paper
+
+
+@method(
+    "guided-grad-cam",
+    paper=Paper(
+        "Grad-CAM: visual explanations from deep networks via gradient-based localization",
+        "Selvaraju, Cogswell, Das, Vedantam, Parikh, Batra",
+        2017,
+        "ICCV",
+        "1610.02391",
+    ),
+    cost=lambda **_: (2, 2),
+    deviations="Bilinear up-sampling of the coarse map, as in the paper; captum's default is nearest neighbours.",
+)
+def guided_grad_cam(oracle: Oracle, x: Tensor, y: Tensor, *, layer: str = "auto") -> Attribution:
+    """Guided backpropagation times the up-sampled Grad-CAM map.
+
+    φ = guided-backprop ⊙ up(Grad-CAM). layer: as for ``grad-cam``. x: (B, C, H, W) in [0, 1], y: (B,).
+    Neither complete nor invariant to the implementation. Raises UsageError where either of the two does.
+    """
+    coarse = grad_cam(oracle, x, y, layer=layer)
+    return Attribution(coarse.values * guided_backprop(oracle, x, y).values, facts=coarse.facts)

@@ -123,6 +123,7 @@ class Oracle:
         self.cost = Cost()
         self.spent = torch.zeros(images, 2, dtype=torch.float64, device=classifier.device)  # forwards, backwards
         self._batch_size = batch_size
+        self._copies: dict[bool, Classifier] = {}
         self._tick = tick or (lambda _: None)
 
     @property
@@ -147,7 +148,7 @@ class Oracle:
 
         def run(x: Tensor) -> tuple[Tensor]:
             with torch.no_grad():
-                out = self._call(working_copy(self.classifier, fold=self.fold), x)
+                out = self._call(self._copy(fold=self.fold), x)
             self._count(checks=len(x)) if check else self._count(forwards=len(x))
             return (out,)
 
@@ -169,7 +170,7 @@ class Oracle:
         def run(x: Tensor, y: Tensor, rivals: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
             x = x.detach().requires_grad_()
             with torch.enable_grad():
-                logits = self._call(working_copy(self.classifier, fold=self.fold), x)
+                logits = self._call(self._copy(fold=self.fold), x)
                 scores = score_of(logits, y, self.score, rivals)
                 wanted = scores.unbind(dim=1) if y.ndim == 2 else (scores,)
                 last = len(wanted) - 1
@@ -186,12 +187,9 @@ class Oracle:
     def blocks(self, x: Tensor, count: int) -> Iterator[Block]:
         """Rectangles that cover ``count`` points of each image of ``x``, near ``rows`` rows each, of even sizes."""
         rows, images = self.rows(x), len(x)
-        together = max(rows // count, 1) if count < rows else 1
-        for start in range(0, images, together):
-            some = slice(start, min(start + together, images))
-            parts = -(-count * (some.stop - start) // rows) if together == 1 else 1
-            edges = [round(count * part / parts) for part in range(parts + 1)]
-            yield from (Block(some, slice(*pair)) for pair in pairwise(edges))
+        groups, parts = -(-images // max(rows // count, 1)), -(-count // rows)
+        for some in _even_slices(images, groups):
+            yield from (Block(some, points) for points in _even_slices(count, parts))
 
     def sweep(
         self, x: Tensor, y: Tensor, count: int, points: Callable[[Block], Tensor]
@@ -228,16 +226,17 @@ class Oracle:
         layer: a module's name, or ``auto``: the last module in execution whose output is spatial (see
         ``last_spatial_layer``). A module that runs several times is read at its last run. Raises UsageError.
         """
-        model = working_copy(self.classifier, fold=False)
-        name = last_spatial_layer(model.model, lambda: self._call(model, x[:1])) if layer == "auto" else layer
-        modules = dict(model.model.named_modules())
-        if name not in modules or not name:
+        model = self._copy(fold=False)
+        name = self._last_layer(model, x) if layer == "auto" else layer
+        modules = {name: module for name, module in model.model.named_modules() if name}
+        if name not in modules:
             raise UsageError(f"the model has no layer {name!r}", did_you_mean(name, modules, "name one of its modules"))
         module = modules[name]
         held: list[Tensor] = []
 
-        def hold(_: nn.Module, __: object, output: Tensor) -> None:
+        def hold(_: nn.Module, __: object, output: Tensor) -> Tensor | None:
             held[:] = [output]
+            return output.clone() if isinstance(output, Tensor) else None  # what follows may write into it
 
         def run(x: Tensor, y: Tensor, rivals: Tensor | None) -> tuple[Tensor, Tensor]:
             held.clear()
@@ -245,7 +244,10 @@ class Oracle:
                 logits = self._call(model, x.detach().requires_grad_())
                 if not held or not isinstance(held[0], Tensor) or held[0].ndim != 4:
                     raise UsageError(f"layer {name!r} has no output with height and width", "name another layer")
-                (gradient,) = torch.autograd.grad(score_of(logits, y, self.score, rivals).sum(), held[0])
+                score = score_of(logits, y, self.score, rivals).sum()
+                (gradient,) = torch.autograd.grad(score, held[0], allow_unused=True)
+            if gradient is None:
+                raise UsageError(f"the score does not depend on layer {name!r}", "name another layer")
             self._count(forwards=len(x), backwards=len(x))
             return held[0].detach(), gradient
 
@@ -257,6 +259,11 @@ class Oracle:
         finally:
             handle.remove()
 
+    def _last_layer(self, model: Classifier, x: Tensor) -> str:
+        self._count(checks=1)
+        with torch.no_grad():
+            return last_spatial_layer(model.model, lambda: self._call(model, x[:1]))
+
     # ---------------------------------------------------------------- propagate
 
     def propagate(self, x: Tensor, y: Tensor, rules: Rules, *streams: Tensor) -> Propagated:
@@ -266,13 +273,14 @@ class Oracle:
         Raises UsageError where an operation or the score has no rule, and when the logits are not the model's own.
         """
         rules.admit(self.score)
-        model = working_copy(self.classifier, fold=self.fold)
+        model = self._copy(fold=self.fold)
         names: list[str] = []
 
         def run(x: Tensor, y: Tensor, rivals: Tensor | None, *streams: Tensor) -> tuple[Tensor, ...]:
             rows = torch.cat([x, *streams]).detach().requires_grad_()
             with torch.enable_grad(), rewritten(model, rules, rows) as mode:
                 logits = self._call(model, rows)
+                mode.check(logits)
             with torch.no_grad():
                 check_same(rules, logits[:1], self._call(model, x[:1]), loose=self.precision != "fp32")
             with torch.enable_grad():
@@ -288,12 +296,17 @@ class Oracle:
 
     # ----------------------------------------------------------------- one call
 
+    def _copy(self, *, fold: bool) -> Classifier:
+        """The classifier's working copy, looked up once."""
+        if fold not in self._copies:
+            self._copies[fold] = working_copy(self.classifier, fold=fold)
+        return self._copies[fold]
+
     def _call(self, model: Classifier, x: Tensor) -> Tensor:
         """Logits in float32 or better; autocast, where asked for, wraps the forward only."""
         autocast = torch.autocast(x.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext()
-        x = x.contiguous(memory_format=torch.channels_last)
         with arithmetic(self.precision, x.device), autocast:
-            logits = model(x)
+            logits = model(model.lay_out(x))
         return logits if logits.dtype == torch.float64 else logits.float()
 
     def _batched(self, run: Callable[..., tuple[Tensor, ...]], x: Tensor, *others: Tensor | None) -> list[Tensor]:
@@ -340,6 +353,11 @@ class Oracle:
     def _count(self, **rows: int) -> None:
         self.cost = self.cost + Cost(**rows)
         self._tick(sum(rows.values()))
+
+
+def _even_slices(length: int, parts: int) -> list[slice]:
+    """``parts`` slices of even sizes that cover 0 .. length."""
+    return [slice(*pair) for pair in pairwise(round(length * part / parts) for part in range(parts + 1))]
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:

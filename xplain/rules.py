@@ -178,7 +178,7 @@ class _Rewriting(TorchFunctionMode):
         kwargs = kwargs or {}
         tensors = list(_tensors((args, kwargs)))
         inputs = [each for each in tensors if each.requires_grad]
-        if not inputs:
+        if not inputs or not torch.is_grad_enabled():
             return func(*args, **kwargs)
         constants = [each for each in tensors if not each.requires_grad]
         name, function, kwargs = _out_of_place(func, kwargs)
@@ -209,6 +209,8 @@ def rewritten(model: nn.Module, rules: Rules, rows: Tensor) -> Iterator[_Rewriti
     vars(rows)[FOLLOWED] = True
     with ExitStack() as stack:
         for name, module in model.named_modules():
+            if isinstance(module, torch.jit.ScriptModule):
+                continue  # takes no hooks; what it makes is refused
             entered = name.removeprefix("model.")
             stack.callback(module.register_forward_pre_hook(_enter(mode, entered)).remove)
             stack.callback(module.register_forward_hook(_leave(mode)).remove)
@@ -218,7 +220,8 @@ def rewritten(model: nn.Module, rules: Rules, rows: Tensor) -> Iterator[_Rewriti
 
 def check_same(rules: Rules, actual: Tensor, expected: Tensor, *, loose: bool) -> None:
     """Raise UsageError unless the rewritten forward gave the model's own logits. loose: allow for reduced precision."""
-    tolerance = 5e-2 if loose else 1e-9 if expected.dtype == torch.float64 else 1e-4
+    # deep networks move by 1e-3 in float32 with the number of rows alone; a step that was not followed moves them by far more
+    tolerance = 5e-2 if loose else 1e-9 if expected.dtype == torch.float64 else 5e-3
     scale = expected.abs().max().clamp(min=1)
     if actual.shape != expected.shape or not bool((actual - expected).abs().max() <= tolerance * scale):
         raise UsageError(f"{rules.method} cannot follow the model's forward: its logits change", ANY_MODEL)

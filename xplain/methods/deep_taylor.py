@@ -36,8 +36,11 @@ def _linear(call: Call) -> Tensor:
 
 
 def _sum(call: Call) -> Tensor:
-    """In proportion to the positive summands."""
-    z = call(*(carry(each, each.clamp(min=0)) for each in call.inputs))
+    """In proportion to the summands' sizes, which after rectifiers are the summands themselves."""
+    sizes = [each.abs() for each in call.inputs]
+    if call.name == "sub":
+        sizes[1] = -sizes[1]
+    z = call(*(carry(each, size) for each, size in zip(call.inputs, sizes, strict=True)))
     return graft(call(), z / stable(z, TINY))
 
 
@@ -62,7 +65,7 @@ def deep_taylor(oracle: Oracle, x: Tensor, y: Tensor) -> Attribution:
 
     Hidden layers: R_j = Σ_k (a_j w_jk)⁺ R_k / Σ_j (a_j w_jk)⁺. First layer, pixels between 0 and 1, which become l and h:
     R_j = Σ_k (x_j w - l_j w⁺ - h_j w⁻) R_k / Σ_j (x_j w - l_j w⁺ - h_j w⁻). Rectifiers pass R; max-pooling gives it to the
-    winner; sums, means and residual additions divide it in proportion to the positive summands. Starts with R = f(x).
+    winner; sums, means and residual additions divide it in proportion to the summands' sizes. Starts with R = f(x).
     Σ R = f(x) but for neurons without any positive contribution, whose relevance is lost; R has the sign of f(x).
     x: (B, C, H, W) in [0, 1], y: (B,). Defined for logit and margin on networks of convolutions and rectifiers. Raises
     UsageError for other scores, other activations, products and batch norms that no convolution precedes.

@@ -27,7 +27,8 @@ TINY = 1e-9  # keeps LRP-0 and the sums from dividing by zero
         2015,
         "PLoS ONE",
     ),
-    deviations="Batch norms are folded into the convolution before them; one that stands elsewhere (DenseNet) passes relevance on. "
+    deviations="Batch norms are folded into the convolution before them; "
+    "one that stands elsewhere (DenseNet) is a layer of its own by LRP-0, where zennit passes relevance on and it grows without bound. "
     "Negative inputs are treated as in zennit. LRP-0 keeps 1e-9 in its denominators.",
 )
 def lrp(
@@ -48,7 +49,7 @@ def lrp(
     epsilon-plus: z-plus for convolutions, epsilon for linear layers; epsilon-gamma-box: gamma for convolutions, epsilon for
     linear layers, and for the first layer R_j = Σ_k (x_j w - l_j w⁺ - h_j w⁻) R_k / Σ_j (...), [l, h] what pixels 0 and 1
     become. Biases take their part and keep it, so Σ R is the logit minus the biases' relevance.
-    Sums, means and residual additions: in proportion to the summands. Activations and constant scales and shifts (the
+    Sums, means and residual additions, and batch norms that could not be folded: LRP-0. Activations and constant scales and shifts (the
     normalisation): R passes. Max-pooling: to the winner. Gates (squeeze-excite): the gated input takes all.
     x: (B, C, H, W) in [0, 1], y: (B,). Starts with R = z ⊙ ∂f/∂z at the logits z. Defined for logit and margin. Raises
     UsageError for other scores and for operations without a rule, such as layer norms, attention and equal-sized products.
@@ -189,7 +190,7 @@ def is_convolution(call: Call) -> bool:
 
 
 def add_up(call: Call) -> Tensor:
-    """In proportion to the summands."""
+    """In proportion to the summands; a batch norm's offset takes its part. (R that passed a norm would no longer vanish with z.)"""
     z: Tensor = call(*(carry(each, each) for each in call.inputs))
     return graft(z, z / stable(z, TINY))
 
@@ -213,6 +214,6 @@ def ungate(call: Call) -> Tensor:
 SCORES: frozenset[ScoreKind] = frozenset({"logit", "margin"})
 PASSING: dict[Kind, Rule] = (
     keep("route", "max")
-    | dict.fromkeys(("shift", "scale", "norm", "rectifier", "activation"), hand_on)
-    | {"sum": add_up, "product": ungate}
+    | dict.fromkeys(("shift", "scale", "rectifier", "activation"), hand_on)
+    | {"sum": add_up, "norm": add_up, "product": ungate}
 )

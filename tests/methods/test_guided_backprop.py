@@ -144,7 +144,8 @@ class Hidden(torch.autograd.Function):
 def test_code_that_cannot_be_seen_is_refused():
     with pytest.raises(UsageError, match="cannot see into compiled or custom code"):
         chains.explain("gbp", lambda v: Hidden.apply(v) * 2, 0.5)
-    scripted = torch.jit.script(nn.Sequential(nn.Flatten(), nn.Linear(12, 3), nn.ReLU()).double())
+    net = nn.Sequential(nn.Flatten(), nn.Linear(12, 3), nn.ReLU()).double().requires_grad_(False)
+    scripted = torch.jit.script(net)
     with pytest.raises(UsageError, match="cannot see into compiled or custom code"):
         xplain.attribute(toys.classifier(scripted), chains.images(), "gbp")
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -15,7 +14,7 @@ from torch import Tensor
 import xplain.methods
 import xplain.metrics  # noqa: F401  (importing registers them)
 from xplain.config import parse_batch_size
-from xplain.errors import InputError
+from xplain.errors import InputError, UsageError, did_you_mean
 from xplain.images import Preprocessing, decode_image, find_images, preprocess
 from xplain.models import Classifier
 from xplain.oracle import Case, Oracle
@@ -65,13 +64,11 @@ def attribute(
     """
     spec = METHODS.get(method)
     settings, references = resolve_method(spec, params, classifier.preprocessing)
-    runtime = Runtime(seed, precision, parse_batch_size(str(batch_size)), progress)
+    runtime = make_runtime(seed, precision, batch_size, progress)
+    check_choice("score", score or spec.score, get_args(ScoreKind))
     started = time.perf_counter()
     images = check_images(classifier, images)
-    logits, cost = predict(classifier, images, runtime)
-    if not bool(check_logits(logits).all()):
-        bad = int((~check_logits(logits)).nonzero()[0])
-        raise InputError(f"the model's logits for image {bad} are not finite", "check the weights and --precision")
+    logits, cost = predict_all(classifier, images, runtime)
     y = find_targets(classifier, target, logits)
     rivals = find_rivals(classifier, against, logits, y)
     result = run_method(classifier, spec, settings, images, y, rivals, score or spec.score, runtime, references)
@@ -79,6 +76,30 @@ def attribute(
     return replace(
         result, flags=result.flags | outside, cost=replace(result.cost + cost, seconds=time.perf_counter() - started)
     )
+
+
+def make_runtime(
+    seed: int, precision: Precision, batch_size: int | str, progress: Callable[[int], None] | None
+) -> Runtime:
+    """The keywords of the library's functions, checked."""
+    check_choice("precision", precision, get_args(Precision))
+    return Runtime(seed, precision, parse_batch_size(str(batch_size)), progress)
+
+
+def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    """Raise UsageError unless ``value`` is among the choices."""
+    if value not in choices:
+        raise UsageError(f"unknown {name} {value!r}", did_you_mean(str(value), choices, f"give {' or '.join(choices)}"))
+
+
+def predict_all(classifier: Classifier, images: Tensor, runtime: Runtime) -> tuple[Tensor, Cost]:
+    """(B, classes) logits. Raises InputError unless all are finite."""
+    logits, cost = predict(classifier, images, runtime)
+    bad = (~check_logits(logits)).nonzero()
+    if len(bad):
+        hint = "check the weights and --precision"
+        raise InputError(f"the model's logits for image {int(bad[0])} are not finite", hint)
+    return logits, cost
 
 
 def predict(classifier: Classifier, images: Tensor, runtime: Runtime) -> tuple[Tensor, Cost]:
@@ -101,7 +122,6 @@ def resolve_method(
     return settings, None if kind == "noise" else _read_references(kind, preprocessing)
 
 
-@lru_cache(maxsize=2)
 def _read_references(directory: str, preprocessing: Preprocessing) -> Tensor:
     """(N, 3, H, W) images of a directory; at most MAX_REFERENCES, evenly spread over its files."""
     if not Path(directory).is_dir():
@@ -128,7 +148,7 @@ def run_method(
     cost = Cost()
     parts = []
     size = images_at_once(classifier, spec, settings, images, runtime.batch_size)
-    for some in torch.arange(len(images)).split(size):
+    for some in torch.arange(len(images)).chunk(-(-len(images) // size)):
         x, against = images[some], None if rivals is None else rivals[some]
         oracle = Oracle(
             classifier,
@@ -189,19 +209,20 @@ def measure(
 
     images: float (B, C, H, W) in [0, 1]. attributions: (B, C or 1, H, W), raw and signed, as ``attribute`` gives them.
     metric: a name; ``params`` are its parameters. The other keywords are those of ``attribute``.
-    Returns a Score: values (B,), curve (B, K+1) or None. Raises UsageError and InputError as ``attribute``.
+    Returns a Score: values (B,), curve (B, K+1) or None. Raises UsageError and InputError as ``attribute``, and InputError for maps of another size.
     """
     spec = METRICS.get(metric)
     settings = spec.resolve(params)
-    runtime = Runtime(seed, precision, parse_batch_size(str(batch_size)), progress)
+    runtime = make_runtime(seed, precision, batch_size, progress)
     started = time.perf_counter()
     images = check_images(classifier, images)
-    attributions = check_images(classifier, attributions)
-    if attributions.shape[0] != images.shape[0] or attributions.shape[2:] != images.shape[2:]:
+    attributions = check_images(classifier, attributions, "attributions")
+    size, channels = (len(images), *images.shape[2:]), images.shape[1]
+    if (len(attributions), *attributions.shape[2:]) != size or attributions.shape[1] not in (1, channels):
         raise InputError(
             f"attributions {tuple(attributions.shape)} for images {tuple(images.shape)}", "give one map an image"
         )
-    logits, cost = predict(classifier, images, runtime)
+    logits, cost = predict_all(classifier, images, runtime)
     y = find_targets(classifier, target, logits)
     oracle = Oracle(
         classifier, score="prob", batch_size=runtime.batch_size, precision=runtime.precision, tick=runtime.progress

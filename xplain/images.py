@@ -95,7 +95,7 @@ def find_images(arguments: Iterable[str], files_from: str | None = None) -> list
         arguments += list(_read_list(files_from))
     for argument in _expand_lists(arguments):
         for path, relative in _expand(argument):
-            found.setdefault(str(path) if path else "-", (path, relative))
+            found.setdefault(os.path.abspath(path) if path else "-", (path, relative))  # noqa: PTH100  (links stay)
     stems = _distinct_stems(list(found.values()))
     return [
         Source(path, stem, path.absolute().parent.name if path else "", None if path else sys.stdin.buffer.read())
@@ -185,7 +185,7 @@ def decode_image(content: bytes, name: str) -> Image:
         raise InputError(f"{name!r} is not an image that Pillow knows", "give a JPEG, PNG, WebP, TIFF, ...") from None
     except Image.DecompressionBombError as error:
         raise InputError(f"{name!r} is too large: {error}", "make it smaller first") from None
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError) as error:
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, RuntimeError) as error:
         raise InputError(f"{name!r} is damaged: {error}", "restore the file or leave it out") from None
 
 
@@ -213,9 +213,14 @@ def preprocess(image: Image, preprocessing: Preprocessing) -> Tensor:
     if new != image.size:
         image = image.resize(new, Image.Resampling[preprocessing.interpolation.upper()])
     crop_height, crop_width = preprocessing.size
-    left, top = round((new[0] - crop_width) / 2.0), round((new[1] - crop_height) / 2.0)
+    left, top = _start_of_crop(new[0], crop_width), _start_of_crop(new[1], crop_height)
     image = image.crop((left, top, left + crop_width, top + crop_height))
     return torch.from_numpy(np.asarray(image, dtype=np.float32) / 255).permute(2, 0, 1).contiguous()
+
+
+def _start_of_crop(side: int, crop: int) -> int:
+    """Where a centred crop begins; before the image, which is padded with black, if the crop is larger."""
+    return round((side - crop) / 2.0) if side >= crop else -((crop - side) // 2)
 
 
 def read_image(

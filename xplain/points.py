@@ -32,7 +32,7 @@ def quadrature(rule: Rule, steps: int, like: Tensor) -> tuple[Tensor, Tensor]:
     else:
         nodes = (k + {"left": 0.0, "midpoint": 0.5, "right": 1.0}[rule]) / steps
         weights = np.full(steps, 1 / steps)
-    return (torch.tensor(each, dtype=like.dtype, device=like.device) for each in (nodes, weights))  # type: ignore[return-value]
+    return torch.tensor(nodes).to(like), torch.tensor(weights).to(like)
 
 
 def gaussian_blur(x: Tensor, sigma: float) -> Tensor:

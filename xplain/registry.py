@@ -7,6 +7,7 @@ bounds give the command line, the validation, the documentation and the record f
 from __future__ import annotations
 
 import inspect
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -96,10 +97,10 @@ class Parameter:
             return value if value in self.choices else None
         if self.kind is bool:
             return value if isinstance(value, bool) else {"true": True, "false": False}[str(value).lower()]
-        if isinstance(value, bool) or (self.kind is int and isinstance(value, float)):
+        if value is None or isinstance(value, bool) or (self.kind is int and isinstance(value, float)):
             return None
         number = self.kind(value)
-        return None if isinstance(number, float) and number != number else number
+        return number if not isinstance(number, float) or math.isfinite(number) else None
 
 
 @dataclass(frozen=True, eq=False)

@@ -64,12 +64,14 @@ class Streams:
 
     def uniform(self, samples: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """(B, K, *shape) uniform in the open interval (0, 1), on a grid of 2^-23 (2^-52 in float64)."""
-        bits = 52 if dtype == torch.float64 else 23
-        return (_shift(self._bits(samples, shape), 64 - bits).to(dtype) + 0.5) * 2.0**-bits
+        wide, bits = (torch.float64, 52) if dtype == torch.float64 else (torch.float32, 23)
+        drawn = (_shift(self._bits(samples, shape), 64 - bits).to(wide) + 0.5) * 2.0**-bits
+        return drawn.to(dtype).clamp(max=1 - torch.finfo(dtype).eps / 2)  # half precision would round up to 1
 
     def normal(self, samples: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """(B, K, *shape) standard normal, by the inverse distribution function."""
-        return torch.erfinv(2 * self.uniform(samples, shape, dtype) - 1) * 2**0.5
+        wide = torch.float64 if dtype == torch.float64 else torch.float32
+        return (torch.erfinv(2 * self.uniform(samples, shape, wide) - 1) * 2**0.5).to(dtype)
 
     def signs(self, samples: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """(B, K, *shape) of -1 and +1, evenly likely."""

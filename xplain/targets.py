@@ -16,15 +16,22 @@ Classes = int | str | Sequence[int | str] | Tensor
 RUNNER_UP = "runner-up"
 
 
-def check_images(classifier: Classifier, images: Tensor) -> Tensor:
-    """The images on the classifier's device in its type. Raises UsageError unless floating (B, C, H, W), finite."""
+def check_images(classifier: Classifier, images: Tensor, name: str = "images") -> Tensor:
+    """Images or attributions on the classifier's device in its type.
+
+    Raises UsageError unless they are floating (B, C, H, W) with B from 1, and InputError unless they are finite.
+    """
     if images.ndim != 4 or not images.is_floating_point():
         what = f"{tuple(images.shape)} {str(images.dtype).removeprefix('torch.')}"
+        hint = "divide 8-bit pixels by 255; add the batch axis"
         raise UsageError(
-            f"images {what} are not floating (B, C, H, W)", "divide 8-bit pixels by 255; add the batch axis"
+            f"{name} {what} are not floating (B, C, H, W)", hint if name == "images" else "give raw values"
         )
+    if not images.numel():
+        raise UsageError(f"{name} {tuple(images.shape)} are empty", "give at least one")
     if not bool(images.isfinite().all()):
-        raise InputError("the images hold NaN or infinity", "give pixels in [0, 1]")
+        raise InputError(f"the {name} hold NaN or infinity", "give finite values")
+    images = images.clone() if images.is_inference() else images.detach()
     return images.to(classifier.device, classifier.dtype)
 
 
@@ -38,8 +45,9 @@ def find_targets(classifier: Classifier, target: Classes | None, logits: Tensor)
     if target is None:
         return logits.argmax(dim=1)
     found = _indices(classifier, target, logits)
-    if found.ndim == 1 and len(found) not in (1, len(logits)):
-        raise UsageError(f"{len(found)} targets for {len(logits)} images", "give one, or one for each image")
+    if found.ndim > 1 or found.numel() not in (1, len(logits)):
+        what = f"{len(found)} targets" if found.ndim == 1 else f"targets {tuple(found.shape)}"
+        raise UsageError(f"{what} for {len(logits)} images", "give one, or one for each image")
     return found.expand(len(logits))
 
 
@@ -67,8 +75,11 @@ def _indices(classifier: Classifier, given: Classes, logits: Tensor) -> Tensor:
     if isinstance(given, str):
         given = [classifier.find_class(given)]
     elif isinstance(given, Sequence):
-        given = [classifier.find_class(each) if isinstance(each, str) else int(each) for each in given]
-    indices = torch.as_tensor(given, device=logits.device)
+        given = [classifier.find_class(each) if isinstance(each, str) else each for each in given]
+    try:
+        indices = torch.as_tensor(given, device=logits.device)
+    except (TypeError, ValueError, RuntimeError):
+        raise UsageError(f"cannot read the classes {given!r}", "give indices, wnids or names") from None
     if indices.is_floating_point() or indices.dtype == torch.bool:
         raise UsageError(f"class indices of type {indices.dtype}", "give whole numbers")
     classes = logits.shape[1]

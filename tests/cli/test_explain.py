@@ -298,7 +298,7 @@ def test_errors_are_one_line_with_the_way_out(xp, args, code, text):
 @pytest.mark.parametrize(
     ("model", "code", "text"),
     [
-        ("python:tests.factories:tinny", 2, "module 'tests.factories' has no 'tinny'; did you mean 'tiny'?"),
+        ("python:tests.factories:tinny", 2, "module 'tests.factories' has no function 'tinny'; did you mean 'tiny'?"),
         ("python:tests.nowhere:tiny", 2, "no module 'tests.nowhere'"),
         ("python:tests.factories", 2, "cannot read the model 'python:tests.factories'"),
         ("python:tests.factories:not_a_model", 3, "returned str, not an nn.Module"),

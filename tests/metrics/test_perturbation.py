@@ -26,7 +26,7 @@ def linear() -> xplain.Classifier:
 
     def logits(x: Tensor) -> Tensor:
         p = probability(x)
-        return torch.stack([1 - p, p], dim=1).log()
+        return torch.stack([1 - p, p], dim=1).clamp(min=1e-300).log()
 
     return toys.classifier(toys.Function(logits))
 
@@ -101,7 +101,7 @@ def test_ties_keep_raster_order_in_large_images_too():
 
     def logits(x: Tensor) -> Tensor:
         p = (x.mean(dim=1) * weight).sum(dim=(1, 2))
-        return torch.stack([1 - p, p], dim=1).log()
+        return torch.stack([1 - p, p], dim=1).clamp(min=1e-300).log()
 
     images = torch.ones(1, 3, 16, 32, dtype=torch.float64)
     found = xplain.measure(
@@ -135,7 +135,7 @@ def test_the_image_is_what_is_deleted_from_and_inserted():
 def test_removed_pixels_get_the_mean_colour_where_asked_for():
     def logits(x: Tensor) -> Tensor:  # the same probability although the classifier takes the mean off
         p = probability(x + 0.5)
-        return torch.stack([1 - p, p], dim=1).log()
+        return torch.stack([1 - p, p], dim=1).clamp(min=1e-300).log()
 
     model = toys.classifier(toys.Function(logits), mean=[0.5] * 3)
     found = xplain.measure(model, WHITE, PERFECT, "deletion", target=1, steps=4, baseline="mean")

@@ -50,15 +50,15 @@ def _state_dict(content: object, path: Path) -> dict[str, Tensor]:
             content = content[key]
     if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
         raise InputError(f"the weights file {str(path)!r} is not a state dict", "save model.state_dict()")
-    for prefix in ("module.", "model."):
-        if all(str(name).startswith(prefix) for name in content):
-            content = {str(name).removeprefix(prefix): tensor for name, tensor in content.items()}
     return {str(name): tensor for name, tensor in content.items()}
 
 
 def load_weights(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
     """Put ``state`` into ``model``. Raises InputError naming the first keys and shapes that differ."""
     own = model.state_dict()
+    for prefix in ("module.", "model."):  # what training wrappers put before every name
+        if all(name.startswith(prefix) for name in state) and not any(name.startswith(prefix) for name in own):
+            state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
     missing = [name for name in own if name not in state and not name.endswith("num_batches_tracked")]
     extra = [name for name in state if name not in own]
     shapes = [

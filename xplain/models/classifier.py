@@ -49,6 +49,7 @@ class Classifier(nn.Module):
         self.wnids = list(wnids)
         self.preprocessing = preprocessing or Preprocessing()
         self.weights = weights or Weights(name)
+        self.memory_format = torch.contiguous_format  # of working copies
         first = next((each for each in model.parameters() if each.is_floating_point()), torch.empty(0))
         for key, values in (("mean", mean or (0.0,) * 3), ("std", std or (1.0,) * 3)):
             tensor = torch.tensor(list(values), dtype=torch.float64).to(first.dtype)
@@ -58,6 +59,10 @@ class Classifier(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, classes) of images (B, C, H, W) in [0, 1]."""
         return logits_of(self.model((images.to(self.mean.dtype) - self.mean) / self.std))
+
+    def lay_out(self, images: Tensor) -> Tensor:
+        """The images in the memory format that the network runs best on."""
+        return images.contiguous(memory_format=self.memory_format)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -83,14 +88,16 @@ class Classifier(nn.Module):
                     f"class index {index} is not in 0 .. {len(self.labels) - 1}", "see xplain list classes"
                 )
             return index
-        for names in (self.wnids, self.labels, [each.lower().replace("_", " ") for each in self.labels]):
-            key = text if names is not self.wnids else text.lower()
-            for candidate in (key, key.lower().replace("_", " ")):
-                if names.count(candidate) > 1:
-                    where = " and ".join(str(i) for i, each in enumerate(names) if each == candidate)
-                    raise UsageError(f"class name {text!r} stands for {where}", "give the index or the wnid")
-                if candidate in names:
-                    return names.index(candidate)
+        for key, names in (
+            (text.lower(), self.wnids),
+            (text, self.labels),
+            (_plain(text), [_plain(each) for each in self.labels]),
+        ):
+            if names.count(key) > 1:
+                where = " and ".join(str(i) for i, each in enumerate(names) if each == key)
+                raise UsageError(f"class name {text!r} stands for {where}", "give the index or the wnid")
+            if key in names:
+                return names.index(key)
         known = [*self.labels, *self.wnids]
         raise UsageError(f"unknown class {text!r}", did_you_mean(text, known, "see xplain list classes"))
 
@@ -101,6 +108,10 @@ class Classifier(nn.Module):
             "wnid": self.wnids[index] if index < len(self.wnids) else None,
             "name": self.labels[index] if index < len(self.labels) else None,
         }
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("_", " ")
 
 
 def logits_of(output: object) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import redirect_stdout
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -73,7 +74,7 @@ def _default_weights(name: str, default: Any) -> tuple[Weights, dict[str, torch.
     try:
         with redirect_stdout(sys.stderr):
             state = default.get_state_dict(progress=True, check_hash=True, weights_only=True)
-    except (URLError, OSError, RuntimeError) as error:
+    except (URLError, HTTPException, OSError, RuntimeError) as error:
         reason = getattr(error, "reason", None) or error
         raise InputError(
             f"cannot download {path.name} for {name} ({reason}), and it is not in {folder}",

@@ -82,23 +82,24 @@ def _call_factory(name: str) -> nn.Module:
     import sys
 
     module_name, colon, factory_name = name.removeprefix("python:").partition(":")
-    if not colon or not module_name or not factory_name:
+    if not colon or not all(part.isidentifier() for part in (*module_name.split("."), factory_name)):
         raise UsageError(f"cannot read the model {name!r}", "write python:package.module:factory")
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, here)
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        if error.name not in (module_name, module_name.partition(".")[0]):
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise
         raise UsageError(
             f"no module {module_name!r} for the model {name!r}", "run from the folder that holds it"
         ) from None
-    if not hasattr(module, factory_name):
-        raise UsageError(
-            f"module {module_name!r} has no {factory_name!r}", did_you_mean(factory_name, dir(module), "check the name")
-        )
-    model = getattr(module, factory_name)()
+    factory = getattr(module, factory_name, None)
+    if not callable(factory):
+        names = [each for each in dir(module) if callable(getattr(module, each))]
+        near = did_you_mean(factory_name, names, "name a function that returns an nn.Module")
+        raise UsageError(f"module {module_name!r} has no function {factory_name!r}", near)
+    model = factory()
     if not isinstance(model, nn.Module):
         raise InputError(f"{name!r} returned {type(model).__name__}, not an nn.Module", "return the module itself")
     return model

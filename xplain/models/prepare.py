@@ -14,7 +14,6 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from xplain.errors import InputError
 from xplain.models.classifier import Classifier
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -27,7 +26,7 @@ def prepare(classifier: Classifier, *, fold: bool = True) -> Classifier:
 
     fold: put batch norms into the convolutions before them. Leave it off to look at activations by layer name.
     """
-    ready = copy.deepcopy(classifier).eval().requires_grad_(False)
+    ready = _copy(classifier).eval().requires_grad_(False)
     for module in ready.modules():
         if getattr(module, "inplace", False) is True:
             module.inplace = False  # type: ignore[assignment]
@@ -39,26 +38,45 @@ def prepare(classifier: Classifier, *, fold: bool = True) -> Classifier:
     with torch.no_grad():
         try:
             expected = ready(probe)
-        except (RuntimeError, ValueError, InputError):
-            return ready  # an input of another shape: run it as it is
+        except Exception:
+            return ready  # it wants an input of another shape, and may say so by any error: run it as it is
         if fold:
-            folded = copy.deepcopy(ready)
-            if _fold_norms(folded, probe) and _agrees(folded(probe), expected):
-                ready = folded
+            ready = _if_it_agrees(_folded(ready, probe), ready, probe, expected)
         if any(isinstance(module, nn.Conv2d) for module in ready.modules()):
-            last = copy.deepcopy(ready).to(memory_format=torch.channels_last)
-            if _agrees(last(probe.contiguous(memory_format=torch.channels_last)), expected):
-                ready = last
+            ready = _if_it_agrees(_channels_last(ready), ready, probe, expected)
     return ready
 
 
-def _agrees(actual: Tensor, expected: Tensor) -> bool:
-    scale = expected.abs().max().clamp(min=1)
-    return bool((actual - expected).abs().max() <= TOLERANCE[expected.dtype] * scale)
+def _copy(classifier: Classifier) -> Classifier:
+    """A deep copy; tensors that a forward computed and left in a module (weight norm does) are copied by value."""
+    memo = {
+        id(value): value.detach().clone()
+        for module in classifier.modules()
+        for value in vars(module).values()
+        if isinstance(value, Tensor) and not value.is_leaf
+    }
+    return copy.deepcopy(classifier, memo)
 
 
-def _fold_norms(model: nn.Module, probe: Tensor) -> int:
-    """Fold every batch norm whose input is, in execution, a convolution's output and nothing else's. Returns how many."""
+def _if_it_agrees(changed: Classifier, ready: Classifier, probe: Tensor, expected: Tensor) -> Classifier:
+    """``changed`` if it gives the same logits, measured by their spread; else ``ready``."""
+    try:
+        actual = changed(changed.lay_out(probe))
+    except RuntimeError:
+        return ready  # such as a view that needs another memory format
+    spread = (expected - expected.mean(dim=1, keepdim=True)).abs().max()
+    return changed if bool((actual - expected).abs().max() <= TOLERANCE[expected.dtype] * spread) else ready
+
+
+def _channels_last(ready: Classifier) -> Classifier:
+    last = copy.deepcopy(ready).to(memory_format=torch.channels_last)
+    last.memory_format = torch.channels_last
+    return last
+
+
+def _folded(ready: Classifier, probe: Tensor) -> Classifier:
+    """A copy in which every batch norm whose input is, in execution, a convolution's output is folded into it."""
+    model = copy.deepcopy(ready)
     pairs = _observe_pairs(model, probe)
     for conv, norm in pairs:
         _fold(conv, norm)
@@ -67,7 +85,7 @@ def _fold_norms(model: nn.Module, probe: Tensor) -> int:
         for name, child in parent.named_children():
             if id(child) in replaced:
                 setattr(parent, name, nn.Identity())
-    return len(pairs)
+    return model
 
 
 def _observe_pairs(model: nn.Module, probe: Tensor) -> list[tuple[nn.Module, nn.Module]]:
@@ -87,7 +105,7 @@ def _observe_pairs(model: nn.Module, probe: Tensor) -> list[tuple[nn.Module, nn.
 
     with ExitStack() as stack:
         for module in model.modules():
-            if isinstance(module, CONVOLUTIONS):
+            if isinstance(module, CONVOLUTIONS) and "weight" in module._parameters:  # not one that is computed
                 stack.callback(module.register_forward_hook(after).remove)
             elif isinstance(module, NORMS) and module.running_var is not None:
                 stack.callback(module.register_forward_pre_hook(before).remove)
@@ -108,17 +126,26 @@ def _fold(conv: Any, norm: Any) -> None:
     conv.bias = nn.Parameter(offset.to(dtype), requires_grad=False)
 
 
-_Version = tuple[tuple[int, int], ...]
-_COPIES: WeakKeyDictionary[Classifier, dict[bool, tuple[_Version, Classifier]]] = WeakKeyDictionary()
+_COPIES: WeakKeyDictionary[Classifier, dict[bool, tuple[object, Classifier]]] = WeakKeyDictionary()
 
 
 def working_copy(classifier: Classifier, *, fold: bool = True) -> Classifier:
-    """The working copy of ``classifier`` as it is now: made when first needed, and anew when parameters have changed."""
-    version = tuple((each.data_ptr(), each._version) for each in classifier.state_dict(keep_vars=True).values())
+    """The working copy of ``classifier`` as it is now: made when first needed, and anew when it has changed."""
+    version = _version(classifier)
     copies = _COPIES.setdefault(classifier, {})
     if fold not in copies or copies[fold][0] != version:
-        copies[fold] = (version, prepare(classifier, fold=fold))
+        with torch.inference_mode(False):
+            copies[fold] = (version, prepare(classifier, fold=fold))
     return copies[fold][1]
+
+
+def _version(classifier: Classifier) -> object:
+    """What changes when modules are replaced or parameters and buffers are written to, be it through ``.data``."""
+    tensors = [*classifier.parameters(), *classifier.buffers()]
+    with torch.no_grad():
+        sums = torch.stack([each.detach().sum(dtype=torch.float32) for each in tensors])
+    written = tuple((each.data_ptr(), 0 if each.is_inference() else each._version) for each in tensors)
+    return tuple(map(id, classifier.modules())), written, tuple(sums.tolist())
 
 
 @contextmanager

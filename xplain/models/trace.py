@@ -27,12 +27,14 @@ def last_spatial_layer(model: nn.Module, run: Callable[[], object]) -> str:
     A container that hands on its last child's output counts as that output's layer, so ResNet gives ``layer4`` and VGG
     the last ReLU before the last pooling. Raises InputError when no module is spatial.
     """
-    finished: list[tuple[str, Tensor, bool]] = []
+    finished: list[tuple[str, Tensor, bool, bool]] = []
 
     def note(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, _: object, output: object) -> None:
+        def hook(module: nn.Module, inputs: tuple[object, ...], output: object) -> None:
             if isinstance(output, Tensor) and output.ndim == 4 and min(output.shape[-2:]) > 1:
-                finished.append((name, output, isinstance(module, PASSING)))
+                made = not inputs or output is not inputs[0]  # an identity hands on another layer's output
+                passing = isinstance(module, PASSING)
+                finished.append((name, output, passing, passing and made))
 
         return hook
 
@@ -41,8 +43,8 @@ def last_spatial_layer(model: nn.Module, run: Callable[[], object]) -> str:
             if name:
                 stack.callback(module.register_forward_hook(note(name)).remove)
         run()
-    passed = {id(output) for _, output, passing in finished if passing}
-    layers = [name for name, output, _ in finished if id(output) not in passed]
+    passed = {id(output) for _, output, _, resampled in finished if resampled}
+    layers = [name for name, output, passing, _ in finished if not passing and id(output) not in passed]
     if not layers:
         raise InputError("no layer of the model has an output with height and width", "name one with --layer")
     return layers[-1]

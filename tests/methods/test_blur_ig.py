@@ -21,7 +21,7 @@ def gradient_of(clf, target):
     return gradient
 
 
-@pytest.mark.parametrize("spacing", ["geometric", "linear"])
+@pytest.mark.parametrize("spacing", ["square", "linear"])
 def test_equals_the_literal_version(spacing):
     clf = classifier(small_net())
     got = xplain.attribute(clf, X, "blur-ig", target=1, steps=7, max_sigma=5, spacing=spacing)
@@ -50,7 +50,7 @@ def test_every_sigma_blurs():
 def test_linear_models_are_exact_on_any_grid():
     weight = torch.randn(3, 3, 8, 10, dtype=torch.float64)
     clf = classifier(Linear(weight))
-    for steps, spacing in ((1, "linear"), (3, "geometric")):
+    for steps, spacing in ((1, "linear"), (3, "square")):
         got = xplain.attribute(clf, X, "blur-ig", target=2, steps=steps, max_sigma=4, spacing=spacing)
         end = blur(X, torch.tensor([4.0], dtype=torch.float64))[:, 0]
         torch.testing.assert_close(got.values, weight[2] * (X - end))

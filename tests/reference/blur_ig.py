@@ -21,14 +21,6 @@ def blur_ig(image, gradient, steps, max_sigma, spacing):
     total = np.zeros_like(image)
     for k in range(steps):
         ends = [k / steps, (k + 1) / steps]
-        first, last = (_sigma(end, max_sigma, spacing) for end in ends)
+        first, last = (max_sigma * (end**2 if spacing == "square" else end) for end in ends)
         total += gradient(blur(image, (first + last) / 2)) * (blur(image, first) - blur(image, last))
     return total
-
-
-def _sigma(share, max_sigma, spacing):
-    """Even, or 2 sinh with max_sigma at share 1."""
-    if spacing == "linear":
-        return share * max_sigma
-    root = max_sigma / 2 + np.sqrt((max_sigma / 2) ** 2 + 1)  # e to the arsinh
-    return root**share - root**-share

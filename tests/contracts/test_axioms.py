@@ -9,10 +9,10 @@ from torch import Tensor, nn
 import xplain
 import xplain.methods  # registers them
 from tests import toys
+from tests.contracts import quick
 from xplain.registry import METHODS, MethodSpec
 
 X = toys.images(2)
-FEW = 6  # steps, samples and so on, where their number does not matter
 seeds = st.integers(0, 2**31 - 1)
 few_examples = settings(max_examples=4, deadline=None, derandomize=True, database=None)
 
@@ -23,14 +23,9 @@ def claiming(axiom: str):
     return pytest.mark.parametrize("spec", specs, ids=lambda spec: spec.name)
 
 
-def quick(spec: MethodSpec) -> dict:
-    """Whole-number parameters lowered to FEW."""
-    return {each.name: FEW for each in spec.parameters.values() if each.kind is int and (each.default or 0) > FEW}
-
-
 def explain(spec: MethodSpec | str, model: nn.Module, x: Tensor = X, target: int = 1, **options) -> xplain.Attribution:
     spec = METHODS.get(spec) if isinstance(spec, str) else spec
-    return xplain.attribute(toys.classifier(model), x, spec.name, target=target, **quick(spec) | options)
+    return xplain.attribute(toys.classifier(model), x, spec.name, target=target, **quick(spec, 6) | options)
 
 
 def perceptron(seed: int, activation: type[nn.Module] = nn.ReLU) -> nn.Sequential:

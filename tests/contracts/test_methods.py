@@ -10,7 +10,9 @@ import torch
 import xplain
 import xplain.engine
 from tests import toys
+from tests.contracts import quick
 from xplain.errors import InputError, UsageError
+from xplain.models.prepare import working_copy
 from xplain.registry import METHODS, MethodSpec
 
 SPECS = list(METHODS)
@@ -18,7 +20,6 @@ CONTROLS = {spec.name for spec in SPECS if spec.function.__module__ == "xplain.m
 AXIOMS = {"completeness", "linearity", "dummy", "symmetry", "implementation-invariance"}
 X = toys.images(3)
 TARGETS = [2, 0, 5]
-FEW = 4  # numbers of steps, samples, masks, pixels and so on are lowered to this
 
 every_method = pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
 
@@ -33,25 +34,31 @@ def network() -> torch.nn.Module:
 CLASSIFIER, LOGITS = toys.with_pixels(network())
 
 
-def quick(spec: MethodSpec) -> dict:
-    """Whole-number parameters lowered to FEW, so that a run takes milliseconds; all others as they are."""
-    return {each.name: FEW for each in spec.parameters.values() if each.kind is int and (each.default or 0) > FEW}
-
-
 def explain(spec: MethodSpec, classifier=CLASSIFIER, images=X, target=None, **settings) -> xplain.Attribution:
     return xplain.attribute(classifier, images, spec.name, target=target, **quick(spec) | settings)
 
 
 @lru_cache
-def usual(name: str) -> torch.Tensor:
-    """The map that most tests compare with."""
-    return explain(METHODS.get(name), target=TARGETS).values
+def usual(name: str) -> xplain.Attribution:
+    """What most tests compare with."""
+    return explain(METHODS.get(name), target=TARGETS)
+
+
+@lru_cache
+def untargeted(name: str) -> xplain.Attribution:
+    return explain(METHODS.get(name))
+
+
+@lru_cache
+def alone(name: str, i: int) -> xplain.Attribution:
+    """The same for one image by itself."""
+    return explain(METHODS.get(name), images=X[i : i + 1], target=TARGETS[i])
 
 
 @lru_cache
 def is_random(name: str) -> bool:
     """Whether another seed gives another map at these settings."""
-    return not torch.equal(usual(name), explain(METHODS.get(name), target=TARGETS, seed=1).values)
+    return not torch.equal(usual(name).values, explain(METHODS.get(name), target=TARGETS, seed=1).values)
 
 
 def state(classifier: torch.nn.Module) -> dict:
@@ -81,7 +88,7 @@ def tensors(classifier: torch.nn.Module) -> list:
 
 @every_method
 def test_gives_a_finite_map_of_the_images_size_and_type(spec):
-    found = explain(spec)
+    found = untargeted(spec.name)
     assert found.values.shape in {(3, 3, 8, 10), (3, 1, 8, 10)}
     assert found.values.dtype == torch.float64
     assert found.values.isfinite().all()
@@ -96,13 +103,13 @@ def test_gives_a_finite_map_of_the_images_size_and_type(spec):
 
 @every_method
 def test_claims_completeness_with_the_sum_it_should_have_or_not_at_all(spec):
-    assert (explain(spec).expected is not None) == ("completeness" in spec.axioms)
+    assert (untargeted(spec.name).expected is not None) == ("completeness" in spec.axioms)
 
 
 @every_method
 def test_no_target_means_the_top_class(spec):
     tops = LOGITS(X).argmax(dim=1)
-    assert torch.equal(explain(spec).values, explain(spec, target=tops).values)
+    assert torch.equal(untargeted(spec.name).values, explain(spec, target=tops).values)
 
 
 @every_method
@@ -113,14 +120,14 @@ def test_float32_agrees_with_float64(spec):
     assert values.dtype == torch.float32
     assert values.isfinite().all()
     if not spec.rounding:
-        exact = usual(spec.name)
+        exact = usual(spec.name).values
         assert float((values - exact).abs().max() / exact.abs().max()) < 1e-4
 
 
 @every_method
 def test_the_same_seed_gives_the_same_bytes(spec):
     again = explain(spec, target=TARGETS).values
-    assert again.numpy().tobytes() == usual(spec.name).numpy().tobytes()
+    assert again.numpy().tobytes() == usual(spec.name).values.numpy().tobytes()
 
 
 @every_method
@@ -141,29 +148,40 @@ def test_another_seed_gives_another_map_exactly_for_methods_that_draw(spec):
 
 @every_method
 def test_a_batch_equals_its_images_one_by_one(spec):
-    for i, target in enumerate(TARGETS):
-        toys.assert_same(explain(spec, images=X[i : i + 1], target=target).values[0], usual(spec.name)[i])
+    for i in range(3):
+        toys.assert_same(alone(spec.name, i).values[0], usual(spec.name).values[i])
+
+
+@every_method
+def test_each_image_may_have_its_own_rivals(spec):
+    """The second image among others, in calls of 3 rows, and by itself."""
+    rivals = torch.tensor([[0, 3], [2, 4], [1, 6]])
+    together = explain(spec, target=TARGETS, against=rivals, batch_size=3).values
+    if spec.name not in CONTROLS:
+        assert not torch.equal(together, usual(spec.name).values)
+    single = explain(spec, images=X[1:2], target=TARGETS[1], against=rivals[1]).values
+    toys.assert_same(together[1], single[0])
 
 
 @every_method
 @pytest.mark.parametrize("batch_size", [1, 3, 7])
 def test_rows_a_call_do_not_matter(spec, batch_size):
-    toys.assert_same(explain(spec, target=TARGETS, batch_size=batch_size).values, usual(spec.name))
+    toys.assert_same(explain(spec, target=TARGETS, batch_size=batch_size).values, usual(spec.name).values)
 
 
 @every_method
-@pytest.mark.parametrize("batch_size", [1, 3, 8])
+@pytest.mark.parametrize("batch_size", [3, 8])
 def test_a_call_may_hold_parts_of_any_images(spec, batch_size, monkeypatch):
-    """All images handed to the method together, which then splits their points over calls of 1, 3 or 8 rows."""
+    """All images handed to the method together, which then splits their points over calls of 3 or 8 rows."""
     monkeypatch.setattr(xplain.engine, "images_at_once", lambda *_: len(X))
-    toys.assert_same(explain(spec, target=TARGETS, batch_size=batch_size).values, usual(spec.name))
+    toys.assert_same(explain(spec, target=TARGETS, batch_size=batch_size).values, usual(spec.name).values)
 
 
 @every_method
 def test_the_order_of_the_images_does_not_matter(spec):
     order = [2, 0, 1]
     values = explain(spec, images=X[order], target=[TARGETS[i] for i in order]).values
-    toys.assert_same(values, usual(spec.name)[order])
+    toys.assert_same(values, usual(spec.name).values[order])
 
 
 @every_method
@@ -190,7 +208,7 @@ def test_height_and_width_are_treated_alike(spec):
     assert values.shape[-2:] == (10, 8)
     assert values.isfinite().all()
     if not is_random(spec.name):
-        toys.assert_same(values, usual(spec.name).mT)
+        toys.assert_same(values, usual(spec.name).values.mT)
 
 
 # ----------------------------------------------------------- nothing is touched
@@ -208,7 +226,7 @@ def test_leaves_the_model_and_the_images_as_they_were(spec):
     assert state(classifier) == before
     assert torch.equal(images, X)
     assert not images.requires_grad
-    assert torch.equal(values, usual(spec.name))
+    assert torch.equal(values, usual(spec.name).values)
 
 
 @every_method
@@ -219,14 +237,14 @@ def test_images_that_require_a_gradient_get_none(spec):
     assert not any(each.requires_grad for each in tensors if each is not None)
     assert images.grad is None
     assert torch.equal(images.detach(), X)
-    assert torch.equal(found.values, usual(spec.name))
+    assert torch.equal(found.values, usual(spec.name).values)
 
 
 @every_method
 def test_works_where_gradients_are_switched_off(spec):
     with torch.no_grad():
         values = explain(spec, target=TARGETS).values
-    assert torch.equal(values, usual(spec.name))
+    assert torch.equal(values, usual(spec.name).values)
 
 
 class FuseError(Exception):
@@ -247,20 +265,25 @@ def fused(fuse: dict) -> xplain.Classifier:
     return toys.with_pixels(net)[0]
 
 
+def states(classifier: xplain.Classifier) -> list[dict]:
+    """Of the classifier, and of the working copies that the methods run."""
+    return [state(each) for each in (classifier, *(working_copy(classifier, fold=fold) for fold in (False, True)))]
+
+
 @every_method
 def test_a_model_that_fails_is_left_as_it_was_and_works_again(spec):
-    """In its first call (the prediction), its second and its last; the error comes through."""
+    """In its second call (the first is the prediction) and in its last; the error comes through."""
     fuse = {"calls": 0, "at": 0}
     classifier = fused(fuse)
     whole = explain(spec, classifier, target=TARGETS).values
-    calls, before = fuse["calls"], state(classifier)
-    for at in sorted({1, min(2, calls), calls}):
+    calls, before = fuse["calls"], states(classifier)
+    for at in {min(2, calls), calls}:
         fuse.update(calls=0, at=at)
         with pytest.raises(FuseError):
             explain(spec, classifier, target=TARGETS)
-        assert state(classifier) == before
-        fuse.update(calls=0, at=0)
-        assert torch.equal(explain(spec, classifier, target=TARGETS).values, whole)
+        assert states(classifier) == before
+    fuse.update(calls=0, at=0)
+    assert torch.equal(explain(spec, classifier, target=TARGETS).values, whole)
 
 
 # ------------------------------------------------------------------------ cost
@@ -297,13 +320,11 @@ def test_costs_what_it_claims_and_counts_every_row(spec, batch_size):
 
 @every_method
 def test_what_each_image_cost_adds_up_and_is_the_same_when_it_is_alone(spec):
-    found = explain(spec, target=TARGETS)
+    found = usual(spec.name)
     for kind in ("forwards", "backwards"):
-        each = found.details[kind]
-        assert float(each.sum()) == getattr(found.cost, kind)
-        for i, target in enumerate(TARGETS):
-            alone = explain(spec, images=X[i : i + 1], target=target)
-            assert getattr(alone.cost, kind) == float(each[i])
+        each = found.details[kind].tolist()
+        assert sum(each) == getattr(found.cost, kind)
+        assert [getattr(alone(spec.name, i).cost, kind) for i in range(3)] == each
 
 
 # ---------------------------------------------------------------------- limits

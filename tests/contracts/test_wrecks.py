@@ -200,7 +200,7 @@ def check_nan_is_refused(metric: str) -> None:
 @pytest.mark.parametrize("cure", [lambda x: x, lambda x: x.nan_to_num()])
 def test_nan_in_a_ranking_would_be_caught(metric, cure, monkeypatch):
     check_nan_is_refused(metric)
-    monkeypatch.setattr(xplain.engine, "check_images", lambda classifier, images: cure(images))
+    monkeypatch.setattr(xplain.engine, "check_images", lambda classifier, images, *_: cure(images))
     assert caught(check_nan_is_refused, metric)
 
 

@@ -7,7 +7,7 @@ from scipy.ndimage import gaussian_filter
 
 import xplain
 from tests.reference import blur_ig as reference
-from tests.toys import Linear, classifier, images, small_net
+from tests.toys import Function, Linear, classifier, images, small_net
 from xplain.methods.blur_ig import blur
 
 X = images(2)
@@ -21,7 +21,7 @@ def gradient_of(clf, target):
     return gradient
 
 
-@pytest.mark.parametrize("spacing", ["square", "linear"])
+@pytest.mark.parametrize("spacing", ["geometric", "linear"])
 def test_equals_the_literal_version(spacing):
     clf = classifier(small_net())
     got = xplain.attribute(clf, X, "blur-ig", target=1, steps=7, max_sigma=5, spacing=spacing)
@@ -50,10 +50,17 @@ def test_every_sigma_blurs():
 def test_linear_models_are_exact_on_any_grid():
     weight = torch.randn(3, 3, 8, 10, dtype=torch.float64)
     clf = classifier(Linear(weight))
-    for steps, spacing in ((1, "linear"), (3, "square")):
+    for steps, spacing in ((1, "linear"), (3, "geometric")):
         got = xplain.attribute(clf, X, "blur-ig", target=2, steps=steps, max_sigma=4, spacing=spacing)
         end = blur(X, torch.tensor([4.0], dtype=torch.float64))[:, 0]
         torch.testing.assert_close(got.values, weight[2] * (X - end))
+        torch.testing.assert_close(got.gap, torch.zeros(2, dtype=torch.float64), atol=1e-12, rtol=0)
+
+
+def test_quadratic_models_are_complete_on_any_grid():
+    model = Function(lambda x: torch.stack([(x[:, 0] * x[:, 1]).sum((1, 2)), (x**2).sum((1, 2, 3))], dim=1))
+    for target in (0, 1):
+        got = xplain.attribute(classifier(model), X, "blur-ig", target=target, steps=2, max_sigma=4)
         torch.testing.assert_close(got.gap, torch.zeros(2, dtype=torch.float64), atol=1e-12, rtol=0)
 
 

@@ -21,6 +21,15 @@ def blur_ig(image, gradient, steps, max_sigma, spacing):
     total = np.zeros_like(image)
     for k in range(steps):
         ends = [k / steps, (k + 1) / steps]
-        first, last = (max_sigma * (end**2 if spacing == "square" else end) for end in ends)
-        total += gradient(blur(image, (first + last) / 2)) * (blur(image, first) - blur(image, last))
+        first, last = (_sigma(end, max_sigma, spacing) for end in ends)
+        before, after = blur(image, first), blur(image, last)
+        total += gradient((before + after) / 2) * (before - after)
     return total
+
+
+def _sigma(share, max_sigma, spacing):
+    """Even, or a hyperbolic sine with max_sigma at share 1."""
+    if spacing == "linear":
+        return share * max_sigma
+    root = max_sigma + np.sqrt(max_sigma**2 + 1)  # e to the arsinh
+    return (root**share - root**-share) / 2

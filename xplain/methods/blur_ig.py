@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from xplain.oracle import Oracle
+from xplain.oracle import Block, Oracle
 from xplain.points import cosine_basis
 from xplain.registry import Positive, Steps, method
 from xplain.types import Attribution, Paper
@@ -20,9 +20,9 @@ from xplain.types import Attribution, Paper
     parallel=lambda steps, **_: steps,
     deviations="The Gaussian is not cut off and the borders are mirrored; the authors' program cuts it at 4 sigma, so the image is not "
     "blurred at all below sigma 0.12 and the first interval counts nothing, and darkens the borders by padding with zeros. "
-    "Each interval's gradient is taken in its middle and multiplied by the whole change over it, where the program multiplies "
-    "the derivative at its left end by its width. Intervals widen with sigma (spacing=square), since nearly all the score is lost "
-    "within the first few pixels; linear is the paper's.",
+    "Each interval's gradient is taken half-way between its ends and multiplied by the whole change over it, where the program "
+    "multiplies the derivative at its left end by its width. Intervals widen with sigma (spacing=geometric), since nearly all the "
+    "score is lost within the first few pixels; linear is the paper's.",
 )
 def blur_ig(
     oracle: Oracle,
@@ -31,24 +31,28 @@ def blur_ig(
     *,
     steps: Steps = 100,
     max_sigma: Positive = 50.0,
-    spacing: Literal["square", "linear"] = "square",
+    spacing: Literal["geometric", "linear"] = "geometric",
 ) -> Attribution:
     """Gradients along the path of Gaussian blurs, times what the blur takes away.
 
-    φ = -∫₀^σmax ∇f(L_σ) ⊙ ∂L_σ/∂σ dσ ≈ Σ_k ∇f(L at the middle of σ_k, σ_{k+1}) ⊙ (L_{σ_k} - L_{σ_{k+1}}),
-    L_σ = the image under a Gaussian of σ pixels, mirrored at the borders; σ_k = σmax (k/n)² or σmax k/n.
-    Sums to f(x) - f(L_σmax) up to the steps' error, exactly for linear f; ``expected`` holds that difference.
+    φ = -∫₀^σmax ∇f(L_σ) ⊙ ∂L_σ/∂σ dσ ≈ Σ_k ∇f((L_k + L_{k+1}) / 2) ⊙ (L_k - L_{k+1}),
+    L_k = the image under a Gaussian of σ_k pixels, mirrored at the borders; σ_k = σmax k/n, or sinh(k/n · arsinh σmax),
+    which is about even below one pixel and geometric above.
+    Sums to f(x) - f(L_σmax) up to the steps' error, exactly for linear and quadratic f; ``expected`` holds that difference.
     x: (B, C, H, W) in [0, 1], y: (B,). max_sigma in pixels.
     """
-    shares = torch.arange(2 * steps + 1, dtype=torch.float64, device=x.device) / (2 * steps)
-    sigmas = max_sigma * (shares**2 if spacing == "square" else shares)
-    sigmas[1::2] = (sigmas[:-1:2] + sigmas[2::2]) / 2
+    shares = torch.arange(steps + 1, dtype=torch.float64, device=x.device) / steps
+    sigmas = max_sigma * shares if spacing == "linear" else torch.sinh(shares * math.asinh(max_sigma))
     total = torch.zeros_like(x)
-    for block, _, gradients in oracle.sweep(
-        x, y, steps, lambda block: blur(x[block.images], sigmas[1::2][block.points])
-    ):
-        edges = blur(x[block.images], sigmas[::2][block.points.start : block.points.stop + 1])
-        total[block.images] += (gradients * (edges[:, :-1] - edges[:, 1:])).sum(dim=1)
+    held: list[Tensor] = []  # what each interval of the block in flight takes away
+
+    def points(block: Block) -> Tensor:
+        ends = blur(x[block.images], sigmas[block.points.start : block.points.stop + 1])
+        held[:] = [ends[:, :-1] - ends[:, 1:]]
+        return (ends[:, :-1] + ends[:, 1:]) / 2
+
+    for block, _, gradients in oracle.sweep(x, y, steps, points):
+        total[block.images] += (gradients * held[0]).sum(dim=1)
     end = blur(x, sigmas[-1:])[:, 0]
     return Attribution(total, expected=oracle.scores(x, y, check=True) - oracle.scores(end, y, check=True))
 

@@ -327,6 +327,33 @@ def test_what_each_image_cost_adds_up_and_is_the_same_when_it_is_alone(spec):
         assert [getattr(alone(spec.name, i).cost, kind) for i in range(3)] == each
 
 
+CHOICES = [
+    pytest.param(spec, {each.name: value}, id=f"{spec.name}-{each.name}={value}")
+    for spec in SPECS
+    for each in spec.parameters.values()
+    for value in (each.choices or ((True, False) if each.kind is bool else ()))
+    if value != each.default
+]
+
+
+@pytest.mark.parametrize(("spec", "choice"), CHOICES)
+def test_every_choice_keeps_the_contract(spec, choice):
+    """Finite; an image among others in calls of 3 rows as by itself; every row counted, for its image, within the claim."""
+    log = {"forwards": 0, "backwards": 0}
+    found = explain(spec, metered(log), target=TARGETS, batch_size=3, **choice)
+    single = explain(spec, images=X[1:2], target=TARGETS[1], **choice)
+    assert found.values.isfinite().all()
+    toys.assert_same(found.values[1], single.values[0])
+    assert (found.cost.forwards + found.cost.checks, found.cost.backwards) == (log["forwards"], log["backwards"])
+    claims = dict(zip(("forwards", "backwards"), spec.cost(**spec.resolve(quick(spec) | choice)), strict=True))
+    for kind, claim in claims.items():
+        each = found.details[kind].tolist()
+        assert sum(each) == getattr(found.cost, kind)
+        assert each[1] == getattr(single.cost, kind)
+        assert max(each) <= claim
+        assert spec.at_most or min(each) == claim
+
+
 # ---------------------------------------------------------------------- limits
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # small networks: more threads only wait for one another
+
 import json
 import shutil
 from dataclasses import dataclass
@@ -34,8 +38,6 @@ class Ran:
 @pytest.fixture
 def xp(capsys, monkeypatch, tmp_path):
     """Run ``xplain`` with arguments, in a fresh folder, without the user's environment."""
-    import os
-
     from xplain.cli.app import run
 
     for name in [name for name in os.environ if name.startswith("XPLAIN_")]:

@@ -209,7 +209,8 @@ def measure(
 
     images: float (B, C, H, W) in [0, 1]. attributions: (B, C or 1, H, W), raw and signed, as ``attribute`` gives them.
     metric: a name; ``params`` are its parameters. The other keywords are those of ``attribute``.
-    Returns a Score: values (B,), curve (B, K+1) or None. Raises UsageError and InputError as ``attribute``, and InputError for maps of another size.
+    Returns a Score: values (B,), curve (B, K+1) or None. Raises as ``attribute``,
+    and InputError for maps of another size.
     """
     spec = METRICS.get(metric)
     settings = spec.resolve(params)

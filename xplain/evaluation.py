@@ -23,7 +23,7 @@ from xplain.oracle import Case, Oracle
 from xplain.protocols import choose_metrics
 from xplain.records import Work, describe_run, fingerprint
 from xplain.registry import METHODS, METRICS, MetricSpec
-from xplain.render import Look, draw
+from xplain.render import Look, draw, read_record
 from xplain.store import SCHEMA, Store, read_run
 from xplain.targets import check_logits
 from xplain.types import Attribution, Score
@@ -102,13 +102,16 @@ def write_gallery(config: EvaluateConfig, count: int = 4) -> None:
     Each holds a record of what it shows. They are drawn anew, so that a run need not keep its maps.
     """
     folder = config.output / "gallery"
-    if folder.is_dir():
-        shutil.rmtree(folder)
     description, records = read_run(config.output)
     first, metric = next(iter(description["methods"])), next(iter(description["metrics"]))
     found = [r for r in records if (r.get("method"), r.get("metric")) == (first, metric) and r["value"] is not None]
     found.sort(key=lambda r: r["value"], reverse=description["metrics"][metric]["better"] == "higher")
     places = {"best": found[: min(count, len(found) // 2)], "worst": found[::-1][: min(count, len(found) // 2)]}
+    wanted = {(place, r["key"], r["value"]) for place, chosen in places.items() for r in chosen}
+    there = [read_record(path) or {} for path in folder.glob("*.png")]
+    if {(record.get("place"), record.get("key"), record.get("value")) for record in there} == wanted:
+        return
+    shutil.rmtree(folder, ignore_errors=True)
     compute = config.compute
     classifier = load_classifier(compute.model, compute.device, compute.weights, compute.classes)
     work = next((work for work in plan_works(config, classifier) if work.label == first), None)

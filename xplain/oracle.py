@@ -192,16 +192,16 @@ class Oracle:
             yield from (Block(some, points) for points in _even_slices(count, parts))
 
     def sweep(
-        self, x: Tensor, y: Tensor, count: int, points: Callable[[Block], Tensor]
+        self, x: Tensor, y: Tensor, count: int, points: Callable[[Block], Tensor], image: Tensor | None = None
     ) -> Iterator[tuple[Block, Tensor, Tensor]]:
         """Stream ``count`` points an image through the model; they are made on demand, a block at a time.
 
-        x: (B, C, H, W), y: (B,). points: Block -> (b, k, C, H, W).
+        x: (B, C, H, W), y: (B,). points: Block -> (b, k, C, H, W). image: (B,) as in ``gradients``.
         Yields (block, scores (b, k), gradients (b, k, C, H, W)).
         """
         for block in self.blocks(x, count):
-            image = self._images_of(block, x.device)
-            found = self.gradients(points(block).flatten(0, 1), y[image], image)
+            row = self._images_of(block, x.device)
+            found = self.gradients(points(block).flatten(0, 1), y[row], row if image is None else image[row])
             yield block, found.scores.unflatten(0, block.shape), found.values.unflatten(0, block.shape)
 
     def scan(

@@ -32,7 +32,8 @@ Variant = Literal["official", "paper"]
     "and not complete. variant=paper is Algorithm 1 with the clamp to [0, 1] and the displacement after it. False classes are drawn "
     "for each image from all classes but the target; the program draws once a run, or takes a fixed grid. One softmax.",
     plain=True,
-    rounding="Signed steps: entries of the gradient near zero change sign between correct float32 programs.",
+    rounding="Signed steps: gradient entries near zero change sign between correct float32 programs. Least cosine on eight "
+    "photographs, 3 classes: batch size 1 against 7 and auto 1.00 at one step, 0.93 at five; float32 against float64 1.00 and 0.72.",
 )
 def agi(
     oracle: Oracle,
@@ -54,6 +55,7 @@ def agi(
     official: x_{j+1} = clamp(x_0 + d), φ -= ∇f^t(x_j) ⊙ (x_{j+1} - x_0).
     path=straight integrates from the end points x'_i to x along lines instead (Fig. 4), by ``steps`` Gauss-Legendre nodes.
     against: exactly these false classes, else ``classes`` random ones of each image (all there are, if fewer).
+    Signs amplify rounding: float32 results repeat on one machine with one batch size, and drift apart otherwise (see ``rounding``).
     step_size: ε in pixel units. x: (B, C, H, W) in [0, 1], y: (B,). Raises UsageError for a model of one class.
     """
     false = against if against is not None else draw_classes(oracle, x, y, rng, classes)
@@ -63,7 +65,7 @@ def agi(
     )
     if path == "straight":
         nodes, weights = quadrature("gauss-legendre", steps, x)
-        lines = line_integral(oracle, x[image], y[image], end, nodes, weights)
+        lines = line_integral(oracle, x[image], y[image], end, nodes, weights, image)
         total = torch.zeros_like(x).index_add_(0, image, (x[image] - end) * lines)
     expected = None
     if variant == "paper" or path == "straight":
@@ -124,4 +126,6 @@ def _climb(
         point = target
         end[live] = point
         taken[live] = step + 1
+    if len(live):  # did the last step arrive?
+        reached[live] = oracle.logits(point, check=True).argmax(dim=1) == false[live]
     return total, end, taken, reached

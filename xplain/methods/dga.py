@@ -24,7 +24,8 @@ from xplain.types import Attribution, Paper
     deviations="Algorithm 1 (start=include) sums over n = 0 .. N, Eq. 12 (start=exclude) averages over n = 1 .. N. masks=wc and masks=epc "
     "apply that mask unscaled (Eq. 5), since Eq. 8 would begin with an empty image. The parameter β is never used in the paper.",
     plain=True,
-    rounding="Masks are cut at ranks: values near a threshold fall on either side of it in correct float32 programs.",
+    rounding="Masks are cut at ranks: values near a threshold fall on either side of it in correct float32 programs. Least cosine on "
+    "eight photographs: batch size 1 against 7 and auto 1.000; float32 against float64 0.89.",
 )
 def dga(
     oracle: Oracle,
@@ -45,6 +46,7 @@ def dga(
     is at most n/N, and M^EPC drops it if the share of values with φ_k <= φ_j exceeds ``quantile`` (Eq. 6 to 10; ties count).
     φ = Σ_n max(φ_n, 0). Masks are per value (3·H·W). A dropped value becomes ``baseline`` (``mean``: zero of the
     normalised input, as in the paper). local: uniform-fullgrad or input-x-gradient. x: (B, C, H, W) in [0, 1], y: (B,).
+    Ranks amplify rounding (see ``rounding``).
     """
     zero = make_zero(baseline, x, oracle)
     total, point = torch.zeros_like(x), x
@@ -62,8 +64,9 @@ def _mask(values: Tensor, n: int, steps: int, quantile: float, masks: str) -> Te
     size = values[0].numel()
     strong = _drop_lowest(values.abs(), n * size // steps)
     common = ~_drop_lowest(values, int(quantile * size + 1e-9))
+    strong, common = strong.to(values.dtype), common.to(values.dtype)
     if masks != "both":
-        return (strong if masks == "wc" else common).to(values.dtype)
+        return strong if masks == "wc" else common
     return n / steps * strong + (1 - n / steps) * common
 
 

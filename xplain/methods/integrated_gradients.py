@@ -43,14 +43,22 @@ def integrated_gradients(
     return Attribution((x - start) * total, expected=expected)
 
 
-def line_integral(oracle: Oracle, x: Tensor, y: Tensor, start: Tensor, nodes: Tensor, weights: Tensor) -> Tensor:
-    """Σ_k w_k ∇f(start + α_k (x - start)), shaped like x (B, C, H, W); each image by itself."""
+def line_integral(
+    oracle: Oracle,
+    x: Tensor,
+    y: Tensor,
+    start: Tensor,
+    nodes: Tensor,
+    weights: Tensor,
+    image: Tensor | None = None,
+) -> Tensor:
+    """Σ_k w_k ∇f(start + α_k (x - start)), shaped like x (B, C, H, W); image: (B,) which image each line belongs to."""
 
     def points(block: Block) -> Tensor:
         alpha = nodes[block.points][None, :, None, None, None]
         return torch.lerp(start[block.images, None], x[block.images, None], alpha)
 
     total = torch.zeros_like(x)
-    for block, _, gradients in oracle.sweep(x, y, len(nodes), points):
+    for block, _, gradients in oracle.sweep(x, y, len(nodes), points, image):
         total[block.images] += torch.einsum("k,bkchw->bchw", weights[block.points], gradients)
     return total

@@ -28,7 +28,8 @@ from xplain.types import Attribution, Paper
     "0.1 in L2 (sharp), and limits smooth to 0.3: rule=left, step_size and radius reproduce all of it but the accumulated gradients. "
     "path=norm weighs by arc length (Eq. 16); the code weighs by displacement.",
     plain=True,
-    rounding="ascent=smooth steps by signs: entries near zero differ between correct float32 programs.",
+    rounding="Steps follow gradients, and ascent=smooth their signs. Least cosine on eight photographs: batch size 1 against 7 and "
+    "auto 0.999 (sharp), 1.000 (smooth); float32 against float64 0.999 and 0.994.",
 )
 def mfaba(
     oracle: Oracle,
@@ -50,6 +51,7 @@ def mfaba(
     path=norm and cosine (Eq. 16, 17) put the same gradients on the straight line:
     φ = (x₀ - xₙ) ⊙ Σ_j ḡ_j (t_{j+1} - t_j), t the share of arc length, or of the projection on xₙ - x₀.
     aggressive_only: a segment counts only if the score at both ends is at most that of the image.
+    Steps amplify rounding: batch sizes and precisions drift apart a little (see ``rounding``).
     At least one step is taken. ``cosine`` keeps the path: its memory grows with the steps taken; the others' does not.
     step_size, radius in pixel units. x: (B, C, H, W) in [0, 1], y: (B,). Sums to f(x₀) - f(xₙ) on path=curve only.
     """

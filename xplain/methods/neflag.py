@@ -26,7 +26,8 @@ Init = Literal["linf-corner", "linf-uniform", "l2-sphere"]
     "steps=1, the paper's setting). Algorithm 1 takes the gradient after the last step (flux=end); the default takes it before "
     "the step (flux=start), the reading that behaves as published. The distribution of initial points is not in the paper: "
     "random corners of the cube by default. No clamp to [0, 1], as printed.",
-    rounding="variant=sign with flux=end or steps > 1: the sign of a gradient entry near zero differs between correct float32 programs.",
+    rounding="flux=end and steps > 1 follow signs of gradient entries near zero. Least cosine on eight photographs, batch size 1 "
+    "against 7 and auto, float32 against float64: default 1.000 and 1.000, flux=end 1.000 and 0.990, steps=3 1.000 and 0.86.",
 )
 def neflag(
     oracle: Oracle,
@@ -48,6 +49,7 @@ def neflag(
     From a random x̃₀ around x, steps times x̃ⱼ = x - ε sign ∇f(x̃ⱼ₋₁) (lemma: ε ∇f / ‖∇f‖₂); then
     φ += F ⊙ (x - x̃ₘ) with F = ∇f(x̃ₘ) at flux=end (Algorithm 1) or ∇f(x̃ₘ₋₁) at flux=start.
     With sign, flux=start and steps=1 this is ε |∇f| averaged over random points of the cube: never negative.
+    flux=end and steps > 1 amplify rounding (see ``rounding``).
     radius: ε in pixel units. init: corners of the cube ±ε, uniform in it, or uniform on the L2 sphere of radius ε.
     negative_only: drop samples whose flux F · (x̃ₘ - x) is not negative. x: (B, C, H, W) in [0, 1], y: (B,).
     """

@@ -154,9 +154,9 @@ def test_a_batch_equals_its_images_one_by_one(spec):
 
 @every_method
 def test_each_image_may_have_its_own_rivals(spec):
-    """The second image among others, in calls of 3 rows, and by itself."""
+    """The second image among others and by itself."""
     rivals = torch.tensor([[0, 3], [2, 4], [1, 6]])
-    together = explain(spec, target=TARGETS, against=rivals, batch_size=3).values
+    together = explain(spec, target=TARGETS, against=rivals).values
     if spec.name not in CONTROLS:
         assert not torch.equal(together, usual(spec.name).values)
     single = explain(spec, images=X[1:2], target=TARGETS[1], against=rivals[1]).values
@@ -325,6 +325,15 @@ def test_what_each_image_cost_adds_up_and_is_the_same_when_it_is_alone(spec):
         each = found.details[kind].tolist()
         assert sum(each) == getattr(found.cost, kind)
         assert [getattr(alone(spec.name, i).cost, kind) for i in range(3)] == each
+
+
+@pytest.mark.parametrize("name", ["saliency", "integrated-gradients", "agi", "rise"])
+def test_progress_is_told_the_rows_of_every_call(name):
+    """Rows, not passes: a forward and two backward passes of 3 rows are 3 rows. The prediction comes before."""
+    told, classifier = [], toys.with_pixels(network())[0]
+    rows = toys.watch(classifier)
+    explain(METHODS.get(name), classifier, target=TARGETS, batch_size=3, progress=told.append)
+    assert told == rows[1:]
 
 
 CHOICES = [

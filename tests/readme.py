@@ -22,7 +22,7 @@ def methods_table() -> str:
     for row in catalog.list_methods():
         source = f"[{_short(row['paper'])}]({row['url']})" if row["url"] else _short(row["paper"])
         alias = f"`{row['alias']}`" if row["alias"] else ""
-        rows.append(f"| `{row['name']}` | {alias} | {row['summary']} | {row['passes']} | {source} |")
+        rows.append(f"| `{row['name']}` | {alias} | {_cell(row['summary'])} | {row['passes']} | {source} |")
     return "\n".join(rows)
 
 
@@ -32,9 +32,15 @@ def metrics_table() -> str:
 
     rows = ["| metric | better | what it is | unit |", "|---|---|---|---|"]
     rows += [
-        f"| `{row['name']}` | {row['better']} | {row['summary']} | {row['unit']} |" for row in catalog.list_metrics()
+        f"| `{row['name']}` | {row['better']} | {_cell(row['summary'])} | {row['unit']} |"
+        for row in catalog.list_metrics()
     ]
     return "\n".join(rows)
+
+
+def _cell(text: str) -> str:
+    """Text in a cell, whose bars would end it."""
+    return text.replace("|", "\\|")
 
 
 def _short(citation: str) -> str:

@@ -14,7 +14,7 @@ from xplain.types import Attribution, Paper
     "mfaba",
     paper=Paper(
         "MFABA: a more faithful and accelerated boundary-based attribution method for deep neural networks",
-        "Zhu, Chen, Zhang, Wang, Jin, Xue",
+        "Zhu, Chen, Zhang, Wang, Jin, Xue, Zhu, Choo",
         2024,
         "AAAI",
         "2312.13630",

@@ -16,7 +16,11 @@ Init = Literal["linf-corner", "linf-uniform", "l2-sphere"]
 @method(
     "neflag",
     paper=Paper(
-        "Negative flux aggregation to estimate feature attributions", "Li, Pan, Li, Zhu", 2023, "IJCAI", "2301.06989"
+        "Negative flux aggregation to estimate feature attributions",
+        "Li, Pan, Li, Qiang, Zhu",
+        2023,
+        "IJCAI",
+        "2301.06989",
     ),
     score="prob",
     axioms=frozenset({"dummy", "implementation-invariance"}),

@@ -37,7 +37,7 @@ def completeness_gap(case: Case, *, relative: bool = False) -> Score:
     unit="share of the score difference",
     paper=Paper(
         "MFABA: a more faithful and accelerated boundary-based attribution method for deep neural networks",
-        "Zhu, Chen, Zhang, Wang, Jin, Xue",
+        "Zhu, Chen, Zhang, Wang, Jin, Xue, Zhu, Choo",
         2024,
         "AAAI",
         "2312.13630",

@@ -36,6 +36,7 @@ class Runtime:
     progress: Callable[[int], None] | None = None
 
 
+@torch.inference_mode(mode=False)
 def attribute(
     classifier: Classifier,
     images: Tensor,
@@ -192,6 +193,7 @@ def _join(parts: list[Attribution]) -> Attribution:
     )
 
 
+@torch.inference_mode(mode=False)
 def measure(
     classifier: Classifier,
     images: Tensor,

@@ -350,9 +350,9 @@ class Oracle:
             own = torch.full((count,), rows / count) if image is None else torch.bincount(image, minlength=count)
             self.spent += own.to(self.spent)[:, None] * torch.tensor([1, backwards]).to(self.spent)
 
-    def _count(self, **rows: int) -> None:
-        self.cost = self.cost + Cost(**rows)
-        self._tick(sum(rows.values()))
+    def _count(self, forwards: int = 0, backwards: int = 0, checks: int = 0) -> None:
+        self.cost = self.cost + Cost(forwards, backwards, checks)
+        self._tick(forwards + checks)
 
 
 def _even_slices(length: int, parts: int) -> list[slice]:

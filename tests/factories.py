@@ -42,3 +42,10 @@ def imagenet_like() -> nn.Module:
     model.size = 32
     model.wnids, model.labels = imagenet_classes()
     return model
+
+
+def smooth() -> nn.Module:
+    """Five classes, with SiLU for ReLU, float64."""
+    model = small_net(seed=5, activation=nn.SiLU)
+    model.size = 32
+    return model

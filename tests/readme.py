@@ -1,4 +1,4 @@
-"""Make the README's tables from the registry, and its picture: ``python -m tests.readme`` (or ``make readme``)."""
+"""Make the README's tables from the registry, and its pictures: ``python -m tests.readme`` (or ``make readme``)."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, ImageDraw
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 PICTURE = ROOT / "samples" / "cat.neflag.png"
+MONTAGE = ROOT / "samples" / "cat.methods.jpg"
 
 
 def methods_table() -> str:
@@ -51,6 +52,23 @@ def _short(citation: str) -> str:
     return f"{found['first'].strip()}{' et al.' if found['more'] else ''} {found['year']}"
 
 
+def montage(folder: Path) -> Image.Image:
+    """Every method's overlay of the cat under its name, from ``cat.<method>.overlay.png`` in a folder."""
+    from xplain.registry import METHODS
+
+    side, head, columns = 150, 16, 7
+    names = [spec.name for spec in METHODS]
+    rows = -(-len(names) // columns)
+    sheet = Image.new("RGB", (columns * (side + 6), rows * (side + head + 4)), "white")
+    pen = ImageDraw.Draw(sheet)
+    for number, name in enumerate(names):
+        left, top = number % columns * (side + 6) + 3, number // columns * (side + head + 4)
+        pen.text((left, top + 2), name, fill="black")
+        with Image.open(folder / f"cat.{name}.overlay.png") as picture:
+            sheet.paste(picture.convert("RGB").resize((side, side), Image.Resampling.LANCZOS), (left, top + head))
+    return sheet
+
+
 def fill(text: str) -> str:
     """The README with each table put between its markers."""
     for name, table in (("methods", methods_table()), ("metrics", metrics_table())):
@@ -60,14 +78,18 @@ def fill(text: str) -> str:
 
 
 def main() -> int:
-    """Rewrite the tables and the picture."""
+    """Rewrite the tables and the pictures (every method once, at its defaults: minutes)."""
     from xplain.cli.app import run
+    from xplain.registry import METHODS
 
     README.write_text(fill(README.read_text("utf-8")), "utf-8")
     with tempfile.TemporaryDirectory() as folder:
         code = run(["explain", "samples/cat.jpg", "--save", "figure", "--device", "cpu", "-o", folder])
         with Image.open(Path(folder, "cat.neflag.figure.png")) as figure:  # 256 colours: a third of the size
             figure.convert("RGB").quantize(256).save(PICTURE, optimize=True)
+        every = [part for spec in METHODS for part in ("-a", spec.name)]
+        code = code or run(["explain", "samples/cat.jpg", *every, "--device", "cpu", "-o", folder])
+        montage(Path(folder)).save(MONTAGE, quality=85)
     return code
 
 

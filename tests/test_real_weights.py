@@ -114,5 +114,5 @@ def test_neflag_beats_the_controls_on_the_samples(clf, name, label):
 
 def test_the_samples_are_where_their_readme_says():
     text = (SAMPLES / "README.md").read_text("utf-8")
-    for path in Path(SAMPLES).glob("*.jpg"):
+    for path in Path(SAMPLES).glob("*.[jp][pn]g"):
         assert path.name in text

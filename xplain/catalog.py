@@ -5,14 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import xplain.methods
-import xplain.metrics  # noqa: F401  (importing registers them)
+import torch
+
+from xplain.engine import attribute  # which registers the methods and metrics
+from xplain.errors import XplainError
 from xplain.models.classes import imagenet_classes, read_classes
 from xplain.models.load import EMBEDDED, load_classifier
 from xplain.protocols import PROTOCOLS
 from xplain.registry import METHODS, METRICS, MethodSpec, Spec
 
 COLUMNS = {
+    "fits": ("name", "fits", "why"),
     "methods": ("name", "alias", "parameters", "passes", "paper"),
     "metrics": ("name", "better", "parameters", "unit"),
     "models": ("name", "source", "weights"),
@@ -38,6 +41,36 @@ def list_methods() -> list[dict[str, Any]]:
         }
         for spec in METHODS
     ]
+
+
+# The least work that still runs a method whole; what a name does not say is left at its default.
+LEAST = {"steps": 2, "samples": 2, "masks": 2, "classes": 1, "attack_steps": 1, "copies": 1, "rounds": 1}
+
+
+def list_fits(model: str, weights: Path | None = None, device: str = "auto") -> list[dict[str, Any]]:
+    """Methods with whether they fit a model, and why not: each is run on one grey image at its least settings."""
+    classifier = load_classifier(model, device, weights)
+    image = torch.full((1, 3, *classifier.size), 0.5, device=classifier.device, dtype=classifier.dtype)
+    image += torch.linspace(-0.2, 0.2, image.shape[-1], device=classifier.device, dtype=classifier.dtype)
+    rows = []
+    for spec in METHODS:
+        try:
+            attribute(classifier, image, spec.name, **least_settings(spec, classifier.size))
+            why = ""
+        except XplainError as error:
+            why = str(error)
+        rows.append({"name": spec.name, "fits": "no" if why else "yes", "why": why})
+    return rows
+
+
+def least_settings(spec: Spec, size: tuple[int, int]) -> dict[str, Any]:
+    """Parameters that make a run as short as it can be."""
+    settings: dict[str, Any] = {
+        name: LEAST[name] for name, each in spec.parameters.items() if name in LEAST and each.kind is int
+    }
+    if "stride" in spec.parameters:  # one window over the whole image
+        settings |= {"window": max(size), "stride": max(size)}
+    return settings
 
 
 def passes(spec: MethodSpec) -> str:

@@ -14,7 +14,7 @@ from xplain.segments import superpixels
 
 CLASSIFIER, NETWORK = toys.with_pixels(toys.small_net(1, scale=15.0))
 X = F.interpolate(toys.images(3, 3, 4), scale_factor=4, mode="bilinear")  # smooth, or it would be one segment
-LABELS = superpixels(X, 6)
+LABELS = superpixels(X, 12)
 MEAN = torch.tensor(toys.MEAN, dtype=torch.float64)[:, None, None].expand_as(X[0])
 
 
@@ -38,7 +38,7 @@ def shown_of(k: int, samples: int) -> np.ndarray:
 @pytest.mark.parametrize("samples", [40, 41])
 @pytest.mark.parametrize("baseline", ["mean", "black"])
 def test_equals_the_reference(baseline, samples):
-    got = xplain.attribute(CLASSIFIER, X, "kernel-shap", target=1, samples=samples, segments=6, baseline=baseline)
+    got = xplain.attribute(CLASSIFIER, X, "kernel-shap", target=1, samples=samples, segments=12, baseline=baseline)
     for k, image in enumerate(X):
         fill = MEAN if baseline == "mean" else torch.zeros_like(image)
         expected = reference.kernel_shap(
@@ -47,17 +47,35 @@ def test_equals_the_reference(baseline, samples):
         torch.testing.assert_close(got.values[k], expected, rtol=1e-6, atol=1e-9)
 
 
-def test_approaches_the_shapley_values():
-    got = xplain.attribute(CLASSIFIER, X, "kernel-shap", target=1, samples=4000, segments=6).values
-    for k, image in enumerate(X):
-        f, count = gradients.probability(NETWORK, 1), int(LABELS[k].max()) + 1
+BLOCKS = F.interpolate(toys.images(2, 2, 4, seed=5), scale_factor=4, mode="nearest")  # eight flat segments
+
+
+@pytest.mark.parametrize(("images", "segments", "counts"), [(X, 6, [6, 5, 5]), (BLOCKS, 8, [8, 8])])
+def test_equals_the_shapley_values_where_all_coalitions_fit(images, segments, counts):
+    labels = superpixels(images, segments)
+    found = xplain.attribute(CLASSIFIER, images, "kernel-shap", target=1, samples=1000, segments=segments)
+    got = found.values
+    assert found.details["segments"].tolist() == counts
+    assert found.cost.forwards == sum(2**count for count in counts)
+    for k, image in enumerate(images):
+        f, count = gradients.probability(NETWORK, 1), int(labels[k].max()) + 1
 
         def game(group, k=k, image=image, f=f, count=count):
             shown = [each in group for each in range(count)]
-            return float(f(reference.show(image, MEAN, LABELS[k], shown)).detach())
+            return float(f(reference.show(image, MEAN[:, :1, :1].expand_as(image), labels[k], shown)).detach())
 
-        exact = reference.spread(reference.shapley(game, count), LABELS[k])
-        assert float((got[k] - exact).abs().max()) < 0.05 * float(exact.abs().max())
+        exact = reference.spread(reference.shapley(game, count), labels[k])
+        assert float((got[k] - exact).abs().max()) < 1e-8 * float(exact.abs().max())
+
+
+def test_sampling_approaches_the_shapley_values():
+    labels = superpixels(X, 12)
+    counts = labels.amax(dim=(1, 2)) + 1
+    exact = xplain.attribute(CLASSIFIER, X, "kernel-shap", target=1, samples=2**12, segments=12).values
+    few = int(2 ** counts.min() - 3)
+    drawn = xplain.attribute(CLASSIFIER, X, "kernel-shap", target=1, samples=few, segments=12).values
+    assert float((drawn - exact).abs().max()) < 0.1 * float(exact.abs().max())
+    assert not torch.equal(drawn, exact)
 
 
 @pytest.mark.parametrize("samples", [1, 3, 100])
@@ -72,7 +90,7 @@ def test_additive_games_are_exact():
     weight = torch.randn(2, 3, 12, 16, dtype=torch.float64)
     model = toys.classifier(toys.Linear(weight))
     got = xplain.attribute(
-        model, X, "kernel-shap", target=0, score="logit", samples=60, segments=6, baseline="black"
+        model, X, "kernel-shap", target=0, score="logit", samples=60, segments=12, baseline="black"
     ).values
     for k in range(3):
         parts = (weight[0] * X[k]).sum(dim=0)
@@ -86,13 +104,13 @@ def test_one_segment_takes_everything():
 
 
 def test_images_do_not_disturb_each_other():
-    together = xplain.attribute(CLASSIFIER, X, "kernel-shap", target=1, samples=25, segments=6).values
+    together = xplain.attribute(CLASSIFIER, X, "kernel-shap", target=1, samples=25, segments=12).values
     alone = [
-        xplain.attribute(CLASSIFIER, x[None], "kernel-shap", target=1, samples=25, segments=6).values[0] for x in X
+        xplain.attribute(CLASSIFIER, x[None], "kernel-shap", target=1, samples=25, segments=12).values[0] for x in X
     ]
     torch.testing.assert_close(together, torch.stack(alone))
 
 
 def test_cost_counts_the_empty_and_the_full_coalition():
-    cost = xplain.attribute(CLASSIFIER, X, "kernel-shap", samples=7, segments=6).cost
+    cost = xplain.attribute(CLASSIFIER, X, "kernel-shap", samples=7, segments=12).cost
     assert (cost.forwards, cost.backwards) == (3 * 9, 0)

@@ -17,26 +17,34 @@ Things = Literal["methods", "metrics", "models", "protocols", "classes"]
 def list_things(
     things: Annotated[Things, typer.Argument(help="What to list.")],
     search: Annotated[str, option("--search", help="Only rows that contain this text.")] = "",
-    model: common.Model = "efficientnet-lite0",
+    model: Annotated[
+        str | None,
+        option("--model", "-m", help="With methods: which fit this model, and why not; with classes: its classes."),
+    ] = None,
     weights: common.Weights = None,
     classes: common.Classes = None,
+    device: common.Device = "auto",
     as_json: common.Json = False,
     config: common.Config = None,
     version: common.Version = False,
 ) -> int:
     """List methods, metrics, models, protocols or classes.
 
-    Examples: xplain list methods;  xplain list classes --search cat;  xplain list models --search resnet --json
+    Examples: xplain list methods;  xplain list classes --search cat;  xplain list models --search resnet --json;
+    xplain list methods --model resnet50
     """
     from xplain import catalog
+    from xplain.models.load import EMBEDDED
 
+    kind = "fits" if things == "methods" and model is not None else things
     rows = {
         "methods": catalog.list_methods,
+        "fits": lambda: catalog.list_fits(model or EMBEDDED, weights, device),
         "metrics": catalog.list_metrics,
         "models": catalog.list_models,
         "protocols": catalog.list_protocols,
-        "classes": lambda: catalog.list_classes(model, weights, classes),
-    }[things]()
+        "classes": lambda: catalog.list_classes(model or EMBEDDED, weights, classes),
+    }[kind]()
     rows = [row for row in rows if search.lower() in json.dumps(row, ensure_ascii=False).lower()]
     if as_json:
         print(*(json.dumps(row, ensure_ascii=False) for row in rows), sep="\n")
@@ -44,7 +52,7 @@ def list_things(
         _print_table(rows)
     else:
         for row in rows:
-            print(*(_plain(row[key]) for key in catalog.COLUMNS[things]), sep="\t")
+            print(*(_plain(row[key]) for key in catalog.COLUMNS[kind]), sep="\t")
     return 0
 
 

@@ -18,10 +18,12 @@ from xplain.types import Attribution, Paper
     score="prob",
     axioms=frozenset({"completeness", "linearity", "implementation-invariance"}),
     cost=lambda samples, **_: (samples + 2, 0),
+    at_most=True,
     parallel=lambda samples, **_: samples,
-    deviations="Sizes of coalitions are drawn from the Shapley kernel, so the regression is unweighted; the empty and the full coalition "
-    "are an exact constraint, where captum gives them weight 1e6. Coalitions come in pairs with their complements, which lowers the "
-    "variance. A segment's Shapley value is shared evenly by its pixels.",
+    deviations="Where all coalitions are no more than the samples, each is taken once with its exact weight. Otherwise sizes are drawn "
+    "from the Shapley kernel, so that regression is unweighted, and coalitions come in pairs with their complements, which lowers the "
+    "variance. The empty and the full coalition are an exact constraint, where captum gives them weight 1e6. A segment's Shapley value "
+    "is shared evenly by its pixels.",
 )
 def kernel_shap(
     oracle: Oracle,
@@ -35,8 +37,9 @@ def kernel_shap(
 ) -> Attribution:
     """Shapley values of superpixels, each shared by its pixels.
 
-    Coalition sizes s = 1 .. K - 1 with p(s) ∝ 1 / (s (K - s)), members drawn evenly, every second sample the complement of
-    the one before. φ minimises Σ_i (f(x_i) - f(x') - φ·z_i)² under Σ φ = f(x) - f(x') (Theorem 2), which ``expected``
+    With at most ``samples`` proper coalitions (2^K - 2), all of them, weighted by (K - 1) / (C(K, s) s (K - s)): exact.
+    Else sizes s = 1 .. K - 1 with p(s) ∝ 1 / (s (K - s)), members drawn evenly, every second sample the complement of the
+    one before. φ minimises Σ_i w_i (f(x_i) - f(x') - φ·z_i)² under Σ φ = f(x) - f(x') (Theorem 2), which ``expected``
     holds. Segments by SLIC, about ``segments`` of them; the least φ where samples do not determine it.
     Returns (B, 1, H, W). x: (B, C, H, W) in [0, 1], y: (B,).
     """
@@ -53,23 +56,39 @@ def kernel_shap(
     chance = torch.where(member < counts[:, None] - 1, likely, 0).cumsum(dim=1)
     chance = chance / chance[:, -1:].clamp(min=torch.finfo(torch.float64).tiny)
 
+    proper = 2**counts - 2  # coalitions but for none and all
+    whole = proper <= samples
+
     def draw(block: Block) -> Tensor:
         numbers, some = block.samples(x.device), block.images
         pairs = torch.div(numbers, 2, rounding_mode="floor")
         want = torch.searchsorted(chance[some], rng.child("size").take(some).uniform(pairs, (), torch.float64)) + 1
         order = rng.take(some).uniform(pairs, (size,), torch.float64).masked_fill(~exists[some, None], 2.0)
         shown = order.argsort(dim=2).argsort(dim=2) < want[:, :, None]
-        return shown ^ (numbers % 2 == 1)[:, None]
+        drawn = shown ^ (numbers % 2 == 1)[:, None]
+        listed = ((numbers[:, None] + 1) >> member) % 2 == 1
+        listed = listed & (numbers < proper[some, None])[:, :, None]  # past the last one, nothing: weight 0
+        return torch.where(whole[some, None, None], listed, drawn)
 
-    def weigh(shown: Tensor, _: Tensor) -> Tensor:
-        return torch.ones_like(shown[:, :, 0])
+    def weigh(shown: Tensor, count: Tensor) -> Tensor:
+        held = shown.sum(dim=2)
+        kernel = (count - 1) / (_choose(count, held) * held * (count - held)).clamp(min=1)
+        exact = torch.where((held > 0) & (held < count), kernel, 0)
+        return torch.where(2**count - 2 <= samples, exact, torch.ones_like(exact))
 
-    sums = regress(oracle, x, y, labels, fill, samples, draw, weigh)
+    rows = int(torch.where(whole, proper, samples).max())
+    sums = regress(oracle, x, y, labels, fill, max(rows, 1), draw, weigh)
     gram, once = sums.gram[:, 1:, 1:], sums.gram[:, 0, 1:]
     values = _least_squares(gram, sums.moments[:, 1:] - empty[:, None] * once, full - empty, exists)
     return Attribution(
         spread(values, labels).to(x.dtype), expected=(full - empty).to(x.dtype), details={"segments": counts}
     )
+
+
+def _choose(count: Tensor, held: Tensor) -> Tensor:
+    """Binomial coefficients, in float64."""
+    n, k = count.double(), held.double()
+    return (torch.lgamma(n + 1) - torch.lgamma(k + 1) - torch.lgamma(n - k + 1)).exp()
 
 
 def _least_squares(gram: Tensor, moments: Tensor, total: Tensor, exists: Tensor) -> Tensor:

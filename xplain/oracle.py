@@ -220,11 +220,12 @@ class Oracle:
 
     # -------------------------------------------------------------------- probe
 
-    def probe(self, x: Tensor, y: Tensor, layer: str = "auto") -> Probe:
+    def probe(self, x: Tensor, y: Tensor, layer: str = "auto", *, differentiate: bool = True) -> Probe:
         """Activations of a layer and the score's gradients there.
 
         layer: a module's name, or ``auto``: the last module in execution whose output is spatial (see
-        ``last_spatial_layer``). A module that runs several times is read at its last run. Raises UsageError.
+        ``last_spatial_layer``). A module that runs several times is read at its last run.
+        differentiate: without it there is no backward, and the gradients have no channels. Raises UsageError.
         """
         model = self._copy(fold=False)
         name = self._last_layer(model, x) if layer == "auto" else layer
@@ -240,18 +241,20 @@ class Oracle:
 
         def run(x: Tensor, y: Tensor, rivals: Tensor | None) -> tuple[Tensor, Tensor]:
             held.clear()
-            with torch.enable_grad():
-                logits = self._call(model, x.detach().requires_grad_())
+            with torch.set_grad_enabled(differentiate):
+                logits = self._call(model, x.detach().requires_grad_(differentiate))
                 if not held or not isinstance(held[0], Tensor) or held[0].ndim != 4:
                     raise UsageError(f"layer {name!r} has no output with height and width", "name another layer")
-                score = score_of(logits, y, self.score, rivals).sum()
-                (gradient,) = torch.autograd.grad(score, held[0], allow_unused=True)
+                gradient: Tensor | None = held[0][:, :0]
+                if differentiate:
+                    score = score_of(logits, y, self.score, rivals).sum()
+                    (gradient,) = torch.autograd.grad(score, held[0], allow_unused=True)
             if gradient is None:
                 raise UsageError(f"the score does not depend on layer {name!r}", "name another layer")
-            self._count(forwards=len(x), backwards=len(x))
+            self._count(forwards=len(x), backwards=len(x) if differentiate else 0)
             return held[0].detach(), gradient
 
-        self._account(len(x), None, backwards=1)
+        self._account(len(x), None, backwards=int(differentiate))
         handle = module.register_forward_hook(hold)
         try:
             activations, gradients = self._batched(run, x, y, self._rivals(None))

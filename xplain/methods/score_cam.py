@@ -22,13 +22,13 @@ from xplain.types import Attribution, Paper
         "CVPR workshops",
         "1910.01279",
     ),
-    cost=lambda **_: (2048 + 1, 1),
+    cost=lambda **_: (2048 + 1, 0),
     at_most=True,
     parallel=lambda **_: 512,
     deviations="variant=paper: the softmax over the channels cancels the score of the baseline image, which is not computed. "
     "variant=official: the program's weights are the scores themselves (it takes probabilities: score=prob), and its ReLU follows "
     "the up-sampling. What a mask hides becomes the mean colour, the zero of the normalised input that the programs multiply. "
-    "A constant channel counts nothing, as in the program. One backward is spent on reading the layer. pytorch-grad-cam stretches "
+    "A constant channel counts nothing, as in the program. pytorch-grad-cam stretches "
     "masks corner to corner. The cost is one forward a channel of the layer; 2048 channels are the most that is claimed.",
 )
 def score_cam(
@@ -49,7 +49,7 @@ def score_cam(
     Raises UsageError when the model has no such layer. x: (B, C, H, W) in [0, 1], y: (B,).
     """
     fill = make_baseline(baseline, x, oracle.mean, rng)
-    probe = oracle.probe(x, y, layer)
+    probe = oracle.probe(x, y, layer, differentiate=False)
     channels = probe.activations
     constant = channels.amax(dim=(2, 3)) == channels.amin(dim=(2, 3))
 

@@ -11,8 +11,8 @@ from PIL import Image, ImageDraw
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
-PICTURE = ROOT / "samples" / "cat.neflag.png"
-MONTAGE = ROOT / "samples" / "cat.methods.jpg"
+PICTURE = ROOT / "samples" / ".readme" / "cat.neflag.png"
+MONTAGE = ROOT / "samples" / ".readme" / "cat.methods.jpg"
 
 
 def methods_table() -> str:

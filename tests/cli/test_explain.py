@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -361,7 +362,8 @@ def test_ctrl_c_leaves_whole_files_and_exits_130(xp, photos, monkeypatch):
     monkeypatch.setattr(pipeline, "run_method", stop_at_the_second)
     ran = xp("explain", photos, *TINY, "-a", "sm", "-b", "1")
     assert (ran.code, len(ran.lines)) == (130, 1)
-    assert ran.err == "xplain: interrupted; what is written is whole, and the same command goes on from there\n"
+    command = shlex.join(["xplain", "explain", str(photos), *TINY, "-a", "sm", "-b", "1"])
+    assert ran.err == f"xplain: interrupted; what is written is whole, and this goes on from there: {command}\n"
     assert [p.name for p in Path("xplain-out").rglob("*") if p.is_file()] == ["a.saliency.overlay.png"]
 
 

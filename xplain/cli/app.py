@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Sequence
@@ -52,7 +53,7 @@ def run(arguments: Sequence[str]) -> int:
     except typer.TyperException as error:
         return _usage(error)
     except (KeyboardInterrupt, typer.Abort):
-        say("interrupted; what is written is whole, and the same command goes on from there")
+        say(f"interrupted; what is written is whole, and this goes on from there: {shlex.join(['xplain', *arguments])}")
         return EXIT_INTERRUPTED
     except (BrokenPipeError, SystemExit):  # the option parser turns the first into the second
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nobody reads on

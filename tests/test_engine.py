@@ -509,3 +509,29 @@ def test_inference_mode_around_it_changes_nothing():
     with torch.inference_mode():
         inside = xplain.attribute(CLASSIFIER, X.clone(), "saliency").values
     assert torch.equal(plain, inside)
+
+
+def test_a_metric_may_attribute_again_with_the_draws_of_its_images():
+    """With the method's name, or a function; without either it says what it needs."""
+    from xplain.engine import Runtime, _explainer, run_metric
+    from xplain.oracle import Case, Oracle
+    from xplain.registry import MetricSpec
+    from xplain.types import Score
+
+    def moved(case, *, explain, rng, size: float = 0.1):
+        again = explain(case.images + size, case.y)
+        return Score((again - case.attributions).flatten(1).abs().sum(dim=1) + 0 * rng.keys)
+
+    clf = toys.classifier(toys.Function(lambda x: torch.stack([x.sum((1, 2, 3)), (x**2).sum((1, 2, 3))], dim=1)))
+    x = torch.rand(2, 3, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    y = torch.tensor([1, 1])
+    spec = MetricSpec(name="moved", function=moved)
+    case = Case(Oracle(clf), x, 2 * x, y)  # the gradient of the sum of squares
+    run = Runtime()
+    for method in ("saliency", lambda clf, images, target: 2 * images):
+        found = run_metric(spec, spec.resolve({}), case, run, _explainer(clf, method, x, run)).values
+        assert found.tolist() == pytest.approx([2 * 0.1 * 48] * 2)
+    with pytest.raises(UsageError, match="attributes again"):
+        run_metric(spec, spec.resolve({}), case, run)
+    noisy = _explainer(clf, "smoothgrad:samples=3,noise=0.5", x, run)
+    assert noisy(x + 0.1, y) == pytest.approx(noisy(x, y) + 2 * 0.1)  # not drawn anew

@@ -14,10 +14,11 @@ from xplain.models.load import EMBEDDED, load_classifier
 from xplain.protocols import PROTOCOLS
 from xplain.registry import METHODS, METRICS, MethodSpec, Spec
 
+SIDE = 224  # of the images for which forwards are stated
 COLUMNS = {
     "fits": ("name", "fits", "why"),
     "methods": ("name", "alias", "parameters", "passes", "paper"),
-    "metrics": ("name", "better", "parameters", "unit"),
+    "metrics": ("name", "better", "parameters", "unit", "forwards"),
     "models": ("name", "source", "weights"),
     "protocols": ("name", "metrics", "source", "unknown"),
     "classes": ("index", "wnid", "name"),
@@ -95,7 +96,7 @@ def parameters(spec: Spec) -> list[str]:
 
 
 def list_metrics() -> list[dict[str, Any]]:
-    """Metrics: name, direction, bounds, unit, parameters with defaults, definition version, paper."""
+    """Metrics: name, direction, bounds, unit, parameters with defaults, forwards an image, what is undefined, version, paper."""
     return [
         {
             "name": spec.name,
@@ -105,6 +106,9 @@ def list_metrics() -> list[dict[str, Any]]:
             "bounds": list(spec.bounds),
             "unit": spec.unit,
             "parameters": parameters(spec),
+            "forwards": spec.forwards(side=SIDE, **spec.resolve({})),
+            "attributions": spec.attributions(**spec.resolve({})),
+            "undefined": spec.undefined,
             "version": spec.version,
             "paper": spec.paper.citation if spec.paper else "",
         }

@@ -13,16 +13,17 @@ from torch import Tensor
 
 import xplain.methods
 import xplain.metrics  # noqa: F401  (importing registers them)
-from xplain.config import parse_batch_size
+from xplain.config import Choice, parse_batch_size
 from xplain.errors import InputError, UsageError, did_you_mean
 from xplain.images import Preprocessing, decode_image, find_images, preprocess
 from xplain.models import Classifier
-from xplain.oracle import Case, Oracle
-from xplain.registry import METHODS, METRICS, MethodSpec
+from xplain.oracle import Case, Explain, Oracle
+from xplain.registry import METHODS, METRICS, MethodSpec, MetricSpec
 from xplain.rng import Streams
 from xplain.targets import Classes, check_images, check_logits, find_rivals, find_targets
 from xplain.types import Attribution, Cost, Precision, Score, ScoreKind
 
+Method = Callable[[Classifier, Tensor, Tensor], Tensor]  # (classifier, images, target) -> attributions
 MAX_REFERENCES = 512  # images read from a directory of baselines, evenly spread over its sorted files
 
 
@@ -142,8 +143,12 @@ def run_method(
     score: ScoreKind,
     runtime: Runtime,
     references: Tensor | None = None,
+    content: Tensor | None = None,
 ) -> Attribution:
-    """Run a resolved method; as many images at a time as rows fit into one model call."""
+    """Run a resolved method; as many images at a time as rows fit into one model call.
+
+    content: the images on which random draws depend, if not ``images`` themselves.
+    """
     started = time.perf_counter()
     own = "against" in spec.needs  # the method itself decides what its rivals mean
     cost = Cost()
@@ -164,7 +169,9 @@ def run_method(
         supplies = {
             "against": against,
             "references": None if references is None else references.to(x),
-            "rng": Streams.of(x, runtime.seed, spec.name) if "rng" in spec.needs else None,
+            "rng": Streams.of(x if content is None else content[some], runtime.seed, spec.name)
+            if "rng" in spec.needs
+            else None,
         }
         needed = {name: supplies[name] for name in spec.needs}
         result: Attribution = spec.function(oracle, x, y[some], **settings, **needed)
@@ -201,6 +208,7 @@ def measure(
     metric: str,
     *,
     target: Classes | None = None,
+    method: str | Method | None = None,
     seed: int = 0,
     precision: Precision = "fp32",
     batch_size: int | str = "auto",
@@ -211,6 +219,8 @@ def measure(
 
     images: float (B, C, H, W) in [0, 1]. attributions: (B, C or 1, H, W), raw and signed, as ``attribute`` gives them.
     metric: a name; ``params`` are its parameters. The other keywords are those of ``attribute``.
+    method: what made the attributions, for the metrics that attribute again: ``NAME[:key=value,...]``, or a function
+        (classifier, images, target) -> attributions.
     Returns a Score: values (B,), curve (B, K+1) or None. Raises as ``attribute``,
     and InputError for maps of another size.
     """
@@ -230,5 +240,52 @@ def measure(
     oracle = Oracle(
         classifier, score="prob", batch_size=runtime.batch_size, precision=runtime.precision, tick=runtime.progress
     )
-    result: Score = spec.function(Case(oracle, images, attributions, y), **settings)
+    explain = None if method is None else _explainer(classifier, method, images, runtime)
+    result = run_metric(spec, settings, Case(oracle, images, attributions, y), runtime, explain)
     return replace(result, cost=replace(oracle.cost + cost, seconds=time.perf_counter() - started))
+
+
+def run_metric(
+    spec: MetricSpec, settings: Mapping[str, Any], case: Case, runtime: Runtime, explain: Explain | None = None
+) -> Score:
+    """Run a resolved metric. Its random draws depend on the image and the metric, and so are common to all methods."""
+    needed: dict[str, Any] = {}
+    if "rng" in spec.needs:
+        needed["rng"] = Streams.of(case.images, runtime.seed, spec.name)
+    if "explain" in spec.needs:
+        if explain is None:
+            raise UsageError(f"{spec.name} attributes again", "give the method too: method='saliency'")
+        needed["explain"] = explain
+    result: Score = spec.function(case, **settings, **needed)
+    return result
+
+
+def explain_again(
+    classifier: Classifier,
+    spec: MethodSpec,
+    settings: Mapping[str, Any],
+    score: ScoreKind,
+    content: Tensor,
+    runtime: Runtime,
+    references: Tensor | None = None,
+) -> Explain:
+    """The method as metrics run it again; its random draws are those of ``content``, (B, C, H, W)."""
+
+    own = classifier
+
+    def explain(images: Tensor, y: Tensor, classifier: Classifier | None = None) -> Tensor:
+        return run_method(
+            classifier or own, spec, settings, images, y, None, score, runtime, references, content
+        ).values
+
+    return explain
+
+
+def _explainer(classifier: Classifier, method: str | Method, images: Tensor, runtime: Runtime) -> Explain:
+    own = classifier
+    if not isinstance(method, str):
+        return lambda images, y, classifier=own: method(classifier or own, images, y)
+    choice = Choice.parse(method)
+    spec = METHODS.get(choice.name)
+    settings, references = resolve_method(spec, dict(choice.params), classifier.preprocessing)
+    return explain_again(classifier, spec, settings, spec.score, images, runtime, references)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from xplain.config import Choice, EvaluateConfig
 from xplain.datasets import Item, choose_items, read_dataset, shard
-from xplain.engine import Runtime, images_at_once, predict, resolve_method, run_method
+from xplain.engine import Runtime, explain_again, images_at_once, predict, resolve_method, run_method, run_metric
 from xplain.errors import Failed, InputError, UsageError
 from xplain.files import write_file
 from xplain.images import Loaded, decode_image, preprocess, read_ahead
@@ -271,9 +271,11 @@ class Evaluation:
         oracle = Oracle(
             self.classifier, score="prob", batch_size=self.runtime.batch_size, precision=self.runtime.precision
         )
-        case = Case(oracle, x, result.values.to(x.dtype).nan_to_num(), y, result.expected)
+        keys = tuple(item.key for item in items)
+        case = Case(oracle, x, result.values.to(x.dtype).nan_to_num(), y, result.expected, keys)
+        explain = explain_again(self.classifier, work.spec, work.settings, work.score, x, self.runtime, work.references)
         for each in self.measures:
-            score: Score = each.spec.function(case, **each.settings)
+            score = run_metric(each.spec, each.settings, case, self.runtime, explain)
             reasons = score.undefined | {"the attribution is not finite": ~finite}
             for i, item in enumerate(items):
                 mark = self.marks[work.label, each.label]

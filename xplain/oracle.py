@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 from weakref import WeakKeyDictionary
 
 import torch
@@ -367,12 +367,20 @@ def _is_out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
+class Explain(Protocol):
+    """The method that made a case's attributions, to be run again on other images or other weights."""
+
+    def __call__(self, images: Tensor, y: Tensor, classifier: Classifier | None = None) -> Tensor:
+        """(B, C or 1, H, W) attributions of ``images`` for the classes ``y``, with the random draws of the case's images."""
+
+
 @dataclass(frozen=True, eq=False)
 class Case:
     """What a metric is given.
 
     images: (B, C, H, W) in [0, 1]. attributions: (B, C or 1, H, W), raw and signed. y: (B,) targets.
     expected: (B,) what the attributions should sum to, where the method claims completeness.
+    keys: the images' names within their data set, where they have one.
     memory: what metrics keep for one another, such as curves.
     """
 
@@ -381,4 +389,5 @@ class Case:
     attributions: Tensor
     y: Tensor
     expected: Tensor | None = None
+    keys: tuple[str, ...] = ()
     memory: dict[object, Tensor] = field(default_factory=dict)

@@ -173,12 +173,22 @@ class MethodSpec(Spec):
 
 @dataclass(frozen=True, eq=False)
 class MetricSpec(Spec):
-    """A faithfulness metric: one value an image; ``better`` is higher or lower, ``bounds`` the possible range."""
+    """A faithfulness metric: one value an image.
+
+    better: higher or lower. bounds: the possible range. version: of the definition; it rises when numbers change.
+    forwards(side=, **params) -> rows through the model for an image of ``side`` pixels.
+    attributions(**params) -> how often the method runs again. undefined: when there is no value.
+    Functions may ask for ``rng`` (streams of the image and the metric, the same for every method) and for ``explain``
+    (the method, to be run again): keyword-only names without a default.
+    """
 
     better: Literal["higher", "lower"] = "higher"
     bounds: tuple[float, float] = (0.0, 1.0)
     unit: str = ""
     version: int = 1
+    forwards: Callable[..., int] = field(default=lambda **_: 0)
+    attributions: Callable[..., int] = field(default=lambda **_: 0)
+    undefined: str = "never"
 
 
 S = TypeVar("S", bound=Spec)
@@ -230,7 +240,7 @@ def method(name: str, **claims: Any) -> Callable[[F], F]:
 
 
 def metric(name: str, **claims: Any) -> Callable[[F], F]:
-    """Register a metric: ``function(case, *, parameters=...) -> Score``."""
+    """Register a metric: ``function(case, *, needs..., parameters=...) -> Score``."""
 
     def register(function: F) -> F:
         METRICS.add(MetricSpec(name=name, function=function, doc=inspect.getdoc(function) or "", **claims))

@@ -16,6 +16,7 @@ TINY = 1e-8
     better="lower",
     bounds=(0, float("inf")),
     unit="score",
+    undefined="for methods that claim no completeness",
     paper=Paper("Axiomatic attribution for deep networks", "Sundararajan, Taly, Yan", 2017, "ICML", "1703.01365"),
 )
 def completeness_gap(case: Case, *, relative: bool = False) -> Score:
@@ -35,6 +36,7 @@ def completeness_gap(case: Case, *, relative: bool = False) -> Score:
     better="lower",
     bounds=(0, float("inf")),
     unit="share of the score difference",
+    undefined="for methods that claim no completeness, and where the score changes by less than 1e-8",
     paper=Paper(
         "MFABA: a more faithful and accelerated boundary-based attribution method for deep neural networks",
         "Zhu, Chen, Zhang, Wang, Jin, Xue, Zhu, Choo",

@@ -35,7 +35,11 @@ SAMEK = Paper(
 )
 
 
-@metric("deletion", better="lower", unit="mean target probability", paper=RISE)
+def _rows(side: int, steps: int | None, baseline: str, **_: object) -> int:
+    return (1 + baseline.count("+")) * ((steps or side) + 1)
+
+
+@metric("deletion", better="lower", unit="mean target probability", paper=RISE, forwards=_rows)
 def deletion(
     case: Case,
     *,
@@ -56,7 +60,7 @@ def deletion(
     return _score(_curve(case, steps, baseline, unit, insert=False), area)
 
 
-@metric("insertion", better="higher", unit="mean target probability", paper=RISE)
+@metric("insertion", better="higher", unit="mean target probability", paper=RISE, forwards=_rows)
 def insertion(
     case: Case,
     *,
@@ -72,7 +76,14 @@ def insertion(
     return _score(_curve(case, steps, baseline, unit, insert=True), area)
 
 
-@metric("difference", better="higher", bounds=(-1, 1), unit="mean target probability", paper=RISE)
+@metric(
+    "difference",
+    better="higher",
+    bounds=(-1, 1),
+    unit="mean target probability",
+    paper=RISE,
+    forwards=lambda **settings: 2 * _rows(**settings),
+)
 def difference(
     case: Case,
     *,
@@ -89,7 +100,7 @@ def difference(
     return _score(curves[0] - curves[1], area)
 
 
-@metric("morf", better="lower", unit="mean target probability", paper=SAMEK)
+@metric("morf", better="lower", unit="mean target probability", paper=SAMEK, forwards=_rows)
 def morf(case: Case, *, steps: Steps = 20, baseline: Fill = "mean", unit: Unit = "pixel") -> Score:
     """The mean probability of the target while the most relevant pixels are removed first, in coarse steps.
 
@@ -98,7 +109,7 @@ def morf(case: Case, *, steps: Steps = 20, baseline: Fill = "mean", unit: Unit =
     return _score(_curve(case, steps, baseline, unit, insert=False), "trapezoid")
 
 
-@metric("lerf", better="higher", unit="mean target probability", paper=SAMEK)
+@metric("lerf", better="higher", unit="mean target probability", paper=SAMEK, forwards=_rows)
 def lerf(case: Case, *, steps: Steps = 20, baseline: Fill = "mean", unit: Unit = "pixel") -> Score:
     """The mean probability of the target while the least relevant pixels are removed first.
 

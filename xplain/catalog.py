@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from xplain.engine import attribute  # which registers the methods and metrics
-from xplain.errors import XplainError
+from xplain.errors import UsageError, XplainError, did_you_mean
 from xplain.models.classes import imagenet_classes, read_classes
 from xplain.models.load import EMBEDDED, load_classifier
 from xplain.protocols import PROTOCOLS
 from xplain.registry import METHODS, METRICS, MethodSpec, Spec
+from xplain.types import Paper
 
 SIDE = 224  # of the images for which forwards are stated
 COLUMNS = {
@@ -114,6 +116,20 @@ def list_metrics() -> list[dict[str, Any]]:
         }
         for spec in METRICS
     ]
+
+
+def list_papers(names: Sequence[str]) -> list[Paper]:
+    """The papers of methods and metrics by name or alias, each once. Raises UsageError for what is neither, or has none."""
+    known = {name: spec for spec in (*METHODS, *METRICS) for name in (spec.name, spec.alias) if name}
+    found: dict[str, Paper] = {}
+    for name in names:
+        if name not in known:
+            raise UsageError(f"unknown method or metric {name!r}", did_you_mean(name, known))
+        paper = known[name].paper
+        if paper is None:
+            raise UsageError(f"{name!r} is a control; no paper defines it", "leave it out")
+        found.setdefault(paper.title, paper)
+    return list(found.values())
 
 
 def list_protocols() -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ import typer
 
 from xplain.cli._console import say
 from xplain.cli._options import Version
+from xplain.cli.cite import cite
 from xplain.cli.evaluate import evaluate
 from xplain.cli.explain import explain
 from xplain.cli.list import list_things
@@ -28,6 +29,7 @@ app = typer.Typer(
 app.command("explain")(explain)
 app.command("evaluate")(evaluate)
 app.command("list")(list_things)
+app.command("cite")(cite)
 
 
 @app.callback()

@@ -57,6 +57,7 @@ RULES = Rules("deep-taylor", TABLE, INSTEAD, SCORES, start)
         2017,
         "Pattern Recognition",
         "1512.02479",
+        journal=True,
     ),
     deviations="Positive biases, which the paper excludes, take no relevance. A negative score gives a negative map.",
 )

@@ -18,6 +18,7 @@ from xplain.types import Attribution, Paper
         2021,
         "Nature Machine Intelligence",
         "1906.10670",
+        journal=True,
     ),
     axioms=frozenset({"linearity", "dummy", "implementation-invariance"}),
     cost=lambda samples, **_: (samples, samples),

@@ -15,6 +15,7 @@ from xplain.types import Attribution, Paper
         "Jiang, Zhang, Hou, Cheng, Wei",
         2021,
         "IEEE Transactions on Image Processing",
+        journal=True,
     ),
     deviations="Not scaled to [0, 1], and one layer at a time: the paper scales the maps of shallow layers by tanh and fuses several.",
 )

@@ -26,6 +26,7 @@ TINY = 1e-9  # keeps LRP-0 and the sums from dividing by zero
         "Bach, Binder, Montavon, Klauschen, Müller, Samek",
         2015,
         "PLoS ONE",
+        journal=True,
     ),
     deviations="Batch norms are folded into the convolution before them; "
     "one that stands elsewhere (DenseNet) is a layer of its own by LRP-0, where zennit passes relevance on and it grows without bound. "

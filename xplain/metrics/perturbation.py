@@ -32,6 +32,7 @@ SAMEK = Paper(
     2017,
     "IEEE TNNLS",
     "1509.06321",
+    journal=True,
 )
 
 

@@ -37,15 +37,14 @@ def quadrature(rule: Rule, steps: int, like: Tensor) -> tuple[Tensor, Tensor]:
 
 def gaussian_blur(x: Tensor, sigma: float) -> Tensor:
     """Images (..., H, W) convolved with a Gaussian of ``sigma`` pixels, cut at 4 sigma, borders mirrored."""
-    kernel = _gaussian(sigma).to(x)
+    kernel = gaussian_weights(sigma, max(int(4 * sigma + 0.5), 1)).to(x)
     for axis in (-1, -2):
         x = _convolve_line(x.transpose(axis, -1), kernel).transpose(axis, -1)
     return x
 
 
-def _gaussian(sigma: float) -> Tensor:
-    """Gaussian weights at whole pixels up to 4 sigma, in float64; they sum to one."""
-    radius = max(int(4 * sigma + 0.5), 1)
+def gaussian_weights(sigma: float, radius: int) -> Tensor:
+    """(2 radius + 1,) Gaussian weights at whole pixels, in float64; they sum to one."""
     grid = torch.arange(-radius, radius + 1, dtype=torch.float64)
     kernel = torch.exp(-((grid / sigma) ** 2) / 2)
     return kernel / kernel.sum()
@@ -75,7 +74,7 @@ def rise_blur(x: Tensor) -> Tensor:
     """
     impulse = torch.zeros(11, dtype=torch.float64)
     impulse[5] = 1
-    line = _convolve_line(impulse, _gaussian(5.0).to(impulse))
+    line = _convolve_line(impulse, gaussian_weights(5.0, 20).to(impulse))
     kernel = torch.outer(line, line).to(x.dtype).to(x.device)
     flat = x.reshape(-1, 1, *x.shape[-2:])
     return F.conv2d(flat, kernel[None, None], padding=5).reshape(x.shape)

@@ -14,42 +14,20 @@ from torch import Tensor
 
 from xplain.config import Choice, EvaluateConfig
 from xplain.datasets import Item, choose_items, read_dataset, shard
-from xplain.engine import Runtime, explain_again, images_at_once, predict, resolve_method, run_method, run_metric
+from xplain.engine import Runtime, images_at_once, predict, run_method
 from xplain.errors import Failed, InputError, UsageError
 from xplain.files import write_file
 from xplain.images import Loaded, decode_image, preprocess, read_ahead
 from xplain.models import Classifier, load_classifier
-from xplain.oracle import Case, Oracle
-from xplain.protocols import choose_metrics
-from xplain.records import Work, describe_run, fingerprint
-from xplain.registry import METHODS, METRICS, MetricSpec
+from xplain.plans import Measure, plan_metrics, plan_works, take_measures
+from xplain.records import Work, describe_cost, describe_run, fingerprint
+from xplain.registry import METHODS
 from xplain.render import Look, draw, read_record
 from xplain.store import SCHEMA, Store, read_run
 from xplain.targets import check_logits
-from xplain.types import Attribution, Score
 
 CONTROL = "random"  # in every run: a method that does not beat it explains nothing
-DIGEST = 21  # points of a curve that are kept for each item
 Advance = Callable[[int, int], None]
-
-
-@dataclass(frozen=True, eq=False)
-class Measure:
-    """A metric that is to be run, its settings checked."""
-
-    spec: MetricSpec
-    settings: dict[str, Any]
-    label: str
-
-    def describe(self) -> dict[str, Any]:
-        """What determines its numbers, and how to read them."""
-        return {
-            "metric": self.spec.name,
-            "params": self.settings,
-            "version": self.spec.version,
-            "better": self.spec.better,
-            "unit": self.spec.unit,
-        }
 
 
 def evaluate(config: EvaluateConfig, advance: Advance = lambda done, total: None) -> Iterator[Failed]:
@@ -59,11 +37,11 @@ def evaluate(config: EvaluateConfig, advance: Advance = lambda done, total: None
     """
     for choice in config.methods:
         METHODS.get(choice.name).resolve(dict(choice.params))
-    measures = plan_metrics(config)
+    measures = plan_metrics(config.protocol, config.metrics)
     classifier = load_classifier(
         config.compute.model, config.compute.device, config.compute.weights, config.compute.classes
     )
-    works = plan_works(config, classifier)
+    works = plan_works(with_control(config.methods), config.score, classifier)
     items = choose_items(read_dataset(config.dataset, classifier, config.labels), config.limit, config.per_class)
     if config.target == "label" and all(item.label is None for item in items):
         raise UsageError("--target label needs labels", "give class folders or --labels")
@@ -114,7 +92,10 @@ def write_gallery(config: EvaluateConfig, count: int = 4) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     compute = config.compute
     classifier = load_classifier(compute.model, compute.device, compute.weights, compute.classes)
-    work = next((work for work in plan_works(config, classifier) if work.label == first), None)
+    work = next(
+        (work for work in plan_works(with_control(config.methods), config.score, classifier) if work.label == first),
+        None,
+    )
     sources = {item.key: item.source for item in read_dataset(config.dataset, classifier, config.labels)}
     if work is None:
         return
@@ -134,30 +115,9 @@ def write_gallery(config: EvaluateConfig, count: int = 4) -> None:
             write_file(folder / f"{place}-{rank}.png", content)
 
 
-def label_of(choice: Choice, name: str) -> str:
-    """A method or metric as asked for, under its full name: ``agi:steps=10``."""
-    params = ",".join(f"{key}={value}" for key, value in choice.params)
-    return f"{name}:{params}" if params else name
-
-
-def plan_metrics(config: EvaluateConfig) -> list[Measure]:
-    """The metrics with their settings."""
-    found = []
-    for choice in choose_metrics(config.protocol, config.metrics):
-        spec = METRICS.get(choice.name)
-        found.append(Measure(spec, spec.resolve(dict(choice.params)), label_of(choice, spec.name)))
-    return found
-
-
-def plan_works(config: EvaluateConfig, classifier: Classifier) -> list[Work]:
-    """The methods with their settings, and the random control behind them."""
-    control = () if any(choice.name == CONTROL for choice in config.methods) else (Choice(CONTROL),)
-    works = []
-    for choice in (*config.methods, *control):
-        spec = METHODS.get(choice.name)
-        settings, references = resolve_method(spec, dict(choice.params), classifier.preprocessing)
-        works.append(Work(spec, settings, references, config.score or spec.score, label_of(choice, spec.name)))
-    return works
+def with_control(methods: tuple[Choice, ...]) -> tuple[Choice, ...]:
+    """The methods, and the random control behind them."""
+    return methods if any(choice.name == CONTROL for choice in methods) else (*methods, Choice(CONTROL))
 
 
 def describe(
@@ -267,39 +227,13 @@ class Evaluation:
         result = run_method(
             self.classifier, work.spec, work.settings, x, y, None, work.score, self.runtime, work.references
         )
-        finite = result.values.isfinite().flatten(1).all(dim=1)
-        oracle = Oracle(
-            self.classifier, score="prob", batch_size=self.runtime.batch_size, precision=self.runtime.precision
-        )
         keys = tuple(item.key for item in items)
-        case = Case(oracle, x, result.values.to(x.dtype).nan_to_num(), y, result.expected, keys)
-        explain = explain_again(self.classifier, work.spec, work.settings, work.score, x, self.runtime, work.references)
-        for each in self.measures:
-            score = run_metric(each.spec, each.settings, case, self.runtime, explain)
-            reasons = score.undefined | {"the attribution is not finite": ~finite}
+        for each in take_measures(self.classifier, work, self.measures, x, result, self.runtime, keys):
+            mark = self.marks[work.label, each.measure.label]
             for i, item in enumerate(items):
-                mark = self.marks[work.label, each.label]
                 if not self.store.has(item.key, mark):
                     self.store.add(
-                        {"key": item.key, "mark": mark, "method": work.label, "metric": each.label}
-                        | _one(score, reasons, i)
-                        | {"target": int(y[i]), "cost": _cost(result, i)}
+                        {"key": item.key, "mark": mark, "method": work.label, "metric": each.measure.label}
+                        | each.read(i)
+                        | {"target": int(y[i]), "cost": describe_cost(result, i)}
                     )
-
-
-def _one(score: Score, reasons: dict[str, Tensor], i: int) -> dict[str, Any]:
-    """The value of one image, or why there is none; and its curve at DIGEST points."""
-    why = [reason for reason, mask in reasons.items() if bool(mask[i])]
-    value = float(score.values[i])
-    if why or value != value:
-        return {"value": None, "undefined": why[0] if why else "not a number", "curve": None}
-    if score.curve is None:
-        return {"value": value, "undefined": None, "curve": None}
-    places = torch.linspace(0, score.curve.shape[1] - 1, DIGEST, device=score.curve.device).round().long()
-    return {"value": value, "undefined": None, "curve": [round(v, 6) for v in score.curve[i, places].tolist()]}
-
-
-def _cost(result: Attribution, i: int) -> dict[str, float]:
-    return {name: round(float(result.details[name][i])) for name in ("forwards", "backwards")} | {
-        "seconds": round(result.cost.seconds / len(result.values), 4)
-    }

@@ -16,8 +16,9 @@ from xplain.errors import Failed, InputError, UsageError
 from xplain.images import Loaded, Source, find_images, read_ahead
 from xplain.models import Classifier, load_classifier
 from xplain.outputs import Outputs
+from xplain.plans import with_layer
 from xplain.records import Work, describe_explanation, describe_run, fingerprint
-from xplain.registry import METHODS, MethodSpec
+from xplain.registry import METHODS
 from xplain.render import KINDS, Look, colour_map
 from xplain.targets import Question, check_logits
 
@@ -85,13 +86,9 @@ def check_request(config: ExplainConfig, sources: Sequence[Source], look: Look) 
         raise UsageError("-o - writes one PNG", "give one image, one method and one --save other than raw")
     specs = [METHODS.get(choice.name) for choice in config.methods]
     for spec, choice in zip(specs, config.methods, strict=True):
-        spec.resolve(_with_layer(spec, dict(choice.params), config.layer))
+        spec.resolve(with_layer(spec, dict(choice.params), config.layer))
     if config.layer and not any("layer" in spec.parameters for spec in specs):
         raise UsageError(f"--layer {config.layer} means nothing to {', '.join(s.name for s in specs)}", "leave it out")
-
-
-def _with_layer(spec: MethodSpec, params: dict[str, Any], layer: str | None) -> dict[str, Any]:
-    return {"layer": layer, **params} if layer and "layer" in spec.parameters else params
 
 
 def plan_methods(config: ExplainConfig, classifier: Classifier) -> list[Work]:
@@ -100,7 +97,7 @@ def plan_methods(config: ExplainConfig, classifier: Classifier) -> list[Work]:
     counts = Counter(spec.name for spec in specs)
     works = []
     for spec, choice in zip(specs, config.methods, strict=True):
-        params = _with_layer(spec, dict(choice.params), config.layer)
+        params = with_layer(spec, dict(choice.params), config.layer)
         settings, references = resolve_method(spec, params, classifier.preprocessing)
         suffix = ",".join(f"{key}={value}" for key, value in choice.params).replace("/", "-")
         label = f"{spec.name}_{suffix}" if counts[spec.name] > 1 and suffix else spec.name

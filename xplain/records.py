@@ -105,13 +105,16 @@ def describe_explanation(
         "target": describe_target(classifier, int(result.target[at]), probabilities),
         "against": [describe_target(classifier, index, probabilities) for index in rivals],
         "prediction": [describe_target(classifier, index, probabilities) for index in best],
-        "cost": {
-            "forwards": round(float(result.details["forwards"][at])),
-            "backwards": round(float(result.details["backwards"][at])),
-            "seconds": round(result.cost.seconds / len(result.values), 4),
-        },
+        "cost": describe_cost(result, at),
         "completeness": completeness,
         "details": details | result.facts,
         "rounding": work.spec.rounding or None,
         "warnings": [text for text, mask in result.flags.items() if bool(mask[at])],
+    }
+
+
+def describe_cost(result: Attribution, at: int) -> dict[str, float]:
+    """Rows of one image, and its share of the seconds."""
+    return {name: round(float(result.details[name][at])) for name in ("forwards", "backwards")} | {
+        "seconds": round(result.cost.seconds / len(result.values), 4)
     }

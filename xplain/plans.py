@@ -1,0 +1,115 @@
+"""What is to be run: methods and metrics with their settings, and running all metrics on one attribution."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from xplain.config import Choice
+from xplain.engine import Runtime, explain_again, resolve_method, run_metric
+from xplain.models import Classifier
+from xplain.oracle import Case, Oracle
+from xplain.protocols import choose_metrics
+from xplain.records import Work
+from xplain.registry import METHODS, METRICS, MethodSpec, MetricSpec
+from xplain.types import Attribution, Score, ScoreKind
+
+DIGEST = 21  # points of a curve that are kept for each item of a data set
+
+
+@dataclass(frozen=True, eq=False)
+class Measure:
+    """A metric that is to be run, its settings checked."""
+
+    spec: MetricSpec
+    settings: dict[str, Any]
+    label: str
+
+    def describe(self) -> dict[str, Any]:
+        """What determines its numbers, and how to read them."""
+        return {
+            "metric": self.spec.name,
+            "params": self.settings,
+            "version": self.spec.version,
+            "better": self.spec.better,
+            "unit": self.spec.unit,
+        }
+
+
+def label_of(choice: Choice, name: str) -> str:
+    """A method or metric as asked for, under its full name: ``agi:steps=10``."""
+    params = ",".join(f"{key}={value}" for key, value in choice.params)
+    return f"{name}:{params}" if params else name
+
+
+def plan_metrics(protocol: str | None, metrics: tuple[Choice, ...]) -> list[Measure]:
+    """The metrics of a protocol, or those given, with their settings."""
+    found = []
+    for choice in choose_metrics(protocol, metrics):
+        spec = METRICS.get(choice.name)
+        found.append(Measure(spec, spec.resolve(dict(choice.params)), label_of(choice, spec.name)))
+    return found
+
+
+def plan_works(
+    methods: Sequence[Choice], score: ScoreKind | None, classifier: Classifier, layer: str | None = None
+) -> list[Work]:
+    """The methods with their settings. score: None for each one's own; layer: for those that look at one."""
+    works = []
+    for choice in methods:
+        spec = METHODS.get(choice.name)
+        params = with_layer(spec, dict(choice.params), layer)
+        settings, references = resolve_method(spec, params, classifier.preprocessing)
+        works.append(Work(spec, settings, references, score or spec.score, label_of(choice, spec.name)))
+    return works
+
+
+def with_layer(spec: MethodSpec, params: dict[str, Any], layer: str | None) -> dict[str, Any]:
+    """The parameters of a method, with the layer that holds for all where it has one and names none itself."""
+    return {"layer": layer, **params} if layer and "layer" in spec.parameters else params
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """A metric's score on a batch, and the reasons why it has no value for some: each a (B,) bool mask."""
+
+    measure: Measure
+    score: Score
+    undefined: dict[str, Tensor]
+
+    def read(self, i: int, points: int | None = DIGEST) -> dict[str, Any]:
+        """The value of one image, or why there is none; and its curve at ``points`` points (None: at all it has)."""
+        why = [reason for reason, mask in self.undefined.items() if bool(mask[i])]
+        value = float(self.score.values[i])
+        if why or value != value:
+            return {"value": None, "undefined": why[0] if why else "not a number", "curve": None}
+        if self.score.curve is None:
+            return {"value": value, "undefined": None, "curve": None}
+        curve = self.score.curve[i]
+        if points is not None:
+            curve = curve[torch.linspace(0, len(curve) - 1, points, device=curve.device).round().long()]
+        return {"value": value, "undefined": None, "curve": [round(v, 6) for v in curve.tolist()]}
+
+
+def take_measures(
+    classifier: Classifier,
+    work: Work,
+    measures: Sequence[Measure],
+    x: Tensor,
+    result: Attribution,
+    runtime: Runtime,
+    keys: tuple[str, ...],
+) -> Iterator[Measured]:
+    """Each metric on one batch of attributions, as it is done. x: (B, C, H, W); keys: the images' names."""
+    assert result.target is not None
+    finite = result.values.isfinite().flatten(1).all(dim=1)
+    oracle = Oracle(classifier, score="prob", batch_size=runtime.batch_size, precision=runtime.precision)
+    case = Case(oracle, x, result.values.to(x.dtype).nan_to_num(), result.target, result.expected, keys)
+    explain = explain_again(classifier, work.spec, work.settings, work.score, x, runtime, work.references)
+    for each in measures:
+        score = run_metric(each.spec, each.settings, case, runtime, explain)
+        yield Measured(each, score, score.undefined | {"the attribution is not finite": ~finite})

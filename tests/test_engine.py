@@ -529,9 +529,9 @@ def test_a_metric_may_attribute_again_with_the_draws_of_its_images():
     case = Case(Oracle(clf), x, 2 * x, y)  # the gradient of the sum of squares
     run = Runtime()
     for method in ("saliency", lambda clf, images, target: 2 * images):
-        found = run_metric(spec, spec.resolve({}), case, run, _explainer(clf, method, x, run)).values
+        found = run_metric(spec, spec.resolve({}), case, run, _explainer(Oracle(clf), method, x, run)).values
         assert found.tolist() == pytest.approx([2 * 0.1 * 48] * 2)
     with pytest.raises(UsageError, match="attributes again"):
         run_metric(spec, spec.resolve({}), case, run)
-    noisy = _explainer(clf, "smoothgrad:samples=3,noise=0.5", x, run)
+    noisy = _explainer(Oracle(clf), "smoothgrad:samples=3,noise=0.5", x, run)
     assert noisy(x + 0.1, y) == pytest.approx(noisy(x, y) + 2 * 0.1)  # not drawn anew

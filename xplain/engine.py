@@ -240,7 +240,7 @@ def measure(
     oracle = Oracle(
         classifier, score="prob", batch_size=runtime.batch_size, precision=runtime.precision, tick=runtime.progress
     )
-    explain = None if method is None else _explainer(classifier, method, images, runtime)
+    explain = None if method is None else _explainer(oracle, method, images, runtime)
     result = run_metric(spec, settings, Case(oracle, images, attributions, y), runtime, explain)
     return replace(result, cost=replace(oracle.cost + cost, seconds=time.perf_counter() - started))
 
@@ -268,24 +268,29 @@ def explain_again(
     content: Tensor,
     runtime: Runtime,
     references: Tensor | None = None,
+    oracle: Oracle | None = None,
 ) -> Explain:
-    """The method as metrics run it again; its random draws are those of ``content``, (B, C, H, W)."""
+    """The method as metrics run it again; its random draws are those of ``content``, (B, C, H, W).
 
+    oracle: to whose account its rows go.
+    """
     own = classifier
 
-    def explain(images: Tensor, y: Tensor, classifier: Classifier | None = None) -> Tensor:
-        return run_method(
-            classifier or own, spec, settings, images, y, None, score, runtime, references, content
-        ).values
+    def explain(images: Tensor, y: Tensor, classifier: Classifier | None = None, image: Tensor | None = None) -> Tensor:
+        drawn = content if image is None else content[image]
+        found = run_method(classifier or own, spec, settings, images, y, None, score, runtime, references, drawn)
+        if oracle is not None:
+            oracle.cost = oracle.cost + found.cost
+        return found.values
 
     return explain
 
 
-def _explainer(classifier: Classifier, method: str | Method, images: Tensor, runtime: Runtime) -> Explain:
-    own = classifier
+def _explainer(oracle: Oracle, method: str | Method, images: Tensor, runtime: Runtime) -> Explain:
+    own = oracle.classifier
     if not isinstance(method, str):
-        return lambda images, y, classifier=own: method(classifier or own, images, y)
+        return lambda images, y, classifier=None, image=None: method(classifier or own, images, y)
     choice = Choice.parse(method)
     spec = METHODS.get(choice.name)
-    settings, references = resolve_method(spec, dict(choice.params), classifier.preprocessing)
-    return explain_again(classifier, spec, settings, spec.score, images, runtime, references)
+    settings, references = resolve_method(spec, dict(choice.params), own.preprocessing)
+    return explain_again(own, spec, settings, spec.score, images, runtime, references, oracle)

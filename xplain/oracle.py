@@ -370,8 +370,14 @@ def _is_out_of_memory(error: RuntimeError) -> bool:
 class Explain(Protocol):
     """The method that made a case's attributions, to be run again on other images or other weights."""
 
-    def __call__(self, images: Tensor, y: Tensor, classifier: Classifier | None = None) -> Tensor:
-        """(B, C or 1, H, W) attributions of ``images`` for the classes ``y``, with the random draws of the case's images."""
+    def __call__(
+        self, images: Tensor, y: Tensor, classifier: Classifier | None = None, image: Tensor | None = None
+    ) -> Tensor:
+        """(rows, C or 1, H, W) attributions of ``images`` (rows, C, H, W) for the classes ``y`` (rows,).
+
+        image: (rows,) the image of the case that each row belongs to, and whose random draws it has; None when rows are the
+        images. classifier: instead of the case's own.
+        """
 
 
 @dataclass(frozen=True, eq=False)

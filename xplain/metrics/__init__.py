@@ -3,3 +3,4 @@
 # isort: off
 from xplain.metrics import perturbation as perturbation
 from xplain.metrics import completeness as completeness
+from xplain.metrics import max_sensitivity as max_sensitivity

@@ -55,6 +55,55 @@ def test_one_pixel_that_stands_out_is_drawn_when_the_clip_admits_it():
     assert (shown[1, 2], shown.sum()) == (1, 1)
 
 
+@pytest.mark.parametrize("sign", ["positive", "absolute", "signed"])
+@pytest.mark.filterwarnings("error")
+def test_a_single_pixel_is_drawn_though_the_percentiles_agree(sign):
+    values = np.zeros((1, 40, 40))
+    values[0, 1, 2] = 5
+    shown = render.heat(values, Look(sign=sign))
+    assert (shown[1, 2], shown.sum()) == (1, 1)
+    assert render.remarks(values, Look(sign=sign)) == [
+        "a single pixel of the map is not zero",
+        "the percentiles of the clip agree: only what lies above them is drawn",
+    ]
+
+
+EMPTY = "the picture is empty: the clipped map has no contrast"
+
+
+@pytest.mark.parametrize(
+    ("values", "look", "expected"),
+    [
+        (RAMP, Look(), []),
+        (np.zeros((3, 4, 4)), Look(), ["the map is constant", EMPTY]),
+        (np.full((3, 4, 4), 7.0), Look(), ["the map is constant", EMPTY]),
+        (-1 - RAMP, Look(), ["the map has no positive value", EMPTY]),
+        (-1 - RAMP, Look(sign="negative"), []),
+        (1 + RAMP, Look(sign="negative"), ["the map has no negative value", EMPTY]),
+        (-1 - RAMP, Look(sign="signed"), []),
+        (np.minimum(RAMP, 50), Look(), [EMPTY]),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_odd_maps_are_said_to_be(values, look, expected):
+    assert render.remarks(values, look) == expected
+    assert render.heat(values, look).any() == (EMPTY not in expected)
+
+
+def test_the_top_tenth_is_the_image_and_the_rest_is_grey():
+    photo = np.arange(300, dtype=np.uint8).reshape(10, 10, 3)
+    values = np.zeros((1, 10, 10))
+    values[0, 3, :9] = -np.arange(1, 10)
+    values[0, 7, 7] = 1
+    found = render.top(photo, values, Look())
+    kept = [(7, 7), *((0, k) for k in range(9))]  # one above zero, then the first zeros
+    for place in np.ndindex(10, 10):
+        assert found[place].tolist() == (photo[place].tolist() if place in kept else [128] * 3)
+    lowest = render.top(photo, values, Look(sign="negative"))
+    assert (lowest[3, :9] == photo[3, :9]).all()
+    assert (lowest[0, 0] == photo[0, 0]).all()
+
+
 def test_signed_maps_diverge_around_exactly_zero():
     look = Look((0, 100), "signed")
     colours = render.colour(np.array([[-1.0, 0.0, 1.0]]), look)[0].astype(int)

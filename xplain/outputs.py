@@ -11,7 +11,7 @@ import numpy as np
 
 from xplain.errors import InputError, UsageError
 from xplain.files import write_file
-from xplain.render import Bytes, Floats, Look, draw, encode_raw, heat, read_record
+from xplain.render import Bytes, Floats, Look, draw, encode_raw, read_record, remarks
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,7 @@ class Outputs:
     def write(self, paths: dict[str, Path], image: Floats, attribution: Floats, record: dict[str, Any]) -> bytes | None:
         """Write every kind; PNG bytes instead where there is no directory. image, attribution: (C, H, W)."""
         pixels: Bytes = (image.transpose(1, 2, 0) * 255).round().astype(np.uint8)
-        if not heat(attribution, self.look).any():
-            record["warnings"].append("the picture is empty: the clipped map has no contrast")
+        record["warnings"] += remarks(attribution, self.look)
         record["files"] = {} if self.directory is None else {kind: str(path) for kind, path in paths.items()}
         for kind, path in paths.items():
             content = (

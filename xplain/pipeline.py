@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from xplain.asking import ask
 from xplain.config import ExplainConfig
-from xplain.engine import Runtime, images_at_once, predict, resolve_method, run_method
+from xplain.engine import Runtime, images_at_once, resolve_method, run_method
 from xplain.errors import Failed, InputError, UsageError
 from xplain.images import Loaded, Source, find_images, read_ahead
 from xplain.models import Classifier, load_classifier
@@ -20,7 +21,7 @@ from xplain.plans import with_layer
 from xplain.records import Work, describe_explanation, describe_run, fingerprint
 from xplain.registry import METHODS
 from xplain.render import KINDS, Look, colour_map
-from xplain.targets import Question, check_logits
+from xplain.targets import Question
 
 
 def _ignore(rows: int) -> None:
@@ -135,26 +136,12 @@ class Run:
 
     def explain_group(self, loaded: list[Loaded], works: Sequence[Work]) -> Iterator[Explained | Failed]:
         """Predict once, then run every target and method on the images that can be used."""
-        images = torch.stack([each.pixels for each in loaded]).to(self.classifier.device, self.classifier.dtype)
-        logits, _ = predict(self.classifier, images, self.runtime(_ignore))
-        finite = check_logits(logits).tolist()
-        labels = [self._label(each) if self.question.kind == "label" else None for each in loaded]
-        usable = []
-        for i, (each, good, label) in enumerate(zip(loaded, finite, labels, strict=True)):
-            if not good:
-                why = InputError(
-                    f"the model's logits for {each.source.name!r} are not finite", "check weights and --precision"
-                )
-                yield Failed(each.source.name, why)
-            elif isinstance(label, Failed):
-                yield label
-            else:
-                usable.append(i)
-        if not usable:
+        asked, failed = ask(self.classifier, loaded, self.question.kind == "label", self.runtime(_ignore))
+        yield from failed
+        if not asked.loaded:
             return
-        loaded, images, logits = [loaded[i] for i in usable], images[usable], logits[usable]
-        own = [label for i in usable if not isinstance(label := labels[i], Failed)]
-        for y in self.question.targets(logits, own):
+        loaded, images, logits = list(asked.loaded), asked.images, asked.logits
+        for y in self.question.targets(logits, asked.labels):
             rivals = self.question.rivals(self.classifier, logits, y)
             for work in works:
                 size = self.at_once(work, images)
@@ -168,14 +155,6 @@ class Run:
                         y[some],
                         None if rivals is None else rivals[some],
                     )
-
-    def _label(self, each: Loaded) -> int | Failed:
-        """The class that the image's folder is named after: a wnid, a class name or an index."""
-        name = each.source.name
-        try:
-            return self.classifier.find_class(each.source.folder)
-        except UsageError as error:
-            return Failed(name, InputError(f"{name!r} has no label: {error}", "put it into a class folder"))
 
     def _explain(
         self, work: Work, loaded: Sequence[Loaded], x: Tensor, logits: Tensor, y: Tensor, rivals: Tensor | None

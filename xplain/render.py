@@ -55,21 +55,51 @@ def reduce_channels(attribution: Floats, how: Reduce) -> Floats:
     return attribution.sum(axis=0) if how == "sum" else attribution.mean(axis=0)
 
 
+def in_order(attribution: Floats, look: Look) -> Floats:
+    """(H, W) float64 saliency in the order of what is drawn: the values, their negatives, or their magnitudes."""
+    values = reduce_channels(attribution.astype(np.float64), look.reduce)
+    return {"positive": values, "negative": -values}.get(look.sign, np.abs(values))
+
+
+def scale(attribution: Floats, look: Look) -> tuple[float, float]:
+    """The values that become the ends of the colours: percentiles of the part that is drawn."""
+    low, high = np.percentile(np.maximum(in_order(attribution, look), 0), look.clip)
+    return float(low), float(high)
+
+
 def heat(attribution: Floats, look: Look) -> Floats:
     """(H, W) in [0, 1], or in [-1, 1] around exactly zero for signed maps.
 
     The map's values below the lower percentile become 0, those above the upper one become 1, and those between are
     scaled linearly (Pan et al. 2021, section 5.1). Signed maps are clipped by the percentiles of their magnitudes.
-    A map whose two percentiles agree has no contrast: it gives zeros.
+    Where the two percentiles agree, only what lies above them is drawn; a map that has nothing above them gives zeros.
     """
+    shown = np.maximum(in_order(attribution, look), 0)
+    low, high = scale(attribution, look)
+    scaled = np.clip((shown - low) / (high - low), 0, 1) if high > low else (shown > high).astype(np.float64)
     values = reduce_channels(attribution.astype(np.float64), look.reduce)
-    shown = {"positive": values, "negative": -values, "absolute": np.abs(values), "signed": np.abs(values)}[look.sign]
-    shown = np.maximum(shown, 0)
-    low, high = np.percentile(shown, look.clip)
-    if not high > low:
-        return np.zeros_like(shown)
-    scaled = np.clip((shown - low) / (high - low), 0, 1)
     return np.sign(values) * scaled if look.sign == "signed" else scaled
+
+
+def remarks(attribution: Floats, look: Look) -> list[str]:
+    """What is odd about a map, in the words of a record; empty for an ordinary one."""
+    values, shown = reduce_channels(attribution, look.reduce), in_order(attribution, look)
+    low, high = scale(attribution, look)
+    found = []
+    if values.min() == values.max():
+        found.append("the map is constant")
+    elif np.count_nonzero(values) == 1:
+        found.append("a single pixel of the map is not zero")
+    elif not (shown > 0).any():
+        found.append(f"the map has no {look.sign} value")
+    if not high > low:
+        empty = not (shown > high).any()
+        found.append(
+            "the picture is empty: the clipped map has no contrast"
+            if empty
+            else "the percentiles of the clip agree: only what lies above them is drawn"
+        )
+    return found
 
 
 def colour(heatmap: Floats, look: Look) -> Bytes:
@@ -100,6 +130,16 @@ def overlay(image: Bytes, heatmap: Floats, look: Look) -> Bytes:
 def masked(image: Bytes, heatmap: Floats) -> Bytes:
     """(H, W, 3): the image times the heat (AGI paper, Fig. 3)."""
     return (image * np.abs(heatmap)[..., None]).round().astype(np.uint8)
+
+
+def top(image: Bytes, attribution: Floats, look: Look, share: float = 0.1) -> Bytes:
+    """(H, W, 3): the image's most relevant ``share`` of pixels on grey (DGA paper, Fig. 6). Ties keep raster order."""
+    order = np.argsort(-in_order(attribution, look), axis=None, kind="stable")[
+        : max(round(share * image[..., 0].size), 1)
+    ]
+    found = np.full_like(image, 128)
+    found.reshape(-1, 3)[order] = image.reshape(-1, 3)[order]
+    return found
 
 
 def draw(kind: str, image: Bytes, attribution: Floats, look: Look, record: Mapping[str, Any]) -> bytes:
@@ -155,9 +195,7 @@ def figure(image: Bytes, shown: Floats, attribution: Floats, look: Look, record:
 
 
 def _tick_labels(attribution: Floats, look: Look) -> list[str]:
-    values = reduce_channels(attribution.astype(np.float64), look.reduce)
-    shown = {"positive": values, "negative": -values}.get(look.sign, np.abs(values))
-    low, high = np.percentile(np.maximum(shown, 0), look.clip)
+    low, high = scale(attribution, look)
     return (
         [f"≤ -{high:.2g}", f"±{low:.2g}", f"≥ {high:.2g}"]
         if look.sign == "signed"

@@ -335,8 +335,9 @@ def test_nan_logits_fail_the_image_and_not_the_others(xp, tmp_path):
 def test_an_empty_picture_is_said(xp):
     Image.new("RGB", (40, 40), "gray").save("flat.png")
     ran = xp("explain", "flat.png", *TINY, "-a", "sobel", "--json")
-    assert ran.records[0]["warnings"] == ["the picture is empty: the clipped map has no contrast"]
-    assert "warning: flat.png: sobel: the picture is empty" in ran.err
+    empty = "the picture is empty: the clipped map has no contrast"
+    assert ran.records[0]["warnings"] == ["the map is constant", empty]
+    assert f"warning: flat.png: sobel: {empty}" in ran.err
     assert xp("explain", "flat.png", *TINY, "-a", "sobel", "-q", "-o", "q").err == ""
 
 

@@ -1,0 +1,56 @@
+"""Which of the images that were read can be explained, and what the model says of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from xplain.engine import Runtime, predict
+from xplain.errors import Failed, InputError, UsageError
+from xplain.images import Loaded
+from xplain.models import Classifier
+from xplain.targets import check_logits
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """Images with finite logits: images (B, 3, H, W), logits (B, classes), labels: true classes where they were asked for."""
+
+    loaded: Sequence[Loaded]
+    images: Tensor
+    logits: Tensor
+    labels: Sequence[int | None]
+
+
+def ask(
+    classifier: Classifier, loaded: Sequence[Loaded], with_labels: bool, runtime: Runtime
+) -> tuple[Asked, list[Failed]]:
+    """Predict once; the images that can be used, and why the others cannot. with_labels: each must have a true class."""
+    images = torch.stack([each.pixels for each in loaded]).to(classifier.device, classifier.dtype)
+    logits, _ = predict(classifier, images, runtime)
+    finite = check_logits(logits).tolist()
+    usable, labels, failed = [], list[int | None](), []
+    for i, each in enumerate(loaded):
+        name = each.source.name
+        label = find_label(classifier, each) if with_labels else None
+        if not finite[i]:
+            error = InputError(f"the model's logits for {name!r} are not finite", "check weights and --precision")
+            failed.append(Failed(name, error))
+        elif isinstance(label, Failed):
+            failed.append(label)
+        else:
+            usable.append(i)
+            labels.append(label)
+    return Asked([loaded[i] for i in usable], images[usable], logits[usable], labels), failed
+
+
+def find_label(classifier: Classifier, each: Loaded) -> int | Failed:
+    """The class that the image's folder is named after: a wnid, a class name or an index."""
+    name = each.source.name
+    try:
+        return classifier.find_class(each.source.folder)
+    except UsageError as error:
+        return Failed(name, InputError(f"{name!r} has no label: {error}", "put it into a class folder"))

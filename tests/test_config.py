@@ -92,7 +92,7 @@ def test_a_clip_out_of_order_or_range_is_refused(text):
 
 
 def test_the_defaults_of_a_run():
-    assert Compute() == Compute("efficientnet-lite0", None, None, "auto", "fp32", None, 0)
+    assert Compute() == Compute("efficientnet-lite0", None, None, "auto", "fp32", None, 0, None)
 
 
 # ------------------------------------------------------------------------------------------------- files

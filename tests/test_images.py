@@ -424,6 +424,12 @@ def test_sizes_resize_to_the_usual_share():
     assert Preprocessing.for_size((64, 128)) == Preprocessing((64, 128), 146, "bicubic")
 
 
+def test_another_side_keeps_the_share_of_the_resize():
+    assert Preprocessing((299, 299), 342, "bilinear").at(224) == Preprocessing((224, 224), 256, "bilinear")
+    assert Preprocessing((224, 224), 232).at(112) == Preprocessing((112, 112), 116)
+    assert Preprocessing((64, 128), 146).at(128) == Preprocessing((128, 128), 146)
+
+
 def test_read_image_is_a_bicubic_256_resize_and_a_224_crop(tmp_path):
     path = tmp_path / "a.png"
     image = noise(300, 280)

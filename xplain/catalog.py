@@ -50,9 +50,11 @@ def list_methods() -> list[dict[str, Any]]:
 LEAST = {"steps": 2, "samples": 2, "masks": 2, "classes": 1, "attack_steps": 1, "copies": 1, "rounds": 1}
 
 
-def list_fits(model: str, weights: Path | None = None, device: str = "auto") -> list[dict[str, Any]]:
+def list_fits(
+    model: str, weights: Path | None = None, device: str = "auto", image_size: int | None = None
+) -> list[dict[str, Any]]:
     """Methods with whether they fit a model, and why not: each is run on one grey image at its least settings."""
-    classifier = load_classifier(model, device, weights)
+    classifier = load_classifier(model, device, weights, image_size=image_size)
     image = torch.full((1, 3, *classifier.size), 0.5, device=classifier.device, dtype=classifier.dtype)
     image += torch.linspace(-0.2, 0.2, image.shape[-1], device=classifier.device, dtype=classifier.dtype)
     rows = []

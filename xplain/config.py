@@ -48,6 +48,7 @@ class Compute:
     precision: Precision = "fp32"
     batch_size: int | None = None  # None: auto
     seed: int = 0
+    image_size: int | None = None  # None: the model's own
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,11 @@ def evaluate(config: EvaluateConfig, advance: Advance = lambda done, total: None
         METHODS.get(choice.name).resolve(dict(choice.params))
     measures = plan_metrics(config.protocol, config.metrics)
     classifier = load_classifier(
-        config.compute.model, config.compute.device, config.compute.weights, config.compute.classes
+        config.compute.model,
+        config.compute.device,
+        config.compute.weights,
+        config.compute.classes,
+        config.compute.image_size,
     )
     works = plan_works(with_control(config.methods), config.score, classifier)
     items = choose_items(read_dataset(config.dataset, classifier, config.labels), config.limit, config.per_class)
@@ -91,7 +95,7 @@ def write_gallery(config: EvaluateConfig, count: int = 4) -> None:
         return
     shutil.rmtree(folder, ignore_errors=True)
     compute = config.compute
-    classifier = load_classifier(compute.model, compute.device, compute.weights, compute.classes)
+    classifier = load_classifier(compute.model, compute.device, compute.weights, compute.classes, compute.image_size)
     work = next(
         (work for work in plan_works(with_control(config.methods), config.score, classifier) if work.label == first),
         None,

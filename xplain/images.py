@@ -15,7 +15,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -45,6 +45,10 @@ class Preprocessing:
         """The usual 0.875 centre crop for an input side or (height, width) in pixels."""
         height, width = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
         return cls((height, width), round(max(height, width) / 0.875))
+
+    def at(self, side: int) -> Preprocessing:
+        """The same for square inputs of ``side`` pixels: ``resize`` in the proportion it had."""
+        return replace(self, size=(side, side), resize=round(self.resize * side / max(self.size)))
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,11 @@ def explain(config: ExplainConfig, progress: Progress | None = None) -> Iterator
     sources = find_images(config.inputs, config.files_from)
     check_request(config, sources, look)
     classifier = load_classifier(
-        config.compute.model, config.compute.device, config.compute.weights, config.compute.classes
+        config.compute.model,
+        config.compute.device,
+        config.compute.weights,
+        config.compute.classes,
+        config.compute.image_size,
     )
     question = Question.parse(config.target, config.against, classifier)
     works = plan_methods(config, classifier)

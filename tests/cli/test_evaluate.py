@@ -111,12 +111,15 @@ def test_methods_and_metrics_may_be_added_later(xp, photos):
     assert {row["metric"] for row in summary["rows"]} == {"insertion:steps=8", "deletion:steps=8", "morf:steps=4"}
 
 
-@pytest.mark.parametrize("change", [["--seed", "1"], ["--target", "label"], ["--precision", "bf16"]])
+@pytest.mark.parametrize(
+    "change", [["--seed", "1"], ["--target", "label"], ["--precision", "bf16"], ["--image-size", "40"]]
+)
 def test_another_fingerprint_is_refused_with_the_difference(xp, photos, change):
     xp("evaluate", photos, *QUICK, "-a", "sm")
     ran = xp("evaluate", photos, *QUICK, "-a", "sm", *change)
     assert ran.code == 2
-    assert f"'run' holds another run: its {change[0][2:]} is " in ran.err
+    key = "preprocessing" if change[0] == "--image-size" else change[0][2:]
+    assert f"'run' holds another run: its {key} is " in ran.err
 
 
 def test_batch_size_and_limit_are_no_part_of_the_fingerprint(xp, photos):

@@ -86,6 +86,11 @@ def test_the_record_says_everything(xp):
     assert record["warnings"] == []
 
 
+def test_the_input_can_be_of_another_size(xp):
+    (record,) = xp("explain", CAT, *TINY, "-a", "sm", "--image-size", "64", "--json").records
+    assert (record["preprocessing"]["size"], record["preprocessing"]["resize"]) == ([64, 64], 74)  # 37 for 32
+
+
 def test_golden_numbers_on_the_toy_classifier(xp):
     """Numbers to six digits: a change here is a change of definition, and belongs into the changelog."""
     methods = (

@@ -12,6 +12,7 @@ from torch import nn
 import xplain
 from tests import toys
 from xplain.errors import DeviceError, InputError, UsageError
+from xplain.images import Preprocessing
 from xplain.models.classes import imagenet_classes, read_classes
 from xplain.models.devices import pick_device
 
@@ -262,6 +263,17 @@ def test_mean_std_size_and_labels_of_a_users_model_are_used():
     assert model.preprocessing.resize == round(24 / 0.875)
     assert model.labels == ["cat", "dog"]
     assert model.find_class("dog") == 1
+
+
+@pytest.mark.usefixtures("package")
+def test_the_size_can_be_another_one():
+    found = xplain.load_classifier("python:toybox.nets:make_normalised", device="cpu", image_size=48)
+    assert found.preprocessing == Preprocessing((48, 48), round(48 * 27 / 24))  # 27: the resize for (16, 24)
+
+
+def test_a_size_that_the_model_does_not_take_is_an_input_error():
+    with pytest.raises(InputError, match=r"Linear does not take images of 9 x 9 \(.*\); give another --image-size"):
+        xplain.load_classifier(toys.Linear(torch.ones(2, 3, 8, 8)), device="cpu", image_size=9)
 
 
 def test_a_module_is_taken_as_it_is(package):

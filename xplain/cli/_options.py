@@ -53,6 +53,9 @@ Weights = Annotated[
     Path | None, option("--weights", help="A .pt, .pth or .safetensors file; nothing in it is executed.")
 ]
 Classes = Annotated[Path | None, option("--classes", help="Class names: one a line, or CSV index,wnid,name.")]
+ImageSize = Annotated[
+    int | None, option("--image-size", help="Side of the input in pixels, instead of the model's own.", min=1)
+]
 Device = Annotated[str, option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
 PrecisionOption = Annotated[Precision, option("--precision", help="fp32, tf32 or bf16 (faster on GPUs, less exact).")]
 BatchSize = Annotated[str, option("--batch-size", "-b", help="Rows a model call: auto, or a number.")]
@@ -75,8 +78,9 @@ def make_compute(
     precision: Precision,
     batch_size: str,
     seed: int,
+    image_size: int | None = None,
 ) -> Compute:
     """The common options as a Compute. Raises UsageError."""
     if seed < 0:
         raise UsageError(f"seed {seed} is negative", "give a whole number from 0")
-    return Compute(model, weights, classes, device, precision, parse_batch_size(batch_size), seed)
+    return Compute(model, weights, classes, device, precision, parse_batch_size(batch_size), seed, image_size)

@@ -44,6 +44,7 @@ def evaluate(
     model: common.Model = "efficientnet-lite0",
     weights: common.Weights = None,
     classes: common.Classes = None,
+    image_size: common.ImageSize = None,
     device: common.Device = "auto",
     precision: common.PrecisionOption = "fp32",
     batch_size: common.BatchSize = "auto",
@@ -62,7 +63,7 @@ def evaluate(
     if target not in ("auto", "label"):
         raise UsageError(f"target {target!r} is not for a data set", "give auto or label")
     request = EvaluateConfig(
-        common.make_compute(model, weights, classes, device, precision, batch_size, seed),
+        common.make_compute(model, weights, classes, device, precision, batch_size, seed, image_size),
         dataset,
         tuple(Choice.parse(text) for text in method),
         tuple(Choice.parse(text) for text in metric),

@@ -60,6 +60,7 @@ def explain(
     model: common.Model = "efficientnet-lite0",
     weights: common.Weights = None,
     classes: common.Classes = None,
+    image_size: common.ImageSize = None,
     device: common.Device = "auto",
     precision: common.PrecisionOption = "fp32",
     batch_size: common.BatchSize = "auto",
@@ -79,7 +80,7 @@ def explain(
     if to_stdout and as_json:
         raise UsageError("-o - and --json both write to stdout", "give one of them")
     request = ExplainConfig(
-        common.make_compute(model, weights, classes, device, precision, batch_size, seed),
+        common.make_compute(model, weights, classes, device, precision, batch_size, seed, image_size),
         tuple(images or ()),
         tuple(Choice.parse(text) for text in method),
         None if to_stdout else output,

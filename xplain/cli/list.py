@@ -24,6 +24,7 @@ def list_things(
     weights: common.Weights = None,
     classes: common.Classes = None,
     device: common.Device = "auto",
+    image_size: common.ImageSize = None,
     as_json: common.Json = False,
     config: common.Config = None,
     version: common.Version = False,
@@ -39,7 +40,7 @@ def list_things(
     kind = "fits" if things == "methods" and model is not None else things
     rows = {
         "methods": catalog.list_methods,
-        "fits": lambda: catalog.list_fits(model or EMBEDDED, weights, device),
+        "fits": lambda: catalog.list_fits(model or EMBEDDED, weights, device, image_size),
         "metrics": catalog.list_metrics,
         "models": catalog.list_models,
         "protocols": catalog.list_protocols,

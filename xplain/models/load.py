@@ -23,6 +23,7 @@ def load_classifier(
     device: str | torch.device = "auto",
     weights: str | Path | None = None,
     classes: str | Path | None = None,
+    image_size: int | None = None,
 ) -> Classifier:
     """A classifier by name, in evaluation mode, on its device.
 
@@ -32,7 +33,8 @@ def load_classifier(
     device: auto, cpu, cuda, cuda:N or mps.
     weights: a ``.pt``, ``.pth`` or ``.safetensors`` file instead of the model's own; nothing in it is executed.
     classes: a file of class names, one a line, or CSV with the columns index, wnid, name.
-    Raises UsageError for an unknown name, InputError for weights or names that cannot be used, DeviceError.
+    image_size: side of the input in pixels instead of the model's own; the resize before the crop keeps its proportion.
+    Raises UsageError for an unknown name, InputError for weights, names or sizes that cannot be used, DeviceError.
     """
     where = pick_device(str(device))
     path = Path(weights) if weights is not None else None
@@ -53,7 +55,28 @@ def load_classifier(
     if classes is not None:
         wnids, labels = read_classes(Path(classes))
         classifier.wnids, classifier.labels = list(wnids), list(labels)
-    return classifier.to(where).eval()
+    classifier.to(where).eval()
+    if image_size is not None:
+        classifier.preprocessing = classifier.preprocessing.at(image_size)
+        _check_size(classifier)
+    return classifier
+
+
+@torch.no_grad()
+def _check_size(classifier: Classifier) -> None:
+    """Raise InputError unless a black image of the size goes through."""
+    height, width = classifier.size
+    try:
+        classifier(
+            torch.zeros(1, len(classifier.mean), height, width, device=classifier.device, dtype=classifier.dtype)
+        )
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, AssertionError, ValueError, IndexError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InputError(
+            f"{classifier.name} does not take images of {height} x {width} ({reason})", "give another --image-size"
+        ) from None
 
 
 def _load_embedded(path: Path | None) -> Classifier:

@@ -1,8 +1,8 @@
 """Find images, read them, and bring them to the model's input: pixels in [0, 1], not normalised.
 
 Decided once, for every command: EXIF orientation is applied, transparency is laid over white, 16-bit grey is
-scaled to 8 bits, everything becomes RGB; then the short side is resized and the centre is cropped in 8 bits by
-Pillow, as torchvision's transforms do on Pillow images.
+scaled to 8 bits, of animations the first frame is taken, colour profiles are not applied, everything becomes RGB; then the
+short side is resized and the centre is cropped in 8 bits by Pillow, as torchvision's transforms do on Pillow images.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".pbm", ".avif")
 )
+THIN = 50  # how many times longer than wide an image is resized as a whole
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 
 
@@ -74,6 +75,8 @@ class Source:
         if self.content is not None:
             return self.content
         assert self.path is not None
+        if self.path.is_fifo() and not self.path.as_posix().startswith("/dev/"):  # it would wait for a writer
+            raise InputError(f"{self.name!r} is a pipe", "give - and the image on standard input")
         try:
             return self.path.read_bytes()
         except FileNotFoundError:
@@ -154,8 +157,9 @@ def _walk(directory: Path) -> Iterator[Path]:
     for folder, folders, files in os.walk(directory):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
-            if Path(name).suffix.lower() in SUFFIXES and not name.startswith("."):
-                yield Path(folder, name)
+            path = Path(folder, name)
+            if path.suffix.lower() in SUFFIXES and not name.startswith(".") and path.is_file():
+                yield path
 
 
 def _suffix_list() -> str:
@@ -184,6 +188,8 @@ def decode_image(content: bytes, name: str) -> Image:
     try:
         with Image.open(io.BytesIO(content)) as image:
             image.load()
+            if image.mode == "F":
+                raise InputError(f"{name!r} has floating-point pixels of no agreed range", "save it with 8 or 16 bits")
             return _to_rgb(ImageOps.exif_transpose(image))
     except UnidentifiedImageError:
         raise InputError(f"{name!r} is not an image that Pillow knows", "give a JPEG, PNG, WebP, TIFF, ...") from None
@@ -214,10 +220,17 @@ def preprocess(image: Image, preprocessing: Preprocessing) -> Tensor:
     width, height = image.size
     short = preprocessing.resize
     new = (short, int(short * height / width)) if width <= height else (int(short * width / height), short)
-    if new != image.size:
-        image = image.resize(new, Image.Resampling[preprocessing.interpolation.upper()])
     crop_height, crop_width = preprocessing.size
     left, top = _start_of_crop(new[0], crop_width), _start_of_crop(new[1], crop_height)
+    filtered = Image.Resampling[preprocessing.interpolation.upper()]
+    if max(new) > THIN * min(new):  # nearly all of it would be cropped away: make the centre only
+        box = (max(left, 0), max(top, 0), min(left + crop_width, new[0]), min(top + crop_height, new[1]))
+        scale = (width / new[0], height / new[1]) * 2
+        part = (box[2] - box[0], box[3] - box[1])
+        image = image.resize(part, filtered, box=tuple(edge * by for edge, by in zip(box, scale, strict=True)))
+        left, top = min(left, 0), min(top, 0)
+    elif new != image.size:
+        image = image.resize(new, filtered)
     image = image.crop((left, top, left + crop_width, top + crop_height))
     return torch.from_numpy(np.asarray(image, dtype=np.float32) / 255).permute(2, 0, 1).contiguous()
 

@@ -15,7 +15,7 @@ HOSTILE = "<script>alert(\"1\")</script> & 'é'"
 def summary() -> dict:
     row = {
         "method": HOSTILE, "metric": "deletion", "mean": 0.25, "std": 0.1, "low": 0.2, "high": 0.3, "n": 3,
-        "undefined": {HOSTILE: 1}, "difference": None, "curve": [1.0, 0.5, 0.0], "seconds": 1.0,
+        "undefined": {HOSTILE: 1}, "difference": None, "curve": [1.0, 0.5, 0.0],
     }  # fmt: skip
     metric = {"better": "lower", "unit": HOSTILE}
     run = {
@@ -25,7 +25,9 @@ def summary() -> dict:
         "methods": {HOSTILE: {}},
         "metrics": {"deletion": metric},
     }
-    return {"schema": 1, "run": run, "items": {"evaluated": 3, "failed": 1, "of": 4}, "top1": 0.5, "rows": [row]}
+    return {"schema": 1, "run": run, "items": {"evaluated": 3, "failed": 1, "of": 4}, "top1": 0.5, "rows": [row]} | {
+        "interval": {"kind": "percentile", "level": 0.95, "draws": 2000}
+    }
 
 
 def test_hostile_names_are_text(tmp_path):

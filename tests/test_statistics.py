@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
-from xplain.statistics import estimate, paired_difference, resampled_means
+from xplain.statistics import bca_shares, estimate, paired_difference, resampled_means
 
 
 def test_mean_and_sample_deviation():
@@ -23,6 +25,46 @@ def test_the_interval_is_scipys_percentile_bootstrap():
     width = theirs.high - theirs.low
     assert ours.low == pytest.approx(theirs.low, abs=0.05 * width)
     assert ours.high == pytest.approx(theirs.high, abs=0.05 * width)
+
+
+def test_the_bca_interval_is_scipys():
+    stats = pytest.importorskip("scipy.stats")
+    values = np.random.default_rng(0).gamma(0.5, size=60)  # skewed, so that the correction shows
+    theirs = stats.bootstrap((values,), np.mean, n_resamples=40000, method="BCa", rng=1).confidence_interval
+    ours = [estimate(values, "bca", seed) for seed in range(25)]
+    # from seed to seed an end moves by 1.2 % (low) and 3.7 % (high) of the width, measured over 100 seeds; the mean of 25 and
+    # scipy's 40000 draws differ by a third of that: three times a third
+    width = theirs.high - theirs.low
+    assert np.mean([each.low for each in ours]) == pytest.approx(theirs.low, abs=0.012 * width)
+    assert np.mean([each.high for each in ours]) == pytest.approx(theirs.high, abs=0.037 * width)
+    plain = estimate(values)
+    assert (theirs.low - plain.low) / width > 0.05
+    assert (theirs.high - plain.high) / width > 0.1
+
+
+def test_bca_shares_by_hand():
+    values = np.array([0.0, 0.0, 0.0, 4.0])  # mean 1; deviations -1, -1, -1, 3
+    means = np.concatenate(
+        [np.full(1200, 0.0), np.full(400, 1.0), np.full(400, 2.0)]
+    )  # 1400 of 2000 below, ties halved
+    acceleration = 24 / (6 * 12**1.5)
+    bias, edge = 0.5244005127080407, 1.959963984540054  # the normal quantiles of 0.7 and 0.975
+    for found, z in zip(bca_shares(values, means), (bias - edge, bias + edge), strict=True):
+        expected = 0.5 * math.erfc(-(bias + z / (1 - acceleration * z)) / math.sqrt(2))
+        assert found == pytest.approx(expected, abs=1e-9)
+
+
+def test_without_bias_and_skew_bca_is_percentile():
+    values = np.array([-2.0, -1.0, 1.0, 2.0])
+    low, high = bca_shares(values, np.concatenate([-np.ones(1000), np.ones(1000)]))
+    assert (low, high) == pytest.approx((0.025, 0.975), abs=1e-12)
+
+
+def test_equal_values_have_an_interval_of_no_width():
+    for interval in ("percentile", "bca"):
+        found = estimate(np.full(7, 0.1), interval)
+        assert (found.low, found.std) == (found.high, 0.0)
+        assert found.low == pytest.approx(0.1)
 
 
 def test_nine_in_ten_and_more_intervals_cover_the_truth():

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from xplain.errors import InputError, UsageError, did_you_mean
-from xplain.types import Precision, ScoreKind
+from xplain.types import Interval, Precision, ScoreKind
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,7 @@ class EvaluateConfig:
     labels: str | None = None
     shard: tuple[int, int] = (0, 1)
     fail_fast: bool = False
+    interval: Interval = "percentile"
 
 
 def parse_shard(text: str) -> tuple[int, int]:

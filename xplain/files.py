@@ -36,5 +36,5 @@ def _umask() -> int:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write JSON by rename."""
-    write_file(path, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
+    """Write JSON by rename. Bytes of a file name that are no UTF-8 become escapes."""
+    write_file(path, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace"))

@@ -51,7 +51,8 @@ def make_page(summary: Mapping[str, Any], pictures: Sequence[Path], provenance: 
 <h1>How faithful are these explanations?</h1>
 <p>{escape("; ".join(facts))}.</p>
 <div class="scroll">{_table(summary)}</div>
-<p>Intervals are 95 % bootstrap intervals over images; differences are paired. <code>random</code> knows nothing of the model.</p>
+<p>Intervals are 95 % bootstrap intervals ({summary["interval"]["kind"]}) over images; differences are paired.
+<code>random</code> knows nothing of the model.</p>
 <h2>Mean curves</h2>
 <p class="key">{"".join(f'<span><i style="background:{c}"></i>{escape(m)}</span>' for m, c in colours.items())}</p>
 <div class="plots">{"".join(_plot(summary, metric, colours) for metric in run["metrics"])}</div>

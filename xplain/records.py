@@ -6,7 +6,7 @@ import hashlib
 import json
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -71,6 +71,14 @@ def _versions() -> dict[str, str]:
 def fingerprint(*parts: Any) -> str:
     """A hexadecimal digest of what determines numbers and pictures."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:32]
+
+
+def mark_of(method: Mapping[str, Any], metric: Mapping[str, Any]) -> str:
+    """A digest of what determines the numbers of a method by a metric, from their descriptions in ``run.json``."""
+    keys = ("method", "params", "score"), ("metric", "params", "version", "better", "unit")
+    return fingerprint(*({key: each[key] for key in some} for each, some in zip((method, metric), keys, strict=True)))[
+        :16
+    ]
 
 
 def describe_target(classifier: Classifier, index: int, probabilities: Tensor) -> dict[str, Any]:

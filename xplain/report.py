@@ -1,23 +1,16 @@
-"""From the records of a run to what is printed: summary, Markdown, CSV."""
+"""From a run's summary to what is printed and written: Markdown, CSV, JSON, the page."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-import math
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from xplain.files import write_file, write_json
 from xplain.page import make_page
-from xplain.statistics import Floats, estimate, paired_difference
-from xplain.store import read_run
 
 COLUMNS = (
     "method",
@@ -32,71 +25,6 @@ COLUMNS = (
     "difference_low",
     "difference_high",
 )
-
-
-def summarise(description: Mapping[str, Any], records: Sequence[Mapping[str, Any]], failed: int) -> dict[str, Any]:
-    """Means with intervals for every method and metric, paired differences to the first method, and the model's top-1.
-
-    A value is undefined where its record says why; undefined values are counted by reason and stay out of the means.
-    """
-    items = [record for record in records if record["mark"] == "item"]
-    labelled = [record for record in items if record["label"] is not None]
-    rows = []
-    first = next(iter(description["methods"]))
-    for metric in description["metrics"]:
-        reference = _values(records, first, metric)
-        for method in description["methods"]:
-            rows.append(_row(records, method, metric, {} if method == first else reference))
-    return {
-        "schema": description["schema"],
-        "run": {key: value for key, value in description.items() if key != "schema"},
-        "items": {"evaluated": len(items), "failed": failed, "of": description["dataset"]["items"]},
-        "top1": _share([record["label"] == record["predicted"] for record in labelled]),
-        "rows": rows,
-    }
-
-
-def _values(records: Sequence[Mapping[str, Any]], method: str, metric: str) -> dict[str, float]:
-    """Value by item, NaN where undefined."""
-    return {
-        record["key"]: math.nan if record["value"] is None else record["value"]
-        for record in records
-        if record.get("method") == method and record.get("metric") == metric
-    }
-
-
-def _row(
-    records: Sequence[Mapping[str, Any]], method: str, metric: str, reference: Mapping[str, float]
-) -> dict[str, Any]:
-    found = _values(records, method, metric)
-    mine = [record for record in records if record.get("method") == method and record.get("metric") == metric]
-    curves = [record["curve"] for record in mine if record["curve"] is not None]
-    both = [key for key in found if key in reference]
-    difference = paired_difference(_array(found, both), _array(reference, both)) if both else None
-    return {
-        "method": method,
-        "metric": metric,
-        **_finite(asdict(estimate(_array(found, list(found))))),
-        "undefined": dict(Counter(record["undefined"] for record in mine if record["undefined"])),
-        "difference": None if difference is None else _finite(asdict(difference)),
-        "curve": np.mean(curves, axis=0).round(6).tolist() if curves else None,
-        "seconds": float(np.mean([record["cost"]["seconds"] for record in mine])) if mine else None,
-    }
-
-
-def _array(values: Mapping[str, float], keys: Sequence[str]) -> Floats:
-    return np.array([values[key] for key in keys], dtype=np.float64)
-
-
-def _finite(values: dict[str, Any]) -> dict[str, Any]:
-    """NaN as None, which JSON can hold."""
-    return {
-        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in values.items()
-    }
-
-
-def _share(right: Sequence[bool]) -> float | None:
-    return sum(right) / len(right) if right else None
 
 
 def flat_rows(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -133,7 +61,7 @@ def to_markdown(summary: Mapping[str, Any]) -> str:
         + ("" if summary["top1"] is None else f"; the model's top-1 here is {summary['top1']:.3f}")
         + (f"; {items['failed']} failed" if items["failed"] else ""),
         "",
-        f"| metric | method | mean | 95 % interval | n | undefined | difference to {first} |",
+        f"| metric | method | mean | {interval_name(summary)} | n | undefined | difference to {first} |",
         "|---|---|---|---|---|---|---|",
     ]
     for row in summary["rows"]:
@@ -144,6 +72,12 @@ def to_markdown(summary: Mapping[str, Any]) -> str:
             f"| {_with_interval(row['difference'])} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def interval_name(summary: Mapping[str, Any]) -> str:
+    """What heads the column of intervals."""
+    kind = summary["interval"]["kind"]
+    return f"{summary['interval']['level']:.0%} interval".replace("%", " %") + (" (BCa)" if kind == "bca" else "")
 
 
 def _number(value: float | None) -> str:
@@ -162,11 +96,6 @@ def _with_interval(difference: Mapping[str, Any] | None) -> str:
         if difference["low"] is not None
         else f"{difference['mean']:+.4f}"
     )
-
-
-def summarise_run(folder: Path, failed: int) -> dict[str, Any]:
-    """The summary of all records in a run directory."""
-    return summarise(*read_run(folder), failed)
 
 
 def write_report(folder: Path, summary: Mapping[str, Any]) -> None:

@@ -1,20 +1,27 @@
 """A run directory: what was asked, what was found for each item, and going on after an interruption.
 
-``run.json`` is written first and holds the fingerprint. ``items/<rank>.jsonl`` is appended to and flushed item by item. Whatever is
-computed from the items is written last, by rename.
+``run.json`` is written first and holds the fingerprint. ``items/<rank>.jsonl`` is appended to. Whatever is
+computed from the items is written last, by rename. One process at a time writes a rank's file: it holds a lock that ends with it.
 """
 
 from __future__ import annotations
 
 import json
+import os
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from io import FileIO
 from pathlib import Path
-from typing import IO, Any
+from sys import intern
+from typing import Any
 
 from xplain.errors import InputError, UsageError
 from xplain.files import write_json
 
 SCHEMA = 1
+Known = defaultdict[str, set[str]]  # keys by mark: with strings shared, 50 bytes a record
 
 
 @dataclass(eq=False)
@@ -22,94 +29,136 @@ class Store:
     """The records of one run. Open with ``Store.open``, append with ``add``, use as a context.
 
     A record is a dict with at least ``key``, the item, and ``mark``, what is known of it; the two together are unique.
+    Only these two are kept in memory.
     """
 
     folder: Path
     rank: int
-    records: list[dict[str, Any]] = field(default_factory=list)
-    _known: set[tuple[str, str]] = field(default_factory=set)
-    _stream: IO[str] | None = None
+    _stream: FileIO
+    _known: Known = field(default_factory=lambda: defaultdict(set))
 
     @classmethod
     def open(cls, folder: Path, rank: int, description: dict[str, Any]) -> Store:
         """Make or continue the run in ``folder``.
 
         description: what the run is; its ``fingerprint`` (a dict of what changes numbers) must be that of the run that is there.
-        Raises UsageError naming the first difference, and InputError when the folder cannot be written or is no run.
+        Raises UsageError naming the first difference, and InputError when the folder cannot be written, is no run, or another
+        process is writing this rank's items.
         """
-        path = folder / "run.json"
+        items = folder / "items"
         try:
-            folder.joinpath("items").mkdir(parents=True, exist_ok=True)
-            if path.exists():
-                there = json.loads(path.read_text("utf-8"))
-                _compare(there, description, folder)
-                for table in ("methods", "metrics"):  # more may be asked of a run later
-                    description = description | {table: there[table] | description[table]}
-            write_json(path, description)
-            store = cls(folder, rank)
-            store.records = read_records(folder)
-            store._known = {(record["key"], record["mark"]) for record in store.records}
-            mine = store._path
-            whole = _whole_bytes(mine)
-            store._stream = mine.open("a", encoding="utf-8")
-            store._stream.truncate(whole)  # a line that an interruption tore
-        except (OSError, json.JSONDecodeError, KeyError) as error:
+            items.mkdir(parents=True, exist_ok=True)
+            with _alone(items):
+                _describe(folder, description, write=False)
+                stream = FileIO(items / f"{rank}.jsonl", "a")
+                if not _lock(stream.fileno(), wait=False):
+                    stream.close()
+                    raise InputError(
+                        f"another process is writing {str(items / f'{rank}.jsonl')!r}",
+                        "wait for it, or give another --shard or --output",
+                    )
+                _describe(folder, description, write=True)
+            store = cls(folder, rank, stream)
+            whole = 0
+            for path in _item_files(folder):
+                for batch, end in _batches(path):
+                    for record in batch:
+                        store._note(record)
+                    whole = end if path.name == f"{rank}.jsonl" else whole
+            stream.truncate(whole)  # what an interruption tore
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(
                 f"cannot use the run directory {str(folder)!r}: {error}", "choose another --output"
             ) from None
         return store
 
-    @property
-    def _path(self) -> Path:
-        return self.folder / "items" / f"{self.rank}.jsonl"
+    def add(self, records: Sequence[dict[str, Any]]) -> None:
+        """Append records that belong together: an interruption keeps all of them or none.
 
-    def add(self, record: dict[str, Any]) -> None:
-        """Append a record; it is on its way to the disk when this returns."""
-        assert self._stream is not None
-        self._stream.write(json.dumps(record, ensure_ascii=False) + "\n")
-        self._stream.flush()
-        self.records.append(record)
-        self._known.add((record["key"], record["mark"]))
+        The operating system has them when this returns. Raises InputError when there is no space.
+        """
+        marked = [*({**record, "more": True} for record in records[:-1]), *records[-1:]]
+        lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in marked)
+        left = memoryview(lines.encode("utf-8", "backslashreplace"))
+        try:
+            while left:
+                left = left[self._stream.write(left) or 0 :]
+        except OSError as error:
+            raise InputError(
+                f"cannot write {str(self._stream.name)!r}: {error.strerror}",
+                "what is written is whole; make room and run the same command again",
+            ) from None
+        for record in records:
+            self._note(record)
 
     def has(self, key: str, mark: str) -> bool:
         """Whether there is a record of this item and kind, from any rank."""
-        return (key, mark) in self._known
+        return key in self._known[mark]
+
+    def _note(self, record: dict[str, Any]) -> None:
+        self._known[intern(record["mark"])].add(intern(record["key"]))
 
     def __enter__(self) -> Store:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """No more records."""
-        if self._stream is not None:
-            self._stream.close()
-            self._stream = None
+        self._stream.close()
 
 
-def read_run(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The description and the records of a run directory. Raises InputError when it is none."""
+def read_run(folder: Path) -> tuple[dict[str, Any], Iterator[dict[str, Any]]]:
+    """The description of a run directory and its records, one after the other. Raises InputError when it is none."""
     try:
         return json.loads((folder / "run.json").read_text("utf-8")), read_records(folder)
-    except (OSError, json.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise InputError(f"{str(folder)!r} is no run directory: {error}", "give one that evaluate wrote") from None
 
 
-def read_records(folder: Path) -> list[dict[str, Any]]:
-    """All whole records of all ranks; each (key, mark) once."""
-    found: dict[tuple[str, str], dict[str, Any]] = {}
-    for path in sorted(folder.joinpath("items").glob("*.jsonl")):
-        for line in path.read_bytes().split(b"\n")[:-1]:
-            record = json.loads(line)
-            found.setdefault((record["key"], record["mark"]), record)
-    return list(found.values())
+def read_records(folder: Path) -> Iterator[dict[str, Any]]:
+    """All whole records of all ranks, each (key, mark) once. Raises InputError when a line is none."""
+    known: Known = defaultdict(set)
+    for path in _item_files(folder):
+        for batch, _ in _batches(path):
+            for record in batch:
+                key, mark = intern(record["key"]), intern(record["mark"])
+                if key not in known[mark]:
+                    known[mark].add(key)
+                    yield record
 
 
-def _whole_bytes(path: Path) -> int:
-    """The length of ``path`` up to its last line end."""
-    content = path.read_bytes() if path.exists() else b""
-    return content.rfind(b"\n") + 1
+def _item_files(folder: Path) -> list[Path]:
+    return sorted(folder.joinpath("items").glob("*.jsonl"))
+
+
+def _batches(path: Path) -> Iterator[tuple[list[dict[str, Any]], int]]:
+    """Records that were written together, and the byte at which they end; without what was torn or is being written."""
+    batch: list[dict[str, Any]] = []
+    end = 0
+    with path.open("rb") as stream:
+        for number, line in enumerate(stream, 1):
+            if not line.endswith(b"\n"):
+                return
+            end += len(line)
+            try:
+                record = json.loads(line)
+                batch.append(record)
+                whole = not record.pop("more", False)
+                _ = record["key"], record["mark"]
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise InputError(f"line {number} of {str(path)!r} is damaged: {error}", "delete the line") from None
+            if whole:
+                yield batch, end
+                batch = []
+
+
+def _describe(folder: Path, description: dict[str, Any], *, write: bool) -> None:
+    """Compare with ``run.json`` where it is there; then write it, with the methods and metrics that were asked for before."""
+    path = folder / "run.json"
+    if path.exists():
+        there = json.loads(path.read_text("utf-8"))
+        _compare(there, description, folder)
+        description = description | {table: there[table] | description[table] for table in ("methods", "metrics")}
+    if write:
+        write_json(path, description)
 
 
 def _compare(there: dict[str, Any], asked: dict[str, Any], folder: Path) -> None:
@@ -121,3 +170,33 @@ def _compare(there: dict[str, Any], asked: dict[str, Any], folder: Path) -> None
                 f"{str(folder)!r} holds another run: its {key} is {old.get(key)!r}, not {new.get(key)!r}",
                 "give another --output, or the same settings",
             )
+
+
+def _lock(handle: int, *, wait: bool) -> bool:
+    """Lock an open file until it is closed or the process ends; false when another has it. Systems without flock: true."""
+    try:
+        import fcntl
+    except ModuleNotFoundError:
+        return True
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system that has no locks
+        return True
+    return True
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold the run's description still: processes that start at once come here one after the other."""
+    handle = -1
+    with suppress(OSError):  # Windows opens no folder
+        handle = os.open(folder, os.O_RDONLY)
+    try:
+        if handle >= 0:
+            _lock(handle, wait=True)
+        yield
+    finally:
+        if handle >= 0:
+            os.close(handle)

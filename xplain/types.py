@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 ScoreKind = Literal["logit", "prob", "log-prob", "margin"]
 Precision = Literal["fp32", "tf32", "bf16"]
+Interval = Literal["percentile", "bca"]
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from xplain.cli._console import say, show_counter
 from xplain.cli._options import option
 from xplain.config import Choice, EvaluateConfig, parse_shard
 from xplain.errors import EXIT_DONE, EXIT_INPUT, EXIT_PARTIAL, UsageError
-from xplain.types import ScoreKind
+from xplain.types import Interval, ScoreKind
 
 NEFLAG: list[str] = ["neflag"]
 NONE: list[str] = []
@@ -38,6 +38,7 @@ def evaluate(
     labels: Annotated[str | None, option("--labels", help="CSV of file name and class, for a flat folder.")] = None,
     shard: Annotated[str | None, option("--shard", help="I/N: only every N-th image, from the I-th on.")] = None,
     fail_fast: Annotated[bool, option("--fail-fast", help="Stop at the first image that fails.")] = False,
+    interval: Annotated[Interval, option("--interval", help="Bootstrap interval: percentile, or bca.")] = "percentile",
     output: Annotated[
         Path | None, option("--output", "-o", help="Run directory; default xplain-runs/<data set>.<model>.")
     ] = None,
@@ -76,6 +77,7 @@ def evaluate(
         labels,
         parse_shard(shard) if shard else launched_shard(),
         fail_fast,
+        interval,
     )
     return _run(request, as_json, not (quiet or no_progress))
 
@@ -87,7 +89,7 @@ def launched_shard() -> tuple[int, int]:
 
 def _run(request: EvaluateConfig, as_json: bool, watch: bool) -> int:
     """Report failures, then the summary of all that is in the run directory; the exit code."""
-    from xplain import evaluation, report
+    from xplain import evaluation, gallery, report, summary
 
     failed = 0
     with show_counter(watch) as advance:
@@ -98,12 +100,10 @@ def _run(request: EvaluateConfig, as_json: bool, watch: bool) -> int:
                 return failure.error.exit_code
     if launched_shard() == request.shard and not evaluation.wait_for_ranks(request.shard):
         return EXIT_PARTIAL if failed else EXIT_DONE  # the first rank prints
-    summary = report.summarise_run(request.output, failed)
-    evaluation.write_gallery(request)
-    report.write_report(request.output, summary)
-    print(
-        json.dumps(summary, ensure_ascii=False) if as_json else report.to_markdown(summary), end="\n" if as_json else ""
-    )
-    undefined = any(row["undefined"] for row in summary["rows"])
-    done = summary["items"]["evaluated"] > 0
-    return EXIT_DONE if not failed and not undefined else EXIT_PARTIAL if done else EXIT_INPUT
+    found = summary.summarise_run(request.output, request.interval)
+    gallery.write_gallery(request)
+    report.write_report(request.output, found)
+    print(json.dumps(found, ensure_ascii=False) if as_json else report.to_markdown(found), end="\n" if as_json else "")
+    undefined = any(row["undefined"] for row in found["rows"])
+    done = found["items"]["evaluated"] > 0
+    return EXIT_DONE if not found["items"]["failed"] and not undefined else EXIT_PARTIAL if done else EXIT_INPUT

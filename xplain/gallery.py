@@ -1,0 +1,75 @@
+"""Pictures of a run's most and least faithful explanations, for its report."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from xplain.config import EvaluateConfig
+from xplain.datasets import read_dataset
+from xplain.engine import Runtime, run_method
+from xplain.files import write_file
+from xplain.images import Source, decode_image, preprocess
+from xplain.models import Classifier, load_classifier
+from xplain.plans import plan_works
+from xplain.records import Work, mark_of
+from xplain.render import Look, draw, read_record
+from xplain.store import read_run
+
+Shown = tuple[str, float, int]  # key, value, target
+
+
+def write_gallery(config: EvaluateConfig, count: int = 4) -> None:
+    """Overlays of the ``count`` best and worst explanations of the first method by the first metric, into RUN/gallery.
+
+    Each holds a record of what it shows. They are drawn anew, so that a run need not keep its maps; those that are there already stay.
+    """
+    folder = config.output / "gallery"
+    description, records = read_run(config.output)
+    first, metric = next(iter(description["methods"])), next(iter(description["metrics"]))
+    mark = mark_of(description["methods"][first], description["metrics"][metric])
+    found = [(r["key"], r["value"], r["target"]) for r in records if r["mark"] == mark and r["value"] is not None]
+    places = choose_shown(found, description["metrics"][metric]["better"] == "higher", count)
+    wanted = {(place, key, value) for place, chosen in places.items() for key, value, _ in chosen}
+    there = [read_record(path) or {} for path in folder.glob("*.png")]
+    if {(record.get("place"), record.get("key"), record.get("value")) for record in there} == wanted:
+        return
+    compute = config.compute
+    classifier = load_classifier(compute.model, compute.device, compute.weights, compute.classes, compute.image_size)
+    works = plan_works(config.methods, config.score, classifier)
+    work = next((work for work in works if work.label == first), None)
+    if work is None:  # asked for by an earlier command only
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    sources = {item.key: item.source for item in read_dataset(config.dataset, classifier, config.labels)}
+    for place, chosen in places.items():
+        for rank, (key, value, target) in enumerate(chosen):
+            if key in sources:
+                shown = {"key": key, "metric": metric, "value": value, "place": place}
+                content = _draw(config, classifier, work, sources[key], target, shown)
+                write_file(folder / f"{place}-{rank}.png", content)
+
+
+def choose_shown(found: Sequence[Shown], higher: bool, count: int) -> dict[str, list[Shown]]:
+    """The best and the worst by value, then by name; none is both."""
+    ordered = sorted(found, key=lambda each: (-each[1] if higher else each[1], each[0]))
+    count = min(count, len(ordered) // 2)
+    return {"best": ordered[:count], "worst": ordered[::-1][:count]}
+
+
+def _draw(
+    config: EvaluateConfig, classifier: Classifier, work: Work, source: Source, target: int, shown: Mapping[str, Any]
+) -> bytes:
+    """One overlay as PNG bytes."""
+    compute = config.compute
+    pixels = preprocess(decode_image(source.read(), source.name), classifier.preprocessing)
+    x = pixels[None].to(classifier.device, classifier.dtype)
+    y = torch.tensor([target], device=classifier.device)
+    runtime = Runtime(compute.seed, compute.precision, compute.batch_size)
+    result = run_method(classifier, work.spec, work.settings, x, y, None, work.score, runtime, work.references)
+    image = (pixels.numpy().transpose(1, 2, 0) * 255).round().astype("uint8")
+    record = {**shown, **classifier.describe_class(target)}
+    return draw("overlay", image, result.values[0].float().cpu().numpy(), Look(), record)

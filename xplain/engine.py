@@ -251,7 +251,7 @@ def run_metric(
     """Run a resolved metric. Its random draws depend on the image and the metric, and so are common to all methods."""
     needed: dict[str, Any] = {}
     if "rng" in spec.needs:
-        needed["rng"] = Streams.of(case.images, runtime.seed, spec.name)
+        needed["rng"] = Streams.of(case.images, runtime.seed, spec.draws or spec.name)
     if "explain" in spec.needs:
         if explain is None:
             raise UsageError(f"{spec.name} attributes again", "give the method too: method='saliency'")

@@ -83,7 +83,7 @@ def describe(
         },
         "protocol": config.protocol,
         "methods": {work.label: work.describe() | {"deviations": work.spec.deviations} for work in works},
-        "metrics": {each.label: each.describe() for each in measures},
+        "metrics": {each.label: each.describe() | {"axis": each.spec.axis} for each in measures},
         "environment": {"device": facts["device"], "versions": facts["versions"]},
     }
 

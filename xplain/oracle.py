@@ -156,9 +156,17 @@ class Oracle:
             self._account(len(x), image, backwards=0)
         return self._batched(run, x)[0]
 
-    def scores(self, x: Tensor, y: Tensor, image: Tensor | None = None, *, check: bool = False) -> Tensor:
-        """(rows,) scores of targets ``y`` (rows,); no gradient. image: as in ``gradients``."""
-        return score_of(self.logits(x, image, check=check), y, self.score, self._rivals(image))
+    def scores(
+        self,
+        x: Tensor,
+        y: Tensor,
+        image: Tensor | None = None,
+        *,
+        check: bool = False,
+        kind: ScoreKind | None = None,
+    ) -> Tensor:
+        """(rows,) scores of targets ``y`` (rows,); no gradient. image: as in ``gradients``. kind: instead of ``score``."""
+        return score_of(self.logits(x, image, check=check), y, kind or self.score, self._rivals(image))
 
     def gradients(self, x: Tensor, y: Tensor, image: Tensor | None = None) -> Gradients:
         """Scores and their gradients at any number of rows.
@@ -205,12 +213,12 @@ class Oracle:
             yield block, found.scores.unflatten(0, block.shape), found.values.unflatten(0, block.shape)
 
     def scan(
-        self, x: Tensor, y: Tensor, count: int, points: Callable[[Block], Tensor]
+        self, x: Tensor, y: Tensor, count: int, points: Callable[[Block], Tensor], kind: ScoreKind | None = None
     ) -> Iterator[tuple[Block, Tensor]]:
-        """As ``sweep`` without gradients: yields (block, scores (b, k))."""
+        """As ``sweep`` without gradients: yields (block, scores (b, k)). kind: of score, instead of ``score``."""
         for block in self.blocks(x, count):
             image = self._images_of(block, x.device)
-            scores = self.scores(points(block).flatten(0, 1), y[image], image)
+            scores = self.scores(points(block).flatten(0, 1), y[image], image, kind=kind)
             yield block, scores.unflatten(0, block.shape)
 
     @staticmethod

@@ -98,6 +98,7 @@ def _plot(summary: Mapping[str, Any], metric: str, colours: Mapping[str, str]) -
     curves = {row["method"]: row["curve"] for row in summary["rows"] if row["metric"] == metric and row["curve"]}
     if not curves:
         return ""
+    axis = summary["run"]["metrics"][metric].get("axis", "share of pixels")
     values = [value for curve in curves.values() for value in curve]
     low, high = min(0.0, *values), max(*values, 1e-9)
 
@@ -116,15 +117,18 @@ def _plot(summary: Mapping[str, Any], metric: str, colours: Mapping[str, str]) -
         f'<text x="{LEFT - 4}" y="{float(at(0, t).split(",")[1]) + 3:.1f}" text-anchor="end">{t:.2f}</text>'
         for t in ticks
     ]
-    axis = f'<path d="M{at(0, high)} L{at(0, low)} L{at(1, low)}" fill="none" stroke="currentColor" stroke-width=".7"/>'
+    frame = (
+        f'<path d="M{at(0, high)} L{at(0, low)} L{at(1, low)}" fill="none" stroke="currentColor" stroke-width=".7"/>'
+    )
     shares = [
         f'<text x="{at(s, low).split(",")[0]}" y="{HEIGHT - 8}" text-anchor="middle">{s:.0%}</text>'
         for s in (0, 0.5, 1)
+        if axis.startswith("share")
     ]
-    drawn = "".join((axis, *labels, *shares, *lines))
+    drawn = "".join((frame, *labels, *shares, *lines))
     return (
         f'<figure><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(metric)}">{drawn}</svg>'
-        f"<figcaption>{escape(metric)}: {escape(summary['run']['metrics'][metric]['unit'])} by share of pixels</figcaption></figure>"
+        f"<figcaption>{escape(metric)}: {escape(summary['run']['metrics'][metric]['unit'])} by {escape(axis)}</figcaption></figure>"
     )
 
 

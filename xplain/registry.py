@@ -40,6 +40,22 @@ class Bounds:
         return f"{low} to {self.high:g}".strip() if self.high is not None else low
 
 
+@dataclass(frozen=True)
+class Written:
+    """A form that a text must have. form: in words, for help and errors. read: raises ValueError for another."""
+
+    form: str
+    read: Callable[[str], object]
+
+    def admits(self, text: str) -> bool:
+        """Whether ``text`` has the form."""
+        try:
+            self.read(text)
+        except ValueError:
+            return False
+        return True
+
+
 Steps = Annotated[int, Bounds(low=1)]
 Positive = Annotated[float, Bounds(above=0)]
 Share = Annotated[float, Bounds(low=0, high=1)]
@@ -53,18 +69,18 @@ class Parameter:
     kind: type
     default: Any
     choices: tuple[str, ...] = ()
-    bounds: Bounds | None = None
+    bounds: Bounds | Written | None = None
     optional: bool = False
 
     @classmethod
     def read(cls, name: str, default: Any, hint: Any) -> Parameter:
         """From a keyword's default and annotation (str, int, float, bool, Literal, Annotated, ``| None``)."""
-        bounds: Bounds | None = None
+        bounds: Bounds | Written | None = None
         optional = False
         while get_origin(hint) in (Annotated, Union, UnionType):
             if get_origin(hint) is Annotated:
                 hint, *extra = get_args(hint)
-                bounds = next((each for each in extra if isinstance(each, Bounds)), bounds)
+                bounds = next((each for each in extra if isinstance(each, Bounds | Written)), bounds)
             else:
                 optional = True
                 (hint,) = (each for each in get_args(hint) if each is not NoneType)
@@ -74,6 +90,8 @@ class Parameter:
     @property
     def accepts(self) -> str:
         """What may be written, for help and errors."""
+        if isinstance(self.bounds, Written):
+            return self.bounds.form + (" or none" if self.optional else "")
         words = " or ".join(self.choices) or {int: "a whole number", float: "a number", bool: "true or false"}.get(
             self.kind, "text"
         )
@@ -175,7 +193,8 @@ class MethodSpec(Spec):
 class MetricSpec(Spec):
     """A faithfulness metric: one value an image.
 
-    better: higher or lower. bounds: the possible range. version: of the definition; it rises when numbers change.
+    better: higher or lower. bounds: the possible range at the defaults. version: of the definition; it rises when numbers
+    change. axis: what a curve runs over. draws: a name for random draws that several metrics share; empty: its own.
     forwards(side=, **params) -> rows through the model for an image of ``side`` pixels.
     attributions(**params) -> how often the method runs again. undefined: when there is no value.
     Functions may ask for ``rng`` (streams of the image and the metric, the same for every method) and for ``explain``
@@ -186,6 +205,8 @@ class MetricSpec(Spec):
     bounds: tuple[float, float] = (0.0, 1.0)
     unit: str = ""
     version: int = 1
+    axis: str = "share of pixels"
+    draws: str = ""
     forwards: Callable[..., int] = field(default=lambda **_: 0)
     attributions: Callable[..., int] = field(default=lambda **_: 0)
     undefined: str = "never"

@@ -6,11 +6,13 @@ import csv
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from xplain.errors import InputError, UsageError
-from xplain.images import SUFFIXES, Source, find_images
+from xplain.images import SUFFIXES, Source, find_images, has_images
 from xplain.models import Classifier
+from xplain.shards import Sample, find_shards, read_shards
 
 WNID = re.compile(r"n\d{8}")
 
@@ -28,16 +30,47 @@ def read_dataset(location: str, classifier: Classifier, labels: str | None = Non
     """The images of ``location`` in a fixed order, with their classes where they are known.
 
     location: a folder of class folders (wnids, class names, or numbers, which are class indices), a flat folder, a text file
-    of paths (with a class behind a tab, where it is known).
+    of paths (with a class behind a tab, where it is known), or tar shards: a ``.tar`` file, a brace pattern, or a folder of them.
     labels: a CSV file of file name and class, for a flat folder.
     Raises InputError when there is no image, or a folder is named after no class.
     """
     path = Path(location)
+    tars = _find_tars(location)
+    if labels is not None and (tars or not path.is_dir()):
+        raise UsageError(f"--labels is for a folder of images, not {location!r}", "leave it out")
+    if tars:
+        return _read_shards(tars, classifier)
     if path.is_dir():
         return _read_folder(path, classifier, labels)
     if path.is_file() and path.suffix.lower() not in SUFFIXES:
         return _read_list(path, classifier)
-    raise InputError(f"no data set {location!r}", "give a folder or a text file of paths")
+    raise InputError(f"no data set {location!r}", "give a folder, a text file of paths, or tar shards")
+
+
+def _find_tars(location: str) -> list[Path]:
+    """The tar shards that ``location`` names, none where it is something else; a folder of shards holds no image."""
+    path = Path(location)
+    if path.is_dir():
+        tars = sorted(each for each in path.iterdir() if each.suffix.lower() == ".tar" and each.name[0] != ".")
+        return [] if not tars or has_images(path) else tars
+    return find_shards(location) if location.lower().endswith(".tar") and (path.exists() or "{" in location) else []
+
+
+def _read_shards(paths: Sequence[Path], classifier: Classifier) -> list[Item]:
+    """The images of tar shards; a ``.cls`` member must name a class, other members are labels where they do."""
+    find = cache(classifier.find_class)  # a thousand names are looked through each time
+
+    def label(sample: Sample) -> int | None:
+        if sample.label is None:
+            return None
+        try:
+            return find(sample.label)
+        except UsageError as error:
+            if sample.sure:
+                raise InputError(f"the label of {sample.key!r}: {error}", "give --classes") from None
+            return None  # a caption, say
+
+    return [Item(sample.key, sample.source, label(sample)) for sample in read_shards(paths)]
 
 
 def _read_folder(path: Path, classifier: Classifier, labels: str | None) -> list[Item]:
@@ -89,12 +122,13 @@ def _read_labels(path: Path, classifier: Classifier) -> dict[str, int]:
             f"cannot read the labels {str(path)!r}: {error}", "give CSV with file name and class"
         ) from None
     found: dict[str, int] = {}
+    find = cache(classifier.find_class)
     for number, row in enumerate(rows, 1):
         if len(row) < 2:
             raise InputError(f"line {number} of {str(path)!r} has {len(row)} columns", "write file name,class")
         name, label = row[0].strip(), row[1].strip()
         try:
-            found[name] = classifier.find_class(label)
+            found[name] = find(label)
         except UsageError as error:
             if number > 1:
                 raise InputError(f"line {number} of {str(path)!r}: {error}", "write file name,class") from None
@@ -108,10 +142,11 @@ def _read_list(path: Path, classifier: Classifier) -> list[Item]:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read the list {str(path)!r}: {error}", "give a text file of paths") from None
     items = []
+    find = cache(classifier.find_class)
     for name, *rest in lines:
         place = path.parent / name.strip()
         source = Source(place, str(Path(name.strip()).with_suffix("")), place.absolute().parent.name)
-        items.append(Item(name.strip(), source, classifier.find_class(rest[0].strip()) if rest else None))
+        items.append(Item(name.strip(), source, find(rest[0].strip()) if rest else None))
     if not items:
         raise InputError(f"the list {str(path)!r} names no image", "write one path a line")
     return items

@@ -58,16 +58,21 @@ class Source:
 
     stem: its name without suffix, as a relative path, under which outputs are written.
     folder: the name of the folder that holds it (a class folder's name is the label).
+    span: the first byte and the number of bytes of an image that is part of its file; member: that part's name.
     """
 
     path: Path | None
     stem: str
     folder: str = ""
     content: bytes | None = None
+    span: tuple[int, int] | None = None
+    member: str = ""
 
     @property
     def name(self) -> str:
         """What messages call it."""
+        if self.member:
+            return self.member
         return str(self.path) if self.path is not None else "-"
 
     def read(self) -> bytes:
@@ -78,11 +83,19 @@ class Source:
         if self.path.is_fifo() and not self.path.as_posix().startswith("/dev/"):  # it would wait for a writer
             raise InputError(f"{self.name!r} is a pipe", "give - and the image on standard input")
         try:
-            return self.path.read_bytes()
+            return self.path.read_bytes() if self.span is None else self._read_span(self.path, *self.span)
         except FileNotFoundError:
             raise InputError(f"no such file: {self.name!r}", "check the path") from None
         except OSError as error:
             raise InputError(f"cannot read {self.name!r}: {error.strerror}", "give a readable image file") from None
+
+    def _read_span(self, path: Path, start: int, size: int) -> bytes:
+        with path.open("rb") as stream:
+            stream.seek(start)
+            content = stream.read(size)
+        if len(content) < size:
+            raise InputError(f"{self.name!r} ends after {len(content)} of {size} bytes", "restore the file")
+        return content
 
 
 def find_images(arguments: Iterable[str], files_from: str | None = None) -> list[Source]:
@@ -160,6 +173,11 @@ def _walk(directory: Path) -> Iterator[Path]:
             path = Path(folder, name)
             if path.suffix.lower() in SUFFIXES and not name.startswith(".") and path.is_file():
                 yield path
+
+
+def has_images(directory: Path) -> bool:
+    """Whether there is an image in a directory or below it."""
+    return next(_walk(directory), None) is not None
 
 
 def _suffix_list() -> str:

@@ -212,7 +212,10 @@ def test_wrong_use_is_one_line(xp, photos, args, code, text):
 
 def test_no_data_set(xp):
     ran = xp("evaluate", "nowhere", *TINY)
-    assert (ran.code, ran.err) == (3, "xplain: error: no data set 'nowhere'; give a folder or a text file of paths\n")
+    assert (ran.code, ran.err) == (
+        3,
+        "xplain: error: no data set 'nowhere'; give a folder, a text file of paths, or tar shards\n",
+    )
 
 
 def test_flat_folders_need_labels_only_for_label_targets(xp, tmp_path):

@@ -21,7 +21,9 @@ NONE: list[str] = []
 
 
 def evaluate(
-    dataset: Annotated[str, typer.Argument(help="A folder of class folders, a flat folder, or a text file of paths.")],
+    dataset: Annotated[
+        str, typer.Argument(help="A folder of class folders, a flat folder, a text file of paths, or tar shards.")
+    ],
     metric: Annotated[
         list[str], option("--metric", "-M", help="NAME[:key=value,...]; repeatable. Default: insertion, deletion.")
     ] = NONE,

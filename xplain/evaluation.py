@@ -35,8 +35,7 @@ def evaluate(config: EvaluateConfig, advance: Advance = lambda done, total: None
     for choice in config.methods:
         METHODS.get(choice.name).resolve(dict(choice.params))
     measures = plan_metrics(config.protocol, config.metrics)
-    compute = config.compute
-    classifier = load_classifier(compute.model, compute.device, compute.weights, compute.classes, compute.image_size)
+    classifier = _load(config)
     works = plan_works(with_control(config.methods), config.score, classifier)
     items = choose_items(read_dataset(config.dataset, classifier, config.labels), config.limit, config.per_class)
     if config.target == "label" and all(item.label is None for item in items):
@@ -44,6 +43,17 @@ def evaluate(config: EvaluateConfig, advance: Advance = lambda done, total: None
     mine = shard(items, *config.shard)
     with Store.open(config.output, config.shard[0], describe(config, classifier, works, measures, items)) as store:
         yield from Evaluation(config, classifier, works, measures, store).run(mine, advance)
+
+
+def check_models(requests: Sequence[EvaluateConfig]) -> None:
+    """Load the model of each request once, so that one that cannot be used is known before the others have run for hours."""
+    for config in requests:
+        _load(config)
+
+
+def _load(config: EvaluateConfig) -> Classifier:
+    compute = config.compute
+    return load_classifier(compute.model, compute.device, compute.weights, compute.classes, compute.image_size)
 
 
 def wait_for_ranks(rank_of: tuple[int, int]) -> bool:

@@ -224,3 +224,61 @@ def test_flat_folders_need_labels_only_for_label_targets(xp, tmp_path):
     (summary,) = xp("evaluate", "flat", *QUICK, "-a", "sm", "--json").records
     assert summary["top1"] is None
     assert xp("evaluate", "flat", *QUICK[:-1], "b", "-a", "sm", "--target", "label").code == 2
+
+
+TWO = ("-m", "python:tests.factories:tiny", "-m", "python:tests.factories:smooth", "--device", "cpu")
+FOLDERS = ("python-tests.factories-tiny", "python-tests.factories-smooth")
+
+
+def test_each_model_has_a_run_of_its_own(xp, photos):
+    ran = xp("evaluate", photos, *TWO, "-M", "deletion:steps=4", "-a", "sm", "-o", "both", "--json")
+    assert (ran.code, [s["run"]["fingerprint"]["model"]["name"] for s in ran.records]) == (0, list(TWO[1:4:2]))
+    for name, folder in zip(TWO[1:4:2], FOLDERS, strict=True):
+        xp("evaluate", photos, "-m", name, "--device", "cpu", "-M", "deletion:steps=4", "-a", "sm", "-o", "one")
+        assert scores(f"both/{folder}") == scores("one")
+        shutil.rmtree("one")
+    ran = xp("evaluate", photos, *TWO, "-M", "deletion:steps=4", "-a", "sm", "-o", "both")
+    assert [line.split(",")[1].strip() for line in ran.lines if " images of " in line] == list(TWO[1:4:2])
+    assert ran.lines[ran.lines.index("") + 1].startswith("| metric")
+
+
+def test_models_without_an_output_lie_side_by_side(xp, photos):
+    assert xp("evaluate", photos, *TWO, "-M", "deletion:steps=2", "-a", "sm").code == 0
+    assert {path.name for path in Path("xplain-runs").iterdir()} == {f"photos.{folder}" for folder in FOLDERS}
+
+
+def test_the_worst_model_gives_the_exit_code(xp, photos):
+    ran = xp("evaluate", photos, *TINY, "-m", "python:tests.factories:broken", *QUICK[4:], "-a", "sm", "--json")
+    undefined = [sum(sum(row["undefined"].values()) for row in summary["rows"]) for summary in ran.records]
+    assert (ran.code, undefined[0], undefined[1] > 0) == (5, 0, True)
+
+
+def test_a_model_that_cannot_be_used_is_known_before_the_others_run(xp, photos):
+    ran = xp(
+        "evaluate",
+        photos,
+        *TINY,
+        "-m",
+        "python:tests.factories:tinny",
+        "-M",
+        "deletion:steps=2",
+        "-a",
+        "sm",
+        "-o",
+        "run",
+    )
+    assert (ran.code, ran.out, Path("run").exists()) == (2, "", False)
+    assert "has no function 'tinny'; did you mean 'tiny'?" in ran.err
+    ran = xp("evaluate", photos, *TINY, *TINY[:2], "-o", "run")
+    assert ran.err == "xplain: error: model 'python:tests.factories:tiny' is asked for twice; name it once\n"
+
+
+@pytest.mark.parametrize("models", ['"python:tests.factories:smooth"', '["python:tests.factories:smooth"]'])
+def test_models_in_a_file_are_overridden_by_flags(xp, photos, models):
+    Path("c.toml").write_text(
+        f'model = {models}\ndevice = "cpu"\n[evaluate]\nmetric = "deletion:steps=2"\nmethod = "sm"\n'
+    )
+    for flags, name in (([], "smooth"), (TINY, "tiny")):
+        (summary,) = xp("evaluate", photos, "--config", "c.toml", *flags, "-o", name, "--json").records
+        assert summary["run"]["fingerprint"]["model"]["name"] == f"python:tests.factories:{name}"
+        assert list(summary["run"]["metrics"]) == ["deletion:steps=2"]

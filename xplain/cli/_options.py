@@ -30,7 +30,11 @@ def _use_config(context: typer.Context, path: Path | None) -> Path | None:
         }
         commands = context.parent.command.list_commands(context.parent) if context.parent else ()  # type: ignore[attr-defined]
         values = read_config_file(path, str(context.info_name), names, commands)
-        context.default_map = {str(names[key]): value for key, value in values.items()}
+        many = {each.name for each in context.command.params if getattr(each, "multiple", False)}
+        context.default_map = {
+            str(names[key]): [value] if names[key] in many and isinstance(value, str) else value
+            for key, value in values.items()
+        }
     return path
 
 
@@ -41,14 +45,9 @@ def option(*names: str, help: str, **more: Any) -> Any:
 
 
 COMMON = "Common options"
-Model = Annotated[
-    str,
-    option(
-        "--model",
-        "-m",
-        help="efficientnet-lite0 (no download), a torchvision name, timm:NAME or python:module:factory.",
-    ),
-]
+_MODEL = "efficientnet-lite0 (no download), a torchvision name, timm:NAME or python:module:factory"
+Model = Annotated[str, option("--model", "-m", help=f"{_MODEL}.")]
+Models = Annotated[list[str], option("--model", "-m", help=f"{_MODEL}; repeatable.")]
 Weights = Annotated[
     Path | None, option("--weights", help="A .pt, .pth or .safetensors file; nothing in it is executed.")
 ]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +19,7 @@ from xplain.errors import EXIT_DONE, EXIT_INPUT, EXIT_PARTIAL, UsageError
 from xplain.types import Interval, ScoreKind
 
 NEFLAG: list[str] = ["neflag"]
+EMBEDDED: list[str] = ["efficientnet-lite0"]
 NONE: list[str] = []
 
 
@@ -42,9 +45,14 @@ def evaluate(
     fail_fast: Annotated[bool, option("--fail-fast", help="Stop at the first image that fails.")] = False,
     interval: Annotated[Interval, option("--interval", help="Bootstrap interval: percentile, or bca.")] = "percentile",
     output: Annotated[
-        Path | None, option("--output", "-o", help="Run directory; default xplain-runs/<data set>.<model>.")
+        Path | None,
+        option(
+            "--output",
+            "-o",
+            help="Run directory (of several models: the folder of theirs); default xplain-runs/<data set>.<model>.",
+        ),
     ] = None,
-    model: common.Model = "efficientnet-lite0",
+    model: common.Models = EMBEDDED,
     weights: common.Weights = None,
     classes: common.Classes = None,
     image_size: common.ImageSize = None,
@@ -61,16 +69,17 @@ def evaluate(
     """Evaluate methods by metrics on a data set. The same command again goes on where it stopped.
 
     Examples: xplain evaluate ./imagenet_val --metric deletion;
-    xplain evaluate ./imagenet_val -a neflag -a agi -a ig --limit 1000 -o runs/a;  xplain evaluate ./val --shard 0/4
+    xplain evaluate ./imagenet_val -a neflag -a agi -a ig --limit 1000 -o runs/a;  xplain evaluate ./val --shard 0/4;
+    xplain evaluate ./val -m resnet50 -m vgg16 -a agi
     """
     if target not in ("auto", "label"):
         raise UsageError(f"target {target!r} is not for a data set", "give auto or label")
     request = EvaluateConfig(
-        common.make_compute(model, weights, classes, device, precision, batch_size, seed, image_size),
+        common.make_compute(model[0], weights, classes, device, precision, batch_size, seed, image_size),
         dataset,
         tuple(Choice.parse(text) for text in method),
         tuple(Choice.parse(text) for text in metric),
-        output or Path("xplain-runs") / f"{Path(dataset).resolve().name}.{model.replace(':', '-').replace('/', '-')}",
+        output or Path(),
         protocol,
         target,
         score,
@@ -81,7 +90,23 @@ def evaluate(
         fail_fast,
         interval,
     )
-    return _run(request, as_json, not (quiet or no_progress))
+    return _run(_for_each_model(request, model, output), as_json, not (quiet or no_progress))
+
+
+def _for_each_model(request: EvaluateConfig, models: Sequence[str], output: Path | None) -> list[EvaluateConfig]:
+    """The request for each model, each with a run directory of its own. Raises UsageError for one that is named twice."""
+    if repeated := next((name for name in models if models.count(name) > 1), None):
+        raise UsageError(f"model {repeated!r} is asked for twice", "name it once")
+    data = Path(request.dataset).resolve().name
+    folders = [name.replace(":", "-").replace("/", "-") for name in models]
+    if output is None:
+        places = [Path("xplain-runs") / f"{data}.{folder}" for folder in folders]
+    else:
+        places = [output / folder for folder in folders] if len(models) > 1 else [output]
+    return [
+        replace(request, compute=replace(request.compute, model=name), output=place)
+        for name, place in zip(models, places, strict=True)
+    ]
 
 
 def launched_shard() -> tuple[int, int]:
@@ -89,23 +114,51 @@ def launched_shard() -> tuple[int, int]:
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def _run(request: EvaluateConfig, as_json: bool, watch: bool) -> int:
-    """Report failures, then the summary of all that is in the run directory; the exit code."""
-    from xplain import evaluation, gallery, report, summary
+def _run(requests: Sequence[EvaluateConfig], as_json: bool, watch: bool) -> int:
+    """Each request in turn, reported when it is done; the worst exit code. Under torchrun the first process reports, at the end."""
+    from xplain import evaluation
+
+    if len(requests) > 1:
+        evaluation.check_models(requests)
+    shard = requests[0].shard
+    together = shard == launched_shard() and shard[1] > 1
+    failed, codes = 0, list[int]()
+    for request in requests:
+        failed += _evaluate(request, watch)
+        if not together:
+            codes.append(_report(request, as_json, first=not codes))
+    if together:
+        if not evaluation.wait_for_ranks(shard):
+            return EXIT_PARTIAL if failed else EXIT_DONE
+        codes = [_report(request, as_json, first=request is requests[0]) for request in requests]
+    return max(codes, key=(EXIT_DONE, EXIT_PARTIAL, EXIT_INPUT).index)
+
+
+def _evaluate(request: EvaluateConfig, watch: bool) -> int:
+    """Do what is missing of a run; how many images failed. Raises the first failure if the request says so."""
+    from xplain import evaluation
 
     failed = 0
     with show_counter(watch) as advance:
         for failure in evaluation.evaluate(request, advance):
+            if request.fail_fast:
+                raise failure.error
             failed += 1
             say(f"error: {failure.error}")
-            if request.fail_fast:
-                return failure.error.exit_code
-    if launched_shard() == request.shard and not evaluation.wait_for_ranks(request.shard):
-        return EXIT_PARTIAL if failed else EXIT_DONE  # the first rank prints
+    return failed
+
+
+def _report(request: EvaluateConfig, as_json: bool, first: bool) -> int:
+    """Write and print the summary of all that is in the run directory; the exit code."""
+    from xplain import gallery, report, summary
+
     found = summary.summarise_run(request.output, request.interval)
     gallery.write_gallery(request)
     report.write_report(request.output, found)
-    print(json.dumps(found, ensure_ascii=False) if as_json else report.to_markdown(found), end="\n" if as_json else "")
+    if as_json:
+        print(json.dumps(found, ensure_ascii=False))
+    else:
+        print("" if first else "\n", report.to_markdown(found), sep="", end="")
     undefined = any(row["undefined"] for row in found["rows"])
     done = found["items"]["evaluated"] > 0
     return EXIT_DONE if not found["items"]["failed"] and not undefined else EXIT_PARTIAL if done else EXIT_INPUT

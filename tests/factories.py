@@ -16,6 +16,13 @@ def tiny() -> nn.Module:
     return model
 
 
+def single() -> nn.Module:
+    """``tiny`` in float32."""
+    model = tiny().float()
+    model.size, model.labels = 32, ["cat", "espresso", "rocket", "astronaut", "nothing"]
+    return model
+
+
 def broken() -> nn.Module:
     """Logits that are NaN wherever the image is dark on average."""
     model = tiny()

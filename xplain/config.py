@@ -92,6 +92,8 @@ class EvaluateConfig:
     shard: tuple[int, int] = (0, 1)
     fail_fast: bool = False
     interval: Interval = "percentile"
+    save_maps: bool = False
+    save_curves: bool = False
 
 
 def parse_shard(text: str) -> tuple[int, int]:

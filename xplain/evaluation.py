@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from functools import cached_property
 from typing import Any
@@ -18,10 +18,12 @@ from xplain.errors import Failed, InputError, UsageError
 from xplain.images import Loaded, read_ahead
 from xplain.models import Classifier, load_classifier
 from xplain.plans import Measure, plan_metrics, plan_works, take_measures
-from xplain.records import Work, describe_cost, describe_run, mark_of
+from xplain.records import Work, describe_cost, describe_run, fingerprint, mark_of
 from xplain.registry import METHODS
+from xplain.shelf import Shelf
 from xplain.store import SCHEMA, Store
 from xplain.targets import check_logits
+from xplain.types import Attribution, Cost
 
 CONTROL = "random"  # in every run: a method that does not beat it explains nothing
 Advance = Callable[[int, int], None]
@@ -137,7 +139,18 @@ class Evaluation:
 
     def lacks(self, item: Item, work: Work) -> bool:
         """Whether something is to be done on an item with a method."""
-        return any(self._lacks(item.key, work, each) for each in self.measures)
+        map_lacks = self.maps.lacks(item.key, work.label, self._map_mark(work))
+        return map_lacks or any(self._lacks(item.key, work, each) for each in self.measures)
+
+    @cached_property
+    def maps(self) -> Shelf:
+        """The raw attributions that are kept."""
+        return Shelf(self.config.output / "maps" if self.config.save_maps else None, "attribution")
+
+    @cached_property
+    def curves(self) -> Shelf:
+        """The whole curves that are kept."""
+        return Shelf(self.config.output / "curves" if self.config.save_curves else None, "curve")
 
     def run(self, items: Sequence[Item], advance: Advance) -> Iterator[Failed]:
         """Do what is missing, a group of images at a time; yields each image that failed.
@@ -210,21 +223,72 @@ class Evaluation:
 
     def _score(self, group: Sequence[Seen], work: Work, x: Tensor, y: Tensor) -> None:
         """One method on images that go together; its attributions serve all metrics."""
-        result = run_method(
-            self.classifier, work.spec, work.settings, x, y, None, work.score, self.runtime, work.references
-        )
+        result = self._read_maps(group, work, x, y) or self._attribute(group, work, x, y)
         keys = tuple(seen.item.key for seen in group)
         lacking = [each for each in self.measures if any(self._lacks(key, work, each) for key in keys)]
         records = []
         for found in take_measures(self.classifier, work, lacking, x, result, self.runtime, keys):
             label = found.measure.label
-            facts = {"mark": self.marks[work.label, label], "method": work.label, "metric": label}
-            records += [
-                {"key": key, **facts, **found.read(i), "target": int(y[i]), "cost": describe_cost(result, i)}
-                for i, key in enumerate(keys)
-                if self._lacks(key, work, found.measure)
-            ]
+            mark = self.marks[work.label, label]
+            for i, key in enumerate(keys):
+                facts = {"key": key, "mark": mark, "method": work.label, "metric": label}
+                record = {**facts, **found.read(i), "target": int(y[i]), "cost": describe_cost(result, i)}
+                if record["curve"] is not None and found.score.curve is not None:
+                    about = facts | work.describe() | found.measure.describe() | {"value": record["value"]}
+                    curve = found.score.curve[i].float().cpu().numpy()
+                    self.curves.put(key, f"{work.label} {label}", mark, curve, about)
+                if not self.store.has(key, mark):
+                    records.append(record)
         self.store.add(records)
 
+    def _attribute(self, group: Sequence[Seen], work: Work, x: Tensor, y: Tensor) -> Attribution:
+        """Run the method, and keep its maps if that is asked for."""
+        result = run_method(
+            self.classifier, work.spec, work.settings, x, y, None, work.score, self.runtime, work.references
+        )
+        for i, seen in enumerate(group):
+            record = {
+                "key": seen.item.key,
+                "sha256": seen.image.digest,
+                **work.describe(),
+                "model": {"name": self.classifier.name, "weights": asdict(self.classifier.weights)},
+                "seed": self.runtime.seed,
+                "target": self.classifier.describe_class(int(y[i])),
+                "expected": None if result.expected is None else float(result.expected[i]),
+                "cost": describe_cost(result, i),
+                "warnings": [text for text, mask in result.flags.items() if bool(mask[i])],
+            }
+            values = result.values[i].float().cpu().numpy()
+            self.maps.put(seen.item.key, work.label, self._map_mark(work), values, record)
+        return result
+
+    def _read_maps(self, group: Sequence[Seen], work: Work, x: Tensor, y: Tensor) -> Attribution | None:
+        """The maps that were kept of these images, where they are what the method would give, to the bit."""
+        if x.dtype != torch.float32:
+            return None
+        values, records = [], []
+        for seen, target in zip(group, y.tolist(), strict=True):
+            found = self.maps.get(seen.item.key, work.label, self._map_mark(work))
+            if found is None or (found[1]["sha256"], found[1]["target"]["index"]) != (seen.image.digest, target):
+                return None
+            values.append(torch.from_numpy(found[0]))
+            records.append(found[1])
+        expected = [record["expected"] for record in records]
+        costs = [record["cost"] for record in records]
+        return Attribution(
+            torch.stack(values).to(x.device),
+            y,
+            Cost(seconds=sum(cost["seconds"] for cost in costs)),
+            None if None in expected else torch.tensor(expected, dtype=torch.float64, device=x.device),
+            {name: torch.tensor([cost[name] for cost in costs]) for name in ("forwards", "backwards")},
+        )
+
+    def _map_mark(self, work: Work) -> str:
+        return fingerprint(work.describe())[:16]
+
     def _lacks(self, key: str, work: Work, measure: Measure) -> bool:
-        return not self.store.has(key, self.marks[work.label, measure.label])
+        mark = self.marks[work.label, measure.label]
+        curve = f"{work.label} {measure.label}"
+        return not self.store.has(key, mark) or (
+            self.store.has_curve(key, mark) and self.curves.lacks(key, curve, mark)
+        )

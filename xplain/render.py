@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import io
 import json
+import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +27,7 @@ Reduce = Literal["sum", "mean", "abs-sum", "max"]
 KINDS = ("overlay", "heatmap", "masked", "figure", "raw")
 SIGNS = ("positive", "negative", "absolute", "signed")
 REDUCTIONS = ("sum", "mean", "abs-sum", "max")
+DAMAGED = (OSError, EOFError, KeyError, ValueError, SyntaxError, zipfile.BadZipFile, zlib.error)  # of reading a file
 CHUNK = "xplain"  # the PNG text chunk that holds the record
 
 
@@ -226,13 +229,14 @@ def _caption(record: Mapping[str, Any]) -> str:
 
 def encode_raw(image: Floats, attribution: Floats, record: Mapping[str, Any]) -> bytes:
     """NPZ bytes: attribution float32 (C, H, W), image float32 (3, H, W), record as JSON text."""
+    return encode_arrays({"attribution": attribution, "image": image}, record)
+
+
+def encode_arrays(arrays: Mapping[str, Floats], record: Mapping[str, Any]) -> bytes:
+    """NPZ bytes: arrays as float32, and the record as JSON text."""
     stream = io.BytesIO()
-    np.savez_compressed(
-        stream,
-        attribution=attribution.astype(np.float32),
-        image=image.astype(np.float32),
-        record=np.array(json.dumps(record, ensure_ascii=False)),
-    )
+    content = {name: array.astype(np.float32) for name, array in arrays.items()}
+    np.savez_compressed(stream, allow_pickle=False, **content, record=np.array(json.dumps(record)))
     return stream.getvalue()
 
 
@@ -245,6 +249,6 @@ def read_record(path: Path) -> dict[str, Any] | None:
         else:
             with Image.open(path) as image:
                 found = json.loads(image.info[CHUNK])
-    except (OSError, KeyError, ValueError, SyntaxError):
+    except DAMAGED:
         return None
     return found if isinstance(found, dict) else None

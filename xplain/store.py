@@ -29,13 +29,14 @@ class Store:
     """The records of one run. Open with ``Store.open``, append with ``add``, use as a context.
 
     A record is a dict with at least ``key``, the item, and ``mark``, what is known of it; the two together are unique.
-    Only these two are kept in memory.
+    Only these two are kept in memory, and whether a record has a ``curve``.
     """
 
     folder: Path
     rank: int
     _stream: FileIO
     _known: Known = field(default_factory=lambda: defaultdict(set))
+    _flat: Known = field(default_factory=lambda: defaultdict(set))
 
     @classmethod
     def open(cls, folder: Path, rank: int, description: dict[str, Any]) -> Store:
@@ -95,8 +96,15 @@ class Store:
         """Whether there is a record of this item and kind, from any rank."""
         return key in self._known[mark]
 
+    def has_curve(self, key: str, mark: str) -> bool:
+        """Whether there is such a record, and it has a curve."""
+        return self.has(key, mark) and key not in self._flat[mark]
+
     def _note(self, record: dict[str, Any]) -> None:
-        self._known[intern(record["mark"])].add(intern(record["key"]))
+        key, mark = intern(record["key"]), intern(record["mark"])
+        self._known[mark].add(key)
+        if record.get("curve") is None:
+            self._flat[mark].add(key)
 
     def __enter__(self) -> Store:
         return self

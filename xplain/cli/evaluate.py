@@ -43,6 +43,8 @@ def evaluate(
     labels: Annotated[str | None, option("--labels", help="CSV of file name and class, for a flat folder.")] = None,
     shard: Annotated[str | None, option("--shard", help="I/N: only every N-th image, from the I-th on.")] = None,
     fail_fast: Annotated[bool, option("--fail-fast", help="Stop at the first image that fails.")] = False,
+    save_maps: Annotated[bool, option("--save-maps", help="Keep the raw attributions, as NPZ in RUN/maps.")] = False,
+    save_curves: Annotated[bool, option("--save-curves", help="Keep whole curves, as NPZ in RUN/curves.")] = False,
     interval: Annotated[Interval, option("--interval", help="Bootstrap interval: percentile, or bca.")] = "percentile",
     output: Annotated[
         Path | None,
@@ -89,6 +91,8 @@ def evaluate(
         parse_shard(shard) if shard else launched_shard(),
         fail_fast,
         interval,
+        save_maps,
+        save_curves,
     )
     return _run(_for_each_model(request, model, output), as_json, not (quiet or no_progress))
 

@@ -1,7 +1,7 @@
 # make check: everything a change must pass. Uses the environment that is active (PYTHON=... for another one).
 PYTHON ?= python
 
-.PHONY: check format lint types layers test readme
+.PHONY: check format lint types layers test readme fuzz
 check: lint types layers test
 
 format:
@@ -23,3 +23,6 @@ test:
 
 readme:
 	$(PYTHON) -m tests.readme
+
+fuzz:
+	XPLAIN_FUZZ_EXAMPLES=5000 $(PYTHON) -m pytest tests/test_fuzz.py

@@ -243,9 +243,9 @@ def preprocess(image: Image, preprocessing: Preprocessing) -> Tensor:
     filtered = Image.Resampling[preprocessing.interpolation.upper()]
     if max(new) > THIN * min(new):  # nearly all of it would be cropped away: make the centre only
         box = (max(left, 0), max(top, 0), min(left + crop_width, new[0]), min(top + crop_height, new[1]))
-        scale = (width / new[0], height / new[1]) * 2
-        part = (box[2] - box[0], box[3] - box[1])
-        image = image.resize(part, filtered, box=tuple(edge * by for edge, by in zip(box, scale, strict=True)))
+        wide, high = width / new[0], height / new[1]
+        source = (box[0] * wide, box[1] * high, box[2] * wide, box[3] * high)
+        image = image.resize((box[2] - box[0], box[3] - box[1]), filtered, box=source)
         left, top = min(left, 0), min(top, 0)
     elif new != image.size:
         image = image.resize(new, filtered)

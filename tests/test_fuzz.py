@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+import xplain.engine  # noqa: F401  (registers what there is)
 from tests import toys
 from tests.hostile import FILES
 from xplain import config
@@ -24,13 +26,15 @@ from xplain.registry import METHODS, METRICS
 from xplain.render import read_record
 from xplain.store import Store, read_run
 
-import xplain.engine  # noqa: F401, I001  (registers what there is)
-
-ATTEMPTS = int(os.environ.get("XPLAIN_FUZZ_EXAMPLES", "60"))
+ATTEMPTS = int(os.environ.get("XPLAIN_FUZZ_EXAMPLES", "100"))
 random = settings(
-    max_examples=ATTEMPTS, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=ATTEMPTS,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-CLASSIFIER = toys.classifier(toys.small_net(1), labels=["cat", "dog", "tench, Tinca tinca", "5", "ä"], wnids=list("abcde"))
+CLASSIFIER = toys.classifier(
+    toys.small_net(1), labels=["cat", "dog", "tench, Tinca tinca", "5", "ä"], wnids=list("abcde")
+)
 texts = st.text(max_size=40) | st.text("agi:=,-+.0123456789einfNa n\t", max_size=25)
 names = st.sampled_from([spec.name for spec in (*METHODS, *METRICS)])
 numbers = st.floats().map(str) | st.integers().map(str) | texts
@@ -41,9 +45,10 @@ def attempt(function, *arguments):
     try:
         return function(*arguments)
     except XplainError as error:
-        assert str(error).strip()
-        assert "\n" not in str(error) or any("\n" in str(each) for each in arguments)
-        return None
+        text = str(error)
+    assert text.strip()
+    assert "\n" not in text or any("\n" in str(each) for each in arguments)
+    return None
 
 
 @random
@@ -101,9 +106,28 @@ def test_configuration_files(tmp_path, content):
 
 
 lines = st.binary(max_size=60) | st.sampled_from(
-    [b"[]", b"1", b"null", b'"x"', b"{}", b'{"key": 1, "mark": []}', b'{"key": "a", "mark": "item"}', b'{"key": {}}', b"\xff"]
+    [
+        b"[]",
+        b"1",
+        b"null",
+        b'"x"',
+        b"{}",
+        b'{"key": 1, "mark": []}',
+        b'{"key": "a", "mark": "item"}',
+        b'{"key": {}}',
+        b"\xff",
+    ]
 )
-runs = st.binary(max_size=60) | st.sampled_from([b"[]", b"{}", b"null", b'{"fingerprint": 1}', b'{"fingerprint": {}}'])
+runs = st.binary(max_size=60) | st.sampled_from(
+    [
+        b"[]",
+        b"{}",
+        b"null",
+        b'{"fingerprint": 1}',
+        b'{"fingerprint": {}}',
+        b'{"fingerprint": {}, "methods": {}, "metrics": {}}',
+    ]
+)
 
 
 @random
@@ -115,8 +139,8 @@ def test_run_directories(tmp_path, content, run):
     (folder / "run.json").write_bytes(run)
     attempt(read_run, folder)
     store = attempt(Store.open, folder, 0, {"fingerprint": {}, "methods": {}, "metrics": {}})
-    if store is not None:
-        store.close()
+    with store or nullcontext():
+        pass
 
 
 @random

@@ -143,10 +143,12 @@ def _read_list(path: Path, classifier: Classifier) -> list[Item]:
         raise InputError(f"cannot read the list {str(path)!r}: {error}", "give a text file of paths") from None
     items = []
     find = cache(classifier.find_class)
-    for name, *rest in lines:
-        place = path.parent / name.strip()
-        source = Source(place, str(Path(name.strip()).with_suffix("")), place.absolute().parent.name)
-        items.append(Item(name.strip(), source, find(rest[0].strip()) if rest else None))
+    for number, (name, *rest) in enumerate(((cell.strip() for cell in line) for line in lines), 1):
+        if not Path(name).name:
+            raise InputError(f"line {number} of the list {str(path)!r} names no file", "write one path a line")
+        place = path.parent / name
+        source = Source(place, str(Path(name).with_suffix("")), place.absolute().parent.name)
+        items.append(Item(name, source, find(rest[0]) if rest else None))
     if not items:
         raise InputError(f"the list {str(path)!r} names no image", "write one path a line")
     return items

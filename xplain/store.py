@@ -116,7 +116,7 @@ class Store:
 def read_run(folder: Path) -> tuple[dict[str, Any], Iterator[dict[str, Any]]]:
     """The description of a run directory and its records, one after the other. Raises InputError when it is none."""
     try:
-        return json.loads((folder / "run.json").read_text("utf-8")), read_records(folder)
+        return _read_description(folder), read_records(folder)
     except (OSError, ValueError) as error:
         raise InputError(f"{str(folder)!r} is no run directory: {error}", "give one that evaluate wrote") from None
 
@@ -158,11 +158,21 @@ def _batches(path: Path) -> Iterator[tuple[list[dict[str, Any]], int]]:
                 batch = []
 
 
+def _read_description(folder: Path) -> dict[str, Any]:
+    """What ``run.json`` holds. Raises OSError or ValueError when it is not there, or no description of a run."""
+    there = json.loads((folder / "run.json").read_text("utf-8"))
+    if not isinstance(there, dict) or not all(
+        isinstance(there.get(table), dict) for table in ("fingerprint", "methods", "metrics")
+    ):
+        raise ValueError("run.json describes no run")
+    return there
+
+
 def _describe(folder: Path, description: dict[str, Any], *, write: bool) -> None:
     """Compare with ``run.json`` where it is there; then write it, with the methods and metrics that were asked for before."""
     path = folder / "run.json"
     if path.exists():
-        there = json.loads(path.read_text("utf-8"))
+        there = _read_description(folder)
         _compare(there, description, folder)
         description = description | {table: there[table] | description[table] for table in ("methods", "metrics")}
     if write:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -16,7 +17,9 @@ import xplain.metrics  # noqa: F401  (importing registers them)
 from xplain.config import Choice, parse_batch_size
 from xplain.errors import InputError, UsageError, did_you_mean
 from xplain.images import Preprocessing, decode_image, find_images, preprocess
+from xplain.memory import kept_memory
 from xplain.models import Classifier
+from xplain.models.prepare import unchanged
 from xplain.oracle import Case, Explain, Oracle
 from xplain.registry import METHODS, METRICS, MethodSpec, MetricSpec
 from xplain.rng import Streams
@@ -70,14 +73,22 @@ def attribute(
     check_choice("score", score or spec.score, get_args(ScoreKind))
     started = time.perf_counter()
     images = check_images(classifier, images)
-    logits, cost = predict_all(classifier, images, runtime)
-    y = find_targets(classifier, target, logits)
-    rivals = find_rivals(classifier, against, logits, y)
-    result = run_method(classifier, spec, settings, images, y, rivals, score or spec.score, runtime, references)
+    with at_work(classifier):
+        logits, cost = predict_all(classifier, images, runtime)
+        y = find_targets(classifier, target, logits)
+        rivals = find_rivals(classifier, against, logits, y)
+        result = run_method(classifier, spec, settings, images, y, rivals, score or spec.score, runtime, references)
     outside = {"pixels outside [0, 1]": ((images < 0) | (images > 1)).flatten(1).any(dim=1)}
     return replace(
         result, flags=result.flags | outside, cost=replace(result.cost + cost, seconds=time.perf_counter() - started)
     )
+
+
+@contextmanager
+def at_work(classifier: Classifier) -> Iterator[None]:
+    """Within, memory is reused and the classifier, which must not change, is looked at once."""
+    with kept_memory(), unchanged(classifier):
+        yield
 
 
 def make_runtime(
@@ -235,13 +246,14 @@ def measure(
         raise InputError(
             f"attributions {tuple(attributions.shape)} for images {tuple(images.shape)}", "give one map an image"
         )
-    logits, cost = predict_all(classifier, images, runtime)
-    y = find_targets(classifier, target, logits)
-    oracle = Oracle(
-        classifier, score="prob", batch_size=runtime.batch_size, precision=runtime.precision, tick=runtime.progress
-    )
-    explain = None if method is None else _explainer(oracle, method, images, runtime)
-    result = run_metric(spec, settings, Case(oracle, images, attributions, y), runtime, explain)
+    with kept_memory():
+        logits, cost = predict_all(classifier, images, runtime)
+        y = find_targets(classifier, target, logits)
+        oracle = Oracle(
+            classifier, score="prob", batch_size=runtime.batch_size, precision=runtime.precision, tick=runtime.progress
+        )
+        explain = None if method is None else _explainer(oracle, method, images, runtime)
+        result = run_metric(spec, settings, Case(oracle, images, attributions, y), runtime, explain)
     return replace(result, cost=replace(oracle.cost + cost, seconds=time.perf_counter() - started))
 
 

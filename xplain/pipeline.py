@@ -12,7 +12,7 @@ from torch import Tensor
 
 from xplain.asking import ask
 from xplain.config import ExplainConfig
-from xplain.engine import Runtime, images_at_once, resolve_method, run_method
+from xplain.engine import Runtime, at_work, images_at_once, resolve_method, run_method
 from xplain.errors import Failed, InputError, UsageError
 from xplain.images import Loaded, Source, find_images, read_ahead
 from xplain.models import Classifier, load_classifier
@@ -73,10 +73,11 @@ def explain(config: ExplainConfig, progress: Progress | None = None) -> Iterator
     progress.plan(len(sources) * question.count * sum(work.rows for work in works))
     blank = torch.zeros(1, 3, *classifier.size, device=classifier.device)
     size = max(run.at_once(work, blank) for work in works)
-    for group in read_ahead(sources, classifier.preprocessing, size):
-        yield from (each for each in group if isinstance(each, Failed))
-        if loaded := [each for each in group if isinstance(each, Loaded)]:
-            yield from run.explain_group(loaded, works)
+    with at_work(classifier):
+        for group in read_ahead(sources, classifier.preprocessing, size):
+            yield from (each for each in group if isinstance(each, Failed))
+            if loaded := [each for each in group if isinstance(each, Loaded)]:
+                yield from run.explain_group(loaded, works)
 
 
 def check_request(config: ExplainConfig, sources: Sequence[Source], look: Look) -> None:

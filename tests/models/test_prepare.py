@@ -15,7 +15,7 @@ import xplain
 from tests import toys
 from xplain.images import Preprocessing
 from xplain.models.lite0 import EfficientNetLite0
-from xplain.models.prepare import arithmetic, prepare, working_copy
+from xplain.models.prepare import arithmetic, prepare, unchanged, working_copy
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
@@ -451,3 +451,33 @@ def test_the_cpu_has_no_such_switch():
     before = torch.backends.cuda.matmul.allow_tf32
     with arithmetic("tf32", torch.device("cpu")):
         assert torch.backends.cuda.matmul.allow_tf32 == before
+
+
+# ------------------------------------------------------------------------------------------- looked at once
+
+
+def test_a_classifier_that_is_taken_as_unchanged_is_not_looked_at_again():
+    classifier = as_classifier(toys.small_net())
+    with unchanged(classifier):
+        first = working_copy(classifier)
+        classifier.model.head.bias.data += 1
+        with unchanged(classifier):
+            assert working_copy(classifier) is first
+        assert working_copy(classifier) is first
+    after = working_copy(classifier)
+    assert after is not first
+    x = toys.images()
+    assert (after(x) - classifier(x)).abs().max() < 1e-12
+
+
+def test_a_classifier_that_was_changed_before_is_seen_as_it_is():
+    classifier = as_classifier(toys.small_net())
+    first = working_copy(classifier)
+    classifier.model.head.bias.data += 1
+    with unchanged(classifier):
+        assert working_copy(classifier) is not first
+    with pytest.raises(ZeroDivisionError), unchanged(classifier):
+        raise ZeroDivisionError
+    classifier.model.head.bias.data += 1
+    x = toys.images()
+    assert (working_copy(classifier)(x) - classifier(x)).abs().max() < 1e-12

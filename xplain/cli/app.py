@@ -17,6 +17,7 @@ from xplain.cli.evaluate import evaluate
 from xplain.cli.explain import explain
 from xplain.cli.list import list_things
 from xplain.errors import EXIT_BUG, EXIT_DONE, EXIT_INTERRUPTED, EXIT_USAGE, XplainError
+from xplain.memory import kept_memory
 
 app = typer.Typer(
     name="xplain",
@@ -44,7 +45,8 @@ def run(arguments: Sequence[str]) -> int:
     except ValueError:  # not in the main thread
         before = None
     try:
-        code = app(args=list(arguments), prog_name="xplain", standalone_mode=False)
+        with kept_memory():
+            code = app(args=list(arguments), prog_name="xplain", standalone_mode=False)
         sys.stdout.flush()
         if code == EXIT_INTERRUPTED:  # the option parser turns Ctrl-C into this
             raise KeyboardInterrupt

@@ -127,11 +127,25 @@ def _fold(conv: Any, norm: Any) -> None:
 
 
 _COPIES: WeakKeyDictionary[Classifier, dict[bool, tuple[object, Classifier]]] = WeakKeyDictionary()
+_UNCHANGED: WeakKeyDictionary[Classifier, object] = WeakKeyDictionary()  # versions that are not looked up again
+
+
+@contextmanager
+def unchanged(classifier: Classifier) -> Iterator[None]:
+    """Within, the classifier is taken to stay as it is on entering, so that it is not compared with its copies at every use."""
+    if classifier in _UNCHANGED:
+        yield
+        return
+    _UNCHANGED[classifier] = _version(classifier)
+    try:
+        yield
+    finally:
+        del _UNCHANGED[classifier]
 
 
 def working_copy(classifier: Classifier, *, fold: bool = True) -> Classifier:
     """The working copy of ``classifier`` as it is now: made when first needed, and anew when it has changed."""
-    version = _version(classifier)
+    version = _UNCHANGED[classifier] if classifier in _UNCHANGED else _version(classifier)
     copies = _COPIES.setdefault(classifier, {})
     if fold not in copies or copies[fold][0] != version:
         with torch.inference_mode(False):

@@ -1,0 +1,60 @@
+"""Memory: kept while the engine works, given back afterwards."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from xplain.memory import _library, given_back_memory, kept_memory
+
+pytestmark = pytest.mark.skipif(_library() is None, reason="the C library is not glibc")
+SIZE = 200 << 20  # bytes
+
+
+def resident() -> int:
+    """Bytes of this process in memory."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def held_after_a_tensor() -> float:
+    """What stays in memory when a tensor of SIZE was made and freed, as a share of it."""
+    before = resident()
+    tensor = torch.ones(SIZE // 4)
+    assert resident() - before > 0.9 * SIZE
+    del tensor
+    return (resident() - before) / SIZE
+
+
+def test_outside_nothing_stays():
+    assert held_after_a_tensor() < 0.1
+
+
+def test_inside_memory_stays_and_is_used_again_and_goes_back_in_the_end():
+    before = resident()
+    with kept_memory():
+        assert held_after_a_tensor() > 0.9
+        kept = resident()
+        with kept_memory():
+            tensor = torch.ones(SIZE // 4)
+            assert resident() - kept < 0.1 * SIZE
+            del tensor
+        assert resident() - before > 0.9 * SIZE  # the outermost decides
+    assert resident() - before < 0.1 * SIZE
+    assert held_after_a_tensor() < 0.1
+
+
+def test_inside_memory_can_be_given_back_for_a_while():
+    with kept_memory():
+        with given_back_memory():
+            assert held_after_a_tensor() < 0.1
+        assert held_after_a_tensor() > 0.9
+
+
+def test_memory_goes_back_after_an_error():
+    before = resident()
+    with pytest.raises(ZeroDivisionError), kept_memory():
+        raise ZeroDivisionError(held_after_a_tensor())
+    assert resident() - before < 0.1 * SIZE

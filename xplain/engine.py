@@ -264,6 +264,8 @@ def run_metric(
     needed: dict[str, Any] = {}
     if "rng" in spec.needs:
         needed["rng"] = Streams.of(case.images, runtime.seed, spec.draws or spec.name)
+    if "seed" in spec.needs:
+        needed["seed"] = runtime.seed
     if "explain" in spec.needs:
         if explain is None:
             raise UsageError(f"{spec.name} attributes again", "give the method too: method='saliency'")

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from xplain.errors import DeviceError, UsageError, did_you_mean
 from xplain.models import Classifier
 from xplain.models.prepare import arithmetic, working_copy
-from xplain.models.trace import last_spatial_layer
+from xplain.models.trace import last_spatial_layer, weighted_layers
 from xplain.rules import Rules, check_same, rewritten
 from xplain.types import Cost, Precision, ScoreKind
 
@@ -274,6 +274,12 @@ class Oracle:
         self._count(checks=1)
         with torch.no_grad():
             return last_spatial_layer(model.model, lambda: self._call(model, x[:1]))
+
+    def layers(self, x: Tensor) -> list[tuple[str, ...]]:
+        """The layers with weights in the order of execution, each the names of its modules (see ``weighted_layers``)."""
+        model = self._copy(fold=False)
+        self._count(checks=1)
+        return weighted_layers(model.model, lambda: self._call(model, x[:1]))
 
     # ---------------------------------------------------------------- propagate
 

@@ -197,8 +197,8 @@ class MetricSpec(Spec):
     change. axis: what a curve runs over. draws: a name for random draws that several metrics share; empty: its own.
     forwards(side=, **params) -> rows through the model for an image of ``side`` pixels.
     attributions(**params) -> how often the method runs again. undefined: when there is no value.
-    Functions may ask for ``rng`` (streams of the image and the metric, the same for every method) and for ``explain``
-    (the method, to be run again): keyword-only names without a default.
+    Functions may ask for ``rng`` (streams of the image and the metric, the same for every method), for ``seed`` (of what all
+    images share) and for ``explain`` (the method, to be run again): keyword-only names without a default.
     """
 
     better: Literal["higher", "lower"] = "higher"

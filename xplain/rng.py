@@ -34,6 +34,11 @@ def _key(*parts: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(b"\x00".join(parts), digest_size=8).digest(), "little", signed=True)
 
 
+def seed_of(*parts: object) -> int:
+    """A seed for torch's generators that depends on every part."""
+    return _key(*(str(part).encode() for part in parts))
+
+
 @dataclass(frozen=True)
 class Streams:
     """Random streams of a batch of images; ``keys`` is (B,) int64 on the images' device."""

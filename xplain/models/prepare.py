@@ -26,7 +26,7 @@ def prepare(classifier: Classifier, *, fold: bool = True) -> Classifier:
 
     fold: put batch norms into the convolutions before them. Leave it off to look at activations by layer name.
     """
-    ready = _copy(classifier).eval().requires_grad_(False)
+    ready = copy_classifier(classifier).eval().requires_grad_(False)
     for module in ready.modules():
         if getattr(module, "inplace", False) is True:
             module.inplace = False  # type: ignore[assignment]
@@ -47,7 +47,7 @@ def prepare(classifier: Classifier, *, fold: bool = True) -> Classifier:
     return ready
 
 
-def _copy(classifier: Classifier) -> Classifier:
+def copy_classifier(classifier: Classifier) -> Classifier:
     """A deep copy; tensors that a forward computed and left in a module (weight norm does) are copied by value."""
     memo = {
         id(value): value.detach().clone()

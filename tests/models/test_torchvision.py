@@ -61,9 +61,9 @@ def hub(tmp_path, monkeypatch) -> Path:
     return folder
 
 
-def put(folder: Path, name: str) -> Path:
-    """A random checkpoint of ``name`` under the file name that its default weights want."""
-    path = folder / models.get_model_weights(name).DEFAULT.url.rpartition("/")[2]
+def put(folder: Path, name: str, weights: str = "DEFAULT") -> Path:
+    """A random checkpoint of ``name`` under the file name that these weights want."""
+    path = folder / models.get_model_weights(name)[weights].url.rpartition("/")[2]
     torch.save(random_state(name), path)
     assert path.stat().st_size < 30e6
     return path
@@ -95,6 +95,19 @@ def test_the_downloaded_file_gives_torchvisions_logits(hub, name):
     assert found.labels[207] == "golden retriever"
     image = photo(380, 401)
     assert torch.equal((preprocess(image, found.preprocessing) - found.mean) / found.std, default.transforms()(image))
+
+
+def test_other_weights_of_torchvisions_are_named_after_a_dot(hub):
+    old = put(hub, "resnet50", "IMAGENET1K_V1")
+    found = xplain.load_classifier("resnet50.IMAGENET1K_V1", device="cpu")
+    assert (found.name, found.weights.source) == ("resnet50.IMAGENET1K_V1", str(old))
+    assert found.preprocessing.resize == 256
+    assert models.ResNet50_Weights.DEFAULT.transforms().resize_size == [232]
+    with pytest.raises(UsageError) as error:
+        xplain.load_classifier("resnet50.IMAGENET1K_V3", device="cpu")
+    assert str(error.value) == (
+        "resnet50 has no weights 'IMAGENET1K_V3'; choose from IMAGENET1K_V1, IMAGENET1K_V2, DEFAULT"
+    )
 
 
 def test_inputs_of_inception_are_transformed_as_its_weights_want(hub):

@@ -33,23 +33,30 @@ def torchvision_names() -> list[str]:
 
 
 def load_torchvision(name: str, path: Path | None) -> Classifier:
-    """The model with its default weights, or with the weights in ``path``."""
+    """The model with its default weights, or others of torchvision's (``resnet50.IMAGENET1K_V1``), or those in ``path``."""
     from torchvision import models
 
     names = torchvision_names()
-    if name not in names:
-        near = did_you_mean(name, ["efficientnet-lite0", *names], "see xplain list models")
+    builder, _, tag = name.partition(".")
+    if builder not in names:
+        near = did_you_mean(builder, ["efficientnet-lite0", *names], "see xplain list models")
         raise UsageError(f"unknown model {name!r}", near)
-    default = models.get_model_weights(name).DEFAULT
-    record, state = (file_weights(path), read_weights(path)) if path else _default_weights(name, default)
-    model = models.get_model(name, weights=None, **WITH_WEIGHTS.get(name, {}))
-    if name == "googlenet":
+    published = models.get_model_weights(builder).__members__
+    if tag and tag not in published:
+        raise UsageError(f"{builder} has no weights {tag!r}", f"choose from {', '.join(published)}")
+    weights = published[tag or "DEFAULT"]
+    record, state = (file_weights(path), read_weights(path)) if path else _get_weights(name, weights)
+    options = WITH_WEIGHTS.get(builder, {})
+    if builder.startswith("vit_"):  # its position embeddings are as many as the image has patches
+        options = {"image_size": weights.meta["min_size"][0]}
+    model = models.get_model(builder, weights=None, **options)
+    if builder == "googlenet":
         model.aux1 = model.aux2 = None  # used in training only; as its builder does
         model.aux_logits = False
         state = {key: value for key, value in state.items() if not key.startswith(("aux1.", "aux2."))}
     load_weights(model, state, record.source)
-    transforms = default.transforms()
-    labels = list(default.meta["categories"])
+    transforms = weights.transforms()
+    labels = list(weights.meta["categories"])
     wnids = imagenet_classes()[0] if len(labels) == 1000 else ()
     return Classifier(
         model,
@@ -65,15 +72,15 @@ def load_torchvision(name: str, path: Path | None) -> Classifier:
     )
 
 
-def _default_weights(name: str, default: Any) -> tuple[Weights, dict[str, torch.Tensor]]:
-    """Download (or find) the default weights through torchvision's loader; its progress goes to stderr."""
+def _get_weights(name: str, weights: Any) -> tuple[Weights, dict[str, torch.Tensor]]:
+    """Download (or find) weights through torchvision's loader; its progress goes to stderr."""
     folder = Path(torch.hub.get_dir()) / "checkpoints"
-    path = folder / Path(urlparse(default.url).path).name
+    path = folder / Path(urlparse(weights.url).path).name
     if path.exists():
         return file_weights(path), read_weights(path)
     try:
         with redirect_stdout(sys.stderr):
-            state = default.get_state_dict(progress=True, check_hash=True, weights_only=True)
+            state = weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
     except (URLError, HTTPException, OSError, RuntimeError) as error:
         reason = getattr(error, "reason", None) or error
         raise InputError(

@@ -124,21 +124,33 @@ def parse_clip(text: str) -> tuple[float, float]:
     return low, high
 
 
+PUBLISHED = "published"  # a table of a paper's figures, which evaluate prints beside its own
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """What a TOML file holds. Raises InputError when it cannot be read."""
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"cannot read the configuration {path}: {error}", "give a TOML file") from None
+
+
 def read_config_file(path: Path, command: str, options: Collection[str], commands: Collection[str]) -> dict[str, Any]:
     """Option values for ``command`` from a TOML file.
 
     Options stand at the top level (they then hold for every command that knows them) or in a table named
-    after a command, which wins. Raises InputError when the file cannot be read and UsageError on a name that
+    after a command, which wins; evaluate also knows a table of published figures (``xplain.published`` reads it).
+    Raises InputError when the file cannot be read and UsageError on a name that
     is neither an option of ``command`` nor a table of another command.
     """
-    try:
-        content = tomllib.loads(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InputError(f"cannot read the configuration {path}: {error}", "give a TOML file") from None
+    content = read_toml(path)
+    if command == "evaluate":
+        content.pop(PUBLISHED, None)
     tables = {key: value for key, value in content.items() if isinstance(value, Mapping)}
     for name in tables:
         if name not in commands:
-            raise UsageError(f"unknown table [{name}] in {path}", did_you_mean(name, commands, "name a command"))
+            hint = "it is for evaluate" if name == PUBLISHED else did_you_mean(name, commands, "name a command")
+            raise UsageError(f"unknown table [{name}] in {path}", hint)
     merged = {key: value for key, value in content.items() if key not in tables} | dict(tables.get(command, {}))
     values = {key.replace("-", "_"): value for key, value in merged.items()}
     for name in values:

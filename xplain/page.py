@@ -8,6 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from xplain.published import about_published, published_number
 from xplain.render import read_record
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999999")  # Okabe and Ito
@@ -19,7 +20,7 @@ body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem
 h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; margin-top: 2.5rem; }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .8rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
-td:nth-child(7) { white-space: normal; min-width: 9rem; }
+td.reasons { white-space: normal; min-width: 9rem; }
 th:nth-child(-n+2), td:nth-child(-n+2) { text-align: left; }
 .plots, .gallery { display: flex; flex-wrap: wrap; gap: 1.5rem; } figure { margin: 0; }
 figcaption { font-size: .85rem; color: var(--soft); max-width: 14rem; overflow-wrap: anywhere; }
@@ -56,6 +57,7 @@ def make_page(summary: Mapping[str, Any], pictures: Sequence[Path], provenance: 
 <h2>Mean curves</h2>
 <p class="key">{"".join(f'<span><i style="background:{c}"></i>{escape(m)}</span>' for m, c in colours.items())}</p>
 <div class="plots">{"".join(_plot(summary, metric, colours) for metric in run["metrics"])}</div>
+{_published(summary)}
 {_gallery(pictures)}
 <h2>Provenance</h2><pre>{escape(provenance)}</pre>
 </body></html>
@@ -65,7 +67,8 @@ def make_page(summary: Mapping[str, Any], pictures: Sequence[Path], provenance: 
 def _table(summary: Mapping[str, Any]) -> str:
     run = summary["run"]
     first = next(iter(run["methods"]))
-    head = ("metric", "method", "mean", "95 % interval", "sd", "n", "undefined", f"difference to {first}")
+    beside = ["published"] if "published" in summary else []
+    head = ["metric", "method", "mean", *beside, "95 % interval", "sd", "n", "undefined", f"difference to {first}"]
     body = []
     for row in summary["rows"]:
         arrow = "↑" if run["metrics"][row["metric"]]["better"] == "higher" else "↓"
@@ -75,14 +78,24 @@ def _table(summary: Mapping[str, Any]) -> str:
             f"{row['metric']} {arrow}",
             row["method"],
             _number(row["mean"]),
+            *(published_number(row[each]) for each in beside),
             _range(row),
             _number(row["std"]),
             str(row["n"]),
             undefined,
             f"{_number(difference.get('mean'), '+')} {_range(difference)}".strip(),
         )
-        body.append("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
+        classes = [' class="reasons"' if name == "undefined" else "" for name in head]
+        found = (f"<td{kind}>{escape(cell)}</td>" for kind, cell in zip(classes, cells, strict=True))
+        body.append(f"<tr>{''.join(found)}</tr>")
     return f"<table><tr>{''.join(f'<th>{escape(each)}</th>' for each in head)}</tr>{''.join(body)}</table>"
+
+
+def _published(summary: Mapping[str, Any]) -> str:
+    return "".join(
+        f"<h2>{title}</h2><ul>{''.join(f'<li>{escape(text)}</li>' for text in texts)}</ul>"
+        for title, texts in about_published(summary).items()
+    )
 
 
 def _number(value: float | None, sign: str = "") -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 from xplain.files import write_file, write_json
 from xplain.page import make_page
+from xplain.published import about_published, published_number
 
 COLUMNS = (
     "method",
@@ -27,8 +28,13 @@ COLUMNS = (
 )
 
 
+def columns(summary: Mapping[str, Any]) -> tuple[str, ...]:
+    """COLUMNS, and ``published`` where a paper's figures stand beside."""
+    return (*COLUMNS, "published") if "published" in summary else COLUMNS
+
+
 def flat_rows(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The summary's rows with the columns of COLUMNS."""
+    """The summary's rows with the summary's columns."""
     rows = []
     for row in summary["rows"]:
         difference = row["difference"] or {"mean": None, "low": None, "high": None}
@@ -38,14 +44,14 @@ def flat_rows(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
             "difference_low": difference["low"],
             "difference_high": difference["high"],
         }
-        rows.append({key: {**row, **extra}[key] for key in COLUMNS})
+        rows.append({key: {**row, **extra}[key] for key in columns(summary)})
     return rows
 
 
 def to_csv(summary: Mapping[str, Any]) -> str:
     """Comma-separated rows under a header; empty where there is no number."""
     stream = io.StringIO()
-    writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(stream, columns(summary), lineterminator="\n")
     writer.writeheader()
     writer.writerows(flat_rows(summary))
     return stream.getvalue()
@@ -55,22 +61,26 @@ def to_markdown(summary: Mapping[str, Any]) -> str:
     """A table with intervals, and what was evaluated."""
     run, items = summary["run"], summary["items"]
     first = next(iter(run["methods"]))
+    beside = " published |" if "published" in summary else ""
     lines = [
         f"{items['evaluated']} images of {run['dataset']['location']}, {run['fingerprint']['model']['name']}, "
         + f"protocol {run['protocol'] or 'xplain'}, target {run['fingerprint']['target']}"
         + ("" if summary["top1"] is None else f"; the model's top-1 here is {summary['top1']:.3f}")
         + (f"; {items['failed']} failed" if items["failed"] else ""),
         "",
-        f"| metric | method | mean | {interval_name(summary)} | n | undefined | difference to {first} |",
-        "|---|---|---|---|---|---|---|",
+        f"| metric | method | mean |{beside} {interval_name(summary)} | n | undefined | difference to {first} |",
+        "|---|---|---|---|---|---|---|" + ("---|" if beside else ""),
     ]
     for row in summary["rows"]:
         arrow = "↑" if run["metrics"][row["metric"]]["better"] == "higher" else "↓"
         undefined = ", ".join(f"{count} {reason}" for reason, count in row["undefined"].items()) or "0"
         lines.append(
-            f"| {row['metric']} {arrow} | {row['method']} | {_number(row['mean'])} | {_interval(row)} | {row['n']} | {undefined} "
-            f"| {_with_interval(row['difference'])} |"
+            f"| {row['metric']} {arrow} | {row['method']} | {_number(row['mean'])} |"
+            + (f" {published_number(row['published'])} |" if beside else "")
+            + f" {_interval(row)} | {row['n']} | {undefined} | {_with_interval(row['difference'])} |"
         )
+    for title, texts in about_published(summary).items():
+        lines += ["", f"{title}:", *(f"- {text}" for text in texts)]
     return "\n".join(lines) + "\n"
 
 

@@ -16,6 +16,7 @@ from xplain.cli._console import say, show_counter
 from xplain.cli._options import option
 from xplain.config import Choice, EvaluateConfig, parse_shard
 from xplain.errors import EXIT_DONE, EXIT_INPUT, EXIT_PARTIAL, UsageError
+from xplain.published import Published, find_figures, put_beside, read_published
 from xplain.types import Interval, ScoreKind
 
 NEFLAG: list[str] = ["neflag"]
@@ -94,17 +95,22 @@ def evaluate(
         save_maps,
         save_curves,
     )
-    return _run(_for_each_model(request, model, output), as_json, not (quiet or no_progress))
+    published = read_published(config)
+    requests = _for_each_model(request, model, output, published)
+    return _run(requests, published, as_json, not (quiet or no_progress))
 
 
-def _for_each_model(request: EvaluateConfig, models: Sequence[str], output: Path | None) -> list[EvaluateConfig]:
+def _for_each_model(
+    request: EvaluateConfig, models: Sequence[str], output: Path | None, published: Published | None
+) -> list[EvaluateConfig]:
     """The request for each model, each with a run directory of its own. Raises UsageError for one that is named twice."""
     if repeated := next((name for name in models if models.count(name) > 1), None):
         raise UsageError(f"model {repeated!r} is asked for twice", "name it once")
     data = Path(request.dataset).resolve().name
     folders = [name.replace(":", "-").replace("/", "-") for name in models]
     if output is None:
-        places = [Path("xplain-runs") / f"{data}.{folder}" for folder in folders]
+        table = f".{published.name}" if published else ""
+        places = [Path("xplain-runs") / f"{data}.{folder}{table}" for folder in folders]
     else:
         places = [output / folder for folder in folders] if len(models) > 1 else [output]
     return [
@@ -118,10 +124,12 @@ def launched_shard() -> tuple[int, int]:
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def _run(requests: Sequence[EvaluateConfig], as_json: bool, watch: bool) -> int:
+def _run(requests: Sequence[EvaluateConfig], published: Published | None, as_json: bool, watch: bool) -> int:
     """Each request in turn, reported when it is done; the worst exit code. Under torchrun the first process reports, at the end."""
     from xplain import evaluation
 
+    if published:
+        find_figures(published)  # so that a name that is wrong is known before hours of work
     if len(requests) > 1:
         evaluation.check_models(requests)
     shard = requests[0].shard
@@ -130,11 +138,11 @@ def _run(requests: Sequence[EvaluateConfig], as_json: bool, watch: bool) -> int:
     for request in requests:
         failed += _evaluate(request, watch)
         if not together:
-            codes.append(_report(request, as_json, first=not codes))
+            codes.append(_report(request, published, as_json, first=not codes))
     if together:
         if not evaluation.wait_for_ranks(shard):
             return EXIT_PARTIAL if failed else EXIT_DONE
-        codes = [_report(request, as_json, first=request is requests[0]) for request in requests]
+        codes = [_report(request, published, as_json, first=request is requests[0]) for request in requests]
     return max(codes, key=(EXIT_DONE, EXIT_PARTIAL, EXIT_INPUT).index)
 
 
@@ -152,11 +160,13 @@ def _evaluate(request: EvaluateConfig, watch: bool) -> int:
     return failed
 
 
-def _report(request: EvaluateConfig, as_json: bool, first: bool) -> int:
+def _report(request: EvaluateConfig, published: Published | None, as_json: bool, first: bool) -> int:
     """Write and print the summary of all that is in the run directory; the exit code."""
     from xplain import gallery, report, summary
 
     found = summary.summarise_run(request.output, request.interval)
+    if published:
+        found = put_beside(found, published)
     gallery.write_gallery(request)
     report.write_report(request.output, found)
     if as_json:

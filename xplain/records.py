@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from PIL import features
 from torch import Tensor
 
 import xplain
@@ -65,6 +66,8 @@ def _versions() -> dict[str, str]:
                 found[name] = version(name)
             except PackageNotFoundError:
                 continue
+    if webp := features.version("webp"):  # what aic and sic measure information with
+        found["libwebp"] = webp
     return found
 
 

@@ -36,3 +36,12 @@ def test_scales_with_the_input_of_a_network_without_biases():
     classifier = toys.classifier(toys.small_net(2, norm=False, bias=False))
     once, half = (xplain.attribute(classifier, c * X, "gxi", target=1).values for c in (1.0, 0.5))
     toys.assert_same(half, once / 2)
+
+
+def test_the_mean_colour_can_count_as_zero():
+    """On normalised inputs u = (x - mean) / std, u ⊙ ∂f/∂u = (x - mean) ⊙ ∂f/∂x."""
+    net = toys.small_net(1)
+    classifier, _ = toys.with_pixels(net)
+    values = xplain.attribute(classifier, X, "gxi", target=TARGETS, baseline="mean").values
+    for value, image, target in zip(values, toys.normalise(X), TARGETS, strict=True):
+        toys.assert_same(value, reference.input_x_gradient(reference.logit(net, target), image))

@@ -20,7 +20,7 @@ def draws(count: int, seed: int = 0) -> torch.Tensor:
 
 @pytest.mark.parametrize("batch_size", ["auto", 3])
 @pytest.mark.parametrize("noise", [0.15, 0.6])
-@pytest.mark.parametrize("kind", ["mean", "square", "variance"])
+@pytest.mark.parametrize("kind", ["mean", "absolute", "square", "variance"])
 def test_equals_the_reference(kind, noise, batch_size):
     found = xplain.attribute(
         CLASSIFIER, X, "sg", target=TARGETS, samples=7, noise=noise, kind=kind, batch_size=batch_size, seed=5

@@ -20,7 +20,8 @@ from xplain.types import Attribution, Paper
     axioms=frozenset({"linearity", "dummy", "implementation-invariance"}),
     cost=lambda samples, **_: (samples, samples),
     parallel=lambda samples, **_: samples,
-    deviations="Noisy copies are not clamped to [0, 1], as in every published code. kind=variance is the population variance.",
+    deviations="Noisy copies are not clamped to [0, 1], as in every published code. kind=variance is the population variance; "
+    "kind=absolute is what captum's noise tunnel averages by default, around its saliency.",
 )
 def smoothgrad(
     oracle: Oracle,
@@ -30,12 +31,12 @@ def smoothgrad(
     rng: Streams,
     samples: Steps = 50,
     noise: Annotated[float, Bounds(low=0)] = 0.15,
-    kind: Literal["mean", "square", "variance"] = "mean",
+    kind: Literal["mean", "absolute", "square", "variance"] = "mean",
 ) -> Attribution:
     """The mean gradient over copies of the image with Gaussian noise.
 
-    φ = mean of g_i, of g_i² (square) or mean (g_i - mean g)² (variance), g_i = ∇f(x + ε_i), ε_i ~ N(0, σ²),
-    σ = noise · (max x - min x) for each image. Square and variance claim no axiom but dummy.
+    φ = mean of g_i, of |g_i| (absolute), of g_i² (square) or mean (g_i - mean g)² (variance), g_i = ∇f(x + ε_i), ε_i ~ N(0, σ²),
+    σ = noise · (max x - min x) for each image. Kinds other than mean claim no axiom but dummy.
     x: (B, C, H, W) in [0, 1], y: (B,).
     """
     spread = x.amax(dim=(1, 2, 3), keepdim=True) - x.amin(dim=(1, 2, 3), keepdim=True)
@@ -45,15 +46,15 @@ def smoothgrad(
         noises = rng.take(block.images).normal(block.samples(x.device), tuple(x.shape[1:]), x.dtype)
         return x[block.images, None] + sigma[block.images] * noises
 
-    mean, squares = torch.zeros_like(x), torch.zeros_like(x)
+    mean, sums = torch.zeros_like(x), torch.zeros_like(x)
     for block, _, gradients in oracle.sweep(x, y, samples, points):
         some, done, new = block.images, block.points.start, block.shape[1]
-        if kind == "square":
-            squares[some] += (gradients**2).sum(dim=1)
+        if kind in ("absolute", "square"):
+            sums[some] += (gradients.abs() if kind == "absolute" else gradients**2).sum(dim=1)
             continue
         # parallel mean and variance: Chan, Golub and LeVeque 1979, eq. 2.1
         delta = gradients.mean(dim=1) - mean[some]
         mean[some] += delta * (new / (done + new))
         if kind == "variance":
-            squares[some] += gradients.var(dim=1, correction=0) * new + delta**2 * (done * new / (done + new))
-    return Attribution(mean if kind == "mean" else squares / samples)
+            sums[some] += gradients.var(dim=1, correction=0) * new + delta**2 * (done * new / (done + new))
+    return Attribution(mean if kind == "mean" else sums / samples)

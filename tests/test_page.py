@@ -26,7 +26,8 @@ def summary() -> dict:
         "metrics": {"deletion": metric},
     }
     return {"schema": 1, "run": run, "items": {"evaluated": 3, "failed": 1, "of": 4}, "top1": 0.5, "rows": [row]} | {
-        "interval": {"kind": "percentile", "level": 0.95, "draws": 2000}
+        "warnings": [HOSTILE],
+        "interval": {"kind": "percentile", "level": 0.95, "draws": 2000},
     }
 
 

@@ -75,6 +75,12 @@ def with_control(methods: tuple[Choice, ...]) -> tuple[Choice, ...]:
     return methods if any(choice.name == CONTROL for choice in methods) else (*methods, Choice(CONTROL))
 
 
+def count_classes(classifier: Classifier) -> int:
+    """How many logits the model has."""
+    blank = torch.zeros(1, 3, *classifier.size, device=classifier.device, dtype=classifier.dtype)
+    return predict(classifier, blank, Runtime())[0].shape[1]
+
+
 def describe(
     config: EvaluateConfig,
     classifier: Classifier,
@@ -93,6 +99,8 @@ def describe(
             "items": len(items),
             "labelled": sum(item.label is not None for item in items),
         },
+        "classes": count_classes(classifier),
+        "published": None if classifier.published is None else asdict(classifier.published),
         "protocol": config.protocol,
         "methods": {work.label: work.describe() | {"deviations": work.spec.deviations} for work in works},
         "metrics": {each.label: each.describe() | {"axis": each.spec.axis} for each in measures},

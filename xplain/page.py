@@ -28,6 +28,7 @@ figcaption { font-size: .85rem; color: var(--soft); max-width: 14rem; overflow-w
 svg { width: 24rem; max-width: 100%; } svg text { fill: currentColor; font-size: 10px; }
 .key span { margin-right: 1.2rem; white-space: nowrap; }
 .key i { display: inline-block; width: .9rem; height: .25rem; margin: 0 .4rem .2rem 0; }
+.warning { border-left: .3rem solid #d55e00; padding-left: .8rem; }
 pre { font-size: .8rem; overflow-x: auto; }
 """
 
@@ -51,6 +52,7 @@ def make_page(summary: Mapping[str, Any], pictures: Sequence[Path], provenance: 
 <title>xplain evaluate</title><style>{STYLE}</style></head><body>
 <h1>How faithful are these explanations?</h1>
 <p>{escape("; ".join(facts))}.</p>
+{"".join(f'<p class="warning">Warning: {escape(text)}.</p>' for text in summary["warnings"])}
 <div class="scroll">{_table(summary)}</div>
 <p>Intervals are 95 % bootstrap intervals ({summary["interval"]["kind"]}) over images; differences are paired.
 <code>random</code> knows nothing of the model.</p>

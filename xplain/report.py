@@ -67,6 +67,7 @@ def to_markdown(summary: Mapping[str, Any]) -> str:
         + f"protocol {run['protocol'] or 'xplain'}, target {run['fingerprint']['target']}"
         + ("" if summary["top1"] is None else f"; the model's top-1 here is {summary['top1']:.3f}")
         + (f"; {items['failed']} failed" if items["failed"] else ""),
+        *(f"\n**Warning:** {text}." for text in summary["warnings"]),
         "",
         f"| metric | method | mean |{beside} {interval_name(summary)} | n | undefined | difference to {first} |",
         "|---|---|---|---|---|---|---|" + ("---|" if beside else ""),

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xplain.accuracy import accuracy_warnings
 from xplain.records import mark_of
 from xplain.statistics import DRAWS, LEVEL, Estimate, Floats, estimate, paired_difference
 from xplain.store import read_run
@@ -99,6 +100,13 @@ class Tally:
         tally.failed -= done  # it could be read later
         return tally
 
+    def warnings(self, description: Mapping[str, Any]) -> list[str]:
+        """What makes the numbers doubtful."""
+        published = description.get("published") or {"top1": None, "source": ""}
+        return accuracy_warnings(
+            self.right, self.labelled, published["top1"], published["source"], description.get("classes")
+        )
+
 
 def summarise_run(folder: Path, interval: Interval = "percentile") -> dict[str, Any]:
     """The summary of all records in a run directory."""
@@ -123,6 +131,8 @@ def summarise(
             "of": description["dataset"]["items"],
         },
         "top1": tally.right / tally.labelled if tally.labelled else None,
+        "labelled": tally.labelled,
+        "warnings": tally.warnings(description),
         "interval": {"kind": interval, "level": LEVEL, "draws": DRAWS},
         "rows": [
             _row(method, metric, column, None if method == first else tally.columns[first, metric], interval)

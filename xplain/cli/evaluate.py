@@ -169,6 +169,8 @@ def _report(request: EvaluateConfig, published: Published | None, as_json: bool,
         found = put_beside(found, published)
     gallery.write_gallery(request)
     report.write_report(request.output, found)
+    for text in found["warnings"]:
+        say(f"warning: {text}")
     if as_json:
         print(json.dumps(found, ensure_ascii=False))
     else:

@@ -12,10 +12,11 @@ from xplain.images import Preprocessing
 from xplain.models import lite0
 from xplain.models.checkpoints import file_weights, load_weights, read_weights
 from xplain.models.classes import imagenet_classes, read_classes
-from xplain.models.classifier import Classifier, Weights
+from xplain.models.classifier import Classifier, Published, Weights
 from xplain.models.devices import pick_device
 
 EMBEDDED = "efficientnet-lite0"
+LITE0 = Published(0.751, "EfficientNet-Lite, its authors' table, lite0 in float32")
 
 
 def load_classifier(
@@ -96,7 +97,16 @@ def _load_embedded(path: Path | None) -> Classifier:
             state = dict(zip(model.state_dict(), state.values(), strict=True))
     load_weights(model, state, record.source)
     wnids, labels = imagenet_classes()
-    return Classifier(model, name=EMBEDDED, labels=labels, wnids=wnids, mean=lite0.MEAN, std=lite0.STD, weights=record)
+    return Classifier(
+        model,
+        name=EMBEDDED,
+        labels=labels,
+        wnids=wnids,
+        mean=lite0.MEAN,
+        std=lite0.STD,
+        weights=record,
+        published=LITE0 if path is None else None,
+    )
 
 
 def _call_factory(name: str) -> nn.Module:

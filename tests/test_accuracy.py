@@ -56,7 +56,7 @@ def test_a_drop_to_other_photographs_and_small_sets_are_not_said():
 
 def test_what_weights_publish():
     embedded = xplain.load_classifier(device="cpu")
-    assert (embedded.published.top1, xplain.load_classifier("python:tests.factories:tiny", "cpu").published) == (
+    assert (embedded.accuracy.top1, xplain.load_classifier("python:tests.factories:tiny", "cpu").accuracy) == (
         0.751,
         None,
     )
@@ -66,11 +66,11 @@ def test_torchvisions_own_figure(monkeypatch, tmp_path):
     from torchvision import models
 
     state = models.get_model("squeezenet1_1", weights=None).state_dict()
-    monkeypatch.setattr(from_torchvision, "_default_weights", lambda *_: (Weights("w"), state))
-    published = from_torchvision.load_torchvision("squeezenet1_1", None).published
-    assert (published.top1, published.source) == (0.58178, "torchvision, SqueezeNet1_1_Weights.IMAGENET1K_V1")
+    monkeypatch.setattr(from_torchvision, "_get_weights", lambda *_: (Weights("w"), state))
+    accuracy = from_torchvision.load_torchvision("squeezenet1_1", None).accuracy
+    assert (accuracy.top1, accuracy.source) == (0.58178, "torchvision, SqueezeNet1_1_Weights.IMAGENET1K_V1")
     torch.save(state, tmp_path / "own.pth")
-    assert from_torchvision.load_torchvision("squeezenet1_1", tmp_path / "own.pth").published is None
+    assert from_torchvision.load_torchvision("squeezenet1_1", tmp_path / "own.pth").accuracy is None
 
 
 def test_a_wrong_class_order_is_said_everywhere(xp, tmp_path):

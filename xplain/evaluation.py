@@ -100,7 +100,7 @@ def describe(
             "labelled": sum(item.label is not None for item in items),
         },
         "classes": count_classes(classifier),
-        "published": None if classifier.published is None else asdict(classifier.published),
+        "accuracy": None if classifier.accuracy is None else asdict(classifier.accuracy),
         "protocol": config.protocol,
         "methods": {work.label: work.describe() | {"deviations": work.spec.deviations} for work in works},
         "metrics": {each.label: each.describe() | {"axis": each.spec.axis} for each in measures},

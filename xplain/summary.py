@@ -102,7 +102,7 @@ class Tally:
 
     def warnings(self, description: Mapping[str, Any]) -> list[str]:
         """What makes the numbers doubtful."""
-        published = description.get("published") or {"top1": None, "source": ""}
+        published = description.get("accuracy") or {"top1": None, "source": ""}
         return accuracy_warnings(
             self.right, self.labelled, published["top1"], published["source"], description.get("classes")
         )

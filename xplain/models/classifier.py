@@ -21,7 +21,7 @@ class Weights:
 
 
 @dataclass(frozen=True)
-class Published:
+class Accuracy:
     """The top-1 share on ImageNet's validation images that is published of some weights, and where."""
 
     top1: float
@@ -49,7 +49,7 @@ class Classifier(nn.Module):
         std: Sequence[float] = (),
         preprocessing: Preprocessing | None = None,
         weights: Weights | None = None,
-        published: Published | None = None,
+        accuracy: Accuracy | None = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -58,7 +58,7 @@ class Classifier(nn.Module):
         self.wnids = list(wnids)
         self.preprocessing = preprocessing or Preprocessing()
         self.weights = weights or Weights(name)
-        self.published = published
+        self.accuracy = accuracy
         self.memory_format = torch.contiguous_format  # of working copies
         first = next((each for each in model.parameters() if each.is_floating_point()), torch.empty(0))
         for key, values in (("mean", mean or (0.0,) * 3), ("std", std or (1.0,) * 3)):

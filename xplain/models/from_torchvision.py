@@ -16,7 +16,7 @@ from xplain.errors import InputError, UsageError, did_you_mean
 from xplain.images import Preprocessing
 from xplain.models.checkpoints import file_weights, load_weights, read_weights
 from xplain.models.classes import imagenet_classes
-from xplain.models.classifier import Classifier, Published, Weights
+from xplain.models.classifier import Accuracy, Classifier, Weights
 
 # What these builders switch on when they are given weights; everything else is the builder's default.
 WITH_WEIGHTS: dict[str, dict[str, Any]] = {
@@ -58,8 +58,7 @@ def load_torchvision(name: str, path: Path | None) -> Classifier:
     transforms = weights.transforms()
     labels = list(weights.meta["categories"])
     wnids = imagenet_classes()[0] if len(labels) == 1000 else ()
-    measured = default.meta["_metrics"].get("ImageNet-1K", {}).get("acc@1")  # in percent
-    published = None if path or measured is None else Published(measured / 100, f"torchvision, {default}")
+    measured = weights.meta["_metrics"].get("ImageNet-1K", {}).get("acc@1")  # in percent
     return Classifier(
         model,
         name=name,
@@ -71,7 +70,7 @@ def load_torchvision(name: str, path: Path | None) -> Classifier:
             (transforms.crop_size[0],) * 2, transforms.resize_size[0], transforms.interpolation.value
         ),
         weights=record,
-        published=published,
+        accuracy=None if path or measured is None else Accuracy(measured / 100, f"torchvision, {weights}"),
     )
 
 

@@ -12,11 +12,11 @@ from xplain.images import Preprocessing
 from xplain.models import lite0
 from xplain.models.checkpoints import file_weights, load_weights, read_weights
 from xplain.models.classes import imagenet_classes, read_classes
-from xplain.models.classifier import Classifier, Published, Weights
+from xplain.models.classifier import Accuracy, Classifier, Weights
 from xplain.models.devices import pick_device
 
 EMBEDDED = "efficientnet-lite0"
-LITE0 = Published(0.751, "EfficientNet-Lite, its authors' table, lite0 in float32")
+LITE0 = Accuracy(0.751, "EfficientNet-Lite, its authors' table, lite0 in float32")
 
 
 def load_classifier(
@@ -105,7 +105,7 @@ def _load_embedded(path: Path | None) -> Classifier:
         mean=lite0.MEAN,
         std=lite0.STD,
         weights=record,
-        published=LITE0 if path is None else None,
+        accuracy=LITE0 if path is None else None,
     )
 
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -19,6 +20,7 @@ from xplain.errors import InputError, UsageError, did_you_mean
 from xplain.images import Preprocessing, decode_image, find_images, preprocess
 from xplain.memory import kept_memory
 from xplain.models import Classifier
+from xplain.models.load import with_weights
 from xplain.models.prepare import unchanged
 from xplain.oracle import Case, Explain, Oracle
 from xplain.registry import METHODS, METRICS, MethodSpec, MetricSpec
@@ -261,17 +263,21 @@ def run_metric(
     spec: MetricSpec, settings: Mapping[str, Any], case: Case, runtime: Runtime, explain: Explain | None = None
 ) -> Score:
     """Run a resolved metric. Its random draws depend on the image and the metric, and so are common to all methods."""
-    needed: dict[str, Any] = {}
-    if "rng" in spec.needs:
-        needed["rng"] = Streams.of(case.images, runtime.seed, spec.draws or spec.name)
-    if "seed" in spec.needs:
-        needed["seed"] = runtime.seed
-    if "explain" in spec.needs:
-        if explain is None:
-            raise UsageError(f"{spec.name} attributes again", "give the method too: method='saliency'")
-        needed["explain"] = explain
+    supplies: dict[str, Callable[[], Any]] = {
+        "rng": lambda: Streams.of(case.images, runtime.seed, spec.draws or spec.name),
+        "seed": lambda: runtime.seed,
+        "explain": lambda: _demand(explain, spec),
+        "load": lambda: partial(with_weights, case.oracle.classifier),
+    }
+    needed = {name: supplies[name]() for name in spec.needs}
     result: Score = spec.function(case, **settings, **needed)
     return result
+
+
+def _demand(explain: Explain | None, spec: MetricSpec) -> Explain:
+    if explain is None:
+        raise UsageError(f"{spec.name} attributes again", "give the method too: method='saliency'")
+    return explain
 
 
 def explain_again(

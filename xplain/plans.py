@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from xplain.config import Choice
 from xplain.engine import Runtime, explain_again, resolve_method, run_metric
+from xplain.metrics.named_files import digests
 from xplain.models import Classifier
 from xplain.oracle import Case, Oracle
 from xplain.protocols import choose_metrics
@@ -29,15 +31,21 @@ class Measure:
     settings: dict[str, Any]
     label: str
 
+    @cached_property
+    def files(self) -> dict[str, str]:
+        """The SHA-256 of the files that parameters name."""
+        return digests(self.spec, self.settings)
+
     def describe(self) -> dict[str, Any]:
         """What determines its numbers, and how to read them."""
-        return {
+        described = {
             "metric": self.spec.name,
             "params": self.settings,
             "version": self.spec.version,
             "better": self.spec.better,
             "unit": self.spec.unit,
         }
+        return described | ({"files": self.files} if self.files else {})
 
 
 def label_of(choice: Choice, name: str) -> str:

@@ -198,7 +198,8 @@ class MetricSpec(Spec):
     forwards(side=, **params) -> rows through the model for an image of ``side`` pixels.
     attributions(**params) -> how often the method runs again. undefined: when there is no value.
     Functions may ask for ``rng`` (streams of the image and the metric, the same for every method), for ``seed`` (of what all
-    images share) and for ``explain`` (the method, to be run again): keyword-only names without a default.
+    images share), for ``explain`` (the method, to be run again) and for ``load`` (the classifier with the weights of a file):
+    keyword-only names without a default.
     """
 
     better: Literal["higher", "lower"] = "higher"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -14,9 +15,11 @@ from xplain.models.checkpoints import file_weights, load_weights, read_weights
 from xplain.models.classes import imagenet_classes, read_classes
 from xplain.models.classifier import Accuracy, Classifier, Weights
 from xplain.models.devices import pick_device
+from xplain.models.prepare import copy_classifier
 
 EMBEDDED = "efficientnet-lite0"
 LITE0 = Accuracy(0.751, "EfficientNet-Lite, its authors' table, lite0 in float32")
+_RELOADED: WeakKeyDictionary[Classifier, dict[str, Classifier]] = WeakKeyDictionary()  # by the file's hash
 
 
 def load_classifier(
@@ -61,6 +64,18 @@ def load_classifier(
         classifier.preprocessing = classifier.preprocessing.at(image_size)
         _check_size(classifier)
     return classifier
+
+
+def with_weights(classifier: Classifier, path: str) -> Classifier:
+    """A copy of the classifier with the weights of a file, read once. Raises InputError when they do not fit."""
+    record = file_weights(Path(path))
+    known = _RELOADED.setdefault(classifier, {})
+    if record.sha256 not in known:
+        other = copy_classifier(classifier)
+        load_weights(other.model, read_weights(Path(path)), path)
+        other.weights = record
+        known[record.sha256] = other
+    return known[record.sha256]
 
 
 @torch.no_grad()

@@ -41,6 +41,7 @@ def list_methods() -> list[dict[str, Any]]:
             "paper": spec.paper.citation if spec.paper else "",
             "url": spec.paper.url if spec.paper else "",
             "deviations": spec.deviations,
+            "version": spec.version,
         }
         for spec in METHODS
     ]

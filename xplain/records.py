@@ -42,7 +42,12 @@ class Work:
 
     def describe(self) -> dict[str, Any]:
         """Method, parameters and score as they stand in a record."""
-        return {"method": self.spec.name, "params": self.settings, "score": self.score}
+        return {
+            "method": self.spec.name,
+            "params": self.settings,
+            "score": self.score,
+            "method_version": self.spec.version,
+        }
 
 
 def describe_run(compute: Compute, classifier: Classifier) -> dict[str, Any]:
@@ -78,7 +83,7 @@ def fingerprint(*parts: Any) -> str:
 
 def mark_of(method: Mapping[str, Any], metric: Mapping[str, Any]) -> str:
     """A digest of what determines the numbers of a method by a metric, from their descriptions in ``run.json``."""
-    keys = ("method", "params", "score"), ("metric", "params", "version", "better", "unit")
+    keys = ("method", "params", "score", "method_version"), ("metric", "params", "version", "better", "unit")
     return fingerprint(*({key: each[key] for key in some} for each, some in zip((method, metric), keys, strict=True)))[
         :16
     ]

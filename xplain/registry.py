@@ -123,7 +123,7 @@ class Parameter:
 
 @dataclass(frozen=True, eq=False)
 class Spec:
-    """A registered function and what is claimed about it."""
+    """A registered function and what is claimed about it. version: of the definition; it rises when numbers change."""
 
     name: str
     function: Callable[..., Any]
@@ -131,6 +131,7 @@ class Spec:
     paper: Paper | None = None
     doc: str = ""
     deviations: str = ""
+    version: int = 1
 
     @cached_property
     def parameters(self) -> dict[str, Parameter]:
@@ -193,8 +194,7 @@ class MethodSpec(Spec):
 class MetricSpec(Spec):
     """A faithfulness metric: one value an image.
 
-    better: higher or lower. bounds: the possible range at the defaults. version: of the definition; it rises when numbers
-    change. axis: what a curve runs over. draws: a name for random draws that several metrics share; empty: its own.
+    better: higher or lower. bounds: the possible range at the defaults. axis: what a curve runs over. draws: a name for random draws that several metrics share; empty: its own.
     forwards(side=, **params) -> rows through the model for an image of ``side`` pixels.
     attributions(**params) -> how often the method runs again. undefined: when there is no value.
     Functions may ask for ``rng`` (streams of the image and the metric, the same for every method), for ``seed`` (of what all
@@ -205,7 +205,6 @@ class MetricSpec(Spec):
     better: Literal["higher", "lower"] = "higher"
     bounds: tuple[float, float] = (0.0, 1.0)
     unit: str = ""
-    version: int = 1
     axis: str = "share of pixels"
     draws: str = ""
     forwards: Callable[..., int] = field(default=lambda **_: 0)

@@ -18,9 +18,12 @@ def _free(**_: object) -> tuple[int, int]:
 
 @method("random", cost=_free)
 def random(oracle: Oracle, x: Tensor, y: Tensor, *, rng: Streams) -> Attribution:
-    """Uniform random values in (0, 1), one a pixel. Returns (B, 1, H, W)."""
+    """Uniform random values in (0, 1), one for each channel of each pixel. Returns (B, C, H, W).
+
+    With one value a pixel it would be no control where channels are ranked by themselves (unit=union3, unit=scalar).
+    """
     first = torch.zeros(1, dtype=torch.long, device=x.device)
-    return Attribution(rng.uniform(first, (1, *x.shape[-2:]), x.dtype)[:, 0])
+    return Attribution(rng.uniform(first, tuple(x.shape[1:]), x.dtype)[:, 0])
 
 
 @method("sobel", cost=_free)

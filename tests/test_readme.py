@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -48,3 +51,33 @@ def test_recipes_are_accepted(command, xp, tmp_path):
     ran = xp(*shlex.split(command)[1:], *quick)
     assert ran.code == 0, ran.err
     assert ran.lines
+
+
+def test_a_new_method_in_ten_lines(tmp_path):
+    """The section, followed literally in a copy of the package."""
+    module, line = re.findall(r"```python\n(.*?)```", TEXT[TEXT.index("### A new method") :], re.DOTALL)[:2]
+    shutil.copytree(ROOT / "xplain", tmp_path / "xplain", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "xplain" / "methods" / "gradient_share.py").write_text(module, "utf-8")
+    with (tmp_path / "xplain" / "methods" / "__init__.py").open("a") as stream:
+        stream.write(line)
+    check = """
+import torch, xplain
+from tests import toys
+clf, x = toys.classifier(toys.small_net(1)), toys.images(3)
+gradient = xplain.attribute(clf, x, "saliency", score="logit").values
+share = xplain.attribute(clf, x, "gs", power=2).values
+torch.testing.assert_close(share.abs().sum((1, 2, 3)), torch.ones(3, dtype=share.dtype))
+torch.testing.assert_close(share.abs().sqrt() * gradient.norm(p=2, dim=(1, 2, 3), keepdim=True), gradient.abs())
+from xplain.cli.app import run
+raise SystemExit(run(["list", "methods", "--search", "gradient-share"]))
+"""
+    paths = os.pathsep.join((str(tmp_path), str(ROOT)))
+    ran = subprocess.run(
+        [sys.executable, "-c", check],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": paths},
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout.startswith("gradient-share\tgs\tpower=1.0")

@@ -194,7 +194,8 @@ class MethodSpec(Spec):
 class MetricSpec(Spec):
     """A faithfulness metric: one value an image.
 
-    better: higher or lower. bounds: the possible range at the defaults. axis: what a curve runs over. draws: a name for random draws that several metrics share; empty: its own.
+    better: higher or lower. bounds: the possible range at the defaults. axis: what a curve runs over. draws: a name for
+    random draws that several metrics share; empty: its own.
     forwards(side=, **params) -> rows through the model for an image of ``side`` pixels.
     attributions(**params) -> how often the method runs again. undefined: when there is no value.
     Functions may ask for ``rng`` (streams of the image and the metric, the same for every method), for ``seed`` (of what all

@@ -57,7 +57,7 @@ def montage(folder: Path) -> Image.Image:
     from xplain.registry import METHODS
 
     side, head, columns = 150, 16, 7
-    names = [spec.name for spec in METHODS]
+    names = [spec.name for spec in METHODS if (folder / f"cat.{spec.name}.overlay.png").exists()]
     rows = -(-len(names) // columns)
     sheet = Image.new("RGB", (columns * (side + 6), rows * (side + head + 4)), "white")
     pen = ImageDraw.Draw(sheet)
@@ -79,15 +79,17 @@ def fill(text: str) -> str:
 
 def main() -> int:
     """Rewrite the tables and the pictures (every method once, at its defaults: minutes)."""
+    from xplain.catalog import list_fits
     from xplain.cli.app import run
-    from xplain.registry import METHODS
+    from xplain.models.load import EMBEDDED
 
     README.write_text(fill(README.read_text("utf-8")), "utf-8")
     with tempfile.TemporaryDirectory() as folder:
         code = run(["explain", "samples/cat.jpg", "--save", "figure", "--device", "cpu", "-o", folder])
         with Image.open(Path(folder, "cat.neflag.figure.png")) as figure:  # 256 colours: a third of the size
             figure.convert("RGB").quantize(256).save(PICTURE, optimize=True)
-        every = [part for spec in METHODS for part in ("-a", spec.name)]
+        fitting = [row["name"] for row in list_fits(EMBEDDED, device="cpu") if row["fits"] == "yes"]
+        every = [part for name in fitting for part in ("-a", name)]
         code = code or run(["explain", "samples/cat.jpg", *every, "--device", "cpu", "-o", folder])
         montage(Path(folder)).save(MONTAGE, quality=85)
     return code

@@ -433,7 +433,7 @@ def test_rows_are_counted_by_what_they_are_for():
         (lambda: oracle.scores(x[:2], y[:2], check=True), Cost(checks=2)),
         (lambda: oracle.gradients(x, y), Cost(forwards=5, backwards=5)),
         (lambda: oracle.gradients(x, torch.stack([y, y, y], dim=1)), Cost(forwards=5, backwards=15)),
-        (lambda: oracle.probe(x, y, "conv1"), Cost(forwards=5, backwards=5)),
+        (lambda: oracle.probe(x, y, "conv1"), Cost(forwards=5, backwards=5, checks=1)),
     ):
         call()
         expected = expected + cost

@@ -59,6 +59,61 @@ class SmallNet(nn.Module):
         return self.head(self.act2(self.conv2(x)).mean(dim=(2, 3)))
 
 
+class Attend(nn.Module):
+    """A residual attention of tokens (B, N, K), in one of the three ways that models write it; ``weights`` keeps the third's."""
+
+    def __init__(self, width: int, heads: int, kind: str) -> None:
+        super().__init__()
+        self.heads, self.kind = heads, kind
+        self.norm = nn.LayerNorm(width)
+        self.inner = nn.MultiheadAttention(width, heads, batch_first=True)
+        self.weights = torch.empty(0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.norm(x)
+        if self.kind == "module":
+            return x + self.inner(z, z, z, need_weights=False)[0]
+        q, k, v = nn.functional.linear(z, self.inner.in_proj_weight, self.inner.in_proj_bias).chunk(3, dim=-1)
+        q, k, v = (each.unflatten(2, (self.heads, -1)).transpose(1, 2) for each in (q, k, v))
+        if self.kind == "fused":
+            mixed = nn.functional.scaled_dot_product_attention(q, k, v)
+        else:
+            self.weights = (q @ k.transpose(2, 3) / q.shape[-1] ** 0.5).softmax(dim=-1)
+            mixed = self.weights @ v
+        return x + self.inner.out_proj(mixed.transpose(1, 2).flatten(2))
+
+
+class TokenNet(nn.Module):
+    """Convolutions to a grid of tokens, two attentions, and a linear head on the class token, or on the patches' mean."""
+
+    def __init__(self, classes: int = 5, *, kind: str = "fused", mean: bool = False) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 8, 3, padding=1)
+        self.norm1 = nn.BatchNorm2d(8)
+        self.act1 = nn.ReLU()
+        self.pool = nn.AvgPool2d(2)
+        self.conv2 = nn.Conv2d(8, 12, 3, padding=1)
+        self.prefix = nn.Parameter(torch.randn(1, 2, 12))  # a class token and a register
+        self.blocks = nn.Sequential(Attend(12, 3, kind), Attend(12, 3, kind))
+        self.head = nn.Linear(12, classes)
+        self.mean = mean
+
+    def forward(self, x: Tensor) -> Tensor:
+        patches = self.conv2(self.pool(self.act1(self.norm1(self.conv1(x))))).flatten(2).transpose(1, 2)
+        tokens = self.blocks(torch.cat([self.prefix.expand(len(x), -1, -1), patches], dim=1))
+        return self.head(tokens[:, 2:].mean(dim=1) if self.mean else tokens[:, 0])
+
+
+def token_net(seed: int = 0, **options) -> nn.Module:
+    """A TokenNet with random weights in float64; its queries and keys are large enough for uneven attention."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = TokenNet(**options).double().eval()
+        for block in model.blocks:
+            block.inner.in_proj_weight.data *= 3
+    return model
+
+
 def small_net(seed: int = 0, *, scale: float = 3.0, **options) -> nn.Module:
     """A SmallNet with random weights in float64; ``scale`` widens the logits so that probabilities differ."""
     with torch.random.fork_rng(devices=[]):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,12 @@ import torch
 
 from xplain.engine import attribute  # which registers the methods and metrics
 from xplain.errors import UsageError, XplainError, did_you_mean
+from xplain.models import Classifier
 from xplain.models.classes import imagenet_classes, read_classes
 from xplain.models.load import EMBEDDED, load_classifier
 from xplain.protocols import PROTOCOLS
 from xplain.registry import METHODS, METRICS, MethodSpec, Spec
-from xplain.types import Paper
+from xplain.types import Attribution, Paper
 
 SIDE = 224  # of the images for which forwards are stated
 COLUMNS = {
@@ -54,19 +55,23 @@ LEAST = {"steps": 2, "samples": 2, "masks": 2, "classes": 1, "attack_steps": 1, 
 def list_fits(
     model: str, weights: Path | None = None, device: str = "auto", image_size: int | None = None
 ) -> list[dict[str, Any]]:
-    """Methods with whether they fit a model, and why not: each is run on one grey image at its least settings."""
-    classifier = load_classifier(model, device, weights, image_size=image_size)
+    """Methods with whether they fit a model, and why not: each is run on one image at its least settings."""
+    rows = []
+    for name, found in try_methods(load_classifier(model, device, weights, image_size=image_size)):
+        why = str(found) if isinstance(found, XplainError) else ""
+        rows.append({"name": name, "fits": "no" if why else "yes", "why": why})
+    return rows
+
+
+def try_methods(classifier: Classifier) -> Iterator[tuple[str, Attribution | XplainError]]:
+    """Each method's attribution of a grey ramp at its least settings, or why it refuses the model."""
     image = torch.full((1, 3, *classifier.size), 0.5, device=classifier.device, dtype=classifier.dtype)
     image += torch.linspace(-0.2, 0.2, image.shape[-1], device=classifier.device, dtype=classifier.dtype)
-    rows = []
     for spec in METHODS:
         try:
-            attribute(classifier, image, spec.name, **least_settings(spec, classifier.size))
-            why = ""
+            yield spec.name, attribute(classifier, image, spec.name, **least_settings(spec, classifier.size))
         except XplainError as error:
-            why = str(error)
-        rows.append({"name": spec.name, "fits": "no" if why else "yes", "why": why})
-    return rows
+            yield spec.name, error
 
 
 def least_settings(spec: Spec, size: tuple[int, int]) -> dict[str, Any]:

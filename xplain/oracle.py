@@ -7,7 +7,7 @@ the model, autograd, autocast, chunk sizes, memory back-off, hooks and the count
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -17,15 +17,20 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from xplain.attention import Spoiled, Tokens, check_global, find_patches, suspects, watched
 from xplain.errors import DeviceError, UsageError, did_you_mean
 from xplain.models import Classifier
+from xplain.models.maps import Layout, last_spatial_layer, layout_of_layer, watch
 from xplain.models.prepare import arithmetic, working_copy
-from xplain.models.trace import last_spatial_layer, weighted_layers
+from xplain.models.trace import weighted_layers
 from xplain.rules import Rules, check_same, rewritten
 from xplain.types import Cost, Precision, ScoreKind
 
 # rows that fit into memory, by image shape, once more did not
 _LIMITS: WeakKeyDictionary[Classifier, dict[tuple[int, ...], int]] = WeakKeyDictionary()
+# what was found by watching a forward of a working copy, by image size
+_LAYERS: WeakKeyDictionary[Classifier, dict[tuple[int, int], tuple[str, Layout]]] = WeakKeyDictionary()
+_TOKENS: WeakKeyDictionary[Classifier, dict[tuple[int, int], Tokens]] = WeakKeyDictionary()
 CPU_PIXELS_A_CALL = 16 * 224 * 224  # measured: on a CPU 8 to 16 rows of 224 x 224 beat more
 GPU_PIXELS_A_CALL = 128 * 224 * 224
 
@@ -60,6 +65,13 @@ class Propagated(NamedTuple):
     scores: Tensor
     gradients: Tensor
     sums: dict[str, Tensor]
+
+
+class Attended(NamedTuple):
+    """matrices: what was made of the attention of each layer, (B, N, N) in order; tokens: what they run over."""
+
+    matrices: list[Tensor]
+    tokens: Tokens
 
 
 @dataclass
@@ -231,49 +243,109 @@ class Oracle:
     def probe(self, x: Tensor, y: Tensor, layer: str = "auto", *, differentiate: bool = True) -> Probe:
         """Activations of a layer and the score's gradients there.
 
-        layer: a module's name, or ``auto``: the last module in execution whose output is spatial (see
-        ``last_spatial_layer``). A module that runs several times is read at its last run.
+        layer: a module's name, or ``auto``: the last module in execution whose output is a map of the image (see
+        ``last_spatial_layer``). A module that runs several times is read at its last run. Tokens and channels-last outputs
+        are turned into maps; class and register tokens are left out.
         differentiate: without it there is no backward, and the gradients have no channels. Raises UsageError.
         """
         model = self._copy(fold=False)
-        name = self._last_layer(model, x) if layer == "auto" else layer
-        modules = {name: module for name, module in model.model.named_modules() if name}
-        if name not in modules:
-            raise UsageError(f"the model has no layer {name!r}", did_you_mean(name, modules, "name one of its modules"))
-        module = modules[name]
+        name, layout = self._find_layer(model, x, layer)
         held: list[Tensor] = []
 
-        def hold(_: nn.Module, __: object, output: Tensor) -> Tensor | None:
+        def hold(_: nn.Module, __: object, output: Tensor) -> Tensor:
             held[:] = [output]
-            return output.clone() if isinstance(output, Tensor) else None  # what follows may write into it
+            return output.clone()  # what follows may write into it
 
         def run(x: Tensor, y: Tensor, rivals: Tensor | None) -> tuple[Tensor, Tensor]:
-            held.clear()
             with torch.set_grad_enabled(differentiate):
                 logits = self._call(model, x.detach().requires_grad_(differentiate))
-                if not held or not isinstance(held[0], Tensor) or held[0].ndim != 4:
-                    raise UsageError(f"layer {name!r} has no output with height and width", "name another layer")
-                gradient: Tensor | None = held[0][:, :0]
+                gradient: Tensor | None = held[0]
                 if differentiate:
                     score = score_of(logits, y, self.score, rivals).sum()
                     (gradient,) = torch.autograd.grad(score, held[0], allow_unused=True)
             if gradient is None:
                 raise UsageError(f"the score does not depend on layer {name!r}", "name another layer")
             self._count(forwards=len(x), backwards=len(x) if differentiate else 0)
-            return held[0].detach(), gradient
+            slopes = layout.to_map(gradient)
+            return layout.to_map(held[0].detach()), slopes if differentiate else slopes[:, :0]
 
         self._account(len(x), None, backwards=int(differentiate))
-        handle = module.register_forward_hook(hold)
+        handle = model.model.get_submodule(name).register_forward_hook(hold)
         try:
             activations, gradients = self._batched(run, x, y, self._rivals(None))
             return Probe(activations, gradients, name)
         finally:
             handle.remove()
 
-    def _last_layer(self, model: Classifier, x: Tensor) -> str:
-        self._count(checks=1)
-        with torch.no_grad():
-            return last_spatial_layer(model.model, lambda: self._call(model, x[:1]))
+    def _find_layer(self, model: Classifier, x: Tensor, name: str) -> tuple[str, Layout]:
+        """The named layer, or with ``auto`` the last spatial one, and how its output is laid out; found once a model."""
+        size = (x.shape[-2], x.shape[-1])
+
+        def run(rows: int) -> Tensor:
+            self._count(checks=rows)
+            with torch.no_grad():
+                return self._call(model, x[:1].expand(rows, -1, -1, -1))
+
+        if name == "auto":
+            known = _LAYERS.setdefault(model, {})
+            if size not in known:
+                known[size] = last_spatial_layer(model.model, run, size)
+            return known[size]
+        modules = [each for each, _ in model.model.named_modules() if each]
+        if name not in modules:
+            raise UsageError(f"the model has no layer {name!r}", did_you_mean(name, modules, "name one of its modules"))
+        layout = layout_of_layer(model.model, run, size, name)
+        if layout is None:
+            raise UsageError(f"layer {name!r} has no output with height and width", "name another layer")
+        return name, layout
+
+    # ---------------------------------------------------------------- attention
+
+    def attention(
+        self, x: Tensor, y: Tensor, method: str, join: Callable[[Tensor, Tensor | None], Tensor], *, differentiate: bool
+    ) -> Attended:
+        """What ``join`` makes of each attention's weights (B, heads, N, N) and of the score's gradients there: (B, N, N).
+
+        The attention is written out (see ``attention.py``). differentiate: without it there is no backward, and ``join`` gets
+        no gradients. Raises UsageError, naming ``method``, unless all attention runs over the same tokens of a grid of
+        patches, and when the logits are not the model's own.
+        """
+        model = self._copy(fold=self.fold)
+        tokens = self._find_tokens(model, x[:1], method)
+
+        def run(x: Tensor, y: Tensor, rivals: Tensor | None) -> tuple[Tensor, ...]:
+            with torch.set_grad_enabled(differentiate), watched(model.model) as sites:
+                logits = self._call(model, x.detach().requires_grad_(differentiate))
+                check_global(method, sites, len(x))
+                weights = [site.weights for site in sites]
+                slopes: Sequence[Tensor | None] = [None] * len(weights)
+                if differentiate:
+                    score = score_of(logits, y, self.score, rivals).sum()
+                    slopes = torch.autograd.grad(score, weights, materialize_grads=True)
+            self._count(forwards=len(x), backwards=len(x) if differentiate else 0)
+            with torch.no_grad():
+                return tuple(join(each, slope) for each, slope in zip(weights, slopes, strict=True))
+
+        self._account(len(x), None, backwards=int(differentiate))
+        return Attended(self._batched(run, x, y, self._rivals(None)), tokens)
+
+    @torch.no_grad()
+    def _find_tokens(self, model: Classifier, x: Tensor, method: str) -> Tokens:
+        """Among the tokens of one image the grid of patches, and those that the logits are read from; found once a model."""
+        size = (x.shape[-2], x.shape[-1])
+        known = _TOKENS.setdefault(model, {})
+        if size not in known:
+            expected = self._call(model, x)
+            with watched(model.model) as sites:
+                logits, seen = watch(model.model, lambda _: self._call(model, x), size)
+            check_same(method, logits, expected, loose=self.precision != "fp32")
+            layout = find_patches(method, check_global(method, sites, 1), [each.layout for each in seen])
+            groups = suspects(layout).to(x.device)
+            with watched(model.model, Spoiled(len(sites) - 1, groups)):
+                used = self._call(model, x.expand(len(groups), -1, -1, -1)).isnan().any(dim=1)
+            known[size] = Tokens(layout, groups[used].any(dim=0))
+            self._count(checks=2 + len(groups))
+        return known[size]
 
     def layers(self, x: Tensor) -> list[tuple[str, ...]]:
         """The layers with weights in the order of execution, each the names of its modules (see ``weighted_layers``)."""
@@ -299,7 +371,7 @@ class Oracle:
                 logits = self._call(model, rows)
                 mode.check(logits)
             with torch.no_grad():
-                check_same(rules, logits[:1], self._call(model, x[:1]), loose=self.precision != "fp32")
+                check_same(rules.method, logits[:1], self._call(model, x[:1]), loose=self.precision != "fp32")
             with torch.enable_grad():
                 scores = score_of(rules.seed(logits[: len(x)]), y, self.score, rivals)
                 (gradient,) = torch.autograd.grad(scores.sum(), rows)

@@ -218,13 +218,13 @@ def rewritten(model: nn.Module, rules: Rules, rows: Tensor) -> Iterator[_Rewriti
             yield mode
 
 
-def check_same(rules: Rules, actual: Tensor, expected: Tensor, *, loose: bool) -> None:
+def check_same(method: str, actual: Tensor, expected: Tensor, *, loose: bool) -> None:
     """Raise UsageError unless the rewritten forward gave the model's own logits. loose: allow for reduced precision."""
     # deep networks move by 1e-3 in float32 with the number of rows alone; a step that was not followed moves them by far more
     tolerance = 5e-2 if loose else 1e-9 if expected.dtype == torch.float64 else 5e-3
     scale = expected.abs().max().clamp(min=1)
     if actual.shape != expected.shape or not bool((actual - expected).abs().max() <= tolerance * scale):
-        raise UsageError(f"{rules.method} cannot follow the model's forward: its logits change", ANY_MODEL)
+        raise UsageError(f"{method} cannot follow the model's forward: its logits change", ANY_MODEL)
 
 
 def _enter(mode: _Rewriting, name: str) -> Callable[..., None]:

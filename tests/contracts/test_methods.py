@@ -2,7 +2,8 @@
 
 import copy
 import re
-from functools import lru_cache
+from collections.abc import Callable
+from functools import cache, lru_cache
 
 import pytest
 import torch
@@ -17,6 +18,8 @@ from xplain.registry import METHODS, MethodSpec
 
 SPECS = list(METHODS)
 CONTROLS = {spec.name for spec in SPECS if spec.function.__module__ == "xplain.methods.controls"}
+BLIND = CONTROLS | {"attention-rollout"}  # the same for every target
+ATTENTIVE = {"attention-rollout", "attention-relevance"}  # they explain attention, which the usual network has not
 AXIOMS = {"completeness", "linearity", "dummy", "symmetry", "implementation-invariance"}
 X = toys.images(3)
 TARGETS = [2, 0, 5]
@@ -24,17 +27,27 @@ TARGETS = [2, 0, 5]
 every_method = pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
 
 
-def network() -> torch.nn.Module:
+def network(spec: MethodSpec) -> torch.nn.Module:
     """A small network; its pooling is a mean, since the maximum of equal values, as on a black image, has no gradient."""
+    if spec.name in ATTENTIVE:
+        return toys.token_net(1, classes=7)
     net = toys.small_net(1, scale=15.0, classes=7)
     net.pool = torch.nn.AvgPool2d(2)
     return net
 
 
-CLASSIFIER, LOGITS = toys.with_pixels(network())
+@cache
+def made(attentive: bool) -> tuple[xplain.Classifier, Callable[[torch.Tensor], torch.Tensor]]:
+    return toys.with_pixels(network(METHODS.get("attention-rollout" if attentive else "saliency")))
 
 
-def explain(spec: MethodSpec, classifier=CLASSIFIER, images=X, target=None, **settings) -> xplain.Attribution:
+def logits(spec: MethodSpec) -> torch.Tensor:
+    """Of the usual images, written by hand."""
+    return made(spec.name in ATTENTIVE)[1](X)
+
+
+def explain(spec: MethodSpec, classifier=None, images=X, target=None, **settings) -> xplain.Attribution:
+    classifier = classifier or made(spec.name in ATTENTIVE)[0]
     return xplain.attribute(classifier, images, spec.name, target=target, **quick(spec) | settings)
 
 
@@ -94,7 +107,7 @@ def test_gives_a_finite_map_of_the_images_size_and_type(spec):
     assert found.values.isfinite().all()
     assert float(found.values.abs().max()) > 0.0
     assert not found.values.requires_grad
-    assert found.target.tolist() == LOGITS(X).argmax(dim=1).tolist()
+    assert found.target.tolist() == logits(spec).argmax(dim=1).tolist()
     for each in (*found.details.values(), *found.flags.values()):
         assert len(each) == 3
     assert all(flag.dtype == torch.bool and flag.shape == (3,) for flag in found.flags.values())
@@ -108,14 +121,14 @@ def test_claims_completeness_with_the_sum_it_should_have_or_not_at_all(spec):
 
 @every_method
 def test_no_target_means_the_top_class(spec):
-    tops = LOGITS(X).argmax(dim=1)
+    tops = logits(spec).argmax(dim=1)
     assert torch.equal(untargeted(spec.name).values, explain(spec, target=tops).values)
 
 
 @every_method
 def test_float32_agrees_with_float64(spec):
     """To 1e-4 of the largest value; methods that amplify rounding say so, and need only be finite."""
-    single, _ = toys.with_pixels(network().float())
+    single, _ = toys.with_pixels(network(spec).float())
     values = explain(spec, single, X.float(), target=TARGETS).values
     assert values.dtype == torch.float32
     assert values.isfinite().all()
@@ -157,7 +170,7 @@ def test_each_image_may_have_its_own_rivals(spec):
     """The second image among others and by itself."""
     rivals = torch.tensor([[0, 3], [2, 4], [1, 6]])
     together = explain(spec, target=TARGETS, against=rivals).values
-    if spec.name not in CONTROLS:
+    if spec.name not in BLIND:
         assert not torch.equal(together, usual(spec.name).values)
     single = explain(spec, images=X[1:2], target=TARGETS[1], against=rivals[1]).values
     toys.assert_same(together[1], single[0])
@@ -188,7 +201,7 @@ def test_the_order_of_the_images_does_not_matter(spec):
 def test_the_numbers_of_the_classes_do_not_matter(spec):
     """Class c of one network is class order[c] of the other."""
     order = torch.tensor([3, 5, 0, 6, 1, 4, 2])
-    net = network()
+    net = network(spec)
     other = copy.deepcopy(net)
     other.head.weight.data[order], other.head.bias.data[order] = net.head.weight.data, net.head.bias.data
     rivals = torch.tensor([[0, 3], [2, 4], [1, 6]])
@@ -201,7 +214,7 @@ def test_the_numbers_of_the_classes_do_not_matter(spec):
 @every_method
 def test_height_and_width_are_treated_alike(spec):
     """A network of transposed kernels sees the transposed images: the maps are transposed (8 x 10 and 10 x 8)."""
-    net = network()
+    net = network(spec)
     for conv in (net.conv1, net.conv2):
         conv.weight.data = conv.weight.data.mT.contiguous()
     values = explain(spec, toys.with_pixels(net)[0], X.mT.contiguous(), target=TARGETS).values
@@ -217,7 +230,7 @@ def test_height_and_width_are_treated_alike(spec):
 @every_method
 def test_leaves_the_model_and_the_images_as_they_were(spec):
     """A model in training mode, half of it frozen: the maps are those of evaluation, and the model stays as it was."""
-    classifier, _ = toys.with_pixels(network().train())
+    classifier, _ = toys.with_pixels(network(spec).train())
     classifier.train()
     classifier.model.norm1.eval()
     classifier.model.conv1.requires_grad_(False)
@@ -251,9 +264,9 @@ class FuseError(Exception):
     pass
 
 
-def fused(fuse: dict) -> xplain.Classifier:
+def fused(spec: MethodSpec, fuse: dict) -> xplain.Classifier:
     """A classifier whose first convolution counts its calls and fails in number ``fuse["at"]``."""
-    net = network()
+    net = network(spec)
 
     def burn(_: object, inputs: tuple[torch.Tensor, ...], __: object) -> None:
         if inputs[0].shape[-2:] == (8, 10):
@@ -274,7 +287,9 @@ def states(classifier: xplain.Classifier) -> list[dict]:
 def test_a_model_that_fails_is_left_as_it_was_and_works_again(spec):
     """In its second call (the first is the prediction) and in its last; the error comes through."""
     fuse = {"calls": 0, "at": 0}
-    classifier = fused(fuse)
+    classifier = fused(spec, fuse)
+    explain(spec, classifier, target=TARGETS)  # what is found once a model, is
+    fuse["calls"] = 0
     whole = explain(spec, classifier, target=TARGETS).values
     calls, before = fuse["calls"], states(classifier)
     for at in {min(2, calls), calls}:
@@ -289,9 +304,9 @@ def test_a_model_that_fails_is_left_as_it_was_and_works_again(spec):
 # ------------------------------------------------------------------------ cost
 
 
-def metered(log: dict) -> xplain.Classifier:
+def metered(spec: MethodSpec, log: dict) -> xplain.Classifier:
     """A classifier that notes the rows of its forward and backward passes."""
-    classifier, _ = toys.with_pixels(network())
+    classifier, _ = toys.with_pixels(network(spec))
 
     def note(_: object, inputs: tuple[torch.Tensor, ...], logits: torch.Tensor) -> None:
         if inputs[0].shape[-2:] == (8, 10):
@@ -307,7 +322,7 @@ def metered(log: dict) -> xplain.Classifier:
 @pytest.mark.parametrize("batch_size", ["auto", 2])
 def test_costs_what_it_claims_and_counts_every_row(spec, batch_size):
     log = {"forwards": 0, "backwards": 0}
-    cost = explain(spec, metered(log), target=TARGETS, batch_size=batch_size).cost
+    cost = explain(spec, metered(spec, log), target=TARGETS, batch_size=batch_size).cost
     assert cost.forwards + cost.checks == log["forwards"]
     assert cost.backwards == log["backwards"]
     forwards, backwards = spec.cost(**spec.resolve(quick(spec)))
@@ -330,7 +345,7 @@ def test_what_each_image_cost_adds_up_and_is_the_same_when_it_is_alone(spec):
 @pytest.mark.parametrize("name", ["saliency", "integrated-gradients", "agi", "rise"])
 def test_progress_is_told_the_rows_of_every_call(name):
     """Rows, not passes: a forward and two backward passes of 3 rows are 3 rows. The prediction comes before."""
-    told, classifier = [], toys.with_pixels(network())[0]
+    told, classifier = [], toys.with_pixels(network(METHODS.get(name)))[0]
     rows = toys.watch(classifier)
     explain(METHODS.get(name), classifier, target=TARGETS, batch_size=3, progress=told.append)
     assert told == rows[1:]
@@ -349,7 +364,7 @@ CHOICES = [
 def test_every_choice_keeps_the_contract(spec, choice):
     """Finite; an image among others in calls of 3 rows as by itself; every row counted, for its image, within the claim."""
     log = {"forwards": 0, "backwards": 0}
-    found = explain(spec, metered(log), target=TARGETS, batch_size=3, **choice)
+    found = explain(spec, metered(spec, log), target=TARGETS, batch_size=3, **choice)
     single = explain(spec, images=X[1:2], target=TARGETS[1], **choice)
     assert found.values.isfinite().all()
     toys.assert_same(found.values[1], single.values[0])
@@ -368,7 +383,7 @@ def test_every_choice_keeps_the_contract(spec, choice):
 
 @every_method
 def test_a_constant_model_gives_a_finite_map(spec):
-    net = network()
+    net = network(spec)
     net.head.weight.data.zero_()
     values = explain(spec, toys.with_pixels(net)[0]).values
     assert values.isfinite().all()
@@ -380,7 +395,7 @@ def test_a_constant_model_gives_a_finite_map(spec):
 @pytest.mark.parametrize("score", [None, "prob"])
 def test_a_saturated_softmax_gives_a_finite_map(spec, score):
     """Logits a thousand apart in float32: the probability is 1 and its gradient 0. Some methods refuse the score, by name."""
-    net = network().float()
+    net = network(spec).float()
     net.head.bias.data[4] = 1000.0
     try:
         values = explain(spec, toys.with_pixels(net)[0], X.float(), score=score).values

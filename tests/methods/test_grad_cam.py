@@ -1,11 +1,14 @@
 """Grad-CAM: channel by channel and pixel by pixel, identities of networks that end in a mean, and which layer is found."""
 
 import pytest
+import torch
+import torch.nn.functional as F
 
 import xplain
 from tests import toys
 from tests.reference import grad_cam as reference
 from xplain.errors import UsageError
+from xplain.images import Preprocessing
 
 NET = toys.small_net(1, scale=15.0)
 CLASSIFIER, _ = toys.with_pixels(NET)
@@ -68,11 +71,35 @@ def test_the_highest_cell_stays_the_highest():
         assert (fine // 10 // 2, fine % 10 // 2) == (top // 5, top % 5)
 
 
-def test_costs_one_gradient_an_image_and_counts_the_search_for_the_layer_as_a_check():
-    for layer, search in (("act2", 0), ("auto", 1)):
+def test_costs_one_gradient_an_image_and_counts_the_look_at_the_layer_as_a_check():
+    for layer, search in (("act2", 1), ("auto", 1)):
         classifier, _ = toys.with_pixels(NET)
         rows = toys.watch(classifier)
         cost = xplain.attribute(classifier, X, "grad-cam", layer=layer).cost
         assert (cost.forwards, cost.backwards) == (3, 3)
         assert sum(rows) == 3 + 3 + search
         assert cost.checks == 3 + search
+
+
+@pytest.mark.parametrize("layer", ["auto", "blocks.0"])
+def test_tokens_are_laid_out_as_the_patches_are_and_the_class_token_is_left_out(layer):
+    """Eq. 1 and 2 on the (4, 5) patches behind a class token and a register, hooked by hand."""
+    net = toys.token_net(classes=5)
+    small = toys.classifier(net, preprocessing=Preprocessing(size=(8, 10)))
+    held, tops = [], []
+    site = net.blocks[1].norm if layer == "auto" else net.blocks[0]
+    for target in range(5):
+        handle = site.register_forward_hook(lambda _, __, output: held.append(output))
+        logit = net(X[:1])[0, target]
+        (slope,) = torch.autograd.grad(logit, held[-1])
+        handle.remove()
+        patches, slopes = held[-1][0, 2:].detach(), slope[0, 2:]
+        coarse = torch.zeros(1, 1, 4, 5, dtype=torch.float64)
+        for row in range(4):
+            for column in range(5):
+                coarse[0, 0, row, column] = max(float(patches[5 * row + column] @ slopes.mean(dim=0)), 0)
+        found = xplain.attribute(small, X[:1], "grad-cam", target=target, layer=layer)
+        assert found.facts["layer"] == ("blocks.1.norm" if layer == "auto" else layer)
+        toys.assert_same(found.values, F.interpolate(coarse, (8, 10), mode="bilinear", align_corners=False))
+        tops.append(float(coarse.max()))
+    assert max(tops) > 0

@@ -26,6 +26,8 @@ from xplain.methods import grad_cam as grad_cam
 from xplain.methods import grad_cam_plus_plus as grad_cam_plus_plus
 from xplain.methods import layer_cam as layer_cam
 from xplain.methods import score_cam as score_cam
+from xplain.methods import attention_rollout as attention_rollout
+from xplain.methods import attention_relevance as attention_relevance
 from xplain.methods import guided_backprop as guided_backprop
 from xplain.methods import deconvnet as deconvnet
 from xplain.methods import deeplift as deeplift

@@ -18,9 +18,6 @@ def torchvision_model(name: str) -> nn.Module:
     return models.get_model(name, num_classes=3, **options)
 
 
-# ------------------------------------------------------------------------------------------------- layers with weights
-
-
 def layers(model: nn.Module, side: int = 64) -> list[tuple[str, ...]]:
     model.eval().requires_grad_(False)
     hooks = {name: len(each._forward_pre_hooks) for name, each in model.named_modules()}

@@ -1,0 +1,145 @@
+"""ROAD: the target's probability while pixels are removed by noisy linear imputation, which leaves no trace of their shape."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import torch
+from torch import Tensor
+
+from xplain.errors import UsageError
+from xplain.metrics.imputation import impute
+from xplain.metrics.percentages import Percentages, read_percentages
+from xplain.oracle import Block, Case
+from xplain.registry import Bounds, metric
+from xplain.rng import Streams
+from xplain.types import Paper, Score
+
+ROAD = Paper(
+    "A consistent and efficient evaluation strategy for attribution methods",
+    "Rong, Leemann, Borisov, Kasneci, Kasneci",
+    2022,
+    "ICML",
+    "2202.00449",
+)
+AXIS = "percentiles, from the first to the last"
+Noise = Annotated[float, Bounds(low=0)]
+Kind = Literal["prob", "logit", "log-prob"]
+
+
+def _rows(*, percentiles: str, **_: object) -> int:
+    return len(read_percentages(percentiles))
+
+
+@metric(
+    "road",
+    better="higher",
+    bounds=(-0.5, 0.5),
+    unit="target probability",
+    axis=AXIS,
+    draws="road",
+    forwards=lambda **settings: 2 * _rows(**settings),
+    paper=ROAD,
+)
+def road(
+    case: Case,
+    *,
+    rng: Streams,
+    percentiles: Percentages = "10..90",
+    noise: Noise = 0.01,
+    score: Kind = "prob",
+) -> Score:
+    """Half the difference between removing the least and the most relevant pixels, which are imputed from their neighbours.
+
+    At percentile p the round((100 - p)·N / 100) most relevant (MoRF) or least relevant (LeRF) of N pixels are removed, ranked by the sum
+    over channels, ties in raster order; (LeRF - MoRF) / 2 is the curve, its mean over the percentiles the value. A removed pixel
+    is the mean of its eight neighbours, weights 1/6 and diagonally 1/12, divided by their sum at the border, solved for all removed
+    pixels at once, plus Gaussian noise (in pixel units), which is the same for every method. percentiles: ``10+50`` or
+    ``10..90`` (in tens). The bounds are those of score=prob. Raises UsageError where no pixel is left to impute from.
+    """
+    least, most = (_curve(case, rng, percentiles, noise, score, lowest=lowest) for lowest in (True, False))
+    return _score((least - most) / 2)
+
+
+@metric(
+    "road-morf",
+    better="lower",
+    unit="mean target probability",
+    axis=AXIS,
+    draws="road",
+    forwards=_rows,
+    paper=ROAD,
+)
+def road_morf(
+    case: Case, *, rng: Streams, percentiles: Percentages = "10..90", noise: Noise = 0.01, score: Kind = "prob"
+) -> Score:
+    """The mean probability of the target where the most relevant pixels are imputed from their neighbours.
+
+    As ``road``; its curve is the probability at each percentile.
+    """
+    return _score(_curve(case, rng, percentiles, noise, score, lowest=False))
+
+
+@metric(
+    "road-lerf",
+    better="higher",
+    unit="mean target probability",
+    axis=AXIS,
+    draws="road",
+    forwards=_rows,
+    paper=ROAD,
+)
+def road_lerf(
+    case: Case, *, rng: Streams, percentiles: Percentages = "10..90", noise: Noise = 0.01, score: Kind = "prob"
+) -> Score:
+    """The mean probability of the target where the least relevant pixels are imputed from their neighbours.
+
+    As ``road``; its curve is the probability at each percentile.
+    """
+    return _score(_curve(case, rng, percentiles, noise, score, lowest=True))
+
+
+def _score(curve: Tensor) -> Score:
+    return Score(curve.mean(dim=1), curve)
+
+
+def _curve(case: Case, rng: Streams, percentiles: str, noise: float, score: Kind, *, lowest: bool) -> Tensor:
+    """(B, K) scores of the targets, kept for the other metrics of the case."""
+    key = ("road", percentiles, noise, score, lowest)
+    if key not in case.memory:
+        case.memory[key] = _run(case, rng.child("lowest" if lowest else "highest"), percentiles, noise, score, lowest)
+    return case.memory[key]
+
+
+def _run(case: Case, rng: Streams, percentiles: str, noise: float, score: Kind, lowest: bool) -> Tensor:
+    shares = read_percentages(percentiles)
+    ranks = _ranks(case.attributions, lowest)
+    counts = torch.tensor(_counts(shares, ranks[0].numel()), device=ranks.device)
+    samples = torch.tensor([round(share * 1000) for share in shares], device=ranks.device)
+    curve = torch.zeros(len(ranks), len(shares), dtype=torch.float64, device=ranks.device)
+
+    def points(block: Block) -> Tensor:
+        removed = (ranks[block.images, None] < counts[block.points, None, None, None]).flatten(0, 1)
+        images = case.images[block.images].repeat_interleave(block.shape[1], dim=0)
+        drawn = rng.take(block.images).normal(samples[block.points], tuple(images.shape[1:]), images.dtype)
+        return (impute(images, removed) + noise * drawn.flatten(0, 1) * removed).unflatten(0, block.shape)
+
+    for block, scores in case.oracle.scan(case.images, case.y, len(shares), points, score):
+        curve[block.images, block.points] = scores.double()
+    return curve
+
+
+def _ranks(attributions: Tensor, lowest: bool) -> Tensor:
+    """(B, 1, H, W) the place of each pixel among all, 0 for the highest or the lowest sum; ties keep raster order."""
+    values = attributions.sum(dim=1, keepdim=True)
+    order = values.flatten(1).argsort(dim=1, descending=not lowest, stable=True)
+    places = torch.arange(order.shape[1], device=order.device).expand_as(order)
+    return torch.empty_like(order).scatter_(1, order, places).reshape(values.shape)
+
+
+def _counts(percentiles: tuple[float, ...], pixels: int) -> list[int]:
+    """How many pixels are removed at each percentile."""
+    counts = [round((100 - share) * pixels / 100) for share in percentiles]
+    if counts[0] == pixels:
+        raise UsageError(f"road: percentile {percentiles[0]:g} keeps none of {pixels} pixels", "give a higher one")
+    return counts

@@ -1,0 +1,159 @@
+"""Runs that are killed, cut short, spread or short of space end in the summary of a run that was not, bit for bit."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import resource
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.conftest import TINY
+
+ASK = (
+    "-M",
+    "insertion:steps=6",
+    "-M",
+    "error-rate",
+    "-a",
+    "sm",
+    "-a",
+    "sg:samples=3",
+    "-a",
+    "ig:steps=4",
+    "--save-maps",
+)
+REPORTS = ("summary.json", "summary.csv", "summary.md", "report.html")
+
+
+@pytest.fixture
+def noise(tmp_path) -> Path:
+    """Fourteen small images in class folders, and among them two files that are none."""
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "noise"
+    for i in range(14):
+        place = folder / ("cat", "espresso", "rocket")[i % 3]
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(place / f"{i}.png")
+    for name in ("cat/1bad.png", "rocket/20.png"):
+        (folder / name).write_bytes(b"nonsense")
+    return folder
+
+
+def reports(folder: str) -> dict[str, bytes]:
+    return {name: Path(folder, name).read_bytes() for name in REPORTS}
+
+
+def names(folder: str) -> set[str]:
+    return {path.name for path in Path(folder, "maps").glob("*.npz")}
+
+
+def start(arguments: list[str]) -> int:
+    """``xplain`` in a process of its own, forked from this one, which has everything loaded."""
+    from xplain.cli.app import run
+
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            os.dup2(nowhere, 1)
+            os.dup2(nowhere, 2)
+            code = run(arguments)
+        finally:
+            os._exit(code)
+    return child
+
+
+def written(folder: str) -> int:
+    return sum(path.stat().st_size for path in Path(folder, "items").glob("*.jsonl"))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_killed_ten_times_it_ends_in_the_unbroken_runs_summary(xp, noise):
+    command = ["evaluate", str(noise), *TINY, *ASK, "-b", "3"]
+    assert xp(*command, "-o", "whole").code == 5
+    size, chance = written("whole"), random.Random(7)
+    killed = 0
+    for share in sorted(chance.uniform(0, 1) for _ in range(10)):
+        child = start([*command, "-o", "run"])
+        while os.waitpid(child, os.WNOHANG) == (0, 0):
+            if Path("run/items/0.jsonl").exists() and written("run") >= share * size:
+                time.sleep(chance.uniform(0, 0.02))  # into the computation, a write, or the next group
+                os.kill(child, signal.SIGKILL)
+                killed += os.WIFSIGNALED(os.waitpid(child, 0)[1])
+                break
+            time.sleep(0.001)
+    assert killed == 10
+    assert xp(*command, "-o", "run").code == 5
+    assert written("run") >= size - 200 * 14  # seconds are written with more or fewer digits
+    assert reports("run") == reports("whole")
+    assert names("run") == names("whole")
+
+
+def test_begun_as_the_second_of_two_and_ended_alone(xp, noise):
+    command = ("evaluate", noise, *TINY, *ASK, "-b", "1")  # other groups, so one image a call for the same bits
+    xp(*command, "-o", "whole")
+    ran = xp(*command, "-o", "run", "--shard", "1/2", "--json")
+    assert ran.records[0]["items"] == {"evaluated": 7, "failed": 1, "of": 16}
+    assert xp(*command, "-o", "run").code == 5
+    assert sorted(path.name for path in Path("run/items").iterdir()) == ["0.jsonl", "1.jsonl"]
+    assert reports("run") == reports("whole")
+
+
+def test_failures_of_other_shards_count(xp, noise):
+    command = ("evaluate", noise, *TINY, "-M", "deletion:steps=2", "-a", "sm", "-o", "run", "--json")
+    xp(*command, "--shard", "0/2")
+    ran = xp(*command, "--shard", "1/2")
+    assert ran.records[0]["items"] == {"evaluated": 14, "failed": 2, "of": 16}
+
+
+def test_an_image_that_was_repaired_counts_as_done(xp, noise):
+    command = ("evaluate", noise, *TINY, "-M", "deletion:steps=2", "-a", "sm", "-o", "run", "--json")
+    assert xp(*command).records[0]["items"]["failed"] == 2
+    for name in ("cat/1bad.png", "rocket/20.png"):
+        (noise / name).write_bytes((noise / "cat" / "0.png").read_bytes())
+    ran = xp(*command)
+    assert ran.code == 0
+    assert ran.records[0]["items"] == {"evaluated": 16, "failed": 0, "of": 16}
+
+
+@pytest.mark.parametrize("room", [400, 3000, 9000])
+def test_without_space_it_ends_on_one_line_and_goes_on_when_there_is_some(xp, noise, room):
+    command = ("evaluate", noise, *TINY, *ASK[:-1], "-b", "3")
+    xp(*command, "-o", "whole")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    Path("run/items").mkdir(parents=True)
+    Path("run/run.json").write_bytes(Path("whole/run.json").read_bytes())
+    resource.setrlimit(resource.RLIMIT_FSIZE, (max(room, Path("run/run.json").stat().st_size), limits[1]))
+    try:
+        ran = xp(*command, "-o", "run")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert ran.code == 3
+    (line,) = [line for line in ran.err.splitlines() if "nonsense" not in line and "not an image" not in line]
+    assert line.startswith("xplain: error: cannot write 'run/items/0.jsonl': ")
+    assert line.endswith("; what is written is whole; make room and run the same command again")
+    assert xp(*command, "-o", "run").code == 5
+    assert reports("run") == reports("whole")
+
+
+def test_a_second_run_of_the_same_shard_is_refused(xp, noise):
+    from xplain.store import Store
+
+    command = ("evaluate", noise, *TINY, "-M", "deletion:steps=2", "-a", "sm", "-o", "run")
+    xp(*command)
+    description = {"fingerprint": json.loads(Path("run/run.json").read_text())["fingerprint"]}
+    with Store.open(Path("run"), 0, description | {"methods": {}, "metrics": {}}):
+        ran = xp(*command)
+        assert (ran.code, ran.out) == (3, "")
+        assert ran.err == (
+            "xplain: error: another process is writing 'run/items/0.jsonl'; wait for it, or give another --shard or --output\n"
+        )
+        assert xp(*command, "--shard", "1/2").code == 5

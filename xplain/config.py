@@ -96,6 +96,20 @@ class EvaluateConfig:
     save_curves: bool = False
 
 
+@dataclass(frozen=True)
+class BenchConfig:
+    """One run of ``xplain bench``; ``compute.model`` is not used."""
+
+    compute: Compute
+    models: tuple[str, ...]
+    methods: tuple[Choice, ...]
+    metrics: tuple[Choice, ...]
+    inputs: tuple[str, ...] = ()
+    images: int = 8
+    repeats: int = 5
+    peer: bool = False
+
+
 def parse_shard(text: str) -> tuple[int, int]:
     """``I/N`` with 0 <= I < N."""
     index, slash, count = text.partition("/")

@@ -49,7 +49,8 @@ _MODEL = "efficientnet-lite0 (no download), a torchvision name, timm:NAME or pyt
 Model = Annotated[str, option("--model", "-m", help=f"{_MODEL}.")]
 Models = Annotated[list[str], option("--model", "-m", help=f"{_MODEL}; repeatable.")]
 Weights = Annotated[
-    Path | None, option("--weights", help="A .pt, .pth or .safetensors file; nothing in it is executed.")
+    Path | None,
+    option("--weights", help="A .pt, .pth or .safetensors file; nothing in it is executed. random: untrained."),
 ]
 Classes = Annotated[Path | None, option("--classes", help="Class names: one a line, or CSV index,wnid,name.")]
 ImageSize = Annotated[

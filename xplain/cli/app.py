@@ -12,6 +12,7 @@ import typer
 
 from xplain.cli._console import say
 from xplain.cli._options import Version
+from xplain.cli.bench import bench
 from xplain.cli.cite import cite
 from xplain.cli.evaluate import evaluate
 from xplain.cli.explain import explain
@@ -29,6 +30,7 @@ app = typer.Typer(
 )
 app.command("explain")(explain)
 app.command("evaluate")(evaluate)
+app.command("bench")(bench)
 app.command("list")(list_things)
 app.command("cite")(cite)
 

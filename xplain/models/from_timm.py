@@ -11,6 +11,7 @@ from xplain.images import Preprocessing
 from xplain.models.checkpoints import file_weights, load_weights, read_weights
 from xplain.models.classes import imagenet_classes
 from xplain.models.classifier import Classifier, Weights
+from xplain.models.untrained import RANDOM, UNTRAINED
 
 
 def load_timm(name: str, path: Path | None) -> Classifier:
@@ -29,8 +30,8 @@ def load_timm(name: str, path: Path | None) -> Classifier:
     except Exception as error:  # hub clients raise many kinds
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(f"cannot load the weights of {name}: {reason}", "give --weights FILE") from None
-    record = Weights(name)
-    if path is not None:
+    record = UNTRAINED if path == RANDOM else Weights(name)
+    if path is not None and path != RANDOM:
         record = file_weights(path)
         load_weights(model, read_weights(path), record.source)
     data = timm.data.resolve_data_config({}, model=model)

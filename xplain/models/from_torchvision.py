@@ -17,6 +17,7 @@ from xplain.images import Preprocessing
 from xplain.models.checkpoints import file_weights, load_weights, read_weights
 from xplain.models.classes import imagenet_classes
 from xplain.models.classifier import Accuracy, Classifier, Weights
+from xplain.models.untrained import RANDOM, UNTRAINED
 
 # What these builders switch on when they are given weights; everything else is the builder's default.
 WITH_WEIGHTS: dict[str, dict[str, Any]] = {
@@ -45,11 +46,14 @@ def load_torchvision(name: str, path: Path | None) -> Classifier:
     if tag and tag not in published:
         raise UsageError(f"{builder} has no weights {tag!r}", f"choose from {', '.join(published)}")
     weights = published[tag or "DEFAULT"]
-    record, state = (file_weights(path), read_weights(path)) if path else _get_weights(name, weights)
     options = WITH_WEIGHTS.get(builder, {})
     if builder.startswith("vit_"):  # its position embeddings are as many as the image has patches
         options = {"image_size": weights.meta["min_size"][0]}
     model = models.get_model(builder, weights=None, **options)
+    if path == RANDOM:
+        record, state = UNTRAINED, model.state_dict()
+    else:
+        record, state = (file_weights(path), read_weights(path)) if path else _get_weights(name, weights)
     if builder == "googlenet":
         model.aux1 = model.aux2 = None  # used in training only; as its builder does
         model.aux_logits = False

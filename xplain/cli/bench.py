@@ -1,0 +1,85 @@
+"""``xplain bench``: how fast methods are, against the bare model and against other programs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from xplain.cli import _options as common
+from xplain.cli._console import say
+from xplain.cli._options import option
+from xplain.config import BenchConfig, Choice
+from xplain.errors import EXIT_DONE
+from xplain.files import write_file, write_json
+
+METHODS = ["saliency", "integrated-gradients", "smoothgrad", "neflag"]
+MODELS = ["efficientnet-lite0"]
+NONE: list[str] = []
+
+
+def bench(
+    images: Annotated[list[str] | None, typer.Argument(help="Images to run on; default: noise by the seed.")] = None,
+    method: Annotated[list[str], option("--method", "-a", help="NAME[:key=value,...]; repeatable.")] = METHODS,
+    metric: Annotated[list[str], option("--metric", "-M", help="NAME[:key=value,...]; repeatable.")] = NONE,
+    model: common.Models = MODELS,
+    size: Annotated[int | None, option("--size", help="Side of the input in pixels.", min=1)] = None,
+    count: Annotated[int, option("--images", help="How many images are run at a time, besides one.", min=1)] = 8,
+    repeats: Annotated[int, option("--repeats", help="Rounds, after one to warm up.", min=1)] = 5,
+    peer: Annotated[
+        Literal["captum"] | None,
+        option(
+            "--peer", help="Run captum's version beside it, or a plain loop for agi, mfaba, insertion and deletion."
+        ),
+    ] = None,
+    output: Annotated[Path | None, option("--output", "-o", help="Directory for bench.json and bench.md.")] = None,
+    weights: common.Weights = None,
+    classes: common.Classes = None,
+    device: common.Device = "auto",
+    precision: common.PrecisionOption = "fp32",
+    batch_size: common.BatchSize = "auto",
+    seed: common.Seed = 0,
+    as_json: common.Json = False,
+    quiet: common.Quiet = False,
+    config: common.Config = None,
+    version: common.Version = False,
+) -> int:
+    """Measure images/s and rows/s of methods, one image at a time and many, against the bare model in the same process.
+
+    Examples: xplain bench;  xplain bench -a ig -a sg --peer captum -m resnet50 --weights random;
+    xplain bench samples -a mfaba -M insertion --images 16
+    """
+    request = BenchConfig(
+        common.make_compute("", weights, classes, device, precision, batch_size, seed, size),
+        tuple(model),
+        tuple(Choice.parse(text) for text in method),
+        tuple(Choice.parse(text) for text in metric),
+        tuple(images or ()),
+        count,
+        repeats,
+        peer is not None,
+    )
+    return _run(request, output, as_json, quiet)
+
+
+def _run(request: BenchConfig, output: Path | None, as_json: bool, quiet: bool) -> int:
+    """Print the records as they come, or the tables at the end."""
+    from xplain.benchmark import bench as measure
+    from xplain.speed_table import to_markdown
+
+    records = []
+    for record in measure(request):
+        records.append(record)
+        if as_json:
+            print(json.dumps(record, ensure_ascii=False), flush=True)
+        if not quiet and record["kind"] == "run":
+            say(f"measured {record['label']} of {record['model']}, images: {record['images']}, {record['program']}")
+    text = to_markdown(records)
+    if output is not None:
+        write_json(output / "bench.json", {"records": records})
+        write_file(output / "bench.md", text.encode())
+    if not as_json:
+        print(text, end="")
+    return EXIT_DONE

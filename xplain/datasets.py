@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 from xplain.errors import InputError, UsageError
 from xplain.images import SUFFIXES, Source, find_images, has_images
@@ -15,6 +16,7 @@ from xplain.models import Classifier
 from xplain.shards import Sample, find_shards, read_shards
 
 WNID = re.compile(r"n\d{8}")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -166,6 +168,6 @@ def choose_items(items: Iterable[Item], limit: int | None, per_class: int | None
     return [chosen[len(chosen) * k // limit] for k in range(limit)]
 
 
-def shard(items: Sequence[Item], index: int, count: int) -> list[Item]:
+def shard(items: Sequence[T], index: int, count: int) -> list[T]:
     """Every ``count``-th item from ``index`` on."""
     return list(items[index::count])

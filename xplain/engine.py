@@ -263,6 +263,8 @@ def run_metric(
     spec: MetricSpec, settings: Mapping[str, Any], case: Case, runtime: Runtime, explain: Explain | None = None
 ) -> Score:
     """Run a resolved metric. Its random draws depend on the image and the metric, and so are common to all methods."""
+    if spec.scope != "image":
+        raise UsageError(f"{spec.name} has no value for an image", f"use xplain evaluate DATASET -M {spec.name}")
     supplies: dict[str, Callable[[], Any]] = {
         "rng": lambda: Streams.of(case.images, runtime.seed, spec.draws or spec.name),
         "seed": lambda: runtime.seed,

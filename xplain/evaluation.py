@@ -32,11 +32,15 @@ Advance = Callable[[int, int], None]
 def evaluate(config: EvaluateConfig, advance: Advance = lambda done, total: None) -> Iterator[Failed]:
     """Do what is missing in the run directory; yields each image that failed. ``advance(done, total)`` counts images.
 
+    Only metrics of single images are measured; those that train on the data set are ``xplain.trials``'s.
+
     Raises an XplainError for what is wrong with the request as a whole.
     """
     for choice in config.methods:
         METHODS.get(choice.name).resolve(dict(choice.params))
-    measures = plan_metrics(config.protocol, config.metrics)
+    measures = [each for each in plan_metrics(config.protocol, config.metrics) if each.spec.scope == "image"]
+    if not measures:
+        return
     classifier = _load(config)
     works = plan_works(with_control(config.methods), config.score, classifier)
     items = choose_items(read_dataset(config.dataset, classifier, config.labels), config.limit, config.per_class)

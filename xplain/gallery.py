@@ -29,7 +29,10 @@ def write_gallery(config: EvaluateConfig, count: int = 4) -> None:
     """
     folder = config.output / "gallery"
     description, records = read_run(config.output)
-    first, metric = next(iter(description["methods"])), next(iter(description["metrics"]))
+    first = next(iter(description["methods"]))
+    metric = next((name for name, each in description["metrics"].items() if "scope" not in each), None)
+    if metric is None:  # none that looks at single images
+        return
     mark = mark_of(description["methods"][first], description["metrics"][metric])
     found = [(r["key"], r["value"], r["target"]) for r in records if r["mark"] == mark and r["value"] is not None]
     places = choose_shown(found, description["metrics"][metric]["better"] == "higher", count)

@@ -36,9 +36,10 @@ pre { font-size: .8rem; overflow-x: auto; }
 def make_page(summary: Mapping[str, Any], pictures: Sequence[Path], provenance: str) -> str:
     """The page. pictures: overlays whose embedded records say what they show. provenance: shown as it is."""
     run, items = summary["run"], summary["items"]
+    model = run["fingerprint"]["model"]  # None where no metric looks at single images
     facts = [
-        f"{items['evaluated']} of {items['of']} images of {run['dataset']['location']}",
-        f"model {run['fingerprint']['model']['name']}",
+        (f"{items['evaluated']} of {items['of']} images of " if model else "") + run["dataset"]["location"],
+        *([f"model {model['name']}"] if model else []),
         f"protocol {run['protocol'] or 'xplain'}",
         f"target {run['fingerprint']['target']}",
     ]
@@ -56,6 +57,7 @@ def make_page(summary: Mapping[str, Any], pictures: Sequence[Path], provenance: 
 <div class="scroll">{_table(summary)}</div>
 <p>Intervals are 95 % bootstrap intervals ({summary["interval"]["kind"]}) over images; differences are paired.
 <code>random</code> knows nothing of the model.</p>
+{"".join(f"<p>{escape(metric)} {escape(each['note'])}.</p>" for metric, each in run["metrics"].items() if "note" in each)}
 <h2>Mean curves</h2>
 <p class="key">{"".join(f'<span><i style="background:{c}"></i>{escape(m)}</span>' for m, c in colours.items())}</p>
 <div class="plots">{"".join(_plot(summary, metric, colours) for metric in run["metrics"])}</div>
@@ -115,6 +117,7 @@ def _plot(summary: Mapping[str, Any], metric: str, colours: Mapping[str, str]) -
         return ""
     axis = summary["run"]["metrics"][metric].get("axis", "share of pixels")
     values = [value for curve in curves.values() for value in curve]
+    places = summary["run"]["metrics"][metric].get("places")  # else evenly from 0 to 1
     low, high = min(0.0, *values), max(*values, 1e-9)
 
     def at(share: float, value: float) -> str:
@@ -123,7 +126,7 @@ def _plot(summary: Mapping[str, Any], metric: str, colours: Mapping[str, str]) -
 
     lines = [
         f'<polyline fill="none" stroke="{colours[method]}" stroke-width="2" points="'
-        + " ".join(at(k / (len(curve) - 1), value) for k, value in enumerate(curve))
+        + " ".join(at(places[k] if places else k / (len(curve) - 1), value) for k, value in enumerate(curve))
         + f'"><title>{escape(method)}</title></polyline>'
         for method, curve in curves.items()
     ]

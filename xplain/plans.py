@@ -59,8 +59,14 @@ def plan_metrics(protocol: str | None, metrics: tuple[Choice, ...]) -> list[Meas
     found = []
     for choice in choose_metrics(protocol, metrics):
         spec = METRICS.get(choice.name)
-        found.append(Measure(spec, spec.resolve(dict(choice.params)), label_of(choice, spec.name)))
+        shown = choice if spec.scope == "image" else without_trials(choice)
+        found.append(Measure(spec, spec.resolve(dict(choice.params)), label_of(shown, spec.name)))
     return found
+
+
+def without_trials(choice: Choice) -> Choice:
+    """A metric's choice without the number of trials, which may be raised later, as a number of images may."""
+    return Choice(choice.name, tuple(each for each in choice.params if each[0] != "trials"))
 
 
 def plan_works(

@@ -111,7 +111,7 @@ def find_figures(published: Published) -> dict[Key, float]:
 def put_beside(summary: Mapping[str, Any], published: Published) -> dict[str, Any]:
     """The summary with ``published`` in every row (None where the paper has no figure), and what is known of the table."""
     run, figures = summary["run"], find_figures(published)
-    model = run["fingerprint"]["model"]["name"]
+    model = _model_of(summary)
 
     def value(row: Mapping[str, Any]) -> float | None:
         method, metric = run["methods"][row["method"]], run["metrics"][row["metric"]]
@@ -137,7 +137,7 @@ def about_published(summary: Mapping[str, Any]) -> dict[str, list[str]]:
     """Texts by heading: where the figures beside a run come from, what the paper leaves open, and what else to know."""
     if "published" not in summary:
         return {}
-    about, model = summary["published"], summary["run"]["fingerprint"]["model"]["name"]
+    about, model = summary["published"], _model_of(summary)
     models = f"its models: {', '.join(about['models'])}"
     other = "" if model in about["models"] else f"; {model} is none of them, so there is no figure to compare with"
     found = {
@@ -146,6 +146,12 @@ def about_published(summary: Mapping[str, Any]) -> dict[str, list[str]]:
         "Notes": about["notes"],
     }
     return {title: texts for title, texts in found.items() if texts}
+
+
+def _model_of(summary: Mapping[str, Any]) -> str:
+    """The name of the model explained; empty in a run that only trains networks of its own."""
+    model = summary["run"]["fingerprint"]["model"]
+    return model["name"] if model else ""
 
 
 def _of_choice(spec: Spec, choice: Choice) -> str:

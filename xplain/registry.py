@@ -192,7 +192,7 @@ class MethodSpec(Spec):
 
 @dataclass(frozen=True, eq=False)
 class MetricSpec(Spec):
-    """A faithfulness metric: one value an image.
+    """A faithfulness metric: one value an image, or, where ``scope`` is ``dataset``, one value a trial on the whole data set.
 
     better: higher or lower. bounds: the possible range at the defaults. axis: what a curve runs over. draws: a name for
     random draws that several metrics share; empty: its own.
@@ -211,6 +211,7 @@ class MetricSpec(Spec):
     forwards: Callable[..., int] = field(default=lambda **_: 0)
     attributions: Callable[..., int] = field(default=lambda **_: 0)
     undefined: str = "never"
+    scope: Literal["image", "dataset"] = "image"
 
 
 S = TypeVar("S", bound=Spec)
@@ -262,7 +263,7 @@ def method(name: str, **claims: Any) -> Callable[[F], F]:
 
 
 def metric(name: str, **claims: Any) -> Callable[[F], F]:
-    """Register a metric: ``function(case, *, needs..., parameters=...) -> Score``."""
+    """Register a metric: ``function(case, *, needs..., parameters=...) -> Score``; where ``scope`` is ``dataset``, of a Trial."""
 
     def register(function: F) -> F:
         METRICS.add(MetricSpec(name=name, function=function, doc=inspect.getdoc(function) or "", **claims))

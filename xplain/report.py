@@ -62,8 +62,11 @@ def to_markdown(summary: Mapping[str, Any]) -> str:
     run, items = summary["run"], summary["items"]
     first = next(iter(run["methods"]))
     beside = " published |" if "published" in summary else ""
+    model = run["fingerprint"]["model"]  # None where no metric looks at single images
     lines = [
-        f"{items['evaluated']} images of {run['dataset']['location']}, {run['fingerprint']['model']['name']}, "
+        (f"{items['evaluated']} images of " if model else "")
+        + f"{run['dataset']['location']}, "
+        + (f"{model['name']}, " if model else "")
         + f"protocol {run['protocol'] or 'xplain'}, target {run['fingerprint']['target']}"
         + ("" if summary["top1"] is None else f"; the model's top-1 here is {summary['top1']:.3f}")
         + (f"; {items['failed']} failed" if items["failed"] else ""),
@@ -82,7 +85,23 @@ def to_markdown(summary: Mapping[str, Any]) -> str:
         )
     for title, texts in about_published(summary).items():
         lines += ["", f"{title}:", *(f"- {text}" for text in texts)]
+    for metric, each in run["metrics"].items():
+        if "places" in each:
+            lines += ["", *_curves(summary, metric), "", f"{metric} {each['note']}."]
     return "\n".join(lines) + "\n"
+
+
+def _curves(summary: Mapping[str, Any], metric: str) -> list[str]:
+    """A table of the mean curves of a metric that has few points."""
+    places = summary["run"]["metrics"][metric]["places"]
+    lines = [
+        f"| {metric}, removed | " + " | ".join(f"{place:.4g} %" for place in (100 * each for each in places)) + " |",
+        "|---" * (len(places) + 1) + "|",
+    ]
+    for row in summary["rows"]:
+        if row["metric"] == metric and row["curve"]:
+            lines.append(f"| {row['method']} | " + " | ".join(map(_number, row["curve"])) + " |")
+    return lines
 
 
 def interval_name(summary: Mapping[str, Any]) -> str:

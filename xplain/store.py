@@ -183,7 +183,7 @@ def _compare(there: dict[str, Any], asked: dict[str, Any], folder: Path) -> None
     """Refuse another fingerprint, naming the first difference."""
     old, new = there["fingerprint"], json.loads(json.dumps(asked["fingerprint"]))
     for key in sorted({*old, *new}):
-        if old.get(key) != new.get(key):
+        if old.get(key) != new.get(key) and not (key in old and old[key] is None):  # None: not decided yet
             raise UsageError(
                 f"{str(folder)!r} holds another run: its {key} is {old.get(key)!r}, not {new.get(key)!r}",
                 "give another --output, or the same settings",

@@ -39,17 +39,17 @@ def show_progress(wanted: bool) -> Iterator[Progress]:
 
 
 @contextmanager
-def show_counter(wanted: bool) -> Iterator[Callable[[int, int], None]]:
-    """A function of (done, total) images, shown by rich, if it is wanted and stderr is a terminal."""
+def show_counter(wanted: bool, unit: str = "images") -> Iterator[Callable[[float, float], None]]:
+    """A function of (done, total) images or another unit, shown by rich, if it is wanted and stderr is a terminal."""
     if not wanted or not sys.stderr.isatty():
         yield lambda done, total: None
         return
     with _bars() as bars:
         task = bars.add_task("", total=None, rate="")
 
-        def advance(done: int, total: int) -> None:
+        def advance(done: float, total: float) -> None:
             speed = bars.tasks[0].speed
-            rate = f"{done} of {total} images" + (f", {speed:.2g}/s" if speed else "")
+            rate = f"{done:.0f} of {total:.0f} {unit}" + (f", {speed:.2g}/s" if speed else "")
             bars.update(task, total=total, completed=done, rate=rate)
 
         yield advance

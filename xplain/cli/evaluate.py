@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -15,7 +15,7 @@ from xplain.cli import _options as common
 from xplain.cli._console import say, show_counter
 from xplain.cli._options import option
 from xplain.config import Choice, EvaluateConfig, parse_shard
-from xplain.errors import EXIT_DONE, EXIT_INPUT, EXIT_PARTIAL, UsageError
+from xplain.errors import EXIT_DONE, EXIT_INPUT, EXIT_PARTIAL, Failed, UsageError
 from xplain.published import Published, find_figures, put_beside, read_published
 from xplain.types import Interval, ScoreKind
 
@@ -106,8 +106,14 @@ def _for_each_model(
     """The request for each model, each with a run directory of its own. Raises UsageError for one that is named twice."""
     if repeated := next((name for name in models if models.count(name) > 1), None):
         raise UsageError(f"model {repeated!r} is asked for twice", "name it once")
+    from xplain.trials import own_networks
+
     data = Path(request.dataset).resolve().name
+    if request.dataset.startswith("torchvision:"):
+        data = request.dataset.split(":")[1]
     folders = [name.replace(":", "-").replace("/", "-") for name in models]
+    if (metric := own_networks(request)) is not None:
+        folders = [metric] * len(models)
     if output is None:
         table = f".{published.name}" if published else ""
         places = [Path("xplain-runs") / f"{data}.{folder}{table}" for folder in folders]
@@ -126,10 +132,11 @@ def launched_shard() -> tuple[int, int]:
 
 def _run(requests: Sequence[EvaluateConfig], published: Published | None, as_json: bool, watch: bool) -> int:
     """Each request in turn, reported when it is done; the worst exit code. Under torchrun the first process reports, at the end."""
-    from xplain import evaluation
+    from xplain import evaluation, trials
 
     if published:
         find_figures(published)  # so that a name that is wrong is known before hours of work
+    trials.check_requests(requests)
     if len(requests) > 1:
         evaluation.check_models(requests)
     shard = requests[0].shard
@@ -148,16 +155,23 @@ def _run(requests: Sequence[EvaluateConfig], published: Published | None, as_jso
 
 def _evaluate(request: EvaluateConfig, watch: bool) -> int:
     """Do what is missing of a run; how many images failed. Raises the first failure if the request says so."""
-    from xplain import evaluation
-
     failed = 0
-    with show_counter(watch) as advance:
-        for failure in evaluation.evaluate(request, advance):
-            if request.fail_fast:
-                raise failure.error
-            failed += 1
-            say(f"error: {failure.error}")
+    for failure in _failures(request, watch):
+        if request.fail_fast:
+            raise failure.error
+        failed += 1
+        say(f"error: {failure.error}")
     return failed
+
+
+def _failures(request: EvaluateConfig, watch: bool) -> Iterator[Failed]:
+    """Do what is missing: first what looks at single images, then what trains networks on all of them."""
+    from xplain import evaluation, trials
+
+    with show_counter(watch) as advance:
+        yield from evaluation.evaluate(request, advance)
+    with show_counter(watch, "epochs") as advance:
+        yield from trials.run_trials(request, advance)
 
 
 def _report(request: EvaluateConfig, published: Published | None, as_json: bool, first: bool) -> int:
@@ -176,5 +190,5 @@ def _report(request: EvaluateConfig, published: Published | None, as_json: bool,
     else:
         print("" if first else "\n", report.to_markdown(found), sep="", end="")
     undefined = any(row["undefined"] for row in found["rows"])
-    done = found["items"]["evaluated"] > 0
+    done = found["items"]["evaluated"] > 0 or any(row["n"] for row in found["rows"])
     return EXIT_DONE if not found["items"]["failed"] and not undefined else EXIT_PARTIAL if done else EXIT_INPUT

@@ -1,0 +1,205 @@
+"""``xplain evaluate -M roar``: trials are kept, go on after an interruption, and stand beside what looks at single images."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.conftest import TINY
+from tests.patches import make_set, patch_map, write_set
+from xplain.registry import METHODS, method
+from xplain.states import Folder
+from xplain.types import Attribution
+
+METRIC = "roar:fractions=12+30,epochs=2,network=small,batch=16,learning_rate=0.003"
+CPU = ("--device", "cpu", "-o", "run", "--json")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    """40 images to train on and 20 to test on, as PNG files."""
+    return write_set(make_set(40, 20), tmp_path_factory.mktemp("patches"))
+
+
+@pytest.fixture(autouse=True)
+def patch():
+    """The true map as a method."""
+
+    @method("patch", cost=lambda **_: (0, 0))
+    def patch(oracle, x, y) -> Attribution:
+        return Attribution(patch_map(x))
+
+    yield
+    del METHODS._specs["patch"]
+
+
+def lines(folder: str = "run") -> dict[tuple[str, str], dict]:
+    """Records by trial and method, without the seconds."""
+    found = [
+        json.loads(line) for path in Path(folder, "items").glob("*.jsonl") for line in path.read_text().splitlines()
+    ]
+    for each in found:
+        each.get("cost", {}).pop("seconds", None)
+    return {(each["key"], each["method"]): each for each in found if "method" in each}
+
+
+def test_table_records_and_files(xp, made):
+    ran = xp("evaluate", made, "-M", f"{METRIC},trials=2", "-a", "patch", *CPU)
+    assert ran.code == 0, ran.err
+    (summary,) = ran.records
+    rows = {row["method"]: row for row in summary["rows"]}
+    assert list(rows) == ["patch", "random"]
+    found = lines()
+    assert set(found) == {(f"trial {n}", name) for n in (1, 2) for name in rows}
+    for name, row in rows.items():
+        mine = [found[f"trial {n}", name] for n in (1, 2)]
+        assert row["n"] == 2
+        assert row["mean"] == pytest.approx(sum(each["value"] for each in mine) / 2)
+        assert row["curve"] == pytest.approx(
+            [sum(pair) / 2 for pair in zip(*(each["curve"] for each in mine), strict=True)]
+        )
+        assert all(each["value"] == pytest.approx(sum(each["curve"][1:]) / 2, abs=1e-6) for each in mine)
+    differences = [found[f"trial {n}", "random"]["value"] - found[f"trial {n}", "patch"]["value"] for n in (1, 2)]
+    assert rows["random"]["difference"]["mean"] == pytest.approx(sum(differences) / 2)
+    entry = summary["run"]["metrics"][METRIC]
+    assert (entry["places"], entry["trials"], entry["better"]) == ([0.0, 0.12, 0.3], 2, "lower")
+    assert summary["run"]["fingerprint"]["model"] is None
+    text = Path("run/summary.md").read_text()
+    assert text.startswith(f"{made}, protocol xplain, target auto\n")
+    assert f"| {METRIC}, removed | 0 % | 12 % | 30 % |" in text
+    assert (
+        f"{METRIC} explains the networks that it trains (small) on 40 and tests on 20 images of 12 x 12 (its train"
+        in text
+    )
+    assert "efficientnet" not in text
+    assert "n counts trials" in Path("run/report.html").read_text()
+    assert sorted(path.name for path in Path("run/roar").rglob("*.pt")) == ["base.pt", "base.pt"]
+
+
+def test_weights_and_order_are_common_to_methods_and_differ_between_trials(xp, made):
+    xp("evaluate", made, "-M", f"{METRIC},trials=2", "-a", "patch", *CPU)
+    found = lines()
+    whole = {key: each["curve"][0] for key, each in found.items()}
+    for n in (1, 2):
+        assert whole[f"trial {n}", "patch"] == whole[f"trial {n}", "random"]
+    one, two = Path("run/roar").rglob("base.pt")
+    assert one.read_bytes() != two.read_bytes()
+
+
+@pytest.mark.parametrize("saves", [1, 3, 6, 8])
+def test_a_killed_run_goes_on_to_the_unbroken_numbers(xp, made, monkeypatch, saves):
+    """2 epochs of the first network; spent and ranks of two parts; then 2 epochs for each fraction: killed among each."""
+    asked = ("evaluate", made, "-M", f"{METRIC},trials=1", "-a", "saliency", *CPU)
+    xp(*asked)
+    whole = lines()
+    save, done = Folder.save, []
+
+    def kill(self, name, state):
+        save(self, name, state)
+        done.append(name)
+        if len(done) == saves:
+            raise KeyboardInterrupt
+
+    again = ["broken" if each == "run" else each for each in asked]
+    with monkeypatch.context() as patched:
+        patched.setattr(Folder, "save", kill)
+        assert xp(*again).code == 130
+    assert lines("broken") == {}
+    before = {path: path.stat().st_mtime_ns for path in Path("broken/roar").rglob("base.pt")}
+    assert xp(*again).code == 0
+    assert lines("broken") == whole
+    if saves > 2:
+        assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_trials_and_methods_may_be_added_later(xp, made, monkeypatch):
+    xp("evaluate", made, "-M", f"{METRIC},trials=1", "-a", "patch", *CPU)
+    before = lines()
+    (summary,) = xp("evaluate", made, "-M", f"{METRIC},trials=2", "-a", "patch", "-a", "sobel", *CPU).records
+    after = lines()
+    assert {key: after[key] for key in before} == before
+    assert {row["method"]: row["n"] for row in summary["rows"]} == {"patch": 2, "random": 2, "sobel": 2}
+    monkeypatch.setattr("xplain.metrics.roar.train", lambda *_: pytest.fail("trained again"))
+    assert xp("evaluate", made, "-M", f"{METRIC},trials=2", "-a", "patch", *CPU).code == 0
+
+
+def test_shards_share_the_trials(xp, made):
+    for part in ("0/2", "1/2"):
+        assert xp("evaluate", made, "-M", f"{METRIC},trials=3", "-a", "patch", "--shard", part, *CPU).code == 0
+    shares = [
+        {json.loads(line)["key"] for line in Path(f"run/items/{rank}.jsonl").read_text().splitlines()}
+        for rank in (0, 1)
+    ]
+    assert shares == [{"trial 1", "trial 3"}, {"trial 2"}]
+    sharded = lines()
+    xp("evaluate", made, "-M", f"{METRIC},trials=3", "-a", "patch", "--device", "cpu", "-o", "one")
+    assert lines("one") == sharded
+
+
+def test_beside_metrics_of_single_images(xp, tmp_path):
+    """One data set, one run, in either order: deletion looks at the model, roar at networks of its own."""
+    data = make_set(12, 6)
+    folder = write_set(data, tmp_path / "data") / "test"  # class folders without train and test: divided by roar
+    (folder / "upright").rename(folder / "0")
+    (folder / "level").rename(folder / "1")
+    quick = METRIC.replace("epochs=2", "epochs=1") + ",trials=1"
+    both = xp("evaluate", folder, "-M", "deletion:steps=4", "-M", quick, "-a", "saliency", *TINY, *CPU[2:])
+    assert both.code == 0, both.err
+    (summary,) = both.records
+    assert [(row["metric"].split(":")[0], row["n"]) for row in summary["rows"]] == [("deletion", 6)] * 2 + [
+        ("roar", 1)
+    ] * 2
+    assert summary["run"]["fingerprint"]["model"]["name"] == TINY[1]
+    assert (summary["items"]["evaluated"], summary["top1"] is None) == (6, False)
+    xp("evaluate", folder, "-M", quick, "-a", "saliency", "--device", "cpu", "-o", "late")
+    late = xp("evaluate", folder, "-M", "deletion:steps=4", "-a", "saliency", *TINY, "-o", "late", "--json")
+    assert late.code == 0, late.err
+    values = {(row["metric"], row["method"]): row["mean"] for row in summary["rows"]}
+    assert {(row["metric"], row["method"]): row["mean"] for row in late.records[0]["rows"]} == values
+
+
+def test_what_is_no_image_is_counted(xp, tmp_path):
+    folder = write_set(make_set(12, 6), tmp_path / "data")
+    (folder / "train" / "level" / "bad.png").write_text("no picture")
+    quick = METRIC.replace("epochs=2", "epochs=1") + ",trials=1"
+    ran = xp("evaluate", folder, "-M", quick, "-a", "patch", *CPU)
+    assert ran.code == 5
+    assert "bad.png' is not an image" in ran.err
+    assert ran.records[0]["items"]["failed"] == 1
+
+
+@pytest.mark.parametrize(
+    ("args", "text"),
+    [
+        (["-m", "resnet50"], "--model has no part in roar, which explains networks that it trains itself; leave it out"),
+        (["--limit", "5"], "--limit has no part in roar, which explains networks that it trains itself; write roar:per_class=N"),
+        (["--image-size", "64"], "--image-size has no part in roar, which explains networks that it trains itself; write roar:size=N"),
+        (["-M", "deletion", *TINY, "-m", "resnet50"], "roar with 2 models, none of which it explains; run -M roar by itself"),
+        (["-M", "roar:fractions=0.5.9"], "roar: fractions=0.5.9 is not accepted; give rising percentages such as"),
+        (["-M", "roar:network=resnet"], "roar: network=resnet is not accepted; give cnn or small"),
+    ],
+)  # fmt: skip
+def test_what_makes_no_sense_is_refused_before_anything_is_read(xp, args, text):
+    ran = xp("evaluate", "nowhere", "-M", "roar", *args)
+    assert (ran.code, ran.out) == (2, "")
+    assert text in ran.err
+    assert ran.err.count("\n") == 1
+
+
+def test_other_images_in_the_same_directory_are_refused(xp, tmp_path):
+    folder = write_set(make_set(12, 6), tmp_path / "data")
+    quick = METRIC.replace("epochs=2", "epochs=1") + ",trials=1"
+    assert xp("evaluate", folder, "-M", quick, "-a", "patch", *CPU).code == 0
+    Image.new("RGB", (12, 12)).save(folder / "train" / "level" / "more.png")
+    ran = xp("evaluate", folder, "-M", quick, "-a", "patch", *CPU)
+    assert ran.code == 2
+    assert "of other images; give another --output, or the same data set" in ran.err
+
+
+def test_the_default_directory_names_no_model(xp, made):
+    quick = METRIC.replace("epochs=2", "epochs=1") + ",trials=1"
+    assert xp("evaluate", made, "-M", quick, "-a", "patch", "--device", "cpu").code == 0
+    assert Path("xplain-runs", f"{made.name}.roar", "summary.md").exists()

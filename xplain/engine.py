@@ -15,6 +15,7 @@ from torch import Tensor
 
 import xplain.methods
 import xplain.metrics  # noqa: F401  (importing registers them)
+from xplain.annotations import locate_boxes, read_annotations
 from xplain.config import Choice, parse_batch_size
 from xplain.errors import InputError, UsageError, did_you_mean
 from xplain.images import Preprocessing, decode_image, find_images, preprocess
@@ -238,6 +239,7 @@ def measure(
     and InputError for maps of another size.
     """
     spec = METRICS.get(metric)
+    boxes = params.pop("boxes") if isinstance(params.get("boxes"), Tensor) else None
     settings = spec.resolve(params)
     runtime = make_runtime(seed, precision, batch_size, progress)
     started = time.perf_counter()
@@ -248,14 +250,17 @@ def measure(
         raise InputError(
             f"attributions {tuple(attributions.shape)} for images {tuple(images.shape)}", "give one map an image"
         )
+    if boxes is not None and (boxes.ndim != 3 or len(boxes) != len(images) or boxes.shape[2] != 4):
+        raise InputError(f"boxes {tuple(boxes.shape)} for {len(images)} images", "give (images, boxes, 4)")
     with kept_memory():
         logits, cost = predict_all(classifier, images, runtime)
         y = find_targets(classifier, target, logits)
         oracle = Oracle(
             classifier, score="prob", batch_size=runtime.batch_size, precision=runtime.precision, tick=runtime.progress
         )
+        case = Case(oracle, images, attributions, y, boxes=boxes)
         explain = None if method is None else _explainer(oracle, method, images, runtime)
-        result = run_metric(spec, settings, Case(oracle, images, attributions, y), runtime, explain)
+        result = run_metric(spec, settings, case, runtime, explain)
     return replace(result, cost=replace(oracle.cost + cost, seconds=time.perf_counter() - started))
 
 
@@ -272,8 +277,23 @@ def run_metric(
         "load": lambda: partial(with_weights, case.oracle.classifier),
     }
     needed = {name: supplies[name]() for name in spec.needs}
+    if settings.get("boxes") is not None:
+        case = replace(case, boxes=_locate_boxes(settings["boxes"], case, spec))
     result: Score = spec.function(case, **settings, **needed)
     return result
+
+
+def _locate_boxes(path: str, case: Case, spec: MetricSpec) -> Tensor:
+    if not (case.keys and case.sizes):
+        raise UsageError(
+            f"{spec.name} finds the boxes of a file by the images' names, which are not known here",
+            "give boxes as a tensor (images, boxes, 4) in pixels of the images",
+        )
+    classifier = case.oracle.classifier
+    annotations = read_annotations(path)
+    return locate_boxes(
+        annotations, case.keys, case.sizes, case.y.tolist(), classifier.preprocessing, classifier.find_class
+    )
 
 
 def _demand(explain: Explain | None, spec: MetricSpec) -> Explain:

@@ -237,9 +237,10 @@ class Evaluation:
         """One method on images that go together; its attributions serve all metrics."""
         result = self._read_maps(group, work, x, y) or self._attribute(group, work, x, y)
         keys = tuple(seen.item.key for seen in group)
+        sizes = tuple(seen.image.size for seen in group)
         lacking = [each for each in self.measures if any(self._lacks(key, work, each) for key in keys)]
         records = []
-        for found in take_measures(self.classifier, work, lacking, x, result, self.runtime, keys):
+        for found in take_measures(self.classifier, work, lacking, x, result, self.runtime, keys, sizes):
             label = found.measure.label
             mark = self.marks[work.label, label]
             for i, key in enumerate(keys):

@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from xplain.errors import Failed, InputError, UsageError, XplainError
 
@@ -31,6 +31,18 @@ SUFFIXES = frozenset(
 )
 THIN = 50  # how many times longer than wide an image is resized as a whole
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+
+
+class Place(NamedTuple):
+    """How an image is brought to the model's input: resized to ``width`` x ``height``, then cropped from ``left`` and ``top`` on.
+
+    Where the crop is larger than the resized image, it begins before it (below zero), and black fills the rest.
+    """
+
+    width: int
+    height: int
+    left: int
+    top: int
 
 
 @dataclass(frozen=True)
@@ -46,6 +58,12 @@ class Preprocessing:
         """The usual 0.875 centre crop for an input side or (height, width) in pixels."""
         height, width = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
         return cls((height, width), round(max(height, width) / 0.875))
+
+    def place(self, width: int, height: int) -> Place:
+        """Where the pixels of an image of ``width`` x ``height`` go."""
+        short = self.resize
+        new = (short, int(short * height / width)) if width <= height else (int(short * width / height), short)
+        return Place(*new, _start_of_crop(new[0], self.size[1]), _start_of_crop(new[1], self.size[0]))
 
     def at(self, side: int) -> Preprocessing:
         """The same for square inputs of ``side`` pixels: ``resize`` in the proportion it had."""
@@ -236,10 +254,9 @@ def preprocess(image: Image, preprocessing: Preprocessing) -> Tensor:
     from PIL import Image
 
     width, height = image.size
-    short = preprocessing.resize
-    new = (short, int(short * height / width)) if width <= height else (int(short * width / height), short)
+    place = preprocessing.place(width, height)
+    new, left, top = (place.width, place.height), place.left, place.top
     crop_height, crop_width = preprocessing.size
-    left, top = _start_of_crop(new[0], crop_width), _start_of_crop(new[1], crop_height)
     filtered = Image.Resampling[preprocessing.interpolation.upper()]
     if max(new) > THIN * min(new):  # nearly all of it would be cropped away: make the centre only
         box = (max(left, 0), max(top, 0), min(left + crop_width, new[0]), min(top + crop_height, new[1]))
@@ -274,11 +291,12 @@ def read_image(
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
-    """An image that was read: the SHA-256 of its file and its pixels (3, H, W)."""
+    """An image that was read: the SHA-256 of its file, its pixels (3, H, W), and the file's height and width when upright."""
 
     source: Source
     digest: str
     pixels: Tensor
+    size: tuple[int, int]
 
 
 def read_ahead(
@@ -289,7 +307,8 @@ def read_ahead(
     def read(source: Source) -> Loaded | Failed:
         try:
             content = source.read()
-            return Loaded(source, sha256(content), preprocess(decode_image(content, source.name), preprocessing))
+            image = decode_image(content, source.name)
+            return Loaded(source, sha256(content), preprocess(image, preprocessing), (image.height, image.width))
         except XplainError as error:
             return Failed(source.name, error)
 

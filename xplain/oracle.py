@@ -472,7 +472,8 @@ class Case:
 
     images: (B, C, H, W) in [0, 1]. attributions: (B, C or 1, H, W), raw and signed. y: (B,) targets.
     expected: (B,) what the attributions should sum to, where the method claims completeness.
-    keys: the images' names within their data set, where they have one.
+    keys, sizes: the images' names within their data set and their files' heights and widths, where they have them.
+    boxes: (B, N, 4) left, top, right and bottom edges of objects in pixels of the images, NaN where there are fewer.
     memory: what metrics keep for one another, such as curves.
     """
 
@@ -482,4 +483,6 @@ class Case:
     y: Tensor
     expected: Tensor | None = None
     keys: tuple[str, ...] = ()
+    sizes: tuple[tuple[int, int], ...] = ()
+    boxes: Tensor | None = None
     memory: dict[object, Tensor] = field(default_factory=dict)

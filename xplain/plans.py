@@ -117,12 +117,16 @@ def take_measures(
     result: Attribution,
     runtime: Runtime,
     keys: tuple[str, ...],
+    sizes: tuple[tuple[int, int], ...] = (),
 ) -> Iterator[Measured]:
-    """Each metric on one batch of attributions, as it is done. x: (B, C, H, W); keys: the images' names."""
+    """Each metric on one batch of attributions, as it is done.
+
+    x: (B, C, H, W). keys, sizes: the images' names, and their files' heights and widths.
+    """
     assert result.target is not None
     finite = result.values.isfinite().flatten(1).all(dim=1)
     oracle = Oracle(classifier, score="prob", batch_size=runtime.batch_size, precision=runtime.precision)
-    case = Case(oracle, x, result.values.to(x.dtype).nan_to_num(), result.target, result.expected, keys)
+    case = Case(oracle, x, result.values.to(x.dtype).nan_to_num(), result.target, result.expected, keys, sizes)
     explain = explain_again(classifier, work.spec, work.settings, work.score, x, runtime, work.references)
     for each in measures:
         score = run_metric(each.spec, each.settings, case, runtime, explain)

@@ -9,4 +9,5 @@ from xplain.metrics import road as road
 from xplain.metrics import max_sensitivity as max_sensitivity
 from xplain.metrics import parameter_randomisation as parameter_randomisation
 from xplain.metrics import label_randomisation as label_randomisation
+from xplain.metrics import pointing_game as pointing_game
 from xplain.metrics import roar as roar

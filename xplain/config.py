@@ -110,6 +110,34 @@ class BenchConfig:
     peer: bool = False
 
 
+@dataclass(frozen=True)
+class CompareConfig:
+    """One run of ``xplain compare`` on images. compute.model stands for each of ``models`` in turn."""
+
+    compute: Compute
+    models: tuple[str, ...]
+    inputs: tuple[str, ...]
+    methods: tuple[Choice, ...]
+    output: Path
+    metrics: tuple[Choice, ...] = ()
+    protocol: str | None = None
+    measured: bool = True
+    files_from: str | None = None
+    target: str = "auto"
+    against: tuple[str, ...] = ()  # each makes a column of every method
+    score: ScoreKind | None = None
+    layer: str | None = None
+    shows: tuple[str, ...] = ("overlay",)
+    formats: tuple[str, ...] = ()  # besides PNG
+    clip: tuple[float, float] = (80.0, 99.0)
+    sign: str = "positive"
+    reduce: str = "sum"
+    cmap: str = "auto"
+    opacity: float = 0.8
+    overwrite: bool = False
+    fail_fast: bool = False
+
+
 def parse_shard(text: str) -> tuple[int, int]:
     """``I/N`` with 0 <= I < N."""
     index, slash, count = text.partition("/")

@@ -14,6 +14,7 @@ from xplain.cli._console import say
 from xplain.cli._options import Version
 from xplain.cli.bench import bench
 from xplain.cli.cite import cite
+from xplain.cli.compare import compare
 from xplain.cli.evaluate import evaluate
 from xplain.cli.explain import explain
 from xplain.cli.list import list_things
@@ -31,6 +32,7 @@ app = typer.Typer(
 app.command("explain")(explain)
 app.command("evaluate")(evaluate)
 app.command("bench")(bench)
+app.command("compare")(compare)
 app.command("list")(list_things)
 app.command("cite")(cite)
 

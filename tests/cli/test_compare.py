@@ -1,0 +1,145 @@
+"""``xplain compare`` on images from the outside: records, files, columns, rows, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import xplain
+from tests.conftest import SAMPLES, TINY
+
+CAT, ROCKET = SAMPLES / "cat.jpg", SAMPLES / "rocket.jpg"
+FILES = ["compare.png", "agreement.png", "compare.html", "compare.json"]
+FAST = (*TINY, "--no-metrics", "-o", "out")
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Without the drawing, which has its own tests."""
+    import xplain.compare as package
+
+    monkeypatch.setattr(package, "draw_sheet", lambda found, shows, forms: dict.fromkeys(forms, b"sheet"))
+    monkeypatch.setattr(package, "draw_agreement", lambda record, forms: dict.fromkeys(forms, b"matrix"))
+
+
+def test_scores_and_agreement_are_the_librarys(xp):
+    ran = xp("compare", CAT, ROCKET, *TINY, "-a", "sm", "-a", "ig:steps=5", "-o", "out", "-M", "insertion:steps=8")
+    assert (ran.code, ran.lines) == (0, [f"out/{name}" for name in FILES])
+    assert all(Path(line).stat().st_size > 1000 for line in ran.lines)
+    record = json.loads(Path("out/compare.json").read_text())
+    assert record["columns"] == ["saliency", "integrated-gradients:steps=5"]
+    clf = xplain.load_classifier("python:tests.factories:tiny", device="cpu")
+    for path, row in zip((CAT, ROCKET), record["rows"], strict=True):
+        x = xplain.read_image(path, preprocessing=clf.preprocessing)[None]
+        maps = [xplain.attribute(clf, x, "sm"), xplain.attribute(clf, x, "ig", steps=5)]
+        assert row["input"] == str(path)
+        assert row["target"]["index"] == int(clf(x).argmax())
+        for att, cell in zip(maps, row["cells"], strict=True):
+            score = xplain.measure(clf, x, att.values, "insertion", steps=8)
+            found = cell["scores"]["insertion:steps=8"]
+            assert found["value"] == pytest.approx(float(score.values), abs=1e-9)
+            assert found["curve"] == pytest.approx(score.curve[0].tolist(), abs=1e-6)
+            assert cell["cost"]["backwards"] == (5 if cell["method"] == "integrated-gradients" else 1)
+        sums = [att.values[0].float().sum(dim=0).numpy().ravel() for att in maps]
+        ranks = [each.argsort().argsort() for each in sums]
+        assert row["agreement"]["spearman"][0][1] == pytest.approx(np.corrcoef(*ranks)[0, 1], abs=1e-4)
+    means = [row["cells"][1]["scores"]["insertion:steps=8"]["value"] for row in record["rows"]]
+    assert record["means"][1]["scores"]["insertion:steps=8"] == {"mean": pytest.approx(np.mean(means)), "n": 2}
+
+
+def test_rows_are_images_then_models_then_targets(xp, quick):
+    other = ("-m", "python:tests.factories:smooth")
+    ran = xp("compare", CAT, ROCKET, *FAST, *other, "-a", "sm", "--target", "top:2", "--json")
+    (record,) = ran.records
+    names = [(Path(row["input"]).stem, row["model"][-6:]) for row in record["rows"]]
+    assert names == [
+        ("cat", "s:tiny"), ("cat", "s:tiny"), ("cat", "smooth"), ("cat", "smooth"),
+        ("rocket", "s:tiny"), ("rocket", "s:tiny"), ("rocket", "smooth"), ("rocket", "smooth"),
+    ]  # fmt: skip
+    assert all(row["target"]["index"] == row["prediction"][k % 2]["index"] for k, row in enumerate(record["rows"]))
+    assert record["files"] == [
+        "out/compare.png",
+        "out/compare.html",
+        "out/compare.json",
+    ]  # one method agrees with itself
+
+
+def test_each_rival_is_a_column(xp, quick):
+    (record,) = xp(
+        "compare", CAT, *FAST, "-a", "sm", "--target", "0", "--against", "rocket", "--against", "3,4", "--json"
+    ).records
+    assert record["columns"] == ["saliency vs rocket", "saliency vs 3,4"]
+    assert [[each["index"] for each in cell["against"]] for cell in record["rows"][0]["cells"]] == [[2], [3, 4]]
+
+
+def test_the_same_comparison_is_kept_and_others_refused(xp, quick, monkeypatch):
+    args = ("compare", CAT, *FAST, "-a", "sm", "-a", "gxi")
+    first = xp(*args, "--json")
+    assert first.code == 0
+    with monkeypatch.context() as patch:
+        patch.setattr("xplain.compare.images.run_method", lambda *_, **__: pytest.fail("computed again"))
+        assert xp(*args, "--json").out == first.out
+        ran = xp(*args, "--sign", "signed")
+    assert ran.code == 2
+    assert (
+        ran.err
+        == "xplain: error: 'out/compare.png' is there from something else; give --overwrite or another --output\n"
+    )
+    assert xp(*args, "--sign", "signed", "--overwrite").code == 0
+    shutil.rmtree("out")
+    Path("out").mkdir()
+    Path("out/compare.html").write_text("mine")
+    assert xp(*args).code == 2
+
+
+def test_what_fails_is_said_counted_and_left_out(xp, quick):
+    Path("bad.jpg").write_text("x")
+    ran = xp("compare", CAT, "bad.jpg", *FAST, "-a", "sm", "--json")
+    assert ran.code == 5
+    assert [each["input"] for each in ran.records[0]["failed"]] == ["bad.jpg"]
+    assert len(ran.records[0]["rows"]) == 1
+    assert xp("compare", "bad.jpg", *FAST, "-a", "sm", "--overwrite").code == 3
+    assert xp("compare", CAT, "bad.jpg", *FAST, "-a", "sm", "--fail-fast", "--overwrite").code == 3
+
+
+def test_undefined_scores_and_odd_maps_are_in_the_record(xp, quick):
+    from PIL import Image
+
+    Image.new("RGB", (40, 40), "gray").save("flat.png")
+    ran = xp("compare", "flat.png", *TINY, "-a", "sobel", "-a", "sm", "-M", "error-rate", "-o", "out", "--json")
+    assert ran.code == 5
+    flat, other = ran.records[0]["rows"][0]["cells"]
+    assert flat["warnings"] == ["the map is constant", "the picture is empty: the clipped map has no contrast"]
+    assert other["scores"]["error-rate"]["undefined"]
+    assert ran.records[0]["agreement"]["spearman"]["mean"] == [[None, None], [None, 1.0]]
+    assert "warning: flat.png: sobel: the map is constant" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "text"),
+    [
+        ([CAT, "-a", "agii"], 2, "unknown method 'agii'; did you mean 'agi'?"),
+        ([CAT, "-M", "delition"], 2, "unknown metric 'delition'; did you mean 'deletion'?"),
+        (
+            [CAT, "-a", "sm", "-a", "saliency"],
+            2,
+            "method 'saliency' is asked for twice; give each set of parameters once",
+        ),
+        ([CAT, "--show", "curve"], 2, "unknown picture 'curve'; did you mean 'curves'?"),
+        ([CAT, "--save", "eps"], 2, "unknown format 'eps'; choose from png, pdf, svg"),
+        ([CAT, "--layer", "act2", "-a", "sm"], 2, "--layer act2 means nothing to saliency; leave it out"),
+        ([CAT, "-m", "resnet18", "--classes", "x.txt"], 2, "--weights and --classes belong to one model; give one -m"),
+        ([CAT, "--no-metrics", "-M", "morf"], 2, "--no-metrics and -M exclude one another; leave one of them out"),
+        ([], 2, "no image was named"),
+        (["nowhere.jpg", "-a", "sm"], 3, "no such file: 'nowhere.jpg'"),
+    ],
+)
+def test_wrong_use_is_one_line(xp, args, code, text):
+    ran = xp("compare", *TINY, *args)
+    assert (ran.code, ran.out) == (code, "")
+    assert text in ran.err
+    assert ran.err.count("\n") == 1

@@ -1,0 +1,143 @@
+"""``xplain compare``: methods side by side on images, or runs of evaluate against one another."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from xplain.cli import _options as common
+from xplain.cli._console import say, show_counter
+from xplain.cli._options import option
+from xplain.config import Choice, CompareConfig, parse_clip
+from xplain.errors import EXIT_DONE, EXIT_INPUT, EXIT_PARTIAL, Failed
+from xplain.types import ScoreKind
+
+METHODS, MODELS, OVERLAY = ["saliency", "ig", "neflag"], ["efficientnet-lite0"], ["overlay"]
+NONE: list[str] = []
+SHOW_HELP = (
+    "overlay; heatmap; masked: heatmap x input, AGI Fig. 3; top10: the most relevant tenth of pixels, DGA Fig. 6; "
+    "curves: those of the metrics beside the map, AGI Fig. 5. Repeatable."
+)
+
+
+def compare(
+    context: typer.Context,
+    things: Annotated[
+        list[str] | None,
+        typer.Argument(help="Images (files, directories, globs, @list.txt, -), or run directories of evaluate."),
+    ] = None,
+    method: Annotated[
+        list[str], option("--method", "-a", help="A column: NAME[:key=value,...]; repeatable. See xplain list methods.")
+    ] = METHODS,
+    model: Annotated[list[str], option("--model", "-m", help="A row an image and model; repeatable.")] = MODELS,
+    metric: Annotated[
+        list[str], option("--metric", "-M", help="NAME[:key=value,...]; repeatable. Default: insertion, deletion.")
+    ] = NONE,
+    protocol: Annotated[
+        str | None, option("--protocol", help="A preset of metrics: xplain, rise, agi, mfaba, neflag or dga.")
+    ] = None,
+    no_metrics: Annotated[
+        bool, option("--no-metrics", help="Pictures and agreement only, which is much faster.")
+    ] = False,
+    target: Annotated[
+        str,
+        option("--target", help="auto (top class), label (from the folder), a class index, wnid or name, or top:K."),
+    ] = "auto",
+    against: Annotated[
+        list[str],
+        option("--against", help="Rival CLASS[,CLASS] or runner-up; repeated, a column each (AGI Fig. 7)."),
+    ] = NONE,
+    show: Annotated[list[str], option("--show", help=SHOW_HELP)] = OVERLAY,
+    save: Annotated[list[str], option("--save", help="Figures as pdf or svg too; repeatable.")] = NONE,
+    clip: Annotated[str, option("--clip", help="LOW,HIGH percentiles that become the ends of the colours.")] = "80,99",
+    sign: Annotated[
+        Literal["positive", "negative", "absolute", "signed"], option("--sign", help="Which part is drawn.")
+    ] = "positive",
+    reduce: Annotated[
+        Literal["sum", "mean", "abs-sum", "max"], option("--reduce", help="Channels to one value a pixel.")
+    ] = "sum",
+    cmap: Annotated[
+        str, option("--cmap", help="A matplotlib colour map; auto: inferno, or RdBu_r for signed.")
+    ] = "auto",
+    opacity: Annotated[float, option("--opacity", help="Of the colours on the image, 0 to 1.", min=0, max=1)] = 0.8,
+    layer: Annotated[
+        str | None, option("--layer", help="Layer for methods that look at one; default: the last spatial one.")
+    ] = None,
+    score: Annotated[
+        ScoreKind | None, option("--score", help="The scalar explained; default: the method's own.")
+    ] = None,
+    files_from: Annotated[str | None, option("--files-from", help="A file of paths, one a line; - for stdin.")] = None,
+    overwrite: Annotated[bool, option("--overwrite", help="Replace files from something else.")] = False,
+    fail_fast: Annotated[bool, option("--fail-fast", help="Stop at the first cell that fails.")] = False,
+    output: Annotated[Path, option("--output", "-o", help="Directory to write to.")] = Path("xplain-compare"),
+    weights: common.Weights = None,
+    classes: common.Classes = None,
+    device: common.Device = "auto",
+    precision: common.PrecisionOption = "fp32",
+    batch_size: common.BatchSize = "auto",
+    seed: common.Seed = 0,
+    as_json: common.Json = False,
+    quiet: common.Quiet = False,
+    no_progress: common.NoProgress = False,
+    config: common.Config = None,
+    version: common.Version = False,
+) -> int:
+    """Compare methods on images, or runs of evaluate image by image.
+
+    Images: compare.png, compare.html, compare.json and agreement.png; prints their paths.
+    Runs: paired differences with intervals, win rates and Holm's correction; prints the table.
+
+    Examples: xplain compare cat.jpg -a agi -a ig -a neflag;  xplain compare cat.jpg -m resnet50 -m vgg16 -a agi;
+    xplain compare cat.jpg -a agi:classes=1 -a agi:classes=5 -a agi:classes=20 (AGI Fig. 6);
+    xplain compare cat.jpg -a agi --against tabby --against lynx (AGI Fig. 7);  xplain compare runs/a runs/b
+    """
+    request = CompareConfig(
+        common.make_compute(model[0], weights, classes, device, precision, batch_size, seed),
+        tuple(dict.fromkeys(model)),
+        tuple(things or ()),
+        tuple(Choice.parse(text) for text in method),
+        output,
+        tuple(Choice.parse(text) for text in metric),
+        protocol, not no_metrics, files_from, target, tuple(dict.fromkeys(against)), score, layer,
+        tuple(dict.fromkeys(show)), tuple(form for form in dict.fromkeys(save) if form != "png"),
+        parse_clip(clip), sign, reduce, cmap, opacity, overwrite, fail_fast,
+    )  # fmt: skip
+    return _compare_images(request, as_json, quiet, not (quiet or no_progress))
+
+
+def _compare_images(request: CompareConfig, as_json: bool, quiet: bool, watch: bool) -> int:
+    """Print the paths or the record; the exit code."""
+    from xplain.compare import write_comparison
+
+    failed = list[Failed]()
+
+    def note(failure: Failed) -> None:
+        failed.append(failure)
+        say(f"error: {failure.error}")
+        if request.fail_fast:
+            raise failure.error
+
+    with show_counter(watch, "maps") as advance:
+        record = write_comparison(request, advance, note)
+    if record is None:
+        return EXIT_INPUT
+    if not quiet:
+        for row in record["rows"]:
+            for label, cell in zip(record["columns"], row["cells"], strict=True):
+                for warning in cell["warnings"] if cell else ():
+                    say(f"warning: {row['input']}: {label}: {warning}")
+    _print(record, as_json)
+    return EXIT_PARTIAL if record["failed"] or _undefined(record) else EXIT_DONE
+
+
+def _undefined(record: dict[str, Any]) -> bool:
+    """Whether a score of a cell has no value."""
+    cells = [cell for row in record["rows"] for cell in row["cells"] if cell]
+    return any(score["value"] is None for cell in cells for score in cell["scores"].values())
+
+
+def _print(record: dict[str, Any], as_json: bool) -> None:
+    print(*([json.dumps(record, ensure_ascii=False)] if as_json else record["files"]), sep="\n", flush=True)

@@ -1,0 +1,42 @@
+"""``xplain compare``: methods side by side on images, or runs of ``evaluate`` paired by image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from xplain.compare.files import RECORD, check_folder, kept, write_all
+from xplain.compare.images import Advance, plan
+from xplain.compare.matrix import draw_agreement
+from xplain.compare.page import make_page
+from xplain.compare.sheet import draw_sheet
+from xplain.compare.table import describe
+from xplain.config import CompareConfig
+from xplain.errors import Failed
+
+__all__ = ["write_comparison"]
+
+
+def write_comparison(config: CompareConfig, advance: Advance, note: Callable[[Failed], None]) -> dict[str, Any] | None:
+    """Compare methods on images and write the pictures, the page and the record; the record, None where all failed.
+
+    The same comparison again is not made again. ``advance(done, total)`` counts maps; ``note`` hears of each failure.
+    Raises an XplainError for what is wrong with the request as a whole.
+    """
+    forms = ("png", *config.formats)
+    columns = len(config.methods) * max(len(config.against), 1)
+    stems = ("compare", "agreement") if columns > 1 else ("compare",)
+    names = [f"{stem}.{form}" for stem in stems for form in forms] + ["compare.html"]
+    check_folder(config.output, names, config.overwrite)
+    planned = plan(config)
+    if there := kept(config.output, names, planned.fingerprint, config.overwrite):
+        return there
+    found = planned.run(advance, note)
+    if not any(cell for row in found.rows for cell in row.cells):
+        return None
+    record = describe(found, planned.fingerprint, [str(config.output / name) for name in (*names, RECORD)])
+    pictures = {f"compare.{form}": content for form, content in draw_sheet(found, config.shows, forms).items()}
+    if columns > 1:
+        pictures |= {f"agreement.{form}": content for form, content in draw_agreement(record, forms).items()}
+    write_all(config.output, pictures | {"compare.html": make_page(found, record).encode()}, record)
+    return record

@@ -1,0 +1,249 @@
+"""The flow of ``xplain compare IMAGE...``: every method on every image and model in one pass, scored on the way."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from xplain.asking import Asked, ask
+from xplain.compare.pen import FORMATS
+from xplain.compare.sheet import SHOWS
+from xplain.compare.table import Cell, Comparison, Row
+from xplain.config import Choice, CompareConfig
+from xplain.engine import Runtime, images_at_once, run_method
+from xplain.errors import Failed, InputError, UsageError, XplainError, did_you_mean
+from xplain.images import Loaded, Source, find_images, read_ahead, sha256
+from xplain.models import Classifier, load_classifier
+from xplain.plans import Measure, label_of, plan_metrics, plan_works, take_measures, with_layer
+from xplain.records import Work, describe_explanation, describe_run, describe_target, fingerprint
+from xplain.registry import METHODS
+from xplain.render import Look, colour_map, remarks
+from xplain.targets import Question
+from xplain.types import Attribution
+
+Advance = Callable[[int, int], None]
+SHARED = ("input", "sha256", "target", "prediction")  # of a record: true of the row, and said once
+
+
+def look_of(config: CompareConfig) -> Look:
+    """How all maps are drawn."""
+    return Look(config.clip, config.sign, config.reduce, config.cmap, config.opacity)  # type: ignore[arg-type]
+
+
+def plan(config: CompareConfig) -> Plan:
+    """Everything but the maps: images found, models loaded. Raises an XplainError for what is wrong with the request."""
+    check_names(config)
+    measures = plan_metrics(config.protocol, config.metrics) if config.measured else []
+    for each in measures:
+        if each.spec.scope != "image":
+            raise UsageError(f"{each.label} has no value for one image", "see xplain evaluate")
+    again = [each.label for each in measures if "explain" in each.spec.needs]
+    if again and config.against:
+        raise UsageError(f"{again[0]} attributes again, which --against does not reach", "leave one of them out")
+    columns = [Column.of(choice, against) for choice in config.methods for against in config.against or (None,)]
+    for label, count in Counter(column.label for column in columns).items():
+        if count > 1:
+            raise UsageError(f"method {label!r} is asked for twice", "give each set of parameters once")
+    sources = find_images(config.inputs, config.files_from)
+    views = [View.open(config, name, columns, measures) for name in config.models]
+    return Plan(config, columns, measures, sources, views)
+
+
+def check_names(config: CompareConfig) -> None:
+    """What can be wrong before anything is loaded. Raises UsageError."""
+    colour_map(look_of(config).colours)
+    for what, given, known in (("picture", config.shows, SHOWS), ("format", config.formats, FORMATS)):
+        for each in given:
+            if each not in known:
+                near = did_you_mean(each, known, f"choose from {', '.join(known)}")
+                raise UsageError(f"unknown {what} {each!r}", near)
+    specs = [METHODS.get(choice.name) for choice in config.methods]
+    for spec, choice in zip(specs, config.methods, strict=True):
+        spec.resolve(with_layer(spec, dict(choice.params), config.layer))
+    if config.layer and not any("layer" in spec.parameters for spec in specs):
+        raise UsageError(f"--layer {config.layer} means nothing to {', '.join(s.name for s in specs)}", "leave it out")
+    if not config.measured and (config.metrics or config.protocol):
+        raise UsageError("--no-metrics and -M exclude one another", "leave one of them out")
+    if len(config.models) > 1 and (config.compute.weights or config.compute.classes):
+        raise UsageError("--weights and --classes belong to one model", "give one -m")
+
+
+@dataclass(frozen=True)
+class Column:
+    """A method, and the classes that the target is explained against. label: what stands above it."""
+
+    choice: Choice
+    against: str | None
+    label: str
+
+    @classmethod
+    def of(cls, choice: Choice, against: str | None) -> Column:
+        """With the label ``agi:steps=10 vs tabby``."""
+        label = label_of(choice, METHODS.get(choice.name).name)
+        return cls(choice, against, label if against is None else f"{label} vs {against}")
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """A comparison that is to be made."""
+
+    config: CompareConfig
+    columns: Sequence[Column]
+    measures: Sequence[Measure]
+    sources: Sequence[Source]
+    views: Sequence[View]
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of what determines the numbers and pictures: settings, models and the images' bytes."""
+        config = self.config
+        models = [{key: value for key, value in view.facts.items() if key != "device"} for view in self.views]
+        works = [[work.describe() for work in view.works] for view in self.views]
+        asked = (config.target, config.against, asdict(look_of(config)), config.shows)
+        digests = [(source.name, _digest(source)) for source in self.sources]
+        return fingerprint(models, works, [each.describe() for each in self.measures], asked, digests)
+
+    def run(self, advance: Advance, note: Callable[[Failed], None]) -> Comparison:
+        """Compute all cells. ``note`` hears of each failure, and may raise. Rows are by image, then model, then target."""
+        total = len(self.sources) * len(self.columns) * sum(view.questions[0].count for view in self.views)
+        found, failed, done = list[tuple[int, int, Row]](), list[Failed](), 0
+        order = {id(source): number for number, source in enumerate(self.sources)}
+        advance(0, total)
+        for number, view in enumerate(self.views):
+            for source, each in view.rows(self.sources):
+                if isinstance(each, Failed):
+                    failed.append(each)
+                    note(each)
+                elif isinstance(each, Row):
+                    found.append((order[id(source)], number, each))
+                done += each if isinstance(each, int) else 0
+                advance(done, total)
+        found.sort(key=lambda one: one[:2])
+        return Comparison(
+            tuple(column.label for column in self.columns),
+            {each.label: each.describe() for each in self.measures},
+            [row for _, _, row in found],
+            failed,
+            look_of(self.config),
+            {view.classifier.name: view.facts for view in self.views},
+        )
+
+
+def _digest(source: Source) -> str:
+    try:
+        return sha256(source.read())
+    except InputError:
+        return ""
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """One model's part: what it is asked, by which methods."""
+
+    config: CompareConfig
+    classifier: Classifier
+    questions: Sequence[Question]  # one a column
+    works: Sequence[Work]  # one a column
+    measures: Sequence[Measure]
+    facts: dict[str, Any]
+
+    @classmethod
+    def open(cls, config: CompareConfig, name: str, columns: Sequence[Column], measures: Sequence[Measure]) -> View:
+        """Load the model."""
+        compute = replace(config.compute, model=name)
+        classifier = load_classifier(compute.model, compute.device, compute.weights, compute.classes)
+        questions = [Question.parse(config.target, column.against, classifier) for column in columns]
+        works = plan_works([column.choice for column in columns], config.score, classifier, config.layer)
+        return cls(config, classifier, questions, works, measures, describe_run(compute, classifier))
+
+    @property
+    def runtime(self) -> Runtime:
+        """How methods and metrics are run."""
+        compute = self.config.compute
+        return Runtime(compute.seed, compute.precision, compute.batch_size)
+
+    def at_once(self, work: Work, images: Tensor) -> int:
+        """Images that fill a model call."""
+        return images_at_once(self.classifier, work.spec, work.settings, images, self.config.compute.batch_size)
+
+    def rows(self, sources: Sequence[Source]) -> Iterator[tuple[Source | None, Row | Failed | int]]:
+        """Rows as they are done with their sources, failures, and between them how many cells were finished."""
+        blank = torch.zeros(1, 3, *self.classifier.size, device=self.classifier.device)
+        size = max(self.at_once(work, blank) for work in self.works)
+        for group in read_ahead(sources, self.classifier.preprocessing, size):
+            yield from ((None, each) for each in group if isinstance(each, Failed))
+            if loaded := [each for each in group if isinstance(each, Loaded)]:
+                asked, failed = ask(self.classifier, loaded, self.questions[0].kind == "label", self.runtime)
+                yield from ((None, each) for each in failed)
+                if asked.loaded:
+                    yield from self._answer(asked)
+
+    def _answer(self, asked: Asked) -> Iterator[tuple[Source | None, Row | Failed | int]]:
+        """The rows of a group: every target by every column."""
+        for y in self.questions[0].targets(asked.logits, asked.labels):
+            cells: list[list[Cell | None]] = [[] for _ in asked.loaded]
+            for question, work in zip(self.questions, self.works, strict=True):
+                rivals = question.rivals(self.classifier, asked.logits, y)
+                size = self.at_once(work, asked.images)
+                for start in range(0, len(asked.loaded), size):
+                    for i, cell in enumerate(self._explain(work, asked, y, rivals, slice(start, start + size)), start):
+                        cells[i].append(None if isinstance(cell, Failed) else cell)
+                        if isinstance(cell, Failed):
+                            yield None, cell
+                        yield None, 1
+            for i, each in enumerate(asked.loaded):
+                image = (asked.images[i].float().cpu().numpy().transpose(1, 2, 0) * 255).round().astype("uint8")
+                yield each.source, Row(self._describe(each, asked.logits[i], int(y[i])), image, cells[i])
+
+    def _describe(self, each: Loaded, logits: Tensor, target: int) -> dict[str, Any]:
+        """What is true of a row whatever the method."""
+        probabilities = logits.double().softmax(dim=0)
+        best = probabilities.topk(min(5, len(probabilities))).indices.tolist()
+        return {
+            "input": each.source.name,
+            "sha256": each.digest,
+            "model": self.classifier.name,
+            "target": describe_target(self.classifier, target, probabilities),
+            "prediction": [describe_target(self.classifier, index, probabilities) for index in best],
+        }
+
+    def _explain(
+        self, work: Work, asked: Asked, y: Tensor, rivals: Tensor | None, some: slice
+    ) -> Iterator[Cell | Failed]:
+        """One column on images that go together: a cell for each, or why there is none."""
+        loaded, x, against = asked.loaded[some], asked.images[some], None if rivals is None else rivals[some]
+        names = tuple(each.source.name for each in loaded)
+        try:
+            result = run_method(
+                self.classifier, work.spec, work.settings, x, y[some], against, work.score, self.runtime, work.references
+            )  # fmt: skip
+            scores = list(take_measures(self.classifier, work, self.measures, x, result, self.runtime, names))
+        except (InputError, UsageError) as error:  # a method that does not fit one model may fit another
+            yield from (Failed(name, _named(work, error)) for name in names)
+            return
+        for i, each in enumerate(loaded):
+            if not bool(result.values[i].isfinite().all()):
+                why = InputError(f"the attribution of {names[i]!r} is not finite", "check the weights and --precision")
+                yield Failed(names[i], _named(work, why))
+                continue
+            record = self._record(each, work, asked.logits[some][i], against, result, i)
+            values = result.values[i].float().cpu().numpy()
+            record["warnings"] += remarks(values, look_of(self.config))
+            yield Cell(record | {"scores": {one.measure.label: one.read(i, None) for one in scores}}, values)
+
+    def _record(
+        self, each: Loaded, work: Work, logits: Tensor, rivals: Tensor | None, result: Attribution, i: int
+    ) -> dict[str, Any]:
+        against = [] if rivals is None else rivals[i].tolist()
+        record = describe_explanation(each, work, self.classifier, logits, against, result, i)
+        return {key: value for key, value in record.items() if key not in SHARED}
+
+
+def _named(work: Work, error: XplainError) -> XplainError:
+    """The same error, saying which method it is about."""
+    return type(error)(f"{work.label}: {error}")

@@ -83,7 +83,8 @@ def fingerprint(*parts: Any) -> str:
 
 def mark_of(method: Mapping[str, Any], metric: Mapping[str, Any]) -> str:
     """A digest of what determines the numbers of a method by a metric, from their descriptions in ``run.json``."""
-    keys = ("method", "params", "score", "method_version"), ("metric", "params", "version", "better", "unit")
+    named = ("files",) if "files" in metric else ()  # the hashes of files that parameters name
+    keys = ("method", "params", "score", "method_version"), ("metric", "params", "version", "better", "unit", *named)
     return fingerprint(*({key: each[key] for key in some} for each, some in zip((method, metric), keys, strict=True)))[
         :16
     ]

@@ -1,0 +1,94 @@
+"""``xplain evaluate`` with the metrics that attribute again or look at boxes, beside insertion and deletion."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+import xplain
+from tests.conftest import TINY
+
+METRICS = {
+    "deletion:steps=4": {"steps": 4},
+    "max-sensitivity:samples=2": {"samples": 2},
+    "parameter-randomisation:stages=2": {"stages": 2},
+    "label-randomisation:similarity=ssim": {"similarity": "ssim"},
+    "pointing-game:boxes=boxes.csv,tolerance=2": {"tolerance": 2},
+}
+ASKED = (*TINY, *(part for name in METRICS for part in ("-M", name)), "-a", "sm", "-o", "run")
+
+
+def records() -> list[dict]:
+    lines = [json.loads(line) for path in Path("run/items").glob("*.jsonl") for line in path.read_text().splitlines()]
+    return [record for record in lines if "metric" in record]
+
+
+def values() -> dict[tuple[str, str, str], float | None]:
+    return {(each["key"], each["method"], each["metric"]): each["value"] for each in records()}
+
+
+@pytest.fixture
+def boxes(photos) -> Path:
+    """The upper left quarter of each photograph, but for the rocket's, which has none; named by key and by file name."""
+    lines = ["image,x0,y0,x1,y1"]
+    for key in ("cat/a.jpg", "espresso/b.jpg"):
+        with Image.open(photos / key) as image:
+            lines.append(f"{key if 'cat' in key else 'b.jpg'},0,0,{image.width / 2},{image.height / 2}")
+    path = photos.parent / "boxes.csv"
+    path.write_text("\n".join(lines))
+    return path
+
+
+def test_they_run_beside_the_curves_and_go_on_where_they_stopped(xp, photos, boxes):
+    ran = xp("evaluate", photos, *ASKED)
+    assert ran.code == 5  # the rocket has no box
+    assert all(f"| {name}" in ran.out for name in METRICS)
+    assert "1: the image has no box of the target" in Path("run/report.html").read_text()
+    whole, lines = values(), Path("run/items/0.jsonl").read_bytes().splitlines(keepends=True)
+    assert len(whole) == 3 * 2 * 5
+
+    clf = xplain.load_classifier("python:tests.factories:tiny", device="cpu")
+    quarter = torch.tensor([[[-9.0, -9.0, 16.0, 16.0]]])  # the centre of the photograph is that of the crop
+    for key in ("cat/a.jpg", "espresso/b.jpg"):
+        x = xplain.read_image(photos / key, preprocessing=clf.preprocessing)[None]
+        maps = xplain.attribute(clf, x, "saliency").values
+        for name, settings in METRICS.items():
+            extra = {"boxes": quarter} if "boxes" in name else {"method": "saliency"}
+            expected = xplain.measure(clf, x, maps, name.split(":")[0], **settings, **extra)
+            assert whole[key, "saliency", name] == pytest.approx(float(expected.values), abs=1e-6), name
+    assert whole["rocket/c.jpg", "saliency", "pointing-game:boxes=boxes.csv,tolerance=2"] is None
+    assert whole["cat/a.jpg", "random", "parameter-randomisation:stages=2"] == pytest.approx(1)
+
+    Path("run/items/0.jsonl").write_bytes(b"".join(lines[:9]) + lines[9][:20])
+    xp("evaluate", photos, *ASKED)
+    assert values() == whole
+
+
+def test_other_boxes_under_the_same_name_are_another_metric(xp, photos, boxes):
+    asked = (*TINY, "-M", "pointing-game:boxes=boxes.csv", "-a", "center", "-o", "run")
+    xp("evaluate", photos, *asked)
+    before = {each["mark"] for each in records()}
+    boxes.write_text("a.jpg,0,0,1,1\n")
+    xp("evaluate", photos, *asked)
+    assert {each["mark"] for each in records()} > before
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "words"),
+    [
+        (None, 2, "boxes=boxes.csv is not accepted; give a file that is there or none"),
+        ("a.jpg,0,0,1,1\nb.jpg,1\n", 3, "line 2 of 'boxes.csv' is no box: b.jpg,1"),
+        ("a.jpg,0,0,1,1,horse\n", 3, "a box in 'boxes.csv': unknown class 'horse'"),
+    ],
+)
+def test_boxes_that_cannot_be_used_are_one_line(xp, photos, text, code, words):
+    if text is not None:
+        Path("boxes.csv").write_text(text)
+    ran = xp("evaluate", photos, *TINY, "-M", "pointing-game:boxes=boxes.csv", "-a", "center", "-o", "run")
+    assert (ran.code, ran.out) == (code, "")
+    assert words in ran.err
+    assert ran.err.count("\n") == 1

@@ -27,7 +27,7 @@ readme:
 fuzz:
 	XPLAIN_FUZZ_EXAMPLES=5000 $(PYTHON) -m pytest tests/test_fuzz.py
 
-# the papers' tables with the embedded model at their full size, two of the sample photographs: about an hour on a CPU.
+# the papers' tables with the embedded model at their full size, two of the sample photographs: long on a CPU.
 # MODEL= and DATA= take others; exit code 5 says that a metric is undefined for some image
 MODEL ?= efficientnet-lite0
 DATA ?= samples

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,11 +13,12 @@ from xplain.cli import _options as common
 from xplain.cli._console import say, show_counter
 from xplain.cli._options import option
 from xplain.config import Choice, CompareConfig, parse_clip
-from xplain.errors import EXIT_DONE, EXIT_INPUT, EXIT_PARTIAL, Failed
+from xplain.errors import EXIT_DONE, EXIT_INPUT, EXIT_PARTIAL, Failed, UsageError
 from xplain.types import ScoreKind
 
 METHODS, MODELS, OVERLAY = ["saliency", "ig", "neflag"], ["efficientnet-lite0"], ["overlay"]
 NONE: list[str] = []
+FOR_RUNS = ("things", "save", "overwrite", "output", "as_json", "quiet", "no_progress", "config")
 SHOW_HELP = (
     "overlay; heatmap; masked: heatmap x input, AGI Fig. 3; top10: the most relevant tenth of pixels, DGA Fig. 6; "
     "curves: those of the metrics beside the map, AGI Fig. 5. Repeatable."
@@ -94,6 +96,12 @@ def compare(
     xplain compare cat.jpg -a agi:classes=1 -a agi:classes=5 -a agi:classes=20 (AGI Fig. 6);
     xplain compare cat.jpg -a agi --against tabby --against lynx (AGI Fig. 7);  xplain compare runs/a runs/b
     """
+    forms = tuple(form for form in dict.fromkeys(save) if form != "png")
+    if find_runs(things or ()):
+        given = [name for name in context.params if _is_given(context, name) and name not in FOR_RUNS]
+        if given:
+            raise UsageError(f"--{given[0].replace('_', '-')} is not for runs", "leave it out")
+        return _compare_runs([Path(each) for each in things or ()], output, forms, overwrite, as_json)
     request = CompareConfig(
         common.make_compute(model[0], weights, classes, device, precision, batch_size, seed),
         tuple(dict.fromkeys(model)),
@@ -102,10 +110,33 @@ def compare(
         output,
         tuple(Choice.parse(text) for text in metric),
         protocol, not no_metrics, files_from, target, tuple(dict.fromkeys(against)), score, layer,
-        tuple(dict.fromkeys(show)), tuple(form for form in dict.fromkeys(save) if form != "png"),
-        parse_clip(clip), sign, reduce, cmap, opacity, overwrite, fail_fast,
+        tuple(dict.fromkeys(show)), forms, parse_clip(clip), sign, reduce, cmap, opacity, overwrite, fail_fast,
     )  # fmt: skip
     return _compare_images(request, as_json, quiet, not (quiet or no_progress))
+
+
+def find_runs(things: Sequence[str]) -> bool:
+    """Whether all are run directories. Raises UsageError where only some are."""
+    runs = [each for each in things if (Path(each) / "run.json").is_file()]
+    if runs and len(runs) < len(things):
+        other = next(each for each in things if each not in runs)
+        raise UsageError(f"{runs[0]!r} is a run and {other!r} is none", "give images, or run directories")
+    return bool(runs)
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    """Whether an option stands on the command line."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _compare_runs(folders: Sequence[Path], output: Path, forms: Sequence[str], overwrite: bool, as_json: bool) -> int:
+    """Print the table or the record; the exit code."""
+    from xplain.compare import to_markdown, write_run_comparison
+
+    record = write_run_comparison(folders, output, forms, overwrite)
+    print(json.dumps(record, ensure_ascii=False) + "\n" if as_json else to_markdown(record), end="")
+    return EXIT_PARTIAL if any(row["undefined"] for row in record["pairs"]) else EXIT_DONE
 
 
 def _compare_images(request: CompareConfig, as_json: bool, quiet: bool, watch: bool) -> int:

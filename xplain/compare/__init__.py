@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from xplain.compare.files import RECORD, check_folder, kept, write_all
 from xplain.compare.images import Advance, plan
 from xplain.compare.matrix import draw_agreement
 from xplain.compare.page import make_page
+from xplain.compare.pen import check_formats
+from xplain.compare.runs import compare_runs
+from xplain.compare.runs_report import draw_differences, make_runs_page, to_markdown
 from xplain.compare.sheet import draw_sheet
 from xplain.compare.table import describe
 from xplain.config import CompareConfig
 from xplain.errors import Failed
 
-__all__ = ["write_comparison"]
+__all__ = ["to_markdown", "write_comparison", "write_run_comparison"]
 
 
 def write_comparison(config: CompareConfig, advance: Advance, note: Callable[[Failed], None]) -> dict[str, Any] | None:
@@ -39,4 +43,23 @@ def write_comparison(config: CompareConfig, advance: Advance, note: Callable[[Fa
     if columns > 1:
         pictures |= {f"agreement.{form}": content for form, content in draw_agreement(record, forms).items()}
     write_all(config.output, pictures | {"compare.html": make_page(found, record).encode()}, record)
+    return record
+
+
+def write_run_comparison(
+    folders: Sequence[Path], output: Path, formats: Sequence[str], overwrite: bool
+) -> dict[str, Any]:
+    """Compare runs of evaluate image by image and write the figure, the page and the record; the record.
+
+    Raises an XplainError for runs that cannot be paired, and for files that are there from something else.
+    """
+    forms = ("png", *formats)
+    check_formats(formats)
+    names = [*(f"compare.{form}" for form in forms), "compare.html"]
+    check_folder(output, names, overwrite)
+    record = compare_runs(folders) | {"files": [str(output / name) for name in (*names, RECORD)]}
+    if there := kept(output, names, record["fingerprint"], overwrite):
+        return there
+    pictures = {f"compare.{form}": content for form, content in draw_differences(record, forms).items()}
+    write_all(output, pictures | {"compare.html": make_runs_page(record).encode()}, record)
     return record

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from xplain.asking import Asked, ask
-from xplain.compare.pen import FORMATS
+from xplain.compare.pen import check_formats
 from xplain.compare.sheet import SHOWS
 from xplain.compare.table import Cell, Comparison, Row
 from xplain.config import Choice, CompareConfig
@@ -57,11 +57,10 @@ def plan(config: CompareConfig) -> Plan:
 def check_names(config: CompareConfig) -> None:
     """What can be wrong before anything is loaded. Raises UsageError."""
     colour_map(look_of(config).colours)
-    for what, given, known in (("picture", config.shows, SHOWS), ("format", config.formats, FORMATS)):
-        for each in given:
-            if each not in known:
-                near = did_you_mean(each, known, f"choose from {', '.join(known)}")
-                raise UsageError(f"unknown {what} {each!r}", near)
+    check_formats(config.formats)
+    for show in config.shows:
+        if show not in SHOWS:
+            raise UsageError(f"unknown picture {show!r}", did_you_mean(show, SHOWS, f"choose from {', '.join(SHOWS)}"))
     specs = [METHODS.get(choice.name) for choice in config.methods]
     for spec, choice in zip(specs, config.methods, strict=True):
         spec.resolve(with_layer(spec, dict(choice.params), config.layer))

@@ -9,11 +9,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from xplain.errors import UsageError
 from xplain.render import Bytes
 
 FORMATS = ("png", "pdf", "svg")
 PAGE, COLUMN = 7.16, 3.5  # inches: the width of a page and of a column in two-column proceedings
 LINE, HEAD, SMALL = 0.115, 7.5, 6.5  # inches from line to line; points of headings and captions
+
+
+def check_formats(given: Sequence[str]) -> None:
+    """Raise UsageError for what is no format of figures."""
+    for each in given:
+        if each not in FORMATS:
+            raise UsageError(f"unknown format {each!r}", f"choose from {', '.join(FORMATS)}")
 
 
 @contextmanager

@@ -1,0 +1,208 @@
+"""``xplain compare RUN RUN``: which runs and methods are paired, numbers by hand, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from copy import deepcopy
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.conftest import TINY
+from xplain.records import mark_of
+
+KEYS = [f"c/{k}.jpg" for k in range(10)]
+INSERTION = {"metric": "insertion", "params": {"steps": 8}, "version": 1, "better": "higher", "unit": "u"}
+DELETION = {"metric": "deletion", "params": {"steps": 8}, "version": 1, "better": "lower", "unit": "u"}
+METRICS = {"insertion": INSERTION, "deletion": DELETION}
+
+
+def method(name):
+    return {"method": name, "params": {}, "score": "logit", "method_version": 1, "deviations": ""}
+
+
+def write_run(folder, values, metrics=METRICS, model="net", keys=KEYS, target=1, digest="0"):
+    """A run directory of scores by (method, metric), None where undefined."""
+    methods = {name: method(name) for name, _ in values}
+    description = {
+        "schema": 1, "fingerprint": {"model": {"name": model}, "target": "auto", "seed": 0},
+        "dataset": {"location": "val", "items": len(keys), "labelled": 0}, "methods": methods, "metrics": metrics,
+    }  # fmt: skip
+    lines = [{"key": key, "mark": "item", "sha256": digest + key, "label": None, "predicted": 1} for key in keys]
+    for (name, metric), scores in values.items():
+        mark = mark_of(methods[name], metrics[metric])
+        facts = {"mark": mark, "method": name, "metric": metric, "target": target, "curve": None}
+        lines += [
+            {"key": key, "value": v, "undefined": None if v is not None else "why"} | facts
+            for key, v in zip(keys, scores, strict=True)
+        ]
+    Path(folder, "items").mkdir(parents=True)
+    Path(folder, "run.json").write_text(json.dumps(description))
+    Path(folder, "items", "0.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def scores(seed, shift=0.0):
+    return (np.random.default_rng(seed).uniform(0.2, 0.4, len(KEYS)) + shift).tolist()
+
+
+def both(name, seed, shift):
+    """Scores of a method by both metrics: better by ``shift``."""
+    return {(name, "insertion"): scores(seed, shift), (name, "deletion"): scores(seed + 50, -shift)}
+
+
+def pairs(record):
+    return [(row["metric"], row["first"], row["second"]) for row in record["pairs"]]
+
+
+def test_differences_by_hand(xp):
+    write_run("a", both("agi", 1, 0.3))
+    write_run("b", both("ig", 2, 0.0))
+    ran = xp("compare", "a", "b", "--json")
+    assert ran.code == 0
+    (record,) = ran.records
+    assert pairs(record) == [("insertion", "agi", "ig"), ("deletion", "agi", "ig")]
+    row = record["pairs"][1]
+    d = np.array(scores(51, -0.3)) - np.array(scores(52))
+    assert row["mean"] == pytest.approx(d.mean())
+    assert row["low"] < d.mean() < row["high"] < 0
+    assert (row["wins"], row["ties"], row["losses"], row["win_rate"], row["n"]) == (10, 0, 0, 1.0, 10)
+    assert row["p"] == pytest.approx(2 / 2**10)
+    assert row["p_holm"] == pytest.approx(4 / 2**10)
+    assert record["arms"][0]["means"]["insertion"]["mean"] == pytest.approx(np.mean(scores(1, 0.3)))
+    assert json.loads(Path("xplain-compare/compare.json").read_text()) == record
+
+
+def test_the_table_is_printed_and_pictures_are_written(xp):
+    write_run("a", both("agi", 1, 0.3))
+    write_run("b", both("<script>", 2, 0.0))
+    ran = xp("compare", "a", "b", "-o", "out", "--save", "svg")
+    assert sorted(path.name for path in Path("out").iterdir()) == [
+        "compare.html", "compare.json", "compare.png", "compare.svg",
+    ]  # fmt: skip
+    table = [line for line in ran.lines if line.startswith("| deletion ↓ | agi | <script> |")]
+    assert "| 100.0% | 0.002 | 0.0039 | 10 | 0 |" in table[0]
+    page = Path("out/compare.html").read_text()
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+    assert page.count("<circle") == 2
+    before = Path("out/compare.png").stat().st_mtime_ns
+    assert xp("compare", "a", "b", "-o", "out", "--save", "svg").out == ran.out
+    assert Path("out/compare.png").stat().st_mtime_ns == before
+    write_run("c", both("ig", 3, 0.0))
+    assert xp("compare", "a", "c", "-o", "out").code == 2
+    assert xp("compare", "a", "c", "-o", "out", "--overwrite").code == 0
+
+
+def test_methods_under_one_setting_are_all_paired_and_repeats_counted_once(xp):
+    write_run("a", both("agi", 1, 0.1) | both("random", 9, 0.0))
+    write_run("b", both("ig", 2, 0.0) | both("random", 9, 0.0))
+    (record,) = xp("compare", "a", "b", "--json").records
+    assert record["repeated"] == ["random @ b"]
+    assert pairs(record)[:3] == [
+        ("insertion", "agi", "ig"),
+        ("insertion", "agi", "random"),
+        ("insertion", "ig", "random"),
+    ]
+    assert len(record["pairs"]) == 6
+
+
+def test_one_run_compares_its_methods(xp):
+    write_run("a", both("agi", 1, 0.1) | both("ig", 2, 0.0))
+    (record,) = xp("compare", "a", "--json").records
+    assert pairs(record) == [("insertion", "agi", "ig"), ("deletion", "agi", "ig")]
+
+
+def test_models_are_compared_by_the_same_method(xp):
+    write_run("a", both("agi", 1, 0.1) | both("ig", 2, 0.0), model="m")
+    write_run("b", both("agi", 3, 0.1) | both("ig", 4, 0.0), model="n")
+    (record,) = xp("compare", "a", "b", "--json").records
+    assert [row[1:] for row in pairs(record)[:4]] == [
+        ("agi @ a", "ig @ a"), ("agi @ a", "agi @ b"), ("ig @ a", "ig @ b"), ("agi @ b", "ig @ b"),
+    ]  # fmt: skip
+    write_run("c", both("gxi", 3, 0.1), model="o")
+    write_run("d", both("sm", 3, 0.1), model="m")
+    (record,) = xp("compare", "c", "d", "-o", "one", "--json").records  # one method each
+    assert pairs(record)[0] == ("insertion", "gxi", "sm")
+    ran = xp("compare", "a", "c", "-o", "x")
+    assert ran.code == 0  # the methods of a with one another
+
+
+def test_undefined_pairs_are_counted_and_left_out(xp):
+    values = both("agi", 1, 0.3)
+    values["agi", "insertion"][4] = None
+    write_run("a", values)
+    write_run("b", both("ig", 2, 0.0))
+    ran = xp("compare", "a", "b", "--json")
+    assert ran.code == 5
+    row = ran.records[0]["pairs"][0]
+    assert (row["n"], row["undefined"], row["wins"]) == (9, 1, 9)
+    assert row["p"] == pytest.approx(2 / 2**9)
+
+
+def changed(**params):
+    metrics = deepcopy(METRICS)
+    metrics["deletion"]["params"] |= params
+    return metrics
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (
+            {"keys": [*KEYS[:9], "c/new.jpg"]},
+            "other images: 'c/9.jpg' is in 'a' and not in 'b' (1 such); evaluate the same images",
+        ),
+        ({"digest": "1"}, "other images: 'c/0.jpg' has other bytes in 'a' and 'b'; evaluate the same files"),
+        ({"target": 2}, "other targets: for 'c/0.jpg' class 1 in 'a' and 2 in 'b' (10 such)"),
+        ({"metrics": changed(steps=9)}, "deletion is defined differently: steps is 8 in 'a' and 9 in 'b'"),
+        ({"metrics": changed(unit="pixel")}, "deletion is defined differently: unit is None in 'a' and 'pixel' in 'b'"),
+    ],
+)
+def test_what_cannot_be_paired_is_refused_with_the_difference(xp, change, text):
+    write_run("a", both("agi", 1, 0.3))
+    write_run("b", both("ig", 2, 0.0), **change)
+    ran = xp("compare", "a", "b")
+    assert (ran.code, ran.out) == (3, "")
+    assert text in ran.err
+    assert ran.err.count("\n") == 1
+
+
+def test_metrics_of_some_runs_only_are_left_out_and_said(xp):
+    write_run("a", both("agi", 1, 0.3))
+    write_run("b", {("ig", "insertion"): scores(2)}, metrics={"insertion": INSERTION})
+    ran = xp("compare", "a", "b")
+    assert ran.code == 0
+    assert "Not in every run, and left out: deletion." in ran.out
+    write_run("c", {("ig", "deletion"): scores(2)}, metrics={"deletion": DELETION})
+    ran = xp("compare", "b", "c")
+    assert (ran.code, "the runs have no metric in common" in ran.err) == (3, True)
+
+
+def test_unfinished_runs_and_wrong_use(xp):
+    write_run("a", both("agi", 1, 0.3))
+    write_run("b", both("ig", 2, 0.0))
+    lines = Path("b/items/0.jsonl").read_text().splitlines(keepends=True)
+    Path("b/items/0.jsonl").write_text("".join(lines[:-2]))
+    ran = xp("compare", "a", "b")
+    assert (ran.code, ran.err.count("\n")) == (3, 1)
+    assert (
+        "the run 'b' lacks deletion of ig for 'c/8.jpg' and 1 more; finish it with the same xplain evaluate" in ran.err
+    )
+    assert "a run is given twice; give each run once" in xp("compare", "a", "a").err
+    assert "'a' is a run and 'x.jpg' is none; give images, or run directories" in xp("compare", "a", "x.jpg").err
+    assert "--method is not for runs; leave it out" in xp("compare", "a", "b", "-a", "sm").err
+
+
+def test_runs_of_evaluate_are_read(xp, photos):
+    common = (*TINY, "-M", "deletion:steps=4", "-M", "insertion:steps=4")
+    for folder, name in (("a", "sm"), ("b", "gxi")):
+        assert xp("evaluate", photos, *common, "-a", name, "-o", folder).code == 0
+    (record,) = xp("compare", "a", "b", "--json").records
+    assert record["repeated"] == ["random @ b"]
+    assert record["images"] == 3
+    first, second = (json.loads(Path(folder, "summary.json").read_text())["rows"] for folder in "ab")
+    means = {(row["method"], row["metric"]): row["mean"] for row in (*first, *second)}
+    for row in record["pairs"]:
+        expected = means[row["first"], row["metric"]] - means[row["second"], row["metric"]]
+        assert row["mean"] == pytest.approx(expected, abs=1e-12)

@@ -12,8 +12,11 @@ import pytest
 import torch
 from PIL import Image
 
+from tests import toys
 from tests.patches import make_set, write_set
+from xplain.datasets import read_dataset
 from xplain.errors import InputError, UsageError
+from xplain.images import Preprocessing, decode_image
 from xplain.splits import read_split
 
 
@@ -93,15 +96,36 @@ def write_idx(path: Path, array: np.ndarray) -> None:
     )
 
 
-def test_torchvisions_mnist(tmp_path):
-    raw = tmp_path / "MNIST" / "raw"
+def write_mnist(folder: Path) -> np.ndarray:
+    """The pixels of five images to train on (3, 1, 4, 1, 5) and two to test on (9, 2), as torchvision keeps them."""
+    raw = folder / "MNIST" / "raw"
     raw.mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    pixels = rng.integers(0, 256, (7, 28, 28), dtype=np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 256, (7, 28, 28), dtype=np.uint8)
     labels = np.array([3, 1, 4, 1, 5, 9, 2], dtype=np.uint8)
     for part, some in (("train", slice(0, 5)), ("t10k", slice(5, 7))):
         write_idx(raw / f"{part}-images-idx3-ubyte", pixels[some])
         write_idx(raw / f"{part}-labels-idx1-ubyte", labels[some])
+    return pixels
+
+
+def test_single_images_are_those_to_test_on(tmp_path):
+    """For metrics of single images: the test part, in the order of the classes' names for a model that has none."""
+    clf = toys.classifier(toys.Linear(torch.zeros(10, 3, 28, 28)), preprocessing=Preprocessing((28, 28), 28))
+    pixels = write_mnist(tmp_path)
+    items = read_dataset(f"torchvision:MNIST:{tmp_path}", clf)
+    assert [(item.key, item.label, item.source.name) for item in items] == [
+        ("test/0", 9, "test/0"), ("test/1", 2, "test/1")
+    ]  # fmt: skip
+    for item, expected in zip(items, pixels[5:], strict=True):
+        assert np.array_equal(np.asarray(decode_image(item.source.read(), item.key)), np.stack([expected] * 3, axis=2))
+    folder = write_set(make_set(4, 2), tmp_path / "parts")
+    assert {item.key: item.label for item in read_dataset(str(folder), clf)} == {
+        "test/level/001.png": 0, "test/upright/000.png": 1
+    }  # fmt: skip
+
+
+def test_torchvisions_mnist(tmp_path):
+    pixels = write_mnist(tmp_path)
     found, failed = read_split(f"torchvision:MNIST:{tmp_path}")
     assert failed == []
     assert np.array_equal(found.train.pixels.numpy(), np.repeat(pixels[:5, None], 3, axis=1))

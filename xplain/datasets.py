@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
+from io import BytesIO
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,6 +15,7 @@ from xplain.errors import InputError, UsageError
 from xplain.images import SUFFIXES, Source, find_images, has_images
 from xplain.models import Classifier
 from xplain.shards import Sample, find_shards, read_shards
+from xplain.splits import find_entries, has_parts, is_torchvision
 
 WNID = re.compile(r"n\d{8}")
 T = TypeVar("T")
@@ -32,7 +34,8 @@ def read_dataset(location: str, classifier: Classifier, labels: str | None = Non
     """The images of ``location`` in a fixed order, with their classes where they are known.
 
     location: a folder of class folders (wnids, class names, or numbers, which are class indices), a flat folder, a text file
-    of paths (with a class behind a tab, where it is known), or tar shards: a ``.tar`` file, a brace pattern, or a folder of them.
+    of paths (with a class behind a tab, where it is known), tar shards: a ``.tar`` file, a brace pattern, or a folder of them, or
+    what has a part to test on, which is then read: a folder with ``train`` and ``test``, or ``torchvision:NAME:ROOT``.
     labels: a CSV file of file name and class, for a flat folder.
     Raises InputError when there is no image, or a folder is named after no class.
     """
@@ -40,13 +43,30 @@ def read_dataset(location: str, classifier: Classifier, labels: str | None = Non
     tars = _find_tars(location)
     if labels is not None and (tars or not path.is_dir()):
         raise UsageError(f"--labels is for a folder of images, not {location!r}", "leave it out")
+    if is_torchvision(location):
+        return _read_torchvision(location, classifier)
     if tars:
         return _read_shards(tars, classifier)
+    if path.is_dir() and has_parts(path):
+        return [replace(item, key=f"test/{item.key}") for item in _read_folder(path / "test", classifier, labels)]
     if path.is_dir():
         return _read_folder(path, classifier, labels)
     if path.is_file() and path.suffix.lower() not in SUFFIXES:
         return _read_list(path, classifier)
     raise InputError(f"no data set {location!r}", "give a folder, a text file of paths, or tar shards")
+
+
+def _read_torchvision(location: str, classifier: Classifier) -> list[Item]:
+    """The images to test on, as PNG in memory."""
+    _, entries, names, _ = find_entries(location, 0)
+    classes = class_folders(names, classifier)
+    items = []
+    for entry in entries:
+        stream, name = BytesIO(), names[entry.label]
+        entry.read().save(stream, "PNG", compress_level=1)
+        source = Source(None, entry.key, name, stream.getvalue(), member=entry.key)
+        items.append(Item(entry.key, source, classes[name]))
+    return items
 
 
 def _find_tars(location: str) -> list[Path]:

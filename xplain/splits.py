@@ -44,7 +44,7 @@ def read_split(
     per_class: at most so many images of a class in either part, the first ones.
     Raises InputError when the images cannot be used, and UsageError when they differ in size.
     """
-    train, test, classes, origin = _entries(location, seed)
+    train, test, classes, origin = find_entries(location, seed)
     if per_class is not None:
         train, test = _first_of_each(train, per_class), _first_of_each(test, per_class)
     side = (size, size) if size is not None else _size_of(train)
@@ -57,9 +57,9 @@ def read_split(
     return ImageSet(first, second, classes, origin), lost + more
 
 
-def _entries(location: str, seed: int) -> tuple[list[Entry], list[Entry], tuple[str, ...], str]:
-    """(to train on, to test on, class names, where the division comes from)."""
-    if location.startswith("torchvision:"):
+def find_entries(location: str, seed: int) -> tuple[list[Entry], list[Entry], tuple[str, ...], str]:
+    """(to train on, to test on, class names, where the division comes from). Raises as ``read_split``."""
+    if is_torchvision(location):
         return _from_torchvision(location)
     path = Path(location)
     if not path.is_dir():
@@ -76,6 +76,11 @@ def _entries(location: str, seed: int) -> tuple[list[Entry], list[Entry], tuple[
     train, classes = _from_folder(path / "train", "train/")
     test, _ = _from_folder(path / "test", "test/", classes)
     return train, test, classes, "its train and test folders"
+
+
+def is_torchvision(location: str) -> bool:
+    """Whether a data set is one that torchvision keeps."""
+    return location.startswith("torchvision:")
 
 
 def has_parts(path: Path) -> bool:

@@ -161,6 +161,24 @@ def test_beside_metrics_of_single_images(xp, tmp_path):
     assert {(row["metric"], row["method"]): row["mean"] for row in late.records[0]["rows"]} == values
 
 
+def test_digits(xp, tmp_path):
+    """Handwritten digits, 8 x 8: what is learnt, and what is lost with a tenth and nine tenths of the pixels."""
+    datasets = pytest.importorskip("sklearn.datasets")
+    digits = datasets.load_digits()
+    for i, (image, label) in enumerate(zip(digits.images, digits.target, strict=True)):
+        path = tmp_path / "digits" / str(label) / f"{i:04}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((image * 255 / 16).round().astype("uint8")).save(path)
+    short = "roar:fractions=10+90,trials=1,epochs=8,network=small,batch=32,learning_rate=0.005,per_class=60"
+    ran = xp("evaluate", tmp_path / "digits", "-M", short, "-a", "saliency:absolute=true", *CPU)
+    assert ran.code == 0, ran.err
+    curves = {row["method"]: row["curve"] for row in ran.records[0]["rows"]}
+    for whole, tenth, most in curves.values():
+        assert whole > 0.9
+        assert whole >= tenth > most
+    assert "on 600 and tests on 359 images of 8 x 8 (of each class, 80 % to train" in Path("run/summary.md").read_text()
+
+
 def test_what_is_no_image_is_counted(xp, tmp_path):
     folder = write_set(make_set(12, 6), tmp_path / "data")
     (folder / "train" / "level" / "bad.png").write_text("no picture")

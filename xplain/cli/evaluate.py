@@ -26,7 +26,10 @@ NONE: list[str] = []
 
 def evaluate(
     dataset: Annotated[
-        str, typer.Argument(help="A folder of class folders, a flat folder, a text file of paths, or tar shards.")
+        str,
+        typer.Argument(
+            help="A folder of class folders, a flat folder, a text file of paths, tar shards, or torchvision:NAME:ROOT."
+        ),
     ],
     metric: Annotated[
         list[str], option("--metric", "-M", help="NAME[:key=value,...]; repeatable. Default: insertion, deletion.")

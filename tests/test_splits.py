@@ -89,6 +89,15 @@ def test_what_is_no_image_is_left_out_and_named(tmp_path):
     assert (len(found.train), len(found.train.pixels), len(found.test)) == (8, 8, 4)
 
 
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_a_part_without_any_image_is_refused(tmp_path, part):
+    folder = write_set(make_set(4, 2), tmp_path)
+    for path in (folder / part).glob("*/*.png"):
+        path.write_text("no picture")
+    with pytest.raises(InputError, match=rf"none of . images can be read, '{part}/level/001\.png' the first"):
+        read_split(str(folder))
+
+
 def write_idx(path: Path, array: np.ndarray) -> None:
     """The MNIST files' format."""
     path.write_bytes(

@@ -169,7 +169,13 @@ def _size_of(entries: Sequence[Entry]) -> tuple[int, int]:
         except InputError:
             continue
         return height, width
-    raise InputError("none of the images to train on can be read", "give JPEG or PNG files")
+    raise _nothing(entries)
+
+
+def _nothing(entries: Sequence[Entry]) -> InputError:
+    return InputError(
+        f"none of {len(entries)} images can be read, {entries[0].key!r} the first", "give JPEG or PNG files"
+    )
 
 
 def _read(entries: Sequence[Entry], side: tuple[int, int], *, resize: bool) -> tuple[Images, list[Failed]]:
@@ -187,6 +193,8 @@ def _read(entries: Sequence[Entry], side: tuple[int, int], *, resize: bool) -> t
         results = list(pool.map(read, range(len(entries))))
     lost = [each for each in results if each is not None]
     labels = torch.tensor([entry.label for entry in entries])
+    if len(lost) == len(entries):
+        raise _nothing(entries)
     if lost:
         whole = torch.tensor([each is None for each in results])
         pixels, labels = pixels[whole], labels[whole]

@@ -29,7 +29,7 @@ from xplain.records import Work, describe_run, fingerprint, mark_of
 from xplain.rng import seed_of
 from xplain.splits import read_split
 from xplain.states import Folder, States
-from xplain.store import SCHEMA, Store
+from xplain.store import SCHEMA, Store, read_run
 from xplain.training import ImageSet, make_classifier
 from xplain.types import Score
 
@@ -115,8 +115,7 @@ def describe(
 ) -> dict[str, Any]:
     """What ``run.json`` holds, with what other metrics put there. Raises UsageError when it is about other images."""
     facts = describe_run(config.compute, example)
-    path = config.output / "run.json"
-    there = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    there = read_run(config.output)[0] if (config.output / "run.json").exists() else {}
     known = there.get("metrics", {}).get(measure.label)
     if known is not None and known["params"]["images"] != digest:
         raise UsageError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -46,9 +47,20 @@ def lines(folder: str = "run") -> dict[tuple[str, str], dict]:
     return {(each["key"], each["method"]): each for each in found if "method" in each}
 
 
-def test_table_records_and_files(xp, made):
+def test_table_records_and_files(xp, made, monkeypatch):
+    seen = []
+
+    @contextmanager
+    def show_counter(wanted, unit="images"):
+        yield lambda done, total: seen.append((unit, done, total))
+
+    monkeypatch.setattr("xplain.cli.evaluate.show_counter", show_counter)
     ran = xp("evaluate", made, "-M", f"{METRIC},trials=2", "-a", "patch", *CPU)
     assert ran.code == 0, ran.err
+    epochs = 2 * (2 + 2 * 2 * 2)  # trials x (the first network's, and those of each method and fraction)
+    assert [done for _, done, _ in seen] == sorted(done for _, done, _ in seen)
+    assert ({each[0] for each in seen}, {each[2] for each in seen}, seen[-1][1]) == ({"epochs"}, {epochs}, epochs)
+    assert len({done for _, done, _ in seen}) == epochs + 1
     (summary,) = ran.records
     rows = {row["method"]: row for row in summary["rows"]}
     assert list(rows) == ["patch", "random"]

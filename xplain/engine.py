@@ -233,8 +233,8 @@ def measure(
 
     images: float (B, C, H, W) in [0, 1]. attributions: (B, C or 1, H, W), raw and signed, as ``attribute`` gives them.
     metric: a name; ``params`` are its parameters. The other keywords are those of ``attribute``.
-    method: what made the attributions, for the metrics that attribute again: ``NAME[:key=value,...]``, or a function
-        (classifier, images, target) -> attributions.
+    method: what made the attributions, for the metrics that attribute again or must know what a map holds:
+        ``NAME[:key=value,...]``, or a function (classifier, images, target) -> attributions.
     Returns a Score: values (B,), curve (B, K+1) or None. Raises as ``attribute``,
     and InputError for maps of another size.
     """
@@ -260,6 +260,9 @@ def measure(
         )
         case = Case(oracle, images, attributions, y, boxes=boxes)
         explain = None if method is None else _explainer(oracle, method, images, runtime)
+        known = METHODS.get(Choice.parse(method).name) if isinstance(method, str) else None
+        if known is not None:
+            case = replace(case, score=known.score, slopes=known.slopes)
         result = run_metric(spec, settings, case, runtime, explain)
     return replace(result, cost=replace(oracle.cost + cost, seconds=time.perf_counter() - started))
 

@@ -474,6 +474,7 @@ class Case:
     expected: (B,) what the attributions should sum to, where the method claims completeness.
     keys, sizes: the images' names within their data set and their files' heights and widths, where they have them.
     boxes: (B, N, 4) left, top, right and bottom edges of objects in pixels of the images, NaN where there are fewer.
+    score: what the attributions explain, and slopes: whether they hold slopes (see ``MethodSpec``); None where not known.
     memory: what metrics keep for one another, such as curves.
     """
 
@@ -485,4 +486,6 @@ class Case:
     keys: tuple[str, ...] = ()
     sizes: tuple[tuple[int, int], ...] = ()
     boxes: Tensor | None = None
+    score: ScoreKind | None = None
+    slopes: bool | None = None
     memory: dict[object, Tensor] = field(default_factory=dict)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -126,7 +126,9 @@ def take_measures(
     assert result.target is not None
     finite = result.values.isfinite().flatten(1).all(dim=1)
     oracle = Oracle(classifier, score="prob", batch_size=runtime.batch_size, precision=runtime.precision)
-    case = Case(oracle, x, result.values.to(x.dtype).nan_to_num(), result.target, result.expected, keys, sizes)
+    values = result.values.to(x.dtype).nan_to_num()
+    case = Case(oracle, x, values, result.target, result.expected, keys, sizes)
+    case = replace(case, score=work.score, slopes=work.spec.slopes)
     explain = explain_again(classifier, work.spec, work.settings, work.score, x, runtime, work.references)
     for each in measures:
         score = run_metric(each.spec, each.settings, case, runtime, explain)

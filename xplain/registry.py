@@ -175,6 +175,7 @@ class MethodSpec(Spec):
     """An attribution method.
 
     cost(**params) -> (forwards, backwards) rows an image; ``at_most`` when paths may end early.
+    slopes: values are slopes, score per pixel change; else contributions, which hold a factor such as x - x'.
     rounding: how far two correct float32 runs may differ, where signs or ranks amplify rounding.
     parallel(**params) -> rows of one image that can go through the model at once; where it is small, images are batched.
     plain: run the network's own arithmetic, without folded batch norms, so that what amplifies rounding still agrees with
@@ -185,6 +186,7 @@ class MethodSpec(Spec):
     axioms: frozenset[str] = frozenset()
     cost: Callable[..., tuple[int, int]] = field(default=lambda **_: (1, 1))
     at_most: bool = False
+    slopes: bool = False
     parallel: Callable[..., int] = field(default=lambda **_: 1)
     rounding: str = ""
     plain: bool = False

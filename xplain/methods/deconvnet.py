@@ -21,6 +21,7 @@ RULES = Rules("deconvnet", RECTIFIED | {"rectifier": _rectify_signal}, INSTEAD)
 
 @method(
     "deconvnet",
+    slopes=True,
     paper=Paper("Visualizing and understanding convolutional networks", "Zeiler, Fergus", 2014, "ECCV", "1311.2901"),
     deviations="Filters are applied transposed, batch norms by their scale; ReLU6 counts as a rectifier.",
 )

@@ -24,6 +24,7 @@ RULES = Rules("guided-backprop", RECTIFIED | {"rectifier": _guided}, INSTEAD)
 
 @method(
     "guided-backprop",
+    slopes=True,
     alias="gbp",
     paper=Paper(
         "Striving for simplicity: the all convolutional net",

@@ -11,6 +11,7 @@ from xplain.types import Attribution, Paper
 
 @method(
     "guided-grad-cam",
+    slopes=True,
     paper=Paper(
         "Grad-CAM: visual explanations from deep networks via gradient-based localization",
         "Selvaraju, Cogswell, Das, Vedantam, Parikh, Batra",

@@ -9,6 +9,7 @@ from xplain.types import Attribution, Paper
 
 @method(
     "saliency",
+    slopes=True,
     alias="sm",
     paper=Paper(
         "Deep inside convolutional networks: visualising image classification models and saliency maps",

@@ -13,6 +13,7 @@ from xplain.types import Attribution, Paper
 
 @method(
     "smoothgrad",
+    slopes=True,
     alias="sg",
     paper=Paper(
         "SmoothGrad: removing noise by adding noise", "Smilkov, Thorat, Kim, Viégas, Wattenberg", 2017, "", "1706.03825"

@@ -1,7 +1,7 @@
 # make check: everything a change must pass. Uses the environment that is active (PYTHON=... for another one).
 PYTHON ?= python
 
-.PHONY: check format lint types layers test readme fuzz tables
+.PHONY: check format lint types layers test soak readme fuzz tables
 check: lint types layers test
 
 format:
@@ -20,6 +20,10 @@ layers:
 
 test:
 	$(PYTHON) -m pytest
+
+# Long: memory over 200 images. Not part of check.
+soak:
+	$(PYTHON) -m pytest -m soak -n 0 -s tests/soak.py
 
 readme:
 	$(PYTHON) -m tests.readme

@@ -160,17 +160,21 @@ def _read_labels(path: Path, classifier: Classifier) -> dict[str, int]:
 def _read_list(path: Path, classifier: Classifier) -> list[Item]:
     """Lines of ``path`` or ``path<tab>class``; relative paths start at the list's folder."""
     try:
-        lines = [line.split("\t") for line in path.read_text("utf-8").splitlines() if line.strip()]
+        lines = path.read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read the list {str(path)!r}: {error}", "give a text file of paths") from None
     items = []
     find = cache(classifier.find_class)
-    for number, (name, *rest) in enumerate(((cell.strip() for cell in line) for line in lines), 1):
-        if not Path(name).name:
-            raise InputError(f"line {number} of the list {str(path)!r} names no file", "write one path a line")
+    for number, line in enumerate(lines, 1):
+        name, *rest = (part.strip() for part in line.split("\t"))
+        if not name:
+            continue
         place = path.parent / name
         source = Source(place, str(Path(name).with_suffix("")), place.absolute().parent.name)
-        items.append(Item(name, source, find(rest[0]) if rest else None))
+        try:
+            items.append(Item(name, source, find(rest[0]) if rest else None))
+        except UsageError as error:
+            raise InputError(f"line {number} of {str(path)!r}: {error}", "write a path, a tab and its class") from None
     if not items:
         raise InputError(f"the list {str(path)!r} names no image", "write one path a line")
     return items

@@ -139,6 +139,11 @@ class Evaluation:
             for each in self.measures
         }
 
+    @cached_property
+    def map_marks(self) -> dict[str, str]:
+        """A digest of each method with its settings."""
+        return {work.label: fingerprint(work.describe())[:16] for work in self.works}
+
     @property
     def runtime(self) -> Runtime:
         """How methods and metrics are run."""
@@ -151,7 +156,7 @@ class Evaluation:
 
     def lacks(self, item: Item, work: Work) -> bool:
         """Whether something is to be done on an item with a method."""
-        map_lacks = self.maps.lacks(item.key, work.label, self._map_mark(work))
+        map_lacks = self.maps.lacks(item.key, work.label, self.map_marks[work.label])
         return map_lacks or any(self._lacks(item.key, work, each) for each in self.measures)
 
     @cached_property
@@ -272,7 +277,7 @@ class Evaluation:
                 "warnings": [text for text, mask in result.flags.items() if bool(mask[i])],
             }
             values = result.values[i].float().cpu().numpy()
-            self.maps.put(seen.item.key, work.label, self._map_mark(work), values, record)
+            self.maps.put(seen.item.key, work.label, self.map_marks[work.label], values, record)
         return result
 
     def _read_maps(self, group: Sequence[Seen], work: Work, x: Tensor, y: Tensor) -> Attribution | None:
@@ -281,7 +286,7 @@ class Evaluation:
             return None
         values, records = [], []
         for seen, target in zip(group, y.tolist(), strict=True):
-            found = self.maps.get(seen.item.key, work.label, self._map_mark(work))
+            found = self.maps.get(seen.item.key, work.label, self.map_marks[work.label])
             if found is None or (found[1]["sha256"], found[1]["target"]["index"]) != (seen.image.digest, target):
                 return None
             values.append(torch.from_numpy(found[0]))
@@ -295,9 +300,6 @@ class Evaluation:
             None if None in expected else torch.tensor(expected, dtype=torch.float64, device=x.device),
             {name: torch.tensor([cost[name] for cost in costs]) for name in ("forwards", "backwards")},
         )
-
-    def _map_mark(self, work: Work) -> str:
-        return fingerprint(work.describe())[:16]
 
     def _lacks(self, key: str, work: Work, measure: Measure) -> bool:
         mark = self.marks[work.label, measure.label]

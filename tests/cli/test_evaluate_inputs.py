@@ -1,0 +1,107 @@
+"""What ``xplain evaluate`` says of data sets, labels and places that it cannot use: one line each, with its code."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import SAMPLES, TINY
+
+QUICK = (*TINY, "-M", "deletion:steps=2", "-a", "sm", "-o", "run")
+
+
+def make(files: dict[str, str | None]) -> None:
+    """Files with a text; None: a photograph; a name that ends in a slash: a folder."""
+    for name, text in files.items():
+        path = Path(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if name.endswith("/"):
+            path.mkdir(exist_ok=True)
+        elif text is None:
+            shutil.copy(SAMPLES / "cat.jpg", path)
+        else:
+            path.write_text(text, "utf-8")
+
+
+FLAT = {"d/a.jpg": None, "d/b.jpg": None}
+
+
+@pytest.mark.parametrize(
+    ("files", "args", "code", "text"),
+    [
+        ({"d/": ""}, ["d"], 3, "no image in the directory 'd'; its files end in none of "),
+        ({"d/cat/": "", "d/readme.txt": "no"}, ["d"], 3, "no image in the directory 'd'"),
+        ({"list.txt": "\n \n"}, ["list.txt"], 3, "the list 'list.txt' names no image; write one path a line"),
+        ({"list.txt": "a.jpg\tcatt\n"}, ["list.txt"], 3, "line 1 of 'list.txt': unknown class 'catt'; did you mean 'cat'?"),
+        ({"d/cat/a.jpg": None, "d/dog/b.jpg": None}, ["d"], 3, "the folder 'dog' is named after no class"),
+        ({"d/n01440764/a.jpg": None}, ["d"], 3, "the folders are wnids (n01440764, ...), which the model does not know"),
+        (FLAT | {"l.csv": "x.jpg,cat\n"}, ["d", "--labels", "l.csv"], 3, "'l.csv' has no label for 'a.jpg' and 1 others"),
+        (FLAT | {"l.csv": "a.jpg,cat\nb.jpg,dog\n"}, ["d", "--labels", "l.csv"], 3, "line 2 of 'l.csv': unknown class 'dog'"),
+        (FLAT | {"l.csv": "a.jpg\nb.jpg\n"}, ["d", "--labels", "l.csv"], 3, "line 1 of 'l.csv' has 1 columns; write file name,class"),
+        (FLAT | {"l.csv": ""}, ["d", "--labels", "l.csv"], 3, "'l.csv' has no label for 'a.jpg' and 1 others; name every file"),
+        (FLAT, ["d", "--labels", "none.csv"], 3, "cannot read the labels 'none.csv': "),
+        (FLAT, ["d", "--target", "label"], 2, "--target label needs labels; give class folders or --labels"),
+        ({"list.txt": "a.jpg"}, ["list.txt", "--labels", "l.csv"], 2, "--labels is for a folder of images, not 'list.txt'"),
+        (FLAT | {"run": "a file"}, ["d"], 3, "cannot use the run directory 'run': "),
+        (FLAT | {"run/run.json": "{}"}, ["d"], 3, "cannot use the run directory 'run': "),
+        (FLAT | {"run/run.json": "nonsense"}, ["d"], 3, "cannot use the run directory 'run': "),
+        (FLAT | {"run/items": "a file"}, ["d"], 3, "cannot use the run directory 'run': "),
+        (FLAT | {"run/items/0.jsonl": "[1]\n"}, ["d"], 3, "line 1 of 'run/items/0.jsonl' is damaged: "),
+    ],
+)  # fmt: skip
+def test_it_stops_with_one_line(xp, files, args, code, text):
+    make(files)
+    ran = xp("evaluate", *args, *QUICK)
+    assert (ran.code, ran.out) == (code, "")
+    assert f"xplain: error: {text}" in ran.err
+    assert ran.err.count("\n") == 1
+    assert not Path("run/summary.json").exists()
+
+
+def test_a_run_of_another_data_set_with_the_same_settings_goes_on_beside_it(xp):
+    make({"d/a.jpg": None, "e/b.jpg": None})
+    assert xp("evaluate", "d", *QUICK).code == 0
+    ran = xp("evaluate", "e", *QUICK, "--json")
+    assert ran.code == 0
+    assert {json.loads(line)["key"] for line in Path("run/items/0.jsonl").read_text().splitlines()} == {
+        "a.jpg",
+        "b.jpg",
+    }
+
+
+def test_all_images_failing_is_an_input_error_with_a_summary(xp):
+    make({"d/a.jpg": "nonsense", "d/b.png": "", "list.txt": "d/a.jpg\nd/b.png\nd/none.jpg\n"})
+    ran = xp("evaluate", "list.txt", *QUICK, "--json")
+    assert ran.code == 3
+    assert ran.records[0]["items"] == {"evaluated": 0, "failed": 3, "of": 3}
+    assert [row["mean"] for row in ran.records[0]["rows"]] == [None, None]
+    for text in (
+        "'d/a.jpg' is not an image that Pillow knows",
+        "'d/b.png' is empty (0 bytes)",
+        "no such file: 'd/none.jpg'",
+    ):
+        assert text in ran.err
+    assert ran.err.count("\n") == 3
+
+
+def test_logits_that_are_not_finite_are_counted(xp):
+    from PIL import Image
+
+    make({"d/a.jpg": None})
+    Image.new("RGB", (32, 32)).save("d/dark.png")
+    ran = xp("evaluate", "d", "-m", "python:tests.factories:broken", "--device", "cpu", *QUICK[4:], "--json")
+    assert ran.code == 5
+    assert "the model's logits for 'dark.png' are not finite; check the weights" in ran.err
+    assert ran.records[0]["items"] == {"evaluated": 1, "failed": 1, "of": 2}
+
+
+def test_odd_names_are_items(xp):
+    names = ["-rf.jpg", "a b.jpg", "é日.jpg", "$(x).jpg", "a;b'\".jpg", "x" * 200 + ".jpg"]
+    make(dict.fromkeys(f"d/{name}" for name in names))
+    ran = xp("evaluate", "d", *QUICK, "--save-maps", "--json")
+    assert ran.code == 0
+    assert ran.records[0]["items"]["evaluated"] == len(names)
+    assert len(list(Path("run/maps").glob("*.npz"))) == 2 * len(names)

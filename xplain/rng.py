@@ -21,13 +21,14 @@ _MIX_2 = -7723592293110705685  # 0x94D049BB133111EB
 
 def _shift(z: Tensor, bits: int) -> Tensor:
     """Logical right shift of int64 (torch shifts arithmetically)."""
-    return (z >> bits) & ((1 << (64 - bits)) - 1)
+    return (z >> bits).bitwise_and_((1 << (64 - bits)) - 1)
 
 
 def _mix(z: Tensor) -> Tensor:
-    z = (z ^ _shift(z, 30)) * _MIX_1
-    z = (z ^ _shift(z, 27)) * _MIX_2
-    return z ^ _shift(z, 31)
+    """The finaliser; after the first step in place, since millions of numbers are drawn at a time."""
+    z = (z ^ _shift(z, 30)).mul_(_MIX_1)
+    z.bitwise_xor_(_shift(z, 27)).mul_(_MIX_2)
+    return z.bitwise_xor_(_shift(z, 31))
 
 
 def _key(*parts: bytes) -> int:
@@ -70,17 +71,17 @@ class Streams:
     def uniform(self, samples: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """(B, K, *shape) uniform in the open interval (0, 1), on a grid of 2^-23 (2^-52 in float64)."""
         wide, bits = (torch.float64, 52) if dtype == torch.float64 else (torch.float32, 23)
-        drawn = (_shift(self._bits(samples, shape), 64 - bits).to(wide) + 0.5) * 2.0**-bits
-        return drawn.to(dtype).clamp(max=1 - torch.finfo(dtype).eps / 2)  # half precision would round up to 1
+        drawn = _shift(self._bits(samples, shape), 64 - bits).to(wide).add_(0.5).mul_(2.0**-bits)
+        return drawn.to(dtype).clamp_(max=1 - torch.finfo(dtype).eps / 2)  # half precision would round up to 1
 
     def normal(self, samples: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """(B, K, *shape) standard normal, by the inverse distribution function."""
         wide = torch.float64 if dtype == torch.float64 else torch.float32
-        return (torch.erfinv(2 * self.uniform(samples, shape, wide) - 1) * 2**0.5).to(dtype)
+        return self.uniform(samples, shape, wide).mul_(2).sub_(1).erfinv_().mul_(2**0.5).to(dtype)
 
     def signs(self, samples: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """(B, K, *shape) of -1 and +1, evenly likely."""
-        return (_shift(self._bits(samples, shape), 63) * 2 - 1).to(dtype)
+        return _shift(self._bits(samples, shape), 63).mul_(2).sub_(1).to(dtype)
 
     def integers(self, samples: Tensor, shape: tuple[int, ...], below: int) -> Tensor:
         """(B, K, *shape) integers in 0 .. below-1 (bias under below / 2^52)."""

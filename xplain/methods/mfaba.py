@@ -27,7 +27,6 @@ from xplain.types import Attribution, Paper
     "with its minus sign). The authors' code takes the left rule, never clears the gradient between steps, steps 0.001 (smooth) or "
     "0.1 in L2 (sharp), and limits smooth to 0.3: rule=left, step_size and radius reproduce all of it but the accumulated gradients. "
     "path=norm weighs by arc length (Eq. 16); the code weighs by displacement.",
-    plain=True,
     rounding="Steps follow gradients, and ascent=smooth their signs. Least cosine on eight photographs: batch size 1 against 7 and "
     "auto 0.999 (sharp), 1.000 (smooth); float32 against float64 0.999 and 0.994.",
 )

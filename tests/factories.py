@@ -56,3 +56,22 @@ def smooth() -> nn.Module:
     model = small_net(seed=5, activation=nn.SiLU)
     model.size = 32
     return model
+
+
+def oblong() -> nn.Module:
+    """Five classes on images of 24 x 40, float64."""
+    model = small_net(seed=6)
+    model.size = (24, 40)
+    return model
+
+
+def wants_eight() -> nn.Module:
+    """A network for images of 8 x 8 that does not say so."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2))
+
+
+def soft() -> nn.Module:
+    """A network that ends in a softmax, float64."""
+    model = nn.Sequential(small_net(seed=7), nn.Softmax(dim=1))
+    model.size = 32
+    return model

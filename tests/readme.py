@@ -70,11 +70,16 @@ def montage(folder: Path) -> Image.Image:
 
 
 def fill(text: str) -> str:
-    """The README with each table put between its markers."""
+    """The README with each table of the registry put between its markers."""
     for name, table in (("methods", methods_table()), ("metrics", metrics_table())):
-        pattern = re.compile(f"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
-        text = pattern.sub(lambda found, table=table: f"{found[1]}{table}\n{found[2]}", text)
+        text = put(text, name, table)
     return text
+
+
+def put(text: str, name: str, table: str) -> str:
+    """The text with a table between the markers of its name."""
+    pattern = re.compile(f"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
+    return pattern.sub(lambda found: f"{found[1]}{table}\n{found[2]}", text)
 
 
 def main() -> int:

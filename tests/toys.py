@@ -86,7 +86,7 @@ class Attend(nn.Module):
 class TokenNet(nn.Module):
     """Convolutions to a grid of tokens, two attentions, and a linear head on the class token, or on the patches' mean."""
 
-    def __init__(self, classes: int = 5, *, kind: str = "fused", mean: bool = False) -> None:
+    def __init__(self, classes: int = 5, *, kind: str = "fused", average: bool = False) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, 8, 3, padding=1)
         self.norm1 = nn.BatchNorm2d(8)
@@ -96,12 +96,12 @@ class TokenNet(nn.Module):
         self.prefix = nn.Parameter(torch.randn(1, 2, 12))  # a class token and a register
         self.blocks = nn.Sequential(Attend(12, 3, kind), Attend(12, 3, kind))
         self.head = nn.Linear(12, classes)
-        self.mean = mean
+        self.average = average
 
     def forward(self, x: Tensor) -> Tensor:
         patches = self.conv2(self.pool(self.act1(self.norm1(self.conv1(x))))).flatten(2).transpose(1, 2)
         tokens = self.blocks(torch.cat([self.prefix.expand(len(x), -1, -1), patches], dim=1))
-        return self.head(tokens[:, 2:].mean(dim=1) if self.mean else tokens[:, 0])
+        return self.head(tokens[:, 2:].mean(dim=1) if self.average else tokens[:, 0])
 
 
 def token_net(seed: int = 0, **options) -> nn.Module:

@@ -37,6 +37,10 @@ class DeviceError(XplainError):
     exit_code = EXIT_DEVICE
 
 
+class ModelNote(UserWarning):
+    """Something about a model that its user should know: what it returns, what it was given."""
+
+
 @dataclass(frozen=True)
 class Failed:
     """One input of many that could not be used, and why."""

@@ -23,7 +23,7 @@ from xplain.models import Classifier
 from xplain.models.maps import Layout, last_spatial_layer, layout_of_layer, watch
 from xplain.models.prepare import arithmetic, working_copy
 from xplain.models.trace import weighted_layers
-from xplain.rules import Rules, check_same, rewritten
+from xplain.rules import ANY_MODEL, Rules, check_same, rewritten
 from xplain.types import Cost, Precision, ScoreKind
 
 # rows that fit into memory, by image shape, once more did not
@@ -368,7 +368,15 @@ class Oracle:
         def run(x: Tensor, y: Tensor, rivals: Tensor | None, *streams: Tensor) -> tuple[Tensor, ...]:
             rows = torch.cat([x, *streams]).detach().requires_grad_()
             with torch.enable_grad(), rewritten(model, rules, rows) as mode:
-                logits = self._call(model, rows)
+                try:
+                    logits = self._call(model, rows)
+                except RuntimeError as error:
+                    if not streams or _is_out_of_memory(error):
+                        raise
+                    why = (
+                        str(error).strip().splitlines()[0]
+                    )  # streams end at the first layer; the model counted on their rows
+                    raise UsageError(f"{rules.method} cannot follow the model's forward: {why}", ANY_MODEL) from None
                 mode.check(logits)
             with torch.no_grad():
                 check_same(rules.method, logits[:1], self._call(model, x[:1]), loose=self.precision != "fp32")

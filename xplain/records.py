@@ -53,7 +53,8 @@ class Work:
 def describe_run(compute: Compute, classifier: Classifier) -> dict[str, Any]:
     """What is the same for every explanation of a run."""
     return {
-        "model": {"name": classifier.name, "weights": asdict(classifier.weights)},
+        "model": {"name": classifier.name, "weights": asdict(classifier.weights)}
+        | ({"notes": classifier.notes} if classifier.notes else {}),
         "preprocessing": asdict(classifier.preprocessing)
         | {"mean": classifier.mean.flatten().tolist(), "std": classifier.std.flatten().tolist()},
         "seed": compute.seed,

@@ -54,8 +54,8 @@ def test_the_literal_version_gives_the_same(method, kind):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_where_patches_are_averaged_their_rows_are(method):
-    values = explain(toys.token_net(kind="fused", mean=True), method).values
-    plain = toys.token_net(kind="softmax", mean=True)
+    values = explain(toys.token_net(kind="fused", average=True), method).values
+    plain = toys.token_net(kind="softmax", average=True)
     for i, y in enumerate(TARGETS):
         weights, slopes = by_hand(plain, list(plain.blocks), i, y)
         own = torch.eye(22, dtype=torch.float64)

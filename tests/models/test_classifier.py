@@ -401,8 +401,9 @@ def test_measuring_with_logits_that_are_not_finite_is_an_input_error(bad):
 @pytest.mark.parametrize(
     ("function", "what"),
     [
-        (lambda x: (x.flatten(1), x), "tuple"),
-        (lambda x: {"out": x.flatten(1)}, "dict"),
+        (lambda x: (x, x.sum()), "tuple"),
+        (lambda x: {"out": x}, "dict"),
+        (lambda x: {"one": x.flatten(1), "two": x.flatten(1)}, "dict with one and two"),
         (lambda x: x, r"\(2, 3, 8, 10\)"),
         (lambda x: x.mean(dim=(1, 2, 3)), r"\(2,\)"),
     ],

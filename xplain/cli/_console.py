@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from xplain.errors import ModelNote
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
@@ -17,6 +20,23 @@ def say(message: str) -> None:
     """A line on stderr. Control characters (a file name may hold some) are shown, not sent."""
     line = "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in message)
     print(f"xplain: {line}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def show_notes(wanted: bool) -> Iterator[None]:
+    """What is worth knowing about a model, said once on a line."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("default" if wanted else "ignore", ModelNote)
+        usual = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *place: Any, **rest: Any) -> None:
+            if issubclass(category, ModelNote):
+                say(f"note: {message}")
+            else:
+                usual(message, category, *place, **rest)
+
+        warnings.showwarning = show
+        yield
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import typer
 
-from xplain.cli._console import say
+from xplain.cli._console import say, show_notes
 from xplain.cli._options import Version
 from xplain.cli.bench import bench
 from xplain.cli.cite import cite
@@ -49,7 +49,7 @@ def run(arguments: Sequence[str]) -> int:
     except ValueError:  # not in the main thread
         before = None
     try:
-        with kept_memory():
+        with kept_memory(), show_notes(not {"-q", "--quiet"} & set(arguments)):
             code = app(args=list(arguments), prog_name="xplain", standalone_mode=False)
         sys.stdout.flush()
         if code == EXIT_INTERRUPTED:  # the option parser turns Ctrl-C into this

@@ -8,8 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from xplain.errors import InputError, UsageError, did_you_mean
+from xplain.errors import UsageError, did_you_mean
 from xplain.images import Preprocessing
+from xplain.models.logits import find_logits
+
+LUMA = torch.tensor(
+    [0.299, 0.587, 0.114], dtype=torch.float64
+)  # of red, green and blue in grey: ITU-R 601, as Pillow has it
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,8 @@ class Classifier(nn.Module):
     """A network with its normalisation, preprocessing and class names.
 
     model: pixels normalised by (x - mean) / std to logits (B, classes).
+    channels: what the network takes, 3 or 1; one is given the grey value of the pixels. classes: their number, where it was found.
+    probabilities: the network ends in a softmax, whose logarithm is the logits. notes: what a user should know of all this.
     labels: class names by index; wnids: WordNet ids by index, or () where the classes have none.
     """
 
@@ -60,15 +67,29 @@ class Classifier(nn.Module):
         self.weights = weights or Weights(name)
         self.accuracy = accuracy
         self.memory_format = torch.contiguous_format  # of working copies
+        self.channels = len(mean) or 3
+        self.classes: int | None = None
+        self.probabilities = False
+        self.notes: list[str] = []
         first = next((each for each in model.parameters() if each.is_floating_point()), torch.empty(0))
-        for key, values in (("mean", mean or (0.0,) * 3), ("std", std or (1.0,) * 3)):
+        for key, values in (("mean", mean or (0.0,) * 3), ("std", std or (1.0,) * len(mean or (0.0,) * 3))):
             tensor = torch.tensor(list(values), dtype=torch.float64).to(first.dtype)
             self.register_buffer(key, tensor[:, None, None], persistent=False)
         self.to(first.device)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, classes) of images (B, C, H, W) in [0, 1]."""
-        return logits_of(self.model((images.to(self.mean.dtype) - self.mean) / self.std))
+        logits = find_logits(self.run(images))[0]
+        if not self.probabilities:
+            return logits
+        return logits.clamp(min=torch.finfo(logits.dtype).tiny).log()
+
+    def run(self, images: Tensor) -> object:
+        """What the network returns for images in [0, 1]."""
+        pixels = (images.to(self.mean.dtype) - self.mean) / self.std
+        if self.channels == 1 and pixels.shape[1] == 3:
+            pixels = (pixels * LUMA.to(pixels)[:, None, None]).sum(dim=1, keepdim=True)
+        return self.model(pixels)
 
     def lay_out(self, images: Tensor) -> Tensor:
         """The images in the memory format that the network runs best on."""
@@ -93,10 +114,9 @@ class Classifier(nn.Module):
         """The index of a class given as an index, a wnid or a name. Raises UsageError with near matches."""
         if text.lstrip("-").isdecimal():
             index = int(text)
-            if self.labels and not 0 <= index < len(self.labels):
-                raise UsageError(
-                    f"class index {index} is not in 0 .. {len(self.labels) - 1}", "see xplain list classes"
-                )
+            count = self.classes or len(self.labels)
+            if count and not 0 <= index < count:
+                raise UsageError(f"class index {index} is not in 0 .. {count - 1}", "see xplain list classes")
             return index
         for key, names in (
             (text.lower(), self.wnids),
@@ -122,11 +142,3 @@ class Classifier(nn.Module):
 
 def _plain(name: str) -> str:
     return name.lower().replace("_", " ")
-
-
-def logits_of(output: object) -> Tensor:
-    """The (B, classes) logits in what a model returned. Raises InputError when there are none."""
-    if isinstance(output, Tensor) and output.ndim == 2:
-        return output
-    shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-    raise InputError(f"the model returned {shape}, not logits (images, classes)", "give an image classifier")

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
 
-from xplain.errors import InputError, UsageError, did_you_mean
+from xplain.errors import InputError, ModelNote, UsageError, did_you_mean
 from xplain.images import Preprocessing
 from xplain.models import lite0
-from xplain.models.checkpoints import file_weights, load_weights, read_weights
+from xplain.models.checkpoints import classes_of, file_weights, load_weights, read_weights
 from xplain.models.classes import imagenet_classes, read_classes
 from xplain.models.classifier import Accuracy, Classifier, Weights
 from xplain.models.devices import pick_device
+from xplain.models.habits import learn_habits
 from xplain.models.prepare import copy_classifier
 from xplain.models.untrained import RANDOM, UNTRAINED, load_untrained
 
@@ -45,14 +47,36 @@ def load_classifier(
     where = pick_device(str(device))
     path = Path(weights) if weights is not None else None
     classifier = load_untrained(lambda: _build(name, path)) if path == RANDOM else _build(name, path)
-    if classes is not None:
-        wnids, labels = read_classes(Path(classes))
-        classifier.wnids, classifier.labels = list(wnids), list(labels)
     classifier.to(where).eval()
     if image_size is not None:
         classifier.preprocessing = classifier.preprocessing.at(image_size)
-        _check_size(classifier)
+    if classes is not None:
+        wnids, labels = read_classes(Path(classes))
+        classifier.wnids, classifier.labels = list(wnids), list(labels)
+    _learn(classifier, needed=image_size is not None or not isinstance(name, nn.Module))
+    _check_names(classifier, "the model's labels" if classes is None else repr(str(classes)))
     return classifier
+
+
+def _learn(classifier: Classifier, *, needed: bool) -> None:
+    """Find out what the model does with images, and say what is worth knowing. needed: images of its size must go through."""
+    try:
+        learn_habits(classifier)
+    except InputError:
+        if needed:
+            raise
+    for note in classifier.notes:
+        warnings.warn(note, ModelNote, stacklevel=1)
+
+
+def _check_names(classifier: Classifier, source: str) -> None:
+    """Raise InputError unless there are as many class names as classes, where both are known."""
+    for names, what in ((classifier.labels, "names"), (classifier.wnids, "wnids")):
+        if names and classifier.classes is not None and len(names) != classifier.classes:
+            raise InputError(
+                f"{source} has {len(names)} {what} and {classifier.name} has {classifier.classes} classes",
+                "give --classes with one name for each",
+            )
 
 
 def with_weights(classifier: Classifier, path: str) -> Classifier:
@@ -84,23 +108,6 @@ def _build(name: str | nn.Module, path: Path | None) -> Classifier:
     return load_torchvision(name, path)
 
 
-@torch.no_grad()
-def _check_size(classifier: Classifier) -> None:
-    """Raise InputError unless a black image of the size goes through."""
-    height, width = classifier.size
-    try:
-        classifier(
-            torch.zeros(1, len(classifier.mean), height, width, device=classifier.device, dtype=classifier.dtype)
-        )
-    except torch.OutOfMemoryError:
-        raise
-    except (RuntimeError, AssertionError, ValueError, IndexError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InputError(
-            f"{classifier.name} does not take images of {height} x {width} ({reason})", "give another --image-size"
-        ) from None
-
-
 def _load_embedded(path: Path | None) -> Classifier:
     model = lite0.EfficientNetLite0()
     if path == RANDOM:
@@ -118,8 +125,10 @@ def _load_embedded(path: Path | None) -> Classifier:
         record, state = file_weights(path), read_weights(path)
         if len(state) == len(model.state_dict()) and not state.keys() & model.state_dict().keys():
             state = dict(zip(model.state_dict(), state.values(), strict=True))
+        if (count := classes_of(state, model.state_dict(), record.source)) is not None:  # fine-tuned
+            model = lite0.EfficientNetLite0(count)
     load_weights(model, state, record.source)
-    wnids, labels = imagenet_classes()
+    wnids, labels = imagenet_classes() if model.classifier.out_features == 1000 else ((), ())
     return Classifier(
         model,
         name=EMBEDDED,
@@ -183,5 +192,11 @@ def _wrap(model: nn.Module, name: str, path: Path | None) -> Classifier:
 
 
 def _numbers(model: nn.Module, attribute: str) -> list[float]:
+    """One number, or one for each of three channels. Raises InputError for other counts."""
     value = getattr(model, attribute, None)
-    return [] if value is None else torch.as_tensor(value, dtype=torch.float64).flatten().tolist()
+    if value is None or isinstance(value, bool) or (callable(value) and not isinstance(value, torch.Tensor)):
+        return []  # something else of that name
+    numbers = torch.as_tensor(value, dtype=torch.float64).flatten().tolist()
+    if len(numbers) not in (1, 3):
+        raise InputError(f"the model's {attribute!r} has {len(numbers)} numbers", "give one for each channel, 3 or 1")
+    return numbers

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import pickle
+import resource
+import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -13,8 +17,10 @@ from torch import nn
 
 import xplain
 from tests import toys
-from xplain.errors import InputError
-from xplain.models.checkpoints import file_weights, load_weights, read_weights
+from tests.conftest import SAMPLES
+from xplain.errors import InputError, ModelNote
+from xplain.models.checkpoints import classes_of, file_weights, load_weights, read_weights
+from xplain.models.lite0 import EfficientNetLite0
 
 
 def state(seed: int = 5) -> dict[str, torch.Tensor]:
@@ -118,6 +124,80 @@ def test_the_record_of_a_file_is_its_path_and_sha256(tmp_path):
     assert (record.source, record.sha256) == (str(path), hashlib.sha256(path.read_bytes()).hexdigest())
 
 
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"args": argparse.Namespace(lr=0.1, output=Path("runs"))},
+        {"best": np.float64(0.5), "epoch": np.int64(3), "loss": np.float32(1.5)},
+    ],
+    ids=["args", "numpy"],
+)
+def test_what_training_scripts_save_beside_the_weights_is_passed_over(tmp_path, beside):
+    torch.save({"model": state(), "optimizer": {"state": {}}, **beside}, tmp_path / "a.pth")
+    assert same(read_weights(tmp_path / "a.pth"), state())
+
+
+PREFIXED = ["module._orig_mod.", "_orig_mod.module.", "_orig_mod.", "net.", "student.backbone.", "ema_model.module."]
+
+
+@pytest.mark.parametrize("prefix", PREFIXED)
+@pytest.mark.parametrize("beside", [{}, {"criterion.weight": torch.ones(5), "n_averaged": torch.tensor(3)}])
+def test_a_prefix_under_which_all_names_stand_is_taken_off(prefix, beside):
+    model = toys.small_net(seed=8)
+    load_weights(model, {f"{prefix}{name}": tensor for name, tensor in state().items()} | beside, "a.pth")
+    assert same(model.state_dict(), state())
+
+
+def copies(*prefixes: str) -> dict[str, torch.Tensor]:
+    """Weights under the first prefix, and others under the rest."""
+    found = {}
+    for seed, prefix in enumerate(prefixes, 5):
+        found |= {f"{prefix}{name}": tensor for name, tensor in state(seed).items()}
+    return found
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"state_dict_ema": state(5), "state_dict": state(6)},
+        {"model": state(6), "model_ema": state(5), "epoch": 3},
+        {"model": state(6), "model_ema": {f"module.{name}": tensor for name, tensor in state(5).items()}},
+        copies("ema.", ""),
+        copies("ema_model.", "online_model."),
+        {"state_dict": copies("model_ema.module.", "model.")},
+    ],
+)
+def test_averaged_weights_come_first_and_it_is_said(tmp_path, content):
+    torch.save(content, tmp_path / "a.pth")
+    model = toys.small_net(seed=8)
+    with pytest.warns(ModelNote, match=r"a\.pth' holds averaged weights: '.*ema.*' is used"):
+        load_weights(model, read_weights(tmp_path / "a.pth"), str(tmp_path / "a.pth"))
+    assert same(model.state_dict(), state(5))
+
+
+def test_weights_that_are_there_twice_are_refused():
+    text = refused(load_weights, toys.small_net(), copies("student.", "teacher."), "a.pth")
+    assert text == "'a.pth' holds the weights 2 times: under student., teacher.; save the ones that are meant"
+
+
+def test_a_fine_tuned_network_has_as_many_classes_as_its_weights(tmp_path):
+    tuned = EfficientNetLite0(classes=7)
+    torch.save({f"module.{name}": tensor for name, tensor in tuned.state_dict().items()}, tmp_path / "a.pth")
+    found = xplain.load_classifier(device="cpu", weights=tmp_path / "a.pth", image_size=64)
+    assert (found.classes, found.labels, found.wnids) == (7, [], [])
+    x = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        expected = tuned.eval()((x - found.mean) / found.std)
+        assert (found(x) - expected).abs().max() < 1e-5 * expected.abs().max()
+
+
+def test_other_shapes_are_no_other_number_of_classes():
+    other = state() | {"conv2.weight": torch.ones(12, 8, 5, 5)}
+    assert classes_of(other, state(), "a.pth") is None
+    assert classes_of(state() | {"head.weight": torch.ones(7, 12), "head.bias": torch.ones(7)}, state(), "a.pth") == 7
+    assert classes_of(state(), state(), "a.pth") is None
+
+
 # ------------------------------------------------------------------------------------------------- refusing
 
 
@@ -154,6 +234,34 @@ def test_a_pickled_model_is_refused_with_the_way_out(tmp_path):
     text = refused(read_weights, path)
     assert text.startswith(f"the weights file {str(path)!r} holds more than tensors, and nothing is run from it; ")
     assert "torch.save(model.state_dict(), FILE)" in text
+
+
+def bomb(path: Path) -> int:
+    """A file of weights whose tensor is a gigabyte of zeros, compressed; its size."""
+    torch.save({"a": torch.zeros(8)}, path)
+    with zipfile.ZipFile(path) as archive:
+        entries = {each.filename: archive.read(each) for each in archive.infolist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in entries.items():
+            if not name.endswith("/data/0"):
+                archive.writestr(name, content)
+                continue
+            with archive.open(name, "w", force_zip64=True) as stream:
+                for _ in range(1024):
+                    stream.write(bytes(2**20))
+    return path.stat().st_size
+
+
+def test_a_zip_bomb_is_refused_before_it_unpacks(tmp_path, xp):
+    path = tmp_path / "a.pth"
+    size = bomb(path)
+    assert size < 2e6
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    text = refused(read_weights, path)
+    assert text.startswith(f"the weights file {str(path)!r} holds {size} bytes that unpack to 107374")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kilobytes
+    ran = xp("explain", SAMPLES / "cat.jpg", "--weights", path)
+    assert (ran.code, ran.err) == (3, f"xplain: error: {text}\n")
 
 
 def test_a_missing_file_is_named(tmp_path):

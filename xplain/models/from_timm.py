@@ -8,7 +8,7 @@ from pathlib import Path
 
 from xplain.errors import InputError, UsageError, did_you_mean
 from xplain.images import Preprocessing
-from xplain.models.checkpoints import file_weights, load_weights, read_weights
+from xplain.models.checkpoints import classes_of, file_weights, load_weights, read_weights
 from xplain.models.classes import imagenet_classes
 from xplain.models.classifier import Classifier, Weights
 from xplain.models.untrained import RANDOM, UNTRAINED
@@ -32,11 +32,14 @@ def load_timm(name: str, path: Path | None) -> Classifier:
         raise InputError(f"cannot load the weights of {name}: {reason}", "give --weights FILE") from None
     record = UNTRAINED if path == RANDOM else Weights(name)
     if path is not None and path != RANDOM:
-        record = file_weights(path)
-        load_weights(model, read_weights(path), record.source)
+        record, state = file_weights(path), read_weights(path)
+        if (count := classes_of(state, model.state_dict(), record.source)) is not None:  # fine-tuned
+            model = timm.create_model(short, num_classes=count)
+        load_weights(model, state, record.source)
     data = timm.data.resolve_data_config({}, model=model)
     _, height, width = data["input_size"]
-    wnids, labels = imagenet_classes() if model.num_classes == 1000 else ((), ())
+    own = len(short.partition(":")[0]) < len(short)  # of a hub or a folder: its classes may be any
+    wnids, labels = imagenet_classes() if model.num_classes == 1000 and not own else ((), ())
     return Classifier(
         model,
         name=name,

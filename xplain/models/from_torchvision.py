@@ -11,10 +11,11 @@ from urllib.error import URLError
 from urllib.parse import urlparse
 
 import torch
+from torch import nn
 
 from xplain.errors import InputError, UsageError, did_you_mean
 from xplain.images import Preprocessing
-from xplain.models.checkpoints import file_weights, load_weights, read_weights
+from xplain.models.checkpoints import classes_of, file_weights, load_weights, read_weights
 from xplain.models.classes import imagenet_classes
 from xplain.models.classifier import Accuracy, Classifier, Weights
 from xplain.models.untrained import RANDOM, UNTRAINED
@@ -49,18 +50,19 @@ def load_torchvision(name: str, path: Path | None) -> Classifier:
     options = WITH_WEIGHTS.get(builder, {})
     if builder.startswith("vit_"):  # its position embeddings are as many as the image has patches
         options = {"image_size": weights.meta["min_size"][0]}
-    model = models.get_model(builder, weights=None, **options)
+    model = _build(builder, options)
+    count = None
     if path == RANDOM:
         record, state = UNTRAINED, model.state_dict()
     else:
         record, state = (file_weights(path), read_weights(path)) if path else _get_weights(name, weights)
-    if builder == "googlenet":
-        model.aux1 = model.aux2 = None  # used in training only; as its builder does
-        model.aux_logits = False
-        state = {key: value for key, value in state.items() if not key.startswith(("aux1.", "aux2."))}
+        state = _without_auxiliaries(builder, state)
+        count = classes_of(state, model.state_dict(), record.source) if path else None
+    if count is not None:  # fine-tuned
+        model = _build(builder, options | {"num_classes": count})
     load_weights(model, state, record.source)
     transforms = weights.transforms()
-    labels = list(weights.meta["categories"])
+    labels = list(weights.meta["categories"]) if count is None else []
     wnids = imagenet_classes()[0] if len(labels) == 1000 else ()
     measured = weights.meta["_metrics"].get("ImageNet-1K", {}).get("acc@1")  # in percent
     return Classifier(
@@ -76,6 +78,22 @@ def load_torchvision(name: str, path: Path | None) -> Classifier:
         weights=record,
         accuracy=None if path or measured is None else Accuracy(measured / 100, f"torchvision, {weights}"),
     )
+
+
+def _build(builder: str, options: dict[str, Any]) -> nn.Module:
+    from torchvision import models
+
+    model: nn.Module = models.get_model(builder, weights=None, **options)
+    if builder == "googlenet":
+        model.aux1 = model.aux2 = None  # type: ignore[assignment]  # used in training only; as its builder does
+        model.aux_logits = False  # type: ignore[assignment]
+    return model
+
+
+def _without_auxiliaries(builder: str, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    if builder != "googlenet":
+        return state
+    return {key: value for key, value in state.items() if not key.startswith(("aux1.", "aux2."))}
 
 
 def _get_weights(name: str, weights: Any) -> tuple[Weights, dict[str, torch.Tensor]]:

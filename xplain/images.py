@@ -189,7 +189,8 @@ def _walk(directory: Path) -> Iterator[Path]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
             path = Path(folder, name)
-            if path.suffix.lower() in SUFFIXES and not name.startswith(".") and path.is_file():
+            pipe = path.exists() and not path.is_file()  # a link that leads nowhere is reported when it is read
+            if path.suffix.lower() in SUFFIXES and not name.startswith(".") and not pipe:
                 yield path
 
 

@@ -33,15 +33,18 @@ def test_the_test_command_is_what_ci_runs():
     assert command in script
 
 
+RUN_HERE = ("xplain explain", "xplain compare samples")
+
+
 def _recipes() -> list[str]:
     blocks = re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL)
     lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
-    return [line.split("  #")[0].strip() for line in lines if line.startswith("xplain explain") and "|" not in line]
+    return [line.split("  #")[0].strip() for line in lines if line.startswith(RUN_HERE) and "|" not in line]
 
 
 @pytest.mark.parametrize("command", _recipes())
 def test_recipes_are_accepted(command, xp, tmp_path):
-    """Each ``xplain explain`` line runs on the samples, but for what needs a download or a GPU."""
+    """Each ``xplain explain`` and ``compare`` line runs on the samples, but for what needs a download or a GPU."""
     if "resnet" in command or "cuda" in command:
         pytest.skip("needs weights that are not here, or a GPU")
     shutil.copytree(SAMPLES, tmp_path / "samples")

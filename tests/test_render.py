@@ -125,10 +125,11 @@ def test_masked_is_image_times_heat():
 
 
 @pytest.mark.parametrize("kind", ["overlay", "heatmap", "masked", "figure"])
+@pytest.mark.filterwarnings("error")
 def test_a_picture_carries_its_record(kind, tmp_path):
     rng = np.random.default_rng(0)
-    record = {"method": "agi", "params": {"steps": 3}, "target": {"name": "$é<b>", "index": 1}, "prediction": [
-        {"index": 1, "name": "$é<b>", "probability": 0.7}, {"index": 0, "name": None, "probability": 0.3}]}  # fmt: skip
+    record = {"method": "agi", "params": {"steps": 3}, "target": {"name": "$é<猫>", "index": 1}, "prediction": [
+        {"index": 1, "name": "$é<猫>", "probability": 0.7}, {"index": 0, "name": None, "probability": 0.3}]}  # fmt: skip
     photo = rng.integers(0, 255, (16, 20, 3), dtype=np.uint8)
     content = render.draw(kind, photo, rng.normal(size=(3, 16, 20)), Look(), record)
     (tmp_path / "a.png").write_bytes(content)

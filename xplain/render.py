@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import io
 import json
+import textwrap
+import warnings
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -170,14 +173,22 @@ def encode_png(pixels: Bytes, record: Mapping[str, Any]) -> bytes:
     return stream.getvalue()
 
 
+@contextmanager
+def lenient_letters() -> Iterator[None]:
+    """Letters that matplotlib's font lacks become boxes without a warning."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font", category=UserWarning)
+        yield
+
+
 def figure(image: Bytes, shown: Floats, attribution: Floats, look: Look, record: Mapping[str, Any]) -> bytes:
     """Input, heatmap with colour bar, overlay and the model's five best classes, with a caption."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context({"font.size": 9, "axes.titlesize": 10}):
-        canvas = Figure(figsize=(12.6, 3.3), dpi=150, layout="constrained")
+    with matplotlib.rc_context({"font.size": 7.5, "axes.titlesize": 8}), lenient_letters():
+        canvas = Figure(figsize=(9, 2.45), dpi=210, layout="constrained")
         FigureCanvasAgg(canvas)
         first, second, beside, third, last = canvas.subplots(1, 5, width_ratios=(1, 1, 0.05, 1, 0.9))
         axes = (first, second, third)
@@ -189,9 +200,9 @@ def figure(image: Bytes, shown: Floats, attribution: Floats, look: Look, record:
             axis.set_title(title)
             axis.set_axis_off()
         bar = canvas.colorbar(painted, cax=beside, ticks=(low, 0, 1))
-        bar.set_ticklabels(_tick_labels(attribution, look), fontsize=7)
+        bar.set_ticklabels(_tick_labels(attribution, look), fontsize=6.5)
         _draw_predictions(last, record)
-        canvas.suptitle(_caption(record), fontsize=10, parse_math=False)
+        canvas.suptitle(textwrap.fill(_caption(record), 130), fontsize=8, parse_math=False)
         stream = io.BytesIO()
         canvas.savefig(stream, format="png", metadata={CHUNK: json.dumps(record)})
     return stream.getvalue()

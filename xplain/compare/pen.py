@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import io
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from xplain.errors import UsageError
-from xplain.render import Bytes
+from xplain.render import Bytes, lenient_letters
 
 FORMATS = ("png", "pdf", "svg")
 PAGE, COLUMN = 7.16, 3.5  # inches: the width of a page and of a column in two-column proceedings
@@ -26,7 +25,7 @@ def check_formats(given: Sequence[str]) -> None:
 
 @contextmanager
 def paper_style() -> Iterator[None]:
-    """matplotlib's settings for figures in papers; letters that its font lacks become boxes without a warning."""
+    """matplotlib's settings for figures in papers."""
     import matplotlib
 
     settings = {
@@ -38,8 +37,7 @@ def paper_style() -> Iterator[None]:
         "pdf.fonttype": 42,
         "svg.hashsalt": "xplain",
     }
-    with matplotlib.rc_context(settings), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font", category=UserWarning)
+    with matplotlib.rc_context(settings), lenient_letters():
         yield
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -39,7 +41,8 @@ RUN_HERE = ("xplain explain", "xplain compare samples")
 def _recipes() -> list[str]:
     blocks = re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL)
     lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
-    return [line.split("  #")[0].strip() for line in lines if line.startswith(RUN_HERE) and "|" not in line]
+    here = [line for line in lines if line.startswith(RUN_HERE) and not re.search(r"\||my_digits", line)]
+    return [line.split("  #")[0].strip() for line in here]
 
 
 @pytest.mark.parametrize("command", _recipes())
@@ -84,3 +87,27 @@ raise SystemExit(run(["list", "methods", "--search", "gradient-share"]))
     )
     assert (ran.returncode, ran.stderr) == (0, "")
     assert ran.stdout.startswith("gradient-share\tgs\tpower=1.0")
+
+
+def test_your_own_model(xp, tmp_path, monkeypatch):
+    """The section, followed to the letter: its script, then its commands."""
+    section = TEXT[TEXT.index("## Your own model") : TEXT.index("## Library")]
+    (script,), (shell,) = (re.findall(f"```{kind}\n(.*?)```", section, re.DOTALL) for kind in ("python", "sh"))
+    (tmp_path / "my_digits.py").write_text(script, "utf-8")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    train, explain, evaluate, fits = shell.splitlines()
+    assert train == "python my_digits.py"
+    runpy.run_path("my_digits.py", run_name="__main__")
+    count = len(list(tmp_path.glob("digits/test/seven/*.png")))
+    note = "xplain: note: the model takes one channel: it is given the grey value of the pixels\n"
+    ran = xp(*shlex.split(explain)[1:], "--json", "--device", "cpu")
+    assert (ran.code, len(ran.records)) == (0, 2 * count)
+    assert ran.err.startswith(note)
+    assert sum(record["target"]["name"] == "seven" for record in ran.records) > 1.5 * count
+    ran = xp(*shlex.split(evaluate)[1:], "--device", "cpu", "-o", "run")
+    assert ran.code == 0, ran.err
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text("utf-8"))
+    assert summary["top1"] > 0.7
+    ran = xp(*shlex.split(fits)[1:], "--device", "cpu", "--json")
+    refused = {record["name"] for record in ran.records if record["fits"] == "no"}
+    assert refused == {"attention-rollout", "attention-relevance"}

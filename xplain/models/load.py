@@ -16,10 +16,12 @@ from xplain.models.checkpoints import classes_of, file_weights, load_weights, re
 from xplain.models.classes import imagenet_classes, read_classes
 from xplain.models.classifier import Accuracy, Classifier, Weights
 from xplain.models.devices import pick_device
+from xplain.models.from_program import check_program, load_program
 from xplain.models.habits import learn_habits
 from xplain.models.prepare import copy_classifier
 from xplain.models.untrained import RANDOM, UNTRAINED, load_untrained
 
+PROGRAMS = ("script:", "export:")
 EMBEDDED = "efficientnet-lite0"
 LITE0 = Accuracy(0.751, "EfficientNet-Lite, its authors' table, lite0 in float32")
 _RELOADED: WeakKeyDictionary[Classifier, dict[str, Classifier]] = WeakKeyDictionary()  # by the file's hash
@@ -35,7 +37,8 @@ def load_classifier(
     """A classifier by name, in evaluation mode, on its device.
 
     name: ``efficientnet-lite0`` (embedded, no download), a torchvision classification model, ``timm:NAME``,
-        ``python:package.module:factory``, or an nn.Module given pixels in [0, 1] (normalised by its ``mean`` and
+        ``python:package.module:factory``, ``script:FILE`` (TorchScript) or ``export:FILE`` (an exported program), both of
+        which are run, or an nn.Module given pixels in [0, 1] (normalised by its ``mean`` and
         ``std`` attributes where it has them).
     device: auto, cpu, cuda, cuda:N or mps.
     weights: a ``.pt``, ``.pth`` or ``.safetensors`` file instead of the model's own; nothing in it is executed. ``random``:
@@ -53,6 +56,8 @@ def load_classifier(
     if classes is not None:
         wnids, labels = read_classes(Path(classes))
         classifier.wnids, classifier.labels = list(wnids), list(labels)
+    if isinstance(name, str) and name.startswith(PROGRAMS):
+        check_program(classifier)
     _learn(classifier, needed=image_size is not None or not isinstance(name, nn.Module))
     _check_names(classifier, "the model's labels" if classes is None else repr(str(classes)))
     return classifier
@@ -103,6 +108,12 @@ def _build(name: str | nn.Module, path: Path | None) -> Classifier:
         return load_timm(name, path)
     if name.startswith("python:"):
         return _wrap(_call_factory(name), name, path)
+    if name.startswith(PROGRAMS):
+        if path is not None:
+            raise UsageError(f"the model {name!r} holds its own weights", "leave --weights out")
+        classifier = _wrap(load_program(name), name, None)
+        classifier.weights = file_weights(Path(name.partition(":")[2]))
+        return classifier
     from xplain.models.from_torchvision import load_torchvision
 
     return load_torchvision(name, path)

@@ -55,7 +55,8 @@ def copy_classifier(classifier: Classifier) -> Classifier:
         for value in vars(module).values()
         if isinstance(value, Tensor) and not value.is_leaf
     }
-    return copy.deepcopy(classifier, memo)
+    with torch.no_grad():  # a script's parameters are copied as other tensors are, and would not be leaves
+        return copy.deepcopy(classifier, memo)
 
 
 def _if_it_agrees(changed: Classifier, ready: Classifier, probe: Tensor, expected: Tensor) -> Classifier:

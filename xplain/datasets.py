@@ -169,6 +169,8 @@ def _read_list(path: Path, classifier: Classifier) -> list[Item]:
         name, *rest = (part.strip() for part in line.split("\t"))
         if not name:
             continue
+        if not Path(name).name:
+            raise InputError(f"line {number} of the list {str(path)!r} names no file", "write one path a line")
         place = path.parent / name
         source = Source(place, str(Path(name).with_suffix("")), place.absolute().parent.name)
         try:

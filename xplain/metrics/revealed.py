@@ -9,7 +9,6 @@ from io import BytesIO
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.interpolate import LinearNDInterpolator
 
 Pixels = NDArray[np.uint8]  # (H, W, 3)
 Mask = NDArray[np.bool_]  # (H, W)
@@ -20,6 +19,8 @@ def reveal(image: Pixels, known: Mask) -> Pixels:
 
     The corners always count as known, so that no pixel lies outside the triangles.
     """
+    from scipy.interpolate import LinearNDInterpolator  # not while others load: it takes a second
+
     known = known.copy()
     known[[0, 0, -1, -1], [0, -1, 0, -1]] = True
     found = image.copy()

@@ -148,7 +148,10 @@ def test_two_ranks_equal_one(xp, photos):
     (summary,) = [json.loads(line) for line in ran.stdout.splitlines() if line.startswith("{")]
     assert summary["items"]["evaluated"] == 3
     xp("evaluate", photos, *QUICK[:-1], "one", "-a", "sm", "-b", "1")
-    assert Path("run/summary.json").read_bytes() == Path("one/summary.json").read_bytes()
+    found = [json.loads(Path(folder, "summary.json").read_text()) for folder in ("run", "one")]
+    for each in found:
+        del each["run"]["environment"]["versions"]  # of what this process has imported, which other tests decide
+    assert found[0] == found[1]
 
 
 def test_metrics_that_are_not_defined_are_counted_by_reason(xp, photos):

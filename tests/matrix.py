@@ -19,9 +19,10 @@ from torchvision import models
 
 import xplain
 from tests.readme import README, put
+from xplain.answers import Probe
 from xplain.catalog import try_methods
 from xplain.errors import XplainError
-from xplain.oracle import Oracle, Probe
+from xplain.oracle import Oracle
 from xplain.registry import METHODS
 from xplain.types import Attribution
 

@@ -513,8 +513,9 @@ def test_inference_mode_around_it_changes_nothing():
 
 def test_a_metric_may_attribute_again_with_the_draws_of_its_images():
     """With the method's name, or a function; without either it says what it needs."""
+    from xplain.case import Case
     from xplain.engine import Runtime, _explainer, run_metric
-    from xplain.oracle import Case, Oracle
+    from xplain.oracle import Oracle
     from xplain.registry import MetricSpec
     from xplain.types import Score
 

@@ -11,9 +11,11 @@ from torch import Tensor, nn
 
 import xplain
 from tests import toys
+from xplain.blocks import Block
 from xplain.errors import DeviceError, UsageError
 from xplain.models.prepare import working_copy
-from xplain.oracle import Block, Oracle, score_of
+from xplain.oracle import Oracle
+from xplain.scores import score_of
 from xplain.types import Cost
 
 KINDS = ["logit", "prob", "log-prob", "margin"]

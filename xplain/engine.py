@@ -16,6 +16,7 @@ from torch import Tensor
 import xplain.methods
 import xplain.metrics  # noqa: F401  (importing registers them)
 from xplain.annotations import locate_boxes, read_annotations
+from xplain.case import Case, Explain
 from xplain.config import Choice, parse_batch_size
 from xplain.errors import InputError, UsageError, did_you_mean
 from xplain.images import Preprocessing, decode_image, find_images, preprocess
@@ -23,7 +24,7 @@ from xplain.memory import kept_memory
 from xplain.models import Classifier
 from xplain.models.load import with_weights
 from xplain.models.prepare import unchanged
-from xplain.oracle import Case, Explain, Oracle
+from xplain.oracle import Oracle
 from xplain.registry import METHODS, METRICS, MethodSpec, MetricSpec
 from xplain.rng import Streams
 from xplain.targets import Classes, check_images, check_logits, find_rivals, find_targets

@@ -9,21 +9,21 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
-from itertools import pairwise
-from typing import NamedTuple, Protocol
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
+from xplain.answers import Attended, Gradients, Probe, Propagated
 from xplain.attention import Spoiled, Tokens, check_global, find_patches, suspects, watched
+from xplain.blocks import Block, even_slices
 from xplain.errors import DeviceError, UsageError, did_you_mean
 from xplain.models import Classifier
 from xplain.models.maps import Layout, last_spatial_layer, layout_of_layer, watch
 from xplain.models.prepare import arithmetic, working_copy
 from xplain.models.trace import weighted_layers
 from xplain.rules import ANY_MODEL, Rules, check_same, rewritten
+from xplain.scores import score_of
 from xplain.types import Cost, Precision, ScoreKind
 
 # rows that fit into memory, by image shape, once more did not
@@ -33,75 +33,6 @@ _LAYERS: WeakKeyDictionary[Classifier, dict[tuple[int, int], tuple[str, Layout]]
 _TOKENS: WeakKeyDictionary[Classifier, dict[tuple[int, int], Tokens]] = WeakKeyDictionary()
 CPU_PIXELS_A_CALL = 16 * 224 * 224  # measured: on a CPU 8 to 16 rows of 224 x 224 beat more
 GPU_PIXELS_A_CALL = 128 * 224 * 224
-
-
-class Block(NamedTuple):
-    """A rectangle of work: points ``k0 .. k1`` of images ``i0 .. i1``."""
-
-    images: slice
-    points: slice
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(images, points) in the block."""
-        return self.images.stop - self.images.start, self.points.stop - self.points.start
-
-    def samples(self, device: torch.device) -> Tensor:
-        """(k,) the indices of the block's points."""
-        return torch.arange(self.points.start, self.points.stop, device=device)
-
-
-class Gradients(NamedTuple):
-    """scores (rows,) or (rows, S); gradients (rows, C, H, W) or (rows, S, C, H, W); predicted (rows,) top classes."""
-
-    scores: Tensor
-    values: Tensor
-    predicted: Tensor
-
-
-class Propagated(NamedTuple):
-    """scores (B,); gradients (B, S, C, H, W) by the rules, for the images and each stream; sums that the rules added up."""
-
-    scores: Tensor
-    gradients: Tensor
-    sums: dict[str, Tensor]
-
-
-class Attended(NamedTuple):
-    """matrices: what was made of the attention of each layer, (B, N, N) in order; tokens: what they run over."""
-
-    matrices: list[Tensor]
-    tokens: Tokens
-
-
-@dataclass
-class Probe:
-    """What a layer said: activations and gradients (B, K, h, w) of the score, and the layer's name."""
-
-    activations: Tensor
-    gradients: Tensor
-    layer: str
-
-
-def score_of(logits: Tensor, y: Tensor, kind: ScoreKind, against: Tensor | None = None) -> Tensor:
-    """The scalar that is explained, for each row.
-
-    logits: (rows, classes). y: (rows,) target classes, or (rows, S) to read S classes of each row.
-    kind: logit; prob = softmax; log-prob = log softmax; margin = the target's logit minus the largest other one.
-    against: (rows, A) classes; the score becomes target minus the mean of the others (margin: minus their largest).
-    """
-    if kind == "margin" and y.ndim == 2:
-        return torch.stack([score_of(logits, each, kind) for each in y.unbind(dim=1)], dim=1)
-    if kind == "margin":
-        rivals = logits.scatter(1, y[:, None], -torch.inf) if against is None else logits.gather(1, against)
-        return logits.gather(1, y[:, None])[:, 0] - rivals.amax(dim=1)
-    values = {"logit": lambda z: z, "prob": lambda z: z.softmax(1), "log-prob": lambda z: z.log_softmax(1)}[kind](
-        logits
-    )
-    if y.ndim == 2:
-        return values.gather(1, y)
-    score = values.gather(1, y[:, None])[:, 0]
-    return score if against is None else score - values.gather(1, against).mean(dim=1)
 
 
 class Oracle:
@@ -208,8 +139,8 @@ class Oracle:
         """Rectangles that cover ``count`` points of each image of ``x``, near ``rows`` rows each, of even sizes."""
         rows, images = self.rows(x), len(x)
         groups, parts = -(-images // max(rows // count, 1)), -(-count // rows)
-        for some in _even_slices(images, groups):
-            yield from (Block(some, points) for points in _even_slices(count, parts))
+        for some in even_slices(images, groups):
+            yield from (Block(some, points) for points in even_slices(count, parts))
 
     def sweep(
         self, x: Tensor, y: Tensor, count: int, points: Callable[[Block], Tensor], image: Tensor | None = None
@@ -373,9 +304,8 @@ class Oracle:
                 except RuntimeError as error:
                     if not streams or _is_out_of_memory(error):
                         raise
-                    why = (
-                        str(error).strip().splitlines()[0]
-                    )  # streams end at the first layer; the model counted on their rows
+                    # streams end at the first layer; the model counted on their rows
+                    why = str(error).strip().splitlines()[0]
                     raise UsageError(f"{rules.method} cannot follow the model's forward: {why}", ANY_MODEL) from None
                 mode.check(logits)
             with torch.no_grad():
@@ -452,48 +382,5 @@ class Oracle:
         self._tick(forwards + checks)
 
 
-def _even_slices(length: int, parts: int) -> list[slice]:
-    """``parts`` slices of even sizes that cover 0 .. length."""
-    return [slice(*pair) for pair in pairwise(round(length * part / parts) for part in range(parts + 1))]
-
-
 def _is_out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-
-
-class Explain(Protocol):
-    """The method that made a case's attributions, to be run again on other images or other weights."""
-
-    def __call__(
-        self, images: Tensor, y: Tensor, classifier: Classifier | None = None, image: Tensor | None = None
-    ) -> Tensor:
-        """(rows, C or 1, H, W) attributions of ``images`` (rows, C, H, W) for the classes ``y`` (rows,).
-
-        image: (rows,) the image of the case that each row belongs to, and whose random draws it has; None when rows are the
-        images. classifier: instead of the case's own.
-        """
-
-
-@dataclass(frozen=True, eq=False)
-class Case:
-    """What a metric is given.
-
-    images: (B, C, H, W) in [0, 1]. attributions: (B, C or 1, H, W), raw and signed. y: (B,) targets.
-    expected: (B,) what the attributions should sum to, where the method claims completeness.
-    keys, sizes: the images' names within their data set and their files' heights and widths, where they have them.
-    boxes: (B, N, 4) left, top, right and bottom edges of objects in pixels of the images, NaN where there are fewer.
-    score: what the attributions explain, and slopes: whether they hold slopes (see ``MethodSpec``); None where not known.
-    memory: what metrics keep for one another, such as curves.
-    """
-
-    oracle: Oracle
-    images: Tensor
-    attributions: Tensor
-    y: Tensor
-    expected: Tensor | None = None
-    keys: tuple[str, ...] = ()
-    sizes: tuple[tuple[int, int], ...] = ()
-    boxes: Tensor | None = None
-    score: ScoreKind | None = None
-    slopes: bool | None = None
-    memory: dict[object, Tensor] = field(default_factory=dict)

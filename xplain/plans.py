@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from xplain.case import Case
 from xplain.config import Choice
 from xplain.engine import Runtime, explain_again, resolve_method, run_metric
 from xplain.metrics.named_files import digests
 from xplain.models import Classifier
-from xplain.oracle import Case, Oracle
+from xplain.oracle import Oracle
 from xplain.protocols import choose_metrics
 from xplain.records import Work
 from xplain.registry import METHODS, METRICS, MethodSpec, MetricSpec

@@ -10,8 +10,9 @@ import xplain.methods.integrated_gradients as ig
 import xplain.oracle
 import xplain.points
 from tests import toys
+from xplain.answers import Gradients
 from xplain.errors import InputError
-from xplain.oracle import Gradients, Oracle
+from xplain.oracle import Oracle
 
 RULES = ["gauss-legendre", "midpoint", "left", "right", "trapezoid"]
 X = toys.images(3)

@@ -13,11 +13,12 @@ from torch import Tensor
 import xplain
 from tests import toys
 from tests.reference import information_curves as literal
+from xplain.case import Case
 from xplain.engine import Runtime, run_metric
 from xplain.metrics import information_curves
 from xplain.metrics.revealed import information, reveal
 from xplain.metrics.sensitivity_n import subsets
-from xplain.oracle import Case, Oracle
+from xplain.oracle import Oracle
 from xplain.registry import METRICS
 from xplain.rng import Streams
 

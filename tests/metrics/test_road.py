@@ -9,11 +9,12 @@ from torch import Tensor
 import xplain
 from tests import toys
 from tests.reference import road as literal
+from xplain.case import Case
 from xplain.engine import Runtime, run_metric
 from xplain.errors import UsageError
 from xplain.metrics import imputation
 from xplain.metrics.imputation import impute
-from xplain.oracle import Case, Oracle
+from xplain.oracle import Oracle
 from xplain.registry import METRICS
 from xplain.rng import Streams
 

@@ -4,7 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from xplain.oracle import Block, Oracle
+from xplain.blocks import Block
+from xplain.oracle import Oracle
 from xplain.points import cosine_basis
 from xplain.registry import Positive, Share, Steps, method
 from xplain.rng import Streams

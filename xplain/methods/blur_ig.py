@@ -6,7 +6,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from xplain.oracle import Block, Oracle
+from xplain.blocks import Block
+from xplain.oracle import Oracle
 from xplain.points import cosine_basis
 from xplain.registry import Positive, Steps, method
 from xplain.types import Attribution, Paper

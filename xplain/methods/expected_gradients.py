@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from xplain.oracle import Block, Oracle
+from xplain.blocks import Block
+from xplain.oracle import Oracle
 from xplain.registry import Steps, method
 from xplain.rng import Streams
 from xplain.types import Attribution, Paper

@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 
 from xplain.baselines import Baseline, make_baseline
-from xplain.oracle import Block, Oracle
+from xplain.blocks import Block
+from xplain.oracle import Oracle
 from xplain.points import Rule, quadrature
 from xplain.registry import Steps, method
 from xplain.rng import Streams

@@ -4,8 +4,9 @@ import torch
 from torch import Tensor
 
 from xplain.baselines import Baseline, make_baseline
+from xplain.blocks import Block
 from xplain.methods.lime import regress
-from xplain.oracle import Block, Oracle
+from xplain.oracle import Oracle
 from xplain.registry import Steps, method
 from xplain.rng import Streams
 from xplain.segments import spread, superpixels

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from xplain.baselines import make_baseline
-from xplain.oracle import Block, Oracle
+from xplain.blocks import Block
+from xplain.oracle import Oracle
 from xplain.registry import Bounds, Positive, Steps, method
 from xplain.rng import Streams
 from xplain.segments import segment_means, spread, superpixels

@@ -5,7 +5,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from xplain.oracle import Block, Oracle
+from xplain.blocks import Block
+from xplain.oracle import Oracle
 from xplain.registry import Positive, Steps, method
 from xplain.rng import Streams
 from xplain.types import Attribution, Paper

@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from xplain.baselines import Baseline, make_baseline
-from xplain.oracle import Block, Oracle
+from xplain.blocks import Block
+from xplain.oracle import Oracle
 from xplain.registry import Bounds, Steps, method
 from xplain.rng import Streams
 from xplain.types import Attribution, Paper

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from xplain.baselines import Baseline, make_baseline
+from xplain.blocks import Block
 from xplain.methods.grad_cam import positive_map, stretch
-from xplain.oracle import Block, Oracle
+from xplain.oracle import Oracle
 from xplain.registry import method
 from xplain.rng import Streams
 from xplain.types import Attribution, Paper

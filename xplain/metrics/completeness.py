@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from xplain.oracle import Case
+from xplain.case import Case
 from xplain.registry import metric
 from xplain.types import Paper, Score
 

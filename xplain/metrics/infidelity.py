@@ -7,9 +7,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from xplain.blocks import Block
+from xplain.case import Case
 from xplain.errors import UsageError
 from xplain.metrics.perturbation import fill_image
-from xplain.oracle import Block, Case
 from xplain.registry import Positive, Share, Steps, metric
 from xplain.rng import Streams
 from xplain.types import Paper, Score

@@ -9,10 +9,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from xplain.case import Case
 from xplain.metrics.percentages import Percentages, read_percentages
 from xplain.metrics.revealed import reveal_all
 from xplain.metrics.sensitivity_n import subsets
-from xplain.oracle import Case
 from xplain.registry import Share, metric
 from xplain.rng import Streams
 from xplain.types import Paper, Score

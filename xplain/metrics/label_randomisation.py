@@ -7,11 +7,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from xplain.case import Case, Explain
 from xplain.errors import UsageError
 from xplain.metrics.named_files import NamedFile
 from xplain.metrics.parameter_randomisation import CONSTANT, SANITY
 from xplain.models import Classifier
-from xplain.oracle import Case, Explain
 from xplain.registry import metric
 from xplain.rng import Streams
 from xplain.similarity import Similarity, compare_maps

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from xplain.oracle import Case, Explain
+from xplain.case import Case, Explain
 from xplain.registry import Positive, Steps, metric
 from xplain.rng import Streams
 from xplain.types import Paper, Score

@@ -6,9 +6,9 @@ from typing import Literal
 
 import torch
 
+from xplain.case import Case, Explain
 from xplain.errors import UsageError
 from xplain.models.randomise import randomise
-from xplain.oracle import Case, Explain
 from xplain.registry import Steps, metric
 from xplain.similarity import Similarity, compare_maps
 from xplain.types import Paper, Score

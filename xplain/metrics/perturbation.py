@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from xplain.baselines import BLUR_SIGMA
-from xplain.oracle import Block, Case
+from xplain.blocks import Block
+from xplain.case import Case
 from xplain.points import gaussian_blur, rise_blur
 from xplain.registry import Steps, metric
 from xplain.types import Paper, Score

@@ -6,9 +6,9 @@ from typing import Annotated
 
 import torch
 
+from xplain.case import Case
 from xplain.errors import UsageError
 from xplain.metrics.named_files import NamedFile
-from xplain.oracle import Case
 from xplain.registry import Bounds, metric
 from xplain.types import Paper, Score
 

@@ -7,10 +7,11 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
+from xplain.blocks import Block
+from xplain.case import Case
 from xplain.errors import UsageError
 from xplain.metrics.imputation import impute
 from xplain.metrics.percentages import Percentages, read_percentages
-from xplain.oracle import Block, Case
 from xplain.registry import Bounds, metric
 from xplain.rng import Streams
 from xplain.types import Paper, Score

@@ -8,10 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from xplain.blocks import Block
+from xplain.case import Case
 from xplain.errors import UsageError
 from xplain.metrics.percentages import Percentages, read_percentages
 from xplain.metrics.perturbation import fill_image
-from xplain.oracle import Block, Case
 from xplain.registry import Bounds, Steps, metric
 from xplain.rng import Streams
 from xplain.types import Paper, Score, ScoreKind

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from tests.toys import small_net
+from tests.toys import MEAN, STD, small_net
 
 
 def tiny() -> nn.Module:
@@ -74,4 +74,11 @@ def soft() -> nn.Module:
     """A network that ends in a softmax, float64."""
     model = nn.Sequential(small_net(seed=7), nn.Softmax(dim=1))
     model.size = 32
+    return model
+
+
+def normalised() -> nn.Module:
+    """Five classes on images of 28 x 32 (224 steps of four pixels), normalised by ``toys.MEAN`` and ``toys.STD``, float64."""
+    model = small_net(seed=8)
+    model.size, model.mean, model.std = (28, 32), MEAN, STD
     return model

@@ -8,9 +8,10 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from tests import toys
+from tests.reference.perturbation import rise_blur as literal_rise_blur
 from xplain.baselines import make_baseline
 from xplain.errors import UsageError
-from xplain.points import gaussian_blur, quadrature
+from xplain.points import gaussian_blur, quadrature, rise_blur
 from xplain.rng import Streams
 
 LIKE = torch.zeros((), dtype=torch.float64)
@@ -137,6 +138,32 @@ def test_blur_of_float32_is_close_to_float64():
     found = gaussian_blur(x.float(), 5.0)
     assert found.dtype == torch.float32
     assert (found - scipys_blur(x, 5.0)).abs().max() < 1e-6
+
+
+# ------------------------------------------------------------------------------------------------- RISE's blur
+
+
+def test_rises_kernel_is_an_impulse_under_a_mirrored_filter():
+    white = torch.zeros(1, 1, 23, 23, dtype=torch.float64)
+    white[..., 11, 11] = 1
+    impulse = np.zeros((11, 11))
+    impulse[5, 5] = 1
+    found = rise_blur(white)[0, 0]
+    kernel = found[6:17, 6:17]
+    np.testing.assert_allclose(kernel, gaussian_filter(impulse, 5.0), rtol=0, atol=1e-15)
+    assert float(kernel[5, 5]) == pytest.approx(0.00883, abs=5e-6)
+    assert kernel[[0, 0, -1, -1], [0, -1, 0, -1]].tolist() == pytest.approx([0.00774] * 4, abs=5e-6)
+    assert float(found.sum()) == pytest.approx(1, abs=1e-14)
+    assert found.count_nonzero() == 121
+
+
+@pytest.mark.parametrize(("height", "width"), [(13, 17), (3, 4), (1, 1)])
+def test_rises_blur_is_a_convolution_with_zeros_beyond_the_border(height, width):
+    x = toys.images(2, height, width) - 0.5
+    found = rise_blur(x)
+    for i in range(2):
+        assert (found[i] - literal_rise_blur(x[i])).abs().max() < 1e-15
+    assert rise_blur(x.float()).dtype == torch.float32
 
 
 # ------------------------------------------------------------------------------------------------- baselines

@@ -1,8 +1,9 @@
-"""Insertion and deletion on images of four pixels, whose curves are written by hand."""
+"""Insertion and deletion: on images of four pixels, whose curves are written by hand, and against literal programs."""
 
 from __future__ import annotations
 
-from itertools import permutations
+from collections import Counter
+from itertools import pairwise, permutations
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 import xplain
 from tests import toys
+from tests.reference.perturbation import area, ranking, replaced, rise_blur
 from xplain.errors import UsageError
 
 # the probability of class 1 is the dot product of the image with these weights, which sum to one
@@ -178,6 +180,14 @@ def test_an_unknown_baseline_is_refused():
         measured("deletion", PERFECT, baseline="grey")
 
 
+def test_rises_blur_is_of_the_normalised_image():
+    """Its zeros beyond the border are the mean colour, not black."""
+    net, x = toys.small_net(1, scale=15.0), toys.images(1, 9, 12)
+    found = xplain.measure(toys.with_pixels(net)[0], x, x, "insertion", target=3, steps=2, baseline="rise-blur")
+    expected = net(rise_blur(toys.normalise(x[0]))[None]).softmax(dim=1)[0, 3].detach()
+    toys.assert_same(found.curve[0, 0], expected)
+
+
 # ------------------------------------------------------------------------------------------------- steps
 
 
@@ -230,6 +240,90 @@ def test_curves_do_not_depend_on_rows_a_call_or_on_other_images(batch_size):
         toys.assert_same(together.curve[i], alone.curve[0])
         toys.assert_same(together.values[i], alone.values[0])
     assert together.cost.forwards == 4 * 7
+
+
+SIDE = 299  # Inception's images
+
+
+@pytest.mark.parametrize(
+    ("steps", "each", "last"),
+    [
+        (None, {299: 299}, 299),  # the side
+        (224, {399: 199, 400: 25}, 399),  # 399.1 a step, rounded in sum
+        (400, {223: 199, 224: 201}, 224),  # 223.5 a step
+    ],
+)
+def test_images_of_299_pixels(steps, each, last):
+    generator = torch.Generator().manual_seed(5)
+    maps, weight = (torch.rand(SIDE, SIDE, dtype=torch.float64, generator=generator) for _ in range(2))
+    weight /= weight.sum()
+
+    def logits(x: Tensor) -> Tensor:
+        p = (x[:, 0] * weight).sum(dim=(1, 2))
+        return torch.stack([1 - p, p], dim=1).clamp(min=1e-300).log()
+
+    model, white = toys.classifier(toys.Function(logits)), torch.ones(1, 3, SIDE, SIDE, dtype=torch.float64)
+    found = xplain.measure(model, white, maps[None, None], "deletion", target=1, steps=steps)
+    counts = replaced(SIDE * SIDE, steps or SIDE)
+    sizes = [b - a for a, b in pairwise(counts)]
+    assert (Counter(sizes), sizes[-1]) == (each, last)
+    weights, order, left = weight.flatten().tolist(), ranking(maps), [1.0]
+    for at in order:
+        left.append(left[-1] - weights[at])
+    expected = [left[count] for count in counts]
+    assert found.curve[0].tolist() == near(expected)
+    assert found.values.item() == near(area(expected))
+    assert found.cost.forwards == len(counts)
+
+
+# ------------------------------------------------------------------------------------------------- the other readings
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5, 6, 10, 30])
+@pytest.mark.parametrize("baseline", ["black", "blur"])
+def test_morf_is_deletion_and_lerf_insertion_read_backwards(steps, baseline):
+    model, x = toys.classifier(toys.small_net(1, scale=15.0)), toys.images(3, 5, 6)
+    options = {"target": 2, "steps": steps, "baseline": baseline}
+    names = ("morf", "deletion", "lerf", "insertion")
+    morf, deletion, lerf, insertion = (
+        xplain.measure(model, x, toys.images(3, 5, 6, seed=2), name, **options) for name in names
+    )
+    toys.assert_same(morf.curve, deletion.curve)
+    toys.assert_same(morf.values, deletion.values)
+    toys.assert_same(lerf.curve, insertion.curve.flip(1))
+    toys.assert_same(lerf.values, insertion.values)
+    assert steps == 1 or (lerf.values - morf.values).abs().min() > 1e-4
+
+
+def test_morf_and_lerf_by_hand():
+    assert curve("morf", PERFECT, baseline="black") == near([1, 0.6, 0.3, 0.1, 0])
+    assert curve("lerf", PERFECT, baseline="black") == near([1, 0.9, 0.7, 0.4, 0])
+    assert measured("lerf", PERFECT, baseline="black").values.tolist() == near([2.5 / 4])
+
+
+def test_ties_keep_raster_order_from_the_low_end_too():
+    assert curve("lerf", one([[5, 0], [0, 5]]), baseline="black") == near([1, 0.7, 0.5, 0.1, 0])
+
+
+def test_morf_and_lerf_take_20_steps_to_the_mean_colour():
+    model, x = toys.with_pixels(toys.small_net(1, scale=15.0))[0], toys.images(2)
+    for name, other in (("morf", "deletion"), ("lerf", "insertion")):
+        found = xplain.measure(model, x, x, name, target=2)
+        toys.assert_same(found.values, xplain.measure(model, x, x, other, target=2, steps=20, baseline="mean").values)
+
+
+def test_the_difference_is_insertion_minus_deletion():
+    expected = [-1, 0.4 - 0.6, 0.7 - 0.3, 0.9 - 0.1, 1]
+    found = measured("difference", PERFECT)
+    assert found.curve[0].tolist() == near(expected)
+    assert found.values.item() == near(area(expected))
+    assert found.cost.forwards == 10
+    assert measured("difference", PERFECT, area="mean").values.item() == near(sum(expected) / 5)
+
+
+def test_an_area_can_be_the_plain_mean_of_the_values():
+    for metric, expected in (("deletion", [1, 0.6, 0.3, 0.1, 0]), ("insertion", [0, 0.4, 0.7, 0.9, 1])):
+        assert measured(metric, PERFECT, area="mean").values.item() == near(sum(expected) / 5)
 
 
 # ------------------------------------------------------------------------------------------------- units

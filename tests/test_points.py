@@ -1,17 +1,18 @@
-"""Quadrature rules, Gaussian blurs and baselines."""
+"""Quadrature rules, Gaussian blurs, the cosine transform and baselines."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
+from scipy.fft import dct
 from scipy.ndimage import gaussian_filter
 
 from tests import toys
 from tests.reference.perturbation import rise_blur as literal_rise_blur
 from xplain.baselines import make_baseline
 from xplain.errors import UsageError
-from xplain.points import gaussian_blur, quadrature, rise_blur
+from xplain.points import cosine_basis, gaussian_blur, quadrature, rise_blur
 from xplain.rng import Streams
 
 LIKE = torch.zeros((), dtype=torch.float64)
@@ -138,6 +139,29 @@ def test_blur_of_float32_is_close_to_float64():
     found = gaussian_blur(x.float(), 5.0)
     assert found.dtype == torch.float32
     assert (found - scipys_blur(x, 5.0)).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("blur", [lambda x: gaussian_blur(x, 2.0), rise_blur])
+def test_blurs_take_any_axes_before_height_and_width(blur):
+    x = toys.images(3, 6, 7)
+    expected = blur(x)
+    for found, part in (
+        (blur(x[1, 2]), expected[1, 2]),
+        (blur(x[1]), expected[1]),
+        (blur(x[:, None]), expected[:, None]),
+    ):
+        assert found.shape == part.shape
+        assert (found - part).abs().max() < 1e-15
+
+
+# ------------------------------------------------------------------------------------------------- cosine transform
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 16])
+def test_the_cosine_basis_is_scipys_orthonormal_transform(size):
+    basis = cosine_basis(size, LIKE)
+    np.testing.assert_allclose(basis, dct(np.eye(size), norm="ortho", axis=0), rtol=0, atol=1e-14)
+    assert (basis @ basis.T - torch.eye(size, dtype=torch.float64)).abs().max() < 1e-14
 
 
 # ------------------------------------------------------------------------------------------------- RISE's blur

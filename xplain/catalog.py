@@ -93,16 +93,15 @@ def passes(spec: MethodSpec) -> str:
 
 def parameters(spec: Spec) -> list[str]:
     """``name=default`` of each parameter, with the choices where there are some."""
-    rows = []
-    for each in spec.parameters.values():
-        default = (
-            {True: "true", False: "false", None: "none"}.get(each.default, each.default)
-            if not isinstance(each.default, (int, float, str)) or isinstance(each.default, bool)
-            else each.default
-        )
-        others = [choice for choice in each.choices if choice != each.default]
-        rows.append(f"{each.name}={'|'.join([str(default), *others])}")
-    return rows
+    return [
+        f"{each.name}={'|'.join([_written(each.default), *(one for one in each.choices if one != each.default)])}"
+        for each in spec.parameters.values()
+    ]
+
+
+def _written(value: Any) -> str:
+    """A parameter's value as it is given on the command line."""
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
 
 
 def list_metrics() -> list[dict[str, Any]]:

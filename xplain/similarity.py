@@ -10,6 +10,7 @@ from torch import Tensor
 
 from xplain.errors import UsageError
 from xplain.points import gaussian_weights
+from xplain.ranks import places
 
 Similarity = Literal["spearman", "ssim"]
 SIGMA, RADIUS = 1.5, 5  # pixels: Wang et al. 2004's window of 11 x 11
@@ -81,11 +82,5 @@ def top_overlap(a: Tensor, b: Tensor, share: float = 0.1) -> Tensor:
     |top(a) ∩ top(b)| / k with k = round(share·N), at least 1. Ties keep raster order.
     """
     count = max(round(share * a[0].numel()), 1)
-    first, second = (_among_highest(each.flatten(1), count) for each in (a, b))
+    first, second = (places(each.flatten(1)) < count for each in (a, b))
     return (first & second).sum(dim=1) / count
-
-
-def _among_highest(values: Tensor, count: int) -> Tensor:
-    """(B, N) whether each value is among its row's ``count`` highest."""
-    highest = values.argsort(dim=1, descending=True, stable=True)[:, :count]
-    return torch.zeros_like(values, dtype=torch.bool).scatter_(1, highest, True)

@@ -14,6 +14,7 @@ from xplain.baselines import BLUR_SIGMA
 from xplain.blocks import Block
 from xplain.case import Case
 from xplain.points import gaussian_blur, rise_blur
+from xplain.ranks import places
 from xplain.registry import Steps, metric
 from xplain.types import Paper, Score
 
@@ -164,9 +165,7 @@ def replacement_steps(attributions: Tensor, steps: int, unit: Unit) -> Tensor:
     """(B, 1 or C, H, W) the step k = 1 .. K at which each value is replaced, the highest first."""
     values = attributions.sum(dim=1, keepdim=True) if unit == "pixel" else attributions
     lists = values.flatten(2) if unit == "union3" else values.flatten(1)[:, None]
-    order = lists.argsort(dim=2, descending=True, stable=True)
     size = lists.shape[2]
     edges = torch.tensor([round(k * size / steps) for k in range(steps + 1)], device=values.device)
-    ranks = torch.searchsorted(edges, torch.arange(size, device=values.device), right=True)
-    found = torch.empty_like(order).scatter_(2, order, ranks.expand_as(order)).reshape(values.shape)
+    found = torch.searchsorted(edges, places(lists), right=True).reshape(values.shape)
     return found.amin(dim=1, keepdim=True) if unit == "union3" else found

@@ -12,6 +12,7 @@ from xplain.case import Case
 from xplain.errors import UsageError
 from xplain.metrics.imputation import impute
 from xplain.metrics.percentages import Percentages, read_percentages
+from xplain.ranks import pixel_places
 from xplain.registry import Bounds, metric
 from xplain.rng import Streams
 from xplain.types import Paper, Score
@@ -114,7 +115,7 @@ def _curve(case: Case, rng: Streams, percentiles: str, noise: float, score: Kind
 
 def _run(case: Case, rng: Streams, percentiles: str, noise: float, score: Kind, lowest: bool) -> Tensor:
     shares = read_percentages(percentiles)
-    ranks = _ranks(case.attributions, lowest)
+    ranks = pixel_places(case.attributions, lowest=lowest)[:, None]
     counts = torch.tensor(_counts(shares, ranks[0].numel()), device=ranks.device)
     samples = torch.tensor([round(share * 1000) for share in shares], device=ranks.device)
     curve = torch.zeros(len(ranks), len(shares), dtype=torch.float64, device=ranks.device)
@@ -128,14 +129,6 @@ def _run(case: Case, rng: Streams, percentiles: str, noise: float, score: Kind, 
     for block, scores in case.oracle.scan(case.images, case.y, len(shares), points, score):
         curve[block.images, block.points] = scores.double()
     return curve
-
-
-def _ranks(attributions: Tensor, lowest: bool) -> Tensor:
-    """(B, 1, H, W) the place of each pixel among all, 0 for the highest or the lowest sum; ties keep raster order."""
-    values = attributions.sum(dim=1, keepdim=True)
-    order = values.flatten(1).argsort(dim=1, descending=not lowest, stable=True)
-    places = torch.arange(order.shape[1], device=order.device).expand_as(order)
-    return torch.empty_like(order).scatter_(1, order, places).reshape(values.shape)
 
 
 def _counts(percentiles: tuple[float, ...], pixels: int) -> list[int]:

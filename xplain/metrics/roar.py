@@ -10,6 +10,7 @@ from torch import Tensor
 
 from xplain.metrics.percentages import Percentages, read_percentages
 from xplain.models import Classifier
+from xplain.ranks import pixel_places
 from xplain.registry import Positive, Steps, metric
 from xplain.states import States
 from xplain.training import Images, ImageSet, Network, Plan, accuracy, make_classifier, train
@@ -135,11 +136,9 @@ def rank_images(trial: Trial, net: Classifier, images: Images, part: str) -> Ten
 
 
 def rank_pixels(values: Tensor) -> Tensor:
-    """(n, H, W) places of the pixels by their sum over channels, the highest first; ties keep raster order."""
-    order = values.sum(dim=1).flatten(1).argsort(dim=1, descending=True, stable=True)
-    count = order.shape[1]
-    places = torch.empty_like(order).scatter_(1, order, torch.arange(count, device=order.device).expand_as(order))
-    return places.reshape(len(values), *values.shape[2:]).to(torch.int16 if count < 2**15 else torch.int32)
+    """(n, H, W) ``pixel_places`` of attributions (n, C, H, W), 0 for the highest, in the smallest type that holds them."""
+    found = pixel_places(values)
+    return found.to(torch.int16 if found[0].numel() < 2**15 else torch.int32)
 
 
 def remove(images: Images, ranks: Tensor, percent: float) -> Images:

@@ -13,6 +13,7 @@ from xplain.case import Case
 from xplain.errors import UsageError
 from xplain.metrics.percentages import Percentages, read_percentages
 from xplain.metrics.perturbation import fill_image
+from xplain.ranks import places
 from xplain.registry import Bounds, Steps, metric
 from xplain.rng import Streams
 from xplain.types import Paper, Score, ScoreKind
@@ -106,9 +107,7 @@ def _removals(
 
 def subsets(rng: Streams, samples: Tensor, counts: Tensor, units: int) -> Tensor:
     """(B, K, units) bool: for each image and sample index (K,) a uniformly random subset of exactly ``counts`` (K,) units."""
-    order = rng.uniform(samples, (units,), torch.float32).argsort(dim=2, stable=True)
-    first = torch.arange(units, device=samples.device) < counts[:, None]
-    return torch.zeros_like(order, dtype=torch.bool).scatter_(2, order, first.expand_as(order))
+    return places(rng.uniform(samples, (units,), torch.float32), lowest=True) < counts[:, None]
 
 
 def _cells(images: Tensor, unit: str, grid: int) -> Tensor:

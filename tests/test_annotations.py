@@ -32,6 +32,7 @@ def test_a_table_has_a_box_a_row(tmp_path):
     assert found.of("a/1.jpg") == (Box(1, 2, 3.5, 4, "cat"), Box(5, 6, 7, 8, "dog"))
     assert found.of("deep/folder/2.jpg") == (Box(0, 0, 9, 9),)  # by the file's name
     assert found.of("1.jpg") == ()
+    assert found.of("/photos/a/1.jpg") == found.of("a/1.jpg")  # by the end of its path
     path.write_text("x.jpg,0,0,1,1\n")
     assert read_annotations(str(path)).of("2.jpg") == ()  # read anew
 

@@ -37,9 +37,10 @@ class Annotations:
     boxes: Mapping[str, tuple[Box, ...]]
 
     def of(self, key: str) -> tuple[Box, ...]:
-        """The boxes of the image ``key``, under the fullest of its names that is known."""
+        """The boxes of the image ``key``, under the fullest of its names that is known: ``a/b.jpg``, ``a/b``, ``b.jpg``, ``b``."""
         path = PurePosixPath(key)
-        names = (key, path.with_suffix("").as_posix(), path.name, path.stem)
+        ends = [PurePosixPath(*path.parts[k:]) for k in range(len(path.parts))]
+        names = [name for end in ends for name in (end.as_posix(), end.with_suffix("").as_posix())]
         return next((self.boxes[name] for name in names if name in self.boxes), ())
 
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from xplain.engine import Runtime, predict
 from xplain.errors import Failed, InputError, UsageError
 from xplain.images import Loaded
 from xplain.models import Classifier
+from xplain.runtime import Runtime, predict
 from xplain.targets import check_logits
 
 

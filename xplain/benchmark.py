@@ -6,7 +6,7 @@ import os
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +15,19 @@ from torch import Tensor
 
 from xplain.ceiling import Bare, Best, at_precision, best_size, ideal_seconds
 from xplain.config import BenchConfig, Choice
-from xplain.engine import at_work, attribute, measure
+from xplain.engine import attribute, measure
 from xplain.errors import UsageError
 from xplain.images import decode_image, find_images, preprocess
 from xplain.memory import given_back_memory, kept_memory
 from xplain.meter import Spread
-from xplain.models import Classifier, load_classifier
+from xplain.models import Classifier
 from xplain.oracle import Oracle
 from xplain.peers import Peer, Task, find_peer
 from xplain.plans import label_of
 from xplain.race import Account, Contender, Result, race
 from xplain.records import describe_run
 from xplain.registry import METHODS, METRICS, MethodSpec, Spec
+from xplain.runtime import at_work, load_model
 
 Record = dict[str, Any]
 MEBI = 1 << 20
@@ -42,9 +43,8 @@ def bench(config: BenchConfig) -> Iterator[Record]:
         METRICS.get(choice.name).resolve(dict(choice.params))
     peers = {c.name: _peer(config, METHODS.get(c.name)) for c in config.methods}
     peers |= {c.name: _peer(config, METRICS.get(c.name)) for c in config.metrics}
-    compute = config.compute
     for number, name in enumerate(config.models):
-        classifier = load_classifier(name, compute.device, compute.weights, compute.classes, compute.image_size)
+        classifier = load_model(replace(config.compute, model=name))
         if not number:
             yield describe_machine(config, classifier.device)
         with at_work(classifier):

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
@@ -23,25 +22,15 @@ from xplain.images import Preprocessing, decode_image, find_images, preprocess
 from xplain.memory import kept_memory
 from xplain.models import Classifier
 from xplain.models.load import with_weights
-from xplain.models.prepare import unchanged
 from xplain.oracle import Oracle
 from xplain.registry import METHODS, METRICS, MethodSpec, MetricSpec
 from xplain.rng import Streams
+from xplain.runtime import Runtime, at_work, predict
 from xplain.targets import Classes, check_images, check_logits, find_rivals, find_targets
 from xplain.types import Attribution, Cost, Precision, Score, ScoreKind
 
 Method = Callable[[Classifier, Tensor, Tensor], Tensor]  # (classifier, images, target) -> attributions
 MAX_REFERENCES = 512  # images read from a directory of baselines, evenly spread over its sorted files
-
-
-@dataclass(frozen=True)
-class Runtime:
-    """How a method or metric is run: nothing here may change its numbers, but for precision and seed."""
-
-    seed: int = 0
-    precision: Precision = "fp32"
-    batch_size: int | None = None
-    progress: Callable[[int], None] | None = None
 
 
 @torch.inference_mode(mode=False)
@@ -88,13 +77,6 @@ def attribute(
     )
 
 
-@contextmanager
-def at_work(classifier: Classifier) -> Iterator[None]:
-    """Within, memory is reused and the classifier, which must not change, is looked at once."""
-    with kept_memory(), unchanged(classifier):
-        yield
-
-
 def make_runtime(
     seed: int, precision: Precision, batch_size: int | str, progress: Callable[[int], None] | None
 ) -> Runtime:
@@ -117,12 +99,6 @@ def predict_all(classifier: Classifier, images: Tensor, runtime: Runtime) -> tup
         hint = "check the weights and --precision"
         raise InputError(f"the model's logits for image {int(bad[0])} are not finite", hint)
     return logits, cost
-
-
-def predict(classifier: Classifier, images: Tensor, runtime: Runtime) -> tuple[Tensor, Cost]:
-    """(B, classes) logits, counted as checks."""
-    oracle = Oracle(classifier, batch_size=runtime.batch_size, precision=runtime.precision)
-    return oracle.logits(images, check=True), oracle.cost
 
 
 def resolve_method(

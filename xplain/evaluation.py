@@ -13,13 +13,20 @@ from torch import Tensor
 
 from xplain.config import Choice, EvaluateConfig
 from xplain.datasets import Item, choose_items, read_dataset, shard
-from xplain.engine import Runtime, images_at_once, predict, run_method
 from xplain.errors import Failed, InputError, UsageError
 from xplain.images import Loaded, read_ahead
-from xplain.models import Classifier, load_classifier
-from xplain.plans import Measure, plan_metrics, plan_works, take_measures
+from xplain.models import Classifier
+from xplain.plans import (
+    Measure,
+    check_methods,
+    images_a_call,
+    plan_metrics,
+    plan_works,
+    run_work,
+    take_measures,
+)
 from xplain.records import Work, describe_cost, describe_run, fingerprint, mark_of
-from xplain.registry import METHODS
+from xplain.runtime import Runtime, load_model, predict
 from xplain.shelf import Shelf
 from xplain.store import SCHEMA, Store
 from xplain.targets import check_logits
@@ -36,12 +43,11 @@ def evaluate(config: EvaluateConfig, advance: Advance = lambda done, total: None
 
     Raises an XplainError for what is wrong with the request as a whole.
     """
-    for choice in config.methods:
-        METHODS.get(choice.name).resolve(dict(choice.params))
+    check_methods(config.methods)
     measures = [each for each in plan_metrics(config.protocol, config.metrics) if each.spec.scope == "image"]
     if not measures:
         return
-    classifier = _load(config)
+    classifier = load_model(config.compute)
     works = plan_works(with_control(config.methods), config.score, classifier)
     items = choose_items(read_dataset(config.dataset, classifier, config.labels), config.limit, config.per_class)
     if config.target == "label" and all(item.label is None for item in items):
@@ -54,12 +60,7 @@ def evaluate(config: EvaluateConfig, advance: Advance = lambda done, total: None
 def check_models(requests: Sequence[EvaluateConfig]) -> None:
     """Load the model of each request once, so that one that cannot be used is known before the others have run for hours."""
     for config in requests:
-        _load(config)
-
-
-def _load(config: EvaluateConfig) -> Classifier:
-    compute = config.compute
-    return load_classifier(compute.model, compute.device, compute.weights, compute.classes, compute.image_size)
+        load_model(config.compute)
 
 
 def wait_for_ranks(rank_of: tuple[int, int]) -> bool:
@@ -147,12 +148,7 @@ class Evaluation:
     @property
     def runtime(self) -> Runtime:
         """How methods and metrics are run."""
-        compute = self.config.compute
-        return Runtime(compute.seed, compute.precision, compute.batch_size)
-
-    def at_once(self, work: Work, images: Tensor) -> int:
-        """Images that fill a model call."""
-        return images_at_once(self.classifier, work.spec, work.settings, images, self.config.compute.batch_size)
+        return Runtime.of(self.config.compute)
 
     def lacks(self, item: Item, work: Work) -> bool:
         """Whether something is to be done on an item with a method."""
@@ -179,8 +175,7 @@ class Evaluation:
         todo = sorted(lacking, key=lambda item: self.store.has(item.key, "failed"))
         done = len(items) - len(todo)
         advance(done, len(items))
-        blank = torch.zeros(1, 3, *self.classifier.size, device=self.classifier.device)
-        size = max(self.at_once(work, blank) for work in self.works)
+        size = max(images_a_call(self.classifier, work, self.runtime) for work in self.works)
         coming = iter(todo)
         for group in read_ahead((item.source for item in todo), self.classifier.preprocessing, size):
             read = [(next(coming), each) for each in group]
@@ -206,7 +201,7 @@ class Evaluation:
         y = best if self.config.target != "label" else best.new_tensor([-1 if k is None else k for k in own])
         for work in self.works:
             todo = [i for i in usable if self.lacks(group[i].item, work)]
-            size = self.at_once(work, images)
+            size = images_a_call(self.classifier, work, self.runtime)
             for start in range(0, len(todo), size):
                 some = todo[start : start + size]
                 self._score([group[i] for i in some], work, images[some], y[some])
@@ -261,9 +256,7 @@ class Evaluation:
 
     def _attribute(self, group: Sequence[Seen], work: Work, x: Tensor, y: Tensor) -> Attribution:
         """Run the method, and keep its maps if that is asked for."""
-        result = run_method(
-            self.classifier, work.spec, work.settings, x, y, None, work.score, self.runtime, work.references
-        )
+        result = run_work(self.classifier, work, x, y, None, self.runtime)
         for i, seen in enumerate(group):
             record = {
                 "key": seen.item.key,

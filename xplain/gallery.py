@@ -10,13 +10,13 @@ import torch
 
 from xplain.config import EvaluateConfig
 from xplain.datasets import read_dataset
-from xplain.engine import Runtime, run_method
 from xplain.files import write_file
 from xplain.images import Source, decode_image, preprocess
-from xplain.models import Classifier, load_classifier
-from xplain.plans import plan_works
+from xplain.models import Classifier
+from xplain.plans import plan_works, run_work
 from xplain.records import Work, mark_of
 from xplain.render import Look, draw, read_record
+from xplain.runtime import Runtime, load_model
 from xplain.store import read_run
 
 Shown = tuple[str, float, int]  # key, value, target
@@ -40,8 +40,7 @@ def write_gallery(config: EvaluateConfig, count: int = 4) -> None:
     there = [read_record(path) or {} for path in folder.glob("*.png")]
     if {(record.get("place"), record.get("key"), record.get("value")) for record in there} == wanted:
         return
-    compute = config.compute
-    classifier = load_classifier(compute.model, compute.device, compute.weights, compute.classes, compute.image_size)
+    classifier = load_model(config.compute)
     works = plan_works(config.methods, config.score, classifier)
     work = next((work for work in works if work.label == first), None)
     if work is None:  # asked for by an earlier command only
@@ -67,12 +66,10 @@ def _draw(
     config: EvaluateConfig, classifier: Classifier, work: Work, source: Source, target: int, shown: Mapping[str, Any]
 ) -> bytes:
     """One overlay as PNG bytes."""
-    compute = config.compute
     pixels = preprocess(decode_image(source.read(), source.name), classifier.preprocessing)
     x = pixels[None].to(classifier.device, classifier.dtype)
     y = torch.tensor([target], device=classifier.device)
-    runtime = Runtime(compute.seed, compute.precision, compute.batch_size)
-    result = run_method(classifier, work.spec, work.settings, x, y, None, work.score, runtime, work.references)
+    result = run_work(classifier, work, x, y, None, Runtime.of(config.compute))
     image = (pixels.numpy().transpose(1, 2, 0) * 255).round().astype("uint8")
     record = {**shown, **classifier.describe_class(target)}
     return draw("overlay", image, result.values[0].float().cpu().numpy(), Look(), record)

@@ -7,20 +7,20 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from xplain.asking import ask
 from xplain.config import ExplainConfig
-from xplain.engine import Runtime, at_work, images_at_once, resolve_method, run_method
+from xplain.engine import resolve_method
 from xplain.errors import Failed, InputError, UsageError
 from xplain.images import Loaded, Source, find_images, read_ahead
-from xplain.models import Classifier, load_classifier
+from xplain.models import Classifier
 from xplain.outputs import Outputs
-from xplain.plans import with_layer
+from xplain.plans import check_methods, images_a_call, run_work, with_layer
 from xplain.records import Work, describe_explanation, describe_run, fingerprint
 from xplain.registry import METHODS
 from xplain.render import KINDS, Look, colour_map
+from xplain.runtime import Runtime, at_work, load_model
 from xplain.targets import Question
 
 
@@ -53,13 +53,7 @@ def explain(config: ExplainConfig, progress: Progress | None = None) -> Iterator
     look = Look(config.clip, config.sign, config.reduce, config.cmap, config.opacity)  # type: ignore[arg-type]
     sources = find_images(config.inputs, config.files_from)
     check_request(config, sources, look)
-    classifier = load_classifier(
-        config.compute.model,
-        config.compute.device,
-        config.compute.weights,
-        config.compute.classes,
-        config.compute.image_size,
-    )
+    classifier = load_model(config.compute)
     question = Question.parse(config.target, config.against, classifier)
     works = plan_methods(config, classifier)
     outputs = Outputs(config.output, tuple(dict.fromkeys(config.saves)), look, config.overwrite)
@@ -71,8 +65,7 @@ def explain(config: ExplainConfig, progress: Progress | None = None) -> Iterator
             )
 
     progress.plan(len(sources) * question.count * sum(work.rows for work in works))
-    blank = torch.zeros(1, 3, *classifier.size, device=classifier.device)
-    size = max(run.at_once(work, blank) for work in works)
+    size = max(images_a_call(classifier, work, run.runtime()) for work in works)
     with at_work(classifier):
         for group in read_ahead(sources, classifier.preprocessing, size):
             yield from (each for each in group if isinstance(each, Failed))
@@ -90,11 +83,7 @@ def check_request(config: ExplainConfig, sources: Sequence[Source], look: Look) 
         (len(sources), len(config.methods), len(config.saves)) != (1, 1, 1) or "raw" in config.saves
     ):
         raise UsageError("-o - writes one PNG", "give one image, one method and one --save other than raw")
-    specs = [METHODS.get(choice.name) for choice in config.methods]
-    for spec, choice in zip(specs, config.methods, strict=True):
-        spec.resolve(with_layer(spec, dict(choice.params), config.layer))
-    if config.layer and not any("layer" in spec.parameters for spec in specs):
-        raise UsageError(f"--layer {config.layer} means nothing to {', '.join(s.name for s in specs)}", "leave it out")
+    check_methods(config.methods, config.layer)
 
 
 def plan_methods(config: ExplainConfig, classifier: Classifier) -> list[Work]:
@@ -130,18 +119,13 @@ class Run:
         stable = {key: value for key, value in self.facts.items() if key != "device"}
         return fingerprint(stable, work.describe(), self.config.target, self.config.against, asdict(self.outputs.look))
 
-    def at_once(self, work: Work, images: Tensor) -> int:
-        """Images that fill a model call."""
-        return images_at_once(self.classifier, work.spec, work.settings, images, self.config.compute.batch_size)
-
-    def runtime(self, advance: Callable[[int], None]) -> Runtime:
+    def runtime(self, advance: Callable[[int], None] = _ignore) -> Runtime:
         """How methods are run."""
-        compute = self.config.compute
-        return Runtime(compute.seed, compute.precision, compute.batch_size, advance)
+        return Runtime.of(self.config.compute, advance)
 
     def explain_group(self, loaded: list[Loaded], works: Sequence[Work]) -> Iterator[Explained | Failed]:
         """Predict once, then run every target and method on the images that can be used."""
-        asked, failed = ask(self.classifier, loaded, self.question.kind == "label", self.runtime(_ignore))
+        asked, failed = ask(self.classifier, loaded, self.question.kind == "label", self.runtime())
         yield from failed
         if not asked.loaded:
             return
@@ -149,7 +133,7 @@ class Run:
         for y in self.question.targets(logits, asked.labels):
             rivals = self.question.rivals(self.classifier, logits, y)
             for work in works:
-                size = self.at_once(work, images)
+                size = images_a_call(self.classifier, work, self.runtime())
                 for start in range(0, len(loaded), size):
                     some = slice(start, start + size)
                     yield from self._explain(
@@ -189,10 +173,7 @@ class Run:
         if todo:
             chosen = None if rivals is None else rivals[todo]
             try:
-                result = run_method(
-                    self.classifier, work.spec, work.settings, x[todo], y[todo], chosen, work.score,
-                    self.runtime(advance), work.references,
-                )  # fmt: skip
+                result = run_work(self.classifier, work, x[todo], y[todo], chosen, self.runtime(advance))
             except InputError as error:
                 yield from (Failed(loaded[i].source.name, error) for i in todo)
                 todo = []

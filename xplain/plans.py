@@ -12,13 +12,15 @@ from torch import Tensor
 
 from xplain.case import Case
 from xplain.config import Choice
-from xplain.engine import Runtime, explain_again, resolve_method, run_metric
+from xplain.engine import explain_again, images_at_once, resolve_method, run_method, run_metric
+from xplain.errors import UsageError
 from xplain.metrics.named_files import digests
 from xplain.models import Classifier
 from xplain.oracle import Oracle
 from xplain.protocols import choose_metrics
 from xplain.records import Work
 from xplain.registry import METHODS, METRICS, MethodSpec, MetricSpec
+from xplain.runtime import Runtime
 from xplain.types import Attribution, Score, ScoreKind
 
 DIGEST = 21  # points of a curve that are kept for each item of a data set
@@ -83,9 +85,33 @@ def plan_works(
     return works
 
 
+def check_methods(methods: Sequence[Choice], layer: str | None = None) -> None:
+    """Raise UsageError for what is wrong with methods before a model is loaded, and for a layer that none of them looks at."""
+    specs = [METHODS.get(choice.name) for choice in methods]
+    for spec, choice in zip(specs, methods, strict=True):
+        spec.resolve(with_layer(spec, dict(choice.params), layer))
+    if layer and not any("layer" in spec.parameters for spec in specs):
+        raise UsageError(f"--layer {layer} means nothing to {', '.join(s.name for s in specs)}", "leave it out")
+
+
 def with_layer(spec: MethodSpec, params: dict[str, Any], layer: str | None) -> dict[str, Any]:
     """The parameters of a method, with the layer that holds for all where it has one and names none itself."""
     return {"layer": layer, **params} if layer and "layer" in spec.parameters else params
+
+
+def images_a_call(classifier: Classifier, work: Work, runtime: Runtime) -> int:
+    """How many images of the model's size fill a model call of a method."""
+    blank = torch.empty(1, 3, *classifier.size, device=classifier.device)
+    return images_at_once(classifier, work.spec, work.settings, blank, runtime.batch_size)
+
+
+def run_work(
+    classifier: Classifier, work: Work, x: Tensor, y: Tensor, rivals: Tensor | None, runtime: Runtime
+) -> Attribution:
+    """A method on images (B, C, H, W) for the classes (B,), against rivals (B, A) or none. Raises as ``run_method``."""
+    return run_method(
+        classifier, work.spec, work.settings, x, y, rivals, work.score, runtime, work.references
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)

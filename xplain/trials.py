@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -16,7 +16,6 @@ from torch import Tensor
 
 from xplain.config import EvaluateConfig
 from xplain.datasets import shard
-from xplain.engine import Runtime, predict, run_method
 from xplain.errors import Failed, UsageError
 from xplain.evaluation import with_control
 from xplain.metrics.percentages import read_percentages
@@ -24,9 +23,10 @@ from xplain.metrics.roar import Attribute, Trial, epochs_of
 from xplain.models import Classifier
 from xplain.models.devices import pick_device
 from xplain.models.load import EMBEDDED
-from xplain.plans import Measure, Measured, plan_metrics, plan_works
+from xplain.plans import Measure, Measured, plan_metrics, plan_works, run_work
 from xplain.records import Work, describe_run, fingerprint, mark_of
 from xplain.rng import seed_of
+from xplain.runtime import Runtime, predict
 from xplain.splits import read_split
 from xplain.states import Folder, States
 from xplain.store import SCHEMA, Store, read_run
@@ -227,11 +227,11 @@ class Trials:
 
     def _attributor(self, work: Work, seed: int, states: States, spent: str) -> Attribute:
         """The method, with the trial's draws; what it costs is booked in the state ``spent``."""
-        runtime = Runtime(seed, self.config.compute.precision, self.config.compute.batch_size)
+        runtime = replace(Runtime.of(self.config.compute), seed=seed)
 
         def attribute(net: Classifier, x: Tensor, labels: Tensor) -> Tensor:
             y = labels if self.config.target == "label" else predict(net, x, runtime)[0].argmax(dim=1)
-            result = run_method(net, work.spec, work.settings, x, y, None, work.score, runtime, work.references)
+            result = run_work(net, work, x, y, None, runtime)
             cost = {"images": len(x), "forwards": result.cost.forwards, "backwards": result.cost.backwards}
             before = states.load(spent) or {}
             now = cost | {"seconds": result.cost.seconds}

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import xplain
 from tests.conftest import SAMPLES, TINY
@@ -51,6 +52,23 @@ def test_scores_and_agreement_are_the_librarys(xp):
     assert record["means"][1]["scores"]["insertion:steps=8"] == {"mean": pytest.approx(np.mean(means)), "n": 2}
 
 
+def test_boxes_are_found_by_the_images_names_and_sizes(xp, photos, quick):
+    """The centre of the input lies in one photograph's box and not in the other's; the third has none."""
+    rows = []
+    for key, first, last in (("cat/a.jpg", 0.4, 0.6), ("espresso/b.jpg", 0.3, 0.4)):
+        with Image.open(photos / key) as image:
+            rows.append(
+                f"{key},{first * image.width},{first * image.height},{last * image.width},{last * image.height}"
+            )
+    Path("boxes.csv").write_text("\n".join(rows))
+    metric = "pointing-game:boxes=boxes.csv,tolerance=0"
+    ran = xp("compare", photos, *TINY, "-a", "center", "-M", metric, "-o", "out", "--json")
+    assert ran.code == 5
+    scores = {Path(row["input"]).name: row["cells"][0]["scores"][metric] for row in ran.records[0]["rows"]}
+    assert {name: score["value"] for name, score in scores.items()} == {"a.jpg": 1, "b.jpg": 0, "c.jpg": None}
+    assert scores["c.jpg"]["undefined"] == "the image has no box of the target"
+
+
 def test_rows_are_images_then_models_then_targets(xp, quick):
     other = ("-m", "python:tests.factories:smooth")
     ran = xp("compare", CAT, ROCKET, *FAST, *other, "-a", "sm", "--target", "top:2", "--json")
@@ -81,7 +99,7 @@ def test_the_same_comparison_is_kept_and_others_refused(xp, quick, monkeypatch):
     first = xp(*args, "--json")
     assert first.code == 0
     with monkeypatch.context() as patch:
-        patch.setattr("xplain.compare.images.run_method", lambda *_, **__: pytest.fail("computed again"))
+        patch.setattr("xplain.compare.images.run_work", lambda *_, **__: pytest.fail("computed again"))
         assert xp(*args, "--json").out == first.out
         ran = xp(*args, "--sign", "signed")
     assert ran.code == 2

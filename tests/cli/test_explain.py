@@ -208,7 +208,7 @@ def test_methods_asked_for_twice_keep_apart(xp):
 def test_the_same_command_keeps_what_is_there(xp, monkeypatch):
     first = xp("explain", CAT, *TINY, "-a", "sm", "--json").records
     before = Path("xplain-out/cat.saliency.overlay.png").stat().st_mtime_ns
-    monkeypatch.setattr("xplain.pipeline.run_method", lambda *_, **__: pytest.fail("computed again"))
+    monkeypatch.setattr("xplain.pipeline.run_work", lambda *_, **__: pytest.fail("computed again"))
     again = xp("explain", CAT, *TINY, "-a", "sm", "--json")
     assert again.code == 0
     assert again.records == first
@@ -221,8 +221,8 @@ def test_an_interrupted_run_goes_on(xp, photos, monkeypatch):
     made = []
     import xplain.pipeline as pipeline
 
-    whole = pipeline.run_method
-    monkeypatch.setattr(pipeline, "run_method", lambda *a, **k: made.append(len(a[3])) or whole(*a, **k))
+    whole = pipeline.run_work
+    monkeypatch.setattr(pipeline, "run_work", lambda *a, **k: made.append(len(a[2])) or whole(*a, **k))
     assert len(xp("explain", photos, *TINY, "-a", "sm", "-b", "1").lines) == 3
     assert made == [1]
 
@@ -357,7 +357,7 @@ def test_a_label_that_is_no_class_fails_the_image(xp, photos):
 def test_ctrl_c_leaves_whole_files_and_exits_130(xp, photos, monkeypatch):
     import xplain.pipeline as pipeline
 
-    whole, calls = pipeline.run_method, []
+    whole, calls = pipeline.run_work, []
 
     def stop_at_the_second(*args, **kwargs):
         calls.append(1)
@@ -365,7 +365,7 @@ def test_ctrl_c_leaves_whole_files_and_exits_130(xp, photos, monkeypatch):
             raise KeyboardInterrupt
         return whole(*args, **kwargs)
 
-    monkeypatch.setattr(pipeline, "run_method", stop_at_the_second)
+    monkeypatch.setattr(pipeline, "run_work", stop_at_the_second)
     ran = xp("explain", photos, *TINY, "-a", "sm", "-b", "1")
     assert (ran.code, len(ran.lines)) == (130, 1)
     command = shlex.join(["xplain", "explain", str(photos), *TINY, "-a", "sm", "-b", "1"])

@@ -14,13 +14,14 @@ import xplain
 from tests import toys
 from tests.reference import information_curves as literal
 from xplain.case import Case
-from xplain.engine import Runtime, run_metric
+from xplain.engine import run_metric
 from xplain.metrics import information_curves
 from xplain.metrics.revealed import information, reveal
 from xplain.metrics.sensitivity_n import subsets
 from xplain.oracle import Oracle
 from xplain.registry import METRICS
 from xplain.rng import Streams
+from xplain.runtime import Runtime
 
 SAMPLES = Path(__file__).resolve().parents[2] / "samples"
 THRESHOLDS = "1+3+10+25+60"

@@ -10,13 +10,14 @@ import xplain
 from tests import toys
 from tests.reference import road as literal
 from xplain.case import Case
-from xplain.engine import Runtime, run_metric
+from xplain.engine import run_metric
 from xplain.errors import UsageError
 from xplain.metrics import imputation
 from xplain.metrics.imputation import impute
 from xplain.oracle import Oracle
 from xplain.registry import METRICS
 from xplain.rng import Streams
+from xplain.runtime import Runtime
 
 X = toys.images(3)
 MAPS = toys.images(3, seed=9) - 0.5

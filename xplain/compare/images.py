@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from xplain.asking import Asked, ask
@@ -15,14 +14,23 @@ from xplain.compare.pen import check_formats
 from xplain.compare.sheet import SHOWS
 from xplain.compare.table import Cell, Comparison, Row
 from xplain.config import Choice, CompareConfig
-from xplain.engine import Runtime, images_at_once, run_method
 from xplain.errors import Failed, InputError, UsageError, XplainError, did_you_mean
 from xplain.images import Loaded, Source, find_images, read_ahead, sha256
-from xplain.models import Classifier, load_classifier
-from xplain.plans import Measure, label_of, plan_metrics, plan_works, take_measures, with_layer
+from xplain.models import Classifier
+from xplain.plans import (
+    Measure,
+    check_methods,
+    images_a_call,
+    label_of,
+    plan_metrics,
+    plan_works,
+    run_work,
+    take_measures,
+)
 from xplain.records import Work, describe_explanation, describe_run, describe_target, fingerprint
 from xplain.registry import METHODS
 from xplain.render import Look, colour_map, remarks
+from xplain.runtime import Runtime, load_model
 from xplain.targets import Question
 from xplain.types import Attribution
 
@@ -61,11 +69,7 @@ def check_names(config: CompareConfig) -> None:
     for show in config.shows:
         if show not in SHOWS:
             raise UsageError(f"unknown picture {show!r}", did_you_mean(show, SHOWS, f"choose from {', '.join(SHOWS)}"))
-    specs = [METHODS.get(choice.name) for choice in config.methods]
-    for spec, choice in zip(specs, config.methods, strict=True):
-        spec.resolve(with_layer(spec, dict(choice.params), config.layer))
-    if config.layer and not any("layer" in spec.parameters for spec in specs):
-        raise UsageError(f"--layer {config.layer} means nothing to {', '.join(s.name for s in specs)}", "leave it out")
+    check_methods(config.methods, config.layer)
     if not config.measured and (config.metrics or config.protocol):
         raise UsageError("--no-metrics and -M exclude one another", "leave one of them out")
     if len(config.models) > 1 and (config.compute.weights or config.compute.classes):
@@ -155,7 +159,7 @@ class View:
     def open(cls, config: CompareConfig, name: str, columns: Sequence[Column], measures: Sequence[Measure]) -> View:
         """Load the model."""
         compute = replace(config.compute, model=name)
-        classifier = load_classifier(compute.model, compute.device, compute.weights, compute.classes)
+        classifier = load_model(compute)
         questions = [Question.parse(config.target, column.against, classifier) for column in columns]
         works = plan_works([column.choice for column in columns], config.score, classifier, config.layer)
         return cls(config, classifier, questions, works, measures, describe_run(compute, classifier))
@@ -163,17 +167,11 @@ class View:
     @property
     def runtime(self) -> Runtime:
         """How methods and metrics are run."""
-        compute = self.config.compute
-        return Runtime(compute.seed, compute.precision, compute.batch_size)
-
-    def at_once(self, work: Work, images: Tensor) -> int:
-        """Images that fill a model call."""
-        return images_at_once(self.classifier, work.spec, work.settings, images, self.config.compute.batch_size)
+        return Runtime.of(self.config.compute)
 
     def rows(self, sources: Sequence[Source]) -> Iterator[tuple[Source | None, Row | Failed | int]]:
         """Rows as they are done with their sources, failures, and between them how many cells were finished."""
-        blank = torch.zeros(1, 3, *self.classifier.size, device=self.classifier.device)
-        size = max(self.at_once(work, blank) for work in self.works)
+        size = max(images_a_call(self.classifier, work, self.runtime) for work in self.works)
         for group in read_ahead(sources, self.classifier.preprocessing, size):
             yield from ((None, each) for each in group if isinstance(each, Failed))
             if loaded := [each for each in group if isinstance(each, Loaded)]:
@@ -188,7 +186,7 @@ class View:
             cells: list[list[Cell | None]] = [[] for _ in asked.loaded]
             for question, work in zip(self.questions, self.works, strict=True):
                 rivals = question.rivals(self.classifier, asked.logits, y)
-                size = self.at_once(work, asked.images)
+                size = images_a_call(self.classifier, work, self.runtime)
                 for start in range(0, len(asked.loaded), size):
                     for i, cell in enumerate(self._explain(work, asked, y, rivals, slice(start, start + size)), start):
                         cells[i].append(None if isinstance(cell, Failed) else cell)
@@ -216,12 +214,10 @@ class View:
     ) -> Iterator[Cell | Failed]:
         """One column on images that go together: a cell for each, or why there is none."""
         loaded, x, against = asked.loaded[some], asked.images[some], None if rivals is None else rivals[some]
-        names = tuple(each.source.name for each in loaded)
+        names, sizes = tuple(each.source.name for each in loaded), tuple(each.size for each in loaded)
         try:
-            result = run_method(
-                self.classifier, work.spec, work.settings, x, y[some], against, work.score, self.runtime, work.references
-            )  # fmt: skip
-            scores = list(take_measures(self.classifier, work, self.measures, x, result, self.runtime, names))
+            result = run_work(self.classifier, work, x, y[some], against, self.runtime)
+            scores = list(take_measures(self.classifier, work, self.measures, x, result, self.runtime, names, sizes))
         except (InputError, UsageError) as error:  # a method that does not fit one model may fit another
             yield from (Failed(name, _named(work, error)) for name in names)
             return

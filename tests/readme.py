@@ -86,14 +86,14 @@ def main() -> int:
     """Rewrite the tables and the pictures (every method once, at its defaults: minutes)."""
     from xplain.catalog import list_fits
     from xplain.cli.app import run
-    from xplain.models.load import EMBEDDED
+    from xplain.config import Compute
 
     README.write_text(fill(README.read_text("utf-8")), "utf-8")
     with tempfile.TemporaryDirectory() as folder:
         code = run(["explain", "samples/cat.jpg", "--save", "figure", "--device", "cpu", "-o", folder])
         with Image.open(Path(folder, "cat.neflag.figure.png")) as figure:  # 256 colours: a third of the size
             figure.convert("RGB").quantize(256).save(PICTURE, optimize=True)
-        fitting = [row["name"] for row in list_fits(EMBEDDED, device="cpu") if row["fits"] == "yes"]
+        fitting = [row["name"] for row in list_fits(Compute(device="cpu")) if row["fits"] == "yes"]
         every = [part for name in fitting for part in ("-a", name)]
         code = code or run(["explain", "samples/cat.jpg", *every, "--device", "cpu", "-o", folder])
         montage(Path(folder)).save(MONTAGE, quality=85)

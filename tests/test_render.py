@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from PIL import Image
 from xplain import render
 from xplain.errors import InputError
 from xplain.files import write_file
-from xplain.render import Look
+from xplain.look import Look, Sign
 
 RAMP = np.arange(101, dtype=np.float64).reshape(1, 1, 101)
 PHOTO = np.full((1, 101, 3), 200, dtype=np.uint8)
@@ -40,7 +41,7 @@ def test_signs_choose_what_is_shown():
     assert render.heat(values, Look((0, 100), "signed"))[0, [0, 25, 50, 75, 100]].tolist() == [-1, -0.5, 0, 0.5, 1]
 
 
-@pytest.mark.parametrize("sign", render.SIGNS)
+@pytest.mark.parametrize("sign", get_args(Sign))
 @pytest.mark.filterwarnings("error")
 def test_maps_without_contrast_are_empty_and_silent(sign):
     for values in (np.zeros((3, 4, 4)), np.full((3, 4, 4), 7.0), -np.ones((1, 4, 4))):

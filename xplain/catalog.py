@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import torch
 
+from xplain.config import Compute
 from xplain.engine import attribute  # which registers the methods and metrics
 from xplain.errors import UsageError, XplainError, did_you_mean
 from xplain.models import Classifier
 from xplain.models.classes import imagenet_classes, read_classes
-from xplain.models.load import EMBEDDED, load_classifier
+from xplain.models.load import EMBEDDED
 from xplain.protocols import PROTOCOLS
 from xplain.registry import METHODS, METRICS, MethodSpec, Spec
+from xplain.runtime import load_model
 from xplain.types import Attribution, Paper
 
 SIDE = 224  # of the images for which forwards are stated
@@ -52,12 +54,10 @@ def list_methods() -> list[dict[str, Any]]:
 LEAST = {"steps": 2, "samples": 2, "masks": 2, "classes": 1, "attack_steps": 1, "copies": 1, "rounds": 1}
 
 
-def list_fits(
-    model: str, weights: Path | None = None, device: str = "auto", image_size: int | None = None
-) -> list[dict[str, Any]]:
+def list_fits(compute: Compute) -> list[dict[str, Any]]:
     """Methods with whether they fit a model, and why not: each is run on one image at its least settings."""
     rows = []
-    for name, found in try_methods(load_classifier(model, device, weights, image_size=image_size)):
+    for name, found in try_methods(load_model(compute)):
         why = str(found) if isinstance(found, XplainError) else ""
         rows.append({"name": name, "fits": "no" if why else "yes", "why": why})
     return rows
@@ -167,15 +167,13 @@ def list_models() -> list[dict[str, Any]]:
     return rows
 
 
-def list_classes(
-    model: str = EMBEDDED, weights: Path | None = None, classes: Path | None = None
-) -> list[dict[str, Any]]:
+def list_classes(compute: Compute) -> list[dict[str, Any]]:
     """Classes: index, wnid, name. The embedded model's need no weights."""
-    if classes is not None:
-        wnids, names = read_classes(classes)
-    elif model == EMBEDDED:
+    if compute.classes is not None:
+        wnids, names = read_classes(compute.classes)
+    elif compute.model == EMBEDDED:
         wnids, names = imagenet_classes()
     else:
-        classifier = load_classifier(model, "cpu", weights)
+        classifier = load_model(replace(compute, device="cpu"))
         wnids, names = tuple(classifier.wnids), tuple(classifier.labels)
     return [{"index": i, "wnid": wnids[i] if wnids else None, "name": name} for i, name in enumerate(names)]

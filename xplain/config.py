@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from xplain.errors import InputError, UsageError, did_you_mean
+from xplain.look import Look
 from xplain.types import Interval, Precision, ScoreKind
 
 
@@ -65,11 +66,7 @@ class ExplainConfig:
     score: ScoreKind | None = None
     layer: str | None = None
     saves: tuple[str, ...] = ("overlay",)
-    clip: tuple[float, float] = (80.0, 99.0)
-    sign: str = "positive"
-    reduce: str = "sum"
-    cmap: str = "auto"
-    opacity: float = 0.8
+    look: Look = field(default_factory=Look)
     overwrite: bool = False
     fail_fast: bool = False
 
@@ -129,11 +126,7 @@ class CompareConfig:
     layer: str | None = None
     shows: tuple[str, ...] = ("overlay",)
     formats: tuple[str, ...] = ()  # besides PNG
-    clip: tuple[float, float] = (80.0, 99.0)
-    sign: str = "positive"
-    reduce: str = "sum"
-    cmap: str = "auto"
-    opacity: float = 0.8
+    look: Look = field(default_factory=Look)
     overwrite: bool = False
     fail_fast: bool = False
 

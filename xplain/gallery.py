@@ -12,10 +12,11 @@ from xplain.config import EvaluateConfig
 from xplain.datasets import read_dataset
 from xplain.files import write_file
 from xplain.images import Source, decode_image, preprocess
+from xplain.look import Look
 from xplain.models import Classifier
 from xplain.plans import plan_works, run_work
 from xplain.records import Work, mark_of
-from xplain.render import Look, draw, read_record
+from xplain.render import draw, read_record
 from xplain.runtime import Runtime, load_model
 from xplain.store import read_run
 

@@ -11,7 +11,8 @@ import numpy as np
 
 from xplain.errors import InputError, UsageError
 from xplain.files import write_file
-from xplain.render import Bytes, Floats, Look, draw, encode_raw, read_record, remarks
+from xplain.look import Look
+from xplain.render import Bytes, Floats, draw, encode_raw, read_record, remarks
 
 
 @dataclass(frozen=True)

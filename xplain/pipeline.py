@@ -19,7 +19,7 @@ from xplain.outputs import Outputs
 from xplain.plans import check_methods, images_a_call, run_work, with_layer
 from xplain.records import Work, describe_explanation, describe_run, fingerprint
 from xplain.registry import METHODS
-from xplain.render import KINDS, Look, colour_map
+from xplain.render import KINDS, colour_map
 from xplain.runtime import Runtime, at_work, load_model
 from xplain.targets import Question
 
@@ -50,13 +50,12 @@ def explain(config: ExplainConfig, progress: Progress | None = None) -> Iterator
     Raises an XplainError for what is wrong with the request as a whole.
     """
     progress = progress or Progress()
-    look = Look(config.clip, config.sign, config.reduce, config.cmap, config.opacity)  # type: ignore[arg-type]
     sources = find_images(config.inputs, config.files_from)
-    check_request(config, sources, look)
+    check_request(config, sources)
     classifier = load_model(config.compute)
     question = Question.parse(config.target, config.against, classifier)
     works = plan_methods(config, classifier)
-    outputs = Outputs(config.output, tuple(dict.fromkeys(config.saves)), look, config.overwrite)
+    outputs = Outputs(config.output, tuple(dict.fromkeys(config.saves)), config.look, config.overwrite)
     run = Run(config, classifier, question, outputs, progress, describe_run(config.compute, classifier))
     if question.kind in ("auto", "class"):  # the files' names are known before the images are read
         for work in works:
@@ -73,9 +72,9 @@ def explain(config: ExplainConfig, progress: Progress | None = None) -> Iterator
                 yield from run.explain_group(loaded, works)
 
 
-def check_request(config: ExplainConfig, sources: Sequence[Source], look: Look) -> None:
+def check_request(config: ExplainConfig, sources: Sequence[Source]) -> None:
     """What can be wrong before a model is loaded. Raises UsageError."""
-    colour_map(look.colours)
+    colour_map(config.look.colours)
     for kind in config.saves:
         if kind not in KINDS:
             raise UsageError(f"unknown kind {kind!r} to save", f"choose from {', '.join(KINDS)}")

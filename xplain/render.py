@@ -13,43 +13,21 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
 from xplain.errors import UsageError, did_you_mean
+from xplain.look import Look, Reduce
 
 Floats = NDArray[np.floating[Any]]
 Bytes = NDArray[np.uint8]
-Sign = Literal["positive", "negative", "absolute", "signed"]
-Reduce = Literal["sum", "mean", "abs-sum", "max"]
 KINDS = ("overlay", "heatmap", "masked", "figure", "raw")
-SIGNS = ("positive", "negative", "absolute", "signed")
-REDUCTIONS = ("sum", "mean", "abs-sum", "max")
 DAMAGED = (OSError, EOFError, KeyError, ValueError, SyntaxError, zipfile.BadZipFile, zlib.error)  # of reading a file
 CHUNK = "xplain"  # the PNG text chunk that holds the record
-
-
-@dataclass(frozen=True)
-class Look:
-    """How a map is drawn. clip: percentiles that become the ends of the colour map. opacity: of the brightest colour."""
-
-    clip: tuple[float, float] = (80.0, 99.0)
-    sign: Sign = "positive"
-    reduce: Reduce = "sum"
-    cmap: str = "auto"
-    opacity: float = 0.8
-
-    @property
-    def colours(self) -> str:
-        """The colour map's name: inferno for magnitudes, a diverging one for signed maps."""
-        if self.cmap != "auto":
-            return self.cmap
-        return "RdBu_r" if self.sign == "signed" else "inferno"
 
 
 def reduce_channels(attribution: Floats, how: Reduce) -> Floats:

@@ -6,7 +6,7 @@ import numpy as np
 
 from xplain.compare.table import Cell, Comparison, Row
 from xplain.errors import Failed, InputError
-from xplain.render import Look
+from xplain.look import Look
 
 HOSTILE = "a'\"><script>alert(1)</script> é 猫 $x$ &amp;.png"
 METRICS = {

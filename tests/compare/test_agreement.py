@@ -7,7 +7,8 @@ import pytest
 
 from tests.compare.samples import noise
 from xplain.compare.agreement import agree, mean_agreement
-from xplain.render import Look, heat
+from xplain.look import Look
+from xplain.render import heat
 
 
 def test_matrices_are_the_pairs_measures():

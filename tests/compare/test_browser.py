@@ -11,7 +11,8 @@ import pytest
 from tests.compare.samples import HOSTILE, cell, comparison, noise, row
 from xplain.compare.page import make_page
 from xplain.compare.table import describe
-from xplain.render import Look, colour, heat, masked, overlay, top
+from xplain.look import Look
+from xplain.render import colour, heat, masked, overlay, top
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 QUIET = ("gpu", "quic", "background-networking", "component-update", "sync")

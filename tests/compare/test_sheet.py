@@ -13,7 +13,8 @@ from xplain.compare.matrix import draw_agreement
 from xplain.compare.pen import FORMATS, paper_style, wrap
 from xplain.compare.sheet import Sheet, draw_sheet
 from xplain.compare.table import describe
-from xplain.render import Look, colour, heat, masked, overlay, top
+from xplain.look import Look
+from xplain.render import colour, heat, masked, overlay, top
 
 PHOTO = np.random.default_rng(0).integers(0, 255, (24, 32, 3), dtype=np.uint8)
 

@@ -23,10 +23,10 @@ def say(message: str) -> None:
 
 
 @contextmanager
-def show_notes(wanted: bool) -> Iterator[None]:
-    """What is worth knowing about a model, said once on a line."""
+def show_notes() -> Iterator[None]:
+    """Within, what is worth knowing about a model is said once on a line; --quiet puts a filter before it."""
     with warnings.catch_warnings():
-        warnings.simplefilter("default" if wanted else "ignore", ModelNote)
+        warnings.simplefilter("default", ModelNote)
         usual = warnings.showwarning
 
         def show(message: Warning | str, category: type[Warning], *place: Any, **rest: Any) -> None:

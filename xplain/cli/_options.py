@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 import xplain
-from xplain.config import Compute, parse_batch_size, read_config_file
-from xplain.errors import UsageError
-from xplain.types import Precision
+from xplain.cli._groups import option
+from xplain.config import Compute, parse_batch_size, parse_clip, read_config_file
+from xplain.errors import ModelNote, UsageError
+from xplain.look import Look, Reduce, Sign
+from xplain.types import Precision, ScoreKind
 
 
 def _show_version(value: bool) -> None:
@@ -38,49 +42,110 @@ def _use_config(context: typer.Context, path: Path | None) -> Path | None:
     return path
 
 
-def option(*names: str, help: str, **more: Any) -> Any:
-    """A typer option whose environment variable is named after its long form."""
-    long = next(name for name in names if name.startswith("--"))
-    return typer.Option(*names, help=help, envvar=f"XPLAIN_{long[2:].replace('-', '_').upper()}", **more)
+def _hush(quiet: bool) -> bool:
+    if quiet:
+        warnings.simplefilter("ignore", ModelNote)  # until the command ends; see show_notes
+    return quiet
 
 
-COMMON = "Common options"
 _MODEL = "efficientnet-lite0 (no download), a torchvision name, timm:NAME or python:module:factory"
 Model = Annotated[str, option("--model", "-m", help=f"{_MODEL}.")]
 Models = Annotated[list[str], option("--model", "-m", help=f"{_MODEL}; repeatable.")]
-Weights = Annotated[
-    Path | None,
-    option("--weights", help="A .pt, .pth or .safetensors file; nothing in it is executed. random: untrained."),
+EMBEDDED = Compute.model  # what runs where no --model is given
+
+Methods = Annotated[
+    list[str], option("--method", "-a", help="NAME[:key=value,...]; repeatable. See xplain list methods.")
 ]
-Classes = Annotated[Path | None, option("--classes", help="Class names: one a line, or CSV index,wnid,name.")]
-ImageSize = Annotated[
-    int | None, option("--image-size", help="Side of the input in pixels, instead of the model's own.", min=1)
+Metrics = Annotated[
+    list[str],
+    option("--metric", "-M", help="NAME[:key=value,...]; repeatable. Default: insertion, deletion."),
 ]
-Device = Annotated[str, option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
-PrecisionOption = Annotated[Precision, option("--precision", help="fp32, tf32 or bf16 (faster on GPUs, less exact).")]
-BatchSize = Annotated[str, option("--batch-size", "-b", help="Rows a model call: auto, or a number.")]
-Seed = Annotated[int, option("--seed", help="Seed of all random draws.")]
-Json = Annotated[bool, option("--json", help="One JSON record a line on stdout.")]
-Quiet = Annotated[bool, option("--quiet", "-q", help="No notes on stderr; errors stay.")]
-NoProgress = Annotated[bool, option("--no-progress", help="No progress display.")]
-Config = Annotated[
-    Path | None,
-    option("--config", help="A TOML file of options.", is_eager=True, callback=_use_config),
+Protocol = Annotated[
+    str | None, option("--protocol", help="A preset of metrics: xplain, rise, agi, mfaba, neflag or dga.")
 ]
+Target = Annotated[
+    str, option("--target", help="auto (top class), label (from the folder), a class index, wnid or name, or top:K.")
+]
+Score = Annotated[ScoreKind | None, option("--score", help="The scalar explained; default: the method's own.")]
+Layer = Annotated[
+    str | None, option("--layer", help="Layer for methods that look at one; default: the last spatial one.")
+]
+FilesFrom = Annotated[str | None, option("--files-from", help="A file of paths, one a line; - for stdin.")]
 Version = Annotated[bool, typer.Option("--version", help="Show the version.", is_eager=True, callback=_show_version)]
 
 
-def make_compute(
-    model: str,
-    weights: Path | None,
-    classes: Path | None,
-    device: str,
-    precision: Precision,
-    batch_size: str,
-    seed: int,
-    image_size: int | None = None,
-) -> Compute:
-    """The common options as a Compute. Raises UsageError."""
-    if seed < 0:
-        raise UsageError(f"seed {seed} is negative", "give a whole number from 0")
-    return Compute(model, weights, classes, device, precision, parse_batch_size(batch_size), seed, image_size)
+@dataclass(frozen=True)
+class Drawing:
+    """How maps are drawn, of the commands that draw some."""
+
+    clip: Annotated[str, option("--clip", help="LOW,HIGH percentiles that become the ends of the colours.")] = "80,99"
+    sign: Annotated[Sign, option("--sign", help="Which part is drawn.")] = "positive"
+    reduce: Annotated[Reduce, option("--reduce", help="Channels to one value a pixel.")] = "sum"
+    cmap: Annotated[str, option("--cmap", help="A matplotlib colour map; auto: inferno, or RdBu_r for signed.")] = (
+        "auto"
+    )
+    opacity: Annotated[float, option("--opacity", help="Of the colours on the image, 0 to 1.", min=0, max=1)] = 0.8
+
+    @property
+    def look(self) -> Look:
+        """The same, checked. Raises UsageError."""
+        return Look(parse_clip(self.clip), self.sign, self.reduce, self.cmap, self.opacity)
+
+
+@dataclass(frozen=True)
+class Running:
+    """How a model is run, of the commands that compute something by it."""
+
+    precision: Annotated[Precision, option("--precision", help="fp32, tf32 or bf16 (faster on GPUs, less exact).")] = (
+        "fp32"
+    )
+    batch_size: Annotated[str, option("--batch-size", "-b", help="Rows a model call: auto, or a number.")] = "auto"
+    seed: Annotated[int, option("--seed", help="Seed of all random draws.")] = 0
+
+
+@dataclass(frozen=True)
+class Loading:
+    """What a model is made of and where it runs, of every command that loads one."""
+
+    weights: Annotated[
+        Path | None,
+        option("--weights", help="A .pt, .pth or .safetensors file; nothing in it is executed. random: untrained."),
+    ] = None
+    classes: Annotated[Path | None, option("--classes", help="Class names: one a line, or CSV index,wnid,name.")] = None
+    image_size: Annotated[
+        int | None, option("--image-size", help="Side of the input in pixels, instead of the model's own.", min=1)
+    ] = None
+    device: Annotated[str, option("--device", help="auto, cpu, cuda, cuda:N or mps.")] = "auto"
+
+    def compute(self, model: str, running: Running = Running()) -> Compute:
+        """Both as a request. Raises UsageError."""
+        if running.seed < 0:
+            raise UsageError(f"seed {running.seed} is negative", "give a whole number from 0")
+        return Compute(
+            model=model,
+            weights=self.weights,
+            classes=self.classes,
+            device=self.device,
+            precision=running.precision,
+            batch_size=parse_batch_size(running.batch_size),
+            seed=running.seed,
+            image_size=self.image_size,
+        )
+
+
+@dataclass(frozen=True)
+class Talking:
+    """What a command says, and where else its options come from."""
+
+    as_json: Annotated[bool, option("--json", help="One JSON record a line on stdout.")] = False
+    quiet: Annotated[bool, option("--quiet", "-q", help="No notes on stderr; errors stay.", callback=_hush)] = False
+    no_progress: Annotated[bool, option("--no-progress", help="No progress display.")] = False
+    config: Annotated[
+        Path | None, option("--config", help="A TOML file of options.", is_eager=True, callback=_use_config)
+    ] = None
+    version: Version = False
+
+    @property
+    def watch(self) -> bool:
+        """Whether progress is wanted."""
+        return not (self.quiet or self.no_progress)

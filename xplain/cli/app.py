@@ -49,7 +49,7 @@ def run(arguments: Sequence[str]) -> int:
     except ValueError:  # not in the main thread
         before = None
     try:
-        with kept_memory(), show_notes(not {"-q", "--quiet"} & set(arguments)):
+        with kept_memory(), show_notes():
             code = app(args=list(arguments), prog_name="xplain", standalone_mode=False)
         sys.stdout.flush()
         if code == EXIT_INTERRUPTED:  # the option parser turns Ctrl-C into this

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,22 +11,24 @@ import typer
 
 from xplain.cli import _options as common
 from xplain.cli._console import say
-from xplain.cli._options import option
+from xplain.cli._groups import option, with_groups
+from xplain.cli._options import Loading, Running, Talking
 from xplain.config import BenchConfig, Choice
 from xplain.errors import EXIT_DONE
 from xplain.files import write_file, write_json
 
 METHODS = ["saliency", "integrated-gradients", "smoothgrad", "neflag"]
-MODELS = ["efficientnet-lite0"]
+MODELS = [common.EMBEDDED]
 NONE: list[str] = []
 
 
+@with_groups
 def bench(
     images: Annotated[list[str] | None, typer.Argument(help="Images to run on; default: noise by the seed.")] = None,
-    method: Annotated[list[str], option("--method", "-a", help="NAME[:key=value,...]; repeatable.")] = METHODS,
+    method: common.Methods = METHODS,
     metric: Annotated[list[str], option("--metric", "-M", help="NAME[:key=value,...]; repeatable.")] = NONE,
     model: common.Models = MODELS,
-    size: Annotated[int | None, option("--size", help="Side of the input in pixels.", min=1)] = None,
+    size: Annotated[int | None, option("--size", help="The same as --image-size, and goes before it.", min=1)] = None,
     count: Annotated[int, option("--images", help="How many images are run at a time, besides one.", min=1)] = 8,
     repeats: Annotated[int, option("--repeats", help="Rounds, after one to warm up.", min=1)] = 5,
     peer: Annotated[
@@ -35,36 +38,30 @@ def bench(
         ),
     ] = None,
     output: Annotated[Path | None, option("--output", "-o", help="Directory for bench.json and bench.md.")] = None,
-    weights: common.Weights = None,
-    classes: common.Classes = None,
-    device: common.Device = "auto",
-    precision: common.PrecisionOption = "fp32",
-    batch_size: common.BatchSize = "auto",
-    seed: common.Seed = 0,
-    as_json: common.Json = False,
-    quiet: common.Quiet = False,
-    config: common.Config = None,
-    version: common.Version = False,
+    loading: Loading = Loading(),
+    running: Running = Running(),
+    talking: Talking = Talking(),
 ) -> int:
     """Measure images/s and rows/s of methods, one image at a time and many, against the bare model in the same process.
 
     Examples: xplain bench;  xplain bench -a ig -a sg --peer captum -m resnet50 --weights random;
     xplain bench samples -a mfaba -M insertion --images 16
     """
+    compute = loading.compute("", running)
     request = BenchConfig(
-        common.make_compute("", weights, classes, device, precision, batch_size, seed, size),
-        tuple(model),
-        tuple(Choice.parse(text) for text in method),
-        tuple(Choice.parse(text) for text in metric),
-        tuple(images or ()),
-        count,
-        repeats,
-        peer is not None,
+        replace(compute, image_size=size or compute.image_size),
+        models=tuple(model),
+        methods=tuple(Choice.parse(text) for text in method),
+        metrics=tuple(Choice.parse(text) for text in metric),
+        inputs=tuple(images or ()),
+        images=count,
+        repeats=repeats,
+        peer=peer is not None,
     )
-    return _run(request, output, as_json, quiet)
+    return _run(request, output, talking)
 
 
-def _run(request: BenchConfig, output: Path | None, as_json: bool, quiet: bool) -> int:
+def _run(request: BenchConfig, output: Path | None, talking: Talking) -> int:
     """Print the records as they come, or the tables at the end."""
     from xplain.benchmark import bench as measure
     from xplain.speed_table import to_markdown
@@ -72,14 +69,14 @@ def _run(request: BenchConfig, output: Path | None, as_json: bool, quiet: bool) 
     records = []
     for record in measure(request):
         records.append(record)
-        if as_json:
+        if talking.as_json:
             print(json.dumps(record, ensure_ascii=False), flush=True)
-        if not quiet and record["kind"] == "run":
+        if talking.watch and record["kind"] == "run":
             say(f"measured {record['label']} of {record['model']}, images: {record['images']}, {record['program']}")
     text = to_markdown(records)
     if output is not None:
         write_json(output / "bench.json", {"records": records})
         write_file(output / "bench.md", text.encode())
-    if not as_json:
+    if not talking.as_json:
         print(text, end="")
     return EXIT_DONE

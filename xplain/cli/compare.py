@@ -4,27 +4,29 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
 from xplain.cli import _options as common
 from xplain.cli._console import say, show_counter
-from xplain.cli._options import option
-from xplain.config import Choice, CompareConfig, parse_clip
+from xplain.cli._groups import option, with_groups
+from xplain.cli._options import Drawing, Loading, Running, Talking
+from xplain.config import Choice, CompareConfig
 from xplain.errors import EXIT_DONE, EXIT_INPUT, EXIT_PARTIAL, Failed, UsageError
-from xplain.types import ScoreKind
 
-METHODS, MODELS, OVERLAY = ["saliency", "ig", "neflag"], ["efficientnet-lite0"], ["overlay"]
+METHODS, MODELS, OVERLAY = ["saliency", "ig", "neflag"], [common.EMBEDDED], ["overlay"]
 NONE: list[str] = []
-FOR_RUNS = ("things", "save", "overwrite", "output", "as_json", "quiet", "no_progress", "config")
+FOR_RUNS = ("things", "save", "overwrite", "output", *(each.name for each in fields(Talking)))
 SHOW_HELP = (
     "overlay; heatmap; masked: heatmap x input, AGI Fig. 3; top10: the most relevant tenth of pixels, DGA Fig. 6; "
     "curves: those of the metrics beside the map, AGI Fig. 5. Repeatable."
 )
 
 
+@with_groups
 def compare(
     context: typer.Context,
     things: Annotated[
@@ -35,57 +37,28 @@ def compare(
         list[str], option("--method", "-a", help="A column: NAME[:key=value,...]; repeatable. See xplain list methods.")
     ] = METHODS,
     model: Annotated[list[str], option("--model", "-m", help="A row an image and model; repeatable.")] = MODELS,
-    metric: Annotated[
-        list[str], option("--metric", "-M", help="NAME[:key=value,...]; repeatable. Default: insertion, deletion.")
-    ] = NONE,
-    protocol: Annotated[
-        str | None, option("--protocol", help="A preset of metrics: xplain, rise, agi, mfaba, neflag or dga.")
-    ] = None,
+    metric: common.Metrics = NONE,
+    protocol: common.Protocol = None,
     no_metrics: Annotated[
         bool, option("--no-metrics", help="Pictures and agreement only, which is much faster.")
     ] = False,
-    target: Annotated[
-        str,
-        option("--target", help="auto (top class), label (from the folder), a class index, wnid or name, or top:K."),
-    ] = "auto",
+    target: common.Target = "auto",
     against: Annotated[
         list[str],
         option("--against", help="Rival CLASS[,CLASS] or runner-up; repeated, a column each (AGI Fig. 7)."),
     ] = NONE,
     show: Annotated[list[str], option("--show", help=SHOW_HELP)] = OVERLAY,
     save: Annotated[list[str], option("--save", help="Figures as pdf or svg too; repeatable.")] = NONE,
-    clip: Annotated[str, option("--clip", help="LOW,HIGH percentiles that become the ends of the colours.")] = "80,99",
-    sign: Annotated[
-        Literal["positive", "negative", "absolute", "signed"], option("--sign", help="Which part is drawn.")
-    ] = "positive",
-    reduce: Annotated[
-        Literal["sum", "mean", "abs-sum", "max"], option("--reduce", help="Channels to one value a pixel.")
-    ] = "sum",
-    cmap: Annotated[
-        str, option("--cmap", help="A matplotlib colour map; auto: inferno, or RdBu_r for signed.")
-    ] = "auto",
-    opacity: Annotated[float, option("--opacity", help="Of the colours on the image, 0 to 1.", min=0, max=1)] = 0.8,
-    layer: Annotated[
-        str | None, option("--layer", help="Layer for methods that look at one; default: the last spatial one.")
-    ] = None,
-    score: Annotated[
-        ScoreKind | None, option("--score", help="The scalar explained; default: the method's own.")
-    ] = None,
-    files_from: Annotated[str | None, option("--files-from", help="A file of paths, one a line; - for stdin.")] = None,
+    drawing: Drawing = Drawing(),
+    layer: common.Layer = None,
+    score: common.Score = None,
+    files_from: common.FilesFrom = None,
     overwrite: Annotated[bool, option("--overwrite", help="Replace files from something else.")] = False,
     fail_fast: Annotated[bool, option("--fail-fast", help="Stop at the first cell that fails.")] = False,
     output: Annotated[Path, option("--output", "-o", help="Directory to write to.")] = Path("xplain-compare"),
-    weights: common.Weights = None,
-    classes: common.Classes = None,
-    device: common.Device = "auto",
-    precision: common.PrecisionOption = "fp32",
-    batch_size: common.BatchSize = "auto",
-    seed: common.Seed = 0,
-    as_json: common.Json = False,
-    quiet: common.Quiet = False,
-    no_progress: common.NoProgress = False,
-    config: common.Config = None,
-    version: common.Version = False,
+    loading: Loading = Loading(),
+    running: Running = Running(),
+    talking: Talking = Talking(),
 ) -> int:
     """Compare methods on images, or runs of evaluate image by image.
 
@@ -101,18 +74,28 @@ def compare(
         given = [name for name in context.params if _is_given(context, name) and name not in FOR_RUNS]
         if given:
             raise UsageError(f"--{given[0].replace('_', '-')} is not for runs", "leave it out")
-        return _compare_runs([Path(each) for each in things or ()], output, forms, overwrite, as_json)
+        return _compare_runs([Path(each) for each in things or ()], output, forms, overwrite, talking.as_json)
     request = CompareConfig(
-        common.make_compute(model[0], weights, classes, device, precision, batch_size, seed),
-        tuple(dict.fromkeys(model)),
-        tuple(things or ()),
-        tuple(Choice.parse(text) for text in method),
-        output,
-        tuple(Choice.parse(text) for text in metric),
-        protocol, not no_metrics, files_from, target, tuple(dict.fromkeys(against)), score, layer,
-        tuple(dict.fromkeys(show)), forms, parse_clip(clip), sign, reduce, cmap, opacity, overwrite, fail_fast,
-    )  # fmt: skip
-    return _compare_images(request, as_json, quiet, not (quiet or no_progress))
+        loading.compute(model[0], running),
+        models=tuple(dict.fromkeys(model)),
+        inputs=tuple(things or ()),
+        methods=tuple(Choice.parse(text) for text in method),
+        output=output,
+        metrics=tuple(Choice.parse(text) for text in metric),
+        protocol=protocol,
+        measured=not no_metrics,
+        files_from=files_from,
+        target=target,
+        against=tuple(dict.fromkeys(against)),
+        score=score,
+        layer=layer,
+        shows=tuple(dict.fromkeys(show)),
+        formats=forms,
+        look=drawing.look,
+        overwrite=overwrite,
+        fail_fast=fail_fast,
+    )
+    return _compare_images(request, talking)
 
 
 def find_runs(things: Sequence[str]) -> bool:
@@ -139,7 +122,7 @@ def _compare_runs(folders: Sequence[Path], output: Path, forms: Sequence[str], o
     return EXIT_PARTIAL if any(row["undefined"] for row in record["pairs"]) else EXIT_DONE
 
 
-def _compare_images(request: CompareConfig, as_json: bool, quiet: bool, watch: bool) -> int:
+def _compare_images(request: CompareConfig, talking: Talking) -> int:
     """Print the paths or the record; the exit code."""
     from xplain.compare import write_comparison
 
@@ -151,16 +134,16 @@ def _compare_images(request: CompareConfig, as_json: bool, quiet: bool, watch: b
         if request.fail_fast:
             raise failure.error
 
-    with show_counter(watch, "maps") as advance:
+    with show_counter(talking.watch, "maps") as advance:
         record = write_comparison(request, advance, note)
     if record is None:
         return EXIT_INPUT
-    if not quiet:
+    if not talking.quiet:
         for row in record["rows"]:
             for label, cell in zip(record["columns"], row["cells"], strict=True):
                 for warning in cell["warnings"] if cell else ():
                     say(f"warning: {row['input']}: {label}: {warning}")
-    _print(record, as_json)
+    _print(record, talking.as_json)
     return EXIT_PARTIAL if record["failed"] or _undefined(record) else EXIT_DONE
 
 

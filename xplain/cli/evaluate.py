@@ -13,17 +13,19 @@ import typer
 
 from xplain.cli import _options as common
 from xplain.cli._console import say, show_counter
-from xplain.cli._options import option
+from xplain.cli._groups import option, with_groups
+from xplain.cli._options import Loading, Running, Talking
 from xplain.config import Choice, EvaluateConfig, parse_shard
 from xplain.errors import EXIT_DONE, EXIT_INPUT, EXIT_PARTIAL, Failed, UsageError
 from xplain.published import Published, find_figures, put_beside, read_published
-from xplain.types import Interval, ScoreKind
+from xplain.types import Interval
 
-NEFLAG: list[str] = ["neflag"]
-EMBEDDED: list[str] = ["efficientnet-lite0"]
+NEFLAG = ["neflag"]
+MODELS = [common.EMBEDDED]
 NONE: list[str] = []
 
 
+@with_groups
 def evaluate(
     dataset: Annotated[
         str,
@@ -31,17 +33,11 @@ def evaluate(
             help="A folder of class folders, a flat folder, a text file of paths, tar shards, or torchvision:NAME:ROOT."
         ),
     ],
-    metric: Annotated[
-        list[str], option("--metric", "-M", help="NAME[:key=value,...]; repeatable. Default: insertion, deletion.")
-    ] = NONE,
-    method: Annotated[list[str], option("--method", "-a", help="NAME[:key=value,...]; repeatable.")] = NEFLAG,
-    protocol: Annotated[
-        str | None, option("--protocol", help="A preset of metrics: xplain, rise, agi, mfaba, neflag or dga.")
-    ] = None,
+    metric: common.Metrics = NONE,
+    method: common.Methods = NEFLAG,
+    protocol: common.Protocol = None,
     target: Annotated[str, option("--target", help="auto (the model's top class) or label (the true class).")] = "auto",
-    score: Annotated[
-        ScoreKind | None, option("--score", help="The scalar explained; default: the method's own.")
-    ] = None,
+    score: common.Score = None,
     limit: Annotated[int | None, option("--limit", help="This many images, evenly spread.", min=1)] = None,
     per_class: Annotated[int | None, option("--per-class", help="At most this many of each class.", min=1)] = None,
     labels: Annotated[str | None, option("--labels", help="CSV of file name and class, for a flat folder.")] = None,
@@ -58,19 +54,10 @@ def evaluate(
             help="Run directory (of several models: the folder of theirs); default xplain-runs/<data set>.<model>.",
         ),
     ] = None,
-    model: common.Models = EMBEDDED,
-    weights: common.Weights = None,
-    classes: common.Classes = None,
-    image_size: common.ImageSize = None,
-    device: common.Device = "auto",
-    precision: common.PrecisionOption = "fp32",
-    batch_size: common.BatchSize = "auto",
-    seed: common.Seed = 0,
-    as_json: common.Json = False,
-    quiet: common.Quiet = False,
-    no_progress: common.NoProgress = False,
-    config: common.Config = None,
-    version: common.Version = False,
+    model: common.Models = MODELS,
+    loading: Loading = Loading(),
+    running: Running = Running(),
+    talking: Talking = Talking(),
 ) -> int:
     """Evaluate methods by metrics on a data set. The same command again goes on where it stopped.
 
@@ -81,26 +68,26 @@ def evaluate(
     if target not in ("auto", "label"):
         raise UsageError(f"target {target!r} is not for a data set", "give auto or label")
     request = EvaluateConfig(
-        common.make_compute(model[0], weights, classes, device, precision, batch_size, seed, image_size),
-        dataset,
-        tuple(Choice.parse(text) for text in method),
-        tuple(Choice.parse(text) for text in metric),
-        output or Path(),
-        protocol,
-        target,
-        score,
-        limit,
-        per_class,
-        labels,
-        parse_shard(shard) if shard else launched_shard(),
-        fail_fast,
-        interval,
-        save_maps,
-        save_curves,
+        loading.compute(model[0], running),
+        dataset=dataset,
+        methods=tuple(Choice.parse(text) for text in method),
+        metrics=tuple(Choice.parse(text) for text in metric),
+        output=output or Path(),
+        protocol=protocol,
+        target=target,
+        score=score,
+        limit=limit,
+        per_class=per_class,
+        labels=labels,
+        shard=parse_shard(shard) if shard else launched_shard(),
+        fail_fast=fail_fast,
+        interval=interval,
+        save_maps=save_maps,
+        save_curves=save_curves,
     )
-    published = read_published(config)
+    published = read_published(talking.config)
     requests = _for_each_model(request, model, output, published)
-    return _run(requests, published, as_json, not (quiet or no_progress))
+    return _run(requests, published, talking)
 
 
 def _for_each_model(
@@ -133,7 +120,7 @@ def launched_shard() -> tuple[int, int]:
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def _run(requests: Sequence[EvaluateConfig], published: Published | None, as_json: bool, watch: bool) -> int:
+def _run(requests: Sequence[EvaluateConfig], published: Published | None, talking: Talking) -> int:
     """Each request in turn, reported when it is done; the worst exit code. Under torchrun the first process reports, at the end."""
     from xplain import evaluation, trials
 
@@ -146,13 +133,13 @@ def _run(requests: Sequence[EvaluateConfig], published: Published | None, as_jso
     together = shard == launched_shard() and shard[1] > 1
     failed, codes = 0, list[int]()
     for request in requests:
-        failed += _evaluate(request, watch)
+        failed += _evaluate(request, talking.watch)
         if not together:
-            codes.append(_report(request, published, as_json, first=not codes))
+            codes.append(_report(request, published, talking.as_json, first=not codes))
     if together:
         if not evaluation.wait_for_ranks(shard):
             return EXIT_PARTIAL if failed else EXIT_DONE
-        codes = [_report(request, published, as_json, first=request is requests[0]) for request in requests]
+        codes = [_report(request, published, talking.as_json, first=request is requests[0]) for request in requests]
     return max(codes, key=(EXIT_DONE, EXIT_PARTIAL, EXIT_INPUT).index)
 
 

@@ -5,71 +5,44 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from xplain.cli import _options as common
 from xplain.cli._console import say, show_progress
-from xplain.cli._options import option
-from xplain.config import Choice, ExplainConfig, parse_clip
+from xplain.cli._groups import option, with_groups
+from xplain.cli._options import Drawing, Loading, Running, Talking
+from xplain.config import Choice, ExplainConfig
 from xplain.errors import EXIT_DONE, EXIT_INPUT, EXIT_PARTIAL, Failed, UsageError
-from xplain.types import ScoreKind
 
 NEFLAG, OVERLAY = ["neflag"], ["overlay"]
 
 
+@with_groups
 def explain(
     images: Annotated[
         list[str] | None, typer.Argument(help="Files, directories, globs, @list.txt, or - for image bytes on stdin.")
     ] = None,
-    method: Annotated[
-        list[str], option("--method", "-a", help="NAME[:key=value,...]; repeatable. See xplain list methods.")
-    ] = NEFLAG,
-    target: Annotated[
-        str,
-        option("--target", help="auto (top class), label (from the folder), a class index, wnid or name, or top:K."),
-    ] = "auto",
+    method: common.Methods = NEFLAG,
+    target: common.Target = "auto",
     against: Annotated[
         str | None, option("--against", help="Rival CLASS[,CLASS], or runner-up: why the target and not these.")
     ] = None,
     save: Annotated[list[str], option("--save", help="overlay, heatmap, masked, figure or raw; repeatable.")] = OVERLAY,
-    clip: Annotated[str, option("--clip", help="LOW,HIGH percentiles that become the ends of the colours.")] = "80,99",
-    sign: Annotated[
-        Literal["positive", "negative", "absolute", "signed"], option("--sign", help="Which part is drawn.")
-    ] = "positive",
-    reduce: Annotated[
-        Literal["sum", "mean", "abs-sum", "max"], option("--reduce", help="Channels to one value a pixel.")
-    ] = "sum",
-    cmap: Annotated[
-        str, option("--cmap", help="A matplotlib colour map; auto: inferno, or RdBu_r for signed.")
-    ] = "auto",
-    opacity: Annotated[float, option("--opacity", help="Of the colours on the image, 0 to 1.", min=0, max=1)] = 0.8,
-    layer: Annotated[
-        str | None, option("--layer", help="Layer for methods that look at one; default: the last spatial one.")
-    ] = None,
-    score: Annotated[
-        ScoreKind | None, option("--score", help="The scalar explained; default: the method's own.")
-    ] = None,
-    files_from: Annotated[str | None, option("--files-from", help="A file of paths, one a line; - for stdin.")] = None,
+    drawing: Drawing = Drawing(),
+    layer: common.Layer = None,
+    score: common.Score = None,
+    files_from: common.FilesFrom = None,
     overwrite: Annotated[bool, option("--overwrite", help="Replace files from other settings.")] = False,
     fail_fast: Annotated[bool, option("--fail-fast", help="Stop at the first image that fails.")] = False,
     output: Annotated[Path, option("--output", "-o", help="Directory to write to; - writes one PNG to stdout.")] = Path(
         "xplain-out"
     ),
-    model: common.Model = "efficientnet-lite0",
-    weights: common.Weights = None,
-    classes: common.Classes = None,
-    image_size: common.ImageSize = None,
-    device: common.Device = "auto",
-    precision: common.PrecisionOption = "fp32",
-    batch_size: common.BatchSize = "auto",
-    seed: common.Seed = 0,
-    as_json: common.Json = False,
-    quiet: common.Quiet = False,
-    no_progress: common.NoProgress = False,
-    config: common.Config = None,
-    version: common.Version = False,
+    model: common.Model = common.EMBEDDED,
+    loading: Loading = Loading(),
+    running: Running = Running(),
+    talking: Talking = Talking(),
 ) -> int:
     """Explain images: write OUT/<stem>.<method>[.<target>].<kind>.png|npz and print each path.
 
@@ -77,24 +50,32 @@ def explain(
     xplain explain cat.jpg --target "tiger cat" --against tabby --json
     """
     to_stdout = str(output) == "-"
-    if to_stdout and as_json:
+    if to_stdout and talking.as_json:
         raise UsageError("-o - and --json both write to stdout", "give one of them")
     request = ExplainConfig(
-        common.make_compute(model, weights, classes, device, precision, batch_size, seed, image_size),
-        tuple(images or ()),
-        tuple(Choice.parse(text) for text in method),
-        None if to_stdout else output,
-        files_from, target, against, score, layer, tuple(save), parse_clip(clip), sign, reduce, cmap, opacity, overwrite, fail_fast,
-    )  # fmt: skip
-    return _run(request, as_json, quiet, not (quiet or no_progress))
+        loading.compute(model, running),
+        inputs=tuple(images or ()),
+        methods=tuple(Choice.parse(text) for text in method),
+        output=None if to_stdout else output,
+        files_from=files_from,
+        target=target,
+        against=against,
+        score=score,
+        layer=layer,
+        saves=tuple(save),
+        look=drawing.look,
+        overwrite=overwrite,
+        fail_fast=fail_fast,
+    )
+    return _run(request, talking)
 
 
-def _run(request: ExplainConfig, as_json: bool, quiet: bool, watch: bool) -> int:
+def _run(request: ExplainConfig, talking: Talking) -> int:
     """Print what comes, count what failed; the exit code."""
     from xplain import pipeline
 
     done, failed = 0, list[Failed]()
-    with show_progress(watch) as progress:
+    with show_progress(talking.watch) as progress:
         for item in pipeline.explain(request, progress):
             if isinstance(item, Failed):
                 failed.append(item)
@@ -106,9 +87,11 @@ def _run(request: ExplainConfig, as_json: bool, quiet: bool, watch: bool) -> int
             if item.content is not None:
                 sys.stdout.buffer.write(item.content)
             else:
-                lines = [json.dumps(item.record, ensure_ascii=False)] if as_json else item.record["files"].values()
+                lines = (
+                    [json.dumps(item.record, ensure_ascii=False)] if talking.as_json else item.record["files"].values()
+                )
                 print(*lines, sep="\n", flush=True)
-            if not quiet:
+            if not talking.quiet:
                 for warning in item.record["warnings"]:
                     say(f"warning: {item.record['input']}: {item.record['method']}: {warning}")
     if failed and done:

@@ -9,11 +9,13 @@ from typing import Annotated, Any, Literal
 import typer
 
 from xplain.cli import _options as common
-from xplain.cli._options import option
+from xplain.cli._groups import option, with_groups
+from xplain.cli._options import Loading, Talking
 
 Things = Literal["methods", "metrics", "models", "protocols", "classes"]
 
 
+@with_groups
 def list_things(
     things: Annotated[Things, typer.Argument(help="What to list.")],
     search: Annotated[str, option("--search", help="Only rows that contain this text.")] = "",
@@ -21,13 +23,8 @@ def list_things(
         str | None,
         option("--model", "-m", help="With methods: which fit this model, and why not; with classes: its classes."),
     ] = None,
-    weights: common.Weights = None,
-    classes: common.Classes = None,
-    device: common.Device = "auto",
-    image_size: common.ImageSize = None,
-    as_json: common.Json = False,
-    config: common.Config = None,
-    version: common.Version = False,
+    loading: Loading = Loading(),
+    talking: Talking = Talking(),
 ) -> int:
     """List methods, metrics, models, protocols or classes.
 
@@ -35,19 +32,19 @@ def list_things(
     xplain list methods --model resnet50
     """
     from xplain import catalog
-    from xplain.models.load import EMBEDDED
 
+    compute = loading.compute(model or common.EMBEDDED)
     kind = "fits" if things == "methods" and model is not None else things
     rows = {
         "methods": catalog.list_methods,
-        "fits": lambda: catalog.list_fits(model or EMBEDDED, weights, device, image_size),
+        "fits": lambda: catalog.list_fits(compute),
         "metrics": catalog.list_metrics,
         "models": catalog.list_models,
         "protocols": catalog.list_protocols,
-        "classes": lambda: catalog.list_classes(model or EMBEDDED, weights, classes),
+        "classes": lambda: catalog.list_classes(compute),
     }[kind]()
     rows = [row for row in rows if search.lower() in json.dumps(row, ensure_ascii=False).lower()]
-    if as_json:
+    if talking.as_json:
         print(*(json.dumps(row, ensure_ascii=False) for row in rows), sep="\n")
     elif sys.stdout.isatty():
         _print_table(rows)

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from xplain.render import Floats, Look, heat, in_order
+from xplain.look import Look
+from xplain.render import Floats, heat, in_order
 from xplain.similarity import RADIUS, spearman, ssim, top_overlap
 
 MEASURES = {

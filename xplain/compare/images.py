@@ -29,18 +29,13 @@ from xplain.plans import (
 )
 from xplain.records import Work, describe_explanation, describe_run, describe_target, fingerprint
 from xplain.registry import METHODS
-from xplain.render import Look, colour_map, remarks
+from xplain.render import colour_map, remarks
 from xplain.runtime import Runtime, load_model
 from xplain.targets import Question
 from xplain.types import Attribution
 
 Advance = Callable[[int, int], None]
 SHARED = ("input", "sha256", "target", "prediction")  # of a record: true of the row, and said once
-
-
-def look_of(config: CompareConfig) -> Look:
-    """How all maps are drawn."""
-    return Look(config.clip, config.sign, config.reduce, config.cmap, config.opacity)  # type: ignore[arg-type]
 
 
 def plan(config: CompareConfig) -> Plan:
@@ -64,7 +59,7 @@ def plan(config: CompareConfig) -> Plan:
 
 def check_names(config: CompareConfig) -> None:
     """What can be wrong before anything is loaded. Raises UsageError."""
-    colour_map(look_of(config).colours)
+    colour_map(config.look.colours)
     check_formats(config.formats)
     for show in config.shows:
         if show not in SHOWS:
@@ -107,7 +102,7 @@ class Plan:
         config = self.config
         models = [{key: value for key, value in view.facts.items() if key != "device"} for view in self.views]
         works = [[work.describe() for work in view.works] for view in self.views]
-        asked = (config.target, config.against, asdict(look_of(config)), config.shows)
+        asked = (config.target, config.against, asdict(config.look), config.shows)
         digests = [(source.name, _digest(source)) for source in self.sources]
         return fingerprint(models, works, [each.describe() for each in self.measures], asked, digests)
 
@@ -132,7 +127,7 @@ class Plan:
             {each.label: each.describe() for each in self.measures},
             [row for _, _, row in found],
             failed,
-            look_of(self.config),
+            self.config.look,
             {view.classifier.name: view.facts for view in self.views},
         )
 
@@ -228,7 +223,7 @@ class View:
                 continue
             record = self._record(each, work, asked.logits[some][i], against, result, i)
             values = result.values[i].float().cpu().numpy()
-            record["warnings"] += remarks(values, look_of(self.config))
+            record["warnings"] += remarks(values, self.config.look)
             yield Cell(record | {"scores": {one.measure.label: one.read(i, None) for one in scores}}, values)
 
     def _record(

@@ -13,7 +13,8 @@ import numpy as np
 from xplain.compare.packing import pack_image, pack_within
 from xplain.compare.sheet import CURVE_COLOURS
 from xplain.compare.table import Cell, Comparison, Row
-from xplain.render import Floats, Look, colour_map, reduce_channels
+from xplain.look import Look
+from xplain.render import Floats, colour_map, reduce_channels
 
 BUDGET = 7_400_000  # bytes for maps and images: a page of 20 images x 6 methods stays under 8 MB
 CURVE = 29  # points of a curve on the page

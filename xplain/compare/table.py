@@ -10,7 +10,8 @@ import numpy as np
 
 from xplain.compare.agreement import MEASURES, agree, mean_agreement
 from xplain.errors import Failed
-from xplain.render import Bytes, Floats, Look
+from xplain.look import Look
+from xplain.render import Bytes, Floats
 
 SCHEMA = 1
 

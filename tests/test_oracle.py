@@ -301,12 +301,19 @@ def test_results_do_not_depend_on_the_batch_size(rows):
 
 def test_the_default_number_of_rows_depends_on_the_images_only():
     oracle = Oracle(small())
-    assert oracle.rows(torch.zeros(3, 224, 224)) == 16
-    assert oracle.rows(torch.zeros(1000, 3, 224, 224)) == 16
-    assert oracle.rows(torch.zeros(3, 448, 448)) == 4
+    assert oracle.rows(torch.zeros(3, 224, 224)) == 13
+    assert oracle.rows(torch.zeros(1000, 3, 224, 224)) == 13
+    assert oracle.rows(torch.zeros(3, 448, 448)) == 3
     assert oracle.rows(torch.zeros(3, 2000, 2000)) == 1
     assert oracle.rows(torch.zeros(3, 8, 8)) == 256
     assert Oracle(small(), batch_size=5).rows(torch.zeros(3, 224, 224)) == 5
+
+
+def test_a_thousand_points_take_as_many_rows_at_once_as_fifty():
+    """On a CPU, at 224 pixels: so that peak memory does not depend on the number of points."""
+    x = torch.zeros(1, 3, 224, 224)
+    for points in (50, 1000):
+        assert max(block.shape[1] for block in Oracle(small()).blocks(x, points)) == 13
 
 
 # ------------------------------------------------------------------------------------------------- memory

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from xplain.models.classifier import Classifier
+from xplain.models.norms import fix_norms
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -42,6 +43,8 @@ def prepare(classifier: Classifier, *, fold: bool = True) -> Classifier:
             return ready  # it wants an input of another shape, and may say so by any error: run it as it is
         if fold:
             ready = _if_it_agrees(_folded(ready, probe), ready, probe, expected)
+        else:
+            fix_norms(ready)
         if any(isinstance(module, nn.Conv2d) for module in ready.modules()):
             ready = _if_it_agrees(_channels_last(ready), ready, probe, expected)
     return ready

@@ -50,6 +50,7 @@ class Compute:
     batch_size: int | None = None  # None: auto
     seed: int = 0
     image_size: int | None = None  # None: the model's own
+    offline: bool = False  # download nothing
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,9 @@ class Runtime:
 
 def load_model(compute: Compute) -> Classifier:
     """The classifier that a request names, on its device. Raises as ``load_classifier``."""
-    return load_classifier(compute.model, compute.device, compute.weights, compute.classes, compute.image_size)
+    return load_classifier(
+        compute.model, compute.device, compute.weights, compute.classes, compute.image_size, compute.offline
+    )
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from xplain.errors import UsageError
 
 CAT = SAMPLES / "cat.jpg"
 COMMON = {
-    "-m", "--model", "--weights", "--classes", "--image-size", "--device", "--precision", "-b", "--batch-size", "--seed",
+    "-m", "--model", "--weights", "--classes", "--image-size", "--device", "--offline", "--precision", "-b", "--batch-size", "--seed",
     "-o", "--output", "--json", "-q", "--quiet", "--no-progress", "--config", "--version",
 }  # fmt: skip
 # What has no meaning there: the answers of list are the same at any precision, rows a call and seed, and go to standard
@@ -36,9 +37,9 @@ COMMANDS = {
 }
 VALUES = {
     "weights": Path("w.pt"), "classes": Path("c.txt"), "image_size": 99, "device": "cpu",
-    "precision": "bf16", "batch_size": 7, "seed": 5,
+    "precision": "bf16", "batch_size": 7, "seed": 5, "offline": True,
 }  # fmt: skip
-OF_LIST = ("weights", "classes", "image_size", "device")
+OF_LIST = ("weights", "classes", "image_size", "device", "offline")
 
 
 def options(command: str) -> dict[str, str | None]:
@@ -73,7 +74,8 @@ def asked(monkeypatch) -> list[Compute]:
 
 
 def by_flag(values: dict, monkeypatch) -> list[str]:
-    return [part for name, value in values.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+    flags = {f"--{name.replace('_', '-')}": value for name, value in values.items()}
+    return [part for flag, value in flags.items() for part in ([flag] if value is True else [flag, str(value)])]
 
 
 def by_environment(values: dict, monkeypatch) -> list[str]:
@@ -83,7 +85,7 @@ def by_environment(values: dict, monkeypatch) -> list[str]:
 
 
 def by_file(values: dict, monkeypatch) -> list[str]:
-    lines = [f"{name} = {value if isinstance(value, int) else repr(str(value))}" for name, value in values.items()]
+    lines = [f"{name} = {json.dumps(value, default=str)}" for name, value in values.items()]
     Path("c.toml").write_text("\n".join(lines))
     return ["--config", "c.toml"]
 

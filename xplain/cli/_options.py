@@ -116,6 +116,7 @@ class Loading:
         int | None, option("--image-size", help="Side of the input in pixels, instead of the model's own.", min=1)
     ] = None
     device: Annotated[str, option("--device", help="auto, cpu, cuda, cuda:N or mps.")] = "auto"
+    offline: Annotated[bool, option("--offline", help="Download nothing: use the weights that are there.")] = False
 
     def compute(self, model: str, running: Running = Running()) -> Compute:
         """Both as a request. Raises UsageError."""
@@ -130,6 +131,7 @@ class Loading:
             batch_size=parse_batch_size(running.batch_size),
             seed=running.seed,
             image_size=self.image_size,
+            offline=self.offline,
         )
 
 

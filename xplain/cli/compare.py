@@ -19,7 +19,7 @@ from xplain.errors import EXIT_DONE, EXIT_INPUT, EXIT_PARTIAL, Failed, UsageErro
 
 METHODS, MODELS, OVERLAY = ["saliency", "ig", "neflag"], [common.EMBEDDED], ["overlay"]
 NONE: list[str] = []
-FOR_RUNS = ("things", "save", "overwrite", "output", *(each.name for each in fields(Talking)))
+FOR_RUNS = ("things", "save", "overwrite", "output", "offline", *(each.name for each in fields(Talking)))
 SHOW_HELP = (
     "overlay; heatmap; masked: heatmap x input, AGI Fig. 3; top10: the most relevant tenth of pixels, DGA Fig. 6; "
     "curves: those of the metrics beside the map, AGI Fig. 5. Repeatable."

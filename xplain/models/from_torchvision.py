@@ -8,7 +8,6 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
-from urllib.parse import urlparse
 
 import torch
 from torch import nn
@@ -18,6 +17,7 @@ from xplain.images import Preprocessing
 from xplain.models.checkpoints import classes_of, file_weights, load_weights, read_weights
 from xplain.models.classes import imagenet_classes
 from xplain.models.classifier import Accuracy, Classifier, Weights
+from xplain.models.downloads import downloaded, not_downloaded
 from xplain.models.untrained import RANDOM, UNTRAINED
 
 # What these builders switch on when they are given weights; everything else is the builder's default.
@@ -34,8 +34,11 @@ def torchvision_names() -> list[str]:
     return list(models.list_models(module=models))
 
 
-def load_torchvision(name: str, path: Path | None) -> Classifier:
-    """The model with its default weights, or others of torchvision's (``resnet50.IMAGENET1K_V1``), or those in ``path``."""
+def load_torchvision(name: str, path: Path | None, offline: bool = False) -> Classifier:
+    """The model with its default weights, or others of torchvision's (``resnet50.IMAGENET1K_V1``), or those in ``path``.
+
+    offline: only weights that were downloaded before; else InputError.
+    """
     from torchvision import models
 
     names = torchvision_names()
@@ -55,7 +58,7 @@ def load_torchvision(name: str, path: Path | None) -> Classifier:
     if path == RANDOM:
         record, state = UNTRAINED, model.state_dict()
     else:
-        record, state = (file_weights(path), read_weights(path)) if path else _get_weights(name, weights)
+        record, state = (file_weights(path), read_weights(path)) if path else _get_weights(name, weights, offline)
         state = _without_auxiliaries(builder, state)
         count = classes_of(state, model.state_dict(), record.source) if path else None
     if count is not None:  # fine-tuned
@@ -96,19 +99,20 @@ def _without_auxiliaries(builder: str, state: dict[str, torch.Tensor]) -> dict[s
     return {key: value for key, value in state.items() if not key.startswith(("aux1.", "aux2."))}
 
 
-def _get_weights(name: str, weights: Any) -> tuple[Weights, dict[str, torch.Tensor]]:
-    """Download (or find) weights through torchvision's loader; its progress goes to stderr."""
-    folder = Path(torch.hub.get_dir()) / "checkpoints"
-    path = folder / Path(urlparse(weights.url).path).name
+def _get_weights(name: str, weights: Any, offline: bool) -> tuple[Weights, dict[str, torch.Tensor]]:
+    """Find weights, or download them through torchvision's loader, which compares the hash; its progress goes to stderr."""
+    path = downloaded(weights.url)
     if path.exists():
         return file_weights(path), read_weights(path)
+    if offline:
+        raise not_downloaded(path, name)
     try:
         with redirect_stdout(sys.stderr):
             state = weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
     except (URLError, HTTPException, OSError, RuntimeError) as error:
         reason = getattr(error, "reason", None) or error
         raise InputError(
-            f"cannot download {path.name} for {name} ({reason}), and it is not in {folder}",
+            f"cannot download {path.name} for {name} ({reason}), and it is not in {path.parent}",
             "put the file there, or give --weights FILE",
         ) from None
     return file_weights(path), state

@@ -33,6 +33,7 @@ def load_classifier(
     weights: str | Path | None = None,
     classes: str | Path | None = None,
     image_size: int | None = None,
+    offline: bool = False,
 ) -> Classifier:
     """A classifier by name, in evaluation mode, on its device.
 
@@ -45,11 +46,12 @@ def load_classifier(
         untrained ones, the same at every call (speed does not depend on weights).
     classes: a file of class names, one a line, or CSV with the columns index, wnid, name.
     image_size: side of the input in pixels instead of the model's own; the resize before the crop keeps its proportion.
+    offline: download nothing, and refuse a model whose weights are not there. (What a ``python:`` factory does is its own.)
     Raises UsageError for an unknown name, InputError for weights, names or sizes that cannot be used, DeviceError.
     """
     where = pick_device(str(device))
     path = Path(weights) if weights is not None else None
-    classifier = load_untrained(lambda: _build(name, path)) if path == RANDOM else _build(name, path)
+    classifier = load_untrained(lambda: _build(name, path, offline)) if path == RANDOM else _build(name, path, offline)
     classifier.to(where).eval()
     if image_size is not None:
         classifier.preprocessing = classifier.preprocessing.at(image_size)
@@ -96,7 +98,7 @@ def with_weights(classifier: Classifier, path: str) -> Classifier:
     return known[record.sha256]
 
 
-def _build(name: str | nn.Module, path: Path | None) -> Classifier:
+def _build(name: str | nn.Module, path: Path | None, offline: bool) -> Classifier:
     """The classifier of a name, with the weights in ``path``."""
     if isinstance(name, nn.Module):
         return _wrap(name, type(name).__name__, path)
@@ -105,7 +107,7 @@ def _build(name: str | nn.Module, path: Path | None) -> Classifier:
     if name.startswith("timm:"):
         from xplain.models.from_timm import load_timm
 
-        return load_timm(name, path)
+        return load_timm(name, path, offline)
     if name.startswith("python:"):
         return _wrap(_call_factory(name), name, path)
     if name.startswith(PROGRAMS):
@@ -116,7 +118,7 @@ def _build(name: str | nn.Module, path: Path | None) -> Classifier:
         return classifier
     from xplain.models.from_torchvision import load_torchvision
 
-    return load_torchvision(name, path)
+    return load_torchvision(name, path, offline)
 
 
 def _load_embedded(path: Path | None) -> Classifier:

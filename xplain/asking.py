@@ -25,20 +25,30 @@ class Asked:
     labels: Sequence[int | None]
 
 
+def look_at(classifier: Classifier, loaded: Sequence[Loaded], runtime: Runtime) -> tuple[Tensor, Tensor, list[bool]]:
+    """Images (B, 3, H, W) on the classifier's device, their logits (B, classes), and of which images all are finite."""
+    images = torch.stack([each.pixels for each in loaded]).to(classifier.device, classifier.dtype)
+    logits, _ = predict(classifier, images, runtime)
+    return images, logits, check_logits(logits).tolist()
+
+
+def not_finite(name: str) -> Failed:
+    """What is said of an image whose logits are not finite."""
+    return Failed(
+        name, InputError(f"the model's logits for {name!r} are not finite", "check the weights and --precision")
+    )
+
+
 def ask(
     classifier: Classifier, loaded: Sequence[Loaded], with_labels: bool, runtime: Runtime
 ) -> tuple[Asked, list[Failed]]:
     """Predict once; the images that can be used, and why the others cannot. with_labels: each must have a true class."""
-    images = torch.stack([each.pixels for each in loaded]).to(classifier.device, classifier.dtype)
-    logits, _ = predict(classifier, images, runtime)
-    finite = check_logits(logits).tolist()
+    images, logits, finite = look_at(classifier, loaded, runtime)
     usable, labels, failed = [], list[int | None](), []
     for i, each in enumerate(loaded):
-        name = each.source.name
         label = find_label(classifier, each) if with_labels else None
         if not finite[i]:
-            error = InputError(f"the model's logits for {name!r} are not finite", "check weights and --precision")
-            failed.append(Failed(name, error))
+            failed.append(not_finite(each.source.name))
         elif isinstance(label, Failed):
             failed.append(label)
         else:

@@ -174,10 +174,10 @@ def read_toml(path: Path) -> dict[str, Any]:
 def read_config_file(path: Path, command: str, options: Collection[str], commands: Collection[str]) -> dict[str, Any]:
     """Option values for ``command`` from a TOML file.
 
-    Options stand at the top level (they then hold for every command that knows them) or in a table named
+    Options stand at the top level (they then hold for every command, which must know them) or in a table named
     after a command, which wins; evaluate also knows a table of published figures (``xplain.published`` reads it).
-    Raises InputError when the file cannot be read and UsageError on a name that
-    is neither an option of ``command`` nor a table of another command.
+    Raises InputError when the file cannot be read, and UsageError for a name that is no option of ``command`` and a table
+    that is named after no command.
     """
     content = read_toml(path)
     if command == "evaluate":

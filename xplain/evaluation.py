@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from xplain.asking import look_at, not_finite
 from xplain.config import Choice, EvaluateConfig
 from xplain.datasets import Item, choose_items, read_dataset, shard
 from xplain.errors import Failed, InputError, UsageError
@@ -29,7 +30,6 @@ from xplain.records import Work, describe_cost, describe_run, fingerprint, mark_
 from xplain.runtime import Runtime, load_model, predict
 from xplain.shelf import Shelf
 from xplain.store import SCHEMA, Store
-from xplain.targets import check_logits
 from xplain.types import Attribution, Cost
 
 CONTROL = "random"  # in every run: a method that does not beat it explains nothing
@@ -190,32 +190,28 @@ class Evaluation:
 
     def evaluate_group(self, group: Sequence[Seen]) -> list[Failed]:
         """Predict once, then run each method on the images that lack it, and the metrics on its attributions."""
-        images = torch.stack([each.image.pixels for each in group]).to(self.classifier.device, self.classifier.dtype)
-        logits, _ = predict(self.classifier, images, self.runtime)
-        finite = check_logits(logits).tolist()
-        failed = [each for i, seen in enumerate(group) if (each := self._refuse(seen.item, finite[i]))]
-        usable = [i for i, seen in enumerate(group) if self._refuse(seen.item, finite[i]) is None]
+        images, logits, finite = look_at(self.classifier, [each.image for each in group], self.runtime)
+        refused = [self._refuse(seen.item, good) for seen, good in zip(group, finite, strict=True)]
+        usable = [i for i, failure in enumerate(refused) if failure is None]
         self._note([group[i] for i in usable], logits[usable])
-        own = [seen.item.label if self.config.target == "label" else None for seen in group]
-        best = logits.argmax(dim=1)
-        y = best if self.config.target != "label" else best.new_tensor([-1 if k is None else k for k in own])
+        y = logits.argmax(dim=1)
+        if self.config.target == "label":
+            y = y.new_tensor([-1 if seen.item.label is None else seen.item.label for seen in group])
         for work in self.works:
             todo = [i for i in usable if self.lacks(group[i].item, work)]
             size = images_a_call(self.classifier, work, self.runtime)
             for start in range(0, len(todo), size):
                 some = todo[start : start + size]
                 self._score([group[i] for i in some], work, images[some], y[some])
-        return failed
+        return [failure for failure in refused if failure is not None]
 
     def _refuse(self, item: Item, finite: bool) -> Failed | None:
-        """Why an image that could be read cannot be evaluated."""
+        """Why an image that could be read cannot be evaluated. finite: its logits are."""
         if not finite:
-            why = InputError(f"the model's logits for {item.key!r} are not finite", "check the weights")
-        elif self.config.target == "label" and item.label is None:
-            why = InputError(f"{item.key!r} has no label", "leave it out")
-        else:
-            return None
-        return Failed(item.key, why)
+            return not_finite(item.key)
+        if self.config.target == "label" and item.label is None:
+            return Failed(item.key, InputError(f"{item.key!r} has no label", "leave it out"))
+        return None
 
     def _note(self, group: Sequence[Seen], logits: Tensor) -> None:
         """What is true of an image whatever the method: its hash, label and prediction."""

@@ -16,7 +16,7 @@ from xplain.look import Look
 from xplain.models import Classifier
 from xplain.plans import plan_works, run_work
 from xplain.records import Work, mark_of
-from xplain.render import draw, read_record
+from xplain.render import draw, read_record, to_pixels
 from xplain.runtime import Runtime, load_model
 from xplain.store import read_run
 
@@ -71,6 +71,5 @@ def _draw(
     x = pixels[None].to(classifier.device, classifier.dtype)
     y = torch.tensor([target], device=classifier.device)
     result = run_work(classifier, work, x, y, None, Runtime.of(config.compute))
-    image = (pixels.numpy().transpose(1, 2, 0) * 255).round().astype("uint8")
     record = {**shown, **classifier.describe_class(target)}
-    return draw("overlay", image, result.values[0].float().cpu().numpy(), Look(), record)
+    return draw("overlay", to_pixels(pixels.numpy()), result.values[0].float().cpu().numpy(), Look(), record)

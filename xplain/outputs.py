@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from xplain.errors import InputError, UsageError
 from xplain.files import write_file
 from xplain.look import Look
-from xplain.render import Bytes, Floats, draw, encode_raw, read_record, remarks
+from xplain.render import Floats, draw, encode_raw, read_record, remarks, to_pixels
 
 
 @dataclass(frozen=True)
@@ -58,7 +56,7 @@ class Outputs:
 
     def write(self, paths: dict[str, Path], image: Floats, attribution: Floats, record: dict[str, Any]) -> bytes | None:
         """Write every kind; PNG bytes instead where there is no directory. image, attribution: (C, H, W)."""
-        pixels: Bytes = (image.transpose(1, 2, 0) * 255).round().astype(np.uint8)
+        pixels = to_pixels(image)
         record["warnings"] += remarks(attribution, self.look)
         record["files"] = {} if self.directory is None else {kind: str(path) for kind, path in paths.items()}
         for kind, path in paths.items():

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from xplain.asking import ask
 from xplain.config import ExplainConfig
-from xplain.engine import resolve_method
 from xplain.errors import Failed, InputError, UsageError
 from xplain.images import Loaded, Source, find_images, read_ahead
 from xplain.models import Classifier
 from xplain.outputs import Outputs
-from xplain.plans import check_methods, images_a_call, run_work, with_layer
+from xplain.plans import check_distinct, check_methods, images_a_call, plan_works, run_work
 from xplain.records import Work, describe_explanation, describe_run, fingerprint
-from xplain.registry import METHODS
 from xplain.render import KINDS, colour_map
 from xplain.runtime import Runtime, at_work, load_model
 from xplain.targets import Question
+from xplain.types import Attribution
+
+Paths = dict[str, Path]  # an explanation's files by kind
 
 
 def _ignore(rows: int) -> None:
@@ -87,19 +89,32 @@ def check_request(config: ExplainConfig, sources: Sequence[Source]) -> None:
 
 def plan_methods(config: ExplainConfig, classifier: Classifier) -> list[Work]:
     """The methods with their settings; one that is asked for twice carries its parameters in its files' names."""
-    specs = [METHODS.get(choice.name) for choice in config.methods]
-    counts = Counter(spec.name for spec in specs)
-    works = []
-    for spec, choice in zip(specs, config.methods, strict=True):
-        params = with_layer(spec, dict(choice.params), config.layer)
-        settings, references = resolve_method(spec, params, classifier.preprocessing)
-        suffix = ",".join(f"{key}={value}" for key, value in choice.params).replace("/", "-")
-        label = f"{spec.name}_{suffix}" if counts[spec.name] > 1 and suffix else spec.name
-        works.append(Work(spec, settings, references, config.score or spec.score, label))
-    for label, count in Counter(work.label for work in works).items():
-        if count > 1:
-            raise UsageError(f"method {label!r} is asked for twice", "give each set of parameters once")
-    return works
+    works = plan_works(config.methods, config.score, classifier, config.layer)
+    counts = Counter(work.spec.name for work in works)
+    labels = [name_in_files(work.label) if counts[work.spec.name] > 1 else work.spec.name for work in works]
+    check_distinct(labels)
+    return [replace(work, label=label) for work, label in zip(works, labels, strict=True)]
+
+
+def name_in_files(label: str) -> str:
+    """``agi_steps=10`` of ``agi:steps=10``; a parameter that is a path makes no folder."""
+    return label.replace(":", "_", 1).replace("/", "-")
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Images that are explained together: images (B, C, H, W), logits (B, classes), y (B,), rivals (B, A) or None."""
+
+    loaded: Sequence[Loaded]
+    images: Tensor
+    logits: Tensor
+    y: Tensor
+    rivals: Tensor | None
+
+    def pick(self, some: list[int]) -> Batch:
+        """Some of the images."""
+        rivals = None if self.rivals is None else self.rivals[some]
+        return Batch([self.loaded[i] for i in some], self.images[some], self.logits[some], self.y[some], rivals)
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,40 +143,21 @@ class Run:
         yield from failed
         if not asked.loaded:
             return
-        loaded, images, logits = list(asked.loaded), asked.images, asked.logits
-        for y in self.question.targets(logits, asked.labels):
-            rivals = self.question.rivals(self.classifier, logits, y)
+        for y in self.question.targets(asked.logits, asked.labels):
+            rivals = self.question.rivals(self.classifier, asked.logits, y)
+            batch = Batch(asked.loaded, asked.images, asked.logits, y, rivals)
             for work in works:
                 size = images_a_call(self.classifier, work, self.runtime())
-                for start in range(0, len(loaded), size):
-                    some = slice(start, start + size)
-                    yield from self._explain(
-                        work,
-                        loaded[some],
-                        images[some],
-                        logits[some],
-                        y[some],
-                        None if rivals is None else rivals[some],
-                    )
+                every = range(len(asked.loaded))
+                for start in every[::size]:
+                    yield from self._explain(work, batch.pick(list(every[start : start + size])))
 
-    def _explain(
-        self, work: Work, loaded: Sequence[Loaded], x: Tensor, logits: Tensor, y: Tensor, rivals: Tensor | None
-    ) -> Iterator[Explained | Failed]:
+    def _explain(self, work: Work, batch: Batch) -> Iterator[Explained | Failed]:
         """One method on images that go together: what is there already is kept, the rest is computed and written."""
-        planned, mark = work.rows * len(loaded), self.fingerprint(work)
-        targets = [self.question.suffix(index) for index in y.tolist()]
-        paths = [self.outputs.paths(e.source.stem, work.label, t) for e, t in zip(loaded, targets, strict=True)]
-        todo = []
-        for i, each in enumerate(loaded):
-            try:
-                record = self.outputs.kept(paths[i], each.digest, mark)
-            except InputError as error:
-                yield Failed(each.source.name, error)
-                continue
-            if record is None:
-                todo.append(i)
-            else:
-                yield Explained(record)
+        targets = [self.question.suffix(index) for index in batch.y.tolist()]
+        stems = [each.source.stem for each in batch.loaded]
+        paths = [self.outputs.paths(stem, work.label, target) for stem, target in zip(stems, targets, strict=True)]
+        todo = yield from self._keep(work, batch, paths)
         done = 0
 
         def advance(rows: int) -> None:
@@ -170,20 +166,44 @@ class Run:
             self.progress.advance(rows)
 
         if todo:
-            chosen = None if rivals is None else rivals[todo]
+            yield from self._make(work, batch.pick(todo), [paths[i] for i in todo], advance)
+        self.progress.advance(max(work.rows * len(batch.loaded) - done, 0))
+
+    def _keep(self, work: Work, batch: Batch, paths: Sequence[Paths]) -> Generator[Explained | Failed, None, list[int]]:
+        """Yields what is there already; returns which images are still to be explained."""
+        todo = []
+        for i, each in enumerate(batch.loaded):
             try:
-                result = run_work(self.classifier, work, x[todo], y[todo], chosen, self.runtime(advance))
+                record = self.outputs.kept(paths[i], each.digest, self.fingerprint(work))
             except InputError as error:
-                yield from (Failed(loaded[i].source.name, error) for i in todo)
-                todo = []
-        for at, i in enumerate(todo):
-            against = [] if rivals is None else rivals[i].tolist()
-            record = describe_explanation(loaded[i], work, self.classifier, logits[i], against, result, at)
-            record |= self.facts | {"render": asdict(self.outputs.look), "fingerprint": mark}
-            values = result.values[at].float().cpu().numpy()
-            if bool(result.values[at].isfinite().all()):
-                yield Explained(record, self.outputs.write(paths[i], x[i].float().cpu().numpy(), values, record))
+                yield Failed(each.source.name, error)
+                continue
+            if record is None:
+                todo.append(i)
             else:
-                why = f"the attribution of {loaded[i].source.name!r} is not finite"
-                yield Failed(loaded[i].source.name, InputError(why, "check the weights and --precision"))
-        self.progress.advance(max(planned - done, 0))
+                yield Explained(record)
+        return todo
+
+    def _make(
+        self, work: Work, batch: Batch, paths: Sequence[Paths], advance: Callable[[int], None]
+    ) -> Iterator[Explained | Failed]:
+        """Compute, and write."""
+        try:
+            result = run_work(self.classifier, work, batch.images, batch.y, batch.rivals, self.runtime(advance))
+        except InputError as error:
+            yield from (Failed(each.source.name, error) for each in batch.loaded)
+            return
+        for i in range(len(batch.loaded)):
+            yield self._write(work, batch, i, result, paths[i])
+
+    def _write(self, work: Work, batch: Batch, i: int, result: Attribution, paths: Paths) -> Explained | Failed:
+        """The files of one image; a map that is not finite has none."""
+        each, values = batch.loaded[i], result.values[i]
+        if not bool(values.isfinite().all()):
+            why = f"the attribution of {each.source.name!r} is not finite"
+            return Failed(each.source.name, InputError(why, "check the weights and --precision"))
+        against = [] if batch.rivals is None else batch.rivals[i].tolist()
+        record = describe_explanation(each, work, self.classifier, batch.logits[i], against, result, i)
+        record |= self.facts | {"render": asdict(self.outputs.look), "fingerprint": self.fingerprint(work)}
+        image, values = (tensor.float().cpu().numpy() for tensor in (batch.images[i], values))
+        return Explained(record, self.outputs.write(paths, image, values, record))

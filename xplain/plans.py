@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -83,6 +84,13 @@ def plan_works(
         settings, references = resolve_method(spec, params, classifier.preprocessing)
         works.append(Work(spec, settings, references, score or spec.score, label_of(choice, spec.name)))
     return works
+
+
+def check_distinct(labels: Iterable[str]) -> None:
+    """Raise UsageError for a method that is asked for twice with the same parameters."""
+    for label, count in Counter(labels).items():
+        if count > 1:
+            raise UsageError(f"method {label!r} is asked for twice", "give each set of parameters once")
 
 
 def check_methods(methods: Sequence[Choice], layer: str | None = None) -> None:

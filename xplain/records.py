@@ -96,6 +96,12 @@ def describe_target(classifier: Classifier, index: int, probabilities: Tensor) -
     return classifier.describe_class(index) | {"probability": float(probabilities[index])}
 
 
+def describe_prediction(classifier: Classifier, probabilities: Tensor) -> list[dict[str, Any]]:
+    """The TOP classes, the most probable first; probabilities: (classes,)."""
+    best = probabilities.topk(min(TOP, len(probabilities))).indices.tolist()
+    return [describe_target(classifier, index, probabilities) for index in best]
+
+
 def describe_explanation(
     each: Loaded,
     work: Work,
@@ -112,7 +118,6 @@ def describe_explanation(
     completeness = None
     if result.expected is not None and gap is not None:
         completeness = {"expected": float(result.expected[at]), "sum": float(result.total[at]), "gap": float(gap[at])}
-    best = probabilities.topk(min(TOP, len(probabilities))).indices.tolist()
     details = {
         name: value[at].tolist() for name, value in result.details.items() if name not in ("forwards", "backwards")
     }
@@ -122,7 +127,7 @@ def describe_explanation(
         **work.describe(),
         "target": describe_target(classifier, int(result.target[at]), probabilities),
         "against": [describe_target(classifier, index, probabilities) for index in rivals],
-        "prediction": [describe_target(classifier, index, probabilities) for index in best],
+        "prediction": describe_prediction(classifier, probabilities),
         "cost": describe_cost(result, at),
         "completeness": completeness,
         "details": details | result.facts,

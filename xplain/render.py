@@ -30,6 +30,12 @@ DAMAGED = (OSError, EOFError, KeyError, ValueError, SyntaxError, zipfile.BadZipF
 CHUNK = "xplain"  # the PNG text chunk that holds the record
 
 
+def to_pixels(image: Floats) -> Bytes:
+    """(H, W, C) bytes of an image (C, H, W) in [0, 1]."""
+    pixels: Bytes = (image.transpose(1, 2, 0) * 255).round().astype(np.uint8)
+    return pixels
+
+
 def reduce_channels(attribution: Floats, how: Reduce) -> Floats:
     """(H, W) of (C, H, W): the signed sum or mean over channels, the sum of magnitudes, or the largest magnitude."""
     if how == "abs-sum":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -19,6 +18,7 @@ from xplain.images import Loaded, Source, find_images, read_ahead, sha256
 from xplain.models import Classifier
 from xplain.plans import (
     Measure,
+    check_distinct,
     check_methods,
     images_a_call,
     label_of,
@@ -27,9 +27,9 @@ from xplain.plans import (
     run_work,
     take_measures,
 )
-from xplain.records import Work, describe_explanation, describe_run, describe_target, fingerprint
+from xplain.records import Work, describe_explanation, describe_prediction, describe_run, describe_target, fingerprint
 from xplain.registry import METHODS
-from xplain.render import colour_map, remarks
+from xplain.render import colour_map, remarks, to_pixels
 from xplain.runtime import Runtime, load_model
 from xplain.targets import Question
 from xplain.types import Attribution
@@ -49,9 +49,7 @@ def plan(config: CompareConfig) -> Plan:
     if again and config.against:
         raise UsageError(f"{again[0]} attributes again, which --against does not reach", "leave one of them out")
     columns = [Column.of(choice, against) for choice in config.methods for against in config.against or (None,)]
-    for label, count in Counter(column.label for column in columns).items():
-        if count > 1:
-            raise UsageError(f"method {label!r} is asked for twice", "give each set of parameters once")
+    check_distinct(column.label for column in columns)
     sources = find_images(config.inputs, config.files_from)
     views = [View.open(config, name, columns, measures) for name in config.models]
     return Plan(config, columns, measures, sources, views)
@@ -189,19 +187,18 @@ class View:
                             yield None, cell
                         yield None, 1
             for i, each in enumerate(asked.loaded):
-                image = (asked.images[i].float().cpu().numpy().transpose(1, 2, 0) * 255).round().astype("uint8")
+                image = to_pixels(asked.images[i].float().cpu().numpy())
                 yield each.source, Row(self._describe(each, asked.logits[i], int(y[i])), image, cells[i])
 
     def _describe(self, each: Loaded, logits: Tensor, target: int) -> dict[str, Any]:
         """What is true of a row whatever the method."""
         probabilities = logits.double().softmax(dim=0)
-        best = probabilities.topk(min(5, len(probabilities))).indices.tolist()
         return {
             "input": each.source.name,
             "sha256": each.digest,
             "model": self.classifier.name,
             "target": describe_target(self.classifier, target, probabilities),
-            "prediction": [describe_target(self.classifier, index, probabilities) for index in best],
+            "prediction": describe_prediction(self.classifier, probabilities),
         }
 
     def _explain(

@@ -157,19 +157,24 @@ def run_method(
             fold=not spec.plain,
             tick=runtime.progress,
         )
-        supplies = {
-            "against": against,
-            "references": None if references is None else references.to(x),
-            "rng": Streams.of(x if content is None else content[some], runtime.seed, spec.name)
-            if "rng" in spec.needs
-            else None,
-        }
-        needed = {name: supplies[name] for name in spec.needs}
+        needed = _supply(spec, x, against, references, x if content is None else content[some], runtime.seed)
         result: Attribution = spec.function(oracle, x, y[some], **settings, **needed)
         spent = {"forwards": oracle.spent[:, 0], "backwards": oracle.spent[:, 1]}
         parts.append(replace(result, values=result.values.detach().contiguous(), details=result.details | spent))
         cost = cost + oracle.cost
     return replace(_join(parts), target=y, cost=replace(cost, seconds=time.perf_counter() - started))
+
+
+def _supply(
+    spec: MethodSpec, x: Tensor, against: Tensor | None, references: Tensor | None, content: Tensor, seed: int
+) -> dict[str, Any]:
+    """What a method needs besides images and targets. content: (B, C, H, W) on which its random draws depend."""
+    supplies: dict[str, Callable[[], Any]] = {
+        "against": lambda: against,
+        "references": lambda: None if references is None else references.to(x),
+        "rng": lambda: Streams.of(content, seed, spec.name),
+    }
+    return {name: supplies[name]() for name in spec.needs}
 
 
 def images_at_once(

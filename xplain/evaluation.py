@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from xplain.asking import look_at, not_finite
-from xplain.config import Choice, EvaluateConfig
+from xplain.config import EvaluateConfig
 from xplain.datasets import Item, choose_items, read_dataset, shard
 from xplain.errors import Failed, InputError, UsageError
 from xplain.images import Loaded, read_ahead
@@ -25,6 +25,7 @@ from xplain.plans import (
     plan_works,
     run_work,
     take_measures,
+    with_control,
 )
 from xplain.records import Work, describe_cost, describe_run, fingerprint, mark_of
 from xplain.runtime import Runtime, load_model, predict
@@ -32,7 +33,6 @@ from xplain.shelf import Shelf
 from xplain.store import SCHEMA, Store
 from xplain.types import Attribution, Cost
 
-CONTROL = "random"  # in every run: a method that does not beat it explains nothing
 Advance = Callable[[int, int], None]
 
 
@@ -73,11 +73,6 @@ def wait_for_ranks(rank_of: tuple[int, int]) -> bool:
         dist.barrier()
         dist.destroy_process_group()
     return rank == 0
-
-
-def with_control(methods: tuple[Choice, ...]) -> tuple[Choice, ...]:
-    """The methods, and the random control behind them."""
-    return methods if any(choice.name == CONTROL for choice in methods) else (*methods, Choice(CONTROL))
 
 
 def count_classes(classifier: Classifier) -> int:

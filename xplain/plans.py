@@ -24,6 +24,7 @@ from xplain.registry import METHODS, METRICS, MethodSpec, MetricSpec
 from xplain.runtime import Runtime
 from xplain.types import Attribution, Score, ScoreKind
 
+CONTROL = "random"  # in every run of evaluate: a method that does not beat it explains nothing
 DIGEST = 21  # points of a curve that are kept for each item of a data set
 
 
@@ -84,6 +85,11 @@ def plan_works(
         settings, references = resolve_method(spec, params, classifier.preprocessing)
         works.append(Work(spec, settings, references, score or spec.score, label_of(choice, spec.name)))
     return works
+
+
+def with_control(methods: tuple[Choice, ...]) -> tuple[Choice, ...]:
+    """The methods, and the random control behind them."""
+    return methods if any(choice.name == CONTROL for choice in methods) else (*methods, Choice(CONTROL))
 
 
 def check_distinct(labels: Iterable[str]) -> None:

@@ -17,13 +17,12 @@ from torch import Tensor
 from xplain.config import EvaluateConfig
 from xplain.datasets import shard
 from xplain.errors import Failed, UsageError
-from xplain.evaluation import with_control
 from xplain.metrics.percentages import read_percentages
 from xplain.metrics.roar import Attribute, Trial, epochs_of
 from xplain.models import Classifier
 from xplain.models.devices import pick_device
 from xplain.models.load import EMBEDDED
-from xplain.plans import Measure, Measured, plan_metrics, plan_works, run_work
+from xplain.plans import Measure, Measured, plan_metrics, plan_works, run_work, with_control
 from xplain.records import Work, describe_run, fingerprint, mark_of
 from xplain.rng import seed_of
 from xplain.runtime import Runtime, predict

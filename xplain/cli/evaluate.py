@@ -166,7 +166,8 @@ def _failures(request: EvaluateConfig, watch: bool) -> Iterator[Failed]:
 
 def _report(request: EvaluateConfig, published: Published | None, as_json: bool, first: bool) -> int:
     """Write and print the summary of all that is in the run directory; the exit code."""
-    from xplain import evaluation, gallery, report, summary
+    from xplain import gallery, report, summary
+    from xplain.plans import CONTROL
 
     found = summary.summarise_run(request.output, request.interval)
     if published:
@@ -179,7 +180,7 @@ def _report(request: EvaluateConfig, published: Published | None, as_json: bool,
         print(json.dumps(found, ensure_ascii=False))
     else:
         print("" if first else "\n", report.to_markdown(found), sep="", end="")
-    unasked = {evaluation.CONTROL} - {choice.name for choice in request.methods}
+    unasked = {CONTROL} - {choice.name for choice in request.methods}
     undefined = any(row["undefined"] for row in found["rows"] if row["method"] not in unasked)
     done = found["items"]["evaluated"] > 0 or any(row["n"] for row in found["rows"])
     return EXIT_DONE if not found["items"]["failed"] and not undefined else EXIT_PARTIAL if done else EXIT_INPUT

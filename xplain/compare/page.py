@@ -13,7 +13,7 @@ import numpy as np
 from xplain.compare.packing import pack_image, pack_within
 from xplain.compare.sheet import CURVE_COLOURS
 from xplain.compare.table import Cell, Comparison, Row
-from xplain.look import Look
+from xplain.look import Look, Sign
 from xplain.render import Floats, colour_map, reduce_channels
 
 BUDGET = 7_400_000  # bytes for maps and images: a page of 20 images x 6 methods stays under 8 MB
@@ -72,10 +72,10 @@ def reduced(cell: Cell, look: Look) -> Floats:
     return reduce_channels(cell.values.astype(np.float64), look.reduce)
 
 
-def _ramp(look: Look, sign: str) -> list[str]:
+def _ramp(look: Look, sign: Sign) -> list[str]:
     """256 colours, as the pictures have them: the chosen colour map where the sign is as chosen, else the default one."""
     same = (look.sign == "signed") == (sign == "signed")
-    name = look.colours if same else Look(sign=sign).colours  # type: ignore[arg-type]
+    name = look.colours if same else Look(sign=sign).colours
     values = (colour_map(name)(np.arange(256))[:, :3] * 255).round().astype(int)
     return [f"{r:02x}{g:02x}{b:02x}" for r, g, b in values]
 

@@ -14,12 +14,12 @@ import numpy as np
 from xplain.compare.paired import DRAWS, EXACT, count_wins, holm, sign_flip_p
 from xplain.compare.table import SCHEMA
 from xplain.errors import InputError, UsageError
+from xplain.plans import CONTROL
 from xplain.records import fingerprint, mark_of
 from xplain.render import Floats
 from xplain.statistics import estimate
 from xplain.store import read_run
 
-CONTROL = "random"
 TEST = (
     f"two-sided sign-flip permutation test of the mean difference (exact up to {EXACT} images, else {DRAWS} patterns); "
     "p (Holm) is corrected over all pairs and metrics by Holm 1979; intervals are 95 % bootstrap intervals of one pair each"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +23,28 @@ class Asked:
     images: Tensor
     logits: Tensor
     labels: Sequence[int | None]
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Images that are explained together: images (B, C, H, W), logits (B, classes), y (B,), rivals (B, A) or None."""
+
+    loaded: Sequence[Loaded]
+    images: Tensor
+    logits: Tensor
+    y: Tensor
+    rivals: Tensor | None
+
+    def pick(self, some: list[int]) -> Batch:
+        """Some of the images."""
+        rivals = None if self.rivals is None else self.rivals[some]
+        return Batch([self.loaded[i] for i in some], self.images[some], self.logits[some], self.y[some], rivals)
+
+    def parts(self, size: int) -> Iterator[Batch]:
+        """The images in order, ``size`` at a time."""
+        every = list(range(len(self.loaded)))
+        for start in every[::size]:
+            yield self.pick(every[start : start + size])
 
 
 def look_at(classifier: Classifier, loaded: Sequence[Loaded], runtime: Runtime) -> tuple[Tensor, Tensor, list[bool]]:

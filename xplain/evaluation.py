@@ -28,7 +28,7 @@ from xplain.plans import (
     with_control,
 )
 from xplain.records import Work, describe_cost, describe_run, fingerprint, mark_of
-from xplain.runtime import Runtime, load_model, predict
+from xplain.runtime import Runtime, at_work, load_model, predict
 from xplain.shelf import Shelf
 from xplain.store import SCHEMA, Store
 from xplain.types import Attribution, Cost
@@ -53,7 +53,8 @@ def evaluate(config: EvaluateConfig, advance: Advance = lambda done, total: None
     if config.target == "label" and all(item.label is None for item in items):
         raise UsageError("--target label needs labels", "give class folders or --labels")
     mine = shard(items, *config.shard)
-    with Store.open(config.output, config.shard[0], describe(config, classifier, works, measures, items)) as store:
+    description = describe(config, classifier, works, measures, items)
+    with at_work(classifier), Store.open(config.output, config.shard[0], description) as store:
         yield from Evaluation(config, classifier, works, measures, store).run(mine, advance)
 
 

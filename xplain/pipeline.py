@@ -8,9 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
-from xplain.asking import ask
+from xplain.asking import Batch, ask
 from xplain.config import ExplainConfig
 from xplain.errors import Failed, InputError, UsageError
 from xplain.images import Loaded, Source, find_images, read_ahead
@@ -102,22 +100,6 @@ def name_in_files(label: str) -> str:
 
 
 @dataclass(frozen=True, eq=False)
-class Batch:
-    """Images that are explained together: images (B, C, H, W), logits (B, classes), y (B,), rivals (B, A) or None."""
-
-    loaded: Sequence[Loaded]
-    images: Tensor
-    logits: Tensor
-    y: Tensor
-    rivals: Tensor | None
-
-    def pick(self, some: list[int]) -> Batch:
-        """Some of the images."""
-        rivals = None if self.rivals is None else self.rivals[some]
-        return Batch([self.loaded[i] for i in some], self.images[some], self.logits[some], self.y[some], rivals)
-
-
-@dataclass(frozen=True, eq=False)
 class Run:
     """What every group of images of one ``explain`` shares."""
 
@@ -147,10 +129,8 @@ class Run:
             rivals = self.question.rivals(self.classifier, asked.logits, y)
             batch = Batch(asked.loaded, asked.images, asked.logits, y, rivals)
             for work in works:
-                size = images_a_call(self.classifier, work, self.runtime())
-                every = range(len(asked.loaded))
-                for start in every[::size]:
-                    yield from self._explain(work, batch.pick(list(every[start : start + size])))
+                for part in batch.parts(images_a_call(self.classifier, work, self.runtime())):
+                    yield from self._explain(work, part)
 
     def _explain(self, work: Work, batch: Batch) -> Iterator[Explained | Failed]:
         """One method on images that go together: what is there already is kept, the rest is computed and written."""
@@ -205,5 +185,5 @@ class Run:
         against = [] if batch.rivals is None else batch.rivals[i].tolist()
         record = describe_explanation(each, work, self.classifier, batch.logits[i], against, result, i)
         record |= self.facts | {"render": asdict(self.outputs.look), "fingerprint": self.fingerprint(work)}
-        image, values = (tensor.float().cpu().numpy() for tensor in (batch.images[i], values))
-        return Explained(record, self.outputs.write(paths, image, values, record))
+        image, attribution = (tensor.float().cpu().numpy() for tensor in (batch.images[i], values))
+        return Explained(record, self.outputs.write(paths, image, attribution, record))

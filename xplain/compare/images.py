@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from xplain.asking import Asked, ask
+from xplain.asking import Asked, Batch, ask
 from xplain.compare.pen import check_formats
 from xplain.compare.sheet import SHOWS
 from xplain.compare.table import Cell, Comparison, Row
@@ -30,7 +30,7 @@ from xplain.plans import (
 from xplain.records import Work, describe_explanation, describe_prediction, describe_run, describe_target, fingerprint
 from xplain.registry import METHODS
 from xplain.render import colour_map, remarks, to_pixels
-from xplain.runtime import Runtime, load_model
+from xplain.runtime import Runtime, at_work, load_model
 from xplain.targets import Question
 from xplain.types import Attribution
 
@@ -165,30 +165,33 @@ class View:
     def rows(self, sources: Sequence[Source]) -> Iterator[tuple[Source | None, Row | Failed | int]]:
         """Rows as they are done with their sources, failures, and between them how many cells were finished."""
         size = max(images_a_call(self.classifier, work, self.runtime) for work in self.works)
-        for group in read_ahead(sources, self.classifier.preprocessing, size):
-            yield from ((None, each) for each in group if isinstance(each, Failed))
-            if loaded := [each for each in group if isinstance(each, Loaded)]:
-                asked, failed = ask(self.classifier, loaded, self.questions[0].kind == "label", self.runtime)
-                yield from ((None, each) for each in failed)
-                if asked.loaded:
-                    yield from self._answer(asked)
+        with at_work(self.classifier):
+            for group in read_ahead(sources, self.classifier.preprocessing, size):
+                yield from ((None, each) for each in group if isinstance(each, Failed))
+                if loaded := [each for each in group if isinstance(each, Loaded)]:
+                    asked, failed = ask(self.classifier, loaded, self.questions[0].kind == "label", self.runtime)
+                    yield from ((None, each) for each in failed)
+                    if asked.loaded:
+                        yield from self._answer(asked)
 
     def _answer(self, asked: Asked) -> Iterator[tuple[Source | None, Row | Failed | int]]:
         """The rows of a group: every target by every column."""
         for y in self.questions[0].targets(asked.logits, asked.labels):
-            cells: list[list[Cell | None]] = [[] for _ in asked.loaded]
+            columns = list[list[Cell | None]]()
             for question, work in zip(self.questions, self.works, strict=True):
                 rivals = question.rivals(self.classifier, asked.logits, y)
-                size = images_a_call(self.classifier, work, self.runtime)
-                for start in range(0, len(asked.loaded), size):
-                    for i, cell in enumerate(self._explain(work, asked, y, rivals, slice(start, start + size)), start):
-                        cells[i].append(None if isinstance(cell, Failed) else cell)
+                batch = Batch(asked.loaded, asked.images, asked.logits, y, rivals)
+                columns.append([])
+                for part in batch.parts(images_a_call(self.classifier, work, self.runtime)):
+                    for cell in self._explain(work, part):
+                        columns[-1].append(None if isinstance(cell, Failed) else cell)
                         if isinstance(cell, Failed):
                             yield None, cell
                         yield None, 1
             for i, each in enumerate(asked.loaded):
                 image = to_pixels(asked.images[i].float().cpu().numpy())
-                yield each.source, Row(self._describe(each, asked.logits[i], int(y[i])), image, cells[i])
+                cells = [column[i] for column in columns]
+                yield each.source, Row(self._describe(each, asked.logits[i], int(y[i])), image, cells)
 
     def _describe(self, each: Loaded, logits: Tensor, target: int) -> dict[str, Any]:
         """What is true of a row whatever the method."""
@@ -201,33 +204,31 @@ class View:
             "prediction": describe_prediction(self.classifier, probabilities),
         }
 
-    def _explain(
-        self, work: Work, asked: Asked, y: Tensor, rivals: Tensor | None, some: slice
-    ) -> Iterator[Cell | Failed]:
+    def _explain(self, work: Work, batch: Batch) -> Iterator[Cell | Failed]:
         """One column on images that go together: a cell for each, or why there is none."""
-        loaded, x, against = asked.loaded[some], asked.images[some], None if rivals is None else rivals[some]
-        names, sizes = tuple(each.source.name for each in loaded), tuple(each.size for each in loaded)
+        names, sizes = tuple(each.source.name for each in batch.loaded), tuple(each.size for each in batch.loaded)
         try:
-            result = run_work(self.classifier, work, x, y[some], against, self.runtime)
-            scores = list(take_measures(self.classifier, work, self.measures, x, result, self.runtime, names, sizes))
+            result = run_work(self.classifier, work, batch.images, batch.y, batch.rivals, self.runtime)
+            scores = list(
+                take_measures(self.classifier, work, self.measures, batch.images, result, self.runtime, names, sizes)
+            )
         except (InputError, UsageError) as error:  # a method that does not fit one model may fit another
             yield from (Failed(name, _named(work, error)) for name in names)
             return
-        for i, each in enumerate(loaded):
+        for i, name in enumerate(names):
             if not bool(result.values[i].isfinite().all()):
-                why = InputError(f"the attribution of {names[i]!r} is not finite", "check the weights and --precision")
-                yield Failed(names[i], _named(work, why))
+                why = InputError(f"the attribution of {name!r} is not finite", "check the weights and --precision")
+                yield Failed(name, _named(work, why))
                 continue
-            record = self._record(each, work, asked.logits[some][i], against, result, i)
+            record = self._record(work, batch, result, i)
             values = result.values[i].float().cpu().numpy()
             record["warnings"] += remarks(values, self.config.look)
             yield Cell(record | {"scores": {one.measure.label: one.read(i, None) for one in scores}}, values)
 
-    def _record(
-        self, each: Loaded, work: Work, logits: Tensor, rivals: Tensor | None, result: Attribution, i: int
-    ) -> dict[str, Any]:
-        against = [] if rivals is None else rivals[i].tolist()
-        record = describe_explanation(each, work, self.classifier, logits, against, result, i)
+    def _record(self, work: Work, batch: Batch, result: Attribution, i: int) -> dict[str, Any]:
+        """What is said of a cell, but for its scores and what is true of its row."""
+        against = [] if batch.rivals is None else batch.rivals[i].tolist()
+        record = describe_explanation(batch.loaded[i], work, self.classifier, batch.logits[i], against, result, i)
         return {key: value for key, value in record.items() if key not in SHARED}
 
 

@@ -29,13 +29,16 @@ COMMANDS = {
     "bench": ["bench"],
     "list": ["list", "methods"],
 }
-# Runs the command line where every connection is a bug, whose text no error of xplain's holds.
-WITHOUT_NETWORK = """
-import socket, sys
+# Runs a command twice where every connection is a bug; in between, a folder is put in its place.
+TWICE = """
+import os, socket, sys
 def refuse(*_, **__): raise AssertionError("asked the network")
 socket.socket.connect = socket.getaddrinfo = refuse
 from xplain.cli.app import run
-sys.exit(run(sys.argv[1:]))
+folder, place, *command = sys.argv[1:]
+before = run(command)
+os.renames(folder, place)
+print(before, run(command), file=sys.stderr)
 """
 TIMM = "test_resnet.r160_in1k"  # half a million weights
 
@@ -110,43 +113,33 @@ def test_data_sets_are_not_downloaded_either(xp, home, connections):
 # -------------------------------------------------------------------------------------------------- timm
 
 
-def explain_by_timm(tmp_path: Path) -> subprocess.CompletedProcess[str]:
-    """A process of its own, as the hub's client looks its mode up when it is imported."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "XPLAIN_"))}
-    environment |= {"HF_HOME": str(tmp_path / "hub"), "TORCH_HOME": str(tmp_path / "torch"), "PYTHONPATH": str(ROOT)}
-    flags = ["-m", f"timm:{TIMM}", "-a", "saliency", "--device", "cpu", "--offline", "--json"]
-    return subprocess.run(
-        [sys.executable, "-c", WITHOUT_NETWORK, "explain", str(CAT), *flags],
-        env=environment, cwd=tmp_path, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-
-
 def test_timms_models_come_from_the_hubs_cache_or_not_at_all(tmp_path):
+    """In a process of its own, as the hub's client looks its mode up when it is imported."""
     timm = pytest.importorskip("timm")
     from safetensors.torch import save_file
 
-    ran = explain_by_timm(tmp_path)
-    assert (ran.returncode, ran.stdout) == (3, "")
-    assert ran.stderr.startswith(
-        f"xplain: error: cannot load the weights of timm:{TIMM} without a download (--offline): "
-    )
-    assert ran.stderr.endswith("; give --weights FILE\n")
-    assert ran.stderr.count("\n") == 1
+    commit = "0" * 40
+    weights = Path("snapshots", commit, "model.safetensors")
+    (tmp_path / "made" / weights).parent.mkdir(parents=True)
+    (tmp_path / "made" / "refs").mkdir()
+    (tmp_path / "made" / "refs" / "main").write_text(commit)
+    torch.manual_seed(0)
+    save_file(timm.create_model(TIMM, pretrained=False).state_dict(), tmp_path / "made" / weights)
 
     place = tmp_path / "hub" / "hub" / f"models--timm--{TIMM}"
-    commit = "0" * 40
-    (place / "refs").mkdir(parents=True)
-    (place / "refs" / "main").write_text(commit)
-    (place / "snapshots" / commit).mkdir(parents=True)
-    torch.manual_seed(0)
-    model = timm.create_model(TIMM, pretrained=False).eval()
-    save_file(model.state_dict(), place / "snapshots" / commit / "model.safetensors")
-    ran = explain_by_timm(tmp_path)
-    assert ran.returncode == 0, ran.stderr
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "XPLAIN_"))}
+    environment |= {"HF_HOME": str(tmp_path / "hub"), "TORCH_HOME": str(tmp_path / "torch"), "PYTHONPATH": str(ROOT)}
+    command = ["explain", CAT, "-m", f"timm:{TIMM}", "-a", "saliency", "--device", "cpu", "--offline", "--json"]
+    ran = subprocess.run(
+        [sys.executable, "-c", TWICE, *map(str, (tmp_path / "made", place, *command))],
+        env=environment, cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    error, codes = ran.stderr.splitlines()
+    assert codes == "3 0"
+    assert error.startswith(f"xplain: error: cannot load the weights of timm:{TIMM} without a download (--offline): ")
+    assert error.endswith("; give --weights FILE")
     record = json.loads(ran.stdout)
-    clf = xplain.load_classifier(
-        f"timm:{TIMM}", device="cpu", weights=place / "snapshots" / commit / "model.safetensors"
-    )
+    clf = xplain.load_classifier(f"timm:{TIMM}", device="cpu", weights=place / weights)
     x = xplain.read_image(CAT, preprocessing=clf.preprocessing)[None]
     assert record["target"]["probability"] == pytest.approx(float(clf(x).detach().softmax(dim=1).max()), abs=1e-5)
 

@@ -35,6 +35,8 @@ from xplain.targets import Question
 from xplain.types import Attribution
 
 Advance = Callable[[int, int], None]
+Tick = Callable[[], None]
+Fail = Callable[[Failed], None]
 SHARED = ("input", "sha256", "target", "prediction")  # of a record: true of the row, and said once
 
 
@@ -104,21 +106,24 @@ class Plan:
         digests = [(source.name, _digest(source)) for source in self.sources]
         return fingerprint(models, works, [each.describe() for each in self.measures], asked, digests)
 
-    def run(self, advance: Advance, note: Callable[[Failed], None]) -> Comparison:
+    def run(self, advance: Advance, note: Fail) -> Comparison:
         """Compute all cells. ``note`` hears of each failure, and may raise. Rows are by image, then model, then target."""
         total = len(self.sources) * len(self.columns) * sum(view.questions[0].count for view in self.views)
         found, failed, done = list[tuple[int, int, Row]](), list[Failed](), 0
         order = {id(source): number for number, source in enumerate(self.sources)}
+
+        def tick() -> None:
+            nonlocal done
+            done += 1
+            advance(done, total)
+
+        def fail(failure: Failed) -> None:
+            failed.append(failure)
+            note(failure)
+
         advance(0, total)
         for number, view in enumerate(self.views):
-            for source, each in view.rows(self.sources):
-                if isinstance(each, Failed):
-                    failed.append(each)
-                    note(each)
-                elif isinstance(each, Row):
-                    found.append((order[id(source)], number, each))
-                done += each if isinstance(each, int) else 0
-                advance(done, total)
+            found += [(order[id(source)], number, row) for source, row in view.rows(self.sources, tick, fail)]
         found.sort(key=lambda one: one[:2])
         return Comparison(
             tuple(column.label for column in self.columns),
@@ -162,19 +167,22 @@ class View:
         """How methods and metrics are run."""
         return Runtime.of(self.config.compute)
 
-    def rows(self, sources: Sequence[Source]) -> Iterator[tuple[Source | None, Row | Failed | int]]:
-        """Rows as they are done with their sources, failures, and between them how many cells were finished."""
+    def rows(self, sources: Sequence[Source], tick: Tick, fail: Fail) -> Iterator[tuple[Source, Row]]:
+        """Rows as they are done, with their sources. ``tick`` is called for each cell, ``fail`` for each failure."""
         size = max(images_a_call(self.classifier, work, self.runtime) for work in self.works)
         with at_work(self.classifier):
             for group in read_ahead(sources, self.classifier.preprocessing, size):
-                yield from ((None, each) for each in group if isinstance(each, Failed))
+                for each in group:
+                    if isinstance(each, Failed):
+                        fail(each)
                 if loaded := [each for each in group if isinstance(each, Loaded)]:
                     asked, failed = ask(self.classifier, loaded, self.questions[0].kind == "label", self.runtime)
-                    yield from ((None, each) for each in failed)
+                    for each in failed:
+                        fail(each)
                     if asked.loaded:
-                        yield from self._answer(asked)
+                        yield from self._answer(asked, tick, fail)
 
-    def _answer(self, asked: Asked) -> Iterator[tuple[Source | None, Row | Failed | int]]:
+    def _answer(self, asked: Asked, tick: Tick, fail: Fail) -> Iterator[tuple[Source, Row]]:
         """The rows of a group: every target by every column."""
         for y in self.questions[0].targets(asked.logits, asked.labels):
             columns = list[list[Cell | None]]()
@@ -186,8 +194,8 @@ class View:
                     for cell in self._explain(work, part):
                         columns[-1].append(None if isinstance(cell, Failed) else cell)
                         if isinstance(cell, Failed):
-                            yield None, cell
-                        yield None, 1
+                            fail(cell)
+                        tick()
             for i, each in enumerate(asked.loaded):
                 image = to_pixels(asked.images[i].float().cpu().numpy())
                 cells = [column[i] for column in columns]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from datetime import timedelta
 from functools import cached_property
 from typing import Any
 
@@ -62,18 +61,6 @@ def check_models(requests: Sequence[EvaluateConfig]) -> None:
     """Load the model of each request once, so that one that cannot be used is known before the others have run for hours."""
     for config in requests:
         load_model(config.compute)
-
-
-def wait_for_ranks(rank_of: tuple[int, int]) -> bool:
-    """Wait until all processes of a torchrun launch are here; true on the first, which then summarises."""
-    rank, world = rank_of
-    if world > 1:
-        import torch.distributed as dist
-
-        dist.init_process_group("gloo", timeout=timedelta(days=7))
-        dist.barrier()
-        dist.destroy_process_group()
-    return rank == 0
 
 
 def count_classes(classifier: Classifier) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from xplain.cli._groups import option, with_groups
 from xplain.cli._options import Loading, Running, Talking
 from xplain.config import Choice, EvaluateConfig, parse_shard
 from xplain.errors import EXIT_DONE, EXIT_INPUT, EXIT_PARTIAL, Failed, UsageError
+from xplain.launch import launched_shard, wait_for_ranks
 from xplain.published import Published, find_figures, put_beside, read_published
 from xplain.types import Interval
 
@@ -115,11 +115,6 @@ def _for_each_model(
     ]
 
 
-def launched_shard() -> tuple[int, int]:
-    """The shard of this process under torchrun: RANK of WORLD_SIZE."""
-    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-
-
 def _run(requests: Sequence[EvaluateConfig], published: Published | None, talking: Talking) -> int:
     """Each request in turn, reported when it is done; the worst exit code. Under torchrun the first process reports, at the end."""
     from xplain import evaluation, trials
@@ -137,7 +132,7 @@ def _run(requests: Sequence[EvaluateConfig], published: Published | None, talkin
         if not together:
             codes.append(_report(request, published, talking.as_json, first=not codes))
     if together:
-        if not evaluation.wait_for_ranks(shard):
+        if not wait_for_ranks(shard):
             return EXIT_PARTIAL if failed else EXIT_DONE
         codes = [_report(request, published, talking.as_json, first=request is requests[0]) for request in requests]
     return max(codes, key=(EXIT_DONE, EXIT_PARTIAL, EXIT_INPUT).index)

@@ -7,13 +7,16 @@ from contextlib import nullcontext
 
 import pytest
 import torch
+from scipy.stats import spearmanr
 
+import xplain
 from tests.conftest import TINY
 from xplain import benchmark, ceiling, race
 from xplain.race import Account, Contender
 from xplain.types import Cost
 
 CPU = torch.device("cpu")
+LITE = ("-m", "efficientnet-lite0", "--device", "cpu", "--size", 64)
 
 
 def contender(name: str, log: list[str]) -> Contender:
@@ -167,3 +170,46 @@ def test_everything_is_timed_for_real(xp, short):
     assert one["images_per_second"]["low"] <= one["images_per_second"]["median"] <= one["images_per_second"]["high"]
     assert len(one["seconds"]) == 2
     assert "measured integrated-gradients:steps=3 of python:tests.factories:tiny, images: 1, xplain" in ran.err
+
+
+def test_what_is_measured_is_on_disk_before_the_next_is(xp, prescribed, tmp_path, monkeypatch):
+    """A run that is cut off keeps its figures."""
+    real = benchmark.race
+
+    def race_until_ig(contenders, rounds, device):
+        if (tmp_path / "out" / "bench.json").exists() and len(kept()) == 3:
+            raise KeyboardInterrupt
+        return real(contenders, rounds, device)
+
+    def kept() -> list[dict]:
+        return json.loads((tmp_path / "out" / "bench.json").read_text())["records"]
+
+    monkeypatch.setattr(benchmark, "race", race_until_ig)
+    ran = xp("bench", *TINY, "-a", "saliency", "-a", "ig:steps=2", "--images", 1, "--repeats", 1, "-o", "out")
+    assert ran.code == 130
+    assert [each.get("label") for each in kept()] == [None, None, "saliency"]
+    assert "| saliency | 1 | xplain |" in (tmp_path / "out" / "bench.md").read_text()
+
+
+def test_other_precisions_are_held_against_float32(xp, short):
+    arguments = ("-a", "saliency", "-M", "insertion:steps=3", "--images", 2, "--repeats", 1)
+    ran = xp("bench", *LITE, *arguments, "--precision", "bf16", "--json", "-q")
+    _, _, one, two, _, metric = ran.records
+    assert one["agreement_with_fp32"] is None  # of all images, once
+    found = two["agreement_with_fp32"]
+    model = xplain.load_classifier("efficientnet-lite0", "cpu")
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    exact, rough = (xplain.attribute(model, images, "saliency", precision=p).values for p in ("fp32", "bf16"))
+    lowest = torch.cosine_similarity(exact.flatten(1), rough.flatten(1)).min()
+    assert found["cosine"] == pytest.approx(float(lowest), abs=1e-5)
+    ranks = [spearmanr(a.flatten(), b.flatten()).statistic for a, b in zip(exact, rough, strict=True)]
+    assert found["spearman"] == pytest.approx(min(ranks), abs=1e-5)
+    assert 0.5 < found["spearman"] < 1
+    assert 0 < metric["agreement_with_fp32"]["largest_difference"] < 0.05
+
+
+def test_a_table_has_a_column_for_the_agreement_only_where_there_is_one(xp, short):
+    arguments = ("bench", *LITE, "-a", "saliency", "--images", 1, "--repeats", 1, "-q")
+    assert "against fp32" not in xp(*arguments).out
+    assert "| against fp32 |" in xp(*arguments, "--precision", "bf16").out
+    assert xp(*arguments, "--precision", "bf16").out.splitlines()[-1].split("|")[-2].startswith(" cosine 0.")

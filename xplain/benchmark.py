@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 
 from xplain.ceiling import Bare, Best, at_precision, best_size, ideal_seconds
-from xplain.config import BenchConfig, Choice
-from xplain.engine import attribute, measure
+from xplain.config import BenchConfig
 from xplain.errors import UsageError
 from xplain.images import decode_image, find_images, preprocess
 from xplain.memory import given_back_memory, kept_memory
@@ -23,11 +22,11 @@ from xplain.meter import Spread
 from xplain.models import Classifier
 from xplain.oracle import Oracle
 from xplain.peers import Peer, Task, find_peer
-from xplain.plans import label_of
 from xplain.race import Account, Contender, Result, race
 from xplain.records import describe_run
 from xplain.registry import METHODS, METRICS, MethodSpec, Spec
 from xplain.runtime import at_work, load_model
+from xplain.subject import Subject
 
 Record = dict[str, Any]
 MEBI = 1 << 20
@@ -80,26 +79,6 @@ def cpu_name() -> str:
     return found[0] if found else platform.processor() or platform.machine()
 
 
-@dataclass(frozen=True, eq=False)
-class Subject:
-    """A method or metric that is measured: its settings, and how to run it on some of the images."""
-
-    kind: str
-    spec: Spec
-    choice: Choice
-    run: Callable[[Choice, Tensor, Tensor], Account]
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """All parameters with their values."""
-        return self.spec.resolve(dict(self.choice.params))
-
-    @property
-    def label(self) -> str:
-        """The name with the parameters that were asked for."""
-        return label_of(self.choice, self.spec.name)
-
-
 class Bench:
     """One model's measurements."""
 
@@ -146,28 +125,10 @@ class Bench:
     # ------------------------------------------------------------------ subjects
 
     def _subjects(self) -> Iterator[Subject]:
-        for choice in self.config.methods:
-            yield Subject("method", METHODS.get(choice.name), choice, self._explain)
-        for choice in self.config.metrics:
-            yield Subject("metric", METRICS.get(choice.name), choice, self._score)
-
-    def _explain(self, choice: Choice, x: Tensor, y: Tensor) -> Account:
-        compute, params = self.config.compute, dict[str, Any](choice.params)
-        calls = list[int]()
-        found = attribute(
-            self.classifier, x, choice.name, target=y, seed=compute.seed, precision=compute.precision,
-            batch_size=compute.batch_size or "auto", progress=calls.append, **params,
-        )  # fmt: skip
-        return Account(found.cost, max(calls, default=0))
-
-    def _score(self, choice: Choice, x: Tensor, y: Tensor) -> Account:
-        compute, params = self.config.compute, dict[str, Any](choice.params)
-        calls = list[int]()
-        found = measure(
-            self.classifier, x, self.maps[: len(x)], choice.name, target=y, method="saliency", seed=compute.seed,
-            precision=compute.precision, batch_size=compute.batch_size or "auto", progress=calls.append, **params,
-        )  # fmt: skip
-        return Account(found.cost, max(calls, default=0))
+        for registry, choices in ((METHODS, self.config.methods), (METRICS, self.config.metrics)):
+            for choice in choices:
+                spec: Spec = registry.get(choice.name)
+                yield Subject(spec, choice, self.config.compute, self.classifier, self.maps)
 
     def _task(self, subject: Subject, count: int) -> Task:
         return Task(self.classifier, self.images[:count], self.y[:count], subject.settings, self.maps[:count])
@@ -198,12 +159,14 @@ class Bench:
     ) -> Iterator[Record]:
         x, y = self.images[:count], self.y[:count]
         contenders = [self._ceiling(bare, best, what) for what in CEILINGS]
-        contenders.append(Contender("xplain", count, lambda: subject.run(subject.choice, x, y), nullcontext))
+        contenders.append(Contender("xplain", count, lambda: subject.run(x, y), nullcontext))
         if peer is not None:
             sizes = [rows] if count > 1 and peer.batched else list(dict.fromkeys((None, rows)))
             contenders += [self._contender(peer, subject, count, size) for size in sizes]
         gradients, forwards, ours, *others = race(contenders, self.config.repeats, self.images.device)
-        yield self._describe(subject, ours, (gradients, forwards))
+        last = count == len(self.images) and not ours.error
+        agreement = subject.agreement(x, y) if last else None
+        yield self._describe(subject, ours, (gradients, forwards)) | {"agreement_with_fp32": agreement}
         for other in others:
             yield self._describe(subject, other, None, ours)
 

@@ -11,17 +11,21 @@ COLUMNS = (
     "forwards", "backwards", "rows a call", "peak MiB", "xplain is faster by",
 )  # fmt: skip
 
+AGREEMENT = "agreement_with_fp32"
+
 
 def to_markdown(records: Sequence[Record]) -> str:
     """The machine in a line, and for each model its ceiling in lines and its runs in a table."""
     lines: list[str] = []
+    agrees = any(record.get(AGREEMENT) for record in records)
+    columns = (*COLUMNS, "against fp32") if agrees else COLUMNS
     for record in records:
         if record["kind"] == "environment":
             lines.append(_machine(record))
         elif record["kind"] == "ceiling":
-            lines += ["", *_ceiling(record), "", _row(COLUMNS), _row(["---"] * len(COLUMNS))]
+            lines += ["", *_ceiling(record), "", _row(columns), _row(["---"] * len(columns))]
         else:
-            lines.append(_row(_cells(record)))
+            lines.append(_row(_cells(record) + ([_agreement(record)] if agrees else [])))
     return "\n".join(lines) + "\n"
 
 
@@ -59,6 +63,11 @@ def _cells(record: Record) -> list[str]:
         ), *(_number(record[key]) for key in ("forwards", "backwards", "rows_a_call", "peak_memory_mib")),
         _spread(record["xplain_is_faster_by"]),
     ]  # fmt: skip
+
+
+def _agreement(record: Record) -> str:
+    found = record.get(AGREEMENT) or {}
+    return ", ".join(f"{key.replace('_', ' ')} {value:.4g}" for key, value in found.items())
 
 
 def _spread(value: Mapping[str, float] | None) -> str:

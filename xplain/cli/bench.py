@@ -62,7 +62,7 @@ def bench(
 
 
 def _run(request: BenchConfig, output: Path | None, talking: Talking) -> int:
-    """Print the records as they come, or the tables at the end."""
+    """Print the records as they come, or the tables at the end; the files hold what is measured so far."""
     from xplain.benchmark import bench as measure
     from xplain.speed_table import to_markdown
 
@@ -73,10 +73,9 @@ def _run(request: BenchConfig, output: Path | None, talking: Talking) -> int:
             print(json.dumps(record, ensure_ascii=False), flush=True)
         if talking.watch and record["kind"] == "run":
             say(f"measured {record['label']} of {record['model']}, images: {record['images']}, {record['program']}")
-    text = to_markdown(records)
-    if output is not None:
-        write_json(output / "bench.json", {"records": records})
-        write_file(output / "bench.md", text.encode())
+        if output is not None:
+            write_json(output / "bench.json", {"records": records})
+            write_file(output / "bench.md", to_markdown(records).encode())
     if not talking.as_json:
-        print(text, end="")
+        print(to_markdown(records), end="")
     return EXIT_DONE

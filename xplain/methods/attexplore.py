@@ -18,7 +18,7 @@ ENLARGEMENT = 1.15  # the largest side of a resized copy, as a share of the imag
     "attexplore",
     paper=Paper(
         "AttEXplore: attribution for explanation with model parameters exploration",
-        "Zhu, Chen, Zhang, Wang, Jin, Xue, Shen",
+        "Zhu, Chen, Zhang, Wang, Jin, Xue, Salim",
         2024,
         "ICLR",
     ),

@@ -14,7 +14,13 @@ import numpy as np
 
 import xplain
 
-METHODS = ("saliency", "grad-cam", "guided-backprop", "neflag")
+METHODS = {
+    "saliency": {},
+    "grad-cam": {},
+    "guided-backprop": {},
+    "neflag": {},
+    "agi": {"classes": 5},
+}  # with their parameters
 STAGES = 5
 SEED = 1  # of the new weights; at some seeds they are against the class everywhere, and Grad-CAM's map is zero
 
@@ -24,19 +30,19 @@ def main(photo: str = str(Path(__file__).with_name("cat.jpg")), picture: str = "
     clf = xplain.load_classifier("efficientnet-lite0")
     x = xplain.read_image(photo, preprocessing=clf.preprocessing)[None].to(clf.device)
     rows = {}
-    for method in METHODS:
-        rows[method] = forget(clf, x, method)
+    for method, params in METHODS.items():
+        rows[method] = forget(clf, x, method, params)
         print(f"{method:16}", *(f"{correlation:6.2f}" for _, correlation in rows[method]))
     draw(x[0].permute(1, 2, 0).cpu().numpy(), rows, picture)
 
 
-def forget(clf: xplain.Classifier, x, method: str) -> list[tuple[np.ndarray, float]]:
+def forget(clf: xplain.Classifier, x, method: str, params: dict) -> list[tuple[np.ndarray, float]]:
     """The map of the trained network, then that of each stage, each with its rank correlation to the first."""
-    trained = xplain.attribute(clf, x, method)
+    trained = xplain.attribute(clf, x, method, **params)
     maps = [trained.values]
 
     def explain(classifier, images, target):
-        maps.append(xplain.attribute(classifier, images, method, target=target.tolist()).values)
+        maps.append(xplain.attribute(classifier, images, method, target=target.tolist(), **params).values)
         return maps[-1]
 
     score = xplain.measure(
@@ -48,7 +54,7 @@ def forget(clf: xplain.Classifier, x, method: str) -> list[tuple[np.ndarray, flo
 
 def draw(photo: np.ndarray, rows: dict[str, list[tuple[np.ndarray, float]]], picture: str) -> None:
     """The photograph, then one row a method: the positive part of each map, bright at its 99th percentile."""
-    fig, axes = plt.subplots(len(rows), STAGES + 2, figsize=(11.2, 7.5), layout="constrained")
+    fig, axes = plt.subplots(len(rows), STAGES + 2, figsize=(11.2, 1.85 * len(rows)), layout="constrained")
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[], frame_on=False)
     axes[0, 0].imshow(photo)

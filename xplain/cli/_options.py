@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 import xplain
+from xplain.cli._completion import complete_method, complete_metric, complete_model, complete_protocol
 from xplain.cli._groups import option
 from xplain.config import Compute, parse_batch_size, parse_clip, read_config_file
 from xplain.errors import ModelNote, UsageError
@@ -49,19 +50,35 @@ def _hush(quiet: bool) -> bool:
 
 
 _MODEL = "efficientnet-lite0 (no download), a torchvision name, timm:NAME or python:module:factory"
-Model = Annotated[str, option("--model", "-m", help=f"{_MODEL}.")]
-Models = Annotated[list[str], option("--model", "-m", help=f"{_MODEL}; repeatable.")]
+Model = Annotated[str, option("--model", "-m", help=f"{_MODEL}.", autocompletion=complete_model)]
+Models = Annotated[list[str], option("--model", "-m", help=f"{_MODEL}; repeatable.", autocompletion=complete_model)]
 EMBEDDED = Compute.model  # what runs where no --model is given
 
 Methods = Annotated[
-    list[str], option("--method", "-a", help="NAME[:key=value,...]; repeatable. See xplain list methods.")
+    list[str],
+    option(
+        "--method",
+        "-a",
+        help="NAME[:key=value,...]; repeatable. See xplain list methods.",
+        autocompletion=complete_method,
+    ),
 ]
 Metrics = Annotated[
     list[str],
-    option("--metric", "-M", help="NAME[:key=value,...]; repeatable. Default: insertion, deletion."),
+    option(
+        "--metric",
+        "-M",
+        help="NAME[:key=value,...]; repeatable. Default: insertion, deletion.",
+        autocompletion=complete_metric,
+    ),
 ]
 Protocol = Annotated[
-    str | None, option("--protocol", help="A preset of metrics: xplain, rise, agi, mfaba, neflag or dga.")
+    str | None,
+    option(
+        "--protocol",
+        help="A preset of metrics: xplain, rise, agi, mfaba, neflag or dga.",
+        autocompletion=complete_protocol,
+    ),
 ]
 Target = Annotated[
     str, option("--target", help="auto (top class), label (from the folder), a class index, wnid or name, or top:K.")

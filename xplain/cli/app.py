@@ -21,25 +21,48 @@ from xplain.cli.list import list_things
 from xplain.errors import EXIT_BUG, EXIT_DONE, EXIT_INTERRUPTED, EXIT_USAGE, XplainError
 from xplain.memory import kept_memory
 
+EXITS = """\b
+Exit codes:
+  0  done
+  1  a bug
+  2  wrong use
+  3  an input cannot be used
+  4  device or memory
+  5  finished, but some items failed or were undefined
+  130  interrupted
+
+Every option can also be set in the environment, by the name in brackets, or in a TOML file (--config);
+a flag wins over the environment, the environment over the file."""
+
 app = typer.Typer(
     name="xplain",
-    help="Explain image classifications, and measure how far the explanations can be trusted.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
-app.command("explain")(explain)
-app.command("evaluate")(evaluate)
-app.command("bench")(bench)
-app.command("compare")(compare)
+app.command("explain", epilog=EXITS)(explain)
+app.command("evaluate", epilog=EXITS)(evaluate)
+app.command("compare", epilog=EXITS)(compare)
+app.command("bench", epilog=EXITS)(bench)
 app.command("list")(list_things)
 app.command("cite")(cite)
 
 
 @app.callback()
 def main(version: Version = False) -> None:
-    """Explain image classifications, and measure how far the explanations can be trusted."""
+    """Explain image classifications, and measure how far the explanations can be trusted.
+
+    \b
+    Examples:
+      xplain explain cat.jpg
+      xplain evaluate photos --metric deletion
+      xplain compare cat.jpg -a agi -a ig -a neflag
+      xplain list methods
+
+    xplain COMMAND --help says more, with examples. xplain --install-completion teaches your shell the commands,
+    options, methods, metrics and models.
+    """
 
 
 def run(arguments: Sequence[str]) -> int:

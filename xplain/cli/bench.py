@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from xplain.cli import _options as common
+from xplain.cli._completion import complete_metric
 from xplain.cli._console import say
 from xplain.cli._groups import option, with_groups
 from xplain.cli._options import Loading, Running, Talking
@@ -26,7 +27,9 @@ NONE: list[str] = []
 def bench(
     images: Annotated[list[str] | None, typer.Argument(help="Images to run on; default: noise by the seed.")] = None,
     method: common.Methods = METHODS,
-    metric: Annotated[list[str], option("--metric", "-M", help="NAME[:key=value,...]; repeatable.")] = NONE,
+    metric: Annotated[
+        list[str], option("--metric", "-M", help="NAME[:key=value,...]; repeatable.", autocompletion=complete_metric)
+    ] = NONE,
     model: common.Models = MODELS,
     size: Annotated[int | None, option("--size", help="The same as --image-size, and goes before it.", min=1)] = None,
     count: Annotated[int, option("--images", help="How many images are run at a time, besides one.", min=1)] = 8,
@@ -44,8 +47,14 @@ def bench(
 ) -> int:
     """Measure images/s and rows/s of methods, one image at a time and many, against the bare model in the same process.
 
-    Examples: xplain bench;  xplain bench -a ig -a sg --peer captum -m resnet50 --weights random;
-    xplain bench samples -a mfaba -M insertion --images 16
+    Every method's share of the ceiling is the time that the same rows take the bare model, over the time taken.
+
+    \b
+    Examples:
+      xplain bench
+      xplain bench -a ig -a sg --peer captum
+      xplain bench -a ig -a agi -m resnet50 --weights random -o speed
+      xplain bench photos -a mfaba -M insertion --images 16
     """
     compute = loading.compute("", running)
     request = BenchConfig(

@@ -7,15 +7,22 @@ from typing import Annotated
 import typer
 
 from xplain.cli import _options as common
+from xplain.cli._completion import complete_paper
 
 
 def cite(
-    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Methods and metrics, by name or alias.")],
+    names: Annotated[
+        list[str],
+        typer.Argument(metavar="NAME...", help="Methods and metrics, by name or alias.", autocompletion=complete_paper),
+    ],
     version: common.Version = False,
 ) -> int:
     """Print BibTeX for methods and metrics, each paper once.
 
-    Examples: xplain cite agi neflag deletion;  xplain cite ig >> paper.bib
+    \b
+    Examples:
+      xplain cite agi neflag deletion
+      xplain cite ig >> paper.bib
     """
     from xplain.catalog import list_papers
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from xplain.cli import _options as common
+from xplain.cli._completion import complete_method, complete_model
 from xplain.cli._console import say, show_counter
 from xplain.cli._groups import option, with_groups
 from xplain.cli._options import Drawing, Loading, Running, Talking
@@ -34,9 +35,17 @@ def compare(
         typer.Argument(help="Images (files, directories, globs, @list.txt, -), or run directories of evaluate."),
     ] = None,
     method: Annotated[
-        list[str], option("--method", "-a", help="A column: NAME[:key=value,...]; repeatable. See xplain list methods.")
+        list[str],
+        option(
+            "--method",
+            "-a",
+            help="A column: NAME[:key=value,...]; repeatable. See xplain list methods.",
+            autocompletion=complete_method,
+        ),
     ] = METHODS,
-    model: Annotated[list[str], option("--model", "-m", help="A row an image and model; repeatable.")] = MODELS,
+    model: Annotated[
+        list[str], option("--model", "-m", help="A row an image and model; repeatable.", autocompletion=complete_model)
+    ] = MODELS,
     metric: common.Metrics = NONE,
     protocol: common.Protocol = None,
     no_metrics: Annotated[
@@ -65,9 +74,14 @@ def compare(
     Images: compare.png, compare.html, compare.json and agreement.png; prints their paths.
     Runs: paired differences with intervals, win rates and Holm's correction; prints the table.
 
-    Examples: xplain compare cat.jpg -a agi -a ig -a neflag;  xplain compare cat.jpg -m resnet50 -m vgg16 -a agi;
-    xplain compare cat.jpg -a agi:classes=1 -a agi:classes=5 -a agi:classes=20 (AGI Fig. 6);
-    xplain compare cat.jpg -a agi --against tabby --against lynx (AGI Fig. 7);  xplain compare runs/a runs/b
+    \b
+    Examples:
+      xplain compare cat.jpg -a agi -a ig -a neflag
+      xplain compare cat.jpg espresso.jpg --no-metrics --show heatmap --show top10 --save pdf
+      xplain compare cat.jpg -a agi:classes=1 -a agi:classes=5 -a agi:classes=20
+      xplain compare cat.jpg -a agi --against tabby --against lynx --no-metrics
+      xplain compare cat.jpg -m resnet50 -m vgg16 -a agi
+      xplain compare runs/a runs/b
     """
     forms = tuple(form for form in dict.fromkeys(save) if form != "png")
     if find_runs(things or ()):

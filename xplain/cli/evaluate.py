@@ -61,9 +61,17 @@ def evaluate(
 ) -> int:
     """Evaluate methods by metrics on a data set. The same command again goes on where it stopped.
 
-    Examples: xplain evaluate ./imagenet_val --metric deletion;
-    xplain evaluate ./imagenet_val -a neflag -a agi -a ig --limit 1000 -o runs/a;  xplain evaluate ./val --shard 0/4;
-    xplain evaluate ./val -m resnet50 -m vgg16 -a agi
+    Writes RUN/items/*.jsonl image by image, then summary.json, .csv, .md and report.html; prints the table: means
+    with 95 % bootstrap intervals, a random control, and paired differences to the first method.
+
+    \b
+    Examples:
+      xplain evaluate photos --metric deletion
+      xplain evaluate photos -a neflag -a agi -a ig --limit 1000 -o runs/a
+      xplain evaluate photos -a agi --protocol agi
+      xplain evaluate photos -M road -M sensitivity-n:masks=50 -a ig --target label
+      xplain evaluate photos --shard 0/4 -o runs/b
+      xplain evaluate photos -m resnet50 -m vgg16 -a agi
     """
     if target not in ("auto", "label"):
         raise UsageError(f"target {target!r} is not for a data set", "give auto or label")

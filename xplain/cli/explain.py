@@ -44,10 +44,19 @@ def explain(
     running: Running = Running(),
     talking: Talking = Talking(),
 ) -> int:
-    """Explain images: write OUT/<stem>.<method>[.<target>].<kind>.png|npz and print each path.
+    """Explain images: pictures, raw values and records that say why a model chose a class.
 
-    Examples: xplain explain cat.jpg;  xplain explain photos -a agi -a ig:steps=100 --save overlay --save raw;
-    xplain explain cat.jpg --target "tiger cat" --against tabby --json
+    Writes OUT/<stem>.<method>[.<target>].<kind>.png|npz and prints each path. The same command again
+    goes on where it stopped. One bad image among many is reported and skipped (exit code 5).
+
+    \b
+    Examples:
+      xplain explain cat.jpg
+      xplain explain photos -a agi -a ig:steps=100 --save overlay --save raw
+      xplain explain cat.jpg --target "tiger cat" --against tabby --json
+      xplain explain cat.jpg --target top:3 --save figure -o why
+      xplain explain cat.jpg -m resnet50 --weights tuned.pth --classes names.txt
+      find photos -name '*.jpg' | xplain explain --files-from - --json
     """
     to_stdout = str(output) == "-"
     if to_stdout and talking.as_json:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from xplain.cli import _options as common
+from xplain.cli._completion import complete_model
 from xplain.cli._groups import option, with_groups
 from xplain.cli._options import Loading, Talking
 
@@ -21,15 +22,27 @@ def list_things(
     search: Annotated[str, option("--search", help="Only rows that contain this text.")] = "",
     model: Annotated[
         str | None,
-        option("--model", "-m", help="With methods: which fit this model, and why not; with classes: its classes."),
+        option(
+            "--model",
+            "-m",
+            help="With methods: which fit this model, and why not; with classes: its classes.",
+            autocompletion=complete_model,
+        ),
     ] = None,
     loading: Loading = Loading(),
     talking: Talking = Talking(),
 ) -> int:
     """List methods, metrics, models, protocols or classes.
 
-    Examples: xplain list methods;  xplain list classes --search cat;  xplain list models --search resnet --json;
-    xplain list methods --model resnet50
+    A table on a terminal, tab-separated columns elsewhere, and with --json all that is known of each.
+
+    \b
+    Examples:
+      xplain list methods
+      xplain list metrics --json
+      xplain list classes --search cat
+      xplain list models --search resnet
+      xplain list methods --model resnet50
     """
     from xplain import catalog
 

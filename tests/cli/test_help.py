@@ -1,0 +1,91 @@
+"""``--help`` of each command: what it does, how it ends, and examples that work."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+
+import pytest
+import typer
+
+from tests.conftest import SAMPLES
+from xplain.cli.app import app
+from xplain.registry import METHODS, METRICS
+
+GROUP = typer.main.get_command(app)
+TOY = ("-m", "python:tests.factories:imagenet_like", "--device", "cpu")
+QUICK = {"explain": TOY, "evaluate": TOY, "compare": TOY, "bench": (*TOY, "--repeats", "1", "--size", "16")}
+RUNNERS = ("explain._run", "evaluate._run", "bench._run", "compare._compare_images", "compare._compare_runs")
+# weights to download, earlier runs, another program's output, seconds of measuring
+ELSEWHERE = ("resnet50", "runs/a runs/b", "--files-from", "xplain bench -a")
+
+
+def examples_of(command: str | None) -> list[str]:
+    """The example lines of a command's help, or of the whole program's, each from ``xplain`` on and without redirection."""
+    page = GROUP if command is None else GROUP.commands[command]
+    lines = [line for line in page.help.splitlines() if line.startswith("  ")]
+    return [re.sub(r"^.*\| | >> .*$", "", line.strip()) for line in lines]
+
+
+EXAMPLES = sorted({line for command in (None, *GROUP.commands) for line in examples_of(command)})
+
+
+@pytest.fixture
+def photos_here(tmp_path):
+    """What the examples name: cat.jpg, espresso.jpg, photos."""
+    for name in ("cat.jpg", "espresso.jpg"):
+        shutil.copy(SAMPLES / name, tmp_path)
+    for name, wnid in (("cat.jpg", "n02123159"), ("espresso.jpg", "n07920052")):
+        folder = tmp_path / "photos" / wnid
+        folder.mkdir(parents=True)
+        shutil.copy(SAMPLES / name, folder)
+
+
+@pytest.mark.parametrize("command", GROUP.commands)
+def test_every_command_has_examples_of_itself(command):
+    lines = examples_of(command)
+    assert len(lines) >= 2
+    assert all(shlex.split(line)[:2] == ["xplain", command] for line in lines)
+
+
+@pytest.mark.parametrize("line", EXAMPLES)
+def test_examples_are_read_and_their_names_are_known(line, xp, monkeypatch, photos_here, tmp_path):
+    for run in ("a", "b"):
+        (tmp_path / "runs" / run).mkdir(parents=True)
+        (tmp_path / "runs" / run / "run.json").write_text("{}")
+    monkeypatch.setattr("xplain.catalog.list_fits", lambda *_: [])
+    seen = []
+    for name in RUNNERS:
+        monkeypatch.setattr(f"xplain.cli.{name}", lambda *given: seen.append(given[0]) or 0)
+    ran = xp(*shlex.split(line)[1:])
+    assert (ran.code, ran.err) == (0, "")
+    requests = [each for given in seen for each in (given if isinstance(given, list) else [given])]
+    for request in requests:
+        for registry, choices in ((METHODS, "methods"), (METRICS, "metrics")):
+            for choice in getattr(request, choices, ()):
+                registry.get(choice.name).resolve(dict(choice.params))
+
+
+@pytest.mark.parametrize("line", [line for line in EXAMPLES if not any(word in line for word in ELSEWHERE)])
+def test_examples_run(line, xp, photos_here):
+    command, *rest = shlex.split(line)[1:]
+    ran = xp(command, *rest, *QUICK.get(command, ()))
+    assert ran.code == 0, ran.err
+    assert ran.lines
+
+
+@pytest.mark.parametrize("command", ["explain", "evaluate", "compare", "bench"])
+def test_help_names_exit_codes_and_the_environment(command, xp):
+    text = xp(command, "--help").out
+    assert re.search(r"\n +5  finished, but some items failed", text)
+    assert re.search(r"\n +130  interrupted", text)
+    assert "XPLAIN_SEED" in text
+    assert max(map(len, text.splitlines())) <= 110
+
+
+def test_an_option_by_its_name_in_brackets(xp, monkeypatch, photos_here):
+    """What the help says of the environment: XPLAIN_<OPTION>, which a flag wins over."""
+    monkeypatch.setenv("XPLAIN_SEED", "7")
+    assert xp("explain", "cat.jpg", "-a", "random", *TOY, "--json").records[0]["seed"] == 7
+    assert xp("explain", "cat.jpg", "-a", "random", *TOY, "--json", "--seed", "8", "-o", "b").records[0]["seed"] == 8

@@ -1,7 +1,7 @@
 # make check: everything a change must pass. Uses the environment that is active (PYTHON=... for another one).
 PYTHON ?= python
 
-.PHONY: check format lint types layers test coverage soak readme fuzz tables
+.PHONY: check format lint types layers test coverage dist oldest newest soak readme fuzz tables
 check: lint types layers test
 
 format:
@@ -27,6 +27,23 @@ coverage:
 	$(PYTHON) -m coverage run -m pytest
 	$(PYTHON) -m coverage combine -q
 	$(PYTHON) -m coverage report
+
+# dist/xplain_vision-VERSION.tar.gz, and the wheel built from it
+dist:
+	$(PYTHON) -m build
+
+# The oldest and the newest versions that pyproject.toml admits, each in an environment of its own (gigabytes of torch), with what the
+# rest stands on: every method and metric on small networks, the oracle, models, and a first explanation. PYTHON= chooses the interpreter.
+CORE = tests/contracts tests/test_oracle.py tests/models tests/test_real_weights.py tests/cli/test_explain.py tests/cli/test_list.py
+oldest: RESOLUTION = lowest-direct
+newest: RESOLUTION = highest
+oldest newest:
+	$(PYTHON) -m venv build/$@
+	build/$@/bin/python -m pip install -q uv
+	build/$@/bin/python -m uv pip install -q --python build/$@/bin/python --upgrade --resolution $(RESOLUTION) -e '.[dev]'
+	build/$@/bin/python -c "import sys, torch, torchvision; print(sys.version, torch.__version__, torchvision.__version__)"
+	build/$@/bin/python -m pytest $(CORE)
+	build/$@/bin/xplain explain samples/cat.jpg --overwrite -o build/$@/out
 
 # Long: memory over 200 images. Not part of check.
 soak:

@@ -6,7 +6,7 @@ The public names below are loaded on first use, so that ``import xplain`` import
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0.dev0"
+__version__ = "0.1.0"
 __all__ = ["Attribution", "Classifier", "Score", "XplainError", "attribute", "load_classifier", "measure", "read_image"]
 
 if TYPE_CHECKING:

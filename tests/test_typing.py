@@ -1,0 +1,78 @@
+"""The public names as a strict type checker sees them in a user's program."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import ROOT
+
+PROGRAM = """
+from collections.abc import Callable
+from typing import assert_type
+
+from torch import Tensor
+
+import xplain
+
+clf = xplain.load_classifier("efficientnet-lite0", device="cpu", weights=None, classes=None)
+assert_type(clf, xplain.Classifier)
+assert_type(clf.labels, list[str])
+assert_type(clf.size, tuple[int, int])
+x = xplain.read_image("cat.jpg", size=clf.size)
+assert_type(x, Tensor)
+att = xplain.attribute(clf, x[None], "agi", target=281, against=["tabby"], score=None, seed=0, precision="fp32", steps=5)
+assert_type(att, xplain.Attribution)
+assert_type(att.values, Tensor)
+assert_type(att.target, Tensor | None)
+assert_type(att.cost.rows, int)
+assert_type(att.gap, Tensor | None)
+score = xplain.measure(clf, x[None], att.values, "deletion", target=None, seed=0, batch_size="auto", steps=28)
+assert_type(score, xplain.Score)
+assert_type(score.values, Tensor)
+assert_type(score.curve, Tensor | None)
+try:
+    xplain.attribute(clf, x[None], "agii")
+except xplain.XplainError as error:
+    assert_type(error.exit_code, int)
+"""
+
+WRONG = {
+    "precision": 'xplain.attribute(clf, x[None], "agi", precision="fp16")',
+    "score": 'xplain.attribute(clf, x[None], "agi", score="loss")',
+    "method": "xplain.attribute(clf, x[None], 3)",
+    "maps": 'xplain.measure(clf, x[None], [1.0], "deletion")',
+    "result": "score.curve.mean()",
+    "name": "xplain.explain(clf)",
+}
+
+
+@pytest.fixture(scope="module")
+def said(tmp_path_factory) -> list[str]:
+    """What mypy --strict says of the program with a wrong line for each of WRONG at its end."""
+    file = tmp_path_factory.mktemp("user") / "program.py"
+    file.write_text("\n".join((PROGRAM, *(f"{line}  # {name}" for name, line in WRONG.items()))))
+    ran = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--follow-imports=silent", "--config-file=", file.name],
+        capture_output=True,
+        text=True,
+        cwd=file.parent,
+        env=os.environ | {"MYPYPATH": str(ROOT)},
+        check=False,
+    )
+    assert ran.returncode in (0, 1), ran.stderr
+    text = file.read_text().splitlines()
+    found = [line.split(":", 2) for line in ran.stdout.splitlines() if line.startswith("program.py:")]
+    return [text[int(number) - 1].rpartition("  # ")[2] for _, number, *_ in found]
+
+
+def test_a_users_program_is_strictly_typed_and_wrong_lines_are_found(said):
+    """Right lines carry no comment: what is said of one stands here as the line itself."""
+    assert sorted(set(said)) == sorted(WRONG)
+
+
+def test_the_package_says_that_it_is_typed():
+    assert (ROOT / "xplain" / "py.typed").exists()

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
-PICTURE = ROOT / "samples" / ".readme" / "cat.neflag.png"
+PICTURE = ROOT / "samples" / ".readme" / "cat.neflag.jpg"
 MONTAGE = ROOT / "samples" / ".readme" / "cat.methods.jpg"
 
 
@@ -91,8 +91,8 @@ def main() -> int:
     README.write_text(fill(README.read_text("utf-8")), "utf-8")
     with tempfile.TemporaryDirectory() as folder:
         code = run(["explain", "samples/cat.jpg", "--save", "figure", "--device", "cpu", "-o", folder])
-        with Image.open(Path(folder, "cat.neflag.figure.png")) as figure:  # 256 colours: a third of the size
-            figure.convert("RGB").quantize(256).save(PICTURE, optimize=True)
+        with Image.open(Path(folder, "cat.neflag.figure.png")) as figure:
+            figure.convert("RGB").save(PICTURE, quality=88, optimize=True)
         fitting = [row["name"] for row in list_fits(Compute(device="cpu")) if row["fits"] == "yes"]
         every = [part for name in fitting for part in ("-a", name)]
         code = code or run(["explain", "samples/cat.jpg", *every, "--device", "cpu", "-o", folder])

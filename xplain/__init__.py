@@ -1,5 +1,10 @@
 """xplain: explain image classifications, and measure how far the explanations can be trusted.
 
+    clf = xplain.load_classifier("efficientnet-lite0")
+    x = xplain.read_image("cat.jpg", preprocessing=clf.preprocessing)[None]
+    att = xplain.attribute(clf, x, "agi")
+    score = xplain.measure(clf, x, att.values, "deletion", target=att.target)
+
 The public names below are loaded on first use, so that ``import xplain`` imports no torch.
 """
 

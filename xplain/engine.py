@@ -48,17 +48,23 @@ def attribute(
     progress: Callable[[int], None] | None = None,
     **params: Any,
 ) -> Attribution:
-    """Signed raw attributions of a batch of images.
+    """Signed raw attributions of a batch of images, in units of the explained score.
 
-    images: float (B, C, H, W) in [0, 1].
-    method: a name or alias; ``params`` are its parameters.
+    images: float (B, C, H, W) in [0, 1], not normalised, on any device; ``read_image`` makes them.
+    method: a name or alias, such as ``agi`` or ``ig``; ``params`` are its parameters. ``xplain list methods --json`` has all
+        of them, with defaults, sources, and departures from the papers.
     target: class index, wnid or name for all images, or one for each; None: the model's top class.
     against: rival classes, for all images or (B, A): the score becomes target minus the mean of the others; for
         ``agi`` they are exactly the false classes. ``runner-up``: the best other class of each image.
-    score: logit, prob, log-prob or margin; None: the method's own.
-    batch_size: rows a model call, or ``auto``. progress: called with the rows done by each call.
-    Returns an Attribution: values (B, C, H, W), target (B,), cost in rows for the batch.
-    Raises UsageError for names and values that are not accepted, InputError when the logits are not finite.
+    score: the scalar that is differentiated: logit, prob, log-prob, or margin (over the best other logit); None: the method's own.
+    seed: of all random draws, which depend on it and on the image's pixels only, not on the batch.
+    precision: fp32, tf32 or bf16. batch_size: rows a model call, or ``auto``. progress: called with the rows done by each call.
+    Returns an Attribution on the classifier's device: values (B, C, H, W), or (B, 1, H, W) where the method knows no
+        colour; target (B,); cost in rows for the batch. Images and classifier are left as they were.
+    Raises, all of them an XplainError: UsageError for names and values that are not accepted, InputError where images or
+        logits are not finite, DeviceError where one row does not fit into memory.
+
+    >>> att = xplain.attribute(clf, x, "integrated-gradients", steps=100, target="tabby")
     """
     spec = METHODS.get(method)
     settings, references = resolve_method(spec, params, classifier.preprocessing)
@@ -213,12 +219,17 @@ def measure(
 ) -> Score:
     """One value of a metric for each image; NaN where it is undefined.
 
-    images: float (B, C, H, W) in [0, 1]. attributions: (B, C or 1, H, W), raw and signed, as ``attribute`` gives them.
-    metric: a name; ``params`` are its parameters. The other keywords are those of ``attribute``.
+    images: float (B, C, H, W) in [0, 1]. attributions: (B, C or 1, H, W), raw and signed, as ``attribute`` or another program gives them.
+    metric: a name, such as ``deletion``; ``params`` are its parameters. ``xplain list metrics --json`` has all of them, with
+        unit, bounds, which way is better, when there is no value, and source.
+    target: the class that is measured, as in ``attribute``. Give ``att.target`` where that was not the model's top class.
     method: what made the attributions, for the metrics that attribute again or must know what a map holds:
         ``NAME[:key=value,...]``, or a function (classifier, images, target) -> attributions.
-    Returns a Score: values (B,), curve (B, K+1) or None. Raises as ``attribute``,
-    and InputError for maps of another size.
+    seed, precision, batch_size, progress: as in ``attribute``.
+    Returns a Score: values (B,), curve (B, K+1) or None, undefined: reasons with a mask (B,) each.
+    Raises as ``attribute``, and InputError for maps of another size.
+
+    >>> score = xplain.measure(clf, x, att.values, "deletion", target=att.target, steps=28)
     """
     spec = METRICS.get(metric)
     boxes = params.pop("boxes") if isinstance(params.get("boxes"), Tensor) else None

@@ -281,10 +281,12 @@ def read_image(
 ) -> Tensor:
     """Pixels of an image as the commands see them, minus the normalisation.
 
-    path: an image file.
-    size: input side in pixels or (height, width); the short side is resized to size / 0.875 (bicubic) first.
-    preprocessing: a classifier's own (``classifier.preprocessing``), instead of ``size``.
-    Returns float32 (3, H, W) in [0, 1]. Raises InputError when the file cannot be used.
+    path: an image file. It is turned upright by its EXIF orientation, laid over white, and made RGB; colour profiles are not applied.
+    size: input side in pixels or (height, width); the short side is resized to size / 0.875 (bicubic), then the centre is cropped.
+    preprocessing: a classifier's own (``classifier.preprocessing``) instead of ``size``: models differ in what they resize to.
+    Returns float32 (3, H, W) in [0, 1] on the CPU. Raises InputError when the file cannot be used.
+
+    >>> x = xplain.read_image("cat.jpg", preprocessing=clf.preprocessing)[None]
     """
     source = Source(Path(path), Path(path).stem)
     return preprocess(decode_image(source.read(), source.name), preprocessing or Preprocessing.for_size(size))

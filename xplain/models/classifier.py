@@ -34,8 +34,10 @@ class Accuracy:
 
 
 class Classifier(nn.Module):
-    """A network with its normalisation, preprocessing and class names.
+    """A network with its normalisation, preprocessing and class names; calling it gives logits (B, classes) of pixels in [0, 1].
 
+    ``load_classifier`` makes one. size: input height and width; preprocessing: how images are brought to it; weights: their source and
+    SHA-256; accuracy: the top-1 that is published of them, where it is known.
     model: pixels normalised by (x - mean) / std to logits (B, classes).
     channels: what the network takes, 3 or 1; one is given the grey value of the pixels. classes: their number, where it was found.
     probabilities: the network ends in a softmax, whose logarithm is the logits. notes: what a user should know of all this.

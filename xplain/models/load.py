@@ -35,7 +35,7 @@ def load_classifier(
     image_size: int | None = None,
     offline: bool = False,
 ) -> Classifier:
-    """A classifier by name, in evaluation mode, on its device.
+    """A classifier by name, in evaluation mode, on its device: pixels in [0, 1] to logits, normalisation inside.
 
     name: ``efficientnet-lite0`` (embedded, no download), a torchvision classification model, ``timm:NAME``,
         ``python:package.module:factory``, ``script:FILE`` (TorchScript) or ``export:FILE`` (an exported program), both of
@@ -47,7 +47,11 @@ def load_classifier(
     classes: a file of class names, one a line, or CSV with the columns index, wnid, name.
     image_size: side of the input in pixels instead of the model's own; the resize before the crop keeps its proportion.
     offline: download nothing, and refuse a model whose weights are not there. (What a ``python:`` factory does is its own.)
+    Returns a Classifier: call it for logits (B, classes); ``size``, ``labels``, ``wnids`` and ``preprocessing`` say what it wants.
+    What was assumed of a model (a softmax at its end, one channel) is said as a ModelNote, a warning.
     Raises UsageError for an unknown name, InputError for weights, names or sizes that cannot be used, DeviceError.
+
+    >>> clf = xplain.load_classifier("resnet50", device="cuda", weights="tuned.safetensors", classes="names.txt")
     """
     where = pick_device(str(device))
     path = Path(weights) if weights is not None else None

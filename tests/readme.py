@@ -7,7 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
@@ -56,14 +56,15 @@ def montage(folder: Path) -> Image.Image:
     """Every method's overlay of the cat under its name, from ``cat.<method>.overlay.png`` in a folder."""
     from xplain.registry import METHODS
 
-    side, head, columns = 150, 16, 7
+    side, head, columns = 150, 18, 7
+    font = ImageFont.load_default(14)
     names = [spec.name for spec in METHODS if (folder / f"cat.{spec.name}.overlay.png").exists()]
     rows = -(-len(names) // columns)
     sheet = Image.new("RGB", (columns * (side + 6), rows * (side + head + 4)), "white")
     pen = ImageDraw.Draw(sheet)
     for number, name in enumerate(names):
         left, top = number % columns * (side + 6) + 3, number // columns * (side + head + 4)
-        pen.text((left, top + 2), name, fill="black")
+        pen.text((left, top), name, fill="black", font=font)
         with Image.open(folder / f"cat.{name}.overlay.png") as picture:
             sheet.paste(picture.convert("RGB").resize((side, side), Image.Resampling.LANCZOS), (left, top + head))
     return sheet

@@ -25,11 +25,11 @@ th:nth-child(-n+2), td:nth-child(-n+2) { text-align: left; }
 .plots, .gallery { display: flex; flex-wrap: wrap; gap: 1.5rem; } figure { margin: 0; }
 figcaption { font-size: .85rem; color: var(--soft); max-width: 14rem; overflow-wrap: anywhere; }
 .gallery img { width: 14rem; image-rendering: auto; border-radius: 4px; display: block; }
-svg { width: 24rem; max-width: 100%; } svg text { fill: currentColor; font-size: 10px; }
+.plots figcaption { max-width: 24rem; } svg { width: 24rem; max-width: 100%; } svg text { fill: currentColor; font-size: 10px; }
 .key span { margin-right: 1.2rem; white-space: nowrap; }
 .key i { display: inline-block; width: .9rem; height: .25rem; margin: 0 .4rem .2rem 0; }
 .warning { border-left: .3rem solid #d55e00; padding-left: .8rem; }
-pre { font-size: .8rem; overflow-x: auto; }
+summary { cursor: pointer; margin-top: 2.5rem; font-weight: 700; } pre { font-size: .8rem; overflow-x: auto; }
 """
 
 
@@ -62,8 +62,8 @@ def make_page(summary: Mapping[str, Any], pictures: Sequence[Path], provenance: 
 <p class="key">{"".join(f'<span><i style="background:{c}"></i>{escape(m)}</span>' for m, c in colours.items())}</p>
 <div class="plots">{"".join(_plot(summary, metric, colours) for metric in run["metrics"])}</div>
 {_published(summary)}
-{_gallery(pictures)}
-<h2>Provenance</h2><pre>{escape(provenance)}</pre>
+{_gallery(pictures, next(iter(run["methods"])))}
+<details><summary>Provenance</summary><pre>{escape(provenance)}</pre></details>
 </body></html>
 """
 
@@ -150,18 +150,19 @@ def _plot(summary: Mapping[str, Any], metric: str, colours: Mapping[str, str]) -
     )
 
 
-def _gallery(pictures: Sequence[Path]) -> str:
-    """The most and the least faithful explanations."""
-    shown = {"best": list[str](), "worst": list[str]()}
+def _gallery(pictures: Sequence[Path], method: str) -> str:
+    """The most and the least faithful explanations of the first method."""
+    shown, metric = {"best": list[str](), "worst": list[str]()}, ""
     for path in pictures:
         record = read_record(path) or {}
         data = base64.b64encode(path.read_bytes()).decode()
-        caption = f"{record.get('key')}: {record.get('name')}, {record.get('metric')} {record.get('value', 0):.3f}"
+        metric = str(record.get("metric"))
+        caption = f"{record.get('key')}: {record.get('name')}, {record.get('value', 0):.3f}"
         shown.get(str(record.get("place")), []).append(
             f'<figure><img alt="{escape(caption)}" src="data:image/png;base64,{data}"><figcaption>{escape(caption)}</figcaption></figure>'
         )
     return "".join(
-        f'<h2>{title}</h2><div class="gallery">{"".join(shown[place])}</div>'
+        f'<h2>{title}: {escape(method)} by {escape(metric)}</h2><div class="gallery">{"".join(shown[place])}</div>'
         for place, title in (("best", "Most faithful"), ("worst", "Least faithful"))
         if shown[place]
     )

@@ -20,6 +20,13 @@ if TYPE_CHECKING:
     from xplain.images import read_image
     from xplain.models import Classifier, load_classifier
     from xplain.types import Attribution, Score
+else:  # a type checker knows the names above, and no others
+
+    def __getattr__(name: str) -> Any:
+        if name not in _HOMES:
+            raise AttributeError(f"module 'xplain' has no attribute {name!r}")
+        return getattr(import_module(_HOMES[name]), name)
+
 
 _HOMES = {
     "Attribution": "xplain.types",
@@ -31,12 +38,6 @@ _HOMES = {
     "measure": "xplain.engine",
     "read_image": "xplain.images",
 }
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'xplain' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:

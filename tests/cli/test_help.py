@@ -15,10 +15,10 @@ from xplain.registry import METHODS, METRICS
 
 GROUP = typer.main.get_command(app)
 TOY = ("-m", "python:tests.factories:imagenet_like", "--device", "cpu")
-QUICK = {"explain": TOY, "evaluate": TOY, "compare": TOY, "bench": (*TOY, "--repeats", "1", "--size", "16")}
+QUICK = {"explain": TOY, "evaluate": TOY, "compare": TOY}
 RUNNERS = ("explain._run", "evaluate._run", "bench._run", "compare._compare_images", "compare._compare_runs")
 # weights to download, earlier runs, another program's output, seconds of measuring
-ELSEWHERE = ("resnet50", "runs/a runs/b", "--files-from", "xplain bench -a")
+ELSEWHERE = ("resnet50", "runs/a runs/b", "--files-from", "xplain bench")
 
 
 def examples_of(command: str | None) -> list[str]:
@@ -54,7 +54,8 @@ def test_examples_are_read_and_their_names_are_known(line, xp, monkeypatch, phot
     for run in ("a", "b"):
         (tmp_path / "runs" / run).mkdir(parents=True)
         (tmp_path / "runs" / run / "run.json").write_text("{}")
-    monkeypatch.setattr("xplain.catalog.list_fits", lambda *_: [])
+    for name in ("list_fits", "list_models"):
+        monkeypatch.setattr(f"xplain.catalog.{name}", lambda *_: [])
     seen = []
     for name in RUNNERS:
         monkeypatch.setattr(f"xplain.cli.{name}", lambda *given: seen.append(given[0]) or 0)

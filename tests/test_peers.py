@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import xplain
+import xplain.engine  # registers the methods and metrics
 from tests import toys
 from xplain.errors import UsageError
 from xplain.peers import Task, find_peer, other_classes
@@ -45,6 +46,18 @@ def test_captums_smoothgrad_without_noise_is_the_gradient():
     pytest.importorskip("captum")
     ours = xplain.attribute(MADE, X, "saliency", target=Y).values
     toys.assert_same(run("smoothgrad", 3, samples=5, noise=0.0), ours, 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "params"), [("integrated-gradients", {"steps": 6}), ("smoothgrad", {"samples": 6}), ("occlusion", {})]
+)
+def test_captum_takes_the_rows_that_are_asked_for_in_a_call_whatever_the_number_of_images(name, params):
+    pytest.importorskip("captum")
+    made, x = toys.classifier(toys.small_net()), toys.images(2)
+    rows = toys.watch(made)
+    settings = METHODS.get(name).resolve({"window": 4, "stride": 2} if name == "occlusion" else params)
+    find_peer(name).run(Task(made, x, Y, settings, x[:, :1]), 4)
+    assert max(rows) == 4
 
 
 def test_captums_occlusion_runs_with_our_windows():

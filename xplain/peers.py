@@ -88,11 +88,16 @@ def _integrated_gradients(task: Task, rows: int | None) -> Tensor:
     )
 
 
+def _an_image(task: Task, rows: int | None) -> int | None:
+    """Of so many rows a call those of each image, for versions that take all images into every call."""
+    return rows and max(rows // len(task.images), 1)
+
+
 def _smoothgrad(task: Task, rows: int | None) -> Tensor:
     from captum.attr import NoiseTunnel, Saliency
 
     return NoiseTunnel(Saliency(task.classifier)).attribute(
-        task.images, nt_type="smoothgrad", nt_samples=task.settings["samples"], nt_samples_batch_size=rows,
+        task.images, nt_type="smoothgrad", nt_samples=task.settings["samples"], nt_samples_batch_size=_an_image(task, rows),
         stdevs=task.settings["noise"], target=task.y, abs=False,
     )  # fmt: skip
 
@@ -109,7 +114,7 @@ def _occlusion(task: Task, rows: int | None) -> Tensor:
     window, stride, channels = task.settings["window"], task.settings["stride"], task.images.shape[1]
     return Occlusion(task.classifier).attribute(
         task.images, (channels, window, window), strides=(channels, stride, stride), target=task.y,
-        perturbations_per_eval=rows or 1,
+        perturbations_per_eval=_an_image(task, rows) or 1,
     )  # fmt: skip
 
 

@@ -25,7 +25,8 @@ th:nth-child(-n+2), td:nth-child(-n+2) { text-align: left; }
 .plots, .gallery { display: flex; flex-wrap: wrap; gap: 1.5rem; } figure { margin: 0; }
 figcaption { font-size: .85rem; color: var(--soft); max-width: 14rem; overflow-wrap: anywhere; }
 .gallery img { width: 14rem; image-rendering: auto; border-radius: 4px; display: block; }
-.plots figure { max-width: 100%; } .plots figcaption { max-width: 24rem; } svg { width: 24rem; max-width: 100%; } svg text { fill: currentColor; font-size: 10px; }
+.plots figure { max-width: 100%; } .plots figcaption { max-width: 24rem; }
+svg { width: 24rem; max-width: 100%; } svg text { fill: currentColor; font-size: 10px; }
 .key span { margin-right: 1.2rem; white-space: nowrap; }
 .key i { display: inline-block; width: .9rem; height: .25rem; margin: 0 .4rem .2rem 0; }
 .warning { border-left: .3rem solid #d55e00; padding-left: .8rem; }

@@ -70,6 +70,8 @@ def test_overlap_counts_what_both_rank_highest():
     assert top_overlap(a, b, 0.2).tolist() == [0.75]
     assert top_overlap(a, b, 0.05).tolist() == [0]
     assert top_overlap(a, a).tolist() == [1]
+    assert top_overlap(a, b, 0.01).tolist() == [0]  # the highest one
+    assert top_overlap(a, a, 0.01).tolist() == [1]
     assert top_overlap(torch.zeros(1, 10), torch.arange(10.0)[None], 0.2).tolist() == [0]  # ties: the first two
 
 

@@ -20,6 +20,8 @@ from xplain.runtime import load_model
 from xplain.types import Attribution, Paper
 
 SIDE = 224  # of the images for which forwards are stated
+# The least work that still runs a method whole; what a name does not say is left at its default.
+LEAST = {"steps": 2, "samples": 2, "masks": 2, "classes": 1, "attack_steps": 1, "copies": 1, "rounds": 1}
 COLUMNS = {
     "fits": ("name", "fits", "why"),
     "methods": ("name", "alias", "parameters", "passes", "paper"),
@@ -48,10 +50,6 @@ def list_methods() -> list[dict[str, Any]]:
         }
         for spec in METHODS
     ]
-
-
-# The least work that still runs a method whole; what a name does not say is left at its default.
-LEAST = {"steps": 2, "samples": 2, "masks": 2, "classes": 1, "attack_steps": 1, "copies": 1, "rounds": 1}
 
 
 def list_fits(compute: Compute) -> list[dict[str, Any]]:
@@ -151,11 +149,10 @@ def list_models() -> list[dict[str, Any]]:
     """Models by name: the embedded one, torchvision's, timm's where it is installed."""
     from importlib.util import find_spec
 
-    rows = [{"name": EMBEDDED, "source": "embedded", "weights": "ImageNet-1k"}]
-    if find_spec("torchvision"):
-        from xplain.models.from_torchvision import torchvision_names
+    from xplain.models.from_torchvision import torchvision_names
 
-        rows += [{"name": name, "source": "torchvision", "weights": "downloaded once"} for name in torchvision_names()]
+    rows = [{"name": EMBEDDED, "source": "embedded", "weights": "ImageNet-1k"}]
+    rows += [{"name": name, "source": "torchvision", "weights": "downloaded once"} for name in torchvision_names()]
     if find_spec("timm"):
         import timm
 

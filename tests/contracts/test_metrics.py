@@ -14,6 +14,9 @@ import xplain.engine
 from tests import toys
 from tests.conftest import TINY
 from tests.contracts import quick
+from xplain.case import Case
+from xplain.engine import Runtime, run_metric
+from xplain.oracle import Oracle
 from xplain.registry import METRICS, MetricSpec
 
 # those that train networks or need annotations are met in their own tests
@@ -157,6 +160,29 @@ def test_float32_agrees_with_float64(spec):
     found = xplain.measure(single, exact.float(), rough.float(), spec.name, **options).values.double()
     expected = xplain.measure(CLASSIFIER, exact, rough, spec.name, **options).values.double()
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3, equal_nan=True)
+
+
+CURVES = [{"steps": 3}, {"baseline": "mean"}, {"unit": "scalar"}, {"area": "mean"}]
+IMPUTED = [{"percentiles": "20+60"}, {"noise": 0.3}, {"score": "logit"}]
+PICTURES = [{"thresholds": "20+50"}, {"order": "absolute"}]
+KEPT = {
+    "deletion": CURVES,
+    "insertion": CURVES,
+    "lerf": [CURVES[0], {"baseline": "black"}, CURVES[2]],
+    "road": IMPUTED,
+    "road-morf": IMPUTED,
+    "sic": PICTURES,
+}
+
+
+@pytest.mark.parametrize(("name", "variants"), KEPT.items(), ids=KEPT)
+def test_what_metrics_of_one_run_keep_for_one_another_is_kept_by_all_that_changes_it(name, variants):
+    spec = METRICS.get(name)
+    case = Case(Oracle(CLASSIFIER, score="prob"), X, maps(), torch.tensor(TARGETS))
+    for options in ({}, *variants):
+        found = run_metric(spec, spec.resolve(settings(spec) | options), case, Runtime())
+        assert_equal(found, measured(spec, **options))
+        assert not options or not torch.equal(found.values, usual(name).values)
 
 
 # ------------------------------------------------------------------------------------------------- cost

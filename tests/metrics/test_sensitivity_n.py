@@ -56,6 +56,34 @@ def test_a_map_without_colour_stands_for_the_sum_over_channels():
     assert measured(linear(), exact, unit="pixel").values.tolist() == pytest.approx([1.0] * 3, abs=1e-9)
 
 
+def test_a_map_without_colour_gives_every_channel_its_value():
+    model, grey = toys.classifier(NET), MAPS[:, :1]
+    found = measured(model, grey, unit="scalar")
+    toys.assert_same(found.curve, measured(model, grey.expand(-1, 3, -1, -1), unit="scalar").curve)
+
+
+def test_a_grid_as_fine_as_the_image_is_its_pixels():
+    model, images, maps = toys.classifier(NET), toys.images(2, 8, 8), toys.images(2, 8, 8, seed=4)
+    fine = measured(model, maps, images, grid=8)
+    toys.assert_same(fine.curve, measured(model, maps, images, unit="pixel").curve)
+
+
+def test_attributions_of_float32_are_summed_in_float64():
+    """Each cell holds 2^24 + k - 2^24, of which float32 would lose k to rounding."""
+    worth = torch.arange(1.0, 32.0, 2.0).reshape(4, 4)
+    maps, weight = torch.zeros(1, 1, 8, 8), torch.zeros(8, 8)
+    maps[0, 0, ::2, ::2], maps[0, 0, ::2, 1::2], maps[0, 0, 1::2, ::2] = 2.0**24, worth, -(2.0**24)
+    weight[::2, 1::2] = worth
+
+    def logits(x: Tensor) -> Tensor:
+        total = (x[:, 0] * weight).sum(dim=(1, 2))
+        return torch.stack([-total, total], dim=1)
+
+    model = toys.classifier(toys.Function(logits).float())
+    found = measured(model, maps, torch.ones(1, 3, 8, 8))
+    assert found.curve[0].tolist() == pytest.approx([1.0] * 9, abs=1e-12)
+
+
 def test_a_shift_of_all_attributions_changes_nothing_where_patches_are_equal():
     images, maps = toys.images(2, 8, 8), toys.images(2, 8, 8, seed=4)
     model = toys.classifier(NET)
@@ -155,6 +183,25 @@ def test_a_constant_map_has_no_correlation():
         assert {reason: mask.tolist() for reason, mask in found.undefined.items() if mask.any()} == {
             "the map's sums do not vary between subsets": [True] * 3
         }
+
+
+def test_sums_that_differ_by_rounding_alone_do_not_vary():
+    maps = torch.full((1, 1, 8, 8), 0.15, dtype=torch.float64)
+    maps[..., :4, 0::2], maps[..., :4, 1::2] = 0.1, 0.2  # cells of 0.6000000000000001 above, of 0.6 below
+    assert maps[..., :2, :2].sum() != maps[..., 4:6, :2].sum()
+    found = measured(toys.classifier(NET), maps, toys.images(1, 8, 8))
+    assert found.values.isnan().all()
+    assert found.undefined["the map's sums do not vary between subsets"].all()
+
+
+def test_scores_that_differ_by_rounding_alone_do_not_vary():
+    def logits(x: Tensor) -> Tensor:
+        return 1 + 1e-16 * torch.stack([x[:, 0].sum(dim=(1, 2)), x[:, 1].sum(dim=(1, 2))], dim=1)
+
+    assert logits(X).unique().numel() > 1
+    found = measured(toys.classifier(toys.Function(logits)), MAPS)
+    assert found.values.isnan().all()
+    assert found.undefined["the score does not vary between subsets"].all()
 
 
 def test_only_the_constant_one_of_several_maps_is_undefined():

@@ -9,7 +9,7 @@ from xplain.registry import Positive, Steps, metric
 from xplain.rng import Streams
 from xplain.types import Paper, Score
 
-ROWS = 512  # perturbed images that are held at once: 0.3 GB at 224 x 224
+PIXELS = 512 * 224 * 224  # of perturbed images that are held at once: 0.3 GB
 
 
 @metric(
@@ -39,7 +39,7 @@ def max_sensitivity(
     """
     x, own = case.images, case.attributions
     largest = own.new_zeros(len(x))
-    for some in torch.arange(samples, device=x.device).split(max(ROWS // len(x), 1)):
+    for some in torch.arange(samples, device=x.device).split(max(PIXELS // x[:, 0].numel(), 1)):
         shift = (2 * rng.uniform(some, tuple(x.shape[1:]), x.dtype) - 1) * radius
         image = torch.arange(len(x), device=x.device).repeat_interleave(len(some))
         again = explain((x[:, None] + shift).flatten(0, 1), case.y[image], image=image)

@@ -101,6 +101,16 @@ def test_linear_logits_give_one_displacement_a_step_until_the_margin_is_used_up(
     assert abs(float(found.gap)) < 1e-12
 
 
+@pytest.mark.parametrize("variant", ["paper", "official"])
+def test_a_pixel_that_the_false_class_does_not_look_at_stays(variant):
+    weight = WEIGHT.clone()
+    weight[1, 0] = 0
+    model = toys.classifier(toys.Linear(weight, torch.tensor([50.0, 0.0], dtype=torch.float64)))
+    found = xplain.attribute(model, X[:1], "agi", target=0, against=1, score="logit", steps=3, variant=variant)
+    assert (found.values[0, 0] == 0).all()
+    assert (found.values[0, 1:] != 0).all()
+
+
 @pytest.mark.parametrize("path", ["curve", "straight"])
 def test_a_straight_path_gives_the_same_on_linear_logits(path):
     found = xplain.attribute(

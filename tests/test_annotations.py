@@ -64,6 +64,13 @@ def test_damaged_tables_are_refused_by_line(tmp_path, text, words):
         read_annotations(str(path))
 
 
+def test_a_table_that_is_no_text_is_refused(tmp_path):
+    path = tmp_path / "boxes.csv"
+    path.write_bytes("b\u00e4r.jpg,0,0,1,1".encode("latin-1"))
+    with pytest.raises(InputError, match=r"cannot read the boxes '.*boxes.csv': 'utf-8' codec"):
+        read_annotations(str(path))
+
+
 @pytest.mark.parametrize("text", ["<annotation>", VOC.replace("<xmin>1</xmin>", ""), VOC.replace(">30<", ">many<")])
 def test_damaged_xml_is_refused_by_file(tmp_path, text):
     (tmp_path / "7.xml").write_text(text)

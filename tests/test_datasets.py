@@ -89,6 +89,13 @@ def test_what_is_no_data_set_is_refused(tmp_path, imagenet, files, text):
         read_dataset(str(tmp_path), imagenet)
 
 
+def test_a_line_of_a_list_that_names_no_file_is_refused(tmp_path, imagenet):
+    touch(tmp_path, "a.png")
+    (tmp_path / "list.txt").write_text("a.png\n\n/\n")
+    with pytest.raises(InputError, match=r"line 3 of the list '.*list.txt' names no file; write one path a line"):
+        read_dataset(str(tmp_path / "list.txt"), imagenet)
+
+
 def test_labels_must_name_every_file(tmp_path, imagenet):
     touch(tmp_path / "flat", "a.png", "b.png")
     (tmp_path / "l.csv").write_text("a.png,1\n")

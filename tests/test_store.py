@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import resource
 import subprocess
@@ -143,3 +144,17 @@ def test_without_space_what_was_written_before_is_kept(tmp_path):
     assert (tmp_path / "items" / "0.jsonl").stat().st_size == 100
     with Store.open(tmp_path, 0, RUN):
         assert keys(tmp_path) == ["a"]
+
+
+@pytest.mark.parametrize("how", ["no flock", "no locks"])
+def test_systems_without_locks_write_without_them(tmp_path, monkeypatch, how):
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    if how == "no flock":
+        monkeypatch.setitem(sys.modules, "fcntl", None)  # Windows
+    else:
+        monkeypatch.setattr("fcntl.flock", refuse)
+    with Store.open(tmp_path, 0, RUN) as store:
+        store.add([record("a")])
+    assert keys(tmp_path) == ["a"]

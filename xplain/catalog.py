@@ -24,7 +24,7 @@ SIDE = 224  # of the images for which forwards are stated
 LEAST = {"steps": 2, "samples": 2, "masks": 2, "classes": 1, "attack_steps": 1, "copies": 1, "rounds": 1}
 COLUMNS = {
     "fits": ("name", "fits", "why"),
-    "methods": ("name", "alias", "parameters", "passes", "paper"),
+    "methods": ("name", "alias", "parameters", "passes", "axioms", "paper"),
     "metrics": ("name", "better", "parameters", "unit", "forwards"),
     "models": ("name", "source", "weights"),
     "protocols": ("name", "metrics", "source", "unknown"),

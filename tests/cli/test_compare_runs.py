@@ -194,6 +194,33 @@ def test_unfinished_runs_and_wrong_use(xp):
     assert "--method is not for runs; leave it out" in xp("compare", "a", "b", "-a", "sm").err
 
 
+def test_a_single_method_is_compared_with_nothing(xp):
+    write_run("a", both("agi", 1, 0.3))
+    ran = xp("compare", "a")
+    assert (ran.code, ran.out) == (2, "")
+    assert "'a' holds one method and nothing to compare it with; give another run" in ran.err
+
+
+def test_a_run_without_a_result_is_refused(xp):
+    write_run("a", both("agi", 1, 0.3))
+    write_run("b", {})
+    ran = xp("compare", "a", "b")
+    assert (ran.code, ran.out) == (3, "")
+    assert "the run 'b' holds no result; finish it with xplain evaluate" in ran.err
+
+
+def test_a_difference_that_is_nowhere_defined_has_no_number_and_no_mark(xp):
+    write_run("a", both("agi", 1, 0.3) | {("agi", "insertion"): [None] * len(KEYS)})
+    write_run("b", both("ig", 2, 0.0))
+    ran = xp("compare", "a", "b", "-o", "out", "--json")
+    assert ran.code == 5
+    (insertion, deletion) = ran.records[0]["pairs"]
+    assert [insertion[key] for key in ("mean", "low", "high", "p", "p_holm", "win_rate")] == [None] * 6
+    assert (insertion["n"], insertion["undefined"]) == (0, len(KEYS))
+    assert deletion["p_holm"] == deletion["p"]  # alone in the family
+    assert Path("out/compare.html").read_text().count("<svg") == 1
+
+
 def test_runs_of_evaluate_are_read(xp, photos):
     common = (*TINY, "-M", "deletion:steps=4", "-M", "insertion:steps=4")
     for folder, name in (("a", "sm"), ("b", "gxi")):

@@ -31,6 +31,18 @@ def test_rows_on_a_pipe_are_tab_separated(xp):
     assert row.split("\t")[:4] == ["saliency", "sm", "absolute=false", "1 F, 1 B"]
 
 
+def test_rows_on_a_terminal_are_a_table_of_the_same_columns(xp, monkeypatch):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "200")
+    header, *rows = xp("list", "methods").lines
+    assert header.split() == ["name", "alias", "parameters", "passes", "axioms", "paper"]
+    row = next(each for each in rows if each.startswith("integrated-gradients "))
+    assert "steps=50" in row
+    assert "completeness" in row
+    rows = xp("list", "classes", "--search", "tabby").lines
+    assert [each.split() for each in rows] == [["index", "wnid", "name"], ["281", "n02123045", "tabby"]]
+
+
 def test_search_narrows(xp):
     assert [line.split("\t")[2] for line in xp("list", "classes", "--search", "tabby").lines] == ["tabby"]
     assert xp("list", "methods", "--search", "no such thing").out.strip() == ""

@@ -60,7 +60,7 @@ def list_things(
     if talking.as_json:
         print(*(json.dumps(row, ensure_ascii=False) for row in rows), sep="\n")
     elif sys.stdout.isatty():
-        _print_table(rows)
+        _print_table(rows, catalog.COLUMNS[kind])
     else:
         for row in rows:
             print(*(_plain(row[key]) for key in catalog.COLUMNS[kind]), sep="\t")
@@ -71,15 +71,14 @@ def _plain(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else "" if value is None else str(value)
 
 
-def _print_table(rows: list[dict[str, Any]]) -> None:
-    """The rows as a table as wide as the terminal."""
+def _print_table(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
+    """These columns of the rows as a table as wide as the terminal."""
     from rich.console import Console
     from rich.table import Table
 
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    for key in rows[0] if rows else ():
-        if not isinstance(rows[0][key], dict):
-            table.add_column(key, overflow="fold")
+    for key in columns:
+        table.add_column(key, overflow="fold")
     for row in rows:
-        table.add_row(*(_plain(value) for value in row.values() if not isinstance(value, dict)))
+        table.add_row(*(_plain(row[key]) for key in columns))
     Console().print(table)

@@ -93,8 +93,8 @@ def compare_runs(folders: Sequence[Path]) -> dict[str, Any]:
     pairs = find_pairs(arms)
     if not pairs:
         raise UsageError(
-            "nothing can be paired: the runs differ in their settings and share no method",
-            "give runs of one model, or with one method each",
+            f"{names[0]!r} holds one method and nothing to compare it with",
+            "give another run, or evaluate a second method",
         )
     keys = sorted(runs[0].images)
     values = {(arm.name, label): arm.values(each, keys) for arm in arms for label, each in metrics.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import pairwise
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from xplain.images import Preprocessing
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SIZES = {"inception_v3": 96, "densenet121": 64, "vit_b_16": 224}
 OPTIONS = {name: {"transform_input": True, "init_weights": False} for name in ("inception_v3", "googlenet")}
+OPTIONS["vgg11"] = {"init_weights": False}
 
 
 @lru_cache(maxsize=4)
@@ -23,6 +25,10 @@ def family(name: str) -> xplain.Classifier:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = models.get_model(name, weights=None, **OPTIONS.get(name, {})).eval()
+        if name == "vgg11":  # nine tenths of its weights, and of the time, are in its head
+            sizes = (512 * 7 * 7, 64, 64, 1000)
+            for at, shape in zip((0, 3, 6), pairwise(sizes), strict=True):
+                model.classifier[at] = nn.Linear(*shape)
         for module in model.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight)

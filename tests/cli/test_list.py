@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from xplain.registry import METHODS, METRICS
 
 
@@ -33,14 +35,19 @@ def test_rows_on_a_pipe_are_tab_separated(xp):
 
 def test_rows_on_a_terminal_are_a_table_of_the_same_columns(xp, monkeypatch):
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
-    monkeypatch.setenv("COLUMNS", "200")
-    header, *rows = xp("list", "methods").lines
+    monkeypatch.setenv("COLUMNS", "500")
+
+    def shown(*arguments: str) -> list[str]:
+        return re.sub(r"\x1b\[[0-9;]*m", "", xp("list", *arguments).out).splitlines()
+
+    header, *rows = shown("methods")
     assert header.split() == ["name", "alias", "parameters", "passes", "axioms", "paper"]
+    assert len(rows) == len(list(METHODS))
     row = next(each for each in rows if each.startswith("integrated-gradients "))
     assert "steps=50" in row
     assert "completeness" in row
-    rows = xp("list", "classes", "--search", "tabby").lines
-    assert [each.split() for each in rows] == [["index", "wnid", "name"], ["281", "n02123045", "tabby"]]
+    found = [each.split() for each in shown("classes", "--search", "tabby")]
+    assert found == [["index", "wnid", "name"], ["281", "n02123045", "tabby"]]
 
 
 def test_search_narrows(xp):

@@ -99,3 +99,22 @@ def test_pairs_cancel_what_they_share():
     found = paired_difference(shared + gain, shared)
     assert 0.45 < found.low < found.mean < found.high < 0.55
     assert paired_difference(np.array([1.0, np.nan]), np.array([0.0, 0.0])).n == 1
+
+
+def test_resampled_means_that_lie_on_one_side_give_the_largest_bias_that_so_many_can_show():
+    values, means = np.array([-1.0, 1.0]), np.full(10, 3.0)  # no skew; none of ten below
+    bias, edge = -1.6448536269514729, 1.959963984540054  # the normal quantiles of 0.05 and 0.975
+    for side, sign in ((means, 1), (-means, -1)):
+        expected = [0.5 * math.erfc(-(sign * 2 * bias + z) / math.sqrt(2)) for z in (-edge, edge)]
+        assert bca_shares(values, side) == pytest.approx(expected, abs=1e-9)
+
+
+def test_infinite_values_stay_out():
+    assert estimate(np.array([1.0, np.inf, 2.0, -np.inf])) == estimate(np.array([1.0, 2.0]))
+
+
+def test_a_paired_difference_has_the_interval_that_is_asked_for():
+    a, b = np.random.default_rng(4).exponential(size=(2, 20))
+    for interval in ("percentile", "bca"):
+        assert paired_difference(a, b, interval, seed=3) == estimate(a - b, interval, seed=3)
+    assert paired_difference(a, b, "bca") != paired_difference(a, b)

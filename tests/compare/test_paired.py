@@ -29,6 +29,19 @@ def test_many_images_come_close_to_the_t_test():
     assert sign_flip_p(d + 5).tolist() == [1 / (1 + DRAWS)] * 4
 
 
+def test_sums_that_differ_by_rounding_are_equal():
+    """Of |±.1 ±.2 ±.3 ±.4| ten in sixteen are at least 0.4, two of them by -.1 -.2 +.3 +.4, a bit less in floats."""
+    assert 0.1 + 0.2 - 0.3 + 0.4 > -0.1 - 0.2 + 0.3 + 0.4
+    assert sign_flip_p(np.array([[0.1], [0.2], [-0.3], [0.4]])).tolist() == [10 / 16]
+
+
+def test_more_images_than_13_are_tested_on_draws():
+    assert sign_flip_p(np.ones((13, 1))).tolist() == [2 / 2**13]
+    drawn = sign_flip_p(np.ones((14, 1)))[0] * (1 + DRAWS)
+    assert drawn == pytest.approx(round(drawn), abs=1e-9)
+    assert sign_flip_p(np.zeros((20, 1))).tolist() == [1]
+
+
 def test_undefined_pairs_stay_out():
     d = np.random.default_rng(2).normal(0.5, 1, 8)
     with_gaps = np.insert(d, [2, 5], np.nan)[:, None]
@@ -47,7 +60,7 @@ def test_holm_by_hand():
     p = np.array([0.01, 0.04, np.nan, 0.03, 0.005])
     assert holm(p)[[0, 1, 3, 4]].tolist() == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert np.isnan(holm(p)[2])
-    assert holm(np.array([0.5, 0.9])).tolist() == [1, 1]
+    assert holm(np.array([0.6, 0.9])).tolist() == [1, 1]
 
 
 def test_wins_follow_the_metrics_direction():

@@ -12,10 +12,10 @@ import torch
 import xplain
 from tests.patches import make_images, make_set, patch_map
 from tests.toys import classifier, images, small_net
-from xplain.metrics.roar import Trial, rank_images, rank_pixels, remove, retrain, roar
+from xplain.metrics.roar import Trial, epochs_of, rank_images, rank_pixels, remove, retrain, roar
 from xplain.registry import METRICS
 from xplain.states import Kept
-from xplain.training import Plan
+from xplain.training import ImageSet, Plan, make_classifier
 
 QUICK = {"network": "small", "epochs": 5, "batch": 16, "learning_rate": 3e-3}
 
@@ -133,6 +133,71 @@ def test_a_training_that_diverges_leaves_the_trial_undefined():
     assert bool(score.values.isnan())
 
 
+def test_train_and_test_images_lose_the_pixels_that_their_own_maps_rank_highest(monkeypatch):
+    """Networks are replaced by numbers; what each was given is compared with the maps."""
+    given: dict[str, ImageSet] = {}
+    accuracies = {"base": 0.9, "a method/10": 0.5, "a method/40": 0.25}
+
+    def learnt(trial, network, plan, data, name):
+        given[name] = data
+        return make_classifier(data, network, 0), accuracies[name]
+
+    monkeypatch.setattr("xplain.metrics.roar.retrain", learnt)
+    data, ticks = make_set(40, 20), []
+    trial = Trial(data, 0, random_map, Kept(), "a method", rows=3, tick=ticks.append)
+    score = roar(trial, fractions="10+40", **QUICK)
+    assert score.curve.tolist() == [[0.9, 0.5, 0.25]]
+    assert list(given) == list(accuracies)
+    assert given["base"] is data
+    for name, count in (("a method/10", 14), ("a method/40", 58)):
+        for part in ("train", "test"):
+            whole, less = getattr(data, part), getattr(given[name], part)
+            places = rank_pixels(random_map(None, whole.batch(slice(None)), None))
+            assert torch.equal(less.removed, places < count)
+    assert sum(ticks) == pytest.approx(3 * 60 / 40)  # in epochs: rows of 60 images by a train set of 40
+    assert epochs_of(data, 3, "10+40", 7) == pytest.approx(7 * 2 + 3 * 60 / 40)
+
+
+def test_one_training_that_diverges_leaves_the_trial_undefined(monkeypatch):
+    accuracies = iter([0.9, float("nan"), 0.5])
+    monkeypatch.setattr(
+        "xplain.metrics.roar.retrain", lambda *given: (make_classifier(given[3], "small", 0), next(accuracies))
+    )
+    score = roar(Trial(make_set(40, 20), 0, random_map, Kept()), fractions="10+40", **QUICK)
+    assert bool(score.values.isnan().all())
+    assert score.undefined["a logit is not finite"].tolist() == [True]
+
+
+def test_the_networks_of_a_trial_begin_alike_and_those_of_another_do_not():
+    data, still = make_set(40, 20), {"epochs": 1, "batch": 16, "learning_rate": 1e-30}
+
+    def begun(seed, images, name):
+        trial, plan = Trial(data, seed, random_map, Kept()), Plan(*still.values(), seed)
+        return torch.cat(
+            [each.detach().flatten() for each in retrain(trial, "small", plan, images, name)[0].parameters()]
+        )
+
+    first = begun(0, data, "base")
+    less = replace(data, train=remove(data.train, rank_pixels(data.train.batch(slice(None))), 50))
+    assert torch.equal(begun(0, less, "m/50"), first)
+    assert not torch.equal(begun(1, data, "base"), first)
+
+
+def test_images_that_are_ranked_in_blocks_have_the_places_of_all(monkeypatch):
+    data = make_set(40, 20)
+    trial = Trial(data, 0, lambda net, x, labels: x - 0.5, Kept())
+    net = make_classifier(data, "small", 0)
+    expected = rank_pixels(data.train.batch(slice(None)) - 0.5)
+    monkeypatch.setattr("xplain.metrics.roar.BLOCK", 16 * 12 * 12)
+    for _ in range(2):  # the second time from what was kept
+        assert torch.equal(rank_images(trial, net, data.train, "train"), expected)
+
+
+def test_places_of_large_images_fit_into_their_type():
+    ranks = rank_pixels(torch.arange(200.0 * 200).reshape(1, 1, 200, 200))
+    assert (int(ranks.min()), int(ranks.max()), int(ranks[0, 0, 0])) == (0, 39_999, 39_999)
+
+
 def test_it_has_no_value_for_an_image():
     clf = classifier(small_net())
     with pytest.raises(xplain.XplainError, match="roar has no value for an image; use xplain evaluate DATASET -M roar"):
@@ -149,3 +214,4 @@ def test_the_defaults_are_the_papers():
     settings = METRICS.get("roar").resolve({})
     assert settings["fractions"] == "10+30+50+70+90"
     assert (settings["trials"], settings["epochs"], settings["learning_rate"]) == (10, 100, 3e-4)
+    assert METRICS.get("roar").forwards(side=32, **settings) == 10 * 100 * 6

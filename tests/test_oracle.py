@@ -414,6 +414,15 @@ def test_rows_are_booked_on_their_images():
     assert oracle.spent.tolist() == [[4, 5], [2, 1], [3, 3]]
 
 
+def test_rows_are_shared_evenly_by_the_calls():
+    ticks: list[int] = []
+    oracle = Oracle(small(), batch_size=3, tick=ticks.append)
+    for rows, calls in ((7, [3, 2, 2]), (4, [2, 2]), (3, [3])):
+        ticks.clear()
+        oracle.logits(toys.images(rows))
+        assert ticks == calls
+
+
 def test_every_call_ticks_with_its_rows():
     ticks: list[int] = []
     x, y = toys.images(5), torch.tensor([0, 1, 2, 3, 4])

@@ -126,7 +126,7 @@ def test_what_is_no_run_is_refused(tmp_path, content):
 
 def test_a_place_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match=r"cannot use the run directory .*; choose another --output"):
+    with pytest.raises(InputError, match=r"cannot write .*file/run/items': Not a directory; choose another --output"):
         Store.open(tmp_path / "file" / "run", 0, RUN)
 
 

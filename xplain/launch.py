@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from datetime import timedelta
 
+from xplain.config import parse_shard
+
 
 def launched_shard() -> tuple[int, int]:
-    """The shard of this process: RANK of WORLD_SIZE, as torchrun sets them; (0, 1) without it."""
-    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    """The shard of this process: RANK of WORLD_SIZE, as torchrun sets them; (0, 1) without it. Raises UsageError."""
+    return parse_shard(f"{os.environ.get('RANK', '0')}/{os.environ.get('WORLD_SIZE', '1')}")
 
 
 def wait_for_ranks(shard: tuple[int, int]) -> bool:

@@ -41,7 +41,7 @@ def make_page(summary: Mapping[str, Any], pictures: Sequence[Path], provenance: 
     facts = [
         (f"{items['evaluated']} of {items['of']} images of " if model else "") + run["dataset"]["location"],
         *([f"model {model['name']}"] if model else []),
-        f"protocol {run['protocol'] or 'xplain'}",
+        f"protocol {run.get('protocol') or 'xplain'}",
         f"target {run['fingerprint']['target']}",
     ]
     if summary["top1"] is not None:

@@ -22,11 +22,13 @@ from PIL import Image, PngImagePlugin
 
 from xplain.errors import UsageError, did_you_mean
 from xplain.look import Look, Reduce
+from xplain.text import printable, to_json
 
 Floats = NDArray[np.floating[Any]]
 Bytes = NDArray[np.uint8]
 KINDS = ("overlay", "heatmap", "masked", "figure", "raw")
-DAMAGED = (OSError, EOFError, KeyError, ValueError, SyntaxError, zipfile.BadZipFile, zlib.error)  # of reading a file
+# of reading a file
+DAMAGED = (OSError, EOFError, KeyError, ValueError, SyntaxError, RecursionError, zipfile.BadZipFile, zlib.error)
 CHUNK = "xplain"  # the PNG text chunk that holds the record
 
 
@@ -151,7 +153,7 @@ def draw(kind: str, image: Bytes, attribution: Floats, look: Look, record: Mappi
 def encode_png(pixels: Bytes, record: Mapping[str, Any]) -> bytes:
     """PNG bytes with the record as JSON in a text chunk."""
     chunk = PngImagePlugin.PngInfo()
-    chunk.add_itxt(CHUNK, json.dumps(record, ensure_ascii=False), zip=True)
+    chunk.add_itxt(CHUNK, to_json(record), zip=True)
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, "PNG", pnginfo=chunk)
     return stream.getvalue()
@@ -186,7 +188,7 @@ def figure(image: Bytes, shown: Floats, attribution: Floats, look: Look, record:
         bar = canvas.colorbar(painted, cax=beside, ticks=(low, 0, 1))
         bar.set_ticklabels(_tick_labels(attribution, look), fontsize=6.5)
         _draw_predictions(last, record)
-        canvas.suptitle(textwrap.fill(_caption(record), 130), fontsize=8, parse_math=False)
+        canvas.suptitle(textwrap.fill(printable(_caption(record)), 130), fontsize=8, parse_math=False)
         stream = io.BytesIO()
         canvas.savefig(stream, format="png", metadata={CHUNK: json.dumps(record)})
     return stream.getvalue()
@@ -203,7 +205,7 @@ def _tick_labels(attribution: Floats, look: Look) -> list[str]:
 
 def _draw_predictions(axis: Any, record: Mapping[str, Any]) -> None:
     best = list(record.get("prediction", ()))[::-1]
-    names = [str(each["name"] or each["index"]) for each in best]
+    names = [printable(str(each["name"] or each["index"])) for each in best]
     names = [name if len(name) <= 24 else name[:23] + "…" for name in names]
     explained = record.get("target", {}).get("index")
     colours = ["#d1495b" if each["index"] == explained else "#7a8b99" for each in best]

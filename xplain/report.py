@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from xplain.files import write_file, write_json
+from xplain.files import write_json, write_text
 from xplain.page import make_page
 from xplain.published import about_published, published_number
+from xplain.text import printable, to_json
 
 COLUMNS = (
     "method",
@@ -65,21 +65,21 @@ def to_markdown(summary: Mapping[str, Any]) -> str:
     model = run["fingerprint"]["model"]  # None where no metric looks at single images
     lines = [
         (f"{items['evaluated']} images of " if model else "")
-        + f"{run['dataset']['location']}, "
+        + f"{_cell(run['dataset']['location'])}, "
         + (f"{model['name']}, " if model else "")
-        + f"protocol {run['protocol'] or 'xplain'}, target {run['fingerprint']['target']}"
+        + f"protocol {run.get('protocol') or 'xplain'}, target {run['fingerprint']['target']}"
         + ("" if summary["top1"] is None else f"; the model's top-1 here is {summary['top1']:.3f}")
         + (f"; {items['failed']} failed" if items["failed"] else ""),
         *(f"\n**Warning:** {text}." for text in summary["warnings"]),
         "",
-        f"| metric | method | mean |{beside} {interval_name(summary)} | n | undefined | difference to {first} |",
+        f"| metric | method | mean |{beside} {interval_name(summary)} | n | undefined | difference to {_cell(first)} |",
         "|---|---|---|---|---|---|---|" + ("---|" if beside else ""),
     ]
     for row in summary["rows"]:
         arrow = "↑" if run["metrics"][row["metric"]]["better"] == "higher" else "↓"
         undefined = ", ".join(f"{count} {reason}" for reason, count in row["undefined"].items()) or "0"
         lines.append(
-            f"| {row['metric']} {arrow} | {row['method']} | {_number(row['mean'])} |"
+            f"| {_cell(row['metric'])} {arrow} | {_cell(row['method'])} | {_number(row['mean'])} |"
             + (f" {published_number(row['published'])} |" if beside else "")
             + f" {_interval(row)} | {row['n']} | {undefined} | {_with_interval(row['difference'])} |"
         )
@@ -100,7 +100,7 @@ def _curves(summary: Mapping[str, Any], metric: str) -> list[str]:
     ]
     for row in summary["rows"]:
         if row["metric"] == metric and row["curve"]:
-            lines.append(f"| {row['method']} | " + " | ".join(map(_number, row["curve"])) + " |")
+            lines.append(f"| {_cell(row['method'])} | " + " | ".join(map(_number, row["curve"])) + " |")
     return lines
 
 
@@ -108,6 +108,11 @@ def interval_name(summary: Mapping[str, Any]) -> str:
     """What heads the column of intervals."""
     kind = summary["interval"]["kind"]
     return f"{summary['interval']['level']:.0%} interval".replace("%", " %") + (" (BCa)" if kind == "bca" else "")
+
+
+def _cell(text: str) -> str:
+    """Text in a table: on one line, and no end of a cell."""
+    return printable(text).replace("|", "\\|")
 
 
 def _number(value: float | None) -> str:
@@ -130,11 +135,9 @@ def _with_interval(difference: Mapping[str, Any] | None) -> str:
 
 def write_report(folder: Path, summary: Mapping[str, Any]) -> None:
     """``summary.json``, ``summary.csv``, ``summary.md`` and ``report.html``, by rename."""
-    provenance = json.dumps(
-        {key: value for key, value in summary["run"].items() if key != "metrics"}, indent=1, ensure_ascii=False
-    )
+    provenance = to_json({key: value for key, value in summary["run"].items() if key != "metrics"}, indent=1)
     page = make_page(summary, sorted(folder.joinpath("gallery").glob("*.png")), provenance)
-    write_file(folder / "report.html", page.encode())
+    write_text(folder / "report.html", page)
     write_json(folder / "summary.json", summary)
-    write_file(folder / "summary.csv", to_csv(summary).encode())
-    write_file(folder / "summary.md", to_markdown(summary).encode())
+    write_text(folder / "summary.csv", to_csv(summary))
+    write_text(folder / "summary.md", to_markdown(summary))

@@ -49,9 +49,10 @@ class Shelf:
             return None
         try:
             with np.load(self.path(key, label, mark), allow_pickle=False) as content:
-                return content[self.array], json.loads(str(content["record"]))
+                array, record = content[self.array], json.loads(str(content["record"]))
         except DAMAGED:
             return None
+        return (array, record) if isinstance(record, dict) else None
 
 
 def _plain(text: str) -> str:

@@ -10,7 +10,7 @@ import json
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from io import FileIO
 from pathlib import Path
@@ -18,7 +18,8 @@ from sys import intern
 from typing import Any
 
 from xplain.errors import InputError, UsageError
-from xplain.files import write_json
+from xplain.files import cannot_write, held, lock, write_json
+from xplain.text import to_json
 
 SCHEMA = 1
 Known = defaultdict[str, set[str]]  # keys by mark: with strings shared, 50 bytes a record
@@ -48,25 +49,25 @@ class Store:
         """
         items = folder / "items"
         try:
-            items.mkdir(parents=True, exist_ok=True)
-            with _alone(items):
-                _describe(folder, description, write=False)
-                stream = FileIO(items / f"{rank}.jsonl", "a")
-                if not _lock(stream.fileno(), wait=False):
-                    stream.close()
-                    raise InputError(
-                        f"another process is writing {str(items / f'{rank}.jsonl')!r}",
-                        "wait for it, or give another --shard or --output",
-                    )
-                _describe(folder, description, write=True)
-            store = cls(folder, rank, stream)
-            whole = 0
-            for path in _item_files(folder):
-                for batch, end in _batches(path):
-                    for record in batch:
-                        store._note(record)
-                    whole = end if path.name == f"{rank}.jsonl" else whole
-            stream.truncate(whole)  # what an interruption tore
+            with ExitStack() as undo:
+                with held(items, wait=True):  # processes that start at once come here one after the other
+                    _describe(folder, description, write=False)
+                    stream = undo.enter_context(FileIO(items / f"{rank}.jsonl", "a"))
+                    if not lock(stream.fileno(), wait=False):
+                        raise InputError(
+                            f"another process is writing {str(items / f'{rank}.jsonl')!r}",
+                            "wait for it, or give another --shard or --output",
+                        )
+                    _describe(folder, description, write=True)
+                store = cls(folder, rank, stream)
+                whole = 0
+                for path in _item_files(folder):
+                    for batch, end in _batches(path):
+                        for record in batch:
+                            store._note(record)
+                        whole = end if path.name == f"{rank}.jsonl" else whole
+                stream.truncate(whole)  # what an interruption tore
+                undo.pop_all()
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(
                 f"cannot use the run directory {str(folder)!r}: {error}", "choose another --output"
@@ -76,19 +77,22 @@ class Store:
     def add(self, records: Sequence[dict[str, Any]]) -> None:
         """Append records that belong together: an interruption keeps all of them or none.
 
-        The operating system has them when this returns. Raises InputError when there is no space.
+        The operating system has them when this returns. Raises InputError when there is no space, or the file was taken away.
         """
         marked = [*({**record, "more": True} for record in records[:-1]), *records[-1:]]
-        lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in marked)
-        left = memoryview(lines.encode("utf-8", "backslashreplace"))
+        left = memoryview("".join(to_json(record) + "\n" for record in marked).encode())
+        path = Path(os.fsdecode(self._stream.name))
         try:
+            if not os.path.samestat(os.fstat(self._stream.fileno()), path.stat()):
+                raise FileNotFoundError
             while left:
                 left = left[self._stream.write(left) or 0 :]
-        except OSError as error:
+        except FileNotFoundError:
             raise InputError(
-                f"cannot write {str(self._stream.name)!r}: {error.strerror}",
-                "what is written is whole; make room and run the same command again",
+                f"{str(path)!r} was taken away while it was written", "run the same command again"
             ) from None
+        except OSError as error:
+            raise cannot_write(path, error) from None
         for record in records:
             self._note(record)
 
@@ -117,7 +121,7 @@ def read_run(folder: Path) -> tuple[dict[str, Any], Iterator[dict[str, Any]]]:
     """The description of a run directory and its records, one after the other. Raises InputError when it is none."""
     try:
         return _read_description(folder), read_records(folder)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{str(folder)!r} is no run directory: {error}", "give one that evaluate wrote") from None
 
 
@@ -127,9 +131,8 @@ def read_records(folder: Path) -> Iterator[dict[str, Any]]:
     for path in _item_files(folder):
         for batch, _ in _batches(path):
             for record in batch:
-                key, mark = intern(record["key"]), intern(record["mark"])
-                if key not in known[mark]:
-                    known[mark].add(key)
+                if record["key"] not in known[record["mark"]]:
+                    known[record["mark"]].add(record["key"])
                     yield record
 
 
@@ -150,8 +153,8 @@ def _batches(path: Path) -> Iterator[tuple[list[dict[str, Any]], int]]:
                 record = json.loads(line)
                 batch.append(record)
                 whole = not record.pop("more", False)
-                _ = record["key"], record["mark"]
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                record["key"], record["mark"] = intern(record["key"]), intern(record["mark"])
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
                 raise InputError(f"line {number} of {str(path)!r} is damaged: {error}", "delete the line") from None
             if whole:
                 yield batch, end
@@ -188,33 +191,3 @@ def _compare(there: dict[str, Any], asked: dict[str, Any], folder: Path) -> None
                 f"{str(folder)!r} holds another run: its {key} is {old.get(key)!r}, not {new.get(key)!r}",
                 "give another --output, or the same settings",
             )
-
-
-def _lock(handle: int, *, wait: bool) -> bool:
-    """Lock an open file until it is closed or the process ends; false when another has it. Systems without flock: true."""
-    try:
-        import fcntl
-    except ModuleNotFoundError:
-        return True
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
-        return False
-    except OSError:  # a file system that has no locks
-        return True
-    return True
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Hold the run's description still: processes that start at once come here one after the other."""
-    handle = -1
-    with suppress(OSError):  # Windows opens no folder
-        handle = os.open(folder, os.O_RDONLY)
-    try:
-        if handle >= 0:
-            _lock(handle, wait=True)
-        yield
-    finally:
-        if handle >= 0:
-            os.close(handle)

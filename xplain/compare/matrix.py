@@ -9,6 +9,7 @@ import numpy as np
 
 from xplain.compare.pen import PAGE, SMALL, paper_style, save_figure
 from xplain.render import Floats
+from xplain.text import printable
 
 TITLES = {"spearman": "Spearman's ρ", "top10": "overlap of the top 10 %", "ssim": "SSIM of the heatmaps"}
 
@@ -18,7 +19,7 @@ def draw_agreement(record: dict[str, Any], forms: Sequence[str]) -> dict[str, by
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    labels = [label if len(label) <= 30 else label[:29] + "…" for label in record["columns"]]
+    labels = [label if len(label) <= 30 else label[:29] + "…" for label in map(printable, record["columns"])]
     labels = [f"{label}  {k}" for k, label in enumerate(labels, 1)]
     longest = 0.055 * max(map(len, labels))  # inches of the longest label
     panel = max((PAGE - longest - 0.4) / 3, 0.3 * len(labels))

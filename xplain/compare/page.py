@@ -61,7 +61,7 @@ def fill(name: str, data: Mapping[str, Any], title: str) -> str:
 
 def script_json(data: Mapping[str, Any]) -> str:
     """JSON that may stand in a script element, whatever it holds."""
-    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace").decode()
     for letter in "<>&\u2028\u2029":
         text = text.replace(letter, f"\\u{ord(letter):04x}")
     return text

@@ -10,6 +10,7 @@ from typing import Any
 
 from xplain.errors import UsageError
 from xplain.render import Bytes, lenient_letters
+from xplain.text import printable
 
 FORMATS = ("png", "pdf", "svg")
 PAGE, COLUMN = 7.16, 3.5  # inches: the width of a page and of a column in two-column proceedings
@@ -88,7 +89,7 @@ class Pen:
         y -= LINE * len(lines) if up else 0
         for k, line in enumerate(lines):
             self.figure.text(
-                x / self.width, 1 - (y + k * LINE) / self.height, line, size=size, ha=align, va="top",
+                x / self.width, 1 - (y + k * LINE) / self.height, printable(line), size=size, ha=align, va="top",
                 weight="bold" if bold else "normal", color=colour, parse_math=False,
             )  # fmt: skip
 

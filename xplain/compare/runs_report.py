@@ -8,6 +8,7 @@ from importlib.resources import files
 from typing import Any
 
 from xplain.compare.pen import HEAD, PAGE, SMALL, paper_style, save_figure
+from xplain.text import printable
 
 COLUMNS = ("metric", "first", "second", "difference", "95 % interval", "win rate", "p", "p (Holm)", "n", "undefined")
 LEVEL = 0.05
@@ -92,12 +93,12 @@ def _draw_panel(axis: Any, label: str, rows: Sequence[Mapping[str, Any]], better
             axis.plot((row["low"], row["high"]), (place, place), color=tint, lw=1.4, solid_capstyle="butt")
         axis.plot(row["mean"], place, "o", color=tint, ms=3.5, mfc=tint if tint != NEITHER else "white")
     axis.axvline(0, color="black", lw=0.6)
-    names = [f"{row['first']} − {row['second']}" for row in rows]
+    names = [printable(f"{row['first']} − {row['second']}") for row in rows]
     names = [name if len(name) <= 64 else name[:63] + "…" for name in names]
     axis.set_yticks(range(len(rows)), names, parse_math=False)
     axis.set_ylim(len(rows) - 0.4, -0.6)
     side = "right" if better == "higher" else "left"
-    title = f"{label}: mean difference with 95 % interval; {side} of zero, the first is better"
+    title = f"{printable(label)}: mean difference with 95 % interval; {side} of zero, the first is better"
     axis.set_title(title, size=HEAD, loc="left", parse_math=False)
     axis.tick_params(labelsize=SMALL, length=2)
     axis.tick_params(axis="y", length=0)

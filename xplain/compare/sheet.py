@@ -12,6 +12,7 @@ import numpy as np
 from xplain.compare.pen import COLUMN, HEAD, LINE, PAGE, SMALL, Pen, paper_style, save_figure, wrap
 from xplain.compare.table import Cell, Comparison, Row
 from xplain.render import Bytes, colour, heat, masked, overlay, top
+from xplain.text import printable
 
 SHOWS = {  # what stands above each kind of picture when the kinds stand side by side
     "overlay": "overlay",
@@ -207,7 +208,9 @@ class Sheet:
         for (metric, score), tint in zip(cell.record["scores"].items(), CURVE_COLOURS, strict=False):
             if score["curve"]:
                 share = np.linspace(0, 1, len(score["curve"]))
-                axis.plot(share, score["curve"], color=tint, lw=0.9, label=self._short(metric), clip_on=False)
+                axis.plot(
+                    share, score["curve"], color=tint, lw=0.9, label=printable(self._short(metric)), clip_on=False
+                )
                 axis.fill_between(share, score["curve"], color=tint, alpha=0.15, lw=0)
         axis.set_xlim(0, 1)
         values = [v for score in cell.record["scores"].values() for v in score["curve"] or ()]
@@ -217,9 +220,11 @@ class Sheet:
         axis.tick_params(labelsize=SMALL - 0.5, length=1.5, pad=1)
         axis.spines[["top", "right"]].set_visible(False)
         if with_key and cell.record["scores"]:
-            axis.legend(
+            key = axis.legend(
                 loc="best", fontsize=SMALL - 0.5, frameon=False, handlelength=0.8, borderpad=0, labelspacing=0.2
             )
+            for text in key.get_texts():
+                text.set_parse_math(False)
 
 
 def class_name(described: dict[str, Any]) -> str:

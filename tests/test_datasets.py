@@ -56,6 +56,23 @@ def test_folders_of_a_nameless_model_count_in_sorted_order(tmp_path, nameless):
     assert found(tmp_path, nameless) == {"a/1.png": 0, "b/1.png": 1, "c/1.png": 2}
 
 
+def test_numbers_must_be_classes_of_the_model(tmp_path, imagenet):
+    touch(tmp_path, "2/a.png", "1000/b.png")
+    with pytest.raises(
+        InputError, match=r"the folder '1000' is named after no class: class index 1000 is not in 0 .. 999"
+    ):
+        found(tmp_path, imagenet)
+
+
+def test_sorted_order_counts_only_where_there_is_a_folder_for_each_class(tmp_path, nameless):
+    nameless.classes = 3
+    touch(tmp_path, "b/1.png", "a/1.png")
+    with pytest.raises(InputError, match="the folder 'a' is named after no class"):
+        found(tmp_path, nameless)
+    touch(tmp_path, "c/1.png")
+    assert found(tmp_path, nameless) == {"a/1.png": 0, "b/1.png": 1, "c/1.png": 2}
+
+
 def test_a_flat_folder_has_no_labels_or_those_of_a_csv(tmp_path, imagenet):
     touch(tmp_path / "flat", "a.png", "b.png")
     assert found(tmp_path / "flat", imagenet) == {"a.png": None, "b.png": None}

@@ -12,6 +12,8 @@ from xplain.errors import InputError, UsageError, did_you_mean
 from xplain.look import Look
 from xplain.types import Interval, Precision, ScoreKind
 
+DIGITS = 20  # of a whole number; int() refuses thousands
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -132,21 +134,28 @@ class CompareConfig:
     fail_fast: bool = False
 
 
+def parse_count(text: str) -> int | None:
+    """A whole number from 0; None for other text, and for more digits than any count has."""
+    return int(text) if text.isdecimal() and len(text) < DIGITS else None
+
+
 def parse_shard(text: str) -> tuple[int, int]:
     """``I/N`` with 0 <= I < N."""
     index, slash, count = text.partition("/")
-    if not slash or not index.isdecimal() or not count.isdecimal() or not int(index) < int(count):
+    found = parse_count(index), parse_count(count)
+    if not slash or found[0] is None or found[1] is None or not found[0] < found[1]:
         raise UsageError(f"cannot read the shard {text!r}", "write I/N with I from 0 to N-1")
-    return int(index), int(count)
+    return found[0], found[1]
 
 
 def parse_batch_size(text: str) -> int | None:
     """``auto`` (None) or a whole number of rows a call, at least 1."""
     if text == "auto":
         return None
-    if not text.isdecimal() or int(text) < 1:
+    rows = parse_count(text)
+    if not rows:
         raise UsageError(f"batch size {text!r} is not a number of rows", "write auto or a whole number from 1")
-    return int(text)
+    return rows
 
 
 def parse_clip(text: str) -> tuple[float, float]:
@@ -167,7 +176,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     """What a TOML file holds. Raises InputError when it cannot be read."""
     try:
         return tomllib.loads(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # a TOMLDecodeError is a ValueError
         raise InputError(f"cannot read the configuration {path}: {error}", "give a TOML file") from None
 
 

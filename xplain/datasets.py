@@ -73,7 +73,7 @@ def _find_tars(location: str) -> list[Path]:
     """The tar shards that ``location`` names, none where it is something else; a folder of shards holds no image."""
     path = Path(location)
     if path.is_dir():
-        tars = sorted(each for each in path.iterdir() if each.suffix.lower() == ".tar" and each.name[0] != ".")
+        tars = sorted(each for each in path.glob("*") if each.suffix.lower() == ".tar" and each.name[0] != ".")
         return [] if not tars or has_images(path) else tars
     return find_shards(location) if location.lower().endswith(".tar") and (path.exists() or "{" in location) else []
 
@@ -120,14 +120,13 @@ def class_folders(folders: Sequence[str], classifier: Classifier) -> dict[str, i
     """
     if all(WNID.fullmatch(name) for name in folders) and not classifier.wnids:
         raise InputError(f"the folders are wnids ({folders[0]}, ...), which the model does not know", "give --classes")
-    if all(name.isdecimal() for name in folders):
-        return {name: int(name) for name in sorted(folders, key=int)}
+    numbers = all(name.isdecimal() for name in folders)
     found: dict[str, int] = {}
     for name in folders:
         try:
             found[name] = classifier.find_class(name)
         except UsageError as error:
-            if not classifier.labels:
+            if not numbers and not classifier.labels and classifier.classes in (None, len(folders)):
                 return {each: index for index, each in enumerate(sorted(folders))}
             raise InputError(
                 f"the folder {name!r} is named after no class: {error}", "give --classes or --labels"

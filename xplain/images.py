@@ -11,6 +11,7 @@ import glob
 import hashlib
 import io
 import os
+import stat
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,7 +21,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from xplain.errors import Failed, InputError, UsageError, XplainError
+from xplain.errors import DeviceError, Failed, InputError, UsageError, XplainError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -98,14 +99,16 @@ class Source:
         if self.content is not None:
             return self.content
         assert self.path is not None
-        if self.path.is_fifo() and not self.path.as_posix().startswith("/dev/"):  # it would wait for a writer
-            raise InputError(f"{self.name!r} is a pipe", "give - and the image on standard input")
         try:
+            _check_kind(self.path, self.name)
             return self.path.read_bytes() if self.span is None else self._read_span(self.path, *self.span)
         except FileNotFoundError:
             raise InputError(f"no such file: {self.name!r}", "check the path") from None
-        except OSError as error:
-            raise InputError(f"cannot read {self.name!r}: {error.strerror}", "give a readable image file") from None
+        except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+            why = error.strerror if isinstance(error, OSError) else error
+            raise InputError(f"cannot read {self.name!r}: {why}", "give a readable image file") from None
+        except MemoryError:
+            raise _too_large(self.name) from None
 
     def _read_span(self, path: Path, start: int, size: int) -> bytes:
         with path.open("rb") as stream:
@@ -114,6 +117,15 @@ class Source:
         if len(content) < size:
             raise InputError(f"{self.name!r} ends after {len(content)} of {size} bytes", "restore the file")
         return content
+
+
+def _check_kind(path: Path, name: str) -> None:
+    """Raise InputError for what would wait for a writer or never end; OSError where nothing can be seen."""
+    mode = path.stat().st_mode
+    if stat.S_ISFIFO(mode) and not path.as_posix().startswith("/dev/"):  # there it is the shell's <(command)
+        raise InputError(f"{name!r} is a pipe", "give - and the image on standard input")
+    if stat.S_ISCHR(mode):
+        raise InputError(f"{name!r} is a device", "give an image file")
 
 
 def find_images(arguments: Iterable[str], files_from: str | None = None) -> list[Source]:
@@ -133,7 +145,7 @@ def find_images(arguments: Iterable[str], files_from: str | None = None) -> list
         arguments += list(_read_list(files_from))
     for argument in _expand_lists(arguments):
         for path, relative in _expand(argument):
-            found.setdefault(os.path.abspath(path) if path else "-", (path, relative))  # noqa: PTH100  (links stay)
+            found.setdefault(_whole_path(path) if path else "-", (path, relative))
     stems = _distinct_stems(list(found.values()))
     return [
         Source(path, stem, path.absolute().parent.name if path else "", None if path else sys.stdin.buffer.read())
@@ -143,7 +155,7 @@ def find_images(arguments: Iterable[str], files_from: str | None = None) -> list
 
 def _expand_lists(arguments: Iterable[str]) -> Iterator[str]:
     for argument in arguments:
-        if argument.startswith("@") and not Path(argument).exists():
+        if argument.startswith("@") and not os.path.exists(argument):  # noqa: PTH110  (no name raises)
             yield from _read_list(argument[1:])
         else:
             yield argument
@@ -152,7 +164,7 @@ def _expand_lists(arguments: Iterable[str]) -> Iterator[str]:
 def _read_list(name: str) -> list[str]:
     try:
         text = sys.stdin.read() if name == "-" else Path(name).read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise InputError(f"cannot read the list {name!r}: {error}", "give a text file, one path a line") from None
     paths = [line for line in text.splitlines() if line.strip()]
     if not paths:
@@ -166,12 +178,14 @@ def _expand(argument: str) -> Iterator[tuple[Path | None, str]]:
         yield None, "stdin"
         return
     path = Path(argument)
-    if path.is_dir():
+    if os.path.isdir(argument):  # noqa: PTH112  (no name raises)
         files = list(_walk(path))
         if not files:
             raise InputError(f"no image in the directory {argument!r}", f"its files end in none of {_suffix_list()}")
+        if files == [path]:
+            raise InputError(f"cannot look into the directory {argument!r}", "make it readable")
         yield from ((file, str(file.relative_to(path))) for file in files)
-    elif not path.exists() and glob.has_magic(argument):
+    elif not os.path.exists(argument) and glob.has_magic(argument) and "\0" not in argument:  # noqa: PTH110
         matches = sorted(glob.glob(argument, recursive=True))  # noqa: PTH207  (absolute and relative patterns alike)
         if not matches:
             raise InputError(f"nothing matches {argument!r}", "check the pattern")
@@ -180,18 +194,27 @@ def _expand(argument: str) -> Iterator[tuple[Path | None, str]]:
                 yield from _expand(match)
             else:
                 yield Path(match), Path(match).name
+    elif not path.name:
+        raise InputError(f"{argument!r} names no file", "give files, directories or globs")
     else:
         yield path, path.name
 
 
 def _walk(directory: Path) -> Iterator[Path]:
-    for folder, folders, files in os.walk(directory):
+    """The images below a directory, and the folders that cannot be looked into, which are then reported as they are read."""
+    closed = list[OSError]()
+    for folder, folders, files in os.walk(directory, onerror=closed.append):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
             path = Path(folder, name)
-            pipe = path.exists() and not path.is_file()  # a link that leads nowhere is reported when it is read
-            if path.suffix.lower() in SUFFIXES and not name.startswith(".") and not pipe:
+            if path.suffix.lower() in SUFFIXES and not name.startswith(".") and not _is_special(path):
                 yield path
+    yield from (Path(each.filename) for each in closed)
+
+
+def _is_special(path: Path) -> bool:
+    """Whether it is a pipe or the like; a link that leads nowhere is none, and is reported when it is read."""
+    return os.path.exists(path) and not os.path.isfile(path)  # noqa: PTH110, PTH113  (closed places raise no error)
 
 
 def has_images(directory: Path) -> bool:
@@ -206,7 +229,11 @@ def _suffix_list() -> str:
 def _distinct_stems(found: Sequence[tuple[Path | None, str]]) -> list[str]:
     """Relative names without suffix; where two would collide, with the suffix, then with the whole path."""
     candidates = [
-        (str(Path(relative).with_suffix("")), relative, "/".join(path.absolute().parts[1:]) if path else relative)
+        (
+            str(Path(relative).with_suffix("")),
+            relative,
+            "/".join(Path(_whole_path(path)).parts[1:]) if path else relative,
+        )
         for path, relative in found
     ]
     stems = [bare for bare, _, _ in candidates]
@@ -214,6 +241,11 @@ def _distinct_stems(found: Sequence[tuple[Path | None, str]]) -> list[str]:
         counts = Counter(stems)
         stems = [each[level] if counts[stem] > 1 else stem for each, stem in zip(candidates, stems, strict=True)]
     return stems
+
+
+def _whole_path(path: Path) -> str:
+    """The absolute path without ``..``, which could lead out of an output directory; links stay."""
+    return os.path.abspath(path)  # noqa: PTH100  (resolve would follow links)
 
 
 def decode_image(content: bytes, name: str) -> Image:
@@ -232,8 +264,14 @@ def decode_image(content: bytes, name: str) -> Image:
         raise InputError(f"{name!r} is not an image that Pillow knows", "give a JPEG, PNG, WebP, TIFF, ...") from None
     except Image.DecompressionBombError as error:
         raise InputError(f"{name!r} is too large: {error}", "make it smaller first") from None
+    except MemoryError:
+        raise _too_large(name) from None
     except (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, RuntimeError) as error:
         raise InputError(f"{name!r} is damaged: {error}", "restore the file or leave it out") from None
+
+
+def _too_large(name: str) -> DeviceError:
+    return DeviceError(f"{name!r} is too large for the memory that is free", "make it smaller first")
 
 
 def _to_rgb(image: Image) -> Image:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 import xplain
 from xplain.config import Compute
+from xplain.errors import InputError
 from xplain.images import Loaded
 from xplain.models import Classifier
 from xplain.registry import MethodSpec
@@ -89,6 +90,43 @@ def mark_of(method: Mapping[str, Any], metric: Mapping[str, Any]) -> str:
     return fingerprint(*({key: each[key] for key in some} for each, some in zip((method, metric), keys, strict=True)))[
         :16
     ]
+
+
+NONE = type(None)
+METHOD: dict[str, Any] = {"method": str, "params": dict, "score": str, "method_version": int}
+METRIC: dict[str, Any] = {"metric": str, "params": dict, "version": int, "better": str, "unit": str}
+RUN: dict[str, Any] = {  # what ``run.json`` must hold to be summarised or compared
+    "schema": int,
+    "fingerprint": {"model": (dict, NONE), "target": str},
+    "dataset": {"location": str, "items": int},
+    "methods": dict,
+    "metrics": dict,
+}
+
+
+def check_run(description: Mapping[str, Any], folder: str) -> None:
+    """Raise InputError unless the description of a run has what evaluate writes into it."""
+    tables: list[tuple[dict[str, Any], Any, str]] = [(RUN, description, "run.json")]
+    for shape, kind in ((METHOD, "methods"), (METRIC, "metrics")):
+        tables += [(shape, each, label) for label, each in description[kind].items()]
+    if model := description["fingerprint"].get("model"):
+        tables.append(({"name": str}, model, "model"))
+    if accuracy := description.get("accuracy"):
+        tables.append(({"top1": (int, float, NONE), "source": str}, accuracy, "accuracy"))
+    wrong = [name for shape, table, name in tables if not _fits(table, shape)]
+    if not isinstance(description.get("classes"), int | NONE):
+        wrong.append("classes")
+    if not description["methods"]:
+        wrong.append("methods")
+    if wrong:
+        raise InputError(f"run.json in {folder!r} is damaged: see {wrong[0]!r}", "evaluate into another --output")
+
+
+def _fits(value: object, shape: Any) -> bool:
+    """Whether a value is of a type, or a table that has the keys of a shape with values that fit."""
+    if not isinstance(shape, dict):
+        return isinstance(value, shape)
+    return isinstance(value, dict) and all(key in value and _fits(value[key], each) for key, each in shape.items())
 
 
 def describe_target(classifier: Classifier, index: int, probabilities: Tensor) -> dict[str, Any]:

@@ -110,8 +110,11 @@ def _decode(source: Source) -> Image.Image:
 def _divide(entries: Sequence[Entry], classes: Sequence[str], seed: int) -> tuple[list[Entry], list[Entry]]:
     """Of each class, TEST_SHARE of the images (at least one) to test on, drawn by the seed; in their order."""
     held = set[int]()
+    members: dict[int, list[int]] = {}
+    for i, each in enumerate(entries):
+        members.setdefault(each.label, []).append(i)
     for label, name in enumerate(classes):
-        own = [i for i, each in enumerate(entries) if each.label == label]
+        own = members.get(label, [])
         if len(own) < 2:
             raise InputError(f"the class {name!r} has one image, none to test on", "give two or more of each class")
         generator = torch.Generator().manual_seed(seed_of(seed, "split", name))
@@ -135,7 +138,7 @@ def _from_torchvision(location: str) -> tuple[list[Entry], list[Entry], tuple[st
     make = getattr(torchvision.datasets, name)
     try:
         train, test = (make(root, train=part, download=False) for part in (True, False))
-    except RuntimeError:
+    except Exception:  # damaged files raise many kinds; torchvision runs nothing of a file whose hash it does not know
         command = f"from torchvision.datasets import {name}; {name}({root!r}, download=True)"
         raise InputError(f"no whole {name} in {root!r}", f'get it once by python -c "{command}"') from None
     return _wrap(train, "train"), _wrap(test, "test"), tuple(train.classes), f"torchvision's {name}"

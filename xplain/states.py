@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import io
-import pickle
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,8 +43,9 @@ class Folder:
             state: State = torch.load(path, map_location="cpu", weights_only=True)
         except FileNotFoundError:
             return None
-        except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
-            raise InputError(f"cannot go on from {str(path)!r}: {error}", "delete it, and it is made anew") from None
+        except Exception as error:  # damaged files raise many kinds
+            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise InputError(f"cannot go on from {str(path)!r}: {first}", "delete it, and it is made anew") from None
         return state
 
     def save(self, name: str, state: State) -> None:

@@ -9,19 +9,37 @@ from __future__ import annotations
 import math
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from xplain.accuracy import accuracy_warnings
-from xplain.records import mark_of
+from xplain.errors import InputError
+from xplain.records import check_run, mark_of
 from xplain.statistics import DRAWS, LEVEL, Estimate, Floats, estimate, paired_difference
 from xplain.store import read_run
 from xplain.types import Interval
+
+T = TypeVar("T")
+
+
+def taken_up(take: Callable[[T, Mapping[str, Any]], None]) -> Callable[[T, Mapping[str, Any]], None]:
+    """The same for records that may be damaged: raises InputError for one that evaluate does not write."""
+
+    @wraps(take)
+    def checked(self: T, record: Mapping[str, Any]) -> None:
+        try:
+            take(self, record)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            why = f"{type(error).__name__}: {error}"
+            raise InputError(f"the record of {record['key']!r} is damaged ({why})", "delete its line") from None
+
+    return checked
 
 
 @dataclass
@@ -36,6 +54,7 @@ class Column:
     forwards: int = 0
     backwards: int = 0
 
+    @taken_up
     def add(self, record: Mapping[str, Any]) -> None:
         """Take up a record."""
         place = self.at[record["key"]] = len(self.values)
@@ -45,6 +64,8 @@ class Column:
         if record["curve"] is not None:
             self.curved.append(place)
             self.curves.extend(record["curve"])
+            if len(record["curve"]) < 2 or len(self.curves) % len(self.curved):
+                raise ValueError("its curve has another length")
         self.forwards += record["cost"]["forwards"]
         self.backwards += record["cost"]["backwards"]
 
@@ -88,17 +109,22 @@ class Tally:
         tally = cls({pair: Column() for pair in pairs})
         done = set()
         for record in records:
-            if record["mark"] == "item":
-                tally.evaluated += 1
-                tally.labelled += record["label"] is not None
-                tally.right += record["label"] is not None and record["label"] == record["predicted"]
-                done.add(record["key"])
-            elif record["mark"] == "failed":
+            if record["mark"] == "failed":
                 tally.failed.add(record["key"])
+            elif record["mark"] == "item":
+                tally.see(record)
+                done.add(record["key"])
             elif pair := marks.get(record["mark"]):
                 tally.columns[pair].add(record)
         tally.failed -= done  # it could be read later
         return tally
+
+    @taken_up
+    def see(self, record: Mapping[str, Any]) -> None:
+        """Take up what is known of an image."""
+        self.evaluated += 1
+        self.labelled += record["label"] is not None
+        self.right += record["label"] is not None and record["label"] == record["predicted"]
 
     def warnings(self, description: Mapping[str, Any]) -> list[str]:
         """What makes the numbers doubtful."""
@@ -109,8 +135,10 @@ class Tally:
 
 
 def summarise_run(folder: Path, interval: Interval = "percentile") -> dict[str, Any]:
-    """The summary of all records in a run directory."""
-    return summarise(*read_run(folder), interval)
+    """The summary of all records in a run directory. Raises InputError where they are not what evaluate writes."""
+    description, records = read_run(folder)
+    check_run(description, str(folder))
+    return summarise(description, records, interval)
 
 
 def summarise(

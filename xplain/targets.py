@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from xplain.config import parse_count
 from xplain.errors import InputError, UsageError
 from xplain.models import Classifier
 
@@ -111,10 +112,10 @@ class Question:
         if target == "label":
             return cls("label", against=rivals)
         if target.startswith("top:"):
-            number = target.removeprefix("top:")
-            if not number.isdecimal() or int(number) < 1:
+            number = parse_count(target.removeprefix("top:"))
+            if not number:
                 raise UsageError(f"cannot read the target {target!r}", "write top:K with K from 1")
-            return cls("top", count=int(number), against=rivals)
+            return cls("top", count=number, against=rivals)
         return cls("class", index=classifier.find_class(target), against=rivals)
 
     def suffix(self, index: int) -> str:

@@ -45,10 +45,10 @@ FLAT = {"d/a.jpg": None, "d/b.jpg": None}
         (FLAT, ["d", "--labels", "none.csv"], 3, "cannot read the labels 'none.csv': "),
         (FLAT, ["d", "--target", "label"], 2, "--target label needs labels; give class folders or --labels"),
         ({"list.txt": "a.jpg"}, ["list.txt", "--labels", "l.csv"], 2, "--labels is for a folder of images, not 'list.txt'"),
-        (FLAT | {"run": "a file"}, ["d"], 3, "cannot use the run directory 'run': "),
+        (FLAT | {"run": "a file"}, ["d"], 3, "cannot write 'run/items': Not a directory"),
         (FLAT | {"run/run.json": "{}"}, ["d"], 3, "cannot use the run directory 'run': "),
         (FLAT | {"run/run.json": "nonsense"}, ["d"], 3, "cannot use the run directory 'run': "),
-        (FLAT | {"run/items": "a file"}, ["d"], 3, "cannot use the run directory 'run': "),
+        (FLAT | {"run/items": "a file"}, ["d"], 3, "cannot write 'run/items': File exists"),
         (FLAT | {"run/items/0.jsonl": "[1]\n"}, ["d"], 3, "line 1 of 'run/items/0.jsonl' is damaged: "),
     ],
 )  # fmt: skip

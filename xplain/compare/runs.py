@@ -15,7 +15,7 @@ from xplain.compare.paired import DRAWS, EXACT, count_wins, holm, sign_flip_p
 from xplain.compare.table import SCHEMA
 from xplain.errors import InputError, UsageError
 from xplain.plans import CONTROL
-from xplain.records import fingerprint, mark_of
+from xplain.records import check_run, fingerprint, mark_of
 from xplain.render import Floats
 from xplain.statistics import estimate
 from xplain.store import read_run
@@ -40,13 +40,16 @@ class Run:
     def read(cls, folder: Path, name: str) -> Run:
         """Raises InputError when the folder is no run directory."""
         description, records = read_run(folder)
+        check_run(description, str(folder))
         run = cls(name, description, {}, {}, {})
         for record in records:
-            if record["mark"] == "item":
+            if record["mark"] == "item" and isinstance(record.get("sha256"), str):
                 run.images[record["key"]] = record["sha256"]
-            elif "target" in record:
+            elif "target" in record and isinstance(record.get("value", ""), int | float | None):
                 run.targets[record["key"]] = record["target"]
                 run.values.setdefault(record["mark"], {})[record["key"]] = record["value"]
+            elif record["mark"] == "item" or "target" in record:
+                raise InputError(f"the record of {record['key']!r} in {str(folder)!r} is damaged", "delete its line")
         if not run.values:
             raise InputError(f"the run {name!r} holds no result", "finish it with xplain evaluate")
         return run

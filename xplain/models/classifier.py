@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from xplain.config import parse_count
 from xplain.errors import UsageError, did_you_mean
 from xplain.images import Preprocessing
 from xplain.models.logits import find_logits
@@ -114,8 +115,8 @@ class Classifier(nn.Module):
 
     def find_class(self, text: str) -> int:
         """The index of a class given as an index, a wnid or a name. Raises UsageError with near matches."""
-        if text.lstrip("-").isdecimal():
-            index = int(text)
+        if (index := parse_count(text.removeprefix("-"))) is not None:
+            index = -index if text.startswith("-") else index
             count = self.classes or len(self.labels)
             if count and not 0 <= index < count:
                 raise UsageError(f"class index {index} is not in 0 .. {count - 1}", "see xplain list classes")

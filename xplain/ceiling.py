@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from xplain.errors import DeviceError, is_out_of_memory
 from xplain.memory import given_back_memory, kept_memory
 from xplain.meter import time_of
 from xplain.models import Classifier
@@ -78,7 +79,10 @@ class Best:
 
 
 def best_size(work: Callable[[Tensor], None], x: Tensor) -> Best:
-    """Try growing batches until two in a row are slower than the best or one does not fit. x: (1 or more, C, H, W) images."""
+    """Try growing batches until two in a row are slower than the best or one does not fit. x: (1 or more, C, H, W) images.
+
+    Raises DeviceError where none fits.
+    """
     rates: dict[int, float] = {}
     for size in CPU_SIZES if x.device.type == "cpu" else GPU_SIZES:
         batch = x[torch.arange(size, device=x.device) % len(x)]
@@ -88,6 +92,8 @@ def best_size(work: Callable[[Tensor], None], x: Tensor) -> Best:
         rates[size] = rate
         if len(rates) > 2 and max(list(rates.values())[-2:]) < max(rates.values()):
             break
+    if not rates:
+        raise DeviceError(f"out of memory on {x.device} with one row", "use a smaller model or another --device")
     return Best(max(rates, key=rates.__getitem__), rates)
 
 
@@ -96,9 +102,11 @@ def _rate(work: Callable[[Tensor], None], batch: Tensor) -> float | None:
     try:
         work(batch)
         return len(batch) / min(time_of(lambda: work(batch), batch.device) for _ in range(CALLS))
-    except torch.OutOfMemoryError:
-        pass
-    torch.cuda.empty_cache()
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+    if batch.device.type == "cuda":
+        torch.cuda.empty_cache()
     return None
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from xplain.answers import Attended, Gradients, Probe, Propagated
 from xplain.attention import Spoiled, Tokens, check_global, find_patches, suspects, watched
 from xplain.blocks import Block, even_slices
-from xplain.errors import DeviceError, UsageError, did_you_mean
+from xplain.errors import DeviceError, UsageError, device_error, did_you_mean, is_out_of_memory
 from xplain.models import Classifier
 from xplain.models.maps import Layout, last_spatial_layer, layout_of_layer, watch
 from xplain.models.prepare import arithmetic, working_copy
@@ -302,7 +302,7 @@ class Oracle:
                 try:
                     logits = self._call(model, rows)
                 except RuntimeError as error:
-                    if not streams or _is_out_of_memory(error):
+                    if not streams or device_error(error):
                         raise
                     # streams end at the first layer; the model counted on their rows
                     why = str(error).strip().splitlines()[0]
@@ -346,8 +346,8 @@ class Oracle:
             some = slice(start, start + size)
             try:
                 part = run(x[some], *(None if each is None else each[some] for each in others))
-            except (torch.OutOfMemoryError, RuntimeError) as error:
-                if not _is_out_of_memory(error):
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
                     raise
                 part = None
             if part is None:  # outside the except block, whose traceback holds on to the tensors
@@ -380,7 +380,3 @@ class Oracle:
     def _count(self, forwards: int = 0, backwards: int = 0, checks: int = 0) -> None:
         self.cost = self.cost + Cost(forwards, backwards, checks)
         self._tick(forwards + checks)
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

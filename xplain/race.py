@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from xplain.errors import XplainError, device_error
 from xplain.memory import release_memory
 from xplain.meter import peak_memory, time_of
 from xplain.types import Cost
@@ -34,13 +35,17 @@ class Contender:
 
 @dataclass(eq=False)
 class Result:
-    """Seconds of each round, the account and memory of the run before them; or why there are none."""
+    """Seconds of each round, the account and memory of the run before them; or why there are none.
+
+    failure: the same where it is an error that a user can solve.
+    """
 
     contender: Contender
     seconds: list[float] = field(default_factory=list)
     account: Account = field(default_factory=Account)
     memory: int | None = None
     error: str = ""
+    failure: XplainError | None = None
 
 
 def race(contenders: Sequence[Contender], rounds: int, device: torch.device) -> list[Result]:
@@ -70,4 +75,5 @@ def _warm_up(contender: Contender, device: torch.device) -> Result:
     except Exception as error:  # other programs raise what they like
         lines = str(error).strip().splitlines()
         result.error = lines[0] if lines else type(error).__name__
+        result.failure = error if isinstance(error, XplainError) else device_error(error)
     return result

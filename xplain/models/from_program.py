@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from xplain.errors import InputError
+from xplain.errors import InputError, device_error
 from xplain.models.classifier import Classifier
 
 
@@ -84,5 +84,7 @@ def _try(classifier: Classifier, rows: Tensor) -> str:
     try:
         found = len(classifier(rows))
     except (RuntimeError, AssertionError, ValueError, IndexError) as error:
+        if device_error(error):
+            raise
         return (str(error).strip().splitlines() or [type(error).__name__])[0]
     return "" if found == len(rows) else f"{len(rows)} images gave {found} rows of logits"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from xplain.errors import InputError
+from xplain.errors import InputError, device_error
 from xplain.models.classifier import Classifier
 from xplain.models.logits import find_logits
 
@@ -39,15 +39,17 @@ def _answer(classifier: Classifier) -> tuple[object, Tensor]:
     noise = noise.to(classifier.device)
     try:
         output = classifier.run(noise)
-    except torch.OutOfMemoryError:
-        raise
     except REFUSALS as error:
+        if device_error(error):
+            raise
         if len(classifier.mean) == 1:
             raise _refusal(classifier, error) from None
         classifier.channels = 1
         try:
             output = classifier.run(noise)
-        except REFUSALS:
+        except REFUSALS as second:
+            if device_error(second):
+                raise
             classifier.channels = 3
             raise _refusal(classifier, error) from None
     return output, find_logits(output)[0]

@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from xplain.errors import device_error
 from xplain.models.classifier import Classifier
 from xplain.models.norms import fix_norms
 
@@ -39,7 +40,9 @@ def prepare(classifier: Classifier, *, fold: bool = True) -> Classifier:
     with torch.no_grad():
         try:
             expected = ready(probe)
-        except Exception:
+        except Exception as error:
+            if device_error(error):
+                raise
             return ready  # it wants an input of another shape, and may say so by any error: run it as it is
         if fold:
             ready = _if_it_agrees(_folded(ready, probe), ready, probe, expected)
@@ -66,7 +69,9 @@ def _if_it_agrees(changed: Classifier, ready: Classifier, probe: Tensor, expecte
     """``changed`` if it gives the same logits, measured by their spread; else ``ready``."""
     try:
         actual = changed(changed.lay_out(probe))
-    except RuntimeError:
+    except RuntimeError as error:
+        if device_error(error):
+            raise
         return ready  # such as a view that needs another memory format
     spread = (expected - expected.mean(dim=1, keepdim=True)).abs().max()
     return changed if bool((actual - expected).abs().max() <= TOLERANCE[expected.dtype] * spread) else ready

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from xplain.ceiling import Bare, Best, at_precision, best_size, ideal_seconds
 from xplain.config import BenchConfig
-from xplain.errors import UsageError
+from xplain.errors import DeviceError, UsageError
 from xplain.images import decode_image, find_images, preprocess
 from xplain.memory import given_back_memory, kept_memory
 from xplain.meter import Spread
@@ -29,13 +30,18 @@ from xplain.runtime import at_work, load_model
 from xplain.subject import Subject
 
 Record = dict[str, Any]
+Group = list[Record]  # measured together, round by round
 MEBI = 1 << 20
 LEAST_SECONDS = 0.3  # of the bare model in a round
 CEILINGS = ("gradients", "forwards")  # the bare model's runs, timed in every round
 
 
-def bench(config: BenchConfig) -> Iterator[Record]:
-    """Yield the environment, each model's ceiling, and each run as it is measured. Raises an XplainError."""
+def bench(config: BenchConfig, before: Sequence[Group] = ()) -> Iterator[Group]:
+    """Yield the environment, each model's ceiling, and runs as they are measured: what was measured together at a time.
+
+    before: what an interrupted run of the same request yielded. On the same machine its runs are not measured again: each
+    was timed beside the bare model, and stands for itself. Raises an XplainError.
+    """
     for choice in config.methods:
         METHODS.get(choice.name).resolve(dict(choice.params))
     for choice in config.metrics:
@@ -45,9 +51,11 @@ def bench(config: BenchConfig) -> Iterator[Record]:
     for number, name in enumerate(config.models):
         classifier = load_model(replace(config.compute, model=name))
         if not number:
-            yield describe_machine(config, classifier.device)
+            machine = [describe_machine(config, classifier.device)]
+            before = before if machine in before else ()
+            yield machine
         with at_work(classifier):
-            yield from Bench(config, classifier).run(peers)
+            yield from Bench(config, classifier).run(peers, before)
 
 
 def _peer(config: BenchConfig, spec: Spec) -> Peer | None:
@@ -92,8 +100,13 @@ class Bench:
         draw = torch.Generator().manual_seed(config.compute.seed)
         self.maps = torch.rand(self.images[:, :1].shape, generator=draw).to(self.images)
 
-    def run(self, peers: Mapping[str, Peer | None]) -> Iterator[Record]:
-        """The ceiling, then every subject with one image and with all."""
+    def run(self, peers: Mapping[str, Peer | None], before: Sequence[Group] = ()) -> Iterator[Group]:
+        """The ceiling, then every subject with one image and with all; what is there from before is not measured again."""
+        counts = tuple(dict.fromkeys((1, len(self.images))))
+        ceiling, done = self._find(before)
+        if ceiling and all((subject.label, count) in done for subject in self._subjects() for count in counts):
+            yield from (ceiling, *(done[subject.label, count] for subject in self._subjects() for count in counts))
+            return
         bare = {
             which: Bare(self.classifier, self.config.compute.precision, which == "prepared")
             for which in ("prepared", "plain")
@@ -105,12 +118,25 @@ class Bench:
                     "gradients": best_size(each.gradient, self.images),
                     "forwards": best_size(each.forward, self.images),
                 }
-        yield self._describe_ceiling(best)
+        yield [self._describe_ceiling(best)]
         for subject in self._subjects():
+            if all((subject.label, count) in done for count in counts):
+                yield from (done[subject.label, count] for count in counts)
+                continue
             peer = peers[subject.choice.name]
             rows = None if peer is None else self._best_rows(peer, subject, best["plain"])
-            for count in dict.fromkeys((1, len(self.images))):
-                yield from self._measure(subject, count, bare["prepared"], best["prepared"], peer, rows)
+            for count in counts:
+                measured = self._measure(subject, count, bare["prepared"], best["prepared"], peer, rows)
+                yield done.get((subject.label, count)) or list(measured)
+
+    def _find(self, before: Sequence[Group]) -> tuple[Group | None, dict[tuple[str, int], Group]]:
+        """This model's ceiling, and its runs by label and number of images, where the model is still the same one."""
+        facts = json.loads(json.dumps(describe_run(self.config.compute, self.classifier)))
+        ceilings = [group for group in before if group[0]["kind"] == "ceiling" and facts.items() <= group[0].items()]
+        if not ceilings:
+            return None, {}
+        runs = [group for group in before if group[0]["kind"] == "run" and group[0]["model"] == self.classifier.name]
+        return ceilings[0], {(group[0]["label"], group[0]["images"]): group for group in runs}
 
     def _describe_ceiling(self, best: Mapping[str, Mapping[str, Best]]) -> Record:
         facts = describe_run(self.config.compute, self.classifier)
@@ -164,7 +190,13 @@ class Bench:
             sizes = [rows] if count > 1 and peer.batched else list(dict.fromkeys((None, rows)))
             contenders += [self._contender(peer, subject, count, size) for size in sizes]
         gradients, forwards, ours, *others = race(contenders, self.config.repeats, self.images.device)
-        last = count == len(self.images) and not ours.error
+        for each in (gradients, forwards, ours):
+            if isinstance(each.failure, DeviceError):
+                raise each.failure
+            if each.error:
+                kind = UsageError if each.failure is None else type(each.failure)
+                raise kind(f"{subject.spec.name} cannot be measured: {each.error}", "leave it out")
+        last = count == len(self.images)
         agreement = subject.agreement(x, y) if last else None
         yield self._describe(subject, ours, (gradients, forwards)) | {"agreement_with_fp32": agreement}
         for other in others:
@@ -187,8 +219,6 @@ class Bench:
         self, subject: Subject, result: Result, ceiling: tuple[Result, Result] | None, ours: Result | None = None
     ) -> Record:
         """One program's figures. ``ours``: what another program is compared with, round by round."""
-        if result.error and ours is None:
-            raise UsageError(f"{subject.spec.name} cannot be measured: {result.error}", "leave it out")
         count, cost = result.contender.images, result.account.cost
         seconds = result.seconds
         return {

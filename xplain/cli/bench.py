@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from xplain.cli import _options as common
 from xplain.cli._completion import complete_metric
-from xplain.cli._console import say
+from xplain.cli._console import put, say
 from xplain.cli._groups import option, with_groups
 from xplain.cli._options import Loading, Running, Talking
 from xplain.config import BenchConfig, Choice
-from xplain.errors import EXIT_DONE
-from xplain.files import write_file, write_json
+from xplain.errors import EXIT_DONE, StoppedError
+from xplain.files import held, write_json, write_text
+from xplain.text import to_json
 
 METHODS = ["saliency", "integrated-gradients", "smoothgrad", "neflag"]
 MODELS = [common.EMBEDDED]
@@ -67,7 +69,12 @@ def bench(
         repeats=repeats,
         peer=peer is not None,
     )
-    return _run(request, output, talking)
+    try:
+        return _run(request, output, talking)
+    except KeyboardInterrupt:
+        if output is not None:
+            raise
+        raise StoppedError("interrupted", "give --output, and the same command goes on from there") from None
 
 
 def _run(request: BenchConfig, output: Path | None, talking: Talking) -> int:
@@ -75,16 +82,63 @@ def _run(request: BenchConfig, output: Path | None, talking: Talking) -> int:
     from xplain.benchmark import bench as measure
     from xplain.speed_table import to_markdown
 
-    records = []
-    for record in measure(request):
-        records.append(record)
-        if talking.as_json:
-            print(json.dumps(record, ensure_ascii=False), flush=True)
-        if talking.watch and record["kind"] == "run":
-            say(f"measured {record['label']} of {record['model']}, images: {record['images']}, {record['program']}")
-        if output is not None:
-            write_json(output / "bench.json", {"records": records})
-            write_file(output / "bench.md", to_markdown(records).encode())
+    groups, text, is_read = list[list[dict[str, Any]]](), "", True
+    with nullcontext() if output is None else held(output):
+        part = None if output is None else Part(output, request)
+        for group in measure(request, part.read() if part else ()):
+            groups.append(group)
+            text = to_markdown([record for each in groups for record in each])
+            if part:
+                part.write(groups, text)
+            if not is_read:
+                raise KeyboardInterrupt  # there was more to come
+            for record in group:
+                is_read = _tell(record, talking) and is_read
+        if part:
+            part.finish()
     if not talking.as_json:
-        print(to_markdown(records), end="")
+        put(text.removesuffix("\n"))
     return EXIT_DONE
+
+
+def _tell(record: dict[str, Any], talking: Talking) -> bool:
+    """Print what there is to print; whether it is read."""
+    if talking.watch and record["kind"] == "run":
+        say(f"measured {record['label']} of {record['model']}, images: {record['images']}, {record['program']}")
+    return put(to_json(record)) if talking.as_json else True
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is measured of a benchmark: its results so far, and beside them, until all is measured, what it takes to go on."""
+
+    folder: Path
+    request: BenchConfig
+
+    @property
+    def path(self) -> Path:
+        """Where it is."""
+        return self.folder / "bench.part.json"
+
+    @property
+    def asked(self) -> str:
+        """The request, as text that tells it from another one."""
+        return repr(self.request)
+
+    def read(self) -> list[list[dict[str, Any]]]:
+        """What an interrupted run of the same request has measured."""
+        try:
+            found = json.loads(self.path.read_text("utf-8"))
+            return found["groups"] if found["asked"] == self.asked else []
+        except (OSError, ValueError, KeyError, TypeError):
+            return []
+
+    def write(self, groups: list[list[dict[str, Any]]], text: str) -> None:
+        """Keep what is measured so far. Raises InputError where the place cannot be written."""
+        write_json(self.path, {"asked": self.asked, "groups": groups})
+        write_json(self.folder / "bench.json", {"records": [record for group in groups for record in group]})
+        write_text(self.folder / "bench.md", text)
+
+    def finish(self) -> None:
+        """All is measured."""
+        self.path.unlink(missing_ok=True)

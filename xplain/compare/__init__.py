@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from xplain.compare.files import RECORD, check_folder, kept, write_all
+from xplain.compare.files import RECORD, begin, check_folder, drop, kept, write_all
 from xplain.compare.images import Advance, plan
 from xplain.compare.matrix import draw_agreement
 from xplain.compare.page import make_page
@@ -17,6 +17,7 @@ from xplain.compare.sheet import draw_sheet
 from xplain.compare.table import describe
 from xplain.config import CompareConfig
 from xplain.errors import Failed
+from xplain.files import held
 
 __all__ = ["to_markdown", "write_comparison", "write_run_comparison"]
 
@@ -24,7 +25,8 @@ __all__ = ["to_markdown", "write_comparison", "write_run_comparison"]
 def write_comparison(config: CompareConfig, advance: Advance, note: Callable[[Failed], None]) -> dict[str, Any] | None:
     """Compare methods on images and write the pictures, the page and the record; the record, None where all failed.
 
-    The same comparison again is not made again. ``advance(done, total)`` counts maps; ``note`` hears of each failure.
+    The same comparison again is not made again, and one that was interrupted goes on. ``advance(done, total)`` counts maps;
+    ``note`` hears of each failure.
     Raises an XplainError for what is wrong with the request as a whole.
     """
     forms = ("png", *config.formats)
@@ -33,16 +35,18 @@ def write_comparison(config: CompareConfig, advance: Advance, note: Callable[[Fa
     names = [f"{stem}.{form}" for stem in stems for form in forms] + ["compare.html"]
     check_folder(config.output, names, config.overwrite)
     planned = plan(config)
-    if there := kept(config.output, names, planned.fingerprint, config.overwrite):
-        return there
-    found = planned.run(advance, note)
-    if not any(cell for row in found.rows for cell in row.cells):
-        return None
-    record = describe(found, planned.fingerprint, [str(config.output / name) for name in (*names, RECORD)])
-    pictures = {f"compare.{form}": content for form, content in draw_sheet(found, config.shows, forms).items()}
-    if columns > 1:
-        pictures |= {f"agreement.{form}": content for form, content in draw_agreement(record, forms).items()}
-    write_all(config.output, pictures | {"compare.html": make_page(found, record).encode()}, record)
+    with held(config.output):
+        if there := kept(config.output, names, planned.fingerprint, config.overwrite):
+            return there
+        found = planned.run(advance, note, begin(config.output, planned.fingerprint))
+        if not any(cell for row in found.rows for cell in row.cells):
+            drop(config.output)
+            return None
+        record = describe(found, planned.fingerprint, [str(config.output / name) for name in (*names, RECORD)])
+        pictures = {f"compare.{form}": content for form, content in draw_sheet(found, config.shows, forms).items()}
+        if columns > 1:
+            pictures |= {f"agreement.{form}": content for form, content in draw_agreement(record, forms).items()}
+        write_all(config.output, pictures | {"compare.html": make_page(found, record).encode()}, record)
     return record
 
 
@@ -58,8 +62,12 @@ def write_run_comparison(
     names = [*(f"compare.{form}" for form in forms), "compare.html"]
     check_folder(output, names, overwrite)
     record = compare_runs(folders) | {"files": [str(output / name) for name in (*names, RECORD)]}
-    if there := kept(output, names, record["fingerprint"], overwrite):
-        return there
-    pictures = {f"compare.{form}": content for form, content in draw_differences(record, forms).items()}
-    write_all(output, pictures | {"compare.html": make_runs_page(record).encode()}, record)
+    with held(output):
+        if there := kept(output, names, record["fingerprint"], overwrite):
+            return there
+        begin(output, record["fingerprint"])
+        pictures = {f"compare.{form}": content for form, content in draw_differences(record, forms).items()}
+        write_all(
+            output, pictures | {"compare.html": make_runs_page(record).encode("utf-8", "backslashreplace")}, record
+        )
     return record

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -31,12 +32,14 @@ from xplain.records import Work, describe_explanation, describe_prediction, desc
 from xplain.registry import METHODS
 from xplain.render import colour_map, remarks, to_pixels
 from xplain.runtime import Runtime, at_work, load_model
+from xplain.shelf import Shelf
 from xplain.targets import Question
 from xplain.types import Attribution
 
 Advance = Callable[[int, int], None]
 Tick = Callable[[], None]
 Fail = Callable[[Failed], None]
+NOWHERE = Shelf(None, "values")
 SHARED = ("input", "sha256", "target", "prediction")  # of a record: true of the row, and said once
 
 
@@ -106,8 +109,11 @@ class Plan:
         digests = [(source.name, _digest(source)) for source in self.sources]
         return fingerprint(models, works, [each.describe() for each in self.measures], asked, digests)
 
-    def run(self, advance: Advance, note: Fail) -> Comparison:
-        """Compute all cells. ``note`` hears of each failure, and may raise. Rows are by image, then model, then target."""
+    def run(self, advance: Advance, note: Fail, folder: Path | None = None) -> Comparison:
+        """Compute all cells. ``note`` hears of each failure, and may raise. Rows are by image, then model, then target.
+
+        folder: where finished cells are kept, and found when the comparison was interrupted.
+        """
         total = len(self.sources) * len(self.columns) * sum(view.questions[0].count for view in self.views)
         found, failed, done = list[tuple[int, int, Row]](), list[Failed](), 0
         order = {id(source): number for number, source in enumerate(self.sources)}
@@ -122,7 +128,8 @@ class Plan:
             note(failure)
 
         advance(0, total)
-        for number, view in enumerate(self.views):
+        shelf = Shelf(folder, "values")
+        for number, view in enumerate(replace(each, cells=shelf) for each in self.views):
             found += [(order[id(source)], number, row) for source, row in view.rows(self.sources, tick, fail)]
         found.sort(key=lambda one: one[:2])
         return Comparison(
@@ -152,6 +159,7 @@ class View:
     works: Sequence[Work]  # one a column
     measures: Sequence[Measure]
     facts: dict[str, Any]
+    cells: Shelf = NOWHERE  # the finished ones
 
     @classmethod
     def open(cls, config: CompareConfig, name: str, columns: Sequence[Column], measures: Sequence[Measure]) -> View:
@@ -215,6 +223,11 @@ class View:
     def _explain(self, work: Work, batch: Batch) -> Iterator[Cell | Failed]:
         """One column on images that go together: a cell for each, or why there is none."""
         names, sizes = tuple(each.source.name for each in batch.loaded), tuple(each.size for each in batch.loaded)
+        marks = [self._mark(work, batch, i) for i in range(len(names))]
+        finished = [self.cells.get(name, work.label, mark) for name, mark in zip(names, marks, strict=True)]
+        if all(finished):  # else the group is made as a whole, and has the numbers of an unbroken run to the bit
+            yield from (Cell(found[1], found[0]) for found in finished if found)
+            return
         try:
             result = run_work(self.classifier, work, batch.images, batch.y, batch.rivals, self.runtime)
             scores = list(
@@ -231,7 +244,16 @@ class View:
             record = self._record(work, batch, result, i)
             values = result.values[i].float().cpu().numpy()
             record["warnings"] += remarks(values, self.config.look)
-            yield Cell(record | {"scores": {one.measure.label: one.read(i, None) for one in scores}}, values)
+            record |= {"scores": {one.measure.label: one.read(i, None) for one in scores}}
+            self.cells.put(name, work.label, marks[i], values, record)
+            yield Cell(record, values)
+
+    def _mark(self, work: Work, batch: Batch, i: int) -> str:
+        """A digest of what determines a cell."""
+        stable = {key: value for key, value in self.facts.items() if key != "device"}
+        against = [] if batch.rivals is None else batch.rivals[i].tolist()
+        asked = ([each.describe() for each in self.measures], asdict(self.config.look), int(batch.y[i]), against)
+        return fingerprint(stable, work.describe(), asked, batch.loaded[i].digest)
 
     def _record(self, work: Work, batch: Batch, result: Attribution, i: int) -> dict[str, Any]:
         """What is said of a cell, but for its scores and what is true of its row."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -71,6 +72,59 @@ def test_a_reader_that_leaves_is_no_error():
     )
     assert (ran.returncode, ran.stderr) == (0, "")
     assert ran.stdout == "0\tn01440764\ttench\n"
+
+
+@pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"])
+def test_closed_streams_are_no_error(closed):
+    command = f"exec {sys.executable} -m xplain --version {closed}"
+    ran = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout == ("" if "1>" in closed else f"xplain {xplain.__version__}\n")
+
+
+def test_errors_that_nobody_reads_change_nothing():
+    command = f"set -o pipefail; {sys.executable} -m xplain explain --nothing 2>&1 >&- | true"
+    assert subprocess.run(["bash", "-c", command], capture_output=True, cwd=ROOT, check=False).returncode == 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_before_the_command_line_is_there_ends_it_quietly(number):
+    """The first thing that is imported sends it."""
+    code = (
+        "import os, sys, signal; sys.argv = ['xplain', 'list', 'methods']; import xplain.__main__ as entry\n"
+        "class Sender:\n"
+        "    def find_spec(self, name, *_):\n"
+        f"        if name == 'xplain.cli': os.kill(os.getpid(), {int(number)})\n"
+        "sys.meta_path.insert(0, Sender()); entry.main()"
+    )
+    ran = python(code)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (130, "", "")
+
+
+def test_a_programs_own_exit_is_its_own(xp, monkeypatch):
+    monkeypatch.setattr("xplain.pipeline.find_images", lambda *_: sys.exit(7))
+    with pytest.raises(SystemExit, match="7"):
+        xp("explain", SAMPLES / "cat.jpg")
+
+
+def test_an_interrupt_that_comes_out_as_another_error_is_still_one(xp, monkeypatch):
+    """As libraries do that are interrupted while they are imported."""
+
+    def interrupted(*_):
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise ImportError("half of it") from None
+
+    monkeypatch.setattr("xplain.pipeline.find_images", interrupted)
+    ran = xp("explain", SAMPLES / "cat.jpg")
+    assert (ran.code, ran.err.count("\n")) == (130, 1)
+
+
+def test_a_launchers_environment_is_checked(xp, monkeypatch):
+    monkeypatch.setenv("RANK", "x")
+    ran = xp("evaluate", SAMPLES)
+    assert (ran.code, ran.err) == (2, "xplain: error: cannot read the shard 'x/1'; write I/N with I from 0 to N-1\n")
 
 
 def test_messages_show_control_characters_instead_of_sending_them(xp):

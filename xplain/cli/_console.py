@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from xplain.errors import ModelNote
+from xplain.errors import InputError, ModelNote
+from xplain.text import printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
@@ -18,8 +20,35 @@ if TYPE_CHECKING:
 
 def say(message: str) -> None:
     """A line on stderr. Control characters (a file name may hold some) are shown, not sent."""
-    line = "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in message)
-    print(f"xplain: {line}", file=sys.stderr, flush=True)
+    try:
+        print(f"xplain: {printable(message)}", file=sys.stderr, flush=True)
+    except OSError:  # nobody reads it, and that changes nothing
+        discard_output(2)
+
+
+def put(*lines: str) -> bool:
+    """Lines on stdout, sent at once; false when their reader has left (``| head``), and then nothing more is sent.
+
+    Raises InputError when stdout cannot be written for another reason.
+    """
+    if not lines:
+        return True
+    try:
+        print(*lines, sep="\n", flush=True)
+    except BrokenPipeError:
+        discard_output()
+        return False
+    except OSError as error:
+        discard_output()
+        raise InputError(
+            f"cannot write to standard output: {error.strerror}", "make room, or write to a file"
+        ) from None
+    return True
+
+
+def discard_output(stream: int = 1) -> None:
+    """Send stdout (or stderr, 2) nowhere from now on, what it still holds too."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
 
 
 @contextmanager

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
 
 import typer
 
-from xplain.cli._console import say, show_notes
+from xplain.cli._console import discard_output, say, show_notes
 from xplain.cli._options import Version
 from xplain.cli.bench import bench
 from xplain.cli.cite import cite
@@ -18,7 +19,15 @@ from xplain.cli.compare import compare
 from xplain.cli.evaluate import evaluate
 from xplain.cli.explain import explain
 from xplain.cli.list import list_things
-from xplain.errors import EXIT_BUG, EXIT_DONE, EXIT_INTERRUPTED, EXIT_USAGE, XplainError
+from xplain.errors import (
+    EXIT_BUG,
+    EXIT_DONE,
+    EXIT_INTERRUPTED,
+    EXIT_USAGE,
+    XplainError,
+    device_error,
+    system_error,
+)
 from xplain.memory import kept_memory
 
 EXITS = """\b
@@ -67,40 +76,70 @@ def main(version: Version = False) -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Run the command line; the exit code. Every error that a user can solve is one line on stderr."""
-    try:
-        before = signal.signal(signal.SIGTERM, _interrupt)
-    except ValueError:  # not in the main thread
-        before = None
-    try:
-        with kept_memory(), show_notes():
-            code = app(args=list(arguments), prog_name="xplain", standalone_mode=False)
-        sys.stdout.flush()
-        if code == EXIT_INTERRUPTED:  # the option parser turns Ctrl-C into this
-            raise KeyboardInterrupt
-        return code if isinstance(code, int) else EXIT_DONE
-    except XplainError as error:
-        say(f"error: {error}")
-        return error.exit_code
-    except typer.TyperException as error:
-        return _usage(error)
-    except (KeyboardInterrupt, typer.Abort):
-        say(f"interrupted; what is written is whole, and this goes on from there: {shlex.join(['xplain', *arguments])}")
-        return EXIT_INTERRUPTED
-    except (BrokenPipeError, SystemExit):  # the option parser turns the first into the second
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nobody reads on
-        return EXIT_DONE
-    except Exception:
+    with _Interrupts() as interrupts:
+        try:
+            with kept_memory(), show_notes():
+                code = app(args=list(arguments), prog_name="xplain", standalone_mode=False)
+            sys.stdout.flush()
+            if code == EXIT_INTERRUPTED:  # the option parser turns Ctrl-C into this
+                raise KeyboardInterrupt
+            return code if isinstance(code, int) else EXIT_DONE
+        except XplainError as error:
+            say(f"error: {error}")
+            return error.exit_code
+        except typer.TyperException as error:
+            return _usage(error)
+        except (KeyboardInterrupt, typer.Abort):
+            return _interrupted(arguments)
+        except BrokenPipeError:
+            discard_output()
+            return EXIT_DONE
+        except SystemExit as error:
+            if not isinstance(error.__context__, BrokenPipeError):  # which the option parser turns into this
+                raise
+            discard_output()
+            return EXIT_DONE
+        except Exception as error:
+            return _interrupted(arguments) if interrupts.seen else _unforeseen(error)
+
+
+class _Interrupts:
+    """Within, SIGTERM is a KeyboardInterrupt as Ctrl-C is. seen: one came; what it hits may make another error of it."""
+
+    def __init__(self) -> None:
+        self.seen = False
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> _Interrupts:
+        with suppress(ValueError):  # not in the main thread
+            for each in (signal.SIGINT, signal.SIGTERM):
+                self._before[each] = signal.signal(each, self._raise)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for each, handler in self._before.items():
+            signal.signal(each, handler)
+
+    def _raise(self, number: int, frame: object) -> None:
+        self.seen = True
+        raise KeyboardInterrupt
+
+
+def _interrupted(arguments: Sequence[str]) -> int:
+    say(f"interrupted; what is written is whole, and this goes on from there: {shlex.join(['xplain', *arguments])}")
+    return EXIT_INTERRUPTED
+
+
+def _unforeseen(error: Exception) -> int:
+    """What the device or the system could not do is one line; everything else is a bug, with its traceback."""
+    known = device_error(error) or system_error(error)
+    if known is None:
         import traceback
 
         traceback.print_exc()
         return EXIT_BUG
-    finally:
-        if before is not None:
-            signal.signal(signal.SIGTERM, before)
-
-
-def _interrupt(number: int, frame: object) -> None:
-    raise KeyboardInterrupt
+    say(f"error: {known}")
+    return known.exit_code
 
 
 def _usage(error: typer.TyperException) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -12,11 +11,12 @@ import typer
 
 from xplain.cli import _options as common
 from xplain.cli._completion import complete_method, complete_model
-from xplain.cli._console import say, show_counter
+from xplain.cli._console import put, say, show_counter
 from xplain.cli._groups import option, with_groups
 from xplain.cli._options import Drawing, Loading, Running, Talking
 from xplain.config import Choice, CompareConfig
 from xplain.errors import EXIT_DONE, EXIT_INPUT, EXIT_PARTIAL, Failed, UsageError
+from xplain.text import to_json
 
 METHODS, MODELS, OVERLAY = ["saliency", "ig", "neflag"], [common.EMBEDDED], ["overlay"]
 NONE: list[str] = []
@@ -132,7 +132,7 @@ def _compare_runs(folders: Sequence[Path], output: Path, forms: Sequence[str], o
     from xplain.compare import to_markdown, write_run_comparison
 
     record = write_run_comparison(folders, output, forms, overwrite)
-    print(json.dumps(record, ensure_ascii=False) + "\n" if as_json else to_markdown(record), end="")
+    put(to_json(record) if as_json else to_markdown(record).removesuffix("\n"))
     return EXIT_PARTIAL if any(row["undefined"] for row in record["pairs"]) else EXIT_DONE
 
 
@@ -168,4 +168,4 @@ def _undefined(record: dict[str, Any]) -> bool:
 
 
 def _print(record: dict[str, Any], as_json: bool) -> None:
-    print(*([json.dumps(record, ensure_ascii=False)] if as_json else record["files"]), sep="\n", flush=True)
+    put(*([to_json(record)] if as_json else record["files"]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,13 +10,15 @@ from typing import Annotated
 import typer
 
 from xplain.cli import _options as common
-from xplain.cli._console import say, show_counter
+from xplain.cli._console import put, say, show_counter
 from xplain.cli._groups import option, with_groups
 from xplain.cli._options import Loading, Running, Talking
 from xplain.config import Choice, EvaluateConfig, parse_shard
 from xplain.errors import EXIT_DONE, EXIT_INPUT, EXIT_PARTIAL, Failed, UsageError
+from xplain.files import held
 from xplain.launch import launched_shard, wait_for_ranks
 from xplain.published import Published, find_figures, put_beside, read_published
+from xplain.text import to_json
 from xplain.types import Interval
 
 NEFLAG = ["neflag"]
@@ -172,17 +173,18 @@ def _report(request: EvaluateConfig, published: Published | None, as_json: bool,
     from xplain import gallery, report, summary
     from xplain.plans import CONTROL
 
-    found = summary.summarise_run(request.output, request.interval)
-    if published:
-        found = put_beside(found, published)
-    gallery.write_gallery(request)
-    report.write_report(request.output, found)
+    with held(request.output, wait=True):  # shards that end at once
+        found = summary.summarise_run(request.output, request.interval)
+        if published:
+            found = put_beside(found, published)
+        gallery.write_gallery(request)
+        report.write_report(request.output, found)
     for text in found["warnings"]:
         say(f"warning: {text}")
     if as_json:
-        print(json.dumps(found, ensure_ascii=False))
+        put(to_json(found))
     else:
-        print("" if first else "\n", report.to_markdown(found), sep="", end="")
+        put(("" if first else "\n") + report.to_markdown(found).removesuffix("\n"))
     unasked = {CONTROL} - {choice.name for choice in request.methods}
     undefined = any(row["undefined"] for row in found["rows"] if row["method"] not in unasked)
     done = found["items"]["evaluated"] > 0 or any(row["n"] for row in found["rows"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -10,11 +9,12 @@ from typing import Annotated
 import typer
 
 from xplain.cli import _options as common
-from xplain.cli._console import say, show_progress
+from xplain.cli._console import put, say, show_progress
 from xplain.cli._groups import option, with_groups
 from xplain.cli._options import Drawing, Loading, Running, Talking
 from xplain.config import Choice, ExplainConfig
 from xplain.errors import EXIT_DONE, EXIT_INPUT, EXIT_PARTIAL, Failed, UsageError
+from xplain.text import to_json
 
 NEFLAG, OVERLAY = ["neflag"], ["overlay"]
 
@@ -83,9 +83,11 @@ def _run(request: ExplainConfig, talking: Talking) -> int:
     """Print what comes, count what failed; the exit code."""
     from xplain import pipeline
 
-    done, failed = 0, list[Failed]()
+    done, failed, is_read = 0, list[Failed](), True
     with show_progress(talking.watch) as progress:
         for item in pipeline.explain(request, progress):
+            if not is_read:
+                raise KeyboardInterrupt  # there was more to come
             if isinstance(item, Failed):
                 failed.append(item)
                 say(f"error: {item.error}")
@@ -96,10 +98,7 @@ def _run(request: ExplainConfig, talking: Talking) -> int:
             if item.content is not None:
                 sys.stdout.buffer.write(item.content)
             else:
-                lines = (
-                    [json.dumps(item.record, ensure_ascii=False)] if talking.as_json else item.record["files"].values()
-                )
-                print(*lines, sep="\n", flush=True)
+                is_read = put(*([to_json(item.record)] if talking.as_json else item.record["files"].values()))
             if not talking.quiet:
                 for warning in item.record["warnings"]:
                     say(f"warning: {item.record['input']}: {item.record['method']}: {warning}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import Annotated, Any, Literal
 
@@ -10,8 +9,10 @@ import typer
 
 from xplain.cli import _options as common
 from xplain.cli._completion import complete_model
+from xplain.cli._console import put
 from xplain.cli._groups import option, with_groups
 from xplain.cli._options import Loading, Talking
+from xplain.text import to_json
 
 Things = Literal["methods", "metrics", "models", "protocols", "classes"]
 
@@ -56,14 +57,13 @@ def list_things(
         "protocols": catalog.list_protocols,
         "classes": lambda: catalog.list_classes(compute),
     }[kind]()
-    rows = [row for row in rows if search.lower() in json.dumps(row, ensure_ascii=False).lower()]
+    rows = [row for row in rows if search.lower() in to_json(row).lower()]
     if talking.as_json:
-        print(*(json.dumps(row, ensure_ascii=False) for row in rows), sep="\n")
+        put(*(to_json(row) for row in rows))
     elif sys.stdout.isatty():
         _print_table(rows, catalog.COLUMNS[kind])
     else:
-        for row in rows:
-            print(*(_plain(row[key]) for key in catalog.COLUMNS[kind]), sep="\t")
+        put(*("\t".join(_plain(row[key]) for key in catalog.COLUMNS[kind]) for row in rows))
     return 0
 
 

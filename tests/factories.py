@@ -36,6 +36,44 @@ def broken() -> nn.Module:
     return model
 
 
+class Frail:
+    """When the networks of ``frail`` fail: from forward number ``at`` on, with ``error``; ``calls`` counts."""
+
+    calls = 0
+    at: int | None = None
+    error: Exception = RuntimeError()
+
+
+def frail() -> nn.Module:
+    """``tiny`` that fails as ``Frail`` says."""
+    model = tiny()
+    forward = model.forward
+
+    def failing(x: Tensor) -> Tensor:
+        Frail.calls += 1
+        if Frail.at is not None and Frail.calls >= Frail.at:
+            raise Frail.error
+        return forward(x)
+
+    model.forward = failing
+    return model
+
+
+def infinite() -> nn.Module:
+    """A network with one logit that is infinite wherever the image is dark on average."""
+    model = tiny()
+    forward = model.forward
+
+    def poisoned(x: Tensor) -> Tensor:
+        dark = x.mean(dim=(1, 2, 3)) < 0.25
+        logits = forward(x).clone()
+        logits[dark, 0] = torch.inf
+        return logits
+
+    model.forward = poisoned
+    return model
+
+
 def not_a_model() -> str:
     """Something else."""
     return "no module"

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.cli.processes import start
 from tests.conftest import TINY
 
 ASK = (
@@ -52,23 +53,6 @@ def reports(folder: str) -> dict[str, bytes]:
 
 def names(folder: str) -> set[str]:
     return {path.name for path in Path(folder, "maps").glob("*.npz")}
-
-
-def start(arguments: list[str]) -> int:
-    """``xplain`` in a process of its own, forked from this one, which has everything loaded."""
-    from xplain.cli.app import run
-
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            nowhere = os.open(os.devnull, os.O_RDWR)
-            os.dup2(nowhere, 1)
-            os.dup2(nowhere, 2)
-            code = run(arguments)
-        finally:
-            os._exit(code)
-    return child
 
 
 def written(folder: str) -> int:

@@ -1,0 +1,49 @@
+"""Commands in processes of their own, forked from this one, which has everything loaded."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+
+def start(
+    arguments: Sequence[str],
+    out: int | None = None,
+    err: Path | None = None,
+    prepare: Callable[[], None] = lambda: None,
+) -> int:
+    """``xplain`` with arguments; the process. out: its stdout, an open file; err: where its stderr goes; else nowhere.
+
+    prepare: called in the process before the command.
+    """
+    from xplain.cli.app import run
+
+    signals = signal.SIGINT, signal.SIGTERM
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # until the child deals with them as ``python -m xplain`` does
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            os.dup2(nowhere if out is None else out, 1)
+            os.dup2(nowhere if err is None else os.open(err, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666), 2)
+            sys.stdout = os.fdopen(1, "w", closefd=False)
+            sys.stderr = os.fdopen(2, "w", closefd=False)
+            prepare()
+            code = run(arguments)
+        except KeyboardInterrupt:
+            code = 130
+        finally:
+            os._exit(code)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
+    return child
+
+
+def wait(child: int) -> int:
+    """The exit code, or minus the signal that ended the process."""
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

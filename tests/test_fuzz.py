@@ -5,26 +5,45 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
-from contextlib import nullcontext
+import tarfile
+from contextlib import nullcontext, redirect_stderr, redirect_stdout
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+import typer
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save
 
 import xplain.engine  # noqa: F401  (registers what there is)
 from tests import toys
 from tests.hostile import FILES
 from xplain import config
+from xplain.annotations import read_annotations
+from xplain.cli.app import app as cli
+from xplain.cli.app import run
+from xplain.compare.runs import compare_runs
 from xplain.datasets import read_dataset
 from xplain.errors import XplainError
-from xplain.images import decode_image
+from xplain.images import decode_image, find_images
+from xplain.models.checkpoints import read_weights
 from xplain.models.classes import read_classes
+from xplain.page import make_page
+from xplain.published import read_published
+from xplain.records import mark_of
 from xplain.registry import METHODS, METRICS
-from xplain.render import read_record
+from xplain.render import encode_arrays, read_record
+from xplain.report import to_csv, to_markdown
+from xplain.states import Folder
 from xplain.store import Store, read_run
+from xplain.summary import summarise_run
+from xplain.targets import Question
 
 ATTEMPTS = int(os.environ.get("XPLAIN_FUZZ_EXAMPLES", "100"))
 random = settings(
@@ -97,7 +116,121 @@ def test_classes_and_targets(text):
 
 
 @random
-@given(st.binary(max_size=200) | texts.map(str.encode) | st.just(b'[evaluate]\nlimit = "x"\nunknown = 1'))
+@given(texts | st.lists(texts, max_size=3).map(",".join) | st.integers().map("top:{}".format), texts | st.none())
+@example("--5", None)
+@example("9" * 5000, None)
+@example("auto", ",")
+def test_questions(target, against):
+    question = attempt(Question.parse, target, against, CLASSIFIER)
+    if question is not None:
+        assert question.count >= 1
+        assert question.kind != "class" or 0 <= question.index < 5
+        assert question.against is None or isinstance(question.against, str) or set(question.against) <= set(range(5))
+
+
+@pytest.fixture(scope="module")
+def idle():
+    """The commands do nothing but read what they are told."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("explain._run", "evaluate._run", "bench._run", "compare._compare_images", "compare._compare_runs"):
+            patch.setattr(f"xplain.cli.{name}", lambda *_: 0)
+        yield
+
+
+def options_of(command: str) -> list[str]:
+    """The long options of a command, but for those that end it or that are fuzzed by themselves."""
+    known = typer.main.get_command(cli).commands[command].params
+    names = [name for each in known for name in each.opts if name.startswith("--")]
+    return [name for name in names if name not in ("--config", "--version")]
+
+
+def tell(*arguments: str) -> int:
+    """The exit code of a command that reads its arguments only; what it says is at most one line."""
+    err, out = io.StringIO(), io.StringIO()
+    with redirect_stderr(err), redirect_stdout(out):
+        code = run(arguments)
+    said = [line for line in err.getvalue().splitlines() if line]
+    assert code in (0, 2, 3), err.getvalue()
+    assert len(said) == (code != 0), err.getvalue()
+    assert all(line.startswith("xplain: error: ") for line in said)
+    return code
+
+
+COMMANDS = ("explain", "evaluate", "compare", "bench")
+told = st.sampled_from(COMMANDS).flatmap(
+    lambda command: st.tuples(
+        st.just(command), st.lists(st.tuples(st.sampled_from(options_of(command)), numbers | texts), max_size=4)
+    )
+)
+
+
+@random
+@given(told)
+@example(("evaluate", [("--shard", "9" * 5000 + "/1")]))
+@example(("explain", [("--batch-size", "9" * 5000)]))
+def test_options(idle, told):
+    command, pairs = told
+    tell(command, "images", *(f"{name}={value}" for name, value in pairs))
+
+
+plain = st.integers() | st.floats() | st.booleans() | texts | st.dates()
+values = st.recursive(plain, lambda inner: st.lists(inner, max_size=3), max_leaves=4)
+
+
+def toml(value: object) -> str:
+    """A value as TOML writes it."""
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=True).replace("\\ud", "\\u0") if value.isprintable() else '"x"'
+    if isinstance(value, list):
+        return f"[{', '.join(map(toml, value))}]"
+    return str(value).lower() if isinstance(value, bool | float) else str(value)
+
+
+@random
+@given(st.sampled_from(COMMANDS), st.data())
+def test_options_of_configuration_files(idle, tmp_path, command, data):
+    names = [name[2:] for name in options_of(command)]
+    path = tmp_path / "c.toml"
+    given = data.draw(st.dictionaries(st.sampled_from(names), values, max_size=4))
+    path.write_text("".join(f"{name} = {toml(value)}\n" for name, value in given.items()))
+    tell(command, "images", "--config", str(path))
+
+
+@random
+@given(
+    st.recursive(plain, lambda inner: st.lists(inner, max_size=3), max_leaves=5),
+    st.sampled_from(["source", "figures", "notes", "x"]),
+)
+def test_tables_of_published_figures(tmp_path, value, key):
+    path = tmp_path / "c.toml"
+    path.write_text(
+        '[published]\nsource = "a"\nfigures = []\n'.replace(f"{key} =", f"old_{key} =") + f"{key} = {toml(value)}\n"
+    )
+    attempt(read_published, path)
+    path.write_text(f"published = {toml(value)}\n")
+    attempt(read_published, path)
+
+
+@random
+@given(
+    st.lists(
+        texts | st.sampled_from(["a\0b.png", "x" * 5000, "[", "*\0", "@a", "/dev/null", "/dev/zero", "/"]), max_size=4
+    )
+)
+@example(["a\0b.png"])
+@example(["x" * 5000])
+@example(["@" + "x" * 5000])
+@example(["/dev/zero"])
+def test_names_of_images(tmp_path, named):
+    for source in (
+        attempt(find_images, [str(tmp_path / each) if each[:1] not in "/@" else each for each in named if each != "/"])
+        or []
+    ):
+        attempt(source.read)
+
+
+@random
+@given(st.binary(max_size=200) | st.just(b'[evaluate]\nlimit = "x"\nunknown = 1'))
 def test_configuration_files(tmp_path, content):
     path = tmp_path / "a.toml"
     path.write_bytes(content)
@@ -138,9 +271,70 @@ def test_run_directories(tmp_path, content, run):
     (folder / "items" / "0.jsonl").write_bytes(content)
     (folder / "run.json").write_bytes(run)
     attempt(read_run, folder)
+    attempt(summarise_run, folder)
     store = attempt(Store.open, folder, 0, {"fingerprint": {}, "methods": {}, "metrics": {}})
     with store or nullcontext():
         pass
+
+
+METHOD = {"method": "m", "params": {}, "score": "logit", "method_version": 1, "deviations": ""}
+METRIC = {"metric": "deletion", "params": {}, "version": 1, "better": "lower", "unit": "u"}
+RUN = {
+    "schema": 1, "fingerprint": {"model": {"name": "net"}, "target": "auto"}, "protocol": None, "classes": 5, "accuracy": None,
+    "dataset": {"location": "x", "items": 2, "labelled": 2}, "methods": {"m": METHOD}, "metrics": {"deletion": METRIC},
+}  # fmt: skip
+SCORE = {
+    "key": "a", "mark": mark_of(METHOD, METRIC), "method": "m", "metric": "deletion", "value": 0.5, "undefined": None,
+    "curve": [1.0, 0.5], "target": 1, "cost": {"forwards": 1, "backwards": 1, "seconds": 0.1},
+}  # fmt: skip
+ITEM = {"key": "a", "mark": "item", "sha256": "0", "label": 1, "predicted": 1, "probability": 0.5}
+RECORDS = [ITEM, ITEM | {"key": "b"}, SCORE, SCORE | {"key": "b", "value": None, "undefined": "why", "curve": None}]
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=4,
+)
+
+
+def spoil(data, content: dict) -> dict:
+    """A copy with one value, at the top or within, that is another one, or is missing."""
+    content = deepcopy(content)
+    table = content
+    while True:
+        key = data.draw(st.sampled_from(sorted(table)))
+        if isinstance(table[key], dict) and table[key] and data.draw(st.booleans()):
+            table = table[key]
+        elif data.draw(st.booleans()):
+            del table[key]
+            return content
+        else:
+            table[key] = data.draw(anything)
+            return content
+
+
+@random
+@given(st.data())
+def test_records_of_runs(tmp_path, data):
+    """A run that was tampered with: a summary, a report and a comparison of it, or one line that says what is wrong."""
+    folder = tmp_path / "run"
+    (folder / "items").mkdir(parents=True, exist_ok=True)
+    which = data.draw(st.integers(-1, len(RECORDS) - 1))
+    records = [spoil(data, each) if k == which else each for k, each in enumerate(RECORDS)]
+    (folder / "items" / "0.jsonl").write_text("".join(json.dumps(each) + "\n" for each in records))
+    (folder / "run.json").write_text(json.dumps(spoil(data, RUN) if which < 0 else RUN))
+    summary = attempt(summarise_run, folder)
+    if summary is not None:
+        to_csv(summary), to_markdown(summary), make_page(summary, [], "")
+    attempt(compare_runs, [folder])
+
+
+def test_records_that_are_whole_are_read(tmp_path):
+    """What the test above tampers with is a run."""
+    (tmp_path / "items").mkdir()
+    (tmp_path / "items" / "0.jsonl").write_text("".join(json.dumps(each) + "\n" for each in RECORDS))
+    (tmp_path / "run.json").write_text(json.dumps(RUN))
+    (row,) = summarise_run(tmp_path)["rows"]
+    assert (row["mean"], row["n"], row["undefined"], row["curve"]) == (0.5, 1, {"why": 1}, [1.0, 0.5])
 
 
 @random
@@ -180,6 +374,60 @@ def test_image_files(tmp_path, content, wounds, cut):
     path.write_bytes(broken)
     record = attempt(read_record, path)
     assert record is None or isinstance(record, dict)
+
+
+def members() -> bytes:
+    """A small tar file."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as tar:
+        for name, content in (("a.jpg", b"x"), ("a.cls", b"1"), ("b.png", b"y"), ("b.json", b'{"label": 2}')):
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return stream.getvalue()
+
+
+def saved(content: object) -> bytes:
+    """As torch saves it."""
+    stream = io.BytesIO()
+    torch.save(content, stream)
+    return stream.getvalue()
+
+
+VOC = (
+    b"<annotation><object><name>cat</name><bndbox><xmin>1</xmin><ymin>2</ymin><xmax>3</xmax><ymax>4</ymax></bndbox></object>"
+    b"</annotation>"
+)
+READERS = {  # what reads it, and the name of a file that it reads
+    "tar": (lambda path: read_dataset(str(path), CLASSIFIER), "a.tar", members()),
+    "npz": (read_record, "a.npz", encode_arrays({"values": np.ones((1, 4, 4))}, {"key": "a"})),
+    "states": (
+        lambda path: Folder(path.parent).load("a"),
+        "a.pt",
+        saved({"epoch": 1, "network": {"w": torch.ones(3)}}),
+    ),
+    "weights": (read_weights, "a.pth", saved({"w": torch.ones(3)})),
+    "safetensors": (read_weights, "a.safetensors", save({"w": torch.ones(3)})),
+    "boxes": (lambda path: read_annotations(str(path.parent)), "a.xml", VOC),
+}
+
+
+@pytest.mark.parametrize("kind", READERS)
+@random
+@given(damage, st.integers(0, 1 << 16), st.binary(max_size=40) | st.none())
+def test_files_of_data(tmp_path_factory, kind, wounds, cut, instead):
+    read, name, content = READERS[kind]
+    if kind == "tar":
+        pytest.importorskip("webdataset")
+    broken = bytearray(content if instead is None else instead)
+    for place, new in wounds if broken else ():
+        at = place % len(broken)
+        broken[at : at + len(new)] = new
+    if cut % 4 == 0 and broken:
+        del broken[cut % len(broken) :]
+    path = tmp_path_factory.mktemp("data") / name
+    path.write_bytes(broken)
+    attempt(read, path)
 
 
 def test_an_error_that_is_no_error_of_a_user_is_seen():

@@ -64,15 +64,6 @@ def test_numbers_must_be_classes_of_the_model(tmp_path, imagenet):
         found(tmp_path, imagenet)
 
 
-def test_sorted_order_counts_only_where_there_is_a_folder_for_each_class(tmp_path, nameless):
-    nameless.classes = 3
-    touch(tmp_path, "b/1.png", "a/1.png")
-    with pytest.raises(InputError, match="the folder 'a' is named after no class"):
-        found(tmp_path, nameless)
-    touch(tmp_path, "c/1.png")
-    assert found(tmp_path, nameless) == {"a/1.png": 0, "b/1.png": 1, "c/1.png": 2}
-
-
 def test_a_flat_folder_has_no_labels_or_those_of_a_csv(tmp_path, imagenet):
     touch(tmp_path / "flat", "a.png", "b.png")
     assert found(tmp_path / "flat", imagenet) == {"a.png": None, "b.png": None}

@@ -126,7 +126,7 @@ def class_folders(folders: Sequence[str], classifier: Classifier) -> dict[str, i
         try:
             found[name] = classifier.find_class(name)
         except UsageError as error:
-            if not numbers and not classifier.labels and classifier.classes in (None, len(folders)):
+            if not numbers and not classifier.labels:
                 return {each: index for index, each in enumerate(sorted(folders))}
             raise InputError(
                 f"the folder {name!r} is named after no class: {error}", "give --classes or --labels"

@@ -350,6 +350,15 @@ def test_union_of_three_takes_a_pixel_that_any_channel_ranks_high():
     assert curve("insertion", CHANNELS, unit="union3") == near([0, 0.9, 1, 1, 1])
 
 
+@pytest.mark.parametrize("unit", ["pixel", "union3", "scalar"])
+def test_images_together_have_the_curves_that_they_have_alone(unit):
+    maps = torch.cat([CHANNELS, CHANNELS.flip(1), CHANNELS.flip(3)])
+    found = measured("deletion", maps, WHITE.repeat(3, 1, 1, 1), unit=unit).curve
+    for alone, together in zip(maps.split(1), found, strict=True):
+        assert together.tolist() == near(curve("deletion", alone, unit=unit))
+    assert not torch.equal(found[0], found[2])
+
+
 def test_scalars_are_ranked_and_replaced_one_by_one():
     # red 8, green 9, blue 7 at pixels 0, 1, 2 are among the first three of twelve
     order = [(1, 1), (0, 0), (2, 2), (1, 3), (1, 2), (0, 3), (0, 2), (0, 1), (1, 0), (2, 3), (2, 1), (2, 0)]

@@ -66,6 +66,11 @@ class Cost:
     checks: int = 0
     seconds: float = 0.0
 
+    @property
+    def rows(self) -> int:
+        """Forward rows, the usual unit of comparison between methods."""
+        return self.forwards
+
     def __add__(self, other: Cost) -> Cost:
         return Cost(
             self.forwards + other.forwards,

@@ -33,6 +33,18 @@ def test_equals_the_reference(layer, baseline, score, variant):
         toys.assert_same(value, upsample(coarse, 8, 10)[None])
 
 
+@pytest.mark.parametrize("count", [1, 5, 100])
+def test_a_few_channels_are_those_that_vary_most(count):
+    found = xplain.attribute(CLASSIFIER, X, "score-cam", target=2, channels=count)
+    for value, image in zip(found.values, X, strict=True):
+        activations, _ = reference.read(NET, NET.act2, toys.normalise(image), 2)
+        varied = sorted(range(12), key=lambda k: -float(activations[k].numpy().std()))[:count]
+        score = gradients.SCORES["logit"](NETWORK, 2)
+        coarse = reference.score_cam(score, image, MEAN, activations[varied], normalise=True)
+        toys.assert_same(value, upsample(coarse, 8, 10)[None])
+    assert found.cost.forwards == 3 * (min(count, 12) + 1)
+
+
 def test_agrees_with_pytorch_grad_cam_where_nothing_is_stretched():
     """It stretches masks corner to corner, so the definitions agree on a layer of the image's own size only."""
     theirs = pytest.importorskip("pytorch_grad_cam")

@@ -7,12 +7,14 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from xplain.config import Compute
 from xplain.engine import attribute  # which registers the methods and metrics
-from xplain.errors import UsageError, XplainError, did_you_mean
+from xplain.errors import InputError, UsageError, XplainError, did_you_mean
 from xplain.models import Classifier
 from xplain.models.classes import imagenet_classes, read_classes
+from xplain.models.habits import REFUSALS
 from xplain.models.load import EMBEDDED
 from xplain.protocols import PROTOCOLS
 from xplain.registry import METHODS, METRICS, MethodSpec, Spec
@@ -21,7 +23,19 @@ from xplain.types import Attribution, Paper
 
 SIDE = 224  # of the images for which forwards are stated
 # The least work that still runs a method whole; what a name does not say is left at its default.
-LEAST = {"steps": 2, "samples": 2, "masks": 2, "classes": 1, "attack_steps": 1, "copies": 1, "rounds": 1}
+LEAST = {
+    "steps": 2,
+    "samples": 2,
+    "masks": 2,
+    "classes": 1,
+    "attack_steps": 1,
+    "copies": 1,
+    "rounds": 1,
+    "channels": 2,
+    "ascent": 1,
+    "descent": 1,
+}
+SMALL_SIDE = 64  # pixels: most models take such images, and their last maps still have height and width
 COLUMNS = {
     "fits": ("name", "fits", "why"),
     "methods": ("name", "alias", "parameters", "passes", "axioms", "paper"),
@@ -62,23 +76,56 @@ def list_fits(compute: Compute) -> list[dict[str, Any]]:
 
 
 def try_methods(classifier: Classifier) -> Iterator[tuple[str, Attribution | XplainError]]:
-    """Each method's attribution of a grey ramp at its least settings, or why it refuses the model."""
-    image = torch.full((1, 3, *classifier.size), 0.5, device=classifier.device, dtype=classifier.dtype)
-    image += torch.linspace(-0.2, 0.2, image.shape[-1], device=classifier.device, dtype=classifier.dtype)
+    """Each method's attribution of a grey ramp at its least settings, or why it refuses the model.
+
+    The image is small where the model takes such images; what is refused there is tried again at the model's own size.
+    """
+    sizes = list(dict.fromkeys((small_size(classifier), classifier.size)))
     for spec in METHODS:
-        try:
-            yield spec.name, attribute(classifier, image, spec.name, **least_settings(spec, classifier.size))
-        except XplainError as error:
-            yield spec.name, error
+        for size in sizes:
+            found = _try_method(classifier, spec, _grey_ramp(classifier, size))
+            if isinstance(found, Attribution):
+                break
+        yield spec.name, found
+
+
+def small_size(classifier: Classifier) -> tuple[int, int]:
+    """Height and width in the model's own proportion, the shorter side SMALL_SIDE; its own size where it refuses that or is smaller."""
+    height, width = classifier.size
+    if (shorter := min(height, width)) <= SMALL_SIDE:
+        return classifier.size
+    size = (round(height * SMALL_SIDE / shorter), round(width * SMALL_SIDE / shorter))
+    try:
+        with torch.no_grad():
+            classifier(_grey_ramp(classifier, size))
+    except (*REFUSALS, InputError):
+        return classifier.size
+    return size
+
+
+def _grey_ramp(classifier: Classifier, size: tuple[int, int]) -> Tensor:
+    """One image, darker on its left: (1, 3, *size) from 0.3 to 0.7."""
+    ramp = torch.linspace(0.3, 0.7, size[1], device=classifier.device, dtype=classifier.dtype)
+    return ramp.expand(1, 3, *size).contiguous()
+
+
+def _try_method(classifier: Classifier, spec: MethodSpec, image: Tensor) -> Attribution | XplainError:
+    height, width = image.shape[2:]
+    try:
+        return attribute(classifier, image, spec.name, **least_settings(spec, (height, width)))
+    except XplainError as error:
+        return error
 
 
 def least_settings(spec: Spec, size: tuple[int, int]) -> dict[str, Any]:
-    """Parameters that make a run as short as it can be."""
+    """Parameters that make a run on an image of ``size`` (height, width) as short as it can be."""
     settings: dict[str, Any] = {
         name: LEAST[name] for name, each in spec.parameters.items() if name in LEAST and each.kind is int
     }
     if "stride" in spec.parameters:  # one window over the whole image
         settings |= {"window": max(size), "stride": max(size)}
+    if "block" in spec.parameters:  # all values in one round
+        settings |= {"block": 3 * size[0] * size[1]}
     return settings
 
 

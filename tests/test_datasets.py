@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-import torch
 
 from tests import toys
 from tests.factories import imagenet_like
-from xplain.datasets import choose_items, read_dataset, shard
-from xplain.errors import InputError
-from xplain.models import load_classifier
+from xplain.datasets import choose_items, class_folders, read_dataset, shard
+from xplain.errors import InputError, ModelNote
+from xplain.models import Classifier, load_classifier
 
 
 @pytest.fixture(scope="module")
 def imagenet():
     return load_classifier(imagenet_like(), device="cpu")
-
-
-@pytest.fixture
-def nameless():
-    return toys.classifier(toys.Linear(torch.zeros(3, 3, 2, 2)))
 
 
 def touch(folder: Path, *names: str) -> Path:
@@ -46,14 +42,81 @@ def test_folders_named_after_classes(tmp_path, imagenet):
     assert found(tmp_path, imagenet) == {"tiger_cat/b.png": 282, "espresso/a.png": 967}
 
 
-def test_numbers_are_indices_in_the_order_of_numbers(tmp_path, nameless):
+def net(count: int, labels: Sequence[str] = ()) -> Classifier:
+    """A model of so many classes, whose names are known or not."""
+    model = toys.small_net(classes=count)
+    model.size, model.labels = (8, 10), list(labels)
+    return load_classifier(model, device="cpu")
+
+
+def test_numbers_are_indices_in_the_order_of_numbers(tmp_path):
+    """And it is said where sorting them as text, as ImageFolder does, gives others."""
     touch(tmp_path, "10/a.png", "2/b.png", "0/c.png")
-    assert list(found(tmp_path, nameless).items()) == [("0/c.png", 0), ("2/b.png", 2), ("10/a.png", 10)]
+    with pytest.warns(
+        ModelNote, match=r"taken as class indices \('10' is class 10\); torchvision's ImageFolder sorts such"
+    ):
+        assert list(found(tmp_path, net(11)).items()) == [("0/c.png", 0), ("2/b.png", 2), ("10/a.png", 10)]
 
 
-def test_folders_of_a_nameless_model_count_in_sorted_order(tmp_path, nameless):
+def test_numbers_that_sort_alike_are_indices_without_a_word(tmp_path):
+    touch(tmp_path, "00/a.png", "02/b.png", "10/c.png")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ModelNote)
+        assert found(tmp_path, net(11)) == {"00/a.png": 0, "02/b.png": 2, "10/c.png": 10}
+
+
+@pytest.mark.parametrize("labels", [(), ("a", "b", "c")])
+def test_numbers_that_are_no_index_of_the_model_are_refused(tmp_path, labels):
+    touch(tmp_path, "1/a.png", "2/b.png", "3/c.png")  # counted from 1
+    with pytest.raises(InputError) as error:
+        found(tmp_path, net(3, labels))
+    assert str(error.value) == (
+        "the folder '3' is named after no class: class index 3 is not in 0 .. 2; "
+        "give --classes with the folders' names in the order of the classes"
+    )
+
+
+def test_numbers_that_are_names_of_classes_are_those_classes(tmp_path):
+    """As torchvision's ImageFolder sorts them; also one by one, for explain --target label."""
+    model = net(3, ["1", "10", "2"])
+    touch(tmp_path, "1/a.png", "2/b.png", "10/c.png")
+    assert found(tmp_path, model) == {"1/a.png": 0, "10/c.png": 1, "2/b.png": 2}
+    assert [model.find_named(each) for each in ("1", "10", "2", "0")] == [0, 1, 2, 0]
+
+
+def test_folders_of_a_nameless_model_count_in_sorted_order_and_it_is_said(tmp_path):
     touch(tmp_path, "b/1.png", "a/1.png", "c/1.png")
-    assert found(tmp_path, nameless) == {"a/1.png": 0, "b/1.png": 1, "c/1.png": 2}
+    said = "the classes of SmallNet have no names: the folders count in order, 'a' as class 0 to 'c' as class 2"
+    with pytest.warns(ModelNote, match=f"^{said}$"):
+        assert found(tmp_path, net(3)) == {"a/1.png": 0, "b/1.png": 1, "c/1.png": 2}
+
+
+def test_wnid_folders_of_a_nameless_model_count_in_sorted_order_too(tmp_path):
+    touch(tmp_path, "n02102040/1.png", "n01440764/1.png")
+    with pytest.warns(ModelNote, match="'n01440764' as class 0 to 'n02102040' as class 1"):
+        assert found(tmp_path, net(2)) == {"n01440764/1.png": 0, "n02102040/1.png": 1}
+    with pytest.raises(InputError, match=r"the folders are wnids \(n01440764, \.\.\.\), which the model does not know"):
+        found(tmp_path, net(3))
+    with pytest.raises(InputError, match=r"the folders are wnids \(n01440764, \.\.\.\), which the model does not know"):
+        found(tmp_path, net(2, ["tench", "springer"]))
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_another_number_of_folders_than_of_classes_is_refused(tmp_path, count):
+    touch(tmp_path, "b/1.png", "a/1.png", "c/1.png")
+    with pytest.raises(InputError) as error:
+        found(tmp_path, net(count))
+    assert str(error.value) == (
+        f"SmallNet has {count} classes without names, and there are 3 class folders ('a', ...); "
+        "give --classes with a name for each class"
+    )
+
+
+def test_a_data_set_of_torchvisions_has_its_own_order(tmp_path):
+    """FashionMNIST's names are not sorted."""
+    names = ["T-shirt/top", "Trouser", "Pullover"]
+    with pytest.warns(ModelNote, match="'T-shirt/top' as class 0 to 'Pullover' as class 2"):
+        assert class_folders(names, net(3)) == {"T-shirt/top": 0, "Trouser": 1, "Pullover": 2}
 
 
 def test_numbers_must_be_classes_of_the_model(tmp_path, imagenet):
@@ -114,9 +177,9 @@ def test_labels_must_name_every_file(tmp_path, imagenet):
         read_dataset(str(tmp_path / "flat"), imagenet, str(tmp_path / "l.csv"))
 
 
-def test_limits_spread_over_the_set_and_shards_cover_it(tmp_path, nameless):
+def test_limits_spread_over_the_set_and_shards_cover_it(tmp_path):
     touch(tmp_path, *(f"{c}/{i}.png" for c in "ab" for i in range(5)))
-    items = read_dataset(str(tmp_path), nameless)
+    items = read_dataset(str(tmp_path), net(2))
     assert [i.key for i in choose_items(items, None, 1)] == ["a/0.png", "b/0.png"]
     assert [i.key for i in choose_items(items, 4, None)] == ["a/0.png", "a/2.png", "b/0.png", "b/2.png"]
     assert [i.key for i in choose_items(items, 3, 2)] == ["a/0.png", "a/1.png", "b/0.png"]

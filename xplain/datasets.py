@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import re
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -11,13 +11,13 @@ from io import BytesIO
 from pathlib import Path
 from typing import TypeVar
 
-from xplain.errors import InputError, UsageError
+from xplain.errors import InputError, ModelNote, UsageError
 from xplain.images import SUFFIXES, Source, find_images, has_images
 from xplain.models import Classifier
+from xplain.models.classes import is_wnid
 from xplain.shards import Sample, find_shards, read_shards
 from xplain.splits import find_entries, has_parts, is_torchvision
 
-WNID = re.compile(r"n\d{8}")
 T = TypeVar("T")
 
 
@@ -115,23 +115,69 @@ def _read_folder(path: Path, classifier: Classifier, labels: str | None) -> list
 
 
 def class_folders(folders: Sequence[str], classifier: Classifier) -> dict[str, int]:
-    """The class of each folder: wnids and names are looked up, numbers are indices, and where there is exactly one folder
-    for each class of a model without names, their sorted order counts (torchvision's ImageFolder).
+    """The class of each folder: the one with that name or wnid; numbers that are no names are indices.
+
+    Where the model's classes have no names and the folders are none of these, the folders' own order counts, if there is one for
+    each class: sorted, it is that of torchvision's ImageFolder. That is said, as a ModelNote. Raises InputError for what is no class.
     """
-    if all(WNID.fullmatch(name) for name in folders) and not classifier.wnids:
-        raise InputError(f"the folders are wnids ({folders[0]}, ...), which the model does not know", "give --classes")
-    numbers = all(name.isdecimal() for name in folders)
+    if all(name.isdecimal() for name in folders) and not all(name in classifier.labels for name in folders):
+        return _numbered(folders, classifier)
+    if not classifier.labels and not classifier.wnids:
+        return _in_their_order(folders, classifier)
+    if all(map(is_wnid, folders)) and not classifier.wnids:
+        raise _unknown_wnids(folders)
     found: dict[str, int] = {}
     for name in folders:
         try:
-            found[name] = classifier.find_class(name)
+            found[name] = classifier.find_named(name)
         except UsageError as error:
-            if not numbers and not classifier.labels:
-                return {each: index for index, each in enumerate(sorted(folders))}
             raise InputError(
                 f"the folder {name!r} is named after no class: {error}", "give --classes or --labels"
             ) from None
     return found
+
+
+def _numbered(folders: Sequence[str], classifier: Classifier) -> dict[str, int]:
+    """Folders whose names are class indices."""
+    count = classifier.classes or len(classifier.labels)
+    last = max(folders, key=int)
+    if count and int(last) >= count:
+        raise InputError(
+            f"the folder {last!r} is named after no class: class index {int(last)} is not in 0 .. {count - 1}",
+            "give --classes with the folders' names in the order of the classes",
+        )
+    if sorted(folders) != sorted(folders, key=int):
+        warnings.warn(
+            f"the folders' names are taken as class indices ({last!r} is class {int(last)}); torchvision's ImageFolder sorts such "
+            "names as text: if the model was trained so, give --classes in that order",
+            ModelNote,
+            stacklevel=1,
+        )
+    return {name: int(name) for name in folders}
+
+
+def _in_their_order(folders: Sequence[str], classifier: Classifier) -> dict[str, int]:
+    """One folder for each class of a model without names. Raises InputError for another number of folders."""
+    count = classifier.classes or len(folders)
+    if len(folders) != count:
+        if all(map(is_wnid, folders)):
+            raise _unknown_wnids(folders)
+        raise InputError(
+            f"{classifier.name} has {count} classes without names, and there are {len(folders)} class folders "
+            f"({folders[0]!r}, ...)",
+            "give --classes with a name for each class",
+        )
+    warnings.warn(
+        f"the classes of {classifier.name} have no names: the folders count in order, {folders[0]!r} as class 0 to "
+        f"{folders[-1]!r} as class {count - 1}",
+        ModelNote,
+        stacklevel=1,
+    )
+    return {name: index for index, name in enumerate(folders)}
+
+
+def _unknown_wnids(folders: Sequence[str]) -> InputError:
+    return InputError(f"the folders are wnids ({folders[0]}, ...), which the model does not know", "give --classes")
 
 
 def _read_labels(path: Path, classifier: Classifier) -> dict[str, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from fractions import Fraction
 from math import comb
 
@@ -13,7 +14,7 @@ from PIL import Image
 
 import xplain
 from tests.conftest import TINY
-from xplain.accuracy import accuracy_warnings
+from xplain.accuracy import accuracy_warnings, renumbering
 from xplain.models import from_torchvision
 from xplain.models.classifier import Weights
 
@@ -52,6 +53,35 @@ def test_a_drop_to_other_photographs_and_small_sets_are_not_said():
     assert accuracy_warnings(0, 3, 0.75, "", 1000) == []
     assert accuracy_warnings(640, 1000, 0.75, "", 1000) == []  # 11 points less
     assert accuracy_warnings(30000, 50000, 0.8, "", 1000) != []  # 20 points less
+
+
+def halves(n: int, classes: int, predict) -> tuple[Counter, Counter]:
+    """Labels 0, 1, ... in turn; predict: (image, label) to class."""
+    found = Counter(), Counter()
+    for i in range(n):
+        label = i // 2 % classes
+        found[i % 2][label, predict(i, label)] += 1
+    return found
+
+
+def test_a_wrong_order_is_told_from_guessing():
+    """Of 120 images each is taken for the class behind its own, but for every tenth; guesses and one class for all say nothing."""
+    draws = np.random.default_rng(0).integers(0, 10, 120)
+    shifted = halves(120, 10, lambda i, label: (label + (2 if i % 10 == 9 else 1)) % 10)
+    text = renumbering(shifted, 10)
+    assert text == (
+        "with its classes renumbered it would be 0.900: images of class 0 are taken for 1, of 1 are taken for 2, "
+        "of 2 are taken for 3, ..."
+    )
+    assert renumbering(halves(120, 10, lambda i, _: int(draws[i])), 10) == ""
+    assert renumbering(halves(120, 10, lambda *_: 3), 10) == ""
+    assert (
+        renumbering(halves(10, 10, lambda _, label: (label + 1) % 10), 10) != ""
+    )  # one in each half: 10 of 10 at chance 0.1
+    assert renumbering(halves(2, 10, lambda _, label: (label + 1) % 10), 10) == ""  # two images are no evidence
+    (warning,) = accuracy_warnings(0, 120, None, "", 10, shifted)
+    assert warning.endswith(f"check that its class order is that of the labels (--classes); {text}")
+    assert accuracy_warnings(60, 120, None, "", 10, shifted) == []  # half of them right is not near chance
 
 
 def test_what_weights_publish():

@@ -14,11 +14,12 @@ from dataclasses import asdict, dataclass, field
 from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
 
-from xplain.accuracy import accuracy_warnings
+from xplain.accuracy import Confusions, accuracy_warnings
 from xplain.errors import InputError
 from xplain.records import check_run, mark_of
 from xplain.statistics import DRAWS, LEVEL, Estimate, Floats, estimate, paired_difference
@@ -97,8 +98,9 @@ class Tally:
 
     columns: dict[tuple[str, str], Column]
     evaluated: int = 0
-    labelled: int = 0
-    right: int = 0
+    halves: tuple[Confusions, Confusions] = field(
+        default_factory=lambda: (Counter(), Counter())
+    )  # by a digest of the name
     failed: set[str] = field(default_factory=set)
 
     @classmethod
@@ -123,14 +125,25 @@ class Tally:
     def see(self, record: Mapping[str, Any]) -> None:
         """Take up what is known of an image."""
         self.evaluated += 1
-        self.labelled += record["label"] is not None
-        self.right += record["label"] is not None and record["label"] == record["predicted"]
+        if record["label"] is not None:
+            half = self.halves[crc32(record["key"].encode("utf-8", "surrogateescape")) % 2]
+            half[record["label"], record["predicted"]] += 1
+
+    @property
+    def labelled(self) -> int:
+        """Images whose class is known."""
+        return sum(half.total() for half in self.halves)
+
+    @property
+    def right(self) -> int:
+        """Those that the model takes for what they are."""
+        return sum(count for half in self.halves for (label, predicted), count in half.items() if label == predicted)
 
     def warnings(self, description: Mapping[str, Any]) -> list[str]:
         """What makes the numbers doubtful."""
         published = description.get("accuracy") or {"top1": None, "source": ""}
         return accuracy_warnings(
-            self.right, self.labelled, published["top1"], published["source"], description.get("classes")
+            self.right, self.labelled, published["top1"], published["source"], description.get("classes"), self.halves
         )
 
 

@@ -59,7 +59,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def device_error(error: BaseException) -> DeviceError | None:
     """What an exception says of the device: its memory is too small, or it has failed; None where it is about something else."""
-    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    first = first_line(error)
     if is_out_of_memory(error):
         return DeviceError(f"out of memory: {first}", "give a smaller --batch-size, fewer images or another --device")
     failed = isinstance(error, RuntimeError) and any(sign in str(error) for sign in DEVICE_SIGNS)
@@ -88,6 +88,11 @@ class StoppedError(XplainError):
 
 class ModelNote(UserWarning):
     """Something about a model that its user should know: what it returns, what it was given."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of another program's error, or its type where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 @dataclass(frozen=True)

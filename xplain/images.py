@@ -48,11 +48,15 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Resize the short side to ``resize`` pixels, then crop the centre ``size`` = (height, width)."""
+    """Resize the short side to ``resize`` pixels, then crop the centre ``size`` = (height, width).
+
+    squash: resize to the proportion of ``size`` instead, its longer side to ``resize``, whatever the image's own proportion is.
+    """
 
     size: tuple[int, int] = (224, 224)
     resize: int = 256
     interpolation: Interpolation = "bicubic"
+    squash: bool = False
 
     @classmethod
     def for_size(cls, size: int | Sequence[int]) -> Preprocessing:
@@ -64,6 +68,8 @@ class Preprocessing:
         """Where the pixels of an image of ``width`` x ``height`` go."""
         short = self.resize
         new = (short, int(short * height / width)) if width <= height else (int(short * width / height), short)
+        if self.squash:
+            new = (self.resize * self.size[1] // max(self.size), self.resize * self.size[0] // max(self.size))
         return Place(*new, _start_of_crop(new[0], self.size[1]), _start_of_crop(new[1], self.size[0]))
 
     def at(self, side: int) -> Preprocessing:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from xplain.answers import Attended, Gradients, Probe, Propagated
 from xplain.attention import Spoiled, Tokens, check_global, find_patches, suspects, watched
 from xplain.blocks import Block, even_slices
-from xplain.errors import DeviceError, UsageError, device_error, did_you_mean, is_out_of_memory
+from xplain.errors import DeviceError, UsageError, device_error, did_you_mean, first_line, is_out_of_memory
 from xplain.models import Classifier
 from xplain.models.maps import Layout, last_spatial_layer, layout_of_layer, watch
 from xplain.models.prepare import arithmetic, working_copy
@@ -305,8 +305,8 @@ class Oracle:
                     if not streams or device_error(error):
                         raise
                     # streams end at the first layer; the model counted on their rows
-                    why = str(error).strip().splitlines()[0]
-                    raise UsageError(f"{rules.method} cannot follow the model's forward: {why}", ANY_MODEL) from None
+                    why = f"{rules.method} cannot follow the model's forward: {first_line(error)}"
+                    raise UsageError(why, ANY_MODEL) from None
                 mode.check(logits)
             with torch.no_grad():
                 check_same(rules.method, logits[:1], self._call(model, x[:1]), loose=self.precision != "fp32")

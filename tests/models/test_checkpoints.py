@@ -19,7 +19,7 @@ import xplain
 from tests import toys
 from tests.conftest import SAMPLES
 from xplain.errors import InputError, ModelNote
-from xplain.models.checkpoints import classes_of, file_weights, load_weights, read_weights
+from xplain.models.checkpoints import classes_of, file_weights, hash_tensors, load_weights, read_weights
 from xplain.models.lite0 import EfficientNetLite0
 
 
@@ -196,6 +196,18 @@ def test_other_shapes_are_no_other_number_of_classes():
     assert classes_of(other, state(), "a.pth") is None
     assert classes_of(state() | {"head.weight": torch.ones(7, 12), "head.bias": torch.ones(7)}, state(), "a.pth") == 7
     assert classes_of(state(), state(), "a.pth") is None
+
+
+def test_parameters_that_came_from_no_file_have_a_hash_of_their_own():
+    """The same for the same values, however they lie in memory; another for another value, name, buffer or type."""
+    net = toys.small_net(5)
+    expected = hash_tensors(net)
+    again = toys.small_net(5).to(memory_format=torch.channels_last)
+    assert hash_tensors(again) == expected
+    assert xplain.load_classifier(net, device="cpu").weights.sha256 == expected
+    others = [toys.small_net(6), toys.small_net(5).float(), nn.Sequential(toys.small_net(5)), toys.small_net(5)]
+    others[3].norm1.running_mean[0] += 1e-9
+    assert len({expected, *map(hash_tensors, others)}) == 5
 
 
 # ------------------------------------------------------------------------------------------------- refusing

@@ -123,6 +123,18 @@ def test_a_model_of_one_channel_is_given_the_grey_value(normalised):
     toys.assert_same(found(grey), logits)  # grey images are taken as they are
 
 
+def test_one_number_normalises_three_channels():
+    net = toys.small_net()
+    net.mean, net.std = 0.5, torch.tensor(0.25)
+    found, notes = load(net)
+    assert notes == []
+    assert found.channels == 3
+    toys.assert_same(found(X), net((X - 0.5) / 0.25))
+    values = xplain.attribute(found, X, "ig", target=1, baseline="mean", steps=3).values
+    three = toys.classifier(net, mean=[0.5] * 3, std=[0.25] * 3)
+    toys.assert_same(values, xplain.attribute(three, X, "ig", target=1, baseline="mean", steps=3).values)
+
+
 def test_grey_is_what_pillow_calls_grey():
     with Image.open(SAMPLES / "cat.jpg") as photo:
         photo = photo.resize((10, 8)).convert("RGB")

@@ -162,6 +162,34 @@ def test_a_download_writes_nothing_to_standard_output_which_is_for_data(monkeypa
     assert capsys.readouterr().out == ""
 
 
+def test_a_vit_takes_images_of_the_size_that_is_asked_for(hub):
+    """Its position embeddings, of 7 x 7 patches, are interpolated to 2 x 2 as torchvision does; so are a user's own, of 3 classes."""
+    from torchvision.models.vision_transformer import interpolate_embeddings
+
+    path = put(hub, "vit_b_32")
+    x = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    state = random_state("vit_b_32")
+    tuned = state | {"heads.head.weight": state["heads.head.weight"][:3], "heads.head.bias": torch.zeros(3)}
+    torch.save({f"module.{name}": tensor for name, tensor in tuned.items()}, hub / "own.pth")
+    for weights, own in ((path, state), (hub / "own.pth", tuned)):
+        given = {} if weights == path else {"weights": weights}
+        found = xplain.load_classifier("vit_b_32", device="cpu", image_size=64, **given)
+        assert (found.size, found.weights.source) == ((64, 64), str(weights))
+        theirs = models.vit_b_32(image_size=64, num_classes=len(own["heads.head.bias"])).eval()
+        theirs.load_state_dict(interpolate_embeddings(64, 32, dict(own)))
+        with torch.no_grad():
+            expected = theirs((x - found.mean) / found.std)
+            assert (found(x) - expected).abs().max() < 1e-5 * expected.abs().max()
+
+
+@pytest.mark.parametrize(("name", "side"), [("vit_b_32", 65), ("maxvit_t", 64)])
+def test_a_size_that_a_model_cannot_be_built_for_is_refused(name, side):
+    with pytest.raises(
+        InputError, match=rf"^{name} does not take images of {side} x {side} \(.+\); give another --image-size$"
+    ):
+        xplain.load_classifier(name, device="cpu", weights="random", image_size=side)
+
+
 FAILURES = [
     URLError("Name or service not known"),
     HTTPError("https://x", 403, "Forbidden", None, None),  # type: ignore[arg-type]

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from xplain.errors import InputError, ModelNote
+from xplain.errors import InputError, ModelNote, first_line
 from xplain.models.classifier import Weights
 
 # Where training scripts put the state dict; averages over the training come first, since they are what is evaluated.
@@ -57,9 +57,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     except InputError:
         raise
     except Exception as error:  # damaged files raise many kinds
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(
-            f"cannot read the weights file {str(path)!r}: {first}", "give a .pth or .safetensors file"
+            f"cannot read the weights file {str(path)!r}: {first_line(error)}", "give a .pth or .safetensors file"
         ) from None
     return _state_dict(content, path)
 
@@ -183,3 +182,13 @@ def file_weights(path: Path) -> Weights:
     _check_there(path)
     with path.open("rb") as stream:
         return Weights(str(path), hashlib.file_digest(stream, "sha256").hexdigest())
+
+
+def hash_tensors(model: nn.Module) -> str:
+    """The SHA-256 of a model's parameters and buffers under their names, for weights that came from no file."""
+    found = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        if isinstance(tensor, Tensor):
+            found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return found.hexdigest()

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import csv
+import re
 from functools import cache
 from importlib import resources
 from pathlib import Path
 
 from xplain.errors import InputError
+
+WNID = re.compile(r"n\d{8}")
+
+
+def is_wnid(name: str) -> bool:
+    """Whether a name has the form of a WordNet id: ``n02123045``."""
+    return WNID.fullmatch(name) is not None
 
 
 @cache
@@ -19,7 +27,10 @@ def imagenet_classes() -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def read_classes(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """(wnids or (), names) from text with one name a line, or from CSV or TSV with the header index, wnid, name."""
+    """(wnids or (), names) from text with one name a line, or from CSV or TSV with the header index, wnid, name.
+
+    Indices are 0, 1, 2, ... in any order; wnid may be left out. Raises InputError for a file that cannot be read so.
+    """
     try:
         lines = [line for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:

@@ -20,7 +20,7 @@ LUMA = torch.tensor(
 
 @dataclass(frozen=True)
 class Weights:
-    """Where parameters came from: a file or a name, and the SHA-256 of the file ("" when there is none)."""
+    """Where parameters came from: a file or a name, and the SHA-256 of the file, or of the parameters where there is none."""
 
     source: str
     sha256: str = ""
@@ -42,7 +42,8 @@ class Classifier(nn.Module):
     model: pixels normalised by (x - mean) / std to logits (B, classes).
     channels: what the network takes, 3 or 1; one is given the grey value of the pixels. classes: their number, where it was found.
     probabilities: the network ends in a softmax, whose logarithm is the logits. notes: what a user should know of all this.
-    labels: class names by index; wnids: WordNet ids by index, or () where the classes have none.
+    labels: class names by index; wnids: WordNet ids by index; empty where the classes have none. accuracy: what is published of
+    the weights, or None.
     """
 
     mean: Tensor
@@ -133,6 +134,10 @@ class Classifier(nn.Module):
                 return names.index(key)
         known = [*self.labels, *self.wnids]
         raise UsageError(f"unknown class {text!r}", did_you_mean(text, known, "see xplain list classes"))
+
+    def find_named(self, text: str) -> int:
+        """The index of a class by its very name, be it a number; else as ``find_class``: so folders name classes."""
+        return self.labels.index(text) if self.labels.count(text) == 1 else self.find_class(text)
 
     def describe_class(self, index: int) -> dict[str, str | int | None]:
         """The index with its wnid and name, None where they are not known."""

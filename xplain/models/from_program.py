@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from xplain.errors import InputError, device_error
+from xplain.errors import InputError, device_error, first_line
 from xplain.models.classifier import Classifier
 
 
@@ -49,8 +49,8 @@ def load_program(name: str) -> nn.Module:
                 return Program(torch.jit.load(file, map_location="cpu"), None)
             exported = torch.export.load(file)
     except Exception as error:  # damaged files raise many kinds
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InputError(f"cannot load the program {file!r}: {first}", f"give a file that fits {kind}:") from None
+        hint = f"give a file that fits {kind}:"
+        raise InputError(f"cannot load the program {file!r}: {first_line(error)}", hint) from None
     shapes = [each.shape for each in (exported.example_inputs or ((),))[0] if isinstance(each, Tensor)]
     size = (int(shapes[0][-2]), int(shapes[0][-1])) if shapes and len(shapes[0]) == 4 else None
     return Program(exported.module(), size)
@@ -86,5 +86,5 @@ def _try(classifier: Classifier, rows: Tensor) -> str:
     except (RuntimeError, AssertionError, ValueError, IndexError) as error:
         if device_error(error):
             raise
-        return (str(error).strip().splitlines() or [type(error).__name__])[0]
+        return first_line(error)
     return "" if found == len(rows) else f"{len(rows)} images gave {found} rows of logits"

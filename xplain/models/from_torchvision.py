@@ -14,10 +14,11 @@ from torch import nn
 
 from xplain.errors import InputError, UsageError, did_you_mean
 from xplain.images import Preprocessing
-from xplain.models.checkpoints import classes_of, file_weights, load_weights, read_weights
+from xplain.models.checkpoints import classes_of, file_weights, fitted_names, load_weights, read_weights
 from xplain.models.classes import imagenet_classes
 from xplain.models.classifier import Accuracy, Classifier, Weights
 from xplain.models.downloads import downloaded, not_downloaded
+from xplain.models.habits import refuse_size
 from xplain.models.untrained import RANDOM, UNTRAINED
 
 # What these builders switch on when they are given weights; everything else is the builder's default.
@@ -34,10 +35,12 @@ def torchvision_names() -> list[str]:
     return list(models.list_models(module=models))
 
 
-def load_torchvision(name: str, path: Path | None, offline: bool = False) -> Classifier:
+def load_torchvision(name: str, path: Path | None, side: int | None = None, offline: bool = False) -> Classifier:
     """The model with its default weights, or others of torchvision's (``resnet50.IMAGENET1K_V1``), or those in ``path``.
 
-    offline: only weights that were downloaded before; else InputError.
+    side: of the images in pixels, for models that are built for one size; a ViT's position embeddings are interpolated.
+    offline: only weights that were downloaded before. Raises UsageError for an unknown name, InputError for weights or a side that
+    cannot be used.
     """
     from torchvision import models
 
@@ -50,9 +53,7 @@ def load_torchvision(name: str, path: Path | None, offline: bool = False) -> Cla
     if tag and tag not in published:
         raise UsageError(f"{builder} has no weights {tag!r}", f"choose from {', '.join(published)}")
     weights = published[tag or "DEFAULT"]
-    options = WITH_WEIGHTS.get(builder, {})
-    if builder.startswith("vit_"):  # its position embeddings are as many as the image has patches
-        options = {"image_size": weights.meta["min_size"][0]}
+    options = WITH_WEIGHTS.get(builder, {}) | _size_option(builder, side or weights.meta["min_size"][0])
     model = _build(builder, options)
     count = None
     if path == RANDOM:
@@ -60,6 +61,8 @@ def load_torchvision(name: str, path: Path | None, offline: bool = False) -> Cla
     else:
         record, state = (file_weights(path), read_weights(path)) if path else _get_weights(name, weights, offline)
         state = _without_auxiliaries(builder, state)
+        if isinstance(model, models.VisionTransformer) and side is not None:
+            state = _interpolated(state, model, record.source)
         count = classes_of(state, model.state_dict(), record.source) if path else None
     if count is not None:  # fine-tuned
         model = _build(builder, options | {"num_classes": count})
@@ -83,10 +86,34 @@ def load_torchvision(name: str, path: Path | None, offline: bool = False) -> Cla
     )
 
 
+def _size_option(builder: str, side: int) -> dict[str, Any]:
+    """What builds the model for images of ``side`` pixels, where it is built for one size."""
+    if builder.startswith("vit_"):  # its position embeddings are as many as the image has patches
+        return {"image_size": side}
+    return {"input_size": (side, side)} if builder.startswith("maxvit") else {}
+
+
+def _interpolated(state: dict[str, torch.Tensor], model: Any, source: str) -> dict[str, torch.Tensor]:
+    """A ViT's weights with as many position embeddings as the model has; as they are where they hold none."""
+    from torchvision.models.vision_transformer import interpolate_embeddings
+
+    state = dict(fitted_names(state, model.state_dict(), source))
+    if "encoder.pos_embedding" not in state:
+        return state
+    try:
+        return dict(interpolate_embeddings(model.image_size, model.patch_size, state))
+    except ValueError:
+        return state  # not of a square of patches: its shape is reported with the other differences
+
+
 def _build(builder: str, options: dict[str, Any]) -> nn.Module:
     from torchvision import models
 
-    model: nn.Module = models.get_model(builder, weights=None, **options)
+    try:
+        model: nn.Module = models.get_model(builder, weights=None, **options)
+    except (ValueError, AssertionError, RuntimeError) as error:  # it is built for one size, which cannot be this one
+        side = options.get("image_size") or options.get("input_size", (0,))[0]
+        raise refuse_size(builder, (side, side), error) from None
     if builder == "googlenet":
         model.aux1 = model.aux2 = None  # type: ignore[assignment]  # used in training only; as its builder does
         model.aux_logits = False  # type: ignore[assignment]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from xplain.errors import InputError, device_error
+from xplain.errors import InputError, device_error, first_line
 from xplain.models.classifier import Classifier
 from xplain.models.logits import find_logits
 
@@ -19,8 +19,8 @@ def learn_habits(classifier: Classifier) -> None:
 
     Raises InputError when the model takes no images of the classifier's size, or returns no logits.
     """
-    output, logits = _answer(classifier)
-    place = find_logits(output)[1]
+    output = _answer(classifier)
+    logits, place = find_logits(output)
     if place:
         classifier.notes.append(f"the model returns a {type(output).__name__}; its {place!r} is taken as the logits")
     if classifier.channels == 1:
@@ -33,33 +33,33 @@ def learn_habits(classifier: Classifier) -> None:
         classifier.notes.append("the model ends in a softmax: the logarithm of its output stands for the logits")
 
 
-def _answer(classifier: Classifier) -> tuple[object, Tensor]:
-    """What the model returns for noise, with three channels or, where it refuses those, with one."""
+@torch.no_grad()
+def learn_channels(classifier: Classifier) -> None:
+    """Set ``channels`` by what the model takes. Raises InputError as ``learn_habits``."""
+    _answer(classifier)
+
+
+def _answer(classifier: Classifier) -> object:
+    """What the model returns for noise of the channels that its normalisation speaks for or, where it refuses those, of the others."""
     noise = torch.rand((2, 3, *classifier.size), generator=torch.Generator().manual_seed(0), dtype=classifier.dtype)
     noise = noise.to(classifier.device)
-    try:
-        output = classifier.run(noise)
-    except REFUSALS as error:
-        if device_error(error):
-            raise
-        if len(classifier.mean) == 1:
-            raise _refusal(classifier, error) from None
-        classifier.channels = 1
+    usual = len(classifier.mean)  # one number may also stand for three channels
+    refusals = []
+    for classifier.channels in (usual, 4 - usual):
         try:
-            output = classifier.run(noise)
-        except REFUSALS as second:
-            if device_error(second):
+            return classifier.run(noise)
+        except REFUSALS as error:
+            if device_error(error):
                 raise
-            classifier.channels = 3
-            raise _refusal(classifier, error) from None
-    return output, find_logits(output)[0]
+            refusals.append(error)
+    classifier.channels = usual
+    raise refuse_size(classifier.name, classifier.size, refusals[0])
 
 
-def _refusal(classifier: Classifier, error: Exception) -> InputError:
-    height, width = classifier.size
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+def refuse_size(name: str, size: tuple[int, int], error: Exception) -> InputError:
+    """An InputError that says which height and width a model does not take, and the first line of why."""
     return InputError(
-        f"{classifier.name} does not take images of {height} x {width} ({reason})", "give another --image-size"
+        f"{name} does not take images of {size[0]} x {size[1]} ({first_line(error)})", "give another --image-size"
     )
 
 

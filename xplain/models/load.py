@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
@@ -12,7 +14,7 @@ from torch import nn
 from xplain.errors import InputError, ModelNote, UsageError, did_you_mean
 from xplain.images import Preprocessing
 from xplain.models import lite0
-from xplain.models.checkpoints import classes_of, file_weights, load_weights, read_weights
+from xplain.models.checkpoints import classes_of, file_weights, hash_tensors, load_weights, read_weights
 from xplain.models.classes import imagenet_classes, read_classes
 from xplain.models.classifier import Accuracy, Classifier, Weights
 from xplain.models.devices import pick_device
@@ -45,7 +47,8 @@ def load_classifier(
     weights: a ``.pt``, ``.pth`` or ``.safetensors`` file instead of the model's own; nothing in it is executed. ``random``:
         untrained ones, the same at every call (speed does not depend on weights).
     classes: a file of class names, one a line, or CSV with the columns index, wnid, name.
-    image_size: side of the input in pixels instead of the model's own; the resize before the crop keeps its proportion.
+    image_size: side of the input in pixels instead of the model's own; the resize before the crop keeps its proportion. A ViT's
+        position embeddings are interpolated.
     offline: download nothing, and refuse a model whose weights are not there. (What a ``python:`` factory does is its own.)
     Returns a Classifier: call it for logits (B, classes); ``size``, ``labels``, ``wnids`` and ``preprocessing`` say what it wants.
     What was assumed of a model (a softmax at its end, one channel) is said as a ModelNote, a warning.
@@ -55,10 +58,9 @@ def load_classifier(
     """
     where = pick_device(str(device))
     path = Path(weights) if weights is not None else None
-    classifier = load_untrained(lambda: _build(name, path, offline)) if path == RANDOM else _build(name, path, offline)
+    build = partial(_build, name, path, image_size, offline)
+    classifier = load_untrained(build) if path == RANDOM else build()
     classifier.to(where).eval()
-    if image_size is not None:
-        classifier.preprocessing = classifier.preprocessing.at(image_size)
     if classes is not None:
         wnids, labels = read_classes(Path(classes))
         classifier.wnids, classifier.labels = list(wnids), list(labels)
@@ -102,8 +104,18 @@ def with_weights(classifier: Classifier, path: str) -> Classifier:
     return known[record.sha256]
 
 
-def _build(name: str | nn.Module, path: Path | None, offline: bool) -> Classifier:
-    """The classifier of a name, with the weights in ``path``."""
+def _build(name: str | nn.Module, path: Path | None, image_size: int | None, offline: bool) -> Classifier:
+    """The classifier of a name, with the weights in ``path``, for images of its own size or of ``image_size``."""
+    classifier = _find(name, path, image_size, offline)
+    if image_size is not None:
+        classifier.preprocessing = classifier.preprocessing.at(image_size)
+    if not classifier.weights.sha256:
+        classifier.weights = replace(classifier.weights, sha256=hash_tensors(classifier.model))
+    return classifier
+
+
+def _find(name: str | nn.Module, path: Path | None, image_size: int | None, offline: bool) -> Classifier:
+    """The classifier of a name, whichever library knows it."""
     if isinstance(name, nn.Module):
         return _wrap(name, type(name).__name__, path)
     if name == EMBEDDED:
@@ -111,7 +123,7 @@ def _build(name: str | nn.Module, path: Path | None, offline: bool) -> Classifie
     if name.startswith("timm:"):
         from xplain.models.from_timm import load_timm
 
-        return load_timm(name, path, offline)
+        return load_timm(name, path, image_size, offline)
     if name.startswith("python:"):
         return _wrap(_call_factory(name), name, path)
     if name.startswith(PROGRAMS):
@@ -122,7 +134,7 @@ def _build(name: str | nn.Module, path: Path | None, offline: bool) -> Classifie
         return classifier
     from xplain.models.from_torchvision import load_torchvision
 
-    return load_torchvision(name, path, offline)
+    return load_torchvision(name, path, image_size, offline)
 
 
 def _load_embedded(path: Path | None) -> Classifier:

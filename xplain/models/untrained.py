@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from xplain.models.classifier import Classifier, Weights
+from xplain.models.habits import learn_channels
 
 RANDOM = Path("random")  # given for a file of weights
 UNTRAINED = Weights("random")
@@ -18,12 +19,14 @@ NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 def load_untrained(build: Callable[[], Classifier]) -> Classifier:
     """What ``build`` makes, initialised from seed 0, its batch norms set to the statistics of noise images.
 
-    Without the statistics activations grow from layer to layer, softmax saturates, and gradients of it vanish.
+    Without the statistics activations grow from layer to layer, softmax saturates, and gradients of it vanish. Raises InputError
+    where the model does not take images of its size.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         classifier = build().eval()
-        _settle(classifier, torch.rand(4, len(classifier.mean), *classifier.size, dtype=classifier.dtype))
+        learn_channels(classifier)
+        _settle(classifier, torch.rand(4, classifier.channels, *classifier.size, dtype=classifier.dtype))
     return classifier
 
 

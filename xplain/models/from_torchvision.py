@@ -111,7 +111,7 @@ def _build(builder: str, options: dict[str, Any]) -> nn.Module:
 
     try:
         model: nn.Module = models.get_model(builder, weights=None, **options)
-    except (ValueError, AssertionError, RuntimeError) as error:  # it is built for one size, which cannot be this one
+    except (ValueError, AssertionError) as error:  # it is built for one size, which cannot be this one
         side = options.get("image_size") or options.get("input_size", (0,))[0]
         raise refuse_size(builder, (side, side), error) from None
     if builder == "googlenet":

@@ -90,9 +90,10 @@ def imagenet_like() -> nn.Module:
 
 
 def smooth() -> nn.Module:
-    """Five classes, with SiLU for ReLU, float64."""
+    """Five named classes, with SiLU for ReLU, float64."""
     model = small_net(seed=5, activation=nn.SiLU)
     model.size = 32
+    model.labels = ["cat", "espresso", "rocket", "astronaut", "nothing"]
     return model
 
 

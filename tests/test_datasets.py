@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -102,14 +103,15 @@ def test_wnid_folders_of_a_nameless_model_count_in_sorted_order_too(tmp_path):
 
 
 @pytest.mark.parametrize("count", [2, 4])
-def test_another_number_of_folders_than_of_classes_is_refused(tmp_path, count):
+def test_with_another_number_of_folders_than_of_classes_images_are_unlabelled_and_it_is_said(tmp_path, count):
     touch(tmp_path, "b/1.png", "a/1.png", "c/1.png")
-    with pytest.raises(InputError) as error:
-        found(tmp_path, net(count))
-    assert str(error.value) == (
-        f"SmallNet has {count} classes without names, and there are 3 class folders ('a', ...); "
-        "give --classes with a name for each class"
+    said = (
+        f"SmallNet has {count} classes without names, and there are 3 class folders ('a', ...): the images count as "
+        "unlabelled; --classes with a name for each class labels them"
     )
+    with pytest.warns(ModelNote, match=re.escape(said)):
+        items = read_dataset(str(tmp_path), net(count), None)
+    assert [(item.key, item.label) for item in items] == [("a/1.png", None), ("b/1.png", None), ("c/1.png", None)]
 
 
 def test_a_data_set_of_torchvisions_has_its_own_order(tmp_path):

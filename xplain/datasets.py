@@ -65,7 +65,7 @@ def _read_torchvision(location: str, classifier: Classifier) -> list[Item]:
         stream, name = BytesIO(), names[entry.label]
         entry.read().save(stream, "PNG", compress_level=1)
         source = Source(None, entry.key, name, stream.getvalue(), member=entry.key)
-        items.append(Item(entry.key, source, classes[name]))
+        items.append(Item(entry.key, source, classes.get(name)))
     return items
 
 
@@ -118,7 +118,8 @@ def class_folders(folders: Sequence[str], classifier: Classifier) -> dict[str, i
     """The class of each folder: the one with that name or wnid; numbers that are no names are indices.
 
     Where the model's classes have no names and the folders are none of these, the folders' own order counts, if there is one for
-    each class: sorted, it is that of torchvision's ImageFolder. That is said, as a ModelNote. Raises InputError for what is no class.
+    each class: sorted, it is that of torchvision's ImageFolder. With another number of folders none has a class. Either is said, as a
+    ModelNote. Raises InputError for what is no class.
     """
     if all(name.isdecimal() for name in folders) and not all(name in classifier.labels for name in folders):
         return _numbered(folders, classifier)
@@ -157,16 +158,18 @@ def _numbered(folders: Sequence[str], classifier: Classifier) -> dict[str, int]:
 
 
 def _in_their_order(folders: Sequence[str], classifier: Classifier) -> dict[str, int]:
-    """One folder for each class of a model without names. Raises InputError for another number of folders."""
+    """One folder for each class of a model without names; with another number of folders none has a class, and that is said."""
     count = classifier.classes or len(folders)
     if len(folders) != count:
         if all(map(is_wnid, folders)):
             raise _unknown_wnids(folders)
-        raise InputError(
+        warnings.warn(
             f"{classifier.name} has {count} classes without names, and there are {len(folders)} class folders "
-            f"({folders[0]!r}, ...)",
-            "give --classes with a name for each class",
+            f"({folders[0]!r}, ...): the images count as unlabelled; --classes with a name for each class labels them",
+            ModelNote,
+            stacklevel=1,
         )
+        return {}
     warnings.warn(
         f"the classes of {classifier.name} have no names: the folders count in order, {folders[0]!r} as class 0 to "
         f"{folders[-1]!r} as class {count - 1}",

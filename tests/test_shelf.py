@@ -52,6 +52,19 @@ def test_a_damaged_file_is_none(tmp_path, at):
     assert kept is None or kept[1] == {"key": "a"}  # bytes that nothing depends on
 
 
+@pytest.mark.parametrize(("at", "value"), [(8, 1), (10, 99)])
+def test_an_encrypted_or_unknown_member_is_none(tmp_path, at, value):
+    """By the flags and the kind of compression in the archive's directory; found by make fuzz."""
+    shelf = Shelf(tmp_path, "curve")
+    shelf.put("a", "m", "one", np.zeros(3), {"key": "a"})
+    path = shelf.path("a", "m", "one")
+    content = bytearray(path.read_bytes())
+    content[content.rindex(b"PK\x01\x02") + at] = value
+    path.write_bytes(content)
+    assert read_record(path) is None
+    assert shelf.get("a", "m", "one") is None
+
+
 def test_nothing_is_kept_without_a_folder():
     shelf = Shelf(None, "curve")
     shelf.put("a", "m", "one", np.zeros(3), {})

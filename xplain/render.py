@@ -28,7 +28,7 @@ Floats = NDArray[np.floating[Any]]
 Bytes = NDArray[np.uint8]
 KINDS = ("overlay", "heatmap", "masked", "figure", "raw")
 # of reading a file
-DAMAGED = (OSError, EOFError, KeyError, ValueError, SyntaxError, RecursionError, zipfile.BadZipFile, zlib.error)
+DAMAGED = (OSError, EOFError, KeyError, ValueError, SyntaxError, RuntimeError, zipfile.BadZipFile, zlib.error)
 CHUNK = "xplain"  # the PNG text chunk that holds the record
 
 

@@ -60,6 +60,8 @@ class Column:
         """Take up a record."""
         place = self.at[record["key"]] = len(self.values)
         self.values.append(math.nan if record["value"] is None else record["value"])
+        if not isinstance(record["undefined"], str | None):
+            raise TypeError("its reason is no text")
         if record["undefined"]:
             self.undefined[record["undefined"]] += 1
         if record["curve"] is not None:

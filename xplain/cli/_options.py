@@ -39,6 +39,7 @@ def _use_config(context: typer.Context, path: Path | None) -> Path | None:
         context.default_map = {
             str(names[key]): [value] if names[key] in many and isinstance(value, str) else value
             for key, value in values.items()
+            if value != []  # none of what may be repeated is as good as not given
         }
     return path
 

@@ -30,7 +30,7 @@ from xplain.cli.app import app as cli
 from xplain.cli.app import run
 from xplain.compare.runs import compare_runs
 from xplain.datasets import read_dataset
-from xplain.errors import XplainError
+from xplain.errors import InputError, XplainError
 from xplain.images import decode_image, find_images
 from xplain.models.checkpoints import read_weights
 from xplain.models.classes import read_classes
@@ -196,6 +196,14 @@ def test_options_of_configuration_files(idle, tmp_path, command, data):
     tell(command, "images", "--config", str(path))
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_an_empty_list_is_nothing_given(idle, tmp_path, command):
+    """What the test above found."""
+    path = tmp_path / "c.toml"
+    path.write_text("method = []\n" if command == "explain" else "model = []\nmethod = []\n")
+    assert tell(command, "images", "--config", str(path)) == 0
+
+
 @random
 @given(
     st.recursive(plain, lambda inner: st.lists(inner, max_size=3), max_leaves=5),
@@ -326,6 +334,20 @@ def test_records_of_runs(tmp_path, data):
     if summary is not None:
         to_csv(summary), to_markdown(summary), make_page(summary, [], "")
     attempt(compare_runs, [folder])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"undefined": True}, {"curve": []}, {"value": "x"}, {"cost": None}, {"key": "c", "curve": [1.0] * 3}],
+)
+def test_records_that_are_damaged_are_named(tmp_path, change):
+    """What the test above found."""
+    (tmp_path / "items").mkdir()
+    lines = [json.dumps(each) + "\n" for each in (SCORE | {"key": "b"}, SCORE | change)]
+    (tmp_path / "items" / "0.jsonl").write_text("".join(lines))
+    (tmp_path / "run.json").write_text(json.dumps(RUN))
+    with pytest.raises(InputError, match=r"the record of '[ac]' is damaged \(.*\); delete its line"):
+        summarise_run(tmp_path)
 
 
 def test_records_that_are_whole_are_read(tmp_path):

@@ -203,7 +203,9 @@ def test_a_single_method_is_compared_with_nothing(xp):
 
 def test_a_run_without_a_result_is_refused(xp):
     write_run("a", both("agi", 1, 0.3))
-    write_run("b", {})
+    write_run("b", both("agi", 1, 0.3))
+    for path in Path("b", "items").iterdir():
+        path.write_text("")  # as when the first image was not finished
     ran = xp("compare", "a", "b")
     assert (ran.code, ran.out) == (3, "")
     assert "the run 'b' holds no result; finish it with xplain evaluate" in ran.err

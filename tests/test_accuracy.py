@@ -123,3 +123,8 @@ def test_a_wrong_class_order_is_said_everywhere(xp, tmp_path):
     assert text in (tmp_path / "run/summary.md").read_text()
     assert text.replace("'", "&#x27;") in (tmp_path / "run/report.html").read_text()
     assert json.loads((tmp_path / "run/run.json").read_text())["classes"] == 5
+
+
+def test_a_model_of_one_class_is_never_near_chance():
+    assert accuracy_warnings(3, 40, None, "", 1) == []
+    assert accuracy_warnings(40, 40, None, "", 1) == []

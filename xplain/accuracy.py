@@ -87,5 +87,7 @@ def _at_most(k: int, n: int, p: float) -> float:
         return 0.0
     if p <= 0 or k >= n:
         return 1.0
+    if p >= 1:
+        return 0.0
     logs = (lgamma(n + 1) - lgamma(i + 1) - lgamma(n - i + 1) + i * log(p) + (n - i) * log(1 - p) for i in range(k + 1))
     return sum(map(exp, logs))

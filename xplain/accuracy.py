@@ -37,7 +37,7 @@ def accuracy_warnings(
             f"the model's top-1 on these {n} labelled images is {right / n:.3f}, far under the {published:.3f} that its weights "
             f"publish ({source}); check the labels, the preprocessing and the class order"
         )
-    if classes and n:
+    if classes and classes > 1 and n:
         chance = 1 / classes
         if 1 - _at_most(right - 1, n, chance) > LIKELY and _at_most(right, n, (1 + chance) / 2) < RARE:
             better = renumbering(halves, classes)

@@ -92,6 +92,7 @@ def test_a_signal_before_the_command_line_is_there_ends_it_quietly(number):
     """The first thing that is imported sends it."""
     code = (
         "import os, sys, signal; sys.argv = ['xplain', 'list', 'methods']; import xplain.__main__ as entry\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background jobs inherit that it is ignored
         "class Sender:\n"
         "    def find_spec(self, name, *_):\n"
         f"        if name == 'xplain.cli': os.kill(os.getpid(), {int(number)})\n"

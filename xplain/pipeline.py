@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from xplain.asking import Batch, ask
+from xplain.behind import Later, finish_behind
 from xplain.config import ExplainConfig
 from xplain.errors import Failed, InputError, UsageError
 from xplain.images import Loaded, Source, find_images, read_ahead
@@ -44,12 +46,20 @@ class Explained:
     content: bytes | None = None
 
 
-def explain(config: ExplainConfig, progress: Progress | None = None) -> Iterator[Explained | Failed]:
+Outcome = Explained | Failed
+
+
+def explain(config: ExplainConfig, progress: Progress | None = None) -> Iterator[Outcome]:
     """Explain images; yields each explanation when its files are written, and each image that failed.
 
-    Raises an XplainError for what is wrong with the request as a whole.
+    Files are drawn and written while the next images are explained. Raises an XplainError for what is wrong with the request as a
+    whole.
     """
-    progress = progress or Progress()
+    return finish_behind(compute(config, progress or Progress()))
+
+
+def compute(config: ExplainConfig, progress: Progress) -> Iterator[Outcome | Later[Outcome]]:
+    """The explanations in order, those that are new still to be drawn and written."""
     sources = find_images(config.inputs, config.files_from)
     check_request(config, sources)
     classifier = load_model(config.compute)
@@ -119,7 +129,7 @@ class Run:
         """How methods are run."""
         return Runtime.of(self.config.compute, advance)
 
-    def explain_group(self, loaded: list[Loaded], works: Sequence[Work]) -> Iterator[Explained | Failed]:
+    def explain_group(self, loaded: list[Loaded], works: Sequence[Work]) -> Iterator[Outcome | Later[Outcome]]:
         """Predict once, then run every target and method on the images that can be used."""
         asked, failed = ask(self.classifier, loaded, self.question.kind == "label", self.runtime())
         yield from failed
@@ -132,8 +142,8 @@ class Run:
                 for part in batch.parts(images_a_call(self.classifier, work, self.runtime())):
                     yield from self._explain(work, part)
 
-    def _explain(self, work: Work, batch: Batch) -> Iterator[Explained | Failed]:
-        """One method on images that go together: what is there already is kept, the rest is computed and written."""
+    def _explain(self, work: Work, batch: Batch) -> Iterator[Outcome | Later[Outcome]]:
+        """One method on images that go together: what is there already is kept, the rest is computed, to be written."""
         targets = [self.question.suffix(index) for index in batch.y.tolist()]
         stems = [each.source.stem for each in batch.loaded]
         paths = [self.outputs.paths(stem, work.label, target) for stem, target in zip(stems, targets, strict=True)]
@@ -149,7 +159,7 @@ class Run:
             yield from self._make(work, batch.pick(todo), [paths[i] for i in todo], advance)
         self.progress.advance(max(work.rows * len(batch.loaded) - done, 0))
 
-    def _keep(self, work: Work, batch: Batch, paths: Sequence[Paths]) -> Generator[Explained | Failed, None, list[int]]:
+    def _keep(self, work: Work, batch: Batch, paths: Sequence[Paths]) -> Generator[Outcome, None, list[int]]:
         """Yields what is there already; returns which images are still to be explained."""
         todo = []
         for i, each in enumerate(batch.loaded):
@@ -166,17 +176,17 @@ class Run:
 
     def _make(
         self, work: Work, batch: Batch, paths: Sequence[Paths], advance: Callable[[int], None]
-    ) -> Iterator[Explained | Failed]:
-        """Compute, and write."""
+    ) -> Iterator[Failed | Later[Outcome]]:
+        """Compute, and leave the writing to be done."""
         try:
             result = run_work(self.classifier, work, batch.images, batch.y, batch.rivals, self.runtime(advance))
         except InputError as error:
             yield from (Failed(each.source.name, error) for each in batch.loaded)
             return
         for i in range(len(batch.loaded)):
-            yield self._write(work, batch, i, result, paths[i])
+            yield Later(partial(self._write, work, batch, i, result, paths[i]))
 
-    def _write(self, work: Work, batch: Batch, i: int, result: Attribution, paths: Paths) -> Explained | Failed:
+    def _write(self, work: Work, batch: Batch, i: int, result: Attribution, paths: Paths) -> Outcome:
         """The files of one image; a map that is not finite has none."""
         each, values = batch.loaded[i], result.values[i]
         if not bool(values.isfinite().all()):

@@ -98,6 +98,21 @@ def test_additive_games_are_exact():
         torch.testing.assert_close(got[k], reference.spread(np.array(sums), LABELS[k]), atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("side", [7, 8, 9])
+def test_more_segments_than_an_integer_has_bits(side, monkeypatch):
+    """2^K - 2 coalitions of 49, 64 and 81 segments are no 64-bit integers; they are drawn all the same."""
+    x = toys.images(1, 2 * side, 2 * side)
+    cells = torch.arange(side * side).reshape(1, side, side).repeat_interleave(2, 1).repeat_interleave(2, 2)
+    monkeypatch.setattr("xplain.methods.kernel_shap.superpixels", lambda x, count: cells)
+    weight = torch.randn(2, 3, 2 * side, 2 * side, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    model = toys.classifier(toys.Linear(weight))
+    got = xplain.attribute(model, x, "kernel-shap", target=0, score="logit", samples=400, baseline="black")
+    parts = (weight[0] * x[0]).sum(dim=0)
+    sums = np.array([float(parts[cells[0] == each].sum()) for each in range(side * side)])
+    torch.testing.assert_close(got.values[0], reference.spread(sums, cells[0]), atol=1e-6, rtol=0)
+    assert got.cost.forwards == 402
+
+
 def test_one_segment_takes_everything():
     got = xplain.attribute(CLASSIFIER, X, "kernel-shap", target=1, samples=5, segments=1)
     torch.testing.assert_close(got.values, (got.expected / 192)[:, None, None, None].expand_as(got.values))

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from xplain.blocks import Block
+from xplain.errors import InputError
 from xplain.oracle import Oracle
 from xplain.registry import Steps, method
 from xplain.rng import Streams
@@ -72,8 +73,6 @@ def expected_gradients(
 
 def _others(x: Tensor, references: Tensor) -> Tensor:
     """(B, N) bool: the reference is another image."""
-    from xplain.errors import InputError
-
     if references.ndim != 4 or references.shape[1:] != x.shape[1:]:
         raise InputError(f"baselines {tuple(references.shape)} for images {tuple(x.shape)}", "give (N, C, H, W)")
     usable = torch.stack([(references != image).flatten(1).any(dim=1) for image in x])

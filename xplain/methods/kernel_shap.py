@@ -15,6 +15,7 @@ from xplain.types import Attribution, Paper
 
 @method(
     "kernel-shap",
+    version=2,
     paper=Paper("A unified approach to interpreting model predictions", "Lundberg, Lee", 2017, "NeurIPS", "1705.07874"),
     score="prob",
     axioms=frozenset({"completeness", "linearity", "implementation-invariance"}),
@@ -57,7 +58,7 @@ def kernel_shap(
     chance = torch.where(member < counts[:, None] - 1, likely, 0).cumsum(dim=1)
     chance = chance / chance[:, -1:].clamp(min=torch.finfo(torch.float64).tiny)
 
-    proper = 2**counts - 2  # coalitions but for none and all
+    proper = _proper(counts)
     whole = proper <= samples
 
     def draw(block: Block) -> Tensor:
@@ -75,7 +76,7 @@ def kernel_shap(
         held = shown.sum(dim=2)
         kernel = (count - 1) / (_choose(count, held) * held * (count - held)).clamp(min=1)
         exact = torch.where((held > 0) & (held < count), kernel, 0)
-        return torch.where(2**count - 2 <= samples, exact, torch.ones_like(exact))
+        return torch.where(_proper(count) <= samples, exact, torch.ones_like(exact))
 
     rows = int(torch.where(whole, proper, samples).max())
     sums = regress(oracle, x, y, labels, fill, max(rows, 1), draw, weigh)
@@ -84,6 +85,11 @@ def kernel_shap(
     return Attribution(
         spread(values, labels).to(x.dtype), expected=(full - empty).to(x.dtype), details={"segments": counts}
     )
+
+
+def _proper(count: Tensor) -> Tensor:
+    """How many coalitions there are but for none and all, in float64: 64 segments have more than an integer holds."""
+    return 2 ** count.double() - 2
 
 
 def _choose(count: Tensor, held: Tensor) -> Tensor:

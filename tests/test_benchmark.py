@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 from scipy.stats import spearmanr
 
 import xplain
+from tests import toys
 from tests.conftest import TINY
 from xplain import benchmark, ceiling, race
+from xplain.ceiling import Best
+from xplain.config import BenchConfig, Compute
+from xplain.images import Preprocessing
 from xplain.race import Account, Contender
 from xplain.types import Cost
 
@@ -37,11 +43,46 @@ def test_programs_run_in_turn_after_each_has_warmed_up():
     assert results[0].account == Account(Cost(2, 1), 2)
 
 
+def test_what_warms_a_program_is_not_timed(monkeypatch):
+    """Within its memory, before the clock of each round starts."""
+    log: list[str] = []
+
+    @contextmanager
+    def memory():
+        log.append("in")
+        yield
+        log.append("out")
+
+    def clock(work, device):
+        log.append("clock")
+        work()
+        return 1.0
+
+    monkeypatch.setattr(race, "time_of", clock)
+    timed = replace(contender("a", log), memory=memory, warm=lambda: log.append("warm"))
+    (found,) = race.race([timed], 2, CPU)
+    assert log == ["in", "a", "out", *["in", "warm", "clock", "a", "out"] * 2]
+    assert found.seconds == [1.0, 1.0]
+
+
 def test_a_program_that_cannot_is_left_out_with_its_reason():
     log: list[str] = []
     good, broken = race.race([contender("good", log), contender("broken", log)], 2, CPU)
     assert (good.error, broken.error) == ("", "no such layer")
     assert (len(good.seconds), broken.seconds) == (2, [])
+
+
+def test_the_bare_model_is_warm_and_runs_for_a_second(monkeypatch):
+    calls: list[int] = []
+    bare = SimpleNamespace(gradient=lambda batch: calls.append(len(batch)))
+    config = BenchConfig(Compute(device="cpu"), models=(), methods=(), metrics=())
+    classifier = toys.classifier(toys.small_net(), preprocessing=Preprocessing.for_size(8))
+    made = benchmark.Bench(config, classifier)._ceiling(bare, {"gradients": Best(4, {4: 16.0})}, "gradients")
+    made.warm()
+    assert calls == [4]
+    made.run()
+    assert calls == [4] + [4] * 4  # 16 rows a second
+    assert made.images == 16
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ from xplain.subject import Subject
 Record = dict[str, Any]
 Group = list[Record]  # measured together, round by round
 MEBI = 1 << 20
-LEAST_SECONDS = 0.3  # of the bare model in a round
+LEAST_SECONDS = 1.0  # of the bare model in a round
 CEILINGS = ("gradients", "forwards")  # the bare model's runs, timed in every round
 
 
@@ -213,7 +213,7 @@ class Bench:
                 work(batch)
             return Account()
 
-        return Contender(what, size * calls, run, kept_memory)
+        return Contender(what, size * calls, run, kept_memory, warm=lambda: work(batch))
 
     def _describe(
         self, subject: Subject, result: Result, ceiling: tuple[Result, Result] | None, ours: Result | None = None

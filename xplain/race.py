@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from xplain.errors import XplainError, device_error
+from xplain.errors import XplainError, device_error, first_line
 from xplain.memory import release_memory
 from xplain.meter import peak_memory, time_of
 from xplain.types import Cost
@@ -24,13 +24,18 @@ class Account:
 
 @dataclass(frozen=True, eq=False)
 class Contender:
-    """A program at work on a number of images. memory: how freed memory is handled while it runs."""
+    """A program at work on a number of images.
+
+    memory: how freed memory is handled while it runs. warm: what it does in each round before it is timed, so that memory which
+    the program before it gave back is there again.
+    """
 
     program: str
     images: int
     run: Callable[[], Account]
     memory: Callable[[], AbstractContextManager[None]]
     rows: int | None = None  # asked for a call
+    warm: Callable[[], object] = lambda: None
 
 
 @dataclass(eq=False)
@@ -58,6 +63,7 @@ def race(contenders: Sequence[Contender], rounds: int, device: torch.device) -> 
         for result in results:
             if not result.error:
                 with result.contender.memory():
+                    result.contender.warm()
                     result.seconds.append(time_of(result.contender.run, device))
     return results
 
@@ -73,7 +79,6 @@ def _warm_up(contender: Contender, device: torch.device) -> Result:
         with contender.memory():
             result.memory = peak_memory(run, device)
     except Exception as error:  # other programs raise what they like
-        lines = str(error).strip().splitlines()
-        result.error = lines[0] if lines else type(error).__name__
+        result.error = first_line(error)
         result.failure = error if isinstance(error, XplainError) else device_error(error)
     return result

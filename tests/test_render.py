@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import zipfile
 from typing import get_args
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests import hostile
 from xplain import render
 from xplain.errors import InputError
 from xplain.files import write_file
@@ -147,10 +149,20 @@ def test_raw_values_survive_to_the_byte(tmp_path):
         assert json.loads(str(content["record"])) == {"a": "ü"}
 
 
-@pytest.mark.parametrize("content", [b"", b"not a png", b"\x89PNG\r\n\x1a\n"])
+@pytest.mark.parametrize("content", [b"", b"not a png", b"\x89PNG\r\n\x1a\n", hostile.bomb()])
 def test_files_of_others_have_no_record(tmp_path, content):
     (tmp_path / "a.png").write_bytes(content)
     assert render.read_record(tmp_path / "a.png") is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape"), [("<U9", ()), ("<U536870911", (512,)), ("<f8", (2**60 - 1,)), ("<f8", (-1,)), ("|V-1", ())]
+)
+def test_arrays_that_claim_what_they_do_not_hold_have_no_record(kind, shape, tmp_path):
+    header = repr({"descr": kind, "fortran_order": False, "shape": shape}).encode() + b"\n"
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as file:
+        file.writestr("record.npy", b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+    assert render.read_record(tmp_path / "a.npz") is None
 
 
 def test_a_failed_write_leaves_neither_part_nor_file(tmp_path, monkeypatch):

@@ -21,7 +21,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from xplain.errors import DeviceError, Failed, InputError, UsageError, XplainError
+from xplain.errors import DeviceError, Failed, InputError, UsageError, XplainError, first_line
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -272,8 +272,10 @@ def decode_image(content: bytes, name: str) -> Image:
         raise InputError(f"{name!r} is too large: {error}", "make it smaller first") from None
     except MemoryError:
         raise _too_large(name) from None
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, RuntimeError) as error:
-        raise InputError(f"{name!r} is damaged: {error}", "restore the file or leave it out") from None
+    except XplainError:
+        raise
+    except Exception as error:  # decoders raise many kinds
+        raise InputError(f"{name!r} is damaged: {first_line(error)}", "restore the file or leave it out") from None
 
 
 def _too_large(name: str) -> DeviceError:

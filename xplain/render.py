@@ -27,8 +27,19 @@ from xplain.text import printable, to_json
 Floats = NDArray[np.floating[Any]]
 Bytes = NDArray[np.uint8]
 KINDS = ("overlay", "heatmap", "masked", "figure", "raw")
-# of reading a file
-DAMAGED = (OSError, EOFError, KeyError, ValueError, SyntaxError, RuntimeError, zipfile.BadZipFile, zlib.error)
+# of reading a file; damaged lengths ask for more memory than there is
+DAMAGED = (
+    OSError,
+    EOFError,
+    KeyError,
+    ValueError,
+    SyntaxError,
+    RuntimeError,
+    MemoryError,
+    zipfile.BadZipFile,
+    zlib.error,
+    Image.DecompressionBombError,
+)
 CHUNK = "xplain"  # the PNG text chunk that holds the record
 
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import torch
 
-from xplain.errors import InputError
+from xplain.errors import InputError, first_line
 from xplain.files import write_file
 
 State = dict[str, Any]  # tensors, numbers and text, nested
@@ -44,8 +44,8 @@ class Folder:
         except FileNotFoundError:
             return None
         except Exception as error:  # damaged files raise many kinds
-            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise InputError(f"cannot go on from {str(path)!r}: {first}", "delete it, and it is made anew") from None
+            why = f"cannot go on from {str(path)!r}: {first_line(error)}"
+            raise InputError(why, "delete it, and it is made anew") from None
         return state
 
     def save(self, name: str, state: State) -> None:

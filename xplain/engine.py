@@ -238,13 +238,7 @@ def measure(
     started = time.perf_counter()
     images = check_images(classifier, images)
     attributions = check_images(classifier, attributions, "attributions")
-    size, channels = (len(images), *images.shape[2:]), images.shape[1]
-    if (len(attributions), *attributions.shape[2:]) != size or attributions.shape[1] not in (1, channels):
-        raise InputError(
-            f"attributions {tuple(attributions.shape)} for images {tuple(images.shape)}", "give one map an image"
-        )
-    if boxes is not None and (boxes.ndim != 3 or len(boxes) != len(images) or boxes.shape[2] != 4):
-        raise InputError(f"boxes {tuple(boxes.shape)} for {len(images)} images", "give (images, boxes, 4)")
+    _check_shapes(images, attributions, boxes)
     with kept_memory():
         logits, cost = predict_all(classifier, images, runtime)
         y = find_targets(classifier, target, logits)
@@ -258,6 +252,17 @@ def measure(
             case = replace(case, score=known.score, slopes=known.slopes)
         result = run_metric(spec, settings, case, runtime, explain)
     return replace(result, cost=replace(oracle.cost + cost, seconds=time.perf_counter() - started))
+
+
+def _check_shapes(images: Tensor, attributions: Tensor, boxes: Tensor | None) -> None:
+    """Raise InputError unless there is a map of its size for each image, and a list of boxes where there are any."""
+    size, channels = (len(images), *images.shape[2:]), images.shape[1]
+    if (len(attributions), *attributions.shape[2:]) != size or attributions.shape[1] not in (1, channels):
+        raise InputError(
+            f"attributions {tuple(attributions.shape)} for images {tuple(images.shape)}", "give one map an image"
+        )
+    if boxes is not None and (boxes.ndim != 3 or len(boxes) != len(images) or boxes.shape[2] != 4):
+        raise InputError(f"boxes {tuple(boxes.shape)} for {len(images)} images", "give (images, boxes, 4)")
 
 
 def run_metric(

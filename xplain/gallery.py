@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -37,13 +38,24 @@ def write_gallery(config: EvaluateConfig, count: int = 4) -> None:
     mark = mark_of(description["methods"][first], description["metrics"][metric])
     found = [(r["key"], r["value"], r["target"]) for r in records if r["mark"] == mark and r["value"] is not None]
     places = choose_shown(found, description["metrics"][metric]["better"] == "higher", count)
+    if not _are_there(folder, places):
+        _draw_all(config, folder, places, first, metric)
+
+
+def _are_there(folder: Path, places: Mapping[str, Sequence[Shown]]) -> bool:
+    """Whether the pictures in a folder are of these explanations."""
     wanted = {(place, key, value) for place, chosen in places.items() for key, value, _ in chosen}
     there = [read_record(path) or {} for path in folder.glob("*.png")]
-    if {(record.get("place"), record.get("key"), record.get("value")) for record in there} == wanted:
-        return
+    return {(record.get("place"), record.get("key"), record.get("value")) for record in there} == wanted
+
+
+def _draw_all(
+    config: EvaluateConfig, folder: Path, places: Mapping[str, Sequence[Shown]], method: str, metric: str
+) -> None:
+    """Draw these explanations of a method, in place of what the folder holds."""
     classifier = load_model(config.compute)
     works = plan_works(config.methods, config.score, classifier)
-    work = next((work for work in works if work.label == first), None)
+    work = next((work for work in works if work.label == method), None)
     if work is None:  # asked for by an earlier command only
         return
     shutil.rmtree(folder, ignore_errors=True)

@@ -226,6 +226,42 @@ def test_an_interrupted_bench_measures_only_what_it_lacks(xp, monkeypatch):
     assert raced == [1, 2, 1]
 
 
+def test_a_bench_interrupted_again_before_it_has_more_keeps_what_it_had(xp, monkeypatch):
+    from xplain import benchmark
+
+    race, size, calls = benchmark.race, benchmark.best_size, []
+
+    def stop(*args):
+        calls.append(1)
+        if len(calls) == stop.at:
+            raise KeyboardInterrupt
+        return stop.whole(*args)
+
+    ask = ("bench", *TINY, *ASK["bench"], "-o", "run")
+    with monkeypatch.context() as patch:
+        patch.setattr(benchmark, "race", stop)
+        stop.whole, stop.at = race, 4
+        assert xp(*ask).code == 130
+    there = {path.name: path.read_bytes() for path in Path("run").iterdir()}
+    assert len(json.loads(there["bench.part.json"])["groups"]) == 5  # environment, ceiling, three runs
+    for stop.at in (1, 4):  # the ceilings of the bare model are measured anew: the first, the last of them
+        calls.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(benchmark, "best_size", stop)
+            stop.whole = size
+            assert xp(*ask).code == 130
+        assert {path.name: path.read_bytes() for path in Path("run").iterdir()} == there
+    with monkeypatch.context() as patch:
+        patch.setattr(benchmark, "race", stop)
+        stop.whole, stop.at = race, 0
+        calls.clear()
+        assert xp(*ask).code == 0
+    assert len(calls) == 1  # the one that is lacking
+    records = json.loads(Path("run/bench.json").read_text())["records"]
+    assert records[2:5] == [group[0] for group in json.loads(there["bench.part.json"])["groups"][2:]]
+    assert not Path("run/bench.part.json").exists()
+
+
 def test_a_bench_that_keeps_nothing_says_so(xp, monkeypatch):
     def stop(*_):
         raise KeyboardInterrupt

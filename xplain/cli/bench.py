@@ -85,17 +85,19 @@ def _run(request: BenchConfig, output: Path | None, talking: Talking) -> int:
     groups, text, is_read = list[list[dict[str, Any]]](), "", True
     with nullcontext() if output is None else held(output):
         part = None if output is None else Part(output, request)
-        for group in measure(request, part.read() if part else ()):
+        before = part.read() if part else []
+        for group in measure(request, before):
             groups.append(group)
             text = to_markdown([record for each in groups for record in each])
-            if part:
+            # what an interrupted run measured stays there, whole, until there is more
+            if part and (not before or (group[0]["kind"] == "run" and group not in before)):
                 part.write(groups, text)
             if not is_read:
                 raise KeyboardInterrupt  # there was more to come
             for record in group:
                 is_read = _tell(record, talking) and is_read
         if part:
-            part.finish()
+            part.finish(groups, text)
     if not talking.as_json:
         put(text.removesuffix("\n"))
     return EXIT_DONE
@@ -136,9 +138,13 @@ class Part:
     def write(self, groups: list[list[dict[str, Any]]], text: str) -> None:
         """Keep what is measured so far. Raises InputError where the place cannot be written."""
         write_json(self.path, {"asked": self.asked, "groups": groups})
+        self._show(groups, text)
+
+    def finish(self, groups: list[list[dict[str, Any]]], text: str) -> None:
+        """All is measured."""
+        self._show(groups, text)
+        self.path.unlink(missing_ok=True)
+
+    def _show(self, groups: list[list[dict[str, Any]]], text: str) -> None:
         write_json(self.folder / "bench.json", {"records": [record for group in groups for record in group]})
         write_text(self.folder / "bench.md", text)
-
-    def finish(self) -> None:
-        """All is measured."""
-        self.path.unlink(missing_ok=True)

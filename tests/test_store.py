@@ -7,10 +7,12 @@ import json
 import resource
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+import xplain.store as stores
 from tests.conftest import ROOT
 from xplain.errors import InputError, UsageError
 from xplain.store import Store, read_records, read_run
@@ -35,6 +37,49 @@ def test_records_come_back(tmp_path):
     description, records = read_run(tmp_path)
     assert description == RUN
     assert list(records) == [record("a", value=0.1), record("b/é\udc80", value=None)]
+
+
+def test_a_record_without_a_curve_has_none(tmp_path):
+    with Store.open(tmp_path, 0, RUN) as store:
+        store.add([record("a", curve=[1.0, 0.5]), record("b", curve=None), record("c")])
+        store.add([record("a", "n")])
+    for opened in (store, Store.open(tmp_path, 1, RUN)):
+        assert [opened.has_curve(key, "m") for key in "abcd"] == [True, False, False, False]
+        assert not opened.has_curve("a", "n")
+
+
+def test_a_record_that_two_ranks_have_is_read_once(tmp_path):
+    for rank in (0, 1):
+        with Store.open(tmp_path, rank, RUN | {"methods": {}}) as store:
+            store.add([record("a", value=rank), record("a", "n", value=rank)])
+    assert list(read_records(tmp_path)) == [record("a", value=0), record("a", "n", value=0)]
+
+
+def test_batches_end_where_they_were_written(tmp_path):
+    with Store.open(tmp_path, 0, RUN) as store:
+        store.add([record("a")])
+        store.add([record("b"), record("c")])
+    path = tmp_path / "items" / "0.jsonl"
+    found = [([each["key"] for each in batch], end) for batch, end in stores._batches(path)]
+    first = len(path.read_bytes().splitlines(keepends=True)[0])
+    assert found == [(["a"], first), (["b", "c"], path.stat().st_size)]
+
+
+def test_a_run_is_described_while_no_other_process_can_describe_it(tmp_path, monkeypatch):
+    done, held, write = [], stores.held, stores.write_json
+
+    @contextmanager
+    def noted(folder, *, wait):
+        assert (folder, wait) == (tmp_path / "items", True)
+        with held(folder, wait=wait):
+            done.append("held")
+            yield
+        done.append("let go")
+
+    monkeypatch.setattr(stores, "held", noted)
+    monkeypatch.setattr(stores, "write_json", lambda *args: (done.append("written"), write(*args)))
+    Store.open(tmp_path, 0, RUN).__exit__()
+    assert done == ["held", "written", "let go"]
 
 
 @pytest.mark.parametrize("cut", range(1, 80, 7))
@@ -109,6 +154,30 @@ def test_another_fingerprint_leaves_the_run_as_it_was(tmp_path):
     with pytest.raises(UsageError, match="holds another run: its seed is 0, not 1; give another --output"):
         Store.open(tmp_path, 3, RUN | {"fingerprint": {"seed": 1}})
     assert (sorted(tmp_path.rglob("*")), (tmp_path / "run.json").read_text()) == before
+
+
+@pytest.mark.parametrize(
+    ("there", "asked", "message"),
+    [
+        ({"b": 1}, {}, "its b is 1, not None"),  # only the run that is there has it
+        ({}, {"b": 1}, "its b is None, not 1"),
+        ({"b": 1, "c": 1}, {"b": 2, "c": 2}, "its b is 1, not 2"),
+        ({"b": (1, 2)}, {"b": [1, 3]}, r"its b is \[1, 2\], not \[1, 3\]"),
+    ],
+)
+def test_the_first_difference_of_the_fingerprints_is_named(tmp_path, there, asked, message):
+    Store.open(tmp_path, 0, RUN | {"fingerprint": there}).__exit__()
+    with pytest.raises(UsageError, match=message):
+        Store.open(tmp_path, 0, RUN | {"fingerprint": asked})
+    Store.open(tmp_path, 0, RUN | {"fingerprint": there}).__exit__()
+
+
+def test_what_a_run_left_open_is_settled_once(tmp_path):
+    Store.open(tmp_path, 0, RUN | {"fingerprint": {"model": None}}).__exit__()
+    Store.open(tmp_path, 0, RUN | {"fingerprint": {"model": "a"}}).__exit__()
+    assert read_run(tmp_path)[0]["fingerprint"] == {"model": "a"}
+    with pytest.raises(UsageError, match="its model is 'a', not 'b'"):
+        Store.open(tmp_path, 0, RUN | {"fingerprint": {"model": "b"}})
 
 
 def test_methods_that_were_asked_for_before_stay_first(tmp_path):

@@ -20,7 +20,7 @@ body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem
 h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; margin-top: 2.5rem; }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .8rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
-td.reasons { white-space: normal; min-width: 9rem; }
+td.reasons { white-space: normal; } td.reasons:not(:empty) { min-width: 9rem; }
 th:nth-child(-n+2), td:nth-child(-n+2) { text-align: left; }
 .plots, .gallery { display: flex; flex-wrap: wrap; gap: 1.5rem; } figure { margin: 0; }
 figcaption { font-size: .85rem; color: var(--soft); max-width: 14rem; overflow-wrap: anywhere; }

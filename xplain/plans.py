@@ -25,7 +25,7 @@ from xplain.runtime import Runtime
 from xplain.types import Attribution, Score, ScoreKind
 
 CONTROL = "random"  # in every run of evaluate: a method that does not beat it explains nothing
-DIGEST = 21  # points of a curve that are kept for each item of a data set
+DIGEST = 21  # points of a curve, at most, that are kept for each item of a data set
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,7 +137,7 @@ class Measured:
     undefined: dict[str, Tensor]
 
     def read(self, i: int, points: int | None = DIGEST) -> dict[str, Any]:
-        """The value of one image, or why there is none; and its curve at ``points`` points (None: at all it has)."""
+        """The value of one image, or why there is none; and its curve at ``points`` points at most (None: at all it has)."""
         why = [reason for reason, mask in self.undefined.items() if bool(mask[i])]
         value = float(self.score.values[i])
         if why or value != value:
@@ -145,7 +145,7 @@ class Measured:
         if self.score.curve is None:
             return {"value": value, "undefined": None, "curve": None}
         curve = self.score.curve[i]
-        if points is not None:
+        if points is not None and points < len(curve):  # else points would be there twice
             curve = curve[torch.linspace(0, len(curve) - 1, points, device=curve.device).round().long()]
         return {"value": value, "undefined": None, "curve": [round(v, 6) for v in curve.tolist()]}
 

@@ -12,9 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import xplain
 from tests.conftest import ROOT, SAMPLES, TINY
+from xplain.plans import Measured
+from xplain.types import Score
 
 QUICK = (*TINY, "-M", "insertion:steps=8", "-M", "deletion:steps=8", "-o", "run")
 
@@ -55,12 +58,23 @@ def test_the_summary_says_how_sure_it_is(xp, photos):
     assert row["mean"] == pytest.approx(np.mean(values))
     assert min(values) <= row["low"] <= row["mean"] <= row["high"] <= max(values)
     assert row["difference"]["mean"] == pytest.approx(row["mean"] - rows["saliency", "deletion:steps=8"]["mean"])
-    assert len(row["curve"]) == 21
+    clf = xplain.load_classifier("python:tests.factories:tiny", device="cpu")
+    x = torch.stack([xplain.read_image(p, preprocessing=clf.preprocessing) for p in sorted(photos.glob("*/*.jpg"))])
+    curves = xplain.measure(clf, x, xplain.attribute(clf, x, "saliency").values, "deletion", steps=8).curve
+    np.testing.assert_allclose(rows["saliency", "deletion:steps=8"]["curve"], curves.mean(dim=0), atol=2e-6)
     assert rows["saliency", "deletion:steps=8"]["difference"] is None
     assert json.loads(Path("run/summary.json").read_text()) == summary
     table = list(csv.DictReader(Path("run/summary.csv").read_text().splitlines()))
     assert float(table[0]["mean"]) == pytest.approx(summary["rows"][0]["mean"])
     assert "| deletion:steps=8 ↓ | random |" in Path("run/summary.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("steps", "kept"), [(8, range(9)), (20, range(21)), (40, range(0, 41, 2)), (224, np.linspace(0, 224, 21).round())]
+)
+def test_curves_keep_21_of_their_own_points_at_most(steps, kept):
+    score = Score(torch.tensor([0.5]), torch.arange(steps + 1.0)[None])
+    assert Measured(None, score, {}).read(0)["curve"] == [float(k) for k in kept]
 
 
 def test_top_1_is_over_the_labelled_images(xp, photos):

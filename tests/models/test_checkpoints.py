@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
+from torchvision import models
 
 import xplain
 from tests import toys
@@ -315,6 +316,15 @@ def test_weights_are_put_into_the_model():
     model = toys.small_net(0)
     load_weights(model, state(), "a.pth")
     assert same(model.state_dict(), state())
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_network_that_asks_for_its_version_is_given_it(tmp_path):
+    """MNASNet of another version puts in other layers; without one it refuses."""
+    model, trained = (models.mnasnet0_5(num_classes=3) for _ in range(2))
+    torch.save({"state_dict": trained.state_dict()}, tmp_path / "a.pth")
+    load_weights(model, read_weights(tmp_path / "a.pth"), "a.pth")
+    assert same(model.state_dict(), trained.state_dict())
 
 
 def test_batch_counters_may_be_missing():

@@ -8,6 +8,7 @@ import pathlib
 import pickle
 import warnings
 import zipfile
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -119,7 +120,10 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], source: str) -> 
         raise InputError(
             f"the weights of {source} do not fit the model: {'; '.join(problems)}", "check --model and --weights"
         )
-    model.load_state_dict(state, strict=False)
+    versioned = OrderedDict(state)
+    # the names and shapes are those of the model as it is, and so is the version, without which some networks load nothing (MNASNet)
+    versioned._metadata = own._metadata  # type: ignore[attr-defined]
+    model.load_state_dict(versioned, strict=False)
 
 
 def fitted_names(state: Mapping[str, Tensor], own: Mapping[str, Tensor], source: str) -> Mapping[str, Tensor]:

@@ -147,22 +147,23 @@ def test_a_torchvision_vit(method):
     toys.assert_same(values[0], upsampled(flow[0, 1:], 4, 4, X))
 
 
+POOLS = {  # how timm's models with registers end: in a class token, or in the mean of the patches; the tokens before the patches
+    "token": ({}, 4),
+    "average": ({"class_token": False, "global_pool": "avg"}, 3),
+    "average beside a class token": ({"global_pool": "avg"}, 4),
+}
+
+
 @pytest.mark.usefixtures("sixteen")
+@pytest.mark.parametrize("pool", POOLS)
 @pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize("method", METHODS)
-def test_a_timm_vit_with_registers(method, fused):
+def test_a_timm_vit_with_registers(method, fused, pool):
     timm = pytest.importorskip("timm")
     torch.manual_seed(0)
-    shape = {
-        "img_size": 16,
-        "patch_size": 4,
-        "embed_dim": 8,
-        "depth": 2,
-        "num_heads": 2,
-        "num_classes": 5,
-        "reg_tokens": 3,
-    }
-    net = timm.models.VisionTransformer(**shape, qk_norm=True).double().eval()
+    options, prefix = POOLS[pool]
+    shape = {"img_size": 16, "patch_size": 4, "embed_dim": 8, "depth": 2, "num_heads": 2, "num_classes": 5}
+    net = timm.models.VisionTransformer(**shape, **options, reg_tokens=3, qk_norm=True).double().eval()
     for block in net.blocks:
         block.attn.fused_attn = fused
     values = explain(net, method).values
@@ -174,9 +175,15 @@ def test_a_timm_vit_with_registers(method, fused):
         block.attn.fused_attn = False
         block.attn.attn_drop.register_forward_hook(keep)
     weights, slopes = by_hand(net, [block.attn.attn_drop for block in net.blocks], 0, TARGETS[0])
-    assert weights[0].shape == (2, 20, 20)
+    count = prefix + 16
+    assert weights[0].shape == (2, count, count)
     flow = literal.rollout(weights) if method == "attention-rollout" else literal.relevance(weights, slopes)
-    toys.assert_same(values[0], upsampled(flow[0, 4:], 4, 4, X))
+    if pool == "token":
+        patches = flow[0, prefix:]
+    else:  # what a patch keeps of itself is no relevance of the others
+        kept = torch.eye(count, dtype=torch.float64) * (method == "attention-relevance")
+        patches = (flow - kept)[prefix:, prefix:].mean(dim=0)
+    toys.assert_same(values[0], upsampled(patches, 4, 4, X))
 
 
 # ------------------------------------------------------------------------------------------- refusals

@@ -1,188 +1,169 @@
-"""Every method on a small model of every family, random weights: ``python -m tests.matrix`` makes the README's table of what fits.
+"""Every method on a model of every family, by its name, with random weights: ``python -m tests.matrix`` makes the README's table.
 
-A pair either gives a finite map of the image's size or is refused in one line; anything else ends the script with the pair's name.
-Names after the command choose families, for a sample.
+A pair of model and method gives a map that keeps the contract, or is refused in one line; what does neither is broken, and the script
+then ends with 1. Each pair is kept in a file as it is done, so that the same command goes on after an interruption.
+Model names after the command choose some, for a sample.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
-from typing import Any
-from unittest.mock import patch
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import torch
-from torch import nn
-from torchvision import models
 
 import xplain
-from tests.readme import README, put
-from xplain.answers import Probe
-from xplain.catalog import try_methods
-from xplain.errors import XplainError
-from xplain.oracle import Oracle
-from xplain.registry import METHODS
-from xplain.types import Attribution
+from tests import toys
+from tests.contracts.on_models import BrokenError, count_rows, keep_contract
+from tests.contracts.state import state
+from tests.readme import README, ROOT, put
+from xplain.catalog import least_settings
+from xplain.errors import XplainError, first_line
+from xplain.registry import METHODS, MethodSpec
 
-CLASSES = 10
-SIDE = 64
-CHANNELS = 4  # that Score-CAM looks through, for it asks one forward of each
-
-
-def named(name: str, **options: Any) -> nn.Module:
-    """A torchvision model by its name."""
-    return models.get_model(name, num_classes=CLASSES, **options)
-
-
-def resnet(**options: Any) -> nn.Module:
-    """ResNet-14 with bottlenecks, and its relatives."""
-    return models.ResNet(models.resnet.Bottleneck, [1, 1, 1, 1], num_classes=CLASSES, **options)
-
-
-def convnext() -> nn.Module:
-    """Two stages of two blocks."""
-    stages = [models.convnext.CNBlockConfig(24, 48, 2), models.convnext.CNBlockConfig(48, None, 2)]
-    return models.ConvNeXt(stages, num_classes=CLASSES)
-
-
-def vit() -> nn.Module:
-    """Three layers on 4 x 4 patches."""
-    net = models.VisionTransformer(SIDE, 16, 3, 4, 64, 128, num_classes=CLASSES)
-    nn.init.normal_(net.heads.head.weight, std=0.02)  # zero at first
-    return net
-
-
-def swin(**options: Any) -> nn.Module:
-    """Two stages of two blocks, windows of 4 x 4."""
-    return models.SwinTransformer([4, 4], 24, [2, 2], [2, 2], [4, 4], num_classes=CLASSES, **options)
-
-
-def maxvit() -> nn.Module:
-    """Two blocks, windows and grids of 4 x 4."""
-    return models.MaxVit((SIDE, SIDE), 16, 4, [16, 32], [1, 1], 8, 0.0, num_classes=CLASSES)
-
-
-def timm(name: str, **options: Any) -> nn.Module:
-    """A timm model by its name."""
-    import timm
-
-    return timm.create_model(name, num_classes=CLASSES, **options)
-
-
-PLAIN = {"init_weights": False}  # the builder's own draw takes minutes
-FAMILIES: dict[str, Callable[[], nn.Module]] = {
-    "AlexNet": partial(named, "alexnet"),
-    "VGG": partial(named, "vgg11_bn", **PLAIN),
-    "SqueezeNet": partial(named, "squeezenet1_1"),
-    "ResNet": partial(named, "resnet18"),
-    "ResNeXt": partial(resnet, groups=32, width_per_group=4),
-    "Wide ResNet": partial(resnet, width_per_group=128),
-    "DenseNet": partial(models.DenseNet, 16, (2, 2, 2, 2), 32, num_classes=CLASSES),
-    "GoogLeNet": partial(named, "googlenet", aux_logits=False, **PLAIN),
-    "Inception": partial(named, "inception_v3", aux_logits=False, **PLAIN),
-    "MobileNetV2": partial(named, "mobilenet_v2", width_mult=0.5),
-    "MobileNetV3": partial(named, "mobilenet_v3_small"),
-    "MNASNet": partial(named, "mnasnet0_5"),
-    "ShuffleNetV2": partial(named, "shufflenet_v2_x0_5"),
-    "EfficientNet": partial(named, "efficientnet_b0"),
-    "EfficientNetV2": partial(named, "efficientnet_v2_s"),
-    "RegNet": partial(named, "regnet_y_400mf"),
-    "ConvNeXt": convnext,
-    "ViT": vit,
-    "Swin": swin,
-    "Swin V2": partial(
-        swin,
-        block=models.swin_transformer.SwinTransformerBlockV2,
-        downsample_layer=models.swin_transformer.PatchMergingV2,
-    ),
-    "MaxViT": maxvit,
-    "timm ResNet": partial(timm, "resnet10t"),
-    "timm ViT, registers": partial(
-        timm,
-        "vit_tiny_patch16_224",
-        img_size=SIDE,
-        depth=3,
-        embed_dim=64,
-        num_heads=4,
-        reg_tokens=4,
-        no_embed_class=True,
-    ),
-    "timm Swin": partial(
-        timm,
-        "swin_tiny_patch4_window7_224",
-        img_size=SIDE,
-        window_size=4,
-        depths=(2, 2),
-        num_heads=(2, 2),
-        embed_dim=24,
-    ),
-    "timm Mixer": partial(timm, "mixer_s32_224", img_size=SIDE),
+SIDE = 64  # pixels, where the model takes that
+KEPT = ROOT / "build" / "matrix.jsonl"
+# The smallest model of each family of torchvision's, of four kinds of timm's, and the embedded one; with the side of its images
+# where it is not SIDE: Inception's unpadded convolutions leave no map of less, MaxViT's windows and the mixer's tokens are fixed.
+MODELS: dict[str, int] = {
+    "efficientnet-lite0": SIDE,
+    "alexnet": SIDE,
+    "vgg11_bn": SIDE,
+    "squeezenet1_1": SIDE,
+    "resnet18": SIDE,
+    "resnext50_32x4d": SIDE,
+    "wide_resnet50_2": SIDE,
+    "densenet121": SIDE,
+    "googlenet": SIDE,
+    "inception_v3": 107,
+    "mobilenet_v2": SIDE,
+    "mobilenet_v3_small": SIDE,
+    "mnasnet0_5": SIDE,
+    "shufflenet_v2_x0_5": SIDE,
+    "efficientnet_b0": SIDE,
+    "efficientnet_v2_s": SIDE,
+    "regnet_y_400mf": SIDE,
+    "convnext_tiny": SIDE,
+    "vit_b_32": SIDE,
+    "swin_t": SIDE,
+    "swin_v2_t": SIDE,
+    "maxvit_t": 224,
+    "timm:resnet10t": SIDE,
+    "timm:vit_little_patch16_reg4_gap_256": SIDE,
+    "timm:swin_tiny_patch4_window7_224": SIDE,
+    "timm:mixer_s32_224": 224,
 }
-SIDES = {"Inception": 107}  # the least that its unpadded convolutions leave a map of
 
 
-def try_family(name: str) -> Iterator[tuple[str, str]]:
-    """(method, "" or why it refuses) on a model of the family. Raises AssertionError for a map that breaks the contract."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = FAMILIES[name]()
-    model.size = SIDES.get(name, SIDE)
-    classifier = xplain.load_classifier(model, device="cpu")
-    shapes = {(1, channels, *classifier.size) for channels in (1, 3)}
-    with few_channels():
-        for method, found in try_methods(classifier):
-            pair = f"{method} on {name}"
-            if isinstance(found, Attribution):
-                assert tuple(found.values.shape) in shapes, pair
-                assert bool(found.values.isfinite().all()), pair
-                yield method, ""
-            else:
-                assert isinstance(found, XplainError), pair
-                assert str(found), pair
-                assert "\n" not in str(found), pair
-                yield method, str(found)
+@dataclass(frozen=True)
+class Pair:
+    """What came of a method on a model. outcome: fits, refused or broken; text: why it does not fit."""
+
+    model: str
+    method: str
+    outcome: str
+    text: str = ""
 
 
-@contextmanager
-def few_channels() -> Iterator[None]:
-    """Score-CAM, which alone reads layers without gradients, sees few of their channels."""
-    honest = Oracle.probe
-
-    def probe(oracle: Oracle, *arguments: Any, differentiate: bool = True) -> Probe:
-        found = honest(oracle, *arguments, differentiate=differentiate)
-        return found if differentiate else Probe(found.activations[:, :CHANNELS], found.gradients, found.layer)
-
-    with patch.object(Oracle, "probe", probe):
-        yield
+Found = Mapping[str, Mapping[str, Pair]]  # by model and method
 
 
-def table(found: dict[str, dict[str, str]]) -> str:
-    """Families that every method fits, then for each other family the methods that refuse it. found: family, method, why."""
-    refusals = {family: [method for method, why in pairs.items() if why] for family, pairs in found.items()}
+def try_pairs(name: str, known: Collection[str] = ()) -> Iterator[Pair]:
+    """Every method on a model, but for those that are ``known``."""
+    missing = [spec for spec in METHODS if spec.name not in known]
+    if not missing:
+        return
+    classifier = xplain.load_classifier(name, device="cpu", weights="random", image_size=MODELS[name])
+    images = toys.images(2, *classifier.size).float()
+    rows = count_rows(classifier, classifier.size)
+    before = state(classifier)
+    for spec in missing:
+        outcome, text = try_method(spec, classifier, images, rows)
+        if (after := state(classifier)) != before:
+            outcome, text = "broken", "the model is not as it was"
+        before = after
+        yield Pair(name, spec.name, outcome, text)
+
+
+def try_method(
+    spec: MethodSpec, classifier: xplain.Classifier, images: torch.Tensor, rows: Counter[str]
+) -> tuple[str, str]:
+    """(outcome, text) as in Pair. rows: as in ``keep_contract``."""
+    try:
+        keep_contract(spec, classifier, images, least_settings(spec, classifier.size), rows)
+    except XplainError as refusal:
+        return "refused", str(refusal)  # one line, as every XplainError
+    except BrokenError as error:
+        return "broken", str(error)
+    except Exception as error:  # any other is a crash, and is listed as one
+        return "broken", f"{type(error).__name__}: {first_line(error)}"
+    return "fits", ""
+
+
+def summary(found: Found) -> str:
+    """The README's table: models that the same methods refuse are in one row, with the side of their images in pixels."""
     rows: dict[str, list[str]] = {}
-    for family, methods in refusals.items():
-        rows.setdefault(", ".join(f"`{each}`" for each in methods) or "none", []).append(family)
-    lines = ["| families | methods that refuse them |", "|---|---|"]
-    lines += [f"| {', '.join(families)} | {methods} |" for methods, families in rows.items()]
+    for name, pairs in found.items():
+        refused = ", ".join(f"`{pair.method}`" for pair in pairs.values() if pair.outcome == "refused")
+        rows.setdefault(refused or "none", []).append(f"`{name}`" + f" ({MODELS[name]})" * (MODELS[name] != SIDE))
+    lines = ["| models | methods that refuse them |", "|---|---|"]
+    return "\n".join(lines + [f"| {', '.join(names)} | {refused} |" for refused, names in rows.items()])
+
+
+def every_pair(found: Found) -> str:
+    """A row for each method, a column for each model; below, why methods do not fit."""
+    words = {"fits": "fits", "refused": "–", "broken": "BROKEN"}
+    lines = [f"| method | {' | '.join(found)} |", "|---" * (len(found) + 1) + "|"]
+    for spec in METHODS:
+        outcomes = [words[pairs[spec.name].outcome] if spec.name in pairs else "?" for pairs in found.values()]
+        lines.append(f"| {spec.name} | {' | '.join(outcomes)} |")
+    lines += ["", "| model | method | why not |", "|---|---|---|"]
+    for pair in (pair for pairs in found.values() for pair in pairs.values() if pair.text):
+        text = pair.text.replace("|", "\\|")
+        lines.append(f"| {pair.model} | {pair.method} | {text} |")
     return "\n".join(lines)
 
 
-def main(names: list[str]) -> int:
-    """Print every pair as it is tried; with all families, put the table into the README."""
+def read_kept(path: Path) -> dict[str, dict[str, Pair]]:
+    """The pairs that are done, by model and method, in the order of MODELS and METHODS."""
+    lines = path.read_text("utf-8").splitlines() if path.exists() else []
+    pairs = {(pair.model, pair.method): pair for pair in (Pair(**json.loads(line)) for line in lines)}
+    done = {name: {m.name: pairs[name, m.name] for m in METHODS if (name, m.name) in pairs} for name in MODELS}
+    return {name: found for name, found in done.items() if found}
+
+
+def try_missing(names: Sequence[str], path: Path) -> None:
+    """Try the pairs that are not in the file at ``path`` yet, and append each to it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        with path.open("a", encoding="utf-8") as stream:
+            for pair in try_pairs(name, read_kept(path).get(name, {})):
+                print(json.dumps(asdict(pair), ensure_ascii=False), file=stream, flush=True)
+                print(*asdict(pair).values(), sep="\t", flush=True)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Try what is missing; put the table into the README once every pair has been tried and none is broken."""
+    parser = argparse.ArgumentParser(prog="python -m tests.matrix", description=__doc__)
+    parser.add_argument("models", nargs="*", metavar="MODEL", help="only these")
+    parser.add_argument("--kept", type=Path, default=KEPT, help="where pairs are kept (default: %(default)s)")
+    parser.add_argument("--table", type=Path, help="write the table of all pairs here, as Markdown")
+    chosen = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    found: dict[str, dict[str, str]] = {}
-    for name in names or FAMILIES:
-        found[name] = {}
-        for method, why in try_family(name):
-            found[name][method] = why
-            print(name, method, why or "fits", sep="\t", flush=True)
-        assert len(found[name]) == len(list(METHODS))
-    print(table(found))
-    if not names:
-        README.write_text(put(README.read_text("utf-8"), "fits", table(found)), "utf-8")
-    return 0
+    try_missing(chosen.models or list(MODELS), chosen.kept)
+    found = read_kept(chosen.kept)
+    outcomes = Counter(pair.outcome for pairs in found.values() for pair in pairs.values())
+    print(*(f"{count} {outcome}" for outcome, count in outcomes.items()), sep=", ")
+    if chosen.table is not None:
+        chosen.table.write_text(every_pair(found) + "\n", "utf-8")
+    if outcomes["fits"] + outcomes["refused"] == len(MODELS) * len(list(METHODS)):
+        README.write_text(put(README.read_text("utf-8"), "fits", summary(found)), "utf-8")
+    return int(outcomes["broken"] > 0)
 
 
 if __name__ == "__main__":

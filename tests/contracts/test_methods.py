@@ -2,6 +2,7 @@
 
 import copy
 import re
+from collections import Counter
 from collections.abc import Callable
 from functools import cache, lru_cache
 
@@ -12,6 +13,8 @@ import xplain
 import xplain.engine
 from tests import toys
 from tests.contracts import quick
+from tests.contracts.on_models import count_rows
+from tests.contracts.state import state
 from xplain.errors import InputError, UsageError
 from xplain.models.prepare import working_copy
 from xplain.registry import METHODS, MethodSpec
@@ -72,28 +75,6 @@ def alone(name: str, i: int) -> xplain.Attribution:
 def is_random(name: str) -> bool:
     """Whether another seed gives another map at these settings."""
     return not torch.equal(usual(name).values, explain(METHODS.get(name), target=TARGETS, seed=1).values)
-
-
-def state(classifier: torch.nn.Module) -> dict:
-    """All that a caller may expect to find as it was."""
-    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks", "_state_dict_hooks")
-    modules = dict(classifier.named_modules())
-    return {
-        "modules": {name: (id(each), type(each)) for name, each in modules.items()},
-        "modes": {name: each.training for name, each in modules.items()},
-        "hooks": {name: [len(getattr(each, kind)) for kind in hooks] for name, each in modules.items()},
-        "forwards": {name: getattr(each.forward, "__func__", None) for name, each in modules.items()},
-        "in-place": {name: getattr(each, "inplace", None) for name, each in modules.items()},
-        "tensors": {name: (id(each), each.detach().clone().numpy().tobytes()) for name, each in tensors(classifier)},
-        "frozen": {name: each.requires_grad for name, each in tensors(classifier)},
-        "grads": {name: each.grad for name, each in tensors(classifier)},
-        "random": torch.get_rng_state().numpy().tobytes(),
-        "recording": torch.is_grad_enabled(),
-    }
-
-
-def tensors(classifier: torch.nn.Module) -> list:
-    return [*classifier.named_parameters(), *classifier.named_buffers()]
 
 
 # --------------------------------------------------------------------- results
@@ -304,27 +285,19 @@ def test_a_model_that_fails_is_left_as_it_was_and_works_again(spec):
 # ------------------------------------------------------------------------ cost
 
 
-def metered(spec: MethodSpec, log: dict) -> xplain.Classifier:
-    """A classifier that notes the rows of its forward and backward passes."""
+def metered(spec: MethodSpec) -> tuple[xplain.Classifier, Counter[str]]:
+    """A classifier, and the rows of its forward and backward passes."""
     classifier, _ = toys.with_pixels(network(spec))
-
-    def note(_: object, inputs: tuple[torch.Tensor, ...], logits: torch.Tensor) -> None:
-        if inputs[0].shape[-2:] == (8, 10):
-            log["forwards"] += len(logits)
-            if logits.requires_grad:
-                logits.register_hook(lambda slope: log.update(backwards=log["backwards"] + len(slope)))
-
-    classifier.register_forward_hook(note)
-    return classifier
+    return classifier, count_rows(classifier, X.shape[2:])
 
 
 @every_method
 @pytest.mark.parametrize("batch_size", ["auto", 2])
 def test_costs_what_it_claims_and_counts_every_row(spec, batch_size):
-    log = {"forwards": 0, "backwards": 0}
-    cost = explain(spec, metered(spec, log), target=TARGETS, batch_size=batch_size).cost
-    assert cost.forwards + cost.checks == log["forwards"]
-    assert cost.backwards == log["backwards"]
+    classifier, rows = metered(spec)
+    cost = explain(spec, classifier, target=TARGETS, batch_size=batch_size).cost
+    assert cost.forwards + cost.checks == rows["forwards"]
+    assert cost.backwards == rows["backwards"]
     forwards, backwards = spec.cost(**spec.resolve(quick(spec)))
     if spec.at_most:
         assert cost.forwards <= 3 * forwards
@@ -363,12 +336,12 @@ CHOICES = [
 @pytest.mark.parametrize(("spec", "choice"), CHOICES)
 def test_every_choice_keeps_the_contract(spec, choice):
     """Finite; an image among others in calls of 3 rows as by itself; every row counted, for its image, within the claim."""
-    log = {"forwards": 0, "backwards": 0}
-    found = explain(spec, metered(spec, log), target=TARGETS, batch_size=3, **choice)
+    classifier, rows = metered(spec)
+    found = explain(spec, classifier, target=TARGETS, batch_size=3, **choice)
     single = explain(spec, images=X[1:2], target=TARGETS[1], **choice)
     assert found.values.isfinite().all()
     toys.assert_same(found.values[1], single.values[0])
-    assert (found.cost.forwards + found.cost.checks, found.cost.backwards) == (log["forwards"], log["backwards"])
+    assert (found.cost.forwards + found.cost.checks, found.cost.backwards) == (rows["forwards"], rows["backwards"])
     claims = dict(zip(("forwards", "backwards"), spec.cost(**spec.resolve(quick(spec) | choice)), strict=True))
     for kind, claim in claims.items():
         each = found.details[kind].tolist()

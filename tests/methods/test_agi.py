@@ -6,10 +6,12 @@ import pytest
 import torch
 
 import xplain
+import xplain.engine
 from tests import toys
 from tests.reference import agi as reference
 from tests.reference import gradients
 from xplain.errors import UsageError
+from xplain.registry import METHODS
 
 CLASSIFIER, NETWORK = toys.with_pixels(toys.small_net(1, scale=15.0))
 X = toys.images(3)
@@ -282,6 +284,7 @@ def test_costs_one_forward_and_two_backwards_a_class_and_step_in_one_call_a_step
     rows = toys.watch(classifier)
     found = xplain.attribute(classifier, X, "agi", against=[0, 3, 4], steps=6, variant=variant, score="logit")
     assert (found.cost.forwards, found.cost.backwards) == (3 * 3 * 6, 2 * 3 * 3 * 6)
+    assert METHODS.get("agi").cost(steps=6, classes=3, path="curve") == (3 * 6, 2 * 3 * 6)
     ends = [9, *([3, 9] if variant == "paper" else [])]  # where the last step led; the ends of a complete path
     assert rows == [3] + [9] * 6 + ends
     assert found.cost.checks == 3 + sum(ends)
@@ -290,6 +293,31 @@ def test_costs_one_forward_and_two_backwards_a_class_and_step_in_one_call_a_step
 def test_straight_costs_one_gradient_a_class_and_step_for_the_climb_and_one_for_the_line():
     found = xplain.attribute(out_of_reach(), X, "agi", against=[0, 3, 4], steps=6, path="straight", score="logit")
     assert (found.cost.forwards, found.cost.backwards) == (3 * 3 * 2 * 6, 3 * 3 * 2 * 6)
+    assert METHODS.get("agi").cost(steps=6, classes=3, path="straight") == (3 * 2 * 6, 3 * 2 * 6)
+
+
+def test_drawing_classes_costs_a_check_of_one_row():
+    """3 rows for the targets, one for the number of classes, 6 for where the only step led."""
+    classifier = out_of_reach()
+    rows = toys.watch(classifier)
+    found = xplain.attribute(classifier, X, "agi", classes=2, steps=1, score="logit")
+    assert rows == [3, 1, 6, 6]
+    assert (found.cost.forwards, found.cost.backwards, found.cost.checks) == (6, 12, 3 + 1 + 6)
+
+
+@pytest.mark.parametrize(("method", "own"), [("agi", True), ("saliency", False)])
+def test_the_networks_norms_are_its_own_as_rounding_is_amplified(method, own, monkeypatch):
+    """Other methods run with the norms folded into the convolutions."""
+    norm, calls = torch.nn.functional.batch_norm, []
+
+    def noted(*args, **kwargs):
+        calls.append(1)
+        return norm(*args, **kwargs)
+
+    xplain.attribute(CLASSIFIER, X, method, target=TARGETS)  # makes the working copies
+    monkeypatch.setattr(torch.nn.functional, "batch_norm", noted)
+    xplain.attribute(CLASSIFIER, X, method, target=TARGETS)
+    assert bool(calls) == own
 
 
 def test_paths_that_arrived_cost_nothing_more():

@@ -6,9 +6,11 @@ import pytest
 import torch
 
 import xplain
+import xplain.engine
 from tests import toys
 from tests.reference import gradients
 from tests.reference import mfaba as reference
+from xplain.registry import METHODS
 
 CLASSIFIER, NETWORK = toys.with_pixels(toys.small_net(1, scale=15.0))
 X = toys.images(3)
@@ -226,6 +228,33 @@ def test_a_segment_counts_only_if_both_its_ends_are_low_enough(steps, kept):
     assert total == pytest.approx(kept, abs=1e-15)
 
 
+def test_a_segment_between_ends_as_high_as_the_image_counts():
+    """f = |x - 1/2| of one value, a step of 1/16 from 1/32 above the middle to 1/32 below it; the left gradient is 1."""
+
+    def logits(x):
+        f = (x[:, 0, 0, 0] - 0.5).abs()
+        return torch.stack([f + 1, torch.zeros_like(f)], dim=1)
+
+    x = torch.zeros(1, 3, 8, 10, dtype=torch.float64)
+    x[0, 0, 0, 0] = 0.53125
+    settings = {"target": 0, "score": "logit", "step_size": 0.0625, "steps": 1, "rule": "left", "aggressive_only": True}
+    found = xplain.attribute(toys.classifier(toys.Function(logits)), x, "mfaba", **settings)
+    assert found.values.flatten()[:2].tolist() == [0.0625, 0.0]
+
+
+def test_where_the_score_is_flat_the_path_stays():
+    """f is flat up to 0.1 from 0.4 and rises beyond it; a move of 0.3 either way would find that."""
+
+    def logits(x):
+        f = ((x - 0.4).abs() - 0.1).relu().sum(dim=(1, 2, 3))
+        return torch.stack([f + 1, torch.zeros_like(f)], dim=1)
+
+    x = torch.full((1, 3, 8, 10), 0.4, dtype=torch.float64)
+    settings = {"target": 0, "score": "logit", "step_size": 0.3, "steps": 3}
+    found = xplain.attribute(toys.classifier(toys.Function(logits)), x, "mfaba", **settings)
+    assert found.values.unique().tolist() == [0.0]
+
+
 # ----------------------------------------------------------- stopping and limits
 
 
@@ -285,3 +314,10 @@ def test_costs_one_gradient_a_step_and_one_more():
     assert found.details["steps"].tolist() == [8, 11, 1]
     assert (found.cost.forwards, found.cost.backwards, found.cost.checks) == (9 + 12 + 2, 9 + 12 + 2, 3)
     assert rows == [3] + [3] * 2 + [2] * 7 + [1] * 3
+
+
+def test_a_path_that_reaches_the_limit_costs_what_is_claimed():
+    found = xplain.attribute(CLASSIFIER, X[:2], "mfaba", target=TARGETS[:2], step_size=0.1, steps=4)
+    assert toys.warned(found, "the label did not change within 4 steps") == [True, True]
+    assert METHODS.get("mfaba").cost(steps=4) == (5, 5)
+    assert (found.cost.forwards, found.cost.backwards) == (2 * 5, 2 * 5)

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 import xplain
+import xplain.engine
 from tests import toys
 from tests.reference.perturbation import area, ranking, replaced, rise_blur
 from xplain.errors import UsageError
+from xplain.registry import METRICS
 
 # the probability of class 1 is the dot product of the image with these weights, which sum to one
 WEIGHT = torch.tensor([[0.4, 0.3], [0.2, 0.1]], dtype=torch.float64)
@@ -173,6 +175,7 @@ def test_two_baselines_are_averaged(metric):
     assert both.curve[0].tolist() == near(((black.curve + blur.curve) / 2)[0].tolist())
     assert both.values.item() == near((black.values + blur.values).item() / 2)
     assert both.cost.forwards == 2 * black.cost.forwards == 10
+    assert METRICS.get(metric).forwards(side=2, steps=4, baseline="black+blur") == 10
 
 
 def test_an_unknown_baseline_is_refused():
@@ -240,6 +243,13 @@ def test_curves_do_not_depend_on_rows_a_call_or_on_other_images(batch_size):
         toys.assert_same(together.curve[i], alone.curve[0])
         toys.assert_same(together.values[i], alone.values[0])
     assert together.cost.forwards == 4 * 7
+
+
+@pytest.mark.parametrize(("height", "width", "steps"), [(2, 2, 2), (5, 2, 5), (2, 6, 6)])
+def test_without_a_number_there_are_as_many_steps_as_the_longer_side_has_pixels(height, width, steps):
+    x = toys.images(1, height, width)
+    found = xplain.measure(toys.classifier(toys.Function(lambda x: x.mean(dim=(2, 3)))), x, x, "deletion", target=1)
+    assert found.curve.shape == (1, steps + 1)
 
 
 SIDE = 299  # Inception's images
@@ -314,6 +324,7 @@ def test_morf_and_lerf_take_20_steps_to_the_mean_colour():
 
 def test_the_difference_is_insertion_minus_deletion():
     expected = [-1, 0.4 - 0.6, 0.7 - 0.3, 0.9 - 0.1, 1]
+    assert METRICS.get("difference").bounds == (min(expected), max(expected))
     found = measured("difference", PERFECT)
     assert found.curve[0].tolist() == near(expected)
     assert found.values.item() == near(area(expected))

@@ -51,6 +51,18 @@ def test_an_unknown_kind_of_score_is_wrong_use():
         xplain.attribute(small(), toys.images(), "saliency", score="logits")  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("against", [None, torch.tensor([[1, 2], [3, 1], [0, 4]])])
+def test_a_change_is_of_the_score_from_start_to_image(kind, against):
+    model, x, y = small(), toys.images(3), torch.tensor([4, 0, 2])
+    start = toys.images(3, seed=7)
+    oracle = Oracle(model, score=kind, against=against, images=3)
+    expected = [score_of(model(each).detach(), y, kind, against) for each in (x, start)]
+    assert close(oracle.change(start, x, y), expected[0] - expected[1])
+    assert oracle.cost == Cost(checks=6)
+    assert float(oracle.spent.sum()) == 0
+
+
 # ------------------------------------------------------------------------------------------------- gradients
 
 

@@ -111,6 +111,12 @@ class Oracle:
         """(rows,) scores of targets ``y`` (rows,); no gradient. image: as in ``gradients``. kind: instead of ``score``."""
         return score_of(self.logits(x, image, check=check), y, kind or self.score, self._rivals(image))
 
+    def change(self, start: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        """(B,) scores at the images x (B, C, H, W) minus those at ``start``, what attributions may have to sum to; checks."""
+        image = torch.arange(len(x), device=x.device).repeat(2)
+        before, after = self.scores(torch.cat([start, x]), y[image], image, check=True).chunk(2)
+        return after - before
+
     def gradients(self, x: Tensor, y: Tensor, image: Tensor | None = None) -> Gradients:
         """Scores and their gradients at any number of rows.
 

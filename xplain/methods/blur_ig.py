@@ -55,7 +55,7 @@ def blur_ig(
     for block, _, gradients in oracle.sweep(x, y, steps, points):
         total[block.images] += (gradients * held[0]).sum(dim=1)
     end = blur(x, sigmas[-1:])[:, 0]
-    return Attribution(total, expected=oracle.scores(x, y, check=True) - oracle.scores(end, y, check=True))
+    return Attribution(total, expected=oracle.change(end, x, y))
 
 
 def blur(x: Tensor, sigmas: Tensor) -> Tensor:

@@ -70,7 +70,7 @@ def boundary_ig(
     total = (x - end) * line_integral(oracle, x, y, end, nodes, weights)
     return Attribution(
         total,
-        expected=oracle.scores(x, y, check=True) - oracle.scores(end, y, check=True),
+        expected=oracle.change(end, x, y),
         details={"distance": (x - end).detach().flatten(1).norm(dim=1), "attack_steps": taken},
         flags={f"the label did not change within {attack_steps} steps": ~changed},
     )

@@ -59,8 +59,7 @@ def guided_ig(
         moved = _advance(alpha, gradient.abs(), distance, (step + 1) / steps, fraction, max_distance)
         total += (moved - alpha) * gradient
         alpha = moved
-    expected = oracle.scores(x, y, check=True) - oracle.scores(start, y, check=True)
-    return Attribution(line * total.unflatten(1, x.shape[1:]), expected=expected)
+    return Attribution(line * total.unflatten(1, x.shape[1:]), expected=oracle.change(start, x, y))
 
 
 def _advance(

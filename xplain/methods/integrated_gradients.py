@@ -40,8 +40,7 @@ def integrated_gradients(
     start = make_baseline(baseline, x, oracle.mean, rng)
     nodes, weights = quadrature(rule, steps, x)
     total = line_integral(oracle, x, y, start, nodes, weights)
-    expected = oracle.scores(x, y, check=True) - oracle.scores(start, y, check=True)
-    return Attribution((x - start) * total, expected=expected)
+    return Attribution((x - start) * total, expected=oracle.change(start, x, y))
 
 
 def line_integral(

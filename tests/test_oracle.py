@@ -15,6 +15,7 @@ from xplain.blocks import Block
 from xplain.errors import DeviceError, UsageError
 from xplain.models.prepare import working_copy
 from xplain.oracle import Oracle
+from xplain.rules import Rules, keep
 from xplain.scores import score_of
 from xplain.types import Cost
 
@@ -254,8 +255,9 @@ def test_results_do_not_depend_on_the_batch_size(rows):
 def test_the_default_number_of_rows_depends_on_the_images_only():
     oracle = Oracle(small())
     assert oracle.rows(torch.zeros(3, 224, 224)) == 13
-    assert oracle.rows(torch.zeros(1000, 3, 224, 224)) == 13
+    assert oracle.rows(torch.zeros(3, 224, 224).expand(1000, -1, -1, -1)) == 13
     assert oracle.rows(torch.zeros(3, 448, 448)) == 3
+    assert oracle.rows(torch.zeros(3, 112, 448)) == oracle.rows(torch.zeros(3, 448, 112)) == 13
     assert oracle.rows(torch.zeros(3, 2000, 2000)) == 1
     assert oracle.rows(torch.zeros(3, 8, 8)) == 256
     assert Oracle(small(), batch_size=5).rows(torch.zeros(3, 224, 224)) == 5
@@ -609,6 +611,86 @@ def test_hooks_are_removed_after_the_model_raised():
         oracle.probe(x, y, "net.conv2")
     assert hooks(working_copy(model, fold=False)) == 0
     assert oracle.probe(x[:2], y[:2], "net.conv2").activations.shape == (2, 12, 4, 5)
+
+
+# ------------------------------------------------------------------------------------------------- propagate
+
+KEEP = Rules("toy", keep("route", "sum", "shift", "scale", "linear", "norm", "rectifier", "activation", "max"), "")
+
+
+def test_rules_that_change_nothing_give_the_gradient_and_every_row_is_counted():
+    """5 images with a stream of 5 others, 2 a call: rows of both are forwards and backwards, and a row a call is a check."""
+    model, x, y = small(), toys.images(5), torch.tensor([0, 1, 2, 3, 4])
+    rows, ticks = toys.watch(model), list[int]()
+    oracle = Oracle(model, images=5, batch_size=2, tick=ticks.append)
+    found = oracle.propagate(x, y, KEEP, 1 - x)
+    assert rows == [4, 1, 4, 1, 2, 1]
+    assert ticks == [5, 5, 3]
+    assert oracle.cost == Cost(forwards=10, backwards=10, checks=3)
+    assert oracle.spent.tolist() == [[2, 2]] * 5
+    expected = Oracle(small()).gradients(x, y)
+    assert close(found.scores, expected.scores)
+    assert close(found.gradients[:, 0], expected.values)
+    assert found.gradients[:, 1].unique().tolist() == [0]  # the score is not read from the stream's logits
+    assert found.sums == {}
+
+
+def small_memory(limit: int, error: RuntimeError, tried: list[int]) -> xplain.Classifier:
+    """A model of means that raises ``error`` for more than ``limit`` rows; it notes the rows that were tried."""
+
+    def function(x: Tensor) -> Tensor:
+        tried.append(len(x))
+        if len(x) > limit:
+            raise error
+        return x.mean(dim=(2, 3))
+
+    return toys.classifier(toys.Function(function))
+
+
+def test_a_model_that_counts_on_its_rows_is_refused_where_streams_go_with_them():
+    x, y = toys.images(2), torch.tensor([0, 1])
+    error = RuntimeError("shapes differ\nand more")
+    with pytest.raises(
+        UsageError, match=r"^toy cannot follow the model's forward: shapes differ; saliency, .* any model$"
+    ):
+        Oracle(small_memory(2, error, [])).propagate(x, y, KEEP, x)
+    with pytest.raises(RuntimeError, match=r"^shapes differ\nand more$"):  # without a stream it is the model's own
+        Oracle(small_memory(1, error, [])).propagate(x, y, KEEP)
+    with pytest.raises(RuntimeError, match=r"^CUDA error: lost$"):
+        Oracle(small_memory(2, RuntimeError("CUDA error: lost"), [])).propagate(x, y, KEEP, x)
+
+
+def test_rows_that_do_not_fit_with_their_streams_are_halved():
+    tried = list[int]()
+    oracle = Oracle(small_memory(4, torch.OutOfMemoryError("out of memory"), tried), batch_size=4)
+    oracle.propagate(toys.images(1), torch.tensor([0]), KEEP)  # makes the working copy
+    tried.clear()
+    found = oracle.propagate(toys.images(4), torch.tensor([0, 1, 2, 0]), KEEP, toys.images(4))
+    assert tried == [8, 4, 1, 4, 1]
+    assert found.gradients[2, 0].sum(dim=(1, 2)).tolist() == pytest.approx([0, 0, 1])
+    assert oracle.cost == Cost(forwards=9, backwards=9, checks=3)
+
+
+@pytest.mark.parametrize(("shift", "refused"), [(0.001, "none"), (0.02, "fp32"), (0.2, "both")])
+def test_how_far_logits_may_move_with_the_rows_depends_on_the_precision(shift, refused):
+    def function(x: Tensor) -> Tensor:
+        return x.mean(dim=(2, 3)) + (shift if len(x) > 1 else 0.0)
+
+    net = toys.Function(function).float()
+    x, y = toys.images(2).float(), torch.tensor([0, 1])
+    for precision in ("fp32", "bf16"):
+        oracle = Oracle(toys.classifier(net), precision=precision)
+        if refused in (precision, "both"):
+            with pytest.raises(UsageError, match="toy cannot follow the model's forward: its logits change"):
+                oracle.propagate(x, y, KEEP)
+        else:
+            assert torch.allclose(oracle.propagate(x, y, KEEP).gradients.amax(), torch.tensor(1 / 80))
+
+
+def test_a_score_without_a_rule_is_refused():
+    rules = Rules("toy", KEEP.table, "", frozenset({"logit", "margin"}))
+    with pytest.raises(UsageError, match="toy is not defined for score=prob; use logit or margin"):
+        Oracle(small(), score="prob").propagate(toys.images(2), torch.tensor([0, 1]), rules)
 
 
 # ------------------------------------------------------------------------------------------------- precision

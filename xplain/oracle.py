@@ -380,7 +380,8 @@ class Oracle:
         """Book rows on their images; rows of unknown images are shared evenly."""
         count = len(self.spent)
         if count:
-            own = torch.full((count,), rows / count) if image is None else torch.bincount(image, minlength=count)
+            shares = torch.full((count,), rows / count, dtype=self.spent.dtype)
+            own = shares if image is None else torch.bincount(image, minlength=count)
             self.spent += own.to(self.spent)[:, None] * torch.tensor([1, backwards]).to(self.spent)
 
     def _count(self, forwards: int = 0, backwards: int = 0, checks: int = 0) -> None:

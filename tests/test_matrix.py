@@ -87,6 +87,7 @@ def two_passes(oracle, x, y):
 DRAWS = torch.Generator().manual_seed(0)
 BROKEN = {
     "not finite": lambda o, x, y: Attribution(honest(o, x, y).values.index_fill(2, torch.tensor([0]), torch.nan)),
+    "zero": lambda o, x, y: Attribution(honest(o, x, y).values * 0),
     "shape": lambda o, x, y: Attribution(honest(o, x, y).values[:, :, 1:]),
     "type": lambda o, x, y: Attribution(honest(o, x, y).values.double()),
     "completeness": lambda o, x, y: replace(honest(o, x, y), expected=torch.zeros(len(x))),

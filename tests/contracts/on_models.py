@@ -76,6 +76,8 @@ def check_values(spec: MethodSpec, found: xplain.Attribution, images: Tensor) ->
     need(values.shape in {(2, channels, *images.shape[2:]) for channels in (1, 3)}, f"shape {tuple(values.shape)}")
     need(values.dtype == images.dtype and not values.requires_grad, "type")
     need(bool(values.isfinite().all()), "not finite")
+    # at the least settings only slopes are never zero: a network with slopes of zero does not look at the image
+    need(bool(values.any()) or not spec.slopes, "zero everywhere")
     need((found.expected is not None) == ("completeness" in spec.axioms), "completeness")
     need(all(len(each) == 2 for each in (*found.details.values(), *found.flags.values())), "details")
 

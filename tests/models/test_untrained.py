@@ -8,6 +8,7 @@ from torch import nn
 
 import xplain
 from xplain.errors import UsageError
+from xplain.models.checkpoints import hash_tensors
 
 
 def test_an_untrained_network_is_the_same_at_every_call_and_changes_no_random_state():
@@ -30,6 +31,18 @@ def test_its_probabilities_are_not_saturated(name):
     assert 1e-3 < float(probabilities.detach().max()) < 0.5
     (gradient,) = torch.autograd.grad(probabilities.amax(), x)
     assert float(gradient.abs().max()) > 1e-8
+
+
+@pytest.mark.parametrize("name", ["vit_b_32", "timm:mixer_s32_224"])
+def test_a_head_that_begins_as_zeros_is_drawn(name):
+    """Its logits depend on the image, and its weights are recorded as they are."""
+    if name.startswith("timm:"):
+        pytest.importorskip("timm")
+    made = xplain.load_classifier(name, "cpu", "random")
+    x = torch.rand(1, 3, *made.size, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    (gradient,) = torch.autograd.grad(made(x)[0].amax(), x)
+    assert float(gradient.abs().max()) > 1e-6
+    assert made.weights.sha256 == hash_tensors(made.model)
 
 
 def test_modules_keep_their_own_weights():

@@ -154,6 +154,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--kept", type=Path, default=KEPT, help="where pairs are kept (default: %(default)s)")
     parser.add_argument("--table", type=Path, help="write the table of all pairs here, as Markdown")
     chosen = parser.parse_args(arguments)
+    if unknown := [name for name in chosen.models if name not in MODELS]:
+        parser.error(f"not among the models that are tried: {', '.join(unknown)}")
     torch.set_num_threads(1)
     try_missing(chosen.models or list(MODELS), chosen.kept)
     found = read_kept(chosen.kept)

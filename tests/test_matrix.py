@@ -205,6 +205,13 @@ def test_a_crash_a_broken_promise_and_a_touched_model_are_broken_and_a_refusal_i
     assert "old" in tiny.readme.read_text()  # a table with broken pairs is not shown
 
 
+def test_a_model_that_is_not_in_the_table_is_refused(tiny, capsys):
+    with pytest.raises(SystemExit):
+        main(["--kept", str(tiny.kept), "tiny", "resnet19"])
+    assert capsys.readouterr().err.endswith("not among the models that are tried: resnet19\n")
+    assert tiny.tried == []
+
+
 def test_models_with_the_same_refusals_share_a_row():
     refused = {"a": ["lrp"], "b": [], "c": ["lrp"]}
     found = {

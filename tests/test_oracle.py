@@ -13,9 +13,10 @@ import xplain
 from tests import toys
 from xplain.blocks import Block
 from xplain.errors import DeviceError, UsageError
+from xplain.images import Preprocessing
 from xplain.models.prepare import working_copy
 from xplain.oracle import Oracle
-from xplain.rules import Rules, keep
+from xplain.rules import Call, Rules, keep
 from xplain.scores import score_of
 from xplain.types import Cost
 
@@ -613,6 +614,110 @@ def test_hooks_are_removed_after_the_model_raised():
     assert oracle.probe(x[:2], y[:2], "net.conv2").activations.shape == (2, 12, 4, 5)
 
 
+def test_a_probe_without_a_gradient_takes_no_backward():
+    model, x, y = small(), toys.images(5), torch.tensor([0, 1, 2, 3, 4])
+    oracle = Oracle(model, images=5, batch_size=2)
+    found = oracle.probe(x, y, "conv2", differentiate=False)
+    assert found.gradients.shape == (5, 0, 4, 5)
+    assert torch.equal(found.activations, Oracle(model).probe(x, y, "conv2").activations)
+    assert oracle.cost == Cost(forwards=5, checks=1)
+    assert oracle.spent.tolist() == [[1, 0]] * 5
+    oracle.probe(x, y, "conv2")
+    assert oracle.spent.tolist() == [[2, 1]] * 5
+
+
+SIZES = [(8, 10), (8, 6), (6, 10)]
+
+
+def tokens(model: nn.Module) -> xplain.Classifier:
+    """A classifier of small images, as attention takes memory by the square of their tokens."""
+    return toys.classifier(model, preprocessing=Preprocessing(size=SIZES[0]))
+
+
+def test_tokens_are_laid_out_by_the_size_of_the_images():
+    oracle = Oracle(tokens(toys.token_net()))
+    for height, width in SIZES:
+        found = oracle.probe(toys.images(2, height, width), torch.tensor([0, 1]), "blocks.1")
+        assert found.activations.shape == (2, 12, height // 2, width // 2)
+
+
+# ------------------------------------------------------------------------------------------------- attention
+
+
+def mean(weights: Tensor, gradient: Tensor | None) -> Tensor:
+    return weights.mean(dim=1) if gradient is None else gradient.sum(dim=1)
+
+
+@pytest.mark.parametrize("differentiate", [False, True])
+def test_attention_counts_every_row(differentiate):
+    model, x, y = tokens(toys.token_net()), toys.images(3), torch.tensor([0, 1, 2])
+    rows, ticks = toys.watch(model), list[int]()
+    oracle = Oracle(model, images=3, batch_size=2, tick=ticks.append)
+    working_copy(model)
+    rows.clear()
+    oracle.attention(x, y, "toy", mean, differentiate=differentiate)
+    assert rows == [1, 1, 3, 2, 1]  # plain and watched; the patches and two more that may be read; the images
+    assert ticks == [5, 2, 1]
+    assert oracle.cost == Cost(forwards=3, backwards=3 * differentiate, checks=5)
+    assert oracle.spent.tolist() == [[1, differentiate]] * 3
+    oracle.attention(x, y, "toy", mean, differentiate=differentiate)
+    assert rows[5:] == [2, 1]  # the tokens are known
+
+
+def test_patches_are_found_for_each_size_of_the_images():
+    oracle = Oracle(tokens(toys.token_net()))
+    for height, width in SIZES:
+        found = oracle.attention(toys.images(1, height, width), torch.tensor([0]), "toy", mean, differentiate=False)
+        assert found.tokens.layout.grid == (height // 2, width // 2)
+        assert found.matrices[0].shape == (1, 2 + height * width // 4, 2 + height * width // 4)
+
+
+class Idle(nn.Module):
+    """A network of tokens whose first attention leads nowhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = toys.token_net()
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.net.conv2(self.net.pool(x.repeat(1, 3, 1, 1)[:, :8])).flatten(2).transpose(1, 2)
+        self.net.blocks[0](tokens)
+        return self.net.head(self.net.blocks[1](tokens).mean(dim=1))
+
+
+def test_attention_that_leads_nowhere_has_no_slope():
+    oracle = Oracle(tokens(Idle()))
+    found = oracle.attention(toys.images(2), torch.tensor([0, 1]), "toy", mean, differentiate=True)
+    assert found.matrices[0].unique().tolist() == [0]
+    assert found.matrices[1].abs().max() > 1e-6
+
+
+class Drifting(nn.Module):
+    """A network of tokens whose logits move by ``drift`` from call to call."""
+
+    calls = 0
+
+    def __init__(self, drift: float) -> None:
+        super().__init__()
+        self.net, self.drift = toys.token_net().float(), drift
+
+    def forward(self, x: Tensor) -> Tensor:
+        Drifting.calls += 1
+        return self.net(x) + self.drift * (Drifting.calls % 2)
+
+
+@pytest.mark.parametrize(("drift", "refused"), [(0.0001, "none"), (0.2, "both"), (0.02, "fp32")])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_attention_written_out_must_give_the_models_own_logits(drift, refused, precision):
+    oracle = Oracle(tokens(Drifting(drift)), precision=precision)
+    x, y = toys.images(1).float(), torch.tensor([0])
+    if refused in (precision, "both"):
+        with pytest.raises(UsageError, match="toy cannot follow the model's forward: its logits change"):
+            oracle.attention(x, y, "toy", mean, differentiate=False)
+    else:
+        assert oracle.attention(x, y, "toy", mean, differentiate=False).tokens.layout.grid == (4, 5)
+
+
 # ------------------------------------------------------------------------------------------------- propagate
 
 KEEP = Rules("toy", keep("route", "sum", "shift", "scale", "linear", "norm", "rectifier", "activation", "max"), "")
@@ -633,6 +738,18 @@ def test_rules_that_change_nothing_give_the_gradient_and_every_row_is_counted():
     assert close(found.gradients[:, 0], expected.values)
     assert found.gradients[:, 1].unique().tolist() == [0]  # the score is not read from the stream's logits
     assert found.sums == {}
+
+
+def test_what_rules_add_up_comes_back_for_each_image():
+    """Two convolutions and a linear layer, in calls of two images and of one."""
+
+    def count(call: Call) -> Tensor:
+        call.add("operations", torch.ones(call.rows))
+        return call()
+
+    rules = Rules("toy", KEEP.table | {"linear": count}, "")
+    found = Oracle(small(), batch_size=2).propagate(toys.images(5), torch.tensor([0, 1, 2, 3, 4]), rules)
+    assert {name: each.tolist() for name, each in found.sums.items()} == {"operations": [3.0] * 5}
 
 
 def small_memory(limit: int, error: RuntimeError, tried: list[int]) -> xplain.Classifier:
@@ -687,6 +804,24 @@ def test_how_far_logits_may_move_with_the_rows_depends_on_the_precision(shift, r
             assert torch.allclose(oracle.propagate(x, y, KEEP).gradients.amax(), torch.tensor(1 / 80))
 
 
+class Hidden(torch.autograd.Function):
+    """What no rule sees."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient
+
+
+def test_logits_that_custom_code_makes_are_refused():
+    model = toys.classifier(toys.Function(lambda x: Hidden.apply(x.mean(dim=(2, 3)))))
+    with pytest.raises(UsageError, match="toy cannot see into compiled or custom code in the model"):
+        Oracle(model).propagate(toys.images(2), torch.tensor([0, 1]), KEEP)
+
+
 def test_a_score_without_a_rule_is_refused():
     rules = Rules("toy", KEEP.table, "", frozenset({"logit", "margin"}))
     with pytest.raises(UsageError, match="toy is not defined for score=prob; use logit or margin"):
@@ -703,6 +838,7 @@ def test_bf16_runs_and_gives_float32():
     exact, coarse = Oracle(model), Oracle(model, precision="bf16")
     logits = coarse.logits(x)
     assert logits.dtype == torch.float32
+    assert close(exact.logits(x), net(x), 1e-6)
     difference = (logits - exact.logits(x)).abs().max()
     assert 0 < difference < 0.05 * exact.logits(x).abs().max()
     found = coarse.gradients(x, y)

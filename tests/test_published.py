@@ -12,7 +12,7 @@ import xplain.catalog  # noqa: F401  (registers methods and metrics)
 from tests.conftest import TINY
 from xplain.config import Choice
 from xplain.errors import InputError, UsageError
-from xplain.published import Figure, find_figures, published_number, read_published
+from xplain.published import Figure, about_published, find_figures, published_number, read_published
 
 FILE = """
 protocol = "agi"
@@ -158,6 +158,23 @@ def test_the_table_is_printed_with_what_is_not_known(xp, photos):
         "Not in the paper:\n- the size of the images\n\nNotes:\n- one softmax"
     )
     assert Path("run/summary.md").read_text() == ran.out
+
+
+@pytest.mark.parametrize(
+    ("model", "models"),
+    [
+        ({"name": "b"}, "its models: a, b"),
+        ({"name": "c"}, "its models: a, b; c is none of them, so there is no figure to compare with"),
+        (None, "its models: a, b;  is none of them, so there is no figure to compare with"),
+    ],
+)
+def test_a_heading_without_texts_is_left_out(model, models):
+    about = {"source": "A paper", "models": ["a", "b"], "unknown": [], "notes": []}
+    summary = {"published": about, "run": {"fingerprint": {"model": model}}}
+    assert about_published(summary) == {"Published": ["A paper", models]}
+    about["notes"] = ["one softmax"]
+    assert about_published(summary) == {"Published": ["A paper", models], "Notes": ["one softmax"]}
+    assert about_published({"run": summary["run"]}) == {}
 
 
 def test_another_model_than_the_papers_has_no_figures_but_their_names(xp, photos):

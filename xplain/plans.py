@@ -66,6 +66,7 @@ def plan_metrics(protocol: str | None, metrics: tuple[Choice, ...]) -> list[Meas
         spec = METRICS.get(choice.name)
         shown = choice if spec.scope == "image" else without_trials(choice)
         found.append(Measure(spec, spec.resolve(dict(choice.params)), label_of(shown, spec.name)))
+    check_distinct((each.label for each in found), "metric")
     return found
 
 
@@ -92,11 +93,11 @@ def with_control(methods: tuple[Choice, ...]) -> tuple[Choice, ...]:
     return methods if any(choice.name == CONTROL for choice in methods) else (*methods, Choice(CONTROL))
 
 
-def check_distinct(labels: Iterable[str]) -> None:
-    """Raise UsageError for a method that is asked for twice with the same parameters."""
+def check_distinct(labels: Iterable[str], kind: str = "method") -> None:
+    """Raise UsageError for a method (or what ``kind`` says) that is asked for twice with the same parameters."""
     for label, count in Counter(labels).items():
         if count > 1:
-            raise UsageError(f"method {label!r} is asked for twice", "give each set of parameters once")
+            raise UsageError(f"{kind} {label!r} is asked for twice", "give each set of parameters once")
 
 
 def check_methods(methods: Sequence[Choice], layer: str | None = None) -> None:
@@ -104,6 +105,7 @@ def check_methods(methods: Sequence[Choice], layer: str | None = None) -> None:
     specs = [METHODS.get(choice.name) for choice in methods]
     for spec, choice in zip(specs, methods, strict=True):
         spec.resolve(with_layer(spec, dict(choice.params), layer))
+    check_distinct(label_of(choice, spec.name) for spec, choice in zip(specs, methods, strict=True))
     if layer and not any("layer" in spec.parameters for spec in specs):
         raise UsageError(f"--layer {layer} means nothing to {', '.join(s.name for s in specs)}", "leave it out")
 

@@ -289,6 +289,19 @@ def test_a_model_that_cannot_be_used_is_known_before_the_others_run(xp, photos):
     assert ran.err == "xplain: error: model 'python:tests.factories:tiny' is asked for twice; name it once\n"
 
 
+@pytest.mark.parametrize(
+    ("twice", "named"),
+    [
+        (("-a", "ig:steps=3", "-a", "integrated-gradients:steps=3"), "method 'integrated-gradients:steps=3'"),
+        (("-M", "deletion:steps=2", "-M", "deletion:steps=2"), "metric 'deletion:steps=2'"),
+    ],
+)
+def test_what_is_asked_for_twice_is_refused(xp, photos, twice, named):
+    ran = xp("evaluate", photos, *TINY, *twice, "-o", "run")
+    assert (ran.code, ran.out, Path("run").exists()) == (2, "", False)
+    assert ran.err == f"xplain: error: {named} is asked for twice; give each set of parameters once\n"
+
+
 @pytest.mark.parametrize("models", ['"python:tests.factories:smooth"', '["python:tests.factories:smooth"]'])
 def test_models_in_a_file_are_overridden_by_flags(xp, photos, models):
     Path("c.toml").write_text(

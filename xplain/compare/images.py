@@ -19,7 +19,6 @@ from xplain.images import Loaded, Source, find_images, read_ahead, sha256
 from xplain.models import Classifier
 from xplain.plans import (
     Measure,
-    check_distinct,
     check_methods,
     images_a_call,
     label_of,
@@ -54,7 +53,6 @@ def plan(config: CompareConfig) -> Plan:
     if again and config.against:
         raise UsageError(f"{again[0]} attributes again, which --against does not reach", "leave one of them out")
     columns = [Column.of(choice, against) for choice in config.methods for against in config.against or (None,)]
-    check_distinct(column.label for column in columns)
     sources = find_images(config.inputs, config.files_from)
     views = [View.open(config, name, columns, measures) for name in config.models]
     return Plan(config, columns, measures, sources, views)

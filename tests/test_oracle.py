@@ -480,6 +480,7 @@ def test_a_probe_is_not_taken_from_folded_norms():
     found = Oracle(toys.classifier(net)).probe(x, torch.tensor([3, 1]), "norm1")
     assert close(found.activations, net.norm1(net.conv1(x)).detach())
     assert not close(net.conv1(x), net.norm1(net.conv1(x)))
+    assert close(Oracle(toys.classifier(net)).probe(x, torch.tensor([3, 1]), "conv1").activations, net.conv1(x))
 
 
 def test_a_probe_takes_rivals_into_account():
@@ -636,8 +637,8 @@ def tokens(model: nn.Module) -> xplain.Classifier:
 
 def test_tokens_are_laid_out_by_the_size_of_the_images():
     oracle = Oracle(tokens(toys.token_net()))
-    for height, width in SIZES:
-        found = oracle.probe(toys.images(2, height, width), torch.tensor([0, 1]), "blocks.1")
+    for (height, width), layer in product(SIZES, ("blocks.1", "auto")):
+        found = oracle.probe(toys.images(2, height, width), torch.tensor([0, 1]), layer)
         assert found.activations.shape == (2, 12, height // 2, width // 2)
 
 

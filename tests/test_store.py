@@ -121,7 +121,8 @@ def test_one_writer_a_rank(tmp_path):
     with Store.open(tmp_path, 0, RUN) as first:
         first.add([record("a")])
         with pytest.raises(InputError, match=r"another process is writing .*0\.jsonl'; wait for it, or give another"):
-            Store.open(tmp_path, 0, RUN)
+            Store.open(tmp_path, 0, RUN | {"methods": {"c": {}}})
+        assert read_run(tmp_path)[0] == RUN  # what was refused is not written
         with Store.open(tmp_path, 1, RUN) as other:
             other.add([record("b")])
         first.add([record("c")])

@@ -118,3 +118,12 @@ def test_a_paired_difference_has_the_interval_that_is_asked_for():
     for interval in ("percentile", "bca"):
         assert paired_difference(a, b, interval, seed=3) == estimate(a - b, interval, seed=3)
     assert paired_difference(a, b, "bca") != paired_difference(a, b)
+
+
+def test_a_percentile_interval_leaves_out_as_much_at_either_end():
+    """Of the 2000 means in order, numbers 49.975 and 1949.025, counted from 0."""
+    values = np.arange(30.0) ** 2
+    means = np.sort(resampled_means(values, 7))
+    found = estimate(values, seed=7)
+    assert found.low == pytest.approx(0.025 * means[49] + 0.975 * means[50], rel=1e-12)
+    assert found.high == pytest.approx(0.975 * means[1949] + 0.025 * means[1950], rel=1e-12)

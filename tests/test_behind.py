@@ -75,6 +75,7 @@ def test_an_error_comes_after_what_was_before_it(where, error):
         if where == "made":
             fail()
         yield Later(fail)
+        yield 3  # which nobody hears of
 
     found = finish_behind(items())
     assert [next(found), next(found)] == [1, 2]

@@ -6,7 +6,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from functools import partial
+from typing import Generic, NoReturn, TypeVar
 
 T = TypeVar("T")
 MOST = 4  # that wait to be done: each holds what it works on
@@ -27,14 +28,22 @@ def finish_behind(items: Iterable[T | Later[T]]) -> Iterator[T]:
     """
     waiting = deque[T | Future[T]]()
     with ThreadPoolExecutor(1) as thread:
-        try:
-            for item in items:
-                waiting.append(thread.submit(item.work) if isinstance(item, Later) else item)
-                yield from _take(waiting, MOST)
-        except (Exception, KeyboardInterrupt):
-            yield from _take(waiting, 0)
-            raise
+        for item in _with_error(items):
+            waiting.append(thread.submit(item.work) if isinstance(item, Later) else item)
+            yield from _take(waiting, MOST)
         yield from _take(waiting, 0)
+
+
+def _with_error(items: Iterable[T | Later[T]]) -> Iterator[T | Later[T]]:
+    """The items and, where they end with an error, that error as the last one's work."""
+    try:
+        yield from items
+    except (Exception, KeyboardInterrupt) as error:
+        yield Later(partial(_fail, error))
+
+
+def _fail(error: BaseException) -> NoReturn:
+    raise error
 
 
 def _take(waiting: deque[T | Future[T]], most: int) -> Iterator[T]:

@@ -144,7 +144,7 @@ class Measured:
         value = float(self.score.values[i])
         if why or value != value:
             return {"value": None, "undefined": why[0] if why else "not a number", "curve": None}
-        if self.score.curve is None:
+        if self.score.curve is None or self.score.curve.shape[1] < 2:  # one point is the value again
             return {"value": value, "undefined": None, "curve": None}
         curve = self.score.curve[i]
         if points is not None and points < len(curve):  # else points would be there twice

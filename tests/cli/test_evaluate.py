@@ -77,6 +77,12 @@ def test_curves_keep_21_of_their_own_points_at_most(steps, kept):
     assert Measured(None, score, {}).read(0)["curve"] == [float(k) for k in kept]
 
 
+def test_a_curve_of_one_point_is_none():
+    score = Score(torch.tensor([0.5]), torch.tensor([[0.5]]))
+    assert Measured(None, score, {}).read(0) == {"value": 0.5, "undefined": None, "curve": None}
+    assert Measured(None, score, {}).read(0, None)["curve"] is None
+
+
 def test_top_1_is_over_the_labelled_images(xp, photos):
     (summary,) = xp("evaluate", photos, *QUICK, "-a", "sm", "--json").records
     clf = xplain.load_classifier("python:tests.factories:tiny", device="cpu")

@@ -24,11 +24,14 @@ def _shift(z: Tensor, bits: int) -> Tensor:
     return (z >> bits).bitwise_and_((1 << (64 - bits)) - 1)
 
 
-def _mix(z: Tensor) -> Tensor:
-    """The finaliser; after the first step in place, since millions of numbers are drawn at a time."""
+def _mix(z: Tensor, bits: int = 64) -> Tensor:
+    """The finaliser; after the first step in place, since millions of numbers are drawn at a time.
+
+    bits: how many of the highest ones are wanted. The last step leaves 31 of them as they are.
+    """
     z = (z ^ _shift(z, 30)).mul_(_MIX_1)
     z.bitwise_xor_(_shift(z, 27)).mul_(_MIX_2)
-    return z.bitwise_xor_(_shift(z, 31))
+    return z if bits <= 31 else z.bitwise_xor_(_shift(z, 31))
 
 
 def _key(*parts: bytes) -> int:
@@ -61,17 +64,19 @@ class Streams:
         """The streams of some of the images."""
         return Streams(self.keys[images])
 
-    def _bits(self, samples: Tensor, shape: tuple[int, ...]) -> Tensor:
-        """(B, K, *shape) random 64-bit integers for the sample indices ``samples`` (K,)."""
+    def _bits(self, samples: Tensor, shape: tuple[int, ...], bits: int) -> Tensor:
+        """(B, K, *shape) 64-bit integers, the highest ``bits`` of them random, for the sample indices ``samples`` (K,)."""
         base = _mix(self.keys[:, None] + (samples[None, :].to(torch.int64) + 1) * _GAMMA)
         count = int(torch.Size(shape).numel())
         positions = torch.arange(1, count + 1, device=self.keys.device) * _GAMMA
-        return _mix(base[..., None] + positions).reshape(*base.shape, *shape)
+        return _mix(base[..., None] + positions, bits).reshape(*base.shape, *shape)
 
     def uniform(self, samples: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """(B, K, *shape) uniform in the open interval (0, 1), on a grid of 2^-23 (2^-52 in float64)."""
         wide, bits = (torch.float64, 52) if dtype == torch.float64 else (torch.float32, 23)
-        drawn = _shift(self._bits(samples, shape), 64 - bits).to(wide).add_(0.5).mul_(2.0**-bits)
+        drawn = _shift(self._bits(samples, shape, bits), 64 - bits).to(wide).add_(0.5).mul_(2.0**-bits)
+        if dtype == wide:
+            return drawn
         return drawn.to(dtype).clamp_(max=1 - torch.finfo(dtype).eps / 2)  # half precision would round up to 1
 
     def normal(self, samples: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
@@ -81,7 +86,7 @@ class Streams:
 
     def signs(self, samples: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """(B, K, *shape) of -1 and +1, evenly likely."""
-        return _shift(self._bits(samples, shape), 63).mul_(2).sub_(1).to(dtype)
+        return torch.where(self._bits(samples, shape, 1) < 0, 1.0, -1.0).to(dtype)
 
     def integers(self, samples: Tensor, shape: tuple[int, ...], below: int) -> Tensor:
         """(B, K, *shape) integers in 0 .. below-1 (bias under below / 2^52)."""

@@ -64,8 +64,9 @@ def blur(x: Tensor, sigmas: Tensor) -> Tensor:
     Cosines are the eigenfunctions of the heat equation between mirrors: cos(π j (n + 1/2) / N) shrinks by
     exp(-σ² (π j / N)² / 2). Nothing is cut off, so that every σ > 0 blurs.
     """
-    rows, columns = (_blur_matrices(side, sigmas).to(x.dtype) for side in x.shape[-2:])
-    return rows[None, :, None] @ x[:, None] @ columns[None, :, None].mT
+    height, width = x.shape[-2:]
+    of = {side: _blur_matrices(side, sigmas).to(x.dtype) for side in {height, width}}
+    return of[height][None, :, None] @ x[:, None] @ of[width][None, :, None].mT
 
 
 def _blur_matrices(side: int, sigmas: Tensor) -> Tensor:

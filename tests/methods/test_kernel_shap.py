@@ -100,7 +100,7 @@ def test_additive_games_are_exact():
 
 @pytest.mark.parametrize("side", [7, 8, 9])
 def test_more_segments_than_an_integer_has_bits(side, monkeypatch):
-    """2^K - 2 coalitions of 49, 64 and 81 segments are no 64-bit integers; they are drawn all the same."""
+    """2^K - 2 coalitions of 64 and 81 segments are no 64-bit integers, of 49 they are; they are drawn all the same."""
     x = toys.images(1, 2 * side, 2 * side)
     cells = torch.arange(side * side).reshape(1, side, side).repeat_interleave(2, 1).repeat_interleave(2, 2)
     monkeypatch.setattr("xplain.methods.kernel_shap.superpixels", lambda x, count: cells)

@@ -23,17 +23,23 @@ def single() -> nn.Module:
     return model
 
 
-def broken() -> nn.Module:
-    """Logits that are NaN wherever the image is dark on average."""
+def poisoned(value: float, classes: slice) -> nn.Module:
+    """``tiny`` with another value for these logits wherever the image is dark on average."""
     model = tiny()
     forward = model.forward
 
-    def poisoned(x: Tensor) -> Tensor:
-        dark = x.mean(dim=(1, 2, 3)) < 0.25
-        return forward(x).masked_fill(dark[:, None], torch.nan)
+    def other(x: Tensor) -> Tensor:
+        logits = forward(x).clone()
+        logits[x.mean(dim=(1, 2, 3)) < 0.25, classes] = value
+        return logits
 
-    model.forward = poisoned
+    model.forward = other
     return model
+
+
+def broken() -> nn.Module:
+    """Logits that are NaN wherever the image is dark on average."""
+    return poisoned(torch.nan, slice(None))
 
 
 class Frail:
@@ -61,17 +67,7 @@ def frail() -> nn.Module:
 
 def infinite() -> nn.Module:
     """A network with one logit that is infinite wherever the image is dark on average."""
-    model = tiny()
-    forward = model.forward
-
-    def poisoned(x: Tensor) -> Tensor:
-        dark = x.mean(dim=(1, 2, 3)) < 0.25
-        logits = forward(x).clone()
-        logits[dark, 0] = torch.inf
-        return logits
-
-    model.forward = poisoned
-    return model
+    return poisoned(torch.inf, slice(1))
 
 
 def not_a_model() -> str:

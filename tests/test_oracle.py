@@ -805,20 +805,8 @@ def test_how_far_logits_may_move_with_the_rows_depends_on_the_precision(shift, r
             assert torch.allclose(oracle.propagate(x, y, KEEP).gradients.amax(), torch.tensor(1 / 80))
 
 
-class Hidden(torch.autograd.Function):
-    """What no rule sees."""
-
-    @staticmethod
-    def forward(ctx, x):
-        return x.clone()
-
-    @staticmethod
-    def backward(ctx, gradient):
-        return gradient
-
-
 def test_logits_that_custom_code_makes_are_refused():
-    model = toys.classifier(toys.Function(lambda x: Hidden.apply(x.mean(dim=(2, 3)))))
+    model = toys.classifier(toys.Function(lambda x: toys.Hidden.apply(x.mean(dim=(2, 3)))))
     with pytest.raises(UsageError, match="toy cannot see into compiled or custom code in the model"):
         Oracle(model).propagate(toys.images(2), torch.tensor([0, 1]), KEEP)
 

@@ -305,18 +305,18 @@ def test_images_of_one_name_from_above_stay_inside(xp, tmp_path, monkeypatch):
 
 def test_parameters_and_members_of_archives_name_no_file_outside(xp, tmp_path, monkeypatch):
     pytest.importorskip("webdataset")
-    work = tmp_path / "deep" / "work"
-    work.mkdir(parents=True)
+    here = tmp_path / "deep" / "here"
+    here.mkdir(parents=True)
     photo = (SAMPLES / "cat.jpg").read_bytes()
-    with tarfile.open(work / "a.tar", "w") as tar:
-        for name in ("../../evil.jpg", "/tmp/evil.jpg", "x/../../../evil2.jpg"):
+    with tarfile.open(here / "a.tar", "w") as tar:
+        for name in ("../../evil.jpg", f"{tmp_path}/evil.jpg", "x/../../../evil2.jpg"):
             member = tarfile.TarInfo(name)
             member.size = len(photo)
             tar.addfile(member, io.BytesIO(photo))
-    monkeypatch.chdir(work)
-    (work / "refs").mkdir()
-    (work / "refs" / "a.jpg").write_bytes(photo)
-    shutil.copy(SAMPLES / "rocket.jpg", work / "refs")
+    monkeypatch.chdir(here)
+    (here / "refs").mkdir()
+    (here / "refs" / "a.jpg").write_bytes(photo)
+    shutil.copy(SAMPLES / "rocket.jpg", here / "refs")
     before = {path for path in tmp_path.rglob("*") if path.is_file()}
     ask = (
         "evaluate",
@@ -332,9 +332,8 @@ def test_parameters_and_members_of_archives_name_no_file_outside(xp, tmp_path, m
         "run",
     )
     assert xp(*ask).code == 0
-    twice = ("-a", "eg:baselines=../work/refs,samples=2", "-a", "eg:baselines=../../deep/work/refs,samples=2")
+    twice = ("-a", "eg:baselines=../here/refs,samples=2", "-a", "eg:baselines=../../deep/here/refs,samples=2")
     assert xp("explain", "refs/a.jpg", *TINY, *twice, "-o", "out").code == 0
     made = {path for path in tmp_path.rglob("*") if path.is_file()} - before
     assert len(made) > 10
-    assert all(path.is_relative_to(work / "run") or path.is_relative_to(work / "out") for path in made)
-    assert not Path("/tmp/evil.jpg").exists()
+    assert all(path.is_relative_to(here / "run") or path.is_relative_to(here / "out") for path in made)

@@ -39,6 +39,18 @@ class Function(nn.Module):
         return self.function(x)
 
 
+class Hidden(torch.autograd.Function):
+    """The same numbers and gradient, by code that no rule sees."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient
+
+
 class SmallNet(nn.Module):
     """Convolution, batch norm, ReLU, max-pool, convolution, ReLU, mean, linear; evaluation statistics are not trivial."""
 

@@ -131,19 +131,9 @@ def test_a_refusal_names_the_module():
         xplain.attribute(toys.classifier(net), toys.images(), "gbp")
 
 
-class Hidden(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x):
-        return x.relu()
-
-    @staticmethod
-    def backward(ctx, gradient):
-        return gradient
-
-
 def test_code_that_cannot_be_seen_is_refused():
     with pytest.raises(UsageError, match="cannot see into compiled or custom code"):
-        chains.explain("gbp", lambda v: Hidden.apply(v) * 2, 0.5)
+        chains.explain("gbp", lambda v: toys.Hidden.apply(v) * 2, 0.5)
     net = nn.Sequential(nn.Flatten(), nn.Linear(12, 3), nn.ReLU()).double().requires_grad_(False)
     scripted = torch.jit.script(net)
     with pytest.raises(UsageError, match="cannot see into compiled or custom code"):

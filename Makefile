@@ -34,7 +34,7 @@ dist:
 
 # The oldest and the newest versions that pyproject.toml admits, each in an environment of its own (gigabytes of torch), with what the
 # rest stands on: every method and metric on small networks, the oracle, models, and a first explanation. PYTHON= chooses the interpreter.
-CORE = tests/contracts tests/test_oracle.py tests/models tests/test_real_weights.py tests/cli/test_explain.py tests/cli/test_list.py
+CORE = tests/contracts tests/oracle tests/models tests/integration/test_real_weights.py tests/cli/test_explain.py tests/cli/test_list.py
 oldest: RESOLUTION = lowest-direct
 newest: RESOLUTION = highest
 oldest newest:
@@ -47,13 +47,13 @@ oldest newest:
 
 # Long: memory over 200 images. Not part of check.
 soak:
-	$(PYTHON) -m pytest -m soak -n 0 -s tests/soak.py
+	$(PYTHON) -m pytest -m soak -n 0 -s tests/integration/test_soak.py
 
 readme:
-	$(PYTHON) -m tests.readme
+	$(PYTHON) -m tests.tools.update_readme
 
 fuzz:
-	XPLAIN_FUZZ_EXAMPLES=5000 $(PYTHON) -m pytest tests/test_fuzz.py
+	XPLAIN_FUZZ_EXAMPLES=5000 $(PYTHON) -m pytest tests/integration/test_fuzz.py
 
 # the papers' tables with the embedded model at their full size, two of the sample photographs: long on a CPU.
 # MODEL= and DATA= take others; exit code 5 says that a metric is undefined for some image

@@ -15,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = ROOT / "samples"
-TINY = ("-m", "python:tests.factories:tiny", "--device", "cpu")
+TINY = ("-m", "python:tests.helpers.factories:tiny", "--device", "cpu")
 
 
 @dataclass(frozen=True)

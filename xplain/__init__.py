@@ -15,11 +15,11 @@ __version__ = "0.1.0"
 __all__ = ["Attribution", "Classifier", "Score", "XplainError", "attribute", "load_classifier", "measure", "read_image"]
 
 if TYPE_CHECKING:
-    from xplain.engine import attribute, measure
-    from xplain.errors import XplainError
-    from xplain.images import read_image
+    from xplain.core.errors import XplainError
+    from xplain.core.types import Attribution, Score
+    from xplain.data.images import read_image
     from xplain.models import Classifier, load_classifier
-    from xplain.types import Attribution, Score
+    from xplain.pipelines.attribution import attribute, measure
 else:  # a type checker knows the names above, and no others
 
     def __getattr__(name: str) -> Any:
@@ -29,14 +29,14 @@ else:  # a type checker knows the names above, and no others
 
 
 _HOMES = {
-    "Attribution": "xplain.types",
+    "Attribution": "xplain.core.types",
     "Classifier": "xplain.models",
-    "Score": "xplain.types",
-    "XplainError": "xplain.errors",
-    "attribute": "xplain.engine",
+    "Score": "xplain.core.types",
+    "XplainError": "xplain.core.errors",
+    "attribute": "xplain.pipelines.attribution",
     "load_classifier": "xplain.models",
-    "measure": "xplain.engine",
-    "read_image": "xplain.images",
+    "measure": "xplain.pipelines.attribution",
+    "read_image": "xplain.data.images",
 }
 
 

@@ -59,7 +59,7 @@ def test_no_arguments_show_the_help(xp):
 
 
 def test_a_bug_shows_its_traceback_and_exits_1(xp, monkeypatch):
-    monkeypatch.setattr("xplain.pipeline.find_images", lambda *_: 1 / 0)
+    monkeypatch.setattr("xplain.pipelines.explain.find_images", lambda *_: 1 / 0)
     ran = xp("explain", SAMPLES / "cat.jpg")
     assert ran.code == 1
     assert "ZeroDivisionError" in ran.err
@@ -103,7 +103,7 @@ def test_a_signal_before_the_command_line_is_there_ends_it_quietly(number):
 
 
 def test_a_programs_own_exit_is_its_own(xp, monkeypatch):
-    monkeypatch.setattr("xplain.pipeline.find_images", lambda *_: sys.exit(7))
+    monkeypatch.setattr("xplain.pipelines.explain.find_images", lambda *_: sys.exit(7))
     with pytest.raises(SystemExit, match="7"):
         xp("explain", SAMPLES / "cat.jpg")
 
@@ -117,7 +117,7 @@ def test_an_interrupt_that_comes_out_as_another_error_is_still_one(xp, monkeypat
         except KeyboardInterrupt:
             raise ImportError("half of it") from None
 
-    monkeypatch.setattr("xplain.pipeline.find_images", interrupted)
+    monkeypatch.setattr("xplain.pipelines.explain.find_images", interrupted)
     ran = xp("explain", SAMPLES / "cat.jpg")
     assert (ran.code, ran.err.count("\n")) == (130, 1)
 
@@ -129,7 +129,7 @@ def test_a_launchers_environment_is_checked(xp, monkeypatch):
 
 
 def test_messages_show_control_characters_instead_of_sending_them(xp):
-    ran = xp("explain", "a\x1b[31m\nb.jpg", "-m", "python:tests.factories:tiny")
+    ran = xp("explain", "a\x1b[31m\nb.jpg", "-m", "python:tests.helpers.factories:tiny")
     assert ran.code == 3
     assert "\x1b" not in ran.err
     assert ran.err.count("\n") == 1

@@ -32,8 +32,8 @@ def test_journals_are_articles_and_preprints_neither(xp):
 
 
 def test_every_paper_has_a_key_of_its_own():
-    from xplain.catalog import list_papers
-    from xplain.registry import METHODS, METRICS
+    from xplain.core.registry import METHODS, METRICS
+    from xplain.pipelines.catalog import list_papers
 
     papers = list_papers([spec.name for spec in (*METHODS, *METRICS) if spec.paper])
     keys = [paper.bibtex.split("{")[1].split(",")[0] for paper in papers]

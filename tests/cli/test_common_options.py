@@ -13,8 +13,8 @@ import xplain
 from tests.conftest import SAMPLES, TINY
 from xplain.cli._options import Loading
 from xplain.cli.app import app
-from xplain.config import Compute
-from xplain.errors import UsageError
+from xplain.core.config import Compute
+from xplain.core.errors import UsageError
 
 CAT = SAMPLES / "cat.jpg"
 COMMON = {
@@ -116,7 +116,7 @@ def test_a_flag_wins_over_the_environment_and_that_over_the_file(xp, asked, monk
 
 @pytest.mark.parametrize("flags", [["-q"], ["--quiet"], []])
 def test_quiet_silences_notes_however_it_is_asked_for(xp, monkeypatch, flags):
-    model = ("-m", "python:tests.factories:soft", "--device", "cpu")
+    model = ("-m", "python:tests.helpers.factories:soft", "--device", "cpu")
     assert xp("explain", CAT, *model, "-a", "center").err.startswith("xplain: note: ")
     if not flags:
         monkeypatch.setenv("XPLAIN_QUIET", "1")
@@ -128,7 +128,7 @@ def test_compare_takes_the_image_size(xp):
     args = ("compare", CAT, *TINY, "-a", "sm", "--no-metrics", "-o", "out", "--overwrite", "--json")
     (own,) = xp(*args).records
     (other,) = xp(*args, "--image-size", "48").records
-    clf = xplain.load_classifier("python:tests.factories:tiny", device="cpu", image_size=48)
+    clf = xplain.load_classifier("python:tests.helpers.factories:tiny", device="cpu", image_size=48)
     x = xplain.read_image(CAT, preprocessing=clf.preprocessing)[None].double()
     expected = float(clf(x).detach().softmax(dim=1).max())
     assert other["rows"][0]["target"]["probability"] == pytest.approx(expected, abs=1e-6)
@@ -139,8 +139,10 @@ def test_compare_takes_the_image_size(xp):
 
 def test_bench_knows_its_size_by_both_names(xp, monkeypatch):
     found = []
-    monkeypatch.setattr("xplain.benchmark.bench", lambda config, before: found.append(config.compute.image_size) or [])
-    monkeypatch.setattr("xplain.speed_table.to_markdown", lambda records: "")
+    monkeypatch.setattr(
+        "xplain.pipelines.benchmark.bench", lambda config, before: found.append(config.compute.image_size) or []
+    )
+    monkeypatch.setattr("xplain.reports.speed_table.to_markdown", lambda records: "")
     for flags in (["--size", "64"], ["--image-size", "64"], ["--size", "64", "--image-size", "32"], []):
         assert xp("bench", *flags).code == 0
     assert found == [64, 64, 64, None]
@@ -149,7 +151,7 @@ def test_bench_knows_its_size_by_both_names(xp, monkeypatch):
 @pytest.mark.parametrize("flags", [["--no-progress"], ["-q"]])
 def test_bench_says_what_it_measures_unless_told_not_to(xp, monkeypatch, flags):
     record = {"kind": "run", "label": "sm", "model": "net", "images": 1, "program": "xplain"}
-    monkeypatch.setattr("xplain.benchmark.bench", lambda config, before: [[record]])
-    monkeypatch.setattr("xplain.speed_table.to_markdown", lambda records: "")
+    monkeypatch.setattr("xplain.pipelines.benchmark.bench", lambda config, before: [[record]])
+    monkeypatch.setattr("xplain.reports.speed_table.to_markdown", lambda records: "")
     assert xp("bench").err == "xplain: measured sm of net, images: 1, xplain\n"
     assert xp("bench", *flags).err == ""

@@ -21,7 +21,7 @@ FAST = (*TINY, "--no-metrics", "-o", "out")
 @pytest.fixture
 def quick(monkeypatch):
     """Without the drawing, which has its own tests."""
-    import xplain.compare as package
+    import xplain.pipelines.comparisons as package
 
     monkeypatch.setattr(package, "draw_sheet", lambda found, shows, forms: dict.fromkeys(forms, b"sheet"))
     monkeypatch.setattr(package, "draw_agreement", lambda record, forms: dict.fromkeys(forms, b"matrix"))
@@ -33,7 +33,7 @@ def test_scores_and_agreement_are_the_librarys(xp):
     assert all(Path(line).stat().st_size > 1000 for line in ran.lines)
     record = json.loads(Path("out/compare.json").read_text())
     assert record["columns"] == ["saliency", "integrated-gradients:steps=5"]
-    clf = xplain.load_classifier("python:tests.factories:tiny", device="cpu")
+    clf = xplain.load_classifier("python:tests.helpers.factories:tiny", device="cpu")
     for path, row in zip((CAT, ROCKET), record["rows"], strict=True):
         x = xplain.read_image(path, preprocessing=clf.preprocessing)[None]
         maps = [xplain.attribute(clf, x, "sm"), xplain.attribute(clf, x, "ig", steps=5)]
@@ -70,7 +70,7 @@ def test_boxes_are_found_by_the_images_names_and_sizes(xp, photos, quick):
 
 
 def test_rows_are_images_then_models_then_targets(xp, quick):
-    other = ("-m", "python:tests.factories:smooth")
+    other = ("-m", "python:tests.helpers.factories:smooth")
     ran = xp("compare", CAT, ROCKET, *FAST, *other, "-a", "sm", "--target", "top:2", "--json")
     (record,) = ran.records
     names = [(Path(row["input"]).stem, row["model"][-6:]) for row in record["rows"]]
@@ -99,7 +99,7 @@ def test_the_same_comparison_is_kept_and_others_refused(xp, quick, monkeypatch):
     first = xp(*args, "--json")
     assert first.code == 0
     with monkeypatch.context() as patch:
-        patch.setattr("xplain.compare.images.run_work", lambda *_, **__: pytest.fail("computed again"))
+        patch.setattr("xplain.pipelines.compare_images.run_work", lambda *_, **__: pytest.fail("computed again"))
         assert xp(*args, "--json").out == first.out
         ran = xp(*args, "--sign", "signed")
     assert ran.code == 2

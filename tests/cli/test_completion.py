@@ -10,9 +10,9 @@ import sys
 import pytest
 
 from tests.conftest import ROOT
-from xplain import catalog
 from xplain.cli import _completion as completion
-from xplain.registry import METHODS, METRICS
+from xplain.core.registry import METHODS, METRICS
+from xplain.pipelines import catalog
 
 
 def test_names_in_the_source_are_the_registered_ones():

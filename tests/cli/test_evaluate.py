@@ -16,8 +16,8 @@ import torch
 
 import xplain
 from tests.conftest import ROOT, SAMPLES, TINY
-from xplain.plans import Measured
-from xplain.types import Score
+from xplain.core.types import Score
+from xplain.pipelines.plans import Measured
 
 QUICK = (*TINY, "-M", "insertion:steps=8", "-M", "deletion:steps=8", "-o", "run")
 
@@ -33,7 +33,7 @@ def scores(folder: str = "run") -> dict[tuple[str, str, str], float | None]:
 def test_values_are_the_librarys(xp, photos):
     ran = xp("evaluate", photos, *QUICK, "-a", "ig:steps=5", "--json")
     assert ran.code == 0
-    clf = xplain.load_classifier("python:tests.factories:tiny", device="cpu")
+    clf = xplain.load_classifier("python:tests.helpers.factories:tiny", device="cpu")
     found = scores()
     for key in ("cat/a.jpg", "espresso/b.jpg", "rocket/c.jpg"):
         x = xplain.read_image(photos / key, preprocessing=clf.preprocessing)[None]
@@ -58,7 +58,7 @@ def test_the_summary_says_how_sure_it_is(xp, photos):
     assert row["mean"] == pytest.approx(np.mean(values))
     assert min(values) <= row["low"] <= row["mean"] <= row["high"] <= max(values)
     assert row["difference"]["mean"] == pytest.approx(row["mean"] - rows["saliency", "deletion:steps=8"]["mean"])
-    clf = xplain.load_classifier("python:tests.factories:tiny", device="cpu")
+    clf = xplain.load_classifier("python:tests.helpers.factories:tiny", device="cpu")
     x = torch.stack([xplain.read_image(p, preprocessing=clf.preprocessing) for p in sorted(photos.glob("*/*.jpg"))])
     curves = xplain.measure(clf, x, xplain.attribute(clf, x, "saliency").values, "deletion", steps=8).curve
     np.testing.assert_allclose(rows["saliency", "deletion:steps=8"]["curve"], curves.mean(dim=0), atol=2e-6)
@@ -85,7 +85,7 @@ def test_a_curve_of_one_point_is_none():
 
 def test_top_1_is_over_the_labelled_images(xp, photos):
     (summary,) = xp("evaluate", photos, *QUICK, "-a", "sm", "--json").records
-    clf = xplain.load_classifier("python:tests.factories:tiny", device="cpu")
+    clf = xplain.load_classifier("python:tests.helpers.factories:tiny", device="cpu")
     right = [
         clf.labels[int(clf(xplain.read_image(path, preprocessing=clf.preprocessing)[None]).argmax())]
         == path.parent.name
@@ -117,7 +117,7 @@ def test_a_killed_run_with_a_torn_line_goes_on_to_the_unbroken_result(xp, photos
 
 def test_what_is_done_is_not_done_again(xp, photos, monkeypatch):
     xp("evaluate", photos, *QUICK, "-a", "sm")
-    monkeypatch.setattr("xplain.evaluation.run_work", lambda *_, **__: pytest.fail("computed again"))
+    monkeypatch.setattr("xplain.pipelines.evaluate.run_work", lambda *_, **__: pytest.fail("computed again"))
     assert xp("evaluate", photos, *QUICK, "-a", "sm").code == 0
 
 
@@ -248,8 +248,8 @@ def test_flat_folders_need_labels_only_for_label_targets(xp, tmp_path):
     assert xp("evaluate", "flat", *QUICK[:-1], "b", "-a", "sm", "--target", "label").code == 2
 
 
-TWO = ("-m", "python:tests.factories:tiny", "-m", "python:tests.factories:smooth", "--device", "cpu")
-FOLDERS = ("python-tests.factories-tiny", "python-tests.factories-smooth")
+TWO = ("-m", "python:tests.helpers.factories:tiny", "-m", "python:tests.helpers.factories:smooth", "--device", "cpu")
+FOLDERS = ("python-tests.helpers.factories-tiny", "python-tests.helpers.factories-smooth")
 
 
 def test_each_model_has_a_run_of_its_own(xp, photos):
@@ -270,7 +270,7 @@ def test_models_without_an_output_lie_side_by_side(xp, photos):
 
 
 def test_the_worst_model_gives_the_exit_code(xp, photos):
-    ran = xp("evaluate", photos, *TINY, "-m", "python:tests.factories:broken", *QUICK[4:], "-a", "sm", "--json")
+    ran = xp("evaluate", photos, *TINY, "-m", "python:tests.helpers.factories:broken", *QUICK[4:], "-a", "sm", "--json")
     undefined = [sum(sum(row["undefined"].values()) for row in summary["rows"]) for summary in ran.records]
     assert (ran.code, undefined[0], undefined[1] > 0) == (5, 0, True)
 
@@ -281,7 +281,7 @@ def test_a_model_that_cannot_be_used_is_known_before_the_others_run(xp, photos):
         photos,
         *TINY,
         "-m",
-        "python:tests.factories:tinny",
+        "python:tests.helpers.factories:tinny",
         "-M",
         "deletion:steps=2",
         "-a",
@@ -292,7 +292,7 @@ def test_a_model_that_cannot_be_used_is_known_before_the_others_run(xp, photos):
     assert (ran.code, ran.out, Path("run").exists()) == (2, "", False)
     assert "has no function 'tinny'; did you mean 'tiny'?" in ran.err
     ran = xp("evaluate", photos, *TINY, *TINY[:2], "-o", "run")
-    assert ran.err == "xplain: error: model 'python:tests.factories:tiny' is asked for twice; name it once\n"
+    assert ran.err == "xplain: error: model 'python:tests.helpers.factories:tiny' is asked for twice; name it once\n"
 
 
 @pytest.mark.parametrize(
@@ -308,12 +308,14 @@ def test_what_is_asked_for_twice_is_refused(xp, photos, twice, named):
     assert ran.err == f"xplain: error: {named} is asked for twice; give each set of parameters once\n"
 
 
-@pytest.mark.parametrize("models", ['"python:tests.factories:smooth"', '["python:tests.factories:smooth"]'])
+@pytest.mark.parametrize(
+    "models", ['"python:tests.helpers.factories:smooth"', '["python:tests.helpers.factories:smooth"]']
+)
 def test_models_in_a_file_are_overridden_by_flags(xp, photos, models):
     Path("c.toml").write_text(
         f'model = {models}\ndevice = "cpu"\n[evaluate]\nmetric = "deletion:steps=2"\nmethod = "sm"\n'
     )
     for flags, name in (([], "smooth"), (TINY, "tiny")):
         (summary,) = xp("evaluate", photos, "--config", "c.toml", *flags, "-o", name, "--json").records
-        assert summary["run"]["fingerprint"]["model"]["name"] == f"python:tests.factories:{name}"
+        assert summary["run"]["fingerprint"]["model"]["name"] == f"python:tests.helpers.factories:{name}"
         assert list(summary["run"]["metrics"]) == ["deletion:steps=2"]

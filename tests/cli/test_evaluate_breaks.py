@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.cli.processes import start
 from tests.conftest import TINY
+from tests.helpers.processes import start
 
 ASK = (
     "-M",
@@ -129,7 +129,7 @@ def test_without_space_it_ends_on_one_line_and_goes_on_when_there_is_some(xp, no
 
 
 def test_a_second_run_of_the_same_shard_is_refused(xp, noise):
-    from xplain.store import Store
+    from xplain.core.run_store import Store
 
     command = ("evaluate", noise, *TINY, "-M", "deletion:steps=2", "-a", "sm", "-o", "run")
     xp(*command)

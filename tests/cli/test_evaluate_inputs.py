@@ -92,7 +92,7 @@ def test_logits_that_are_not_finite_are_counted(xp):
 
     make({"d/a.jpg": None})
     Image.new("RGB", (32, 32)).save("d/dark.png")
-    ran = xp("evaluate", "d", "-m", "python:tests.factories:broken", "--device", "cpu", *QUICK[4:], "--json")
+    ran = xp("evaluate", "d", "-m", "python:tests.helpers.factories:broken", "--device", "cpu", *QUICK[4:], "--json")
     assert ran.code == 5
     assert "the model's logits for 'dark.png' are not finite; check the weights" in ran.err
     assert ran.records[0]["items"] == {"evaluated": 1, "failed": 1, "of": 2}

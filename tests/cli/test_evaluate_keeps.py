@@ -12,7 +12,7 @@ import xplain
 from tests.conftest import TINY
 
 ASK = ("-M", "insertion:steps=8", "-a", "ig:steps=5", "-o", "run")
-SINGLE = ("-m", "python:tests.factories:single", "--device", "cpu")
+SINGLE = ("-m", "python:tests.helpers.factories:single", "--device", "cpu")
 
 
 def read(folder: str) -> dict[tuple[str, ...], tuple[np.ndarray, dict]]:
@@ -32,7 +32,7 @@ def records() -> list[dict]:
 
 def test_maps_are_the_librarys(xp, photos):
     assert xp("evaluate", photos, *TINY, *ASK, "--save-maps").code == 0
-    clf = xplain.load_classifier("python:tests.factories:tiny", device="cpu")
+    clf = xplain.load_classifier("python:tests.helpers.factories:tiny", device="cpu")
     maps = read("maps")
     keys = ("cat/a.jpg", "espresso/b.jpg", "rocket/c.jpg")
     assert set(maps) == {(key, method) for key in keys for method in ("integrated-gradients", "random")}
@@ -77,8 +77,10 @@ def test_they_are_no_part_of_the_fingerprint_and_what_lacks_is_made_later(xp, ph
 def test_nothing_is_done_again_when_nothing_lacks(xp, photos, monkeypatch):
     more = ("-M", "error-rate", "-a", "sm", "--save-maps", "--save-curves")
     xp("evaluate", photos, *TINY, *ASK, *more)
-    monkeypatch.setattr("xplain.evaluation.run_work", lambda *_, **__: pytest.fail("computed again"))
-    monkeypatch.setattr("xplain.evaluation.read_ahead", lambda sources, *_: list(sources) and pytest.fail("read again"))
+    monkeypatch.setattr("xplain.pipelines.evaluate.run_work", lambda *_, **__: pytest.fail("computed again"))
+    monkeypatch.setattr(
+        "xplain.pipelines.evaluate.read_ahead", lambda sources, *_: list(sources) and pytest.fail("read again")
+    )
     assert xp("evaluate", photos, *TINY, *ASK, *more).code == 5
 
 
@@ -88,7 +90,7 @@ def test_a_metric_that_is_added_uses_the_maps(xp, photos, monkeypatch):
     asked = {(r["key"], r["mark"]): r for r in records()}
     Path("run/items/0.jsonl").unlink()
     xp("evaluate", photos, *SINGLE, *ASK, "--save-maps")
-    monkeypatch.setattr("xplain.evaluation.run_work", lambda *_, **__: pytest.fail("attributed again"))
+    monkeypatch.setattr("xplain.pipelines.evaluate.run_work", lambda *_, **__: pytest.fail("attributed again"))
     xp("evaluate", photos, *SINGLE, *ASK, *more, "--save-maps")
     found = {(r["key"], r["mark"]): r for r in records()}
     assert found.keys() == asked.keys()

@@ -51,7 +51,7 @@ def test_they_run_beside_the_curves_and_go_on_where_they_stopped(xp, photos, box
     whole, lines = values(), Path("run/items/0.jsonl").read_bytes().splitlines(keepends=True)
     assert len(whole) == 3 * 2 * 5
 
-    clf = xplain.load_classifier("python:tests.factories:tiny", device="cpu")
+    clf = xplain.load_classifier("python:tests.helpers.factories:tiny", device="cpu")
     quarter = torch.tensor([[[-9.0, -9.0, 16.0, 16.0]]])  # the centre of the photograph is that of the crop
     for key in ("cat/a.jpg", "espresso/b.jpg"):
         x = xplain.read_image(photos / key, preprocessing=clf.preprocessing)[None]

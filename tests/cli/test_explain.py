@@ -17,7 +17,7 @@ from PIL import Image
 
 import xplain
 from tests.conftest import SAMPLES, TINY
-from xplain.images import Preprocessing
+from xplain.data.images import Preprocessing
 
 CAT = SAMPLES / "cat.jpg"
 
@@ -49,7 +49,7 @@ def test_every_kind_is_written_under_its_own_name(xp):
 def test_raw_holds_what_the_library_computes(xp):
     xp("explain", CAT, *TINY, "-a", "agi:steps=3,classes=2", "--save", "raw", "--seed", "7")
     content = np.load("xplain-out/cat.agi.raw.npz", allow_pickle=False)
-    clf = xplain.load_classifier("python:tests.factories:tiny", device="cpu")
+    clf = xplain.load_classifier("python:tests.helpers.factories:tiny", device="cpu")
     image = xplain.read_image(CAT, preprocessing=clf.preprocessing)
     att = xplain.attribute(clf, image[None], "agi", steps=3, classes=2, seed=7)
     np.testing.assert_array_equal(content["attribution"], att.values[0].float().numpy())
@@ -61,7 +61,7 @@ def test_raw_holds_what_the_library_computes(xp):
 
 def test_the_record_says_everything(xp):
     (record,) = xp("explain", CAT, *TINY, "-a", "ig:steps=10", "--json").records
-    clf = xplain.load_classifier("python:tests.factories:tiny", device="cpu")
+    clf = xplain.load_classifier("python:tests.helpers.factories:tiny", device="cpu")
     x = xplain.read_image(CAT, preprocessing=clf.preprocessing)[None]
     probabilities = clf(x).detach().softmax(1)[0]
     best = int(probabilities.argmax())
@@ -78,7 +78,7 @@ def test_the_record_says_everything(xp):
     assert record["completeness"]["expected"] == pytest.approx(drop, abs=1e-6)
     assert record["completeness"]["sum"] == pytest.approx(float(values.values.sum()), abs=1e-6)
     assert record["completeness"]["gap"] == pytest.approx(float(values.values.sum()) - drop, abs=1e-6)
-    assert record["model"]["name"] == "python:tests.factories:tiny"
+    assert record["model"]["name"] == "python:tests.helpers.factories:tiny"
     assert (record["device"], record["precision"]) == ("cpu", "fp32")
     assert record["preprocessing"]["size"] == [32, 32]
     assert record["versions"]["xplain"] == xplain.__version__
@@ -143,7 +143,7 @@ def test_top_k_explains_the_k_best_classes(xp):
 
 def test_against_is_the_difference_of_gradients(xp):
     xp("explain", CAT, *TINY, "-a", "sm", "--target", "0", "--against", "rocket,4", "--save", "raw")
-    clf = xplain.load_classifier("python:tests.factories:tiny", device="cpu")
+    clf = xplain.load_classifier("python:tests.helpers.factories:tiny", device="cpu")
     x = xplain.read_image(CAT, preprocessing=clf.preprocessing)[None].double().requires_grad_()
     z = clf(x)[0]
     (gradient,) = torch.autograd.grad(z[0] - (z[2] + z[4]) / 2, x)
@@ -208,7 +208,7 @@ def test_methods_asked_for_twice_keep_apart(xp):
 def test_the_same_command_keeps_what_is_there(xp, monkeypatch):
     first = xp("explain", CAT, *TINY, "-a", "sm", "--json").records
     before = Path("xplain-out/cat.saliency.overlay.png").stat().st_mtime_ns
-    monkeypatch.setattr("xplain.pipeline.run_work", lambda *_, **__: pytest.fail("computed again"))
+    monkeypatch.setattr("xplain.pipelines.explain.run_work", lambda *_, **__: pytest.fail("computed again"))
     again = xp("explain", CAT, *TINY, "-a", "sm", "--json")
     assert again.code == 0
     assert again.records == first
@@ -219,7 +219,7 @@ def test_an_interrupted_run_goes_on(xp, photos, monkeypatch):
     xp("explain", photos, *TINY, "-a", "sm", "-b", "1")
     Path("xplain-out/espresso/b.saliency.overlay.png").unlink()
     made = []
-    import xplain.pipeline as pipeline
+    import xplain.pipelines.explain as pipeline
 
     whole = pipeline.run_work
     monkeypatch.setattr(pipeline, "run_work", lambda *a, **k: made.append(len(a[2])) or whole(*a, **k))
@@ -304,10 +304,14 @@ def test_errors_are_one_line_with_the_way_out(xp, args, code, text):
 @pytest.mark.parametrize(
     ("model", "code", "text"),
     [
-        ("python:tests.factories:tinny", 2, "module 'tests.factories' has no function 'tinny'; did you mean 'tiny'?"),
+        (
+            "python:tests.helpers.factories:tinny",
+            2,
+            "module 'tests.helpers.factories' has no function 'tinny'; did you mean 'tiny'?",
+        ),
         ("python:tests.nowhere:tiny", 2, "no module 'tests.nowhere'"),
-        ("python:tests.factories", 2, "cannot read the model 'python:tests.factories'"),
-        ("python:tests.factories:not_a_model", 3, "returned str, not an nn.Module"),
+        ("python:tests.helpers.factories", 2, "cannot read the model 'python:tests.helpers.factories'"),
+        ("python:tests.helpers.factories:not_a_model", 3, "returned str, not an nn.Module"),
         ("resnet51", 2, "unknown model 'resnet51'; did you mean 'resnet5"),
     ],
 )
@@ -329,7 +333,7 @@ def test_one_bad_image_among_many_is_reported_counted_and_skipped(xp, photos):
 def test_nan_logits_fail_the_image_and_not_the_others(xp, tmp_path):
     Image.new("RGB", (40, 40), "black").save("dark.png")
     shutil.copy(CAT, "cat.jpg")
-    broken = ("-m", "python:tests.factories:broken", "--device", "cpu")
+    broken = ("-m", "python:tests.helpers.factories:broken", "--device", "cpu")
     ran = xp("explain", "dark.png", *broken, "-a", "sm")
     assert ran.code == 3
     assert "the model's logits for 'dark.png' are not finite" in ran.err
@@ -355,7 +359,7 @@ def test_a_label_that_is_no_class_fails_the_image(xp, photos):
 
 
 def test_ctrl_c_leaves_whole_files_and_exits_130(xp, photos, monkeypatch):
-    import xplain.pipeline as pipeline
+    import xplain.pipelines.explain as pipeline
 
     whole, calls = pipeline.run_work, []
 

@@ -11,10 +11,10 @@ import typer
 
 from tests.conftest import SAMPLES
 from xplain.cli.app import app
-from xplain.registry import METHODS, METRICS
+from xplain.core.registry import METHODS, METRICS
 
 GROUP = typer.main.get_command(app)
-TOY = ("-m", "python:tests.factories:imagenet_like", "--device", "cpu")
+TOY = ("-m", "python:tests.helpers.factories:imagenet_like", "--device", "cpu")
 QUICK = {"explain": TOY, "evaluate": TOY, "compare": TOY}
 RUNNERS = ("explain._run", "evaluate._run", "bench._run", "compare._compare_images", "compare._compare_runs")
 # weights to download, earlier runs, another program's output, seconds of measuring
@@ -55,7 +55,7 @@ def test_examples_are_read_and_their_names_are_known(line, xp, monkeypatch, phot
         (tmp_path / "runs" / run).mkdir(parents=True)
         (tmp_path / "runs" / run / "run.json").write_text("{}")
     for name in ("list_fits", "list_models"):
-        monkeypatch.setattr(f"xplain.catalog.{name}", lambda *_: [])
+        monkeypatch.setattr(f"xplain.pipelines.catalog.{name}", lambda *_: [])
     seen = []
     for name in RUNNERS:
         monkeypatch.setattr(f"xplain.cli.{name}", lambda *given: seen.append(given[0]) or 0)

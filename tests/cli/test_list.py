@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from xplain.registry import METHODS, METRICS
+from xplain.core.registry import METHODS, METRICS
 
 
 def test_methods_come_from_the_registry(xp):
@@ -18,13 +18,15 @@ def test_methods_come_from_the_registry(xp):
 
 
 def test_which_methods_fit_a_model_and_why_not(xp):
-    rows = {r["name"]: r for r in xp("list", "methods", "-m", "python:tests.factories:smooth", "--json").records}
+    rows = {
+        r["name"]: r for r in xp("list", "methods", "-m", "python:tests.helpers.factories:smooth", "--json").records
+    }
     assert list(rows) == [spec.name for spec in METHODS]
     refused = {name: row["why"] for name, row in rows.items() if row["fits"] == "no"}
     attention = {"attention-rollout", "attention-relevance"}
     assert set(refused) == {"guided-backprop", "deconvnet", "guided-grad-cam", "deep-taylor"} | attention
     assert refused["guided-backprop"].startswith("guided-backprop has no rule for silu in act1; deeplift")
-    rows = xp("list", "methods", "-m", "python:tests.factories:tiny", "--json").records
+    rows = xp("list", "methods", "-m", "python:tests.helpers.factories:tiny", "--json").records
     assert {r["fits"] for r in rows if r["name"] not in attention | {"deep-taylor"}} == {"yes"}
 
 
@@ -59,7 +61,7 @@ def test_classes_have_index_wnid_and_name(xp):
     lines = xp("list", "classes").lines
     assert len(lines) == 1000
     assert lines[281] == "281\tn02123045\ttabby"
-    assert xp("list", "classes", "-m", "python:tests.factories:tiny").lines[1] == "1\t\tespresso"
+    assert xp("list", "classes", "-m", "python:tests.helpers.factories:tiny").lines[1] == "1\t\tespresso"
 
 
 def test_metrics_say_which_way_is_better(xp):
@@ -70,7 +72,7 @@ def test_metrics_say_which_way_is_better(xp):
 
 
 def test_protocols_are_valid_metrics(xp):
-    from xplain.config import Choice
+    from xplain.core.config import Choice
 
     records = xp("list", "protocols", "--json").records
     assert [r["name"] for r in records] == ["xplain", "rise", "agi", "mfaba", "neflag", "dga"]

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 import xplain
-from tests import factories, toys
+from tests.helpers import factories, toys
 from tests.reference.perturbation import area, ranking, rise_blur, rise_curve
 
-MODEL = "python:tests.factories:normalised"
+MODEL = "python:tests.helpers.factories:normalised"
 ASK = ("-m", MODEL, "--device", "cpu", "-a", "gxi", "--save-curves", "-o", "run", "--json")
 
 

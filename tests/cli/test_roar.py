@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from tests.conftest import TINY
-from tests.patches import make_set, patch_map, write_set
-from xplain.registry import METHODS, method
-from xplain.states import Folder
-from xplain.types import Attribution
+from tests.helpers.patches import make_set, patch_map, write_set
+from xplain.core.checkpoint_store import Folder
+from xplain.core.registry import METHODS, method
+from xplain.core.types import Attribution
 
 METRIC = "roar:fractions=12+30,epochs=2,network=small,batch=16,learning_rate=0.003"
 CPU = ("--device", "cpu", "-o", "run", "--json")

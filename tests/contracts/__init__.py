@@ -1,6 +1,6 @@
 """Contracts: what holds for every method, or for every metric, by its registration."""
 
-from xplain.registry import MethodSpec
+from xplain.core.registry import MethodSpec
 
 SIZES = {"isa": {"block": 100}}  # where a lower number means more work
 

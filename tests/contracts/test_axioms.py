@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 import xplain
 import xplain.methods  # registers them
-from tests import toys
 from tests.contracts import quick
-from xplain.registry import METHODS, MethodSpec
+from tests.helpers import toys
+from xplain.core.registry import METHODS, MethodSpec
 
 X = toys.images(2)
 seeds = st.integers(0, 2**31 - 1)

@@ -10,14 +10,14 @@ import pytest
 import torch
 
 import xplain
-import xplain.engine
-from tests import toys
+import xplain.pipelines.attribution
 from tests.contracts import quick
-from tests.contracts.on_models import count_rows
-from tests.contracts.state import state
-from xplain.errors import InputError, UsageError
-from xplain.models.prepare import working_copy
-from xplain.registry import METHODS, MethodSpec
+from tests.helpers import toys
+from tests.helpers.on_models import count_rows
+from tests.helpers.state import state
+from xplain.core.errors import InputError, UsageError
+from xplain.core.registry import METHODS, MethodSpec
+from xplain.models.optimize import working_copy
 
 SPECS = list(METHODS)
 CONTROLS = {spec.name for spec in SPECS if spec.function.__module__ == "xplain.methods.controls"}
@@ -167,7 +167,7 @@ def test_rows_a_call_do_not_matter(spec, batch_size):
 @pytest.mark.parametrize("batch_size", [3, 8])
 def test_a_call_may_hold_parts_of_any_images(spec, batch_size, monkeypatch):
     """All images handed to the method together, which then splits their points over calls of 3 or 8 rows."""
-    monkeypatch.setattr(xplain.engine, "images_at_once", lambda *_: len(X))
+    monkeypatch.setattr(xplain.pipelines.attribution, "images_at_once", lambda *_: len(X))
     toys.assert_same(explain(spec, target=TARGETS, batch_size=batch_size).values, usual(spec.name).values)
 
 

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 import xplain
-import xplain.engine
-from tests import toys
+import xplain.pipelines.attribution
 from tests.conftest import TINY
 from tests.contracts import quick
-from xplain.case import Case
-from xplain.engine import Runtime, run_metric
+from tests.helpers import toys
+from xplain.core.registry import METRICS, MetricSpec
+from xplain.metrics.inputs import Case
 from xplain.oracle import Oracle
-from xplain.registry import METRICS, MetricSpec
+from xplain.pipelines.attribution import Runtime, run_metric
 
 # those that train networks or need annotations are met in their own tests
 SPECS = [spec for spec in METRICS if spec.scope == "image" and "boxes" not in spec.parameters]

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 import xplain
-import xplain.engine
-from tests import toys
+import xplain.pipelines.attribution
+from tests.helpers import toys
 from tests.reference import agi as reference
 from tests.reference import gradients
-from xplain.errors import UsageError
-from xplain.registry import METHODS
+from xplain.core.errors import UsageError
+from xplain.core.registry import METHODS
 
 CLASSIFIER, NETWORK = toys.with_pixels(toys.small_net(1, scale=15.0))
 X = toys.images(3)

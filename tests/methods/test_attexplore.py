@@ -4,11 +4,11 @@ import pytest
 import torch
 
 import xplain
-from tests import toys
+from tests.helpers import toys
 from tests.reference import attexplore as reference
 from tests.reference import gradients
-from xplain.points import cosine_basis
-from xplain.rng import Streams
+from xplain.core.rng import Streams
+from xplain.data.filters import cosine_basis
 
 CLASSIFIER, NETWORK = toys.with_pixels(toys.small_net(1, scale=15.0))
 X = toys.images(2, 15, 21)

@@ -6,8 +6,8 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 import xplain
+from tests.helpers.toys import Function, Linear, classifier, images, small_net
 from tests.reference import blur_ig as reference
-from tests.toys import Function, Linear, classifier, images, small_net
 from xplain.methods.blur_ig import blur
 
 X = images(2)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import xplain
-from tests import toys
+from tests.helpers import toys
 from tests.reference import boundary_ig as reference
 from tests.reference import gradients
 from tests.reference.integrated_gradients import integrated_gradients

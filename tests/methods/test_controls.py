@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import xplain
-from tests import toys
+from tests.helpers import toys
 
 X = toys.images(3)
 CLASSIFIER = toys.classifier(toys.small_net(1))

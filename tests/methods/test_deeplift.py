@@ -9,11 +9,10 @@ import torch.nn.functional as F
 from torch import nn
 
 import xplain
-from tests import toys
-from tests.methods import chains
-from tests.methods.networks import family, photos
+from tests.helpers import chains, toys
+from tests.helpers.networks import family, photos
 from tests.reference import propagation
-from xplain.errors import UsageError
+from xplain.core.errors import UsageError
 
 RULES = ("rescale", "reveal-cancel")
 both = pytest.mark.parametrize("rule", RULES)
@@ -85,8 +84,8 @@ def test_center_subtracts_the_mean_over_classes():
 @both
 @pytest.mark.parametrize("baseline", ["black", "white", "blur"])
 def test_equals_the_literal_reference(rule, baseline):
-    from xplain.baselines import make_baseline
-    from xplain.rng import Streams
+    from xplain.core.rng import Streams
+    from xplain.data.baselines import make_baseline
 
     layers, x = chains.chain(1), chains.images()
     literal = {"rescale": propagation.rescale, "reveal-cancel": propagation.reveal_cancel}[rule]

@@ -4,11 +4,11 @@ import pytest
 import torch
 
 import xplain
-from tests import toys
+from tests.helpers import toys
 from tests.reference import expected_gradients as reference
 from tests.reference import gradients
-from xplain.errors import InputError
-from xplain.rng import Streams
+from xplain.core.errors import InputError
+from xplain.core.rng import Streams
 
 CLASSIFIER, NETWORK = toys.with_pixels(toys.small_net(1, scale=15.0))
 X = toys.images(3)

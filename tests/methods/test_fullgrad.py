@@ -6,10 +6,9 @@ import torch.nn.functional as F
 from torch import nn
 
 import xplain
-from tests import toys
-from tests.methods import chains
-from tests.methods.networks import family, photos
-from xplain.errors import UsageError
+from tests.helpers import chains, toys
+from tests.helpers.networks import family, photos
+from xplain.core.errors import UsageError
 
 
 def total(made, x, **settings) -> torch.Tensor:

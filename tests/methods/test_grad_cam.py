@@ -5,10 +5,10 @@ import torch
 import torch.nn.functional as F
 
 import xplain
-from tests import toys
+from tests.helpers import toys
 from tests.reference import grad_cam as reference
-from xplain.errors import UsageError
-from xplain.images import Preprocessing
+from xplain.core.errors import UsageError
+from xplain.data.images import Preprocessing
 
 NET = toys.small_net(1, scale=15.0)
 CLASSIFIER, _ = toys.with_pixels(NET)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import xplain
-from tests import toys
+from tests.helpers import toys
 from tests.reference import layers as reference
 from tests.reference.grad_cam import upsample
 

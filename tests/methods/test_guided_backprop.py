@@ -8,11 +8,10 @@ import torch.nn.functional as F
 from torch import nn
 
 import xplain
-from tests import toys
-from tests.methods import chains
-from tests.methods.networks import family, photos
+from tests.helpers import chains, toys
+from tests.helpers.networks import family, photos
 from tests.reference import propagation
-from xplain.errors import UsageError
+from xplain.core.errors import UsageError
 
 KINDS = {"guided-backprop": "guided", "deconvnet": "deconvnet"}
 both = pytest.mark.parametrize("name", list(KINDS))

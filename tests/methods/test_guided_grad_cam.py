@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 
 import xplain
-from tests import toys
-from xplain.errors import UsageError
+from tests.helpers import toys
+from xplain.core.errors import UsageError
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 import xplain
+from tests.helpers.toys import Function, Linear, classifier, images, small_net
 from tests.reference.guided_ig import guided_ig
-from tests.toys import Function, Linear, classifier, images, small_net
 
 X = images(3, 6, 7)
 
@@ -28,8 +28,8 @@ def test_equals_the_literal_program(fraction, distance, baseline):
     )
     start = np.zeros_like(X)
     if baseline == "uniform":
-        from xplain.baselines import make_baseline
-        from xplain.rng import Streams
+        from xplain.core.rng import Streams
+        from xplain.data.baselines import make_baseline
 
         start = make_baseline("uniform", X, clf.mean, Streams.of(X, 0, "guided-ig")).numpy()
     for k in range(3):

@@ -4,11 +4,11 @@ import pytest
 import torch
 
 import xplain
-from tests import toys
+from tests.helpers import toys
 from tests.reference import gradients
 from tests.reference import integrated_gradients as reference
-from xplain.errors import UsageError
-from xplain.rng import Streams
+from xplain.core.errors import UsageError
+from xplain.core.rng import Streams
 
 RULES = ["gauss-legendre", "midpoint", "left", "right", "trapezoid"]
 CLASSIFIER, NETWORK = toys.with_pixels(toys.small_net(1, scale=15.0))

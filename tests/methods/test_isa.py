@@ -4,10 +4,10 @@ import pytest
 import torch
 
 import xplain
-from tests import toys
+from tests.helpers import toys
 from tests.reference import gradients
 from tests.reference.isa import isa
-from xplain.rng import Streams
+from xplain.core.rng import Streams
 
 CLASSIFIER, NETWORK = toys.with_pixels(toys.small_net(1, scale=15.0))
 X = toys.images(2)
@@ -73,7 +73,7 @@ def test_one_step_gains_nothing_and_is_not_divided():
 
 
 def test_cost_at_the_size_it_is_claimed_for():
-    from xplain.registry import METHODS
+    from xplain.core.registry import METHODS
 
     spec = METHODS.get("isa")
     assert spec.cost(**spec.resolve({})) == (31 * 16, 31 * 16)

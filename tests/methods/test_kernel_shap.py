@@ -6,11 +6,11 @@ import torch
 import torch.nn.functional as F
 
 import xplain
-from tests import toys
+from tests.helpers import toys
 from tests.reference import gradients
 from tests.reference import superpixels as reference
-from xplain.rng import Streams
-from xplain.segments import superpixels
+from xplain.core.rng import Streams
+from xplain.methods._segmentation import superpixels
 
 CLASSIFIER, NETWORK = toys.with_pixels(toys.small_net(1, scale=15.0))
 X = F.interpolate(toys.images(3, 3, 4), scale_factor=4, mode="bilinear")  # smooth, or it would be one segment

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 import xplain
-from tests import toys
+from tests.helpers import toys
 from tests.reference import gradients
 from tests.reference.la import la
-from xplain.errors import UsageError
+from xplain.core.errors import UsageError
 
 CLASSIFIER, NETWORK = toys.with_pixels(toys.small_net(1, scale=15.0))
 X = toys.images(3)

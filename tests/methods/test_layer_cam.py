@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import xplain
-from tests import toys
+from tests.helpers import toys
 from tests.reference import layers as reference
 from tests.reference.grad_cam import upsample
 

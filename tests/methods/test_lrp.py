@@ -10,11 +10,10 @@ import torch.nn.functional as F
 from torch import nn
 
 import xplain
-from tests import toys
-from tests.methods import chains
-from tests.methods.networks import MEAN, STD, family, photos
+from tests.helpers import chains, toys
+from tests.helpers.networks import MEAN, STD, family, photos
 from tests.reference import propagation
-from xplain.errors import UsageError
+from xplain.core.errors import UsageError
 from xplain.methods.lrp import LrpRule
 
 RULES = get_args(LrpRule)

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 import xplain
-import xplain.engine
-from tests import toys
+import xplain.pipelines.attribution
+from tests.helpers import toys
 from tests.reference import gradients
 from tests.reference import mfaba as reference
-from xplain.registry import METHODS
+from xplain.core.registry import METHODS
 
 CLASSIFIER, NETWORK = toys.with_pixels(toys.small_net(1, scale=15.0))
 X = toys.images(3)

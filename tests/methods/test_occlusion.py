@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import xplain
-from tests import toys
+from tests.helpers import toys
 from tests.reference import gradients
 from tests.reference.occlusion import occlusion
 
@@ -58,7 +58,7 @@ def test_a_constant_model_gives_zero():
 
 
 def test_cost_at_the_size_it_is_claimed_for():
-    from xplain.registry import METHODS
+    from xplain.core.registry import METHODS
 
     spec = METHODS.get("occlusion")
     assert spec.cost(**spec.resolve({})) == (28**2 + 1, 0)

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 import xplain
-from tests import toys
+from tests.helpers import toys
 from tests.reference import gradients
 from tests.reference import rise as reference
-from xplain.rng import Streams
+from xplain.core.rng import Streams
 
 CLASSIFIER, NETWORK = toys.with_pixels(toys.small_net(1, scale=15.0))
 X = toys.images(2)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import xplain
-from tests import toys
+from tests.helpers import toys
 from tests.reference import gradients as reference
 
 MODEL = toys.small_net(1, scale=15.0)

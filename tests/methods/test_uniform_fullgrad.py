@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import xplain
-from tests import toys
+from tests.helpers import toys
 from tests.reference import uniform_fullgrad as reference
 
 X = toys.images(3)

@@ -6,12 +6,12 @@ import torch
 import torch.nn.functional as F
 
 import xplain
-from tests import toys
+from tests.helpers import toys
 from tests.reference import gradients
 from tests.reference import xrai as reference
 from tests.reference.integrated_gradients import integrated_gradients
+from xplain.methods._segmentation import regions
 from xplain.methods.xrai import tile
-from xplain.segments import regions
 
 CLASSIFIER, NETWORK = toys.with_pixels(toys.small_net(1, scale=15.0))
 X = F.interpolate(toys.images(2, 4, 5), scale_factor=10, mode="bilinear") + toys.images(2, 40, 50) / 100  # no ties

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 import xplain
-from tests import toys
-from xplain.errors import UsageError
+from tests.helpers import toys
+from xplain.core.errors import UsageError
+from xplain.core.rng import Streams
 from xplain.metrics.infidelity import _holes
-from xplain.rng import Streams
 
 X = toys.images(3)
 WEIGHT = torch.randn(2, 3, 8, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
@@ -144,7 +144,7 @@ def test_agrees_with_captum_on_the_same_perturbations(content, normalize):
 def test_the_method_says_what_its_map_holds_and_explains(method, content, score):
     model = toys.classifier(NET)
     maps = xplain.attribute(model, X, method, target=1).values
-    spec = xplain.engine.METHODS.get(method)
+    spec = xplain.pipelines.attribution.METHODS.get(method)
     told = measured(maps, model, content=content, score=score or spec.score).values
     toys.assert_same(measured(maps, model, score="auto", method=method).values, told)
 

@@ -11,17 +11,17 @@ from PIL import Image
 from torch import Tensor
 
 import xplain
-from tests import toys
+from tests.helpers import toys
 from tests.reference import information_curves as literal
-from xplain.case import Case
-from xplain.engine import run_metric
+from xplain.core.registry import METRICS
+from xplain.core.rng import Streams
 from xplain.metrics import information_curves
+from xplain.metrics.inputs import Case
 from xplain.metrics.revealed import information, reveal
 from xplain.metrics.sensitivity_n import subsets
 from xplain.oracle import Oracle
-from xplain.registry import METRICS
-from xplain.rng import Streams
-from xplain.runtime import Runtime
+from xplain.oracle.runtime import Runtime
+from xplain.pipelines.attribution import run_metric
 
 SAMPLES = Path(__file__).resolve().parents[2] / "samples"
 THRESHOLDS = "1+3+10+25+60"
@@ -58,7 +58,7 @@ def is_sharp(image: np.ndarray) -> float:
 
 def smooth_map(seed: int) -> Tensor:
     """(3, 3, 24, 32) of blobs and some noise."""
-    return xplain.points.gaussian_blur(toys.images(3, 24, 32, seed=seed), 2.0) + 0.02 * toys.images(
+    return xplain.data.filters.gaussian_blur(toys.images(3, 24, 32, seed=seed), 2.0) + 0.02 * toys.images(
         3, 24, 32, seed=seed + 1
     )
 

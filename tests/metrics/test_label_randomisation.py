@@ -8,8 +8,8 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 import xplain
-from tests import toys
-from xplain.errors import InputError, UsageError
+from tests.helpers import toys
+from xplain.core.errors import InputError, UsageError
 
 NET = toys.classifier(toys.small_net(1))
 X = toys.images(40, 12, 13)

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 import xplain
-from tests import toys
-from xplain.rng import Streams
+from tests.helpers import toys
+from xplain.core.rng import Streams
 
 X = toys.images(3, 4, 5)
 SQUARES = toys.classifier(toys.Function(lambda x: torch.stack([x.sum((1, 2, 3)), (x**2).sum((1, 2, 3))], dim=1)))

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 import xplain
-import xplain.engine
-from tests import toys
+import xplain.pipelines.attribution
+from tests.helpers import toys
 from tests.reference.perturbation import area, ranking, replaced, rise_blur
-from xplain.errors import UsageError
-from xplain.registry import METRICS
+from xplain.core.errors import UsageError
+from xplain.core.registry import METRICS
 
 # the probability of class 1 is the dot product of the image with these weights, which sum to one
 WEIGHT = torch.tensor([[0.4, 0.3], [0.2, 0.1]], dtype=torch.float64)

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 import xplain
-from tests import toys
-from xplain.errors import InputError, UsageError
+from tests.helpers import toys
+from xplain.core.errors import InputError, UsageError
 
 NET = toys.classifier(toys.small_net(1))
 HEIGHT, WIDTH = 30, 40

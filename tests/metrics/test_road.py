@@ -7,17 +7,17 @@ import torch
 from torch import Tensor
 
 import xplain
-from tests import toys
+from tests.helpers import toys
 from tests.reference import road as literal
-from xplain.case import Case
-from xplain.engine import run_metric
-from xplain.errors import UsageError
-from xplain.metrics import imputation
-from xplain.metrics.imputation import impute
+from xplain.core.errors import UsageError
+from xplain.core.registry import METRICS
+from xplain.core.rng import Streams
+from xplain.metrics import _imputation as imputation
+from xplain.metrics._imputation import impute
+from xplain.metrics.inputs import Case
 from xplain.oracle import Oracle
-from xplain.registry import METRICS
-from xplain.rng import Streams
-from xplain.runtime import Runtime
+from xplain.oracle.runtime import Runtime
+from xplain.pipelines.attribution import run_metric
 
 X = toys.images(3)
 MAPS = toys.images(3, seed=9) - 0.5

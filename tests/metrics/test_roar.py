@@ -10,12 +10,12 @@ import pytest
 import torch
 
 import xplain
-from tests.patches import make_images, make_set, patch_map
-from tests.toys import classifier, images, small_net
+from tests.helpers.patches import make_images, make_set, patch_map
+from tests.helpers.toys import classifier, images, small_net
+from xplain.core.checkpoint_store import Kept
+from xplain.core.registry import METRICS
+from xplain.metrics._training import ImageSet, Plan, make_classifier
 from xplain.metrics.roar import Trial, epochs_of, rank_images, rank_pixels, remove, retrain, roar
-from xplain.registry import METRICS
-from xplain.states import Kept
-from xplain.training import ImageSet, Plan, make_classifier
 
 QUICK = {"network": "small", "epochs": 5, "batch": 16, "learning_rate": 3e-3}
 

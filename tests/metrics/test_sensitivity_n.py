@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 import xplain
-from tests import toys
+from tests.helpers import toys
 from tests.reference import sensitivity_n as literal
-from xplain.errors import UsageError
+from xplain.core.errors import UsageError
+from xplain.core.rng import Streams
 from xplain.metrics.sensitivity_n import subsets
-from xplain.rng import Streams
 
 X = toys.images(3)
 WEIGHT = torch.randn(2, 3, 8, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(5))

@@ -17,11 +17,11 @@ from torch import nn
 from torchvision import models
 
 import xplain
-from tests import toys
 from tests.conftest import SAMPLES
-from xplain.errors import InputError, ModelNote
+from tests.helpers import toys
+from xplain.core.errors import InputError, ModelNote
 from xplain.models.checkpoints import classes_of, file_weights, hash_tensors, load_weights, read_weights
-from xplain.models.lite0 import EfficientNetLite0
+from xplain.models.efficientnet_lite0 import EfficientNetLite0
 
 
 def state(seed: int = 5) -> dict[str, torch.Tensor]:

@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 import xplain
-from tests import toys
-from xplain.errors import DeviceError, InputError, UsageError
-from xplain.images import Preprocessing
-from xplain.models.classes import imagenet_classes, read_classes
+from tests.helpers import toys
+from xplain.core.errors import DeviceError, InputError, UsageError
+from xplain.data.class_names import imagenet_classes, read_classes
+from xplain.data.images import Preprocessing
 from xplain.models.devices import pick_device
 
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from tests import toys
+from tests.helpers import toys
 from xplain.models.norms import fix_norms
-from xplain.models.prepare import working_copy
+from xplain.models.optimize import working_copy
 
 CASES = [
     (nn.BatchNorm1d, (4, 5)),

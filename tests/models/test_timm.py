@@ -14,8 +14,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import xplain
-from xplain.errors import InputError, UsageError
-from xplain.images import preprocess
+from xplain.core.errors import InputError, UsageError
+from xplain.data.images import preprocess
 
 timm = pytest.importorskip("timm")
 hub = pytest.importorskip("timm.models._hub")

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests import toys
-from xplain.models.lite0 import EfficientNetLite0
+from tests.helpers import toys
+from xplain.models.efficientnet_lite0 import EfficientNetLite0
 from xplain.models.trace import weighted_layers
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import xplain
-from xplain.errors import UsageError
+from xplain.core.errors import UsageError
 from xplain.models.checkpoints import hash_tensors
 
 

@@ -6,7 +6,7 @@ import re
 from importlib.util import find_spec
 from pathlib import Path
 
-from xplain.protocols import PROTOCOLS
+from xplain.core.protocols import PROTOCOLS
 
 REGISTERED = re.compile(r'^@(?:method|metric)\(\s*"([^"]+)"', re.MULTILINE)
 BUILDER = re.compile(r"^@register_model\(\)\n.*?^def (\w+)\(", re.MULTILINE | re.DOTALL)

@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from xplain.errors import InputError, ModelNote
-from xplain.text import printable
+from xplain.core.errors import InputError, ModelNote
+from xplain.core.text import printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
 
-    from xplain.pipeline import Progress
+    from xplain.pipelines.explain import Progress
 
 
 def say(message: str) -> None:
@@ -71,7 +71,7 @@ def show_notes() -> Iterator[None]:
 @contextmanager
 def show_progress(wanted: bool) -> Iterator[Progress]:
     """A Progress shown by rich, if it is wanted and stderr is a terminal."""
-    from xplain.pipeline import Progress
+    from xplain.pipelines.explain import Progress
 
     if not wanted or not sys.stderr.isatty():
         yield Progress()

@@ -19,7 +19,8 @@ from xplain.cli.compare import compare
 from xplain.cli.evaluate import evaluate
 from xplain.cli.explain import explain
 from xplain.cli.list import list_things
-from xplain.errors import (
+from xplain.core.allocator import kept_memory
+from xplain.core.errors import (
     EXIT_BUG,
     EXIT_DONE,
     EXIT_INTERRUPTED,
@@ -28,7 +29,6 @@ from xplain.errors import (
     device_error,
     system_error,
 )
-from xplain.memory import kept_memory
 
 EXITS = """\b
 Exit codes:

@@ -15,10 +15,10 @@ from xplain.cli._completion import complete_metric
 from xplain.cli._console import put, say
 from xplain.cli._groups import option, with_groups
 from xplain.cli._options import Loading, Running, Talking
-from xplain.config import BenchConfig, Choice
-from xplain.errors import EXIT_DONE, StoppedError
-from xplain.files import held, write_json, write_text
-from xplain.text import to_json
+from xplain.core.config import BenchConfig, Choice
+from xplain.core.errors import EXIT_DONE, StoppedError
+from xplain.core.files import held, write_json, write_text
+from xplain.core.text import to_json
 
 METHODS = ["saliency", "integrated-gradients", "smoothgrad", "neflag"]
 MODELS = [common.EMBEDDED]
@@ -79,8 +79,8 @@ def bench(
 
 def _run(request: BenchConfig, output: Path | None, talking: Talking) -> int:
     """Print the records as they come, or the tables at the end; the files hold what is measured so far."""
-    from xplain.benchmark import bench as measure
-    from xplain.speed_table import to_markdown
+    from xplain.pipelines.benchmark import bench as measure
+    from xplain.reports.speed_table import to_markdown
 
     groups, text, is_read = list[list[dict[str, Any]]](), "", True
     with nullcontext() if output is None else held(output):

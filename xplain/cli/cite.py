@@ -24,7 +24,7 @@ def cite(
       xplain cite agi neflag deletion
       xplain cite ig >> paper.bib
     """
-    from xplain.catalog import list_papers
+    from xplain.pipelines.catalog import list_papers
 
     print(*(paper.bibtex for paper in list_papers(names)), sep="\n\n")
     return 0

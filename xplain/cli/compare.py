@@ -14,9 +14,9 @@ from xplain.cli._completion import complete_method, complete_model
 from xplain.cli._console import put, say, show_counter
 from xplain.cli._groups import option, with_groups
 from xplain.cli._options import Drawing, Loading, Running, Talking
-from xplain.config import Choice, CompareConfig
-from xplain.errors import EXIT_DONE, EXIT_INPUT, EXIT_PARTIAL, Failed, UsageError
-from xplain.text import to_json
+from xplain.core.config import Choice, CompareConfig
+from xplain.core.errors import EXIT_DONE, EXIT_INPUT, EXIT_PARTIAL, Failed, UsageError
+from xplain.core.text import to_json
 
 METHODS, MODELS, OVERLAY = ["saliency", "ig", "neflag"], [common.EMBEDDED], ["overlay"]
 NONE: list[str] = []
@@ -129,7 +129,7 @@ def _is_given(context: typer.Context, name: str) -> bool:
 
 def _compare_runs(folders: Sequence[Path], output: Path, forms: Sequence[str], overwrite: bool, as_json: bool) -> int:
     """Print the table or the record; the exit code."""
-    from xplain.compare import to_markdown, write_run_comparison
+    from xplain.pipelines.comparisons import to_markdown, write_run_comparison
 
     record = write_run_comparison(folders, output, forms, overwrite)
     put(to_json(record) if as_json else to_markdown(record).removesuffix("\n"))
@@ -138,7 +138,7 @@ def _compare_runs(folders: Sequence[Path], output: Path, forms: Sequence[str], o
 
 def _compare_images(request: CompareConfig, talking: Talking) -> int:
     """Print the paths or the record; the exit code."""
-    from xplain.compare import write_comparison
+    from xplain.pipelines.comparisons import write_comparison
 
     failed = list[Failed]()
 

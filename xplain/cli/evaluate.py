@@ -13,13 +13,13 @@ from xplain.cli import _options as common
 from xplain.cli._console import put, say, show_counter
 from xplain.cli._groups import option, with_groups
 from xplain.cli._options import Loading, Running, Talking
-from xplain.config import Choice, EvaluateConfig, parse_shard
-from xplain.errors import EXIT_DONE, EXIT_INPUT, EXIT_PARTIAL, Failed, UsageError
-from xplain.files import held
-from xplain.launch import launched_shard, wait_for_ranks
-from xplain.published import Published, find_figures, put_beside, read_published
-from xplain.text import to_json
-from xplain.types import Interval
+from xplain.core.config import Choice, EvaluateConfig, parse_shard
+from xplain.core.errors import EXIT_DONE, EXIT_INPUT, EXIT_PARTIAL, Failed, UsageError
+from xplain.core.files import held
+from xplain.core.text import to_json
+from xplain.core.types import Interval
+from xplain.pipelines.distributed import launched_shard, wait_for_ranks
+from xplain.reports.published import Published, find_figures, put_beside, read_published
 
 NEFLAG = ["neflag"]
 MODELS = [common.EMBEDDED]
@@ -105,7 +105,7 @@ def _for_each_model(
     """The request for each model, each with a run directory of its own. Raises UsageError for one that is named twice."""
     if repeated := next((name for name in models if models.count(name) > 1), None):
         raise UsageError(f"model {repeated!r} is asked for twice", "name it once")
-    from xplain.trials import own_networks
+    from xplain.pipelines.roar import own_networks
 
     data = Path(request.dataset).resolve().name
     if request.dataset.startswith("torchvision:"):
@@ -126,7 +126,8 @@ def _for_each_model(
 
 def _run(requests: Sequence[EvaluateConfig], published: Published | None, talking: Talking) -> int:
     """Each request in turn, reported when it is done; the worst exit code. Under torchrun the first process reports, at the end."""
-    from xplain import evaluation, trials
+    from xplain.pipelines import evaluate as evaluation
+    from xplain.pipelines import roar as trials
 
     if published:
         find_figures(published)  # so that a name that is wrong is known before hours of work
@@ -160,7 +161,8 @@ def _evaluate(request: EvaluateConfig, watch: bool) -> int:
 
 def _failures(request: EvaluateConfig, watch: bool) -> Iterator[Failed]:
     """Do what is missing: first what looks at single images, then what trains networks on all of them."""
-    from xplain import evaluation, trials
+    from xplain.pipelines import evaluate as evaluation
+    from xplain.pipelines import roar as trials
 
     with show_counter(watch) as advance:
         yield from evaluation.evaluate(request, advance)
@@ -170,8 +172,10 @@ def _failures(request: EvaluateConfig, watch: bool) -> Iterator[Failed]:
 
 def _report(request: EvaluateConfig, published: Published | None, as_json: bool, first: bool) -> int:
     """Write and print the summary of all that is in the run directory; the exit code."""
-    from xplain import gallery, report, summary
-    from xplain.plans import CONTROL
+    from xplain.pipelines import examples as gallery
+    from xplain.pipelines.plans import CONTROL
+    from xplain.reports import summary
+    from xplain.reports import tables as report
 
     with held(request.output, wait=True):  # shards that end at once
         found = summary.summarise_run(request.output, request.interval)

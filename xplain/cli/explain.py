@@ -12,9 +12,9 @@ from xplain.cli import _options as common
 from xplain.cli._console import put, say, show_progress
 from xplain.cli._groups import option, with_groups
 from xplain.cli._options import Drawing, Loading, Running, Talking
-from xplain.config import Choice, ExplainConfig
-from xplain.errors import EXIT_DONE, EXIT_INPUT, EXIT_PARTIAL, Failed, UsageError
-from xplain.text import to_json
+from xplain.core.config import Choice, ExplainConfig
+from xplain.core.errors import EXIT_DONE, EXIT_INPUT, EXIT_PARTIAL, Failed, UsageError
+from xplain.core.text import to_json
 
 NEFLAG, OVERLAY = ["neflag"], ["overlay"]
 
@@ -81,7 +81,7 @@ def explain(
 
 def _run(request: ExplainConfig, talking: Talking) -> int:
     """Print what comes, count what failed; the exit code."""
-    from xplain import pipeline
+    from xplain.pipelines import explain as pipeline
 
     done, failed, is_read = 0, list[Failed](), True
     with show_progress(talking.watch) as progress:

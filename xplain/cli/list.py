@@ -12,7 +12,7 @@ from xplain.cli._completion import complete_model
 from xplain.cli._console import put
 from xplain.cli._groups import option, with_groups
 from xplain.cli._options import Loading, Talking
-from xplain.text import to_json
+from xplain.core.text import to_json
 
 Things = Literal["methods", "metrics", "models", "protocols", "classes"]
 
@@ -45,7 +45,7 @@ def list_things(
       xplain list models --search resnet
       xplain list methods --model resnet50
     """
-    from xplain import catalog
+    from xplain.pipelines import catalog
 
     compute = loading.compute(model or common.EMBEDDED)
     kind = "fits" if things == "methods" and model is not None else things

@@ -5,13 +5,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from xplain.errors import UsageError
+from xplain.core.errors import UsageError
+from xplain.core.registry import Positive, Steps, method
+from xplain.core.rng import Streams
+from xplain.core.types import Attribution, Paper
+from xplain.data.filters import quadrature
 from xplain.methods.integrated_gradients import line_integral
 from xplain.oracle import Oracle
-from xplain.points import quadrature
-from xplain.registry import Positive, Steps, method
-from xplain.rng import Streams
-from xplain.types import Attribution, Paper
 
 Variant = Literal["official", "paper"]
 

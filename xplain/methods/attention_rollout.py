@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor
 
-from xplain.attention import read_map
+from xplain.core.registry import method
+from xplain.core.types import Attribution, Paper
 from xplain.methods.grad_cam import stretch
 from xplain.oracle import Oracle
-from xplain.registry import method
-from xplain.types import Attribution, Paper
+from xplain.oracle.attention import read_map
 
 
 @method(

@@ -4,12 +4,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from xplain.blocks import Block
+from xplain.core.registry import Positive, Share, Steps, method
+from xplain.core.rng import Streams
+from xplain.core.types import Attribution, Paper
+from xplain.data.filters import cosine_basis
 from xplain.oracle import Oracle
-from xplain.points import cosine_basis
-from xplain.registry import Positive, Share, Steps, method
-from xplain.rng import Streams
-from xplain.types import Attribution, Paper
+from xplain.oracle.blocks import Block
 
 ENLARGEMENT = 1.15  # the largest side of a resized copy, as a share of the image's
 

@@ -6,11 +6,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from xplain.blocks import Block
+from xplain.core.registry import Positive, Steps, method
+from xplain.core.types import Attribution, Paper
+from xplain.data.filters import cosine_basis
 from xplain.oracle import Oracle
-from xplain.points import cosine_basis
-from xplain.registry import Positive, Steps, method
-from xplain.types import Attribution, Paper
+from xplain.oracle.blocks import Block
 
 
 @method(

@@ -5,11 +5,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from xplain.core.registry import Positive, Steps, method
+from xplain.core.types import Attribution, Paper
+from xplain.data.filters import quadrature
 from xplain.methods.integrated_gradients import line_integral
 from xplain.oracle import Oracle
-from xplain.points import quadrature
-from xplain.registry import Positive, Steps, method
-from xplain.types import Attribution, Paper
 
 BISECTIONS = 10  # the boundary is found to a 1024th of a step
 

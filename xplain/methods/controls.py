@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from xplain.core.registry import Bounds, method
+from xplain.core.rng import Streams
+from xplain.core.types import Attribution
 from xplain.oracle import Oracle
-from xplain.registry import Bounds, method
-from xplain.rng import Streams
-from xplain.types import Attribution
 
 
 def _free(**_: object) -> tuple[int, int]:

@@ -2,11 +2,11 @@
 
 from torch import Tensor
 
+from xplain.core.registry import method
+from xplain.core.types import Attribution, Paper
 from xplain.methods.guided_backprop import INSTEAD, RECTIFIED
 from xplain.oracle import Oracle
-from xplain.registry import method
-from xplain.rules import Call, Rules, graft
-from xplain.types import Attribution, Paper
+from xplain.oracle.propagation import Call, Rules, graft
 
 
 def _rectify_signal(call: Call) -> Tensor:

@@ -2,6 +2,8 @@
 
 from torch import Tensor
 
+from xplain.core.registry import method
+from xplain.core.types import Attribution, Paper
 from xplain.methods.lrp import (
     PASSING,
     SCORES,
@@ -17,9 +19,7 @@ from xplain.methods.lrp import (
     start,
 )
 from xplain.oracle import Oracle
-from xplain.registry import method
-from xplain.rules import Call, Rules, graft
-from xplain.types import Attribution, Paper
+from xplain.oracle.propagation import Call, Rules, graft
 
 INSTEAD = "lrp, deeplift and integrated-gradients fit"
 TINY = 1e-9

@@ -8,12 +8,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from xplain.baselines import Baseline, make_baseline
+from xplain.core.registry import method
+from xplain.core.rng import Streams
+from xplain.core.types import Attribution, Paper
+from xplain.data.baselines import Baseline, make_baseline
 from xplain.oracle import Oracle
-from xplain.registry import method
-from xplain.rng import Streams
-from xplain.rules import Call, Kind, Rule, Rules, graft, keep, slope
-from xplain.types import Attribution, Paper
+from xplain.oracle.propagation import Call, Kind, Rule, Rules, graft, keep, slope
 
 DeepLiftRule = Literal["rescale", "reveal-cancel"]
 INSTEAD = "integrated-gradients and uniform-fullgrad fit"

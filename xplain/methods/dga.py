@@ -5,10 +5,10 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
+from xplain.core.registry import Bounds, Steps, method
+from xplain.core.types import Attribution, Paper
 from xplain.methods.uniform_fullgrad import Zero, local_attribution, make_zero
 from xplain.oracle import Oracle
-from xplain.registry import Bounds, Steps, method
-from xplain.types import Attribution, Paper
 
 
 @method(

@@ -3,12 +3,12 @@
 import torch
 from torch import Tensor
 
-from xplain.blocks import Block
-from xplain.errors import InputError
+from xplain.core.errors import InputError
+from xplain.core.registry import Steps, method
+from xplain.core.rng import Streams
+from xplain.core.types import Attribution, Paper
 from xplain.oracle import Oracle
-from xplain.registry import Steps, method
-from xplain.rng import Streams
-from xplain.types import Attribution, Paper
+from xplain.oracle.blocks import Block
 
 
 @method(

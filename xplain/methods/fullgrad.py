@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from xplain.core.registry import method
+from xplain.core.types import Attribution, Paper
 from xplain.methods.uniform_fullgrad import Zero, make_zero
 from xplain.oracle import Oracle
-from xplain.registry import method
-from xplain.rules import Call, Rules, keep, slope
-from xplain.types import Attribution, Paper
+from xplain.oracle.propagation import Call, Rules, keep, slope
 
 Rescale = Literal["layer", "channel"]
 INSTEAD = "uniform-fullgrad and integrated-gradients fit"

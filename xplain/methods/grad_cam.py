@@ -3,9 +3,9 @@
 import torch.nn.functional as F
 from torch import Tensor
 
+from xplain.core.registry import method
+from xplain.core.types import Attribution, Paper
 from xplain.oracle import Oracle
-from xplain.registry import method
-from xplain.types import Attribution, Paper
 
 
 @method(

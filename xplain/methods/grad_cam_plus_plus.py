@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
+from xplain.core.registry import method
+from xplain.core.types import Attribution, Paper
 from xplain.methods.grad_cam import positive_map
 from xplain.oracle import Oracle
-from xplain.registry import method
-from xplain.types import Attribution, Paper
 
 
 @method(

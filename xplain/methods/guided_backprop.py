@@ -2,10 +2,10 @@
 
 from torch import Tensor
 
+from xplain.core.registry import method
+from xplain.core.types import Attribution, Paper
 from xplain.oracle import Oracle
-from xplain.registry import method
-from xplain.rules import Call, Rules, keep
-from xplain.types import Attribution, Paper
+from xplain.oracle.propagation import Call, Rules, keep
 
 # Defined for rectifiers alone: everything else is linear, or a maximum, and keeps its gradient.
 RECTIFIED = keep("route", "sum", "shift", "scale", "linear", "norm", "max")

@@ -2,11 +2,11 @@
 
 from torch import Tensor
 
+from xplain.core.registry import method
+from xplain.core.types import Attribution, Paper
 from xplain.methods.grad_cam import grad_cam
 from xplain.methods.guided_backprop import guided_backprop
 from xplain.oracle import Oracle
-from xplain.registry import method
-from xplain.types import Attribution, Paper
 
 
 @method(

@@ -5,11 +5,11 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from xplain.baselines import Baseline, make_baseline
+from xplain.core.registry import Bounds, Share, Steps, method
+from xplain.core.rng import Streams
+from xplain.core.types import Attribution, Paper
+from xplain.data.baselines import Baseline, make_baseline
 from xplain.oracle import Oracle
-from xplain.registry import Bounds, Share, Steps, method
-from xplain.rng import Streams
-from xplain.types import Attribution, Paper
 
 
 @method(

@@ -2,10 +2,10 @@
 
 from torch import Tensor
 
+from xplain.core.registry import method
+from xplain.core.types import Attribution, Paper
 from xplain.methods.uniform_fullgrad import Zero, local_attribution, make_zero
 from xplain.oracle import Oracle
-from xplain.registry import method
-from xplain.types import Attribution, Paper
 
 
 @method(

@@ -3,13 +3,13 @@
 import torch
 from torch import Tensor
 
-from xplain.baselines import Baseline, make_baseline
-from xplain.blocks import Block
+from xplain.core.registry import Steps, method
+from xplain.core.rng import Streams
+from xplain.core.types import Attribution, Paper
+from xplain.data.baselines import Baseline, make_baseline
+from xplain.data.filters import Rule, quadrature
 from xplain.oracle import Oracle
-from xplain.points import Rule, quadrature
-from xplain.registry import Steps, method
-from xplain.rng import Streams
-from xplain.types import Attribution, Paper
+from xplain.oracle.blocks import Block
 
 
 @method(

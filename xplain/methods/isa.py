@@ -5,10 +5,10 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
+from xplain.core.registry import Bounds, Positive, Steps, method
+from xplain.core.rng import Streams
+from xplain.core.types import Attribution, Paper
 from xplain.oracle import Oracle
-from xplain.registry import Bounds, Positive, Steps, method
-from xplain.rng import Streams
-from xplain.types import Attribution, Paper
 
 
 @method(

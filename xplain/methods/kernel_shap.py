@@ -3,14 +3,14 @@
 import torch
 from torch import Tensor
 
-from xplain.baselines import Baseline, make_baseline
-from xplain.blocks import Block
+from xplain.core.registry import Steps, method
+from xplain.core.rng import Streams
+from xplain.core.types import Attribution, Paper
+from xplain.data.baselines import Baseline, make_baseline
+from xplain.methods._segmentation import spread, superpixels
 from xplain.methods.lime import regress
 from xplain.oracle import Oracle
-from xplain.registry import Steps, method
-from xplain.rng import Streams
-from xplain.segments import spread, superpixels
-from xplain.types import Attribution, Paper
+from xplain.oracle.blocks import Block
 
 
 @method(

@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor
 
+from xplain.core.registry import Positive, Steps, method
+from xplain.core.rng import Streams
+from xplain.core.types import Attribution, Paper
 from xplain.methods.agi import draw_classes
 from xplain.oracle import Oracle
-from xplain.registry import Positive, Steps, method
-from xplain.rng import Streams
-from xplain.types import Attribution, Paper
 
 
 @method(

@@ -6,13 +6,13 @@ from typing import Annotated, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from xplain.baselines import make_baseline
-from xplain.blocks import Block
+from xplain.core.registry import Bounds, Positive, Steps, method
+from xplain.core.rng import Streams
+from xplain.core.types import Attribution, Paper
+from xplain.data.baselines import make_baseline
+from xplain.methods._segmentation import segment_means, spread, superpixels
 from xplain.oracle import Oracle
-from xplain.registry import Bounds, Positive, Steps, method
-from xplain.rng import Streams
-from xplain.segments import segment_means, spread, superpixels
-from xplain.types import Attribution, Paper
+from xplain.oracle.blocks import Block
 
 
 @method(

@@ -8,11 +8,11 @@ from typing import Annotated, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from xplain.errors import UsageError
+from xplain.core.errors import UsageError
+from xplain.core.registry import Bounds, Positive, method
+from xplain.core.types import Attribution, Paper, ScoreKind
 from xplain.oracle import Oracle
-from xplain.registry import Bounds, Positive, method
-from xplain.rules import Call, Kind, Rule, Rules, graft, keep
-from xplain.types import Attribution, Paper, ScoreKind
+from xplain.oracle.propagation import Call, Kind, Rule, Rules, graft, keep
 
 LrpRule = Literal["zero", "epsilon", "gamma", "z-plus", "alpha-beta", "epsilon-gamma-box", "epsilon-plus"]
 INSTEAD = "deeplift, uniform-fullgrad and integrated-gradients fit"

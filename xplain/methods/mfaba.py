@@ -5,9 +5,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from xplain.core.registry import Positive, Steps, method
+from xplain.core.types import Attribution, Paper
 from xplain.oracle import Oracle
-from xplain.registry import Positive, Steps, method
-from xplain.types import Attribution, Paper
 
 
 @method(

@@ -5,11 +5,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from xplain.blocks import Block
+from xplain.core.registry import Positive, Steps, method
+from xplain.core.rng import Streams
+from xplain.core.types import Attribution, Paper
 from xplain.oracle import Oracle
-from xplain.registry import Positive, Steps, method
-from xplain.rng import Streams
-from xplain.types import Attribution, Paper
+from xplain.oracle.blocks import Block
 
 Init = Literal["linf-corner", "linf-uniform", "l2-sphere"]
 

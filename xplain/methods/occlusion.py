@@ -5,12 +5,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from xplain.baselines import Baseline, make_baseline
-from xplain.blocks import Block
+from xplain.core.registry import Steps, method
+from xplain.core.rng import Streams
+from xplain.core.types import Attribution, Paper
+from xplain.data.baselines import Baseline, make_baseline
 from xplain.oracle import Oracle
-from xplain.registry import Steps, method
-from xplain.rng import Streams
-from xplain.types import Attribution, Paper
+from xplain.oracle.blocks import Block
 
 
 def _count(side: int, window: int, stride: int) -> int:

@@ -2,9 +2,9 @@
 
 from torch import Tensor
 
+from xplain.core.registry import method
+from xplain.core.types import Attribution, Paper
 from xplain.oracle import Oracle
-from xplain.registry import method
-from xplain.types import Attribution, Paper
 
 
 @method(

@@ -5,13 +5,13 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
-from xplain.baselines import Baseline, make_baseline
-from xplain.blocks import Block
+from xplain.core.registry import Bounds, method
+from xplain.core.rng import Streams
+from xplain.core.types import Attribution, Paper
+from xplain.data.baselines import Baseline, make_baseline
 from xplain.methods.grad_cam import positive_map, stretch
 from xplain.oracle import Oracle
-from xplain.registry import Bounds, method
-from xplain.rng import Streams
-from xplain.types import Attribution, Paper
+from xplain.oracle.blocks import Block
 
 MOST_CHANNELS = 2048  # of a layer, for the cost that is claimed
 

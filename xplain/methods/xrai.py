@@ -5,12 +5,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from xplain.core.registry import Steps, method
+from xplain.core.types import Attribution, Paper
+from xplain.data.filters import quadrature
+from xplain.methods._segmentation import regions
 from xplain.methods.integrated_gradients import line_integral
 from xplain.oracle import Oracle
-from xplain.points import quadrature
-from xplain.registry import Steps, method
-from xplain.segments import regions
-from xplain.types import Attribution, Paper
 
 SMALLEST_GAIN = 50  # pixels: a region that adds fewer is passed over
 

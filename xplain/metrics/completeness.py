@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from xplain.case import Case
-from xplain.registry import metric
-from xplain.types import Paper, Score
+from xplain.core.registry import metric
+from xplain.core.types import Paper, Score
+from xplain.metrics.inputs import Case
 
 TINY = 1e-8
 

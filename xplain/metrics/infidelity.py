@@ -7,13 +7,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from xplain.blocks import Block
-from xplain.case import Case
-from xplain.errors import UsageError
+from xplain.core.errors import UsageError
+from xplain.core.registry import Positive, Share, Steps, metric
+from xplain.core.rng import Streams
+from xplain.core.types import Paper, Score
+from xplain.metrics.inputs import Case
 from xplain.metrics.perturbation import fill_image
-from xplain.registry import Positive, Share, Steps, metric
-from xplain.rng import Streams
-from xplain.types import Paper, Score
+from xplain.oracle.blocks import Block
 
 Content = Literal["auto", "slopes", "contributions"]
 

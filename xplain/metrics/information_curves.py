@@ -9,13 +9,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from xplain.case import Case
-from xplain.metrics.percentages import Percentages, read_percentages
+from xplain.core.percentages import Percentages, read_percentages
+from xplain.core.registry import Share, metric
+from xplain.core.rng import Streams
+from xplain.core.types import Paper, Score
+from xplain.metrics.inputs import Case
 from xplain.metrics.revealed import reveal_all
 from xplain.metrics.sensitivity_n import subsets
-from xplain.registry import Share, metric
-from xplain.rng import Streams
-from xplain.types import Paper, Score
 
 KNOWN = 0.01  # of the pixels are kept in the blurred image
 POINTS = 1000  # steps of a curve over its axis

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from xplain.case import Case, Explain
-from xplain.registry import Positive, Steps, metric
-from xplain.rng import Streams
-from xplain.types import Paper, Score
+from xplain.core.registry import Positive, Steps, metric
+from xplain.core.rng import Streams
+from xplain.core.types import Paper, Score
+from xplain.metrics.inputs import Case, Explain
 
 PIXELS = 512 * 224 * 224  # of perturbed images that are held at once: 0.3 GB
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from xplain.registry import Spec, Written
+from xplain.core.registry import Spec, Written
 
 
 def check_path(text: str) -> str:

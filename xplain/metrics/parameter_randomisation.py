@@ -6,12 +6,12 @@ from typing import Literal
 
 import torch
 
-from xplain.case import Case, Explain
-from xplain.errors import UsageError
-from xplain.models.randomise import randomise
-from xplain.registry import Steps, metric
-from xplain.similarity import Similarity, compare_maps
-from xplain.types import Paper, Score
+from xplain.core.errors import UsageError
+from xplain.core.registry import Steps, metric
+from xplain.core.types import Paper, Score
+from xplain.metrics._similarity import Similarity, compare_maps
+from xplain.metrics.inputs import Case, Explain
+from xplain.models.randomization import randomise
 
 SANITY = Paper(
     "Sanity checks for saliency maps",

@@ -10,13 +10,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from xplain.baselines import BLUR_SIGMA
-from xplain.blocks import Block
-from xplain.case import Case
-from xplain.points import gaussian_blur, rise_blur
-from xplain.ranks import places
-from xplain.registry import Steps, metric
-from xplain.types import Paper, Score
+from xplain.core.registry import Steps, metric
+from xplain.core.types import Paper, Score
+from xplain.data.baselines import BLUR_SIGMA
+from xplain.data.filters import gaussian_blur, rise_blur
+from xplain.metrics._ranking import places
+from xplain.metrics.inputs import Case
+from xplain.oracle.blocks import Block
 
 Fill = Literal["black", "mean", "blur", "black+blur", "rise-blur"]
 Unit = Literal["pixel", "union3", "scalar"]

@@ -6,11 +6,11 @@ from typing import Annotated
 
 import torch
 
-from xplain.case import Case
-from xplain.errors import UsageError
+from xplain.core.errors import UsageError
+from xplain.core.registry import Bounds, metric
+from xplain.core.types import Paper, Score
+from xplain.metrics.inputs import Case
 from xplain.metrics.named_files import NamedFile
-from xplain.registry import Bounds, metric
-from xplain.types import Paper, Score
 
 
 @metric(

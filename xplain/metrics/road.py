@@ -7,15 +7,15 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
-from xplain.blocks import Block
-from xplain.case import Case
-from xplain.errors import UsageError
-from xplain.metrics.imputation import impute
-from xplain.metrics.percentages import Percentages, read_percentages
-from xplain.ranks import pixel_places
-from xplain.registry import Bounds, metric
-from xplain.rng import Streams
-from xplain.types import Paper, Score
+from xplain.core.errors import UsageError
+from xplain.core.percentages import Percentages, read_percentages
+from xplain.core.registry import Bounds, metric
+from xplain.core.rng import Streams
+from xplain.core.types import Paper, Score
+from xplain.metrics._imputation import impute
+from xplain.metrics._ranking import pixel_places
+from xplain.metrics.inputs import Case
+from xplain.oracle.blocks import Block
 
 ROAD = Paper(
     "A consistent and efficient evaluation strategy for attribution methods",

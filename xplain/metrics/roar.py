@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from xplain.metrics.percentages import Percentages, read_percentages
+from xplain.core.checkpoint_store import States
+from xplain.core.percentages import Percentages, read_percentages
+from xplain.core.registry import Positive, Steps, metric
+from xplain.core.types import Paper, Precision, Score
+from xplain.metrics._ranking import pixel_places
+from xplain.metrics._training import Images, ImageSet, Network, Plan, accuracy, make_classifier, train
 from xplain.models import Classifier
-from xplain.ranks import pixel_places
-from xplain.registry import Positive, Steps, metric
-from xplain.states import States
-from xplain.training import Images, ImageSet, Network, Plan, accuracy, make_classifier, train
-from xplain.types import Paper, Precision, Score
 
 BLOCK = 2048 * 32 * 32  # pixels that are attributed and ranked together, and kept together
 

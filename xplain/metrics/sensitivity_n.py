@@ -8,15 +8,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from xplain.blocks import Block
-from xplain.case import Case
-from xplain.errors import UsageError
-from xplain.metrics.percentages import Percentages, read_percentages
+from xplain.core.errors import UsageError
+from xplain.core.percentages import Percentages, read_percentages
+from xplain.core.registry import Bounds, Steps, metric
+from xplain.core.rng import Streams
+from xplain.core.types import Paper, Score, ScoreKind
+from xplain.metrics._ranking import places
+from xplain.metrics.inputs import Case
 from xplain.metrics.perturbation import fill_image
-from xplain.ranks import places
-from xplain.registry import Bounds, Steps, metric
-from xplain.rng import Streams
-from xplain.types import Paper, Score, ScoreKind
+from xplain.oracle.blocks import Block
 
 ROUNDING = 1e-12  # of sums in float64: differences below this share of the largest are none
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from xplain.errors import InputError, ModelNote, first_line
+from xplain.core.errors import InputError, ModelNote, first_line
 from xplain.models.classifier import Weights
 
 # Where training scripts put the state dict; averages over the training come first, since they are what is evaluated.

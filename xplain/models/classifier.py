@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from xplain.config import parse_count
-from xplain.errors import UsageError, did_you_mean
-from xplain.images import Preprocessing
+from xplain.core.config import parse_count
+from xplain.core.errors import UsageError, did_you_mean
+from xplain.data.images import Preprocessing
 from xplain.models.logits import find_logits
 
 LUMA = torch.tensor(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from xplain.errors import DeviceError, UsageError
+from xplain.core.errors import DeviceError, UsageError
 
 
 def pick_device(name: str) -> torch.device:

@@ -7,7 +7,7 @@ from urllib.parse import urlparse
 
 import torch
 
-from xplain.errors import InputError
+from xplain.core.errors import InputError
 
 
 def downloaded(url: str) -> Path:

@@ -11,16 +11,16 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
-from xplain.errors import InputError, ModelNote, UsageError, did_you_mean
-from xplain.images import Preprocessing
-from xplain.models import lite0
+from xplain.core.errors import InputError, ModelNote, UsageError, did_you_mean
+from xplain.data.class_names import imagenet_classes, read_classes
+from xplain.data.images import Preprocessing
+from xplain.models import efficientnet_lite0 as lite0
 from xplain.models.checkpoints import classes_of, file_weights, hash_tensors, load_weights, read_weights
-from xplain.models.classes import imagenet_classes, read_classes
 from xplain.models.classifier import Accuracy, Classifier, Weights
 from xplain.models.devices import pick_device
-from xplain.models.from_program import check_program, load_program
-from xplain.models.habits import learn_habits
-from xplain.models.prepare import copy_classifier
+from xplain.models.inspection import learn_habits
+from xplain.models.optimize import copy_classifier
+from xplain.models.programs import check_program, load_program
 from xplain.models.untrained import RANDOM, UNTRAINED, load_untrained
 
 PROGRAMS = ("script:", "export:")
@@ -121,7 +121,7 @@ def _find(name: str | nn.Module, path: Path | None, image_size: int | None, offl
     if name == EMBEDDED:
         return _load_embedded(path)
     if name.startswith("timm:"):
-        from xplain.models.from_timm import load_timm
+        from xplain.models.timm_models import load_timm
 
         return load_timm(name, path, image_size, offline)
     if name.startswith("python:"):
@@ -132,7 +132,7 @@ def _find(name: str | nn.Module, path: Path | None, image_size: int | None, offl
         classifier = _wrap(load_program(name), name, None)
         classifier.weights = file_weights(Path(name.partition(":")[2]))
         return classifier
-    from xplain.models.from_torchvision import load_torchvision
+    from xplain.models.torchvision_models import load_torchvision
 
     return load_torchvision(name, path, image_size, offline)
 

@@ -7,7 +7,7 @@ from dataclasses import fields, is_dataclass
 
 from torch import Tensor
 
-from xplain.errors import InputError
+from xplain.core.errors import InputError
 
 
 def find_logits(output: object) -> tuple[Tensor, str]:

@@ -11,7 +11,7 @@ from torch import nn
 
 from xplain.models.checkpoints import hash_tensors
 from xplain.models.classifier import Classifier, Weights
-from xplain.models.habits import learn_channels
+from xplain.models.inspection import learn_channels
 
 RANDOM = Path("random")  # given for a file of weights
 UNTRAINED = Weights("random")

@@ -1,0 +1,193 @@
+"""What the README promises is what the code does."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import runpy
+import shlex
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import ROOT, SAMPLES
+from tests.tools.update_readme import PICTURE, README, fill
+
+TEXT = README.read_text("utf-8")
+
+
+def test_tables_are_made_from_the_registry():
+    assert fill(TEXT) == TEXT, "run make readme"
+
+
+def test_links_lead_somewhere():
+    for target in re.findall(r"\]\((?!https?:|#)([^)]+)\)", TEXT):
+        assert (ROOT / target).exists(), target
+    assert PICTURE.exists()
+    headings = re.findall(r"^#+ (.+)$", TEXT, re.MULTILINE)
+    places = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    links = re.findall(r"\]\(#([^)]+)\)", TEXT)
+    assert len(links) > 10
+    assert set(links) <= places
+
+
+def test_the_numbers_of_methods_and_metrics():
+    tables = {name: TEXT.split(f"<!-- {name} -->")[1].split("<!-- /")[0] for name in ("methods", "metrics")}
+    rows = {name: table.count("\n| `") for name, table in tables.items()}
+    assert f"\n{rows['methods']} methods, {rows['metrics']} metrics, " in TEXT
+
+
+def test_the_test_command_is_what_ci_runs():
+    command = next(line for line in TEXT.splitlines() if line.endswith("-m pytest"))
+    script = (ROOT / ".ci" / "run").read_text().replace(" -q -e", " -e")
+    assert command in script
+
+
+RUN_HERE = ("xplain explain", "xplain compare", "xplain evaluate ./imagenet_val", "xplain list", "xplain cite")
+ABSENT = ("resnet", "cuda", "samples/tables", "my_digits")  # weights to download, a GPU; what has tests of its own
+TOY = ("-m", "python:tests.helpers.factories:imagenet_like", "--device", "cpu")
+
+
+def _lines() -> list[str]:
+    """The lines of every shell block, without their comments."""
+    blocks = re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL)
+    return [line.split("  #")[0].strip() for line in "\n".join(blocks).splitlines()]
+
+
+RECIPES = [line for line in dict.fromkeys(_lines()) if line.startswith(RUN_HERE) and not re.search(r"[|>]", line)]
+PIPELINES = [line for line in _lines() if re.search(r"[|>]|^XPLAIN_", line) and "xplain" in line]
+
+
+@pytest.fixture
+def here(tmp_path):
+    """What the recipes name: samples, photos, ./imagenet_val and its boxes."""
+    shutil.copytree(SAMPLES, tmp_path / "samples")
+    for folder in ("photos", "imagenet_val"):
+        for name, wnid in (("cat", "n02123159"), ("espresso", "n07920052")):
+            place = tmp_path / folder / wnid
+            place.mkdir(parents=True)
+            shutil.copy(SAMPLES / f"{name}.jpg", place)
+    (tmp_path / "boxes.csv").write_text("image,x0,y0,x1,y1\ncat.jpg,10,10,200,200\nespresso.jpg,10,10,200,200\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize("command", RECIPES)
+def test_recipes_run(command, xp, here):
+    """Each recipe runs on the samples and a small network, but for what needs a download or a GPU."""
+    if any(word in command for word in ABSENT):
+        pytest.skip("needs weights that are not here, or a GPU, or is tested below")
+    quick = {"list": (), "cite": ()}.get(command.split()[1], TOY)
+    if command == "xplain compare runs/a runs/b":
+        quick = ()
+        for run in ("a", "b"):
+            assert xp("evaluate", "photos", "-a", "saliency", *TOY, "--seed", ord(run), "-o", f"runs/{run}").code == 0
+    ran = xp(*shlex.split(command)[1:], *quick)
+    assert ran.code == 0, ran.err
+    assert ran.lines
+
+
+@pytest.mark.parametrize("line", PIPELINES)
+def test_pipelines_run(line, here):
+    """Each line with a pipe or a redirection, by a shell in which ``xplain`` is this one with a small network."""
+    missing = [tool for tool in ("bash", "jq", "curl") if tool in f"bash {line}" and shutil.which(tool) is None]
+    if missing:
+        pytest.skip(f"no {missing[0]}")
+    command = here / "bin" / "xplain"
+    command.parent.mkdir()
+    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m xplain "$@"\n')
+    command.chmod(0o755)
+    settings = {
+        "PATH": os.pathsep.join((str(command.parent), os.environ["PATH"])),
+        "PYTHONPATH": str(ROOT),
+        "URL": (SAMPLES / "cat.jpg").as_uri(),
+        "XPLAIN_MODEL": TOY[1],
+        "XPLAIN_DEVICE": "cpu",
+    }
+    ran = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", line],
+        capture_output=True,
+        text=True,
+        cwd=here,
+        env=os.environ | settings,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    made = [here / name for name in re.findall(r"> (\S+)", line)]
+    assert ran.stdout or all(path.stat().st_size for path in made)
+
+
+def test_pipelines_were_found():
+    """So that another way of writing them does not leave the test above with nothing."""
+    assert len(PIPELINES) == 5
+    assert len(RECIPES) >= 25
+
+
+def test_a_new_method_in_ten_lines(tmp_path):
+    """The section, followed literally in a copy of the package."""
+    module, line = re.findall(r"```python\n(.*?)```", TEXT[TEXT.index("### A new method") :], re.DOTALL)[:2]
+    shutil.copytree(ROOT / "xplain", tmp_path / "xplain", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "xplain" / "methods" / "gradient_share.py").write_text(module, "utf-8")
+    with (tmp_path / "xplain" / "methods" / "__init__.py").open("a") as stream:
+        stream.write(line)
+    check = """
+import torch, xplain
+from tests import toys
+clf, x = toys.classifier(toys.small_net(1)), toys.images(3)
+gradient = xplain.attribute(clf, x, "saliency", score="logit").values
+share = xplain.attribute(clf, x, "gs", power=2).values
+torch.testing.assert_close(share.abs().sum((1, 2, 3)), torch.ones(3, dtype=share.dtype))
+torch.testing.assert_close(share.abs().sqrt() * gradient.norm(p=2, dim=(1, 2, 3), keepdim=True), gradient.abs())
+from xplain.cli.app import run
+raise SystemExit(run(["list", "methods", "--search", "gradient-share"]))
+"""
+    paths = os.pathsep.join((str(tmp_path), str(ROOT)))
+    ran = subprocess.run(
+        [sys.executable, "-c", check],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": paths},
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout.startswith("gradient-share\tgs\tpower=1.0")
+
+
+def test_the_library_in_ten_lines(monkeypatch):
+    """The section, to the letter but for a small network, and the shapes that its comments name."""
+    (code,) = re.findall(r"```python\n(.*?)```", TEXT[TEXT.index("## Library") : TEXT.index("## Speed")], re.DOTALL)
+    monkeypatch.chdir(ROOT)
+    names: dict = {}
+    exec(code.replace('"efficientnet-lite0", device="auto"', f'"{TOY[1]}", device="cpu"'), names)
+    side = 32
+    assert names["x"].shape == names["att"].values.shape == (1, 3, side, side)
+    assert (names["att"].target.shape, names["att"].gap) == ((1,), None)
+    assert names["att"].cost.rows > 10
+    assert names["score"].values.shape == (1,)
+    assert names["score"].curve.shape == (1, side + 1)
+
+
+def test_your_own_model(xp, tmp_path, monkeypatch):
+    """The section, followed to the letter: its script, then its commands."""
+    section = TEXT[TEXT.index("## Your own model") : TEXT.index("## Library")]
+    (script,), (shell,) = (re.findall(f"```{kind}\n(.*?)```", section, re.DOTALL) for kind in ("python", "sh"))
+    (tmp_path / "my_digits.py").write_text(script, "utf-8")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    train, explain, evaluate, fits = shell.splitlines()
+    assert train == "python my_digits.py"
+    runpy.run_path("my_digits.py", run_name="__main__")
+    count = len(list(tmp_path.glob("digits/test/seven/*.png")))
+    note = "xplain: note: the model takes one channel: it is given the grey value of the pixels\n"
+    ran = xp(*shlex.split(explain)[1:], "--json", "--device", "cpu")
+    assert (ran.code, len(ran.records)) == (0, 2 * count)
+    assert ran.err.startswith(note)
+    assert sum(record["target"]["name"] == "seven" for record in ran.records) > 1.5 * count
+    ran = xp(*shlex.split(evaluate)[1:], "--device", "cpu", "-o", "run")
+    assert ran.code == 0, ran.err
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text("utf-8"))
+    assert summary["top1"] > 0.7
+    ran = xp(*shlex.split(fits)[1:], "--device", "cpu", "--json")
+    refused = {record["name"] for record in ran.records if record["fits"] == "no"}
+    assert refused == {"attention-rollout", "attention-relevance"}

@@ -1,0 +1,339 @@
+"""What comes from outside is data: no code from it is run, it is text on every page, and it names no file outside the output.
+
+Weights: ``models/test_checkpoints``. Tar members: ``test_shards``. Names of kept arrays: ``test_shelf``. The page in a browser:
+``compare/test_browser``.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import pickle
+import shutil
+import tarfile
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from tests.conftest import SAMPLES, TINY
+from xplain.core.array_store import Shelf
+from xplain.core.checkpoint_store import Folder
+from xplain.core.config import read_toml
+from xplain.core.errors import InputError
+from xplain.data.annotations import read_annotations
+from xplain.data.images import find_images
+from xplain.data.splits import find_entries
+from xplain.reports.render import read_record
+
+# ----------------------------------------------------------------------- code in data
+
+
+class Trap:
+    """Unpickling this fails the test."""
+
+    def __reduce__(self):
+        return pytest.fail, ("code in the data was run",)
+
+
+def save_trap(path: Path) -> None:
+    """An NPZ whose arrays are pickled objects."""
+    trap = np.array([Trap()], dtype=object)
+    np.savez(path, attribution=trap, record=trap, image=trap)
+
+
+def test_the_trap_works_where_it_is_run(tmp_path):
+    save_trap(tmp_path / "a.npz")
+    with pytest.raises(pytest.fail.Exception), np.load(tmp_path / "a.npz", allow_pickle=True) as content:
+        content["record"]
+
+
+def test_no_code_in_arrays_is_run(xp, tmp_path):
+    """Neither in those of explain, nor in those that evaluate keeps: they are other settings' files, or made anew."""
+    shutil.copy(SAMPLES / "cat.jpg", "cat.jpg")
+    Path("out").mkdir()
+    save_trap(Path("out/cat.saliency.raw.npz"))
+    assert read_record(Path("out/cat.saliency.raw.npz")) is None
+    ran = xp("explain", "cat.jpg", *TINY, "-a", "sm", "--save", "raw", "-o", "out")
+    assert ran.code == 2
+    assert "is there from other settings" in ran.err
+    shelf = Shelf(tmp_path / "maps", "attribution")
+    shelf.put("a", "m", "mark", np.zeros((1, 2, 2)), {})
+    save_trap(shelf.path("a", "m", "mark"))
+    assert shelf.get("a", "m", "mark") is None
+
+
+def test_no_code_in_states_of_a_training_is_run(tmp_path):
+    torch.save({"epoch": Trap()}, tmp_path / "one.pt")
+    (tmp_path / "two.pt").write_bytes(pickle.dumps(Trap()))
+    for name in ("one", "two"):
+        with pytest.raises(InputError, match="cannot go on from"):
+            Folder(tmp_path).load(name)
+
+
+@pytest.mark.parametrize("name", ["CIFAR10", "CIFAR100", "MNIST"])
+def test_no_code_in_a_data_set_of_torchvision_is_run(tmp_path, name):
+    import torchvision
+
+    kind = getattr(torchvision.datasets, name)
+    if name == "MNIST":
+        folder, files = tmp_path / "MNIST" / "processed", [kind.training_file, kind.test_file]
+    else:
+        folder, files = tmp_path / kind.base_folder, [each[0] for each in (*kind.train_list, *kind.test_list)]
+        files.append(kind.meta["filename"])
+    folder.mkdir(parents=True)
+    for each in files:
+        (folder / each).write_bytes(pickle.dumps(Trap()))
+    with pytest.raises(InputError, match=f"no whole {name} in"):
+        find_entries(f"torchvision:{name}:{tmp_path}", 0)
+
+
+LAUGHS = "".join(f'<!ENTITY a{k} "{f"&a{k - 1};" * 10}">' for k in range(1, 9))
+SECRET = '<!ENTITY a0 SYSTEM "file:///etc/hostname">'
+
+
+@pytest.mark.parametrize("declared", ['<!ENTITY a0 "ha">' + LAUGHS, SECRET, '<!ENTITY % a0 "x">'])
+def test_boxes_declare_no_entities(tmp_path, declared):
+    box = "<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>2</xmax><ymax>2</ymax></bndbox>"
+    use = "&a8;" if "a8" in declared else "&a0;" if "% " not in declared else "x"
+    text = f"<!DOCTYPE x [{declared}]><annotation><object><name>{use}</name>{box}</object></annotation>"
+    for encoding in ("utf-8", "utf-16"):
+        (tmp_path / "a.xml").write_bytes(f'<?xml version="1.0" encoding="{encoding}"?>{text}'.encode(encoding))
+        with pytest.raises(InputError, match="declares the entity 'a0'; give it as Pascal VOC does"):
+            read_annotations(str(tmp_path))
+
+
+def test_configuration_is_data(tmp_path):
+    (tmp_path / "c.toml").write_text('model = "__import__(\'os\').abort()"\nseed = "${HOME}"\n')
+    assert read_toml(tmp_path / "c.toml") == {"model": "__import__('os').abort()", "seed": "${HOME}"}
+
+
+# ------------------------------------------------------------------------ text on pages
+
+NAME = "<script>alert(1)<\\script> &amp; ' \" `${x}` --><b onload=x> \n \x1b[31m é 猫 $x$ {{DATA}} ]]>"  # no slash: of files
+LABEL = NAME + "</script></style></title></svg>"
+
+
+class Tags(HTMLParser):
+    """The elements with their attributes' names, and the text, of a page."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, tuple[str, ...]]] = []
+        self.text = ""
+        self.feed(page)
+        self.close()
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, tuple(sorted(name for name, _ in attributes))))
+        self.text += "".join(f"{value}" for _, value in attributes)
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def check_page(path: Path, plain: Path, *names: str) -> None:
+    """The page has the elements of one with plain names, and the names as text."""
+    found, expected = (Tags(each.read_text()) for each in (path, plain))
+    assert found.tags == expected.tags
+    for name in names:
+        assert name in found.text, name
+
+
+def check_svg(path: Path) -> None:
+    """It is well-formed, and holds nothing that runs."""
+    for each in ElementTree.parse(path).iter():
+        name = str(each.tag).rpartition("}")[2]
+        assert name not in ("script", "foreignObject", "iframe", "image") or each.get(
+            "{http://www.w3.org/1999/xlink}href", ""
+        ).startswith("data:image/png;base64,")
+        assert not any(key.lower().startswith("on") for key in each.attrib)
+
+
+@pytest.fixture
+def sets(tmp_path):
+    """Two data sets of the same images: under plain and under hostile names."""
+    for place, folder in (("plain", "cat"), (NAME, NAME)):
+        for k, photo in enumerate(("cat", "rocket")):
+            path = tmp_path / place / folder / f"{k}{'' if place == 'plain' else NAME}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with Image.open(SAMPLES / f"{photo}.jpg") as image:
+                image.resize((32, 32)).save(path)
+    return tmp_path / "plain", tmp_path / NAME
+
+
+@pytest.fixture
+def hostile_labels(monkeypatch):
+    """The tiny network's classes under hostile names, where the data set's folder is a class."""
+    import tests.helpers.factories as factories
+
+    tiny = factories.tiny
+
+    def named():
+        model = tiny()
+        model.labels = [f"{k} {LABEL}" for k in range(5)]
+        model.labels[0] = NAME
+        return model
+
+    monkeypatch.setattr(factories, "named", named, raising=False)
+    return ("-m", "python:tests.helpers.factories:named", "--device", "cpu")
+
+
+def test_the_report_of_a_run_shows_hostile_names_as_text(xp, sets, hostile_labels):
+    plain, hostile = sets
+    ask = ("-M", "deletion:steps=2", "-a", "ig:steps=2", "-M", "pointing-game:boxes=boxes.csv")
+    Path("boxes.csv").write_text("0.png,0,0,9,9\n")
+    assert xp("evaluate", plain, *TINY, *ask, "-o", "plain-run").code in (0, 5)
+    shutil.copy("boxes.csv", "<i>&boxes.csv")
+    ran = xp("evaluate", hostile, *hostile_labels, *ask[:-1], "pointing-game:boxes=<i>&boxes.csv", "-o", f"{NAME}run")
+    assert ran.code in (0, 5)
+    folder = Path(f"{NAME}run")
+    check_page(
+        folder / "report.html", Path("plain-run/report.html"), str(hostile)[:20], "<script>alert(1)", "<i>&boxes.csv"
+    )
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["run"]["dataset"]["location"] == str(hostile)
+    rows = list(csv.DictReader(io.StringIO((folder / "summary.csv").read_text())))
+    assert [row["metric"] for row in rows] == [row["metric"] for row in summary["rows"]]
+    assert "pointing-game:boxes=<i>&boxes.csv" in {row["metric"] for row in rows}
+
+
+def test_a_comparison_shows_hostile_names_as_text(xp, sets, hostile_labels):
+    plain, hostile = sets
+    ask = (
+        "-a",
+        "sm",
+        "-a",
+        "ig:steps=2",
+        "-M",
+        "deletion:steps=2",
+        "--show",
+        "overlay",
+        "--show",
+        "curves",
+        "--save",
+        "svg",
+    )
+    assert xp("compare", plain, *TINY, *ask, "-o", "a").code == 0
+    assert xp("compare", hostile, *hostile_labels, *ask, "-o", "b").code == 0
+    check_page(Path("b/compare.html"), Path("a/compare.html"))
+    record = json.loads(Path("b/compare.json").read_text())
+    assert {row["input"] for row in record["rows"]} == {str(each) for each in hostile.rglob("*.png")}
+    for name in ("compare.svg", "agreement.svg"):
+        check_svg(Path("b", name))
+
+
+def test_a_comparison_of_runs_shows_hostile_names_as_text(xp, sets, hostile_labels):
+    plain, hostile = sets
+    for k, method in enumerate(("sm", "gxi")):
+        for place, folder, model in ((plain, "run", TINY), (hostile, f"{NAME}run", hostile_labels)):
+            assert xp("evaluate", place, *model, "-M", "deletion:steps=2", "-a", method, "-o", f"{folder}{k}").code == 0
+    assert xp("compare", "run0", "run1", "--save", "svg", "-o", "a").code == 0
+    ran = xp("compare", f"{NAME}run0", f"{NAME}run1", "--save", "svg", "-o", "b")
+    assert ran.code == 0
+    check_page(Path("b/compare.html"), Path("a/compare.html"), "<script>alert(1)<\\script>")
+    check_svg(Path("b/compare.svg"))
+
+
+def test_pictures_carry_hostile_names(xp, sets, hostile_labels):
+    _, hostile = sets
+    kinds = [part for kind in ("overlay", "heatmap", "masked", "figure", "raw") for part in ("--save", kind)]
+    ran = xp("explain", hostile, *hostile_labels, "-a", "sm", *kinds, "--json", "--target", NAME)
+    assert ran.code == 0
+    for record in ran.records:
+        assert record["target"]["name"] == NAME
+        for path in map(Path, record["files"].values()):
+            found = read_record(path)
+            assert (found["input"], found["target"]["name"]) == (record["input"], NAME)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs names of bytes")
+def test_names_that_are_no_utf_8_go_through_every_command(xp, tmp_path, sets):
+    plain, _ = sets
+    place = tmp_path / os.fsdecode(b"caf\xe9")
+    shutil.copytree(plain, place)
+    (place / "cat" / "1.png").rename(place / "cat" / os.fsdecode(b"\xff\xfe.png"))
+    ask = (place, *TINY, "-a", "sm", "-a", "gxi")
+    ran = xp("explain", *ask, "--save", "figure", "--save", "raw", "--json")
+    assert ran.code == 0
+    assert {record["input"] for record in ran.records} == {f"{place}/cat/0.png", f"{place}/cat/\udcff\udcfe.png"}
+    assert all(Path(path).exists() for record in ran.records for path in record["files"].values())
+    ran = xp("evaluate", *ask, "-M", "deletion:steps=2", "-o", "run", "--json")
+    assert (ran.code, ran.records[0]["items"]["evaluated"]) == (0, 2)
+    assert xp("compare", *ask, "-M", "deletion:steps=2", "--save", "svg", "--json", "-o", "out").code == 0
+    check_svg(Path("out/compare.svg"))
+    assert xp("compare", *ask, "-M", "deletion:steps=2", "--save", "svg", "-o", "out").code == 0  # and is known again
+
+
+# -------------------------------------------------------------------------- output names
+
+parts = st.sampled_from(["..", ".", "", "a", "b.png", "a.png", "...", "..png", "c d.jpg", "x\ny.png", "~", "-o"])
+paths = st.lists(parts, min_size=1, max_size=12).map("/".join) | st.lists(parts, max_size=6).map(
+    lambda p: "/" + "/".join(p)
+)
+
+
+@given(st.lists(paths.filter(lambda path: Path(path).name not in ("", "..")), min_size=1, max_size=6))
+def test_no_name_leads_out_of_the_output_directory(named):
+    for source in find_images([path if not path.startswith(("@", "-")) else f"./{path}" for path in named]):
+        inside = os.path.normpath(f"/out/put/{source.stem}.saliency.overlay.png")
+        assert inside.startswith("/out/put/")
+
+
+def test_images_of_one_name_from_above_stay_inside(xp, tmp_path, monkeypatch):
+    deep = tmp_path / "a" / "b"
+    deep.mkdir(parents=True)
+    up = "../" * 40 + str(tmp_path).lstrip("/")
+    for folder in ("", "a", "a/b"):
+        shutil.copy(SAMPLES / "cat.jpg", tmp_path / folder / "same.jpg")
+    monkeypatch.chdir(deep)
+    before = {path for path in tmp_path.rglob("*") if path.is_file()}
+    ran = xp("explain", "same.jpg", "../same.jpg", f"{up}/same.jpg", *TINY, "-a", "sm", "-o", "out")
+    assert (ran.code, len(ran.lines)) == (0, 3)
+    made = {path for path in tmp_path.rglob("*") if path.is_file()} - before
+    assert len(made) == 3
+    assert all(path.is_relative_to(deep / "out") for path in made)
+
+
+def test_parameters_and_members_of_archives_name_no_file_outside(xp, tmp_path, monkeypatch):
+    pytest.importorskip("webdataset")
+    here = tmp_path / "deep" / "here"
+    here.mkdir(parents=True)
+    photo = (SAMPLES / "cat.jpg").read_bytes()
+    with tarfile.open(here / "a.tar", "w") as tar:
+        for name in ("../../evil.jpg", f"{tmp_path}/evil.jpg", "x/../../../evil2.jpg"):
+            member = tarfile.TarInfo(name)
+            member.size = len(photo)
+            tar.addfile(member, io.BytesIO(photo))
+    monkeypatch.chdir(here)
+    (here / "refs").mkdir()
+    (here / "refs" / "a.jpg").write_bytes(photo)
+    shutil.copy(SAMPLES / "rocket.jpg", here / "refs")
+    before = {path for path in tmp_path.rglob("*") if path.is_file()}
+    ask = (
+        "evaluate",
+        "a.tar",
+        *TINY,
+        "-a",
+        "sm",
+        "-M",
+        "deletion:steps=2",
+        "--save-maps",
+        "--save-curves",
+        "-o",
+        "run",
+    )
+    assert xp(*ask).code == 0
+    twice = ("-a", "eg:baselines=../here/refs,samples=2", "-a", "eg:baselines=../../deep/here/refs,samples=2")
+    assert xp("explain", "refs/a.jpg", *TINY, *twice, "-o", "out").code == 0
+    made = {path for path in tmp_path.rglob("*") if path.is_file()} - before
+    assert len(made) > 10
+    assert all(path.is_relative_to(here / "run") or path.is_relative_to(here / "out") for path in made)

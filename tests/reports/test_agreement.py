@@ -1,0 +1,64 @@
+"""Agreement of maps: against scipy and by hand, and where it is not defined."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.helpers.comparisons import noise
+from xplain.core.look import Look
+from xplain.reports.agreement import agree, mean_agreement
+from xplain.reports.render import heat
+
+
+def test_matrices_are_the_pairs_measures():
+    stats, metrics = pytest.importorskip("scipy.stats"), pytest.importorskip("skimage.metrics")
+    maps = [noise(seed) + k * noise(9) for k, seed in enumerate((1, 2, 3))]
+    found = agree(maps, Look())
+    sums = [values.astype(np.float64).sum(axis=0).ravel() for values in maps]
+    tops = [set(np.argsort(-each)[:77]) for each in sums]  # round(0.1 * 24 * 32)
+    for i in range(3):
+        for j in range(3):
+            assert found["spearman"][i, j] == pytest.approx(stats.spearmanr(sums[i], sums[j]).statistic)
+            assert found["top10"][i, j] == pytest.approx(len(tops[i] & tops[j]) / 77)
+            a, b = (heat(maps[k], Look()) for k in (i, j))
+            full = metrics.structural_similarity(
+                a, b, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=1
+            )  # cropped to whole windows, as ours
+            assert found["ssim"][i, j] == pytest.approx(full, abs=1e-9)
+
+
+def test_the_order_is_that_of_what_is_drawn():
+    a = noise(1)
+    assert agree([a, -a], Look())["spearman"][0, 1] == pytest.approx(-1)
+    assert agree([a, -a], Look(sign="absolute"))["spearman"][0, 1] == pytest.approx(1)
+    assert agree([a, -a], Look(sign="signed"))["top10"][0, 1] == 1
+    low = agree([a, -a], Look(sign="negative"))["top10"]
+    assert low[0, 1] == agree([a, -a], Look())["top10"][0, 1] == 0
+
+
+@pytest.mark.filterwarnings("error")
+def test_constant_missing_and_small_maps_have_no_agreement():
+    flat = np.full((1, 24, 32), 2.0)
+    found = agree([noise(1), flat, None, noise(2)], Look())
+    for matrix in found.values():
+        assert np.isnan(matrix[1:3]).all()
+        assert np.isnan(matrix[:, 1:3]).all()
+        assert np.isfinite(matrix[[0, 0, 3, 3], [0, 3, 0, 3]]).all()
+    small = agree([noise(1, (8, 30)), noise(2, (8, 30))], Look())
+    assert np.isnan(small["ssim"]).all()
+    assert np.isfinite(small["spearman"]).all()
+    assert all(np.isnan(matrix).all() for matrix in agree([None, None], Look()).values())
+
+
+@pytest.mark.filterwarnings("error")
+def test_means_are_over_the_images_that_have_a_value():
+    two = [
+        {"spearman": np.array([[1, v], [v, np.nan]])} | {k: np.eye(2) for k in ("top10", "ssim")} for v in (0.2, 0.6)
+    ]
+    mean, count = mean_agreement([*two, {name: np.full((2, 2), np.nan) for name in ("spearman", "top10", "ssim")}])[
+        "spearman"
+    ]
+    assert mean[0].tolist() == pytest.approx([1, 0.4])
+    assert np.isnan(mean[1, 1])
+    assert count.tolist() == [[2, 2], [2, 0]]

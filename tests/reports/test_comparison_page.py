@@ -1,0 +1,166 @@
+"""compare.html in a browser: pictures as xplain draws them, controls, keys, themes, a phone, hostile names."""
+
+from __future__ import annotations
+
+import re
+import shutil
+
+import numpy as np
+import pytest
+
+from tests.helpers.comparisons import HOSTILE, cell, comparison, noise, row
+from xplain.core.look import Look
+from xplain.reports.comparison import describe
+from xplain.reports.comparison_page import make_page
+from xplain.reports.render import colour, heat, masked, overlay, top
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+QUIET = ("gpu", "quic", "background-networking", "component-update", "sync")
+FLAGS = ["--no-sandbox", "--no-first-run", *(f"--disable-{name}" for name in QUIET)]
+MAPS = [noise(1), noise(2)[:1]]
+PHOTO = np.repeat(np.linspace(60, 200, 24).astype(np.uint8)[:, None, None], 32, axis=1) * np.ones(3, dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Headless Chromium."""
+    api = pytest.importorskip("playwright.sync_api")
+    if CHROMIUM is None:
+        pytest.skip("no chromium here")
+    with api.sync_playwright() as play:
+        found = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield found
+        found.close()
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    """The page of two images by two methods, one cell of which failed."""
+    first = [cell(MAPS[0], 0.5, 0.25, 1.0, ["odd"]), cell(MAPS[1], 0.75, None, 0.5)]
+    rows = [row(first, image=PHOTO), row([cell(noise(3), 0.9), None], name="b.png", label="plain")]
+    found = comparison(rows, ("first <i>", "second"), failed=["<img src=x onerror=alert(2)>"])
+    path = tmp_path_factory.mktemp("page") / "ü <b>'.html"
+    path.write_text(make_page(found, describe(found, "", [])), "utf-8")
+    return path
+
+
+@pytest.fixture
+def page(browser, file):
+    """The page, opened from its file; whatever it asks the network for or complains of is an error."""
+    opened = browser.new_page(viewport={"width": 1200, "height": 800}, color_scheme="light")
+    trouble: list[str] = []
+    opened.on("request", lambda r: trouble.append(r.url) if not r.url.startswith(("file:", "data:", "blob:")) else None)
+    opened.on("pageerror", lambda error: trouble.append(str(error)))
+    opened.on("console", lambda m: trouble.append(m.text) if m.type == "error" else None)
+    opened.on("dialog", lambda dialog: trouble.append(dialog.message))
+    opened.goto(file.as_uri())
+    opened.wait_for_selector("body[data-painted=yes]")
+    yield opened
+    opened.close()
+    assert trouble == []
+
+
+def painted(page, k=0):
+    """(H, W, 3) the k-th canvas, when all are painted."""
+    page.wait_for_selector("body[data-painted=yes]")
+    script = """k => { const c = document.querySelectorAll("canvas")[k];
+        return [c.height, c.width, ...c.getContext("2d").getImageData(0, 0, c.width, c.height).data]; }"""
+    height, width, *values = page.evaluate(script, k)
+    return np.array(values).reshape(height, width, 4)[..., :3]
+
+
+def assert_alike(found, expected, off=3):
+    """The same but for rounding, and the image's JPEG."""
+    assert np.abs(found.astype(int) - expected.astype(int)).max() <= off
+
+
+def test_pictures_are_those_of_the_png(page):
+    for k, values in enumerate(MAPS):
+        assert_alike(painted(page, k), overlay(PHOTO, heat(values, Look()), Look()), 6)
+    page.keyboard.press("2")
+    assert_alike(painted(page), colour(heat(MAPS[0], Look()), Look()))
+    page.keyboard.press("3")
+    assert_alike(painted(page), masked(PHOTO, heat(MAPS[0], Look())), 6)
+    page.get_by_text("signed", exact=True).click()
+    signed = Look(sign="signed")
+    assert_alike(painted(page), colour(heat(MAPS[0], signed), signed))
+    page.keyboard.press("5")
+    assert_alike(painted(page), top(PHOTO, MAPS[0], Look()), 6)
+
+
+def test_sliders_clip_and_lay_over_anew(page):
+    page.keyboard.press("2")
+    page.locator("#low").fill("30")
+    page.locator("#high").fill("90")
+    look = Look(clip=(30, 90))
+    assert_alike(painted(page), colour(heat(MAPS[0], look), look))
+    assert page.locator("#low-out").text_content() == "30"
+    page.locator("#high").fill("20")  # the ends do not cross
+    assert float(page.locator("#low-out").text_content()) == pytest.approx(19.9)
+    page.locator("#low").focus()
+    page.keyboard.press("ArrowLeft")
+    assert float(page.locator("#low-out").text_content()) == pytest.approx(19.8)
+    page.keyboard.press("1")
+    page.locator("#opacity").fill("0")
+    assert_alike(painted(page), overlay(PHOTO, heat(MAPS[0], look), Look(opacity=0)), 6)
+
+
+def test_values_are_read_with_their_precision(page):
+    page.locator("canvas").first.hover(position={"x": 103, "y": 78})  # of 200 x 150 for 32 x 24
+    text = page.locator("#read").text_content()
+    x, y, value, off = re.match(r"pixel \((\d+), (\d+)\):\s+first <i> (\S+) ± (\S+)", text).groups()
+    assert (x, y) == ("16", "12")
+    assert float(value) == pytest.approx(MAPS[0].sum(axis=0)[12, 16], rel=1e-3, abs=float(off))
+    page.keyboard.press("Tab")
+    page.locator("canvas").first.focus()
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("Shift+ArrowUp")
+    assert page.locator("#read").text_content().startswith("pixel (15, 2):")
+
+
+def test_rows_and_columns_are_sorted_by_score(page):
+    heads = page.locator("thead th")
+    assert heads.all_text_contents() == ["input", "first <i>", "second"]
+    page.select_option("#columns-by", "insertion")  # means 0.7 and 0.75
+    assert heads.all_text_contents() == ["input", "second", "first <i>"]
+    page.select_option("#columns-by", "deletion")  # one has none, and comes last
+    assert heads.all_text_contents() == ["input", "first <i>", "second"]
+    names = page.locator("tbody th b")
+    assert names.all_text_contents()[1] == "b.png"
+    page.select_option("#rows-by", '["insertion",0]')
+    assert names.all_text_contents()[0] == "b.png"
+
+
+def test_what_is_written_is_text_whatever_it_holds(page):
+    assert page.locator("tbody th b").first.text_content() == HOSTILE.split("/")[-1]
+    assert HOSTILE in page.locator("tbody th").first.text_content()
+    assert page.locator("script").count() == 2
+    assert page.locator("main img").count() == 2
+    assert "<img src=x onerror=alert(2)> is bad" in page.locator("#failures").text_content()
+    cells = page.locator("tbody td").all_text_contents()
+    assert "insertion ↑ 0.5000" in cells[0]
+    assert "odd" in cells[0]
+    assert "deletion ↓ undefined: why" in cells[1]
+    assert cells[3].endswith("failed")
+    assert page.locator(".best").all_text_contents() == ["insertion ↑ 0.7500"]
+    assert "16 bits" in page.locator("#precision").text_content()
+
+
+def test_themes_and_a_phone(page):
+    def back():
+        return page.evaluate("getComputedStyle(document.body).backgroundColor")
+
+    white = back()
+    page.emulate_media(color_scheme="dark")
+    dark = back()
+    assert white == "rgb(255, 255, 255)" != dark
+    page.locator("#theme").click()
+    assert (back(), page.locator("#theme").text_content()) == (white, "theme: light")
+    page.locator("#theme").click()
+    assert back() == dark
+    page.set_viewport_size({"width": 390, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert page.locator("td .name").first.is_visible()
+    assert not page.locator("svg.curve").first.is_visible()
+    page.locator("#curves").check()
+    assert page.locator("svg.curve").first.is_visible()

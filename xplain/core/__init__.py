@@ -1,0 +1,1 @@
+"""Definitions that every other package uses: types, errors, registry, configuration, files."""

@@ -1,0 +1,1 @@
+"""Images, labels and data sets: find, decode, preprocess."""

@@ -1,0 +1,42 @@
+"""What the oracle answers with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor
+
+from xplain.oracle.attention import Tokens
+
+
+class Gradients(NamedTuple):
+    """scores (rows,) or (rows, S); gradients (rows, C, H, W) or (rows, S, C, H, W); predicted (rows,) top classes."""
+
+    scores: Tensor
+    values: Tensor
+    predicted: Tensor
+
+
+class Propagated(NamedTuple):
+    """scores (B,); gradients (B, S, C, H, W) by the rules, for the images and each stream; sums that the rules added up."""
+
+    scores: Tensor
+    gradients: Tensor
+    sums: dict[str, Tensor]
+
+
+class Attended(NamedTuple):
+    """matrices: what was made of the attention of each layer, (B, N, N) in order; tokens: what they run over."""
+
+    matrices: list[Tensor]
+    tokens: Tokens
+
+
+@dataclass
+class Probe:
+    """What a layer said: activations and gradients (B, K, h, w) of the score, and the layer's name."""
+
+    activations: Tensor
+    gradients: Tensor
+    layer: str

@@ -1,0 +1,1 @@
+"""The flow of each command, and the library functions behind it."""

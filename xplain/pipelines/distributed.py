@@ -1,0 +1,25 @@
+"""Processes that torchrun started together: the shard of each, and waiting for one another at the end."""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+
+from xplain.core.config import parse_shard
+
+
+def launched_shard() -> tuple[int, int]:
+    """The shard of this process: RANK of WORLD_SIZE, as torchrun sets them; (0, 1) without it. Raises UsageError."""
+    return parse_shard(f"{os.environ.get('RANK', '0')}/{os.environ.get('WORLD_SIZE', '1')}")
+
+
+def wait_for_ranks(shard: tuple[int, int]) -> bool:
+    """Wait until all processes of the launch are here; true on the first, which then summarises."""
+    rank, world = shard
+    if world > 1:
+        import torch.distributed as dist
+
+        dist.init_process_group("gloo", timeout=timedelta(days=7))
+        dist.barrier()
+        dist.destroy_process_group()
+    return rank == 0

@@ -1,0 +1,1 @@
+"""Turn results into pictures, pages and tables."""

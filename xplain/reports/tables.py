@@ -1,0 +1,143 @@
+"""From a run's summary to what is printed and written: Markdown, CSV, JSON, the page."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from xplain.core.files import write_json, write_text
+from xplain.core.text import printable, to_json
+from xplain.reports.evaluation_page import make_page
+from xplain.reports.published import about_published, published_number
+
+COLUMNS = (
+    "method",
+    "metric",
+    "mean",
+    "std",
+    "low",
+    "high",
+    "n",
+    "undefined",
+    "difference",
+    "difference_low",
+    "difference_high",
+)
+
+
+def columns(summary: Mapping[str, Any]) -> tuple[str, ...]:
+    """COLUMNS, and ``published`` where a paper's figures stand beside."""
+    return (*COLUMNS, "published") if "published" in summary else COLUMNS
+
+
+def flat_rows(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The summary's rows with the summary's columns."""
+    rows = []
+    for row in summary["rows"]:
+        difference = row["difference"] or {"mean": None, "low": None, "high": None}
+        extra = {
+            "undefined": sum(row["undefined"].values()),
+            "difference": difference["mean"],
+            "difference_low": difference["low"],
+            "difference_high": difference["high"],
+        }
+        rows.append({key: {**row, **extra}[key] for key in columns(summary)})
+    return rows
+
+
+def to_csv(summary: Mapping[str, Any]) -> str:
+    """Comma-separated rows under a header; empty where there is no number."""
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, columns(summary), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(flat_rows(summary))
+    return stream.getvalue()
+
+
+def to_markdown(summary: Mapping[str, Any]) -> str:
+    """A table with intervals, and what was evaluated."""
+    run, items = summary["run"], summary["items"]
+    first = next(iter(run["methods"]))
+    beside = " published |" if "published" in summary else ""
+    model = run["fingerprint"]["model"]  # None where no metric looks at single images
+    lines = [
+        (f"{items['evaluated']} images of " if model else "")
+        + f"{_cell(run['dataset']['location'])}, "
+        + (f"{model['name']}, " if model else "")
+        + f"protocol {run.get('protocol') or 'xplain'}, target {run['fingerprint']['target']}"
+        + ("" if summary["top1"] is None else f"; the model's top-1 here is {summary['top1']:.3f}")
+        + (f"; {items['failed']} failed" if items["failed"] else ""),
+        *(f"\n**Warning:** {text}." for text in summary["warnings"]),
+        "",
+        f"| metric | method | mean |{beside} {interval_name(summary)} | n | undefined | difference to {_cell(first)} |",
+        "|---|---|---|---|---|---|---|" + ("---|" if beside else ""),
+    ]
+    for row in summary["rows"]:
+        arrow = "↑" if run["metrics"][row["metric"]]["better"] == "higher" else "↓"
+        undefined = ", ".join(f"{count} {reason}" for reason, count in row["undefined"].items()) or "0"
+        lines.append(
+            f"| {_cell(row['metric'])} {arrow} | {_cell(row['method'])} | {_number(row['mean'])} |"
+            + (f" {published_number(row['published'])} |" if beside else "")
+            + f" {_interval(row)} | {row['n']} | {undefined} | {_with_interval(row['difference'])} |"
+        )
+    for title, texts in about_published(summary).items():
+        lines += ["", f"{title}:", *(f"- {text}" for text in texts)]
+    for metric, each in run["metrics"].items():
+        if "places" in each:
+            lines += ["", *_curves(summary, metric), "", f"{metric} {each['note']}."]
+    return "\n".join(lines) + "\n"
+
+
+def _curves(summary: Mapping[str, Any], metric: str) -> list[str]:
+    """A table of the mean curves of a metric that has few points."""
+    places = summary["run"]["metrics"][metric]["places"]
+    lines = [
+        f"| {metric}, removed | " + " | ".join(f"{place:.4g} %" for place in (100 * each for each in places)) + " |",
+        "|---" * (len(places) + 1) + "|",
+    ]
+    for row in summary["rows"]:
+        if row["metric"] == metric and row["curve"]:
+            lines.append(f"| {_cell(row['method'])} | " + " | ".join(map(_number, row["curve"])) + " |")
+    return lines
+
+
+def interval_name(summary: Mapping[str, Any]) -> str:
+    """What heads the column of intervals."""
+    kind = summary["interval"]["kind"]
+    return f"{summary['interval']['level']:.0%} interval".replace("%", " %") + (" (BCa)" if kind == "bca" else "")
+
+
+def _cell(text: str) -> str:
+    """Text in a table: on one line, and no end of a cell."""
+    return printable(text).replace("|", "\\|")
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def _interval(row: Mapping[str, Any]) -> str:
+    return "" if row["low"] is None else f"{row['low']:.4f} to {row['high']:.4f}"
+
+
+def _with_interval(difference: Mapping[str, Any] | None) -> str:
+    if difference is None or difference["mean"] is None:
+        return ""
+    return (
+        f"{difference['mean']:+.4f} ({_interval(difference)})"
+        if difference["low"] is not None
+        else f"{difference['mean']:+.4f}"
+    )
+
+
+def write_report(folder: Path, summary: Mapping[str, Any]) -> None:
+    """``summary.json``, ``summary.csv``, ``summary.md`` and ``report.html``, by rename."""
+    provenance = to_json({key: value for key, value in summary["run"].items() if key != "metrics"}, indent=1)
+    page = make_page(summary, sorted(folder.joinpath("gallery").glob("*.png")), provenance)
+    write_text(folder / "report.html", page)
+    write_json(folder / "summary.json", summary)
+    write_text(folder / "summary.csv", to_csv(summary))
+    write_text(folder / "summary.md", to_markdown(summary))

@@ -142,7 +142,7 @@ def test_bench_knows_its_size_by_both_names(xp, monkeypatch):
     monkeypatch.setattr(
         "xplain.pipelines.benchmark.bench", lambda config, before: found.append(config.compute.image_size) or []
     )
-    monkeypatch.setattr("xplain.reports.speed_table.to_markdown", lambda records: "")
+    monkeypatch.setattr("xplain.reports.tables.benchmark_table", lambda records: "")
     for flags in (["--size", "64"], ["--image-size", "64"], ["--size", "64", "--image-size", "32"], []):
         assert xp("bench", *flags).code == 0
     assert found == [64, 64, 64, None]
@@ -152,6 +152,6 @@ def test_bench_knows_its_size_by_both_names(xp, monkeypatch):
 def test_bench_says_what_it_measures_unless_told_not_to(xp, monkeypatch, flags):
     record = {"kind": "run", "label": "sm", "model": "net", "images": 1, "program": "xplain"}
     monkeypatch.setattr("xplain.pipelines.benchmark.bench", lambda config, before: [[record]])
-    monkeypatch.setattr("xplain.reports.speed_table.to_markdown", lambda records: "")
+    monkeypatch.setattr("xplain.reports.tables.benchmark_table", lambda records: "")
     assert xp("bench").err == "xplain: measured sm of net, images: 1, xplain\n"
     assert xp("bench", *flags).err == ""

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import TINY
-from xplain.pipelines.records import mark_of
+from xplain.core.run_store import mark_of
 
 KEYS = [f"c/{k}.jpg" for k in range(10)]
 INSERTION = {"metric": "insertion", "params": {"steps": 8}, "version": 1, "better": "higher", "unit": "u"}

@@ -17,7 +17,7 @@ from PIL import Image
 
 import xplain
 from tests.conftest import SAMPLES, TINY
-from xplain.data.images import Preprocessing
+from xplain.data.preprocessing import Preprocessing
 
 CAT = SAMPLES / "cat.jpg"
 

@@ -36,7 +36,7 @@ def caught(check, *arguments) -> bool:
 
 
 def check_weights(rule: str, steps: int) -> None:
-    nodes, weights = xplain.data.filters.quadrature(rule, steps, X)
+    nodes, weights = xplain.methods._quadrature.quadrature(rule, steps, X)
     assert abs(float(weights.sum()) - 1) < 1e-13
     assert len(nodes) == len(weights) == steps
     assert 0 <= float(nodes.min()) <= float(nodes.max()) <= 1

@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 import pytest
 
 from xplain.core.errors import UsageError, did_you_mean
-from xplain.core.registry import METHODS, METRICS, Bounds, MethodSpec, Parameter, Positive, Registry, Share, Spec, Steps
+from xplain.core.parameters import Bounds, Parameter, Positive, Share, Steps
+from xplain.core.registry import METHODS, METRICS, MethodSpec, Registry, Spec
 
 Colour = Literal["black", "white", "blur"]
 

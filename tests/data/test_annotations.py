@@ -9,7 +9,7 @@ from PIL import Image
 
 from xplain.core.errors import InputError, UsageError
 from xplain.data.annotations import Box, locate_boxes, read_annotations
-from xplain.data.images import Preprocessing, preprocess
+from xplain.data.preprocessing import Preprocessing, preprocess
 
 TABLE = "image,x0,y0,x1,y1,class\na/1.jpg, 1,2,3.5,4,cat\n2.jpg,0,0,9,9\n\na/1.jpg,5,6,7,8,dog\n"
 VOC = """<annotation><filename>other</filename><size><width>50</width></size>

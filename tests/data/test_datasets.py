@@ -30,7 +30,7 @@ def touch(folder: Path, *names: str) -> Path:
 
 
 def found(location, classifier, **options) -> dict[str, int | None]:
-    return {item.key: item.label for item in read_dataset(str(location), classifier, **options)}
+    return {item.key: item.label for item in read_dataset(str(location), classifier.class_names, **options)}
 
 
 def test_a_subset_of_wnid_folders_maps_to_the_right_classes(tmp_path, imagenet):
@@ -82,7 +82,7 @@ def test_numbers_that_are_names_of_classes_are_those_classes(tmp_path):
     model = net(3, ["1", "10", "2"])
     touch(tmp_path, "1/a.png", "2/b.png", "10/c.png")
     assert found(tmp_path, model) == {"1/a.png": 0, "10/c.png": 1, "2/b.png": 2}
-    assert [model.find_named(each) for each in ("1", "10", "2", "0")] == [0, 1, 2, 0]
+    assert [model.class_names.find_folder(each) for each in ("1", "10", "2", "0")] == [0, 1, 2, 0]
 
 
 def test_folders_of_a_nameless_model_count_in_sorted_order_and_it_is_said(tmp_path):
@@ -110,7 +110,7 @@ def test_with_another_number_of_folders_than_of_classes_images_are_unlabelled_an
         "unlabelled; --classes with a name for each class labels them"
     )
     with pytest.warns(ModelNote, match=re.escape(said)):
-        items = read_dataset(str(tmp_path), net(count), None)
+        items = read_dataset(str(tmp_path), net(count).class_names, None)
     assert [(item.key, item.label) for item in items] == [("a/1.png", None), ("b/1.png", None), ("c/1.png", None)]
 
 
@@ -118,7 +118,7 @@ def test_a_data_set_of_torchvisions_has_its_own_order(tmp_path):
     """FashionMNIST's names are not sorted."""
     names = ["T-shirt/top", "Trouser", "Pullover"]
     with pytest.warns(ModelNote, match="'T-shirt/top' as class 0 to 'Pullover' as class 2"):
-        assert class_folders(names, net(3)) == {"T-shirt/top": 0, "Trouser": 1, "Pullover": 2}
+        assert class_folders(names, net(3).class_names) == {"T-shirt/top": 0, "Trouser": 1, "Pullover": 2}
 
 
 def test_numbers_must_be_classes_of_the_model(tmp_path, imagenet):
@@ -140,7 +140,7 @@ def test_a_flat_folder_has_no_labels_or_those_of_a_csv(tmp_path, imagenet):
 def test_a_list_names_paths_relative_to_itself(tmp_path, imagenet):
     touch(tmp_path, "x/a.png", "b.png")
     (tmp_path / "list.txt").write_text("x/a.png\tespresso\nb.png\n")
-    items = read_dataset(str(tmp_path / "list.txt"), imagenet)
+    items = read_dataset(str(tmp_path / "list.txt"), imagenet.class_names)
     assert [(item.key, item.label) for item in items] == [("x/a.png", 967), ("b.png", None)]
     assert all(item.source.path.is_file() for item in items)
 
@@ -159,29 +159,29 @@ def test_a_list_names_paths_relative_to_itself(tmp_path, imagenet):
 def test_what_is_no_data_set_is_refused(tmp_path, imagenet, files, text):
     touch(tmp_path, *files)
     with pytest.raises(InputError, match=text):
-        read_dataset(str(tmp_path), imagenet)
+        read_dataset(str(tmp_path), imagenet.class_names)
 
 
 def test_a_line_of_a_list_that_names_no_file_is_refused(tmp_path, imagenet):
     touch(tmp_path, "a.png")
     (tmp_path / "list.txt").write_text("a.png\n\n/\n")
     with pytest.raises(InputError, match=r"line 3 of the list '.*list.txt' names no file; write one path a line"):
-        read_dataset(str(tmp_path / "list.txt"), imagenet)
+        read_dataset(str(tmp_path / "list.txt"), imagenet.class_names)
 
 
 def test_labels_must_name_every_file(tmp_path, imagenet):
     touch(tmp_path / "flat", "a.png", "b.png")
     (tmp_path / "l.csv").write_text("a.png,1\n")
     with pytest.raises(InputError, match=r"has no label for 'b\.png' and 0 others"):
-        read_dataset(str(tmp_path / "flat"), imagenet, str(tmp_path / "l.csv"))
+        read_dataset(str(tmp_path / "flat"), imagenet.class_names, str(tmp_path / "l.csv"))
     (tmp_path / "l.csv").write_text("a.png,1\nb.png,nonsense\n")
     with pytest.raises(InputError, match=r"line 2 .*unknown class 'nonsense'"):
-        read_dataset(str(tmp_path / "flat"), imagenet, str(tmp_path / "l.csv"))
+        read_dataset(str(tmp_path / "flat"), imagenet.class_names, str(tmp_path / "l.csv"))
 
 
 def test_limits_spread_over_the_set_and_shards_cover_it(tmp_path):
     touch(tmp_path, *(f"{c}/{i}.png" for c in "ab" for i in range(5)))
-    items = read_dataset(str(tmp_path), net(2))
+    items = read_dataset(str(tmp_path), net(2).class_names)
     assert [i.key for i in choose_items(items, None, 1)] == ["a/0.png", "b/0.png"]
     assert [i.key for i in choose_items(items, 4, None)] == ["a/0.png", "a/2.png", "b/0.png", "b/2.png"]
     assert [i.key for i in choose_items(items, 3, 2)] == ["a/0.png", "a/1.png", "b/0.png"]

@@ -13,7 +13,8 @@ from tests.reference.perturbation import rise_blur as literal_rise_blur
 from xplain.core.errors import UsageError
 from xplain.core.rng import Streams
 from xplain.data.baselines import make_baseline
-from xplain.data.filters import cosine_basis, gaussian_blur, quadrature, rise_blur
+from xplain.data.filters import cosine_basis, gaussian_blur, rise_blur
+from xplain.methods._quadrature import quadrature
 
 LIKE = torch.zeros((), dtype=torch.float64)
 RULES = ["gauss-legendre", "midpoint", "left", "right", "trapezoid"]

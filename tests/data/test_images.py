@@ -14,7 +14,9 @@ from PIL import Image, features
 
 import xplain
 from xplain.core.errors import InputError, UsageError
-from xplain.data.images import Preprocessing, decode_image, find_images, preprocess, sha256
+from xplain.data.images import decode_image, sha256
+from xplain.data.preprocessing import Preprocessing, preprocess
+from xplain.data.sources import find_images
 
 BLACK, WHITE, RED, GREEN, BLUE = (0, 0, 0), (255, 255, 255), (255, 0, 0), (0, 255, 0), (0, 0, 255)
 

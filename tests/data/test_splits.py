@@ -16,7 +16,8 @@ from tests.helpers import toys
 from tests.helpers.patches import make_set, write_set
 from xplain.core.errors import InputError, UsageError
 from xplain.data.datasets import read_dataset
-from xplain.data.images import Preprocessing, decode_image
+from xplain.data.images import decode_image
+from xplain.data.preprocessing import Preprocessing
 from xplain.data.splits import read_split
 
 
@@ -121,14 +122,14 @@ def test_single_images_are_those_to_test_on(tmp_path):
     """For metrics of single images: the test part, in the order of the classes' names for a model that has none."""
     clf = toys.classifier(toys.Linear(torch.zeros(10, 3, 28, 28)), preprocessing=Preprocessing((28, 28), 28))
     pixels = write_mnist(tmp_path)
-    items = read_dataset(f"torchvision:MNIST:{tmp_path}", clf)
+    items = read_dataset(f"torchvision:MNIST:{tmp_path}", clf.class_names)
     assert [(item.key, item.label, item.source.name) for item in items] == [
         ("test/0", 9, "test/0"), ("test/1", 2, "test/1")
     ]  # fmt: skip
     for item, expected in zip(items, pixels[5:], strict=True):
         assert np.array_equal(np.asarray(decode_image(item.source.read(), item.key)), np.stack([expected] * 3, axis=2))
     folder = write_set(make_set(4, 2), tmp_path / "parts")
-    assert {item.key: item.label for item in read_dataset(str(folder), clf)} == {
+    assert {item.key: item.label for item in read_dataset(str(folder), clf.class_names)} == {
         "test/level/001.png": 0, "test/upright/000.png": 1
     }  # fmt: skip
 

@@ -37,12 +37,12 @@ def pack(path: Path, **members: bytes | str) -> Path:
 
 
 def found(location: object, model) -> dict[str, int | None]:
-    return {item.key: item.label for item in read_dataset(str(location), model)}
+    return {item.key: item.label for item in read_dataset(str(location), model.class_names)}
 
 
 def test_a_shard_by_itself(tmp_path, model):
     pack(tmp_path / "a.tar", x__jpg=b"one", x__cls="2", y__PNG=b"two", y__cls="cat\n", z__txt="no image")
-    items = read_dataset(str(tmp_path / "a.tar"), model)
+    items = read_dataset(str(tmp_path / "a.tar"), model.class_names)
     assert [(item.key, item.label) for item in items] == [("a.tar/x.jpg", 2), ("a.tar/y.png", 0)]
     assert [item.source.read() for item in items] == [b"one", b"two"]
     assert [item.source.name for item in items] == ["a.tar/x.jpg", "a.tar/y.png"]
@@ -126,7 +126,7 @@ def test_what_is_no_tar_file_is_refused(tmp_path, model):
 
 def test_a_shard_that_was_cut_short_is_refused_before_the_run(tmp_path, model):
     content = pack(tmp_path / "a.tar", a__jpg=b"x" * 600, b__jpg=b"y" * 3000).read_bytes()
-    items = read_dataset(str(tmp_path / "a.tar"), model)
+    items = read_dataset(str(tmp_path / "a.tar"), model.class_names)
     (tmp_path / "a.tar").write_bytes(content[: 512 + 1024 + 512 + 1000])
     assert items[0].source.read() == b"x" * 600
     with pytest.raises(InputError, match=r"'a\.tar/b\.jpg' ends after 1000 of 3000 bytes; restore the file"):
@@ -146,7 +146,7 @@ def test_images_are_read_one_at_a_time(tmp_path, model):
     for i in range(2):
         members = {f"k{j}__jpg": bytes(1000) for j in range(20)}
         pack(tmp_path / f"{i}.tar", **members)
-    items = read_dataset(str(tmp_path), model)
+    items = read_dataset(str(tmp_path), model.class_names)
     assert len(items) == 40
     assert all(item.source.content is None for item in items)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from xplain.core.config import Look
 from xplain.core.errors import Failed, InputError
-from xplain.core.look import Look
 from xplain.reports.comparison import Cell, Comparison, Row
 
 HOSTILE = "a'\"><script>alert(1)</script> é 猫 $x$ &amp;.png"

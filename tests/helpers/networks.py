@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import xplain
-from xplain.data.images import Preprocessing
+from xplain.data.preprocessing import Preprocessing
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SIZES = {"inception_v3": 96, "densenet121": 64, "vit_b_16": 224}

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from xplain.metrics._training import Images, ImageSet
+from xplain.data.splits import Images, ImageSet
 
 SIDE, PATCH = 12, 4
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import xplain
-from xplain.data.images import Preprocessing
+from xplain.data.preprocessing import Preprocessing
 
 torch.set_num_threads(1)  # on tensors this small, threads only wait for one another
 

@@ -27,21 +27,22 @@ from tests.helpers.hostile_inputs import FILES
 from xplain.cli.app import app as cli
 from xplain.cli.app import run
 from xplain.core import config
+from xplain.core.array_store import encode_arrays
 from xplain.core.checkpoint_store import Folder
 from xplain.core.errors import InputError, XplainError
 from xplain.core.registry import METHODS, METRICS
-from xplain.core.run_store import Store, read_run
+from xplain.core.run_store import Store, mark_of, read_run
 from xplain.data.annotations import read_annotations
 from xplain.data.class_names import read_classes
 from xplain.data.datasets import read_dataset
-from xplain.data.images import decode_image, find_images
+from xplain.data.images import decode_image
+from xplain.data.sources import find_images
 from xplain.models.checkpoints import read_weights
 from xplain.oracle.targets import Question
 from xplain.pipelines.compare_runs import compare_runs
-from xplain.pipelines.records import mark_of
 from xplain.reports.evaluation_page import make_page
 from xplain.reports.published import read_published
-from xplain.reports.render import encode_arrays, read_record
+from xplain.reports.render import read_record
 from xplain.reports.summary import summarise_run
 from xplain.reports.tables import to_csv, to_markdown
 
@@ -111,7 +112,7 @@ def test_parameters_of_methods_and_metrics(name, data):
 @example("-1")
 @example("tench")
 def test_classes_and_targets(text):
-    found = attempt(CLASSIFIER.find_class, text)
+    found = attempt(CLASSIFIER.class_names.find, text)
     assert found is None or 0 <= found < 5
 
 
@@ -369,9 +370,9 @@ def test_lists_labels_and_class_files(tmp_path, content):
     (folder / "a.png").write_bytes(b"x")
     path = tmp_path / "list.csv"
     path.write_bytes(content)
-    for item in attempt(read_dataset, str(path), CLASSIFIER) or []:
+    for item in attempt(read_dataset, str(path), CLASSIFIER.class_names) or []:
         assert item.label is None or 0 <= item.label < 5
-    attempt(read_dataset, str(folder), CLASSIFIER, str(path))
+    attempt(read_dataset, str(folder), CLASSIFIER.class_names, str(path))
     attempt(read_classes, path)
 
 
@@ -421,7 +422,7 @@ VOC = (
     b"</annotation>"
 )
 READERS = {  # what reads it, and the name of a file that it reads
-    "tar": (lambda path: read_dataset(str(path), CLASSIFIER), "a.tar", members()),
+    "tar": (lambda path: read_dataset(str(path), CLASSIFIER.class_names), "a.tar", members()),
     "npz": (read_record, "a.npz", encode_arrays({"values": np.ones((1, 4, 4))}, {"key": "a"})),
     "states": (
         lambda path: Folder(path.parent).load("a"),

@@ -12,7 +12,8 @@ from PIL import Image
 import xplain
 from tests.conftest import TINY
 from tests.helpers.hostile_inputs import DRAWN, FILES, ORIENTATION, PNG, saved
-from xplain.data.images import Preprocessing, decode_image, preprocess
+from xplain.data.images import decode_image
+from xplain.data.preprocessing import Preprocessing, preprocess
 
 EXPLAIN = ("explain", *TINY, "-a", "random", "-o", "out", "--save", "raw")
 

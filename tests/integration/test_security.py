@@ -30,7 +30,7 @@ from xplain.core.checkpoint_store import Folder
 from xplain.core.config import read_toml
 from xplain.core.errors import InputError
 from xplain.data.annotations import read_annotations
-from xplain.data.images import find_images
+from xplain.data.sources import find_images
 from xplain.data.splits import find_entries
 from xplain.reports.render import read_record
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 import xplain
 from tests.helpers import toys
-from xplain.data.filters import quadrature
+from xplain.methods._quadrature import quadrature
 from xplain.models.optimize import working_copy
 
 

@@ -11,7 +11,7 @@ import xplain
 from tests.helpers import toys
 from tests.reference import attention as literal
 from xplain.core.errors import UsageError
-from xplain.data.images import Preprocessing
+from xplain.data.preprocessing import Preprocessing
 
 METHODS = ("attention-rollout", "attention-relevance")
 X = toys.images(2)

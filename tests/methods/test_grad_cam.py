@@ -8,7 +8,7 @@ import xplain
 from tests.helpers import toys
 from tests.reference import grad_cam as reference
 from xplain.core.errors import UsageError
-from xplain.data.images import Preprocessing
+from xplain.data.preprocessing import Preprocessing
 
 NET = toys.small_net(1, scale=15.0)
 CLASSIFIER, _ = toys.with_pixels(NET)

@@ -16,8 +16,8 @@ from tests.reference import information_curves as literal
 from xplain.core.registry import METRICS
 from xplain.core.rng import Streams
 from xplain.metrics import information_curves
+from xplain.metrics.information_curves import information, reveal
 from xplain.metrics.inputs import Case
-from xplain.metrics.revealed import information, reveal
 from xplain.metrics.sensitivity_n import subsets
 from xplain.oracle import Oracle
 from xplain.oracle.runtime import Runtime

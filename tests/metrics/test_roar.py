@@ -14,7 +14,8 @@ from tests.helpers.patches import make_images, make_set, patch_map
 from tests.helpers.toys import classifier, images, small_net
 from xplain.core.checkpoint_store import Kept
 from xplain.core.registry import METRICS
-from xplain.metrics._training import ImageSet, Plan, make_classifier
+from xplain.data.splits import ImageSet
+from xplain.metrics._training import Plan, make_classifier
 from xplain.metrics.roar import Trial, epochs_of, rank_images, rank_pixels, remove, retrain, roar
 
 QUICK = {"network": "small", "epochs": 5, "batch": 16, "learning_rate": 3e-3}

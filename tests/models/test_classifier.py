@@ -13,7 +13,7 @@ import xplain
 from tests.helpers import toys
 from xplain.core.errors import DeviceError, InputError, UsageError
 from xplain.data.class_names import imagenet_classes, read_classes
-from xplain.data.images import Preprocessing
+from xplain.data.preprocessing import Preprocessing
 from xplain.models.devices import pick_device
 
 
@@ -57,56 +57,56 @@ def refused(call, *arguments) -> str:
     ],
 )
 def test_a_class_is_found_by_index_wnid_or_name(imagenet, text, index):
-    assert imagenet.find_class(text) == index
+    assert imagenet.class_names.find(text) == index
 
 
 def test_every_class_is_found_by_its_own_name_and_wnid(imagenet):
-    assert [imagenet.find_class(name) for name in imagenet.labels] == list(range(1000))
-    assert [imagenet.find_class(wnid) for wnid in imagenet.wnids] == list(range(1000))
+    assert [imagenet.class_names.find(name) for name in imagenet.labels] == list(range(1000))
+    assert [imagenet.class_names.find(wnid) for wnid in imagenet.wnids] == list(range(1000))
 
 
 @pytest.mark.parametrize(
     ("text", "index"), [("great white shark", 0), ("Great_White_Shark", 0), ("great_white_shark", 0), ("b", 1)]
 )
 def test_underscores_in_the_models_own_names_do_not_matter(text, index):
-    assert named(["great_white_shark", "B"]).find_class(text) == index
+    assert named(["great_white_shark", "B"]).class_names.find(text) == index
 
 
 def test_a_name_that_two_classes_have_is_refused_with_both():
-    text = refused(named(["crane", "dog", "crane"], ["n1", "n2", "n3"]).find_class, "crane")
+    text = refused(named(["crane", "dog", "crane"], ["n1", "n2", "n3"]).class_names.find, "crane")
     assert text == "class name 'crane' stands for 0 and 2; give the index or the wnid"
 
 
 def test_a_spelling_that_fits_two_classes_is_refused_and_the_exact_ones_are_not(imagenet):
     model = named(["Cardigan", "cardigan"])
-    assert [model.find_class(each) for each in ("Cardigan", "cardigan")] == [0, 1]
-    assert refused(model.find_class, "CARDIGAN").startswith("class name 'CARDIGAN' stands for 0 and 1")
-    assert refused(imagenet.find_class, "CARDIGAN").startswith("class name 'CARDIGAN' stands for 264 and 474")
+    assert [model.class_names.find(each) for each in ("Cardigan", "cardigan")] == [0, 1]
+    assert refused(model.class_names.find, "CARDIGAN").startswith("class name 'CARDIGAN' stands for 0 and 1")
+    assert refused(imagenet.class_names.find, "CARDIGAN").startswith("class name 'CARDIGAN' stands for 264 and 474")
 
 
 @pytest.mark.parametrize(
     ("text", "near"), [("golden retreiver", "'golden retriever'"), ("Tenchh", "'tench'"), ("n02099602", "'n02099601'")]
 )
 def test_an_unknown_class_names_its_relatives(imagenet, text, near):
-    found = refused(imagenet.find_class, text)
+    found = refused(imagenet.class_names.find, text)
     assert found.startswith(f"unknown class {text!r}; did you mean ")
     assert near in found
 
 
 def test_a_class_like_no_other_is_sent_to_the_list(imagenet):
-    assert refused(imagenet.find_class, "qqqqqq") == "unknown class 'qqqqqq'; see xplain list classes"
-    assert refused(imagenet.find_class, "").startswith("unknown class ''")
+    assert refused(imagenet.class_names.find, "qqqqqq") == "unknown class 'qqqqqq'; see xplain list classes"
+    assert refused(imagenet.class_names.find, "").startswith("unknown class ''")
 
 
 @pytest.mark.parametrize("text", ["1000", "-1", "99999"])
 def test_an_index_out_of_range_is_refused_with_the_range(imagenet, text):
-    assert refused(imagenet.find_class, text) == f"class index {text} is not in 0 .. 999; see xplain list classes"
+    assert refused(imagenet.class_names.find, text) == f"class index {text} is not in 0 .. 999; see xplain list classes"
 
 
 def test_a_class_is_described_by_what_is_known():
-    assert named(["a", "b"], ["n1", "n2"]).describe_class(1) == {"index": 1, "wnid": "n2", "name": "b"}
-    assert named(["a", "b"]).describe_class(1) == {"index": 1, "wnid": None, "name": "b"}
-    assert toys.classifier(toys.small_net()).describe_class(3) == {"index": 3, "wnid": None, "name": None}
+    assert named(["a", "b"], ["n1", "n2"]).class_names.describe(1) == {"index": 1, "wnid": "n2", "name": "b"}
+    assert named(["a", "b"]).class_names.describe(1) == {"index": 1, "wnid": None, "name": "b"}
+    assert toys.classifier(toys.small_net()).class_names.describe(3) == {"index": 3, "wnid": None, "name": None}
 
 
 # ------------------------------------------------------------------------------------------------- class files
@@ -262,7 +262,7 @@ def test_mean_std_size_and_labels_of_a_users_model_are_used():
     assert model.size == (16, 24)
     assert model.preprocessing.resize == round(24 / 0.875)
     assert model.labels == ["cat", "dog"]
-    assert model.find_class("dog") == 1
+    assert model.class_names.find("dog") == 1
 
 
 @pytest.mark.usefixtures("package")

@@ -94,7 +94,7 @@ def test_it_has_the_thousand_imagenet_classes_in_their_order(embedded):
         (517, "n03126707", "crane"),
         (999, "n15075141", "toilet tissue"),
     ):
-        assert embedded.describe_class(index) == {"index": index, "wnid": wnid, "name": name}
+        assert embedded.class_names.describe(index) == {"index": index, "wnid": wnid, "name": name}
 
 
 def test_weights_under_the_packages_names_or_our_own_can_be_given(embedded, tmp_path):

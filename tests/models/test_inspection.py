@@ -196,7 +196,7 @@ def test_any_number_of_classes(count):
     values = xplain.attribute(found, X, "ig", steps=2).values
     assert values.isfinite().all()
     with pytest.raises(UsageError, match=f"class index {count} is not in 0 .. {count - 1}"):
-        found.find_class(str(count))
+        found.class_names.find(str(count))
 
 
 def test_class_names_are_as_many_as_the_classes(tmp_path):

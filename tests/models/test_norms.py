@@ -7,8 +7,7 @@ import torch
 from torch import nn
 
 from tests.helpers import toys
-from xplain.models.norms import fix_norms
-from xplain.models.optimize import working_copy
+from xplain.models.optimize import fix_norms, working_copy
 
 CASES = [
     (nn.BatchNorm1d, (4, 5)),

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import xplain
 from tests.helpers import toys
-from xplain.data.images import Preprocessing
+from xplain.data.preprocessing import Preprocessing
 from xplain.models.efficientnet_lite0 import EfficientNetLite0
 from xplain.models.optimize import arithmetic, prepare, unchanged, working_copy
 

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 import xplain
 from xplain.core.errors import InputError, UsageError
-from xplain.data.images import preprocess
+from xplain.data.preprocessing import preprocess
 
 timm = pytest.importorskip("timm")
 hub = pytest.importorskip("timm.models._hub")

@@ -17,7 +17,7 @@ from torchvision import models
 
 import xplain
 from xplain.core.errors import InputError, UsageError
-from xplain.data.images import preprocess
+from xplain.data.preprocessing import preprocess
 
 # name: the side of the test images, as small as the network takes them
 SIDES = {"resnet152": 48, "resnet50": 48, "vgg19": 32, "inception_v3": 80, "googlenet": 48}

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from tests.helpers import toys
 from xplain.models.efficientnet_lite0 import EfficientNetLite0
-from xplain.models.trace import weighted_layers
+from xplain.models.layers import weighted_layers
 
 
 def torchvision_model(name: str) -> nn.Module:

@@ -13,7 +13,7 @@ import xplain
 from tests.helpers import toys
 from xplain.core.errors import DeviceError, UsageError
 from xplain.core.types import Cost
-from xplain.data.images import Preprocessing
+from xplain.data.preprocessing import Preprocessing
 from xplain.models.optimize import working_copy
 from xplain.oracle import Oracle
 from xplain.oracle.blocks import Block

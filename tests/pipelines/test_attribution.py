@@ -14,7 +14,7 @@ from torch import Tensor
 import xplain
 from tests.helpers import toys
 from xplain.core.errors import InputError, UsageError
-from xplain.data.images import Preprocessing
+from xplain.data.preprocessing import Preprocessing
 
 LABELS = ["cat", "dog", "fox", "owl", "eel"]
 WNIDS = ["n01", "n02", "n03", "n04", "n05"]

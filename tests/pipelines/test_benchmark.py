@@ -16,7 +16,7 @@ from tests.conftest import TINY
 from tests.helpers import toys
 from xplain.core.config import BenchConfig, Compute
 from xplain.core.types import Cost
-from xplain.data.images import Preprocessing
+from xplain.data.preprocessing import Preprocessing
 from xplain.pipelines import benchmark
 from xplain.pipelines import throughput as ceiling
 from xplain.pipelines import timing as race

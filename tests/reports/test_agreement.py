@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.helpers.comparisons import noise
-from xplain.core.look import Look
+from xplain.core.config import Look
 from xplain.reports.agreement import agree, mean_agreement
 from xplain.reports.render import heat
 

@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 
 from tests.helpers.comparisons import HOSTILE, cell, comparison, noise, row
-from xplain.core.look import Look
+from xplain.core.config import Look
+from xplain.reports.agreement import draw_agreement
 from xplain.reports.comparison import describe
 from xplain.reports.comparison_figure import Sheet, draw_sheet
 from xplain.reports.figures import FORMATS, paper_style, wrap
-from xplain.reports.matrix import draw_agreement
 from xplain.reports.render import colour, heat, masked, overlay, top
 
 PHOTO = np.random.default_rng(0).integers(0, 255, (24, 32, 3), dtype=np.uint8)

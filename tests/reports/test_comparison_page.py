@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.helpers.comparisons import HOSTILE, cell, comparison, noise, row
-from xplain.core.look import Look
+from xplain.core.config import Look
 from xplain.reports.comparison import describe
 from xplain.reports.comparison_page import make_page
 from xplain.reports.render import colour, heat, masked, overlay, top

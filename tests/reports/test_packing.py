@@ -11,8 +11,7 @@ import pytest
 from tests.helpers.comparisons import cell as make_cell
 from tests.helpers.comparisons import comparison, noise, row
 from xplain.reports.comparison import describe
-from xplain.reports.comparison_page import BUDGET, make_page
-from xplain.reports.packing import COARSE, FINE, pack, pack_image, pack_within, quantise
+from xplain.reports.comparison_page import BUDGET, COARSE, FINE, make_page, pack, pack_image, pack_within, quantise
 
 SIDE = 224
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from xplain.reports.paired import DRAWS, count_wins, holm, sign_flip_p
+from xplain.reports.statistics import PERMUTATIONS, count_wins, holm, sign_flip_p
 
 
 def test_few_images_are_tested_exactly():
@@ -23,10 +23,10 @@ def test_many_images_come_close_to_the_t_test():
     stats = pytest.importorskip("scipy.stats")
     d = np.random.default_rng(1).normal(0.1, 1, (300, 4))
     expected = stats.ttest_1samp(d, 0).pvalue
-    spread = 3 * np.sqrt(expected * (1 - expected) / DRAWS)
+    spread = 3 * np.sqrt(expected * (1 - expected) / PERMUTATIONS)
     assert (np.abs(sign_flip_p(d) - expected) <= spread + 0.003).all()
     assert sign_flip_p(d).tolist() == sign_flip_p(d, seed=0).tolist() != sign_flip_p(d, seed=1).tolist()
-    assert sign_flip_p(d + 5).tolist() == [1 / (1 + DRAWS)] * 4
+    assert sign_flip_p(d + 5).tolist() == [1 / (1 + PERMUTATIONS)] * 4
 
 
 def test_sums_that_differ_by_rounding_are_equal():
@@ -37,7 +37,7 @@ def test_sums_that_differ_by_rounding_are_equal():
 
 def test_more_images_than_13_are_tested_on_draws():
     assert sign_flip_p(np.ones((13, 1))).tolist() == [2 / 2**13]
-    drawn = sign_flip_p(np.ones((14, 1)))[0] * (1 + DRAWS)
+    drawn = sign_flip_p(np.ones((14, 1)))[0] * (1 + PERMUTATIONS)
     assert drawn == pytest.approx(round(drawn), abs=1e-9)
     assert sign_flip_p(np.zeros((20, 1))).tolist() == [1]
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from xplain.core.errors import InputError, ModelNote
-from xplain.core.text import printable
+from xplain.core.files import printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars

@@ -12,9 +12,8 @@ import typer
 import xplain
 from xplain.cli._completion import complete_method, complete_metric, complete_model, complete_protocol
 from xplain.cli._groups import option
-from xplain.core.config import Compute, parse_batch_size, parse_clip, read_config_file
+from xplain.core.config import Compute, Look, Reduce, Sign, parse_batch_size, parse_clip, read_config_file
 from xplain.core.errors import ModelNote, UsageError
-from xplain.core.look import Look, Reduce, Sign
 from xplain.core.types import Precision, ScoreKind
 
 

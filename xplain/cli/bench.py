@@ -17,8 +17,7 @@ from xplain.cli._groups import option, with_groups
 from xplain.cli._options import Loading, Running, Talking
 from xplain.core.config import BenchConfig, Choice
 from xplain.core.errors import EXIT_DONE, StoppedError
-from xplain.core.files import held, write_json, write_text
-from xplain.core.text import to_json
+from xplain.core.files import held, to_json, write_json, write_text
 
 METHODS = ["saliency", "integrated-gradients", "smoothgrad", "neflag"]
 MODELS = [common.EMBEDDED]
@@ -80,7 +79,7 @@ def bench(
 def _run(request: BenchConfig, output: Path | None, talking: Talking) -> int:
     """Print the records as they come, or the tables at the end; the files hold what is measured so far."""
     from xplain.pipelines.benchmark import bench as measure
-    from xplain.reports.speed_table import to_markdown
+    from xplain.reports.tables import benchmark_table
 
     groups, text, is_read = list[list[dict[str, Any]]](), "", True
     with nullcontext() if output is None else held(output):
@@ -88,7 +87,7 @@ def _run(request: BenchConfig, output: Path | None, talking: Talking) -> int:
         before = part.read() if part else []
         for group in measure(request, before):
             groups.append(group)
-            text = to_markdown([record for each in groups for record in each])
+            text = benchmark_table([record for each in groups for record in each])
             # what an interrupted run measured stays there, whole, until there is more
             if part and (not before or (group[0]["kind"] == "run" and group not in before)):
                 part.write(groups, text)

@@ -16,7 +16,7 @@ from xplain.cli._groups import option, with_groups
 from xplain.cli._options import Drawing, Loading, Running, Talking
 from xplain.core.config import Choice, CompareConfig
 from xplain.core.errors import EXIT_DONE, EXIT_INPUT, EXIT_PARTIAL, Failed, UsageError
-from xplain.core.text import to_json
+from xplain.core.files import to_json
 
 METHODS, MODELS, OVERLAY = ["saliency", "ig", "neflag"], [common.EMBEDDED], ["overlay"]
 NONE: list[str] = []

@@ -15,8 +15,7 @@ from xplain.cli._groups import option, with_groups
 from xplain.cli._options import Loading, Running, Talking
 from xplain.core.config import Choice, EvaluateConfig, parse_shard
 from xplain.core.errors import EXIT_DONE, EXIT_INPUT, EXIT_PARTIAL, Failed, UsageError
-from xplain.core.files import held
-from xplain.core.text import to_json
+from xplain.core.files import held, to_json
 from xplain.core.types import Interval
 from xplain.pipelines.distributed import launched_shard, wait_for_ranks
 from xplain.reports.published import Published, find_figures, put_beside, read_published

@@ -12,7 +12,7 @@ from xplain.cli._completion import complete_model
 from xplain.cli._console import put
 from xplain.cli._groups import option, with_groups
 from xplain.cli._options import Loading, Talking
-from xplain.core.text import to_json
+from xplain.core.files import to_json
 
 Things = Literal["methods", "metrics", "models", "protocols", "classes"]
 

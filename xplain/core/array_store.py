@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import re
+import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from xplain.core.files import write_file
-from xplain.reports.render import DAMAGED, Floats, encode_arrays
 
+Floats = NDArray[np.floating[Any]]
 LONGEST = 60  # letters of a key, and of a label, in a file's name
+# of reading a file; damaged lengths ask for more memory than there is
+DAMAGED = (
+    OSError,
+    EOFError,
+    KeyError,
+    ValueError,
+    SyntaxError,
+    RuntimeError,
+    MemoryError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 @dataclass(frozen=True)
@@ -58,3 +74,11 @@ class Shelf:
 def _plain(text: str) -> str:
     """The ASCII letters, digits and ``_ = , -`` of a text, cut at LONGEST; runs of others become one hyphen."""
     return re.sub(r"[^A-Za-z0-9_=,]+", "-", text).strip("-")[:LONGEST] or "item"
+
+
+def encode_arrays(arrays: Mapping[str, Floats], record: Mapping[str, Any]) -> bytes:
+    """NPZ bytes: arrays as float32, and the record as JSON text."""
+    stream = io.BytesIO()
+    content = {name: array.astype(np.float32) for name, array in arrays.items()}
+    np.savez_compressed(stream, allow_pickle=False, **content, record=np.array(json.dumps(record)))
+    return stream.getvalue()

@@ -6,13 +6,15 @@ import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from xplain.core.errors import InputError, UsageError, did_you_mean
-from xplain.core.look import Look
 from xplain.core.types import Interval, Precision, ScoreKind
 
 DIGITS = 20  # of a whole number; int() refuses thousands
+PUBLISHED = "published"  # a table of a paper's figures, which evaluate prints beside its own
+Sign = Literal["positive", "negative", "absolute", "signed"]
+Reduce = Literal["sum", "mean", "abs-sum", "max"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,24 @@ class Choice:
         if not name.strip():
             raise UsageError(f"no name in {text!r}", "write NAME:key=value,key=value")
         return cls(name.strip(), tuple(pairs))
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a map is drawn. clip: percentiles that become the ends of the colour map. opacity: of the brightest colour."""
+
+    clip: tuple[float, float] = (80.0, 99.0)
+    sign: Sign = "positive"
+    reduce: Reduce = "sum"
+    cmap: str = "auto"
+    opacity: float = 0.8
+
+    @property
+    def colours(self) -> str:
+        """The colour map's name: inferno for magnitudes, a diverging one for signed maps."""
+        if self.cmap != "auto":
+            return self.cmap
+        return "RdBu_r" if self.sign == "signed" else "inferno"
 
 
 @dataclass(frozen=True)
@@ -167,9 +187,6 @@ def parse_clip(text: str) -> tuple[float, float]:
     if not 0 <= low < high <= 100:
         raise UsageError(f"clip {text!r} is not 0 <= LOW < HIGH <= 100", "write percentiles such as 80,99")
     return low, high
-
-
-PUBLISHED = "published"  # a table of a paper's figures, which evaluate prints beside its own
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -11,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from xplain.core.errors import InputError
-from xplain.core.text import to_json
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)  # of file systems without hard links
@@ -114,3 +114,13 @@ def lock(handle: int, *, wait: bool) -> bool:
     except OSError:  # a file system that has no locks
         return True
     return True
+
+
+def printable(text: str) -> str:
+    """The text with what cannot be printed (control characters, bytes of a file name that are no UTF-8) as escapes."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
+def to_json(content: Any, indent: int | None = None) -> str:
+    """JSON that UTF-8 can hold: bytes of a file name that are no UTF-8 become JSON's own escapes, and come back from them."""
+    return json.dumps(content, ensure_ascii=False, indent=indent).encode("utf-8", "backslashreplace").decode()

@@ -7,118 +7,16 @@ bounds give the command line, the validation, the documentation and the record f
 from __future__ import annotations
 
 import inspect
-import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from types import NoneType, UnionType
-from typing import Annotated, Any, Generic, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Generic, Literal, TypeVar, get_type_hints
 
 from xplain.core.errors import UsageError, did_you_mean
-from xplain.core.types import Paper, ScoreKind
-
-
-@dataclass(frozen=True)
-class Bounds:
-    """Limits of a number, both inclusive unless ``above`` names an exclusive lower limit."""
-
-    low: float | None = None
-    high: float | None = None
-    above: float | None = None
-
-    def admits(self, value: float) -> bool:
-        """Whether ``value`` lies within the limits."""
-        return (
-            (self.low is None or value >= self.low)
-            and (self.high is None or value <= self.high)
-            and (self.above is None or value > self.above)
-        )
-
-    def __str__(self) -> str:
-        low = f"over {self.above:g}" if self.above is not None else f"from {self.low:g}" if self.low is not None else ""
-        return f"{low} to {self.high:g}".strip() if self.high is not None else low
-
-
-@dataclass(frozen=True)
-class Written:
-    """A form that a text must have. form: in words, for help and errors. read: raises ValueError for another."""
-
-    form: str
-    read: Callable[[str], object]
-
-    def admits(self, text: str) -> bool:
-        """Whether ``text`` has the form."""
-        try:
-            self.read(text)
-        except ValueError:
-            return False
-        return True
-
-
-Steps = Annotated[int, Bounds(low=1)]
-Positive = Annotated[float, Bounds(above=0)]
-Share = Annotated[float, Bounds(low=0, high=1)]
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """A keyword of a registered function, with what it accepts."""
-
-    name: str
-    kind: type
-    default: Any
-    choices: tuple[str, ...] = ()
-    bounds: Bounds | Written | None = None
-    optional: bool = False
-
-    @classmethod
-    def read(cls, name: str, default: Any, hint: Any) -> Parameter:
-        """From a keyword's default and annotation (str, int, float, bool, Literal, Annotated, ``| None``)."""
-        bounds: Bounds | Written | None = None
-        optional = False
-        while get_origin(hint) in (Annotated, Union, UnionType):
-            if get_origin(hint) is Annotated:
-                hint, *extra = get_args(hint)
-                bounds = next((each for each in extra if isinstance(each, Bounds | Written)), bounds)
-            else:
-                optional = True
-                (hint,) = (each for each in get_args(hint) if each is not NoneType)
-        choices = get_args(hint) if get_origin(hint) is Literal else ()
-        return cls(name, str if choices else hint, default, choices, bounds, optional)
-
-    @property
-    def accepts(self) -> str:
-        """What may be written, for help and errors."""
-        if isinstance(self.bounds, Written):
-            return self.bounds.form + (" or none" if self.optional else "")
-        words = " or ".join(self.choices) or {int: "a whole number", float: "a number", bool: "true or false"}.get(
-            self.kind, "text"
-        )
-        return words + (f" {self.bounds}" if self.bounds else "") + (" or none" if self.optional else "")
-
-    def parse(self, value: Any, owner: str) -> Any:
-        """``value`` (text from a command line, or a Python value) as this parameter's type, within its bounds."""
-        if self.optional and (value is None or value == "none"):
-            return None
-        try:
-            parsed = self._convert(value)
-        except (ValueError, TypeError, KeyError):
-            parsed = None
-        if parsed is None or (self.bounds and not self.bounds.admits(parsed)):
-            near = did_you_mean(str(value), self.choices) if self.choices else ""
-            raise UsageError(f"{owner}: {self.name}={value!s} is not accepted", near or f"give {self.accepts}")
-        return parsed
-
-    def _convert(self, value: Any) -> Any:
-        if self.choices:
-            return value if value in self.choices else None
-        if self.kind is bool:
-            return value if isinstance(value, bool) else {"true": True, "false": False}[str(value).lower()]
-        if value is None or isinstance(value, bool) or (self.kind is int and isinstance(value, float)):
-            return None
-        number = self.kind(value)
-        return number if not isinstance(number, float) or math.isfinite(number) else None
+from xplain.core.papers import Paper
+from xplain.core.parameters import Parameter
+from xplain.core.types import ScoreKind
 
 
 @dataclass(frozen=True, eq=False)

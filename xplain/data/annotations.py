@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from xplain.core.errors import InputError, UsageError
-from xplain.data.images import Preprocessing
+from xplain.data.preprocessing import Preprocessing
 
 COLUMNS = "image,x0,y0,x1,y1[,class]"
 

@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from xplain.core.errors import InputError, ModelNote, UsageError
-from xplain.data.class_names import is_wnid
-from xplain.data.images import SUFFIXES, Source, find_images, has_images
+from xplain.data.class_names import ClassNames, is_wnid
+from xplain.data.sources import SUFFIXES, Source, find_images, has_images
 from xplain.data.splits import find_entries, has_parts, is_torchvision
 from xplain.data.tar_shards import Sample, find_shards, read_shards
-from xplain.models import Classifier
 
 T = TypeVar("T")
 
@@ -30,7 +29,7 @@ class Item:
     label: int | None
 
 
-def read_dataset(location: str, classifier: Classifier, labels: str | None = None) -> list[Item]:
+def read_dataset(location: str, class_names: ClassNames, labels: str | None = None) -> list[Item]:
     """The images of ``location`` in a fixed order, with their classes where they are known.
 
     location: a folder of class folders (wnids, class names, or numbers, which are class indices), a flat folder, a text file
@@ -44,22 +43,22 @@ def read_dataset(location: str, classifier: Classifier, labels: str | None = Non
     if labels is not None and (tars or not path.is_dir()):
         raise UsageError(f"--labels is for a folder of images, not {location!r}", "leave it out")
     if is_torchvision(location):
-        return _read_torchvision(location, classifier)
+        return _read_torchvision(location, class_names)
     if tars:
-        return _read_shards(tars, classifier)
+        return _read_shards(tars, class_names)
     if path.is_dir() and has_parts(path):
-        return [replace(item, key=f"test/{item.key}") for item in _read_folder(path / "test", classifier, labels)]
+        return [replace(item, key=f"test/{item.key}") for item in _read_folder(path / "test", class_names, labels)]
     if path.is_dir():
-        return _read_folder(path, classifier, labels)
+        return _read_folder(path, class_names, labels)
     if path.is_file() and path.suffix.lower() not in SUFFIXES:
-        return _read_list(path, classifier)
+        return _read_list(path, class_names)
     raise InputError(f"no data set {location!r}", "give a folder, a text file of paths, or tar shards")
 
 
-def _read_torchvision(location: str, classifier: Classifier) -> list[Item]:
+def _read_torchvision(location: str, class_names: ClassNames) -> list[Item]:
     """The images to test on, as PNG in memory."""
     _, entries, names, _ = find_entries(location, 0)
-    classes = class_folders(names, classifier)
+    classes = class_folders(names, class_names)
     items = []
     for entry in entries:
         stream, name = BytesIO(), names[entry.label]
@@ -78,9 +77,9 @@ def _find_tars(location: str) -> list[Path]:
     return find_shards(location) if location.lower().endswith(".tar") and (path.exists() or "{" in location) else []
 
 
-def _read_shards(paths: Sequence[Path], classifier: Classifier) -> list[Item]:
+def _read_shards(paths: Sequence[Path], class_names: ClassNames) -> list[Item]:
     """The images of tar shards; a ``.cls`` member must name a class, other members are labels where they do."""
-    find = cache(classifier.find_class)  # a thousand names are looked through each time
+    find = cache(class_names.find)  # a thousand names are looked through each time
 
     def label(sample: Sample) -> int | None:
         if sample.label is None:
@@ -95,11 +94,11 @@ def _read_shards(paths: Sequence[Path], classifier: Classifier) -> list[Item]:
     return [Item(sample.key, sample.source, label(sample)) for sample in read_shards(paths)]
 
 
-def _read_folder(path: Path, classifier: Classifier, labels: str | None) -> list[Item]:
+def _read_folder(path: Path, class_names: ClassNames, labels: str | None) -> list[Item]:
     sources = find_images([str(path)])
     keys = [each.path.relative_to(path).as_posix() for each in sources if each.path is not None]
     if labels is not None:
-        known = _read_labels(Path(labels), classifier)
+        known = _read_labels(Path(labels), class_names)
         missing = [key for key in keys if key not in known and Path(key).name not in known]
         if missing:
             raise InputError(
@@ -109,28 +108,28 @@ def _read_folder(path: Path, classifier: Classifier, labels: str | None) -> list
     folders = sorted({key.split("/")[0] for key in keys if "/" in key})
     if not folders:
         return [Item(key, source, None) for key, source in zip(keys, sources, strict=True)]
-    classes = class_folders(folders, classifier)
+    classes = class_folders(folders, class_names)
     items = [Item(k, s, classes.get(k.split("/")[0])) for k, s in zip(keys, sources, strict=True)]
     return sorted(items, key=lambda item: (-1 if item.label is None else item.label, item.key))
 
 
-def class_folders(folders: Sequence[str], classifier: Classifier) -> dict[str, int]:
+def class_folders(folders: Sequence[str], class_names: ClassNames) -> dict[str, int]:
     """The class of each folder: the one with that name or wnid; numbers that are no names are indices.
 
     Where the model's classes have no names and the folders are none of these, the folders' own order counts, if there is one for
     each class: sorted, it is that of torchvision's ImageFolder. With another number of folders none has a class. Either is said, as a
     ModelNote. Raises InputError for what is no class.
     """
-    if all(name.isdecimal() for name in folders) and not all(name in classifier.labels for name in folders):
-        return _numbered(folders, classifier)
-    if not classifier.labels and not classifier.wnids:
-        return _in_their_order(folders, classifier)
-    if all(map(is_wnid, folders)) and not classifier.wnids:
+    if all(name.isdecimal() for name in folders) and not all(name in class_names.labels for name in folders):
+        return _numbered(folders, class_names)
+    if not class_names.labels and not class_names.wnids:
+        return _in_their_order(folders, class_names)
+    if all(map(is_wnid, folders)) and not class_names.wnids:
         raise _unknown_wnids(folders)
     found: dict[str, int] = {}
     for name in folders:
         try:
-            found[name] = classifier.find_named(name)
+            found[name] = class_names.find_folder(name)
         except UsageError as error:
             raise InputError(
                 f"the folder {name!r} is named after no class: {error}", "give --classes or --labels"
@@ -138,9 +137,9 @@ def class_folders(folders: Sequence[str], classifier: Classifier) -> dict[str, i
     return found
 
 
-def _numbered(folders: Sequence[str], classifier: Classifier) -> dict[str, int]:
+def _numbered(folders: Sequence[str], class_names: ClassNames) -> dict[str, int]:
     """Folders whose names are class indices."""
-    count = classifier.classes or len(classifier.labels)
+    count = class_names.count or len(class_names.labels)
     last = max(folders, key=int)
     if count and int(last) >= count:
         raise InputError(
@@ -157,21 +156,21 @@ def _numbered(folders: Sequence[str], classifier: Classifier) -> dict[str, int]:
     return {name: int(name) for name in folders}
 
 
-def _in_their_order(folders: Sequence[str], classifier: Classifier) -> dict[str, int]:
+def _in_their_order(folders: Sequence[str], class_names: ClassNames) -> dict[str, int]:
     """One folder for each class of a model without names; with another number of folders none has a class, and that is said."""
-    count = classifier.classes or len(folders)
+    count = class_names.count or len(folders)
     if len(folders) != count:
         if all(map(is_wnid, folders)):
             raise _unknown_wnids(folders)
         warnings.warn(
-            f"{classifier.name} has {count} classes without names, and there are {len(folders)} class folders "
+            f"{class_names.model} has {count} classes without names, and there are {len(folders)} class folders "
             f"({folders[0]!r}, ...): the images count as unlabelled; --classes with a name for each class labels them",
             ModelNote,
             stacklevel=1,
         )
         return {}
     warnings.warn(
-        f"the classes of {classifier.name} have no names: the folders count in order, {folders[0]!r} as class 0 to "
+        f"the classes of {class_names.model} have no names: the folders count in order, {folders[0]!r} as class 0 to "
         f"{folders[-1]!r} as class {count - 1}",
         ModelNote,
         stacklevel=1,
@@ -183,7 +182,7 @@ def _unknown_wnids(folders: Sequence[str]) -> InputError:
     return InputError(f"the folders are wnids ({folders[0]}, ...), which the model does not know", "give --classes")
 
 
-def _read_labels(path: Path, classifier: Classifier) -> dict[str, int]:
+def _read_labels(path: Path, class_names: ClassNames) -> dict[str, int]:
     """File name to class index, from CSV with two columns; a first row that names them is passed over."""
     try:
         rows = [row for row in csv.reader(path.read_text("utf-8-sig").splitlines()) if row]
@@ -192,7 +191,7 @@ def _read_labels(path: Path, classifier: Classifier) -> dict[str, int]:
             f"cannot read the labels {str(path)!r}: {error}", "give CSV with file name and class"
         ) from None
     found: dict[str, int] = {}
-    find = cache(classifier.find_class)
+    find = cache(class_names.find)
     for number, row in enumerate(rows, 1):
         if len(row) < 2:
             raise InputError(f"line {number} of {str(path)!r} has {len(row)} columns", "write file name,class")
@@ -205,14 +204,14 @@ def _read_labels(path: Path, classifier: Classifier) -> dict[str, int]:
     return found
 
 
-def _read_list(path: Path, classifier: Classifier) -> list[Item]:
+def _read_list(path: Path, class_names: ClassNames) -> list[Item]:
     """Lines of ``path`` or ``path<tab>class``; relative paths start at the list's folder."""
     try:
         lines = path.read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read the list {str(path)!r}: {error}", "give a text file of paths") from None
     items = []
-    find = cache(classifier.find_class)
+    find = cache(class_names.find)
     for number, line in enumerate(lines, 1):
         name, *rest = (part.strip() for part in line.split("\t"))
         if not name:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,59 @@ from torch import Tensor
 
 from xplain.core.errors import Failed, InputError, UsageError, did_you_mean
 from xplain.core.rng import seed_of
-from xplain.data.images import Preprocessing, Source, decode_image, find_images, preprocess
-from xplain.metrics._training import Images, ImageSet
+from xplain.data.images import decode_image
+from xplain.data.preprocessing import Preprocessing, preprocess
+from xplain.data.sources import Source, find_images
 
 TORCHVISION = ("CIFAR10", "CIFAR100", "MNIST", "FashionMNIST", "KMNIST")
 TEST_SHARE = 0.2  # where the data set itself does not say
 MOST_BYTES = 16 * 2**30
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """Labelled images in memory.
+
+    pixels: (N, 3, H, W) in 8 bits. labels: (N,). removed: (N, H, W) bool, the pixels that show the image's mean colour instead.
+    """
+
+    pixels: Tensor
+    labels: Tensor
+    removed: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @cached_property
+    def colours(self) -> Tensor:
+        """(N, 3, 1, 1) the mean of each channel of each unmodified image."""
+        area = self.pixels.shape[2] * self.pixels.shape[3]
+        sums = self.pixels.sum(dim=(2, 3), keepdim=True, dtype=torch.int64)  # exact, and the same on every device
+        return sums.float() / (255 * area)
+
+    def batch(self, some: Tensor | slice) -> Tensor:
+        """(n, 3, H, W) float32 pixels in [0, 1] of some of the images."""
+        x = self.pixels[some].float() / 255
+        return x if self.removed is None else torch.where(self.removed[some][:, None], self.colours[some], x)
+
+    def to(self, device: torch.device) -> Images:
+        """The images on a device."""
+        removed = None if self.removed is None else self.removed.to(device)
+        return replace(self, pixels=self.pixels.to(device), labels=self.labels.to(device), removed=removed)
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Images to train on and images to test on. origin: how they were divided, for the record."""
+
+    train: Images
+    test: Images
+    classes: tuple[str, ...]
+    origin: str = ""
+
+    def to(self, device: torch.device) -> ImageSet:
+        """The set on a device."""
+        return replace(self, train=self.train.to(device), test=self.test.to(device))
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from xplain.core.errors import InputError, UsageError
-from xplain.data.images import SUFFIXES, Source
+from xplain.data.sources import SUFFIXES, Source
 
 LONGEST_LABEL = 1 << 16  # bytes of a label member that are worth reading
 LABEL_KEYS = ("label", "cls", "class", "class_id", "target")  # of a JSON object beside the image

@@ -6,10 +6,12 @@ import torch
 from torch import Tensor
 
 from xplain.core.errors import UsageError
-from xplain.core.registry import Positive, Steps, method
+from xplain.core.papers import Paper
+from xplain.core.parameters import Positive, Steps
+from xplain.core.registry import method
 from xplain.core.rng import Streams
-from xplain.core.types import Attribution, Paper
-from xplain.data.filters import quadrature
+from xplain.core.types import Attribution
+from xplain.methods._quadrature import quadrature
 from xplain.methods.integrated_gradients import line_integral
 from xplain.oracle import Oracle
 

@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor
 
+from xplain.core.papers import Paper
 from xplain.core.registry import method
-from xplain.core.types import Attribution, Paper
+from xplain.core.types import Attribution
 from xplain.methods.grad_cam import stretch
 from xplain.oracle import Oracle
 from xplain.oracle.attention import read_map

@@ -6,8 +6,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from xplain.core.registry import Positive, Steps, method
-from xplain.core.types import Attribution, Paper
+from xplain.core.papers import Paper
+from xplain.core.parameters import Positive, Steps
+from xplain.core.registry import method
+from xplain.core.types import Attribution
 from xplain.data.filters import cosine_basis
 from xplain.oracle import Oracle
 from xplain.oracle.blocks import Block

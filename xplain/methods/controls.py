@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from xplain.core.registry import Bounds, method
+from xplain.core.parameters import Bounds
+from xplain.core.registry import method
 from xplain.core.rng import Streams
 from xplain.core.types import Attribution
 from xplain.oracle import Oracle

@@ -2,8 +2,9 @@
 
 from torch import Tensor
 
+from xplain.core.papers import Paper
 from xplain.core.registry import method
-from xplain.core.types import Attribution, Paper
+from xplain.core.types import Attribution
 from xplain.methods.guided_backprop import INSTEAD, RECTIFIED
 from xplain.oracle import Oracle
 from xplain.oracle.propagation import Call, Rules, graft

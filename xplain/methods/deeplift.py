@@ -8,9 +8,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from xplain.core.papers import Paper
 from xplain.core.registry import method
 from xplain.core.rng import Streams
-from xplain.core.types import Attribution, Paper
+from xplain.core.types import Attribution
 from xplain.data.baselines import Baseline, make_baseline
 from xplain.oracle import Oracle
 from xplain.oracle.propagation import Call, Kind, Rule, Rules, graft, keep, slope

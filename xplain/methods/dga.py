@@ -5,8 +5,10 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
-from xplain.core.registry import Bounds, Steps, method
-from xplain.core.types import Attribution, Paper
+from xplain.core.papers import Paper
+from xplain.core.parameters import Bounds, Steps
+from xplain.core.registry import method
+from xplain.core.types import Attribution
 from xplain.methods.uniform_fullgrad import Zero, local_attribution, make_zero
 from xplain.oracle import Oracle
 

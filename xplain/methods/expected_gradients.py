@@ -4,9 +4,11 @@ import torch
 from torch import Tensor
 
 from xplain.core.errors import InputError
-from xplain.core.registry import Steps, method
+from xplain.core.papers import Paper
+from xplain.core.parameters import Steps
+from xplain.core.registry import method
 from xplain.core.rng import Streams
-from xplain.core.types import Attribution, Paper
+from xplain.core.types import Attribution
 from xplain.oracle import Oracle
 from xplain.oracle.blocks import Block
 

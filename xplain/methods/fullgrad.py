@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from xplain.core.papers import Paper
 from xplain.core.registry import method
-from xplain.core.types import Attribution, Paper
+from xplain.core.types import Attribution
 from xplain.methods.uniform_fullgrad import Zero, make_zero
 from xplain.oracle import Oracle
 from xplain.oracle.propagation import Call, Rules, keep, slope

@@ -5,9 +5,11 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from xplain.core.registry import Bounds, Share, Steps, method
+from xplain.core.papers import Paper
+from xplain.core.parameters import Bounds, Share, Steps
+from xplain.core.registry import method
 from xplain.core.rng import Streams
-from xplain.core.types import Attribution, Paper
+from xplain.core.types import Attribution
 from xplain.data.baselines import Baseline, make_baseline
 from xplain.oracle import Oracle
 

@@ -2,8 +2,9 @@
 
 from torch import Tensor
 
+from xplain.core.papers import Paper
 from xplain.core.registry import method
-from xplain.core.types import Attribution, Paper
+from xplain.core.types import Attribution
 from xplain.methods.uniform_fullgrad import Zero, local_attribution, make_zero
 from xplain.oracle import Oracle
 

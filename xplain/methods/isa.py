@@ -5,9 +5,11 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
-from xplain.core.registry import Bounds, Positive, Steps, method
+from xplain.core.papers import Paper
+from xplain.core.parameters import Bounds, Positive, Steps
+from xplain.core.registry import method
 from xplain.core.rng import Streams
-from xplain.core.types import Attribution, Paper
+from xplain.core.types import Attribution
 from xplain.oracle import Oracle
 
 

@@ -3,9 +3,11 @@
 import torch
 from torch import Tensor
 
-from xplain.core.registry import Steps, method
+from xplain.core.papers import Paper
+from xplain.core.parameters import Steps
+from xplain.core.registry import method
 from xplain.core.rng import Streams
-from xplain.core.types import Attribution, Paper
+from xplain.core.types import Attribution
 from xplain.data.baselines import Baseline, make_baseline
 from xplain.methods._segmentation import spread, superpixels
 from xplain.methods.lime import regress

@@ -2,8 +2,9 @@
 
 from torch import Tensor
 
+from xplain.core.papers import Paper
 from xplain.core.registry import method
-from xplain.core.types import Attribution, Paper
+from xplain.core.types import Attribution
 from xplain.methods.grad_cam import positive_map
 from xplain.oracle import Oracle
 

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from xplain.core.errors import UsageError
-from xplain.core.registry import Bounds, Positive, method
-from xplain.core.types import Attribution, Paper, ScoreKind
+from xplain.core.papers import Paper
+from xplain.core.parameters import Bounds, Positive
+from xplain.core.registry import method
+from xplain.core.types import Attribution, ScoreKind
 from xplain.oracle import Oracle
 from xplain.oracle.propagation import Call, Kind, Rule, Rules, graft, keep
 

@@ -5,8 +5,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from xplain.core.registry import Positive, Steps, method
-from xplain.core.types import Attribution, Paper
+from xplain.core.papers import Paper
+from xplain.core.parameters import Positive, Steps
+from xplain.core.registry import method
+from xplain.core.types import Attribution
 from xplain.oracle import Oracle
 
 

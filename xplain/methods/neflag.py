@@ -5,9 +5,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from xplain.core.registry import Positive, Steps, method
+from xplain.core.papers import Paper
+from xplain.core.parameters import Positive, Steps
+from xplain.core.registry import method
 from xplain.core.rng import Streams
-from xplain.core.types import Attribution, Paper
+from xplain.core.types import Attribution
 from xplain.oracle import Oracle
 from xplain.oracle.blocks import Block
 

@@ -6,9 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from xplain.core.registry import Bounds, Steps, method
+from xplain.core.papers import Paper
+from xplain.core.parameters import Bounds, Steps
+from xplain.core.registry import method
 from xplain.core.rng import Streams
-from xplain.core.types import Attribution, Paper
+from xplain.core.types import Attribution
 from xplain.data.baselines import Baseline, make_baseline
 from xplain.oracle import Oracle
 from xplain.oracle.blocks import Block

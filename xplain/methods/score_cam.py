@@ -5,9 +5,11 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
-from xplain.core.registry import Bounds, method
+from xplain.core.papers import Paper
+from xplain.core.parameters import Bounds
+from xplain.core.registry import method
 from xplain.core.rng import Streams
-from xplain.core.types import Attribution, Paper
+from xplain.core.types import Attribution
 from xplain.data.baselines import Baseline, make_baseline
 from xplain.methods.grad_cam import positive_map, stretch
 from xplain.oracle import Oracle

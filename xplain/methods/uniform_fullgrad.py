@@ -4,8 +4,9 @@ from typing import Literal
 
 from torch import Tensor
 
+from xplain.core.papers import Paper
 from xplain.core.registry import method
-from xplain.core.types import Attribution, Paper
+from xplain.core.types import Attribution
 from xplain.oracle import Oracle
 
 Zero = Literal["mean", "black"]

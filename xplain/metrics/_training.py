@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -18,7 +17,8 @@ from torch.nn import functional as F
 from xplain.core.checkpoint_store import States
 from xplain.core.rng import seed_of
 from xplain.core.types import Precision
-from xplain.data.images import Preprocessing
+from xplain.data.preprocessing import Preprocessing
+from xplain.data.splits import Images, ImageSet
 from xplain.models import Classifier
 from xplain.models.classifier import Weights
 from xplain.models.optimize import arithmetic
@@ -30,52 +30,6 @@ WIDTHS: dict[Network, tuple[tuple[tuple[int, ...], ...], tuple[int, ...]]] = {
     "cnn": (((32, 32), (64, 64), (128, 128)), (256, 128)),  # 6 convolutions and 3 linear layers
     "small": (((16,), (32,)), ()),
 }
-
-
-@dataclass(frozen=True, eq=False)
-class Images:
-    """Labelled images in memory.
-
-    pixels: (N, 3, H, W) in 8 bits. labels: (N,). removed: (N, H, W) bool, the pixels that show the image's mean colour instead.
-    """
-
-    pixels: Tensor
-    labels: Tensor
-    removed: Tensor | None = None
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    @cached_property
-    def colours(self) -> Tensor:
-        """(N, 3, 1, 1) the mean of each channel of each unmodified image."""
-        area = self.pixels.shape[2] * self.pixels.shape[3]
-        sums = self.pixels.sum(dim=(2, 3), keepdim=True, dtype=torch.int64)  # exact, and the same on every device
-        return sums.float() / (255 * area)
-
-    def batch(self, some: Tensor | slice) -> Tensor:
-        """(n, 3, H, W) float32 pixels in [0, 1] of some of the images."""
-        x = self.pixels[some].float() / 255
-        return x if self.removed is None else torch.where(self.removed[some][:, None], self.colours[some], x)
-
-    def to(self, device: torch.device) -> Images:
-        """The images on a device."""
-        removed = None if self.removed is None else self.removed.to(device)
-        return replace(self, pixels=self.pixels.to(device), labels=self.labels.to(device), removed=removed)
-
-
-@dataclass(frozen=True, eq=False)
-class ImageSet:
-    """Images to train on and images to test on. origin: how they were divided, for the record."""
-
-    train: Images
-    test: Images
-    classes: tuple[str, ...]
-    origin: str = ""
-
-    def to(self, device: torch.device) -> ImageSet:
-        """The set on a device."""
-        return replace(self, train=self.train.to(device), test=self.test.to(device))
 
 
 @dataclass(frozen=True)

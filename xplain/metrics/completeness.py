@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from xplain.core.papers import Paper
 from xplain.core.registry import metric
-from xplain.core.types import Paper, Score
+from xplain.core.types import Score
 from xplain.metrics.inputs import Case
 
 TINY = 1e-8

@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 
 from xplain.core.errors import UsageError
-from xplain.core.registry import Positive, Share, Steps, metric
+from xplain.core.papers import Paper
+from xplain.core.parameters import Positive, Share, Steps
+from xplain.core.registry import metric
 from xplain.core.rng import Streams
-from xplain.core.types import Paper, Score
+from xplain.core.types import Score
 from xplain.metrics.inputs import Case
 from xplain.metrics.perturbation import fill_image
 from xplain.oracle.blocks import Block

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from xplain.core.errors import UsageError
+from xplain.core.parameters import NamedFile
 from xplain.core.registry import metric
 from xplain.core.rng import Streams
 from xplain.core.types import Score
 from xplain.metrics._similarity import Similarity, compare_maps
 from xplain.metrics.inputs import Case, Explain
-from xplain.metrics.named_files import NamedFile
 from xplain.metrics.parameter_randomisation import CONSTANT, SANITY
 from xplain.models import Classifier
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from xplain.core.registry import Positive, Steps, metric
+from xplain.core.papers import Paper
+from xplain.core.parameters import Positive, Steps
+from xplain.core.registry import metric
 from xplain.core.rng import Streams
-from xplain.core.types import Paper, Score
+from xplain.core.types import Score
 from xplain.metrics.inputs import Case, Explain
 
 PIXELS = 512 * 224 * 224  # of perturbed images that are held at once: 0.3 GB

@@ -5,20 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from xplain.core.registry import Spec, Written
-
-
-def check_path(text: str) -> str:
-    """The path of a file or folder. Raises ValueError when it is not there."""
-    if not Path(text).exists():
-        raise ValueError(text)
-    return text
-
-
-FILE = Written("a file that is there", check_path)
-NamedFile = Annotated[str, FILE]
+from xplain.core.parameters import FILE
+from xplain.core.registry import Spec
 
 
 def digests(spec: Spec, settings: Mapping[str, Any]) -> dict[str, str]:

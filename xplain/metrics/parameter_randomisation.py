@@ -7,8 +7,10 @@ from typing import Literal
 import torch
 
 from xplain.core.errors import UsageError
-from xplain.core.registry import Steps, metric
-from xplain.core.types import Paper, Score
+from xplain.core.papers import Paper
+from xplain.core.parameters import Steps
+from xplain.core.registry import metric
+from xplain.core.types import Score
 from xplain.metrics._similarity import Similarity, compare_maps
 from xplain.metrics.inputs import Case, Explain
 from xplain.models.randomization import randomise

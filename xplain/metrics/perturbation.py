@@ -10,8 +10,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from xplain.core.registry import Steps, metric
-from xplain.core.types import Paper, Score
+from xplain.core.papers import Paper
+from xplain.core.parameters import Steps
+from xplain.core.registry import metric
+from xplain.core.types import Score
 from xplain.data.baselines import BLUR_SIGMA
 from xplain.data.filters import gaussian_blur, rise_blur
 from xplain.metrics._ranking import places

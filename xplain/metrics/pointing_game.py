@@ -7,10 +7,11 @@ from typing import Annotated
 import torch
 
 from xplain.core.errors import UsageError
-from xplain.core.registry import Bounds, metric
-from xplain.core.types import Paper, Score
+from xplain.core.papers import Paper
+from xplain.core.parameters import Bounds, NamedFile
+from xplain.core.registry import metric
+from xplain.core.types import Score
 from xplain.metrics.inputs import Case
-from xplain.metrics.named_files import NamedFile
 
 
 @metric(

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from xplain.core.errors import UsageError
-from xplain.core.percentages import Percentages, read_percentages
-from xplain.core.registry import Bounds, metric
+from xplain.core.papers import Paper
+from xplain.core.parameters import Bounds, Percentages, read_percentages
+from xplain.core.registry import metric
 from xplain.core.rng import Streams
-from xplain.core.types import Paper, Score
+from xplain.core.types import Score
 from xplain.metrics._imputation import impute
 from xplain.metrics._ranking import pixel_places
 from xplain.metrics.inputs import Case

@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 
 from xplain.core.checkpoint_store import States
-from xplain.core.percentages import Percentages, read_percentages
-from xplain.core.registry import Positive, Steps, metric
-from xplain.core.types import Paper, Precision, Score
+from xplain.core.papers import Paper
+from xplain.core.parameters import Percentages, Positive, Steps, read_percentages
+from xplain.core.registry import metric
+from xplain.core.types import Precision, Score
+from xplain.data.splits import Images, ImageSet
 from xplain.metrics._ranking import pixel_places
-from xplain.metrics._training import Images, ImageSet, Network, Plan, accuracy, make_classifier, train
+from xplain.metrics._training import Network, Plan, accuracy, make_classifier, train
 from xplain.models import Classifier
 
 BLOCK = 2048 * 32 * 32  # pixels that are attributed and ranked together, and kept together

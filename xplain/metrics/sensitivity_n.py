@@ -9,10 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from xplain.core.errors import UsageError
-from xplain.core.percentages import Percentages, read_percentages
-from xplain.core.registry import Bounds, Steps, metric
+from xplain.core.papers import Paper
+from xplain.core.parameters import Bounds, Percentages, Steps, read_percentages
+from xplain.core.registry import metric
 from xplain.core.rng import Streams
-from xplain.core.types import Paper, Score, ScoreKind
+from xplain.core.types import Score, ScoreKind
 from xplain.metrics._ranking import places
 from xplain.metrics.inputs import Case
 from xplain.metrics.perturbation import fill_image

@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
 
 import numpy as np
 import torch
@@ -196,3 +197,16 @@ def hash_tensors(model: nn.Module) -> str:
             found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return found.hexdigest()
+
+
+def downloaded(url: str) -> Path:
+    """The file that torchvision and timm download ``url`` to (below TORCH_HOME), whether it is there or not."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
+
+
+def not_downloaded(path: Path, name: str) -> InputError:
+    """What is said when the weights of the model ``name`` are not there and may not be fetched."""
+    return InputError(
+        f"the weights of {name} are not there as {path}, and --offline downloads nothing",
+        "put the file there, or give --weights FILE",
+    )

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
 
 import torch
 from torch import Tensor, nn
 
-from xplain.core.config import parse_count
-from xplain.core.errors import UsageError, did_you_mean
-from xplain.data.images import Preprocessing
-from xplain.models.logits import find_logits
+from xplain.core.errors import InputError
+from xplain.data.class_names import ClassNames
+from xplain.data.preprocessing import Preprocessing
 
 LUMA = torch.tensor(
     [0.299, 0.587, 0.114], dtype=torch.float64
@@ -114,39 +113,49 @@ class Classifier(nn.Module):
         """The parameters' floating-point type."""
         return self.mean.dtype
 
-    def find_class(self, text: str) -> int:
-        """The index of a class given as an index, a wnid or a name. Raises UsageError with near matches."""
-        if (index := parse_count(text.removeprefix("-"))) is not None:
-            index = -index if text.startswith("-") else index
-            count = self.classes or len(self.labels)
-            if count and not 0 <= index < count:
-                raise UsageError(f"class index {index} is not in 0 .. {count - 1}", "see xplain list classes")
-            return index
-        for key, names in (
-            (text.lower(), self.wnids),
-            (text, self.labels),
-            (_plain(text), [_plain(each) for each in self.labels]),
-        ):
-            if names.count(key) > 1:
-                where = " and ".join(str(i) for i, each in enumerate(names) if each == key)
-                raise UsageError(f"class name {text!r} stands for {where}", "give the index or the wnid")
-            if key in names:
-                return names.index(key)
-        known = [*self.labels, *self.wnids]
-        raise UsageError(f"unknown class {text!r}", did_you_mean(text, known, "see xplain list classes"))
-
-    def find_named(self, text: str) -> int:
-        """The index of a class by its very name, be it a number; else as ``find_class``: so folders name classes."""
-        return self.labels.index(text) if self.labels.count(text) == 1 else self.find_class(text)
-
-    def describe_class(self, index: int) -> dict[str, str | int | None]:
-        """The index with its wnid and name, None where they are not known."""
-        return {
-            "index": index,
-            "wnid": self.wnids[index] if index < len(self.wnids) else None,
-            "name": self.labels[index] if index < len(self.labels) else None,
-        }
+    @property
+    def class_names(self) -> ClassNames:
+        """The names and ids of the classes, for look-up."""
+        return ClassNames(self.labels, self.wnids, self.classes, self.name)
 
 
-def _plain(name: str) -> str:
-    return name.lower().replace("_", " ")
+def find_logits(output: object) -> tuple[Tensor, str]:
+    """(images, classes), and where they were found: ``""`` for the output itself, an index, or a name.
+
+    What is called ``logits`` comes first; else the first such tensor of a tuple or list, or the only one of a mapping or dataclass.
+    Raises InputError when there is none.
+    """
+    direct = _as_logits(output)
+    if direct is not None:
+        return direct, ""
+    named = _parts(output)
+    found = {name: logits for name, value in named.items() if (logits := _as_logits(value)) is not None}
+    if "logits" in found:
+        return found["logits"], "logits"
+    if found and (len(found) == 1 or isinstance(output, (tuple, list))):
+        name = next(iter(found))
+        return found[name], name
+    what = f"{tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
+    several = f" with {' and '.join(found)}" if found else ""
+    hint = "call the logits 'logits'" if found else "give an image classifier"
+    raise InputError(f"the model returned {what}{several}, not logits (images, classes)", hint)
+
+
+def _as_logits(value: object) -> Tensor | None:
+    """(images, classes), also of a map with one place, (images, classes, 1, 1)."""
+    if not isinstance(value, Tensor) or value.ndim < 2 or not value.is_floating_point():
+        return None
+    return value.flatten(1) if all(side == 1 for side in value.shape[2:]) else None
+
+
+def _parts(output: object) -> dict[str, object]:
+    """What an output consists of, by name or index."""
+    if isinstance(output, Mapping):
+        return {str(name): value for name, value in output.items()}
+    if isinstance(output, tuple) and hasattr(output, "_fields"):
+        return dict(zip(output._fields, output, strict=True))
+    if isinstance(output, (tuple, list)):
+        return {str(index): value for index, value in enumerate(output)}
+    if is_dataclass(output):
+        return {each.name: getattr(output, each.name) for each in fields(output)}
+    return {}

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from xplain.core.errors import InputError, device_error, first_line
-from xplain.models.classifier import Classifier
-from xplain.models.logits import find_logits
+from xplain.models.classifier import Classifier, find_logits
 
 REFUSALS = (RuntimeError, AssertionError, ValueError, IndexError, NotImplementedError)
 SUM_TOLERANCE = 1e-3

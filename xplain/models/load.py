@@ -13,7 +13,7 @@ from torch import nn
 
 from xplain.core.errors import InputError, ModelNote, UsageError, did_you_mean
 from xplain.data.class_names import imagenet_classes, read_classes
-from xplain.data.images import Preprocessing
+from xplain.data.preprocessing import Preprocessing
 from xplain.models import efficientnet_lite0 as lite0
 from xplain.models.checkpoints import classes_of, file_weights, hash_tensors, load_weights, read_weights
 from xplain.models.classifier import Accuracy, Classifier, Weights
@@ -21,7 +21,7 @@ from xplain.models.devices import pick_device
 from xplain.models.inspection import learn_habits
 from xplain.models.optimize import copy_classifier
 from xplain.models.programs import check_program, load_program
-from xplain.models.untrained import RANDOM, UNTRAINED, load_untrained
+from xplain.models.randomization import RANDOM, UNTRAINED, load_untrained
 
 PROGRAMS = ("script:", "export:")
 EMBEDDED = "efficientnet-lite0"

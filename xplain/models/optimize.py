@@ -12,11 +12,11 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xplain.core.errors import device_error
 from xplain.models.classifier import Classifier
-from xplain.models.norms import fix_norms
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -183,3 +183,56 @@ def arithmetic(precision: str, device: torch.device) -> Iterator[None]:
         yield
     finally:
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+
+
+class _Scaled(torch.autograd.Function):
+    """An evaluated batch norm; its gradient is the output's times weight / sqrt(variance + eps)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, norm: _Fixed) -> Tensor:
+        """x: (B, C, ...)."""
+        ctx.norm = norm
+        return F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0.0, norm.eps)
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:
+        """slope: (B, C, ...)."""
+        norm = ctx.norm
+        scale = (norm.running_var + norm.eps).rsqrt()
+        if norm.weight is not None:
+            scale = scale * norm.weight
+        return (slope * scale.reshape(-1, *[1] * (slope.ndim - 2))).to(slope.dtype), None
+
+
+class _Fixed(nn.modules.batchnorm._BatchNorm):
+    """In evaluation, with frozen weights."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, ...) to the same."""
+        if self.training or self.running_var is None or any(each.requires_grad for each in self.parameters()):
+            return super().forward(x)
+        self._check_input_dim(x)
+        return _Scaled.apply(x, self)
+
+
+class _Fixed1d(_Fixed, nn.BatchNorm1d): ...
+
+
+class _Fixed2d(_Fixed, nn.BatchNorm2d): ...
+
+
+class _Fixed3d(_Fixed, nn.BatchNorm3d): ...
+
+
+_FIXED: dict[type[nn.Module], type[_Fixed]] = {
+    nn.BatchNorm1d: _Fixed1d,
+    nn.BatchNorm2d: _Fixed2d,
+    nn.BatchNorm3d: _Fixed3d,
+}
+
+
+def fix_norms(model: nn.Module) -> None:
+    """Turn the model's batch norms into fixed ones, in place; classes derived from them are left as they are."""
+    for module in model.modules():
+        if fixed := _FIXED.get(type(module)):
+            module.__class__ = fixed

@@ -13,12 +13,19 @@ from torch import Tensor, nn
 
 from xplain.core.errors import InputError, UsageError, did_you_mean, first_line
 from xplain.data.class_names import imagenet_classes, is_wnid
-from xplain.data.images import Preprocessing
-from xplain.models.checkpoints import classes_of, file_weights, fitted_names, load_weights, read_weights
+from xplain.data.preprocessing import Preprocessing
+from xplain.models.checkpoints import (
+    classes_of,
+    downloaded,
+    file_weights,
+    fitted_names,
+    load_weights,
+    not_downloaded,
+    read_weights,
+)
 from xplain.models.classifier import Classifier, Weights
-from xplain.models.downloads import downloaded, not_downloaded
 from xplain.models.inspection import refuse_size
-from xplain.models.untrained import RANDOM, UNTRAINED
+from xplain.models.randomization import RANDOM, UNTRAINED
 
 HASH = re.compile(r"-[0-9a-f]{8,}\.")  # the first digits of a file's SHA-256 in its name
 

@@ -14,12 +14,19 @@ from torch import nn
 
 from xplain.core.errors import InputError, UsageError, did_you_mean
 from xplain.data.class_names import imagenet_classes
-from xplain.data.images import Preprocessing
-from xplain.models.checkpoints import classes_of, file_weights, fitted_names, load_weights, read_weights
+from xplain.data.preprocessing import Preprocessing
+from xplain.models.checkpoints import (
+    classes_of,
+    downloaded,
+    file_weights,
+    fitted_names,
+    load_weights,
+    not_downloaded,
+    read_weights,
+)
 from xplain.models.classifier import Accuracy, Classifier, Weights
-from xplain.models.downloads import downloaded, not_downloaded
 from xplain.models.inspection import refuse_size
-from xplain.models.untrained import RANDOM, UNTRAINED
+from xplain.models.randomization import RANDOM, UNTRAINED
 
 # What these builders switch on when they are given weights; everything else is the builder's default.
 WITH_WEIGHTS: dict[str, dict[str, Any]] = {

@@ -17,9 +17,8 @@ from torch import Tensor, nn
 from xplain.core.errors import DeviceError, UsageError, device_error, did_you_mean, first_line, is_out_of_memory
 from xplain.core.types import Cost, Precision, ScoreKind
 from xplain.models import Classifier
-from xplain.models.layers import Layout, last_spatial_layer, layout_of_layer, watch
+from xplain.models.layers import Layout, last_spatial_layer, layout_of_layer, watch, weighted_layers
 from xplain.models.optimize import arithmetic, working_copy
-from xplain.models.trace import weighted_layers
 from xplain.oracle.answers import Attended, Gradients, Probe, Propagated
 from xplain.oracle.attention import Spoiled, Tokens, check_global, find_patches, suspects, watched
 from xplain.oracle.blocks import Block, even_slices

@@ -74,9 +74,9 @@ def find_rivals(classifier: Classifier, against: Classes | None, logits: Tensor,
 def _indices(classifier: Classifier, given: Classes, logits: Tensor) -> Tensor:
     """Class indices, checked against the number of classes."""
     if isinstance(given, str):
-        given = [classifier.find_class(given)]
+        given = [classifier.class_names.find(given)]
     elif isinstance(given, Sequence):
-        given = [classifier.find_class(each) if isinstance(each, str) else each for each in given]
+        given = [classifier.class_names.find(each) if isinstance(each, str) else each for each in given]
     try:
         indices = torch.as_tensor(given, device=logits.device)
     except (TypeError, ValueError, RuntimeError):
@@ -116,7 +116,7 @@ class Question:
             if not number:
                 raise UsageError(f"cannot read the target {target!r}", "write top:K with K from 1")
             return cls("top", count=number, against=rivals)
-        return cls("class", index=classifier.find_class(target), against=rivals)
+        return cls("class", index=classifier.class_names.find(target), against=rivals)
 
     def suffix(self, index: int) -> str:
         """The part of a file's name that says which class was asked for."""
@@ -147,5 +147,5 @@ def _parse_rivals(text: str, classifier: Classifier) -> str | tuple[int, ...]:
     if text == RUNNER_UP:
         return text
     if text in classifier.labels:  # a name with a comma in it
-        return (classifier.find_class(text),)
-    return tuple(classifier.find_class(part.strip()) for part in text.split(",") if part.strip())
+        return (classifier.class_names.find(text),)
+    return tuple(classifier.class_names.find(part.strip()) for part in text.split(",") if part.strip())

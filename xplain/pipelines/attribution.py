@@ -21,7 +21,9 @@ from xplain.core.registry import METHODS, METRICS, MethodSpec, MetricSpec
 from xplain.core.rng import Streams
 from xplain.core.types import Attribution, Cost, Precision, Score, ScoreKind
 from xplain.data.annotations import locate_boxes, read_annotations
-from xplain.data.images import Preprocessing, decode_image, find_images, preprocess
+from xplain.data.images import decode_image
+from xplain.data.preprocessing import Preprocessing, preprocess
+from xplain.data.sources import find_images
 from xplain.metrics.inputs import Case, Explain
 from xplain.models import Classifier
 from xplain.models.load import with_weights
@@ -293,7 +295,7 @@ def _locate_boxes(path: str, case: Case, spec: MetricSpec) -> Tensor:
     classifier = case.oracle.classifier
     annotations = read_annotations(path)
     return locate_boxes(
-        annotations, case.keys, case.sizes, case.y.tolist(), classifier.preprocessing, classifier.find_class
+        annotations, case.keys, case.sizes, case.y.tolist(), classifier.preprocessing, classifier.class_names.find
     )
 
 

@@ -83,6 +83,6 @@ def find_label(classifier: Classifier, each: Loaded) -> int | Failed:
     """The class that the image's folder is named after: a wnid, a class name or an index."""
     name = each.source.name
     try:
-        return classifier.find_named(each.source.folder)
+        return classifier.class_names.find_folder(each.source.folder)
     except UsageError as error:
         return Failed(name, InputError(f"{name!r} has no label: {error}", "put it into a class folder"))

@@ -18,7 +18,9 @@ from xplain.core.allocator import given_back_memory, kept_memory
 from xplain.core.config import BenchConfig
 from xplain.core.errors import DeviceError, UsageError
 from xplain.core.registry import METHODS, METRICS, MethodSpec, Spec
-from xplain.data.images import decode_image, find_images, preprocess
+from xplain.data.images import decode_image
+from xplain.data.preprocessing import preprocess
+from xplain.data.sources import find_images
 from xplain.models import Classifier
 from xplain.oracle import Oracle
 from xplain.oracle.runtime import at_work, load_model

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from xplain.core.config import Compute
 from xplain.core.errors import InputError, UsageError, XplainError, did_you_mean
+from xplain.core.papers import Paper
 from xplain.core.protocols import PROTOCOLS
 from xplain.core.registry import METHODS, METRICS, MethodSpec, Spec
-from xplain.core.types import Attribution, Paper
+from xplain.core.types import Attribution
 from xplain.data.class_names import imagenet_classes, read_classes
 from xplain.models import Classifier
 from xplain.models.inspection import REFUSALS

@@ -13,8 +13,10 @@ from xplain.core.array_store import Shelf
 from xplain.core.config import Choice, CompareConfig
 from xplain.core.errors import Failed, InputError, UsageError, XplainError, did_you_mean
 from xplain.core.registry import METHODS
+from xplain.core.run_store import fingerprint
 from xplain.core.types import Attribution
-from xplain.data.images import Loaded, Source, find_images, read_ahead, sha256
+from xplain.data.images import Loaded, read_ahead, sha256
+from xplain.data.sources import Source, find_images
 from xplain.models import Classifier
 from xplain.oracle.runtime import Runtime, at_work, load_model
 from xplain.oracle.targets import Question
@@ -29,14 +31,7 @@ from xplain.pipelines.plans import (
     run_work,
     take_measures,
 )
-from xplain.pipelines.records import (
-    Work,
-    describe_explanation,
-    describe_prediction,
-    describe_run,
-    describe_target,
-    fingerprint,
-)
+from xplain.pipelines.records import Work, describe_explanation, describe_prediction, describe_run, describe_target
 from xplain.reports.comparison import Cell, Comparison, Row
 from xplain.reports.comparison_figure import SHOWS
 from xplain.reports.figures import check_formats

@@ -11,17 +11,15 @@ from typing import Any
 
 import numpy as np
 
+from xplain.core.array_store import Floats
 from xplain.core.errors import InputError, UsageError
-from xplain.core.run_store import read_run
+from xplain.core.run_store import check_run, fingerprint, mark_of, read_run
 from xplain.pipelines.plans import CONTROL
-from xplain.pipelines.records import check_run, fingerprint, mark_of
 from xplain.reports.comparison import SCHEMA
-from xplain.reports.paired import DRAWS, EXACT, count_wins, holm, sign_flip_p
-from xplain.reports.render import Floats
-from xplain.reports.statistics import estimate
+from xplain.reports.statistics import EXACT, PERMUTATIONS, count_wins, estimate, holm, sign_flip_p
 
 TEST = (
-    f"two-sided sign-flip permutation test of the mean difference (exact up to {EXACT} images, else {DRAWS} patterns); "
+    f"two-sided sign-flip permutation test of the mean difference (exact up to {EXACT} images, else {PERMUTATIONS} patterns); "
     "p (Holm) is corrected over all pairs and metrics by Holm 1979; intervals are 95 % bootstrap intervals of one pair each"
 )
 

@@ -11,12 +11,12 @@ from xplain.core.errors import Failed
 from xplain.core.files import held
 from xplain.pipelines.compare_images import Advance, plan
 from xplain.pipelines.compare_runs import compare_runs
+from xplain.reports.agreement import draw_agreement
 from xplain.reports.comparison import describe
 from xplain.reports.comparison_figure import draw_sheet
 from xplain.reports.comparison_files import RECORD, begin, check_folder, drop, kept, write_all
 from xplain.reports.comparison_page import make_page
 from xplain.reports.figures import check_formats
-from xplain.reports.matrix import draw_agreement
 from xplain.reports.run_comparison import draw_differences, make_runs_page, to_markdown
 
 __all__ = ["to_markdown", "write_comparison", "write_run_comparison"]

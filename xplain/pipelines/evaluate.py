@@ -13,7 +13,7 @@ from torch import Tensor
 from xplain.core.array_store import Shelf
 from xplain.core.config import EvaluateConfig
 from xplain.core.errors import Failed, InputError, UsageError
-from xplain.core.run_store import SCHEMA, Store
+from xplain.core.run_store import SCHEMA, Store, fingerprint, mark_of
 from xplain.core.types import Attribution, Cost
 from xplain.data.datasets import Item, choose_items, read_dataset, shard
 from xplain.data.images import Loaded, read_ahead
@@ -30,7 +30,7 @@ from xplain.pipelines.plans import (
     take_measures,
     with_control,
 )
-from xplain.pipelines.records import Work, describe_cost, describe_run, fingerprint, mark_of
+from xplain.pipelines.records import Work, describe_cost, describe_run
 
 Advance = Callable[[int, int], None]
 
@@ -48,7 +48,9 @@ def evaluate(config: EvaluateConfig, advance: Advance = lambda done, total: None
         return
     classifier = load_model(config.compute)
     works = plan_works(with_control(config.methods), config.score, classifier)
-    items = choose_items(read_dataset(config.dataset, classifier, config.labels), config.limit, config.per_class)
+    items = choose_items(
+        read_dataset(config.dataset, classifier.class_names, config.labels), config.limit, config.per_class
+    )
     if config.target == "label" and all(item.label is None for item in items):
         raise UsageError("--target label needs labels", "give class folders or --labels")
     mine = shard(items, *config.shard)
@@ -243,7 +245,7 @@ class Evaluation:
                 **work.describe(),
                 "model": {"name": self.classifier.name, "weights": asdict(self.classifier.weights)},
                 "seed": self.runtime.seed,
-                "target": self.classifier.describe_class(int(y[i])),
+                "target": self.classifier.class_names.describe(int(y[i])),
                 "expected": None if result.expected is None else float(result.expected[i]),
                 "cost": describe_cost(result, i),
                 "warnings": [text for text, mask in result.flags.items() if bool(mask[i])],

@@ -9,16 +9,17 @@ from typing import Any
 
 import torch
 
-from xplain.core.config import EvaluateConfig
+from xplain.core.config import EvaluateConfig, Look
 from xplain.core.files import write_file
-from xplain.core.look import Look
-from xplain.core.run_store import read_run
+from xplain.core.run_store import mark_of, read_run
 from xplain.data.datasets import read_dataset
-from xplain.data.images import Source, decode_image, preprocess
+from xplain.data.images import decode_image
+from xplain.data.preprocessing import preprocess
+from xplain.data.sources import Source
 from xplain.models import Classifier
 from xplain.oracle.runtime import Runtime, load_model
 from xplain.pipelines.plans import plan_works, run_work
-from xplain.pipelines.records import Work, mark_of
+from xplain.pipelines.records import Work
 from xplain.reports.render import draw, read_record, to_pixels
 
 Shown = tuple[str, float, int]  # key, value, target
@@ -59,7 +60,7 @@ def _draw_all(
     if work is None:  # asked for by an earlier command only
         return
     shutil.rmtree(folder, ignore_errors=True)
-    sources = {item.key: item.source for item in read_dataset(config.dataset, classifier, config.labels)}
+    sources = {item.key: item.source for item in read_dataset(config.dataset, classifier.class_names, config.labels)}
     for place, chosen in places.items():
         for rank, (key, value, target) in enumerate(chosen):
             if key in sources:
@@ -83,5 +84,5 @@ def _draw(
     x = pixels[None].to(classifier.device, classifier.dtype)
     y = torch.tensor([target], device=classifier.device)
     result = run_work(classifier, work, x, y, None, Runtime.of(config.compute))
-    record = {**shown, **classifier.describe_class(target)}
+    record = {**shown, **classifier.class_names.describe(target)}
     return draw("overlay", to_pixels(pixels.numpy()), result.values[0].float().cpu().numpy(), Look(), record)

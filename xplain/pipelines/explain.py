@@ -11,15 +11,17 @@ from typing import Any
 
 from xplain.core.config import ExplainConfig
 from xplain.core.errors import Failed, InputError, UsageError
+from xplain.core.run_store import fingerprint
 from xplain.core.types import Attribution
-from xplain.data.images import Loaded, Source, find_images, read_ahead
+from xplain.data.images import Loaded, read_ahead
+from xplain.data.sources import Source, find_images
 from xplain.models import Classifier
 from xplain.oracle.runtime import Runtime, at_work, load_model
 from xplain.oracle.targets import Question
 from xplain.pipelines.background import Later, finish_behind
 from xplain.pipelines.batches import Batch, ask
 from xplain.pipelines.plans import check_distinct, check_methods, images_a_call, plan_works, run_work
-from xplain.pipelines.records import Work, describe_explanation, describe_run, fingerprint
+from xplain.pipelines.records import Work, describe_explanation, describe_run
 from xplain.reports.explanation_files import Outputs
 from xplain.reports.render import KINDS, colour_map
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import platform
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -16,7 +14,6 @@ from torch import Tensor
 
 import xplain
 from xplain.core.config import Compute
-from xplain.core.errors import InputError
 from xplain.core.registry import MethodSpec
 from xplain.core.types import Attribution, ScoreKind
 from xplain.data.images import Loaded
@@ -78,60 +75,9 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def fingerprint(*parts: Any) -> str:
-    """A hexadecimal digest of what determines numbers and pictures."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:32]
-
-
-def mark_of(method: Mapping[str, Any], metric: Mapping[str, Any]) -> str:
-    """A digest of what determines the numbers of a method by a metric, from their descriptions in ``run.json``."""
-    named = ("files",) if "files" in metric else ()  # the hashes of files that parameters name
-    keys = ("method", "params", "score", "method_version"), ("metric", "params", "version", "better", "unit", *named)
-    return fingerprint(*({key: each[key] for key in some} for each, some in zip((method, metric), keys, strict=True)))[
-        :16
-    ]
-
-
-NONE = type(None)
-METHOD: dict[str, Any] = {"method": str, "params": dict, "score": str, "method_version": int}
-METRIC: dict[str, Any] = {"metric": str, "params": dict, "version": int, "better": str, "unit": str}
-RUN: dict[str, Any] = {  # what ``run.json`` must hold to be summarised or compared
-    "schema": int,
-    "fingerprint": {"model": (dict, NONE), "target": str},
-    "dataset": {"location": str, "items": int},
-    "methods": dict,
-    "metrics": dict,
-}
-
-
-def check_run(description: Mapping[str, Any], folder: str) -> None:
-    """Raise InputError unless the description of a run has what evaluate writes into it."""
-    tables: list[tuple[dict[str, Any], Any, str]] = [(RUN, description, "run.json")]
-    for shape, kind in ((METHOD, "methods"), (METRIC, "metrics")):
-        tables += [(shape, each, label) for label, each in description[kind].items()]
-    if model := description["fingerprint"].get("model"):
-        tables.append(({"name": str}, model, "model"))
-    if accuracy := description.get("accuracy"):
-        tables.append(({"top1": (int, float, NONE), "source": str}, accuracy, "accuracy"))
-    wrong = [name for shape, table, name in tables if not _fits(table, shape)]
-    if not isinstance(description.get("classes"), int | NONE):
-        wrong.append("classes")
-    if not description["methods"]:
-        wrong.append("methods")
-    if wrong:
-        raise InputError(f"run.json in {folder!r} is damaged: see {wrong[0]!r}", "evaluate into another --output")
-
-
-def _fits(value: object, shape: Any) -> bool:
-    """Whether a value is of a type, or a table that has the keys of a shape with values that fit."""
-    if not isinstance(shape, dict):
-        return isinstance(value, shape)
-    return isinstance(value, dict) and all(key in value and _fits(value[key], each) for key, each in shape.items())
-
-
 def describe_target(classifier: Classifier, index: int, probabilities: Tensor) -> dict[str, Any]:
     """A class with its wnid, name and probability; probabilities: (classes,)."""
-    return classifier.describe_class(index) | {"probability": float(probabilities[index])}
+    return classifier.class_names.describe(index) | {"probability": float(probabilities[index])}
 
 
 def describe_prediction(classifier: Classifier, probabilities: Tensor) -> list[dict[str, Any]]:

@@ -17,20 +17,20 @@ from torch import Tensor
 from xplain.core.checkpoint_store import Folder, States
 from xplain.core.config import EvaluateConfig
 from xplain.core.errors import Failed, UsageError
-from xplain.core.percentages import read_percentages
+from xplain.core.parameters import read_percentages
 from xplain.core.rng import seed_of
-from xplain.core.run_store import SCHEMA, Store, read_run
+from xplain.core.run_store import SCHEMA, Store, fingerprint, mark_of, read_run
 from xplain.core.types import Score
 from xplain.data.datasets import shard
-from xplain.data.splits import read_split
-from xplain.metrics._training import ImageSet, make_classifier
+from xplain.data.splits import ImageSet, read_split
+from xplain.metrics._training import make_classifier
 from xplain.metrics.roar import Attribute, Trial, epochs_of
 from xplain.models import Classifier
 from xplain.models.devices import pick_device
 from xplain.models.load import EMBEDDED
 from xplain.oracle.runtime import Runtime, predict
 from xplain.pipelines.plans import Measure, Measured, plan_metrics, plan_works, run_work, with_control
-from xplain.pipelines.records import Work, describe_run, fingerprint, mark_of
+from xplain.pipelines.records import Work, describe_run
 
 Advance = Callable[[float, float], None]
 LATER = ("trials", "fractions")  # of a metric's settings, these have no part in a trial's first network

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from xplain.core.array_store import Floats
+from xplain.core.config import Look
 from xplain.core.errors import Failed
-from xplain.core.look import Look
 from xplain.reports.agreement import MEASURES, agree, mean_agreement
-from xplain.reports.render import Bytes, Floats
+from xplain.reports.render import Bytes
 
 SCHEMA = 1
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from xplain.core.text import printable
+from xplain.core.files import printable
 from xplain.reports.comparison import Cell, Comparison, Row
 from xplain.reports.figures import COLUMN, HEAD, LINE, PAGE, SMALL, Pen, paper_style, save_figure, wrap
 from xplain.reports.render import Bytes, colour, heat, masked, overlay, top

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from xplain.core.array_store import Floats
+from xplain.core.config import Look
 from xplain.core.errors import InputError, UsageError
 from xplain.core.files import write_file
-from xplain.core.look import Look
-from xplain.reports.render import Floats, draw, encode_raw, read_record, remarks, to_pixels
+from xplain.reports.render import draw, encode_raw, read_record, remarks, to_pixels
 
 LONGEST = 255  # bytes of a file's name on every usual file system
 

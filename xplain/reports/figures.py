@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from xplain.core.errors import UsageError
-from xplain.core.text import printable
+from xplain.core.files import printable
 from xplain.reports.render import Bytes, lenient_letters
 
 FORMATS = ("png", "pdf", "svg")

@@ -9,8 +9,6 @@ import io
 import json
 import textwrap
 import warnings
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,26 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
+from xplain.core.array_store import DAMAGED, Floats, encode_arrays
+from xplain.core.config import Look, Reduce
 from xplain.core.errors import UsageError, did_you_mean
-from xplain.core.look import Look, Reduce
-from xplain.core.text import printable, to_json
+from xplain.core.files import printable, to_json
 
-Floats = NDArray[np.floating[Any]]
 Bytes = NDArray[np.uint8]
 KINDS = ("overlay", "heatmap", "masked", "figure", "raw")
-# of reading a file; damaged lengths ask for more memory than there is
-DAMAGED = (
-    OSError,
-    EOFError,
-    KeyError,
-    ValueError,
-    SyntaxError,
-    RuntimeError,
-    MemoryError,
-    zipfile.BadZipFile,
-    zlib.error,
-    Image.DecompressionBombError,
-)
 CHUNK = "xplain"  # the PNG text chunk that holds the record
 
 
@@ -240,14 +225,6 @@ def encode_raw(image: Floats, attribution: Floats, record: Mapping[str, Any]) ->
     return encode_arrays({"attribution": attribution, "image": image}, record)
 
 
-def encode_arrays(arrays: Mapping[str, Floats], record: Mapping[str, Any]) -> bytes:
-    """NPZ bytes: arrays as float32, and the record as JSON text."""
-    stream = io.BytesIO()
-    content = {name: array.astype(np.float32) for name, array in arrays.items()}
-    np.savez_compressed(stream, allow_pickle=False, **content, record=np.array(json.dumps(record)))
-    return stream.getvalue()
-
-
 def read_record(path: Path) -> dict[str, Any] | None:
     """The record in a PNG or NPZ that xplain wrote, or None where there is none."""
     try:
@@ -257,6 +234,6 @@ def read_record(path: Path) -> dict[str, Any] | None:
         else:
             with Image.open(path) as image:
                 found = json.loads(image.info[CHUNK])
-    except DAMAGED:
+    except (*DAMAGED, Image.DecompressionBombError):
         return None
     return found if isinstance(found, dict) else None

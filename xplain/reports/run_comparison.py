@@ -7,7 +7,7 @@ from html import escape
 from importlib.resources import files
 from typing import Any
 
-from xplain.core.text import printable
+from xplain.core.files import printable
 from xplain.reports.figures import HEAD, PAGE, SMALL, paper_style, save_figure
 
 COLUMNS = ("metric", "first", "second", "difference", "95 % interval", "win rate", "p", "p (Holm)", "n", "undefined")

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from xplain.core.array_store import Floats
 from xplain.core.types import Interval
 
-Floats = NDArray[np.floating[Any]]
-DRAWS = 2000
+BOOTSTRAP_RESAMPLES = 2000
+PERMUTATIONS = 10_000
+EXACT = 13  # up to so many images, all sign patterns are taken (8192)
 LEVEL = 0.95
 NORMAL = NormalDist()
 
@@ -29,7 +30,7 @@ class Estimate:
 
 
 def estimate(values: Floats, interval: Interval = "percentile", seed: int = 0) -> Estimate:
-    """The mean of finite values (n,) with an interval from DRAWS seeded resamples.
+    """The mean of finite values (n,) with an interval from BOOTSTRAP_RESAMPLES seeded resamples.
 
     interval: ``percentile`` (Efron 1979) reads the resampled means at 2.5 and 97.5 %; ``bca`` at the shares of
     ``bca_shares``. std is the sample standard deviation (n - 1). One value has no interval, and none has no mean: those are NaN.
@@ -72,13 +73,13 @@ def bca_shares(values: Floats, means: Floats) -> tuple[float, float]:
 
 
 def resampled_means(values: Floats, seed: int, at_once: int = 1 << 20) -> Floats:
-    """(DRAWS,) means of samples of n values with replacement, ``at_once`` numbers at a time."""
+    """(BOOTSTRAP_RESAMPLES,) means of samples of n values with replacement, ``at_once`` numbers at a time."""
     rng = np.random.default_rng(seed)
     n = len(values)
-    means = np.empty(DRAWS)
+    means = np.empty(BOOTSTRAP_RESAMPLES)
     step = max(at_once // n, 1)
-    for start in range(0, DRAWS, step):
-        count = min(step, DRAWS - start)
+    for start in range(0, BOOTSTRAP_RESAMPLES, step):
+        count = min(step, BOOTSTRAP_RESAMPLES - start)
         means[start : start + count] = values[rng.integers(0, n, (count, n), dtype=np.uint32)].mean(axis=1)
     return means
 
@@ -86,3 +87,47 @@ def resampled_means(values: Floats, seed: int, at_once: int = 1 << 20) -> Floats
 def paired_difference(values: Floats, reference: Floats, interval: Interval = "percentile", seed: int = 0) -> Estimate:
     """The mean of ``values - reference`` over the pairs in which both are finite, with its interval."""
     return estimate(np.asarray(values, dtype=np.float64) - np.asarray(reference, dtype=np.float64), interval, seed)
+
+
+def sign_flip_p(differences: Floats, seed: int = 0) -> Floats:
+    """(K,) two-sided p values of K columns of paired differences (N, K), NaN where one of a pair is undefined.
+
+    Under the null hypothesis a pair's difference is as likely with the other sign. The statistic is the mean difference;
+    p = share of sign patterns whose |mean| is at least the one found: of all 2^N up to N = 13, else of PERMUTATIONS seeded ones and
+    the one found, (1 + count) / (1 + PERMUTATIONS) (Phipson and Smyth 2010). All columns share the patterns. NaN where nothing is defined.
+    """
+    values = np.nan_to_num(differences)  # a zero adds to no pattern
+    found = np.abs(values.sum(axis=0)) - 1e-12 * np.abs(values).sum(axis=0)  # rounding is no difference
+    n = len(values)
+    if n <= EXACT:
+        patterns = 1.0 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
+        p = (np.abs(patterns @ values) >= found).mean(axis=0)
+    else:
+        rng = np.random.default_rng(seed)
+        count = np.zeros(values.shape[1])
+        for _ in range(PERMUTATIONS // 100):
+            patterns = 1.0 - 2 * np.unpackbits(
+                np.frombuffer(rng.bytes(100 * -(-n // 8)), np.uint8).reshape(100, -1), axis=1, count=n
+            )
+            count += (np.abs(patterns @ values) >= found).sum(axis=0)
+        p = (1 + count) / (1 + PERMUTATIONS)
+    return np.where(np.isfinite(differences).any(axis=0), p, np.nan)
+
+
+def holm(p: Floats) -> Floats:
+    """(K,) p values adjusted for a family of K by Holm's step-down method (1979); NaN stays and is not counted.
+
+    The i-th smallest of m becomes max over j ≤ i of (m - j + 1)·p_j, at most 1.
+    """
+    known = np.flatnonzero(np.isfinite(p))
+    order = known[np.argsort(p[known], kind="stable")]
+    factors = np.arange(len(order), 0, -1)
+    found = np.full(len(p), np.nan)
+    found[order] = np.minimum(np.maximum.accumulate(factors * p[order]), 1)
+    return found
+
+
+def count_wins(differences: Floats, better: str) -> tuple[int, int, int]:
+    """Pairs (N,) in which the first is better, equal, and worse; undefined ones are none of these."""
+    signed: NDArray[np.floating] = differences if better == "higher" else -differences
+    return int((signed > 0).sum()), int((signed == 0).sum()), int((signed < 0).sum())

@@ -19,12 +19,12 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
+from xplain.core.array_store import Floats
 from xplain.core.errors import InputError
-from xplain.core.run_store import read_run
+from xplain.core.run_store import check_run, mark_of, read_run
 from xplain.core.types import Interval
-from xplain.pipelines.records import check_run, mark_of
 from xplain.reports.accuracy_check import Confusions, accuracy_warnings
-from xplain.reports.statistics import DRAWS, LEVEL, Estimate, Floats, estimate, paired_difference
+from xplain.reports.statistics import BOOTSTRAP_RESAMPLES, LEVEL, Estimate, estimate, paired_difference
 
 T = TypeVar("T")
 
@@ -176,7 +176,7 @@ def summarise(
         "top1": tally.right / tally.labelled if tally.labelled else None,
         "labelled": tally.labelled,
         "warnings": tally.warnings(description),
-        "interval": {"kind": interval, "level": LEVEL, "draws": DRAWS},
+        "interval": {"kind": interval, "level": LEVEL, "draws": BOOTSTRAP_RESAMPLES},
         "rows": [
             _row(method, metric, column, None if method == first else tally.columns[first, metric], interval)
             for (method, metric), column in tally.columns.items()

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from xplain.core.files import write_json, write_text
-from xplain.core.text import printable, to_json
+from xplain.core.files import printable, to_json, write_json, write_text
 from xplain.reports.evaluation_page import make_page
 from xplain.reports.published import about_published, published_number
 
@@ -26,6 +25,12 @@ COLUMNS = (
     "difference_low",
     "difference_high",
 )
+BENCHMARK_COLUMNS = (
+    "method", "images", "program", "images/s", "gradient rows/s", "forward rows/s", "of the ceiling",
+    "forwards", "backwards", "rows a call", "peak MiB", "xplain is faster by",
+)  # fmt: skip
+AGREEMENT = "agreement_with_fp32"
+Record = Mapping[str, Any]
 
 
 def columns(summary: Mapping[str, Any]) -> tuple[str, ...]:
@@ -141,3 +146,76 @@ def write_report(folder: Path, summary: Mapping[str, Any]) -> None:
     write_json(folder / "summary.json", summary)
     write_text(folder / "summary.csv", to_csv(summary))
     write_text(folder / "summary.md", to_markdown(summary))
+
+
+def benchmark_table(records: Sequence[Record]) -> str:
+    """The machine in a line, and for each model its ceiling in lines and its runs in a table."""
+    lines: list[str] = []
+    agrees = any(record.get(AGREEMENT) for record in records)
+    columns = (*BENCHMARK_COLUMNS, "against fp32") if agrees else BENCHMARK_COLUMNS
+    for record in records:
+        if record["kind"] == "environment":
+            lines.append(_machine(record))
+        elif record["kind"] == "ceiling":
+            lines += ["", *_ceiling(record), "", _markdown_row(columns), _markdown_row(["---"] * len(columns))]
+        else:
+            lines.append(_markdown_row(_benchmark_cells(record) + ([_agreement(record)] if agrees else [])))
+    return "\n".join(lines) + "\n"
+
+
+def _machine(record: Record) -> str:
+    chip = record["gpu"] or f"{record['cpu']}, {record['cores']} cores"
+    return (
+        f"{chip}; {record['threads']} threads, {record['precision']}; "
+        f"medians of {record['repeats']} rounds (lowest to highest)"
+    )
+
+
+def _ceiling(record: Record) -> list[str]:
+    height, width = record["size"]
+    weights = "untrained" if record["model"]["weights"]["source"] == "random" else "trained"
+    lines = [
+        f"{record['model']['name']} ({weights}, {height} x {width}), rows a second of the bare model at its best batch size:"
+    ]
+    for which, words in (("prepared", "as xplain prepares it"), ("plain", "as it is")):
+        rates = [
+            f"{record[which][what]['rows_per_second']:.3g} {what} at {record[which][what]['rows']}"
+            for what in record[which]
+        ]
+        lines.append(f"* {words}: {', '.join(rates)}")
+    return lines
+
+
+def _benchmark_cells(record: Record) -> list[str]:
+    asked = record["rows_asked"]
+    program = record["program"] + (f", {asked} rows a call" if asked else "")
+    if record["error"]:
+        return [
+            record["label"],
+            str(record["images"]),
+            f"{program}: {record['error']}",
+            *[""] * (len(BENCHMARK_COLUMNS) - 3),
+        ]
+    return [
+        record["label"], str(record["images"]), program, *(
+            _spread(record[key]) for key in ("images_per_second", "gradient_rows_per_second", "forward_rows_per_second", "efficiency")
+        ), *(_whole_number(record[key]) for key in ("forwards", "backwards", "rows_a_call", "peak_memory_mib")),
+        _spread(record["xplain_is_faster_by"]),
+    ]  # fmt: skip
+
+
+def _agreement(record: Record) -> str:
+    found = record.get(AGREEMENT) or {}
+    return ", ".join(f"{key.replace('_', ' ')} {value:.4g}" for key, value in found.items())
+
+
+def _spread(value: Mapping[str, float] | None) -> str:
+    return "" if value is None else f"{value['median']:.3g} ({value['low']:.3g} to {value['high']:.3g})"
+
+
+def _whole_number(value: float | None) -> str:
+    return "" if value is None else f"{value:.0f}"
+
+
+def _markdown_row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"

@@ -1,0 +1,34 @@
+"""Nodes and weights for integrals over a path."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from xplain.core.errors import UsageError
+
+Rule = Literal["gauss-legendre", "midpoint", "left", "right", "trapezoid"]
+
+
+def quadrature(rule: Rule, steps: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Nodes and weights (steps,) on [0, 1], with the dtype and device of ``like``. The weights sum to one.
+
+    left k/n, right (k+1)/n, midpoint (k+1/2)/n for k = 0 .. n-1; trapezoid on n nodes from 0 to 1 inclusive;
+    gauss-legendre exact for polynomials up to degree 2n-1. Raises UsageError for a trapezoid of one node.
+    """
+    k = np.arange(steps)
+    if rule == "gauss-legendre":
+        nodes, weights = np.polynomial.legendre.leggauss(steps)
+        nodes, weights = (nodes + 1) / 2, weights / 2
+    elif rule == "trapezoid":
+        if steps < 2:
+            raise UsageError("the trapezoid rule has no meaning at steps=1", "give steps=2 or more")
+        nodes, weights = k / (steps - 1), np.full(steps, 1 / (steps - 1))
+        weights[[0, -1]] /= 2
+    else:
+        nodes = (k + {"left": 0.0, "midpoint": 0.5, "right": 1.0}[rule]) / steps
+        weights = np.full(steps, 1 / steps)
+    return torch.tensor(nodes).to(like), torch.tensor(weights).to(like)

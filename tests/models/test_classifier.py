@@ -74,14 +74,14 @@ def test_underscores_in_the_models_own_names_do_not_matter(text, index):
 
 def test_a_name_that_two_classes_have_is_refused_with_both():
     text = refused(named(["crane", "dog", "crane"], ["n1", "n2", "n3"]).class_names.find, "crane")
-    assert text == "class name 'crane' stands for 0 and 2; give the index or the wnid"
+    assert text == "class name 'crane' is ambiguous: it is the name of 0 and 2; give the index or the wnid"
 
 
 def test_a_spelling_that_fits_two_classes_is_refused_and_the_exact_ones_are_not(imagenet):
     model = named(["Cardigan", "cardigan"])
     assert [model.class_names.find(each) for each in ("Cardigan", "cardigan")] == [0, 1]
-    assert refused(model.class_names.find, "CARDIGAN").startswith("class name 'CARDIGAN' stands for 0 and 1")
-    assert refused(imagenet.class_names.find, "CARDIGAN").startswith("class name 'CARDIGAN' stands for 264 and 474")
+    assert refused(model.class_names.find, "CARDIGAN").startswith("class name 'CARDIGAN' is ambiguous: it is the name of 0 and 1")
+    assert refused(imagenet.class_names.find, "CARDIGAN").startswith("class name 'CARDIGAN' is ambiguous: it is the name of 264 and 474")
 
 
 @pytest.mark.parametrize(

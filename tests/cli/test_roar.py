@@ -11,7 +11,7 @@ from PIL import Image
 
 from tests.conftest import TINY
 from tests.helpers.patches import make_set, patch_map, write_set
-from xplain.core.checkpoint_store import Folder
+from xplain.core.checkpoint_store import DirectoryCheckpoints
 from xplain.core.registry import METHODS, method
 from xplain.core.types import Attribution
 
@@ -107,7 +107,7 @@ def test_a_killed_run_goes_on_to_the_unbroken_numbers(xp, made, monkeypatch, sav
     asked = ("evaluate", made, "-M", f"{METRIC},trials=1", "-a", "saliency", *CPU)
     xp(*asked)
     whole = lines()
-    save, done = Folder.save, []
+    save, done = DirectoryCheckpoints.save, []
 
     def kill(self, name, state):
         save(self, name, state)
@@ -117,7 +117,7 @@ def test_a_killed_run_goes_on_to_the_unbroken_numbers(xp, made, monkeypatch, sav
 
     again = ["broken" if each == "run" else each for each in asked]
     with monkeypatch.context() as patched:
-        patched.setattr(Folder, "save", kill)
+        patched.setattr(DirectoryCheckpoints, "save", kill)
         assert xp(*again).code == 130
     assert lines("broken") == {}
     before = {path: path.stat().st_mtime_ns for path in Path("broken/roar").rglob("base.pt")}

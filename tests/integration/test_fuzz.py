@@ -28,7 +28,7 @@ from xplain.cli.app import app as cli
 from xplain.cli.app import run
 from xplain.core import config
 from xplain.core.array_store import encode_arrays
-from xplain.core.checkpoint_store import Folder
+from xplain.core.checkpoint_store import DirectoryCheckpoints
 from xplain.core.errors import InputError, XplainError
 from xplain.core.registry import METHODS, METRICS
 from xplain.core.run_store import Store, mark_of, read_run
@@ -425,7 +425,7 @@ READERS = {  # what reads it, and the name of a file that it reads
     "tar": (lambda path: read_dataset(str(path), CLASSIFIER.class_names), "a.tar", members()),
     "npz": (read_record, "a.npz", encode_arrays({"values": np.ones((1, 4, 4))}, {"key": "a"})),
     "states": (
-        lambda path: Folder(path.parent).load("a"),
+        lambda path: DirectoryCheckpoints(path.parent).load("a"),
         "a.pt",
         saved({"epoch": 1, "network": {"w": torch.ones(3)}}),
     ),

@@ -26,7 +26,7 @@ from PIL import Image
 
 from tests.conftest import SAMPLES, TINY
 from xplain.core.array_store import Shelf
-from xplain.core.checkpoint_store import Folder
+from xplain.core.checkpoint_store import DirectoryCheckpoints
 from xplain.core.config import read_toml
 from xplain.core.errors import InputError
 from xplain.data.annotations import read_annotations
@@ -76,7 +76,7 @@ def test_no_code_in_states_of_a_training_is_run(tmp_path):
     (tmp_path / "two.pt").write_bytes(pickle.dumps(Trap()))
     for name in ("one", "two"):
         with pytest.raises(InputError, match="cannot go on from"):
-            Folder(tmp_path).load(name)
+            DirectoryCheckpoints(tmp_path).load(name)
 
 
 @pytest.mark.parametrize("name", ["CIFAR10", "CIFAR100", "MNIST"])

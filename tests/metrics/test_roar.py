@@ -12,7 +12,7 @@ import torch
 import xplain
 from tests.helpers.patches import make_images, make_set, patch_map
 from tests.helpers.toys import classifier, images, small_net
-from xplain.core.checkpoint_store import Kept
+from xplain.core.checkpoint_store import MemoryCheckpoints
 from xplain.core.registry import METRICS
 from xplain.data.splits import ImageSet
 from xplain.metrics._training import Plan, make_classifier
@@ -28,7 +28,7 @@ def random_map(net, x, labels):
 @pytest.fixture(scope="module")
 def found():
     """A trial with the true map, its negative and a random one, whose first network is shared."""
-    data, states = make_set(), Kept()
+    data, states = make_set(), MemoryCheckpoints()
     maps = {
         "true": (lambda net, x, y: patch_map(x), "12+30"),
         "random": (random_map, "12+30"),
@@ -56,7 +56,7 @@ def test_pixels_without_evidence_can_go(found):
 def test_nothing_removed_is_the_first_network():
     """The same initial weights, order and images: at 0 % the weights are the first network's, to the bit."""
     data, plan = make_set(40, 20), Plan(2, 16, 3e-3, 0)
-    trial = Trial(data, 0, random_map, Kept())
+    trial = Trial(data, 0, random_map, MemoryCheckpoints())
     first, accuracy = retrain(trial, "small", plan, data, "base")
     ranks = [rank_images(trial, first, images, part) for part, images in (("train", data.train), ("test", data.test))]
     same, less = (
@@ -113,7 +113,7 @@ def test_the_method_is_asked_once_for_each_image_with_the_first_network():
         return patch_map(x)
 
     data = make_set(40, 20)
-    roar(Trial(data, 0, count, Kept()), fractions="10+30+50", **QUICK | {"epochs": 1})
+    roar(Trial(data, 0, count, MemoryCheckpoints()), fractions="10+30+50", **QUICK | {"epochs": 1})
     assert [rows for rows, _ in asked] == [40, 20]
     assert len({net for _, net in asked}) == 1
 
@@ -122,14 +122,14 @@ def test_an_attribution_that_is_not_finite_leaves_the_trial_undefined():
     def broken(net, x, labels):
         return patch_map(x).masked_fill(torch.arange(len(x))[:, None, None, None] == 3, torch.nan)
 
-    score = roar(Trial(make_set(40, 20), 0, broken, Kept()), **QUICK | {"epochs": 1})
+    score = roar(Trial(make_set(40, 20), 0, broken, MemoryCheckpoints()), **QUICK | {"epochs": 1})
     assert bool(score.values.isnan().all())
     assert {why: mask.tolist() for why, mask in score.undefined.items()} == {"an attribution is not finite": [True]}
 
 
 def test_a_training_that_diverges_leaves_the_trial_undefined():
     rate = {"learning_rate": 1e30, "epochs": 1}
-    score = roar(Trial(make_set(40, 20), 0, random_map, Kept()), fractions="50", **QUICK | rate)
+    score = roar(Trial(make_set(40, 20), 0, random_map, MemoryCheckpoints()), fractions="50", **QUICK | rate)
     assert {why for why, mask in score.undefined.items() if mask} == {"a logit is not finite"}
     assert bool(score.values.isnan())
 
@@ -145,7 +145,7 @@ def test_train_and_test_images_lose_the_pixels_that_their_own_maps_rank_highest(
 
     monkeypatch.setattr("xplain.metrics.roar.retrain", learnt)
     data, ticks = make_set(40, 20), []
-    trial = Trial(data, 0, random_map, Kept(), "a method", rows=3, tick=ticks.append)
+    trial = Trial(data, 0, random_map, MemoryCheckpoints(), "a method", rows=3, tick=ticks.append)
     score = roar(trial, fractions="10+40", **QUICK)
     assert score.curve.tolist() == [[0.9, 0.5, 0.25]]
     assert list(given) == list(accuracies)
@@ -164,7 +164,7 @@ def test_one_training_that_diverges_leaves_the_trial_undefined(monkeypatch):
     monkeypatch.setattr(
         "xplain.metrics.roar.retrain", lambda *given: (make_classifier(given[3], "small", 0), next(accuracies))
     )
-    score = roar(Trial(make_set(40, 20), 0, random_map, Kept()), fractions="10+40", **QUICK)
+    score = roar(Trial(make_set(40, 20), 0, random_map, MemoryCheckpoints()), fractions="10+40", **QUICK)
     assert bool(score.values.isnan().all())
     assert score.undefined["a logit is not finite"].tolist() == [True]
 
@@ -173,7 +173,7 @@ def test_the_networks_of_a_trial_begin_alike_and_those_of_another_do_not():
     data, still = make_set(40, 20), {"epochs": 1, "batch": 16, "learning_rate": 1e-30}
 
     def begun(seed, images, name):
-        trial, plan = Trial(data, seed, random_map, Kept()), Plan(*still.values(), seed)
+        trial, plan = Trial(data, seed, random_map, MemoryCheckpoints()), Plan(*still.values(), seed)
         return torch.cat(
             [each.detach().flatten() for each in retrain(trial, "small", plan, images, name)[0].parameters()]
         )
@@ -186,7 +186,7 @@ def test_the_networks_of_a_trial_begin_alike_and_those_of_another_do_not():
 
 def test_images_that_are_ranked_in_blocks_have_the_places_of_all(monkeypatch):
     data = make_set(40, 20)
-    trial = Trial(data, 0, lambda net, x, labels: x - 0.5, Kept())
+    trial = Trial(data, 0, lambda net, x, labels: x - 0.5, MemoryCheckpoints())
     net = make_classifier(data, "small", 0)
     expected = rank_pixels(data.train.batch(slice(None)) - 0.5)
     monkeypatch.setattr("xplain.metrics.roar.BLOCK", 16 * 12 * 12)

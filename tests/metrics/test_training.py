@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from tests.helpers.patches import make_set
-from xplain.core.checkpoint_store import Folder, Kept
+from xplain.core.checkpoint_store import DirectoryCheckpoints, MemoryCheckpoints
 from xplain.core.errors import XplainError
 from xplain.metrics._training import Plan, accuracy, channel_statistics, make_classifier, make_network, train
 
@@ -57,29 +57,29 @@ def test_networks_take_images_of_any_size(name, height, width):
 
 @pytest.mark.parametrize("stop", [1, 3, 4])
 def test_an_interrupted_training_goes_on_to_the_unbroken_weights(stop, tmp_path):
-    whole = trained(4, Kept())
-    states = Folder(tmp_path)
+    whole = trained(4, MemoryCheckpoints())
+    states = DirectoryCheckpoints(tmp_path)
     assert trained(4, states, stop=stop) == {}
     assert same(whole, trained(4, states))
-    assert not same(whole, trained(5, Kept()))
+    assert not same(whole, trained(5, MemoryCheckpoints()))
 
 
 def test_a_finished_training_is_not_done_again(tmp_path):
-    states = Folder(tmp_path)
+    states = DirectoryCheckpoints(tmp_path)
     whole = trained(2, states)
     assert same(whole, trained(2, states, stop=1))
 
 
 def test_the_seed_is_all_that_matters():
     torch.manual_seed(1)
-    one = trained(1, Kept())
+    one = trained(1, MemoryCheckpoints())
     before = torch.get_rng_state()
     torch.manual_seed(2)
-    assert same(one, trained(1, Kept()))
+    assert same(one, trained(1, MemoryCheckpoints()))
     torch.set_rng_state(before)
-    trained(1, Kept())
+    trained(1, MemoryCheckpoints())
     assert torch.equal(torch.get_rng_state(), before)
-    other = trained(1, Kept(), seed=1)
+    other = trained(1, MemoryCheckpoints(), seed=1)
     assert not any(torch.equal(one[key], other[key]) for key in one)
 
 
@@ -101,7 +101,7 @@ def test_accuracy_is_counted_on_the_images():
 
 
 def test_states_hold_nothing_that_runs(tmp_path):
-    states = Folder(tmp_path)
+    states = DirectoryCheckpoints(tmp_path)
     torch.save({"network": StoppedError}, tmp_path / "net.pt")
     with pytest.raises(XplainError, match=r"cannot go on from .*net\.pt.*; delete it, and it is made anew"):
         states.load("net")
@@ -111,7 +111,7 @@ def test_states_hold_nothing_that_runs(tmp_path):
 
 
 def test_states_are_dropped_by_folder(tmp_path):
-    for states in (Folder(tmp_path), Kept()):
+    for states in (DirectoryCheckpoints(tmp_path), MemoryCheckpoints()):
         for name in ("base", "m/10", "m/ranks-0", "mm/10"):
             states.save(name, {"epoch": 1})
         states.drop("m")

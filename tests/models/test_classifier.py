@@ -80,8 +80,12 @@ def test_a_name_that_two_classes_have_is_refused_with_both():
 def test_a_spelling_that_fits_two_classes_is_refused_and_the_exact_ones_are_not(imagenet):
     model = named(["Cardigan", "cardigan"])
     assert [model.class_names.find(each) for each in ("Cardigan", "cardigan")] == [0, 1]
-    assert refused(model.class_names.find, "CARDIGAN").startswith("class name 'CARDIGAN' is ambiguous: it is the name of 0 and 1")
-    assert refused(imagenet.class_names.find, "CARDIGAN").startswith("class name 'CARDIGAN' is ambiguous: it is the name of 264 and 474")
+    assert refused(model.class_names.find, "CARDIGAN").startswith(
+        "class name 'CARDIGAN' is ambiguous: it is the name of 0 and 1"
+    )
+    assert refused(imagenet.class_names.find, "CARDIGAN").startswith(
+        "class name 'CARDIGAN' is ambiguous: it is the name of 264 and 474"
+    )
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from xplain.core.files import write_file
 State = dict[str, Any]  # tensors, numbers and text, nested
 
 
-class States(Protocol):
+class CheckpointStore(Protocol):
     """Where states are kept. Names are relative paths without a suffix."""
 
     def load(self, name: str) -> State | None:
@@ -31,7 +31,7 @@ class States(Protocol):
 
 
 @dataclass(frozen=True)
-class Folder:
+class DirectoryCheckpoints:
     """States as files; written by rename, and nothing in them is executed when they are read."""
 
     path: Path
@@ -63,7 +63,7 @@ class Folder:
 
 
 @dataclass(frozen=True)
-class Kept:
+class MemoryCheckpoints:
     """States in memory, for computations that are not to be continued by another process."""
 
     states: dict[str, State] = field(default_factory=dict)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from xplain.core.checkpoint_store import States
+from xplain.core.checkpoint_store import CheckpointStore
 from xplain.core.rng import seed_of
 from xplain.core.types import Precision
 from xplain.data.preprocessing import Preprocessing
@@ -106,7 +106,7 @@ def train(
     classifier: Classifier,
     images: Images,
     plan: Plan,
-    states: States,
+    states: CheckpointStore,
     name: str,
     tick: Callable[[float], None],
 ) -> None:

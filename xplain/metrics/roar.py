@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from xplain.core.checkpoint_store import States
+from xplain.core.checkpoint_store import CheckpointStore
 from xplain.core.papers import Paper
 from xplain.core.parameters import Percentages, Positive, Steps, read_percentages
 from xplain.core.registry import metric
@@ -36,7 +36,7 @@ class Trial:
     data: ImageSet
     seed: int
     attribute: Attribute
-    states: States
+    states: CheckpointStore
     mark: str = "method"
     rows: int = 1
     precision: Precision = "fp32"

@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
-from xplain.core.checkpoint_store import Folder, States
+from xplain.core.checkpoint_store import CheckpointStore, DirectoryCheckpoints
 from xplain.core.config import EvaluateConfig
 from xplain.core.errors import Failed, UsageError
 from xplain.core.parameters import read_percentages
@@ -200,7 +200,7 @@ class Trials:
         """The record of one method in one trial. What it had reached is dropped; the trial's first network stays."""
         compute, mark = self.config.compute, self.marks[work.label]
         seed = seed_of(compute.seed, "trial", number)
-        states = Folder(self.config.output / self.measure.spec.name / self._folder / f"trial-{number}")
+        states = DirectoryCheckpoints(self.config.output / self.measure.spec.name / self._folder / f"trial-{number}")
         spent = f"{mark}/spent"
         attribute = self._attributor(work, seed, states, spent)
         trial = Trial(self.data, seed, attribute, states, mark, work.rows, compute.precision, tick)
@@ -224,7 +224,7 @@ class Trials:
         compute = self.config.compute
         return fingerprint(settings, self.measure.spec.version, self.digest, compute.seed, compute.precision)[:16]
 
-    def _attributor(self, work: Work, seed: int, states: States, spent: str) -> Attribute:
+    def _attributor(self, work: Work, seed: int, states: CheckpointStore, spent: str) -> Attribute:
         """The method, with the trial's draws; what it costs is booked in the state ``spent``."""
         runtime = replace(Runtime.of(self.config.compute), seed=seed)
 

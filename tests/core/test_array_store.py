@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from xplain.core.array_store import Shelf
+from xplain.core.array_store import ArrayStore
 from xplain.core.errors import InputError
 from xplain.reports.render import read_record
 
@@ -18,7 +18,7 @@ HOSTILE = [
 
 
 def test_hostile_names_are_safe_and_apart(tmp_path):
-    shelf = Shelf(tmp_path / "maps", "attribution")
+    shelf = ArrayStore(tmp_path / "maps", "attribution")
     for number, key in enumerate(HOSTILE):
         shelf.put(key, "ig:steps=5/é", "mark", np.full((1, 2, 2), number), {"key": key})
     names = [path.name for path in (tmp_path / "maps").iterdir()]
@@ -31,7 +31,7 @@ def test_hostile_names_are_safe_and_apart(tmp_path):
 
 
 def test_other_marks_have_other_files(tmp_path):
-    shelf = Shelf(tmp_path, "curve")
+    shelf = ArrayStore(tmp_path, "curve")
     shelf.put("a", "m", "one", np.zeros(3), {})
     assert not shelf.lacks("a", "m", "one")
     assert shelf.lacks("a", "m", "two")
@@ -40,7 +40,7 @@ def test_other_marks_have_other_files(tmp_path):
 
 @pytest.mark.parametrize("at", [0, 5, 60, 200, 400, -40, -10])
 def test_a_damaged_file_is_none(tmp_path, at):
-    shelf = Shelf(tmp_path, "curve")
+    shelf = ArrayStore(tmp_path, "curve")
     shelf.put("a", "m", "one", np.random.default_rng(0).normal(size=300), {"key": "a"})
     path = shelf.path("a", "m", "one")
     content = path.read_bytes()
@@ -55,7 +55,7 @@ def test_a_damaged_file_is_none(tmp_path, at):
 @pytest.mark.parametrize(("at", "value"), [(8, 1), (10, 99)])
 def test_an_encrypted_or_unknown_member_is_none(tmp_path, at, value):
     """By the flags and the kind of compression in the archive's directory; found by make fuzz."""
-    shelf = Shelf(tmp_path, "curve")
+    shelf = ArrayStore(tmp_path, "curve")
     shelf.put("a", "m", "one", np.zeros(3), {"key": "a"})
     path = shelf.path("a", "m", "one")
     content = bytearray(path.read_bytes())
@@ -66,7 +66,7 @@ def test_an_encrypted_or_unknown_member_is_none(tmp_path, at, value):
 
 
 def test_nothing_is_kept_without_a_folder():
-    shelf = Shelf(None, "curve")
+    shelf = ArrayStore(None, "curve")
     shelf.put("a", "m", "one", np.zeros(3), {})
     assert not shelf.lacks("a", "m", "one")
     assert shelf.get("a", "m", "one") is None
@@ -75,4 +75,4 @@ def test_nothing_is_kept_without_a_folder():
 def test_a_place_that_cannot_be_written(tmp_path):
     (tmp_path / "maps").write_text("")
     with pytest.raises(InputError, match=r"cannot write .*; choose another --output"):
-        Shelf(tmp_path / "maps", "curve").put("a", "m", "one", np.zeros(3), {})
+        ArrayStore(tmp_path / "maps", "curve").put("a", "m", "one", np.zeros(3), {})

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.conftest import SAMPLES, TINY
-from xplain.core.array_store import Shelf
+from xplain.core.array_store import ArrayStore
 from xplain.core.checkpoint_store import DirectoryCheckpoints
 from xplain.core.config import read_toml
 from xplain.core.errors import InputError
@@ -65,7 +65,7 @@ def test_no_code_in_arrays_is_run(xp, tmp_path):
     ran = xp("explain", "cat.jpg", *TINY, "-a", "sm", "--save", "raw", "-o", "out")
     assert ran.code == 2
     assert "is there from other settings" in ran.err
-    shelf = Shelf(tmp_path / "maps", "attribution")
+    shelf = ArrayStore(tmp_path / "maps", "attribution")
     shelf.put("a", "m", "mark", np.zeros((1, 2, 2)), {})
     save_trap(shelf.path("a", "m", "mark"))
     assert shelf.get("a", "m", "mark") is None

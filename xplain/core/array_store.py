@@ -35,7 +35,7 @@ DAMAGED = (
 
 
 @dataclass(frozen=True)
-class Shelf:
+class ArrayStore:
     """A folder of NPZ files, one for each item and mark. folder None: nothing is kept, and nothing lacks."""
 
     folder: Path | None

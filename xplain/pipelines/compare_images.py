@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from xplain.core.array_store import Shelf
+from xplain.core.array_store import ArrayStore
 from xplain.core.config import Choice, CompareConfig
 from xplain.core.errors import Failed, InputError, UsageError, XplainError, did_you_mean
 from xplain.core.registry import METHODS
@@ -40,7 +40,7 @@ from xplain.reports.render import colour_map, remarks, to_pixels
 Advance = Callable[[int, int], None]
 Tick = Callable[[], None]
 Fail = Callable[[Failed], None]
-NOWHERE = Shelf(None, "values")
+NOWHERE = ArrayStore(None, "values")
 SHARED = ("input", "sha256", "target", "prediction")  # of a record: true of the row, and said once
 
 
@@ -128,7 +128,7 @@ class Plan:
             note(failure)
 
         advance(0, total)
-        shelf = Shelf(folder, "values")
+        shelf = ArrayStore(folder, "values")
         for number, view in enumerate(replace(each, cells=shelf) for each in self.views):
             found += [(order[id(source)], number, row) for source, row in view.rows(self.sources, tick, fail)]
         found.sort(key=lambda one: one[:2])
@@ -159,7 +159,7 @@ class View:
     works: Sequence[Work]  # one a column
     measures: Sequence[Measure]
     facts: dict[str, Any]
-    cells: Shelf = NOWHERE  # the finished ones
+    cells: ArrayStore = NOWHERE  # the finished ones
 
     @classmethod
     def open(cls, config: CompareConfig, name: str, columns: Sequence[Column], measures: Sequence[Measure]) -> View:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from xplain.core.array_store import Shelf
+from xplain.core.array_store import ArrayStore
 from xplain.core.config import EvaluateConfig
 from xplain.core.errors import Failed, InputError, UsageError
 from xplain.core.run_store import SCHEMA, Store, fingerprint, mark_of
@@ -141,14 +141,14 @@ class Evaluation:
         return map_lacks or any(self._lacks(item.key, work, each) for each in self.measures)
 
     @cached_property
-    def maps(self) -> Shelf:
+    def maps(self) -> ArrayStore:
         """The raw attributions that are kept."""
-        return Shelf(self.config.output / "maps" if self.config.save_maps else None, "attribution")
+        return ArrayStore(self.config.output / "maps" if self.config.save_maps else None, "attribution")
 
     @cached_property
-    def curves(self) -> Shelf:
+    def curves(self) -> ArrayStore:
         """The whole curves that are kept."""
-        return Shelf(self.config.output / "curves" if self.config.save_curves else None, "curve")
+        return ArrayStore(self.config.output / "curves" if self.config.save_curves else None, "curve")
 
     def run(self, items: Sequence[Item], advance: Advance) -> Iterator[Failed]:
         """Do what is missing, a group of images at a time; yields each image that failed.

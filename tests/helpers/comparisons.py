@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from xplain.core.config import Look
+from xplain.core.config import RenderOptions
 from xplain.core.errors import Failed, InputError
 from xplain.reports.comparison import Cell, Comparison, Row
 
@@ -39,7 +39,7 @@ def row(cells, name=HOSTILE, label=HOSTILE, image=None, model="net"):
 def comparison(rows, columns=("first", "second"), look=None, failed=()):
     """A comparison by insertion and deletion."""
     failures = [Failed(name, InputError(f"{name} is bad")) for name in failed]
-    return Comparison(tuple(columns), METRICS, rows, failures, look or Look(), {"net": {}})
+    return Comparison(tuple(columns), METRICS, rows, failures, look or RenderOptions(), {"net": {}})
 
 
 def noise(seed=0, size=(24, 32), channels=3):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.helpers.comparisons import noise
-from xplain.core.config import Look
+from xplain.core.config import RenderOptions
 from xplain.reports.agreement import agree, mean_agreement
 from xplain.reports.render import heat
 
@@ -14,14 +14,14 @@ from xplain.reports.render import heat
 def test_matrices_are_the_pairs_measures():
     stats, metrics = pytest.importorskip("scipy.stats"), pytest.importorskip("skimage.metrics")
     maps = [noise(seed) + k * noise(9) for k, seed in enumerate((1, 2, 3))]
-    found = agree(maps, Look())
+    found = agree(maps, RenderOptions())
     sums = [values.astype(np.float64).sum(axis=0).ravel() for values in maps]
     tops = [set(np.argsort(-each)[:77]) for each in sums]  # round(0.1 * 24 * 32)
     for i in range(3):
         for j in range(3):
             assert found["spearman"][i, j] == pytest.approx(stats.spearmanr(sums[i], sums[j]).statistic)
             assert found["top10"][i, j] == pytest.approx(len(tops[i] & tops[j]) / 77)
-            a, b = (heat(maps[k], Look()) for k in (i, j))
+            a, b = (heat(maps[k], RenderOptions()) for k in (i, j))
             full = metrics.structural_similarity(
                 a, b, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=1
             )  # cropped to whole windows, as ours
@@ -30,25 +30,25 @@ def test_matrices_are_the_pairs_measures():
 
 def test_the_order_is_that_of_what_is_drawn():
     a = noise(1)
-    assert agree([a, -a], Look())["spearman"][0, 1] == pytest.approx(-1)
-    assert agree([a, -a], Look(sign="absolute"))["spearman"][0, 1] == pytest.approx(1)
-    assert agree([a, -a], Look(sign="signed"))["top10"][0, 1] == 1
-    low = agree([a, -a], Look(sign="negative"))["top10"]
-    assert low[0, 1] == agree([a, -a], Look())["top10"][0, 1] == 0
+    assert agree([a, -a], RenderOptions())["spearman"][0, 1] == pytest.approx(-1)
+    assert agree([a, -a], RenderOptions(sign="absolute"))["spearman"][0, 1] == pytest.approx(1)
+    assert agree([a, -a], RenderOptions(sign="signed"))["top10"][0, 1] == 1
+    low = agree([a, -a], RenderOptions(sign="negative"))["top10"]
+    assert low[0, 1] == agree([a, -a], RenderOptions())["top10"][0, 1] == 0
 
 
 @pytest.mark.filterwarnings("error")
 def test_constant_missing_and_small_maps_have_no_agreement():
     flat = np.full((1, 24, 32), 2.0)
-    found = agree([noise(1), flat, None, noise(2)], Look())
+    found = agree([noise(1), flat, None, noise(2)], RenderOptions())
     for matrix in found.values():
         assert np.isnan(matrix[1:3]).all()
         assert np.isnan(matrix[:, 1:3]).all()
         assert np.isfinite(matrix[[0, 0, 3, 3], [0, 3, 0, 3]]).all()
-    small = agree([noise(1, (8, 30)), noise(2, (8, 30))], Look())
+    small = agree([noise(1, (8, 30)), noise(2, (8, 30))], RenderOptions())
     assert np.isnan(small["ssim"]).all()
     assert np.isfinite(small["spearman"]).all()
-    assert all(np.isnan(matrix).all() for matrix in agree([None, None], Look()).values())
+    assert all(np.isnan(matrix).all() for matrix in agree([None, None], RenderOptions()).values())
 
 
 @pytest.mark.filterwarnings("error")

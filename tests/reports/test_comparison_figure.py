@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from tests.helpers.comparisons import HOSTILE, cell, comparison, noise, row
-from xplain.core.config import Look
+from xplain.core.config import RenderOptions
 from xplain.reports.agreement import draw_agreement
 from xplain.reports.comparison import describe
 from xplain.reports.comparison_figure import Sheet, draw_sheet
@@ -28,7 +28,7 @@ def drawn(found, shows=("overlay",)):
 
 
 def test_cells_are_the_pictures_under_one_look():
-    look = Look(clip=(50, 90), opacity=0.5)
+    look = RenderOptions(clip=(50, 90), opacity=0.5)
     maps = [noise(1), noise(2)]
     found = comparison([row([cell(values) for values in maps], image=PHOTO)], look=look)
     _, pictures, _ = drawn(found, ("overlay", "heatmap", "masked", "top10"))
@@ -88,7 +88,7 @@ def test_odd_maps_and_letters_raise_no_warning():
     maps = [np.zeros((1, 24, 32)), -1 - np.abs(noise(1)), spot, None]
     for sign in ("positive", "signed"):
         cells = [None if values is None else cell(values, warnings=["猫 $x"]) for values in maps]
-        found = comparison([row(cells)], [HOSTILE, "$b", "c", "d"], Look(sign=sign))
+        found = comparison([row(cells)], [HOSTILE, "$b", "c", "d"], RenderOptions(sign=sign))
         assert draw_sheet(found, ("overlay", "masked"), ("png",))["png"][:4] == b"\x89PNG"
     assert draw_agreement(describe(found, "", []), ("png",))["png"][:4] == b"\x89PNG"
 

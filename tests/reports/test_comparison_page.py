@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.helpers.comparisons import HOSTILE, cell, comparison, noise, row
-from xplain.core.config import Look
+from xplain.core.config import RenderOptions
 from xplain.reports.comparison import describe
 from xplain.reports.comparison_page import make_page
 from xplain.reports.render import colour, heat, masked, overlay, top
@@ -76,23 +76,23 @@ def assert_alike(found, expected, off=3):
 
 def test_pictures_are_those_of_the_png(page):
     for k, values in enumerate(MAPS):
-        assert_alike(painted(page, k), overlay(PHOTO, heat(values, Look()), Look()), 6)
+        assert_alike(painted(page, k), overlay(PHOTO, heat(values, RenderOptions()), RenderOptions()), 6)
     page.keyboard.press("2")
-    assert_alike(painted(page), colour(heat(MAPS[0], Look()), Look()))
+    assert_alike(painted(page), colour(heat(MAPS[0], RenderOptions()), RenderOptions()))
     page.keyboard.press("3")
-    assert_alike(painted(page), masked(PHOTO, heat(MAPS[0], Look())), 6)
+    assert_alike(painted(page), masked(PHOTO, heat(MAPS[0], RenderOptions())), 6)
     page.get_by_text("signed", exact=True).click()
-    signed = Look(sign="signed")
+    signed = RenderOptions(sign="signed")
     assert_alike(painted(page), colour(heat(MAPS[0], signed), signed))
     page.keyboard.press("5")
-    assert_alike(painted(page), top(PHOTO, MAPS[0], Look()), 6)
+    assert_alike(painted(page), top(PHOTO, MAPS[0], RenderOptions()), 6)
 
 
 def test_sliders_clip_and_lay_over_anew(page):
     page.keyboard.press("2")
     page.locator("#low").fill("30")
     page.locator("#high").fill("90")
-    look = Look(clip=(30, 90))
+    look = RenderOptions(clip=(30, 90))
     assert_alike(painted(page), colour(heat(MAPS[0], look), look))
     assert page.locator("#low-out").text_content() == "30"
     page.locator("#high").fill("20")  # the ends do not cross
@@ -102,7 +102,7 @@ def test_sliders_clip_and_lay_over_anew(page):
     assert float(page.locator("#low-out").text_content()) == pytest.approx(19.8)
     page.keyboard.press("1")
     page.locator("#opacity").fill("0")
-    assert_alike(painted(page), overlay(PHOTO, heat(MAPS[0], look), Look(opacity=0)), 6)
+    assert_alike(painted(page), overlay(PHOTO, heat(MAPS[0], look), RenderOptions(opacity=0)), 6)
 
 
 def test_values_are_read_with_their_precision(page):

@@ -12,7 +12,7 @@ import typer
 import xplain
 from xplain.cli._completion import complete_method, complete_metric, complete_model, complete_protocol
 from xplain.cli._groups import option
-from xplain.core.config import Compute, Look, Reduce, Sign, parse_batch_size, parse_clip, read_config_file
+from xplain.core.config import Compute, Reduce, RenderOptions, Sign, parse_batch_size, parse_clip, read_config_file
 from xplain.core.errors import ModelNote, UsageError
 from xplain.core.types import Precision, ScoreKind
 
@@ -104,9 +104,9 @@ class Drawing:
     opacity: Annotated[float, option("--opacity", help="Of the colours on the image, 0 to 1.", min=0, max=1)] = 0.8
 
     @property
-    def look(self) -> Look:
+    def look(self) -> RenderOptions:
         """The same, checked. Raises UsageError."""
-        return Look(parse_clip(self.clip), self.sign, self.reduce, self.cmap, self.opacity)
+        return RenderOptions(parse_clip(self.clip), self.sign, self.reduce, self.cmap, self.opacity)
 
 
 @dataclass(frozen=True)

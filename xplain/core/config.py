@@ -43,7 +43,7 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Look:
+class RenderOptions:
     """How a map is drawn. clip: percentiles that become the ends of the colour map. opacity: of the brightest colour."""
 
     clip: tuple[float, float] = (80.0, 99.0)
@@ -89,7 +89,7 @@ class ExplainConfig:
     score: ScoreKind | None = None
     layer: str | None = None
     saves: tuple[str, ...] = ("overlay",)
-    look: Look = field(default_factory=Look)
+    look: RenderOptions = field(default_factory=RenderOptions)
     overwrite: bool = False
     fail_fast: bool = False
 
@@ -149,7 +149,7 @@ class CompareConfig:
     layer: str | None = None
     shows: tuple[str, ...] = ("overlay",)
     formats: tuple[str, ...] = ()  # besides PNG
-    look: Look = field(default_factory=Look)
+    look: RenderOptions = field(default_factory=RenderOptions)
     overwrite: bool = False
     fail_fast: bool = False
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from xplain.core.config import EvaluateConfig, Look
+from xplain.core.config import EvaluateConfig, RenderOptions
 from xplain.core.files import write_file
 from xplain.core.run_store import mark_of, read_run
 from xplain.data.datasets import read_dataset
@@ -85,4 +85,4 @@ def _draw(
     y = torch.tensor([target], device=classifier.device)
     result = run_work(classifier, work, x, y, None, Runtime.of(config.compute))
     record = {**shown, **classifier.class_names.describe(target)}
-    return draw("overlay", to_pixels(pixels.numpy()), result.values[0].float().cpu().numpy(), Look(), record)
+    return draw("overlay", to_pixels(pixels.numpy()), result.values[0].float().cpu().numpy(), RenderOptions(), record)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from xplain.core.array_store import Floats
-from xplain.core.config import Look
+from xplain.core.config import RenderOptions
 from xplain.core.files import printable
 from xplain.metrics._similarity import RADIUS, spearman, ssim, top_overlap
 from xplain.reports.figures import PAGE, SMALL, paper_style, save_figure
@@ -24,7 +24,7 @@ MEASURES = {
 TITLES = {"spearman": "Spearman's ρ", "top10": "overlap of the top 10 %", "ssim": "SSIM of the heatmaps"}
 
 
-def agree(maps: Sequence[Floats | None], look: Look) -> dict[str, Floats]:
+def agree(maps: Sequence[Floats | None], look: RenderOptions) -> dict[str, Floats]:
     """(M, M) symmetric matrices by the names of MEASURES, for M attributions (C, H, W) of one image.
 
     Saliencies are reduced and ordered as they are drawn (``look``). NaN where a map is missing or constant; ssim also where

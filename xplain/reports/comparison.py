@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from xplain.core.array_store import Floats
-from xplain.core.config import Look
+from xplain.core.config import RenderOptions
 from xplain.core.errors import Failed
 from xplain.reports.agreement import MEASURES, agree, mean_agreement
 from xplain.reports.render import Bytes
@@ -42,7 +42,7 @@ class Comparison:
     metrics: Mapping[str, dict[str, Any]]
     rows: Sequence[Row]
     failed: Sequence[Failed]
-    look: Look
+    look: RenderOptions
     models: Mapping[str, dict[str, Any]]
 
     def value(self, row: Row, column: int, metric: str) -> float | None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from xplain.core.array_store import Floats
-from xplain.core.config import Look, Sign
+from xplain.core.config import RenderOptions, Sign
 from xplain.reports.comparison import Cell, Comparison, Row
 from xplain.reports.comparison_figure import CURVE_COLOURS
 from xplain.reports.render import Bytes, colour_map, reduce_channels
@@ -73,15 +73,15 @@ def script_json(data: Mapping[str, Any]) -> str:
     return text
 
 
-def reduced(cell: Cell, look: Look) -> Floats:
+def reduced(cell: Cell, look: RenderOptions) -> Floats:
     """(H, W) signed saliency."""
     return reduce_channels(cell.values.astype(np.float64), look.reduce)
 
 
-def _ramp(look: Look, sign: Sign) -> list[str]:
+def _ramp(look: RenderOptions, sign: Sign) -> list[str]:
     """256 colours, as the pictures have them: the chosen colour map where the sign is as chosen, else the default one."""
     same = (look.sign == "signed") == (sign == "signed")
-    name = look.colours if same else Look(sign=sign).colours
+    name = look.colours if same else RenderOptions(sign=sign).colours
     values = (colour_map(name)(np.arange(256))[:, :3] * 255).round().astype(int)
     return [f"{r:02x}{g:02x}{b:02x}" for r, g, b in values]
 

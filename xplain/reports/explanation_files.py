@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from xplain.core.array_store import Floats
-from xplain.core.config import Look
+from xplain.core.config import RenderOptions
 from xplain.core.errors import InputError, UsageError
 from xplain.core.files import write_file
 from xplain.reports.render import draw, encode_raw, read_record, remarks, to_pixels
@@ -23,7 +23,7 @@ class Outputs:
 
     directory: Path | None
     saves: Sequence[str]
-    look: Look
+    look: RenderOptions
     overwrite: bool
 
     def paths(self, stem: str, label: str, target: str) -> dict[str, Path]:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
 from xplain.core.array_store import DAMAGED, Floats, encode_arrays
-from xplain.core.config import Look, Reduce
+from xplain.core.config import Reduce, RenderOptions
 from xplain.core.errors import UsageError, did_you_mean
 from xplain.core.files import printable, to_json
 
@@ -43,19 +43,19 @@ def reduce_channels(attribution: Floats, how: Reduce) -> Floats:
     return attribution.sum(axis=0) if how == "sum" else attribution.mean(axis=0)
 
 
-def in_order(attribution: Floats, look: Look) -> Floats:
+def in_order(attribution: Floats, look: RenderOptions) -> Floats:
     """(H, W) float64 saliency in the order of what is drawn: the values, their negatives, or their magnitudes."""
     values = reduce_channels(attribution.astype(np.float64), look.reduce)
     return {"positive": values, "negative": -values}.get(look.sign, np.abs(values))
 
 
-def scale(attribution: Floats, look: Look) -> tuple[float, float]:
+def scale(attribution: Floats, look: RenderOptions) -> tuple[float, float]:
     """The values that become the ends of the colours: percentiles of the part that is drawn."""
     low, high = np.percentile(np.maximum(in_order(attribution, look), 0), look.clip)
     return float(low), float(high)
 
 
-def heat(attribution: Floats, look: Look) -> Floats:
+def heat(attribution: Floats, look: RenderOptions) -> Floats:
     """(H, W) in [0, 1], or in [-1, 1] around exactly zero for signed maps.
 
     The map's values below the lower percentile become 0, those above the upper one become 1, and those between are
@@ -69,7 +69,7 @@ def heat(attribution: Floats, look: Look) -> Floats:
     return np.sign(values) * scaled if look.sign == "signed" else scaled
 
 
-def remarks(attribution: Floats, look: Look) -> list[str]:
+def remarks(attribution: Floats, look: RenderOptions) -> list[str]:
     """What is odd about a map, in the words of a record; empty for an ordinary one."""
     values, shown = reduce_channels(attribution, look.reduce), in_order(attribution, look)
     low, high = scale(attribution, look)
@@ -90,7 +90,7 @@ def remarks(attribution: Floats, look: Look) -> list[str]:
     return found
 
 
-def colour(heatmap: Floats, look: Look) -> Bytes:
+def colour(heatmap: Floats, look: RenderOptions) -> Bytes:
     """(H, W, 3) colours of a heat."""
     position = (heatmap + 1) / 2 if look.sign == "signed" else heatmap
     return (colour_map(look.colours)(position)[..., :3] * 255).round().astype(np.uint8)
@@ -107,7 +107,7 @@ def colour_map(name: str) -> Any:
     return matplotlib.colormaps[name]
 
 
-def overlay(image: Bytes, heatmap: Floats, look: Look) -> Bytes:
+def overlay(image: Bytes, heatmap: Floats, look: RenderOptions) -> Bytes:
     """(H, W, 3): the greyed image under the colours; where there is no heat, the image shows."""
     grey = image @ np.array([0.299, 0.587, 0.114])
     ground = (0.5 * image + 0.5 * grey[..., None]) * 0.75
@@ -120,7 +120,7 @@ def masked(image: Bytes, heatmap: Floats) -> Bytes:
     return (image * np.abs(heatmap)[..., None]).round().astype(np.uint8)
 
 
-def top(image: Bytes, attribution: Floats, look: Look, share: float = 0.1) -> Bytes:
+def top(image: Bytes, attribution: Floats, look: RenderOptions, share: float = 0.1) -> Bytes:
     """(H, W, 3): the image's most relevant ``share`` of pixels on grey (DGA paper, Fig. 6). Ties keep raster order."""
     order = np.argsort(-in_order(attribution, look), axis=None, kind="stable")[
         : max(round(share * image[..., 0].size), 1)
@@ -130,7 +130,7 @@ def top(image: Bytes, attribution: Floats, look: Look, share: float = 0.1) -> By
     return found
 
 
-def draw(kind: str, image: Bytes, attribution: Floats, look: Look, record: Mapping[str, Any]) -> bytes:
+def draw(kind: str, image: Bytes, attribution: Floats, look: RenderOptions, record: Mapping[str, Any]) -> bytes:
     """A PNG of one kind (overlay, heatmap, masked, figure), with the record inside it.
 
     image: (H, W, 3); attribution: (C, H, W).
@@ -163,7 +163,7 @@ def lenient_letters() -> Iterator[None]:
         yield
 
 
-def figure(image: Bytes, shown: Floats, attribution: Floats, look: Look, record: Mapping[str, Any]) -> bytes:
+def figure(image: Bytes, shown: Floats, attribution: Floats, look: RenderOptions, record: Mapping[str, Any]) -> bytes:
     """Input, heatmap with colour bar, overlay and the model's five best classes, with a caption."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -190,7 +190,7 @@ def figure(image: Bytes, shown: Floats, attribution: Floats, look: Look, record:
     return stream.getvalue()
 
 
-def _tick_labels(attribution: Floats, look: Look) -> list[str]:
+def _tick_labels(attribution: Floats, look: RenderOptions) -> list[str]:
     low, high = scale(attribution, look)
     return (
         [f"≤ -{high:.2g}", f"±{low:.2g}", f"≥ {high:.2g}"]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import TINY
-from xplain.core.run_store import mark_of
+from xplain.core.run_store import settings_digest
 
 KEYS = [f"c/{k}.jpg" for k in range(10)]
 INSERTION = {"metric": "insertion", "params": {"steps": 8}, "version": 1, "better": "higher", "unit": "u"}
@@ -31,7 +31,7 @@ def write_run(folder, values, metrics=METRICS, model="net", keys=KEYS, target=1,
     }  # fmt: skip
     lines = [{"key": key, "mark": "item", "sha256": digest + key, "label": None, "predicted": 1} for key in keys]
     for (name, metric), scores in values.items():
-        mark = mark_of(methods[name], metrics[metric])
+        mark = settings_digest(methods[name], metrics[metric])
         facts = {"mark": mark, "method": name, "metric": metric, "target": target, "curve": None}
         lines += [
             {"key": key, "value": v, "undefined": None if v is not None else "why"} | facts

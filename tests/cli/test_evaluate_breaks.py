@@ -129,12 +129,12 @@ def test_without_space_it_ends_on_one_line_and_goes_on_when_there_is_some(xp, no
 
 
 def test_a_second_run_of_the_same_shard_is_refused(xp, noise):
-    from xplain.core.run_store import Store
+    from xplain.core.run_store import RunStore
 
     command = ("evaluate", noise, *TINY, "-M", "deletion:steps=2", "-a", "sm", "-o", "run")
     xp(*command)
     description = {"fingerprint": json.loads(Path("run/run.json").read_text())["fingerprint"]}
-    with Store.open(Path("run"), 0, description | {"methods": {}, "metrics": {}}):
+    with RunStore.open(Path("run"), 0, description | {"methods": {}, "metrics": {}}):
         ran = xp(*command)
         assert (ran.code, ran.out) == (3, "")
         assert ran.err == (

@@ -15,7 +15,7 @@ import pytest
 import xplain.core.run_store as stores
 from tests.conftest import ROOT
 from xplain.core.errors import InputError, UsageError
-from xplain.core.run_store import Store, read_records, read_run
+from xplain.core.run_store import RunStore, read_records, read_run
 
 RUN = {"fingerprint": {"seed": 0}, "methods": {"a": {}}, "metrics": {"b": {}}}
 
@@ -29,7 +29,7 @@ def keys(folder: Path) -> list[str]:
 
 
 def test_records_come_back(tmp_path):
-    with Store.open(tmp_path, 0, RUN) as store:
+    with RunStore.open(tmp_path, 0, RUN) as store:
         store.add([record("a", value=0.1), record("b/é\udc80", value=None)])
         store.add([])
         assert store.has("a", "m")
@@ -40,23 +40,23 @@ def test_records_come_back(tmp_path):
 
 
 def test_a_record_without_a_curve_has_none(tmp_path):
-    with Store.open(tmp_path, 0, RUN) as store:
+    with RunStore.open(tmp_path, 0, RUN) as store:
         store.add([record("a", curve=[1.0, 0.5]), record("b", curve=None), record("c")])
         store.add([record("a", "n")])
-    for opened in (store, Store.open(tmp_path, 1, RUN)):
+    for opened in (store, RunStore.open(tmp_path, 1, RUN)):
         assert [opened.has_curve(key, "m") for key in "abcd"] == [True, False, False, False]
         assert not opened.has_curve("a", "n")
 
 
 def test_a_record_that_two_ranks_have_is_read_once(tmp_path):
     for rank in (0, 1):
-        with Store.open(tmp_path, rank, RUN | {"methods": {}}) as store:
+        with RunStore.open(tmp_path, rank, RUN | {"methods": {}}) as store:
             store.add([record("a", value=rank), record("a", "n", value=rank)])
     assert list(read_records(tmp_path)) == [record("a", value=0), record("a", "n", value=0)]
 
 
 def test_batches_end_where_they_were_written(tmp_path):
-    with Store.open(tmp_path, 0, RUN) as store:
+    with RunStore.open(tmp_path, 0, RUN) as store:
         store.add([record("a")])
         store.add([record("b"), record("c")])
     path = tmp_path / "items" / "0.jsonl"
@@ -78,19 +78,19 @@ def test_a_run_is_described_while_no_other_process_can_describe_it(tmp_path, mon
 
     monkeypatch.setattr(stores, "held", noted)
     monkeypatch.setattr(stores, "write_json", lambda *args: (done.append("written"), write(*args)))
-    Store.open(tmp_path, 0, RUN).__exit__()
+    RunStore.open(tmp_path, 0, RUN).__exit__()
     assert done == ["held", "written", "let go"]
 
 
 @pytest.mark.parametrize("cut", range(1, 80, 7))
 def test_a_batch_that_was_torn_anywhere_is_gone_as_a_whole(tmp_path, cut):
-    with Store.open(tmp_path, 0, RUN) as store:
+    with RunStore.open(tmp_path, 0, RUN) as store:
         store.add([record("a")])
         store.add([record("b"), record("c"), record("d")])
     path = tmp_path / "items" / "0.jsonl"
     path.write_bytes(path.read_bytes()[:-cut])
     assert keys(tmp_path) == ["a"]
-    with Store.open(tmp_path, 0, RUN) as store:
+    with RunStore.open(tmp_path, 0, RUN) as store:
         assert not store.has("b", "m")
         store.add([record("b")])
     assert keys(tmp_path) == ["a", "b"]
@@ -98,35 +98,35 @@ def test_a_batch_that_was_torn_anywhere_is_gone_as_a_whole(tmp_path, cut):
 
 
 def test_another_ranks_torn_end_is_passed_over(tmp_path):
-    with Store.open(tmp_path, 1, RUN) as store:
+    with RunStore.open(tmp_path, 1, RUN) as store:
         store.add([record("a"), record("b")])
     (tmp_path / "items" / "1.jsonl").open("a").write('{"key": "c", "ma')
-    with Store.open(tmp_path, 0, RUN) as store:
+    with RunStore.open(tmp_path, 0, RUN) as store:
         assert store.has("b", "m")
         store.add([record("c")])
     assert keys(tmp_path) == ["c", "a", "b"]
 
 
 def test_a_damaged_line_is_named(tmp_path):
-    with Store.open(tmp_path, 0, RUN) as store:
+    with RunStore.open(tmp_path, 0, RUN) as store:
         store.add([record("a")])
     (tmp_path / "items" / "0.jsonl").open("a").write("nonsense\n")
     with pytest.raises(InputError, match=r"line 2 of .*0\.jsonl' is damaged: .*; delete the line"):
         keys(tmp_path)
     with pytest.raises(InputError, match="line 2 of"):
-        Store.open(tmp_path, 0, RUN)
+        RunStore.open(tmp_path, 0, RUN)
 
 
 def test_one_writer_a_rank(tmp_path):
-    with Store.open(tmp_path, 0, RUN) as first:
+    with RunStore.open(tmp_path, 0, RUN) as first:
         first.add([record("a")])
         with pytest.raises(InputError, match=r"another process is writing .*0\.jsonl'; wait for it, or give another"):
-            Store.open(tmp_path, 0, RUN | {"methods": {"c": {}}})
+            RunStore.open(tmp_path, 0, RUN | {"methods": {"c": {}}})
         assert read_run(tmp_path)[0] == RUN  # what was refused is not written
-        with Store.open(tmp_path, 1, RUN) as other:
+        with RunStore.open(tmp_path, 1, RUN) as other:
             other.add([record("b")])
         first.add([record("c")])
-    with Store.open(tmp_path, 0, RUN):
+    with RunStore.open(tmp_path, 0, RUN):
         assert keys(tmp_path) == ["a", "c", "b"]
 
 
@@ -142,18 +142,18 @@ def test_a_lock_ends_with_its_process(tmp_path):
     assert child.stdout
     assert child.stdout.readline() == "open\n"
     with pytest.raises(InputError, match="another process"):
-        Store.open(tmp_path, 0, RUN)
+        RunStore.open(tmp_path, 0, RUN)
     child.kill()
     child.wait()
-    with Store.open(tmp_path, 0, RUN) as store:
+    with RunStore.open(tmp_path, 0, RUN) as store:
         assert store.has("a", "m")
 
 
 def test_another_fingerprint_leaves_the_run_as_it_was(tmp_path):
-    Store.open(tmp_path, 0, RUN).__exit__()
+    RunStore.open(tmp_path, 0, RUN).__exit__()
     before = sorted(tmp_path.rglob("*")), (tmp_path / "run.json").read_text()
     with pytest.raises(UsageError, match="holds another run: its seed is 0, not 1; give another --output"):
-        Store.open(tmp_path, 3, RUN | {"fingerprint": {"seed": 1}})
+        RunStore.open(tmp_path, 3, RUN | {"fingerprint": {"seed": 1}})
     assert (sorted(tmp_path.rglob("*")), (tmp_path / "run.json").read_text()) == before
 
 
@@ -167,23 +167,23 @@ def test_another_fingerprint_leaves_the_run_as_it_was(tmp_path):
     ],
 )
 def test_the_first_difference_of_the_fingerprints_is_named(tmp_path, there, asked, message):
-    Store.open(tmp_path, 0, RUN | {"fingerprint": there}).__exit__()
+    RunStore.open(tmp_path, 0, RUN | {"fingerprint": there}).__exit__()
     with pytest.raises(UsageError, match=message):
-        Store.open(tmp_path, 0, RUN | {"fingerprint": asked})
-    Store.open(tmp_path, 0, RUN | {"fingerprint": there}).__exit__()
+        RunStore.open(tmp_path, 0, RUN | {"fingerprint": asked})
+    RunStore.open(tmp_path, 0, RUN | {"fingerprint": there}).__exit__()
 
 
 def test_what_a_run_left_open_is_settled_once(tmp_path):
-    Store.open(tmp_path, 0, RUN | {"fingerprint": {"model": None}}).__exit__()
-    Store.open(tmp_path, 0, RUN | {"fingerprint": {"model": "a"}}).__exit__()
+    RunStore.open(tmp_path, 0, RUN | {"fingerprint": {"model": None}}).__exit__()
+    RunStore.open(tmp_path, 0, RUN | {"fingerprint": {"model": "a"}}).__exit__()
     assert read_run(tmp_path)[0]["fingerprint"] == {"model": "a"}
     with pytest.raises(UsageError, match="its model is 'a', not 'b'"):
-        Store.open(tmp_path, 0, RUN | {"fingerprint": {"model": "b"}})
+        RunStore.open(tmp_path, 0, RUN | {"fingerprint": {"model": "b"}})
 
 
 def test_methods_that_were_asked_for_before_stay_first(tmp_path):
-    Store.open(tmp_path, 0, RUN).__exit__()
-    Store.open(tmp_path, 0, RUN | {"methods": {"c": {"new": 1}}}).__exit__()
+    RunStore.open(tmp_path, 0, RUN).__exit__()
+    RunStore.open(tmp_path, 0, RUN | {"methods": {"c": {"new": 1}}}).__exit__()
     assert list(read_run(tmp_path)[0]["methods"].items()) == [("a", {}), ("c", {"new": 1})]
 
 
@@ -191,18 +191,18 @@ def test_methods_that_were_asked_for_before_stay_first(tmp_path):
 def test_what_is_no_run_is_refused(tmp_path, content):
     (tmp_path / "run.json").write_text(content)
     with pytest.raises(InputError, match="cannot use the run directory"):
-        Store.open(tmp_path, 0, RUN)
+        RunStore.open(tmp_path, 0, RUN)
 
 
 def test_a_place_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"cannot write .*file/run/items': Not a directory; choose another --output"):
-        Store.open(tmp_path / "file" / "run", 0, RUN)
+        RunStore.open(tmp_path / "file" / "run", 0, RUN)
 
 
 def test_without_space_what_was_written_before_is_kept(tmp_path):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    with Store.open(tmp_path, 0, RUN) as store:
+    with RunStore.open(tmp_path, 0, RUN) as store:
         store.add([record("a")])
         resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))  # a write that goes over it stops in the middle
         try:
@@ -212,7 +212,7 @@ def test_without_space_what_was_written_before_is_kept(tmp_path):
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         assert not store.has("b" * 30, "m")
     assert (tmp_path / "items" / "0.jsonl").stat().st_size == 100
-    with Store.open(tmp_path, 0, RUN):
+    with RunStore.open(tmp_path, 0, RUN):
         assert keys(tmp_path) == ["a"]
 
 
@@ -225,6 +225,6 @@ def test_systems_without_locks_write_without_them(tmp_path, monkeypatch, how):
         monkeypatch.setitem(sys.modules, "fcntl", None)  # Windows
     else:
         monkeypatch.setattr("fcntl.flock", refuse)
-    with Store.open(tmp_path, 0, RUN) as store:
+    with RunStore.open(tmp_path, 0, RUN) as store:
         store.add([record("a")])
     assert keys(tmp_path) == ["a"]

@@ -31,7 +31,7 @@ from xplain.core.array_store import encode_arrays
 from xplain.core.checkpoint_store import DirectoryCheckpoints
 from xplain.core.errors import InputError, XplainError
 from xplain.core.registry import METHODS, METRICS
-from xplain.core.run_store import Store, mark_of, read_run
+from xplain.core.run_store import RunStore, read_run, settings_digest
 from xplain.data.annotations import read_annotations
 from xplain.data.class_names import read_classes
 from xplain.data.datasets import read_dataset
@@ -281,7 +281,7 @@ def test_run_directories(tmp_path, content, run):
     (folder / "run.json").write_bytes(run)
     attempt(read_run, folder)
     attempt(summarise_run, folder)
-    store = attempt(Store.open, folder, 0, {"fingerprint": {}, "methods": {}, "metrics": {}})
+    store = attempt(RunStore.open, folder, 0, {"fingerprint": {}, "methods": {}, "metrics": {}})
     with store or nullcontext():
         pass
 
@@ -293,7 +293,7 @@ RUN = {
     "dataset": {"location": "x", "items": 2, "labelled": 2}, "methods": {"m": METHOD}, "metrics": {"deletion": METRIC},
 }  # fmt: skip
 SCORE = {
-    "key": "a", "mark": mark_of(METHOD, METRIC), "method": "m", "metric": "deletion", "value": 0.5, "undefined": None,
+    "key": "a", "mark": settings_digest(METHOD, METRIC), "method": "m", "metric": "deletion", "value": 0.5, "undefined": None,
     "curve": [1.0, 0.5], "target": 1, "cost": {"forwards": 1, "backwards": 1, "seconds": 0.1},
 }  # fmt: skip
 ITEM = {"key": "a", "mark": "item", "sha256": "0", "label": 1, "predicted": 1, "probability": 0.5}

@@ -36,8 +36,8 @@ RUN: dict[str, Any] = {  # what ``run.json`` must hold to be summarised or compa
 
 
 @dataclass(eq=False)
-class Store:
-    """The records of one run. Open with ``Store.open``, append with ``add``, use as a context.
+class RunStore:
+    """The records of one run. Open with ``RunStore.open``, append with ``add``, use as a context.
 
     A record is a dict with at least ``key``, the item, and ``mark``, what is known of it; the two together are unique.
     Only these two are kept in memory, and whether a record has a ``curve``.
@@ -50,7 +50,7 @@ class Store:
     _flat: Known = field(default_factory=lambda: defaultdict(set))
 
     @classmethod
-    def open(cls, folder: Path, rank: int, description: dict[str, Any]) -> Store:
+    def open(cls, folder: Path, rank: int, description: dict[str, Any]) -> RunStore:
         """Make or continue the run in ``folder``.
 
         description: what the run is; its ``fingerprint`` (a dict of what changes numbers) must be that of the run that is there.
@@ -120,7 +120,7 @@ class Store:
         if record.get("curve") is None:
             self._flat[mark].add(key)
 
-    def __enter__(self) -> Store:
+    def __enter__(self) -> RunStore:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -208,7 +208,7 @@ def fingerprint(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
 
-def mark_of(method: Mapping[str, Any], metric: Mapping[str, Any]) -> str:
+def settings_digest(method: Mapping[str, Any], metric: Mapping[str, Any]) -> str:
     """A digest of what determines the numbers of a method by a metric, from their descriptions in ``run.json``."""
     named = ("files",) if "files" in metric else ()  # the hashes of files that parameters name
     keys = ("method", "params", "score", "method_version"), ("metric", "params", "version", "better", "unit", *named)

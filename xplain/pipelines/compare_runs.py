@@ -13,7 +13,7 @@ import numpy as np
 
 from xplain.core.array_store import Floats
 from xplain.core.errors import InputError, UsageError
-from xplain.core.run_store import check_run, fingerprint, mark_of, read_run
+from xplain.core.run_store import check_run, fingerprint, read_run, settings_digest
 from xplain.pipelines.plans import CONTROL
 from xplain.reports.comparison import SCHEMA
 from xplain.reports.statistics import EXACT, PERMUTATIONS, count_wins, estimate, holm, sign_flip_p
@@ -73,7 +73,7 @@ class Arm:
 
     def values(self, metric: Mapping[str, Any], keys: Sequence[str]) -> Floats:
         """The scores of these images, NaN where undefined. Raises InputError naming an image that is missing."""
-        there = self.run.values.get(mark_of(self.run.description["methods"][self.label], metric), {})
+        there = self.run.values.get(settings_digest(self.run.description["methods"][self.label], metric), {})
         missing = [key for key in keys if key not in there]
         if missing:
             what = f"{metric['metric']} of {self.label} for {missing[0]!r}"

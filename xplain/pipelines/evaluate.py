@@ -13,7 +13,7 @@ from torch import Tensor
 from xplain.core.array_store import ArrayStore
 from xplain.core.config import EvaluateConfig
 from xplain.core.errors import Failed, InputError, UsageError
-from xplain.core.run_store import SCHEMA, Store, fingerprint, mark_of
+from xplain.core.run_store import SCHEMA, RunStore, fingerprint, settings_digest
 from xplain.core.types import Attribution, Cost
 from xplain.data.datasets import Item, choose_items, read_dataset, shard
 from xplain.data.images import Loaded, read_ahead
@@ -55,7 +55,7 @@ def evaluate(config: EvaluateConfig, advance: Advance = lambda done, total: None
         raise UsageError("--target label needs labels", "give class folders or --labels")
     mine = shard(items, *config.shard)
     description = describe(config, classifier, works, measures, items)
-    with at_work(classifier), Store.open(config.output, config.shard[0], description) as store:
+    with at_work(classifier), RunStore.open(config.output, config.shard[0], description) as store:
         yield from Evaluation(config, classifier, works, measures, store).run(mine, advance)
 
 
@@ -114,13 +114,13 @@ class Evaluation:
     classifier: Classifier
     works: Sequence[Work]
     measures: Sequence[Measure]
-    store: Store
+    store: RunStore
 
     @cached_property
     def marks(self) -> dict[tuple[str, str], str]:
         """A digest of each method and metric with their settings and definition versions."""
         return {
-            (work.label, each.label): mark_of(work.describe(), each.describe())
+            (work.label, each.label): settings_digest(work.describe(), each.describe())
             for work in self.works
             for each in self.measures
         }

@@ -11,7 +11,7 @@ import torch
 
 from xplain.core.config import EvaluateConfig, RenderOptions
 from xplain.core.files import write_file
-from xplain.core.run_store import mark_of, read_run
+from xplain.core.run_store import read_run, settings_digest
 from xplain.data.datasets import read_dataset
 from xplain.data.images import decode_image
 from xplain.data.preprocessing import preprocess
@@ -36,7 +36,7 @@ def write_gallery(config: EvaluateConfig, count: int = 4) -> None:
     metric = next((name for name, each in description["metrics"].items() if "scope" not in each), None)
     if metric is None:  # none that looks at single images
         return
-    mark = mark_of(description["methods"][first], description["metrics"][metric])
+    mark = settings_digest(description["methods"][first], description["metrics"][metric])
     found = [(r["key"], r["value"], r["target"]) for r in records if r["mark"] == mark and r["value"] is not None]
     places = choose_shown(found, description["metrics"][metric]["better"] == "higher", count)
     if not _are_there(folder, places):

@@ -19,7 +19,7 @@ from xplain.core.config import EvaluateConfig
 from xplain.core.errors import Failed, UsageError
 from xplain.core.parameters import read_percentages
 from xplain.core.rng import seed_of
-from xplain.core.run_store import SCHEMA, Store, fingerprint, mark_of, read_run
+from xplain.core.run_store import SCHEMA, RunStore, fingerprint, read_run, settings_digest
 from xplain.core.types import Score
 from xplain.data.datasets import shard
 from xplain.data.splits import ImageSet, read_split
@@ -87,7 +87,7 @@ def run_trials(config: EvaluateConfig, advance: Advance = lambda done, total: No
             example = make_classifier(data, measure.settings["network"], config.compute.seed)
             works = plan_works(with_control(config.methods), config.score, example)
             description = describe(config, measure, example, data, digest, works)
-            with Store.open(config.output, config.shard[0], description) as store:
+            with RunStore.open(config.output, config.shard[0], description) as store:
                 lost = [each for each in failed if not store.has(each.name, "failed")]
                 store.add([{"key": each.name, "mark": "failed", "error": str(each.error)} for each in lost])
                 yield from failed
@@ -169,13 +169,13 @@ class Trials:
     data: ImageSet
     digest: str
     works: Sequence[Work]
-    store: Store
+    store: RunStore
 
     @cached_property
     def marks(self) -> dict[str, str]:
         """A digest by method of what determines its numbers."""
         metric = describe_measure(self.measure, self.digest)
-        return {work.label: mark_of(work.describe(), metric) for work in self.works}
+        return {work.label: settings_digest(work.describe(), metric) for work in self.works}
 
     def run(self, advance: Advance) -> None:
         """Every method on each of this process's trials that lacks it."""

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from xplain.core.array_store import Floats
 from xplain.core.errors import InputError
-from xplain.core.run_store import check_run, mark_of, read_run
+from xplain.core.run_store import check_run, read_run, settings_digest
 from xplain.core.types import Interval
 from xplain.reports.accuracy_check import Confusions, accuracy_warnings
 from xplain.reports.statistics import BOOTSTRAP_RESAMPLES, LEVEL, Estimate, estimate, paired_difference
@@ -109,7 +109,7 @@ class Tally:
     def of(cls, description: Mapping[str, Any], records: Iterable[Mapping[str, Any]]) -> Tally:
         """Read all records. Those of methods and metrics whose settings or definitions have changed since are passed over."""
         pairs = [(method, metric) for metric in description["metrics"] for method in description["methods"]]
-        marks = {mark_of(description["methods"][a], description["metrics"][b]): (a, b) for a, b in pairs}
+        marks = {settings_digest(description["methods"][a], description["metrics"][b]): (a, b) for a, b in pairs}
         tally = cls({pair: Column() for pair in pairs})
         done = set()
         for record in records:

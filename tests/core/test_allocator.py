@@ -24,25 +24,25 @@ def told(monkeypatch) -> list[str]:
 
 
 def test_the_outermost_keeps_and_gives_back(told):
-    with memory.kept_memory():
+    with memory.retain_freed_memory():
         assert told == [KEEP]
-        with memory.kept_memory():
+        with memory.retain_freed_memory():
             pass
         assert told == [KEEP]
     assert told == [KEEP, BACK, TRIM]
 
 
 def test_memory_goes_back_after_an_error(told):
-    with pytest.raises(ZeroDivisionError), memory.kept_memory():
+    with pytest.raises(ZeroDivisionError), memory.retain_freed_memory():
         raise ZeroDivisionError
     assert told == [KEEP, BACK, TRIM]
 
 
 def test_inside_memory_can_be_given_back_for_a_while(told):
-    with memory.given_back_memory():
+    with memory.default_allocator():
         assert told == []
-    with memory.kept_memory():
-        with memory.given_back_memory():
+    with memory.retain_freed_memory():
+        with memory.default_allocator():
             assert told == [KEEP, BACK, TRIM]
         assert told == [KEEP, BACK, TRIM, KEEP]
     assert told == [KEEP, BACK, TRIM, KEEP, BACK, TRIM]

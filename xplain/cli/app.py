@@ -19,7 +19,7 @@ from xplain.cli.compare import compare
 from xplain.cli.evaluate import evaluate
 from xplain.cli.explain import explain
 from xplain.cli.list import list_things
-from xplain.core.allocator import kept_memory
+from xplain.core.allocator import retain_freed_memory
 from xplain.core.errors import (
     EXIT_BUG,
     EXIT_DONE,
@@ -78,7 +78,7 @@ def run(arguments: Sequence[str]) -> int:
     """Run the command line; the exit code. Every error that a user can solve is one line on stderr."""
     with _Interrupts() as interrupts:
         try:
-            with kept_memory(), show_notes():
+            with retain_freed_memory(), show_notes():
                 code = app(args=list(arguments), prog_name="xplain", standalone_mode=False)
             sys.stdout.flush()
             if code == EXIT_INTERRUPTED:  # the option parser turns Ctrl-C into this

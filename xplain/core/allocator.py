@@ -30,7 +30,7 @@ def _library() -> ctypes.CDLL | None:
 
 
 @contextmanager
-def kept_memory() -> Iterator[None]:
+def retain_freed_memory() -> Iterator[None]:
     """Within, memory that is freed is kept for what comes next; on leaving the outermost, what is free goes back."""
     global _depth
     with _lock:
@@ -48,8 +48,8 @@ def kept_memory() -> Iterator[None]:
 
 
 @contextmanager
-def given_back_memory() -> Iterator[None]:
-    """Within, memory goes back as the C library does by itself, also inside ``kept_memory``."""
+def default_allocator() -> Iterator[None]:
+    """Within, memory goes back as the C library does by itself, also inside ``retain_freed_memory``."""
     with _lock:
         if _depth:
             _set(_GIVE_BACK)

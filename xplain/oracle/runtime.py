@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from xplain.core.allocator import kept_memory
+from xplain.core.allocator import retain_freed_memory
 from xplain.core.config import Compute
 from xplain.core.types import Cost, Precision
 from xplain.models import Classifier, load_classifier
@@ -41,7 +41,7 @@ def load_model(compute: Compute) -> Classifier:
 @contextmanager
 def at_work(classifier: Classifier) -> Iterator[None]:
     """Within, memory is reused and the classifier, which must not change, is looked at once."""
-    with kept_memory(), unchanged(classifier):
+    with retain_freed_memory(), unchanged(classifier):
         yield
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 import xplain.methods
 import xplain.metrics  # noqa: F401  (importing registers them)
-from xplain.core.allocator import kept_memory
+from xplain.core.allocator import retain_freed_memory
 from xplain.core.config import Choice, parse_batch_size
 from xplain.core.errors import InputError, UsageError, did_you_mean
 from xplain.core.registry import METHODS, METRICS, MethodSpec, MetricSpec
@@ -241,7 +241,7 @@ def measure(
     images = check_images(classifier, images)
     attributions = check_images(classifier, attributions, "attributions")
     _check_shapes(images, attributions, boxes)
-    with kept_memory():
+    with retain_freed_memory():
         logits, cost = predict_all(classifier, images, runtime)
         y = find_targets(classifier, target, logits)
         oracle = Oracle(

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from xplain.core.allocator import given_back_memory, kept_memory
+from xplain.core.allocator import default_allocator, retain_freed_memory
 from xplain.core.config import BenchConfig
 from xplain.core.errors import DeviceError, UsageError
 from xplain.core.registry import METHODS, METRICS, MethodSpec, Spec
@@ -178,7 +178,7 @@ class Bench:
                 peer.run(task, rows)
             return Account()
 
-        return Contender(peer.program, count, run, given_back_memory, rows)
+        return Contender(peer.program, count, run, default_allocator, rows)
 
     # --------------------------------------------------------------- measurements
 
@@ -215,7 +215,7 @@ class Bench:
                 work(batch)
             return Account()
 
-        return Contender(what, size * calls, run, kept_memory, warm=lambda: work(batch))
+        return Contender(what, size * calls, run, retain_freed_memory, warm=lambda: work(batch))
 
     def _describe(
         self, subject: Subject, result: Result, ceiling: tuple[Result, Result] | None, ours: Result | None = None

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from xplain.core.allocator import given_back_memory, kept_memory
+from xplain.core.allocator import default_allocator, retain_freed_memory
 from xplain.core.errors import DeviceError, is_out_of_memory
 from xplain.core.types import Precision
 from xplain.models import Classifier
@@ -34,7 +34,7 @@ class Bare:
 
     def memory(self) -> AbstractContextManager[None]:
         """How memory is handled while it runs."""
-        return kept_memory() if self.prepared else given_back_memory()
+        return retain_freed_memory() if self.prepared else default_allocator()
 
     def logits(self, x: Tensor) -> Tensor:
         """(rows, classes)."""

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import pytest
 
 from xplain.core.errors import UsageError, did_you_mean
-from xplain.core.parameters import Bounds, Parameter, Positive, Share, Steps
+from xplain.core.parameters import Bounds, Fraction, Parameter, Positive, Steps
 from xplain.core.registry import METHODS, METRICS, MethodSpec, Registry, Spec
 
 Colour = Literal["black", "white", "blur"]
@@ -20,7 +20,7 @@ def toy(
     rng,
     against: str | None,
     count: Steps = 10,
-    level: Share = 0.5,
+    level: Fraction = 0.5,
     size: Positive = 1.0,
     flag: bool = False,
     colour: Colour = "black",

@@ -37,7 +37,7 @@ class Bounds:
 
 
 @dataclass(frozen=True)
-class Written:
+class TextFormat:
     """A form that a text must have. form: in words, for help and errors. read: raises ValueError for another."""
 
     form: str
@@ -58,7 +58,7 @@ Steps = Annotated[int, Bounds(low=1)]
 Positive = Annotated[float, Bounds(above=0)]
 
 
-Share = Annotated[float, Bounds(low=0, high=1)]
+Fraction = Annotated[float, Bounds(low=0, high=1)]
 
 
 @dataclass(frozen=True)
@@ -69,18 +69,18 @@ class Parameter:
     kind: type
     default: Any
     choices: tuple[str, ...] = ()
-    bounds: Bounds | Written | None = None
+    bounds: Bounds | TextFormat | None = None
     optional: bool = False
 
     @classmethod
     def read(cls, name: str, default: Any, hint: Any) -> Parameter:
         """From a keyword's default and annotation (str, int, float, bool, Literal, Annotated, ``| None``)."""
-        bounds: Bounds | Written | None = None
+        bounds: Bounds | TextFormat | None = None
         optional = False
         while get_origin(hint) in (Annotated, Union, UnionType):
             if get_origin(hint) is Annotated:
                 hint, *extra = get_args(hint)
-                bounds = next((each for each in extra if isinstance(each, Bounds | Written)), bounds)
+                bounds = next((each for each in extra if isinstance(each, Bounds | TextFormat)), bounds)
             else:
                 optional = True
                 (hint,) = (each for each in get_args(hint) if each is not NoneType)
@@ -90,7 +90,7 @@ class Parameter:
     @property
     def accepts(self) -> str:
         """What may be written, for help and errors."""
-        if isinstance(self.bounds, Written):
+        if isinstance(self.bounds, TextFormat):
             return self.bounds.form + (" or none" if self.optional else "")
         words = " or ".join(self.choices) or {int: "a whole number", float: "a number", bool: "true or false"}.get(
             self.kind, "text"
@@ -136,7 +136,7 @@ def read_percentages(text: str) -> tuple[float, ...]:
     return found
 
 
-Percentages = Annotated[str, Written("rising percentages such as 10..90 or 10+30+50", read_percentages)]
+Percentages = Annotated[str, TextFormat("rising percentages such as 10..90 or 10+30+50", read_percentages)]
 
 
 def check_path(text: str) -> str:
@@ -146,7 +146,7 @@ def check_path(text: str) -> str:
     return text
 
 
-FILE = Written("a file that is there", check_path)
+FILE = TextFormat("a file that is there", check_path)
 
 
 NamedFile = Annotated[str, FILE]

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from xplain.core.papers import Paper
-from xplain.core.parameters import Positive, Share, Steps
+from xplain.core.parameters import Fraction, Positive, Steps
 from xplain.core.registry import method
 from xplain.core.rng import Streams
 from xplain.core.types import Attribution
@@ -44,11 +44,11 @@ def attexplore(
     steps: Steps = 10,
     samples: Steps = 20,
     radius: Positive = 16 / 255,
-    noise: Share = 16 / 255,
-    spread: Share = 0.5,
-    diversity: Share = 0.5,
+    noise: Fraction = 16 / 255,
+    spread: Fraction = 0.5,
+    diversity: Fraction = 0.5,
     smooth: bool = True,
-    momentum: Share = 1.0,
+    momentum: Fraction = 1.0,
 ) -> Attribution:
     """Signed steps up a smoothed gradient with momentum, each times the gradient: never negative.
 

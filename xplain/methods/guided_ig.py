@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from xplain.core.papers import Paper
-from xplain.core.parameters import Bounds, Share, Steps
+from xplain.core.parameters import Bounds, Fraction, Steps
 from xplain.core.registry import method
 from xplain.core.rng import Streams
 from xplain.core.types import Attribution
@@ -40,7 +40,7 @@ def guided_ig(
     baseline: Baseline = "black",
     steps: Steps = 200,
     fraction: Annotated[float, Bounds(above=0, high=1)] = 0.25,
-    max_distance: Share = 0.02,
+    max_distance: Fraction = 0.02,
 ) -> Attribution:
     """Gradients along a path on which the values with the smallest gradients move first, times the moves.
 

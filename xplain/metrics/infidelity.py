@@ -9,7 +9,7 @@ from torch import Tensor
 
 from xplain.core.errors import UsageError
 from xplain.core.papers import Paper
-from xplain.core.parameters import Positive, Share, Steps
+from xplain.core.parameters import Fraction, Positive, Steps
 from xplain.core.registry import metric
 from xplain.core.rng import Streams
 from xplain.core.types import Score
@@ -41,7 +41,7 @@ def infidelity(
     rng: Streams,
     perturbations: Steps = 100,
     kind: Literal["square", "gaussian"] = "square",
-    size: Share = 0.25,
+    size: Fraction = 0.25,
     sigma: Positive = 0.1,
     baseline: Literal["black", "mean", "blur"] = "black",
     content: Content = "auto",

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from xplain.core.papers import Paper
-from xplain.core.parameters import Percentages, Share, read_percentages
+from xplain.core.parameters import Fraction, Percentages, read_percentages
 from xplain.core.registry import metric
 from xplain.core.rng import Streams
 from xplain.core.types import Score
@@ -52,7 +52,7 @@ def aic(
     *,
     rng: Streams,
     thresholds: Percentages = "0.5+1+2+3+4+5+7+10+13+21+34+50+75",
-    min_probability: Share = 0.8,
+    min_probability: Fraction = 0.8,
     order: Order = "signed",
     monotone: bool = True,
 ) -> Score:
@@ -82,7 +82,7 @@ def sic(
     *,
     rng: Streams,
     thresholds: Percentages = "0.5+1+2+3+4+5+7+10+13+21+34+50+75",
-    min_probability: Share = 0.8,
+    min_probability: Fraction = 0.8,
     order: Order = "signed",
     monotone: bool = True,
 ) -> Score:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from xplain.core.config import RenderOptions
-from xplain.core.errors import Failed, InputError
+from xplain.core.errors import Failure, InputError
 from xplain.reports.comparison import Cell, Comparison, Row
 
 HOSTILE = "a'\"><script>alert(1)</script> é 猫 $x$ &amp;.png"
@@ -38,7 +38,7 @@ def row(cells, name=HOSTILE, label=HOSTILE, image=None, model="net"):
 
 def comparison(rows, columns=("first", "second"), look=None, failed=()):
     """A comparison by insertion and deletion."""
-    failures = [Failed(name, InputError(f"{name} is bad")) for name in failed]
+    failures = [Failure(name, InputError(f"{name} is bad")) for name in failed]
     return Comparison(tuple(columns), METRICS, rows, failures, look or RenderOptions(), {"net": {}})
 
 

@@ -15,7 +15,7 @@ from xplain.cli._console import put, say, show_counter
 from xplain.cli._groups import option, with_groups
 from xplain.cli._options import Drawing, Loading, Running, Talking
 from xplain.core.config import Choice, CompareConfig
-from xplain.core.errors import EXIT_DONE, EXIT_INPUT, EXIT_PARTIAL, Failed, UsageError
+from xplain.core.errors import EXIT_DONE, EXIT_INPUT, EXIT_PARTIAL, Failure, UsageError
 from xplain.core.files import to_json
 
 METHODS, MODELS, OVERLAY = ["saliency", "ig", "neflag"], [common.EMBEDDED], ["overlay"]
@@ -140,9 +140,9 @@ def _compare_images(request: CompareConfig, talking: Talking) -> int:
     """Print the paths or the record; the exit code."""
     from xplain.pipelines.comparisons import write_comparison
 
-    failed = list[Failed]()
+    failed = list[Failure]()
 
-    def note(failure: Failed) -> None:
+    def note(failure: Failure) -> None:
         failed.append(failure)
         say(f"error: {failure.error}")
         if request.fail_fast:

@@ -14,7 +14,7 @@ from xplain.cli._console import put, say, show_counter
 from xplain.cli._groups import option, with_groups
 from xplain.cli._options import Loading, Running, Talking
 from xplain.core.config import Choice, EvaluateConfig, parse_shard
-from xplain.core.errors import EXIT_DONE, EXIT_INPUT, EXIT_PARTIAL, Failed, UsageError
+from xplain.core.errors import EXIT_DONE, EXIT_INPUT, EXIT_PARTIAL, Failure, UsageError
 from xplain.core.files import held, to_json
 from xplain.core.types import Interval
 from xplain.pipelines.distributed import launched_shard, wait_for_ranks
@@ -158,7 +158,7 @@ def _evaluate(request: EvaluateConfig, watch: bool) -> int:
     return failed
 
 
-def _failures(request: EvaluateConfig, watch: bool) -> Iterator[Failed]:
+def _failures(request: EvaluateConfig, watch: bool) -> Iterator[Failure]:
     """Do what is missing: first what looks at single images, then what trains networks on all of them."""
     from xplain.pipelines import evaluate as evaluation
     from xplain.pipelines import roar as trials

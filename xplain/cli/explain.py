@@ -13,7 +13,7 @@ from xplain.cli._console import put, say, show_progress
 from xplain.cli._groups import option, with_groups
 from xplain.cli._options import Drawing, Loading, Running, Talking
 from xplain.core.config import Choice, ExplainConfig
-from xplain.core.errors import EXIT_DONE, EXIT_INPUT, EXIT_PARTIAL, Failed, UsageError
+from xplain.core.errors import EXIT_DONE, EXIT_INPUT, EXIT_PARTIAL, Failure, UsageError
 from xplain.core.files import to_json
 
 NEFLAG, OVERLAY = ["neflag"], ["overlay"]
@@ -83,12 +83,12 @@ def _run(request: ExplainConfig, talking: Talking) -> int:
     """Print what comes, count what failed; the exit code."""
     from xplain.pipelines import explain as pipeline
 
-    done, failed, is_read = 0, list[Failed](), True
+    done, failed, is_read = 0, list[Failure](), True
     with show_progress(talking.watch) as progress:
         for item in pipeline.explain(request, progress):
             if not is_read:
                 raise KeyboardInterrupt  # there was more to come
-            if isinstance(item, Failed):
+            if isinstance(item, Failure):
                 failed.append(item)
                 say(f"error: {item.error}")
                 if request.fail_fast:

@@ -96,7 +96,7 @@ def first_line(error: BaseException) -> str:
 
 
 @dataclass(frozen=True)
-class Failed:
+class Failure:
     """One input of many that could not be used, and why."""
 
     name: str

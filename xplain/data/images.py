@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xplain.core.errors import Failed, InputError, XplainError, first_line
+from xplain.core.errors import Failure, InputError, XplainError, first_line
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -89,16 +89,16 @@ class Loaded:
 
 def read_ahead(
     sources: Iterable[Source], preprocessing: Preprocessing, size: int, threads: int = 4
-) -> Iterator[list[Loaded | Failed]]:
+) -> Iterator[list[Loaded | Failure]]:
     """Groups of ``size`` images in order, read by threads while the caller works on the group before."""
 
-    def read(source: Source) -> Loaded | Failed:
+    def read(source: Source) -> Loaded | Failure:
         try:
             content = source.read()
             image = decode_image(content, source.name)
             return Loaded(source, sha256(content), preprocess(image, preprocessing), (image.height, image.width))
         except XplainError as error:
-            return Failed(source.name, error)
+            return Failure(source.name, error)
 
     remaining = iter(sources)
     with ThreadPoolExecutor(threads) as pool:

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from xplain.core.errors import Failed, InputError, UsageError, did_you_mean
+from xplain.core.errors import Failure, InputError, UsageError, did_you_mean
 from xplain.core.rng import seed_of
 from xplain.data.images import decode_image
 from xplain.data.preprocessing import Preprocessing, preprocess
@@ -82,7 +82,7 @@ class Entry:
 
 def read_split(
     location: str, size: int | None = None, per_class: int | None = None, seed: int = 0
-) -> tuple[ImageSet, list[Failed]]:
+) -> tuple[ImageSet, list[Failure]]:
     """The images of a data set, and those that could not be read.
 
     location: a folder with ``train`` and ``test``, which hold class folders; a folder of class folders, each of which is
@@ -228,15 +228,15 @@ def _nothing(entries: Sequence[Entry]) -> InputError:
     )
 
 
-def _read(entries: Sequence[Entry], side: tuple[int, int], *, resize: bool) -> tuple[Images, list[Failed]]:
+def _read(entries: Sequence[Entry], side: tuple[int, int], *, resize: bool) -> tuple[Images, list[Failure]]:
     """The images in one tensor, and those that are no images."""
     pixels = torch.empty(len(entries), 3, *side, dtype=torch.uint8)
 
-    def read(i: int) -> Failed | None:
+    def read(i: int) -> Failure | None:
         try:
             pixels[i] = _pixels(entries[i], side, resize=resize)
         except InputError as error:
-            return Failed(entries[i].key, error)
+            return Failure(entries[i].key, error)
         return None
 
     with ThreadPoolExecutor(4) as pool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from xplain.core.errors import Failed, InputError, UsageError
+from xplain.core.errors import Failure, InputError, UsageError
 from xplain.data.images import Loaded
 from xplain.models import Classifier
 from xplain.oracle.runtime import Runtime, predict
@@ -54,16 +54,16 @@ def look_at(classifier: Classifier, loaded: Sequence[Loaded], runtime: Runtime) 
     return images, logits, check_logits(logits).tolist()
 
 
-def not_finite(name: str) -> Failed:
+def not_finite(name: str) -> Failure:
     """What is said of an image whose logits are not finite."""
-    return Failed(
+    return Failure(
         name, InputError(f"the model's logits for {name!r} are not finite", "check the weights and --precision")
     )
 
 
 def ask(
     classifier: Classifier, loaded: Sequence[Loaded], with_labels: bool, runtime: Runtime
-) -> tuple[Asked, list[Failed]]:
+) -> tuple[Asked, list[Failure]]:
     """Predict once; the images that can be used, and why the others cannot. with_labels: each must have a true class."""
     images, logits, finite = look_at(classifier, loaded, runtime)
     usable, labels, failed = [], list[int | None](), []
@@ -71,7 +71,7 @@ def ask(
         label = find_label(classifier, each) if with_labels else None
         if not finite[i]:
             failed.append(not_finite(each.source.name))
-        elif isinstance(label, Failed):
+        elif isinstance(label, Failure):
             failed.append(label)
         else:
             usable.append(i)
@@ -79,10 +79,10 @@ def ask(
     return Asked([loaded[i] for i in usable], images[usable], logits[usable], labels), failed
 
 
-def find_label(classifier: Classifier, each: Loaded) -> int | Failed:
+def find_label(classifier: Classifier, each: Loaded) -> int | Failure:
     """The class that the image's folder is named after: a wnid, a class name or an index."""
     name = each.source.name
     try:
         return classifier.class_names.find_folder(each.source.folder)
     except UsageError as error:
-        return Failed(name, InputError(f"{name!r} has no label: {error}", "put it into a class folder"))
+        return Failure(name, InputError(f"{name!r} has no label: {error}", "put it into a class folder"))

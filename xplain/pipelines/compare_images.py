@@ -11,7 +11,7 @@ from torch import Tensor
 
 from xplain.core.array_store import ArrayStore
 from xplain.core.config import Choice, CompareConfig
-from xplain.core.errors import Failed, InputError, UsageError, XplainError, did_you_mean
+from xplain.core.errors import Failure, InputError, UsageError, XplainError, did_you_mean
 from xplain.core.registry import METHODS
 from xplain.core.run_store import fingerprint
 from xplain.core.types import Attribution
@@ -39,7 +39,7 @@ from xplain.reports.render import colour_map, remarks, to_pixels
 
 Advance = Callable[[int, int], None]
 Tick = Callable[[], None]
-Fail = Callable[[Failed], None]
+Fail = Callable[[Failure], None]
 NOWHERE = ArrayStore(None, "values")
 SHARED = ("input", "sha256", "target", "prediction")  # of a record: true of the row, and said once
 
@@ -115,7 +115,7 @@ class Plan:
         folder: where finished cells are kept, and found when the comparison was interrupted.
         """
         total = len(self.sources) * len(self.columns) * sum(view.questions[0].count for view in self.views)
-        found, failed, done = list[tuple[int, int, Row]](), list[Failed](), 0
+        found, failed, done = list[tuple[int, int, Row]](), list[Failure](), 0
         order = {id(source): number for number, source in enumerate(self.sources)}
 
         def tick() -> None:
@@ -123,7 +123,7 @@ class Plan:
             done += 1
             advance(done, total)
 
-        def fail(failure: Failed) -> None:
+        def fail(failure: Failure) -> None:
             failed.append(failure)
             note(failure)
 
@@ -181,7 +181,7 @@ class View:
         with at_work(self.classifier):
             for group in read_ahead(sources, self.classifier.preprocessing, size):
                 for each in group:
-                    if isinstance(each, Failed):
+                    if isinstance(each, Failure):
                         fail(each)
                 if loaded := [each for each in group if isinstance(each, Loaded)]:
                     asked, failed = ask(self.classifier, loaded, self.questions[0].kind == "label", self.runtime)
@@ -200,8 +200,8 @@ class View:
                 columns.append([])
                 for part in batch.parts(images_a_call(self.classifier, work, self.runtime)):
                     for cell in self._explain(work, part):
-                        columns[-1].append(None if isinstance(cell, Failed) else cell)
-                        if isinstance(cell, Failed):
+                        columns[-1].append(None if isinstance(cell, Failure) else cell)
+                        if isinstance(cell, Failure):
                             fail(cell)
                         tick()
             for i, each in enumerate(asked.loaded):
@@ -220,7 +220,7 @@ class View:
             "prediction": describe_prediction(self.classifier, probabilities),
         }
 
-    def _explain(self, work: Work, batch: Batch) -> Iterator[Cell | Failed]:
+    def _explain(self, work: Work, batch: Batch) -> Iterator[Cell | Failure]:
         """One column on images that go together: a cell for each, or why there is none."""
         names, sizes = tuple(each.source.name for each in batch.loaded), tuple(each.size for each in batch.loaded)
         marks = [self._mark(work, batch, i) for i in range(len(names))]
@@ -234,12 +234,12 @@ class View:
                 take_measures(self.classifier, work, self.measures, batch.images, result, self.runtime, names, sizes)
             )
         except (InputError, UsageError) as error:  # a method that does not fit one model may fit another
-            yield from (Failed(name, _named(work, error)) for name in names)
+            yield from (Failure(name, _named(work, error)) for name in names)
             return
         for i, name in enumerate(names):
             if not bool(result.values[i].isfinite().all()):
                 why = InputError(f"the attribution of {name!r} is not finite", "check the weights and --precision")
-                yield Failed(name, _named(work, why))
+                yield Failure(name, _named(work, why))
                 continue
             record = self._record(work, batch, result, i)
             values = result.values[i].float().cpu().numpy()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from xplain.core.config import CompareConfig
-from xplain.core.errors import Failed
+from xplain.core.errors import Failure
 from xplain.core.files import held
 from xplain.pipelines.compare_images import Advance, plan
 from xplain.pipelines.compare_runs import compare_runs
@@ -22,7 +22,7 @@ from xplain.reports.run_comparison import draw_differences, make_runs_page, to_m
 __all__ = ["to_markdown", "write_comparison", "write_run_comparison"]
 
 
-def write_comparison(config: CompareConfig, advance: Advance, note: Callable[[Failed], None]) -> dict[str, Any] | None:
+def write_comparison(config: CompareConfig, advance: Advance, note: Callable[[Failure], None]) -> dict[str, Any] | None:
     """Compare methods on images and write the pictures, the page and the record; the record, None where all failed.
 
     The same comparison again is not made again, and one that was interrupted goes on. ``advance(done, total)`` counts maps;

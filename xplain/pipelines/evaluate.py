@@ -12,7 +12,7 @@ from torch import Tensor
 
 from xplain.core.array_store import ArrayStore
 from xplain.core.config import EvaluateConfig
-from xplain.core.errors import Failed, InputError, UsageError
+from xplain.core.errors import Failure, InputError, UsageError
 from xplain.core.run_store import SCHEMA, RunStore, fingerprint, settings_digest
 from xplain.core.types import Attribution, Cost
 from xplain.data.datasets import Item, choose_items, read_dataset, shard
@@ -35,7 +35,7 @@ from xplain.pipelines.records import Work, describe_cost, describe_run
 Advance = Callable[[int, int], None]
 
 
-def evaluate(config: EvaluateConfig, advance: Advance = lambda done, total: None) -> Iterator[Failed]:
+def evaluate(config: EvaluateConfig, advance: Advance = lambda done, total: None) -> Iterator[Failure]:
     """Do what is missing in the run directory; yields each image that failed. ``advance(done, total)`` counts images.
 
     Only metrics of single images are measured; those that train on the data set are ``xplain.pipelines.roar``'s.
@@ -150,7 +150,7 @@ class Evaluation:
         """The whole curves that are kept."""
         return ArrayStore(self.config.output / "curves" if self.config.save_curves else None, "curve")
 
-    def run(self, items: Sequence[Item], advance: Advance) -> Iterator[Failed]:
+    def run(self, items: Sequence[Item], advance: Advance) -> Iterator[Failure]:
         """Do what is missing, a group of images at a time; yields each image that failed.
 
         Groups are written whole and begin at the first item that is not done (what failed before comes last), so
@@ -164,7 +164,7 @@ class Evaluation:
         coming = iter(todo)
         for group in read_ahead((item.source for item in todo), self.classifier.preprocessing, size):
             read = [(next(coming), each) for each in group]
-            failed = [Failed(item.key, each.error) for item, each in read if isinstance(each, Failed)]
+            failed = [Failure(item.key, each.error) for item, each in read if isinstance(each, Failure)]
             if seen := [Seen(item, each) for item, each in read if isinstance(each, Loaded)]:
                 failed += self.evaluate_group(seen)
             missing = [each for each in failed if not self.store.has(each.name, "failed")]
@@ -173,7 +173,7 @@ class Evaluation:
             done += len(group)
             advance(done, len(items))
 
-    def evaluate_group(self, group: Sequence[Seen]) -> list[Failed]:
+    def evaluate_group(self, group: Sequence[Seen]) -> list[Failure]:
         """Predict once, then run each method on the images that lack it, and the metrics on its attributions."""
         images, logits, finite = look_at(self.classifier, [each.image for each in group], self.runtime)
         refused = [self._refuse(seen.item, good) for seen, good in zip(group, finite, strict=True)]
@@ -190,12 +190,12 @@ class Evaluation:
                 self._score([group[i] for i in some], work, images[some], y[some])
         return [failure for failure in refused if failure is not None]
 
-    def _refuse(self, item: Item, finite: bool) -> Failed | None:
+    def _refuse(self, item: Item, finite: bool) -> Failure | None:
         """Why an image that could be read cannot be evaluated. finite: its logits are."""
         if not finite:
             return not_finite(item.key)
         if self.config.target == "label" and item.label is None:
-            return Failed(item.key, InputError(f"{item.key!r} has no label", "leave it out"))
+            return Failure(item.key, InputError(f"{item.key!r} has no label", "leave it out"))
         return None
 
     def _note(self, group: Sequence[Seen], logits: Tensor) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from xplain.core.config import ExplainConfig
-from xplain.core.errors import Failed, InputError, UsageError
+from xplain.core.errors import Failure, InputError, UsageError
 from xplain.core.run_store import fingerprint
 from xplain.core.types import Attribution
 from xplain.data.images import Loaded, read_ahead
@@ -48,7 +48,7 @@ class Explained:
     content: bytes | None = None
 
 
-Outcome = Explained | Failed
+Outcome = Explained | Failure
 
 
 def explain(config: ExplainConfig, progress: Progress | None = None) -> Iterator[Outcome]:
@@ -79,7 +79,7 @@ def compute(config: ExplainConfig, progress: Progress) -> Iterator[Outcome | Lat
     size = max(images_a_call(classifier, work, run.runtime()) for work in works)
     with at_work(classifier):
         for group in read_ahead(sources, classifier.preprocessing, size):
-            yield from (each for each in group if isinstance(each, Failed))
+            yield from (each for each in group if isinstance(each, Failure))
             if loaded := [each for each in group if isinstance(each, Loaded)]:
                 yield from run.explain_group(loaded, works)
 
@@ -168,7 +168,7 @@ class Run:
             try:
                 record = self.outputs.kept(paths[i], each.digest, self.fingerprint(work))
             except InputError as error:
-                yield Failed(each.source.name, error)
+                yield Failure(each.source.name, error)
                 continue
             if record is None:
                 todo.append(i)
@@ -178,12 +178,12 @@ class Run:
 
     def _make(
         self, work: Work, batch: Batch, paths: Sequence[Paths], advance: Callable[[int], None]
-    ) -> Iterator[Failed | Later[Outcome]]:
+    ) -> Iterator[Failure | Later[Outcome]]:
         """Compute, and leave the writing to be done."""
         try:
             result = run_work(self.classifier, work, batch.images, batch.y, batch.rivals, self.runtime(advance))
         except InputError as error:
-            yield from (Failed(each.source.name, error) for each in batch.loaded)
+            yield from (Failure(each.source.name, error) for each in batch.loaded)
             return
         for i in range(len(batch.loaded)):
             yield Later(partial(self._write, work, batch, i, result, paths[i]))
@@ -193,7 +193,7 @@ class Run:
         each, values = batch.loaded[i], result.values[i]
         if not bool(values.isfinite().all()):
             why = f"the attribution of {each.source.name!r} is not finite"
-            return Failed(each.source.name, InputError(why, "check the weights and --precision"))
+            return Failure(each.source.name, InputError(why, "check the weights and --precision"))
         against = [] if batch.rivals is None else batch.rivals[i].tolist()
         record = describe_explanation(each, work, self.classifier, batch.logits[i], against, result, i)
         record |= self.facts | {"render": asdict(self.outputs.look), "fingerprint": self.fingerprint(work)}

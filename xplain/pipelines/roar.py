@@ -16,7 +16,7 @@ from torch import Tensor
 
 from xplain.core.checkpoint_store import CheckpointStore, DirectoryCheckpoints
 from xplain.core.config import EvaluateConfig
-from xplain.core.errors import Failed, UsageError
+from xplain.core.errors import Failure, UsageError
 from xplain.core.parameters import read_percentages
 from xplain.core.rng import seed_of
 from xplain.core.run_store import SCHEMA, RunStore, fingerprint, read_run, settings_digest
@@ -72,7 +72,7 @@ def check_requests(requests: Sequence[EvaluateConfig]) -> None:
             raise UsageError(f"{option} has no part in {name}, which explains networks that it trains itself", hint)
 
 
-def run_trials(config: EvaluateConfig, advance: Advance = lambda done, total: None) -> Iterator[Failed]:
+def run_trials(config: EvaluateConfig, advance: Advance = lambda done, total: None) -> Iterator[Failure]:
     """Do the trials that the run directory lacks; yields each image that could not be read. ``advance`` counts epochs.
 
     Raises an XplainError for what is wrong with the request as a whole.

@@ -10,7 +10,7 @@ import numpy as np
 
 from xplain.core.array_store import Floats
 from xplain.core.config import RenderOptions
-from xplain.core.errors import Failed
+from xplain.core.errors import Failure
 from xplain.reports.agreement import MEASURES, agree, mean_agreement
 from xplain.reports.render import Bytes
 
@@ -41,7 +41,7 @@ class Comparison:
     columns: tuple[str, ...]
     metrics: Mapping[str, dict[str, Any]]
     rows: Sequence[Row]
-    failed: Sequence[Failed]
+    failed: Sequence[Failure]
     look: RenderOptions
     models: Mapping[str, dict[str, Any]]
 

@@ -78,7 +78,7 @@ def read_image(
 
 
 @dataclass(frozen=True, eq=False)
-class Loaded:
+class LoadedImage:
     """An image that was read: the SHA-256 of its file, its pixels (3, H, W), and the file's height and width when upright."""
 
     source: Source
@@ -89,14 +89,14 @@ class Loaded:
 
 def read_ahead(
     sources: Iterable[Source], preprocessing: Preprocessing, size: int, threads: int = 4
-) -> Iterator[list[Loaded | Failure]]:
+) -> Iterator[list[LoadedImage | Failure]]:
     """Groups of ``size`` images in order, read by threads while the caller works on the group before."""
 
-    def read(source: Source) -> Loaded | Failure:
+    def read(source: Source) -> LoadedImage | Failure:
         try:
             content = source.read()
             image = decode_image(content, source.name)
-            return Loaded(source, sha256(content), preprocess(image, preprocessing), (image.height, image.width))
+            return LoadedImage(source, sha256(content), preprocess(image, preprocessing), (image.height, image.width))
         except XplainError as error:
             return Failure(source.name, error)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from xplain.core.errors import Failure, InputError, UsageError
-from xplain.data.images import Loaded
+from xplain.data.images import LoadedImage
 from xplain.models import Classifier
 from xplain.oracle.runtime import Runtime, predict
 from xplain.oracle.targets import check_logits
@@ -19,7 +19,7 @@ from xplain.oracle.targets import check_logits
 class Asked:
     """Images with finite logits: images (B, 3, H, W), logits (B, classes), labels: true classes where they were asked for."""
 
-    loaded: Sequence[Loaded]
+    loaded: Sequence[LoadedImage]
     images: Tensor
     logits: Tensor
     labels: Sequence[int | None]
@@ -29,7 +29,7 @@ class Asked:
 class Batch:
     """Images that are explained together: images (B, C, H, W), logits (B, classes), y (B,), rivals (B, A) or None."""
 
-    loaded: Sequence[Loaded]
+    loaded: Sequence[LoadedImage]
     images: Tensor
     logits: Tensor
     y: Tensor
@@ -47,7 +47,9 @@ class Batch:
             yield self.pick(every[start : start + size])
 
 
-def look_at(classifier: Classifier, loaded: Sequence[Loaded], runtime: Runtime) -> tuple[Tensor, Tensor, list[bool]]:
+def look_at(
+    classifier: Classifier, loaded: Sequence[LoadedImage], runtime: Runtime
+) -> tuple[Tensor, Tensor, list[bool]]:
     """Images (B, 3, H, W) on the classifier's device, their logits (B, classes), and of which images all are finite."""
     images = torch.stack([each.pixels for each in loaded]).to(classifier.device, classifier.dtype)
     logits, _ = predict(classifier, images, runtime)
@@ -62,7 +64,7 @@ def not_finite(name: str) -> Failure:
 
 
 def ask(
-    classifier: Classifier, loaded: Sequence[Loaded], with_labels: bool, runtime: Runtime
+    classifier: Classifier, loaded: Sequence[LoadedImage], with_labels: bool, runtime: Runtime
 ) -> tuple[Asked, list[Failure]]:
     """Predict once; the images that can be used, and why the others cannot. with_labels: each must have a true class."""
     images, logits, finite = look_at(classifier, loaded, runtime)
@@ -79,7 +81,7 @@ def ask(
     return Asked([loaded[i] for i in usable], images[usable], logits[usable], labels), failed
 
 
-def find_label(classifier: Classifier, each: Loaded) -> int | Failure:
+def find_label(classifier: Classifier, each: LoadedImage) -> int | Failure:
     """The class that the image's folder is named after: a wnid, a class name or an index."""
     name = each.source.name
     try:

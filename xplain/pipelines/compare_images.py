@@ -15,7 +15,7 @@ from xplain.core.errors import Failure, InputError, UsageError, XplainError, did
 from xplain.core.registry import METHODS
 from xplain.core.run_store import fingerprint
 from xplain.core.types import Attribution
-from xplain.data.images import Loaded, read_ahead, sha256
+from xplain.data.images import LoadedImage, read_ahead, sha256
 from xplain.data.sources import Source, find_images
 from xplain.models import Classifier
 from xplain.oracle.runtime import Runtime, at_work, load_model
@@ -183,7 +183,7 @@ class View:
                 for each in group:
                     if isinstance(each, Failure):
                         fail(each)
-                if loaded := [each for each in group if isinstance(each, Loaded)]:
+                if loaded := [each for each in group if isinstance(each, LoadedImage)]:
                     asked, failed = ask(self.classifier, loaded, self.questions[0].kind == "label", self.runtime)
                     for each in failed:
                         fail(each)
@@ -209,7 +209,7 @@ class View:
                 cells = [column[i] for column in columns]
                 yield each.source, Row(self._describe(each, asked.logits[i], int(y[i])), image, cells)
 
-    def _describe(self, each: Loaded, logits: Tensor, target: int) -> dict[str, Any]:
+    def _describe(self, each: LoadedImage, logits: Tensor, target: int) -> dict[str, Any]:
         """What is true of a row whatever the method."""
         probabilities = logits.double().softmax(dim=0)
         return {

@@ -16,7 +16,7 @@ from xplain.core.errors import Failure, InputError, UsageError
 from xplain.core.run_store import SCHEMA, RunStore, fingerprint, settings_digest
 from xplain.core.types import Attribution, Cost
 from xplain.data.datasets import Item, choose_items, read_dataset, shard
-from xplain.data.images import Loaded, read_ahead
+from xplain.data.images import LoadedImage, read_ahead
 from xplain.models import Classifier
 from xplain.oracle.runtime import Runtime, at_work, load_model, predict
 from xplain.pipelines.batches import look_at, not_finite
@@ -103,7 +103,7 @@ class Seen:
     """An image that was read, as an item of the data set."""
 
     item: Item
-    image: Loaded
+    image: LoadedImage
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,7 +165,7 @@ class Evaluation:
         for group in read_ahead((item.source for item in todo), self.classifier.preprocessing, size):
             read = [(next(coming), each) for each in group]
             failed = [Failure(item.key, each.error) for item, each in read if isinstance(each, Failure)]
-            if seen := [Seen(item, each) for item, each in read if isinstance(each, Loaded)]:
+            if seen := [Seen(item, each) for item, each in read if isinstance(each, LoadedImage)]:
                 failed += self.evaluate_group(seen)
             missing = [each for each in failed if not self.store.has(each.name, "failed")]
             self.store.add([{"key": each.name, "mark": "failed", "error": str(each.error)} for each in missing])

@@ -13,7 +13,7 @@ from xplain.core.config import ExplainConfig
 from xplain.core.errors import Failure, InputError, UsageError
 from xplain.core.run_store import fingerprint
 from xplain.core.types import Attribution
-from xplain.data.images import Loaded, read_ahead
+from xplain.data.images import LoadedImage, read_ahead
 from xplain.data.sources import Source, find_images
 from xplain.models import Classifier
 from xplain.oracle.runtime import Runtime, at_work, load_model
@@ -80,7 +80,7 @@ def compute(config: ExplainConfig, progress: Progress) -> Iterator[Outcome | Lat
     with at_work(classifier):
         for group in read_ahead(sources, classifier.preprocessing, size):
             yield from (each for each in group if isinstance(each, Failure))
-            if loaded := [each for each in group if isinstance(each, Loaded)]:
+            if loaded := [each for each in group if isinstance(each, LoadedImage)]:
                 yield from run.explain_group(loaded, works)
 
 
@@ -131,7 +131,7 @@ class Run:
         """How methods are run."""
         return Runtime.of(self.config.compute, advance)
 
-    def explain_group(self, loaded: list[Loaded], works: Sequence[Work]) -> Iterator[Outcome | Later[Outcome]]:
+    def explain_group(self, loaded: list[LoadedImage], works: Sequence[Work]) -> Iterator[Outcome | Later[Outcome]]:
         """Predict once, then run every target and method on the images that can be used."""
         asked, failed = ask(self.classifier, loaded, self.question.kind == "label", self.runtime())
         yield from failed

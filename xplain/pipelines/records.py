@@ -16,7 +16,7 @@ import xplain
 from xplain.core.config import Compute
 from xplain.core.registry import MethodSpec
 from xplain.core.types import Attribution, ScoreKind
-from xplain.data.images import Loaded
+from xplain.data.images import LoadedImage
 from xplain.models import Classifier
 
 TOP = 5  # predictions in a record
@@ -87,7 +87,7 @@ def describe_prediction(classifier: Classifier, probabilities: Tensor) -> list[d
 
 
 def describe_explanation(
-    each: Loaded,
+    each: LoadedImage,
     work: Work,
     classifier: Classifier,
     logits: Tensor,

@@ -15,7 +15,7 @@ import xplain
 from tests.helpers import toys
 from xplain.data.preprocessing import Preprocessing
 from xplain.models.efficientnet_lite0 import EfficientNetLite0
-from xplain.models.optimize import arithmetic, prepare, unchanged, working_copy
+from xplain.models.optimize import arithmetic, freeze_version, prepare, working_copy
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
@@ -458,10 +458,10 @@ def test_the_cpu_has_no_such_switch():
 
 def test_a_classifier_that_is_taken_as_unchanged_is_not_looked_at_again():
     classifier = as_classifier(toys.small_net())
-    with unchanged(classifier):
+    with freeze_version(classifier):
         first = working_copy(classifier)
         classifier.model.head.bias.data += 1
-        with unchanged(classifier):
+        with freeze_version(classifier):
             assert working_copy(classifier) is first
         assert working_copy(classifier) is first
     after = working_copy(classifier)
@@ -474,9 +474,9 @@ def test_a_classifier_that_was_changed_before_is_seen_as_it_is():
     classifier = as_classifier(toys.small_net())
     first = working_copy(classifier)
     classifier.model.head.bias.data += 1
-    with unchanged(classifier):
+    with freeze_version(classifier):
         assert working_copy(classifier) is not first
-    with pytest.raises(ZeroDivisionError), unchanged(classifier):
+    with pytest.raises(ZeroDivisionError), freeze_version(classifier):
         raise ZeroDivisionError
     classifier.model.head.bias.data += 1
     x = toys.images()

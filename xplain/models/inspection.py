@@ -13,7 +13,7 @@ SUM_TOLERANCE = 1e-3
 
 
 @torch.no_grad()
-def learn_habits(classifier: Classifier) -> None:
+def inspect_model(classifier: Classifier) -> None:
     """Set ``channels``, ``classes``, ``probabilities`` and ``notes`` by the model's answer to two images of noise.
 
     Raises InputError when the model takes no images of the classifier's size, or returns no logits.
@@ -33,8 +33,8 @@ def learn_habits(classifier: Classifier) -> None:
 
 
 @torch.no_grad()
-def learn_channels(classifier: Classifier) -> None:
-    """Set ``channels`` by what the model takes. Raises InputError as ``learn_habits``."""
+def detect_channels(classifier: Classifier) -> None:
+    """Set ``channels`` by what the model takes. Raises InputError as ``inspect_model``."""
     _answer(classifier)
 
 

@@ -18,7 +18,7 @@ from xplain.models import efficientnet_lite0 as lite0
 from xplain.models.checkpoints import classes_of, file_weights, hash_tensors, load_weights, read_weights
 from xplain.models.classifier import Accuracy, Classifier, Weights
 from xplain.models.devices import pick_device
-from xplain.models.inspection import learn_habits
+from xplain.models.inspection import inspect_model
 from xplain.models.optimize import copy_classifier
 from xplain.models.programs import check_program, load_program
 from xplain.models.randomization import RANDOM, UNTRAINED, load_untrained
@@ -74,7 +74,7 @@ def load_classifier(
 def _learn(classifier: Classifier, *, needed: bool) -> None:
     """Find out what the model does with images, and say what is worth knowing. needed: images of its size must go through."""
     try:
-        learn_habits(classifier)
+        inspect_model(classifier)
     except InputError:
         if needed:
             raise

@@ -140,7 +140,7 @@ _UNCHANGED: WeakKeyDictionary[Classifier, object] = WeakKeyDictionary()  # versi
 
 
 @contextmanager
-def unchanged(classifier: Classifier) -> Iterator[None]:
+def freeze_version(classifier: Classifier) -> Iterator[None]:
     """Within, the classifier is taken to stay as it is on entering, so that it is not compared with its copies at every use."""
     if classifier in _UNCHANGED:
         yield

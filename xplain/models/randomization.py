@@ -13,7 +13,7 @@ from torch import nn
 from xplain.core.rng import seed_of
 from xplain.models.checkpoints import hash_tensors
 from xplain.models.classifier import Classifier, Weights
-from xplain.models.inspection import learn_channels
+from xplain.models.inspection import detect_channels
 from xplain.models.optimize import copy_classifier
 
 Layer = tuple[str, ...]  # names of modules
@@ -80,7 +80,7 @@ def load_untrained(build: Callable[[], Classifier]) -> Classifier:
         torch.manual_seed(0)
         classifier = build().eval()
         _draw_heads(classifier)
-        learn_channels(classifier)
+        detect_channels(classifier)
         _settle(classifier, torch.rand(4, classifier.channels, *classifier.size, dtype=classifier.dtype))
     classifier.weights = replace(UNTRAINED, sha256=hash_tensors(classifier.model))
     return classifier

@@ -12,7 +12,7 @@ from xplain.core.allocator import retain_freed_memory
 from xplain.core.config import Compute
 from xplain.core.types import Cost, Precision
 from xplain.models import Classifier, load_classifier
-from xplain.models.optimize import unchanged
+from xplain.models.optimize import freeze_version
 from xplain.oracle.oracle import Oracle
 
 
@@ -39,9 +39,9 @@ def load_model(compute: Compute) -> Classifier:
 
 
 @contextmanager
-def at_work(classifier: Classifier) -> Iterator[None]:
+def inference_session(classifier: Classifier) -> Iterator[None]:
     """Within, memory is reused and the classifier, which must not change, is looked at once."""
-    with retain_freed_memory(), unchanged(classifier):
+    with retain_freed_memory(), freeze_version(classifier):
         yield
 
 

@@ -28,7 +28,7 @@ from xplain.metrics.inputs import Case, Explain
 from xplain.models import Classifier
 from xplain.models.load import with_weights
 from xplain.oracle import Oracle
-from xplain.oracle.runtime import Runtime, at_work, predict
+from xplain.oracle.runtime import Runtime, inference_session, predict
 from xplain.oracle.targets import Classes, check_images, check_logits, find_rivals, find_targets
 
 Method = Callable[[Classifier, Tensor, Tensor], Tensor]  # (classifier, images, target) -> attributions
@@ -74,7 +74,7 @@ def attribute(
     check_choice("score", score or spec.score, get_args(ScoreKind))
     started = time.perf_counter()
     images = check_images(classifier, images)
-    with at_work(classifier):
+    with inference_session(classifier):
         logits, cost = predict_all(classifier, images, runtime)
         y = find_targets(classifier, target, logits)
         rivals = find_rivals(classifier, against, logits, y)

@@ -23,7 +23,7 @@ from xplain.data.preprocessing import preprocess
 from xplain.data.sources import find_images
 from xplain.models import Classifier
 from xplain.oracle import Oracle
-from xplain.oracle.runtime import at_work, load_model
+from xplain.oracle.runtime import inference_session, load_model
 from xplain.pipelines.meter import Spread
 from xplain.pipelines.records import describe_run
 from xplain.pipelines.reference_implementations import Peer, Task, find_peer
@@ -56,7 +56,7 @@ def bench(config: BenchConfig, before: Sequence[Group] = ()) -> Iterator[Group]:
             machine = [describe_machine(config, classifier.device)]
             before = before if machine in before else ()
             yield machine
-        with at_work(classifier):
+        with inference_session(classifier):
             yield from Bench(config, classifier).run(peers, before)
 
 

@@ -18,7 +18,7 @@ from xplain.core.types import Attribution
 from xplain.data.images import LoadedImage, read_ahead, sha256
 from xplain.data.sources import Source, find_images
 from xplain.models import Classifier
-from xplain.oracle.runtime import Runtime, at_work, load_model
+from xplain.oracle.runtime import Runtime, inference_session, load_model
 from xplain.oracle.targets import Question
 from xplain.pipelines.batches import Asked, Batch, ask
 from xplain.pipelines.plans import (
@@ -178,7 +178,7 @@ class View:
     def rows(self, sources: Sequence[Source], tick: Tick, fail: Fail) -> Iterator[tuple[Source, Row]]:
         """Rows as they are done, with their sources. ``tick`` is called for each cell, ``fail`` for each failure."""
         size = max(images_a_call(self.classifier, work, self.runtime) for work in self.works)
-        with at_work(self.classifier):
+        with inference_session(self.classifier):
             for group in read_ahead(sources, self.classifier.preprocessing, size):
                 for each in group:
                     if isinstance(each, Failure):

@@ -18,7 +18,7 @@ from xplain.core.types import Attribution, Cost
 from xplain.data.datasets import Item, choose_items, read_dataset, shard
 from xplain.data.images import LoadedImage, read_ahead
 from xplain.models import Classifier
-from xplain.oracle.runtime import Runtime, at_work, load_model, predict
+from xplain.oracle.runtime import Runtime, inference_session, load_model, predict
 from xplain.pipelines.batches import look_at, not_finite
 from xplain.pipelines.plans import (
     Measure,
@@ -55,7 +55,7 @@ def evaluate(config: EvaluateConfig, advance: Advance = lambda done, total: None
         raise UsageError("--target label needs labels", "give class folders or --labels")
     mine = shard(items, *config.shard)
     description = describe(config, classifier, works, measures, items)
-    with at_work(classifier), RunStore.open(config.output, config.shard[0], description) as store:
+    with inference_session(classifier), RunStore.open(config.output, config.shard[0], description) as store:
         yield from Evaluation(config, classifier, works, measures, store).run(mine, advance)
 
 

@@ -16,7 +16,7 @@ from xplain.core.types import Attribution
 from xplain.data.images import LoadedImage, read_ahead
 from xplain.data.sources import Source, find_images
 from xplain.models import Classifier
-from xplain.oracle.runtime import Runtime, at_work, load_model
+from xplain.oracle.runtime import Runtime, inference_session, load_model
 from xplain.oracle.targets import Question
 from xplain.pipelines.background import Later, finish_behind
 from xplain.pipelines.batches import Batch, ask
@@ -77,7 +77,7 @@ def compute(config: ExplainConfig, progress: Progress) -> Iterator[Outcome | Lat
 
     progress.plan(len(sources) * question.count * sum(work.rows for work in works))
     size = max(images_a_call(classifier, work, run.runtime()) for work in works)
-    with at_work(classifier):
+    with inference_session(classifier):
         for group in read_ahead(sources, classifier.preprocessing, size):
             yield from (each for each in group if isinstance(each, Failure))
             if loaded := [each for each in group if isinstance(each, LoadedImage)]:

@@ -12,7 +12,7 @@ import xplain.pipelines.attribution
 from tests.helpers import toys
 from xplain.core.errors import InputError
 from xplain.oracle import Oracle
-from xplain.oracle.answers import Gradients
+from xplain.oracle.answers import GradientResult
 
 RULES = ["gauss-legendre", "midpoint", "left", "right", "trapezoid"]
 X = toys.images(3)
@@ -96,7 +96,7 @@ def test_gradients_that_add_up_between_steps_would_be_caught(method, expected, s
     def adding_up(self, x, y, image=None):
         found = honest(self, x, y, image)
         held.append(found.values)
-        return Gradients(found.scores, sum(held), found.predicted)
+        return GradientResult(found.scores, sum(held), found.predicted)
 
     monkeypatch.setattr(Oracle, "gradients", adding_up)
     assert caught(lambda: check_steps_forget(method, expected, **settings))

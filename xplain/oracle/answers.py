@@ -10,7 +10,7 @@ from torch import Tensor
 from xplain.oracle.attention import Tokens
 
 
-class Gradients(NamedTuple):
+class GradientResult(NamedTuple):
     """scores (rows,) or (rows, S); gradients (rows, C, H, W) or (rows, S, C, H, W); predicted (rows,) top classes."""
 
     scores: Tensor
@@ -18,7 +18,7 @@ class Gradients(NamedTuple):
     predicted: Tensor
 
 
-class Propagated(NamedTuple):
+class PropagationResult(NamedTuple):
     """scores (B,); gradients (B, S, C, H, W) by the rules, for the images and each stream; sums that the rules added up."""
 
     scores: Tensor
@@ -26,7 +26,7 @@ class Propagated(NamedTuple):
     sums: dict[str, Tensor]
 
 
-class Attended(NamedTuple):
+class AttentionResult(NamedTuple):
     """matrices: what was made of the attention of each layer, (B, N, N) in order; tokens: what they run over."""
 
     matrices: list[Tensor]
@@ -34,7 +34,7 @@ class Attended(NamedTuple):
 
 
 @dataclass
-class Probe:
+class LayerResult:
     """What a layer said: activations and gradients (B, K, h, w) of the score, and the layer's name."""
 
     activations: Tensor

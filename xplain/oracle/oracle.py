@@ -19,7 +19,7 @@ from xplain.core.types import Cost, Precision, ScoreKind
 from xplain.models import Classifier
 from xplain.models.layers import Layout, last_spatial_layer, layout_of_layer, watch, weighted_layers
 from xplain.models.optimize import arithmetic, working_copy
-from xplain.oracle.answers import Attended, Gradients, Probe, Propagated
+from xplain.oracle.answers import AttentionResult, GradientResult, LayerResult, PropagationResult
 from xplain.oracle.attention import Spoiled, Tokens, check_global, find_patches, suspects, watched
 from xplain.oracle.blocks import Block, even_slices
 from xplain.oracle.propagation import ANY_MODEL, Rules, check_same, rewritten
@@ -116,7 +116,7 @@ class Oracle:
         before, after = self.scores(torch.cat([start, x]), y[image], image, check=True).chunk(2)
         return after - before
 
-    def gradients(self, x: Tensor, y: Tensor, image: Tensor | None = None) -> Gradients:
+    def gradients(self, x: Tensor, y: Tensor, image: Tensor | None = None) -> GradientResult:
         """Scores and their gradients at any number of rows.
 
         x: (rows, C, H, W). y: (rows,) the explained score of each row, or (rows, S) for the scores of S single
@@ -136,7 +136,7 @@ class Oracle:
             return scores.detach(), values, logits.detach().argmax(dim=1)
 
         self._account(len(x), image, backwards=1 if y.ndim == 1 else y.shape[1])
-        return Gradients(*self._batched(run, x, y, self._rivals(image) if y.ndim == 1 else None))
+        return GradientResult(*self._batched(run, x, y, self._rivals(image) if y.ndim == 1 else None))
 
     # ------------------------------------------------------------------- sweeps
 
@@ -176,7 +176,7 @@ class Oracle:
 
     # -------------------------------------------------------------------- probe
 
-    def probe(self, x: Tensor, y: Tensor, layer: str = "auto", *, differentiate: bool = True) -> Probe:
+    def probe(self, x: Tensor, y: Tensor, layer: str = "auto", *, differentiate: bool = True) -> LayerResult:
         """Activations of a layer and the score's gradients there.
 
         layer: a module's name, or ``auto``: the last module in execution whose output is a map of the image (see
@@ -209,7 +209,7 @@ class Oracle:
         handle = model.model.get_submodule(name).register_forward_hook(hold)
         try:
             activations, gradients = self._batched(run, x, y, self._rivals(None))
-            return Probe(activations, gradients, name)
+            return LayerResult(activations, gradients, name)
         finally:
             handle.remove()
 
@@ -239,7 +239,7 @@ class Oracle:
 
     def attention(
         self, x: Tensor, y: Tensor, method: str, join: Callable[[Tensor, Tensor | None], Tensor], *, differentiate: bool
-    ) -> Attended:
+    ) -> AttentionResult:
         """What ``join`` makes of each attention's weights (B, heads, N, N) and of the score's gradients there: (B, N, N).
 
         The attention is written out (see ``attention.py``). differentiate: without it there is no backward, and ``join`` gets
@@ -263,7 +263,7 @@ class Oracle:
                 return tuple(join(each, slope) for each, slope in zip(weights, slopes, strict=True))
 
         self._account(len(x), None, backwards=int(differentiate))
-        return Attended(self._batched(run, x, y, self._rivals(None)), tokens)
+        return AttentionResult(self._batched(run, x, y, self._rivals(None)), tokens)
 
     @torch.no_grad()
     def _find_tokens(self, model: Classifier, x: Tensor, method: str) -> Tokens:
@@ -291,7 +291,7 @@ class Oracle:
 
     # ---------------------------------------------------------------- propagate
 
-    def propagate(self, x: Tensor, y: Tensor, rules: Rules, *streams: Tensor) -> Propagated:
+    def propagate(self, x: Tensor, y: Tensor, rules: Rules, *streams: Tensor) -> PropagationResult:
         """The score's gradient, every operation of the model replaced by its rule (see ``rules.py``).
 
         streams: images (B, C, H, W) that go through the model together with x, such as baselines.
@@ -324,7 +324,7 @@ class Oracle:
             return scores.detach(), gradient.unflatten(0, (-1, len(x))).transpose(0, 1), *mode.sums.values()
 
         scores, gradients, *sums = self._batched(run, x, y, self._rivals(None), *streams)
-        return Propagated(scores, gradients, dict(zip(names, sums, strict=True)))
+        return PropagationResult(scores, gradients, dict(zip(names, sums, strict=True)))
 
     # ----------------------------------------------------------------- one call
 

@@ -18,7 +18,7 @@ from xplain.models.optimize import working_copy
 from xplain.oracle import Oracle
 from xplain.oracle.blocks import Block
 from xplain.oracle.propagation import Call, Rules, keep
-from xplain.oracle.scores import score_of
+from xplain.oracle.scores import compute_scores
 
 KINDS = ["logit", "prob", "log-prob", "margin"]
 
@@ -45,7 +45,7 @@ def close(a: Tensor, b: Tensor, tolerance: float = 1e-12) -> bool:
 def test_scores_of_a_classifier_are_those_of_its_logits():
     model, x, y = small(), toys.images(3), torch.tensor([4, 0, 2])
     for kind in KINDS:
-        assert close(Oracle(model, score=kind).scores(x, y), score_of(model(x).detach(), y, kind))
+        assert close(Oracle(model, score=kind).scores(x, y), compute_scores(model(x).detach(), y, kind))
 
 
 def test_an_unknown_kind_of_score_is_wrong_use():
@@ -59,7 +59,7 @@ def test_a_change_is_of_the_score_from_start_to_image(kind, against):
     model, x, y = small(), toys.images(3), torch.tensor([4, 0, 2])
     start = toys.images(3, seed=7)
     oracle = Oracle(model, score=kind, against=against, images=3)
-    expected = [score_of(model(each).detach(), y, kind, against) for each in (x, start)]
+    expected = [compute_scores(model(each).detach(), y, kind, against) for each in (x, start)]
     assert close(oracle.change(start, x, y), expected[0] - expected[1])
     assert oracle.cost == Cost(checks=6)
     assert float(oracle.spent.sum()) == 0

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from xplain.oracle.scores import score_of
+from xplain.oracle.scores import compute_scores
 
 KINDS = ["logit", "prob", "log-prob", "margin"]
 LOGITS = torch.tensor([[1.0, 3.0, 2.0, -1.0], [0.5, 0.0, 4.0, 4.5]], dtype=torch.float64)
@@ -31,23 +31,25 @@ def by_hand(row: Tensor, index: int, kind: str) -> float:
 def test_a_score_is_the_formula_of_its_kind(kind):
     y = torch.tensor([1, 0])
     expected = [by_hand(row, index, kind) for row, index in zip(LOGITS, y.tolist(), strict=True)]
-    assert score_of(LOGITS, y, kind).tolist() == pytest.approx(expected, abs=1e-14)
+    assert compute_scores(LOGITS, y, kind).tolist() == pytest.approx(expected, abs=1e-14)
 
 
 def test_scores_of_known_numbers():
     y = torch.tensor([1, 0])
-    assert score_of(LOGITS, y, "logit").tolist() == [3.0, 0.5]
-    assert score_of(LOGITS, y, "margin").tolist() == [1.0, -4.0]
+    assert compute_scores(LOGITS, y, "logit").tolist() == [3.0, 0.5]
+    assert compute_scores(LOGITS, y, "margin").tolist() == [1.0, -4.0]
     equal = torch.zeros(1, 4, dtype=torch.float64)
-    assert score_of(equal, y[:1], "prob").tolist() == [0.25]
-    assert score_of(equal, y[:1], "log-prob").tolist() == pytest.approx([-math.log(4)], abs=1e-15)
+    assert compute_scores(equal, y[:1], "prob").tolist() == [0.25]
+    assert compute_scores(equal, y[:1], "log-prob").tolist() == pytest.approx([-math.log(4)], abs=1e-15)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_several_classes_of_a_row_are_read_at_once(kind):
     y = torch.tensor([[1, 3], [0, 2]])
     expected = [[by_hand(row, index, kind) for index in some] for row, some in zip(LOGITS, y.tolist(), strict=True)]
-    assert torch.allclose(score_of(LOGITS, y, kind), torch.tensor(expected, dtype=torch.float64), rtol=0, atol=1e-14)
+    assert torch.allclose(
+        compute_scores(LOGITS, y, kind), torch.tensor(expected, dtype=torch.float64), rtol=0, atol=1e-14
+    )
 
 
 @pytest.mark.parametrize("kind", ["logit", "prob", "log-prob"])
@@ -57,17 +59,17 @@ def test_against_rivals_the_score_is_the_target_minus_their_mean(kind):
         by_hand(row, index, kind) - sum(by_hand(row, each, kind) for each in some) / 2
         for row, index, some in zip(LOGITS, y.tolist(), against.tolist(), strict=True)
     ]
-    assert score_of(LOGITS, y, kind, against).tolist() == pytest.approx(expected, abs=1e-14)
+    assert compute_scores(LOGITS, y, kind, against).tolist() == pytest.approx(expected, abs=1e-14)
 
 
 def test_a_margin_against_rivals_is_over_the_largest_of_them():
     y, against = torch.tensor([1, 0]), torch.tensor([[0, 3], [2, 1]])
-    assert score_of(LOGITS, y, "margin", against).tolist() == [2.0, -3.5]
+    assert compute_scores(LOGITS, y, "margin", against).tolist() == [2.0, -3.5]
 
 
 @pytest.mark.parametrize("kind", ["prob", "log-prob"])
 def test_scores_of_wide_logits_are_finite(kind):
     logits = torch.tensor([[0.0, 1e4, -1e4]])
-    found = score_of(logits, torch.tensor([[0, 1, 2]]), kind)
+    found = compute_scores(logits, torch.tensor([[0, 1, 2]]), kind)
     assert found.isfinite().all()
     assert found[0, 1] == (1 if kind == "prob" else 0)

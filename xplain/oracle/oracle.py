@@ -23,7 +23,7 @@ from xplain.oracle.answers import AttentionResult, GradientResult, LayerResult, 
 from xplain.oracle.attention import Spoiled, Tokens, check_global, find_patches, suspects, watched
 from xplain.oracle.blocks import Block, even_slices
 from xplain.oracle.propagation import ANY_MODEL, Rules, check_same, rewritten
-from xplain.oracle.scores import score_of
+from xplain.oracle.scores import compute_scores
 
 # rows that fit into memory, by image shape, once more did not
 _LIMITS: WeakKeyDictionary[Classifier, dict[tuple[int, ...], int]] = WeakKeyDictionary()
@@ -108,7 +108,7 @@ class Oracle:
         kind: ScoreKind | None = None,
     ) -> Tensor:
         """(rows,) scores of targets ``y`` (rows,); no gradient. image: as in ``gradients``. kind: instead of ``score``."""
-        return score_of(self.logits(x, image, check=check), y, kind or self.score, self._rivals(image))
+        return compute_scores(self.logits(x, image, check=check), y, kind or self.score, self._rivals(image))
 
     def change(self, start: Tensor, x: Tensor, y: Tensor) -> Tensor:
         """(B,) scores at the images x (B, C, H, W) minus those at ``start``, what attributions may have to sum to; checks."""
@@ -127,7 +127,7 @@ class Oracle:
             x = x.detach().requires_grad_()
             with torch.enable_grad():
                 logits = self._call(self._copy(fold=self.fold), x)
-                scores = score_of(logits, y, self.score, rivals)
+                scores = compute_scores(logits, y, self.score, rivals)
                 wanted = scores.unbind(dim=1) if y.ndim == 2 else (scores,)
                 last = len(wanted) - 1
                 found = [torch.autograd.grad(each.sum(), x, retain_graph=k < last)[0] for k, each in enumerate(wanted)]
@@ -197,7 +197,7 @@ class Oracle:
                 logits = self._call(model, x.detach().requires_grad_(differentiate))
                 gradient: Tensor | None = held[0]
                 if differentiate:
-                    score = score_of(logits, y, self.score, rivals).sum()
+                    score = compute_scores(logits, y, self.score, rivals).sum()
                     (gradient,) = torch.autograd.grad(score, held[0], allow_unused=True)
             if gradient is None:
                 raise UsageError(f"the score does not depend on layer {name!r}", "name another layer")
@@ -256,7 +256,7 @@ class Oracle:
                 weights = [site.weights for site in sites]
                 slopes: Sequence[Tensor | None] = [None] * len(weights)
                 if differentiate:
-                    score = score_of(logits, y, self.score, rivals).sum()
+                    score = compute_scores(logits, y, self.score, rivals).sum()
                     slopes = torch.autograd.grad(score, weights, materialize_grads=True)
             self._count(forwards=len(x), backwards=len(x) if differentiate else 0)
             with torch.no_grad():
@@ -316,7 +316,7 @@ class Oracle:
             with torch.no_grad():
                 check_same(rules.method, logits[:1], self._call(model, x[:1]), loose=self.precision != "fp32")
             with torch.enable_grad():
-                scores = score_of(rules.seed(logits[: len(x)]), y, self.score, rivals)
+                scores = compute_scores(rules.seed(logits[: len(x)]), y, self.score, rivals)
                 (gradient,) = torch.autograd.grad(scores.sum(), rows)
             self._count(forwards=len(logits), backwards=len(logits), checks=1)
             self._account(len(logits), None, backwards=1)

@@ -8,7 +8,7 @@ from torch import Tensor
 from xplain.core.types import ScoreKind
 
 
-def score_of(logits: Tensor, y: Tensor, kind: ScoreKind, against: Tensor | None = None) -> Tensor:
+def compute_scores(logits: Tensor, y: Tensor, kind: ScoreKind, against: Tensor | None = None) -> Tensor:
     """The scalar that is explained, for each row.
 
     logits: (rows, classes). y: (rows,) target classes, or (rows, S) to read S classes of each row.
@@ -16,7 +16,7 @@ def score_of(logits: Tensor, y: Tensor, kind: ScoreKind, against: Tensor | None 
     against: (rows, A) classes; the score becomes target minus the mean of the others (margin: minus their largest).
     """
     if kind == "margin" and y.ndim == 2:
-        return torch.stack([score_of(logits, each, kind) for each in y.unbind(dim=1)], dim=1)
+        return torch.stack([compute_scores(logits, each, kind) for each in y.unbind(dim=1)], dim=1)
     if kind == "margin":
         rivals = logits.scatter(1, y[:, None], -torch.inf) if against is None else logits.gather(1, against)
         return logits.gather(1, y[:, None])[:, 0] - rivals.amax(dim=1)

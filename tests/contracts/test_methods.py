@@ -149,11 +149,11 @@ def test_a_batch_equals_its_images_one_by_one(spec):
 @every_method
 def test_each_image_may_have_its_own_rivals(spec):
     """The second image among others and by itself."""
-    rivals = torch.tensor([[0, 3], [2, 4], [1, 6]])
-    together = explain(spec, target=TARGETS, against=rivals).values
+    contrasts = torch.tensor([[0, 3], [2, 4], [1, 6]])
+    together = explain(spec, target=TARGETS, against=contrasts).values
     if spec.name not in BLIND:
         assert not torch.equal(together, usual(spec.name).values)
-    single = explain(spec, images=X[1:2], target=TARGETS[1], against=rivals[1]).values
+    single = explain(spec, images=X[1:2], target=TARGETS[1], against=contrasts[1]).values
     toys.assert_same(together[1], single[0])
 
 
@@ -185,8 +185,8 @@ def test_the_numbers_of_the_classes_do_not_matter(spec):
     net = network(spec)
     other = copy.deepcopy(net)
     other.head.weight.data[order], other.head.bias.data[order] = net.head.weight.data, net.head.bias.data
-    rivals = torch.tensor([[0, 3], [2, 4], [1, 6]])
-    against = [rivals, order[rivals]] if "against" in spec.needs else [None, None]
+    contrasts = torch.tensor([[0, 3], [2, 4], [1, 6]])
+    against = [contrasts, order[contrasts]] if "against" in spec.needs else [None, None]
     one = explain(spec, target=TARGETS, against=against[0]).values
     two = explain(spec, toys.with_pixels(other)[0], target=order[TARGETS], against=against[1]).values
     toys.assert_same(two, one)

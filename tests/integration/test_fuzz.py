@@ -38,7 +38,7 @@ from xplain.data.datasets import read_dataset
 from xplain.data.images import decode_image
 from xplain.data.sources import find_images
 from xplain.models.checkpoints import read_weights
-from xplain.oracle.targets import Question
+from xplain.oracle.targets import TargetSpec
 from xplain.pipelines.compare_runs import compare_runs
 from xplain.reports.evaluation_page import make_page
 from xplain.reports.published import read_published
@@ -122,7 +122,7 @@ def test_classes_and_targets(text):
 @example("9" * 5000, None)
 @example("auto", ",")
 def test_questions(target, against):
-    question = attempt(Question.parse, target, against, CLASSIFIER)
+    question = attempt(TargetSpec.parse, target, against, CLASSIFIER)
     if question is not None:
         assert question.count >= 1
         assert question.kind != "class" or 0 <= question.index < 5

@@ -42,8 +42,8 @@ def test_probabilities(clf, reference):
 @needs_oracles
 @pytest.mark.parametrize(("steps", "least"), [(1, 0.99), (5, 0.6)])
 def test_agi_is_the_authors_program(clf, reference, steps, least):
-    rivals = reference["agi_false_classes"].tolist()
-    att = xplain.attribute(clf, reference["x"][None], "agi", variant="official", steps=steps, against=rivals)
+    contrasts = reference["agi_false_classes"].tolist()
+    att = xplain.attribute(clf, reference["x"][None], "agi", variant="official", steps=steps, against=contrasts)
     assert cosine(att.values[0], reference[f"agi_official_{steps}"]) >= least
 
 

@@ -132,9 +132,9 @@ def test_targets_that_are_no_class_indices_are_refused(target):
     ],
     ids=in_a_line,
 )
-def test_against_rivals_a_gradient_is_the_targets_minus_the_mean_of_theirs(against, rivals):
+def test_against_rivals_a_gradient_is_the_targets_minus_the_mean_of_theirs(against, contrasts):
     found = attribute(target=2, against=against).values
-    for value, some, image in zip(found, rivals, X, strict=True):
+    for value, some, image in zip(found, contrasts, X, strict=True):
         expected = gradient(2, image) - torch.stack([gradient(each, image) for each in some]).mean(dim=0)
         toys.assert_same(value, expected)
 

@@ -70,9 +70,9 @@ def test_captums_occlusion_runs_with_our_windows():
 @pytest.mark.parametrize("variant", ["official", "paper"])
 def test_the_agi_loop_computes_agi(variant):
     settings = {"variant": variant, "steps": 6, "classes": 3, "step_size": 0.02}
-    rivals = torch.tensor([other_classes(task("agi", **settings), y) for y in Y.tolist()])
-    assert all(len(set(row)) == 3 and y not in row for row, y in zip(rivals.tolist(), Y.tolist(), strict=True))
-    ours = xplain.attribute(MADE, X, "agi", target=Y, against=rivals, **settings).values
+    contrasts = torch.tensor([other_classes(task("agi", **settings), y) for y in Y.tolist()])
+    assert all(len(set(row)) == 3 and y not in row for row, y in zip(contrasts.tolist(), Y.tolist(), strict=True))
+    ours = xplain.attribute(MADE, X, "agi", target=Y, against=contrasts, **settings).values
     toys.assert_same(run("agi", **settings), ours, 1e-8)
     assert all(parameter.grad is None for parameter in MADE.parameters())
 

@@ -48,11 +48,11 @@ def margin(network: Network, target: int) -> Scalar:
 SCORES = {"logit": logit, "prob": probability, "log-prob": log_probability, "margin": margin}
 
 
-def contrast(score: Callable[[Network, int], Scalar], network: Network, target: int, rivals: list[int]) -> Scalar:
+def contrast(score: Callable[[Network, int], Scalar], network: Network, target: int, contrasts: list[int]) -> Scalar:
     """The target's score minus the mean of its rivals'."""
 
     def f(image: Tensor) -> Tensor:
-        others = [score(network, rival)(image) for rival in rivals]
+        others = [score(network, rival)(image) for rival in contrasts]
         return score(network, target)(image) - sum(others) / len(others)
 
     return f

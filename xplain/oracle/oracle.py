@@ -108,7 +108,7 @@ class Oracle:
         kind: ScoreKind | None = None,
     ) -> Tensor:
         """(rows,) scores of targets ``y`` (rows,); no gradient. image: as in ``gradients``. kind: instead of ``score``."""
-        return compute_scores(self.logits(x, image, check=check), y, kind or self.score, self._rivals(image))
+        return compute_scores(self.logits(x, image, check=check), y, kind or self.score, self._contrasts(image))
 
     def change(self, start: Tensor, x: Tensor, y: Tensor) -> Tensor:
         """(B,) scores at the images x (B, C, H, W) minus those at ``start``, what attributions may have to sum to; checks."""
@@ -123,11 +123,11 @@ class Oracle:
         classes of the same forward. image: (rows,) the image each row belongs to; None when rows are the images.
         """
 
-        def run(x: Tensor, y: Tensor, rivals: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        def run(x: Tensor, y: Tensor, contrasts: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
             x = x.detach().requires_grad_()
             with torch.enable_grad():
                 logits = self._call(self._copy(fold=self.fold), x)
-                scores = compute_scores(logits, y, self.score, rivals)
+                scores = compute_scores(logits, y, self.score, contrasts)
                 wanted = scores.unbind(dim=1) if y.ndim == 2 else (scores,)
                 last = len(wanted) - 1
                 found = [torch.autograd.grad(each.sum(), x, retain_graph=k < last)[0] for k, each in enumerate(wanted)]
@@ -136,7 +136,7 @@ class Oracle:
             return scores.detach(), values, logits.detach().argmax(dim=1)
 
         self._account(len(x), image, backwards=1 if y.ndim == 1 else y.shape[1])
-        return GradientResult(*self._batched(run, x, y, self._rivals(image) if y.ndim == 1 else None))
+        return GradientResult(*self._batched(run, x, y, self._contrasts(image) if y.ndim == 1 else None))
 
     # ------------------------------------------------------------------- sweeps
 
@@ -192,12 +192,12 @@ class Oracle:
             held[:] = [output]
             return output.clone()  # what follows may write into it
 
-        def run(x: Tensor, y: Tensor, rivals: Tensor | None) -> tuple[Tensor, Tensor]:
+        def run(x: Tensor, y: Tensor, contrasts: Tensor | None) -> tuple[Tensor, Tensor]:
             with torch.set_grad_enabled(differentiate):
                 logits = self._call(model, x.detach().requires_grad_(differentiate))
                 gradient: Tensor | None = held[0]
                 if differentiate:
-                    score = compute_scores(logits, y, self.score, rivals).sum()
+                    score = compute_scores(logits, y, self.score, contrasts).sum()
                     (gradient,) = torch.autograd.grad(score, held[0], allow_unused=True)
             if gradient is None:
                 raise UsageError(f"the score does not depend on layer {name!r}", "name another layer")
@@ -208,7 +208,7 @@ class Oracle:
         self._account(len(x), None, backwards=int(differentiate))
         handle = model.model.get_submodule(name).register_forward_hook(hold)
         try:
-            activations, gradients = self._batched(run, x, y, self._rivals(None))
+            activations, gradients = self._batched(run, x, y, self._contrasts(None))
             return LayerResult(activations, gradients, name)
         finally:
             handle.remove()
@@ -249,21 +249,21 @@ class Oracle:
         model = self._copy(fold=self.fold)
         tokens = self._find_tokens(model, x[:1], method)
 
-        def run(x: Tensor, y: Tensor, rivals: Tensor | None) -> tuple[Tensor, ...]:
+        def run(x: Tensor, y: Tensor, contrasts: Tensor | None) -> tuple[Tensor, ...]:
             with torch.set_grad_enabled(differentiate), watched(model.model) as sites:
                 logits = self._call(model, x.detach().requires_grad_(differentiate))
                 check_global(method, sites, len(x))
                 weights = [site.weights for site in sites]
                 slopes: Sequence[Tensor | None] = [None] * len(weights)
                 if differentiate:
-                    score = compute_scores(logits, y, self.score, rivals).sum()
+                    score = compute_scores(logits, y, self.score, contrasts).sum()
                     slopes = torch.autograd.grad(score, weights, materialize_grads=True)
             self._count(forwards=len(x), backwards=len(x) if differentiate else 0)
             with torch.no_grad():
                 return tuple(join(each, slope) for each, slope in zip(weights, slopes, strict=True))
 
         self._account(len(x), None, backwards=int(differentiate))
-        return AttentionResult(self._batched(run, x, y, self._rivals(None)), tokens)
+        return AttentionResult(self._batched(run, x, y, self._contrasts(None)), tokens)
 
     @torch.no_grad()
     def _find_tokens(self, model: Classifier, x: Tensor, method: str) -> Tokens:
@@ -301,7 +301,7 @@ class Oracle:
         model = self._copy(fold=self.fold)
         names: list[str] = []
 
-        def run(x: Tensor, y: Tensor, rivals: Tensor | None, *streams: Tensor) -> tuple[Tensor, ...]:
+        def run(x: Tensor, y: Tensor, contrasts: Tensor | None, *streams: Tensor) -> tuple[Tensor, ...]:
             rows = torch.cat([x, *streams]).detach().requires_grad_()
             with torch.enable_grad(), rewritten(model, rules, rows) as mode:
                 try:
@@ -316,14 +316,14 @@ class Oracle:
             with torch.no_grad():
                 check_same(rules.method, logits[:1], self._call(model, x[:1]), loose=self.precision != "fp32")
             with torch.enable_grad():
-                scores = compute_scores(rules.seed(logits[: len(x)]), y, self.score, rivals)
+                scores = compute_scores(rules.seed(logits[: len(x)]), y, self.score, contrasts)
                 (gradient,) = torch.autograd.grad(scores.sum(), rows)
             self._count(forwards=len(logits), backwards=len(logits), checks=1)
             self._account(len(logits), None, backwards=1)
             names[:] = mode.sums
             return scores.detach(), gradient.unflatten(0, (-1, len(x))).transpose(0, 1), *mode.sums.values()
 
-        scores, gradients, *sums = self._batched(run, x, y, self._rivals(None), *streams)
+        scores, gradients, *sums = self._batched(run, x, y, self._contrasts(None), *streams)
         return PropagationResult(scores, gradients, dict(zip(names, sums, strict=True)))
 
     # ----------------------------------------------------------------- one call
@@ -372,7 +372,7 @@ class Oracle:
             )
         _LIMITS.setdefault(self.classifier, {})[tuple(x.shape[-3:])] = size // 2
 
-    def _rivals(self, image: Tensor | None) -> Tensor | None:
+    def _contrasts(self, image: Tensor | None) -> Tensor | None:
         return self.against if self.against is None or image is None else self.against[image]
 
     def _account(self, rows: int, image: Tensor | None, backwards: int) -> None:

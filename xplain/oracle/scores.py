@@ -18,8 +18,8 @@ def compute_scores(logits: Tensor, y: Tensor, kind: ScoreKind, against: Tensor |
     if kind == "margin" and y.ndim == 2:
         return torch.stack([compute_scores(logits, each, kind) for each in y.unbind(dim=1)], dim=1)
     if kind == "margin":
-        rivals = logits.scatter(1, y[:, None], -torch.inf) if against is None else logits.gather(1, against)
-        return logits.gather(1, y[:, None])[:, 0] - rivals.amax(dim=1)
+        contrasts = logits.scatter(1, y[:, None], -torch.inf) if against is None else logits.gather(1, against)
+        return logits.gather(1, y[:, None])[:, 0] - contrasts.amax(dim=1)
     values = {"logit": lambda z: z, "prob": lambda z: z.softmax(1), "log-prob": lambda z: z.log_softmax(1)}[kind](
         logits
     )

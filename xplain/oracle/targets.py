@@ -52,7 +52,7 @@ def find_targets(classifier: Classifier, target: Classes | None, logits: Tensor)
     return found.expand(len(logits))
 
 
-def find_rivals(classifier: Classifier, against: Classes | None, logits: Tensor, y: Tensor) -> Tensor | None:
+def find_contrasts(classifier: Classifier, against: Classes | None, logits: Tensor, y: Tensor) -> Tensor | None:
     """(B, A) rival classes of each image, or None. ``runner-up`` is the best class that is not the target."""
     if against is None:
         return None
@@ -60,15 +60,15 @@ def find_rivals(classifier: Classifier, against: Classes | None, logits: Tensor,
         if logits.shape[1] < 2:
             raise UsageError("there is no runner-up with one class", "leave --against out")
         return logits.scatter(1, y[:, None], -torch.inf).argmax(dim=1, keepdim=True)
-    rivals = _indices(classifier, against, logits)
-    rivals = rivals.reshape(1, -1).expand(len(y), -1) if rivals.ndim < 2 else rivals
-    if len(rivals) != len(y) or rivals.shape[1] == 0:
-        raise UsageError(f"rival classes {tuple(rivals.shape)} for {len(y)} images", "give (A,) or (B, A) classes")
-    if bool((rivals == y[:, None]).any()):
+    contrasts = _indices(classifier, against, logits)
+    contrasts = contrasts.reshape(1, -1).expand(len(y), -1) if contrasts.ndim < 2 else contrasts
+    if len(contrasts) != len(y) or contrasts.shape[1] == 0:
+        raise UsageError(f"rival classes {tuple(contrasts.shape)} for {len(y)} images", "give (A,) or (B, A) classes")
+    if bool((contrasts == y[:, None]).any()):
         raise UsageError("a class cannot be explained against itself", "leave the target out of --against")
-    if any(len(set(row)) < len(row) for row in rivals.tolist()):
+    if any(len(set(row)) < len(row) for row in contrasts.tolist()):
         raise UsageError("a rival class is given twice", "give each class once")
-    return rivals
+    return contrasts
 
 
 def _indices(classifier: Classifier, given: Classes, logits: Tensor) -> Tensor:
@@ -91,7 +91,7 @@ def _indices(classifier: Classifier, given: Classes, logits: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Question:
+class TargetSpec:
     """What a command asks of each image: which classes are explained, and against which.
 
     kind: ``auto`` the top class, ``label`` the class that the image's folder is named after, ``top`` the ``count`` best
@@ -104,19 +104,19 @@ class Question:
     against: str | tuple[int, ...] | None = None
 
     @classmethod
-    def parse(cls, target: str, against: str | None, classifier: Classifier) -> Question:
+    def parse(cls, target: str, against: str | None, classifier: Classifier) -> TargetSpec:
         """Read ``--target`` and ``--against``. Raises UsageError for what is no class of the classifier."""
-        rivals = None if against is None else _parse_rivals(against, classifier)
+        contrasts = None if against is None else _parse_contrasts(against, classifier)
         if target == "auto":
-            return cls("auto", against=rivals)
+            return cls("auto", against=contrasts)
         if target == "label":
-            return cls("label", against=rivals)
+            return cls("label", against=contrasts)
         if target.startswith("top:"):
             number = parse_count(target.removeprefix("top:"))
             if not number:
                 raise UsageError(f"cannot read the target {target!r}", "write top:K with K from 1")
-            return cls("top", count=number, against=rivals)
-        return cls("class", index=classifier.class_names.find(target), against=rivals)
+            return cls("top", count=number, against=contrasts)
+        return cls("class", index=classifier.class_names.find(target), against=contrasts)
 
     def suffix(self, index: int) -> str:
         """The part of a file's name that says which class was asked for."""
@@ -137,13 +137,13 @@ class Question:
             )
         return [torch.full((len(logits),), self.index, device=logits.device)]
 
-    def rivals(self, classifier: Classifier, logits: Tensor, y: Tensor) -> Tensor | None:
+    def contrasts(self, classifier: Classifier, logits: Tensor, y: Tensor) -> Tensor | None:
         """(B, A) rival classes, or None."""
         against = list(self.against) if isinstance(self.against, tuple) else self.against
-        return find_rivals(classifier, against, logits, y)
+        return find_contrasts(classifier, against, logits, y)
 
 
-def _parse_rivals(text: str, classifier: Classifier) -> str | tuple[int, ...]:
+def _parse_contrasts(text: str, classifier: Classifier) -> str | tuple[int, ...]:
     if text == RUNNER_UP:
         return text
     if text in classifier.labels:  # a name with a comma in it

@@ -29,7 +29,7 @@ from xplain.models import Classifier
 from xplain.models.load import with_weights
 from xplain.oracle import Oracle
 from xplain.oracle.runtime import Runtime, inference_session, predict
-from xplain.oracle.targets import Classes, check_images, check_logits, find_rivals, find_targets
+from xplain.oracle.targets import Classes, check_images, check_logits, find_contrasts, find_targets
 
 Method = Callable[[Classifier, Tensor, Tensor], Tensor]  # (classifier, images, target) -> attributions
 MAX_REFERENCES = 512  # images read from a directory of baselines, evenly spread over its sorted files
@@ -77,8 +77,8 @@ def attribute(
     with inference_session(classifier):
         logits, cost = predict_all(classifier, images, runtime)
         y = find_targets(classifier, target, logits)
-        rivals = find_rivals(classifier, against, logits, y)
-        result = run_method(classifier, spec, settings, images, y, rivals, score or spec.score, runtime, references)
+        contrasts = find_contrasts(classifier, against, logits, y)
+        result = run_method(classifier, spec, settings, images, y, contrasts, score or spec.score, runtime, references)
     outside = {"pixels outside [0, 1]": ((images < 0) | (images > 1)).flatten(1).any(dim=1)}
     return replace(
         result, flags=result.flags | outside, cost=replace(result.cost + cost, seconds=time.perf_counter() - started)
@@ -138,7 +138,7 @@ def run_method(
     settings: Mapping[str, Any],
     images: Tensor,
     y: Tensor,
-    rivals: Tensor | None,
+    contrasts: Tensor | None,
     score: ScoreKind,
     runtime: Runtime,
     references: Tensor | None = None,
@@ -154,7 +154,7 @@ def run_method(
     parts = []
     size = images_at_once(classifier, spec, settings, images, runtime.batch_size)
     for some in torch.arange(len(images)).chunk(-(-len(images) // size)):
-        x, against = images[some], None if rivals is None else rivals[some]
+        x, against = images[some], None if contrasts is None else contrasts[some]
         oracle = Oracle(
             classifier,
             score=score,

@@ -33,12 +33,12 @@ class Batch:
     images: Tensor
     logits: Tensor
     y: Tensor
-    rivals: Tensor | None
+    contrasts: Tensor | None
 
     def pick(self, some: list[int]) -> Batch:
         """Some of the images."""
-        rivals = None if self.rivals is None else self.rivals[some]
-        return Batch([self.loaded[i] for i in some], self.images[some], self.logits[some], self.y[some], rivals)
+        contrasts = None if self.contrasts is None else self.contrasts[some]
+        return Batch([self.loaded[i] for i in some], self.images[some], self.logits[some], self.y[some], contrasts)
 
     def parts(self, size: int) -> Iterator[Batch]:
         """The images in order, ``size`` at a time."""

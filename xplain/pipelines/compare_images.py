@@ -19,7 +19,7 @@ from xplain.data.images import LoadedImage, read_ahead, sha256
 from xplain.data.sources import Source, find_images
 from xplain.models import Classifier
 from xplain.oracle.runtime import Runtime, inference_session, load_model
-from xplain.oracle.targets import Question
+from xplain.oracle.targets import TargetSpec
 from xplain.pipelines.batches import Asked, Batch, ask
 from xplain.pipelines.plans import (
     Measure,
@@ -155,7 +155,7 @@ class View:
 
     config: CompareConfig
     classifier: Classifier
-    questions: Sequence[Question]  # one a column
+    questions: Sequence[TargetSpec]  # one a column
     works: Sequence[Work]  # one a column
     measures: Sequence[Measure]
     facts: dict[str, Any]
@@ -166,7 +166,7 @@ class View:
         """Load the model."""
         compute = replace(config.compute, model=name)
         classifier = load_model(compute)
-        questions = [Question.parse(config.target, column.against, classifier) for column in columns]
+        questions = [TargetSpec.parse(config.target, column.against, classifier) for column in columns]
         works = plan_works([column.choice for column in columns], config.score, classifier, config.layer)
         return cls(config, classifier, questions, works, measures, describe_run(compute, classifier))
 
@@ -195,8 +195,8 @@ class View:
         for y in self.questions[0].targets(asked.logits, asked.labels):
             columns = list[list[Cell | None]]()
             for question, work in zip(self.questions, self.works, strict=True):
-                rivals = question.rivals(self.classifier, asked.logits, y)
-                batch = Batch(asked.loaded, asked.images, asked.logits, y, rivals)
+                contrasts = question.contrasts(self.classifier, asked.logits, y)
+                batch = Batch(asked.loaded, asked.images, asked.logits, y, contrasts)
                 columns.append([])
                 for part in batch.parts(images_a_call(self.classifier, work, self.runtime)):
                     for cell in self._explain(work, part):
@@ -229,7 +229,7 @@ class View:
             yield from (Cell(found[1], found[0]) for found in finished if found)
             return
         try:
-            result = run_work(self.classifier, work, batch.images, batch.y, batch.rivals, self.runtime)
+            result = run_work(self.classifier, work, batch.images, batch.y, batch.contrasts, self.runtime)
             scores = list(
                 take_measures(self.classifier, work, self.measures, batch.images, result, self.runtime, names, sizes)
             )
@@ -251,13 +251,13 @@ class View:
     def _mark(self, work: Work, batch: Batch, i: int) -> str:
         """A digest of what determines a cell."""
         stable = {key: value for key, value in self.facts.items() if key != "device"}
-        against = [] if batch.rivals is None else batch.rivals[i].tolist()
+        against = [] if batch.contrasts is None else batch.contrasts[i].tolist()
         asked = ([each.describe() for each in self.measures], asdict(self.config.look), int(batch.y[i]), against)
         return fingerprint(stable, work.describe(), asked, batch.loaded[i].digest)
 
     def _record(self, work: Work, batch: Batch, result: Attribution, i: int) -> dict[str, Any]:
         """What is said of a cell, but for its scores and what is true of its row."""
-        against = [] if batch.rivals is None else batch.rivals[i].tolist()
+        against = [] if batch.contrasts is None else batch.contrasts[i].tolist()
         record = describe_explanation(batch.loaded[i], work, self.classifier, batch.logits[i], against, result, i)
         return {key: value for key, value in record.items() if key not in SHARED}
 

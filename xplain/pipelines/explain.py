@@ -17,7 +17,7 @@ from xplain.data.images import LoadedImage, read_ahead
 from xplain.data.sources import Source, find_images
 from xplain.models import Classifier
 from xplain.oracle.runtime import Runtime, inference_session, load_model
-from xplain.oracle.targets import Question
+from xplain.oracle.targets import TargetSpec
 from xplain.pipelines.background import Later, finish_behind
 from xplain.pipelines.batches import Batch, ask
 from xplain.pipelines.plans import check_distinct, check_methods, images_a_call, plan_works, run_work
@@ -65,7 +65,7 @@ def compute(config: ExplainConfig, progress: Progress) -> Iterator[Outcome | Lat
     sources = find_images(config.inputs, config.files_from)
     check_request(config, sources)
     classifier = load_model(config.compute)
-    question = Question.parse(config.target, config.against, classifier)
+    question = TargetSpec.parse(config.target, config.against, classifier)
     works = plan_methods(config, classifier)
     outputs = Outputs(config.output, tuple(dict.fromkeys(config.saves)), config.look, config.overwrite)
     run = Run(config, classifier, question, outputs, progress, describe_run(config.compute, classifier))
@@ -117,7 +117,7 @@ class Run:
 
     config: ExplainConfig
     classifier: Classifier
-    question: Question
+    question: TargetSpec
     outputs: Outputs
     progress: Progress
     facts: dict[str, Any]
@@ -138,8 +138,8 @@ class Run:
         if not asked.loaded:
             return
         for y in self.question.targets(asked.logits, asked.labels):
-            rivals = self.question.rivals(self.classifier, asked.logits, y)
-            batch = Batch(asked.loaded, asked.images, asked.logits, y, rivals)
+            contrasts = self.question.contrasts(self.classifier, asked.logits, y)
+            batch = Batch(asked.loaded, asked.images, asked.logits, y, contrasts)
             for work in works:
                 for part in batch.parts(images_a_call(self.classifier, work, self.runtime())):
                     yield from self._explain(work, part)
@@ -181,7 +181,7 @@ class Run:
     ) -> Iterator[Failure | Later[Outcome]]:
         """Compute, and leave the writing to be done."""
         try:
-            result = run_work(self.classifier, work, batch.images, batch.y, batch.rivals, self.runtime(advance))
+            result = run_work(self.classifier, work, batch.images, batch.y, batch.contrasts, self.runtime(advance))
         except InputError as error:
             yield from (Failure(each.source.name, error) for each in batch.loaded)
             return
@@ -194,7 +194,7 @@ class Run:
         if not bool(values.isfinite().all()):
             why = f"the attribution of {each.source.name!r} is not finite"
             return Failure(each.source.name, InputError(why, "check the weights and --precision"))
-        against = [] if batch.rivals is None else batch.rivals[i].tolist()
+        against = [] if batch.contrasts is None else batch.contrasts[i].tolist()
         record = describe_explanation(each, work, self.classifier, batch.logits[i], against, result, i)
         record |= self.facts | {"render": asdict(self.outputs.look), "fingerprint": self.fingerprint(work)}
         image, attribution = (tensor.float().cpu().numpy() for tensor in (batch.images[i], values))

@@ -122,11 +122,11 @@ def images_a_call(classifier: Classifier, work: Work, runtime: Runtime) -> int:
 
 
 def run_work(
-    classifier: Classifier, work: Work, x: Tensor, y: Tensor, rivals: Tensor | None, runtime: Runtime
+    classifier: Classifier, work: Work, x: Tensor, y: Tensor, contrasts: Tensor | None, runtime: Runtime
 ) -> Attribution:
     """A method on images (B, C, H, W) for the classes (B,), against rivals (B, A) or none. Raises as ``run_method``."""
     return run_method(
-        classifier, work.spec, work.settings, x, y, rivals, work.score, runtime, work.references
+        classifier, work.spec, work.settings, x, y, contrasts, work.score, runtime, work.references
     )  # fmt: skip
 
 

@@ -91,7 +91,7 @@ def describe_explanation(
     work: Work,
     classifier: Classifier,
     logits: Tensor,
-    rivals: Sequence[int],
+    contrasts: Sequence[int],
     result: Attribution,
     at: int,
 ) -> dict[str, Any]:
@@ -110,7 +110,7 @@ def describe_explanation(
         "sha256": each.digest,
         **work.describe(),
         "target": describe_target(classifier, int(result.target[at]), probabilities),
-        "against": [describe_target(classifier, index, probabilities) for index in rivals],
+        "against": [describe_target(classifier, index, probabilities) for index in contrasts],
         "prediction": describe_prediction(classifier, probabilities),
         "cost": describe_cost(result, at),
         "completeness": completeness,

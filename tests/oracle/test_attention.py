@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from xplain.core.errors import UsageError
 from xplain.models.layers import Layout
-from xplain.oracle.attention import find_patches, watched
+from xplain.oracle.attention import find_patches, record_attention
 
 GENERATOR = torch.Generator().manual_seed(0)
 QUERY, KEY, VALUE = (torch.randn(2, 6, 5, 4, dtype=torch.float64, generator=GENERATOR) for _ in range(3))
@@ -39,7 +39,7 @@ class Fused(nn.Module):
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 def test_attention_written_out_is_torchs(options):
     model = Fused(KEY, VALUE, **options)
-    with watched(model) as sites:
+    with record_attention(model) as sites:
         found = model(QUERY)
     assert (found - model(QUERY)).abs().max() < 1e-14
     (site,) = sites
@@ -54,7 +54,7 @@ def test_attention_written_out_is_torchs(options):
 
 def test_heads_may_share_keys_and_values():
     model = Fused(KEY[:, :2], VALUE[:, :2], enable_gqa=True)
-    with watched(model) as sites:
+    with record_attention(model) as sites:
         found = model(QUERY)
     assert (found - model(QUERY)).abs().max() < 1e-14
     assert sites[0].weights.shape == (2, 6, 5, 5)

@@ -39,7 +39,7 @@ class Tokens:
     read: Tensor
 
 
-class Spoiled(NamedTuple):
+class NaNProbe(NamedTuple):
     """Tokens (rows, N) whose weights at a site are made not a number, and with them all that is computed from them."""
 
     site: int
@@ -49,7 +49,7 @@ class Spoiled(NamedTuple):
 class _Watching(TorchFunctionMode):
     """Writes attention out and keeps its weights."""
 
-    def __init__(self, spoiled: Spoiled | None) -> None:
+    def __init__(self, spoiled: NaNProbe | None) -> None:
         super().__init__()
         self.spoiled = spoiled
         self.sites: list[Site] = []
@@ -121,7 +121,7 @@ MASKS = ("bias_k", "bias_v", "key_padding_mask", "attn_mask")
 
 
 @contextmanager
-def watched(model: nn.Module, spoiled: Spoiled | None = None) -> Iterator[list[Site]]:
+def record_attention(model: nn.Module, spoiled: NaNProbe | None = None) -> Iterator[list[Site]]:
     """The attention sites of a forward of ``model`` in this context, in order of execution."""
     mode = _Watching(spoiled)
 
@@ -171,7 +171,7 @@ def find_patches(method: str, count: int, layouts: Sequence[Layout]) -> Layout:
     raise UsageError(f"{method} needs attention over one grid of tokens, and {count} tokens are none", OTHERS)
 
 
-def suspects(layout: Layout) -> Tensor:
+def token_groups(layout: Layout) -> Tensor:
     """(1 + prefix, N) bool: the patches, and each token before them: what the logits may be read from."""
     groups = torch.zeros(1 + layout.prefix, layout.tokens, dtype=torch.bool)
     groups[0, layout.prefix :] = True

@@ -20,7 +20,7 @@ from xplain.models import Classifier
 from xplain.models.layers import Layout, last_spatial_layer, layout_of_layer, watch, weighted_layers
 from xplain.models.optimize import arithmetic, working_copy
 from xplain.oracle.answers import AttentionResult, GradientResult, LayerResult, PropagationResult
-from xplain.oracle.attention import Spoiled, Tokens, check_global, find_patches, suspects, watched
+from xplain.oracle.attention import NaNProbe, Tokens, check_global, find_patches, record_attention, token_groups
 from xplain.oracle.blocks import Block, even_slices
 from xplain.oracle.propagation import ANY_MODEL, Rules, check_same, rewritten
 from xplain.oracle.scores import compute_scores
@@ -250,7 +250,7 @@ class Oracle:
         tokens = self._find_tokens(model, x[:1], method)
 
         def run(x: Tensor, y: Tensor, contrasts: Tensor | None) -> tuple[Tensor, ...]:
-            with torch.set_grad_enabled(differentiate), watched(model.model) as sites:
+            with torch.set_grad_enabled(differentiate), record_attention(model.model) as sites:
                 logits = self._call(model, x.detach().requires_grad_(differentiate))
                 check_global(method, sites, len(x))
                 weights = [site.weights for site in sites]
@@ -272,12 +272,12 @@ class Oracle:
         known = _TOKENS.setdefault(model, {})
         if size not in known:
             expected = self._call(model, x)
-            with watched(model.model) as sites:
+            with record_attention(model.model) as sites:
                 logits, seen = watch(model.model, lambda _: self._call(model, x), size)
             check_same(method, logits, expected, loose=self.precision != "fp32")
             layout = find_patches(method, check_global(method, sites, 1), [each.layout for each in seen])
-            groups = suspects(layout).to(x.device)
-            with watched(model.model, Spoiled(len(sites) - 1, groups)):
+            groups = token_groups(layout).to(x.device)
+            with record_attention(model.model, NaNProbe(len(sites) - 1, groups)):
                 used = self._call(model, x.expand(len(groups), -1, -1, -1)).isnan().any(dim=1)
             known[size] = Tokens(layout, groups[used].any(dim=0))
             self._count(checks=2 + len(groups))

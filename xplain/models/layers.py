@@ -52,7 +52,7 @@ class Layout:
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
+class TracedOutput:
     """An output of the forward with its layout. passing: made by pooling, or handed on; part: no map to choose unasked."""
 
     name: str
@@ -82,7 +82,7 @@ def last_spatial_layer(model: nn.Module, run: Run, size: Size) -> tuple[str, Lay
     return found.name, found.layout
 
 
-def _last_read(model: nn.Module, run: Run, layers: Sequence[Seen]) -> Seen:
+def _last_read(model: nn.Module, run: Run, layers: Sequence[TracedOutput]) -> TracedOutput:
     """The last layer on whose map the logits depend: in row k the map of layer k is not a number, and so is what depends on it."""
 
     def poison(row: int, layout: Layout) -> Callable[..., Tensor]:
@@ -107,9 +107,9 @@ def layout_of_layer(model: nn.Module, run: Run, size: Size, name: str) -> Layout
     return next((each.layout for each in reversed(seen) if each.name == name), None)
 
 
-def watch(model: nn.Module, run: Run, size: Size) -> tuple[Tensor, list[Seen]]:
+def watch(model: nn.Module, run: Run, size: Size) -> tuple[Tensor, list[TracedOutput]]:
     """The logits of one image and, in the order in which modules finish, every output that is a map."""
-    seen: list[Seen] = []
+    seen: list[TracedOutput] = []
     grids: list[Size] = []
 
     def note(name: str) -> Callable[..., None]:
@@ -121,7 +121,7 @@ def watch(model: nn.Module, run: Run, size: Size) -> tuple[Tensor, list[Seen]]:
                 grids.append(layout.grid)
             made = not inputs or output is not inputs[0]  # an identity hands on another layer's output
             passing = isinstance(module, PASSING)
-            seen.append(Seen(name, output, layout, passing, passing and made, isinstance(module, PARTS)))
+            seen.append(TracedOutput(name, output, layout, passing, passing and made, isinstance(module, PARTS)))
 
         return hook
 
@@ -132,7 +132,7 @@ def watch(model: nn.Module, run: Run, size: Size) -> tuple[Tensor, list[Seen]]:
         return run(1), seen
 
 
-def _choices(seen: Sequence[Seen]) -> list[Seen]:
+def _choices(seen: Sequence[TracedOutput]) -> list[TracedOutput]:
     passed = {id(each.output) for each in seen if each.resampled}
     return [each for each in seen if not each.passing and not each.part and id(each.output) not in passed]
 

@@ -15,7 +15,7 @@ from tests.conftest import TINY
 from tests.contracts import quick
 from tests.helpers import toys
 from xplain.core.registry import METRICS, MetricSpec
-from xplain.metrics.inputs import Case
+from xplain.metrics.inputs import MetricInput
 from xplain.oracle import Oracle
 from xplain.pipelines.attribution import Runtime, run_metric
 
@@ -178,7 +178,7 @@ KEPT = {
 @pytest.mark.parametrize(("name", "variants"), KEPT.items(), ids=KEPT)
 def test_what_metrics_of_one_run_keep_for_one_another_is_kept_by_all_that_changes_it(name, variants):
     spec = METRICS.get(name)
-    case = Case(Oracle(CLASSIFIER, score="prob"), X, maps(), torch.tensor(TARGETS))
+    case = MetricInput(Oracle(CLASSIFIER, score="prob"), X, maps(), torch.tensor(TARGETS))
     for options in ({}, *variants):
         found = run_metric(spec, spec.resolve(settings(spec) | options), case, Runtime())
         assert_equal(found, measured(spec, **options))

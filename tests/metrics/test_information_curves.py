@@ -17,7 +17,7 @@ from xplain.core.registry import METRICS
 from xplain.core.rng import Streams
 from xplain.metrics import information_curves
 from xplain.metrics.information_curves import information, reveal
-from xplain.metrics.inputs import Case
+from xplain.metrics.inputs import MetricInput
 from xplain.metrics.sensitivity_n import subsets
 from xplain.oracle import Oracle
 from xplain.oracle.runtime import Runtime
@@ -233,7 +233,7 @@ def test_a_model_that_likes_blurred_images_leaves_nothing_to_measure():
 
 def test_both_share_forwards_and_masks():
     oracle = Oracle(MODEL, score="prob")
-    case = Case(oracle, X, MAPS, torch.ones(3, dtype=torch.int64))
+    case = MetricInput(oracle, X, MAPS, torch.ones(3, dtype=torch.int64))
     settings = {"thresholds": THRESHOLDS, "min_probability": 0.0}
     specs = [METRICS.get(name) for name in ("aic", "sic")]
     both = [run_metric(spec, spec.resolve(settings), case, Runtime()) for spec in specs]

@@ -14,7 +14,7 @@ from xplain.core.registry import METRICS
 from xplain.core.rng import Streams
 from xplain.metrics import _imputation as imputation
 from xplain.metrics._imputation import impute
-from xplain.metrics.inputs import Case
+from xplain.metrics.inputs import MetricInput
 from xplain.oracle import Oracle
 from xplain.oracle.runtime import Runtime
 from xplain.pipelines.attribution import run_metric
@@ -162,7 +162,7 @@ def test_noise_depends_on_seed_and_image_but_not_on_the_map():
 
 def test_the_three_share_their_forwards():
     oracle = Oracle(MODEL, score="prob")
-    case = Case(oracle, X, MAPS, torch.tensor([2, 0, 4]))
+    case = MetricInput(oracle, X, MAPS, torch.tensor([2, 0, 4]))
     counts = []
     for name in ("road-morf", "road", "road-lerf"):
         spec = METRICS.get(name)

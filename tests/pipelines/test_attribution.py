@@ -515,7 +515,7 @@ def test_a_metric_may_attribute_again_with_the_draws_of_its_images():
     """With the method's name, or a function; without either it says what it needs."""
     from xplain.core.registry import MetricSpec
     from xplain.core.types import Score
-    from xplain.metrics.inputs import Case
+    from xplain.metrics.inputs import MetricInput
     from xplain.oracle import Oracle
     from xplain.pipelines.attribution import Runtime, _explainer, run_metric
 
@@ -527,7 +527,7 @@ def test_a_metric_may_attribute_again_with_the_draws_of_its_images():
     x = torch.rand(2, 3, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     y = torch.tensor([1, 1])
     spec = MetricSpec(name="moved", function=moved)
-    case = Case(Oracle(clf), x, 2 * x, y)  # the gradient of the sum of squares
+    case = MetricInput(Oracle(clf), x, 2 * x, y)  # the gradient of the sum of squares
     run = Runtime()
     for method in ("saliency", lambda clf, images, target: 2 * images):
         found = run_metric(spec, spec.resolve({}), case, run, _explainer(Oracle(clf), method, x, run)).values

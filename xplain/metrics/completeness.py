@@ -7,7 +7,7 @@ import torch
 from xplain.core.papers import Paper
 from xplain.core.registry import metric
 from xplain.core.types import Score
-from xplain.metrics.inputs import Case
+from xplain.metrics.inputs import MetricInput
 
 TINY = 1e-8
 
@@ -20,7 +20,7 @@ TINY = 1e-8
     undefined="for methods that claim no completeness",
     paper=Paper("Axiomatic attribution for deep networks", "Sundararajan, Taly, Yan", 2017, "ICML", "1703.01365"),
 )
-def completeness_gap(case: Case, *, relative: bool = False) -> Score:
+def completeness_gap(case: MetricInput, *, relative: bool = False) -> Score:
     """How far the sum of the attributions is from the difference of scores that the method says it explains.
 
     |Σφ - Δf|, or divided by max(|Δf|, 1e-8) if ``relative``. Undefined (NaN) for methods that claim no completeness.
@@ -46,7 +46,7 @@ def completeness_gap(case: Case, *, relative: bool = False) -> Score:
         "2312.13630",
     ),
 )
-def error_rate(case: Case) -> Score:
+def error_rate(case: MetricInput) -> Score:
     """The relative completeness gap, |Σφ / Δf - 1|.
 
     The paper prints it without the -1. Undefined (NaN) where |Δf| < 1e-8, and for methods that claim no completeness.
@@ -59,6 +59,6 @@ def error_rate(case: Case) -> Score:
     return Score(rate.masked_fill(small, torch.nan), undefined={"the score does not change": small})
 
 
-def _undefined(case: Case, reason: str) -> Score:
+def _undefined(case: MetricInput, reason: str) -> Score:
     nothing = torch.full((len(case.images),), torch.nan, dtype=torch.float64, device=case.images.device)
     return Score(nothing, undefined={reason: nothing.isnan()})

@@ -13,7 +13,7 @@ from xplain.core.parameters import Fraction, Positive, Steps
 from xplain.core.registry import metric
 from xplain.core.rng import Streams
 from xplain.core.types import Score
-from xplain.metrics.inputs import Case
+from xplain.metrics.inputs import MetricInput
 from xplain.metrics.perturbation import fill_image
 from xplain.oracle.blocks import Block
 
@@ -36,7 +36,7 @@ Content = Literal["auto", "slopes", "contributions"]
     ),
 )
 def infidelity(
-    case: Case,
+    case: MetricInput,
     *,
     rng: Streams,
     perturbations: Steps = 100,
@@ -83,7 +83,7 @@ def infidelity(
     return Score(values.masked_fill(blind, torch.nan), undefined={"no perturbation meets the map": blind})
 
 
-def _holds_slopes(case: Case, content: Content) -> bool:
+def _holds_slopes(case: MetricInput, content: Content) -> bool:
     if content == "auto" and case.slopes is None:
         hint = "give content=slopes (gradients), content=contributions, or the method: method='saliency'"
         raise UsageError("infidelity must know what the map holds", hint)

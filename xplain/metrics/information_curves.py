@@ -18,7 +18,7 @@ from xplain.core.parameters import Fraction, Percentages, read_percentages
 from xplain.core.registry import metric
 from xplain.core.rng import Streams
 from xplain.core.types import Score
-from xplain.metrics.inputs import Case
+from xplain.metrics.inputs import MetricInput
 from xplain.metrics.sensitivity_n import subsets
 
 KNOWN = 0.01  # of the pixels are kept in the blurred image
@@ -48,7 +48,7 @@ def _rows(*, thresholds: str, **_: object) -> int:
     paper=XRAI,
 )
 def aic(
-    case: Case,
+    case: MetricInput,
     *,
     rng: Streams,
     thresholds: Percentages = "0.5+1+2+3+4+5+7+10+13+21+34+50+75",
@@ -78,7 +78,7 @@ def aic(
     paper=XRAI,
 )
 def sic(
-    case: Case,
+    case: MetricInput,
     *,
     rng: Streams,
     thresholds: Percentages = "0.5+1+2+3+4+5+7+10+13+21+34+50+75",
@@ -104,7 +104,7 @@ def sic(
     return _score(sizes, chances, reasons, min_probability, monotone)
 
 
-def _measure(case: Case, rng: Streams, thresholds: str, order: Order) -> Tensor:
+def _measure(case: MetricInput, rng: Streams, thresholds: str, order: Order) -> Tensor:
     """(3, B, K+2) information, probability of the target, and whether it is the top class: blurred, K thresholds, image.
 
     Kept for the other of the two metrics.
@@ -115,7 +115,7 @@ def _measure(case: Case, rng: Streams, thresholds: str, order: Order) -> Tensor:
     return case.memory[key]
 
 
-def _known(case: Case, rng: Streams, thresholds: tuple[float, ...], order: Order) -> NDArray[np.bool_]:
+def _known(case: MetricInput, rng: Streams, thresholds: tuple[float, ...], order: Order) -> NDArray[np.bool_]:
     """(B, K+2, H, W) the pixels that are known: random ones, those and the highest by each threshold, all."""
     values = case.attributions.double().sum(dim=1).cpu().numpy()
     values = np.abs(values) if order == "absolute" else values
@@ -129,7 +129,7 @@ def _known(case: Case, rng: Streams, thresholds: tuple[float, ...], order: Order
     return np.concatenate([drawn, drawn | highest, np.ones_like(drawn)], axis=1)
 
 
-def _look(case: Case, known: NDArray[np.bool_]) -> Tensor:
+def _look(case: MetricInput, known: NDArray[np.bool_]) -> Tensor:
     """(3, B, K) information, probability of the target, and whether it is the top class, for each mask (B, K, H, W)."""
     pixels = (case.images * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
     found = case.images.new_zeros(3, *known.shape[:2], dtype=torch.float64)

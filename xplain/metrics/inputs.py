@@ -26,7 +26,7 @@ class Explain(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Case:
+class MetricInput:
     """What a metric is given.
 
     images: (B, C, H, W) in [0, 1]. attributions: (B, C or 1, H, W), raw and signed. y: (B,) targets.

@@ -13,7 +13,7 @@ from xplain.core.registry import metric
 from xplain.core.rng import Streams
 from xplain.core.types import Score
 from xplain.metrics._similarity import Similarity, compare_maps
-from xplain.metrics.inputs import Case, Explain
+from xplain.metrics.inputs import Explain, MetricInput
 from xplain.metrics.parameter_randomisation import CONSTANT, SANITY
 from xplain.models import Classifier
 
@@ -28,7 +28,7 @@ from xplain.models import Classifier
     paper=SANITY,
 )
 def label_randomisation(
-    case: Case,
+    case: MetricInput,
     *,
     rng: Streams,
     explain: Explain,
@@ -52,7 +52,7 @@ def label_randomisation(
     return Score(values, undefined={CONSTANT: values.isnan()})
 
 
-def draw_others(case: Case, rng: Streams) -> Tensor:
+def draw_others(case: MetricInput, rng: Streams) -> Tensor:
     """(B,) a class for each image that is not its target."""
     classes = case.oracle.logits(case.images[:1], check=True).shape[1]
     if classes < 2:

@@ -9,7 +9,7 @@ from xplain.core.parameters import Positive, Steps
 from xplain.core.registry import metric
 from xplain.core.rng import Streams
 from xplain.core.types import Score
-from xplain.metrics.inputs import Case, Explain
+from xplain.metrics.inputs import Explain, MetricInput
 
 PIXELS = 512 * 224 * 224  # of perturbed images that are held at once: 0.3 GB
 
@@ -30,7 +30,7 @@ PIXELS = 512 * 224 * 224  # of perturbed images that are held at once: 0.3 GB
     ),
 )
 def max_sensitivity(
-    case: Case, *, rng: Streams, explain: Explain, radius: Positive = 0.02, samples: Steps = 10
+    case: MetricInput, *, rng: Streams, explain: Explain, radius: Positive = 0.02, samples: Steps = 10
 ) -> Score:
     """The largest relative change of the attribution over images nearby.
 

@@ -12,7 +12,7 @@ from xplain.core.parameters import Steps
 from xplain.core.registry import metric
 from xplain.core.types import Score
 from xplain.metrics._similarity import Similarity, compare_maps
-from xplain.metrics.inputs import Case, Explain
+from xplain.metrics.inputs import Explain, MetricInput
 from xplain.models.randomization import randomise
 
 SANITY = Paper(
@@ -36,7 +36,7 @@ CONSTANT = "a map is constant"
     paper=SANITY,
 )
 def parameter_randomisation(
-    case: Case,
+    case: MetricInput,
     *,
     seed: int,
     explain: Explain,

@@ -17,7 +17,7 @@ from xplain.core.types import Score
 from xplain.data.baselines import BLUR_SIGMA
 from xplain.data.filters import gaussian_blur, rise_blur
 from xplain.metrics._ranking import places
-from xplain.metrics.inputs import Case
+from xplain.metrics.inputs import MetricInput
 from xplain.oracle.blocks import Block
 
 Fill = Literal["black", "mean", "blur", "black+blur", "rise-blur"]
@@ -46,7 +46,7 @@ def _rows(side: int, steps: int | None, baseline: str, **_: object) -> int:
 
 @metric("deletion", better="lower", unit="mean target probability", paper=RISE, forwards=_rows)
 def deletion(
-    case: Case,
+    case: MetricInput,
     *,
     steps: Steps | None = None,
     baseline: Fill = "black",
@@ -67,7 +67,7 @@ def deletion(
 
 @metric("insertion", better="higher", unit="mean target probability", paper=RISE, forwards=_rows)
 def insertion(
-    case: Case,
+    case: MetricInput,
     *,
     steps: Steps | None = None,
     baseline: Fill = "black",
@@ -90,7 +90,7 @@ def insertion(
     forwards=lambda **settings: 2 * _rows(**settings),
 )
 def difference(
-    case: Case,
+    case: MetricInput,
     *,
     steps: Steps | None = None,
     baseline: Fill = "black",
@@ -106,7 +106,7 @@ def difference(
 
 
 @metric("morf", better="lower", unit="mean target probability", paper=SAMEK, forwards=_rows)
-def morf(case: Case, *, steps: Steps = 20, baseline: Fill = "mean", unit: Unit = "pixel") -> Score:
+def morf(case: MetricInput, *, steps: Steps = 20, baseline: Fill = "mean", unit: Unit = "pixel") -> Score:
     """The mean probability of the target while the most relevant pixels are removed first, in coarse steps.
 
     The curve of ``deletion`` at K = 20 and the mean colour: the DGA paper's pixel perturbation (section 4.1).
@@ -115,7 +115,7 @@ def morf(case: Case, *, steps: Steps = 20, baseline: Fill = "mean", unit: Unit =
 
 
 @metric("lerf", better="higher", unit="mean target probability", paper=SAMEK, forwards=_rows)
-def lerf(case: Case, *, steps: Steps = 20, baseline: Fill = "mean", unit: Unit = "pixel") -> Score:
+def lerf(case: MetricInput, *, steps: Steps = 20, baseline: Fill = "mean", unit: Unit = "pixel") -> Score:
     """The mean probability of the target while the least relevant pixels are removed first.
 
     As ``morf`` in the opposite order. Equals the insertion area at the same K and baseline where K divides N and values differ.
@@ -128,7 +128,9 @@ def _score(curve: Tensor, area: Area) -> Score:
     return Score(curve.mean(dim=1) if area == "mean" else torch.trapezoid(curve, dim=1) / steps, curve)
 
 
-def _curve(case: Case, steps: int | None, baseline: Fill, unit: Unit, *, insert: bool, lowest: bool = False) -> Tensor:
+def _curve(
+    case: MetricInput, steps: int | None, baseline: Fill, unit: Unit, *, insert: bool, lowest: bool = False
+) -> Tensor:
     """(B, K+1) probabilities of the targets, kept for the other metrics of the case."""
     key = (steps, baseline, unit, insert, lowest)
     if key not in case.memory:
@@ -140,7 +142,7 @@ def _curve(case: Case, steps: int | None, baseline: Fill, unit: Unit, *, insert:
     return case.memory[key]
 
 
-def _run(case: Case, step: Tensor, count: int, fill: Tensor, insert: bool) -> Tensor:
+def _run(case: MetricInput, step: Tensor, count: int, fill: Tensor, insert: bool) -> Tensor:
     first, second = (fill, case.images) if insert else (case.images, fill)
 
     def points(block: Block) -> Tensor:
@@ -153,7 +155,7 @@ def _run(case: Case, step: Tensor, count: int, fill: Tensor, insert: bool) -> Te
     return curve
 
 
-def fill_image(kind: str, case: Case) -> Tensor:
+def fill_image(kind: str, case: MetricInput) -> Tensor:
     """What stands for removed pixels, shaped like the images."""
     mean = case.oracle.mean.to(case.images)
     if kind == "blur":

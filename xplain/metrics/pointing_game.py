@@ -11,7 +11,7 @@ from xplain.core.papers import Paper
 from xplain.core.parameters import Bounds, NamedFile
 from xplain.core.registry import metric
 from xplain.core.types import Score
-from xplain.metrics.inputs import Case
+from xplain.metrics.inputs import MetricInput
 
 
 @metric(
@@ -28,7 +28,7 @@ from xplain.metrics.inputs import Case
     ),
 )
 def pointing_game(
-    case: Case, *, boxes: NamedFile | None = None, tolerance: Annotated[float, Bounds(low=0)] = 15.0
+    case: MetricInput, *, boxes: NamedFile | None = None, tolerance: Annotated[float, Bounds(low=0)] = 15.0
 ) -> Score:
     """Whether the pixel with the highest attribution lies on an object of the target's class: 1 or 0.
 

@@ -15,7 +15,7 @@ from xplain.core.rng import Streams
 from xplain.core.types import Score
 from xplain.metrics._imputation import impute
 from xplain.metrics._ranking import pixel_places
-from xplain.metrics.inputs import Case
+from xplain.metrics.inputs import MetricInput
 from xplain.oracle.blocks import Block
 
 ROAD = Paper(
@@ -45,7 +45,7 @@ def _rows(*, percentiles: str, **_: object) -> int:
     paper=ROAD,
 )
 def road(
-    case: Case,
+    case: MetricInput,
     *,
     rng: Streams,
     percentiles: Percentages = "10..90",
@@ -74,7 +74,7 @@ def road(
     paper=ROAD,
 )
 def road_morf(
-    case: Case, *, rng: Streams, percentiles: Percentages = "10..90", noise: Noise = 0.01, score: Kind = "prob"
+    case: MetricInput, *, rng: Streams, percentiles: Percentages = "10..90", noise: Noise = 0.01, score: Kind = "prob"
 ) -> Score:
     """The mean probability of the target where the most relevant pixels are imputed from their neighbours.
 
@@ -93,7 +93,7 @@ def road_morf(
     paper=ROAD,
 )
 def road_lerf(
-    case: Case, *, rng: Streams, percentiles: Percentages = "10..90", noise: Noise = 0.01, score: Kind = "prob"
+    case: MetricInput, *, rng: Streams, percentiles: Percentages = "10..90", noise: Noise = 0.01, score: Kind = "prob"
 ) -> Score:
     """The mean probability of the target where the least relevant pixels are imputed from their neighbours.
 
@@ -106,7 +106,7 @@ def _score(curve: Tensor) -> Score:
     return Score(curve.mean(dim=1), curve)
 
 
-def _curve(case: Case, rng: Streams, percentiles: str, noise: float, score: Kind, *, lowest: bool) -> Tensor:
+def _curve(case: MetricInput, rng: Streams, percentiles: str, noise: float, score: Kind, *, lowest: bool) -> Tensor:
     """(B, K) scores of the targets, kept for the other metrics of the case."""
     key = ("road", percentiles, noise, score, lowest)
     if key not in case.memory:
@@ -114,7 +114,7 @@ def _curve(case: Case, rng: Streams, percentiles: str, noise: float, score: Kind
     return case.memory[key]
 
 
-def _run(case: Case, rng: Streams, percentiles: str, noise: float, score: Kind, lowest: bool) -> Tensor:
+def _run(case: MetricInput, rng: Streams, percentiles: str, noise: float, score: Kind, lowest: bool) -> Tensor:
     shares = read_percentages(percentiles)
     ranks = pixel_places(case.attributions, lowest=lowest)[:, None]
     counts = torch.tensor(_counts(shares, ranks[0].numel()), device=ranks.device)

@@ -15,7 +15,7 @@ from xplain.core.registry import metric
 from xplain.core.rng import Streams
 from xplain.core.types import Score, ScoreKind
 from xplain.metrics._ranking import places
-from xplain.metrics.inputs import Case
+from xplain.metrics.inputs import MetricInput
 from xplain.metrics.perturbation import fill_image
 from xplain.oracle.blocks import Block
 
@@ -39,7 +39,7 @@ ROUNDING = 1e-12  # of sums in float64: differences below this share of the larg
     ),
 )
 def sensitivity_n(
-    case: Case,
+    case: MetricInput,
     *,
     rng: Streams,
     fractions: Percentages = "10..90",
@@ -82,7 +82,7 @@ def sensitivity_n(
 
 
 def _removals(
-    case: Case,
+    case: MetricInput,
     rng: Streams,
     samples: Tensor,
     counts: Tensor,

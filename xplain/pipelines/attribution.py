@@ -24,7 +24,7 @@ from xplain.data.annotations import locate_boxes, read_annotations
 from xplain.data.images import decode_image
 from xplain.data.preprocessing import Preprocessing, preprocess
 from xplain.data.sources import find_images
-from xplain.metrics.inputs import Case, Explain
+from xplain.metrics.inputs import Explain, MetricInput
 from xplain.models import Classifier
 from xplain.models.load import with_weights
 from xplain.oracle import Oracle
@@ -247,7 +247,7 @@ def measure(
         oracle = Oracle(
             classifier, score="prob", batch_size=runtime.batch_size, precision=runtime.precision, tick=runtime.progress
         )
-        case = Case(oracle, images, attributions, y, boxes=boxes)
+        case = MetricInput(oracle, images, attributions, y, boxes=boxes)
         explain = None if method is None else _explainer(oracle, method, images, runtime)
         known = METHODS.get(Choice.parse(method).name) if isinstance(method, str) else None
         if known is not None:
@@ -268,7 +268,7 @@ def _check_shapes(images: Tensor, attributions: Tensor, boxes: Tensor | None) ->
 
 
 def run_metric(
-    spec: MetricSpec, settings: Mapping[str, Any], case: Case, runtime: Runtime, explain: Explain | None = None
+    spec: MetricSpec, settings: Mapping[str, Any], case: MetricInput, runtime: Runtime, explain: Explain | None = None
 ) -> Score:
     """Run a resolved metric. Its random draws depend on the image and the metric, and so are common to all methods."""
     if spec.scope != "image":
@@ -286,7 +286,7 @@ def run_metric(
     return result
 
 
-def _locate_boxes(path: str, case: Case, spec: MetricSpec) -> Tensor:
+def _locate_boxes(path: str, case: MetricInput, spec: MetricSpec) -> Tensor:
     if not (case.keys and case.sizes):
         raise UsageError(
             f"{spec.name} finds the boxes of a file by the images' names, which are not known here",

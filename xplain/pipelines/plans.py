@@ -16,7 +16,7 @@ from xplain.core.errors import UsageError
 from xplain.core.protocols import choose_metrics
 from xplain.core.registry import METHODS, METRICS, MethodSpec, MetricSpec
 from xplain.core.types import Attribution, Score, ScoreKind
-from xplain.metrics.inputs import Case
+from xplain.metrics.inputs import MetricInput
 from xplain.metrics.named_files import digests
 from xplain.models import Classifier
 from xplain.oracle import Oracle
@@ -170,7 +170,7 @@ def take_measures(
     finite = result.values.isfinite().flatten(1).all(dim=1)
     oracle = Oracle(classifier, score="prob", batch_size=runtime.batch_size, precision=runtime.precision)
     values = result.values.to(x.dtype).nan_to_num()
-    case = Case(oracle, x, values, result.target, result.expected, keys, sizes)
+    case = MetricInput(oracle, x, values, result.target, result.expected, keys, sizes)
     case = replace(case, score=work.score, slopes=work.spec.slopes)
     explain = explain_again(classifier, work.spec, work.settings, work.score, x, runtime, work.references)
     for each in measures:

@@ -87,9 +87,9 @@ def test_removed_pixels_show_the_mean_colour_of_the_whole_image():
     original = data.pixels.numpy().astype(np.float64) / 255
     expected = original.copy()
     for i in range(3):
-        places = np.argwhere(ranks[i].numpy() < 43)  # 30 % of 144 pixels are 43.2
-        assert len(places) == 43
-        for row, column in places:
+        ranks = np.argwhere(ranks[i].numpy() < 43)  # 30 % of 144 pixels are 43.2
+        assert len(ranks) == 43
+        for row, column in ranks:
             for channel in range(3):
                 expected[i, channel, row, column] = original[i, channel].mean()
     np.testing.assert_allclose(removed.batch(torch.arange(3)).numpy(), expected, rtol=0, atol=1e-6)
@@ -153,8 +153,8 @@ def test_train_and_test_images_lose_the_pixels_that_their_own_maps_rank_highest(
     for name, count in (("a method/10", 14), ("a method/40", 58)):
         for part in ("train", "test"):
             whole, less = getattr(data, part), getattr(given[name], part)
-            places = rank_pixels(random_map(None, whole.batch(slice(None)), None))
-            assert torch.equal(less.removed, places < count)
+            ranks = rank_pixels(random_map(None, whole.batch(slice(None)), None))
+            assert torch.equal(less.removed, ranks < count)
     assert sum(ticks) == pytest.approx(3 * 60 / 40)  # in epochs: rows of 60 images by a train set of 40
     assert epochs_of(data, 3, "10+40", 7) == pytest.approx(7 * 2 + 3 * 60 / 40)
 

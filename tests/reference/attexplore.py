@@ -18,7 +18,7 @@ class Draw(NamedTuple):
     noise: Tensor
     scale: Tensor
     sides: tuple[int, int] | None
-    places: tuple[int, int]
+    ranks: tuple[int, int]
 
 
 def diversify(image: Tensor, draw: Draw) -> Tensor:

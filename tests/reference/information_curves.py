@@ -34,8 +34,8 @@ def interpolated(image: np.ndarray, known: np.ndarray) -> np.ndarray:
             if (i, j) in kept:
                 continue
             corners = triangles.simplices[int(triangles.find_simplex(np.array([i, j])))]
-            places = np.array([kept[corner] for corner in corners], dtype=float)
-            weights = np.linalg.solve(np.vstack([places.T, np.ones(3)]), np.array([i, j, 1.0]))
+            ranks = np.array([kept[corner] for corner in corners], dtype=float)
+            weights = np.linalg.solve(np.vstack([ranks.T, np.ones(3)]), np.array([i, j, 1.0]))
             for channel in range(3):
                 value = sum(w * float(image[kept[corner]][channel]) for w, corner in zip(weights, corners, strict=True))
                 out[i, j, channel] = int(np.rint(np.float32(value)))

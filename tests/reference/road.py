@@ -9,23 +9,23 @@ WEIGHTS = {(i, j): 1 / 6 if 0 in (i, j) else 1 / 12 for i in (-1, 0, 1) for j in
 def imputed(image: Tensor, missing: Tensor) -> Tensor:
     """(C, H, W) with the missing (H, W) pixels solved for, without noise."""
     height, width = missing.shape
-    places = [(i, j) for i in range(height) for j in range(width) if missing[i, j]]
-    if not places:
+    ranks = [(i, j) for i in range(height) for j in range(width) if missing[i, j]]
+    if not ranks:
         return image
-    matrix = torch.zeros(len(places), len(places), dtype=torch.float64)
-    right = torch.zeros(len(places), len(image), dtype=torch.float64)
-    for row, (i, j) in enumerate(places):
+    matrix = torch.zeros(len(ranks), len(ranks), dtype=torch.float64)
+    right = torch.zeros(len(ranks), len(image), dtype=torch.float64)
+    for row, (i, j) in enumerate(ranks):
         for (down, across), weight in WEIGHTS.items():
             near = (i + down, j + across)
             if not (0 <= near[0] < height and 0 <= near[1] < width):
                 continue
             matrix[row, row] += weight
-            if near in places:
-                matrix[row, places.index(near)] -= weight
+            if near in ranks:
+                matrix[row, ranks.index(near)] -= weight
             else:
                 right[row] += weight * image[:, near[0], near[1]]
     found = image.clone()
-    for (i, j), value in zip(places, torch.linalg.solve(matrix, right), strict=True):
+    for (i, j), value in zip(ranks, torch.linalg.solve(matrix, right), strict=True):
         found[:, i, j] = value
     return found
 

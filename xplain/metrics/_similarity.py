@@ -10,7 +10,7 @@ from torch import Tensor
 
 from xplain.core.errors import UsageError
 from xplain.data.filters import gaussian_weights
-from xplain.metrics._ranking import places
+from xplain.metrics._ranking import ranks
 
 Similarity = Literal["spearman", "ssim"]
 SIGMA, RADIUS = 1.5, 5  # pixels: Wang et al. 2004's window of 11 x 11
@@ -82,5 +82,5 @@ def top_overlap(a: Tensor, b: Tensor, share: float = 0.1) -> Tensor:
     |top(a) ∩ top(b)| / k with k = round(share·N), at least 1. Ties keep raster order.
     """
     count = max(round(share * a[0].numel()), 1)
-    first, second = (places(each.flatten(1)) < count for each in (a, b))
+    first, second = (ranks(each.flatten(1)) < count for each in (a, b))
     return (first & second).sum(dim=1) / count

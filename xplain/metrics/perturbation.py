@@ -16,7 +16,7 @@ from xplain.core.registry import metric
 from xplain.core.types import Score
 from xplain.data.baselines import BLUR_SIGMA
 from xplain.data.filters import gaussian_blur, rise_blur
-from xplain.metrics._ranking import places
+from xplain.metrics._ranking import ranks
 from xplain.metrics.inputs import MetricInput
 from xplain.oracle.blocks import Block
 
@@ -171,5 +171,5 @@ def replacement_steps(attributions: Tensor, steps: int, unit: Unit) -> Tensor:
     lists = values.flatten(2) if unit == "union3" else values.flatten(1)[:, None]
     size = lists.shape[2]
     edges = torch.tensor([round(k * size / steps) for k in range(steps + 1)], device=values.device)
-    found = torch.searchsorted(edges, places(lists), right=True).reshape(values.shape)
+    found = torch.searchsorted(edges, ranks(lists), right=True).reshape(values.shape)
     return found.amin(dim=1, keepdim=True) if unit == "union3" else found

@@ -14,7 +14,7 @@ from xplain.core.registry import metric
 from xplain.core.rng import Streams
 from xplain.core.types import Score
 from xplain.metrics._imputation import impute
-from xplain.metrics._ranking import pixel_places
+from xplain.metrics._ranking import pixel_ranks
 from xplain.metrics.inputs import MetricInput
 from xplain.oracle.blocks import Block
 
@@ -116,7 +116,7 @@ def _curve(case: MetricInput, rng: Streams, percentiles: str, noise: float, scor
 
 def _run(case: MetricInput, rng: Streams, percentiles: str, noise: float, score: Kind, lowest: bool) -> Tensor:
     shares = read_percentages(percentiles)
-    ranks = pixel_places(case.attributions, lowest=lowest)[:, None]
+    ranks = pixel_ranks(case.attributions, lowest=lowest)[:, None]
     counts = torch.tensor(_counts(shares, ranks[0].numel()), device=ranks.device)
     samples = torch.tensor([round(share * 1000) for share in shares], device=ranks.device)
     curve = torch.zeros(len(ranks), len(shares), dtype=torch.float64, device=ranks.device)

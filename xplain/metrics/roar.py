@@ -14,7 +14,7 @@ from xplain.core.parameters import Percentages, Positive, Steps, read_percentage
 from xplain.core.registry import metric
 from xplain.core.types import Precision, Score
 from xplain.data.splits import Images, ImageSet
-from xplain.metrics._ranking import pixel_places
+from xplain.metrics._ranking import pixel_ranks
 from xplain.metrics._training import Network, Plan, accuracy, make_classifier, train
 from xplain.models import Classifier
 
@@ -138,8 +138,8 @@ def rank_images(trial: Trial, net: Classifier, images: Images, part: str) -> Ten
 
 
 def rank_pixels(values: Tensor) -> Tensor:
-    """(n, H, W) ``pixel_places`` of attributions (n, C, H, W), 0 for the highest, in the smallest type that holds them."""
-    found = pixel_places(values)
+    """(n, H, W) ``pixel_ranks`` of attributions (n, C, H, W), 0 for the highest, in the smallest type that holds them."""
+    found = pixel_ranks(values)
     return found.to(torch.int16 if found[0].numel() < 2**15 else torch.int32)
 
 

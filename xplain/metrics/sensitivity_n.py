@@ -14,7 +14,7 @@ from xplain.core.parameters import Bounds, Percentages, Steps, read_percentages
 from xplain.core.registry import metric
 from xplain.core.rng import Streams
 from xplain.core.types import Score, ScoreKind
-from xplain.metrics._ranking import places
+from xplain.metrics._ranking import ranks
 from xplain.metrics.inputs import MetricInput
 from xplain.metrics.perturbation import fill_image
 from xplain.oracle.blocks import Block
@@ -108,7 +108,7 @@ def _removals(
 
 def subsets(rng: Streams, samples: Tensor, counts: Tensor, units: int) -> Tensor:
     """(B, K, units) bool: for each image and sample index (K,) a uniformly random subset of exactly ``counts`` (K,) units."""
-    return places(rng.uniform(samples, (units,), torch.float32), lowest=True) < counts[:, None]
+    return ranks(rng.uniform(samples, (units,), torch.float32), lowest=True) < counts[:, None]
 
 
 def _cells(images: Tensor, unit: str, grid: int) -> Tensor:

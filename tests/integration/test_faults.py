@@ -50,9 +50,9 @@ def quick(monkeypatch):
     from xplain.reports import figures as pen
 
     plain = pen.save_figure
-    for module in ("sheet", "matrix"):
+    for module in ("comparison_figure", "agreement"):
         monkeypatch.setattr(
-            f"xplain.pipelines.comparisons.{module}.save_figure", lambda figure, form: plain(Small(figure), form)
+            f"xplain.reports.{module}.save_figure", lambda figure, form: plain(Small(figure), form)
         )
     monkeypatch.setattr(ceiling, "CPU_SIZES", (1, 2))
     monkeypatch.setattr(benchmark, "LEAST_SECONDS", 0.001)

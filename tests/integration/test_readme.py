@@ -134,7 +134,7 @@ def test_a_new_method_in_ten_lines(tmp_path):
         stream.write(line)
     check = """
 import torch, xplain
-from tests import toys
+from tests.helpers import toys
 clf, x = toys.classifier(toys.small_net(1)), toys.images(3)
 gradient = xplain.attribute(clf, x, "saliency", score="logit").values
 share = xplain.attribute(clf, x, "gs", power=2).values

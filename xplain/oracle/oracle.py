@@ -147,6 +147,20 @@ class Oracle:
         for some in even_slices(images, groups):
             yield from (Block(some, points) for points in even_slices(count, parts))
 
+    def block_gradients(self, block: Block, points: Tensor, y: Tensor, image: Tensor | None = None) -> Tensor:
+        """Return the gradients (b, k, C, H, W) of the score at the points of a block.
+
+        points: (b, k, C, H, W), where block.shape = (b, k). y: (B,) targets of all images. image: (B,) as in ``gradients``.
+        """
+        row = self._block_rows(block, points.device)
+        result = self.gradients(points.flatten(0, 1), y[row], row if image is None else image[row])
+        return result.values.unflatten(0, block.shape)
+
+    def block_scores(self, block: Block, points: Tensor, y: Tensor, kind: ScoreKind | None = None) -> Tensor:
+        """Return the scores (b, k) at the points (b, k, C, H, W) of a block; no gradient. kind: instead of ``score``."""
+        row = self._block_rows(block, points.device)
+        return self.scores(points.flatten(0, 1), y[row], row, kind=kind).unflatten(0, block.shape)
+
     def sweep(
         self, x: Tensor, y: Tensor, count: int, points: Callable[[Block], Tensor], image: Tensor | None = None
     ) -> Iterator[tuple[Block, Tensor, Tensor]]:
@@ -156,7 +170,7 @@ class Oracle:
         Yields (block, scores (b, k), gradients (b, k, C, H, W)).
         """
         for block in self.blocks(x, count):
-            row = self._images_of(block, x.device)
+            row = self._block_rows(block, x.device)
             found = self.gradients(points(block).flatten(0, 1), y[row], row if image is None else image[row])
             yield block, found.scores.unflatten(0, block.shape), found.values.unflatten(0, block.shape)
 
@@ -165,12 +179,12 @@ class Oracle:
     ) -> Iterator[tuple[Block, Tensor]]:
         """As ``sweep`` without gradients: yields (block, scores (b, k)). kind: of score, instead of ``score``."""
         for block in self.blocks(x, count):
-            image = self._images_of(block, x.device)
+            image = self._block_rows(block, x.device)
             scores = self.scores(points(block).flatten(0, 1), y[image], image, kind=kind)
             yield block, scores.unflatten(0, block.shape)
 
     @staticmethod
-    def _images_of(block: Block, device: torch.device) -> Tensor:
+    def _block_rows(block: Block, device: torch.device) -> Tensor:
         images = torch.arange(block.images.start, block.images.stop, device=device)
         return images.repeat_interleave(block.shape[1])
 

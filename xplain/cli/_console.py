@@ -1,35 +1,72 @@
-"""Standard error: one-line messages, and progress with rate and time left on a terminal."""
+"""Standard output and standard error of the command line: lines of results, and one-line messages by ``logging``."""
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
 
 from xplain.core.errors import InputError, ModelNote
 from xplain.core.files import printable
 
-if TYPE_CHECKING:
-    from rich.progress import Progress as Bars
-
-    from xplain.pipelines.explain import Progress
-
-
-def say(message: str) -> None:
-    """A line on stderr. Control characters (a file name may hold some) are shown, not sent."""
-    try:
-        print(f"xplain: {printable(message)}", file=sys.stderr, flush=True)
-    except OSError:  # nobody reads it, and that changes nothing
-        discard_output(2)
+log = logging.getLogger("xplain")
+WARNINGS_LOGGER = "py.warnings"  # where logging.captureWarnings sends warnings
+PREFIXES = {logging.ERROR: "error: ", logging.WARNING: "warning: "}
 
 
-def put(*lines: str) -> bool:
-    """Lines on stdout, sent at once; false when their reader has left (``| head``), and then nothing more is sent.
+class _StderrHandler(logging.Handler):
+    """Print each message on one line of the current sys.stderr, with control characters escaped."""
 
-    Raises InputError when stdout cannot be written for another reason.
+    def emit(self, record: logging.LogRecord) -> None:
+        prefix = "" if record.name == WARNINGS_LOGGER else PREFIXES.get(record.levelno, "")
+        try:
+            print(f"xplain: {prefix}{printable(record.getMessage())}", file=sys.stderr, flush=True)
+        except OSError:  # nobody reads standard error; the command continues
+            discard_output(2)
+
+
+@contextmanager
+def log_to_stderr() -> Iterator[None]:
+    """Print log messages and warnings on stderr while the block runs, each on one line."""
+    handler = _StderrHandler()
+    root, format_warning, level = logging.getLogger(), warnings.formatwarning, log.level
+    with warnings.catch_warnings():
+        warnings.simplefilter("default", ModelNote)
+        logging.captureWarnings(True)
+        warnings.formatwarning = _format_warning
+        log.setLevel(logging.INFO)
+        root.addHandler(handler)
+        try:
+            yield
+        finally:
+            root.removeHandler(handler)
+            log.setLevel(level)
+            logging.getLogger(WARNINGS_LOGGER).setLevel(logging.NOTSET)
+            warnings.formatwarning = format_warning
+            logging.captureWarnings(False)
+
+
+def silence_notes() -> None:
+    """Print errors only, until ``log_to_stderr`` ends (``--quiet``)."""
+    log.setLevel(logging.ERROR)
+    logging.getLogger(WARNINGS_LOGGER).setLevel(logging.ERROR)
+
+
+def _format_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """Return a note of xplain, or the warning of a library, on one line."""
+    label = "note" if issubclass(category, ModelNote) else "warning"
+    return f"{label}: {' '.join(str(message).split())}"
+
+
+def print_lines(*lines: str) -> bool:
+    """Print lines on stdout and flush. Returns False if their reader has left (``| head``); then print nothing more.
+
+    Raises InputError if stdout cannot be written for another reason.
     """
     if not lines:
         return True
@@ -40,82 +77,11 @@ def put(*lines: str) -> bool:
         return False
     except OSError as error:
         discard_output()
-        raise InputError(
-            f"cannot write to standard output: {error.strerror}", "make room, or write to a file"
-        ) from None
+        message = f"cannot write to standard output: {error.strerror}"
+        raise InputError(message, "free some space, or write to a file") from None
     return True
 
 
 def discard_output(stream: int = 1) -> None:
-    """Send stdout (or stderr, 2) nowhere from now on, what it still holds too."""
+    """Send stdout (or stderr, 2) to /dev/null from now on, including what is still buffered."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
-
-
-@contextmanager
-def show_notes() -> Iterator[None]:
-    """Within, what is worth knowing about a model is said once on a line; --quiet puts a filter before it."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("default", ModelNote)
-        usual = warnings.showwarning
-
-        def show(message: Warning | str, category: type[Warning], *place: Any, **rest: Any) -> None:
-            if issubclass(category, ModelNote):
-                say(f"note: {message}")
-            else:
-                usual(message, category, *place, **rest)
-
-        warnings.showwarning = show
-        yield
-
-
-@contextmanager
-def show_progress(wanted: bool) -> Iterator[Progress]:
-    """A Progress shown by rich, if it is wanted and stderr is a terminal."""
-    from xplain.pipelines.explain import Progress
-
-    if not wanted or not sys.stderr.isatty():
-        yield Progress()
-        return
-    with _bars() as bars:
-        task = bars.add_task("", total=None, rate="")
-
-        def advance(rows: int) -> None:
-            bars.advance(task, rows)
-            speed = bars.tasks[0].speed
-            bars.update(task, rate=f"{speed:.0f} rows/s" if speed else "")
-
-        yield Progress(lambda rows: bars.update(task, total=rows or None), advance)
-
-
-@contextmanager
-def show_counter(wanted: bool, unit: str = "images") -> Iterator[Callable[[float, float], None]]:
-    """A function of (done, total) images or another unit, shown by rich, if it is wanted and stderr is a terminal."""
-    if not wanted or not sys.stderr.isatty():
-        yield lambda done, total: None
-        return
-    with _bars() as bars:
-        task = bars.add_task("", total=None, rate="")
-
-        def advance(done: float, total: float) -> None:
-            speed = bars.tasks[0].speed
-            rate = f"{done:.0f} of {total:.0f} {unit}" + (f", {speed:.2g}/s" if speed else "")
-            bars.update(task, total=total, completed=done, rate=rate)
-
-        yield advance
-
-
-def _bars() -> Bars:
-    """A progress display with rate and time left."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-    return Progress(
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f}%"),
-        TextColumn("{task.fields[rate]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-    )

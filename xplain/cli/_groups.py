@@ -1,51 +1,89 @@
-"""Options in groups: a command takes a group as one frozen dataclass, and offers each of its fields as an option."""
+"""Option groups: a command takes a group as one frozen dataclass, and offers each field that has an option."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import Field, fields, is_dataclass
 from inspect import Parameter, Signature, signature
-from typing import Any, get_type_hints
+from typing import Annotated, Any, get_args, get_type_hints
 
 import typer
+from typer.models import OptionInfo
+
+from xplain.core.config import Option
 
 
-def option(*names: str, help: str, **more: Any) -> Any:
-    """A typer option that can also be set by the environment: XPLAIN_ and its long form."""
-    long = next(name for name in names if name.startswith("--"))
-    return typer.Option(*names, help=help, envvar=f"XPLAIN_{long[2:].replace('-', '_').upper()}", **more)
+def option(*flags: str, help: str, **settings: Any) -> Any:
+    """Return a typer option that the environment variable XPLAIN_<LONG NAME> also sets."""
+    long = next(flag for flag in flags if flag.startswith("--"))
+    variable = f"XPLAIN_{long[2:].replace('-', '_').upper()}"
+    return typer.Option(*flags, help=help, envvar=variable, **settings)
 
 
 def with_groups(command: Callable[..., int]) -> Callable[..., int]:
-    """The command as the parser sees it: in the place of each group stand the group's options.
+    """Return the command as the parser sees it: the options of each group take the place of the group.
 
-    A group is a parameter whose type is a dataclass; each field has a default and the type ``Annotated[..., option(...)]``.
+    A group is a parameter whose type is a dataclass. Its fields are ``Annotated[type, Option(...)]`` (see ``xplain.core.config``) or
+    ``Annotated[type, option(...)]``, with a default; other fields keep their default.
     """
     hints = get_type_hints(command, include_extras=True)
-    groups = {name: kind for name, kind in hints.items() if is_dataclass(kind) and isinstance(kind, type)}
+    groups = {name: kind for name, kind in hints.items() if isinstance(kind, type) and is_dataclass(kind)}
 
     def run(**values: Any) -> int:
-        made = {
-            name: kind(**{each.name: values.pop(each.name) for each in fields(kind)}) for name, kind in groups.items()
-        }
+        made = {name: _make_group(kind, values) for name, kind in groups.items()}
         return command(**values, **made)
 
-    offered = list(_parameters(command, hints, groups))
+    parameters = list(_list_parameters(command, hints, groups))
     run.__name__, run.__doc__, run.__module__ = command.__name__, command.__doc__, command.__module__
-    run.__signature__ = Signature(offered, return_annotation=int)  # type: ignore[attr-defined]  # the parser reads both
-    run.__annotations__ = {each.name: each.annotation for each in offered}
+    run.__signature__ = Signature(parameters, return_annotation=int)  # type: ignore[attr-defined]  # the parser reads both
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return run
 
 
-def _parameters(
+def _make_group(kind: type, values: dict[str, Any]) -> Any:
+    """Take the values of a group's options out of ``values``, and return the group. Raises UsageError for invalid text."""
+    arguments = {}
+    for field, hint in _offered_fields(kind):
+        value = values.pop(field.name)
+        settings = _option_of(hint)
+        if isinstance(settings, Option) and settings.parse is not None:
+            value = settings.parse(value)
+        arguments[field.name] = value
+    return kind(**arguments)
+
+
+def _list_parameters(
     command: Callable[..., int], hints: Mapping[str, Any], groups: Mapping[str, type]
 ) -> Iterator[Parameter]:
-    """The command's parameters in order, with their types; of a group its fields."""
-    for each in signature(command).parameters.values():
-        if each.name not in groups:
-            yield each.replace(annotation=hints[each.name])
+    """Yield the parameters of a command in order, with their types; for a group, one parameter per option."""
+    for parameter in signature(command).parameters.values():
+        if parameter.name not in groups:
+            yield parameter.replace(annotation=hints[parameter.name])
             continue
-        types = get_type_hints(groups[each.name], include_extras=True)
-        for field in fields(groups[each.name]):
-            kind = Parameter.POSITIONAL_OR_KEYWORD
-            yield Parameter(field.name, kind, default=field.default, annotation=types[field.name])
+        for field, hint in _offered_fields(groups[parameter.name]):
+            yield _make_parameter(field, hint)
+
+
+def _make_parameter(field: Field[Any], hint: Any) -> Parameter:
+    settings = _option_of(hint)
+    default, annotation = field.default, hint
+    if isinstance(settings, Option):
+        kind = get_args(hint)[0]
+        if settings.parse is not None:
+            kind, default = str, settings.text_default
+        made = option(*settings.flags.split(), help=settings.help, min=settings.low, max=settings.high)
+        annotation = Annotated[kind, made]
+    return Parameter(field.name, Parameter.POSITIONAL_OR_KEYWORD, default=default, annotation=annotation)
+
+
+def _offered_fields(kind: type) -> Iterator[tuple[Field[Any], Any]]:
+    """Yield the fields of a group that have an option, with their types."""
+    hints = get_type_hints(kind, include_extras=True)
+    for field in fields(kind):
+        if _option_of(hints[field.name]) is not None:
+            yield field, hints[field.name]
+
+
+def _option_of(hint: Any) -> Option | OptionInfo | None:
+    metadata = getattr(hint, "__metadata__", ())
+    return next((entry for entry in metadata if isinstance(entry, Option | OptionInfo)), None)

@@ -12,16 +12,15 @@ import typer
 
 from xplain.cli import _options as common
 from xplain.cli._completion import complete_metric
-from xplain.cli._console import put, say
+from xplain.cli._console import log, print_lines
 from xplain.cli._groups import option, with_groups
-from xplain.cli._options import Loading, Running, Talking
-from xplain.core.config import BenchConfig, Choice
-from xplain.core.errors import EXIT_DONE, StoppedError
-from xplain.core.files import held, to_json, write_json, write_text
+from xplain.cli._options import NONE, OutputOptions
+from xplain.core.config import EMBEDDED, BenchConfig, Choice, ComputeOptions, ModelOptions
+from xplain.core.errors import ExitCode, StoppedError
+from xplain.core.files import lock_directory, to_json, write_json, write_text
 
 METHODS = ["saliency", "integrated-gradients", "smoothgrad", "neflag"]
-MODELS = [common.EMBEDDED]
-NONE: list[str] = []
+MODELS = [EMBEDDED]
 
 
 @with_groups
@@ -42,9 +41,9 @@ def bench(
         ),
     ] = None,
     output: Annotated[Path | None, option("--output", "-o", help="Directory for bench.json and bench.md.")] = None,
-    loading: Loading = Loading(),
-    running: Running = Running(),
-    talking: Talking = Talking(),
+    model_options: ModelOptions = ModelOptions(),
+    compute: ComputeOptions = ComputeOptions(),
+    out: OutputOptions = OutputOptions(),
 ) -> int:
     """Measure images/s and rows/s of methods, one image at a time and many, against the bare model in the same process.
 
@@ -57,9 +56,9 @@ def bench(
       xplain bench -a ig -a agi -m resnet50 --weights random -o speed
       xplain bench photos -a mfaba -M insertion --images 16
     """
-    compute = loading.compute("", running)
-    request = BenchConfig(
-        replace(compute, image_size=size or compute.image_size),
+    config = BenchConfig(
+        replace(model_options, image_size=size or model_options.image_size),
+        compute,
         models=tuple(model),
         methods=tuple(Choice.parse(text) for text in method),
         metrics=tuple(Choice.parse(text) for text in metric),
@@ -69,23 +68,23 @@ def bench(
         peer=peer is not None,
     )
     try:
-        return _run(request, output, talking)
+        return _run(config, output, out)
     except KeyboardInterrupt:
         if output is not None:
             raise
         raise StoppedError("interrupted", "give --output, and the same command goes on from there") from None
 
 
-def _run(request: BenchConfig, output: Path | None, talking: Talking) -> int:
+def _run(config: BenchConfig, output: Path | None, out: OutputOptions) -> int:
     """Print the records as they come, or the tables at the end; the files hold what is measured so far."""
     from xplain.pipelines.benchmark import bench as measure
     from xplain.reports.tables import benchmark_table
 
     groups, text, is_read = list[list[dict[str, Any]]](), "", True
-    with nullcontext() if output is None else held(output):
-        part = None if output is None else Part(output, request)
+    with nullcontext() if output is None else lock_directory(output):
+        part = None if output is None else Part(output, config)
         before = part.read() if part else []
-        for group in measure(request, before):
+        for group in measure(config, before):
             groups.append(group)
             text = benchmark_table([record for each in groups for record in each])
             # what an interrupted run measured stays there, whole, until there is more
@@ -94,19 +93,19 @@ def _run(request: BenchConfig, output: Path | None, talking: Talking) -> int:
             if not is_read:
                 raise KeyboardInterrupt  # there was more to come
             for record in group:
-                is_read = _tell(record, talking) and is_read
+                is_read = _tell(record, out) and is_read
         if part:
             part.finish(groups, text)
-    if not talking.as_json:
-        put(text.removesuffix("\n"))
-    return EXIT_DONE
+    if not out.as_json:
+        print_lines(text.removesuffix("\n"))
+    return ExitCode.OK
 
 
-def _tell(record: dict[str, Any], talking: Talking) -> bool:
+def _tell(record: dict[str, Any], out: OutputOptions) -> bool:
     """Print what there is to print; whether it is read."""
-    if talking.watch and record["kind"] == "run":
-        say(f"measured {record['label']} of {record['model']}, images: {record['images']}, {record['program']}")
-    return put(to_json(record)) if talking.as_json else True
+    if out.show_progress and record["kind"] == "run":
+        log.info(f"measured {record['label']} of {record['model']}, images: {record['images']}, {record['program']}")
+    return print_lines(to_json(record)) if out.as_json else True
 
 
 @dataclass(frozen=True)
@@ -114,7 +113,7 @@ class Part:
     """What is measured of a benchmark: its results so far, and beside them, until all is measured, what it takes to go on."""
 
     folder: Path
-    request: BenchConfig
+    config: BenchConfig
 
     @property
     def path(self) -> Path:
@@ -124,7 +123,7 @@ class Part:
     @property
     def asked(self) -> str:
         """The request, as text that tells it from another one."""
-        return repr(self.request)
+        return repr(self.config)
 
     def read(self) -> list[list[dict[str, Any]]]:
         """What an interrupted run of the same request has measured."""

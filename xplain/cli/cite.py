@@ -1,4 +1,4 @@
-"""``xplain cite``: whom to cite for a method or metric, as BibTeX."""
+"""``xplain cite``: BibTeX entries of methods and metrics."""
 
 from __future__ import annotations
 
@@ -8,16 +8,19 @@ import typer
 
 from xplain.cli import _options as common
 from xplain.cli._completion import complete_paper
+from xplain.core.errors import ExitCode
 
 
 def cite(
     names: Annotated[
         list[str],
-        typer.Argument(metavar="NAME...", help="Methods and metrics, by name or alias.", autocompletion=complete_paper),
+        typer.Argument(
+            metavar="NAME...", help="Names or aliases of methods and metrics.", autocompletion=complete_paper
+        ),
     ],
     version: common.Version = False,
 ) -> int:
-    """Print BibTeX for methods and metrics, each paper once.
+    """Print the BibTeX entries of methods and metrics, each paper once.
 
     \b
     Examples:
@@ -27,4 +30,4 @@ def cite(
     from xplain.pipelines.catalog import list_papers
 
     print(*(paper.bibtex for paper in list_papers(names)), sep="\n\n")
-    return 0
+    return ExitCode.OK

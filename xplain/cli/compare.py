@@ -1,4 +1,4 @@
-"""``xplain compare``: methods side by side on images, or runs of evaluate against one another."""
+"""``xplain compare``: methods side by side on images, or evaluation runs paired by image."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ import typer
 
 from xplain.cli import _options as common
 from xplain.cli._completion import complete_method, complete_model
-from xplain.cli._console import put, say, show_counter
+from xplain.cli._console import log, print_lines
 from xplain.cli._groups import option, with_groups
-from xplain.cli._options import Drawing, Loading, Running, Talking
-from xplain.core.config import Choice, CompareConfig
-from xplain.core.errors import EXIT_DONE, EXIT_INPUT, EXIT_PARTIAL, Failure, UsageError
+from xplain.cli._options import NONE, OutputOptions
+from xplain.cli._progress import show_progress
+from xplain.core.config import EMBEDDED, Choice, CompareConfig, ComputeOptions, ModelOptions, RenderOptions
+from xplain.core.errors import ExitCode, Failure, UsageError
 from xplain.core.files import to_json
 
-METHODS, MODELS, OVERLAY = ["saliency", "ig", "neflag"], [common.EMBEDDED], ["overlay"]
-NONE: list[str] = []
-FOR_RUNS = ("things", "save", "overwrite", "output", "offline", *(each.name for each in fields(Talking)))
+METHODS, MODELS, OVERLAY = ["saliency", "ig", "neflag"], [EMBEDDED], ["overlay"]
+RUN_OPTIONS = ("inputs", "save", "overwrite", "output", "offline", *(field.name for field in fields(OutputOptions)))
 SHOW_HELP = (
-    "overlay; heatmap; masked: heatmap x input, AGI Fig. 3; top10: the most relevant tenth of pixels, DGA Fig. 6; "
-    "curves: those of the metrics beside the map, AGI Fig. 5. Repeatable."
+    "overlay; heatmap; masked: heatmap x input (AGI Fig. 3); top10: the most relevant tenth of pixels (DGA Fig. 6); "
+    "curves: the curves of the metrics (AGI Fig. 5). Repeatable."
 )
 
 
 @with_groups
 def compare(
     context: typer.Context,
-    things: Annotated[
+    inputs: Annotated[
         list[str] | None,
         typer.Argument(help="Images (files, directories, globs, @list.txt, -), or run directories of evaluate."),
     ] = None,
@@ -44,7 +44,8 @@ def compare(
         ),
     ] = METHODS,
     model: Annotated[
-        list[str], option("--model", "-m", help="A row an image and model; repeatable.", autocompletion=complete_model)
+        list[str],
+        option("--model", "-m", help="One row per image and model; repeatable.", autocompletion=complete_model),
     ] = MODELS,
     metric: common.Metrics = NONE,
     protocol: common.Protocol = None,
@@ -54,25 +55,27 @@ def compare(
     target: common.Target = "auto",
     against: Annotated[
         list[str],
-        option("--against", help="Rival CLASS[,CLASS] or runner-up; repeated, a column each (AGI Fig. 7)."),
+        option("--against", help="Contrast CLASS[,CLASS] or runner-up; one column each if repeated (AGI Fig. 7)."),
     ] = NONE,
     show: Annotated[list[str], option("--show", help=SHOW_HELP)] = OVERLAY,
-    save: Annotated[list[str], option("--save", help="Figures as pdf or svg too; repeatable.")] = NONE,
-    drawing: Drawing = Drawing(),
+    save: Annotated[list[str], option("--save", help="Additional figure formats: pdf, svg; repeatable.")] = NONE,
+    render: RenderOptions = RenderOptions(),
     layer: common.Layer = None,
     score: common.Score = None,
     files_from: common.FilesFrom = None,
-    overwrite: Annotated[bool, option("--overwrite", help="Replace files from something else.")] = False,
+    overwrite: Annotated[
+        bool, option("--overwrite", help="Overwrite existing files that this command did not write.")
+    ] = False,
     fail_fast: Annotated[bool, option("--fail-fast", help="Stop at the first cell that fails.")] = False,
-    output: Annotated[Path, option("--output", "-o", help="Directory to write to.")] = Path("xplain-compare"),
-    loading: Loading = Loading(),
-    running: Running = Running(),
-    talking: Talking = Talking(),
+    output: Annotated[Path, option("--output", "-o", help="Output directory.")] = Path("xplain-compare"),
+    model_options: ModelOptions = ModelOptions(),
+    compute: ComputeOptions = ComputeOptions(),
+    out: OutputOptions = OutputOptions(),
 ) -> int:
-    """Compare methods on images, or runs of evaluate image by image.
+    """Compare methods on images, or evaluation runs image by image.
 
-    Images: compare.png, compare.html, compare.json and agreement.png; prints their paths.
-    Runs: paired differences with intervals, win rates and Holm's correction; prints the table.
+    Images: writes compare.png, compare.html, compare.json and agreement.png, and prints their paths.
+    Runs: prints a table of paired differences with intervals, win rates and Holm's correction.
 
     \b
     Examples:
@@ -83,16 +86,15 @@ def compare(
       xplain compare cat.jpg -m resnet50 -m vgg16 -a agi
       xplain compare runs/a runs/b
     """
-    forms = tuple(form for form in dict.fromkeys(save) if form != "png")
-    if find_runs(things or ()):
-        given = [name for name in context.params if _is_given(context, name) and name not in FOR_RUNS]
-        if given:
-            raise UsageError(f"--{given[0].replace('_', '-')} is not for runs", "leave it out")
-        return _compare_runs([Path(each) for each in things or ()], output, forms, overwrite, talking.as_json)
-    request = CompareConfig(
-        loading.compute(model[0], running),
+    formats = tuple(name for name in dict.fromkeys(save) if name != "png")
+    if find_runs(inputs or ()):
+        _refuse_image_options(context)
+        return _compare_runs([Path(name) for name in inputs or ()], output, formats, overwrite, out.as_json)
+    config = CompareConfig(
+        model_options,
+        compute,
         models=tuple(dict.fromkeys(model)),
-        inputs=tuple(things or ()),
+        inputs=tuple(inputs or ()),
         methods=tuple(Choice.parse(text) for text in method),
         output=output,
         metrics=tuple(Choice.parse(text) for text in metric),
@@ -104,68 +106,67 @@ def compare(
         score=score,
         layer=layer,
         shows=tuple(dict.fromkeys(show)),
-        formats=forms,
-        look=drawing.look,
+        formats=formats,
+        render=render,
         overwrite=overwrite,
         fail_fast=fail_fast,
     )
-    return _compare_images(request, talking)
+    return _compare_images(config, out)
 
 
-def find_runs(things: Sequence[str]) -> bool:
-    """Whether all are run directories. Raises UsageError where only some are."""
-    runs = [each for each in things if (Path(each) / "run.json").is_file()]
-    if runs and len(runs) < len(things):
-        other = next(each for each in things if each not in runs)
-        raise UsageError(f"{runs[0]!r} is a run and {other!r} is none", "give images, or run directories")
+def find_runs(inputs: Sequence[str]) -> bool:
+    """Return whether all inputs are run directories. Raises UsageError if only some are."""
+    runs = [name for name in inputs if (Path(name) / "run.json").is_file()]
+    if runs and len(runs) < len(inputs):
+        other = next(name for name in inputs if name not in runs)
+        raise UsageError(f"{runs[0]!r} is a run directory and {other!r} is not", "pass images, or run directories")
     return bool(runs)
 
 
-def _is_given(context: typer.Context, name: str) -> bool:
-    """Whether an option stands on the command line."""
-    source = context.get_parameter_source(name)
-    return source is not None and source.name == "COMMANDLINE"
+def _refuse_image_options(context: typer.Context) -> None:
+    """Raise UsageError for an option on the command line that does not apply to runs."""
+    for name in context.params:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE" and name not in RUN_OPTIONS:
+            option_name = f"--{name.replace('_', '-')}"
+            raise UsageError(f"{option_name} does not apply to run directories", f"remove {option_name}")
 
 
-def _compare_runs(folders: Sequence[Path], output: Path, forms: Sequence[str], overwrite: bool, as_json: bool) -> int:
-    """Print the table or the record; the exit code."""
-    from xplain.pipelines.comparisons import to_markdown, write_run_comparison
+def _compare_runs(folders: Sequence[Path], output: Path, formats: Sequence[str], overwrite: bool, as_json: bool) -> int:
+    """Compare runs and print the table or the record; return the exit code."""
+    from xplain.pipelines.compare_runs import write_run_comparison
+    from xplain.reports.run_comparison import to_markdown
 
-    record = write_run_comparison(folders, output, forms, overwrite)
-    put(to_json(record) if as_json else to_markdown(record).removesuffix("\n"))
-    return EXIT_PARTIAL if any(row["undefined"] for row in record["pairs"]) else EXIT_DONE
+    record = write_run_comparison(folders, output, formats, overwrite)
+    print_lines(to_json(record) if as_json else to_markdown(record).removesuffix("\n"))
+    return ExitCode.PARTIAL if any(row["undefined"] for row in record["pairs"]) else ExitCode.OK
 
 
-def _compare_images(request: CompareConfig, talking: Talking) -> int:
-    """Print the paths or the record; the exit code."""
-    from xplain.pipelines.comparisons import write_comparison
+def _compare_images(config: CompareConfig, out: OutputOptions) -> int:
+    """Compare methods on images and print the paths or the record; return the exit code."""
+    from xplain.pipelines.compare_images import write_comparison
 
-    failed = list[Failure]()
-
-    def note(failure: Failure) -> None:
-        failed.append(failure)
-        say(f"error: {failure.error}")
-        if request.fail_fast:
+    def on_failure(failure: Failure) -> None:
+        log.error("%s", failure.error)
+        if config.fail_fast:
             raise failure.error
 
-    with show_counter(talking.watch, "maps") as advance:
-        record = write_comparison(request, advance, note)
+    with show_progress(out.show_progress, "maps") as on_progress:
+        record = write_comparison(config, on_progress, on_failure)
     if record is None:
-        return EXIT_INPUT
-    if not talking.quiet:
-        for row in record["rows"]:
-            for label, cell in zip(record["columns"], row["cells"], strict=True):
-                for warning in cell["warnings"] if cell else ():
-                    say(f"warning: {row['input']}: {label}: {warning}")
-    _print(record, talking.as_json)
-    return EXIT_PARTIAL if record["failed"] or _undefined(record) else EXIT_DONE
+        return ExitCode.INPUT_ERROR
+    for row in record["rows"]:
+        for label, cell in zip(record["columns"], row["cells"], strict=True):
+            for warning in cell["warnings"] if cell else ():
+                log.warning("%s: %s: %s", row["input"], label, warning)
+    if out.as_json:
+        print_lines(to_json(record))
+    else:
+        print_lines(*record["files"])
+    return ExitCode.PARTIAL if record["failed"] or _has_undefined(record) else ExitCode.OK
 
 
-def _undefined(record: dict[str, Any]) -> bool:
-    """Whether a score of a cell has no value."""
+def _has_undefined(record: dict[str, Any]) -> bool:
+    """Return whether a score of a cell is undefined."""
     cells = [cell for row in record["rows"] for cell in row["cells"] if cell]
     return any(score["value"] is None for cell in cells for score in cell["scores"].values())
-
-
-def _print(record: dict[str, Any], as_json: bool) -> None:
-    put(*([to_json(record)] if as_json else record["files"]))

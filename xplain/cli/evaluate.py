@@ -5,24 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from xplain.cli import _options as common
-from xplain.cli._console import put, say, show_counter
+from xplain.cli._console import log, print_lines
 from xplain.cli._groups import option, with_groups
-from xplain.cli._options import Loading, Running, Talking
-from xplain.core.config import Choice, EvaluateConfig, parse_shard
-from xplain.core.errors import EXIT_DONE, EXIT_INPUT, EXIT_PARTIAL, Failure, UsageError
-from xplain.core.files import held, to_json
+from xplain.cli._options import NONE, OutputOptions
+from xplain.cli._progress import show_progress
+from xplain.core.config import EMBEDDED, Choice, ComputeOptions, EvaluateConfig, ModelOptions, parse_shard
+from xplain.core.errors import ExitCode, Failure, UsageError
+from xplain.core.files import lock_directory, to_json
 from xplain.core.types import Interval
-from xplain.pipelines.distributed import launched_shard, wait_for_ranks
+from xplain.pipelines.distributed import shard_from_env, wait_for_ranks
 from xplain.reports.published import Published, find_figures, put_beside, read_published
 
-NEFLAG = ["neflag"]
-MODELS = [common.EMBEDDED]
-NONE: list[str] = []
+NEFLAG, MODELS = ["neflag"], [EMBEDDED]
+SEVERITY = (ExitCode.OK, ExitCode.PARTIAL, ExitCode.INPUT_ERROR)  # of exit codes, the worst last
 
 
 @with_groups
@@ -38,30 +38,30 @@ def evaluate(
     protocol: common.Protocol = None,
     target: Annotated[str, option("--target", help="auto (the model's top class) or label (the true class).")] = "auto",
     score: common.Score = None,
-    limit: Annotated[int | None, option("--limit", help="This many images, evenly spread.", min=1)] = None,
-    per_class: Annotated[int | None, option("--per-class", help="At most this many of each class.", min=1)] = None,
+    limit: Annotated[int | None, option("--limit", help="Number of images, evenly spread.", min=1)] = None,
+    per_class: Annotated[int | None, option("--per-class", help="Maximum number of images per class.", min=1)] = None,
     labels: Annotated[str | None, option("--labels", help="CSV of file name and class, for a flat folder.")] = None,
-    shard: Annotated[str | None, option("--shard", help="I/N: only every N-th image, from the I-th on.")] = None,
+    shard: Annotated[str | None, option("--shard", help="Process shard I of N, I/N, counted from 0.")] = None,
     fail_fast: Annotated[bool, option("--fail-fast", help="Stop at the first image that fails.")] = False,
-    save_maps: Annotated[bool, option("--save-maps", help="Keep the raw attributions, as NPZ in RUN/maps.")] = False,
-    save_curves: Annotated[bool, option("--save-curves", help="Keep whole curves, as NPZ in RUN/curves.")] = False,
-    interval: Annotated[Interval, option("--interval", help="Bootstrap interval: percentile, or bca.")] = "percentile",
+    save_maps: Annotated[bool, option("--save-maps", help="Save the raw attributions as NPZ in RUN/maps.")] = False,
+    save_curves: Annotated[bool, option("--save-curves", help="Save full curves as NPZ in RUN/curves.")] = False,
+    interval: Annotated[Interval, option("--interval", help="Bootstrap interval: percentile or bca.")] = "percentile",
     output: Annotated[
         Path | None,
         option(
             "--output",
             "-o",
-            help="Run directory (of several models: the folder of theirs); default xplain-runs/<data set>.<model>.",
+            help="Run directory, or with several models the parent of theirs; default: xplain-runs/<data set>.<model>.",
         ),
     ] = None,
     model: common.Models = MODELS,
-    loading: Loading = Loading(),
-    running: Running = Running(),
-    talking: Talking = Talking(),
+    model_options: ModelOptions = ModelOptions(),
+    compute: ComputeOptions = ComputeOptions(),
+    out: OutputOptions = OutputOptions(),
 ) -> int:
-    """Evaluate methods by metrics on a data set. The same command again goes on where it stopped.
+    """Evaluate methods by metrics on a data set. Run the same command again to resume.
 
-    Writes RUN/items/*.jsonl image by image, then summary.json, .csv, .md and report.html; prints the table: means
+    Writes RUN/items/*.jsonl image by image, then summary.json, .csv, .md and report.html. Prints the table: means
     with 95 % bootstrap intervals, a random control, and paired differences to the first method.
 
     \b
@@ -74,9 +74,10 @@ def evaluate(
       xplain evaluate photos -m resnet50 -m vgg16 -a agi
     """
     if target not in ("auto", "label"):
-        raise UsageError(f"target {target!r} is not for a data set", "give auto or label")
-    request = EvaluateConfig(
-        loading.compute(model[0], running),
+        raise UsageError(f"target {target!r} is not supported for data sets", "use auto or label")
+    config = EvaluateConfig(
+        replace(model_options, name=model[0]),
+        compute,
         dataset=dataset,
         methods=tuple(Choice.parse(text) for text in method),
         metrics=tuple(Choice.parse(text) for text in metric),
@@ -87,108 +88,126 @@ def evaluate(
         limit=limit,
         per_class=per_class,
         labels=labels,
-        shard=parse_shard(shard) if shard else launched_shard(),
+        shard=parse_shard(shard) if shard else shard_from_env(),
         fail_fast=fail_fast,
         interval=interval,
         save_maps=save_maps,
         save_curves=save_curves,
     )
-    published = read_published(talking.config)
-    requests = _for_each_model(request, model, output, published)
-    return _run(requests, published, talking)
+    published = read_published(out.config)
+    configs = _for_each_model(config, model, output, published)
+    return _run(configs, published, out)
 
 
 def _for_each_model(
-    request: EvaluateConfig, models: Sequence[str], output: Path | None, published: Published | None
+    config: EvaluateConfig, models: Sequence[str], output: Path | None, published: Published | None
 ) -> list[EvaluateConfig]:
-    """The request for each model, each with a run directory of its own. Raises UsageError for one that is named twice."""
-    if repeated := next((name for name in models if models.count(name) > 1), None):
-        raise UsageError(f"model {repeated!r} is asked for twice", "name it once")
-    from xplain.pipelines.roar import own_networks
-
-    data = Path(request.dataset).resolve().name
-    if request.dataset.startswith("torchvision:"):
-        data = request.dataset.split(":")[1]
-    folders = [name.replace(":", "-").replace("/", "-") for name in models]
-    if (metric := own_networks(request)) is not None:
-        folders = [metric] * len(models)
-    if output is None:
-        table = f".{published.name}" if published else ""
-        places = [Path("xplain-runs") / f"{data}.{folder}{table}" for folder in folders]
-    else:
-        places = [output / folder for folder in folders] if len(models) > 1 else [output]
+    """Return one configuration per model, each with its own run directory. Raises UsageError for a repeated model."""
+    repeated = next((name for name in models if models.count(name) > 1), None)
+    if repeated is not None:
+        raise UsageError(f"model {repeated!r} is requested twice", "request it once")
+    folders = _run_directories(config, models, output, published)
     return [
-        replace(request, compute=replace(request.compute, model=name), output=place)
-        for name, place in zip(models, places, strict=True)
+        replace(config, model=replace(config.model, name=name), output=folder)
+        for name, folder in zip(models, folders, strict=True)
     ]
 
 
-def _run(requests: Sequence[EvaluateConfig], published: Published | None, talking: Talking) -> int:
-    """Each request in turn, reported when it is done; the worst exit code. Under torchrun the first process reports, at the end."""
-    from xplain.pipelines import evaluate as evaluation
-    from xplain.pipelines import roar as trials
+def _run_directories(
+    config: EvaluateConfig, models: Sequence[str], output: Path | None, published: Published | None
+) -> list[Path]:
+    """Return the run directory of each model; without --output xplain-runs/<data set>.<model>[.<table>]."""
+    from xplain.pipelines.roar import trains_own_networks
+
+    names = [name.replace(":", "-").replace("/", "-") for name in models]
+    own = trains_own_networks(config)
+    if own is not None:
+        names = [own] * len(models)
+    if output is not None:
+        return [output / name for name in names] if len(models) > 1 else [output]
+    data = Path(config.dataset).resolve().name
+    if config.dataset.startswith("torchvision:"):
+        data = config.dataset.split(":")[1]
+    table = f".{published.name}" if published else ""
+    return [Path("xplain-runs") / f"{data}.{name}{table}" for name in names]
+
+
+def _run(configs: Sequence[EvaluateConfig], published: Published | None, out: OutputOptions) -> int:
+    """Evaluate and report each model; return the worst exit code. Under torchrun rank 0 reports when all ranks are done."""
+    from xplain.pipelines import evaluate as pipeline
+    from xplain.pipelines import roar
 
     if published:
-        find_figures(published)  # so that a name that is wrong is known before hours of work
-    trials.check_requests(requests)
-    if len(requests) > 1:
-        evaluation.check_models(requests)
-    shard = requests[0].shard
-    together = shard == launched_shard() and shard[1] > 1
-    failed, codes = 0, list[int]()
-    for request in requests:
-        failed += _evaluate(request, talking.watch)
-        if not together:
-            codes.append(_report(request, published, talking.as_json, first=not codes))
-    if together:
+        find_figures(published)  # reports an unknown name before hours of work
+    roar.check_requests(configs)
+    if len(configs) > 1:
+        pipeline.check_models(configs)
+    shard = configs[0].shard
+    is_rank = shard == shard_from_env() and shard[1] > 1
+    failed, codes = 0, list[ExitCode]()
+    for config in configs:
+        failed += _evaluate(config, out)
+        if not is_rank:
+            codes.append(_report(config, published, out.as_json, first=not codes))
+    if is_rank:
         if not wait_for_ranks(shard):
-            return EXIT_PARTIAL if failed else EXIT_DONE
-        codes = [_report(request, published, talking.as_json, first=request is requests[0]) for request in requests]
-    return max(codes, key=(EXIT_DONE, EXIT_PARTIAL, EXIT_INPUT).index)
+            return ExitCode.PARTIAL if failed else ExitCode.OK
+        for config in configs:
+            codes.append(_report(config, published, out.as_json, first=not codes))
+    return max(codes, key=SEVERITY.index)
 
 
-def _evaluate(request: EvaluateConfig, watch: bool) -> int:
-    """Do what is missing of a run; how many images failed. Raises the first failure if the request says so."""
+def _evaluate(config: EvaluateConfig, out: OutputOptions) -> int:
+    """Compute what a run is missing; return the number of failed images. Raises the first failure with --fail-fast."""
     failed = 0
-    for failure in _failures(request, watch):
-        if request.fail_fast:
+    for failure in _failures(config, out):
+        if config.fail_fast:
             raise failure.error
         failed += 1
-        say(f"error: {failure.error}")
+        log.error("%s", failure.error)
     return failed
 
 
-def _failures(request: EvaluateConfig, watch: bool) -> Iterator[Failure]:
-    """Do what is missing: first what looks at single images, then what trains networks on all of them."""
-    from xplain.pipelines import evaluate as evaluation
-    from xplain.pipelines import roar as trials
+def _failures(config: EvaluateConfig, out: OutputOptions) -> Iterator[Failure]:
+    """Compute metrics of single images, then metrics that train networks on the whole data set; yield failed images."""
+    from xplain.pipelines import evaluate as pipeline
+    from xplain.pipelines import roar
 
-    with show_counter(watch) as advance:
-        yield from evaluation.evaluate(request, advance)
-    with show_counter(watch, "epochs") as advance:
-        yield from trials.run_trials(request, advance)
+    with show_progress(out.show_progress, "images") as on_progress:
+        yield from pipeline.evaluate(config, on_progress)
+    with show_progress(out.show_progress, "epochs") as on_progress:
+        yield from roar.run_trials(config, on_progress)
 
 
-def _report(request: EvaluateConfig, published: Published | None, as_json: bool, first: bool) -> int:
-    """Write and print the summary of all that is in the run directory; the exit code."""
-    from xplain.pipelines import examples as gallery
-    from xplain.pipelines.plans import CONTROL
-    from xplain.reports import summary
-    from xplain.reports import tables as report
+def _report(config: EvaluateConfig, published: Published | None, as_json: bool, first: bool) -> ExitCode:
+    """Write and print the summary of a run directory; return the exit code."""
+    from xplain.pipelines.examples import write_examples
+    from xplain.reports.summary import summarise_run
+    from xplain.reports.tables import to_markdown, write_report
 
-    with held(request.output, wait=True):  # shards that end at once
-        found = summary.summarise_run(request.output, request.interval)
+    with lock_directory(config.output, wait=True):  # shards may end at the same time
+        summary = summarise_run(config.output, config.interval)
         if published:
-            found = put_beside(found, published)
-        gallery.write_gallery(request)
-        report.write_report(request.output, found)
-    for text in found["warnings"]:
-        say(f"warning: {text}")
+            summary = put_beside(summary, published)
+        write_examples(config)
+        write_report(config.output, summary)
+    for text in summary["warnings"]:
+        log.warning("%s", text)
     if as_json:
-        put(to_json(found))
+        print_lines(to_json(summary))
     else:
-        put(("" if first else "\n") + report.to_markdown(found).removesuffix("\n"))
-    unasked = {CONTROL} - {choice.name for choice in request.methods}
-    undefined = any(row["undefined"] for row in found["rows"] if row["method"] not in unasked)
-    done = found["items"]["evaluated"] > 0 or any(row["n"] for row in found["rows"])
-    return EXIT_DONE if not found["items"]["failed"] and not undefined else EXIT_PARTIAL if done else EXIT_INPUT
+        print_lines(("" if first else "\n") + to_markdown(summary).removesuffix("\n"))
+    return _exit_code(config, summary)
+
+
+def _exit_code(config: EvaluateConfig, summary: dict[str, Any]) -> ExitCode:
+    """Return OK if nothing failed or is undefined (except for the unrequested control), PARTIAL if something was evaluated."""
+    from xplain.pipelines.attribution import CONTROL
+
+    unrequested = {CONTROL} - {choice.name for choice in config.methods}
+    rows = [row for row in summary["rows"] if row["method"] not in unrequested]
+    if not summary["items"]["failed"] and not any(row["undefined"] for row in rows):
+        return ExitCode.OK
+    if summary["items"]["evaluated"] > 0 or any(row["n"] for row in summary["rows"]):
+        return ExitCode.PARTIAL
+    return ExitCode.INPUT_ERROR

@@ -1,20 +1,25 @@
-"""``xplain explain``: pictures and records that say why a model chose a class."""
+"""``xplain explain``: pictures and records that show why a model chose a class."""
 
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from xplain.cli import _options as common
-from xplain.cli._console import put, say, show_progress
+from xplain.cli._console import log, print_lines
 from xplain.cli._groups import option, with_groups
-from xplain.cli._options import Drawing, Loading, Running, Talking
-from xplain.core.config import Choice, ExplainConfig
-from xplain.core.errors import EXIT_DONE, EXIT_INPUT, EXIT_PARTIAL, Failure, UsageError
+from xplain.cli._options import OutputOptions
+from xplain.cli._progress import show_progress
+from xplain.core.config import EMBEDDED, Choice, ComputeOptions, ExplainConfig, ModelOptions, RenderOptions
+from xplain.core.errors import ExitCode, Failure, UsageError
 from xplain.core.files import to_json
+
+if TYPE_CHECKING:
+    from xplain.pipelines.explain import Explained
 
 NEFLAG, OVERLAY = ["neflag"], ["overlay"]
 
@@ -27,27 +32,30 @@ def explain(
     method: common.Methods = NEFLAG,
     target: common.Target = "auto",
     against: Annotated[
-        str | None, option("--against", help="Rival CLASS[,CLASS], or runner-up: why the target and not these.")
+        str | None,
+        option("--against", help="Contrast CLASS[,CLASS], or runner-up: why the target and not these."),
     ] = None,
     save: Annotated[list[str], option("--save", help="overlay, heatmap, masked, figure or raw; repeatable.")] = OVERLAY,
-    drawing: Drawing = Drawing(),
+    render: RenderOptions = RenderOptions(),
     layer: common.Layer = None,
     score: common.Score = None,
     files_from: common.FilesFrom = None,
-    overwrite: Annotated[bool, option("--overwrite", help="Replace files from other settings.")] = False,
+    overwrite: Annotated[
+        bool, option("--overwrite", help="Overwrite existing files that have different settings.")
+    ] = False,
     fail_fast: Annotated[bool, option("--fail-fast", help="Stop at the first image that fails.")] = False,
-    output: Annotated[Path, option("--output", "-o", help="Directory to write to; - writes one PNG to stdout.")] = Path(
+    output: Annotated[Path, option("--output", "-o", help="Output directory; - writes one PNG to stdout.")] = Path(
         "xplain-out"
     ),
-    model: common.Model = common.EMBEDDED,
-    loading: Loading = Loading(),
-    running: Running = Running(),
-    talking: Talking = Talking(),
+    model: common.Model = EMBEDDED,
+    model_options: ModelOptions = ModelOptions(),
+    compute: ComputeOptions = ComputeOptions(),
+    out: OutputOptions = OutputOptions(),
 ) -> int:
-    """Explain images: pictures, raw values and records that say why a model chose a class.
+    """Explain images: write pictures, raw values and records that show why a model chose a class.
 
-    Writes OUT/<stem>.<method>[.<target>].<kind>.png|npz and prints each path. The same command again
-    goes on where it stopped. One bad image among many is reported and skipped (exit code 5).
+    Writes OUT/<stem>.<method>[.<target>].<kind>.png|npz and prints each path. Run the same command again to resume.
+    An image that fails is reported and skipped (exit code 5).
 
     \b
     Examples:
@@ -59,10 +67,11 @@ def explain(
       find photos -name '*.jpg' | xplain explain --files-from - --json
     """
     to_stdout = str(output) == "-"
-    if to_stdout and talking.as_json:
-        raise UsageError("-o - and --json both write to stdout", "give one of them")
-    request = ExplainConfig(
-        loading.compute(model, running),
+    if to_stdout and out.as_json:
+        raise UsageError("-o - and --json both write to stdout", "use one of them")
+    config = ExplainConfig(
+        replace(model_options, name=model),
+        compute,
         inputs=tuple(images or ()),
         methods=tuple(Choice.parse(text) for text in method),
         output=None if to_stdout else output,
@@ -72,36 +81,46 @@ def explain(
         score=score,
         layer=layer,
         saves=tuple(save),
-        look=drawing.look,
+        render=render,
         overwrite=overwrite,
         fail_fast=fail_fast,
     )
-    return _run(request, talking)
+    return _run(config, out)
 
 
-def _run(request: ExplainConfig, talking: Talking) -> int:
-    """Print what comes, count what failed; the exit code."""
+def _run(config: ExplainConfig, out: OutputOptions) -> int:
+    """Print outcomes as they are finished; return the exit code."""
     from xplain.pipelines import explain as pipeline
 
-    done, failed, is_read = 0, list[Failure](), True
-    with show_progress(talking.watch) as progress:
-        for item in pipeline.explain(request, progress):
+    explained, failed, is_read = 0, 0, True
+    with show_progress(out.show_progress, "rows") as on_progress:
+        for outcome in pipeline.explain(config, on_progress):
             if not is_read:
-                raise KeyboardInterrupt  # there was more to come
-            if isinstance(item, Failure):
-                failed.append(item)
-                say(f"error: {item.error}")
-                if request.fail_fast:
-                    return item.error.exit_code
+                raise KeyboardInterrupt  # the reader of stdout has left before the end
+            if isinstance(outcome, Failure):
+                failed += 1
+                log.error("%s", outcome.error)
+                if config.fail_fast:
+                    return outcome.error.exit_code
                 continue
-            done += 1
-            if item.content is not None:
-                sys.stdout.buffer.write(item.content)
-            else:
-                is_read = put(*([to_json(item.record)] if talking.as_json else item.record["files"].values()))
-            if not talking.quiet:
-                for warning in item.record["warnings"]:
-                    say(f"warning: {item.record['input']}: {item.record['method']}: {warning}")
-    if failed and done:
-        say(f"{done} explanations made, {len(failed)} failed")
-    return EXIT_DONE if not failed else EXIT_PARTIAL if done else EXIT_INPUT
+            explained += 1
+            is_read = _print_outcome(outcome, out.as_json)
+    if failed and explained:
+        log.info("%d explanations written, %d failed", explained, failed)
+    if not failed:
+        return ExitCode.OK
+    return ExitCode.PARTIAL if explained else ExitCode.INPUT_ERROR
+
+
+def _print_outcome(outcome: Explained, as_json: bool) -> bool:
+    """Print paths, record or PNG, and the warnings. Returns False if the reader of stdout has left."""
+    record, is_read = outcome.record, True
+    if outcome.content is not None:
+        sys.stdout.buffer.write(outcome.content)
+    elif as_json:
+        is_read = print_lines(to_json(record))
+    else:
+        is_read = print_lines(*record["files"].values())
+    for warning in record["warnings"]:
+        log.warning("%s: %s: %s", record["input"], record["method"], warning)
+    return is_read

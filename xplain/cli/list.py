@@ -1,41 +1,43 @@
-"""``xplain list``: the methods, metrics, models, protocols and classes there are."""
+"""``xplain list``: the available methods, metrics, models, protocols and classes."""
 
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import typer
 
-from xplain.cli import _options as common
 from xplain.cli._completion import complete_model
-from xplain.cli._console import put
+from xplain.cli._console import print_lines
 from xplain.cli._groups import option, with_groups
-from xplain.cli._options import Loading, Talking
+from xplain.cli._options import OutputOptions
+from xplain.core.config import EMBEDDED, ModelOptions
+from xplain.core.errors import ExitCode
 from xplain.core.files import to_json
 
-Things = Literal["methods", "metrics", "models", "protocols", "classes"]
+Kind = Literal["methods", "metrics", "models", "protocols", "classes"]
 
 
 @with_groups
 def list_things(
-    things: Annotated[Things, typer.Argument(help="What to list.")],
+    kind: Annotated[Kind, typer.Argument(help="What to list.")],
     search: Annotated[str, option("--search", help="Only rows that contain this text.")] = "",
     model: Annotated[
         str | None,
         option(
             "--model",
             "-m",
-            help="With methods: which fit this model, and why not; with classes: its classes.",
+            help="With methods: which of them fit this model, and why not; with classes: its classes.",
             autocompletion=complete_model,
         ),
     ] = None,
-    loading: Loading = Loading(),
-    talking: Talking = Talking(),
+    model_options: ModelOptions = ModelOptions(),
+    out: OutputOptions = OutputOptions(),
 ) -> int:
     """List methods, metrics, models, protocols or classes.
 
-    A table on a terminal, tab-separated columns elsewhere, and with --json all that is known of each.
+    Prints a table on a terminal, tab-separated columns otherwise, and all fields with --json.
 
     \b
     Examples:
@@ -47,32 +49,45 @@ def list_things(
     """
     from xplain.pipelines import catalog
 
-    compute = loading.compute(model or common.EMBEDDED)
-    kind = "fits" if things == "methods" and model is not None else things
-    rows = {
-        "methods": catalog.list_methods,
-        "fits": lambda: catalog.list_fits(compute),
-        "metrics": catalog.list_metrics,
-        "models": catalog.list_models,
-        "protocols": catalog.list_protocols,
-        "classes": lambda: catalog.list_classes(compute),
-    }[kind]()
-    rows = [row for row in rows if search.lower() in to_json(row).lower()]
-    if talking.as_json:
-        put(*(to_json(row) for row in rows))
+    options = replace(model_options, name=model or EMBEDDED)
+    shown = "fits" if kind == "methods" and model is not None else kind
+    rows = [row for row in _list_rows(shown, options) if search.lower() in to_json(row).lower()]
+    columns = catalog.COLUMNS[shown]
+    if out.as_json:
+        print_lines(*(to_json(row) for row in rows))
     elif sys.stdout.isatty():
-        _print_table(rows, catalog.COLUMNS[kind])
+        _print_table(rows, columns)
     else:
-        put(*("\t".join(_plain(row[key]) for key in catalog.COLUMNS[kind]) for row in rows))
-    return 0
+        print_lines(*("\t".join(_to_text(row[key]) for key in columns) for row in rows))
+    return ExitCode.OK
 
 
-def _plain(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else "" if value is None else str(value)
+def _list_rows(kind: str, options: ModelOptions) -> list[dict[str, Any]]:
+    from xplain.pipelines import catalog
+
+    match kind:
+        case "fits":
+            return catalog.list_fits(options)
+        case "methods":
+            return catalog.list_methods()
+        case "metrics":
+            return catalog.list_metrics()
+        case "models":
+            return catalog.list_models()
+        case "protocols":
+            return catalog.list_protocols()
+        case _:
+            return catalog.list_classes(options)
+
+
+def _to_text(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return "" if value is None else str(value)
 
 
 def _print_table(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
-    """These columns of the rows as a table as wide as the terminal."""
+    """Print these columns as a table as wide as the terminal."""
     from rich.console import Console
     from rich.table import Table
 
@@ -80,5 +95,5 @@ def _print_table(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
     for key in columns:
         table.add_column(key, overflow="fold")
     for row in rows:
-        table.add_row(*(_plain(row[key]) for key in columns))
+        table.add_row(*(_to_text(row[key]) for key in columns))
     Console().print(table)

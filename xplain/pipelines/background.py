@@ -1,4 +1,4 @@
-"""Work that a thread does behind the caller, such as drawing and writing, while the caller makes what comes next."""
+"""Run deferred work, such as drawing and writing, in a background thread, and yield the results in order."""
 
 from __future__ import annotations
 
@@ -10,44 +10,44 @@ from functools import partial
 from typing import Generic, NoReturn, TypeVar
 
 T = TypeVar("T")
-MOST = 4  # that wait to be done: each holds what it works on
+MAX_PENDING = 4  # results that wait for the thread; each holds the tensors that it works on
 
 
 @dataclass(frozen=True, eq=False)
-class Later(Generic[T]):
-    """What gives a result, and is left to be done."""
+class Deferred(Generic[T]):
+    """Work that is still to be done. work: a function that returns the result."""
 
     work: Callable[[], T]
 
 
-def finish_behind(items: Iterable[T | Later[T]]) -> Iterator[T]:
-    """The results in order. What is left to be done is done by one thread while ``items`` are made, at most MOST ahead.
+def run_in_background(items: Iterable[T | Deferred[T]]) -> Iterator[T]:
+    """Yield the results of ``items`` in order; one thread does the deferred work while further items are computed.
 
-    Where an item cannot be made or done, those before it come first, then its error (or the user's interruption). What was begun is
-    finished in any case.
+    At most MAX_PENDING results wait. If computing an item or its work fails, the results before it are yielded first, then the error
+    (or KeyboardInterrupt) is raised. Work that has been submitted is finished in any case.
     """
-    waiting = deque[T | Future[T]]()
+    pending = deque[T | Future[T]]()
     with ThreadPoolExecutor(1) as thread:
-        for item in _with_error(items):
-            waiting.append(thread.submit(item.work) if isinstance(item, Later) else item)
-            yield from _take(waiting, MOST)
-        yield from _take(waiting, 0)
+        for item in _defer_error(items):
+            pending.append(thread.submit(item.work) if isinstance(item, Deferred) else item)
+            yield from _pop_finished(pending, MAX_PENDING)
+        yield from _pop_finished(pending, 0)
 
 
-def _with_error(items: Iterable[T | Later[T]]) -> Iterator[T | Later[T]]:
-    """The items and, where they end with an error, that error as the last one's work."""
+def _defer_error(items: Iterable[T | Deferred[T]]) -> Iterator[T | Deferred[T]]:
+    """Yield the items; if computing one raises, yield work that raises the same error, and stop."""
     try:
         yield from items
     except (Exception, KeyboardInterrupt) as error:
-        yield Later(partial(_fail, error))
+        yield Deferred(partial(_raise, error))
 
 
-def _fail(error: BaseException) -> NoReturn:
+def _raise(error: BaseException) -> NoReturn:
     raise error
 
 
-def _take(waiting: deque[T | Future[T]], most: int) -> Iterator[T]:
-    """The first results: those that are there, and further ones until at most so many wait."""
-    while waiting and (len(waiting) > most or not isinstance(waiting[0], Future) or waiting[0].done()):
-        first = waiting.popleft()
+def _pop_finished(pending: deque[T | Future[T]], most: int) -> Iterator[T]:
+    """Remove and yield the first results that are finished, and further ones until at most ``most`` are pending."""
+    while pending and (len(pending) > most or not isinstance(pending[0], Future) or pending[0].done()):
+        first = pending.popleft()
         yield first.result() if isinstance(first, Future) else first

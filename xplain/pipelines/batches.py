@@ -1,90 +1,141 @@
-"""Which of the images that were read can be explained, and what the model says of them."""
+"""The loop that explain, evaluate and compare share: read images ahead, predict each group once, drop what cannot be used."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from xplain.core.config import ComputeOptions
 from xplain.core.errors import Failure, InputError, UsageError
-from xplain.data.images import LoadedImage
+from xplain.data.class_names import ClassNames
+from xplain.data.datasets import Item
+from xplain.data.images import LoadedImage, read_ahead
+from xplain.data.sources import Source
 from xplain.models import Classifier
-from xplain.oracle.runtime import Runtime, predict
+from xplain.oracle.runtime import predict
 from xplain.oracle.targets import check_logits
+from xplain.pipelines.attribution import MethodRun
 
 
 @dataclass(frozen=True, eq=False)
-class Asked:
-    """Images with finite logits: images (B, 3, H, W), logits (B, classes), labels: true classes where they were asked for."""
+class PredictedBatch:
+    """Images that were read and predicted: images (B, 3, H, W) on the classifier's device, finite logits (B, classes)."""
 
+    items: Sequence[Item]
     loaded: Sequence[LoadedImage]
     images: Tensor
     logits: Tensor
-    labels: Sequence[int | None]
+
+    @property
+    def labels(self) -> list[int | None]:
+        """The true class of each image, None where it is unknown."""
+        return [item.label for item in self.items]
+
+    def with_targets(self, targets: Tensor, contrasts: Tensor | None = None) -> TargetedBatch:
+        """Add the classes (B,) to explain, and the contrast classes (B, A) or None."""
+        return TargetedBatch(self.items, self.loaded, self.images, self.logits, targets, contrasts)
 
 
 @dataclass(frozen=True, eq=False)
-class Batch:
-    """Images that are explained together: images (B, C, H, W), logits (B, classes), y (B,), rivals (B, A) or None."""
+class TargetedBatch(PredictedBatch):
+    """A predicted batch with target classes (B,) and contrast classes (B, A) or None."""
 
-    loaded: Sequence[LoadedImage]
-    images: Tensor
-    logits: Tensor
-    y: Tensor
+    targets: Tensor
     contrasts: Tensor | None
 
-    def pick(self, some: list[int]) -> Batch:
-        """Some of the images."""
-        contrasts = None if self.contrasts is None else self.contrasts[some]
-        return Batch([self.loaded[i] for i in some], self.images[some], self.logits[some], self.y[some], contrasts)
+    def __len__(self) -> int:
+        return len(self.items)
 
-    def parts(self, size: int) -> Iterator[Batch]:
-        """The images in order, ``size`` at a time."""
-        every = list(range(len(self.loaded)))
-        for start in every[::size]:
-            yield self.pick(every[start : start + size])
+    def select(self, index: Sequence[int]) -> TargetedBatch:
+        """Return the images at these positions."""
+        index = list(index)
+        return TargetedBatch(
+            [self.items[i] for i in index],
+            [self.loaded[i] for i in index],
+            self.images[index],
+            self.logits[index],
+            self.targets[index],
+            None if self.contrasts is None else self.contrasts[index],
+        )
 
+    def split(self, size: int) -> Iterator[TargetedBatch]:
+        """Yield the images in order, ``size`` at a time."""
+        positions = range(len(self))
+        for start in positions[::size]:
+            yield self.select(positions[start : start + size])
 
-def look_at(
-    classifier: Classifier, loaded: Sequence[LoadedImage], runtime: Runtime
-) -> tuple[Tensor, Tensor, list[bool]]:
-    """Images (B, 3, H, W) on the classifier's device, their logits (B, classes), and of which images all are finite."""
-    images = torch.stack([each.pixels for each in loaded]).to(classifier.device, classifier.dtype)
-    logits, _ = predict(classifier, images, runtime)
-    return images, logits, check_logits(logits).tolist()
-
-
-def not_finite(name: str) -> Failure:
-    """What is said of an image whose logits are not finite."""
-    return Failure(
-        name, InputError(f"the model's logits for {name!r} are not finite", "check the weights and --precision")
-    )
+    def contrasts_of(self, i: int) -> list[int]:
+        """Return the contrast classes of one image."""
+        return [] if self.contrasts is None else self.contrasts[i].tolist()
 
 
-def ask(
-    classifier: Classifier, loaded: Sequence[LoadedImage], with_labels: bool, runtime: Runtime
-) -> tuple[Asked, list[Failure]]:
-    """Predict once; the images that can be used, and why the others cannot. with_labels: each must have a true class."""
-    images, logits, finite = look_at(classifier, loaded, runtime)
-    usable, labels, failed = [], list[int | None](), []
-    for i, each in enumerate(loaded):
-        label = find_label(classifier, each) if with_labels else None
-        if not finite[i]:
-            failed.append(not_finite(each.source.name))
-        elif isinstance(label, Failure):
-            failed.append(label)
+def make_items(sources: Iterable[Source], class_names: ClassNames, *, with_labels: bool) -> list[Item]:
+    """Make items of image files; with_labels: the label of an image is the class that its folder is named after, or None."""
+    items = []
+    for source in sources:
+        label = _find_label(source, class_names) if with_labels else None
+        items.append(Item(source.name, source, label))
+    return items
+
+
+def _find_label(source: Source, class_names: ClassNames) -> int | None:
+    try:
+        return class_names.find_folder(source.folder)
+    except UsageError:
+        return None
+
+
+def largest_group(methods: Iterable[MethodRun], classifier: Classifier, compute: ComputeOptions) -> int:
+    """Return the number of images to read at a time: as many as the method with the widest groups takes."""
+    return max(method.images_per_call(classifier, compute.batch_size) for method in methods)
+
+
+def predict_batches(
+    classifier: Classifier, items: Sequence[Item], compute: ComputeOptions, *, size: int, needs_labels: bool
+) -> Iterator[tuple[list[Failure], PredictedBatch | None]]:
+    """Read images ahead, ``size`` at a time, and predict each group once.
+
+    Yields for each group the images that failed, and the others as a batch, None if there are none. An image fails if it cannot be
+    read, if its logits are not finite, or without a label if ``needs_labels``.
+    """
+    start = 0
+    for group in read_ahead((item.source for item in items), classifier.preprocessing, size):
+        members = items[start : start + len(group)]
+        start += len(group)
+        failures, read = [], []
+        for item, result in zip(members, group, strict=True):
+            if isinstance(result, Failure):
+                failures.append(Failure(item.key, result.error))
+            else:
+                read.append((item, result))
+        refused, batch = _predict_group(classifier, read, compute, needs_labels=needs_labels) if read else ([], None)
+        yield failures + refused, batch
+
+
+def _predict_group(
+    classifier: Classifier, read: Sequence[tuple[Item, LoadedImage]], compute: ComputeOptions, *, needs_labels: bool
+) -> tuple[list[Failure], PredictedBatch | None]:
+    """Predict images, and drop those without finite logits or a needed label."""
+    images = torch.stack([loaded.pixels for _, loaded in read]).to(classifier.device, classifier.dtype)
+    logits, _ = predict(classifier, images, compute)
+    failures, usable = [], []
+    for i, finite in enumerate(check_logits(logits).tolist()):
+        item = read[i][0]
+        if not finite:
+            error = InputError(
+                f"the model's logits for {item.key!r} are not finite", "check the weights and --precision"
+            )
+            failures.append(Failure(item.key, error))
+        elif needs_labels and item.label is None:
+            error = InputError(f"{item.key!r} has no label", "move it to a folder named after its class")
+            failures.append(Failure(item.key, error))
         else:
             usable.append(i)
-            labels.append(label)
-    return Asked([loaded[i] for i in usable], images[usable], logits[usable], labels), failed
-
-
-def find_label(classifier: Classifier, each: LoadedImage) -> int | Failure:
-    """The class that the image's folder is named after: a wnid, a class name or an index."""
-    name = each.source.name
-    try:
-        return classifier.class_names.find_folder(each.source.folder)
-    except UsageError as error:
-        return Failure(name, InputError(f"{name!r} has no label: {error}", "put it into a class folder"))
+    if not usable:
+        return failures, None
+    items = [read[i][0] for i in usable]
+    loaded = [read[i][1] for i in usable]
+    return failures, PredictedBatch(items, loaded, images[usable], logits[usable])

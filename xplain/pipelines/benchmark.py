@@ -51,7 +51,7 @@ def bench(config: BenchConfig, before: Sequence[Group] = ()) -> Iterator[Group]:
     peers = {c.name: _peer(config, METHODS.get(c.name)) for c in config.methods}
     peers |= {c.name: _peer(config, METRICS.get(c.name)) for c in config.metrics}
     for number, name in enumerate(config.models):
-        classifier = load_model(replace(config.compute, model=name))
+        classifier = load_model(replace(config.model, name=name))
         if not number:
             machine = [describe_machine(config, classifier.device)]
             before = before if machine in before else ()

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from xplain.core.config import Compute
+import xplain.metrics  # noqa: F401  (importing registers them)
+from xplain.core.config import EMBEDDED, ModelOptions
 from xplain.core.errors import InputError, UsageError, XplainError, did_you_mean
 from xplain.core.papers import Paper
 from xplain.core.protocols import PROTOCOLS
@@ -18,9 +19,8 @@ from xplain.core.types import Attribution
 from xplain.data.class_names import imagenet_classes, read_classes
 from xplain.models import Classifier
 from xplain.models.inspection import REFUSALS
-from xplain.models.load import EMBEDDED
 from xplain.oracle.runtime import load_model
-from xplain.pipelines.attribution import attribute  # which registers the methods and metrics
+from xplain.pipelines.attribution import attribute
 
 SIDE = 224  # of the images for which forwards are stated
 # The least work that still runs a method whole; what a name does not say is left at its default.
@@ -67,10 +67,10 @@ def list_methods() -> list[dict[str, Any]]:
     ]
 
 
-def list_fits(compute: Compute) -> list[dict[str, Any]]:
+def list_fits(options: ModelOptions) -> list[dict[str, Any]]:
     """Methods with whether they fit a model, and why not: each is run on one image at its least settings."""
     rows = []
-    for name, found in try_methods(load_model(compute)):
+    for name, found in try_methods(load_model(options)):
         why = str(found) if isinstance(found, XplainError) else ""
         rows.append({"name": name, "fits": "no" if why else "yes", "why": why})
     return rows
@@ -212,13 +212,13 @@ def list_models() -> list[dict[str, Any]]:
     return rows
 
 
-def list_classes(compute: Compute) -> list[dict[str, Any]]:
+def list_classes(options: ModelOptions) -> list[dict[str, Any]]:
     """Classes: index, wnid, name. The embedded model's need no weights."""
-    if compute.classes is not None:
-        wnids, names = read_classes(compute.classes)
-    elif compute.model == EMBEDDED:
+    if options.classes is not None:
+        wnids, names = read_classes(options.classes)
+    elif options.name == EMBEDDED:
         wnids, names = imagenet_classes()
     else:
-        classifier = load_model(replace(compute, device="cpu"))
+        classifier = load_model(replace(options, device="cpu"))
         wnids, names = tuple(classifier.wnids), tuple(classifier.labels)
     return [{"index": i, "wnid": wnids[i] if wnids else None, "name": name} for i, name in enumerate(names)]

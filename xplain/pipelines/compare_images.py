@@ -1,148 +1,180 @@
-"""The flow of ``xplain compare IMAGE...``: every method on every image and model in one pass, scored on the way."""
+"""The flow of ``xplain compare IMAGE...``: every method on every image and model in one pass, scored and drawn."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
-
-from torch import Tensor
 
 from xplain.core.array_store import ArrayStore
 from xplain.core.config import Choice, CompareConfig
 from xplain.core.errors import Failure, InputError, UsageError, XplainError, did_you_mean
+from xplain.core.files import lock_directory
 from xplain.core.registry import METHODS
 from xplain.core.run_store import fingerprint
 from xplain.core.types import Attribution
-from xplain.data.images import LoadedImage, read_ahead, sha256
+from xplain.data.images import sha256
 from xplain.data.sources import Source, find_images
 from xplain.models import Classifier
-from xplain.oracle.runtime import Runtime, inference_session, load_model
+from xplain.oracle.runtime import inference_session, load_model
 from xplain.oracle.targets import TargetSpec
-from xplain.pipelines.batches import Asked, Batch, ask
-from xplain.pipelines.plans import (
-    Measure,
-    check_methods,
-    images_a_call,
-    label_of,
-    plan_metrics,
-    plan_works,
-    run_work,
-    take_measures,
-)
-from xplain.pipelines.records import Work, describe_explanation, describe_prediction, describe_run, describe_target
-from xplain.reports.comparison import Cell, Comparison, Row
-from xplain.reports.comparison_figure import SHOWS
+from xplain.pipelines.attribution import MethodRun, check_methods, label_of, resolve_methods
+from xplain.pipelines.batches import PredictedBatch, TargetedBatch, largest_group, make_items, predict_batches
+from xplain.pipelines.measurement import MetricRun, resolve_metrics, run_metrics
+from xplain.pipelines.progress import OnProgress, ProgressCounter
+from xplain.pipelines.records import describe_explanation, describe_prediction, describe_run, describe_target
+from xplain.reports.agreement import draw_agreement
+from xplain.reports.comparison import Cell, Comparison, Row, describe
+from xplain.reports.comparison_figure import SHOWS, draw_sheet
+from xplain.reports.comparison_files import RECORD, begin, check_folder, drop, kept, write_all
+from xplain.reports.comparison_page import make_page
 from xplain.reports.figures import check_formats
 from xplain.reports.render import colour_map, remarks, to_pixels
 
-Advance = Callable[[int, int], None]
-Tick = Callable[[], None]
-Fail = Callable[[Failure], None]
-NOWHERE = ArrayStore(None, "values")
-SHARED = ("input", "sha256", "target", "prediction")  # of a record: true of the row, and said once
+OnFailure = Callable[[Failure], None]
+ROW_KEYS = ("input", "sha256", "target", "prediction")  # stored once per row, not in every cell
 
 
-def plan(config: CompareConfig) -> Plan:
-    """Everything but the maps: images found, models loaded. Raises an XplainError for what is wrong with the request."""
-    check_names(config)
-    measures = plan_metrics(config.protocol, config.metrics) if config.measured else []
-    for each in measures:
-        if each.spec.scope != "image":
-            raise UsageError(f"{each.label} has no value for one image", "see xplain evaluate")
-    again = [each.label for each in measures if "explain" in each.spec.needs]
-    if again and config.against:
-        raise UsageError(f"{again[0]} attributes again, which --against does not reach", "leave one of them out")
-    columns = [Column.of(choice, against) for choice in config.methods for against in config.against or (None,)]
-    sources = find_images(config.inputs, config.files_from)
-    views = [View.open(config, name, columns, measures) for name in config.models]
-    return Plan(config, columns, measures, sources, views)
+def write_comparison(config: CompareConfig, on_progress: OnProgress, on_failure: OnFailure) -> dict[str, Any] | None:
+    """Compare methods on images; write the figures, the page and the record. Returns the record, or None if everything failed.
+
+    A finished comparison is not repeated, and an interrupted one is continued. ``on_progress`` counts maps; ``on_failure`` is called
+    for each failure, and may raise. Raises an XplainError for an error of the request as a whole.
+    """
+    formats = ("png", *config.formats)
+    columns = len(config.methods) * max(len(config.against), 1)
+    stems = ("compare", "agreement") if columns > 1 else ("compare",)
+    names = [f"{stem}.{extension}" for stem in stems for extension in formats] + ["compare.html"]
+    check_folder(config.output, names, config.overwrite)
+    run = ComparisonRun.load(config)
+    with lock_directory(config.output):
+        if record := kept(config.output, names, run.fingerprint, config.overwrite):
+            return record
+        cells = ArrayStore(begin(config.output, run.fingerprint), "values")
+        comparison = run.compare(cells, on_progress, on_failure)
+        if not any(cell for row in comparison.rows for cell in row.cells):
+            drop(config.output)
+            return None
+        paths = [str(config.output / name) for name in (*names, RECORD)]
+        record = describe(comparison, run.fingerprint, paths)
+        figures = draw_sheet(comparison, config.shows, formats)
+        contents = {f"compare.{extension}": content for extension, content in figures.items()}
+        if columns > 1:
+            for extension, content in draw_agreement(record, formats).items():
+                contents[f"agreement.{extension}"] = content
+        contents["compare.html"] = make_page(comparison, record).encode()
+        write_all(config.output, contents, record)
+    return record
 
 
-def check_names(config: CompareConfig) -> None:
-    """What can be wrong before anything is loaded. Raises UsageError."""
-    colour_map(config.look.colours)
+def _check_request(config: CompareConfig) -> None:
+    """Raise UsageError for what is wrong with a request before a model is loaded."""
+    colour_map(config.render.colours)
     check_formats(config.formats)
     for show in config.shows:
         if show not in SHOWS:
-            raise UsageError(f"unknown picture {show!r}", did_you_mean(show, SHOWS, f"choose from {', '.join(SHOWS)}"))
+            hint = did_you_mean(show, SHOWS, f"choose from {', '.join(SHOWS)}")
+            raise UsageError(f"unknown picture {show!r} for --show", hint)
     check_methods(config.methods, config.layer)
     if not config.measured and (config.metrics or config.protocol):
-        raise UsageError("--no-metrics and -M exclude one another", "leave one of them out")
-    if len(config.models) > 1 and (config.compute.weights or config.compute.classes):
-        raise UsageError("--weights and --classes belong to one model", "give one -m")
+        raise UsageError("--no-metrics excludes -M and --protocol", "remove one of them")
+    if len(config.models) > 1 and (config.model.weights or config.model.classes):
+        raise UsageError("--weights and --classes apply to one model only", "pass one -m")
+
+
+def _resolve_metrics(config: CompareConfig) -> list[MetricRun]:
+    """Resolve the metrics. Raises UsageError for metrics that cannot be computed for single images or with --against."""
+    if not config.measured:
+        return []
+    metrics = resolve_metrics(config.protocol, config.metrics)
+    for metric in metrics:
+        if metric.spec.scope != "image":
+            raise UsageError(f"{metric.label} is not defined for single images", "use xplain evaluate")
+        if config.against and "explain" in metric.spec.needs:
+            raise UsageError(f"{metric.label} does not support --against", "remove one of them")
+    return metrics
 
 
 @dataclass(frozen=True)
-class Column:
-    """A method, and the classes that the target is explained against. label: what stands above it."""
+class MethodColumn:
+    """A method, and the contrast classes of its targets or None. label: the heading."""
 
     choice: Choice
     against: str | None
     label: str
 
     @classmethod
-    def of(cls, choice: Choice, against: str | None) -> Column:
-        """With the label ``agi:steps=10 vs tabby``."""
+    def make(cls, choice: Choice, against: str | None) -> MethodColumn:
+        """Make a column with the heading ``agi:steps=10 vs tabby``."""
         label = label_of(choice, METHODS.get(choice.name).name)
         return cls(choice, against, label if against is None else f"{label} vs {against}")
 
 
 @dataclass(frozen=True, eq=False)
-class Plan:
-    """A comparison that is to be made."""
+class ComparisonRun:
+    """A comparison that is ready to run."""
 
     config: CompareConfig
-    columns: Sequence[Column]
-    measures: Sequence[Measure]
+    columns: Sequence[MethodColumn]
+    metrics: Sequence[MetricRun]
     sources: Sequence[Source]
-    views: Sequence[View]
+    models: Sequence[ModelComparison]
+
+    @classmethod
+    def load(cls, config: CompareConfig) -> ComparisonRun:
+        """Check the request, find the images and load the models. Raises an XplainError."""
+        _check_request(config)
+        metrics = _resolve_metrics(config)
+        columns = [
+            MethodColumn.make(choice, against) for choice in config.methods for against in config.against or (None,)
+        ]
+        sources = find_images(config.inputs, config.files_from)
+        models = [ModelComparison.load(config, name, columns, metrics) for name in config.models]
+        return cls(config, columns, metrics, sources, models)
 
     @property
     def fingerprint(self) -> str:
-        """A digest of what determines the numbers and pictures: settings, models and the images' bytes."""
+        """A digest of what determines numbers and pictures: settings, models and the bytes of the images."""
         config = self.config
-        models = [{key: value for key, value in view.facts.items() if key != "device"} for view in self.views]
-        works = [[work.describe() for work in view.works] for view in self.views]
-        asked = (config.target, config.against, asdict(config.look), config.shows)
-        digests = [(source.name, _digest(source)) for source in self.sources]
-        return fingerprint(models, works, [each.describe() for each in self.measures], asked, digests)
+        models = [{key: value for key, value in model.facts.items() if key != "device"} for model in self.models]
+        methods = [[method.describe() for method in model.methods] for model in self.models]
+        metrics = [metric.describe() for metric in self.metrics]
+        request = (config.target, config.against, asdict(config.render), config.shows)
+        digests = [(source.name, _hash_source(source)) for source in self.sources]
+        return fingerprint(models, methods, metrics, request, digests)
 
-    def run(self, advance: Advance, note: Fail, folder: Path | None = None) -> Comparison:
-        """Compute all cells. ``note`` hears of each failure, and may raise. Rows are by image, then model, then target.
+    def compare(self, cells: ArrayStore, on_progress: OnProgress, on_failure: OnFailure) -> Comparison:
+        """Compute all cells. Rows are ordered by image, then model, then target.
 
-        folder: where finished cells are kept, and found when the comparison was interrupted.
+        cells: finished cells are saved there, and loaded if the comparison was interrupted.
         """
-        total = len(self.sources) * len(self.columns) * sum(view.questions[0].count for view in self.views)
-        found, failed, done = list[tuple[int, int, Row]](), list[Failure](), 0
-        order = {id(source): number for number, source in enumerate(self.sources)}
-
-        def tick() -> None:
-            nonlocal done
-            done += 1
-            advance(done, total)
-
-        def fail(failure: Failure) -> None:
-            failed.append(failure)
-            note(failure)
-
-        advance(0, total)
-        shelf = ArrayStore(folder, "values")
-        for number, view in enumerate(replace(each, cells=shelf) for each in self.views):
-            found += [(order[id(source)], number, row) for source, row in view.rows(self.sources, tick, fail)]
-        found.sort(key=lambda one: one[:2])
+        targets = sum(model.target_specs[0].count for model in self.models)
+        total = len(self.sources) * len(self.columns) * targets
+        counter = ProgressCounter(on_progress, total)
+        counter.advance(0)
+        order = {id(source): position for position, source in enumerate(self.sources)}
+        rows, failed = list[tuple[int, int, Row]](), list[Failure]()
+        for number, model in enumerate(self.models):
+            for result in model.compare(self.sources, cells, counter):
+                if isinstance(result, Failure):
+                    failed.append(result)
+                    on_failure(result)
+                else:
+                    source, row = result
+                    rows.append((order[id(source)], number, row))
+        rows.sort(key=lambda entry: entry[:2])
         return Comparison(
             tuple(column.label for column in self.columns),
-            {each.label: each.describe() for each in self.measures},
-            [row for _, _, row in found],
+            {metric.label: metric.describe() for metric in self.metrics},
+            [row for _, _, row in rows],
             failed,
-            self.config.look,
-            {view.classifier.name: view.facts for view in self.views},
+            self.config.render,
+            {model.classifier.name: model.facts for model in self.models},
         )
 
 
-def _digest(source: Source) -> str:
+def _hash_source(source: Source) -> str:
+    """Return the SHA-256 of an image file, empty if it cannot be read."""
     try:
         return sha256(source.read())
     except InputError:
@@ -150,118 +182,130 @@ def _digest(source: Source) -> str:
 
 
 @dataclass(frozen=True, eq=False)
-class View:
-    """One model's part: what it is asked, by which methods."""
+class ModelComparison:
+    """The part of a comparison that one model computes. target_specs, methods: one per column. facts: the record of the run."""
 
     config: CompareConfig
     classifier: Classifier
-    questions: Sequence[TargetSpec]  # one a column
-    works: Sequence[Work]  # one a column
-    measures: Sequence[Measure]
+    target_specs: Sequence[TargetSpec]
+    methods: Sequence[MethodRun]
+    metrics: Sequence[MetricRun]
     facts: dict[str, Any]
-    cells: ArrayStore = NOWHERE  # the finished ones
 
     @classmethod
-    def open(cls, config: CompareConfig, name: str, columns: Sequence[Column], measures: Sequence[Measure]) -> View:
-        """Load the model."""
-        compute = replace(config.compute, model=name)
-        classifier = load_model(compute)
-        questions = [TargetSpec.parse(config.target, column.against, classifier) for column in columns]
-        works = plan_works([column.choice for column in columns], config.score, classifier, config.layer)
-        return cls(config, classifier, questions, works, measures, describe_run(compute, classifier))
+    def load(
+        cls, config: CompareConfig, name: str, columns: Sequence[MethodColumn], metrics: Sequence[MetricRun]
+    ) -> ModelComparison:
+        """Load the model and resolve the methods."""
+        classifier = load_model(replace(config.model, name=name))
+        target_specs = [TargetSpec.parse(config.target, column.against, classifier) for column in columns]
+        methods = resolve_methods([column.choice for column in columns], config.score, classifier, config.layer)
+        facts = describe_run(config.compute, classifier)
+        return cls(config, classifier, target_specs, methods, metrics, facts)
 
-    @property
-    def runtime(self) -> Runtime:
-        """How methods and metrics are run."""
-        return Runtime.of(self.config.compute)
-
-    def rows(self, sources: Sequence[Source], tick: Tick, fail: Fail) -> Iterator[tuple[Source, Row]]:
-        """Rows as they are done, with their sources. ``tick`` is called for each cell, ``fail`` for each failure."""
-        size = max(images_a_call(self.classifier, work, self.runtime) for work in self.works)
+    def compare(
+        self, sources: Sequence[Source], cells: ArrayStore, counter: ProgressCounter
+    ) -> Iterator[Failure | tuple[Source, Row]]:
+        """Yield failures and finished rows with their sources."""
+        needs_labels = self.target_specs[0].kind == "label"
+        items = make_items(sources, self.classifier.class_names, with_labels=needs_labels)
+        size = largest_group(self.methods, self.classifier, self.config.compute)
         with inference_session(self.classifier):
-            for group in read_ahead(sources, self.classifier.preprocessing, size):
-                for each in group:
-                    if isinstance(each, Failure):
-                        fail(each)
-                if loaded := [each for each in group if isinstance(each, LoadedImage)]:
-                    asked, failed = ask(self.classifier, loaded, self.questions[0].kind == "label", self.runtime)
-                    for each in failed:
-                        fail(each)
-                    if asked.loaded:
-                        yield from self._answer(asked, tick, fail)
+            for failures, batch in predict_batches(
+                self.classifier, items, self.config.compute, size=size, needs_labels=needs_labels
+            ):
+                yield from failures
+                if batch is not None:
+                    yield from self._compare_batch(batch, cells, counter)
 
-    def _answer(self, asked: Asked, tick: Tick, fail: Fail) -> Iterator[tuple[Source, Row]]:
-        """The rows of a group: every target by every column."""
-        for y in self.questions[0].targets(asked.logits, asked.labels):
+    def _compare_batch(
+        self, batch: PredictedBatch, cells: ArrayStore, counter: ProgressCounter
+    ) -> Iterator[Failure | tuple[Source, Row]]:
+        """Explain every target by every column; yield failures, then the rows of each target."""
+        for targets in self.target_specs[0].targets(batch.logits, batch.labels):
             columns = list[list[Cell | None]]()
-            for question, work in zip(self.questions, self.works, strict=True):
-                contrasts = question.contrasts(self.classifier, asked.logits, y)
-                batch = Batch(asked.loaded, asked.images, asked.logits, y, contrasts)
-                columns.append([])
-                for part in batch.parts(images_a_call(self.classifier, work, self.runtime)):
-                    for cell in self._explain(work, part):
-                        columns[-1].append(None if isinstance(cell, Failure) else cell)
-                        if isinstance(cell, Failure):
-                            fail(cell)
-                        tick()
-            for i, each in enumerate(asked.loaded):
-                image = to_pixels(asked.images[i].float().cpu().numpy())
-                cells = [column[i] for column in columns]
-                yield each.source, Row(self._describe(each, asked.logits[i], int(y[i])), image, cells)
+            for target_spec, method in zip(self.target_specs, self.methods, strict=True):
+                contrasts = target_spec.contrasts(self.classifier, batch.logits, targets)
+                column = list[Cell | None]()
+                size = method.images_per_call(self.classifier, self.config.compute.batch_size)
+                for part in batch.with_targets(targets, contrasts).split(size):
+                    for result in self._compare_part(method, part, cells):
+                        if isinstance(result, Failure):
+                            yield result
+                        column.append(None if isinstance(result, Failure) else result)
+                        counter.advance(1)
+                columns.append(column)
+            for i, item in enumerate(batch.items):
+                image = to_pixels(batch.images[i].float().cpu().numpy())
+                record = self._describe_row(batch, i, int(targets[i]))
+                yield item.source, Row(record, image, [column[i] for column in columns])
 
-    def _describe(self, each: LoadedImage, logits: Tensor, target: int) -> dict[str, Any]:
-        """What is true of a row whatever the method."""
-        probabilities = logits.double().softmax(dim=0)
+    def _describe_row(self, batch: PredictedBatch, i: int, target: int) -> dict[str, Any]:
+        """Return the entries of a row that do not depend on the method."""
+        probabilities = batch.logits[i].double().softmax(dim=0)
         return {
-            "input": each.source.name,
-            "sha256": each.digest,
+            "input": batch.loaded[i].source.name,
+            "sha256": batch.loaded[i].digest,
             "model": self.classifier.name,
             "target": describe_target(self.classifier, target, probabilities),
             "prediction": describe_prediction(self.classifier, probabilities),
         }
 
-    def _explain(self, work: Work, batch: Batch) -> Iterator[Cell | Failure]:
-        """One column on images that go together: a cell for each, or why there is none."""
-        names, sizes = tuple(each.source.name for each in batch.loaded), tuple(each.size for each in batch.loaded)
-        marks = [self._mark(work, batch, i) for i in range(len(names))]
-        finished = [self.cells.get(name, work.label, mark) for name, mark in zip(names, marks, strict=True)]
-        if all(finished):  # else the group is made as a whole, and has the numbers of an unbroken run to the bit
-            yield from (Cell(found[1], found[0]) for found in finished if found)
+    def _compare_part(self, method: MethodRun, batch: TargetedBatch, cells: ArrayStore) -> Iterator[Cell | Failure]:
+        """Yield a cell or a failure for each image of one column.
+
+        Images that fit into one model call are computed together unless all are finished, so that the numbers are those of an
+        uninterrupted comparison, to the bit.
+        """
+        names = tuple(loaded.source.name for loaded in batch.loaded)
+        marks = [self._mark(method, batch, i) for i in range(len(batch))]
+        saved = [cells.load(name, method.label, mark) for name, mark in zip(names, marks, strict=True)]
+        if all(saved):
+            yield from (Cell(entry[1], entry[0]) for entry in saved if entry)
             return
         try:
-            result = run_work(self.classifier, work, batch.images, batch.y, batch.contrasts, self.runtime)
-            scores = list(
-                take_measures(self.classifier, work, self.measures, batch.images, result, self.runtime, names, sizes)
+            result = method.attribute(
+                self.classifier, batch.images, batch.targets, self.config.compute, contrasts=batch.contrasts
             )
+            scores = self._score(method, batch, result, names)
         except (InputError, UsageError) as error:  # a method that does not fit one model may fit another
-            yield from (Failure(name, _named(work, error)) for name in names)
+            yield from (Failure(name, _name_method(method, error)) for name in names)
             return
         for i, name in enumerate(names):
             if not bool(result.values[i].isfinite().all()):
-                why = InputError(f"the attribution of {name!r} is not finite", "check the weights and --precision")
-                yield Failure(name, _named(work, why))
+                error = InputError(f"the attribution of {name!r} is not finite", "check the weights and --precision")
+                yield Failure(name, _name_method(method, error))
                 continue
-            record = self._record(work, batch, result, i)
             values = result.values[i].float().cpu().numpy()
-            record["warnings"] += remarks(values, self.config.look)
-            record |= {"scores": {one.measure.label: one.read(i, None) for one in scores}}
-            self.cells.put(name, work.label, marks[i], values, record)
+            record = self._describe_cell(method, batch, result, i)
+            record["warnings"] += remarks(values, self.config.render)
+            record |= {"scores": scores[i]}
+            cells.save(name, method.label, marks[i], values, record)
             yield Cell(record, values)
 
-    def _mark(self, work: Work, batch: Batch, i: int) -> str:
-        """A digest of what determines a cell."""
+    def _score(
+        self, method: MethodRun, batch: TargetedBatch, result: Attribution, names: tuple[str, ...]
+    ) -> list[dict[str, Any]]:
+        """Return the scores of each image by metric, with full curves."""
+        sizes = tuple(loaded.size for loaded in batch.loaded)
+        results = list(
+            run_metrics(method, self.metrics, self.classifier, batch.images, result, self.config.compute, names, sizes)
+        )
+        return [{score.metric_run.label: score.read(i, None) for score in results} for i in range(len(batch))]
+
+    def _mark(self, method: MethodRun, batch: TargetedBatch, i: int) -> str:
+        """Return a digest of what determines a cell."""
         stable = {key: value for key, value in self.facts.items() if key != "device"}
-        against = [] if batch.contrasts is None else batch.contrasts[i].tolist()
-        asked = ([each.describe() for each in self.measures], asdict(self.config.look), int(batch.y[i]), against)
-        return fingerprint(stable, work.describe(), asked, batch.loaded[i].digest)
+        metrics = [metric.describe() for metric in self.metrics]
+        request = (metrics, asdict(self.config.render), int(batch.targets[i]), batch.contrasts_of(i))
+        return fingerprint(stable, method.describe(), request, batch.loaded[i].digest)
 
-    def _record(self, work: Work, batch: Batch, result: Attribution, i: int) -> dict[str, Any]:
-        """What is said of a cell, but for its scores and what is true of its row."""
-        against = [] if batch.contrasts is None else batch.contrasts[i].tolist()
-        record = describe_explanation(batch.loaded[i], work, self.classifier, batch.logits[i], against, result, i)
-        return {key: value for key, value in record.items() if key not in SHARED}
+    def _describe_cell(self, method: MethodRun, batch: TargetedBatch, result: Attribution, i: int) -> dict[str, Any]:
+        """Return the record of a cell without its scores and without the entries of its row."""
+        record = describe_explanation(self.classifier, method, batch, result, i)
+        return {key: value for key, value in record.items() if key not in ROW_KEYS}
 
 
-def _named(work: Work, error: XplainError) -> XplainError:
-    """The same error, saying which method it is about."""
-    return type(error)(f"{work.label}: {error}")
+def _name_method(method: MethodRun, error: XplainError) -> XplainError:
+    """Return the same error with the method's name in front."""
+    return type(error)(f"{method.label}: {error}")

@@ -1,4 +1,4 @@
-"""``xplain compare RUN RUN...``: which methods of which runs may be paired, and what the pairs say."""
+"""The flow of ``xplain compare RUN RUN...``: pair the methods of evaluation runs by image, test and report the differences."""
 
 from __future__ import annotations
 
@@ -13,9 +13,13 @@ import numpy as np
 
 from xplain.core.array_store import Floats
 from xplain.core.errors import InputError, UsageError
+from xplain.core.files import lock_directory
 from xplain.core.run_store import check_run, fingerprint, read_run, settings_digest
-from xplain.pipelines.plans import CONTROL
+from xplain.pipelines.attribution import CONTROL
 from xplain.reports.comparison import SCHEMA
+from xplain.reports.comparison_files import RECORD, begin, check_folder, kept, write_all
+from xplain.reports.figures import check_formats
+from xplain.reports.run_comparison import draw_differences, make_runs_page
 from xplain.reports.statistics import EXACT, PERMUTATIONS, count_wins, estimate, holm, sign_flip_p
 
 TEST = (
@@ -25,8 +29,11 @@ TEST = (
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
-    """What an evaluate run holds: images by key with their hashes and targets; values by mark and key, None where undefined."""
+class EvaluatedRun:
+    """The results of an evaluation run.
+
+    images, targets: SHA-256 and explained class by key. values: value by mark and key, None where undefined.
+    """
 
     name: str
     description: dict[str, Any]
@@ -35,80 +42,114 @@ class Run:
     values: dict[str, dict[str, float | None]]
 
     @classmethod
-    def read(cls, folder: Path, name: str) -> Run:
-        """Raises InputError when the folder is no run directory."""
+    def read(cls, folder: Path, name: str) -> EvaluatedRun:
+        """Read a run directory. Raises InputError if the folder is not one, or has no results."""
         description, records = read_run(folder)
         check_run(description, str(folder))
         run = cls(name, description, {}, {}, {})
         for record in records:
-            if record["mark"] == "item" and isinstance(record.get("sha256"), str):
-                run.images[record["key"]] = record["sha256"]
-            elif "target" in record and isinstance(record.get("value", ""), int | float | None):
-                run.targets[record["key"]] = record["target"]
-                run.values.setdefault(record["mark"], {})[record["key"]] = record["value"]
-            elif record["mark"] == "item" or "target" in record:
+            if not run._add(record):
                 raise InputError(f"the record of {record['key']!r} in {str(folder)!r} is damaged", "delete its line")
         if not run.values:
-            raise InputError(f"the run {name!r} holds no result", "finish it with xplain evaluate")
+            raise InputError(f"the run {name!r} has no results", "finish it with xplain evaluate")
         return run
+
+    def _add(self, record: Mapping[str, Any]) -> bool:
+        """Add a record. Returns False if it is damaged."""
+        key, is_item = record["key"], record["mark"] == "item"
+        if is_item and isinstance(record.get("sha256"), str):
+            self.images[key] = record["sha256"]
+        elif "target" in record and isinstance(record.get("value", ""), int | float | None):
+            self.targets[key] = record["target"]
+            self.values.setdefault(record["mark"], {})[key] = record["value"]
+        else:
+            return not is_item and "target" not in record
+        return True
 
     @property
     def metrics(self) -> dict[str, dict[str, Any]]:
-        """Metrics with a value an image, by label."""
-        return {label: each for label, each in self.description["metrics"].items() if "scope" not in each}
+        """The metrics of single images by label."""
+        return {label: metric for label, metric in self.description["metrics"].items() if "scope" not in metric}
 
 
 @dataclass(frozen=True, eq=False)
-class Arm:
-    """A method of a run. setting: the run's fingerprint."""
+class RunMethod:
+    """A method of a run. name: unique among all runs. label: its name in the run."""
 
     name: str
     label: str
-    run: Run
+    run: EvaluatedRun
 
     @property
-    def setting(self) -> str:
-        """What besides the method determines the numbers."""
+    def settings(self) -> str:
+        """What determines the numbers besides the method: the fingerprint of the run, as JSON."""
         return json.dumps(self.run.description["fingerprint"], sort_keys=True)
 
     def values(self, metric: Mapping[str, Any], keys: Sequence[str]) -> Floats:
-        """The scores of these images, NaN where undefined. Raises InputError naming an image that is missing."""
-        there = self.run.values.get(settings_digest(self.run.description["methods"][self.label], metric), {})
-        missing = [key for key in keys if key not in there]
+        """Return the values of these images, NaN where undefined. Raises InputError naming a missing image."""
+        mark = settings_digest(self.run.description["methods"][self.label], metric)
+        stored = self.run.values.get(mark, {})
+        missing = [key for key in keys if key not in stored]
         if missing:
             what = f"{metric['metric']} of {self.label} for {missing[0]!r}"
             more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-            raise InputError(f"the run {self.run.name!r} lacks {what}{more}", "finish it with the same xplain evaluate")
-        return np.array([np.nan if (v := there[key]) is None else v for key in keys], dtype=np.float64)
+            raise InputError(
+                f"the run {self.run.name!r} is missing {what}{more}", "finish it with the same xplain evaluate"
+            )
+        values = [stored[key] for key in keys]
+        return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+
+
+def write_run_comparison(
+    folders: Sequence[Path], output: Path, formats: Sequence[str], overwrite: bool
+) -> dict[str, Any]:
+    """Compare evaluation runs image by image; write the figure, the page and the record. Returns the record.
+
+    Raises an XplainError for runs that cannot be paired, and for existing files of something else.
+    """
+    formats = ("png", *formats)
+    check_formats(formats)
+    names = [*(f"compare.{extension}" for extension in formats), "compare.html"]
+    check_folder(output, names, overwrite)
+    record = compare_runs(folders) | {"files": [str(output / name) for name in (*names, RECORD)]}
+    with lock_directory(output):
+        if existing := kept(output, names, record["fingerprint"], overwrite):
+            return existing
+        begin(output, record["fingerprint"])
+        figures = draw_differences(record, formats)
+        contents = {f"compare.{extension}": content for extension, content in figures.items()}
+        contents["compare.html"] = make_runs_page(record).encode("utf-8", "backslashreplace")
+        write_all(output, contents, record)
+    return record
 
 
 def compare_runs(folders: Sequence[Path]) -> dict[str, Any]:
-    """The record of a comparison. Raises InputError naming why runs cannot be paired, and UsageError where nothing can be."""
+    """Return the record of a comparison. Raises InputError if runs cannot be paired, and UsageError if there is nothing to pair."""
     names = _distinct_names(folders)
-    runs = [Run.read(folder, name) for folder, name in zip(folders, names, strict=True)]
+    runs = [EvaluatedRun.read(folder, name) for folder, name in zip(folders, names, strict=True)]
     metrics, left_out = common_metrics(runs)
     for run in runs[1:]:
         check_images(runs[0], run)
         check_targets(runs[0], run)
-    arms, repeated = find_arms(runs)
-    pairs = find_pairs(arms)
+    methods, repeated = collect_methods(runs)
+    pairs = find_pairs(methods)
     if not pairs:
         raise UsageError(
-            f"{names[0]!r} holds one method and nothing to compare it with",
-            "give another run, or evaluate a second method",
+            f"{names[0]!r} contains one method and nothing to compare it with",
+            "pass another run, or evaluate a second method",
         )
     keys = sorted(runs[0].images)
-    values = {(arm.name, label): arm.values(each, keys) for arm in arms for label, each in metrics.items()}
-    rows = pair_up(pairs, metrics, values)
+    values = {(m.name, label): m.values(metric, keys) for m in methods for label, metric in metrics.items()}
+    rows = compare_pairs(pairs, metrics, values)
     return {
         "schema": SCHEMA,
         "kind": "runs",
         "fingerprint": fingerprint(names, rows, [run.description["fingerprint"] for run in runs]),
         "images": len(keys),
-        "runs": [{"name": run.name, **_facts(run.description)} for run in runs],
+        "runs": [_describe_run(run) for run in runs],
         "metrics": metrics,
         "test": TEST,
-        "arms": [_describe_arm(arm, metrics, values) for arm in arms],
+        "arms": [_describe_method(method, metrics, values) for method in methods],
         "repeated": repeated,
         "left_out": left_out,
         "pairs": rows,
@@ -116,32 +157,32 @@ def compare_runs(folders: Sequence[Path]) -> dict[str, Any]:
 
 
 def _distinct_names(folders: Sequence[Path]) -> list[str]:
-    """The folders' last parts where these differ, else their paths. Raises UsageError for a folder given twice."""
+    """Return the last parts of the folders if they differ, else their paths. Raises UsageError for a repeated folder."""
     if len({folder.resolve() for folder in folders}) < len(folders):
-        raise UsageError("a run is given twice", "give each run once")
+        raise UsageError("a run is repeated", "pass each run once")
     short = [folder.resolve().name for folder in folders]
     return short if len(set(short)) == len(short) else [str(folder) for folder in folders]
 
 
-def common_metrics(runs: Sequence[Run]) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """Metrics that all runs define alike, by the first run's labels, and labels that not all runs have.
+def common_metrics(runs: Sequence[EvaluatedRun]) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """Return the metrics that all runs define in the same way, by the labels of the first run, and the labels of the others.
 
-    Raises InputError naming the parameter in which a metric's definitions differ.
+    Raises InputError naming the parameter in which two definitions of a metric differ.
     """
     first, *others = runs
     common, left_out = dict(first.metrics), set[str]()
     for run in others:
-        there = {_definition(each): label for label, each in run.metrics.items()}
-        for label, each in list(common.items()):
-            if _definition(each) in there:
+        definitions = {_definition(metric): label for label, metric in run.metrics.items()}
+        for label, metric in list(common.items()):
+            if _definition(metric) in definitions:
                 continue
-            same = [other for other in run.metrics.values() if other["metric"] == each["metric"]]
-            if same:
-                raise InputError(_metric_difference(each, same[0], first, run), "evaluate with one definition")
+            for other in run.metrics.values():
+                if other["metric"] == metric["metric"]:
+                    raise InputError(_metric_difference(metric, other, first, run), "evaluate with one definition")
             left_out.add(label)
             del common[label]
-        known = {_definition(each) for each in first.metrics.values()}
-        left_out |= {label for definition, label in there.items() if definition not in known}
+        known = {_definition(metric) for metric in first.metrics.values()}
+        left_out |= {label for definition, label in definitions.items() if definition not in known}
     if not common:
         raise InputError("the runs have no metric in common", "evaluate them with the same -M")
     return common, sorted(left_out)
@@ -151,111 +192,147 @@ def _definition(metric: Mapping[str, Any]) -> str:
     return json.dumps({key: metric.get(key) for key in ("metric", "params", "version", "files")}, sort_keys=True)
 
 
-def _metric_difference(a: Mapping[str, Any], b: Mapping[str, Any], first: Run, other: Run) -> str:
-    """The first part of two definitions that differs, in words."""
-    one, two = ({**each["params"], "version": each["version"], "files": each.get("files")} for each in (a, b))
+def _metric_difference(a: Mapping[str, Any], b: Mapping[str, Any], first: EvaluatedRun, other: EvaluatedRun) -> str:
+    """Return a sentence that names the first part in which two definitions differ."""
+    one = _definition_parts(a)
+    two = _definition_parts(b)
     key = next(key for key in sorted({*one, *two}) if one.get(key) != two.get(key))
-    return f"{a['metric']} is defined differently: {key} is {one.get(key)!r} in {first.name!r} and {two.get(key)!r} in {other.name!r}"
+    values = f"{one.get(key)!r} in {first.name!r} and {two.get(key)!r} in {other.name!r}"
+    return f"{a['metric']} is defined differently: {key} is {values}"
 
 
-def check_images(first: Run, other: Run) -> None:
-    """Raises InputError naming an image that one lacks or that is another one."""
+def _definition_parts(metric: Mapping[str, Any]) -> dict[str, Any]:
+    return {**metric["params"], "version": metric["version"], "files": metric.get("files")}
+
+
+def check_images(first: EvaluatedRun, other: EvaluatedRun) -> None:
+    """Raise InputError naming an image that one run is missing, or whose bytes differ."""
     for one, two in ((first, other), (other, first)):
-        if missing := sorted(one.images.keys() - two.images.keys()):
+        missing = sorted(one.images.keys() - two.images.keys())
+        if missing:
             raise InputError(
-                f"the runs are over other images: {missing[0]!r} is in {one.name!r} and not in {two.name!r} "
-                f"({len(missing)} such)",
+                f"the runs have different images: {missing[0]!r} is in {one.name!r} and not in {two.name!r} ({len(missing)} in total)",
                 "evaluate the same images",
             )
     for key in sorted(first.images):
         if first.images[key] != other.images[key]:
             raise InputError(
-                f"the runs are over other images: {key!r} has other bytes in {first.name!r} and {other.name!r}",
+                f"the runs have different images: the bytes of {key!r} differ between {first.name!r} and {other.name!r}",
                 "evaluate the same files",
             )
 
 
-def check_targets(first: Run, other: Run) -> None:
-    """Raises InputError naming an image for which another class is explained."""
-    both = sorted(first.targets.keys() & other.targets.keys())
-    changed = [key for key in both if first.targets[key] != other.targets[key]]
+def check_targets(first: EvaluatedRun, other: EvaluatedRun) -> None:
+    """Raise InputError naming an image whose explained class differs."""
+    common = sorted(first.targets.keys() & other.targets.keys())
+    changed = [key for key in common if first.targets[key] != other.targets[key]]
     if changed:
         key = changed[0]
         raise InputError(
-            f"the runs explain other targets: for {key!r} class {first.targets[key]} in {first.name!r} and "
-            f"{other.targets[key]} in {other.name!r} ({len(changed)} such)",
+            f"the runs explain different targets: for {key!r} class {first.targets[key]} in {first.name!r} and "
+            f"{other.targets[key]} in {other.name!r} ({len(changed)} in total)",
             "evaluate both with --target label",
         )
 
 
-def find_arms(runs: Sequence[Run]) -> tuple[list[Arm], list[str]]:
-    """The methods of all runs; one that two runs did under the same settings is one arm, and its second is named.
+def collect_methods(runs: Sequence[EvaluatedRun]) -> tuple[list[RunMethod], list[str]]:
+    """Return the methods of all runs, and the names of repetitions: a method in two runs with identical settings is used once.
 
-    A method's name says its run where another arm has the same label.
+    The name of a method includes its run if another method has the same label.
     """
-    found: dict[tuple[str, str], Arm] = {}
+    unique: dict[tuple[str, str], RunMethod] = {}
     repeated = []
     for run in runs:
-        for label, method in run.description["methods"].items():
-            arm = Arm("", label, run)
-            key = (arm.setting, json.dumps(method, sort_keys=True))
-            if key in found:
+        for label, description in run.description["methods"].items():
+            method = RunMethod("", label, run)
+            key = (method.settings, json.dumps(description, sort_keys=True))
+            if key in unique:
                 repeated.append(f"{label} @ {run.name}")
             else:
-                found[key] = arm
-    arms = sorted(found.values(), key=lambda arm: arm.label == CONTROL)  # the control last
-    labels = [arm.label for arm in arms]
-    named = [
-        Arm(arm.label if labels.count(arm.label) == 1 else f"{arm.label} @ {arm.run.name}", arm.label, arm.run)
-        for arm in arms
-    ]
+                unique[key] = method
+    methods = sorted(unique.values(), key=lambda method: method.label == CONTROL)  # the control comes last
+    labels = [method.label for method in methods]
+    named = []
+    for method in methods:
+        name = method.label if labels.count(method.label) == 1 else f"{method.label} @ {method.run.name}"
+        named.append(RunMethod(name, method.label, method.run))
     return named, repeated
 
 
-def find_pairs(arms: Sequence[Arm]) -> list[tuple[Arm, Arm]]:
-    """Which arms are compared: methods under the same settings, and the same method under different settings.
+def find_pairs(methods: Sequence[RunMethod]) -> list[tuple[RunMethod, RunMethod]]:
+    """Return the pairs to compare: methods with the same settings, and the same method with different settings.
 
-    Where that leaves nothing and every run has one method (but for the control), those are compared.
+    If there are none and every run has one method (besides the control), those are compared.
     """
-    pairs = [(a, b) for a, b in combinations(arms, 2) if (a.setting == b.setting) != (a.label == b.label)]
-    own = [arm for arm in arms if arm.label != CONTROL]
-    if all(CONTROL in (a.label, b.label) for a, b in pairs) and len({id(arm.run) for arm in own}) == len(own):
-        pairs = [*combinations(own, 2), *pairs]
+    pairs = [(a, b) for a, b in combinations(methods, 2) if (a.settings == b.settings) != (a.label == b.label)]
+    others = [method for method in methods if method.label != CONTROL]
+    only_control = all(CONTROL in (a.label, b.label) for a, b in pairs)
+    if only_control and len({id(method.run) for method in others}) == len(others):
+        pairs = [*combinations(others, 2), *pairs]
     return pairs
 
 
-def pair_up(
-    pairs: Sequence[tuple[Arm, Arm]], metrics: Mapping[str, Mapping[str, Any]], values: Mapping[tuple[str, str], Floats]
+def compare_pairs(
+    pairs: Sequence[tuple[RunMethod, RunMethod]],
+    metrics: Mapping[str, Mapping[str, Any]],
+    values: Mapping[tuple[str, str], Floats],
 ) -> list[dict[str, Any]]:
-    """A row a metric and pair: the mean of first minus second, its interval, wins, p and Holm's p over all rows."""
+    """Return one row per metric and pair: mean of first minus second, interval, wins, p, and Holm's p over all rows."""
     plan = [(label, a, b) for label in metrics for a, b in pairs]
     differences = np.stack([values[a.name, label] - values[b.name, label] for label, a, b in plan], axis=1)
-    p = sign_flip_p(differences)
+    p_values = sign_flip_p(differences)
+    adjusted = holm(p_values)
     rows = []
-    for k, ((label, a, b), one, adjusted) in enumerate(zip(plan, p, holm(p), strict=True)):
-        wins, ties, losses = count_wins(differences[:, k], metrics[label]["better"])
+    for k, (label, a, b) in enumerate(plan):
+        column = differences[:, k]
+        wins, ties, losses = count_wins(column, metrics[label]["better"])
+        count = wins + ties + losses
         rows.append(
-            {"metric": label, "first": a.name, "second": b.name}
-            | {key: _plain(value) for key, value in asdict(estimate(differences[:, k])).items()}
-            | {"undefined": int(np.isnan(differences[:, k]).sum()), "wins": wins, "ties": ties, "losses": losses}
-            | {"win_rate": _plain((wins + ties / 2) / (wins + ties + losses)) if wins + ties + losses else None}
-            | {"p": _plain(one), "p_holm": _plain(adjusted)}
+            {
+                "metric": label,
+                "first": a.name,
+                "second": b.name,
+                **_describe_estimate(column),
+                "undefined": int(np.isnan(column).sum()),
+                "wins": wins,
+                "ties": ties,
+                "losses": losses,
+                "win_rate": (wins + ties / 2) / count if count else None,
+                "p": _nan_to_none(p_values[k]),
+                "p_holm": _nan_to_none(adjusted[k]),
+            }
         )
     return rows
 
 
-def _plain(value: float) -> float | None:
-    """None for NaN, which JSON cannot hold."""
-    return None if value != value else value if isinstance(value, int) else float(value)
+def _describe_estimate(values: Floats) -> dict[str, Any]:
+    """Return mean, standard deviation, interval and n, with None for NaN."""
+    return {key: _nan_to_none(value) for key, value in asdict(estimate(values)).items()}
 
 
-def _facts(description: Mapping[str, Any]) -> dict[str, Any]:
-    return {"fingerprint": description["fingerprint"], "dataset": description["dataset"]["location"]}
+def _nan_to_none(value: float) -> float | None:
+    """Replace NaN, which JSON cannot represent, by None."""
+    if value != value:
+        return None
+    return value if isinstance(value, int) else float(value)
 
 
-def _describe_arm(arm: Arm, metrics: Mapping[str, Any], values: Mapping[tuple[str, str], Floats]) -> dict[str, Any]:
-    means = {
-        label: {key: _plain(value) for key, value in asdict(estimate(values[arm.name, label])).items()}
-        for label in metrics
+def _describe_run(run: EvaluatedRun) -> dict[str, Any]:
+    description = run.description
+    return {
+        "name": run.name,
+        "fingerprint": description["fingerprint"],
+        "dataset": description["dataset"]["location"],
     }
-    return {"name": arm.name, "run": arm.run.name, **arm.run.description["methods"][arm.label], "means": means}
+
+
+def _describe_method(
+    method: RunMethod, metrics: Mapping[str, Any], values: Mapping[tuple[str, str], Floats]
+) -> dict[str, Any]:
+    means = {label: _describe_estimate(values[method.name, label]) for label in metrics}
+    return {
+        "name": method.name,
+        "run": method.run.name,
+        **method.run.description["methods"][method.label],
+        "means": means,
+    }

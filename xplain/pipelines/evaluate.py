@@ -1,283 +1,276 @@
-"""The flow of ``xplain evaluate``: every method and metric on every image in one pass, kept item by item."""
+"""The flow of ``xplain evaluate`` for metrics of single images: every method and metric in one pass, stored per item."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from xplain.core.array_store import ArrayStore
-from xplain.core.config import EvaluateConfig
-from xplain.core.errors import Failure, InputError, UsageError
+from xplain.core.config import ComputeOptions, EvaluateConfig
+from xplain.core.errors import Failure, UsageError
 from xplain.core.run_store import SCHEMA, RunStore, fingerprint, settings_digest
 from xplain.core.types import Attribution, Cost
 from xplain.data.datasets import Item, choose_items, read_dataset, shard
-from xplain.data.images import LoadedImage, read_ahead
 from xplain.models import Classifier
-from xplain.oracle.runtime import Runtime, inference_session, load_model, predict
-from xplain.pipelines.batches import look_at, not_finite
-from xplain.pipelines.plans import (
-    Measure,
-    check_methods,
-    images_a_call,
-    plan_metrics,
-    plan_works,
-    run_work,
-    take_measures,
-    with_control,
-)
-from xplain.pipelines.records import Work, describe_cost, describe_run
-
-Advance = Callable[[int, int], None]
+from xplain.oracle.runtime import inference_session, load_model, predict
+from xplain.oracle.targets import TargetSpec
+from xplain.pipelines.attribution import MethodRun, check_methods, resolve_methods, with_control
+from xplain.pipelines.batches import PredictedBatch, TargetedBatch, largest_group, predict_batches
+from xplain.pipelines.measurement import MetricResult, MetricRun, resolve_metrics, run_metrics
+from xplain.pipelines.progress import OnProgress, ignore_progress
+from xplain.pipelines.records import describe_cost, describe_run, list_flags
 
 
-def evaluate(config: EvaluateConfig, advance: Advance = lambda done, total: None) -> Iterator[Failure]:
-    """Do what is missing in the run directory; yields each image that failed. ``advance(done, total)`` counts images.
+def evaluate(config: EvaluateConfig, on_progress: OnProgress = ignore_progress) -> Iterator[Failure]:
+    """Compute what the run directory is missing; yield each image that failed. ``on_progress`` counts images.
 
-    Only metrics of single images are measured; those that train on the data set are ``xplain.pipelines.roar``'s.
-
-    Raises an XplainError for what is wrong with the request as a whole.
+    Metrics that train networks on the whole data set are not computed here but in ``xplain.pipelines.roar``.
+    Raises an XplainError for an error of the request as a whole.
     """
     check_methods(config.methods)
-    measures = [each for each in plan_metrics(config.protocol, config.metrics) if each.spec.scope == "image"]
-    if not measures:
+    metrics = [metric for metric in resolve_metrics(config.protocol, config.metrics) if metric.spec.scope == "image"]
+    if not metrics:
         return
-    classifier = load_model(config.compute)
-    works = plan_works(with_control(config.methods), config.score, classifier)
-    items = choose_items(
-        read_dataset(config.dataset, classifier.class_names, config.labels), config.limit, config.per_class
-    )
+    classifier = load_model(config.model)
+    methods = resolve_methods(with_control(config.methods), config.score, classifier)
+    items = read_dataset(config.dataset, classifier.class_names, config.labels)
+    items = choose_items(items, config.limit, config.per_class)
     if config.target == "label" and all(item.label is None for item in items):
-        raise UsageError("--target label needs labels", "give class folders or --labels")
-    mine = shard(items, *config.shard)
-    description = describe(config, classifier, works, measures, items)
-    with inference_session(classifier), RunStore.open(config.output, config.shard[0], description) as store:
-        yield from Evaluation(config, classifier, works, measures, store).run(mine, advance)
+        raise UsageError("--target label requires labels", "use class folders or --labels")
+    description = _describe(config, classifier, methods, metrics, items)
+    with (
+        inference_session(classifier),
+        RunStore.open(config.output, config.shard[0], description) as store,
+    ):
+        run = EvaluationRun(config, classifier, methods, metrics, store)
+        yield from run.evaluate(shard(items, *config.shard), on_progress)
 
 
-def check_models(requests: Sequence[EvaluateConfig]) -> None:
-    """Load the model of each request once, so that one that cannot be used is known before the others have run for hours."""
-    for config in requests:
-        load_model(config.compute)
+def check_models(configs: Sequence[EvaluateConfig]) -> None:
+    """Load the model of each request once, so that one that cannot be used is reported before the others run for hours."""
+    for config in configs:
+        load_model(config.model)
 
 
-def count_classes(classifier: Classifier) -> int:
-    """How many logits the model has."""
-    blank = torch.zeros(1, 3, *classifier.size, device=classifier.device, dtype=classifier.dtype)
-    return predict(classifier, blank, Runtime())[0].shape[1]
-
-
-def describe(
+def _describe(
     config: EvaluateConfig,
     classifier: Classifier,
-    works: Sequence[Work],
-    measures: Sequence[Measure],
+    methods: Sequence[MethodRun],
+    metrics: Sequence[MetricRun],
     items: Sequence[Item],
 ) -> dict[str, Any]:
-    """What ``run.json`` holds. Only the fingerprint must agree when a run is continued."""
+    """Return the content of ``run.json``. Only the fingerprint must agree when a run is continued."""
     facts = describe_run(config.compute, classifier)
     stable = {key: facts[key] for key in ("model", "preprocessing", "seed", "precision")}
+    labelled = sum(item.label is not None for item in items)
     return {
         "schema": SCHEMA,
         "fingerprint": stable | {"target": config.target},
-        "dataset": {
-            "location": config.dataset,
-            "items": len(items),
-            "labelled": sum(item.label is not None for item in items),
-        },
-        "classes": count_classes(classifier),
+        "dataset": {"location": config.dataset, "items": len(items), "labelled": labelled},
+        "classes": _count_classes(classifier),
         "accuracy": None if classifier.accuracy is None else asdict(classifier.accuracy),
         "protocol": config.protocol,
-        "methods": {work.label: work.describe() | {"deviations": work.spec.deviations} for work in works},
-        "metrics": {each.label: each.describe() | {"axis": each.spec.axis} for each in measures},
+        "methods": {m.label: m.describe() | {"deviations": m.spec.deviations} for m in methods},
+        "metrics": {m.label: m.describe() | {"axis": m.spec.axis} for m in metrics},
         "environment": {"device": facts["device"], "versions": facts["versions"]},
     }
 
 
-@dataclass(frozen=True, eq=False)
-class Seen:
-    """An image that was read, as an item of the data set."""
-
-    item: Item
-    image: LoadedImage
+def _count_classes(classifier: Classifier) -> int:
+    """Return the number of logits."""
+    blank = torch.zeros(1, 3, *classifier.size, device=classifier.device, dtype=classifier.dtype)
+    return predict(classifier, blank, ComputeOptions())[0].shape[1]
 
 
 @dataclass(frozen=True, eq=False)
-class Evaluation:
-    """What every group of images of one run shares."""
+class EvaluationRun:
+    """What all batches of one run share."""
 
     config: EvaluateConfig
     classifier: Classifier
-    works: Sequence[Work]
-    measures: Sequence[Measure]
+    methods: Sequence[MethodRun]
+    metrics: Sequence[MetricRun]
     store: RunStore
 
     @cached_property
     def marks(self) -> dict[tuple[str, str], str]:
-        """A digest of each method and metric with their settings and definition versions."""
+        """A digest of the settings and definition versions of each method and metric."""
         return {
-            (work.label, each.label): settings_digest(work.describe(), each.describe())
-            for work in self.works
-            for each in self.measures
+            (method.label, metric.label): settings_digest(method.describe(), metric.describe())
+            for method in self.methods
+            for metric in self.metrics
         }
 
     @cached_property
     def map_marks(self) -> dict[str, str]:
-        """A digest of each method with its settings."""
-        return {work.label: fingerprint(work.describe())[:16] for work in self.works}
-
-    @property
-    def runtime(self) -> Runtime:
-        """How methods and metrics are run."""
-        return Runtime.of(self.config.compute)
-
-    def lacks(self, item: Item, work: Work) -> bool:
-        """Whether something is to be done on an item with a method."""
-        map_lacks = self.maps.lacks(item.key, work.label, self.map_marks[work.label])
-        return map_lacks or any(self._lacks(item.key, work, each) for each in self.measures)
+        """A digest of the settings of each method."""
+        return {method.label: fingerprint(method.describe())[:16] for method in self.methods}
 
     @cached_property
     def maps(self) -> ArrayStore:
-        """The raw attributions that are kept."""
+        """The raw attributions, if they are saved."""
         return ArrayStore(self.config.output / "maps" if self.config.save_maps else None, "attribution")
 
     @cached_property
     def curves(self) -> ArrayStore:
-        """The whole curves that are kept."""
+        """The full curves, if they are saved."""
         return ArrayStore(self.config.output / "curves" if self.config.save_curves else None, "curve")
 
-    def run(self, items: Sequence[Item], advance: Advance) -> Iterator[Failure]:
-        """Do what is missing, a group of images at a time; yields each image that failed.
+    def is_missing(self, key: str, method: MethodRun) -> bool:
+        """Return whether an item lacks the map of a method or the value or curve of a metric."""
+        if self.maps.is_missing(key, method.label, self.map_marks[method.label]):
+            return True
+        return any(self._is_metric_missing(key, method, metric) for metric in self.metrics)
 
-        Groups are written whole and begin at the first item that is not done (what failed before comes last), so
-        that a run that was interrupted groups the images as one that was not, and has the same numbers to the bit.
+    def _is_metric_missing(self, key: str, method: MethodRun, metric: MetricRun) -> bool:
+        mark = self.marks[method.label, metric.label]
+        if not self.store.has(key, mark):
+            return True
+        return self.store.has_curve(key, mark) and self.curves.is_missing(key, _curve_label(method, metric), mark)
+
+    def evaluate(self, items: Sequence[Item], on_progress: OnProgress) -> Iterator[Failure]:
+        """Compute what is missing, a group of images at a time; yield each image that failed.
+
+        Groups are written whole and begin at the first unfinished item (failed ones come last). So a run that was interrupted groups
+        the images as an uninterrupted one, and has the same numbers to the bit.
         """
-        lacking = [item for item in items if any(self.lacks(item, work) for work in self.works)]
-        todo = sorted(lacking, key=lambda item: self.store.has(item.key, "failed"))
+        unfinished = [item for item in items if any(self.is_missing(item.key, method) for method in self.methods)]
+        todo = sorted(unfinished, key=lambda item: self.store.has(item.key, "failed"))
         done = len(items) - len(todo)
-        advance(done, len(items))
-        size = max(images_a_call(self.classifier, work, self.runtime) for work in self.works)
-        coming = iter(todo)
-        for group in read_ahead((item.source for item in todo), self.classifier.preprocessing, size):
-            read = [(next(coming), each) for each in group]
-            failed = [Failure(item.key, each.error) for item, each in read if isinstance(each, Failure)]
-            if seen := [Seen(item, each) for item, each in read if isinstance(each, LoadedImage)]:
-                failed += self.evaluate_group(seen)
-            missing = [each for each in failed if not self.store.has(each.name, "failed")]
-            self.store.add([{"key": each.name, "mark": "failed", "error": str(each.error)} for each in missing])
-            yield from failed
-            done += len(group)
-            advance(done, len(items))
+        on_progress(done, len(items))
+        size = largest_group(self.methods, self.classifier, self.config.compute)
+        needs_labels = self.config.target == "label"
+        for failures, batch in predict_batches(
+            self.classifier, todo, self.config.compute, size=size, needs_labels=needs_labels
+        ):
+            if batch is not None:
+                self.evaluate_batch(batch)
+            self._store_failures(failures)
+            yield from failures
+            done += len(failures) + (0 if batch is None else len(batch.items))
+            on_progress(done, len(items))
 
-    def evaluate_group(self, group: Sequence[Seen]) -> list[Failure]:
-        """Predict once, then run each method on the images that lack it, and the metrics on its attributions."""
-        images, logits, finite = look_at(self.classifier, [each.image for each in group], self.runtime)
-        refused = [self._refuse(seen.item, good) for seen, good in zip(group, finite, strict=True)]
-        usable = [i for i, failure in enumerate(refused) if failure is None]
-        self._note([group[i] for i in usable], logits[usable])
-        y = logits.argmax(dim=1)
-        if self.config.target == "label":
-            y = y.new_tensor([-1 if seen.item.label is None else seen.item.label for seen in group])
-        for work in self.works:
-            todo = [i for i in usable if self.lacks(group[i].item, work)]
-            size = images_a_call(self.classifier, work, self.runtime)
-            for start in range(0, len(todo), size):
-                some = todo[start : start + size]
-                self._score([group[i] for i in some], work, images[some], y[some])
-        return [failure for failure in refused if failure is not None]
+    def _store_failures(self, failures: Sequence[Failure]) -> None:
+        new = [failure for failure in failures if not self.store.has(failure.name, "failed")]
+        self.store.append([{"key": f.name, "mark": "failed", "error": str(f.error)} for f in new])
 
-    def _refuse(self, item: Item, finite: bool) -> Failure | None:
-        """Why an image that could be read cannot be evaluated. finite: its logits are."""
-        if not finite:
-            return not_finite(item.key)
-        if self.config.target == "label" and item.label is None:
-            return Failure(item.key, InputError(f"{item.key!r} has no label", "leave it out"))
-        return None
+    def evaluate_batch(self, batch: PredictedBatch) -> None:
+        """Run each method on the images that need it, and the metrics on its attributions."""
+        self._store_items(batch)
+        target_spec = TargetSpec.parse(self.config.target, None, self.classifier)
+        (targets,) = target_spec.targets(batch.logits, batch.labels)
+        targeted = batch.with_targets(targets)
+        for method in self.methods:
+            missing = [i for i, item in enumerate(batch.items) if self.is_missing(item.key, method)]
+            size = method.images_per_call(self.classifier, self.config.compute.batch_size)
+            for part in targeted.select(missing).split(size):
+                self._evaluate_part(method, part)
 
-    def _note(self, group: Sequence[Seen], logits: Tensor) -> None:
-        """What is true of an image whatever the method: its hash, label and prediction."""
-        probabilities, best = logits.double().softmax(dim=1).max(dim=1)
-        found = [
+    def _store_items(self, batch: PredictedBatch) -> None:
+        """Store what does not depend on the method: hash, label and prediction of each image."""
+        probabilities, predicted = batch.logits.double().softmax(dim=1).max(dim=1)
+        rows = zip(batch.items, batch.loaded, predicted.tolist(), probabilities.tolist(), strict=True)
+        records = [
             {
-                "key": seen.item.key,
+                "key": item.key,
                 "mark": "item",
-                "sha256": seen.image.digest,
-                "label": seen.item.label,
+                "sha256": loaded.digest,
+                "label": item.label,
                 "predicted": index,
                 "probability": probability,
             }
-            for seen, index, probability in zip(group, best.tolist(), probabilities.tolist(), strict=True)
+            for item, loaded, index, probability in rows
         ]
-        self.store.add([record for record in found if not self.store.has(record["key"], "item")])
+        self.store.append([record for record in records if not self.store.has(record["key"], "item")])
 
-    def _score(self, group: Sequence[Seen], work: Work, x: Tensor, y: Tensor) -> None:
-        """One method on images that go together; its attributions serve all metrics."""
-        result = self._read_maps(group, work, x, y) or self._attribute(group, work, x, y)
-        keys = tuple(seen.item.key for seen in group)
-        sizes = tuple(seen.image.size for seen in group)
-        lacking = [each for each in self.measures if any(self._lacks(key, work, each) for key in keys)]
+    def _evaluate_part(self, method: MethodRun, batch: TargetedBatch) -> None:
+        """Run one method on images that fit into a model call; its attributions serve all metrics."""
+        attribution = self._load_maps(method, batch) or self._attribute(method, batch)
+        keys = tuple(item.key for item in batch.items)
+        sizes = tuple(loaded.size for loaded in batch.loaded)
+        metrics = [m for m in self.metrics if any(self._is_metric_missing(key, method, m) for key in keys)]
         records = []
-        for found in take_measures(self.classifier, work, lacking, x, result, self.runtime, keys, sizes):
-            label = found.measure.label
-            mark = self.marks[work.label, label]
+        for result in run_metrics(
+            method, metrics, self.classifier, batch.images, attribution, self.config.compute, keys, sizes
+        ):
+            mark = self.marks[method.label, result.metric_run.label]
             for i, key in enumerate(keys):
-                facts = {"key": key, "mark": mark, "method": work.label, "metric": label}
-                record = {**facts, **found.read(i), "target": int(y[i]), "cost": describe_cost(result, i)}
-                if record["curve"] is not None and found.score.curve is not None:
-                    about = facts | work.describe() | found.measure.describe() | {"value": record["value"]}
-                    curve = found.score.curve[i].float().cpu().numpy()
-                    self.curves.put(key, f"{work.label} {label}", mark, curve, about)
+                record = self._describe_value(method, result, batch, attribution, i)
+                self._save_curve(method, result, record, i)
                 if not self.store.has(key, mark):
                     records.append(record)
-        self.store.add(records)
+        self.store.append(records)
 
-    def _attribute(self, group: Sequence[Seen], work: Work, x: Tensor, y: Tensor) -> Attribution:
-        """Run the method, and keep its maps if that is asked for."""
-        result = run_work(self.classifier, work, x, y, None, self.runtime)
-        for i, seen in enumerate(group):
+    def _describe_value(
+        self, method: MethodRun, result: MetricResult, batch: TargetedBatch, attribution: Attribution, i: int
+    ) -> dict[str, Any]:
+        """Return the record of one value."""
+        metric = result.metric_run.label
+        return {
+            "key": batch.items[i].key,
+            "mark": self.marks[method.label, metric],
+            "method": method.label,
+            "metric": metric,
+            **result.read(i),
+            "target": int(batch.targets[i]),
+            "cost": describe_cost(attribution, i),
+        }
+
+    def _save_curve(self, method: MethodRun, result: MetricResult, record: dict[str, Any], i: int) -> None:
+        """Save the full curve of one value, if it has one and curves are saved."""
+        if record["curve"] is None or result.score.curve is None:
+            return
+        metric = result.metric_run
+        entries = {key: record[key] for key in ("key", "mark", "method", "metric")}
+        entries |= method.describe() | metric.describe() | {"value": record["value"]}
+        curve = result.score.curve[i].float().cpu().numpy()
+        self.curves.save(record["key"], _curve_label(method, metric), record["mark"], curve, entries)
+
+    def _attribute(self, method: MethodRun, batch: TargetedBatch) -> Attribution:
+        """Run the method, and save its maps if requested."""
+        result = method.attribute(self.classifier, batch.images, batch.targets, self.config.compute)
+        for i, item in enumerate(batch.items):
             record = {
-                "key": seen.item.key,
-                "sha256": seen.image.digest,
-                **work.describe(),
+                "key": item.key,
+                "sha256": batch.loaded[i].digest,
+                **method.describe(),
                 "model": {"name": self.classifier.name, "weights": asdict(self.classifier.weights)},
-                "seed": self.runtime.seed,
-                "target": self.classifier.class_names.describe(int(y[i])),
+                "seed": self.config.compute.seed,
+                "target": self.classifier.class_names.describe(int(batch.targets[i])),
                 "expected": None if result.expected is None else float(result.expected[i]),
                 "cost": describe_cost(result, i),
-                "warnings": [text for text, mask in result.flags.items() if bool(mask[i])],
+                "warnings": list_flags(result, i),
             }
             values = result.values[i].float().cpu().numpy()
-            self.maps.put(seen.item.key, work.label, self.map_marks[work.label], values, record)
+            self.maps.save(item.key, method.label, self.map_marks[method.label], values, record)
         return result
 
-    def _read_maps(self, group: Sequence[Seen], work: Work, x: Tensor, y: Tensor) -> Attribution | None:
-        """The maps that were kept of these images, where they are what the method would give, to the bit."""
-        if x.dtype != torch.float32:
+    def _load_maps(self, method: MethodRun, batch: TargetedBatch) -> Attribution | None:
+        """Load the saved maps of these images, or return None unless all are what the method would compute, to the bit."""
+        if batch.images.dtype != torch.float32:
             return None
         values, records = [], []
-        for seen, target in zip(group, y.tolist(), strict=True):
-            found = self.maps.get(seen.item.key, work.label, self.map_marks[work.label])
-            if found is None or (found[1]["sha256"], found[1]["target"]["index"]) != (seen.image.digest, target):
+        for item, loaded, target in zip(batch.items, batch.loaded, batch.targets.tolist(), strict=True):
+            saved = self.maps.load(item.key, method.label, self.map_marks[method.label])
+            if saved is None or (saved[1]["sha256"], saved[1]["target"]["index"]) != (loaded.digest, target):
                 return None
-            values.append(torch.from_numpy(found[0]))
-            records.append(found[1])
+            values.append(torch.from_numpy(saved[0]))
+            records.append(saved[1])
+        device = batch.images.device
         expected = [record["expected"] for record in records]
         costs = [record["cost"] for record in records]
         return Attribution(
-            torch.stack(values).to(x.device),
-            y,
+            torch.stack(values).to(device),
+            batch.targets,
             Cost(seconds=sum(cost["seconds"] for cost in costs)),
-            None if None in expected else torch.tensor(expected, dtype=torch.float64, device=x.device),
+            None if None in expected else torch.tensor(expected, dtype=torch.float64, device=device),
             {name: torch.tensor([cost[name] for cost in costs]) for name in ("forwards", "backwards")},
         )
 
-    def _lacks(self, key: str, work: Work, measure: Measure) -> bool:
-        mark = self.marks[work.label, measure.label]
-        curve = f"{work.label} {measure.label}"
-        return not self.store.has(key, mark) or (
-            self.store.has_curve(key, mark) and self.curves.lacks(key, curve, mark)
-        )
+
+def _curve_label(method: MethodRun, metric: MetricRun) -> str:
+    return f"{method.label} {metric.label}"

@@ -1,13 +1,13 @@
-"""The metrics of ``xplain evaluate`` that train networks on a whole data set: trial by trial, kept in the run directory.
+"""The flow of ``xplain evaluate`` for metrics that train networks on a whole data set (remove and retrain), trial by trial.
 
-RUN/roar/<settings>/trial-N/ holds the first network of each trial, and what an unfinished method has reached in it.
+RUN/roar/<settings>/trial-N/ holds the first network of each trial, and the state of an unfinished method.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from xplain.core.checkpoint_store import CheckpointStore, DirectoryCheckpoints
-from xplain.core.config import EvaluateConfig
+from xplain.core.config import EMBEDDED, ComputeOptions, EvaluateConfig
 from xplain.core.errors import Failure, UsageError
 from xplain.core.parameters import read_percentages
 from xplain.core.rng import seed_of
@@ -27,192 +27,217 @@ from xplain.metrics._training import make_classifier
 from xplain.metrics.roar import Attribute, Trial, epochs_of
 from xplain.models import Classifier
 from xplain.models.devices import pick_device
-from xplain.models.load import EMBEDDED
-from xplain.oracle.runtime import Runtime, predict
-from xplain.pipelines.plans import Measure, Measured, plan_metrics, plan_works, run_work, with_control
-from xplain.pipelines.records import Work, describe_run
+from xplain.oracle.runtime import predict
+from xplain.pipelines.attribution import MethodRun, resolve_methods, with_control
+from xplain.pipelines.measurement import MetricResult, MetricRun, resolve_metrics
+from xplain.pipelines.progress import OnProgress, ProgressCounter, ignore_progress
+from xplain.pipelines.records import describe_run
 
-Advance = Callable[[float, float], None]
-LATER = ("trials", "fractions")  # of a metric's settings, these have no part in a trial's first network
-
-
-def own_networks(config: EvaluateConfig) -> str | None:
-    """The metric's name if all that is asked for are metrics that train networks of their own; the model has no part then."""
-    measures = plan_metrics(config.protocol, config.metrics)
-    return None if any(each.spec.scope == "image" for each in measures) else measures[0].spec.name
+NOT_IN_FIRST_NETWORK = ("trials", "fractions")  # settings of a metric that do not affect the first network of a trial
 
 
-def check_requests(requests: Sequence[EvaluateConfig]) -> None:
-    """Raise UsageError for options that have no part in metrics that train networks of their own.
+def trains_own_networks(config: EvaluateConfig) -> str | None:
+    """Return the name of the metric if all requested metrics train their own networks, so that ``-m`` is ignored; else None."""
+    metrics = resolve_metrics(config.protocol, config.metrics)
+    if any(metric.spec.scope == "image" for metric in metrics):
+        return None
+    return metrics[0].spec.name
 
-    requests: one for each model.
-    """
-    config, compute = requests[0], requests[0].compute
-    trained = [each for each in plan_metrics(config.protocol, config.metrics) if each.spec.scope == "dataset"]
-    if trained and len(requests) > 1:
-        own = trained[0].spec.name
-        raise UsageError(f"{own} with {len(requests)} models, none of which it explains", f"run -M {own} by itself")
-    if (name := own_networks(config)) is None:
+
+def check_requests(configs: Sequence[EvaluateConfig]) -> None:
+    """Raise UsageError for options that do not apply to metrics that train their own networks. configs: one per model."""
+    config = configs[0]
+    metrics = [m for m in resolve_metrics(config.protocol, config.metrics) if m.spec.scope == "dataset"]
+    if metrics and len(configs) > 1:
+        name = metrics[0].spec.name
+        raise UsageError(
+            f"{name} trains its own networks and ignores the {len(configs)} models", f"run -M {name} separately"
+        )
+    own = trains_own_networks(config)
+    if own is None:
         return
-    given = {
-        "--model": compute.model if compute.model != EMBEDDED else None,
-        "--weights": compute.weights,
-        "--classes": compute.classes,
-        "--labels": config.labels,
-        "--image-size": compute.image_size,
-        "--limit": config.limit,
-        "--per-class": config.per_class,
-        "--save-maps": config.save_maps or None,
-        "--save-curves": config.save_curves or None,
+    replacements = {
+        "--image-size": f"{own}:size=N",
+        "--limit": f"{own}:per_class=N",
+        "--per-class": f"{own}:per_class=N",
     }
-    instead = {"--image-size": f"{name}:size=N", "--limit": f"{name}:per_class=N", "--per-class": f"{name}:per_class=N"}
-    for option, value in given.items():
-        if value is not None:
-            hint = f"write {instead[option]}" if option in instead else "leave it out"
-            raise UsageError(f"{option} has no part in {name}, which explains networks that it trains itself", hint)
+    for option in _options_of_the_model(config):
+        hint = f"use {replacements[option]}" if option in replacements else f"remove {option}"
+        raise UsageError(f"{option} cannot be used with {own}, which trains its own networks", hint)
 
 
-def run_trials(config: EvaluateConfig, advance: Advance = lambda done, total: None) -> Iterator[Failure]:
-    """Do the trials that the run directory lacks; yields each image that could not be read. ``advance`` counts epochs.
+def _options_of_the_model(config: EvaluateConfig) -> list[str]:
+    """Return the given options that concern the model or single images."""
+    given = {
+        "--model": config.model.name != EMBEDDED,
+        "--weights": config.model.weights is not None,
+        "--classes": config.model.classes is not None,
+        "--labels": config.labels is not None,
+        "--image-size": config.model.image_size is not None,
+        "--limit": config.limit is not None,
+        "--per-class": config.per_class is not None,
+        "--save-maps": config.save_maps,
+        "--save-curves": config.save_curves,
+    }
+    return [option for option, is_given in given.items() if is_given]
 
-    Raises an XplainError for what is wrong with the request as a whole.
+
+def run_trials(config: EvaluateConfig, on_progress: OnProgress = ignore_progress) -> Iterator[Failure]:
+    """Run the trials that the run directory is missing; yield each image that could not be read. ``on_progress`` counts epochs.
+
+    Raises an XplainError for an error of the request as a whole.
     """
-    for measure in plan_metrics(config.protocol, config.metrics):
-        if measure.spec.scope == "dataset":
-            data, failed = read_split(
-                config.dataset, measure.settings["size"], measure.settings["per_class"], config.compute.seed
-            )
-            digest = digest_of(data)
-            data = data.to(pick_device(config.compute.device))
-            example = make_classifier(data, measure.settings["network"], config.compute.seed)
-            works = plan_works(with_control(config.methods), config.score, example)
-            description = describe(config, measure, example, data, digest, works)
-            with RunStore.open(config.output, config.shard[0], description) as store:
-                lost = [each for each in failed if not store.has(each.name, "failed")]
-                store.add([{"key": each.name, "mark": "failed", "error": str(each.error)} for each in lost])
-                yield from failed
-                Trials(config, measure, data, digest, works, store).run(advance)
+    for metric in resolve_metrics(config.protocol, config.metrics):
+        if metric.spec.scope == "dataset":
+            yield from _run_metric(config, metric, on_progress)
 
 
-def digest_of(data: ImageSet) -> str:
-    """A hexadecimal digest of the images, their labels and their division."""
-    found = hashlib.sha256(json.dumps(data.classes).encode())
+def _run_metric(config: EvaluateConfig, metric: MetricRun, on_progress: OnProgress) -> Iterator[Failure]:
+    """Run the missing trials of one metric."""
+    settings, compute = metric.settings, config.compute
+    data, failures = read_split(config.dataset, settings["size"], settings["per_class"], compute.seed)
+    digest = _hash_images(data)
+    data = data.to(pick_device(config.model.device))
+    example = make_classifier(data, settings["network"], compute.seed)
+    methods = resolve_methods(with_control(config.methods), config.score, example)
+    description = _describe(config, metric, example, data, digest, methods)
+    with RunStore.open(config.output, config.shard[0], description) as store:
+        new = [failure for failure in failures if not store.has(failure.name, "failed")]
+        store.append([{"key": f.name, "mark": "failed", "error": str(f.error)} for f in new])
+        yield from failures
+        RetrainingRun(config, metric, data, digest, methods, store).run(on_progress)
+
+
+def _hash_images(data: ImageSet) -> str:
+    """Return a SHA-256 of the images, their labels and their split."""
+    digest = hashlib.sha256(json.dumps(data.classes).encode())
     for part in (data.train, data.test):
         for tensor in (part.pixels, part.labels):
-            found.update(f"{tuple(tensor.shape)}".encode())
-            found.update(tensor.numpy().data)
-    return found.hexdigest()
+            digest.update(f"{tuple(tensor.shape)}".encode())
+            digest.update(tensor.numpy().data)
+    return digest.hexdigest()
 
 
-def describe(
+def _describe(
     config: EvaluateConfig,
-    measure: Measure,
+    metric: MetricRun,
     example: Classifier,
     data: ImageSet,
     digest: str,
-    works: Sequence[Work],
+    methods: Sequence[MethodRun],
 ) -> dict[str, Any]:
-    """What ``run.json`` holds, with what other metrics put there. Raises UsageError when it is about other images."""
+    """Return the content of ``run.json``, merged with what other metrics stored. Raises UsageError if the run has other images."""
     facts = describe_run(config.compute, example)
-    there = read_run(config.output)[0] if (config.output / "run.json").exists() else {}
-    known = there.get("metrics", {}).get(measure.label)
+    stored = read_run(config.output)[0] if (config.output / "run.json").exists() else {}
+    known = stored.get("metrics", {}).get(metric.label)
     if known is not None and known["params"]["images"] != digest:
         raise UsageError(
-            f"{str(config.output)!r} holds {measure.label} of other images",
-            "give another --output, or the same data set",
+            f"{str(config.output)!r} contains {metric.label} of other images",
+            "choose another --output, or the same data set",
         )
-    height, width = data.train.pixels.shape[2:]
-    note = (  # after the metric's name
-        f"explains the networks that it trains ({measure.settings['network']}) on {len(data.train)} and tests on {len(data.test)} "
-        f"images of {height} x {width} ({data.origin}); n counts trials, the value is the mean test accuracy over the fractions"
-    )
     own = {key: facts[key] for key in ("seed", "precision")} | {"target": config.target}
     return {
         "schema": SCHEMA,
         "dataset": {"location": config.dataset, "items": 0, "labelled": 0},
         "protocol": config.protocol,
-        **there,
-        "fingerprint": {"model": None, "preprocessing": None} | there.get("fingerprint", {}) | own,
-        "methods": {work.label: work.describe() | {"deviations": work.spec.deviations} for work in works},
+        **stored,
+        "fingerprint": {"model": None, "preprocessing": None} | stored.get("fingerprint", {}) | own,
+        "methods": {m.label: m.describe() | {"deviations": m.spec.deviations} for m in methods},
         "metrics": {
-            measure.label: describe_measure(measure, digest)
+            metric.label: _describe_metric(metric, digest)
             | {
-                "axis": measure.spec.axis,
+                "axis": metric.spec.axis,
                 "scope": "dataset",
-                "places": places_of(measure),
-                "trials": measure.settings["trials"],
-                "note": note,
+                "places": _removed_shares(metric),
+                "trials": metric.settings["trials"],
+                "note": _note(metric, data),
             }
         },
         "environment": {"device": facts["device"], "versions": facts["versions"]},
     }
 
 
-def describe_measure(measure: Measure, digest: str) -> dict[str, Any]:
-    """What determines the numbers: the images are among it, how many trials there are is not."""
-    found = measure.describe()
-    params = {key: value for key, value in found["params"].items() if key != "trials"} | {"images": digest}
-    return found | {"params": params}
+def _note(metric: MetricRun, data: ImageSet) -> str:
+    """Return how to read the values; reports print it after the name of the metric."""
+    height, width = data.train.pixels.shape[2:]
+    return (
+        f"explains networks that it trains itself ({metric.settings['network']}) on {len(data.train)} images and tests on "
+        f"{len(data.test)} images of {height} x {width} ({data.origin}); n counts trials, the value is the mean test accuracy over "
+        "the fractions"
+    )
 
 
-def places_of(measure: Measure) -> list[float]:
-    """The shares of pixels removed at which a curve has its points."""
-    return [0.0, *(percent / 100 for percent in read_percentages(measure.settings["fractions"]))]
+def _describe_metric(metric: MetricRun, digest: str) -> dict[str, Any]:
+    """Return what determines the numbers: it includes the images, and not the number of trials."""
+    description = metric.describe()
+    params = {key: value for key, value in description["params"].items() if key != "trials"}
+    return description | {"params": params | {"images": digest}}
+
+
+def _removed_shares(metric: MetricRun) -> list[float]:
+    """Return the shares of removed pixels at which a curve has its points."""
+    percentages = read_percentages(metric.settings["fractions"])
+    return [0.0, *(percent / 100 for percent in percentages)]
 
 
 @dataclass(frozen=True, eq=False)
-class Trials:
-    """What every trial of one metric shares."""
+class RetrainingRun:
+    """What all trials of one metric share."""
 
     config: EvaluateConfig
-    measure: Measure
+    metric: MetricRun
     data: ImageSet
     digest: str
-    works: Sequence[Work]
+    methods: Sequence[MethodRun]
     store: RunStore
 
     @cached_property
     def marks(self) -> dict[str, str]:
-        """A digest by method of what determines its numbers."""
-        metric = describe_measure(self.measure, self.digest)
-        return {work.label: settings_digest(work.describe(), metric) for work in self.works}
+        """A digest of what determines the numbers of each method."""
+        description = _describe_metric(self.metric, self.digest)
+        return {method.label: settings_digest(method.describe(), description) for method in self.methods}
 
-    def run(self, advance: Advance) -> None:
-        """Every method on each of this process's trials that lacks it."""
-        numbers = shard(range(1, self.measure.settings["trials"] + 1), *self.config.shard)
-        missing = {
-            number: [work for work in self.works if not self.store.has(f"trial {number}", self.marks[work.label])]
-            for number in numbers
-        }
-        first = self.measure.settings["epochs"]
-        meter = Meter(advance, sum(first + sum(map(self._epochs, works)) for works in missing.values() if works))
-        for number, works in missing.items():
-            meter.expect(first if works else 0)
-            for work in works:
-                meter.expect(self._epochs(work))
-                self.store.add([self._measure(number, work, meter.tick)])
-                meter.settle()
+    def run(self, on_progress: OnProgress) -> None:
+        """Run every method in each trial of this process that is missing it."""
+        numbers = shard(range(1, self.metric.settings["trials"] + 1), *self.config.shard)
+        missing = {number: self._missing_methods(number) for number in numbers}
+        first = self.metric.settings["epochs"]  # of the first network of a trial
+        total = sum(first + sum(map(self._epochs, methods)) for methods in missing.values() if methods)
+        counter = ProgressCounter(on_progress, total)
+        for number, methods in missing.items():
+            counter.start_part(first if methods else 0)
+            for method in methods:
+                counter.start_part(self._epochs(method))
+                self.store.append([self._run_trial(number, method, counter)])
+                counter.finish_part()
 
-    def _epochs(self, work: Work) -> float:
-        return epochs_of(self.data, work.rows, self.measure.settings["fractions"], self.measure.settings["epochs"])
+    def _missing_methods(self, number: int) -> list[MethodRun]:
+        key = f"trial {number}"
+        return [method for method in self.methods if not self.store.has(key, self.marks[method.label])]
 
-    def _measure(self, number: int, work: Work, tick: Callable[[float], None]) -> dict[str, Any]:
-        """The record of one method in one trial. What it had reached is dropped; the trial's first network stays."""
-        compute, mark = self.config.compute, self.marks[work.label]
+    def _epochs(self, method: MethodRun) -> float:
+        settings = self.metric.settings
+        return epochs_of(self.data, method.rows_per_image, settings["fractions"], settings["epochs"])
+
+    def _run_trial(self, number: int, method: MethodRun, counter: ProgressCounter) -> dict[str, Any]:
+        """Return the record of one method in one trial. Its checkpoints are deleted; the first network of the trial stays."""
+        compute, mark = self.config.compute, self.marks[method.label]
         seed = seed_of(compute.seed, "trial", number)
-        states = DirectoryCheckpoints(self.config.output / self.measure.spec.name / self._folder / f"trial-{number}")
+        states = DirectoryCheckpoints(self.config.output / self.metric.spec.name / self._folder / f"trial-{number}")
         spent = f"{mark}/spent"
-        attribute = self._attributor(work, seed, states, spent)
-        trial = Trial(self.data, seed, attribute, states, mark, work.rows, compute.precision, tick)
-        score: Score = self.measure.spec.function(trial, **self.measure.settings)
+        attribute = self._make_attribute(method, replace(compute, seed=seed), states, spent)
+        trial = Trial(
+            self.data, seed, attribute, states, mark, method.rows_per_image, compute.precision, counter.advance
+        )
+        score: Score = self.metric.spec.function(trial, **self.metric.settings)
         cost = states.load(spent) or {}
-        states.drop(mark)
+        states.delete(mark)
         return {
             "key": f"trial {number}",
             "mark": mark,
-            "method": work.label,
-            "metric": self.measure.label,
-            **Measured(self.measure, score, score.undefined).read(0, None),
+            "method": method.label,
+            "metric": self.metric.label,
+            **MetricResult(self.metric, score, score.undefined).read(0, None),
             "target": None,
             "cost": {name: round(total / cost["images"], 4) for name, total in cost.items() if name != "images"},
         }
@@ -220,46 +245,28 @@ class Trials:
     @property
     def _folder(self) -> str:
         """A digest of what determines the first networks."""
-        settings = {key: value for key, value in self.measure.settings.items() if key not in LATER}
+        settings = {key: value for key, value in self.metric.settings.items() if key not in NOT_IN_FIRST_NETWORK}
         compute = self.config.compute
-        return fingerprint(settings, self.measure.spec.version, self.digest, compute.seed, compute.precision)[:16]
+        return fingerprint(settings, self.metric.spec.version, self.digest, compute.seed, compute.precision)[:16]
 
-    def _attributor(self, work: Work, seed: int, states: CheckpointStore, spent: str) -> Attribute:
-        """The method, with the trial's draws; what it costs is booked in the state ``spent``."""
-        runtime = replace(Runtime.of(self.config.compute), seed=seed)
+    def _make_attribute(
+        self, method: MethodRun, compute: ComputeOptions, states: CheckpointStore, spent: str
+    ) -> Attribute:
+        """Return the method with the random draws of a trial; it adds its cost to the checkpoint ``spent``."""
 
-        def attribute(net: Classifier, x: Tensor, labels: Tensor) -> Tensor:
-            y = labels if self.config.target == "label" else predict(net, x, runtime)[0].argmax(dim=1)
-            result = run_work(net, work, x, y, None, runtime)
-            cost = {"images": len(x), "forwards": result.cost.forwards, "backwards": result.cost.backwards}
+        def attribute(network: Classifier, images: Tensor, labels: Tensor) -> Tensor:
+            targets = labels
+            if self.config.target != "label":
+                targets = predict(network, images, compute)[0].argmax(dim=1)
+            result = method.attribute(network, images, targets, compute)
+            cost = {
+                "images": len(images),
+                "forwards": result.cost.forwards,
+                "backwards": result.cost.backwards,
+                "seconds": result.cost.seconds,
+            }
             before = states.load(spent) or {}
-            now = cost | {"seconds": result.cost.seconds}
-            states.save(spent, {name: before.get(name, 0) + value for name, value in now.items()})
+            states.save(spent, {name: before.get(name, 0) + value for name, value in cost.items()})
             return result.values
 
         return attribute
-
-
-@dataclass
-class Meter:
-    """Progress in epochs. What was there before is counted when the part that it belongs to is done."""
-
-    advance: Advance
-    total: float
-    done: float = 0
-    expected: float = 0
-
-    def expect(self, epochs: float) -> None:
-        """The next part takes so many."""
-        self.expected += epochs
-        self.advance(self.done, self.total)
-
-    def tick(self, epochs: float) -> None:
-        """So many more are done."""
-        self.done += epochs
-        self.advance(self.done, self.total)
-
-    def settle(self) -> None:
-        """The part is done, whatever was counted."""
-        self.done = self.expected
-        self.advance(self.done, self.total)

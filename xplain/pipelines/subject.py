@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from xplain.core.config import Choice, Compute
+from xplain.core.config import Choice, ComputeOptions
 from xplain.core.registry import MethodSpec, Spec
 from xplain.core.types import Attribution, Precision, Score
 from xplain.metrics._similarity import spearman
 from xplain.models import Classifier
-from xplain.pipelines.attribution import attribute, measure
-from xplain.pipelines.plans import label_of
+from xplain.pipelines.attribution import attribute, label_of
+from xplain.pipelines.measurement import measure
 from xplain.pipelines.timing import Account
 
 
@@ -25,7 +25,7 @@ class Subject:
 
     spec: Spec
     choice: Choice
-    compute: Compute
+    compute: ComputeOptions
     classifier: Classifier
     maps: Tensor
 

@@ -1,0 +1,47 @@
+"""Progress bars on a terminal: percentage, rate, elapsed and remaining time."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from xplain.pipelines.progress import OnProgress, ignore_progress
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+
+@contextmanager
+def show_progress(wanted: bool, unit: str) -> Iterator[OnProgress]:
+    """Yield a function of (done, total), shown as a bar if ``wanted`` and stderr is a terminal. unit: plural, such as images."""
+    if not wanted or not sys.stderr.isatty():
+        yield ignore_progress
+        return
+    with _make_bars() as bars:
+        task = bars.add_task("", total=None, rate="")
+
+        def update(done: float, total: float) -> None:
+            speed = bars.tasks[0].speed
+            rate = f"{done:.0f} of {total:.0f} {unit}" + (f", {speed:.2g} {unit}/s" if speed else "")
+            bars.update(task, total=total or None, completed=done, rate=rate)
+
+        yield update
+
+
+def _make_bars() -> Progress:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    return Progress(
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TextColumn("{task.fields[rate]}"),
+        TextColumn("elapsed"),
+        TimeElapsedColumn(),
+        TextColumn("remaining"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )

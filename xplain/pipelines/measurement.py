@@ -1,0 +1,290 @@
+"""Resolve metrics and run them: ``measure`` of the library, and ``MetricRun`` for the commands."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import xplain.metrics  # noqa: F401  (importing registers them)
+from xplain.core.allocator import retain_freed_memory
+from xplain.core.config import Choice, ComputeOptions
+from xplain.core.errors import InputError, UsageError
+from xplain.core.parameters import FILE
+from xplain.core.protocols import choose_metrics
+from xplain.core.registry import METHODS, METRICS, MetricSpec
+from xplain.core.rng import Streams
+from xplain.core.types import Attribution, Precision, Score
+from xplain.data.annotations import locate_boxes, read_annotations
+from xplain.metrics.inputs import Explain, MetricInput
+from xplain.models import Classifier
+from xplain.models.load import with_weights
+from xplain.oracle import Oracle
+from xplain.oracle.targets import Classes, check_images, find_targets
+from xplain.pipelines.attribution import (
+    MethodRun,
+    check_distinct,
+    label_of,
+    predict_finite,
+    resolve_compute,
+)
+
+CURVE_POINTS = 21  # stored per item of a data set, at most
+AttributionFunction = Callable[[Classifier, Tensor, Tensor], Tensor]  # (classifier, images, target) -> attributions
+
+
+@torch.inference_mode(mode=False)
+def measure(
+    classifier: Classifier,
+    images: Tensor,
+    attributions: Tensor,
+    metric: str,
+    *,
+    target: Classes | None = None,
+    method: str | AttributionFunction | None = None,
+    seed: int = 0,
+    precision: Precision = "fp32",
+    batch_size: int | str = "auto",
+    progress: Callable[[int], None] | None = None,
+    **params: Any,
+) -> Score:
+    """Compute one value of a metric per image; NaN where it is undefined.
+
+    images: float (B, C, H, W) in [0, 1].
+    attributions: (B, C or 1, H, W), raw and signed, from ``attribute`` or another program.
+    metric: name, such as ``deletion``. ``params`` are its parameters; ``xplain list metrics --json`` lists them with unit, bounds,
+        direction, source, and when the value is undefined.
+    target: the class that is measured, as in ``attribute``. Pass ``att.target`` if it is not the model's top class.
+    method: what made the attributions, for metrics that attribute again or depend on what a map contains:
+        ``NAME[:key=value,...]``, or a function (classifier, images, target) -> attributions.
+    seed, precision, batch_size, progress: as in ``attribute``.
+
+    Returns a Score: values (B,), curve (B, K+1) or None, undefined: masks (B,) by reason.
+
+    Raises as ``attribute``, and InputError for maps of another size.
+
+    >>> score = xplain.measure(clf, x, att.values, "deletion", target=att.target, steps=28)
+    """
+    boxes = params.pop("boxes") if isinstance(params.get("boxes"), Tensor) else None
+    metric_run = MetricRun.resolve(METRICS.get(metric), params)
+    compute = resolve_compute(seed, precision, batch_size)
+    started = time.perf_counter()
+    images = check_images(classifier, images)
+    attributions = check_images(classifier, attributions, "attributions")
+    _check_shapes(images, attributions, boxes)
+    with retain_freed_memory():
+        logits, cost = predict_finite(classifier, images, compute)
+        targets = find_targets(classifier, target, logits)
+        oracle = _metric_oracle(classifier, compute, progress)
+        inputs = MetricInput(oracle, images, attributions, targets, boxes=boxes)
+        explain = None if method is None else _make_explainer(oracle, method, images, compute)
+        if isinstance(method, str):
+            spec = METHODS.get(Choice.parse(method).name)
+            inputs = replace(inputs, score=spec.score, slopes=spec.slopes)
+        result = metric_run.measure(inputs, compute, explain)
+    return replace(result, cost=replace(oracle.cost + cost, seconds=time.perf_counter() - started))
+
+
+def _metric_oracle(
+    classifier: Classifier, compute: ComputeOptions, on_rows: Callable[[int], None] | None = None
+) -> Oracle:
+    return Oracle(classifier, score="prob", batch_size=compute.batch_size, precision=compute.precision, tick=on_rows)
+
+
+def _check_shapes(images: Tensor, attributions: Tensor, boxes: Tensor | None) -> None:
+    """Raise InputError unless there is one map of the right size per image, and one list of boxes per image if there are any."""
+    size, channels = (len(images), *images.shape[2:]), images.shape[1]
+    if (len(attributions), *attributions.shape[2:]) != size or attributions.shape[1] not in (1, channels):
+        raise InputError(
+            f"attributions {tuple(attributions.shape)} do not match images {tuple(images.shape)}",
+            "pass one map per image, (B, C or 1, H, W)",
+        )
+    if boxes is not None and (boxes.ndim != 3 or len(boxes) != len(images) or boxes.shape[2] != 4):
+        raise InputError(
+            f"boxes {tuple(boxes.shape)} do not match {len(images)} images", "pass boxes as (images, boxes, 4)"
+        )
+
+
+def _make_explainer(
+    oracle: Oracle, method: str | AttributionFunction, images: Tensor, compute: ComputeOptions
+) -> Explain:
+    """Return the method as metrics run it again."""
+    default = oracle.classifier
+    if not isinstance(method, str):
+        return lambda images, y, classifier=None, image=None: method(classifier or default, images, y)
+    choice = Choice.parse(method)
+    method_run = MethodRun.resolve(METHODS.get(choice.name), dict(choice.params), default.preprocessing)
+    return method_run.explainer(default, images, compute, oracle)
+
+
+@dataclass(frozen=True, eq=False)
+class MetricRun:
+    """A metric with checked parameters, ready to run. label: the name in tables."""
+
+    spec: MetricSpec
+    settings: dict[str, Any]
+    label: str
+
+    @classmethod
+    def resolve(cls, spec: MetricSpec, params: Mapping[str, Any], label: str = "") -> MetricRun:
+        """Check the parameters. Raises UsageError."""
+        return cls(spec, spec.resolve(params), label or spec.name)
+
+    @cached_property
+    def files(self) -> dict[str, str]:
+        """The SHA-256 of the files that parameters name."""
+        paths = {
+            name: self.settings[name] for name, parameter in self.spec.parameters.items() if parameter.bounds is FILE
+        }
+        return {name: _hash_path(Path(path)) for name, path in paths.items() if path is not None}
+
+    def describe(self) -> dict[str, Any]:
+        """Return what determines the numbers of the metric, and how to read them."""
+        description = {
+            "metric": self.spec.name,
+            "params": self.settings,
+            "version": self.spec.version,
+            "better": self.spec.better,
+            "unit": self.spec.unit,
+        }
+        return description | ({"files": self.files} if self.files else {})
+
+    def measure(self, inputs: MetricInput, compute: ComputeOptions, explain: Explain | None = None) -> Score:
+        """Run the metric on a batch. Random draws depend on the image and the metric, and so are the same for all methods.
+
+        explain: the method, for metrics that attribute again. Raises UsageError if it is needed and missing.
+        """
+        if self.spec.scope != "image":
+            name = self.spec.name
+            raise UsageError(f"{name} is not defined for single images", f"use xplain evaluate DATASET -M {name}")
+        supplies = self._supplies(inputs, compute.seed, explain)
+        if self.settings.get("boxes") is not None:
+            inputs = replace(inputs, boxes=self._locate_boxes(inputs))
+        result: Score = self.spec.function(inputs, **self.settings, **supplies)
+        return result
+
+    def _supplies(self, inputs: MetricInput, seed: int, explain: Explain | None) -> dict[str, Any]:
+        """Return the keywords that the metric needs besides its parameters. Raises UsageError without a needed method."""
+        supplies: dict[str, Any] = {}
+        if "rng" in self.spec.needs:
+            supplies["rng"] = Streams.of(inputs.images, seed, self.spec.draws or self.spec.name)
+        if "seed" in self.spec.needs:
+            supplies["seed"] = seed
+        if "load" in self.spec.needs:
+            supplies["load"] = partial(with_weights, inputs.oracle.classifier)
+        if "explain" in self.spec.needs:
+            if explain is None:
+                raise UsageError(f"{self.spec.name} needs the method", "pass it, for example method='saliency'")
+            supplies["explain"] = explain
+        return supplies
+
+    def _locate_boxes(self, inputs: MetricInput) -> Tensor:
+        """Read the boxes of the images in a batch from the file that ``boxes`` names."""
+        if not (inputs.keys and inputs.sizes):
+            raise UsageError(
+                f"{self.spec.name} looks up boxes by image name, which is unknown here",
+                "pass boxes as a tensor (images, boxes, 4) in pixels of the images",
+            )
+        classifier = inputs.oracle.classifier
+        return locate_boxes(
+            read_annotations(self.settings["boxes"]),
+            inputs.keys,
+            inputs.sizes,
+            inputs.y.tolist(),
+            classifier.preprocessing,
+            classifier.class_names.find,
+        )
+
+
+def _hash_path(path: Path) -> str:
+    """Return the SHA-256 of a file, or of the names and bytes of the files of a folder in sorted order."""
+    digest = hashlib.sha256()
+    if path.is_file():
+        digest.update(path.read_bytes())
+        return digest.hexdigest()
+    for file in sorted(path.rglob("*")):
+        if file.is_file():
+            digest.update(file.relative_to(path).as_posix().encode() + b"\0")
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class MetricResult:
+    """The score of a metric on a batch. undefined: masks (B,) by reason."""
+
+    metric_run: MetricRun
+    score: Score
+    undefined: dict[str, Tensor]
+
+    def read(self, i: int, points: int | None = CURVE_POINTS) -> dict[str, Any]:
+        """Return value, reason if undefined, and curve of one image. points: of the curve, at most; None for all."""
+        reasons = [reason for reason, mask in self.undefined.items() if bool(mask[i])]
+        value = float(self.score.values[i])
+        if reasons or value != value:
+            return {"value": None, "undefined": reasons[0] if reasons else "not a number", "curve": None}
+        if self.score.curve is None or self.score.curve.shape[1] < 2:  # a single point repeats the value
+            return {"value": value, "undefined": None, "curve": None}
+        curve = self.score.curve[i]
+        if points is not None and points < len(curve):  # never repeat points
+            index = torch.linspace(0, len(curve) - 1, points, device=curve.device).round().long()
+            curve = curve[index]
+        return {"value": value, "undefined": None, "curve": [round(number, 6) for number in curve.tolist()]}
+
+
+def resolve_metrics(protocol: str | None, choices: tuple[Choice, ...]) -> list[MetricRun]:
+    """Resolve the metrics of a protocol, or the requested ones. Raises UsageError."""
+    runs = []
+    for choice in choose_metrics(protocol, choices):
+        spec = METRICS.get(choice.name)
+        shown = choice if spec.scope == "image" else without_trials(choice)
+        runs.append(MetricRun.resolve(spec, dict(choice.params), label_of(shown, spec.name)))
+    check_distinct((run.label for run in runs), "metric")
+    return runs
+
+
+def without_trials(choice: Choice) -> Choice:
+    """Drop the number of trials, which may be raised when a run is continued, like the number of images."""
+    params = [(key, value) for key, value in choice.params if key != "trials"]
+    return Choice(choice.name, tuple(params))
+
+
+def run_metrics(
+    method_run: MethodRun,
+    metric_runs: Sequence[MetricRun],
+    classifier: Classifier,
+    images: Tensor,
+    attribution: Attribution,
+    compute: ComputeOptions,
+    keys: tuple[str, ...],
+    sizes: tuple[tuple[int, int], ...] = (),
+) -> Iterator[MetricResult]:
+    """Yield the result of each metric on one batch of attributions.
+
+    images: (B, C, H, W). keys, sizes: names of the images, heights and widths of their files.
+    """
+    assert attribution.target is not None
+    finite = attribution.values.isfinite().flatten(1).all(dim=1)
+    inputs = MetricInput(
+        _metric_oracle(classifier, compute),
+        images,
+        attribution.values.to(images.dtype).nan_to_num(),
+        attribution.target,
+        attribution.expected,
+        keys,
+        sizes,
+        score=method_run.score,
+        slopes=method_run.spec.slopes,
+    )
+    explain = method_run.explainer(classifier, images, compute)
+    for metric_run in metric_runs:
+        score = metric_run.measure(inputs, compute, explain)
+        undefined = score.undefined | {"the attribution is not finite": ~finite}
+        yield MetricResult(metric_run, score, undefined)

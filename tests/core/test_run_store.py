@@ -66,17 +66,17 @@ def test_batches_end_where_they_were_written(tmp_path):
 
 
 def test_a_run_is_described_while_no_other_process_can_describe_it(tmp_path, monkeypatch):
-    done, held, write = [], stores.held, stores.write_json
+    done, lock_directory, write = [], stores.lock_directory, stores.write_json
 
     @contextmanager
     def noted(folder, *, wait):
         assert (folder, wait) == (tmp_path / "items", True)
-        with held(folder, wait=wait):
+        with lock_directory(folder, wait=wait):
             done.append("held")
             yield
         done.append("let go")
 
-    monkeypatch.setattr(stores, "held", noted)
+    monkeypatch.setattr(stores, "lock_directory", noted)
     monkeypatch.setattr(stores, "write_json", lambda *args: (done.append("written"), write(*args)))
     RunStore.open(tmp_path, 0, RUN).__exit__()
     assert done == ["held", "written", "let go"]
@@ -132,8 +132,8 @@ def test_one_writer_a_rank(tmp_path):
 
 def test_a_lock_ends_with_its_process(tmp_path):
     code = (
-        "import os, sys; from pathlib import Path; from xplain.core.run_store import Store\n"
-        f"store = Store.open(Path(sys.argv[1]), 0, {RUN!r}); store.add([{record('a')!r}]); print('open', flush=True)\n"
+        "import os, sys; from pathlib import Path; from xplain.core.run_store import RunStore\n"
+        f"store = RunStore.open(Path(sys.argv[1]), 0, {RUN!r}); store.add([{record('a')!r}]); print('open', flush=True)\n"
         "sys.stdin.read()"
     )
     child = subprocess.Popen(

@@ -27,7 +27,7 @@ from tests.conftest import ROOT, TINY
 from tests.helpers.factories import Frail
 from tests.helpers.processes import start, wait
 from xplain.core.config import Choice, Compute, ExplainConfig
-from xplain.core.files import held
+from xplain.core.files import lock_directory
 from xplain.reports.render import read_record
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -441,7 +441,7 @@ def test_a_run_directory_that_is_removed_meanwhile_stops_the_run(xp, noise, monk
 @pytest.mark.parametrize("command", ["compare", "bench"])
 def test_a_second_run_into_one_directory_is_refused(xp, noise, command):
     ask = (command, noise, *TINY, *ASK[command], "-o", "run")
-    with held(Path("run")):
+    with lock_directory(Path("run")):
         ran = xp(*ask)
     assert (ran.code, ran.out) == (3, "")
     assert one_line(ran.err) == (
@@ -478,8 +478,8 @@ def test_shards_that_end_at_once_write_their_reports_one_after_the_other(xp, noi
     ask = ["evaluate", str(noise), *TINY, "-a", "sm", "-M", "deletion:steps=2", "-o", "run"]
     assert xp(*ask, "--shard", "0/2").code == 0
     Path("run/summary.json").unlink()
-    hold = "import sys; from pathlib import Path; from xplain.core.files import held\n"
-    hold += "with held(Path('run')): print(flush=True), sys.stdin.read()"
+    hold = "import sys; from pathlib import Path; from xplain.core.files import lock_directory\n"
+    hold += "with lock_directory(Path('run')): print(flush=True), sys.stdin.read()"
     other = subprocess.Popen(  # not forked from this one, which would share what it holds
         [sys.executable, "-c", hold],
         stdin=subprocess.PIPE,

@@ -78,7 +78,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def held(folder: Path, *, wait: bool = False) -> Iterator[None]:
+def lock_directory(folder: Path, *, wait: bool = False) -> Iterator[None]:
     """Make a folder, and hold it against other processes that ask for it, until the block or the process ends.
 
     wait: for the process that has it. Raises InputError when another has it, or when it cannot be made.
@@ -91,7 +91,7 @@ def held(folder: Path, *, wait: bool = False) -> Iterator[None]:
     with suppress(OSError):  # Windows opens no folder
         handle = os.open(folder, os.O_RDONLY)
     try:
-        if handle >= 0 and not lock(handle, wait=wait):
+        if handle >= 0 and not lock_file(handle, wait=wait):
             raise InputError(
                 f"another process is writing into {str(folder)!r}", "wait for it, or give another --output"
             )
@@ -101,7 +101,7 @@ def held(folder: Path, *, wait: bool = False) -> Iterator[None]:
             os.close(handle)
 
 
-def lock(handle: int, *, wait: bool) -> bool:
+def lock_file(handle: int, *, wait: bool) -> bool:
     """Lock an open file until it is closed or the process ends; false when another has it. Systems without flock: true."""
     try:
         import fcntl

@@ -19,7 +19,7 @@ from sys import intern
 from typing import Any
 
 from xplain.core.errors import InputError, UsageError
-from xplain.core.files import cannot_write, held, lock, to_json, write_json
+from xplain.core.files import cannot_write, lock_directory, lock_file, to_json, write_json
 
 SCHEMA = 1
 Known = defaultdict[str, set[str]]  # keys by mark: with strings shared, 50 bytes a record
@@ -60,10 +60,10 @@ class RunStore:
         items = folder / "items"
         try:
             with ExitStack() as undo:
-                with held(items, wait=True):  # processes that start at once come here one after the other
+                with lock_directory(items, wait=True):  # processes that start at once come here one after the other
                     _describe(folder, description, write=False)
                     stream = undo.enter_context(FileIO(items / f"{rank}.jsonl", "a"))
-                    if not lock(stream.fileno(), wait=False):
+                    if not lock_file(stream.fileno(), wait=False):
                         raise InputError(
                             f"another process is writing {str(items / f'{rank}.jsonl')!r}",
                             "wait for it, or give another --shard or --output",

@@ -18,61 +18,61 @@ HOSTILE = [
 
 
 def test_hostile_names_are_safe_and_apart(tmp_path):
-    shelf = ArrayStore(tmp_path / "maps", "attribution")
+    store = ArrayStore(tmp_path / "maps", "attribution")
     for number, key in enumerate(HOSTILE):
-        shelf.put(key, "ig:steps=5/é", "mark", np.full((1, 2, 2), number), {"key": key})
+        store.save(key, "ig:steps=5/é", "mark", np.full((1, 2, 2), number), {"key": key})
     names = [path.name for path in (tmp_path / "maps").iterdir()]
     assert len(set(map(str.lower, names))) == len(HOSTILE)
     assert all(re.fullmatch(r"[A-Za-z0-9_=,][A-Za-z0-9_=,.-]{0,200}\.npz", name) for name in names)
     assert [path.name for path in tmp_path.iterdir()] == ["maps"]
     for number, key in enumerate(HOSTILE):
-        array, record = shelf.get(key, "ig:steps=5/é", "mark")
+        array, record = store.load(key, "ig:steps=5/é", "mark")
         assert (array.dtype, array.tolist(), record) == ("float32", np.full((1, 2, 2), number).tolist(), {"key": key})
 
 
 def test_other_marks_have_other_files(tmp_path):
-    shelf = ArrayStore(tmp_path, "curve")
-    shelf.put("a", "m", "one", np.zeros(3), {})
-    assert not shelf.lacks("a", "m", "one")
-    assert shelf.lacks("a", "m", "two")
-    assert shelf.get("a", "m", "two") is None
+    store = ArrayStore(tmp_path, "curve")
+    store.save("a", "m", "one", np.zeros(3), {})
+    assert not store.is_missing("a", "m", "one")
+    assert store.is_missing("a", "m", "two")
+    assert store.load("a", "m", "two") is None
 
 
 @pytest.mark.parametrize("at", [0, 5, 60, 200, 400, -40, -10])
 def test_a_damaged_file_is_none(tmp_path, at):
-    shelf = ArrayStore(tmp_path, "curve")
-    shelf.put("a", "m", "one", np.random.default_rng(0).normal(size=300), {"key": "a"})
-    path = shelf.path("a", "m", "one")
+    store = ArrayStore(tmp_path, "curve")
+    store.save("a", "m", "one", np.random.default_rng(0).normal(size=300), {"key": "a"})
+    path = store.path("a", "m", "one")
     content = path.read_bytes()
     path.write_bytes(content[:at])
-    assert shelf.get("a", "m", "one") is None
+    assert store.load("a", "m", "one") is None
     assert read_record(path) is None
     path.write_bytes(content[:at] + b"\x00\xff\x00\xff" + content[at:][4:])
-    kept = shelf.get("a", "m", "one")
+    kept = store.load("a", "m", "one")
     assert kept is None or kept[1] == {"key": "a"}  # bytes that nothing depends on
 
 
 @pytest.mark.parametrize(("at", "value"), [(8, 1), (10, 99)])
 def test_an_encrypted_or_unknown_member_is_none(tmp_path, at, value):
     """By the flags and the kind of compression in the archive's directory; found by make fuzz."""
-    shelf = ArrayStore(tmp_path, "curve")
-    shelf.put("a", "m", "one", np.zeros(3), {"key": "a"})
-    path = shelf.path("a", "m", "one")
+    store = ArrayStore(tmp_path, "curve")
+    store.save("a", "m", "one", np.zeros(3), {"key": "a"})
+    path = store.path("a", "m", "one")
     content = bytearray(path.read_bytes())
     content[content.rindex(b"PK\x01\x02") + at] = value
     path.write_bytes(content)
     assert read_record(path) is None
-    assert shelf.get("a", "m", "one") is None
+    assert store.load("a", "m", "one") is None
 
 
 def test_nothing_is_kept_without_a_folder():
-    shelf = ArrayStore(None, "curve")
-    shelf.put("a", "m", "one", np.zeros(3), {})
-    assert not shelf.lacks("a", "m", "one")
-    assert shelf.get("a", "m", "one") is None
+    store = ArrayStore(None, "curve")
+    store.save("a", "m", "one", np.zeros(3), {})
+    assert not store.is_missing("a", "m", "one")
+    assert store.load("a", "m", "one") is None
 
 
 def test_a_place_that_cannot_be_written(tmp_path):
     (tmp_path / "maps").write_text("")
     with pytest.raises(InputError, match=r"cannot write .*; choose another --output"):
-        ArrayStore(tmp_path / "maps", "curve").put("a", "m", "one", np.zeros(3), {})
+        ArrayStore(tmp_path / "maps", "curve").save("a", "m", "one", np.zeros(3), {})

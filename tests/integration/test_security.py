@@ -66,9 +66,9 @@ def test_no_code_in_arrays_is_run(xp, tmp_path):
     assert ran.code == 2
     assert "is there from other settings" in ran.err
     shelf = ArrayStore(tmp_path / "maps", "attribution")
-    shelf.put("a", "m", "mark", np.zeros((1, 2, 2)), {})
+    shelf.save("a", "m", "mark", np.zeros((1, 2, 2)), {})
     save_trap(shelf.path("a", "m", "mark"))
-    assert shelf.get("a", "m", "mark") is None
+    assert shelf.load("a", "m", "mark") is None
 
 
 def test_no_code_in_states_of_a_training_is_run(tmp_path):

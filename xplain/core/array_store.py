@@ -50,16 +50,16 @@ class ArrayStore:
         digest = hashlib.sha256(f"{key}\0{mark}".encode("utf-8", "surrogateescape")).hexdigest()[:16]
         return self.folder / f"{_plain(key)}.{_plain(label)}.{digest}.npz"
 
-    def lacks(self, key: str, label: str, mark: str) -> bool:
+    def is_missing(self, key: str, label: str, mark: str) -> bool:
         """Whether a file is to be written."""
         return self.folder is not None and not self.path(key, label, mark).exists()
 
-    def put(self, key: str, label: str, mark: str, array: Floats, record: Mapping[str, Any]) -> None:
+    def save(self, key: str, label: str, mark: str, array: Floats, record: Mapping[str, Any]) -> None:
         """Write an array as float32, and the record, by rename. Raises InputError when the place cannot be written."""
         if self.folder is not None:
             write_file(self.path(key, label, mark), encode_arrays({self.array: array}, record))
 
-    def get(self, key: str, label: str, mark: str) -> tuple[Floats, dict[str, Any]] | None:
+    def load(self, key: str, label: str, mark: str) -> tuple[Floats, dict[str, Any]] | None:
         """An array and its record; None where there is none, or the file is damaged."""
         if self.folder is None:
             return None

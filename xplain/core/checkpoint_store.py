@@ -26,7 +26,7 @@ class CheckpointStore(Protocol):
     def save(self, name: str, state: State) -> None:
         """Keep a state, in place of an older one of its name."""
 
-    def drop(self, name: str) -> None:
+    def delete(self, name: str) -> None:
         """Forget the states whose names start with the folder ``name``."""
 
 
@@ -54,7 +54,7 @@ class DirectoryCheckpoints:
         torch.save(state, stream)
         write_file(self._file(name), stream.getvalue())
 
-    def drop(self, name: str) -> None:
+    def delete(self, name: str) -> None:
         """What is not there is no error."""
         shutil.rmtree(self.path / name, ignore_errors=True)
 
@@ -76,7 +76,7 @@ class MemoryCheckpoints:
         """A copy, which later changes of the tensors leave alone."""
         self.states[name] = copy.deepcopy(state)
 
-    def drop(self, name: str) -> None:
+    def delete(self, name: str) -> None:
         """What is not there is no error."""
         for each in [each for each in self.states if each.startswith(f"{name}/")]:
             del self.states[each]

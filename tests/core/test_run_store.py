@@ -30,8 +30,8 @@ def keys(folder: Path) -> list[str]:
 
 def test_records_come_back(tmp_path):
     with RunStore.open(tmp_path, 0, RUN) as store:
-        store.add([record("a", value=0.1), record("b/é\udc80", value=None)])
-        store.add([])
+        store.append([record("a", value=0.1), record("b/é\udc80", value=None)])
+        store.append([])
         assert store.has("a", "m")
         assert not store.has("a", "n")
     description, records = read_run(tmp_path)
@@ -41,8 +41,8 @@ def test_records_come_back(tmp_path):
 
 def test_a_record_without_a_curve_has_none(tmp_path):
     with RunStore.open(tmp_path, 0, RUN) as store:
-        store.add([record("a", curve=[1.0, 0.5]), record("b", curve=None), record("c")])
-        store.add([record("a", "n")])
+        store.append([record("a", curve=[1.0, 0.5]), record("b", curve=None), record("c")])
+        store.append([record("a", "n")])
     for opened in (store, RunStore.open(tmp_path, 1, RUN)):
         assert [opened.has_curve(key, "m") for key in "abcd"] == [True, False, False, False]
         assert not opened.has_curve("a", "n")
@@ -51,14 +51,14 @@ def test_a_record_without_a_curve_has_none(tmp_path):
 def test_a_record_that_two_ranks_have_is_read_once(tmp_path):
     for rank in (0, 1):
         with RunStore.open(tmp_path, rank, RUN | {"methods": {}}) as store:
-            store.add([record("a", value=rank), record("a", "n", value=rank)])
+            store.append([record("a", value=rank), record("a", "n", value=rank)])
     assert list(read_records(tmp_path)) == [record("a", value=0), record("a", "n", value=0)]
 
 
 def test_batches_end_where_they_were_written(tmp_path):
     with RunStore.open(tmp_path, 0, RUN) as store:
-        store.add([record("a")])
-        store.add([record("b"), record("c")])
+        store.append([record("a")])
+        store.append([record("b"), record("c")])
     path = tmp_path / "items" / "0.jsonl"
     found = [([each["key"] for each in batch], end) for batch, end in stores._batches(path)]
     first = len(path.read_bytes().splitlines(keepends=True)[0])
@@ -85,31 +85,31 @@ def test_a_run_is_described_while_no_other_process_can_describe_it(tmp_path, mon
 @pytest.mark.parametrize("cut", range(1, 80, 7))
 def test_a_batch_that_was_torn_anywhere_is_gone_as_a_whole(tmp_path, cut):
     with RunStore.open(tmp_path, 0, RUN) as store:
-        store.add([record("a")])
-        store.add([record("b"), record("c"), record("d")])
+        store.append([record("a")])
+        store.append([record("b"), record("c"), record("d")])
     path = tmp_path / "items" / "0.jsonl"
     path.write_bytes(path.read_bytes()[:-cut])
     assert keys(tmp_path) == ["a"]
     with RunStore.open(tmp_path, 0, RUN) as store:
         assert not store.has("b", "m")
-        store.add([record("b")])
+        store.append([record("b")])
     assert keys(tmp_path) == ["a", "b"]
     assert [json.loads(line)["key"] for line in path.read_text().splitlines()] == ["a", "b"]
 
 
 def test_another_ranks_torn_end_is_passed_over(tmp_path):
     with RunStore.open(tmp_path, 1, RUN) as store:
-        store.add([record("a"), record("b")])
+        store.append([record("a"), record("b")])
     (tmp_path / "items" / "1.jsonl").open("a").write('{"key": "c", "ma')
     with RunStore.open(tmp_path, 0, RUN) as store:
         assert store.has("b", "m")
-        store.add([record("c")])
+        store.append([record("c")])
     assert keys(tmp_path) == ["c", "a", "b"]
 
 
 def test_a_damaged_line_is_named(tmp_path):
     with RunStore.open(tmp_path, 0, RUN) as store:
-        store.add([record("a")])
+        store.append([record("a")])
     (tmp_path / "items" / "0.jsonl").open("a").write("nonsense\n")
     with pytest.raises(InputError, match=r"line 2 of .*0\.jsonl' is damaged: .*; delete the line"):
         keys(tmp_path)
@@ -119,13 +119,13 @@ def test_a_damaged_line_is_named(tmp_path):
 
 def test_one_writer_a_rank(tmp_path):
     with RunStore.open(tmp_path, 0, RUN) as first:
-        first.add([record("a")])
+        first.append([record("a")])
         with pytest.raises(InputError, match=r"another process is writing .*0\.jsonl'; wait for it, or give another"):
             RunStore.open(tmp_path, 0, RUN | {"methods": {"c": {}}})
         assert read_run(tmp_path)[0] == RUN  # what was refused is not written
         with RunStore.open(tmp_path, 1, RUN) as other:
-            other.add([record("b")])
-        first.add([record("c")])
+            other.append([record("b")])
+        first.append([record("c")])
     with RunStore.open(tmp_path, 0, RUN):
         assert keys(tmp_path) == ["a", "c", "b"]
 
@@ -133,7 +133,7 @@ def test_one_writer_a_rank(tmp_path):
 def test_a_lock_ends_with_its_process(tmp_path):
     code = (
         "import os, sys; from pathlib import Path; from xplain.core.run_store import RunStore\n"
-        f"store = RunStore.open(Path(sys.argv[1]), 0, {RUN!r}); store.add([{record('a')!r}]); print('open', flush=True)\n"
+        f"store = RunStore.open(Path(sys.argv[1]), 0, {RUN!r}); store.append([{record('a')!r}]); print('open', flush=True)\n"
         "sys.stdin.read()"
     )
     child = subprocess.Popen(
@@ -203,11 +203,11 @@ def test_a_place_that_cannot_be_written(tmp_path):
 def test_without_space_what_was_written_before_is_kept(tmp_path):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     with RunStore.open(tmp_path, 0, RUN) as store:
-        store.add([record("a")])
+        store.append([record("a")])
         resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))  # a write that goes over it stops in the middle
         try:
             with pytest.raises(InputError, match=r"cannot write .*0\.jsonl': .*; what is written is whole; make room"):
-                store.add([record("b" * 30), record("c" * 30), record("d" * 30)])
+                store.append([record("b" * 30), record("c" * 30), record("d" * 30)])
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         assert not store.has("b" * 30, "m")
@@ -226,5 +226,5 @@ def test_systems_without_locks_write_without_them(tmp_path, monkeypatch, how):
     else:
         monkeypatch.setattr("fcntl.flock", refuse)
     with RunStore.open(tmp_path, 0, RUN) as store:
-        store.add([record("a")])
+        store.append([record("a")])
     assert keys(tmp_path) == ["a"]

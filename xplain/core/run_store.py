@@ -37,7 +37,7 @@ RUN: dict[str, Any] = {  # what ``run.json`` must hold to be summarised or compa
 
 @dataclass(eq=False)
 class RunStore:
-    """The records of one run. Open with ``RunStore.open``, append with ``add``, use as a context.
+    """The records of one run. Open with ``RunStore.open``, append with ``append``, use as a context.
 
     A record is a dict with at least ``key``, the item, and ``mark``, what is known of it; the two together are unique.
     Only these two are kept in memory, and whether a record has a ``curve``.
@@ -84,7 +84,7 @@ class RunStore:
             ) from None
         return store
 
-    def add(self, records: Sequence[dict[str, Any]]) -> None:
+    def append(self, records: Sequence[dict[str, Any]]) -> None:
         """Append records that belong together: an interruption keeps all of them or none.
 
         The operating system has them when this returns. Raises InputError when there is no space, or the file was taken away.

@@ -221,8 +221,8 @@ def test_what_the_engine_hands_over_is_no_parameter():
     ],
 )
 def test_bounds_admit_what_they_say(bounds, inside, outside, text):
-    assert all(bounds.admits(each) for each in inside)
-    assert not any(bounds.admits(each) for each in outside)
+    assert all(bounds.accepts(each) for each in inside)
+    assert not any(bounds.accepts(each) for each in outside)
     assert str(bounds) == text
 
 

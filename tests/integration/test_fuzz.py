@@ -103,7 +103,7 @@ def test_parameters_of_methods_and_metrics(name, data):
     value = data.draw(numbers | st.none() | st.booleans() | st.floats() | st.integers() | st.lists(st.integers()))
     settled = attempt(spec.resolve, {key: value})
     if settled is not None and settled[key] is not None and spec.parameters[key].bounds is not None:
-        assert spec.parameters[key].bounds.admits(settled[key])
+        assert spec.parameters[key].bounds.accepts(settled[key])
 
 
 @random

@@ -23,7 +23,7 @@ class Bounds:
     high: float | None = None
     above: float | None = None
 
-    def admits(self, value: float) -> bool:
+    def accepts(self, value: float) -> bool:
         """Whether ``value`` lies within the limits."""
         return (
             (self.low is None or value >= self.low)
@@ -38,15 +38,15 @@ class Bounds:
 
 @dataclass(frozen=True)
 class TextFormat:
-    """A form that a text must have. form: in words, for help and errors. read: raises ValueError for another."""
+    """A form that a text must have. description: for help and errors. parse: raises ValueError for any other text."""
 
-    form: str
-    read: Callable[[str], object]
+    description: str
+    parse: Callable[[str], object]
 
-    def admits(self, text: str) -> bool:
+    def accepts(self, text: str) -> bool:
         """Whether ``text`` has the form."""
         try:
-            self.read(text)
+            self.parse(text)
         except ValueError:
             return False
         return True
@@ -91,7 +91,7 @@ class Parameter:
     def accepts(self) -> str:
         """What may be written, for help and errors."""
         if isinstance(self.bounds, TextFormat):
-            return self.bounds.form + (" or none" if self.optional else "")
+            return self.bounds.description + (" or none" if self.optional else "")
         words = " or ".join(self.choices) or {int: "a whole number", float: "a number", bool: "true or false"}.get(
             self.kind, "text"
         )
@@ -105,7 +105,7 @@ class Parameter:
             parsed = self._convert(value)
         except (ValueError, TypeError, KeyError):
             parsed = None
-        if parsed is None or (self.bounds and not self.bounds.admits(parsed)):
+        if parsed is None or (self.bounds and not self.bounds.accepts(parsed)):
             near = did_you_mean(str(value), self.choices) if self.choices else ""
             raise UsageError(f"{owner}: {self.name}={value!s} is not accepted", near or f"give {self.accepts}")
         return parsed

@@ -51,9 +51,7 @@ def quick(monkeypatch):
 
     plain = pen.save_figure
     for module in ("comparison_figure", "agreement"):
-        monkeypatch.setattr(
-            f"xplain.reports.{module}.save_figure", lambda figure, form: plain(Small(figure), form)
-        )
+        monkeypatch.setattr(f"xplain.reports.{module}.save_figure", lambda figure, form: plain(Small(figure), form))
     monkeypatch.setattr(ceiling, "CPU_SIZES", (1, 2))
     monkeypatch.setattr(benchmark, "LEAST_SECONDS", 0.001)
 

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from xplain.core.errors import InputError, ModelNote, UsageError
 from xplain.data.class_names import ClassNames, is_wnid
-from xplain.data.sources import SUFFIXES, Source, find_images, has_images
+from xplain.data.sources import SUFFIXES, ImageSource, find_images, has_images
 from xplain.data.splits import find_entries, has_parts, is_torchvision
 from xplain.data.tar_shards import Sample, find_shards, read_shards
 
@@ -25,7 +25,7 @@ class Item:
     """An image of a data set. key: its name within the set, the same wherever the set lies. label: true class or None."""
 
     key: str
-    source: Source
+    source: ImageSource
     label: int | None
 
 
@@ -63,7 +63,7 @@ def _read_torchvision(location: str, class_names: ClassNames) -> list[Item]:
     for entry in entries:
         stream, name = BytesIO(), names[entry.label]
         entry.read().save(stream, "PNG", compress_level=1)
-        source = Source(None, entry.key, name, stream.getvalue(), member=entry.key)
+        source = ImageSource(None, entry.key, name, stream.getvalue(), member=entry.key)
         items.append(Item(entry.key, source, classes.get(name)))
     return items
 
@@ -219,7 +219,7 @@ def _read_list(path: Path, class_names: ClassNames) -> list[Item]:
         if not Path(name).name:
             raise InputError(f"line {number} of the list {str(path)!r} names no file", "write one path a line")
         place = path.parent / name
-        source = Source(place, str(Path(name).with_suffix("")), place.absolute().parent.name)
+        source = ImageSource(place, str(Path(name).with_suffix("")), place.absolute().parent.name)
         try:
             items.append(Item(name, source, find(rest[0]) if rest else None))
         except UsageError as error:

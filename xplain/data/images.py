@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 from xplain.data.preprocessing import Preprocessing, preprocess
-from xplain.data.sources import Source, _too_large
+from xplain.data.sources import ImageSource, _too_large
 
 
 def decode_image(content: bytes, name: str) -> Image:
@@ -73,7 +73,7 @@ def read_image(
 
     >>> x = xplain.read_image("cat.jpg", preprocessing=clf.preprocessing)[None]
     """
-    source = Source(Path(path), Path(path).stem)
+    source = ImageSource(Path(path), Path(path).stem)
     return preprocess(decode_image(source.read(), source.name), preprocessing or Preprocessing.for_size(size))
 
 
@@ -81,18 +81,18 @@ def read_image(
 class LoadedImage:
     """An image that was read: the SHA-256 of its file, its pixels (3, H, W), and the file's height and width when upright."""
 
-    source: Source
+    source: ImageSource
     digest: str
     pixels: Tensor
     size: tuple[int, int]
 
 
 def read_ahead(
-    sources: Iterable[Source], preprocessing: Preprocessing, size: int, threads: int = 4
+    sources: Iterable[ImageSource], preprocessing: Preprocessing, size: int, threads: int = 4
 ) -> Iterator[list[LoadedImage | Failure]]:
     """Groups of ``size`` images in order, read by threads while the caller works on the group before."""
 
-    def read(source: Source) -> LoadedImage | Failure:
+    def read(source: ImageSource) -> LoadedImage | Failure:
         try:
             content = source.read()
             image = decode_image(content, source.name)

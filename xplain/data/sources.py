@@ -24,7 +24,7 @@ SUFFIXES = frozenset(
 
 
 @dataclass(frozen=True)
-class Source:
+class ImageSource:
     """An image to be read: a file, or bytes that came on standard input.
 
     stem: its name without suffix, as a relative path, under which outputs are written.
@@ -80,7 +80,7 @@ def _check_kind(path: Path, name: str) -> None:
         raise InputError(f"{name!r} is a device", "give an image file")
 
 
-def find_images(arguments: Iterable[str], files_from: str | None = None) -> list[Source]:
+def find_images(arguments: Iterable[str], files_from: str | None = None) -> list[ImageSource]:
     """Sources for files, directories (recursive), globs, ``@list.txt`` and ``-`` (image bytes on stdin).
 
     ``files_from`` names a file of paths, one a line; ``-`` is standard input. Files that are named but missing
@@ -100,7 +100,7 @@ def find_images(arguments: Iterable[str], files_from: str | None = None) -> list
             found.setdefault(_whole_path(path) if path else "-", (path, relative))
     stems = _distinct_stems(list(found.values()))
     return [
-        Source(path, stem, path.absolute().parent.name if path else "", None if path else sys.stdin.buffer.read())
+        ImageSource(path, stem, path.absolute().parent.name if path else "", None if path else sys.stdin.buffer.read())
         for (path, _), stem in zip(found.values(), stems, strict=True)
     ]
 

@@ -18,7 +18,7 @@ from xplain.core.errors import Failure, InputError, UsageError, did_you_mean
 from xplain.core.rng import seed_of
 from xplain.data.images import decode_image
 from xplain.data.preprocessing import Preprocessing, preprocess
-from xplain.data.sources import Source, find_images
+from xplain.data.sources import ImageSource, find_images
 
 TORCHVISION = ("CIFAR10", "CIFAR100", "MNIST", "FashionMNIST", "KMNIST")
 TEST_SHARE = 0.2  # where the data set itself does not say
@@ -150,7 +150,7 @@ def _from_folder(path: Path, prefix: str = "", classes: Sequence[str] = ()) -> t
     return [Entry(prefix + i.as_posix(), index[f], partial(_decode, s)) for s, i, f in found], tuple(index)
 
 
-def _decode(source: Source) -> Image.Image:
+def _decode(source: ImageSource) -> Image.Image:
     return decode_image(source.read(), source.name)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from xplain.core.errors import InputError, UsageError
-from xplain.data.sources import SUFFIXES, Source
+from xplain.data.sources import SUFFIXES, ImageSource
 
 LONGEST_LABEL = 1 << 16  # bytes of a label member that are worth reading
 LABEL_KEYS = ("label", "cls", "class", "class_id", "target")  # of a JSON object beside the image
@@ -35,7 +35,7 @@ class Sample:
     """An image of a shard. key: shard and member. label: what is written beside it; ``sure``: by a ``.cls`` member."""
 
     key: str
-    source: Source
+    source: ImageSource
     label: str | None
     sure: bool
 
@@ -100,7 +100,7 @@ def _read_sample(group: dict[str, Any], shard: str) -> Sample | None:
         return None
     place: Place = group[suffix]
     key = f"{shard}/{group['__key__']}.{suffix}"
-    source = Source(place.path, key.removesuffix(f".{suffix}"), span=(place.start, place.size), member=key)
+    source = ImageSource(place.path, key.removesuffix(f".{suffix}"), span=(place.start, place.size), member=key)
     if "cls" in group:
         return Sample(key, source, _read_text(group["cls"]), sure=True)
     label = _read_json(group["json"]) if "json" in group else None

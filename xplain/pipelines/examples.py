@@ -15,7 +15,7 @@ from xplain.core.run_store import read_run, settings_digest
 from xplain.data.datasets import read_dataset
 from xplain.data.images import decode_image
 from xplain.data.preprocessing import preprocess
-from xplain.data.sources import Source
+from xplain.data.sources import ImageSource
 from xplain.models import Classifier
 from xplain.oracle.runtime import load_model
 from xplain.pipelines.attribution import MethodRun, resolve_methods

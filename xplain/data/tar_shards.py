@@ -1,6 +1,6 @@
 """Tar shards as webdataset lays them out: which images they hold, where each lies, and what is written beside it.
 
-Only the headers and the small label members are read here; an image's bytes are read by their place when its turn comes. The samples
+Only the headers and the small label members are read here; an image's bytes are read by their location when its turn comes. The samples
 are grouped by webdataset (extra ``webdataset``); its decoders and its URLs, which can run code, are not used.
 """
 
@@ -22,7 +22,7 @@ LABEL_KEYS = ("label", "cls", "class", "class_id", "target")  # of a JSON object
 
 
 @dataclass(frozen=True)
-class Place:
+class MemberLocation:
     """Where a member's bytes lie in its tar file."""
 
     path: Path
@@ -88,8 +88,8 @@ def _members(path: Path) -> Iterator[dict[str, Any]]:
     with tarfile.open(path, "r:") as tar:
         for member in tar:
             if member.isreg() and not member.issparse():
-                place = Place(path, member.offset_data, member.size)
-                yield {"fname": member.name, "data": place, "__url__": str(path)}
+                location = MemberLocation(path, member.offset_data, member.size)
+                yield {"fname": member.name, "data": location, "__url__": str(path)}
             tar.members = []  # type: ignore[attr-defined]  # the list would grow with the shard
 
 
@@ -98,9 +98,11 @@ def _read_sample(group: dict[str, Any], shard: str) -> Sample | None:
     suffix = next((suffix for suffix in group if f".{suffix}" in SUFFIXES), None)
     if suffix is None:
         return None
-    place: Place = group[suffix]
+    location: MemberLocation = group[suffix]
     key = f"{shard}/{group['__key__']}.{suffix}"
-    source = ImageSource(place.path, key.removesuffix(f".{suffix}"), span=(place.start, place.size), member=key)
+    source = ImageSource(
+        location.path, key.removesuffix(f".{suffix}"), span=(location.start, location.size), member=key
+    )
     if "cls" in group:
         return Sample(key, source, _read_text(group["cls"]), sure=True)
     label = _read_json(group["json"]) if "json" in group else None
@@ -109,19 +111,19 @@ def _read_sample(group: dict[str, Any], shard: str) -> Sample | None:
     return Sample(key, source, label, sure=False)
 
 
-def _read_text(place: Place) -> str:
+def _read_text(location: MemberLocation) -> str:
     """A small member as text; empty where it is none."""
-    if place.size > LONGEST_LABEL:
+    if location.size > LONGEST_LABEL:
         return ""
-    with place.path.open("rb") as stream:
-        stream.seek(place.start)
-        return stream.read(place.size).decode("utf-8", "replace").strip()
+    with location.path.open("rb") as stream:
+        stream.seek(location.start)
+        return stream.read(location.size).decode("utf-8", "replace").strip()
 
 
-def _read_json(place: Place) -> str | None:
+def _read_json(location: MemberLocation) -> str | None:
     """The label in a JSON member: a number or a text, or an object that has exactly one of LABEL_KEYS."""
     try:
-        found = json.loads(_read_text(place))
+        found = json.loads(_read_text(location))
     except (ValueError, RecursionError):
         return None
     if isinstance(found, dict):

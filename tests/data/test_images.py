@@ -427,9 +427,9 @@ def test_sizes_resize_to_the_usual_share():
 
 
 def test_another_side_keeps_the_share_of_the_resize():
-    assert Preprocessing((299, 299), 342, "bilinear").at(224) == Preprocessing((224, 224), 256, "bilinear")
-    assert Preprocessing((224, 224), 232).at(112) == Preprocessing((112, 112), 116)
-    assert Preprocessing((64, 128), 146).at(128) == Preprocessing((128, 128), 146)
+    assert Preprocessing((299, 299), 342, "bilinear").resized_to(224) == Preprocessing((224, 224), 256, "bilinear")
+    assert Preprocessing((224, 224), 232).resized_to(112) == Preprocessing((112, 112), 116)
+    assert Preprocessing((64, 128), 146).resized_to(128) == Preprocessing((128, 128), 146)
 
 
 def test_read_image_is_a_bicubic_256_resize_and_a_224_crop(tmp_path):

@@ -131,14 +131,14 @@ def locate_boxes(
     """
     found = []
     for key, (height, width), target in zip(keys, sizes, targets, strict=True):
-        place = preprocessing.place(width, height)
+        geometry = preprocessing.geometry(width, height)
         found.append(
             [
                 (
-                    box.left * place.width / width - place.left,
-                    box.top * place.height / height - place.top,
-                    box.right * place.width / width - place.left,
-                    box.bottom * place.height / height - place.top,
+                    box.left * geometry.width / width - geometry.left,
+                    box.top * geometry.height / height - geometry.top,
+                    box.right * geometry.width / width - geometry.left,
+                    box.bottom * geometry.height / height - geometry.top,
                 )
                 for box in annotations.of(key)
                 if not box.label or _index(box.label, annotations.source, find_class) == target

@@ -17,7 +17,7 @@ THIN = 50  # how many times longer than wide an image is resized as a whole
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 
 
-class Place(NamedTuple):
+class CropGeometry(NamedTuple):
     """How an image is brought to the model's input: resized to ``width`` x ``height``, then cropped from ``left`` and ``top`` on.
 
     Where the crop is larger than the resized image, it begins before it (below zero), and black fills the rest.
@@ -47,15 +47,15 @@ class Preprocessing:
         height, width = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
         return cls((height, width), round(max(height, width) / 0.875))
 
-    def place(self, width: int, height: int) -> Place:
+    def geometry(self, width: int, height: int) -> CropGeometry:
         """Where the pixels of an image of ``width`` x ``height`` go."""
         short = self.resize
         new = (short, int(short * height / width)) if width <= height else (int(short * width / height), short)
         if self.squash:
             new = (self.resize * self.size[1] // max(self.size), self.resize * self.size[0] // max(self.size))
-        return Place(*new, _start_of_crop(new[0], self.size[1]), _start_of_crop(new[1], self.size[0]))
+        return CropGeometry(*new, _start_of_crop(new[0], self.size[1]), _start_of_crop(new[1], self.size[0]))
 
-    def at(self, side: int) -> Preprocessing:
+    def resized_to(self, side: int) -> Preprocessing:
         """The same for square inputs of ``side`` pixels: ``resize`` in the proportion it had."""
         return replace(self, size=(side, side), resize=round(self.resize * side / max(self.size)))
 
@@ -67,8 +67,8 @@ def preprocess(image: Image, preprocessing: Preprocessing) -> Tensor:
     from PIL import Image
 
     width, height = image.size
-    place = preprocessing.place(width, height)
-    new, left, top = (place.width, place.height), place.left, place.top
+    geometry = preprocessing.geometry(width, height)
+    new, left, top = (geometry.width, geometry.height), geometry.left, geometry.top
     crop_height, crop_width = preprocessing.size
     filtered = Image.Resampling[preprocessing.interpolation.upper()]
     if max(new) > THIN * min(new):  # nearly all of it would be cropped away: make the centre only

@@ -108,7 +108,7 @@ def _build(name: str | nn.Module, path: Path | None, image_size: int | None, off
     """The classifier of a name, with the weights in ``path``, for images of its own size or of ``image_size``."""
     classifier = _find(name, path, image_size, offline)
     if image_size is not None:
-        classifier.preprocessing = classifier.preprocessing.at(image_size)
+        classifier.preprocessing = classifier.preprocessing.resized_to(image_size)
     if not classifier.weights.sha256:
         classifier.weights = replace(classifier.weights, sha256=hash_tensors(classifier.model))
     return classifier

@@ -87,7 +87,7 @@ class LoadedImage:
     size: tuple[int, int]
 
 
-def read_ahead(
+def prefetch_images(
     sources: Iterable[ImageSource], preprocessing: Preprocessing, size: int, threads: int = 4
 ) -> Iterator[list[LoadedImage | Failure]]:
     """Groups of ``size`` images in order, read by threads while the caller works on the group before."""

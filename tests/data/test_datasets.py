@@ -12,7 +12,7 @@ import pytest
 from tests.helpers import toys
 from tests.helpers.factories import imagenet_like
 from xplain.core.errors import InputError, ModelNote
-from xplain.data.datasets import choose_items, class_folders, read_dataset, shard
+from xplain.data.datasets import match_folders_to_classes, read_dataset, select_items, select_shard
 from xplain.models import Classifier, load_classifier
 
 
@@ -118,7 +118,7 @@ def test_a_data_set_of_torchvisions_has_its_own_order(tmp_path):
     """FashionMNIST's names are not sorted."""
     names = ["T-shirt/top", "Trouser", "Pullover"]
     with pytest.warns(ModelNote, match="'T-shirt/top' as class 0 to 'Pullover' as class 2"):
-        assert class_folders(names, net(3).class_names) == {"T-shirt/top": 0, "Trouser": 1, "Pullover": 2}
+        assert match_folders_to_classes(names, net(3).class_names) == {"T-shirt/top": 0, "Trouser": 1, "Pullover": 2}
 
 
 def test_numbers_must_be_classes_of_the_model(tmp_path, imagenet):
@@ -182,9 +182,9 @@ def test_labels_must_name_every_file(tmp_path, imagenet):
 def test_limits_spread_over_the_set_and_shards_cover_it(tmp_path):
     touch(tmp_path, *(f"{c}/{i}.png" for c in "ab" for i in range(5)))
     items = read_dataset(str(tmp_path), net(2).class_names)
-    assert [i.key for i in choose_items(items, None, 1)] == ["a/0.png", "b/0.png"]
-    assert [i.key for i in choose_items(items, 4, None)] == ["a/0.png", "a/2.png", "b/0.png", "b/2.png"]
-    assert [i.key for i in choose_items(items, 3, 2)] == ["a/0.png", "a/1.png", "b/0.png"]
-    parts = [shard(items, k, 3) for k in range(3)]
+    assert [i.key for i in select_items(items, None, 1)] == ["a/0.png", "b/0.png"]
+    assert [i.key for i in select_items(items, 4, None)] == ["a/0.png", "a/2.png", "b/0.png", "b/2.png"]
+    assert [i.key for i in select_items(items, 3, 2)] == ["a/0.png", "a/1.png", "b/0.png"]
+    parts = [select_shard(items, k, 3) for k in range(3)]
     assert sorted(i.key for part in parts for i in part) == [i.key for i in items]
     assert max(map(len, parts)) - min(map(len, parts)) <= 1

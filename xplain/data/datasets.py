@@ -58,7 +58,7 @@ def read_dataset(location: str, class_names: ClassNames, labels: str | None = No
 def _read_torchvision(location: str, class_names: ClassNames) -> list[Item]:
     """The images to test on, as PNG in memory."""
     _, entries, names, _ = find_entries(location, 0)
-    classes = class_folders(names, class_names)
+    classes = match_folders_to_classes(names, class_names)
     items = []
     for entry in entries:
         stream, name = BytesIO(), names[entry.label]
@@ -108,12 +108,12 @@ def _read_folder(path: Path, class_names: ClassNames, labels: str | None) -> lis
     folders = sorted({key.split("/")[0] for key in keys if "/" in key})
     if not folders:
         return [Item(key, source, None) for key, source in zip(keys, sources, strict=True)]
-    classes = class_folders(folders, class_names)
+    classes = match_folders_to_classes(folders, class_names)
     items = [Item(k, s, classes.get(k.split("/")[0])) for k, s in zip(keys, sources, strict=True)]
     return sorted(items, key=lambda item: (-1 if item.label is None else item.label, item.key))
 
 
-def class_folders(folders: Sequence[str], class_names: ClassNames) -> dict[str, int]:
+def match_folders_to_classes(folders: Sequence[str], class_names: ClassNames) -> dict[str, int]:
     """The class of each folder: the one with that name or wnid; numbers that are no names are indices.
 
     Where the model's classes have no names and the folders are none of these, the folders' own order counts, if there is one for
@@ -229,7 +229,7 @@ def _read_list(path: Path, class_names: ClassNames) -> list[Item]:
     return items
 
 
-def choose_items(items: Iterable[Item], limit: int | None, per_class: int | None) -> list[Item]:
+def select_items(items: Iterable[Item], limit: int | None, per_class: int | None) -> list[Item]:
     """The first ``per_class`` images of each class, then ``limit`` of them, evenly spread over the set."""
     chosen, counts = [], dict[int | None, int]()
     for item in items:
@@ -241,6 +241,6 @@ def choose_items(items: Iterable[Item], limit: int | None, per_class: int | None
     return [chosen[len(chosen) * k // limit] for k in range(limit)]
 
 
-def shard(items: Sequence[T], index: int, count: int) -> list[T]:
+def select_shard(items: Sequence[T], index: int, count: int) -> list[T]:
     """Every ``count``-th item from ``index`` on."""
     return list(items[index::count])

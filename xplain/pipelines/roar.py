@@ -21,7 +21,7 @@ from xplain.core.parameters import read_percentages
 from xplain.core.rng import seed_of
 from xplain.core.run_store import SCHEMA, RunStore, fingerprint, read_run, settings_digest
 from xplain.core.types import Score
-from xplain.data.datasets import shard
+from xplain.data.datasets import select_shard
 from xplain.data.splits import ImageSet, read_split
 from xplain.metrics._training import make_classifier
 from xplain.metrics.roar import Attribute, Trial, epochs_of

@@ -8,12 +8,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from xplain.data.splits import Images, ImageSet
+from xplain.data.splits import LabeledImages, TrainTestSplit
 
 SIDE, PATCH = 12, 4
 
 
-def make_images(count: int, seed: int) -> Images:
+def make_images(count: int, seed: int) -> LabeledImages:
     """Noise from 96 to 159; stripes of 0 and 255, whose mean colour is the same for both classes."""
     generator = torch.Generator().manual_seed(seed)
     pixels = torch.randint(96, 160, (count, 3, SIDE, SIDE), generator=generator, dtype=torch.uint8)
@@ -22,12 +22,12 @@ def make_images(count: int, seed: int) -> Images:
     labels = torch.arange(count) % 2
     for i, (top, left) in enumerate(torch.randint(0, SIDE - PATCH + 1, (count, 2), generator=generator).tolist()):
         pixels[i, :, top : top + PATCH, left : left + PATCH] = patches[int(labels[i])]
-    return Images(pixels, labels)
+    return LabeledImages(pixels, labels)
 
 
-def make_set(train: int = 160, test: int = 80) -> ImageSet:
+def make_set(train: int = 160, test: int = 80) -> TrainTestSplit:
     """The classes are called upright and level."""
-    return ImageSet(make_images(train, 0), make_images(test, 1), ("upright", "level"))
+    return TrainTestSplit(make_images(train, 0), make_images(test, 1), ("upright", "level"))
 
 
 def patch_map(x: Tensor) -> Tensor:
@@ -35,7 +35,7 @@ def patch_map(x: Tensor) -> Tensor:
     return ((x == 0) | (x == 1)).all(dim=1, keepdim=True).to(x)
 
 
-def write_set(data: ImageSet, folder: Path) -> Path:
+def write_set(data: TrainTestSplit, folder: Path) -> Path:
     """The set as PNG files in ``train`` and ``test``."""
     for part, images in (("train", data.train), ("test", data.test)):
         for i, (pixels, label) in enumerate(zip(images.pixels, images.labels.tolist(), strict=True)):

@@ -14,7 +14,7 @@ from tests.helpers.patches import make_images, make_set, patch_map
 from tests.helpers.toys import classifier, images, small_net
 from xplain.core.checkpoint_store import MemoryCheckpoints
 from xplain.core.registry import METRICS
-from xplain.data.splits import ImageSet
+from xplain.data.splits import TrainTestSplit
 from xplain.metrics._training import Plan, make_classifier
 from xplain.metrics.roar import Trial, epochs_of, rank_images, rank_pixels, remove, retrain, roar
 
@@ -136,7 +136,7 @@ def test_a_training_that_diverges_leaves_the_trial_undefined():
 
 def test_train_and_test_images_lose_the_pixels_that_their_own_maps_rank_highest(monkeypatch):
     """Networks are replaced by numbers; what each was given is compared with the maps."""
-    given: dict[str, ImageSet] = {}
+    given: dict[str, TrainTestSplit] = {}
     accuracies = {"base": 0.9, "a method/10": 0.5, "a method/40": 0.25}
 
     def learnt(trial, network, plan, data, name):

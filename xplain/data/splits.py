@@ -26,7 +26,7 @@ MOST_BYTES = 16 * 2**30
 
 
 @dataclass(frozen=True, eq=False)
-class Images:
+class LabeledImages:
     """Labelled images in memory.
 
     pixels: (N, 3, H, W) in 8 bits. labels: (N,). removed: (N, H, W) bool, the pixels that show the image's mean colour instead.
@@ -51,22 +51,22 @@ class Images:
         x = self.pixels[some].float() / 255
         return x if self.removed is None else torch.where(self.removed[some][:, None], self.colours[some], x)
 
-    def to(self, device: torch.device) -> Images:
+    def to(self, device: torch.device) -> LabeledImages:
         """The images on a device."""
         removed = None if self.removed is None else self.removed.to(device)
         return replace(self, pixels=self.pixels.to(device), labels=self.labels.to(device), removed=removed)
 
 
 @dataclass(frozen=True, eq=False)
-class ImageSet:
+class TrainTestSplit:
     """Images to train on and images to test on. origin: how they were divided, for the record."""
 
-    train: Images
-    test: Images
+    train: LabeledImages
+    test: LabeledImages
     classes: tuple[str, ...]
     origin: str = ""
 
-    def to(self, device: torch.device) -> ImageSet:
+    def to(self, device: torch.device) -> TrainTestSplit:
         """The set on a device."""
         return replace(self, train=self.train.to(device), test=self.test.to(device))
 
@@ -82,7 +82,7 @@ class Entry:
 
 def read_split(
     location: str, size: int | None = None, per_class: int | None = None, seed: int = 0
-) -> tuple[ImageSet, list[Failure]]:
+) -> tuple[TrainTestSplit, list[Failure]]:
     """The images of a data set, and those that could not be read.
 
     location: a folder with ``train`` and ``test``, which hold class folders; a folder of class folders, each of which is
@@ -101,7 +101,7 @@ def read_split(
             "give size=32, or per_class=N",
         )
     (first, lost), (second, more) = (_read(part, side, resize=size is not None) for part in (train, test))
-    return ImageSet(first, second, classes, origin), lost + more
+    return TrainTestSplit(first, second, classes, origin), lost + more
 
 
 def find_entries(location: str, seed: int) -> tuple[list[Entry], list[Entry], tuple[str, ...], str]:
@@ -228,7 +228,7 @@ def _nothing(entries: Sequence[Entry]) -> InputError:
     )
 
 
-def _read(entries: Sequence[Entry], side: tuple[int, int], *, resize: bool) -> tuple[Images, list[Failure]]:
+def _read(entries: Sequence[Entry], side: tuple[int, int], *, resize: bool) -> tuple[LabeledImages, list[Failure]]:
     """The images in one tensor, and those that are no images."""
     pixels = torch.empty(len(entries), 3, *side, dtype=torch.uint8)
 
@@ -248,7 +248,7 @@ def _read(entries: Sequence[Entry], side: tuple[int, int], *, resize: bool) -> t
     if lost:
         whole = torch.tensor([each is None for each in results])
         pixels, labels = pixels[whole], labels[whole]
-    return Images(pixels, labels), lost
+    return LabeledImages(pixels, labels), lost
 
 
 def _pixels(entry: Entry, side: tuple[int, int], *, resize: bool) -> Tensor:

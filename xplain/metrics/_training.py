@@ -18,7 +18,7 @@ from xplain.core.checkpoint_store import CheckpointStore
 from xplain.core.rng import seed_of
 from xplain.core.types import Precision
 from xplain.data.preprocessing import Preprocessing
-from xplain.data.splits import Images, ImageSet
+from xplain.data.splits import LabeledImages, TrainTestSplit
 from xplain.models import Classifier
 from xplain.models.classifier import Weights
 from xplain.models.optimize import arithmetic
@@ -69,7 +69,7 @@ def make_network(name: Network, classes: int, height: int, width: int) -> nn.Seq
     return nn.Sequential(*layers, nn.Linear(features, classes))
 
 
-def make_classifier(data: ImageSet, name: Network, seed: int) -> Classifier:
+def make_classifier(data: TrainTestSplit, name: Network, seed: int) -> Classifier:
     """An untrained classifier of the set's images, on their device.
 
     Its weights are torch's initial ones, drawn by the seed. It normalises by the mean and standard deviation of each
@@ -104,7 +104,7 @@ def channel_statistics(pixels: Tensor) -> tuple[list[float], list[float]]:
 
 def train(
     classifier: Classifier,
-    images: Images,
+    images: LabeledImages,
     plan: Plan,
     states: CheckpointStore,
     name: str,
@@ -130,7 +130,7 @@ def train(
 
 
 def train_epoch(
-    classifier: Classifier, images: Images, optimizer: torch.optim.Optimizer, plan: Plan, epoch: int
+    classifier: Classifier, images: LabeledImages, optimizer: torch.optim.Optimizer, plan: Plan, epoch: int
 ) -> None:
     """All images once, in the order of the epoch."""
     device = images.pixels.device
@@ -157,7 +157,7 @@ def _repeatable(device: torch.device) -> Iterator[None]:
         torch.backends.cudnn.deterministic = before
 
 
-def accuracy(classifier: Classifier, images: Images, precision: Precision) -> float:
+def accuracy(classifier: Classifier, images: LabeledImages, precision: Precision) -> float:
     """The share of the images whose top class is their label; NaN when a logit is not finite."""
     oracle = Oracle(classifier, precision=precision)
     right, rows = 0, 4096

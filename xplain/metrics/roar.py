@@ -13,7 +13,7 @@ from xplain.core.papers import Paper
 from xplain.core.parameters import Percentages, Positive, Steps, read_percentages
 from xplain.core.registry import metric
 from xplain.core.types import Precision, Score
-from xplain.data.splits import Images, ImageSet
+from xplain.data.splits import LabeledImages, TrainTestSplit
 from xplain.metrics._ranking import pixel_ranks
 from xplain.metrics._training import Network, Plan, accuracy, make_classifier, train
 from xplain.models import Classifier
@@ -33,7 +33,7 @@ class Trial:
     (or what takes as long) done.
     """
 
-    data: ImageSet
+    data: TrainTestSplit
     seed: int
     attribute: Attribute
     states: CheckpointStore
@@ -43,7 +43,7 @@ class Trial:
     tick: Callable[[float], None] = lambda epochs: None
 
 
-def epochs_of(data: ImageSet, rows: int, fractions: str, epochs: int) -> float:
+def epochs_of(data: TrainTestSplit, rows: int, fractions: str, epochs: int) -> float:
     """How many epochs take as long as one method in one trial, without the first network's."""
     return epochs * len(read_percentages(fractions)) + rows * (len(data.train) + len(data.test)) / len(data.train)
 
@@ -111,14 +111,14 @@ def roar(
     return Score(curve[:, 1:].mean(dim=1), curve, undefined={"a logit is not finite": curve.isnan().any(dim=1)})
 
 
-def retrain(trial: Trial, network: Network, plan: Plan, data: ImageSet, name: str) -> tuple[Classifier, float]:
+def retrain(trial: Trial, network: Network, plan: Plan, data: TrainTestSplit, name: str) -> tuple[Classifier, float]:
     """A network trained from the trial's initial weights on a set of images, and its accuracy on the set's test images."""
     net = make_classifier(trial.data, network, trial.seed)
     train(net, data.train, plan, trial.states, name, trial.tick)
     return net, accuracy(net, data.test, plan.precision)
 
 
-def rank_images(trial: Trial, net: Classifier, images: Images, part: str) -> Tensor | None:
+def rank_images(trial: Trial, net: Classifier, images: LabeledImages, part: str) -> Tensor | None:
     """(N, H, W) the place of each pixel in its image's order, 0 for the highest attribution; None unless all are finite."""
     height, width = images.pixels.shape[2:]
     size = max(BLOCK // (height * width), 1)
@@ -143,6 +143,6 @@ def rank_pixels(values: Tensor) -> Tensor:
     return found.to(torch.int16 if found[0].numel() < 2**15 else torch.int32)
 
 
-def remove(images: Images, ranks: Tensor, percent: float) -> Images:
+def remove(images: LabeledImages, ranks: Tensor, percent: float) -> LabeledImages:
     """The images with the ``percent`` % of their pixels of the lowest ranks (N, H, W) at the image's mean colour."""
     return replace(images, removed=ranks < round(percent / 100 * ranks[0].numel()))

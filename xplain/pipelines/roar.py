@@ -22,7 +22,7 @@ from xplain.core.rng import seed_of
 from xplain.core.run_store import SCHEMA, RunStore, fingerprint, read_run, settings_digest
 from xplain.core.types import Score
 from xplain.data.datasets import select_shard
-from xplain.data.splits import ImageSet, read_split
+from xplain.data.splits import TrainTestSplit, read_split
 from xplain.metrics._training import make_classifier
 from xplain.metrics.roar import Attribute, Trial, epochs_of
 from xplain.models import Classifier
@@ -122,7 +122,7 @@ def _describe(
     config: EvaluateConfig,
     metric: MetricRun,
     example: Classifier,
-    data: ImageSet,
+    data: TrainTestSplit,
     digest: str,
     methods: Sequence[MethodRun],
 ) -> dict[str, Any]:

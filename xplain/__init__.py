@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from xplain.core.types import Attribution, Score
     from xplain.data.images import read_image
     from xplain.models import Classifier, load_classifier
-    from xplain.pipelines.attribution import attribute, measure
+    from xplain.pipelines.attribution import attribute
+    from xplain.pipelines.measurement import measure
 else:  # a type checker knows the names above, and no others
 
     def __getattr__(name: str) -> Any:
@@ -35,7 +36,7 @@ _HOMES = {
     "XplainError": "xplain.core.errors",
     "attribute": "xplain.pipelines.attribution",
     "load_classifier": "xplain.models",
-    "measure": "xplain.pipelines.attribution",
+    "measure": "xplain.pipelines.measurement",
     "read_image": "xplain.data.images",
 }
 

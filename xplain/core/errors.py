@@ -1,44 +1,32 @@
-"""What can go wrong, and the exit code that says so.
+"""Exceptions, exit codes, and notes to the user.
 
-An error names the value, the rule it broke and the way out, in one line.
+An error message is one line: the wrong value, the rule that it breaks, and what to do.
 """
 
 import errno
+import sys
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
-
-EXIT_DONE, EXIT_BUG, EXIT_USAGE, EXIT_INPUT, EXIT_DEVICE, EXIT_PARTIAL, EXIT_INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
-
-
-class XplainError(Exception):
-    """A problem that the user can solve. ``str(error)`` is one line: what is wrong, then the way out."""
-
-    exit_code = EXIT_BUG
-
-    def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(" ".join(f"{message}; {hint}".split()) if hint else " ".join(message.split()))
+from enum import IntEnum
 
 
-class UsageError(XplainError):
-    """Wrong use: an unknown name, a parameter out of range, options that exclude one another."""
+class ExitCode(IntEnum):
+    """Exit codes of the command line."""
 
-    exit_code = EXIT_USAGE
-
-
-class InputError(XplainError):
-    """An image, weights, labels or a run directory cannot be used."""
-
-    exit_code = EXIT_INPUT
-
-
-class DeviceError(XplainError):
-    """The device is not there, or its memory is too small."""
-
-    exit_code = EXIT_DEVICE
+    OK = 0
+    BUG = 1
+    USAGE_ERROR = 2
+    INPUT_ERROR = 3
+    DEVICE_ERROR = 4
+    PARTIAL = 5
+    INTERRUPTED = 130
 
 
-DEVICE_SIGNS = (
+EXIT_DONE, EXIT_BUG, EXIT_USAGE, EXIT_INPUT, EXIT_DEVICE, EXIT_PARTIAL, EXIT_INTERRUPTED = ExitCode
+
+DEVICE_ERROR_TEXTS = (
     "CUDA error",
     "CUDA driver error",
     "cuDNN error",
@@ -47,64 +35,112 @@ DEVICE_SIGNS = (
     "HIP error",
     "MPS backend",
 )
-MEMORY_SIGNS = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+OUT_OF_MEMORY_TEXTS = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+SYSTEM_ERROR_NUMBERS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE)
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception of Python, numpy or torch says that memory is too small. (By names, so that torch is not imported.)"""
-    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    named = named or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
-    return named or (isinstance(error, RuntimeError) and any(sign in str(error) for sign in MEMORY_SIGNS))
+class XplainError(Exception):
+    """A problem that the user can solve. ``str(error)`` is one line: what is wrong; what to do."""
+
+    exit_code = ExitCode.BUG
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        text = f"{message}; {hint}" if hint else message
+        super().__init__(" ".join(text.split()))
 
 
-def device_error(error: BaseException) -> DeviceError | None:
-    """What an exception says of the device: its memory is too small, or it has failed; None where it is about something else."""
-    first = first_line(error)
-    if is_out_of_memory(error):
-        return DeviceError(f"out of memory: {first}", "give a smaller --batch-size, fewer images or another --device")
-    failed = isinstance(error, RuntimeError) and any(sign in str(error) for sign in DEVICE_SIGNS)
-    if failed or type(error).__name__ == "AcceleratorError":
-        return DeviceError(f"the device failed: {first}", "check it; the same command goes on from what is written")
-    return None
+class UsageError(XplainError):
+    """Wrong use: an unknown name, a parameter out of range, or options that exclude each other."""
+
+    exit_code = ExitCode.USAGE_ERROR
 
 
-SYSTEM_LIMITS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE)
+class InputError(XplainError):
+    """An image, weight file, label or run directory cannot be used."""
+
+    exit_code = ExitCode.INPUT_ERROR
 
 
-def system_error(error: BaseException) -> InputError | None:
-    """What an exception says of the system: a full or failing disk, too many open files; None where it is about something else."""
-    if not isinstance(error, OSError) or error.errno not in SYSTEM_LIMITS:
-        return None
-    return InputError(
-        f"{error.strerror}: {error.filename!r}" if error.filename else str(error.strerror), "make room, and go on"
-    )
+class DeviceError(XplainError):
+    """The device is missing, has failed, or has too little memory."""
+
+    exit_code = ExitCode.DEVICE_ERROR
 
 
 class StoppedError(XplainError):
-    """The user stopped what keeps nothing of itself."""
+    """The user interrupted a command that cannot be resumed."""
 
-    exit_code = EXIT_INTERRUPTED
+    exit_code = ExitCode.INTERRUPTED
 
 
 class ModelNote(UserWarning):
-    """Something about a model that its user should know: what it returns, what it was given."""
+    """A note on a model or its classes that the user should read: what was detected, what is assumed."""
 
 
-def first_line(error: BaseException) -> str:
-    """The first line of another program's error, or its type where it says nothing."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+def emit_note(text: str) -> None:
+    """Warn with a ModelNote that points to the first caller outside xplain."""
+    level = 1
+    while _is_own_module(level):
+        level += 1
+    warnings.warn(text, ModelNote, stacklevel=level)
+
+
+def _is_own_module(level: int) -> bool:
+    """Return whether the frame at a stack level, counted from the caller, belongs to xplain."""
+    try:
+        module = sys._getframe(level).f_globals.get("__name__", "")
+    except ValueError:  # beyond the outermost frame
+        return False
+    return module.split(".")[0] == "xplain"
 
 
 @dataclass(frozen=True)
 class Failure:
-    """One input of many that could not be used, and why."""
+    """An input that cannot be used, with its error. Commands report it and continue with the other inputs."""
 
     name: str
     error: XplainError
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an exception of Python, NumPy or PyTorch reports too little memory.
+
+    Compares names and texts, because this module must not import torch.
+    """
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in OUT_OF_MEMORY_TEXTS)
+
+
+def device_error(error: BaseException) -> DeviceError | None:
+    """Convert an exception to a DeviceError if the device ran out of memory or failed; else return None."""
+    first = first_line(error)
+    if is_out_of_memory(error):
+        return DeviceError(f"out of memory: {first}", "use a smaller --batch-size, fewer images or another --device")
+    is_device_text = isinstance(error, RuntimeError) and any(text in str(error) for text in DEVICE_ERROR_TEXTS)
+    if is_device_text or type(error).__name__ == "AcceleratorError":
+        return DeviceError(f"device error: {first}", "check the device; run the same command again to resume")
+    return None
+
+
+def system_error(error: BaseException) -> InputError | None:
+    """Convert an exception to an InputError if a disk is full or failing, or too many files are open; else return None."""
+    if not isinstance(error, OSError) or error.errno not in SYSTEM_ERROR_NUMBERS:
+        return None
+    message = f"{error.strerror}: {error.filename!r}" if error.filename else str(error.strerror)
+    return InputError(message, "solve this, then run the same command again")
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an exception's message, or its type if the message is empty."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
 def did_you_mean(name: str, known: Iterable[str], otherwise: str = "") -> str:
-    """The way out of an unknown name: its nearest relatives, or ``otherwise`` when there are none."""
+    """Return the hint for an unknown name: up to three similar known names, or ``otherwise`` if there are none."""
     lowered = {candidate.lower(): candidate for candidate in known}
     matches = [lowered[match] for match in get_close_matches(name.lower(), lowered, n=3, cutoff=0.6)]
     return f"did you mean {' or '.join(map(repr, matches))}?" if matches else otherwise

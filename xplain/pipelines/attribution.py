@@ -133,6 +133,7 @@ class MethodRun:
     ) -> MethodRun:
         """Check the parameters and read the reference images. score: None for the method's own. Raises UsageError, InputError."""
         baselines = params.get("baselines")
+        references: Tensor | None
         if isinstance(baselines, Tensor):
             settings, references = spec.resolve({**params, "baselines": "tensor"}), baselines
         else:

@@ -12,8 +12,8 @@ from xplain.core.config import ComputeOptions
 from xplain.core.errors import Failure, InputError, UsageError
 from xplain.data.class_names import ClassNames
 from xplain.data.datasets import Item
-from xplain.data.images import LoadedImage, read_ahead
-from xplain.data.sources import Source
+from xplain.data.images import LoadedImage, prefetch_images
+from xplain.data.sources import ImageSource
 from xplain.models import Classifier
 from xplain.oracle.runtime import predict
 from xplain.oracle.targets import check_logits
@@ -72,7 +72,7 @@ class TargetedBatch(PredictedBatch):
         return [] if self.contrasts is None else self.contrasts[i].tolist()
 
 
-def make_items(sources: Iterable[Source], class_names: ClassNames, *, with_labels: bool) -> list[Item]:
+def make_items(sources: Iterable[ImageSource], class_names: ClassNames, *, with_labels: bool) -> list[Item]:
     """Make items of image files; with_labels: the label of an image is the class that its folder is named after, or None."""
     items = []
     for source in sources:
@@ -81,7 +81,7 @@ def make_items(sources: Iterable[Source], class_names: ClassNames, *, with_label
     return items
 
 
-def _find_label(source: Source, class_names: ClassNames) -> int | None:
+def _find_label(source: ImageSource, class_names: ClassNames) -> int | None:
     try:
         return class_names.find_folder(source.folder)
     except UsageError:
@@ -102,7 +102,7 @@ def predict_batches(
     read, if its logits are not finite, or without a label if ``needs_labels``.
     """
     start = 0
-    for group in read_ahead((item.source for item in items), classifier.preprocessing, size):
+    for group in prefetch_images((item.source for item in items), classifier.preprocessing, size):
         members = items[start : start + len(group)]
         start += len(group)
         failures, read = [], []

@@ -14,7 +14,7 @@ from xplain.core.registry import METHODS
 from xplain.core.run_store import fingerprint
 from xplain.core.types import Attribution
 from xplain.data.images import sha256
-from xplain.data.sources import Source, find_images
+from xplain.data.sources import ImageSource, find_images
 from xplain.models import Classifier
 from xplain.oracle.runtime import inference_session, load_model
 from xplain.oracle.targets import TargetSpec
@@ -117,7 +117,7 @@ class ComparisonRun:
     config: CompareConfig
     columns: Sequence[MethodColumn]
     metrics: Sequence[MetricRun]
-    sources: Sequence[Source]
+    sources: Sequence[ImageSource]
     models: Sequence[ModelComparison]
 
     @classmethod
@@ -173,7 +173,7 @@ class ComparisonRun:
         )
 
 
-def _hash_source(source: Source) -> str:
+def _hash_source(source: ImageSource) -> str:
     """Return the SHA-256 of an image file, empty if it cannot be read."""
     try:
         return sha256(source.read())
@@ -204,8 +204,8 @@ class ModelComparison:
         return cls(config, classifier, target_specs, methods, metrics, facts)
 
     def compare(
-        self, sources: Sequence[Source], cells: ArrayStore, counter: ProgressCounter
-    ) -> Iterator[Failure | tuple[Source, Row]]:
+        self, sources: Sequence[ImageSource], cells: ArrayStore, counter: ProgressCounter
+    ) -> Iterator[Failure | tuple[ImageSource, Row]]:
         """Yield failures and finished rows with their sources."""
         needs_labels = self.target_specs[0].kind == "label"
         items = make_items(sources, self.classifier.class_names, with_labels=needs_labels)
@@ -220,7 +220,7 @@ class ModelComparison:
 
     def _compare_batch(
         self, batch: PredictedBatch, cells: ArrayStore, counter: ProgressCounter
-    ) -> Iterator[Failure | tuple[Source, Row]]:
+    ) -> Iterator[Failure | tuple[ImageSource, Row]]:
         """Explain every target by every column; yield failures, then the rows of each target."""
         for targets in self.target_specs[0].targets(batch.logits, batch.labels):
             columns = list[list[Cell | None]]()
@@ -273,8 +273,8 @@ class ModelComparison:
             return
         for i, name in enumerate(names):
             if not bool(result.values[i].isfinite().all()):
-                error = InputError(f"the attribution of {name!r} is not finite", "check the weights and --precision")
-                yield Failure(name, _name_method(method, error))
+                reason = InputError(f"the attribution of {name!r} is not finite", "check the weights and --precision")
+                yield Failure(name, _name_method(method, reason))
                 continue
             values = result.values[i].float().cpu().numpy()
             record = self._describe_cell(method, batch, result, i)

@@ -14,7 +14,7 @@ from xplain.core.config import ComputeOptions, EvaluateConfig
 from xplain.core.errors import Failure, UsageError
 from xplain.core.run_store import SCHEMA, RunStore, fingerprint, settings_digest
 from xplain.core.types import Attribution, Cost
-from xplain.data.datasets import Item, choose_items, read_dataset, shard
+from xplain.data.datasets import Item, read_dataset, select_items, select_shard
 from xplain.models import Classifier
 from xplain.oracle.runtime import inference_session, load_model, predict
 from xplain.oracle.targets import TargetSpec
@@ -38,7 +38,7 @@ def evaluate(config: EvaluateConfig, on_progress: OnProgress = ignore_progress) 
     classifier = load_model(config.model)
     methods = resolve_methods(with_control(config.methods), config.score, classifier)
     items = read_dataset(config.dataset, classifier.class_names, config.labels)
-    items = choose_items(items, config.limit, config.per_class)
+    items = select_items(items, config.limit, config.per_class)
     if config.target == "label" and all(item.label is None for item in items):
         raise UsageError("--target label requires labels", "use class folders or --labels")
     description = _describe(config, classifier, methods, metrics, items)
@@ -47,7 +47,7 @@ def evaluate(config: EvaluateConfig, on_progress: OnProgress = ignore_progress) 
         RunStore.open(config.output, config.shard[0], description) as store,
     ):
         run = EvaluationRun(config, classifier, methods, metrics, store)
-        yield from run.evaluate(shard(items, *config.shard), on_progress)
+        yield from run.evaluate(select_shard(items, *config.shard), on_progress)
 
 
 def check_models(configs: Sequence[EvaluateConfig]) -> None:

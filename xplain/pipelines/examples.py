@@ -92,7 +92,7 @@ def _draw(
     config: EvaluateConfig,
     classifier: Classifier,
     method: MethodRun,
-    source: Source,
+    source: ImageSource,
     target: int,
     record: Mapping[str, Any],
 ) -> bytes:

@@ -13,7 +13,7 @@ from xplain.core.config import ExplainConfig
 from xplain.core.errors import Failure, InputError, UsageError
 from xplain.core.run_store import fingerprint
 from xplain.core.types import Attribution
-from xplain.data.sources import Source, find_images
+from xplain.data.sources import ImageSource, find_images
 from xplain.models import Classifier
 from xplain.oracle.runtime import inference_session, load_model
 from xplain.oracle.targets import TargetSpec
@@ -72,7 +72,7 @@ def _explain_images(config: ExplainConfig, on_progress: OnProgress) -> Iterator[
                 yield from run.explain_batch(batch)
 
 
-def _check_request(config: ExplainConfig, sources: Sequence[Source]) -> None:
+def _check_request(config: ExplainConfig, sources: Sequence[ImageSource]) -> None:
     """Raise UsageError for what is wrong with a request before a model is loaded."""
     colour_map(config.render.colours)
     for kind in config.saves:

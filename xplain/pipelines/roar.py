@@ -108,7 +108,7 @@ def _run_metric(config: EvaluateConfig, metric: MetricRun, on_progress: OnProgre
         RetrainingRun(config, metric, data, digest, methods, store).run(on_progress)
 
 
-def _hash_images(data: ImageSet) -> str:
+def _hash_images(data: TrainTestSplit) -> str:
     """Return a SHA-256 of the images, their labels and their split."""
     digest = hashlib.sha256(json.dumps(data.classes).encode())
     for part in (data.train, data.test):
@@ -157,7 +157,7 @@ def _describe(
     }
 
 
-def _note(metric: MetricRun, data: ImageSet) -> str:
+def _note(metric: MetricRun, data: TrainTestSplit) -> str:
     """Return how to read the values; reports print it after the name of the metric."""
     height, width = data.train.pixels.shape[2:]
     return (
@@ -186,7 +186,7 @@ class RetrainingRun:
 
     config: EvaluateConfig
     metric: MetricRun
-    data: ImageSet
+    data: TrainTestSplit
     digest: str
     methods: Sequence[MethodRun]
     store: RunStore
@@ -199,7 +199,7 @@ class RetrainingRun:
 
     def run(self, on_progress: OnProgress) -> None:
         """Run every method in each trial of this process that is missing it."""
-        numbers = shard(range(1, self.metric.settings["trials"] + 1), *self.config.shard)
+        numbers = select_shard(range(1, self.metric.settings["trials"] + 1), *self.config.shard)
         missing = {number: self._missing_methods(number) for number in numbers}
         first = self.metric.settings["epochs"]  # of the first network of a trial
         total = sum(first + sum(map(self._epochs, methods)) for methods in missing.values() if methods)

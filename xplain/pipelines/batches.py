@@ -72,20 +72,25 @@ class TargetedBatch(PredictedBatch):
         return [] if self.contrasts is None else self.contrasts[i].tolist()
 
 
-def make_items(sources: Iterable[ImageSource], class_names: ClassNames, *, with_labels: bool) -> list[Item]:
-    """Make items of image files; with_labels: the label of an image is the class that its folder is named after, or None."""
-    items = []
+def make_items(
+    sources: Iterable[ImageSource], class_names: ClassNames, *, needs_labels: bool
+) -> tuple[list[Item], list[Failure]]:
+    """Make items of image files, and the failures of those without a label if ``needs_labels``.
+
+    The label of an image is the class that its folder is named after.
+    """
+    items, failures = [], []
     for source in sources:
-        label = _find_label(source, class_names) if with_labels else None
+        label = None
+        if needs_labels:
+            try:
+                label = class_names.find_folder(source.folder)
+            except UsageError as error:
+                text = f"{source.name!r} has no label: {error}"
+                failures.append(Failure(source.name, InputError(text, "move it to a folder named after its class")))
+                continue
         items.append(Item(source.name, source, label))
-    return items
-
-
-def _find_label(source: ImageSource, class_names: ClassNames) -> int | None:
-    try:
-        return class_names.find_folder(source.folder)
-    except UsageError:
-        return None
+    return items, failures
 
 
 def largest_group(methods: Iterable[MethodRun], classifier: Classifier, compute: ComputeOptions) -> int:
@@ -130,7 +135,7 @@ def _predict_group(
             )
             failures.append(Failure(item.key, error))
         elif needs_labels and item.label is None:
-            error = InputError(f"{item.key!r} has no label", "move it to a folder named after its class")
+            error = InputError(f"{item.key!r} has no label", "label it, or remove it")
             failures.append(Failure(item.key, error))
         else:
             usable.append(i)

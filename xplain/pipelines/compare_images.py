@@ -208,7 +208,8 @@ class ModelComparison:
     ) -> Iterator[Failure | tuple[ImageSource, Row]]:
         """Yield failures and finished rows with their sources."""
         needs_labels = self.target_specs[0].kind == "label"
-        items = make_items(sources, self.classifier.class_names, with_labels=needs_labels)
+        items, unlabelled = make_items(sources, self.classifier.class_names, needs_labels=needs_labels)
+        yield from unlabelled
         size = largest_group(self.methods, self.classifier, self.config.compute)
         with inference_session(self.classifier):
             for failures, batch in predict_batches(

@@ -63,7 +63,8 @@ def _explain_images(config: ExplainConfig, on_progress: OnProgress) -> Iterator[
     )
     run.check_existing([source.stem for source in sources])
     needs_labels = target_spec.kind == "label"
-    items = make_items(sources, classifier.class_names, with_labels=needs_labels)
+    items, unlabelled = make_items(sources, classifier.class_names, needs_labels=needs_labels)
+    yield from unlabelled
     size = largest_group(methods, classifier, config.compute)
     with inference_session(classifier):
         for failures, batch in predict_batches(classifier, items, config.compute, size=size, needs_labels=needs_labels):

@@ -11,7 +11,6 @@ from xplain.core.rng import Streams
 from xplain.core.types import Attribution
 from xplain.data.filters import cosine_basis
 from xplain.oracle import Oracle
-from xplain.oracle.blocks import Block
 
 ENLARGEMENT = 1.15  # the largest side of a resized copy, as a share of the image's
 
@@ -87,24 +86,17 @@ def _mean_gradient(
     """(B, C, H, W) the mean gradient with respect to copies ``first`` to ``first + samples - 1`` of the images x."""
     bases = [cosine_basis(side, x) for side in x.shape[-2:]]
     total = torch.zeros_like(x)
-    held: list[tuple[Tensor, Tensor]] = []  # the moves of the block in flight
-
-    def points(block: Block) -> Tensor:
-        numbers, some, shape = first + block.samples(x.device), block.images, tuple(x.shape[1:])
-        noisy = x[some, None] + noise * rng.child("noise").take(some).normal(numbers, shape, x.dtype)
-        scale = 1 + spread * (2 * rng.child("spread").take(some).uniform(numbers, shape, x.dtype) - 1)
+    shape = tuple(x.shape[1:])
+    for block in oracle.blocks(x, samples):
+        images, numbers = block.images, first + block.samples(x.device)
+        noisy = x[images, None] + noise * rng.child("noise").take(images).normal(numbers, shape, x.dtype)
+        scale = 1 + spread * (2 * rng.child("spread").take(images).uniform(numbers, shape, x.dtype) - 1)
         copies = bases[0].T @ ((bases[0] @ noisy @ bases[1].T) * scale) @ bases[1]
-        draws = rng.child("diversity").take(some).uniform(numbers, (4,), x.dtype).unbind(dim=2)
-        held[:] = [
-            (_moves(x.shape[-2], draws[0], draws[1], draws[3] < diversity),
-             _moves(x.shape[-1], draws[0], draws[2], draws[3] < diversity))
-        ]  # fmt: skip
-        rows, columns = held[0]
-        return rows @ copies @ columns.mT
-
-    for block, _, gradients in oracle.sweep(x, y, samples, points):
-        rows, columns = held[0]
-        total[block.images] += (rows.mT @ gradients @ columns).sum(dim=1)
+        draws = rng.child("diversity").take(images).uniform(numbers, (4,), x.dtype).unbind(dim=2)
+        rows = _moves(x.shape[-2], draws[0], draws[1], draws[3] < diversity)
+        columns = _moves(x.shape[-1], draws[0], draws[2], draws[3] < diversity)
+        gradients = oracle.block_gradients(block, rows @ copies @ columns.mT, y)
+        total[images] += (rows.mT @ gradients @ columns).sum(dim=1)
     return total / samples
 
 

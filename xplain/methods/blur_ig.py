@@ -12,7 +12,6 @@ from xplain.core.registry import method
 from xplain.core.types import Attribution
 from xplain.data.filters import cosine_basis
 from xplain.oracle import Oracle
-from xplain.oracle.blocks import Block
 
 
 @method(
@@ -47,15 +46,12 @@ def blur_ig(
     shares = torch.arange(steps + 1, dtype=torch.float64, device=x.device) / steps
     sigmas = max_sigma * shares if spacing == "linear" else torch.sinh(shares * math.asinh(max_sigma))
     total = torch.zeros_like(x)
-    held: list[Tensor] = []  # what each interval of the block in flight takes away
-
-    def points(block: Block) -> Tensor:
-        ends = blur(x[block.images], sigmas[block.points.start : block.points.stop + 1])
-        held[:] = [ends[:, :-1] - ends[:, 1:]]
-        return (ends[:, :-1] + ends[:, 1:]) / 2
-
-    for block, _, gradients in oracle.sweep(x, y, steps, points):
-        total[block.images] += (gradients * held[0]).sum(dim=1)
+    for block in oracle.blocks(x, steps):
+        levels = blur(x[block.images], sigmas[block.points.start : block.points.stop + 1])
+        changes = levels[:, :-1] - levels[:, 1:]
+        midpoints = (levels[:, :-1] + levels[:, 1:]) / 2
+        gradients = oracle.block_gradients(block, midpoints, y)
+        total[block.images] += (gradients * changes).sum(dim=1)
     end = blur(x, sigmas[-1:])[:, 0]
     return Attribution(total, expected=oracle.change(end, x, y))
 

@@ -59,17 +59,13 @@ def expected_gradients(
         return references[order.gather(1, (rank * counts).long())]
 
     total = torch.zeros_like(x)
-    held: list[Tensor] = []  # the differences of the block in flight
-
-    def points(block: Block) -> Tensor:
+    for block in oracle.blocks(x, samples):
         baseline = reference(block)
         u = draw.take(block.images).uniform(block.samples(x.device), (1, 1, 1), x.dtype)
         alpha = (block.samples(x.device)[None, :, None, None, None] + u) / samples
-        held[:] = [x[block.images, None] - baseline]
-        return baseline + alpha * held[0]
-
-    for block, _, gradients in oracle.sweep(x, y, samples, points):
-        total[block.images] += (held[0] * gradients).sum(dim=1) / samples
+        difference = x[block.images, None] - baseline
+        gradients = oracle.block_gradients(block, baseline + alpha * difference, y)
+        total[block.images] += (difference * gradients).sum(dim=1) / samples
     return Attribution(total)
 
 

@@ -11,7 +11,6 @@ from xplain.core.types import Attribution
 from xplain.data.baselines import Baseline, make_baseline
 from xplain.methods._quadrature import Rule, quadrature
 from xplain.oracle import Oracle
-from xplain.oracle.blocks import Block
 
 
 @method(
@@ -55,12 +54,10 @@ def line_integral(
     image: Tensor | None = None,
 ) -> Tensor:
     """Σ_k w_k ∇f(start + α_k (x - start)), shaped like x (B, C, H, W); image: (B,) which image each line belongs to."""
-
-    def points(block: Block) -> Tensor:
-        alpha = nodes[block.points][None, :, None, None, None]
-        return torch.lerp(start[block.images, None], x[block.images, None], alpha)
-
     total = torch.zeros_like(x)
-    for block, _, gradients in oracle.sweep(x, y, len(nodes), points, image):
+    for block in oracle.blocks(x, len(nodes)):
+        alpha = nodes[block.points][None, :, None, None, None]
+        points = torch.lerp(start[block.images, None], x[block.images, None], alpha)
+        gradients = oracle.block_gradients(block, points, y, image)
         total[block.images] += torch.einsum("k,bkchw->bchw", weights[block.points], gradients)
     return total

@@ -105,18 +105,14 @@ def regress(
     exists = torch.arange(size, device=x.device) < counts[:, None]
     gram = torch.zeros(len(x), size + 1, size + 1, dtype=torch.float64, device=x.device)
     moments = torch.zeros(len(x), size + 1, dtype=torch.float64, device=x.device)
-    held: list[Tensor] = []  # the shown segments of the block in flight
-
-    def points(block: Block) -> Tensor:
+    for block in oracle.blocks(x, samples):
         shown = (draw(block) & exists[block.images, None]).double()
-        held[:] = [shown]
         index = labels[block.images].flatten(1)[:, None].expand(-1, block.shape[1], -1)
         mask = shown.gather(2, index).unflatten(2, labels.shape[1:])[:, :, None]
-        return torch.where(mask > 0, x[block.images, None], fill[block.images, None])
-
-    for block, scores in oracle.scan(x, y, samples, points):
-        weights = weigh(held[0], counts[block.images, None])
-        rows = torch.cat([torch.ones_like(held[0][:, :, :1]), held[0]], dim=2)
+        points = torch.where(mask > 0, x[block.images, None], fill[block.images, None])
+        scores = oracle.block_scores(block, points, y)
+        weights = weigh(shown, counts[block.images, None])
+        rows = torch.cat([torch.ones_like(shown[:, :, :1]), shown], dim=2)
         weighted = weights[:, :, None] * rows
         gram[block.images] += weighted.mT @ rows
         moments[block.images] += (weighted.mT @ scores.double()[:, :, None])[:, :, 0]

@@ -11,7 +11,6 @@ from xplain.core.registry import method
 from xplain.core.rng import Streams
 from xplain.core.types import Attribution
 from xplain.oracle import Oracle
-from xplain.oracle.blocks import Block
 
 Init = Literal["linf-corner", "linf-uniform", "l2-sphere"]
 
@@ -68,16 +67,11 @@ def neflag(
     for block in oracle.blocks(x, samples):
         center = x[block.images, None]
         point = center + radius * _start(rng.take(block.images), block.samples(x.device), shape, init, x.dtype)
-        image = torch.arange(len(x), device=x.device)[block.images].repeat_interleave(block.shape[1])
-
-        def gradient(point: Tensor, image: Tensor = image, block: Block = block) -> Tensor:
-            return oracle.gradients(point.flatten(0, 1), y[image], image).values.unflatten(0, block.shape)
-
         for _ in range(steps):
-            field = gradient(point)
+            field = oracle.block_gradients(block, point, y)
             point = center - radius * (field.sign() if variant == "sign" else _unit(field))
         if flux == "end":
-            field = gradient(point)
+            field = oracle.block_gradients(block, point, y)
         product = field * (center - point)
         if negative_only:
             product = product * (product.sum(dim=(2, 3, 4), keepdim=True) > 0)

@@ -12,7 +12,6 @@ from xplain.core.rng import Streams
 from xplain.core.types import Attribution
 from xplain.data.baselines import Baseline, make_baseline
 from xplain.oracle import Oracle
-from xplain.oracle.blocks import Block
 
 
 def _count(side: int, window: int, stride: int) -> int:
@@ -52,14 +51,12 @@ def occlusion(
     rows, columns = (_cover(side, window, stride, x) for side in x.shape[-2:])
     clean = oracle.scores(x, y)
     count = len(rows) * len(columns)
-
-    def points(block: Block) -> Tensor:
-        which = block.samples(x.device)
-        hidden = rows[which // len(columns), :, None] * columns[which % len(columns), None, :]
-        return torch.lerp(x[block.images, None], fill[block.images, None], hidden[None, :, None])
-
     falls = x.new_zeros(len(x), count)
-    for block, scores in oracle.scan(x, y, count, points):
+    for block in oracle.blocks(x, count):
+        position = block.samples(x.device)
+        hidden = rows[position // len(columns), :, None] * columns[position % len(columns), None, :]
+        occluded = torch.lerp(x[block.images, None], fill[block.images, None], hidden[None, :, None])
+        scores = oracle.block_scores(block, occluded, y)
         falls[block.images, block.points] = (clean[block.images, None] - scores).to(x.dtype)
     values = rows.T @ falls.unflatten(1, (len(rows), len(columns))) @ columns
     if reduce == "mean":

@@ -13,7 +13,6 @@ from xplain.core.rng import Streams
 from xplain.core.types import Attribution
 from xplain.data.baselines import Baseline, make_baseline
 from xplain.oracle import Oracle
-from xplain.oracle.blocks import Block
 
 
 @method(
@@ -54,18 +53,14 @@ def rise(
     fill = make_baseline(baseline, x, oracle.mean, rng.child("baseline"))
     rows, columns = (_stretch(side, grid, x) for side in x.shape[-2:])
     total = torch.zeros_like(x[:, :1])
-    held: list[Tensor] = []  # the masks of the block in flight
-
-    def points(block: Block) -> Tensor:
-        numbers, some = block.samples(x.device), block.images
-        cells = (rng.take(some).uniform(numbers, (grid, grid), x.dtype) < keep).to(x.dtype)
-        down = rows[rng.child("down").take(some).integers(numbers, (), len(rows))]
-        across = columns[rng.child("across").take(some).integers(numbers, (), len(columns))]
-        held[:] = [(down @ cells @ across.mT)[:, :, None]]
-        return torch.lerp(fill[some, None], x[some, None], held[0])
-
-    for block, scores in oracle.scan(x, y, masks, points):
-        total[block.images] += (scores.to(x.dtype)[:, :, None, None, None] * held[0]).sum(dim=1)
+    for block in oracle.blocks(x, masks):
+        images, numbers = block.images, block.samples(x.device)
+        cells = (rng.take(images).uniform(numbers, (grid, grid), x.dtype) < keep).to(x.dtype)
+        down = rows[rng.child("down").take(images).integers(numbers, (), len(rows))]
+        across = columns[rng.child("across").take(images).integers(numbers, (), len(columns))]
+        mask = (down @ cells @ across.mT)[:, :, None]
+        scores = oracle.block_scores(block, torch.lerp(fill[images, None], x[images, None], mask), y)
+        total[images] += (scores.to(x.dtype)[:, :, None, None, None] * mask).sum(dim=1)
     return Attribution(total / (masks * keep))
 
 

@@ -11,7 +11,6 @@ from xplain.core.registry import method
 from xplain.core.rng import Streams
 from xplain.core.types import Attribution
 from xplain.oracle import Oracle
-from xplain.oracle.blocks import Block
 
 
 @method(
@@ -45,14 +44,11 @@ def smoothgrad(
     """
     spread = x.amax(dim=(1, 2, 3), keepdim=True) - x.amin(dim=(1, 2, 3), keepdim=True)
     sigma = (noise * spread)[:, None]
-
-    def points(block: Block) -> Tensor:
-        noises = rng.take(block.images).normal(block.samples(x.device), tuple(x.shape[1:]), x.dtype)
-        return x[block.images, None] + sigma[block.images] * noises
-
     mean, sums = torch.zeros_like(x), torch.zeros_like(x)
-    for block, _, gradients in oracle.sweep(x, y, samples, points):
+    for block in oracle.blocks(x, samples):
         some, done, new = block.images, block.points.start, block.shape[1]
+        noises = rng.take(some).normal(block.samples(x.device), tuple(x.shape[1:]), x.dtype)
+        gradients = oracle.block_gradients(block, x[some, None] + sigma[some] * noises, y)
         if kind in ("absolute", "square"):
             sums[some] += (gradients.abs() if kind == "absolute" else gradients**2).sum(dim=1)
             continue

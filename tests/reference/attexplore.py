@@ -13,12 +13,12 @@ from tests.reference.gradients import Scalar, gradient
 
 
 class Draw(NamedTuple):
-    """What chance decides about one copy: noise and scales (C, H, W), sides and places, or no resizing."""
+    """What chance decides about one copy: noise and scales (C, H, W), sides and offsets; sides is None without resizing."""
 
     noise: Tensor
     scale: Tensor
     sides: tuple[int, int] | None
-    ranks: tuple[int, int]
+    offsets: tuple[int, int]
 
 
 def diversify(image: Tensor, draw: Draw) -> Tensor:
@@ -28,8 +28,8 @@ def diversify(image: Tensor, draw: Draw) -> Tensor:
     height, width = image.shape[1:]
     most = int(height * 1.15), int(width * 1.15)
     large = F.interpolate(image[None], size=draw.sides, mode="bilinear", align_corners=False)
-    down, across = most[0] - draw.sides[0] - draw.places[0], most[1] - draw.sides[1] - draw.places[1]
-    padded = F.pad(large, (draw.places[1], across, draw.places[0], down))
+    down, across = most[0] - draw.sides[0] - draw.offsets[0], most[1] - draw.sides[1] - draw.offsets[1]
+    padded = F.pad(large, (draw.offsets[1], across, draw.offsets[0], down))
     return F.interpolate(padded, size=(height, width), mode="bilinear", align_corners=False)[0]
 
 

@@ -11,9 +11,9 @@ from xplain.methods import xrai
 @pytest.fixture(autouse=True, scope="package")
 def segments_are_found_once() -> Iterator[None]:
     """XRAI spends a second an image on its segments; they depend on the image alone, and a hundred runs see the same few."""
-    honest, found = xrai.regions, {}
+    honest, found = xrai.find_regions, {}
 
-    def regions(x: Tensor) -> list[Tensor]:
+    def find_regions(x: Tensor) -> list[Tensor]:
         keys = [(image.dtype, image.shape, image.detach().contiguous().numpy().tobytes()) for image in x]
         for key, image in zip(keys, x, strict=True):
             if key not in found:
@@ -21,5 +21,5 @@ def segments_are_found_once() -> Iterator[None]:
         return [found[key] for key in keys]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(xrai, "regions", regions)
+        patch.setattr(xrai, "find_regions", find_regions)
         yield

@@ -10,11 +10,11 @@ from tests.helpers import toys
 from tests.reference import gradients
 from tests.reference import superpixels as reference
 from xplain.core.rng import Streams
-from xplain.methods._segmentation import superpixels
+from xplain.methods._segmentation import find_superpixels
 
 CLASSIFIER, NETWORK = toys.with_pixels(toys.small_net(1, scale=15.0))
 X = F.interpolate(toys.images(3, 3, 4), scale_factor=4, mode="bilinear")  # smooth, or it would be one segment
-LABELS = superpixels(X, 12)
+LABELS = find_superpixels(X, 12)
 MEAN = torch.tensor(toys.MEAN, dtype=torch.float64)[:, None, None].expand_as(X[0])
 
 
@@ -52,7 +52,7 @@ BLOCKS = F.interpolate(toys.images(2, 2, 4, seed=5), scale_factor=4, mode="neare
 
 @pytest.mark.parametrize(("images", "segments", "counts"), [(X, 6, [6, 5, 5]), (BLOCKS, 8, [8, 8])])
 def test_equals_the_shapley_values_where_all_coalitions_fit(images, segments, counts):
-    labels = superpixels(images, segments)
+    labels = find_superpixels(images, segments)
     found = xplain.attribute(CLASSIFIER, images, "kernel-shap", target=1, samples=1000, segments=segments)
     got = found.values
     assert found.details["segments"].tolist() == counts
@@ -69,7 +69,7 @@ def test_equals_the_shapley_values_where_all_coalitions_fit(images, segments, co
 
 
 def test_sampling_approaches_the_shapley_values():
-    labels = superpixels(X, 12)
+    labels = find_superpixels(X, 12)
     counts = labels.amax(dim=(1, 2)) + 1
     exact = xplain.attribute(CLASSIFIER, X, "kernel-shap", target=1, samples=2**12, segments=12).values
     few = int(2 ** counts.min() - 3)
@@ -103,7 +103,7 @@ def test_more_segments_than_an_integer_has_bits(side, monkeypatch):
     """2^K - 2 coalitions of 64 and 81 segments are no 64-bit integers, of 49 they are; they are drawn all the same."""
     x = toys.images(1, 2 * side, 2 * side)
     cells = torch.arange(side * side).reshape(1, side, side).repeat_interleave(2, 1).repeat_interleave(2, 2)
-    monkeypatch.setattr("xplain.methods.kernel_shap.superpixels", lambda x, count: cells)
+    monkeypatch.setattr("xplain.methods.kernel_shap.find_superpixels", lambda x, count: cells)
     weight = torch.randn(2, 3, 2 * side, 2 * side, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     model = toys.classifier(toys.Linear(weight))
     got = xplain.attribute(model, x, "kernel-shap", target=0, score="logit", samples=400, baseline="black")

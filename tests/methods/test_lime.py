@@ -10,11 +10,11 @@ from tests.helpers import toys
 from tests.reference import gradients
 from tests.reference import superpixels as reference
 from xplain.core.rng import Streams
-from xplain.methods._segmentation import segment_means, superpixels
+from xplain.methods._segmentation import fill_with_means, find_superpixels
 
 CLASSIFIER, NETWORK = toys.with_pixels(toys.small_net(1, scale=15.0))
 X = F.interpolate(toys.images(3, 3, 4), scale_factor=4, mode="bilinear")  # smooth, or it would be one segment
-LABELS = superpixels(X, 6)
+LABELS = find_superpixels(X, 6)
 
 
 def shown_of(k: int, samples: int) -> np.ndarray:
@@ -50,7 +50,7 @@ def test_agrees_with_scikit_learn():
     linear = pytest.importorskip("sklearn.linear_model")
     shown = shown_of(0, 40)
     f = gradients.probability(NETWORK, 2)
-    fill = segment_means(X, LABELS)[0]
+    fill = fill_with_means(X, LABELS)[0]
     scores = [float(f(reference.show(X[0], fill, LABELS[0], row.tolist())).detach()) for row in shown]
     distance = 1 - np.sqrt(shown.mean(axis=1))
     model = linear.Ridge(alpha=1).fit(shown, scores, sample_weight=np.sqrt(np.exp(-(distance**2) / 0.25**2)))
@@ -75,7 +75,7 @@ def test_segments_tile_the_image():
     for labels in LABELS:
         assert labels.unique().tolist() == list(range(int(labels.max()) + 1))
     torch.testing.assert_close(
-        segment_means(X, LABELS), torch.stack([reference.segment_means(*each) for each in zip(X, LABELS, strict=True)])
+        fill_with_means(X, LABELS), torch.stack([reference.segment_means(*each) for each in zip(X, LABELS, strict=True)])
     )
 
 

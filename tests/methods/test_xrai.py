@@ -10,12 +10,12 @@ from tests.helpers import toys
 from tests.reference import gradients
 from tests.reference import xrai as reference
 from tests.reference.integrated_gradients import integrated_gradients
-from xplain.methods._segmentation import regions
-from xplain.methods.xrai import tile
+from xplain.methods._segmentation import find_regions
+from xplain.methods.xrai import partition
 
 CLASSIFIER, NETWORK = toys.with_pixels(toys.small_net(1, scale=15.0))
 X = F.interpolate(toys.images(2, 4, 5), scale_factor=10, mode="bilinear") + toys.images(2, 40, 50) / 100  # no ties
-REGIONS = regions(X)
+REGIONS = find_regions(X)
 
 
 def values_of(image: torch.Tensor, steps: int, reduce: str) -> torch.Tensor:
@@ -53,7 +53,7 @@ def test_the_choice_of_regions_equals_pair(seed, fast):
     values, masks = random_masks(seed)
     program = pair.XRAI._xrai_fast if fast else pair.XRAI._xrai
     theirs, _ = program(attr=values.numpy(), segs=[mask.numpy() for mask in masks])
-    part = tile(values, masks, fast)
+    part = partition(values, masks, fast)
     mine = torch.stack([values[part == each].mean() if (part == each).any() else values[0, 0] for each in range(26)])[
         part
     ]
@@ -69,7 +69,7 @@ def test_regions_equal_pair():
 @pytest.mark.parametrize("fast", [False, True])
 def test_parts_tile_the_image(fast):
     values, masks = random_masks(7)
-    part = tile(values, masks, fast)
+    part = partition(values, masks, fast)
     sizes = part.flatten().bincount()
     assert int(sizes.sum()) == part.numel()
     assert (sizes[1:] >= 50).all()
@@ -93,7 +93,7 @@ def test_the_sum_of_channels_is_complete():
 def test_one_region_gives_a_constant_map():
     values, _ = random_masks(1)
     for fast in (False, True):
-        assert tile(values, torch.ones(1, 20, 24, dtype=torch.bool), fast).unique().tolist() == [1]
+        assert partition(values, torch.ones(1, 20, 24, dtype=torch.bool), fast).unique().tolist() == [1]
     got = xplain.attribute(CLASSIFIER, torch.full_like(X, 0.4), "xrai", target=1, steps=3).values
     assert (got.amax(dim=(1, 2, 3)) == got.amin(dim=(1, 2, 3))).all()
 

@@ -15,7 +15,6 @@ from xplain.core.rng import Streams
 from xplain.core.types import Score
 from xplain.metrics.inputs import MetricInput
 from xplain.metrics.perturbation import fill_image
-from xplain.oracle.blocks import Block
 
 Content = Literal["auto", "slopes", "contributions"]
 
@@ -64,16 +63,13 @@ def infidelity(
     predicted = case.images.new_zeros(len(away), perturbations, dtype=torch.float64)
     changed = torch.zeros_like(predicted)
     samples = torch.arange(perturbations, device=case.images.device)
-
-    def points(block: Block) -> Tensor:
+    for block in case.oracle.blocks(case.images, perturbations):
         streams, drawn, far = rng.take(block.images), samples[block.points], away[block.images]
         moves = _noise(streams, drawn, far, sigma) if kind == "gaussian" else _holes(streams, drawn, far, size)
         factor = None if slopes else far[:, None]
         predicted[block.images, block.points] = _predict(moves, factor, case.attributions[block.images, None])
-        return case.images[block.images, None] - moves
-
-    for block, scores in case.oracle.scan(case.images, case.y, perturbations, points, explained):
-        changed[block.images, block.points] = scores.double()
+        points = case.images[block.images, None] - moves
+        changed[block.images, block.points] = case.oracle.block_scores(block, points, case.y, explained).double()
     changed = case.oracle.scores(case.images, case.y, kind=explained).double()[:, None] - changed
     if not normalize:
         return Score((predicted - changed).square().mean(dim=1))

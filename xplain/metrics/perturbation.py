@@ -143,16 +143,18 @@ def _curve(
 
 
 def _run(case: MetricInput, step: Tensor, count: int, fill: Tensor, insert: bool) -> Tensor:
-    first, second = (fill, case.images) if insert else (case.images, fill)
-
-    def points(block: Block) -> Tensor:
-        done = block.samples(step.device)[None, :, None, None, None]
-        return torch.where(step[block.images, None] <= done, second[block.images, None], first[block.images, None])
-
+    start, end = (fill, case.images) if insert else (case.images, fill)
     curve = case.images.new_zeros(len(case.images), count + 1)
-    for block, scores in case.oracle.scan(case.images, case.y, count + 1, points):
-        curve[block.images, block.points] = scores.to(curve.dtype)
+    for block in case.oracle.blocks(case.images, count + 1):
+        points = _replace_values(block, step, start, end)
+        curve[block.images, block.points] = case.oracle.block_scores(block, points, case.y).to(curve.dtype)
     return curve
+
+
+def _replace_values(block: Block, step: Tensor, start: Tensor, end: Tensor) -> Tensor:
+    """Return the block's images (b, k, C, H, W): the values of ``end`` up to each point's step, then those of ``start``."""
+    done = block.samples(step.device)[None, :, None, None, None]
+    return torch.where(step[block.images, None] <= done, end[block.images, None], start[block.images, None])
 
 
 def fill_image(kind: str, case: MetricInput) -> Tensor:

@@ -16,7 +16,6 @@ from xplain.core.types import Score
 from xplain.metrics._imputation import impute
 from xplain.metrics._ranking import pixel_ranks
 from xplain.metrics.inputs import MetricInput
-from xplain.oracle.blocks import Block
 
 ROAD = Paper(
     "A consistent and efficient evaluation strategy for attribution methods",
@@ -120,15 +119,12 @@ def _run(case: MetricInput, rng: Streams, percentiles: str, noise: float, score:
     counts = torch.tensor(_counts(shares, ranks[0].numel()), device=ranks.device)
     samples = torch.tensor([round(share * 1000) for share in shares], device=ranks.device)
     curve = torch.zeros(len(ranks), len(shares), dtype=torch.float64, device=ranks.device)
-
-    def points(block: Block) -> Tensor:
+    for block in case.oracle.blocks(case.images, len(shares)):
         removed = (ranks[block.images, None] < counts[block.points, None, None, None]).flatten(0, 1)
         images = case.images[block.images].repeat_interleave(block.shape[1], dim=0)
         drawn = rng.take(block.images).normal(samples[block.points], tuple(images.shape[1:]), images.dtype)
-        return (impute(images, removed) + noise * drawn.flatten(0, 1) * removed).unflatten(0, block.shape)
-
-    for block, scores in case.oracle.scan(case.images, case.y, len(shares), points, score):
-        curve[block.images, block.points] = scores.double()
+        points = (impute(images, removed) + noise * drawn.flatten(0, 1) * removed).unflatten(0, block.shape)
+        curve[block.images, block.points] = case.oracle.block_scores(block, points, case.y, score).double()
     return curve
 
 

@@ -17,7 +17,6 @@ from xplain.core.types import Score, ScoreKind
 from xplain.metrics._ranking import ranks
 from xplain.metrics.inputs import MetricInput
 from xplain.metrics.perturbation import fill_image
-from xplain.oracle.blocks import Block
 
 ROUNDING = 1e-12  # of sums in float64: differences below this share of the largest are none
 
@@ -95,14 +94,11 @@ def _removals(
     shape = (len(case.images), len(samples))
     sums = parts.new_zeros(shape)
     scores = torch.zeros_like(sums, dtype=torch.promote_types(case.images.dtype, torch.float32))
-
-    def points(block: Block) -> Tensor:  # also sums, since drawing is the dearer half
+    for block in case.oracle.blocks(case.images, len(samples)):
         chosen = subsets(rng.take(block.images), samples[block.points], counts[block.points], parts.shape[1])
         sums[block.images, block.points] = torch.einsum("bku,bu->bk", chosen.to(parts), parts[block.images])
-        return torch.where(chosen[:, :, cells], fill[block.images, None], case.images[block.images, None])
-
-    for block, values in case.oracle.scan(case.images, case.y, len(samples), points, score):
-        scores[block.images, block.points] = values
+        points = torch.where(chosen[:, :, cells], fill[block.images, None], case.images[block.images, None])
+        scores[block.images, block.points] = case.oracle.block_scores(block, points, case.y, score)
     return sums, scores
 
 

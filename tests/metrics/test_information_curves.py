@@ -233,10 +233,10 @@ def test_a_model_that_likes_blurred_images_leaves_nothing_to_measure():
 
 def test_both_share_forwards_and_masks():
     oracle = Oracle(MODEL, score="prob")
-    case = MetricInput(oracle, X, MAPS, torch.ones(3, dtype=torch.int64))
+    inputs = MetricInput(oracle, X, MAPS, torch.ones(3, dtype=torch.int64))
     settings = {"thresholds": THRESHOLDS, "min_probability": 0.0}
     specs = [METRICS.get(name) for name in ("aic", "sic")]
-    both = [run_metric(spec, spec.resolve(settings), case, Runtime()) for spec in specs]
+    both = [run_metric(spec, spec.resolve(settings), inputs, Runtime()) for spec in specs]
     assert oracle.cost.forwards == 3 * 7
     for spec, together in zip(specs, both, strict=True):
         alone = measured(spec.name)

@@ -162,11 +162,11 @@ def test_noise_depends_on_seed_and_image_but_not_on_the_map():
 
 def test_the_three_share_their_forwards():
     oracle = Oracle(MODEL, score="prob")
-    case = MetricInput(oracle, X, MAPS, torch.tensor([2, 0, 4]))
+    inputs = MetricInput(oracle, X, MAPS, torch.tensor([2, 0, 4]))
     counts = []
     for name in ("road-morf", "road", "road-lerf"):
         spec = METRICS.get(name)
-        run_metric(spec, spec.resolve({"percentiles": "10+50"}), case, Runtime())
+        run_metric(spec, spec.resolve({"percentiles": "10+50"}), inputs, Runtime())
         counts.append(oracle.cost.forwards)
     assert counts == [6, 12, 12]
     assert measured().cost.forwards == 3 * 6

@@ -20,15 +20,15 @@ TINY = 1e-8
     undefined="for methods that claim no completeness",
     paper=Paper("Axiomatic attribution for deep networks", "Sundararajan, Taly, Yan", 2017, "ICML", "1703.01365"),
 )
-def completeness_gap(case: MetricInput, *, relative: bool = False) -> Score:
+def completeness_gap(inputs: MetricInput, *, relative: bool = False) -> Score:
     """How far the sum of the attributions is from the difference of scores that the method says it explains.
 
     |Σφ - Δf|, or divided by max(|Δf|, 1e-8) if ``relative``. Undefined (NaN) for methods that claim no completeness.
     """
-    if case.expected is None:
-        return _undefined(case, "the method claims no completeness")
-    expected = case.expected.double()
-    gap = (case.attributions.double().sum(dim=(1, 2, 3)) - expected).abs()
+    if inputs.expected is None:
+        return _undefined(inputs, "the method claims no completeness")
+    expected = inputs.expected.double()
+    gap = (inputs.attributions.double().sum(dim=(1, 2, 3)) - expected).abs()
     return Score(gap / expected.abs().clamp(min=TINY) if relative else gap)
 
 
@@ -46,19 +46,19 @@ def completeness_gap(case: MetricInput, *, relative: bool = False) -> Score:
         "2312.13630",
     ),
 )
-def error_rate(case: MetricInput) -> Score:
+def error_rate(inputs: MetricInput) -> Score:
     """The relative completeness gap, |Σφ / Δf - 1|.
 
     The paper prints it without the -1. Undefined (NaN) where |Δf| < 1e-8, and for methods that claim no completeness.
     """
-    if case.expected is None:
-        return _undefined(case, "the method claims no completeness")
-    expected = case.expected.double()
-    rate = (case.attributions.double().sum(dim=(1, 2, 3)) / expected - 1).abs()
+    if inputs.expected is None:
+        return _undefined(inputs, "the method claims no completeness")
+    expected = inputs.expected.double()
+    rate = (inputs.attributions.double().sum(dim=(1, 2, 3)) / expected - 1).abs()
     small = expected.abs() < TINY
     return Score(rate.masked_fill(small, torch.nan), undefined={"the score does not change": small})
 
 
-def _undefined(case: MetricInput, reason: str) -> Score:
-    nothing = torch.full((len(case.images),), torch.nan, dtype=torch.float64, device=case.images.device)
+def _undefined(inputs: MetricInput, reason: str) -> Score:
+    nothing = torch.full((len(inputs.images),), torch.nan, dtype=torch.float64, device=inputs.images.device)
     return Score(nothing, undefined={reason: nothing.isnan()})

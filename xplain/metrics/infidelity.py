@@ -35,7 +35,7 @@ Content = Literal["auto", "slopes", "contributions"]
     ),
 )
 def infidelity(
-    case: MetricInput,
+    inputs: MetricInput,
     *,
     rng: Streams,
     perturbations: Steps = 100,
@@ -57,20 +57,20 @@ def infidelity(
     normalize: scale φ by E <I, φ> Δf / E <I, φ>², so that its scale does not matter; undefined (NaN) where that divides by
     zero. 0 for the exact map of a linear model. Raises UsageError for ``auto`` where the method is not known.
     """
-    slopes = _holds_slopes(case, content)
-    away = case.images - fill_image(baseline, case)
-    explained = (case.score or "logit") if score == "auto" else score
-    predicted = case.images.new_zeros(len(away), perturbations, dtype=torch.float64)
+    slopes = _holds_slopes(inputs, content)
+    away = inputs.images - fill_image(baseline, inputs)
+    explained = (inputs.score or "logit") if score == "auto" else score
+    predicted = inputs.images.new_zeros(len(away), perturbations, dtype=torch.float64)
     changed = torch.zeros_like(predicted)
-    samples = torch.arange(perturbations, device=case.images.device)
-    for block in case.oracle.blocks(case.images, perturbations):
+    samples = torch.arange(perturbations, device=inputs.images.device)
+    for block in inputs.oracle.blocks(inputs.images, perturbations):
         streams, drawn, far = rng.take(block.images), samples[block.points], away[block.images]
         moves = _noise(streams, drawn, far, sigma) if kind == "gaussian" else _holes(streams, drawn, far, size)
         factor = None if slopes else far[:, None]
-        predicted[block.images, block.points] = _predict(moves, factor, case.attributions[block.images, None])
-        points = case.images[block.images, None] - moves
-        changed[block.images, block.points] = case.oracle.block_scores(block, points, case.y, explained).double()
-    changed = case.oracle.scores(case.images, case.y, kind=explained).double()[:, None] - changed
+        predicted[block.images, block.points] = _predict(moves, factor, inputs.attributions[block.images, None])
+        points = inputs.images[block.images, None] - moves
+        changed[block.images, block.points] = inputs.oracle.block_scores(block, points, inputs.y, explained).double()
+    changed = inputs.oracle.scores(inputs.images, inputs.y, kind=explained).double()[:, None] - changed
     if not normalize:
         return Score((predicted - changed).square().mean(dim=1))
     blind = (predicted == 0).all(dim=1)
@@ -79,11 +79,11 @@ def infidelity(
     return Score(values.masked_fill(blind, torch.nan), undefined={"no perturbation meets the map": blind})
 
 
-def _holds_slopes(case: MetricInput, content: Content) -> bool:
-    if content == "auto" and case.slopes is None:
+def _holds_slopes(inputs: MetricInput, content: Content) -> bool:
+    if content == "auto" and inputs.slopes is None:
         hint = "give content=slopes (gradients), content=contributions, or the method: method='saliency'"
         raise UsageError("infidelity must know what the map holds", hint)
-    return bool(case.slopes) if content == "auto" else content == "slopes"
+    return bool(inputs.slopes) if content == "auto" else content == "slopes"
 
 
 def _noise(rng: Streams, samples: Tensor, away: Tensor, sigma: float) -> Tensor:

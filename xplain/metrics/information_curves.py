@@ -48,7 +48,7 @@ def _rows(*, thresholds: str, **_: object) -> int:
     paper=XRAI,
 )
 def aic(
-    case: MetricInput,
+    inputs: MetricInput,
     *,
     rng: Streams,
     thresholds: Percentages = "0.5+1+2+3+4+5+7+10+13+21+34+50+75",
@@ -61,7 +61,7 @@ def aic(
     As ``sic`` with the performance 1 where the top class is the target and 0 elsewhere; ``min_probability`` is compared with
     that performance, as in the authors' program, so that any value over 0 leaves out what is classified otherwise.
     """
-    (sizes, _, hits) = _measure(case, rng, thresholds, order)
+    (sizes, _, hits) = _measure(inputs, rng, thresholds, order)
     reasons = ("the image is not classified as the target", "the blurred image is classified as the target")
     return _score(sizes, hits, reasons, min_probability, monotone)
 
@@ -78,7 +78,7 @@ def aic(
     paper=XRAI,
 )
 def sic(
-    case: MetricInput,
+    inputs: MetricInput,
     *,
     rng: Streams,
     thresholds: Percentages = "0.5+1+2+3+4+5+7+10+13+21+34+50+75",
@@ -99,28 +99,28 @@ def sic(
     higher than that of the blurred image; the image is not larger than the blurred one. ``aic`` has other reasons, hence
     other images. Images are taken in 8 bits. Sizes depend on the version of libwebp, which the run records.
     """
-    (sizes, chances, _) = _measure(case, rng, thresholds, order)
+    (sizes, chances, _) = _measure(inputs, rng, thresholds, order)
     reasons = ("the target's probability is under min_probability", "the blurred image has no lower probability")
     return _score(sizes, chances, reasons, min_probability, monotone)
 
 
-def _measure(case: MetricInput, rng: Streams, thresholds: str, order: Order) -> Tensor:
+def _measure(inputs: MetricInput, rng: Streams, thresholds: str, order: Order) -> Tensor:
     """(3, B, K+2) information, probability of the target, and whether it is the top class: blurred, K thresholds, image.
 
     Kept for the other of the two metrics.
     """
     key = ("information curves", thresholds, order)
-    if key not in case.memory:
-        case.memory[key] = _look(case, _known(case, rng, read_percentages(thresholds), order))
-    return case.memory[key]
+    if key not in inputs.cache:
+        inputs.cache[key] = _look(inputs, _known(inputs, rng, read_percentages(thresholds), order))
+    return inputs.cache[key]
 
 
-def _known(case: MetricInput, rng: Streams, thresholds: tuple[float, ...], order: Order) -> NDArray[np.bool_]:
+def _known(inputs: MetricInput, rng: Streams, thresholds: tuple[float, ...], order: Order) -> NDArray[np.bool_]:
     """(B, K+2, H, W) the pixels that are known: random ones, those and the highest by each threshold, all."""
-    values = case.attributions.double().sum(dim=1).cpu().numpy()
+    values = inputs.attributions.double().sum(dim=1).cpu().numpy()
     values = np.abs(values) if order == "absolute" else values
     edges = np.quantile(values, [1 - share / 100 for share in thresholds], axis=(1, 2))
-    one = torch.ones(1, dtype=torch.int64, device=case.images.device)
+    one = torch.ones(1, dtype=torch.int64, device=inputs.images.device)
     pixels = values[0].size
     drawn = (
         subsets(rng, one, one * int(KNOWN * pixels), pixels).reshape(len(values), 1, *values.shape[1:]).cpu().numpy()
@@ -129,15 +129,15 @@ def _known(case: MetricInput, rng: Streams, thresholds: tuple[float, ...], order
     return np.concatenate([drawn, drawn | highest, np.ones_like(drawn)], axis=1)
 
 
-def _look(case: MetricInput, known: NDArray[np.bool_]) -> Tensor:
+def _look(inputs: MetricInput, known: NDArray[np.bool_]) -> Tensor:
     """(3, B, K) information, probability of the target, and whether it is the top class, for each mask (B, K, H, W)."""
-    pixels = (case.images * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-    found = case.images.new_zeros(3, *known.shape[:2], dtype=torch.float64)
-    for block in case.oracle.blocks(case.images, known.shape[1]):
+    pixels = (inputs.images * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    found = inputs.images.new_zeros(3, *known.shape[:2], dtype=torch.float64)
+    for block in inputs.oracle.blocks(inputs.images, known.shape[1]):
         shown, sizes = reveal_all(pixels[block.images], known[block.images, block.points])
-        rows = torch.from_numpy(shown).to(case.images.device).flatten(0, 1).permute(0, 3, 1, 2)
-        logits = case.oracle.logits(rows.to(case.images.dtype) / 255).double().unflatten(0, block.shape)
-        target = case.y[block.images, None, None].expand(*block.shape, 1)
+        rows = torch.from_numpy(shown).to(inputs.images.device).flatten(0, 1).permute(0, 3, 1, 2)
+        logits = inputs.oracle.logits(rows.to(inputs.images.dtype) / 255).double().unflatten(0, block.shape)
+        target = inputs.y[block.images, None, None].expand(*block.shape, 1)
         chances = logits.softmax(dim=2).gather(2, target)[..., 0]
         hits = (logits.argmax(dim=2, keepdim=True) == target)[..., 0]
         values = torch.stack([torch.from_numpy(sizes).to(chances), chances, hits.to(chances)])

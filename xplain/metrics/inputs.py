@@ -47,4 +47,4 @@ class MetricInput:
     boxes: Tensor | None = None
     score: ScoreKind | None = None
     slopes: bool | None = None
-    memory: dict[object, Tensor] = field(default_factory=dict)
+    cache: dict[object, Tensor] = field(default_factory=dict)

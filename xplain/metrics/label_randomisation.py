@@ -28,7 +28,7 @@ from xplain.models import Classifier
     paper=SANITY,
 )
 def label_randomisation(
-    case: MetricInput,
+    inputs: MetricInput,
     *,
     rng: Streams,
     explain: Explain,
@@ -46,17 +46,17 @@ def label_randomisation(
     does not look at the class. Undefined (NaN) where a map is constant.
     """
     classifier = None if weights is None else load(weights)
-    y = draw_others(case, rng) if classifier is None else case.y
-    again = explain(case.images, y, classifier=classifier)
-    values = compare_maps(case.attributions, again, similarity, absolute=absolute)
+    y = draw_others(inputs, rng) if classifier is None else inputs.y
+    again = explain(inputs.images, y, classifier=classifier)
+    values = compare_maps(inputs.attributions, again, similarity, absolute=absolute)
     return Score(values, undefined={CONSTANT: values.isnan()})
 
 
-def draw_others(case: MetricInput, rng: Streams) -> Tensor:
+def draw_others(inputs: MetricInput, rng: Streams) -> Tensor:
     """(B,) a class for each image that is not its target."""
-    classes = case.oracle.logits(case.images[:1], check=True).shape[1]
+    classes = inputs.oracle.logits(inputs.images[:1], check=True).shape[1]
     if classes < 2:
         raise UsageError("the model has one class", "label-randomisation needs two")
-    first = torch.zeros(1, dtype=torch.long, device=case.y.device)
+    first = torch.zeros(1, dtype=torch.long, device=inputs.y.device)
     drawn = rng.integers(first, (), classes - 1)[:, 0]
-    return drawn + (drawn >= case.y)
+    return drawn + (drawn >= inputs.y)

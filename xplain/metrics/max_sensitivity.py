@@ -30,7 +30,7 @@ PIXELS = 512 * 224 * 224  # of perturbed images that are held at once: 0.3 GB
     ),
 )
 def max_sensitivity(
-    case: MetricInput, *, rng: Streams, explain: Explain, radius: Positive = 0.02, samples: Steps = 10
+    inputs: MetricInput, *, rng: Streams, explain: Explain, radius: Positive = 0.02, samples: Steps = 10
 ) -> Score:
     """The largest relative change of the attribution over images nearby.
 
@@ -39,12 +39,12 @@ def max_sensitivity(
     the fewer ones, so the value only rises. A map that does not look at the image, such as ``random``, has 0. Undefined (NaN) where
     φ(x) = 0.
     """
-    x, own = case.images, case.attributions
+    x, own = inputs.images, inputs.attributions
     largest = own.new_zeros(len(x))
     for some in torch.arange(samples, device=x.device).split(max(PIXELS // x[:, 0].numel(), 1)):
         shift = (2 * rng.uniform(some, tuple(x.shape[1:]), x.dtype) - 1) * radius
         image = torch.arange(len(x), device=x.device).repeat_interleave(len(some))
-        again = explain((x[:, None] + shift).flatten(0, 1), case.y[image], image=image)
+        again = explain((x[:, None] + shift).flatten(0, 1), inputs.y[image], image=image)
         change = again.unflatten(0, (len(x), len(some))) - own[:, None]
         largest = torch.maximum(largest, change.flatten(2).norm(dim=2).amax(dim=1))
     norm = own.flatten(1).norm(dim=1)

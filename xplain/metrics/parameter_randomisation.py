@@ -36,7 +36,7 @@ CONSTANT = "a map is constant"
     paper=SANITY,
 )
 def parameter_randomisation(
-    case: MetricInput,
+    inputs: MetricInput,
     *,
     seed: int,
     explain: Explain,
@@ -57,15 +57,15 @@ def parameter_randomisation(
     own draws stay, so ``random`` has 1. Undefined (NaN) where a map is constant, as Grad-CAM's often is where no evidence for the
     class is left.
     """
-    layers = case.oracle.layers(case.images)
+    layers = inputs.oracle.layers(inputs.images)
     if not layers:
         raise UsageError("the model's output depends on no parameters", "parameter-randomisation needs a network")
     count = min(stages, len(layers))
-    networks = randomise(case.oracle.classifier, layers, seed, count, cascade=order == "cascading")
-    found = [compare_maps(case.attributions, case.attributions, similarity, absolute=absolute)]
+    networks = randomise(inputs.oracle.classifier, layers, seed, count, cascade=order == "cascading")
+    found = [compare_maps(inputs.attributions, inputs.attributions, similarity, absolute=absolute)]
     for network in networks:
-        again = explain(case.images, case.y, classifier=network)
-        found.append(compare_maps(case.attributions, again, similarity, absolute=absolute))
+        again = explain(inputs.images, inputs.y, classifier=network)
+        found.append(compare_maps(inputs.attributions, again, similarity, absolute=absolute))
     curve = torch.stack(found, dim=1)
     values = curve[:, 1:].mean(dim=1)
     return Score(values, curve, undefined={CONSTANT: values.isnan()})

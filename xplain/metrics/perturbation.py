@@ -46,7 +46,7 @@ def _rows(side: int, steps: int | None, baseline: str, **_: object) -> int:
 
 @metric("deletion", better="lower", unit="mean target probability", paper=RISE, forwards=_rows)
 def deletion(
-    case: MetricInput,
+    inputs: MetricInput,
     *,
     steps: Steps | None = None,
     baseline: Fill = "black",
@@ -62,12 +62,12 @@ def deletion(
     baseline: ``mean`` is the zero of the normalised input; ``blur`` a Gaussian of 5 pixels; ``black+blur`` the mean of both
     curves; ``rise-blur`` the RISE program's 11 x 11 kernel. area=mean is the plain mean of the values (the AGI program).
     """
-    return _score(_curve(case, steps, baseline, unit, insert=False), area)
+    return _score(_curve(inputs, steps, baseline, unit, insert=False), area)
 
 
 @metric("insertion", better="higher", unit="mean target probability", paper=RISE, forwards=_rows)
 def insertion(
-    case: MetricInput,
+    inputs: MetricInput,
     *,
     steps: Steps | None = None,
     baseline: Fill = "black",
@@ -78,7 +78,7 @@ def insertion(
 
     As ``deletion``, from the baseline to the image.
     """
-    return _score(_curve(case, steps, baseline, unit, insert=True), area)
+    return _score(_curve(inputs, steps, baseline, unit, insert=True), area)
 
 
 @metric(
@@ -90,7 +90,7 @@ def insertion(
     forwards=lambda **settings: 2 * _rows(**settings),
 )
 def difference(
-    case: MetricInput,
+    inputs: MetricInput,
     *,
     steps: Steps | None = None,
     baseline: Fill = "black",
@@ -101,26 +101,26 @@ def difference(
 
     Both as above; the curve is the difference of the curves. A random map has 0 on average.
     """
-    curves = [_curve(case, steps, baseline, unit, insert=insert) for insert in (True, False)]
+    curves = [_curve(inputs, steps, baseline, unit, insert=insert) for insert in (True, False)]
     return _score(curves[0] - curves[1], area)
 
 
 @metric("morf", better="lower", unit="mean target probability", paper=SAMEK, forwards=_rows)
-def morf(case: MetricInput, *, steps: Steps = 20, baseline: Fill = "mean", unit: Unit = "pixel") -> Score:
+def morf(inputs: MetricInput, *, steps: Steps = 20, baseline: Fill = "mean", unit: Unit = "pixel") -> Score:
     """The mean probability of the target while the most relevant pixels are removed first, in coarse steps.
 
     The curve of ``deletion`` at K = 20 and the mean colour: the DGA paper's pixel perturbation (section 4.1).
     """
-    return _score(_curve(case, steps, baseline, unit, insert=False), "trapezoid")
+    return _score(_curve(inputs, steps, baseline, unit, insert=False), "trapezoid")
 
 
 @metric("lerf", better="higher", unit="mean target probability", paper=SAMEK, forwards=_rows)
-def lerf(case: MetricInput, *, steps: Steps = 20, baseline: Fill = "mean", unit: Unit = "pixel") -> Score:
+def lerf(inputs: MetricInput, *, steps: Steps = 20, baseline: Fill = "mean", unit: Unit = "pixel") -> Score:
     """The mean probability of the target while the least relevant pixels are removed first.
 
     As ``morf`` in the opposite order. Equals the insertion area at the same K and baseline where K divides N and values differ.
     """
-    return _score(_curve(case, steps, baseline, unit, insert=False, lowest=True), "trapezoid")
+    return _score(_curve(inputs, steps, baseline, unit, insert=False, lowest=True), "trapezoid")
 
 
 def _score(curve: Tensor, area: Area) -> Score:
@@ -129,25 +129,25 @@ def _score(curve: Tensor, area: Area) -> Score:
 
 
 def _curve(
-    case: MetricInput, steps: int | None, baseline: Fill, unit: Unit, *, insert: bool, lowest: bool = False
+    inputs: MetricInput, steps: int | None, baseline: Fill, unit: Unit, *, insert: bool, lowest: bool = False
 ) -> Tensor:
-    """(B, K+1) probabilities of the targets, kept for the other metrics of the case."""
+    """(B, K+1) probabilities of the targets, kept for the other metrics of the inputs."""
     key = (steps, baseline, unit, insert, lowest)
-    if key not in case.memory:
-        count = steps or max(case.images.shape[-2:])
-        order = -case.attributions if lowest else case.attributions
+    if key not in inputs.cache:
+        count = steps or max(inputs.images.shape[-2:])
+        order = -inputs.attributions if lowest else inputs.attributions
         step = replacement_steps(order, count, unit)
-        fills = [fill_image(kind, case) for kind in baseline.split("+")]
-        case.memory[key] = torch.stack([_run(case, step, count, fill, insert) for fill in fills]).mean(dim=0)
-    return case.memory[key]
+        fills = [fill_image(kind, inputs) for kind in baseline.split("+")]
+        inputs.cache[key] = torch.stack([_run(inputs, step, count, fill, insert) for fill in fills]).mean(dim=0)
+    return inputs.cache[key]
 
 
-def _run(case: MetricInput, step: Tensor, count: int, fill: Tensor, insert: bool) -> Tensor:
-    start, end = (fill, case.images) if insert else (case.images, fill)
-    curve = case.images.new_zeros(len(case.images), count + 1)
-    for block in case.oracle.blocks(case.images, count + 1):
+def _run(inputs: MetricInput, step: Tensor, count: int, fill: Tensor, insert: bool) -> Tensor:
+    start, end = (fill, inputs.images) if insert else (inputs.images, fill)
+    curve = inputs.images.new_zeros(len(inputs.images), count + 1)
+    for block in inputs.oracle.blocks(inputs.images, count + 1):
         points = _replace_values(block, step, start, end)
-        curve[block.images, block.points] = case.oracle.block_scores(block, points, case.y).to(curve.dtype)
+        curve[block.images, block.points] = inputs.oracle.block_scores(block, points, inputs.y).to(curve.dtype)
     return curve
 
 
@@ -157,14 +157,14 @@ def _replace_values(block: Block, step: Tensor, start: Tensor, end: Tensor) -> T
     return torch.where(step[block.images, None] <= done, end[block.images, None], start[block.images, None])
 
 
-def fill_image(kind: str, case: MetricInput) -> Tensor:
+def fill_image(kind: str, inputs: MetricInput) -> Tensor:
     """What stands for removed pixels, shaped like the images."""
-    mean = case.oracle.mean.to(case.images)
+    mean = inputs.oracle.mean.to(inputs.images)
     if kind == "blur":
-        return gaussian_blur(case.images, BLUR_SIGMA)
+        return gaussian_blur(inputs.images, BLUR_SIGMA)
     if kind == "rise-blur":  # zero padding where zero is the mean colour
-        return rise_blur(case.images - mean) + mean
-    return torch.zeros_like(case.images) if kind == "black" else mean.expand_as(case.images)
+        return rise_blur(inputs.images - mean) + mean
+    return torch.zeros_like(inputs.images) if kind == "black" else mean.expand_as(inputs.images)
 
 
 def replacement_steps(attributions: Tensor, steps: int, unit: Unit) -> Tensor:

@@ -28,7 +28,7 @@ from xplain.metrics.inputs import MetricInput
     ),
 )
 def pointing_game(
-    case: MetricInput, *, boxes: NamedFile | None = None, tolerance: Annotated[float, Bounds(low=0)] = 15.0
+    inputs: MetricInput, *, boxes: NamedFile | None = None, tolerance: Annotated[float, Bounds(low=0)] = 15.0
 ) -> Score:
     """Whether the pixel with the highest attribution lies on an object of the target's class: 1 or 0.
 
@@ -38,17 +38,17 @@ def pointing_game(
     tensor (B, N, 4) in pixels of the images, NaN where there are fewer. The mean over images is the paper's accuracy where classes
     are equally frequent; the paper averages the classes' accuracies. Undefined (NaN) where no box of the target is in sight.
     """
-    if case.boxes is None:
+    if inputs.boxes is None:
         raise UsageError("pointing-game needs boxes around the objects", "give boxes=FILE, or in the library a tensor")
-    height, width = case.images.shape[-2:]
-    highest = case.attributions.sum(dim=1).flatten(1).argmax(dim=1)
+    height, width = inputs.images.shape[-2:]
+    highest = inputs.attributions.sum(dim=1).flatten(1).argmax(dim=1)
     column, row = (highest % width + 0.5)[:, None], (highest // width + 0.5)[:, None]
-    left, top, right, bottom = case.boxes.to(case.images).unbind(dim=2)
+    left, top, right, bottom = inputs.boxes.to(inputs.images).unbind(dim=2)
     seen = (right > 0) & (left < width) & (bottom > 0) & (top < height)
     across = torch.maximum(left - column, column - right).clamp(min=0)
     down = torch.maximum(top - row, row - bottom).clamp(min=0)
     hit = (seen & (torch.hypot(across, down) <= tolerance)).any(dim=1)
-    absent = case.boxes.isnan().all(dim=2).all(dim=1).to(hit.device)
+    absent = inputs.boxes.isnan().all(dim=2).all(dim=1).to(hit.device)
     outside = ~absent & ~seen.any(dim=1)
     return Score(
         hit.double().masked_fill(absent | outside, torch.nan),

@@ -44,7 +44,7 @@ def _rows(*, percentiles: str, **_: object) -> int:
     paper=ROAD,
 )
 def road(
-    case: MetricInput,
+    inputs: MetricInput,
     *,
     rng: Streams,
     percentiles: Percentages = "10..90",
@@ -59,7 +59,7 @@ def road(
     pixels at once, plus Gaussian noise (in pixel units), which is the same for every method. percentiles: ``10+50`` or
     ``10..90`` (in tens). The bounds are those of score=prob. Raises UsageError where no pixel is left to impute from.
     """
-    least, most = (_curve(case, rng, percentiles, noise, score, lowest=lowest) for lowest in (True, False))
+    least, most = (_curve(inputs, rng, percentiles, noise, score, lowest=lowest) for lowest in (True, False))
     return _score((least - most) / 2)
 
 
@@ -73,13 +73,13 @@ def road(
     paper=ROAD,
 )
 def road_morf(
-    case: MetricInput, *, rng: Streams, percentiles: Percentages = "10..90", noise: Noise = 0.01, score: Kind = "prob"
+    inputs: MetricInput, *, rng: Streams, percentiles: Percentages = "10..90", noise: Noise = 0.01, score: Kind = "prob"
 ) -> Score:
     """The mean probability of the target where the most relevant pixels are imputed from their neighbours.
 
     As ``road``; its curve is the probability at each percentile.
     """
-    return _score(_curve(case, rng, percentiles, noise, score, lowest=False))
+    return _score(_curve(inputs, rng, percentiles, noise, score, lowest=False))
 
 
 @metric(
@@ -92,39 +92,41 @@ def road_morf(
     paper=ROAD,
 )
 def road_lerf(
-    case: MetricInput, *, rng: Streams, percentiles: Percentages = "10..90", noise: Noise = 0.01, score: Kind = "prob"
+    inputs: MetricInput, *, rng: Streams, percentiles: Percentages = "10..90", noise: Noise = 0.01, score: Kind = "prob"
 ) -> Score:
     """The mean probability of the target where the least relevant pixels are imputed from their neighbours.
 
     As ``road``; its curve is the probability at each percentile.
     """
-    return _score(_curve(case, rng, percentiles, noise, score, lowest=True))
+    return _score(_curve(inputs, rng, percentiles, noise, score, lowest=True))
 
 
 def _score(curve: Tensor) -> Score:
     return Score(curve.mean(dim=1), curve)
 
 
-def _curve(case: MetricInput, rng: Streams, percentiles: str, noise: float, score: Kind, *, lowest: bool) -> Tensor:
-    """(B, K) scores of the targets, kept for the other metrics of the case."""
+def _curve(inputs: MetricInput, rng: Streams, percentiles: str, noise: float, score: Kind, *, lowest: bool) -> Tensor:
+    """(B, K) scores of the targets, kept for the other metrics of the inputs."""
     key = ("road", percentiles, noise, score, lowest)
-    if key not in case.memory:
-        case.memory[key] = _run(case, rng.child("lowest" if lowest else "highest"), percentiles, noise, score, lowest)
-    return case.memory[key]
+    if key not in inputs.cache:
+        inputs.cache[key] = _run(
+            inputs, rng.child("lowest" if lowest else "highest"), percentiles, noise, score, lowest
+        )
+    return inputs.cache[key]
 
 
-def _run(case: MetricInput, rng: Streams, percentiles: str, noise: float, score: Kind, lowest: bool) -> Tensor:
+def _run(inputs: MetricInput, rng: Streams, percentiles: str, noise: float, score: Kind, lowest: bool) -> Tensor:
     shares = read_percentages(percentiles)
-    ranks = pixel_ranks(case.attributions, lowest=lowest)[:, None]
+    ranks = pixel_ranks(inputs.attributions, lowest=lowest)[:, None]
     counts = torch.tensor(_counts(shares, ranks[0].numel()), device=ranks.device)
     samples = torch.tensor([round(share * 1000) for share in shares], device=ranks.device)
     curve = torch.zeros(len(ranks), len(shares), dtype=torch.float64, device=ranks.device)
-    for block in case.oracle.blocks(case.images, len(shares)):
+    for block in inputs.oracle.blocks(inputs.images, len(shares)):
         removed = (ranks[block.images, None] < counts[block.points, None, None, None]).flatten(0, 1)
-        images = case.images[block.images].repeat_interleave(block.shape[1], dim=0)
+        images = inputs.images[block.images].repeat_interleave(block.shape[1], dim=0)
         drawn = rng.take(block.images).normal(samples[block.points], tuple(images.shape[1:]), images.dtype)
         points = (impute(images, removed) + noise * drawn.flatten(0, 1) * removed).unflatten(0, block.shape)
-        curve[block.images, block.points] = case.oracle.block_scores(block, points, case.y, score).double()
+        curve[block.images, block.points] = inputs.oracle.block_scores(block, points, inputs.y, score).double()
     return curve
 
 

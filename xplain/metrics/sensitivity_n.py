@@ -38,7 +38,7 @@ ROUNDING = 1e-12  # of sums in float64: differences below this share of the larg
     ),
 )
 def sensitivity_n(
-    case: MetricInput,
+    inputs: MetricInput,
     *,
     rng: Streams,
     fractions: Percentages = "10..90",
@@ -61,14 +61,14 @@ def sensitivity_n(
     such as for a constant map. Raises UsageError for a grid finer than the image.
     """
     shares = read_percentages(fractions)
-    cells = _cells(case.images, unit, grid)
-    parts = _parts(case.attributions, case.images.shape[1], unit, grid)
+    cells = _cells(inputs.images, unit, grid)
+    parts = _parts(inputs.attributions, inputs.images.shape[1], unit, grid)
     sizes = [round(share * parts.shape[1] / 100) for share in shares]
     # a stream for each fraction and mask: Streams takes any whole number as a sample's index
     samples = [round(share * 1000) * 2**20 + m for share in shares for m in range(masks)]
-    drawn = torch.tensor(samples, device=case.images.device)
-    counts = torch.tensor(sizes, device=case.images.device).repeat_interleave(masks)
-    sums, scores = _removals(case, rng, drawn, counts, cells, parts, fill_image(baseline, case), score)
+    drawn = torch.tensor(samples, device=inputs.images.device)
+    counts = torch.tensor(sizes, device=inputs.images.device).repeat_interleave(masks)
+    sums, scores = _removals(inputs, rng, drawn, counts, cells, parts, fill_image(baseline, inputs), score)
     sums, scores = (each.unflatten(1, (len(shares), masks)) for each in (sums, scores))
     still = ~_varies(sums, ROUNDING)
     flat = ~_varies(scores, 8 * torch.finfo(scores.dtype).eps)
@@ -81,7 +81,7 @@ def sensitivity_n(
 
 
 def _removals(
-    case: MetricInput,
+    inputs: MetricInput,
     rng: Streams,
     samples: Tensor,
     counts: Tensor,
@@ -91,14 +91,14 @@ def _removals(
     score: ScoreKind,
 ) -> tuple[Tensor, Tensor]:
     """(B, K) sums of attributions (float64) and scores, for subsets of ``counts`` (K,) units drawn by ``samples`` (K,)."""
-    shape = (len(case.images), len(samples))
+    shape = (len(inputs.images), len(samples))
     sums = parts.new_zeros(shape)
-    scores = torch.zeros_like(sums, dtype=torch.promote_types(case.images.dtype, torch.float32))
-    for block in case.oracle.blocks(case.images, len(samples)):
+    scores = torch.zeros_like(sums, dtype=torch.promote_types(inputs.images.dtype, torch.float32))
+    for block in inputs.oracle.blocks(inputs.images, len(samples)):
         chosen = subsets(rng.take(block.images), samples[block.points], counts[block.points], parts.shape[1])
         sums[block.images, block.points] = torch.einsum("bku,bu->bk", chosen.to(parts), parts[block.images])
-        points = torch.where(chosen[:, :, cells], fill[block.images, None], case.images[block.images, None])
-        scores[block.images, block.points] = case.oracle.block_scores(block, points, case.y, score)
+        points = torch.where(chosen[:, :, cells], fill[block.images, None], inputs.images[block.images, None])
+        scores[block.images, block.points] = inputs.oracle.block_scores(block, points, inputs.y, score)
     return sums, scores
 
 

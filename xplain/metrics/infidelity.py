@@ -14,7 +14,7 @@ from xplain.core.registry import metric
 from xplain.core.rng import Streams
 from xplain.core.types import Score
 from xplain.metrics.inputs import MetricInput
-from xplain.metrics.perturbation import fill_image
+from xplain.metrics.perturbation import make_fill_images
 
 Content = Literal["auto", "slopes", "contributions"]
 
@@ -58,7 +58,7 @@ def infidelity(
     zero. 0 for the exact map of a linear model. Raises UsageError for ``auto`` where the method is not known.
     """
     slopes = _holds_slopes(inputs, content)
-    away = inputs.images - fill_image(baseline, inputs)
+    away = inputs.images - make_fill_images(baseline, inputs)
     explained = (inputs.score or "logit") if score == "auto" else score
     predicted = inputs.images.new_zeros(len(away), perturbations, dtype=torch.float64)
     changed = torch.zeros_like(predicted)

@@ -16,7 +16,7 @@ from xplain.core.rng import Streams
 from xplain.core.types import Score, ScoreKind
 from xplain.metrics._ranking import ranks
 from xplain.metrics.inputs import MetricInput
-from xplain.metrics.perturbation import fill_image
+from xplain.metrics.perturbation import make_fill_images
 
 ROUNDING = 1e-12  # of sums in float64: differences below this share of the largest are none
 
@@ -68,7 +68,7 @@ def sensitivity_n(
     samples = [round(share * 1000) * 2**20 + m for share in shares for m in range(masks)]
     drawn = torch.tensor(samples, device=inputs.images.device)
     counts = torch.tensor(sizes, device=inputs.images.device).repeat_interleave(masks)
-    sums, scores = _removals(inputs, rng, drawn, counts, cells, parts, fill_image(baseline, inputs), score)
+    sums, scores = _removals(inputs, rng, drawn, counts, cells, parts, make_fill_images(baseline, inputs), score)
     sums, scores = (each.unflatten(1, (len(shares), masks)) for each in (sums, scores))
     still = ~_varies(sums, ROUNDING)
     flat = ~_varies(scores, 8 * torch.finfo(scores.dtype).eps)

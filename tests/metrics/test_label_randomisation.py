@@ -85,7 +85,9 @@ def test_a_constant_map_is_undefined():
 
 def test_one_class_has_no_other():
     alone = toys.classifier(toys.small_net(classes=1))
-    with pytest.raises(UsageError, match="the model has one class; label-randomisation needs two"):
+    with pytest.raises(
+        UsageError, match="label-randomisation requires at least two classes, but the model has one; choose"
+    ):
         measured("saliency", X[:1], X[:1], alone, target=0)
 
 

@@ -91,7 +91,7 @@ def test_a_box_out_of_sight_is_no_goal():
 
 def test_boxes_are_needed_and_have_a_shape(tmp_path):
     images, maps = toys.images(1, HEIGHT, WIDTH), peak(1, 1)
-    with pytest.raises(UsageError, match="pointing-game needs boxes around the objects; give boxes=FILE"):
+    with pytest.raises(UsageError, match="pointing-game requires object boxes; pass boxes=FILE"):
         xplain.measure(NET, images, maps, "pointing-game", target=0)
     with pytest.raises(InputError, match=r"boxes \(1, 4\) for 1 images; give \(images, boxes, 4\)"):
         xplain.measure(NET, images, maps, "pointing-game", target=0, boxes=torch.zeros(1, 4))

@@ -18,7 +18,7 @@ from xplain.core.rng import Streams
 from xplain.metrics import information_curves
 from xplain.metrics.information_curves import information, reveal
 from xplain.metrics.inputs import MetricInput
-from xplain.metrics.sensitivity_n import subsets
+from xplain.metrics.sensitivity_n import draw_subsets
 from xplain.oracle import Oracle
 from xplain.oracle.runtime import Runtime
 from xplain.pipelines.attribution import run_metric
@@ -70,7 +70,7 @@ def random_pixels(i: int) -> np.ndarray:
     """(24, 32) those that are known in the blurred version of image ``i``."""
     rng = Streams.of(X[i : i + 1], 0, "information-curves")
     one = torch.ones(1, dtype=torch.int64)
-    return subsets(rng, one, 7 * one, 768)[0, 0].reshape(24, 32).numpy()
+    return draw_subsets(rng, one, 7 * one, 768)[0, 0].reshape(24, 32).numpy()
 
 
 def measured(metric: str, maps: Tensor = MAPS, images: Tensor = X, model=MODEL, **options) -> xplain.Score:

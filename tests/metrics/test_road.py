@@ -173,5 +173,5 @@ def test_the_three_share_their_forwards():
 
 
 def test_a_percentile_that_keeps_no_pixel_is_refused():
-    with pytest.raises(UsageError, match=r"road: percentile 0\.1 keeps none of 80 pixels; give a higher one"):
+    with pytest.raises(UsageError, match=r"road: percentile 0\.1 removes all 80 pixels; use a higher percentile"):
         measured(percentiles="0.1+50")

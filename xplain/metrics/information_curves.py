@@ -19,7 +19,7 @@ from xplain.core.registry import metric
 from xplain.core.rng import Streams
 from xplain.core.types import Score
 from xplain.metrics.inputs import MetricInput
-from xplain.metrics.sensitivity_n import subsets
+from xplain.metrics.sensitivity_n import draw_subsets
 
 KNOWN = 0.01  # of the pixels are kept in the blurred image
 POINTS = 1000  # steps of a curve over its axis
@@ -123,7 +123,10 @@ def _known(inputs: MetricInput, rng: Streams, thresholds: tuple[float, ...], ord
     one = torch.ones(1, dtype=torch.int64, device=inputs.images.device)
     pixels = values[0].size
     drawn = (
-        subsets(rng, one, one * int(KNOWN * pixels), pixels).reshape(len(values), 1, *values.shape[1:]).cpu().numpy()
+        draw_subsets(rng, one, one * int(KNOWN * pixels), pixels)
+        .reshape(len(values), 1, *values.shape[1:])
+        .cpu()
+        .numpy()
     )
     highest = values[:, None] >= edges.T[:, :, None, None]
     return np.concatenate([drawn, drawn | highest, np.ones_like(drawn)], axis=1)

@@ -84,7 +84,7 @@ def test_imputed_values_lie_between_known_ones(share):
 
 
 def test_few_iterations_restore_a_whole_image_from_one_pixel(monkeypatch):
-    monkeypatch.setattr(imputation, "MOST", 150)
+    monkeypatch.setattr(imputation, "MAX_ITERATIONS", 150)
     missing = torch.ones(1, 1, 96, 96, dtype=torch.bool)
     missing[..., 20, 70] = False
     image = toys.images(1, 96, 96)

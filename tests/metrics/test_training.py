@@ -10,7 +10,14 @@ from torch import nn
 from tests.helpers.patches import make_set
 from xplain.core.checkpoint_store import DirectoryCheckpoints, MemoryCheckpoints
 from xplain.core.errors import XplainError
-from xplain.metrics._training import Plan, accuracy, channel_statistics, make_classifier, make_network, train
+from xplain.metrics._training import (
+    TrainingOptions,
+    compute_channel_statistics,
+    make_classifier,
+    make_network,
+    measure_accuracy,
+    train,
+)
 
 DATA = make_set(40, 20)
 
@@ -30,7 +37,7 @@ def trained(epochs: int, states, seed: int = 0, stop: int | None = None) -> dict
             raise StoppedError
 
     try:
-        train(net, DATA.train, Plan(epochs, 8, 3e-3, seed), states, "net", tick)
+        train(net, DATA.train, TrainingOptions(epochs, 8, 3e-3, seed), states, "net", tick)
     except StoppedError:
         return {}
     return net.state_dict()
@@ -84,11 +91,11 @@ def test_the_seed_is_all_that_matters():
 
 
 def test_normalisation_is_the_training_images():
-    mean, std = channel_statistics(DATA.train.pixels)
+    mean, std = compute_channel_statistics(DATA.train.pixels)
     pixels = DATA.train.pixels.numpy().astype(np.float64) / 255
     np.testing.assert_allclose(mean, pixels.mean(axis=(0, 2, 3)), rtol=1e-12)
     np.testing.assert_allclose(std, pixels.std(axis=(0, 2, 3)), rtol=1e-9)
-    assert channel_statistics(torch.full((2, 3, 4, 4), 7, dtype=torch.uint8))[1] == [1 / 255] * 3
+    assert compute_channel_statistics(torch.full((2, 3, 4, 4), 7, dtype=torch.uint8))[1] == [1 / 255] * 3
 
 
 def test_accuracy_is_counted_on_the_images():
@@ -97,7 +104,7 @@ def test_accuracy_is_counted_on_the_images():
         int(net(DATA.test.batch(slice(i, i + 1))).argmax()) == label
         for i, label in enumerate(DATA.test.labels.tolist())
     )
-    assert accuracy(net, DATA.test, "fp32") == right / 20
+    assert measure_accuracy(net, DATA.test, "fp32") == right / 20
 
 
 def test_states_hold_nothing_that_runs(tmp_path):

@@ -17,7 +17,7 @@ from tests.helpers.on_models import count_rows
 from tests.helpers.state import state
 from xplain.core.errors import InputError, UsageError
 from xplain.core.registry import METHODS, MethodSpec
-from xplain.models.optimize import working_copy
+from xplain.models.optimize import inference_copy
 
 SPECS = list(METHODS)
 CONTROLS = {spec.name for spec in SPECS if spec.function.__module__ == "xplain.methods.controls"}
@@ -261,7 +261,7 @@ def fused(spec: MethodSpec, fuse: dict) -> xplain.Classifier:
 
 def states(classifier: xplain.Classifier) -> list[dict]:
     """Of the classifier, and of the working copies that the methods run."""
-    return [state(each) for each in (classifier, *(working_copy(classifier, fold=fold) for fold in (False, True)))]
+    return [state(each) for each in (classifier, *(inference_copy(classifier, fold=fold) for fold in (False, True)))]
 
 
 @every_method

@@ -13,7 +13,7 @@ from torch import Tensor
 import xplain
 from xplain.core.registry import MethodSpec
 from xplain.core.types import Cost
-from xplain.models.optimize import working_copy
+from xplain.models.optimize import inference_copy
 
 # of the largest value, in calls of one row and of two
 CLOSE = 1e-3  # float32 through a hundred layers
@@ -34,7 +34,7 @@ def keep_contract(
     rows: what ``count_rows`` counts.
     """
     for fold in (False, True):  # made once a model, and tried on images of its own size
-        working_copy(classifier, fold=fold)
+        inference_copy(classifier, fold=fold)
     rows.clear()
     found = xplain.attribute(classifier, images, spec.name, **settings)
     check_rows(spec, found.cost, settings, (rows["forwards"], rows["backwards"]))

@@ -20,7 +20,13 @@ import xplain
 from tests.conftest import SAMPLES
 from tests.helpers import toys
 from xplain.core.errors import InputError, ModelNote
-from xplain.models.checkpoints import classes_of, file_weights, hash_tensors, load_weights, read_weights
+from xplain.models.checkpoints import (
+    count_finetuned_classes,
+    describe_weights_file,
+    hash_tensors,
+    load_weights,
+    read_weights,
+)
 from xplain.models.efficientnet_lite0 import EfficientNetLite0
 
 
@@ -121,7 +127,7 @@ def test_a_network_whose_own_names_begin_with_such_a_prefix_takes_its_own_weight
 def test_the_record_of_a_file_is_its_path_and_sha256(tmp_path):
     path = tmp_path / "a.pth"
     torch.save(state(), path)
-    record = file_weights(path)
+    record = describe_weights_file(path)
     assert (record.source, record.sha256) == (str(path), hashlib.sha256(path.read_bytes()).hexdigest())
 
 
@@ -194,9 +200,14 @@ def test_a_fine_tuned_network_has_as_many_classes_as_its_weights(tmp_path):
 
 def test_other_shapes_are_no_other_number_of_classes():
     other = state() | {"conv2.weight": torch.ones(12, 8, 5, 5)}
-    assert classes_of(other, state(), "a.pth") is None
-    assert classes_of(state() | {"head.weight": torch.ones(7, 12), "head.bias": torch.ones(7)}, state(), "a.pth") == 7
-    assert classes_of(state(), state(), "a.pth") is None
+    assert count_finetuned_classes(other, state(), "a.pth") is None
+    assert (
+        count_finetuned_classes(
+            state() | {"head.weight": torch.ones(7, 12), "head.bias": torch.ones(7)}, state(), "a.pth"
+        )
+        == 7
+    )
+    assert count_finetuned_classes(state(), state(), "a.pth") is None
 
 
 def test_parameters_that_came_from_no_file_have_a_hash_of_their_own():

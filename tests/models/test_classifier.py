@@ -14,7 +14,7 @@ from tests.helpers import toys
 from xplain.core.errors import DeviceError, InputError, UsageError
 from xplain.data.class_names import imagenet_classes, read_classes
 from xplain.data.preprocessing import Preprocessing
-from xplain.models.devices import pick_device
+from xplain.models.devices import select_device
 
 
 def named(labels, wnids=()) -> xplain.Classifier:
@@ -335,11 +335,11 @@ def test_an_import_that_fails_inside_the_users_code_is_not_hidden():
 def test_auto_is_the_cpu_where_nothing_else_is(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    assert pick_device("auto") == torch.device("cpu")
+    assert select_device("auto") == torch.device("cpu")
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
-    assert pick_device("auto") == torch.device("mps")
+    assert select_device("auto") == torch.device("mps")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert pick_device("auto") == torch.device("cuda")
+    assert select_device("auto") == torch.device("cuda")
 
 
 @pytest.mark.parametrize(
@@ -349,10 +349,10 @@ def test_cuda_devices_are_counted(monkeypatch, name, count, there):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
     if there:
-        assert pick_device(name) == torch.device(name)
+        assert select_device(name) == torch.device(name)
     else:
         with pytest.raises(DeviceError, match=f"device '{name}' is not there: torch .* sees {count} CUDA devices"):
-            pick_device(name)
+            select_device(name)
 
 
 @pytest.mark.parametrize("name", ["cuda", "cuda:0", "cuda:3", "mps"])
@@ -366,7 +366,7 @@ def test_a_device_that_is_not_there_is_a_device_error_with_the_way_out(monkeypat
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:x", "cuda:-1", "CPU", "", "mps:1", "xla"])
 def test_an_unknown_device_is_wrong_use(name):
-    assert refused(pick_device, name) == f"unknown device {name!r}; give auto, cpu, cuda, cuda:N or mps"
+    assert refused(select_device, name) == f"unknown device {name!r}; give auto, cpu, cuda, cuda:N or mps"
 
 
 @pytest.mark.parametrize("device", [torch.device("cpu"), torch.device("cpu", 0), "cpu"])

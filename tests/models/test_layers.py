@@ -9,14 +9,14 @@ from torch import Tensor, nn
 from tests.helpers import toys
 from xplain.core.errors import InputError
 from xplain.models.efficientnet_lite0 import EfficientNetLite0
-from xplain.models.layers import Layout, last_spatial_layer
+from xplain.models.layers import Layout, find_last_spatial_layer
 
 
 @torch.no_grad()
 def traced(model: nn.Module, height: int = 64, width: int | None = None) -> tuple[str, Layout]:
     model.eval()
     size = (height, width or height)
-    return last_spatial_layer(model, lambda rows: model(torch.rand(1, 3, *size).expand(rows, -1, -1, -1)), size)
+    return find_last_spatial_layer(model, lambda rows: model(torch.rand(1, 3, *size).expand(rows, -1, -1, -1)), size)
 
 
 def found(model: nn.Module, side: int = 64) -> str:
@@ -121,7 +121,7 @@ def test_hooks_are_removed_also_after_an_error():
         raise KeyError
 
     with pytest.raises(KeyError):
-        last_spatial_layer(model, run, (8, 8))
+        find_last_spatial_layer(model, run, (8, 8))
     found(model, 8)
     assert not any(module._forward_hooks for module in model.modules())
 

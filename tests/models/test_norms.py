@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from tests.helpers import toys
-from xplain.models.optimize import fix_norms, working_copy
+from xplain.models.optimize import fix_batch_norms, inference_copy
 
 CASES = [
     (nn.BatchNorm1d, (4, 5)),
@@ -34,7 +34,7 @@ def test_forward_to_the_bit_and_the_gradient(kind, shape, affine):
     slope = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
     before = norm(x)
     (expected,) = torch.autograd.grad(before, x, slope)
-    fix_norms(norm)
+    fix_batch_norms(norm)
     after = norm(x)
     assert "Scaled" in type(after.grad_fn).__name__
     assert torch.equal(after, before)
@@ -44,7 +44,7 @@ def test_forward_to_the_bit_and_the_gradient(kind, shape, affine):
 
 def test_bfloat16_stays_bfloat16():
     norm = norm_of(nn.BatchNorm2d).float()
-    fix_norms(norm)
+    fix_batch_norms(norm)
     x = torch.rand(2, 5, 3, 3, dtype=torch.bfloat16, requires_grad=True)
     (slope,) = torch.autograd.grad(norm(x).sum(), x)
     scale = norm.weight / (norm.running_var + norm.eps).sqrt()
@@ -54,7 +54,7 @@ def test_bfloat16_stays_bfloat16():
 
 def test_the_layout_is_kept():
     norm = norm_of(nn.BatchNorm2d)
-    fix_norms(norm)
+    fix_batch_norms(norm)
     x = torch.rand(2, 5, 4, 3, dtype=torch.float64).to(memory_format=torch.channels_last).requires_grad_()
     out = norm(x)
     (slope,) = torch.autograd.grad(out.square().sum(), x)
@@ -67,7 +67,7 @@ def test_elsewhere_it_is_the_norm_itself(why):
     norm, own = (norm_of(nn.BatchNorm2d, tracks=why != "statistics of the batch") for _ in range(2))
     for each in (norm, own):
         each.requires_grad_(why == "weights that learn").train(why == "training")
-    fix_norms(norm)
+    fix_batch_norms(norm)
     x = torch.rand(4, 5, 3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(4), requires_grad=True)
     wanted = [x, *norm.parameters()] if why == "weights that learn" else [x]
     theirs = [x, *own.parameters()] if why == "weights that learn" else [x]
@@ -78,7 +78,7 @@ def test_elsewhere_it_is_the_norm_itself(why):
 
 def test_a_wrong_number_of_dimensions_is_refused_as_before():
     norm = norm_of(nn.BatchNorm2d)
-    fix_norms(norm)
+    fix_batch_norms(norm)
     with pytest.raises(ValueError, match="expected 4D input"):
         norm(torch.rand(2, 5, 3, dtype=torch.float64))
 
@@ -89,13 +89,13 @@ def test_a_class_of_the_users_own_is_left_alone():
             return super().forward(x) * 2
 
     norm = Own(5).eval().requires_grad_(False)
-    fix_norms(norm)
+    fix_batch_norms(norm)
     assert type(norm) is Own
 
 
 def test_the_working_copy_that_keeps_its_norms_has_them_fixed_and_the_users_model_does_not():
     made = toys.classifier(toys.small_net())
-    kinds = {type(each).__name__ for each in working_copy(made, fold=False).modules()}
+    kinds = {type(each).__name__ for each in inference_copy(made, fold=False).modules()}
     assert "_Fixed2d" in kinds
     assert "BatchNorm2d" not in kinds
     assert type(made.model.norm1) is nn.BatchNorm2d

@@ -15,7 +15,7 @@ import xplain
 from tests.helpers import toys
 from xplain.data.preprocessing import Preprocessing
 from xplain.models.efficientnet_lite0 import EfficientNetLite0
-from xplain.models.optimize import arithmetic, freeze_version, prepare, working_copy
+from xplain.models.optimize import freeze_version, inference_copy, optimize_for_inference, tf32_flags
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
@@ -53,7 +53,7 @@ def assert_same(model: nn.Module, side: int = 16, tolerance: float = 1e-12) -> x
     """The working copy of ``model`` gives its logits on images that are not the probe."""
     classifier = as_classifier(model, side)
     x = toys.images(2, side, side)
-    ready = prepare(classifier)
+    ready = optimize_for_inference(classifier)
     with torch.no_grad():
         expected = classifier(x)
         assert expected.std() > 0
@@ -104,7 +104,7 @@ def test_norms_of_the_embedded_network_are_folded():
 
 def test_folding_can_be_left_off():
     model = toys.small_net()
-    ready = prepare(as_classifier(model), fold=False)
+    ready = optimize_for_inference(as_classifier(model), fold=False)
     assert norms(ready) == 1
     assert (ready(toys.images()) - model(toys.images())).abs().max() < 1e-14
 
@@ -165,7 +165,7 @@ def test_folding_is_refused_however_small_the_logits_are(scale, dtype):
     model.head.bias.data *= scale
     classifier = as_classifier(model.to(dtype))
     x = toys.images(2, 16, 16)
-    expected, found = classifier(x), prepare(classifier)(x)
+    expected, found = classifier(x), optimize_for_inference(classifier)(x)
     assert (found - expected).abs().max() < 1e-5 * expected.abs().max()
 
 
@@ -270,7 +270,7 @@ def test_a_model_with_reparametrised_convolutions_can_be_explained(reparametrise
 
 def test_a_model_whose_probe_does_not_fit_is_run_as_it_is():
     model = toys.Linear(torch.ones(2, 3, 8, 10, dtype=torch.float64))
-    ready = prepare(xplain.Classifier(model, name="toy"))
+    ready = optimize_for_inference(xplain.Classifier(model, name="toy"))
     assert (ready(toys.images()) - model(toys.images())).abs().max() < 1e-12
 
 
@@ -317,7 +317,7 @@ def test_the_images_are_left_as_they_were():
 
 
 def test_the_copy_is_in_evaluation_mode_and_frozen():
-    ready = prepare(as_classifier(toys.small_net().train()).train())
+    ready = optimize_for_inference(as_classifier(toys.small_net().train()).train())
     assert not any(module.training for module in ready.modules() if not isinstance(module, nn.Identity))
     assert not any(parameter.requires_grad for parameter in ready.parameters())
 
@@ -334,14 +334,14 @@ def test_nothing_is_done_in_place_in_the_copy():
     model = nn.Sequential(
         nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True), nn.Hardswish(inplace=True), nn.Dropout(inplace=True), nn.Flatten()
     ).double()
-    ready = prepare(as_classifier(model))
+    ready = optimize_for_inference(as_classifier(model))
     flags = [module.inplace for module in ready.modules() if hasattr(module, "inplace")]
     assert flags == [False] * 3
     assert [module.inplace for module in model.modules() if hasattr(module, "inplace")] == [True] * 3
 
 
 def test_the_copys_convolutions_are_channels_last():
-    ready = prepare(as_classifier(toys.small_net()))
+    ready = optimize_for_inference(as_classifier(toys.small_net()))
     assert ready.model.conv2.weight.is_contiguous(memory_format=torch.channels_last)
 
 
@@ -350,10 +350,10 @@ def test_the_copys_convolutions_are_channels_last():
 
 def test_the_copy_is_made_once_and_another_without_folding():
     classifier = toys.classifier(toys.small_net())
-    assert working_copy(classifier) is working_copy(classifier)
-    assert working_copy(classifier, fold=False) is working_copy(classifier, fold=False)
-    assert norms(working_copy(classifier)) == 0
-    assert norms(working_copy(classifier, fold=False)) == 1
+    assert inference_copy(classifier) is inference_copy(classifier)
+    assert inference_copy(classifier, fold=False) is inference_copy(classifier, fold=False)
+    assert norms(inference_copy(classifier)) == 0
+    assert norms(inference_copy(classifier, fold=False)) == 1
 
 
 def under_no_grad(classifier: xplain.Classifier) -> None:
@@ -413,16 +413,16 @@ def another_module(classifier: xplain.Classifier) -> None:
 def test_the_copy_follows_a_change_of_the_model(change):
     classifier = toys.classifier(toys.small_net())
     x = toys.images()
-    before = working_copy(classifier)(x)
+    before = inference_copy(classifier)(x)
     change(classifier)
     expected = classifier(x).detach()
     assert (expected - before).abs().max() > 1e-3
-    assert (working_copy(classifier)(x) - expected).abs().max() < 1e-12
+    assert (inference_copy(classifier)(x) - expected).abs().max() < 1e-12
 
 
 def test_the_copy_goes_with_the_classifier():
     classifier = toys.classifier(toys.small_net())
-    kept = weakref.ref(working_copy(classifier))
+    kept = weakref.ref(inference_copy(classifier))
     assert kept() is not None
     del classifier
     gc.collect()
@@ -438,7 +438,7 @@ def test_tf32_is_allowed_only_when_asked_for_and_restored(precision, allowed):
     before = [each.allow_tf32 for each in flags]
 
     def interrupted() -> None:
-        with arithmetic(precision, torch.device("cuda")):
+        with tf32_flags(precision, torch.device("cuda")):
             assert [each.allow_tf32 for each in flags] == [allowed] * 2
             raise KeyError
 
@@ -449,7 +449,7 @@ def test_tf32_is_allowed_only_when_asked_for_and_restored(precision, allowed):
 
 def test_the_cpu_has_no_such_switch():
     before = torch.backends.cuda.matmul.allow_tf32
-    with arithmetic("tf32", torch.device("cpu")):
+    with tf32_flags("tf32", torch.device("cpu")):
         assert torch.backends.cuda.matmul.allow_tf32 == before
 
 
@@ -459,12 +459,12 @@ def test_the_cpu_has_no_such_switch():
 def test_a_classifier_that_is_taken_as_unchanged_is_not_looked_at_again():
     classifier = as_classifier(toys.small_net())
     with freeze_version(classifier):
-        first = working_copy(classifier)
+        first = inference_copy(classifier)
         classifier.model.head.bias.data += 1
         with freeze_version(classifier):
-            assert working_copy(classifier) is first
-        assert working_copy(classifier) is first
-    after = working_copy(classifier)
+            assert inference_copy(classifier) is first
+        assert inference_copy(classifier) is first
+    after = inference_copy(classifier)
     assert after is not first
     x = toys.images()
     assert (after(x) - classifier(x)).abs().max() < 1e-12
@@ -472,12 +472,12 @@ def test_a_classifier_that_is_taken_as_unchanged_is_not_looked_at_again():
 
 def test_a_classifier_that_was_changed_before_is_seen_as_it_is():
     classifier = as_classifier(toys.small_net())
-    first = working_copy(classifier)
+    first = inference_copy(classifier)
     classifier.model.head.bias.data += 1
     with freeze_version(classifier):
-        assert working_copy(classifier) is not first
+        assert inference_copy(classifier) is not first
     with pytest.raises(ZeroDivisionError), freeze_version(classifier):
         raise ZeroDivisionError
     classifier.model.head.bias.data += 1
     x = toys.images()
-    assert (working_copy(classifier)(x) - classifier(x)).abs().max() < 1e-12
+    assert (inference_copy(classifier)(x) - classifier(x)).abs().max() < 1e-12

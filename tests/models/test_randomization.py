@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from tests.helpers import toys
-from xplain.models.optimize import _COPIES, prepare, working_copy
-from xplain.models.randomization import initialise, randomise
+from xplain.models.optimize import _COPIES, inference_copy, optimize_for_inference
+from xplain.models.randomization import randomize_layers, reinitialize
 
 LAYERS = [("conv1", "norm1"), ("conv2",), ("head",)]
 X = toys.images(2)
@@ -48,7 +48,7 @@ def test_layers_forget_from_the_last_to_the_first_and_running_statistics_stay(st
     own = classifier()
     before = {name: each.clone() for name, each in own.state_dict().items()}
     random_state = torch.get_rng_state()
-    assert [changed(each, own) for each in randomise(own, LAYERS, 0, stages, cascade=cascade)] == expected
+    assert [changed(each, own) for each in randomize_layers(own, LAYERS, 0, stages, cascade=cascade)] == expected
     assert all(torch.equal(each, before[name]) for name, each in own.state_dict().items())
     assert torch.equal(torch.get_rng_state(), random_state)
 
@@ -56,13 +56,14 @@ def test_layers_forget_from_the_last_to_the_first_and_running_statistics_stay(st
 def test_a_draw_depends_on_the_seed_and_the_layer_alone():
     own = classifier()
     whole, again, other = (
-        list(randomise(own, LAYERS, seed, 3, cascade=cascade)) for seed, cascade in ((5, True), (5, False), (6, True))
+        list(randomize_layers(own, LAYERS, seed, 3, cascade=cascade))
+        for seed, cascade in ((5, True), (5, False), (6, True))
     )
     assert torch.equal(whole[2].model.conv2.weight, whole[1].model.conv2.weight)
     assert torch.equal(whole[2].model.conv2.weight, again[1].model.conv2.weight)
     assert not torch.equal(whole[2].model.conv2.weight, other[2].model.conv2.weight)
     twins = toys.classifier(nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3)).double())
-    (made,) = randomise(twins, [("0",), ("1",)], 0, 1, cascade=True)
+    (made,) = randomize_layers(twins, [("0",), ("1",)], 0, 1, cascade=True)
     assert not torch.equal(made.model[0].weight, made.model[1].weight)
 
 
@@ -71,8 +72,8 @@ def test_modules_are_initialised_as_when_they_are_made():
     for tensor in (conv.weight, conv.bias, norm.weight, norm.bias, norm.running_mean, norm.running_var):
         tensor.data.fill_(7.0)
     norm.num_batches_tracked += 3
-    initialise(conv, 0)
-    initialise(norm, 0)
+    reinitialize(conv, 0)
+    reinitialize(norm, 0)
     bound = 27**-0.5  # uniform up to 1 / sqrt(values that go in)
     assert 0.98 * bound < conv.weight.detach().abs().max().item() <= bound
     assert 0.8 * bound < conv.bias.detach().abs().max().item() <= bound
@@ -99,7 +100,7 @@ class Own(nn.Module):
 def test_parameters_without_an_initialiser_keep_their_mean_and_spread():
     module = Own()
     scale, child = module.scale.detach().clone(), module.child.weight.detach().clone()
-    initialise(module, 0)
+    reinitialize(module, 0)
     assert not torch.equal(module.scale, scale)
     assert module.scale.detach().mean().item() == pytest.approx(2, abs=0.03)
     assert module.scale.detach().std().item() == pytest.approx(float(scale.std()), rel=0.03)
@@ -114,27 +115,27 @@ def test_a_computed_weight_changes_with_what_it_is_computed_from(wrap):
     own(x)
     before = [x.detach().clone() for x in own.model[0].parameters()]
     names = [name for name, _ in own.model.named_modules() if name == "0" or name.endswith("weight")]
-    (made,) = randomise(own, [tuple(names)], 0, 1, cascade=True)
+    (made,) = randomize_layers(own, [tuple(names)], 0, 1, cascade=True)
     made(x)
     after = list(made.model[0].parameters())
     assert not any(torch.equal(old, new) for old, new in zip(before, after, strict=True))
 
 
 def test_folding_holds_for_the_copies():
-    for made in randomise(classifier(), LAYERS, 0, 3, cascade=True):
-        ready = prepare(made)
+    for made in randomize_layers(classifier(), LAYERS, 0, 3, cascade=True):
+        ready = optimize_for_inference(made)
         assert not any(isinstance(each, nn.BatchNorm2d) for each in ready.modules())
         toys.assert_same(ready(X).detach(), made(X).detach())
 
 
 def test_copies_leave_nothing_behind():
     own = classifier()
-    working_copy(own)
+    inference_copy(own)
     gc.collect()  # what other tests left is not counted
     kept = len(_COPIES)
     seen = []
-    for made in randomise(own, LAYERS, 0, 3, cascade=True):
-        seen += [weakref.ref(made), weakref.ref(working_copy(made)), weakref.ref(working_copy(made, fold=False))]
+    for made in randomize_layers(own, LAYERS, 0, 3, cascade=True):
+        seen += [weakref.ref(made), weakref.ref(inference_copy(made)), weakref.ref(inference_copy(made, fold=False))]
     del made
     gc.collect()
     assert [each() for each in seen] == [None] * 9

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from tests.helpers import toys
 from xplain.models.efficientnet_lite0 import EfficientNetLite0
-from xplain.models.layers import weighted_layers
+from xplain.models.layers import find_weighted_layers
 
 
 def torchvision_model(name: str) -> nn.Module:
@@ -21,7 +21,7 @@ def torchvision_model(name: str) -> nn.Module:
 def layers(model: nn.Module, side: int = 64) -> list[tuple[str, ...]]:
     model.eval().requires_grad_(False)
     hooks = {name: len(each._forward_pre_hooks) for name, each in model.named_modules()}
-    found = weighted_layers(model, lambda: model(torch.rand(1, 3, side, side)))
+    found = find_weighted_layers(model, lambda: model(torch.rand(1, 3, side, side)))
     assert {name: len(each._forward_pre_hooks) for name, each in model.named_modules()} == hooks
     assert not any(each.requires_grad for each in model.parameters())
     return found

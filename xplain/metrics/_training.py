@@ -21,7 +21,7 @@ from xplain.data.preprocessing import Preprocessing
 from xplain.data.splits import LabeledImages, TrainTestSplit
 from xplain.models import Classifier
 from xplain.models.classifier import Weights
-from xplain.models.optimize import arithmetic
+from xplain.models.optimize import tf32_flags
 from xplain.oracle import Oracle
 
 Network = Literal["cnn", "small"]

@@ -13,7 +13,7 @@ from xplain.core.registry import metric
 from xplain.core.types import Score
 from xplain.metrics._similarity import Similarity, compare_maps
 from xplain.metrics.inputs import Explain, MetricInput
-from xplain.models.randomization import randomise
+from xplain.models.randomization import randomize_layers
 
 SANITY = Paper(
     "Sanity checks for saliency maps",

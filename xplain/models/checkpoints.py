@@ -104,7 +104,7 @@ def _state_dict(content: object, path: Path) -> dict[str, Tensor]:
 def load_weights(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
     """Put ``state`` into ``model``. Raises InputError naming the first keys and shapes that differ."""
     own = model.state_dict()
-    state = fitted_names(state, own, source)
+    state = match_names(state, own, source)
     missing = [name for name in own if name not in state and not _is_counter(name)]
     extra = [name for name in state if name not in own]
     shapes = [
@@ -127,7 +127,7 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], source: str) -> 
     model.load_state_dict(versioned, strict=False)
 
 
-def fitted_names(state: Mapping[str, Tensor], own: Mapping[str, Tensor], source: str) -> Mapping[str, Tensor]:
+def match_names(state: Mapping[str, Tensor], own: Mapping[str, Tensor], source: str) -> Mapping[str, Tensor]:
     """The entries of ``state`` under the model's own names: what stands under a prefix, where all names stand under one.
 
     Training wrappers put a prefix before every name (``module.``, ``model.``, ``_orig_mod.``), some beside other networks' names,
@@ -165,12 +165,12 @@ def _is_counter(name: str) -> bool:
     return name.endswith("num_batches_tracked")
 
 
-def classes_of(state: Mapping[str, Tensor], own: Mapping[str, Tensor], source: str) -> int | None:
+def count_finetuned_classes(state: Mapping[str, Tensor], own: Mapping[str, Tensor], source: str) -> int | None:
     """The number of classes of a fine-tuned model: where only the first side of some tensors differs, all alike; else None.
 
     own: of the model with its usual number of classes.
     """
-    state = fitted_names(state, own, source)
+    state = match_names(state, own, source)
     pairs = [
         (state[name].shape, own[name].shape) for name in own if name in state and state[name].shape != own[name].shape
     ]
@@ -182,7 +182,7 @@ def _note(text: str) -> None:
     warnings.warn(text, ModelNote, stacklevel=1)
 
 
-def file_weights(path: Path) -> Weights:
+def describe_weights_file(path: Path) -> Weights:
     """The record of a weights file: its path and the SHA-256 of its bytes. Raises InputError when it is not there."""
     _check_there(path)
     with path.open("rb") as stream:
@@ -199,12 +199,12 @@ def hash_tensors(model: nn.Module) -> str:
     return found.hexdigest()
 
 
-def downloaded(url: str) -> Path:
+def download_path(url: str) -> Path:
     """The file that torchvision and timm download ``url`` to (below TORCH_HOME), whether it is there or not."""
     return Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
 
 
-def not_downloaded(path: Path, name: str) -> InputError:
+def missing_download_error(path: Path, name: str) -> InputError:
     """What is said when the weights of the model ``name`` are not there and may not be fetched."""
     return InputError(
         f"the weights of {name} are not there as {path}, and --offline downloads nothing",

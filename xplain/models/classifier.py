@@ -82,19 +82,19 @@ class Classifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, classes) of images (B, C, H, W) in [0, 1]."""
-        logits = find_logits(self.run(images))[0]
+        logits = find_logits(self.run_network(images))[0]
         if not self.probabilities:
             return logits
         return logits.clamp(min=torch.finfo(logits.dtype).tiny).log()
 
-    def run(self, images: Tensor) -> object:
+    def run_network(self, images: Tensor) -> object:
         """What the network returns for images in [0, 1]."""
         pixels = (images.to(self.mean.dtype) - self.mean) / self.std
         if self.channels == 1 and pixels.shape[1] == 3:
             pixels = (pixels * LUMA.to(pixels)[:, None, None]).sum(dim=1, keepdim=True)
         return self.model(pixels)
 
-    def lay_out(self, images: Tensor) -> Tensor:
+    def to_memory_format(self, images: Tensor) -> Tensor:
         """The images in the memory format that the network runs best on."""
         return images.contiguous(memory_format=self.memory_format)
 

@@ -7,7 +7,7 @@ import torch
 from xplain.core.errors import DeviceError, UsageError
 
 
-def pick_device(name: str) -> torch.device:
+def select_device(name: str) -> torch.device:
     """The device called ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
 
     Raises UsageError for another name and DeviceError when the device is not there.

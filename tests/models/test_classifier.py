@@ -74,7 +74,7 @@ def test_underscores_in_the_models_own_names_do_not_matter(text, index):
 
 def test_a_name_that_two_classes_have_is_refused_with_both():
     text = refused(named(["crane", "dog", "crane"], ["n1", "n2", "n3"]).class_names.find, "crane")
-    assert text == "class name 'crane' is ambiguous: it is the name of 0 and 2; give the index or the wnid"
+    assert text == "class name 'crane' is ambiguous: it is the name of 0 and 2; use the index or the wnid"
 
 
 def test_a_spelling_that_fits_two_classes_is_refused_and_the_exact_ones_are_not(imagenet):

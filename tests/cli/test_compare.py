@@ -99,7 +99,9 @@ def test_the_same_comparison_is_kept_and_others_refused(xp, quick, monkeypatch):
     first = xp(*args, "--json")
     assert first.code == 0
     with monkeypatch.context() as patch:
-        patch.setattr("xplain.pipelines.attribution.MethodRun.attribute", lambda *_, **__: pytest.fail("computed again"))
+        patch.setattr(
+            "xplain.pipelines.attribution.MethodRun.attribute", lambda *_, **__: pytest.fail("computed again")
+        )
         assert xp(*args, "--json").out == first.out
         ran = xp(*args, "--sign", "signed")
     assert ran.code == 2

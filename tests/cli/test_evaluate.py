@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from xplain.pipelines.plans import Measured
 
 import xplain
 from tests.conftest import ROOT, SAMPLES, TINY
 from xplain.core.types import Score
-from xplain.pipelines.plans import Measured
 
 QUICK = (*TINY, "-M", "insertion:steps=8", "-M", "deletion:steps=8", "-o", "run")
 
@@ -117,7 +117,9 @@ def test_a_killed_run_with_a_torn_line_goes_on_to_the_unbroken_result(xp, photos
 
 def test_what_is_done_is_not_done_again(xp, photos, monkeypatch):
     xp("evaluate", photos, *QUICK, "-a", "sm")
-    monkeypatch.setattr("xplain.pipelines.attribution.MethodRun.attribute", lambda *_, **__: pytest.fail("computed again"))
+    monkeypatch.setattr(
+        "xplain.pipelines.attribution.MethodRun.attribute", lambda *_, **__: pytest.fail("computed again")
+    )
     assert xp("evaluate", photos, *QUICK, "-a", "sm").code == 0
 
 

@@ -208,7 +208,9 @@ def test_methods_asked_for_twice_keep_apart(xp):
 def test_the_same_command_keeps_what_is_there(xp, monkeypatch):
     first = xp("explain", CAT, *TINY, "-a", "sm", "--json").records
     before = Path("xplain-out/cat.saliency.overlay.png").stat().st_mtime_ns
-    monkeypatch.setattr("xplain.pipelines.attribution.MethodRun.attribute", lambda *_, **__: pytest.fail("computed again"))
+    monkeypatch.setattr(
+        "xplain.pipelines.attribution.MethodRun.attribute", lambda *_, **__: pytest.fail("computed again")
+    )
     again = xp("explain", CAT, *TINY, "-a", "sm", "--json")
     assert again.code == 0
     assert again.records == first

@@ -49,7 +49,7 @@ def test_the_curve_is_the_correlation_with_the_maps_of_the_networks_that_were_us
 @pytest.mark.parametrize("similarity", ["spearman", "ssim"])
 def test_a_network_that_forgets_nothing_gives_one(similarity, monkeypatch):
     changed = measured(similarity=similarity).values
-    monkeypatch.setattr("xplain.models.randomization.reinitialize", lambda module, seed: None)
+    monkeypatch.setattr("xplain.models.randomization.initialise", lambda module, seed: None)
     found = measured(similarity=similarity)
     assert found.values.tolist() == pytest.approx([1] * 3, abs=1e-12)
     assert changed.max() < 0.9

@@ -15,8 +15,8 @@ from tests.helpers.toys import classifier, images, small_net
 from xplain.core.checkpoint_store import MemoryCheckpoints
 from xplain.core.registry import METRICS
 from xplain.data.splits import TrainTestSplit
-from xplain.metrics._training import Plan, make_classifier
-from xplain.metrics.roar import Trial, epochs_of, rank_images, rank_pixels, remove, retrain, roar
+from xplain.metrics._training import TrainingOptions, make_classifier
+from xplain.metrics.roar import Trial, estimate_epochs, rank_images, rank_pixels, remove_pixels, retrain, roar
 
 QUICK = {"network": "small", "epochs": 5, "batch": 16, "learning_rate": 3e-3}
 

@@ -121,7 +121,7 @@ def test_states_are_dropped_by_folder(tmp_path):
     for states in (DirectoryCheckpoints(tmp_path), MemoryCheckpoints()):
         for name in ("base", "m/10", "m/ranks-0", "mm/10"):
             states.save(name, {"epoch": 1})
-        states.delete("m")
+        states.drop("m")
         assert [states.load(name) for name in ("base", "m/10", "m/ranks-0", "mm/10")] == [
             {"epoch": 1}, None, None, {"epoch": 1}
         ]  # fmt: skip

@@ -72,7 +72,7 @@ def make_network(name: Network, classes: int, height: int, width: int) -> nn.Seq
 
 
 def make_classifier(data: TrainTestSplit, name: Network, seed: int) -> Classifier:
-    """An untrained classifier of the set's images, on their device.
+    """Return an untrained classifier for a data set, on the device of its images.
 
     PyTorch initializes the weights from ``seed``. The classifier normalizes by the mean and standard deviation of each
     channel of the unmodified training images.
@@ -110,8 +110,8 @@ def compute_channel_statistics(pixels: Tensor) -> tuple[list[float], list[float]
 def train(
     classifier: Classifier,
     images: LabeledImages,
-    plan: Plan,
-    states: CheckpointStore,
+    options: TrainingOptions,
+    checkpoints: CheckpointStore,
     name: str,
     on_progress: Callable[[float], None],
 ) -> None:
@@ -137,14 +137,18 @@ def train(
 
 
 def train_epoch(
-    classifier: Classifier, images: LabeledImages, optimizer: torch.optim.Optimizer, plan: Plan, epoch: int
+    classifier: Classifier,
+    images: LabeledImages,
+    optimizer: torch.optim.Optimizer,
+    options: TrainingOptions,
+    epoch: int,
 ) -> None:
     """Train on every image once, in the random order of the epoch."""
     device = images.pixels.device
     generator = torch.Generator().manual_seed(seed_of(options.seed, "order", epoch))
     order = torch.randperm(len(images), generator=generator).to(device)
     autocast = torch.autocast(device.type, torch.bfloat16) if options.precision == "bf16" else nullcontext()
-    with torch.enable_grad(), _deterministic_cudnn(), arithmetic(options.precision, device):
+    with torch.enable_grad(), _deterministic_cudnn(), tf32_flags(options.precision, device):
         for indices in order.split(options.batch_size):
             with autocast:
                 logits = classifier(images.batch(indices))
@@ -164,8 +168,8 @@ def _deterministic_cudnn() -> Iterator[None]:
         torch.backends.cudnn.deterministic = before
 
 
-def accuracy(classifier: Classifier, images: LabeledImages, precision: Precision) -> float:
-    """The share of the images whose top class is their label; NaN when a logit is not finite."""
+def measure_accuracy(classifier: Classifier, images: LabeledImages, precision: Precision) -> float:
+    """Return the top-1 accuracy on labelled images, in [0, 1]; NaN if a logit is not finite."""
     oracle = Oracle(classifier, precision=precision)
     correct = 0
     for start in range(0, len(images), ROWS_AT_ONCE):

@@ -63,7 +63,7 @@ def parameter_randomisation(
     if not layers:
         raise UsageError("parameter-randomisation requires a model with parameters", "choose another model or metric")
     count = min(stages, len(layers))
-    networks = randomise(inputs.oracle.classifier, layers, seed, count, cascade=order == "cascading")
+    networks = randomize_layers(inputs.oracle.classifier, layers, seed, count, cascade=order == "cascading")
     similarities = [compare_maps(inputs.attributions, inputs.attributions, similarity, absolute=absolute)]
     for network in networks:
         attributions = explain(inputs.images, inputs.y, classifier=network)

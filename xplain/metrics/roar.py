@@ -49,9 +49,10 @@ class Trial:
     on_progress: Callable[[float], None] = lambda epochs: None
 
 
-def epochs_of(data: TrainTestSplit, rows: int, fractions: str, epochs: int) -> float:
-    """How many epochs take as long as one method in one trial, without the first network's."""
-    return epochs * len(read_percentages(fractions)) + rows * (len(data.train) + len(data.test)) / len(data.train)
+def estimate_epochs(data: TrainTestSplit, rows_per_image: int, fractions: str, epochs: int) -> float:
+    """Return the number of epochs that take as long as one method in one trial, without the first network."""
+    attributed = rows_per_image * (len(data.train) + len(data.test)) / len(data.train)
+    return epochs * len(read_percentages(fractions)) + attributed
 
 
 def _count_forwards(side: int, fractions: str, trials: int, epochs: int, **_: object) -> int:
@@ -122,15 +123,23 @@ def roar(
     return Score(curve[:, 1:].mean(dim=1), curve, undefined={"a logit is not finite": curve.isnan().any(dim=1)})
 
 
-def retrain(trial: Trial, network: Network, plan: Plan, data: TrainTestSplit, name: str) -> tuple[Classifier, float]:
-    """A network trained from the trial's initial weights on a set of images, and its accuracy on the set's test images."""
-    net = make_classifier(trial.data, network, trial.seed)
-    train(net, data.train, plan, trial.states, name, trial.tick)
-    return net, accuracy(net, data.test, plan.precision)
+def retrain(
+    trial: Trial, network: Network, options: TrainingOptions, data: TrainTestSplit, name: str
+) -> tuple[Classifier, float]:
+    """Train a network from the trial's initial weights on a data set.
+
+    name: of the checkpoint. Returns the classifier and its accuracy on the test images of ``data``.
+    """
+    classifier = make_classifier(trial.data, network, trial.seed)
+    train(classifier, data.train, options, trial.checkpoints, name, trial.on_progress)
+    return classifier, measure_accuracy(classifier, data.test, options.precision)
 
 
-def rank_images(trial: Trial, net: Classifier, images: LabeledImages, part: str) -> Tensor | None:
-    """(N, H, W) the place of each pixel in its image's order, 0 for the highest attribution; None unless all are finite."""
+def rank_images(trial: Trial, classifier: Classifier, images: LabeledImages, part: str) -> Tensor | None:
+    """Return the rank (N, H, W) of each pixel in its image, 0 for the highest attribution; None unless all are finite.
+
+    part: ``train`` or ``test``, for the names of checkpoints.
+    """
     height, width = images.pixels.shape[2:]
     size = max(PIXELS_AT_ONCE // (height * width), 1)
     ranks = []
@@ -142,7 +151,7 @@ def rank_images(trial: Trial, net: Classifier, images: LabeledImages, part: str)
     return torch.cat(ranks)
 
 
-def _rank_chunk(trial: Trial, classifier: Classifier, images: Images, chunk: slice, name: str) -> dict[str, Any]:
+def _rank_chunk(trial: Trial, classifier: Classifier, images: LabeledImages, chunk: slice, name: str) -> dict[str, Any]:
     """Return the ranks of some images and whether their attributions are finite, from the checkpoint ``name`` if it exists."""
     state = trial.checkpoints.load(f"{trial.prefix}/{name}")
     if state is None:
@@ -153,6 +162,12 @@ def _rank_chunk(trial: Trial, classifier: Classifier, images: Images, chunk: sli
     return state
 
 
-def remove(images: LabeledImages, ranks: Tensor, percent: float) -> LabeledImages:
-    """The images with the ``percent`` % of their pixels of the lowest ranks (N, H, W) at the image's mean colour."""
+def rank_pixels(attributions: Tensor) -> Tensor:
+    """Return ``pixel_ranks`` (n, H, W) of attributions (n, C, H, W) in the smallest integer type that holds them."""
+    ranks = pixel_ranks(attributions)
+    return ranks.to(torch.int16 if ranks[0].numel() < 2**15 else torch.int32)
+
+
+def remove_pixels(images: LabeledImages, ranks: Tensor, percent: float) -> LabeledImages:
+    """Return the images with the ``percent`` % lowest ranks (N, H, W) replaced by the image's mean color."""
     return replace(images, removed=ranks < round(percent / 100 * ranks[0].numel()))

@@ -25,7 +25,7 @@ from xplain.core.types import Attribution, Precision, Score
 from xplain.data.annotations import locate_boxes, read_annotations
 from xplain.metrics.inputs import Explain, MetricInput
 from xplain.models import Classifier
-from xplain.models.load import with_weights
+from xplain.models.load import copy_with_weights
 from xplain.oracle import Oracle
 from xplain.oracle.targets import Classes, check_images, find_targets
 from xplain.pipelines.attribution import (
@@ -178,7 +178,7 @@ class MetricRun:
         if "seed" in self.spec.needs:
             supplies["seed"] = seed
         if "load" in self.spec.needs:
-            supplies["load"] = partial(with_weights, inputs.oracle.classifier)
+            supplies["load"] = partial(copy_with_weights, inputs.oracle.classifier)
         if "explain" in self.spec.needs:
             if explain is None:
                 raise UsageError(f"{self.spec.name} needs the method", "pass it, for example method='saliency'")

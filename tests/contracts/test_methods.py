@@ -167,7 +167,7 @@ def test_rows_a_call_do_not_matter(spec, batch_size):
 @pytest.mark.parametrize("batch_size", [3, 8])
 def test_a_call_may_hold_parts_of_any_images(spec, batch_size, monkeypatch):
     """All images handed to the method together, which then splits their points over calls of 3 or 8 rows."""
-    monkeypatch.setattr(xplain.pipelines.attribution, "images_at_once", lambda *_: len(X))
+    monkeypatch.setattr(MethodRun, "images_per_call", lambda *_: len(X))
     toys.assert_same(explain(spec, target=TARGETS, batch_size=batch_size).values, usual(spec.name).values)
 
 

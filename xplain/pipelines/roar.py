@@ -24,7 +24,7 @@ from xplain.core.types import Score
 from xplain.data.datasets import select_shard
 from xplain.data.splits import TrainTestSplit, read_split
 from xplain.metrics._training import make_classifier
-from xplain.metrics.roar import Attribute, Trial
+from xplain.metrics.roar import Attribute, Trial, estimate_epochs
 from xplain.models import Classifier
 from xplain.models.devices import select_device
 from xplain.oracle.runtime import predict

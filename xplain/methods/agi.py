@@ -139,7 +139,7 @@ def _climb(
     image, false_class: (R,) the pairs. differentiate_target: if false, the attributions stay zero.
     """
     total, end = torch.zeros_like(x), x[image]
-    taken = torch.zeros(len(image), dtype=torch.long, device=x.device)
+    steps_taken = torch.zeros(len(image), dtype=torch.long, device=x.device)
     reached = torch.zeros(len(image), dtype=torch.bool, device=x.device)
     active, point = torch.arange(len(image), device=x.device), end
     for step in range(steps):
@@ -159,7 +159,7 @@ def _climb(
             total.index_add_(0, image[active], -gradients[:, 1] * (next_point - origin))
         point = next_point
         end[active] = point
-        taken[active] = step + 1
+        steps_taken[active] = step + 1
     if len(active):  # the last step is not yet classified
         reached[active] = oracle.logits(point, check=True).argmax(dim=1) == false_class[active]
-    return _Ascents(total, end, taken, reached)
+    return _Ascents(total, end, steps_taken, reached)

@@ -51,7 +51,7 @@ def attexplore(
     smooth: bool = True,
     momentum: Fraction = 1.0,
 ) -> Attribution:
-    """Multiply signed steps up a smoothed gradient with momentum by that gradient, and sum over the steps.
+    """Sum signed steps along a smoothed gradient with momentum, each multiplied by that gradient.
 
     A copy of x_k is u = C⁻¹(C(x_k + noise · N(0, 1)) ⊙ U(1 - spread, 1 + spread)), C the cosine transform of the image plane;
     with probability ``diversity``, u is then enlarged to random sides below 1.15 times its own, placed at a random position on
@@ -91,14 +91,11 @@ def _mean_gradient(
     diversity: float,
 ) -> Tensor:
     """Return the mean gradient (B, C, H, W) with respect to copies ``first`` to ``first + samples - 1`` of the images x."""
-    row_basis, column_basis = [cosine_basis(side, x) for side in x.shape[-2:]]
-    shape = tuple(x.shape[1:])
+    bases = (cosine_basis(x.shape[-2], x), cosine_basis(x.shape[-1], x))
     total = torch.zeros_like(x)
     for block in oracle.blocks(x, samples):
         images, numbers = block.images, first + block.samples(x.device)
-        noisy = x[images, None] + noise * rng.child("noise").take(images).normal(numbers, shape, x.dtype)
-        scale = 1 + spread * (2 * rng.child("spread").take(images).uniform(numbers, shape, x.dtype) - 1)
-        copies = row_basis.T @ ((row_basis @ noisy @ column_basis.T) * scale) @ column_basis
+        copies = _change_frequencies(x[images], rng.take(images), numbers, bases, noise, spread)
         draws = rng.child("diversity").take(images).uniform(numbers, (4,), x.dtype)
         size, top, left, chance = draws.unbind(dim=2)
         is_resized = chance < diversity
@@ -107,6 +104,20 @@ def _mean_gradient(
         gradients = oracle.block_gradients(block, rows @ copies @ columns.mT, y)
         total[images] += (rows.mT @ gradients @ columns).sum(dim=1)
     return total / samples
+
+
+def _change_frequencies(
+    x: Tensor, rng: Streams, numbers: Tensor, bases: tuple[Tensor, Tensor], noise: float, spread: float
+) -> Tensor:
+    """Return copies (b, k, C, H, W) with added noise and randomly scaled frequencies.
+
+    x: images (b, C, H, W). numbers: (k,) of the copies. bases: cosine transforms of the rows and columns.
+    """
+    shape = tuple(x.shape[1:])
+    row_basis, column_basis = bases
+    noisy = x[:, None] + noise * rng.child("noise").normal(numbers, shape, x.dtype)
+    scale = 1 + spread * (2 * rng.child("spread").uniform(numbers, shape, x.dtype) - 1)
+    return row_basis.T @ ((row_basis @ noisy @ column_basis.T) * scale) @ column_basis
 
 
 def _resize_matrices(side: int, size: Tensor, position: Tensor, is_resized: Tensor) -> Tensor:

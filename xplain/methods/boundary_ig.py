@@ -100,7 +100,7 @@ def _attack_to_boundary(
     oracle: Oracle, x: Tensor, y: Tensor, steps: int, step_size: float, radius: float | None
 ) -> _Attack:
     """Attack each image until its label changes, and return a point just beyond the boundary."""
-    taken = torch.zeros(len(x), dtype=torch.long, device=x.device)
+    steps_taken = torch.zeros(len(x), dtype=torch.long, device=x.device)
     label, changed = torch.zeros_like(y), torch.zeros_like(y, dtype=torch.bool)
     before, after = x.clone(), x.clone()  # the ends of each image's last step
     active, point = torch.arange(len(x), device=x.device), x
@@ -116,13 +116,13 @@ def _attack_to_boundary(
         before[active] = point
         point = project(point - step_size * gradient.sign(), x[active], radius)
         after[active] = point
-        taken[active] = step + 1
+        steps_taken[active] = step + 1
     if len(active):  # the last step is not yet classified
         changed[active] = oracle.logits(point, active).argmax(dim=1) != label[active]
     image = changed.nonzero()[:, 0]
     if len(image):
         after[image] = _bisect(oracle, before[image], after[image], label[image], image)
-    return _Attack(after, taken, changed)
+    return _Attack(after, steps_taken, changed)
 
 
 def _bisect(oracle: Oracle, inside: Tensor, outside: Tensor, label: Tensor, image: Tensor) -> Tensor:

@@ -63,10 +63,64 @@ def mfaba(
     path: ``cosine`` stores the path, so its memory grows with the number of steps; that of the others does not.
     aggressive_only: use a segment only if the score at both ends is at most that of the image.
     """
+    descent = _descend(oracle, x, y, ascent, rule, step_size, steps, radius, path, aggressive_only)
+    total = descent.total
+    if path == "norm":
+        total = _weight_by_length(x, descent)
+    elif path == "cosine":
+        total = _weight_by_projection(x, descent)
+    is_complete = path == "curve" and not aggressive_only
+    return Attribution(
+        total,
+        expected=descent.start_score - descent.end_score if is_complete else None,
+        details={"steps": descent.steps},
+        flags={f"the label did not change within {steps} steps": ~descent.changed},
+    )
+
+
+class _Segment(NamedTuple):
+    """One step of the path: the images (b,) that took it, their mean gradients and moves (b, C, H, W)."""
+
+    images: Tensor
+    gradient: Tensor
+    move: Tensor
+
+
+class _Descent(NamedTuple):
+    """The descents of B images.
+
+    total: -Σ_j ḡ_j ⊙ move (path=curve) or -Σ_j ḡ_j times the length of the move, (B, C, H, W). length: Σ_j of these lengths (B,).
+    segments: the path, stored for path=cosine only. end: last points (B, C, H, W). start_score, end_score: (B,).
+    steps: steps taken (B,). changed: (B,) bool, whether the label changed.
+    """
+
+    total: Tensor
+    length: Tensor
+    segments: list[_Segment]
+    end: Tensor
+    start_score: Tensor
+    end_score: Tensor
+    steps: Tensor
+    changed: Tensor
+
+
+def _descend(
+    oracle: Oracle,
+    x: Tensor,
+    y: Tensor,
+    ascent: Literal["sharp", "smooth"],
+    rule: Literal["trapezoid", "left"],
+    step_size: float,
+    steps: int,
+    radius: float | None,
+    path: Literal["curve", "norm", "cosine"],
+    aggressive_only: bool,
+) -> _Descent:
+    """Descend the score of all images in one batch; an image leaves the batch when its label changes."""
     total, length = torch.zeros_like(x), torch.zeros(len(x), dtype=x.dtype, device=x.device)
-    taken = torch.zeros(len(x), dtype=torch.long, device=x.device)
+    steps_taken = torch.zeros(len(x), dtype=torch.long, device=x.device)
     changed = torch.zeros(len(x), dtype=torch.bool, device=x.device)
-    end, trail = x.clone(), list[_Segment]()
+    end, segments = x.clone(), list[_Segment]()
     active, point = torch.arange(len(x), device=x.device), x
     result = oracle.gradients(point, y[active], active)
     gradient, score, start_score = result.values, result.scores, result.scores
@@ -86,46 +140,29 @@ def mfaba(
         length[active] += distance
         total[active] -= mean_gradient * (move if path == "curve" else distance[:, None, None, None])
         if path == "cosine":
-            trail.append(_Segment(active, mean_gradient, move))
-        taken[active] = step
+            segments.append(_Segment(active, mean_gradient, move))
+        steps_taken[active] = step
         changed[active] = result.predicted != y[active]
         keep = ~changed[active]
         active, point, gradient, score = active[keep], point[keep], result.values[keep], result.scores[keep]
         if not len(active):
             break
-    if path == "norm":
-        total = _weight_by_length(x, end, total, length)
-    elif path == "cosine":
-        total = _weight_by_projection(x, end, trail)
-    is_complete = path == "curve" and not aggressive_only
-    return Attribution(
-        total,
-        expected=start_score - end_score if is_complete else None,
-        details={"steps": taken},
-        flags={f"the label did not change within {steps} steps": ~changed},
-    )
+    return _Descent(total, length, segments, end, start_score, end_score, steps_taken, changed)
 
 
-class _Segment(NamedTuple):
-    """One step of the path: the images (b,) that took it, their mean gradients and moves (b, C, H, W)."""
-
-    images: Tensor
-    gradient: Tensor
-    move: Tensor
-
-
-def _weight_by_length(x: Tensor, end: Tensor, total: Tensor, length: Tensor) -> Tensor:
-    """Return (x₀ - xₙ) ⊙ Σ_j ḡ_j (t_{j+1} - t_j), t the share of arc length; total: -Σ_j ḡ_j times the segment's length."""
+def _weight_by_length(x: Tensor, descent: _Descent) -> Tensor:
+    """Return (x₀ - xₙ) ⊙ Σ_j ḡ_j (t_{j+1} - t_j), t the share of arc length."""
+    length = descent.length
     shares = torch.where(length > 0, 1 / length.clamp(min=torch.finfo(x.dtype).tiny), 0)
-    return (x - end) * -total * shares[:, None, None, None]
+    return (x - descent.end) * -descent.total * shares[:, None, None, None]
 
 
-def _weight_by_projection(x: Tensor, end: Tensor, trail: list[_Segment]) -> Tensor:
+def _weight_by_projection(x: Tensor, descent: _Descent) -> Tensor:
     """Return (x₀ - xₙ) ⊙ Σ_j ḡ_j (t_{j+1} - t_j), t the share of the projection on xₙ - x₀."""
-    line = end - x
+    line = descent.end - x
     square = line.flatten(1).square().sum(dim=1)
     mean = torch.zeros_like(x)
-    for images, gradient, move in trail:
+    for images, gradient, move in descent.segments:
         projection = (move * line[images]).flatten(1).sum(dim=1)
         share = projection / square[images].clamp(min=torch.finfo(x.dtype).tiny)
         mean[images] += gradient * share[:, None, None, None]

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 import xplain
-import xplain.pipelines.attribution
 from tests.contracts import quick
 from tests.helpers import toys
 from tests.helpers.on_models import count_rows
@@ -18,6 +17,7 @@ from tests.helpers.state import state
 from xplain.core.errors import InputError, UsageError
 from xplain.core.registry import METHODS, MethodSpec
 from xplain.models.optimize import inference_copy
+from xplain.pipelines.attribution import MethodRun
 
 SPECS = list(METHODS)
 CONTROLS = {spec.name for spec in SPECS if spec.function.__module__ == "xplain.methods.controls"}
@@ -159,10 +159,10 @@ def test_method_ignores_batch_size(spec, batch_size):
 
 @every_method
 @pytest.mark.parametrize("batch_size", [3, 8])
-def test_a_call_may_hold_parts_of_any_images(spec, batch_size, monkeypatch):
-    """All images handed to the method together, which then splits their points over calls of 3 or 8 rows."""
+def test_method_ignores_split_of_images(spec, batch_size, monkeypatch):
+    """The method gets all images at once, and their points are split into model calls of 3 or 8 rows."""
     monkeypatch.setattr(MethodRun, "images_per_call", lambda *_: len(X))
-    toys.assert_same(explain(spec, target=TARGETS, batch_size=batch_size).values, usual(spec.name).values)
+    toys.assert_same(explain(spec, target=TARGETS, batch_size=batch_size).values, default_attribution(spec.name).values)
 
 
 @every_method
@@ -251,8 +251,9 @@ def failing_classifier(spec: MethodSpec, failure: dict) -> xplain.Classifier:
 
 
 def states(classifier: xplain.Classifier) -> list[dict]:
-    """Of the classifier, and of the working copies that the methods run."""
-    return [state(each) for each in (classifier, *(inference_copy(classifier, fold=fold) for fold in (False, True)))]
+    """Return the states of the classifier and of the working copies that the methods run."""
+    copies = [inference_copy(classifier, fold=fold) for fold in (False, True)]
+    return [state(model) for model in (classifier, *copies)]
 
 
 @every_method

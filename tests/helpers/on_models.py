@@ -33,7 +33,7 @@ def keep_contract(
     claimed. Every row must be counted, within the claimed cost. An image must have the same map alone and in a batch, except
     for methods that amplify rounding, and the same bytes when repeated. rows: the counter of ``count_rows``.
     """
-    for fold in (False, True):  # made once a model, and tried on images of its own size
+    for fold in (False, True):  # working copies are created once per model and tested on images of its own size
         inference_copy(classifier, fold=fold)
     rows.clear()
     attribution = xplain.attribute(classifier, images, spec.name, **settings)

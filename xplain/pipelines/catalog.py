@@ -18,6 +18,7 @@ from xplain.core.registry import METHODS, METRICS, MethodSpec, Spec
 from xplain.core.types import Attribution
 from xplain.data.class_names import imagenet_classes, read_classes
 from xplain.models import Classifier
+from xplain.models.efficientnet_lite0 import EMBEDDED
 from xplain.models.inspection import SHAPE_ERRORS
 from xplain.oracle.runtime import load_model
 from xplain.pipelines.attribution import attribute

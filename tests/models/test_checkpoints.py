@@ -46,21 +46,18 @@ def refused(call, *arguments) -> str:
     return str(error.value)
 
 
-# ------------------------------------------------------------------------------------------------- reading
-
-
 @pytest.mark.parametrize("name", ["a.pth", "a.pt", "a.bin", "a"])
-def test_a_state_dict_that_torch_saved_is_read(tmp_path, name):
+def test_read_weights_torch_save(tmp_path, name):
     torch.save(state(), tmp_path / name)
     assert same(read_weights(tmp_path / name), state())
 
 
-def test_a_state_dict_in_the_format_before_zip_is_read(tmp_path):
+def test_read_weights_legacy_format(tmp_path):
     torch.save(state(), tmp_path / "a.pth", _use_new_zipfile_serialization=False)
     assert same(read_weights(tmp_path / "a.pth"), state())
 
 
-def test_a_safetensors_file_is_read(tmp_path):
+def test_read_weights_safetensors(tmp_path):
     save_file({name: tensor.contiguous() for name, tensor in state().items()}, tmp_path / "a.safetensors")
     found = read_weights(tmp_path / "a.safetensors")
     assert same({name: found[name] for name in state()}, state())
@@ -79,7 +76,7 @@ def test_a_safetensors_file_is_read(tmp_path):
     ],
     ids=["state_dict", "model_state_dict", "model", "module.", "both", "module.model.", "lightning"],
 )
-def test_what_training_scripts_put_around_it_is_taken_off(tmp_path, wrap):
+def test_load_weights_unwraps_training_checkpoint(tmp_path, wrap):
     torch.save(wrap(state()), tmp_path / "a.pth")
     model = toys.small_net(seed=8)
     assert not same(model.state_dict(), state())
@@ -87,7 +84,7 @@ def test_what_training_scripts_put_around_it_is_taken_off(tmp_path, wrap):
     assert same(model.state_dict(), state())
 
 
-def test_a_prefix_that_only_some_names_have_is_kept(tmp_path):
+def test_read_weights_keeps_partial_prefix(tmp_path):
     content = {"module.a": torch.ones(1), "b": torch.zeros(1)}
     torch.save(content, tmp_path / "a.pth")
     assert list(read_weights(tmp_path / "a.pth")) == ["module.a", "b"]
@@ -116,7 +113,7 @@ class Parallel(nn.Module):
 
 
 @pytest.mark.parametrize("make", [Wrapped, Parallel])
-def test_a_network_whose_own_names_begin_with_such_a_prefix_takes_its_own_weights(tmp_path, make):
+def test_load_weights_keeps_models_prefix(tmp_path, make):
     trained = make()
     trained.load_state_dict({name: tensor + 1 for name, tensor in trained.state_dict().items()})
     torch.save(trained.state_dict(), tmp_path / "a.pth")
@@ -124,7 +121,7 @@ def test_a_network_whose_own_names_begin_with_such_a_prefix_takes_its_own_weight
     assert torch.equal(loaded(toys.images()), trained.eval()(toys.images()))
 
 
-def test_the_record_of_a_file_is_its_path_and_sha256(tmp_path):
+def test_describe_weights_file_returns_sha256(tmp_path):
     path = tmp_path / "a.pth"
     torch.save(state(), path)
     record = describe_weights_file(path)
@@ -139,7 +136,7 @@ def test_the_record_of_a_file_is_its_path_and_sha256(tmp_path):
     ],
     ids=["args", "numpy"],
 )
-def test_what_training_scripts_save_beside_the_weights_is_passed_over(tmp_path, beside):
+def test_read_weights_ignores_other_entries(tmp_path, beside):
     torch.save({"model": state(), "optimizer": {"state": {}}, **beside}, tmp_path / "a.pth")
     assert same(read_weights(tmp_path / "a.pth"), state())
 
@@ -149,7 +146,7 @@ PREFIXED = ["module._orig_mod.", "_orig_mod.module.", "_orig_mod.", "net.", "stu
 
 @pytest.mark.parametrize("prefix", PREFIXED)
 @pytest.mark.parametrize("beside", [{}, {"criterion.weight": torch.ones(5), "n_averaged": torch.tensor(3)}])
-def test_a_prefix_under_which_all_names_stand_is_taken_off(prefix, beside):
+def test_load_weights_removes_shared_prefix(prefix, beside):
     model = toys.small_net(seed=8)
     load_weights(model, {f"{prefix}{name}": tensor for name, tensor in state().items()} | beside, "a.pth")
     assert same(model.state_dict(), state())
@@ -174,20 +171,20 @@ def copies(*prefixes: str) -> dict[str, torch.Tensor]:
         {"state_dict": copies("model_ema.module.", "model.")},
     ],
 )
-def test_averaged_weights_come_first_and_it_is_said(tmp_path, content):
+def test_load_weights_prefers_averaged(tmp_path, content):
     torch.save(content, tmp_path / "a.pth")
     model = toys.small_net(seed=8)
-    with pytest.warns(ModelNote, match=r"a\.pth' holds averaged weights: '.*ema.*' is used"):
+    with pytest.warns(ModelNote, match=r"a\.pth' contains averaged weights: '.*ema.*' is used"):
         load_weights(model, read_weights(tmp_path / "a.pth"), str(tmp_path / "a.pth"))
     assert same(model.state_dict(), state(5))
 
 
-def test_weights_that_are_there_twice_are_refused():
+def test_load_weights_rejects_two_copies():
     text = refused(load_weights, toys.small_net(), copies("student.", "teacher."), "a.pth")
-    assert text == "'a.pth' holds the weights 2 times: under student., teacher.; save the ones that are meant"
+    assert text == "'a.pth' contains 2 copies of the weights: under student., teacher.; save only the ones to use"
 
 
-def test_a_fine_tuned_network_has_as_many_classes_as_its_weights(tmp_path):
+def test_finetuned_weights_set_classes(tmp_path):
     tuned = EfficientNetLite0(classes=7)
     torch.save({f"module.{name}": tensor for name, tensor in tuned.state_dict().items()}, tmp_path / "a.pth")
     found = xplain.load_classifier(device="cpu", weights=tmp_path / "a.pth", image_size=64)
@@ -198,7 +195,7 @@ def test_a_fine_tuned_network_has_as_many_classes_as_its_weights(tmp_path):
         assert (found(x) - expected).abs().max() < 1e-5 * expected.abs().max()
 
 
-def test_other_shapes_are_no_other_number_of_classes():
+def test_count_finetuned_classes_other_shapes():
     other = state() | {"conv2.weight": torch.ones(12, 8, 5, 5)}
     assert count_finetuned_classes(other, state(), "a.pth") is None
     assert (
@@ -210,7 +207,7 @@ def test_other_shapes_are_no_other_number_of_classes():
     assert count_finetuned_classes(state(), state(), "a.pth") is None
 
 
-def test_parameters_that_came_from_no_file_have_a_hash_of_their_own():
+def test_hash_tensors_identifies_values():
     """The same for the same values, however they lie in memory; another for another value, name, buffer or type."""
     net = toys.small_net(5)
     expected = hash_tensors(net)
@@ -220,9 +217,6 @@ def test_parameters_that_came_from_no_file_have_a_hash_of_their_own():
     others = [toys.small_net(6), toys.small_net(5).float(), nn.Sequential(toys.small_net(5)), toys.small_net(5)]
     others[3].norm1.running_mean[0] += 1e-9
     assert len({expected, *map(hash_tensors, others)}) == 5
-
-
-# ------------------------------------------------------------------------------------------------- refusing
 
 
 class Payload:
@@ -238,7 +232,7 @@ class Payload:
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("save", ["torch", "old torch", "pickle"])
 @pytest.mark.parametrize("nested", [False, True])
-def test_nothing_in_a_file_is_run(tmp_path, save, nested):
+def test_read_weights_executes_nothing(tmp_path, save, nested):
     victim, path = tmp_path / "victim", tmp_path / "a.pth"
     content = {"state_dict": state(), "extra": Payload(victim)} if nested else Payload(victim)
     if save == "pickle":
@@ -252,11 +246,13 @@ def test_nothing_in_a_file_is_run(tmp_path, save, nested):
     assert victim.exists()  # the payload works where it is run
 
 
-def test_a_pickled_model_is_refused_with_the_way_out(tmp_path):
+def test_read_weights_rejects_pickled_model(tmp_path):
     path = tmp_path / "a.pt"
     torch.save(toys.small_net(), path)
     text = refused(read_weights, path)
-    assert text.startswith(f"the weights file {str(path)!r} holds more than tensors, and nothing is run from it; ")
+    assert text.startswith(
+        f"the weights file {str(path)!r} contains pickled objects that are not tensors; they are not loaded; "
+    )
     assert "torch.save(model.state_dict(), FILE)" in text
 
 
@@ -276,19 +272,19 @@ def bomb(path: Path) -> int:
     return path.stat().st_size
 
 
-def test_a_zip_bomb_is_refused_before_it_unpacks(tmp_path, xp):
+def test_read_weights_rejects_zip_bomb(tmp_path, xp):
     path = tmp_path / "a.pth"
     size = bomb(path)
     assert size < 2e6
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     text = refused(read_weights, path)
-    assert text.startswith(f"the weights file {str(path)!r} holds {size} bytes that unpack to 107374")
+    assert text.startswith(f"the weights file {str(path)!r} has {size} bytes that unpack to 107374")
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kilobytes
     ran = xp("explain", SAMPLES / "cat.jpg", "--weights", path)
     assert (ran.code, ran.err) == (3, f"xplain: error: {text}\n")
 
 
-def test_a_missing_file_is_named(tmp_path):
+def test_read_weights_missing_file(tmp_path):
     path = tmp_path / "gone.pth"
     assert refused(read_weights, path) == f"no weights file {str(path)!r}; check --weights"
     assert "no weights file" in refused(read_weights, tmp_path)
@@ -296,7 +292,7 @@ def test_a_missing_file_is_named(tmp_path):
 
 @pytest.mark.parametrize("name", ["a.pth", "a.safetensors"])
 @pytest.mark.parametrize("kept", [0.0, 0.1, 0.5, 0.99])
-def test_a_truncated_file_is_refused(tmp_path, name, kept):
+def test_read_weights_truncated_file(tmp_path, name, kept):
     path = tmp_path / name
     if path.suffix == ".pth":
         torch.save(state(), path)
@@ -307,30 +303,27 @@ def test_a_truncated_file_is_refused(tmp_path, name, kept):
 
 
 @pytest.mark.parametrize("name", ["a.pth", "a.safetensors"])
-def test_text_is_refused(tmp_path, name):
+def test_read_weights_text_file(tmp_path, name):
     path = tmp_path / name
     path.write_text("<html>not found</html>")
     assert f"the weights file {str(path)!r}" in refused(read_weights, path)
 
 
 @pytest.mark.parametrize("content", [{}, [1, 2], torch.ones(3), {"epoch": 3}, {"a": torch.ones(1), "b": 3}])
-def test_what_is_not_a_state_dict_is_refused(tmp_path, content):
+def test_read_weights_without_state_dict(tmp_path, content):
     path = tmp_path / "a.pth"
     torch.save(content, path)
     assert refused(read_weights, path) == f"the weights file {str(path)!r} is not a state dict; save model.state_dict()"
 
 
-# ------------------------------------------------------------------------------------------------- fitting
-
-
-def test_weights_are_put_into_the_model():
+def test_load_weights_sets_parameters():
     model = toys.small_net(0)
     load_weights(model, state(), "a.pth")
     assert same(model.state_dict(), state())
 
 
 @pytest.mark.filterwarnings("error")
-def test_a_network_that_asks_for_its_version_is_given_it(tmp_path):
+def test_load_weights_passes_state_version(tmp_path):
     """MNASNet of another version puts in other layers; without one it refuses."""
     model, trained = (models.mnasnet0_5(num_classes=3) for _ in range(2))
     torch.save({"state_dict": trained.state_dict()}, tmp_path / "a.pth")
@@ -338,7 +331,7 @@ def test_a_network_that_asks_for_its_version_is_given_it(tmp_path):
     assert same(model.state_dict(), trained.state_dict())
 
 
-def test_batch_counters_may_be_missing():
+def test_load_weights_without_batch_counters():
     model = toys.small_net(0)
     given = {name: tensor for name, tensor in state().items() if not name.endswith("num_batches_tracked")}
     assert len(given) == len(state()) - 1
@@ -346,37 +339,37 @@ def test_batch_counters_may_be_missing():
     assert same({name: model.state_dict()[name] for name in given}, given)
 
 
-def test_missing_names_are_named():
+def test_load_weights_lists_missing_names():
     given = {name: tensor for name, tensor in state().items() if name != "head.bias"}
     text = refused(load_weights, toys.small_net(), given, "a.pth")
     assert text == "the weights of a.pth do not fit the model: missing head.bias; check --model and --weights"
 
 
-def test_unknown_names_are_named():
+def test_load_weights_lists_unknown_names():
     text = refused(load_weights, toys.small_net(), state() | {"fc.weight": torch.ones(1)}, "a.pth")
     assert text == "the weights of a.pth do not fit the model: unknown fc.weight; check --model and --weights"
 
 
-def test_shapes_that_differ_are_named_with_both():
+def test_load_weights_lists_different_shapes():
     given = state() | {"head.weight": torch.ones(7, 12), "head.bias": torch.ones(7)}
     text = refused(load_weights, toys.small_net(), given, "a.pth")
-    assert "another shape head.weight (7, 12) for (5, 12), head.bias (7,) for (5,)" in text
+    assert "different shape head.weight (7, 12) for (5, 12), head.bias (7,) for (5,)" in text
 
 
-def test_three_names_are_named_and_the_rest_counted():
+def test_load_weights_shortens_long_list():
     text = refused(load_weights, toys.small_net(), {}, "a.pth")
     # 11 names (two convolutions, a norm of four, a linear layer) without the batch counter
     assert "missing conv1.weight, conv1.bias, norm1.weight and 7 more" in text
 
 
-def test_a_model_that_does_not_fit_is_left_alone():
+def test_load_weights_error_changes_nothing():
     model = toys.small_net(0)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     refused(load_weights, model, state() | {"fc.weight": torch.ones(1)}, "a.pth")
     assert same(model.state_dict(), before)
 
 
-def test_weights_of_another_classifier_are_refused_by_name(tmp_path):
+def test_load_classifier_rejects_other_weights(tmp_path):
     torch.save(state(), tmp_path / "a.pth")
     text = refused(xplain.load_classifier, "efficientnet-lite0", "cpu", tmp_path / "a.pth")
     assert "missing stem.0.weight" in text

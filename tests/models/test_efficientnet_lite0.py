@@ -57,21 +57,21 @@ def timms():
 
 @pytest.mark.parametrize(("height", "width"), [(224, 224), (223, 225), (97, 64), (65, 121)])
 @torch.no_grad()
-def test_logits_equal_timms_at_even_and_odd_sizes(embedded, timms, height, width):
+def test_logits_equal_timm(embedded, timms, height, width):
     x = torch.rand(2, 3, height, width, generator=torch.Generator().manual_seed(height))
     expected = timms((x - 127 / 255) / (128 / 255))
     assert expected.abs().max() > 1
     assert (embedded(x) - expected).abs().max() < 1e-5
 
 
-def test_gradients_equal_timms(embedded, timms):
+def test_gradients_equal_timm(embedded, timms):
     x = torch.rand(1, 3, 65, 64, generator=torch.Generator().manual_seed(0)).requires_grad_()
     (found,) = torch.autograd.grad(embedded(x)[0, 7], x)
     (expected,) = torch.autograd.grad(timms((x - 127 / 255) / (128 / 255))[0, 7], x)
     assert (found - expected).abs().max() < 1e-5 * expected.abs().max()
 
 
-def test_it_says_what_it_is(embedded):
+def test_embedded_classifier_attributes(embedded):
     assert embedded.name == "efficientnet-lite0"
     assert embedded.size == (224, 224)
     assert embedded.preprocessing.resize == 256
@@ -84,7 +84,7 @@ def test_it_says_what_it_is(embedded):
     assert embedded.weights.sha256[:8] == "57934424"  # the first digits stand in the file's name
 
 
-def test_it_has_the_thousand_imagenet_classes_in_their_order(embedded):
+def test_embedded_classes_are_imagenet(embedded):
     assert len(embedded.labels) == len(embedded.wnids) == len(set(embedded.wnids)) == 1000
     assert embedded.wnids == sorted(embedded.wnids)
     for index, wnid, name in (
@@ -97,7 +97,7 @@ def test_it_has_the_thousand_imagenet_classes_in_their_order(embedded):
         assert embedded.class_names.describe(index) == {"index": index, "wnid": wnid, "name": name}
 
 
-def test_weights_under_the_packages_names_or_our_own_can_be_given(embedded, tmp_path):
+def test_weights_file_in_either_naming(embedded, tmp_path):
     x = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     own = tmp_path / "own.pth"
     torch.save(embedded.model.state_dict(), own)
@@ -108,7 +108,7 @@ def test_weights_under_the_packages_names_or_our_own_can_be_given(embedded, tmp_
         assert given.weights.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def test_same_padding_puts_the_odd_pixel_on_the_right_and_the_bottom():
+def test_same_padding_adds_right_and_bottom():
     model = EfficientNetLite0(classes=2)
     stem = model.stem[0]
     stem.weight.data.fill_(1.0)
@@ -130,7 +130,7 @@ print(sorted({"torchvision", "timm"} & set(sys.modules)))
 """
 
 
-def test_the_default_model_imports_neither_torchvision_nor_timm():
+def test_default_model_imports_are_minimal():
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[]"

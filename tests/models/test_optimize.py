@@ -15,7 +15,7 @@ import xplain
 from tests.helpers import toys
 from xplain.data.preprocessing import Preprocessing
 from xplain.models.efficientnet_lite0 import EfficientNetLite0
-from xplain.models.optimize import freeze_version, inference_copy, optimize_for_inference, tf32_flags
+from xplain.models.optimize import fix_batch_norms, freeze_version, inference_copy, optimize_for_inference, tf32_flags
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
@@ -61,12 +61,9 @@ def assert_same(model: nn.Module, side: int = 16, tolerance: float = 1e-12) -> x
     return ready
 
 
-# ------------------------------------------------------------------------------------------------- folding
-
-
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("activation", [nn.ReLU, nn.SiLU])
-def test_the_norm_of_a_small_net_is_folded(bias, activation):
+def test_fold_scales_convolution(bias, activation):
     model = toys.small_net(bias=bias, activation=activation)
     ready = assert_same(model)
     assert (norms(model), norms(ready)) == (1, 0)
@@ -90,19 +87,19 @@ def torchvision_model(name: str, **options) -> nn.Module:
         ("mobilenet_v3_small", 32, 34, 0, {}),
     ],
 )
-def test_norms_of_known_networks_are_folded_where_they_follow_a_convolution(name, side, before, after, options):
+def test_fold_torchvision_models(name, side, before, after, options):
     model = torchvision_model(name, **options)
     ready = assert_same(model, side, 1e-10)
     assert (norms(model), norms(ready)) == (before, after)
 
 
-def test_norms_of_the_embedded_network_are_folded():
+def test_fold_embedded_model():
     model = build(EfficientNetLite0, classes=7)
     ready = assert_same(model, 48, 1e-10)
     assert (norms(model), norms(ready)) == (49, 0)
 
 
-def test_folding_can_be_left_off():
+def test_fold_false_keeps_norms():
     model = toys.small_net()
     ready = optimize_for_inference(as_classifier(model), fold=False)
     assert norms(ready) == 1
@@ -152,14 +149,14 @@ def norm_first(block: Block, x: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("wire", [used_twice, convolved_twice, normed_twice, both_twice, changed_between, norm_first])
-def test_folding_is_refused_where_it_would_change_the_output(wire):
+def test_fold_skips_inexact_pairs(wire):
     ready = assert_same(build(Block, wire))
     assert norms(ready) == 1
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e-3, 1e-6])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_folding_is_refused_however_small_the_logits_are(scale, dtype):
+def test_fold_check_is_scale_free(scale, dtype):
     model = build(Block, used_twice)
     model.head.weight.data *= scale
     model.head.bias.data *= scale
@@ -178,11 +175,11 @@ def test_folding_is_refused_however_small_the_logits_are(scale, dtype):
         (lambda block, x: block.norm(block.conv(x)), {"eps": 0.3}),
     ],
 )
-def test_folding_is_done_where_it_is_exact(wire, options):
+def test_fold_exact_pairs(wire, options):
     assert norms(assert_same(build(Block, wire, **options))) == 0
 
 
-def test_a_norm_without_running_statistics_is_left_alone():
+def test_fold_skips_norms_without_statistics():
     model = build(Block, lambda block, x: block.norm(block.conv(x)), track_running_stats=False)
     assert norms(assert_same(model)) == 1
 
@@ -201,11 +198,8 @@ class Branches(nn.Module):
         return self.head((x + self.norm2(self.conv2(x))).mean(dim=(2, 3)))
 
 
-def test_grouped_convolutions_in_a_residual_branch_are_folded():
+def test_fold_grouped_residual_convolutions():
     assert norms(assert_same(build(Branches))) == 0
-
-
-# ------------------------------------------------------------------------------------------------- whatever users write
 
 
 class Viewing(nn.Module):
@@ -223,7 +217,7 @@ class Viewing(nn.Module):
 
 
 @pytest.mark.parametrize("size", [(8, 10), (224, 224)])
-def test_a_model_that_flattens_by_view_can_be_explained(size):
+def test_attribute_model_with_view(size):
     model = build(Viewing)
     classifier = xplain.Classifier(model, name="toy", preprocessing=Preprocessing(size, max(size)))
     x = toys.images().requires_grad_()
@@ -244,7 +238,7 @@ class Asserting(nn.Module):
         return self.net(x)
 
 
-def test_a_model_that_asserts_its_input_size_can_be_explained_at_that_size():
+def test_attribute_model_asserting_size():
     model = Asserting()
     x = toys.images().requires_grad_()
     (expected,) = torch.autograd.grad(model(x)[:, 2].sum(), x)
@@ -254,13 +248,13 @@ def test_a_model_that_asserts_its_input_size_can_be_explained_at_that_size():
 
 @pytest.mark.filterwarnings("ignore:.*weight_norm")
 @pytest.mark.parametrize(
-    "reparametrise",
+    "reparametrize",
     [nn.utils.parametrizations.weight_norm, nn.utils.parametrizations.spectral_norm, nn.utils.weight_norm],
     ids=["weight_norm", "spectral_norm", "old weight_norm"],
 )
-def test_a_model_with_reparametrised_convolutions_can_be_explained(reparametrise):
+def test_attribute_model_with_reparametrization(reparametrize):
     model = build(Block, lambda block, x: block.norm(block.conv(x)))
-    reparametrise(model.conv)
+    reparametrize(model.conv)
     model.eval()
     x = toys.images().requires_grad_()
     (expected,) = torch.autograd.grad(model(x)[:, 2].sum(), x)
@@ -268,13 +262,10 @@ def test_a_model_with_reparametrised_convolutions_can_be_explained(reparametrise
     assert (found - expected).abs().max() < 1e-13
 
 
-def test_a_model_whose_probe_does_not_fit_is_run_as_it_is():
+def test_optimize_model_rejecting_probe():
     model = toys.Linear(torch.ones(2, 3, 8, 10, dtype=torch.float64))
     ready = optimize_for_inference(xplain.Classifier(model, name="toy"))
     assert (ready(toys.images()) - model(toys.images())).abs().max() < 1e-12
-
-
-# ------------------------------------------------------------------------------------------------- the user's model
 
 
 def snapshot(model: nn.Module) -> dict[str, object]:
@@ -295,7 +286,7 @@ def same(a: object, b: object) -> bool:
 
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("method", ["saliency", "grad-cam", "agi"])
-def test_the_users_model_is_left_as_it_was(training, method):
+def test_attribute_does_not_modify_model(training, method):
     model = nn.Sequential(toys.small_net(), nn.ReLU(inplace=True), nn.Dropout(0.5)).train(training)
     classifier = xplain.Classifier(model, name="toy").train(training)
     before, state = snapshot(classifier), torch.random.get_rng_state()
@@ -307,7 +298,7 @@ def test_the_users_model_is_left_as_it_was(training, method):
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
-def test_the_images_are_left_as_they_were():
+def test_attribute_does_not_modify_images():
     x = toys.images()
     before = x.clone()
     xplain.attribute(toys.classifier(toys.small_net()), x, "ig", steps=3)
@@ -316,13 +307,13 @@ def test_the_images_are_left_as_they_were():
     assert x.grad is None
 
 
-def test_the_copy_is_in_evaluation_mode_and_frozen():
+def test_optimized_copy_is_frozen():
     ready = optimize_for_inference(as_classifier(toys.small_net().train()).train())
     assert not any(module.training for module in ready.modules() if not isinstance(module, nn.Identity))
     assert not any(parameter.requires_grad for parameter in ready.parameters())
 
 
-def test_a_model_in_training_mode_is_explained_in_evaluation_mode():
+def test_attribute_uses_evaluation_mode():
     model = toys.small_net()
     expected = xplain.attribute(toys.classifier(model), toys.images(), "saliency", target=1).values
     training = xplain.Classifier(copy.deepcopy(model).train(), name="toy").train()
@@ -330,7 +321,7 @@ def test_a_model_in_training_mode_is_explained_in_evaluation_mode():
     assert torch.equal(found, expected)
 
 
-def test_nothing_is_done_in_place_in_the_copy():
+def test_optimized_copy_is_not_inplace():
     model = nn.Sequential(
         nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True), nn.Hardswish(inplace=True), nn.Dropout(inplace=True), nn.Flatten()
     ).double()
@@ -340,15 +331,12 @@ def test_nothing_is_done_in_place_in_the_copy():
     assert [module.inplace for module in model.modules() if hasattr(module, "inplace")] == [True] * 3
 
 
-def test_the_copys_convolutions_are_channels_last():
+def test_optimized_copy_is_channels_last():
     ready = optimize_for_inference(as_classifier(toys.small_net()))
     assert ready.model.conv2.weight.is_contiguous(memory_format=torch.channels_last)
 
 
-# ------------------------------------------------------------------------------------------------- keeping the copy
-
-
-def test_the_copy_is_made_once_and_another_without_folding():
+def test_inference_copy_is_cached():
     classifier = toys.classifier(toys.small_net())
     assert inference_copy(classifier) is inference_copy(classifier)
     assert inference_copy(classifier, fold=False) is inference_copy(classifier, fold=False)
@@ -377,11 +365,11 @@ def by_loading(classifier: xplain.Classifier) -> None:
     classifier.model.load_state_dict(toys.small_net(seed=9).state_dict())
 
 
-def by_an_optimiser(classifier: xplain.Classifier) -> None:
-    optimiser = torch.optim.SGD(classifier.parameters(), lr=0.5)
+def by_an_optimizer(classifier: xplain.Classifier) -> None:
+    optimizer = torch.optim.SGD(classifier.parameters(), lr=0.5)
     classifier(toys.images()).square().sum().backward()
-    optimiser.step()
-    optimiser.zero_grad()
+    optimizer.step()
+    optimizer.zero_grad()
 
 
 def running_statistics(classifier: xplain.Classifier) -> None:
@@ -404,13 +392,13 @@ def another_module(classifier: xplain.Classifier) -> None:
         by_new_data,
         by_new_parameter,
         by_loading,
-        by_an_optimiser,
+        by_an_optimizer,
         running_statistics,
         normalisation,
         another_module,
     ],
 )
-def test_the_copy_follows_a_change_of_the_model(change):
+def test_inference_copy_follows_model_change(change):
     classifier = toys.classifier(toys.small_net())
     x = toys.images()
     before = inference_copy(classifier)(x)
@@ -420,7 +408,7 @@ def test_the_copy_follows_a_change_of_the_model(change):
     assert (inference_copy(classifier)(x) - expected).abs().max() < 1e-12
 
 
-def test_the_copy_goes_with_the_classifier():
+def test_inference_copy_is_freed():
     classifier = toys.classifier(toys.small_net())
     kept = weakref.ref(inference_copy(classifier))
     assert kept() is not None
@@ -429,11 +417,8 @@ def test_the_copy_goes_with_the_classifier():
     assert kept() is None
 
 
-# ------------------------------------------------------------------------------------------------- arithmetic
-
-
 @pytest.mark.parametrize(("precision", "allowed"), [("fp32", False), ("tf32", True), ("bf16", False)])
-def test_tf32_is_allowed_only_when_asked_for_and_restored(precision, allowed):
+def test_tf32_flags_are_set_and_restored(precision, allowed):
     flags = torch.backends.cuda.matmul, torch.backends.cudnn
     before = [each.allow_tf32 for each in flags]
 
@@ -447,16 +432,13 @@ def test_tf32_is_allowed_only_when_asked_for_and_restored(precision, allowed):
     assert [each.allow_tf32 for each in flags] == before
 
 
-def test_the_cpu_has_no_such_switch():
+def test_tf32_flags_ignore_cpu():
     before = torch.backends.cuda.matmul.allow_tf32
     with tf32_flags("tf32", torch.device("cpu")):
         assert torch.backends.cuda.matmul.allow_tf32 == before
 
 
-# ------------------------------------------------------------------------------------------- looked at once
-
-
-def test_a_classifier_that_is_taken_as_unchanged_is_not_looked_at_again():
+def test_freeze_version_skips_change_detection():
     classifier = as_classifier(toys.small_net())
     with freeze_version(classifier):
         first = inference_copy(classifier)
@@ -470,7 +452,7 @@ def test_a_classifier_that_is_taken_as_unchanged_is_not_looked_at_again():
     assert (after(x) - classifier(x)).abs().max() < 1e-12
 
 
-def test_a_classifier_that_was_changed_before_is_seen_as_it_is():
+def test_freeze_version_sees_earlier_change():
     classifier = as_classifier(toys.small_net())
     first = inference_copy(classifier)
     classifier.model.head.bias.data += 1
@@ -481,3 +463,95 @@ def test_a_classifier_that_was_changed_before_is_seen_as_it_is():
     classifier.model.head.bias.data += 1
     x = toys.images()
     assert (inference_copy(classifier)(x) - classifier(x)).abs().max() < 1e-12
+
+
+CASES = [
+    (nn.BatchNorm1d, (4, 5)),
+    (nn.BatchNorm1d, (4, 5, 7)),
+    (nn.BatchNorm2d, (4, 5, 3, 2)),
+    (nn.BatchNorm3d, (2, 5, 3, 2, 2)),
+]
+
+
+def norm_of(kind: type[nn.Module], *, affine: bool = True, tracks: bool = True) -> nn.Module:
+    draw = torch.Generator().manual_seed(1)
+    norm = kind(5, affine=affine, track_running_stats=tracks).double().eval()
+    for each in (norm.running_var, norm.running_mean, norm.weight, norm.bias):
+        if each is not None:
+            each.data.uniform_(0.5, 2, generator=draw)
+    return norm.requires_grad_(False)
+
+
+@pytest.mark.parametrize(("kind", "shape"), CASES)
+@pytest.mark.parametrize("affine", [True, False])
+def test_fixed_norm_equals_batch_norm(kind, shape, affine):
+    norm = norm_of(kind, affine=affine)
+    x = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(2), requires_grad=True)
+    slope = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    before = norm(x)
+    (expected,) = torch.autograd.grad(before, x, slope)
+    fix_batch_norms(norm)
+    after = norm(x)
+    assert "FixedBatchNorm" in type(after.grad_fn).__name__
+    assert torch.equal(after, before)
+    (actual,) = torch.autograd.grad(after, x, slope)
+    assert (actual - expected).abs().max() < 1e-15 * expected.abs().max() * 10
+
+
+def test_fixed_norm_keeps_bfloat16():
+    norm = norm_of(nn.BatchNorm2d).float()
+    fix_batch_norms(norm)
+    x = torch.rand(2, 5, 3, 3, dtype=torch.bfloat16, requires_grad=True)
+    (slope,) = torch.autograd.grad(norm(x).sum(), x)
+    scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+    assert slope.dtype == torch.bfloat16
+    assert torch.allclose(slope.float(), scale[:, None, None].expand(2, 5, 3, 3), rtol=2**-8)
+
+
+def test_fixed_norm_keeps_memory_format():
+    norm = norm_of(nn.BatchNorm2d)
+    fix_batch_norms(norm)
+    x = torch.rand(2, 5, 4, 3, dtype=torch.float64).to(memory_format=torch.channels_last).requires_grad_()
+    out = norm(x)
+    (slope,) = torch.autograd.grad(out.square().sum(), x)
+    assert out.is_contiguous(memory_format=torch.channels_last)
+    assert slope.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("why", ["weights that learn", "statistics of the batch", "training"])
+def test_fixed_norm_falls_back(why):
+    norm, own = (norm_of(nn.BatchNorm2d, tracks=why != "statistics of the batch") for _ in range(2))
+    for each in (norm, own):
+        each.requires_grad_(why == "weights that learn").train(why == "training")
+    fix_batch_norms(norm)
+    x = torch.rand(4, 5, 3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(4), requires_grad=True)
+    wanted = [x, *norm.parameters()] if why == "weights that learn" else [x]
+    theirs = [x, *own.parameters()] if why == "weights that learn" else [x]
+    ours = torch.autograd.grad(norm(x).square().sum(), wanted)
+    for a, b in zip(ours, torch.autograd.grad(own(x).square().sum(), theirs), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_fixed_norm_rejects_wrong_dimensions():
+    norm = norm_of(nn.BatchNorm2d)
+    fix_batch_norms(norm)
+    with pytest.raises(ValueError, match="expected 4D input"):
+        norm(torch.rand(2, 5, 3, dtype=torch.float64))
+
+
+def test_fix_batch_norms_keeps_subclasses():
+    class Own(nn.BatchNorm2d):
+        def forward(self, x):
+            return super().forward(x) * 2
+
+    norm = Own(5).eval().requires_grad_(False)
+    fix_batch_norms(norm)
+    assert type(norm) is Own
+
+
+def test_inference_copy_fixes_unfolded_norms():
+    made = toys.classifier(toys.small_net())
+    kinds = {type(each).__name__ for each in inference_copy(made, fold=False).modules()}
+    assert "_FixedBatchNorm2d" in kinds
+    assert "BatchNorm2d" not in kinds
+    assert type(made.model.norm1) is nn.BatchNorm2d

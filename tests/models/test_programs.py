@@ -32,7 +32,7 @@ ANY_ROWS = {"dynamic_shapes": ({0: torch.export.Dim("rows")},)}
 
 @pytest.mark.parametrize("kind", ["script", "export"])
 @pytest.mark.parametrize("method", ["saliency", "ig", "agi", "rise"])
-def test_a_program_is_explained_as_the_network_that_it_was_made_of(tmp_path, kind, method):
+def test_program_maps_equal_network(tmp_path, kind, method):
     name = script(tmp_path / "a.pt") if kind == "script" else export(tmp_path / "a.pt2", **ANY_ROWS)
     found = xplain.load_classifier(name, device="cpu", image_size=16 if kind == "script" else None)
     assert found.size == ((16, 16) if kind == "script" else (8, 10))
@@ -43,7 +43,7 @@ def test_a_program_is_explained_as_the_network_that_it_was_made_of(tmp_path, kin
     assert float((values - expected).abs().max()) < 1e-4 * float(expected.abs().max())
 
 
-def test_a_scripted_module_of_a_library_user_is_explained():
+def test_traced_module_maps_equal_network():
     values = xplain.attribute(
         toys.classifier(torch.jit.trace(NET.requires_grad_(True), X)), X, "saliency", target=1
     ).values
@@ -52,7 +52,7 @@ def test_a_scripted_module_of_a_library_user_is_explained():
 
 
 @pytest.mark.parametrize("method", ["grad-cam", "lrp", "attention-rollout"])
-def test_methods_that_look_inside_refuse_in_one_line(tmp_path, method):
+def test_layer_methods_reject_programs(tmp_path, method):
     found = xplain.load_classifier(export(tmp_path / "a.pt2", **ANY_ROWS), device="cpu")
     with pytest.raises((UsageError, InputError)) as error:
         xplain.attribute(found, X, method)
@@ -60,14 +60,14 @@ def test_methods_that_look_inside_refuse_in_one_line(tmp_path, method):
 
 
 @pytest.mark.parametrize("kind", ["script", "export"])
-def test_a_program_is_no_weights(tmp_path, kind):
+def test_program_is_rejected_as_weights(tmp_path, kind):
     name = script(tmp_path / "a.pt") if kind == "script" else export(tmp_path / "a.pt2")
     path = name.partition(":")[2]
     with pytest.raises(InputError) as error:
         xplain.load_classifier(toys.small_net(), device="cpu", weights=path)
     assert str(error.value) == (
-        f"the weights file {path!r} is a program, and nothing is run from weights; "
-        f"name it as the model, -m {name}, if you trust it"
+        f"the weights file {path!r} is a program; programs are not run as weights; "
+        f"load it as the model if you trust it: -m {name}"
     )
 
 
@@ -92,21 +92,21 @@ class Constant(nn.Module):
         return x.detach().mean(dim=(2, 3))
 
 
-def test_a_program_for_one_number_of_images_is_refused(tmp_path):
+def test_program_with_fixed_batch_is_rejected(tmp_path):
     assert refused(script(tmp_path / "a.pt", Two()), image_size=16).startswith(
-        "the program takes one number of images only ("
+        "the program accepts one batch size only ("
     )
 
 
-def test_a_program_that_cannot_be_differentiated_is_refused(tmp_path):
+def test_program_without_gradient_is_rejected(tmp_path):
     text = refused(script(tmp_path / "a.pt", Constant()), image_size=16)
     assert text.startswith("the program cannot be differentiated; ")
 
 
-def test_what_is_no_program_is_refused(tmp_path):
+def test_load_program_invalid_file(tmp_path):
     path = tmp_path / "a.pt"
     path.write_text("nothing")
     for kind in ("script", "export"):
         assert refused(f"{kind}:{path}").startswith(f"cannot load the program {str(path)!r}: ")
-        assert refused(f"{kind}:{tmp_path / 'gone'}").startswith("no program ")
-    assert "holds its own weights" in refused(f"script:{path}", weights=path)
+        assert refused(f"{kind}:{tmp_path / 'gone'}").startswith("no such file: ")
+    assert "contains its own weights" in refused(f"script:{path}", weights=path)

@@ -9,7 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import xplain
 from tests.helpers import toys
+from xplain.core.errors import UsageError
+from xplain.models.checkpoints import hash_tensors
 from xplain.models.optimize import _COPIES, inference_copy, optimize_for_inference
 from xplain.models.randomization import randomize_layers, reinitialize
 
@@ -44,7 +47,7 @@ HEAD = ["head.weight", "head.bias"]
         (1, True, [CONV1 + CONV2 + HEAD]),
     ],
 )
-def test_layers_forget_from_the_last_to_the_first_and_running_statistics_stay(stages, cascade, expected):
+def test_randomize_layers_changes_last_first(stages, cascade, expected):
     own = classifier()
     before = {name: each.clone() for name, each in own.state_dict().items()}
     random_state = torch.get_rng_state()
@@ -53,7 +56,7 @@ def test_layers_forget_from_the_last_to_the_first_and_running_statistics_stay(st
     assert torch.equal(torch.get_rng_state(), random_state)
 
 
-def test_a_draw_depends_on_the_seed_and_the_layer_alone():
+def test_randomize_layers_draw_is_reproducible():
     own = classifier()
     whole, again, other = (
         list(randomize_layers(own, LAYERS, seed, 3, cascade=cascade))
@@ -67,7 +70,7 @@ def test_a_draw_depends_on_the_seed_and_the_layer_alone():
     assert not torch.equal(made.model[0].weight, made.model[1].weight)
 
 
-def test_modules_are_initialised_as_when_they_are_made():
+def test_reinitialize_uses_reset_parameters():
     conv, norm = nn.Conv2d(3, 50, 3), nn.BatchNorm2d(4)
     for tensor in (conv.weight, conv.bias, norm.weight, norm.bias, norm.running_mean, norm.running_var):
         tensor.data.fill_(7.0)
@@ -97,7 +100,7 @@ class Own(nn.Module):
         self.child.reset_parameters()
 
 
-def test_parameters_without_an_initialiser_keep_their_mean_and_spread():
+def test_reinitialize_keeps_mean_and_std():
     module = Own()
     scale, child = module.scale.detach().clone(), module.child.weight.detach().clone()
     reinitialize(module, 0)
@@ -109,7 +112,7 @@ def test_parameters_without_an_initialiser_keep_their_mean_and_spread():
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 @pytest.mark.parametrize("wrap", [torch.nn.utils.parametrizations.weight_norm, torch.nn.utils.weight_norm])
-def test_a_computed_weight_changes_with_what_it_is_computed_from(wrap):
+def test_randomize_layers_with_weight_norm(wrap):
     own = toys.classifier(nn.Sequential(wrap(nn.Conv2d(3, 2, 1)), nn.Flatten(), nn.Linear(160, 2)).double())
     x: Tensor = X[:1]
     own(x)
@@ -121,14 +124,14 @@ def test_a_computed_weight_changes_with_what_it_is_computed_from(wrap):
     assert not any(torch.equal(old, new) for old, new in zip(before, after, strict=True))
 
 
-def test_folding_holds_for_the_copies():
+def test_randomized_copies_can_be_folded():
     for made in randomize_layers(classifier(), LAYERS, 0, 3, cascade=True):
         ready = optimize_for_inference(made)
         assert not any(isinstance(each, nn.BatchNorm2d) for each in ready.modules())
         toys.assert_same(ready(X).detach(), made(X).detach())
 
 
-def test_copies_leave_nothing_behind():
+def test_randomized_copies_are_freed():
     own = classifier()
     inference_copy(own)
     gc.collect()  # what other tests left is not counted
@@ -140,3 +143,42 @@ def test_copies_leave_nothing_behind():
     gc.collect()
     assert [each() for each in seen] == [None] * 9
     assert len(_COPIES) == kept
+
+
+def test_untrained_model_is_reproducible():
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    first, second = (xplain.load_classifier("mobilenet_v3_small", "cpu", "random") for _ in range(2))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert first.weights.source == "random"
+    for name, tensor in first.state_dict().items():
+        assert torch.equal(tensor, second.state_dict()[name]), name
+    assert not any(module.training for module in first.modules())
+    assert {m.momentum for m in first.modules() if isinstance(m, nn.BatchNorm2d)} == {0.01}
+
+
+@pytest.mark.parametrize("name", ["efficientnet-lite0", "resnet18"])
+def test_untrained_model_is_not_saturated(name):
+    made = xplain.load_classifier(name, "cpu", "random")
+    x = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    probabilities = made(x).softmax(dim=1)
+    assert 1e-3 < float(probabilities.detach().max()) < 0.5
+    (gradient,) = torch.autograd.grad(probabilities.amax(), x)
+    assert float(gradient.abs().max()) > 1e-8
+
+
+@pytest.mark.parametrize("name", ["vit_b_32", "timm:mixer_s32_224"])
+def test_untrained_zero_head_is_drawn(name):
+    """Its logits depend on the image, and its weights are recorded as they are."""
+    if name.startswith("timm:"):
+        pytest.importorskip("timm")
+    made = xplain.load_classifier(name, "cpu", "random")
+    x = torch.rand(1, 3, *made.size, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    (gradient,) = torch.autograd.grad(made(x)[0].amax(), x)
+    assert float(gradient.abs().max()) > 1e-6
+    assert made.weights.sha256 == hash_tensors(made.model)
+
+
+def test_random_weights_reject_modules():
+    with pytest.raises(UsageError, match="'Linear' does not support --weights random"):
+        xplain.load_classifier(nn.Linear(3, 2), "cpu", "random")

@@ -65,14 +65,14 @@ def check_is_tiny(found: xplain.Classifier) -> None:
     assert (found.labels, found.wnids, found.classes) == (NAMES, [], 3)
 
 
-def test_a_folder_gives_its_model_weights_preprocessing_and_names(tmp_path):
+def test_load_timm_local_dir(tmp_path):
     check_is_tiny(xplain.load_classifier(f"timm:local-dir:{save(tmp_path / 'saved')}", device="cpu"))
 
 
 @pytest.mark.parametrize("mode", ["center", "squash"])
 @pytest.mark.parametrize("share", [0.75, 1.0])
 @pytest.mark.parametrize("size", [(120, 90), (70, 131)])
-def test_images_are_prepared_as_timm_does(tmp_path, mode, share, size):
+def test_preprocessing_equals_timm(tmp_path, mode, share, size):
     data = {"input_size": [3, 48, 48], "mean": [0.1, 0.2, 0.3], "std": [0.5, 0.6, 0.7], "interpolation": "bicubic"}
     save(tmp_path, pretrained_cfg=data | {"crop_pct": share, "crop_mode": mode, "classifier": "fc"})
     found = xplain.load_classifier(f"timm:local-dir:{tmp_path}", device="cpu")
@@ -82,7 +82,7 @@ def test_images_are_prepared_as_timm_does(tmp_path, mode, share, size):
     torch.testing.assert_close(pixels, theirs(image), rtol=0, atol=1e-6)
 
 
-def test_names_of_a_folder_that_are_wnids_are_described(tmp_path):
+def test_local_dir_with_wnids(tmp_path):
     wnids = ["n01440764", "n02102040", "n02979186"]
     words = {"n01440764": "tench", "n02102040": "springer", "n02979186": "cassette player"}
     save(tmp_path, label_names=wnids, label_descriptions=words)
@@ -90,7 +90,7 @@ def test_names_of_a_folder_that_are_wnids_are_described(tmp_path):
     assert (found.wnids, found.labels) == (wnids, list(words.values()))
 
 
-def test_the_weights_in_a_folder_are_told_apart(tmp_path):
+def test_local_dir_weights_are_hashed(tmp_path):
     """Under the same name, other parameters have another hash; the same have the same."""
     name = f"timm:local-dir:{save(tmp_path)}"
     first, again = (xplain.load_classifier(name, device="cpu").weights for _ in range(2))
@@ -103,8 +103,8 @@ def test_the_weights_in_a_folder_are_told_apart(tmp_path):
     assert xplain.load_classifier(name, device="cpu").weights.sha256 != first.sha256
 
 
-def test_a_folder_that_cannot_be_used_is_named_with_what_it_should_hold(tmp_path):
-    hint = "; give a folder with config.json and model.safetensors, as timm saves them"
+def test_local_dir_cannot_be_loaded(tmp_path):
+    hint = "; use a folder with config.json and model.safetensors, as timm saves them"
     name = f"timm:local-dir:{tmp_path / 'gone'}"
     assert refused(name) == f"cannot load {name}: Config file not found: {tmp_path / 'gone' / 'config.json'}{hint}"
     name = f"timm:local-dir:{save(tmp_path / 'a', architecture='no_such_model')}"
@@ -126,7 +126,7 @@ class Payload:
         return open, (str(self.path), "w")
 
 
-def test_nothing_in_a_folder_is_run(tmp_path):
+def test_local_dir_executes_nothing(tmp_path):
     folder = save(tmp_path / "saved")
     (folder / "model.safetensors").unlink()
     torch.save({"state_dict": Payload(tmp_path / "victim")}, folder / "pytorch_model.bin")
@@ -151,30 +151,30 @@ def cache(tmp_path, monkeypatch) -> Callable[[], Path]:
     return fill
 
 
-def test_a_model_of_the_hub_is_found_in_the_cache(cache):
+def test_hub_model_in_cache(cache):
     cache()
     check_is_tiny(xplain.load_classifier("timm:hf-hub:someone/tiny", device="cpu"))
 
 
-def test_a_model_of_the_hub_that_cannot_be_had_is_refused_in_one_line(cache):
+def test_hub_model_is_missing(cache):
     del cache
     text = refused("timm:hf-hub:someone/tiny")
     assert text.startswith("cannot load the weights of timm:hf-hub:someone/tiny: ")
-    assert text.endswith("; give --weights FILE")
+    assert text.endswith("; use --weights FILE")
 
 
 @pytest.mark.parametrize("failure", [ConnectionError("no route\nto host"), OSError("disk full"), ValueError("")])
-def test_a_download_that_fails_is_an_input_error_of_one_line(monkeypatch, failure):
+def test_timm_download_fails(monkeypatch, failure):
     def fail(*_: object, **__: object) -> None:
         raise failure
 
     monkeypatch.setattr(hub, "hf_hub_download", fail)
     for name in ("timm:hf-hub:someone/tiny", f"timm:{ARCHITECTURE}.r160_in1k"):
         reason = str(failure).split("\n")[0] or "ValueError"
-        assert refused(name) == f"cannot load the weights of {name}: {reason}; give --weights FILE"
+        assert refused(name) == f"cannot load the weights of {name}: {reason}; use --weights FILE"
 
 
-def test_fine_tuned_weights_say_how_many_classes_there_are(tmp_path):
+def test_finetuned_timm_weights_set_classes(tmp_path):
     save(tmp_path)
     found = xplain.load_classifier(f"timm:{ARCHITECTURE}", "cpu", tmp_path / "model.safetensors", image_size=64)
     assert (found.classes, found.labels) == (3, [])
@@ -183,7 +183,7 @@ def test_fine_tuned_weights_say_how_many_classes_there_are(tmp_path):
     assert (own.classes, own.labels[207]) == (1000, "golden retriever")
 
 
-def test_a_model_of_features_needs_weights_with_classes(tmp_path):
+def test_feature_model_requires_classes(tmp_path):
     name, options = "test_vit", {"num_classes": 0}
     config = {
         "architecture": name,
@@ -194,7 +194,9 @@ def test_a_model_of_features_needs_weights_with_classes(tmp_path):
     features = timm.create_model(name, **options)
     save(tmp_path / "a", features, **config)
     folder = f"timm:local-dir:{tmp_path / 'a'}"
-    assert refused(folder) == f"{folder} gives features and has no classes; give --weights of one with a classifier"
+    assert (
+        refused(folder) == f"{folder} returns features and has no classes; use --weights of a model with a classifier"
+    )
     with torch.random.fork_rng(devices=[]):
         tuned = timm.create_model(name, num_classes=4)
         torch.save({f"module.{key}": each for key, each in tuned.state_dict().items()}, tmp_path / "tuned.pth")
@@ -202,7 +204,7 @@ def test_a_model_of_features_needs_weights_with_classes(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["timm:test_vit", "timm:test_resnet", "timm:swin_tiny_patch4_window7_224"])
-def test_a_size_of_image_that_is_asked_for_is_what_the_model_takes(name):
+def test_timm_image_size_is_set(name):
     found = xplain.load_classifier(name, "cpu", "random", image_size=64)
     assert found.size == (64, 64)
     x = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
@@ -211,12 +213,12 @@ def test_a_size_of_image_that_is_asked_for_is_what_the_model_takes(name):
     assert values.isfinite().all()
 
 
-def test_a_size_that_a_model_does_not_take_is_refused():
+def test_timm_image_size_is_rejected():
     text = refused("timm:mixer_s32_224", weights="random", image_size=64)
-    assert text.startswith("timm:mixer_s32_224 does not take images of 64 x 64 (")
+    assert text.startswith("timm:mixer_s32_224 does not accept images of 64 x 64 (")
 
 
-def test_untrained_weights_for_one_channel(tmp_path):
+def test_untrained_one_channel_model(tmp_path):
     """A folder's model of one channel, whose configuration has three means as timm's defaults have, or one."""
     for number, mean in enumerate(([0.5], [0.5, 0.5, 0.5], None)):
         given = {"mean": mean, "std": mean} if mean else {}
@@ -231,10 +233,10 @@ def test_untrained_weights_for_one_channel(tmp_path):
         assert xplain.attribute(found, x, "saliency").values.isfinite().all()
 
 
-def test_without_timm_the_extra_is_named(monkeypatch):
+def test_missing_timm_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
-    assert refused("timm:resnet18") == "the model 'timm:resnet18' needs timm; pip install 'xplain-vision[timm]'"
+    assert refused("timm:resnet18") == "the model 'timm:resnet18' requires timm; pip install 'xplain-vision[timm]'"
 
 
-def test_an_unknown_model_names_its_relatives():
+def test_unknown_model_suggests_near_names():
     assert "did you mean 'resnet50'" in refused("timm:resnet5o")

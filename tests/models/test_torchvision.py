@@ -74,7 +74,7 @@ def photo(height: int, width: int) -> Image.Image:
 
 
 @pytest.mark.parametrize("name", SIDES)
-def test_the_downloaded_file_gives_torchvisions_logits(hub, name):
+def test_logits_equal_torchvision(hub, name):
     path = put(hub, name)
     found = xplain.load_classifier(name, device="cpu")
     default = models.get_model_weights(name).DEFAULT
@@ -97,7 +97,7 @@ def test_the_downloaded_file_gives_torchvisions_logits(hub, name):
     assert torch.equal((preprocess(image, found.preprocessing) - found.mean) / found.std, default.transforms()(image))
 
 
-def test_other_weights_of_torchvisions_are_named_after_a_dot(hub):
+def test_weights_tag_selects_weights(hub):
     old = put(hub, "resnet50", "IMAGENET1K_V1")
     found = xplain.load_classifier("resnet50.IMAGENET1K_V1", device="cpu")
     assert (found.name, found.weights.source) == ("resnet50.IMAGENET1K_V1", str(old))
@@ -110,7 +110,7 @@ def test_other_weights_of_torchvisions_are_named_after_a_dot(hub):
     )
 
 
-def test_inputs_of_inception_are_transformed_as_its_weights_want(hub):
+def test_inception_transforms_its_input(hub):
     put(hub, "inception_v3")
     found = xplain.load_classifier("inception_v3", device="cpu")
     assert found.model.transform_input
@@ -124,7 +124,7 @@ def test_inputs_of_inception_are_transformed_as_its_weights_want(hub):
         assert (found(x) - other).abs().max() > 1e-3 * other.abs().max()
 
 
-def test_given_weights_need_no_download(tmp_path):
+def test_weights_file_needs_no_download(tmp_path):
     path = tmp_path / "mine.pth"
     torch.save(random_state("resnet18"), path)
     found = xplain.load_classifier("resnet18", device="cpu", weights=path)
@@ -139,7 +139,7 @@ def test_given_weights_need_no_download(tmp_path):
     assert found.weights.source == str(path)
 
 
-def test_a_download_is_checked_against_the_hash_in_its_name(hub, monkeypatch):
+def test_download_hash_is_checked(hub, monkeypatch):
     asked = []
 
     def download(url: str, dst: str, hash_prefix: str | None = None, progress: bool = True) -> None:
@@ -153,7 +153,7 @@ def test_a_download_is_checked_against_the_hash_in_its_name(hub, monkeypatch):
     assert found.weights.sha256 == hashlib.sha256((hub / "resnet18-f37072fd.pth").read_bytes()).hexdigest()
 
 
-def test_a_download_writes_nothing_to_standard_output_which_is_for_data(monkeypatch, capsys):
+def test_download_keeps_stdout_empty(monkeypatch, capsys):
     def download(url: str, dst: str, *_: object, **__: object) -> None:
         torch.save(random_state("resnet18"), dst)
 
@@ -162,7 +162,7 @@ def test_a_download_writes_nothing_to_standard_output_which_is_for_data(monkeypa
     assert capsys.readouterr().out == ""
 
 
-def test_a_vit_takes_images_of_the_size_that_is_asked_for(hub):
+def test_vit_image_size_is_interpolated(hub):
     """Its position embeddings, of 7 x 7 patches, are interpolated to 2 x 2 as torchvision does; so are a user's own, of 3 classes."""
     from torchvision.models.vision_transformer import interpolate_embeddings
 
@@ -183,9 +183,9 @@ def test_a_vit_takes_images_of_the_size_that_is_asked_for(hub):
 
 
 @pytest.mark.parametrize(("name", "side"), [("vit_b_32", 65), ("maxvit_t", 64)])
-def test_a_size_that_a_model_cannot_be_built_for_is_refused(name, side):
+def test_image_size_cannot_be_built(name, side):
     with pytest.raises(
-        InputError, match=rf"^{name} does not take images of {side} x {side} \(.+\); give another --image-size$"
+        InputError, match=rf"^{name} does not accept images of {side} x {side} \(.+\); use another --image-size$"
     ):
         xplain.load_classifier(name, device="cpu", weights="random", image_size=side)
 
@@ -202,7 +202,7 @@ FAILURES = [
 
 
 @pytest.mark.parametrize("failure", FAILURES, ids=lambda each: type(each).__name__)
-def test_a_download_that_fails_names_the_file_the_folder_and_the_way_out(hub, monkeypatch, failure):
+def test_failed_download_names_the_file(hub, monkeypatch, failure):
     def fail(*_: object, **__: object) -> None:
         raise failure
 
@@ -218,7 +218,7 @@ def test_a_download_that_fails_names_the_file_the_folder_and_the_way_out(hub, mo
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>captive portal</html>", b"PK\x03\x04 and then nothing"])
-def test_a_damaged_file_in_the_folder_is_an_input_error_that_names_it(hub, content):
+def test_damaged_download_is_an_error(hub, content):
     path = hub / "resnet18-f37072fd.pth"
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"resnet18-f37072fd\.pth") as error:
@@ -226,14 +226,14 @@ def test_a_damaged_file_in_the_folder_is_an_input_error_that_names_it(hub, conte
     assert error.value.exit_code == 3
 
 
-def test_a_truncated_file_in_the_folder_is_an_input_error_that_names_it(hub):
+def test_truncated_download_is_an_error(hub):
     path = put(hub, "resnet18")
     path.write_bytes(path.read_bytes()[:-5000])
     with pytest.raises(InputError, match=r"resnet18-f37072fd\.pth"):
         xplain.load_classifier("resnet18", device="cpu")
 
 
-def test_the_file_of_another_model_does_not_fit(hub):
+def test_weights_of_other_model(hub):
     torch.save(random_state("resnet34"), hub / "resnet18-f37072fd.pth")
     with pytest.raises(InputError, match=r"resnet18-f37072fd\.pth do not fit the model: unknown layer1\.2\.conv1"):
         xplain.load_classifier("resnet18", device="cpu")
@@ -243,7 +243,7 @@ def test_the_file_of_another_model_does_not_fit(hub):
     ("name", "near"),
     [("resnet51", "'resnet50'"), ("VGG-19", "'vgg19'"), ("efficientnet-lite1", "'efficientnet-lite0'")],
 )
-def test_an_unknown_model_names_its_relatives(name, near):
+def test_unknown_model_suggests_near_names(name, near):
     with pytest.raises(UsageError) as error:
         xplain.load_classifier(name, device="cpu")
     assert error.value.exit_code == 2
@@ -252,11 +252,11 @@ def test_an_unknown_model_names_its_relatives(name, near):
 
 
 @pytest.mark.parametrize("name", ["zzz", "fasterrcnn_resnet50_fpn", "deeplabv3_resnet50"])
-def test_a_model_that_is_no_classifier_is_unknown(name):
+def test_other_torchvision_models_are_unknown(name):
     with pytest.raises(UsageError, match=f"unknown model '{name}'"):
         xplain.load_classifier(name, device="cpu")
 
 
-def test_a_missing_weights_file_is_named_before_anything_is_loaded(tmp_path):
+def test_missing_weights_file_is_an_error(tmp_path):
     with pytest.raises(InputError, match=r"no weights file|no such file"):
         xplain.load_classifier("resnet18", device="cpu", weights=tmp_path / "gone.pth")

@@ -42,8 +42,8 @@ def test_state_dict_excludes_normalization():
     assert not [name for name in model.state_dict() if "mean" in name and "running" not in name]
 
 
-def with_bad_logits(bad: float) -> tuple[xplain.Classifier, torch.Tensor]:
-    """A model and three images, the last of which has logits that are not finite."""
+def nonfinite_classifier(bad: float) -> tuple[xplain.Classifier, torch.Tensor]:
+    """Return a classifier and three images. The logits of the last one are not finite."""
 
     def function(x):
         return torch.where(x[:, :1, 0, 0] > 0.5, bad, x.flatten(1)[:, :3])
@@ -54,7 +54,7 @@ def with_bad_logits(bad: float) -> tuple[xplain.Classifier, torch.Tensor]:
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 def test_attribute_rejects_nonfinite_logits(bad):
-    model, images = with_bad_logits(bad)
+    model, images = nonfinite_classifier(bad)
     with pytest.raises(InputError, match="logits for image 2 are not finite") as error:
         xplain.attribute(model, images, "saliency")
     assert error.value.exit_code == 3
@@ -62,13 +62,13 @@ def test_attribute_rejects_nonfinite_logits(bad):
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_measure_rejects_nonfinite_logits(bad):
-    model, images = with_bad_logits(bad)
+    model, images = nonfinite_classifier(bad)
     with pytest.raises(InputError, match="not finite"):
         xplain.measure(model, images, images, "deletion", steps=2)
 
 
 @pytest.mark.parametrize(
-    ("function", "what"),
+    ("function", "description"),
     [
         (lambda x: (x, x.sum()), "tuple"),
         (lambda x: {"out": x}, "dict"),
@@ -77,6 +77,6 @@ def test_measure_rejects_nonfinite_logits(bad):
         (lambda x: x.mean(dim=(1, 2, 3)), r"\(2,\)"),
     ],
 )
-def test_forward_rejects_output_without_logits(function, what):
-    with pytest.raises(InputError, match=rf"the model returned {what}, not logits \(images, classes\)"):
+def test_forward_rejects_output_without_logits(function, description):
+    with pytest.raises(InputError, match=rf"the model returned {description}, not logits \(images, classes\)"):
         toys.classifier(toys.Function(function))(toys.images())

@@ -1,4 +1,4 @@
-"""TorchScript and exported programs: run where they are named as the model, never as weights, and refused where they do not fit."""
+"""TorchScript and exported programs: loaded as models, and rejected as weights."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ def export(path: Path, net: nn.Module = NET, **options) -> str:
     return f"export:{path}"
 
 
-ANY_ROWS = {"dynamic_shapes": ({0: torch.export.Dim("rows")},)}
+DYNAMIC_BATCH = {"dynamic_shapes": ({0: torch.export.Dim("batch")},)}
 
 
 @pytest.mark.parametrize("kind", ["script", "export"])
 @pytest.mark.parametrize("method", ["saliency", "ig", "agi", "rise"])
 def test_program_maps_equal_network(tmp_path, kind, method):
-    name = script(tmp_path / "a.pt") if kind == "script" else export(tmp_path / "a.pt2", **ANY_ROWS)
-    found = xplain.load_classifier(name, device="cpu", image_size=16 if kind == "script" else None)
-    assert found.size == ((16, 16) if kind == "script" else (8, 10))
-    assert found.weights.sha256
-    few = {"ig": {"steps": 3}, "agi": {"steps": 2}, "rise": {"masks": 5}}.get(method, {})
-    expected = xplain.attribute(toys.classifier(NET), X, method, target=1, **few).values
-    values = xplain.attribute(found, X, method, target=1, **few).values
+    name = script(tmp_path / "a.pt") if kind == "script" else export(tmp_path / "a.pt2", **DYNAMIC_BATCH)
+    classifier = xplain.load_classifier(name, device="cpu", image_size=16 if kind == "script" else None)
+    assert classifier.size == ((16, 16) if kind == "script" else (8, 10))
+    assert classifier.weights.sha256
+    options = {"ig": {"steps": 3}, "agi": {"steps": 2}, "rise": {"masks": 5}}.get(method, {})
+    expected = xplain.attribute(toys.classifier(NET), X, method, target=1, **options).values
+    values = xplain.attribute(classifier, X, method, target=1, **options).values
     assert float((values - expected).abs().max()) < 1e-4 * float(expected.abs().max())
 
 
@@ -53,9 +53,9 @@ def test_traced_module_maps_equal_network():
 
 @pytest.mark.parametrize("method", ["grad-cam", "lrp", "attention-rollout"])
 def test_layer_methods_reject_programs(tmp_path, method):
-    found = xplain.load_classifier(export(tmp_path / "a.pt2", **ANY_ROWS), device="cpu")
+    classifier = xplain.load_classifier(export(tmp_path / "a.pt2", **DYNAMIC_BATCH), device="cpu")
     with pytest.raises((UsageError, InputError)) as error:
-        xplain.attribute(found, X, method)
+        xplain.attribute(classifier, X, method)
     assert "\n" not in str(error.value)
 
 
@@ -71,35 +71,36 @@ def test_program_is_rejected_as_weights(tmp_path, kind):
     )
 
 
-def refused(name: str, **options) -> str:
+def load_error(name: str, **options) -> str:
+    """Return the text of the UsageError or InputError that loading the model raises."""
     with pytest.raises((UsageError, InputError)) as error:
         xplain.load_classifier(name, device="cpu", **options)
     assert "\n" not in str(error.value)
     return str(error.value)
 
 
-class Two(nn.Module):
-    """Two images, and no other number."""
+class FixedBatch(nn.Module):
+    """A model that accepts a batch of two images only."""
 
     def forward(self, x):
         return x.reshape(2, 3, -1).mean(dim=2)
 
 
-class Constant(nn.Module):
-    """Its logits do not depend on the image as far as a gradient can tell."""
+class Detached(nn.Module):
+    """A model whose logits have no gradient with respect to the image."""
 
     def forward(self, x):
         return x.detach().mean(dim=(2, 3))
 
 
 def test_program_with_fixed_batch_is_rejected(tmp_path):
-    assert refused(script(tmp_path / "a.pt", Two()), image_size=16).startswith(
+    assert load_error(script(tmp_path / "a.pt", FixedBatch()), image_size=16).startswith(
         "the program accepts one batch size only ("
     )
 
 
 def test_program_without_gradient_is_rejected(tmp_path):
-    text = refused(script(tmp_path / "a.pt", Constant()), image_size=16)
+    text = load_error(script(tmp_path / "a.pt", Detached()), image_size=16)
     assert text.startswith("the program cannot be differentiated; ")
 
 
@@ -107,6 +108,6 @@ def test_load_program_invalid_file(tmp_path):
     path = tmp_path / "a.pt"
     path.write_text("nothing")
     for kind in ("script", "export"):
-        assert refused(f"{kind}:{path}").startswith(f"cannot load the program {str(path)!r}: ")
-        assert refused(f"{kind}:{tmp_path / 'gone'}").startswith("no such file: ")
-    assert "contains its own weights" in refused(f"script:{path}", weights=path)
+        assert load_error(f"{kind}:{path}").startswith(f"cannot load the program {str(path)!r}: ")
+        assert load_error(f"{kind}:{tmp_path / 'gone'}").startswith("no such file: ")
+    assert "contains its own weights" in load_error(f"script:{path}", weights=path)

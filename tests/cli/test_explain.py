@@ -312,7 +312,7 @@ def test_errors_are_one_line_with_the_way_out(xp, args, code, text):
             "module 'tests.helpers.factories' has no function 'tinny'; did you mean 'tiny'?",
         ),
         ("python:tests.nowhere:tiny", 2, "no module 'tests.nowhere'"),
-        ("python:tests.helpers.factories", 2, "cannot read the model 'python:tests.helpers.factories'"),
+        ("python:tests.helpers.factories", 2, "invalid model name 'python:tests.helpers.factories'"),
         ("python:tests.helpers.factories:not_a_model", 3, "returned str, not an nn.Module"),
         ("resnet51", 2, "unknown model 'resnet51'; did you mean 'resnet5"),
     ],

@@ -154,7 +154,7 @@ def _list_problems(label: str, names: Sequence[str]) -> str:
 
 
 def match_names(state: State, expected: State, source: str) -> State:
-    """Return the entries of ``state`` under the names of the model, without the prefix that all of them share.
+    """Return the entries of ``state`` that belong to the model under the model's names, without the prefix of a wrapper.
 
     Training wrappers add a prefix to every name (``module.``, ``model.``, ``_orig_mod.``), and some save other networks,
     such as a loss, in the same file. If there are several copies of the weights, the averaged one is used.
@@ -172,7 +172,7 @@ def match_names(state: State, expected: State, source: str) -> State:
 
 
 def _complete_prefixes(state: State, expected: State) -> list[str]:
-    """Return the prefixes under which ``state`` contains all names of the model; ``""`` is one of them."""
+    """Return the prefixes under which ``state`` contains all names of the model: ``""`` for no prefix."""
     needed = [name for name in expected if not _is_counter(name)]
     if not needed:
         return []

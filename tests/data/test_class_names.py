@@ -10,7 +10,7 @@ from torch import nn
 import xplain
 from tests.helpers import toys
 from xplain.core.errors import InputError, UsageError
-from xplain.data.class_names import imagenet_classes, read_classes
+from xplain.data.class_names import load_imagenet_classes, read_class_names
 
 
 def named(labels, wnids=()) -> xplain.Classifier:
@@ -19,7 +19,7 @@ def named(labels, wnids=()) -> xplain.Classifier:
 
 @pytest.fixture(scope="module")
 def imagenet() -> xplain.Classifier:
-    wnids, labels = imagenet_classes()
+    wnids, labels = load_imagenet_classes()
     return toys.classifier(nn.Flatten(), labels=labels, wnids=wnids)
 
 
@@ -123,7 +123,7 @@ def written(tmp_path: Path, text: str | bytes) -> Path:
     ],
 )
 def test_read_classes_lines_and_columns(tmp_path, text, wnids, names):
-    assert read_classes(written(tmp_path, text)) == (wnids, names)
+    assert read_class_names(written(tmp_path, text)) == (wnids, names)
 
 
 @pytest.mark.parametrize(
@@ -132,10 +132,10 @@ def test_read_classes_lines_and_columns(tmp_path, text, wnids, names):
 )
 def test_read_classes_invalid_file(tmp_path, text):
     with pytest.raises(InputError, match=r"classes\.txt") as error:
-        read_classes(written(tmp_path, text))
+        read_class_names(written(tmp_path, text))
     assert error.value.exit_code == 3
 
 
 def test_read_classes_missing_file(tmp_path):
     with pytest.raises(InputError, match=r"gone\.txt"):
-        read_classes(tmp_path / "gone.txt")
+        read_class_names(tmp_path / "gone.txt")

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from xplain.data.class_names import imagenet_classes
+from xplain.data.class_names import load_imagenet_classes
 from xplain.models.checkpoints import count_finetuned_classes, describe_weights_file, load_weights, read_weights
 from xplain.models.classifier import Accuracy, Classifier, Weights
 from xplain.models.randomization import RANDOM, UNTRAINED
@@ -50,7 +50,7 @@ def load_efficientnet_lite0(path: Path | None) -> Classifier:
         if classes is not None:
             model = EfficientNetLite0(classes)
     load_weights(model, state, record.source)
-    wnids, labels = imagenet_classes() if model.classifier.out_features == 1000 else ((), ())
+    wnids, labels = load_imagenet_classes() if model.classifier.out_features == 1000 else ((), ())
     return Classifier(
         model,
         name=EMBEDDED,

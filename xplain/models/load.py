@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from xplain.core.errors import InputError, ModelNote, UsageError
-from xplain.data.class_names import read_classes
+from xplain.data.class_names import read_class_names
 from xplain.models.checkpoints import describe_weights_file, hash_tensors, load_weights, read_weights
 from xplain.models.classifier import Classifier
 from xplain.models.custom_models import load_factory, wrap_module
@@ -75,7 +75,7 @@ def load_classifier(
     names_source = "the model's labels"
     if classes is not None:
         names_source = repr(str(classes))
-        wnids, labels = read_classes(Path(classes))
+        wnids, labels = read_class_names(Path(classes))
         classifier.wnids, classifier.labels = list(wnids), list(labels)
     if isinstance(name, str) and name.startswith(PROGRAMS):
         check_program(classifier)

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from xplain.core.errors import InputError, UsageError, did_you_mean, first_line
-from xplain.data.class_names import imagenet_classes, is_wnid
+from xplain.data.class_names import is_wnid, load_imagenet_classes
 from xplain.data.preprocessing import Preprocessing
 from xplain.models.checkpoints import (
     count_finetuned_classes,
@@ -146,7 +146,7 @@ def _class_names(model: Any, *, is_external: bool) -> tuple[tuple[str, ...], tup
     An external model has those in its configuration; timm's own models with 1000 classes have ImageNet's.
     """
     if not is_external:
-        return imagenet_classes() if model.num_classes == 1000 else ((), ())
+        return load_imagenet_classes() if model.num_classes == 1000 else ((), ())
     names = tuple(model.pretrained_cfg.get("label_names") or ())
     if len(names) != model.num_classes:
         return (), ()

@@ -12,7 +12,7 @@ from urllib.error import URLError
 from torch import Tensor, nn
 
 from xplain.core.errors import InputError, UsageError, did_you_mean
-from xplain.data.class_names import imagenet_classes
+from xplain.data.class_names import load_imagenet_classes
 from xplain.data.preprocessing import Preprocessing
 from xplain.models.checkpoints import (
     count_finetuned_classes,
@@ -74,7 +74,7 @@ def load_torchvision(name: str, path: Path | None, side: int | None = None, offl
         model,
         name=name,
         labels=labels,
-        wnids=imagenet_classes()[0] if len(labels) == 1000 else (),
+        wnids=load_imagenet_classes()[0] if len(labels) == 1000 else (),
         mean=transforms.mean,
         std=transforms.std,
         preprocessing=Preprocessing(

@@ -6,7 +6,6 @@ import argparse
 import hashlib
 import pathlib
 import pickle
-import warnings
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from xplain.core.errors import InputError, ModelNote, first_line
+from xplain.core.errors import InputError, emit_note, first_line
 from xplain.models.classifier import Weights
 
 State = Mapping[str, Tensor]

@@ -110,10 +110,10 @@ def test_accuracy_is_counted_on_the_images():
 def test_states_hold_nothing_that_runs(tmp_path):
     states = DirectoryCheckpoints(tmp_path)
     torch.save({"network": StoppedError}, tmp_path / "net.pt")
-    with pytest.raises(XplainError, match=r"cannot go on from .*net\.pt.*; delete it, and it is made anew"):
+    with pytest.raises(XplainError, match=r"cannot resume from .*net\.pt.*; delete the file to recompute it"):
         states.load("net")
     (tmp_path / "net.pt").write_bytes(b"no state")
-    with pytest.raises(XplainError, match="delete it"):
+    with pytest.raises(XplainError, match="delete the file"):
         states.load("net")
 
 

@@ -112,7 +112,8 @@ def test_weights_learned_from_permuted_labels_explain_the_same_class(tmp_path):
 
 def test_weights_that_are_not_there_or_do_not_fit_are_refused(tmp_path):
     with pytest.raises(
-        UsageError, match=r"label-randomisation: weights=nowhere.pth is not accepted; give a file that is there or none"
+        UsageError,
+        match=r"label-randomisation: weights=nowhere.pth is not accepted; use an existing file or folder or none",
     ):
         measured("saliency", weights="nowhere.pth")
     torch.save(toys.small_net(classes=3).state_dict(), tmp_path / "three.pth")

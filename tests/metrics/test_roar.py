@@ -209,7 +209,7 @@ def test_it_has_no_value_for_an_image():
 
 @pytest.mark.parametrize("text", ["10+", "ten", "101", "0", "-1", "50+10", "10+10", ""])
 def test_fractions_that_make_no_sense_are_refused_before_anything_is_trained(text):
-    with pytest.raises(xplain.XplainError, match=r"roar: fractions=.* is not accepted; give rising percentages"):
+    with pytest.raises(xplain.XplainError, match=r"roar: fractions=.* is not accepted; use increasing percentages"):
         METRICS.get("roar").resolve({"fractions": text})
 
 

@@ -230,7 +230,7 @@ def test_all_units_at_once_leave_nothing_to_compare():
     "text", ["", "0", "abc", "10+", "10..", "20+10", "10+10", "101", "-5", "nan", "90..10", "0..50"]
 )
 def test_fractions_that_cannot_be_read_are_refused_with_a_form(text):
-    with pytest.raises(UsageError, match=r"give rising percentages such as 10\.\.90 or 10\+30\+50"):
+    with pytest.raises(UsageError, match=r"use increasing percentages such as 10\.\.90 or 10\+30\+50"):
         measured(toys.classifier(NET), MAPS, fractions=text)
 
 

@@ -362,7 +362,7 @@ def test_an_unknown_parameter_names_its_relatives_or_all_there_are():
 
 def test_a_parameter_out_of_range_names_the_rule():
     assert (
-        refused(attribute, "ig", steps=0) == "integrated-gradients: steps=0 is not accepted; give a whole number from 1"
+        refused(attribute, "ig", steps=0) == "integrated-gradients: steps=0 is not accepted; use a whole number from 1"
     )
     text = refused(attribute, "ig", rule="simpson")
     assert text.startswith("integrated-gradients: rule=simpson is not accepted; ")

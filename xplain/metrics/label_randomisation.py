@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from xplain.core.errors import UsageError
-from xplain.core.parameters import NamedFile
+from xplain.core.parameters import ExistingPath
 from xplain.core.registry import metric
 from xplain.core.rng import Streams
 from xplain.core.types import Score
@@ -35,7 +35,7 @@ def label_randomisation(
     load: Callable[[str], Classifier],
     similarity: Similarity = "spearman",
     absolute: bool = False,
-    weights: NamedFile | None = None,
+    weights: ExistingPath | None = None,
 ) -> Score:
     """Compare the map with the same method's map of another class, which is drawn at random.
 

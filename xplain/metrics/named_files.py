@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from xplain.core.parameters import FILE
+from xplain.core.parameters import EXISTING_PATH
 from xplain.core.registry import Spec
 
 
 def digests(spec: Spec, settings: Mapping[str, Any]) -> dict[str, str]:
     """The SHA-256 of what each parameter's file holds; of a folder, of its files' names and bytes in order."""
-    named = {name: settings[name] for name, each in spec.parameters.items() if each.bounds is FILE}
+    named = {name: settings[name] for name, each in spec.parameters.items() if each.bounds is EXISTING_PATH}
     return {name: _digest(Path(path)) for name, path in named.items() if path is not None}
 
 

@@ -8,7 +8,7 @@ import torch
 
 from xplain.core.errors import UsageError
 from xplain.core.papers import Paper
-from xplain.core.parameters import Bounds, NamedFile
+from xplain.core.parameters import Bounds, ExistingPath
 from xplain.core.registry import metric
 from xplain.core.types import Score
 from xplain.metrics.inputs import MetricInput

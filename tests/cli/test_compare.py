@@ -154,7 +154,7 @@ def test_undefined_scores_and_odd_maps_are_in_the_record(xp, quick):
         ([CAT, "--layer", "act2", "-a", "sm"], 2, "--layer act2 means nothing to saliency; leave it out"),
         ([CAT, "-m", "resnet18", "--classes", "x.txt"], 2, "--weights and --classes belong to one model; give one -m"),
         ([CAT, "--no-metrics", "-M", "morf"], 2, "--no-metrics and -M exclude one another; leave one of them out"),
-        ([], 2, "no image was named"),
+        ([], 2, "no image given"),
         (["nowhere.jpg", "-a", "sm"], 3, "no such file: 'nowhere.jpg'"),
     ],
 )

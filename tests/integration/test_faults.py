@@ -296,7 +296,7 @@ def test_wherever_memory_or_the_device_fails_it_is_code_4_on_one_line(xp, noise,
         frail.at, frail.calls, frail.error = max(1, int(calls * share)), 0, DEATHS[death]
         ran = xp(*ask, "-o", folder)
         assert ran.code == 4, (frail.at, calls, ran.err)
-        assert "out of memory" in ran.err if "memory of" in death else "device failed: CUDA error" in ran.err
+        assert "out of memory" in ran.err if "memory of" in death else "device error: CUDA error" in ran.err
         one_line(ran.err)
         check_whole(folder)
     frail.at = None

@@ -92,7 +92,7 @@ def test_no_code_in_a_data_set_of_torchvision_is_run(tmp_path, name):
     folder.mkdir(parents=True)
     for each in files:
         (folder / each).write_bytes(pickle.dumps(Trap()))
-    with pytest.raises(InputError, match=f"no whole {name} in"):
+    with pytest.raises(InputError, match=f"{name} is missing or incomplete in"):
         find_entries(f"torchvision:{name}:{tmp_path}", 0)
 
 

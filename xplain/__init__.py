@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from xplain.models import Classifier, load_classifier
     from xplain.pipelines.attribution import attribute
     from xplain.pipelines.measurement import measure
-else:  # a type checker knows the names above, and no others
+else:  # hidden from type checkers, which would otherwise accept any name
 
     def __getattr__(name: str) -> Any:
         if name not in _MODULES:

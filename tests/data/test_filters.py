@@ -1,4 +1,4 @@
-"""Gaussian blurs, the cosine transform and baselines."""
+"""Tests of xplain.data.filters."""
 
 from __future__ import annotations
 
@@ -10,17 +10,10 @@ from scipy.ndimage import gaussian_filter
 
 from tests.helpers import toys
 from tests.reference.perturbation import rise_blur as literal_rise_blur
-from xplain.core.rng import Streams
-from xplain.data.baselines import make_baseline
 from xplain.data.filters import cosine_basis, gaussian_blur, rise_blur
 
-LIKE = torch.zeros((), dtype=torch.float64)
 
-
-# ------------------------------------------------------------------------------------------------- blur
-
-
-def scipys_blur(x: torch.Tensor, sigma: float) -> torch.Tensor:
+def scipy_blur(x: torch.Tensor, sigma: float) -> torch.Tensor:
     sigmas = [0.0] * (x.ndim - 2) + [sigma] * 2
     return torch.tensor(gaussian_filter(x.numpy(), sigmas, mode="reflect", truncate=4.0))
 

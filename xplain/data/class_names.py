@@ -82,14 +82,14 @@ def is_wnid(name: str) -> bool:
 
 @cache
 def load_imagenet_classes() -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """(wnids, names) of the 1000 ImageNet classes in the usual order."""
+    """Return (wnids, names) of the 1000 ImageNet classes in the usual order."""
     text = resources.files("xplain.data").joinpath("imagenet1k.tsv").read_text("utf-8")
     rows = [line.split("\t") for line in text.splitlines()[1:]]
     return tuple(row[1] for row in rows), tuple(row[2] for row in rows)
 
 
 def read_class_names(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """(wnids or (), names) from text with one name a line, or from CSV or TSV with the header index, wnid, name.
+    """Read (wnids, names) from a text file with one name per line, or from CSV or TSV with the columns index, wnid, name.
 
     The indices must be 0, 1, 2, ... in any order. The column wnid is optional; without it, wnids is ().
     Raises InputError if the file cannot be read.

@@ -28,7 +28,7 @@ from xplain.metrics.inputs import MetricInput
     ),
 )
 def pointing_game(
-    inputs: MetricInput, *, boxes: NamedFile | None = None, tolerance: Annotated[float, Bounds(low=0)] = 15.0
+    inputs: MetricInput, *, boxes: ExistingPath | None = None, tolerance: Annotated[float, Bounds(low=0)] = 15.0
 ) -> Score:
     """Test whether the pixel with the highest attribution lies on an object of the target's class: 1 or 0.
 

@@ -226,7 +226,7 @@ def count_finetuned_classes(state: State, expected: State, source: str) -> int |
 
 
 def _note_averaged(source: str, key: str) -> None:
-    warnings.warn(f"{source!r} contains averaged weights: {key!r} is used", ModelNote, stacklevel=1)
+    emit_note(f"{source!r} contains averaged weights: {key!r} is used")
 
 
 def describe_weights_file(path: Path) -> Weights:

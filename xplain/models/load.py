@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
-from xplain.core.errors import InputError, ModelNote, UsageError
+from xplain.core.errors import InputError, UsageError, emit_note
 from xplain.data.class_names import read_class_names
 from xplain.models.checkpoints import describe_weights_file, hash_tensors, load_weights, read_weights
 from xplain.models.classifier import Classifier
@@ -143,7 +143,7 @@ def _inspect(classifier: Classifier, *, required: bool) -> None:
         if required:
             raise
     for note in classifier.notes:
-        warnings.warn(note, ModelNote, stacklevel=1)
+        emit_note(note)
 
 
 def _check_class_names(classifier: Classifier, source: str) -> None:

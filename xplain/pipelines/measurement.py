@@ -17,7 +17,7 @@ import xplain.metrics  # noqa: F401  (importing registers them)
 from xplain.core.allocator import retain_freed_memory
 from xplain.core.config import Choice, ComputeOptions
 from xplain.core.errors import InputError, UsageError
-from xplain.core.parameters import FILE
+from xplain.core.parameters import EXISTING_PATH
 from xplain.core.protocols import choose_metrics
 from xplain.core.registry import METHODS, METRICS, MetricSpec
 from xplain.core.rng import Streams
@@ -141,7 +141,9 @@ class MetricRun:
     def files(self) -> dict[str, str]:
         """The SHA-256 of the files that parameters name."""
         paths = {
-            name: self.settings[name] for name, parameter in self.spec.parameters.items() if parameter.bounds is FILE
+            name: self.settings[name]
+            for name, parameter in self.spec.parameters.items()
+            if parameter.bounds is EXISTING_PATH
         }
         return {name: _hash_path(Path(path)) for name, path in paths.items() if path is not None}
 

@@ -18,7 +18,6 @@ from xplain.core.registry import METHODS, METRICS, MethodSpec, Spec
 from xplain.core.types import Attribution
 from xplain.data.class_names import load_imagenet_classes, read_class_names
 from xplain.models import Classifier
-from xplain.models.efficientnet_lite0 import EMBEDDED
 from xplain.models.inspection import SHAPE_ERRORS
 from xplain.oracle.runtime import load_model
 from xplain.pipelines.attribution import attribute

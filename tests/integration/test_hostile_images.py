@@ -11,7 +11,7 @@ from PIL import Image
 
 import xplain
 from tests.conftest import TINY
-from tests.helpers.hostile_inputs import DRAWN, FILES, ORIENTATION, PNG, saved
+from tests.helpers.hostile_inputs import DRAWN, FILES, ORIENTATION, PNG, encode_image
 from xplain.data.images import decode_image
 from xplain.data.preprocessing import Preprocessing, preprocess
 
@@ -74,7 +74,7 @@ def test_every_orientation_is_turned_upright(orientation):
     stored = upright if back is None else upright.transpose(Image.Transpose[names[back]])
     exif = Image.Exif()
     exif[ORIENTATION] = orientation
-    assert np.array_equal(np.asarray(decode_image(saved(stored, "PNG", exif=exif), "a.png")), DRAWN)
+    assert np.array_equal(np.asarray(decode_image(encode_image(stored, "PNG", exif=exif), "a.png")), DRAWN)
 
 
 def test_a_long_thin_image_takes_little_memory_and_gives_the_pixels_of_the_usual_way():

@@ -76,10 +76,10 @@ def test_score_matches_reference(metric, performance, order):
     for i in range(3):
         ranked = maps[i].sum(dim=0).numpy()
         ranked = np.abs(ranked) if order == "absolute" else ranked
-        if performance(reference.interpolated(PHOTOGRAPHS[i], draw_known_pixels(i))) >= performance(PHOTOGRAPHS[i]):
+        if performance(reference.interpolate(PHOTOGRAPHS[i], draw_known_pixels(i))) >= performance(PHOTOGRAPHS[i]):
             assert score.values[i].isnan()
             continue
-        x, y = reference.points_of(PHOTOGRAPHS[i], ranked, draw_known_pixels(i), performance, SHARES)
+        x, y = reference.compute_points(PHOTOGRAPHS[i], ranked, draw_known_pixels(i), performance, SHARES)
         assert len({*x}) == len(x)
         assert float(score.values[i]) == pytest.approx(reference.area(x, y), abs=2e-3)  # the curve has 1001 positions
         at = np.searchsorted(np.arange(1001) / 1000, x)

@@ -98,5 +98,5 @@ def test_boxes_missing_or_invalid(tmp_path):
     (tmp_path / "boxes.csv").write_text("a.jpg,0,0,1,1\n")
     with pytest.raises(UsageError, match="by the images' names, which are not known here; give boxes as a tensor"):
         xplain.measure(NET, images, maps, "pointing-game", target=0, boxes=str(tmp_path / "boxes.csv"))
-    with pytest.raises(UsageError, match=r"boxes=nowhere.csv is not accepted; use an existing file or folder"):
+    with pytest.raises(UsageError, match=r"boxes=nowhere.csv is not accepted; give a file that is there"):
         xplain.measure(NET, images, maps, "pointing-game", target=0, boxes="nowhere.csv")

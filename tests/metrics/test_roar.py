@@ -138,9 +138,9 @@ def test_diverging_trainings_are_undefined():
     assert bool(score.values.isnan())
 
 
-def test_train_and_test_images_lose_the_pixels_that_their_own_maps_rank_highest(monkeypatch):
-    """Networks are replaced by numbers; what each was given is compared with the maps."""
-    given: dict[str, TrainTestSplit] = {}
+def test_retraining_data_lose_highest_pixels(monkeypatch):
+    """Training is replaced by fixed accuracies, and its data are compared with the maps."""
+    data_sets: dict[str, TrainTestSplit] = {}
     accuracies = {"base": 0.9, "a method/10": 0.5, "a method/40": 0.25}
 
     def fake_retrain(trial, network, options, data, name):
@@ -210,8 +210,8 @@ def test_measure_rejects_roar():
 
 
 @pytest.mark.parametrize("text", ["10+", "ten", "101", "0", "-1", "50+10", "10+10", ""])
-def test_fractions_that_make_no_sense_are_refused_before_anything_is_trained(text):
-    with pytest.raises(xplain.XplainError, match=r"roar: fractions=.* is not accepted; use increasing percentages"):
+def test_fractions_invalid_are_rejected(text):
+    with pytest.raises(xplain.XplainError, match=r"roar: fractions=.* is not accepted; give rising percentages"):
         METRICS.get("roar").resolve({"fractions": text})
 
 

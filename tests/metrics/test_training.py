@@ -110,10 +110,10 @@ def test_measure_accuracy():
 def test_checkpoints_reject_code(tmp_path):
     states = DirectoryCheckpoints(tmp_path)
     torch.save({"network": StoppedError}, tmp_path / "net.pt")
-    with pytest.raises(XplainError, match=r"cannot resume from .*net\.pt.*; delete the file to recompute it"):
+    with pytest.raises(XplainError, match=r"cannot go on from .*net\.pt.*; delete it, and it is made anew"):
         states.load("net")
     (tmp_path / "net.pt").write_bytes(b"no state")
-    with pytest.raises(XplainError, match="delete the file"):
+    with pytest.raises(XplainError, match="delete it"):
         states.load("net")
 
 

@@ -14,7 +14,7 @@ from scipy.stats import spearmanr
 import xplain
 from tests.conftest import TINY
 from tests.helpers import toys
-from xplain.core.config import BenchConfig, Compute
+from xplain.core.config import BenchConfig, ComputeOptions, ModelOptions
 from xplain.core.types import Cost
 from xplain.data.preprocessing import Preprocessing
 from xplain.pipelines import benchmark
@@ -77,7 +77,7 @@ def test_a_program_that_cannot_is_left_out_with_its_reason():
 def test_the_bare_model_is_warm_and_runs_for_a_second(monkeypatch):
     calls: list[int] = []
     bare = SimpleNamespace(gradient=lambda batch: calls.append(len(batch)))
-    config = BenchConfig(Compute(device="cpu"), models=(), methods=(), metrics=())
+    config = BenchConfig(ModelOptions(device="cpu"), ComputeOptions(), models=(), methods=(), metrics=())
     classifier = toys.classifier(toys.small_net(), preprocessing=Preprocessing.for_size(8))
     made = benchmark.Bench(config, classifier)._ceiling(bare, {"gradients": Best(4, {4: 16.0})}, "gradients")
     made.warm()

@@ -140,7 +140,7 @@ def test_compare_takes_the_image_size(xp):
 def test_bench_knows_its_size_by_both_names(xp, monkeypatch):
     found = []
     monkeypatch.setattr(
-        "xplain.pipelines.benchmark.bench", lambda config, before: found.append(config.compute.image_size) or []
+        "xplain.pipelines.benchmark.bench", lambda config, output: found.append(config.model.image_size) or []
     )
     monkeypatch.setattr("xplain.reports.tables.benchmark_table", lambda records: "")
     for flags in (["--size", "64"], ["--image-size", "64"], ["--size", "64", "--image-size", "32"], []):
@@ -151,7 +151,7 @@ def test_bench_knows_its_size_by_both_names(xp, monkeypatch):
 @pytest.mark.parametrize("flags", [["--no-progress"], ["-q"]])
 def test_bench_says_what_it_measures_unless_told_not_to(xp, monkeypatch, flags):
     record = {"kind": "run", "label": "sm", "model": "net", "images": 1, "program": "xplain"}
-    monkeypatch.setattr("xplain.pipelines.benchmark.bench", lambda config, before: [[record]])
+    monkeypatch.setattr("xplain.pipelines.benchmark.bench", lambda config, output: [[record]])
     monkeypatch.setattr("xplain.reports.tables.benchmark_table", lambda records: "")
-    assert xp("bench").err == "xplain: measured sm of net, images: 1, xplain\n"
+    assert xp("bench").err == "xplain: measured sm on net (images: 1, program: xplain)\n"
     assert xp("bench", *flags).err == ""

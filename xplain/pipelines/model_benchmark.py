@@ -78,16 +78,18 @@ class ModelBenchmark:
 
     def _find_existing(self, existing: Sequence[Group]) -> tuple[Group | None, dict[tuple[str, int], Group]]:
         """Return the ceiling of this model, and its runs by label and number of images; (None, {}) if the model has changed."""
-        facts = json.loads(json.dumps(describe_run(self.config.compute, self.classifier)))
-        runs = {}
+        facts = json.loads(json.dumps(describe_run(self.config.compute, self.classifier)))  # tuples become lists
         ceiling = None
+        runs = {}
         for group in existing:
             record = group[0]
-            if record["kind"] == "ceiling" and ceiling is None and facts.items() <= record.items():
-                ceiling = group
+            if record["kind"] == "ceiling" and facts.items() <= record.items():
+                ceiling = ceiling or group
             elif record["kind"] == "run" and record["model"] == self.classifier.name:
                 runs[record["label"], record["images"]] = group
-        return (None, {}) if ceiling is None else (ceiling, runs)
+        if ceiling is None:
+            return None, {}
+        return ceiling, runs
 
     def _list_cases(self) -> Iterator[BenchmarkCase]:
         for choice, spec in list_specs(self.config):

@@ -16,9 +16,9 @@ from xplain.core.types import Cost
 from xplain.data.preprocessing import Preprocessing
 from xplain.models.optimize import inference_copy
 from xplain.oracle import Oracle
-from xplain.oracle.blocks import Block
+from xplain.oracle.batching import Block
 from xplain.oracle.propagation import Call, Rules, keep
-from xplain.oracle.scores import compute_scores
+from xplain.oracle.targets import compute_scores
 
 KINDS = ["logit", "prob", "log-prob", "margin"]
 
@@ -178,7 +178,9 @@ def test_blocks_cover_every_point_of_every_image_once(rows):
         for block in blocks(images, points, rows):
             assert 0 < block.shape[0] * block.shape[1] <= rows
             covered[block.images, block.points] += 1
-            assert block.samples(torch.device("cpu")).tolist() == list(range(block.points.start, block.points.stop))
+            assert block.point_indices(torch.device("cpu")).tolist() == list(
+                range(block.points.start, block.points.stop)
+            )
         assert (covered == 1).all()
 
 
@@ -255,13 +257,13 @@ def test_results_do_not_depend_on_the_batch_size(rows):
 
 def test_the_default_number_of_rows_depends_on_the_images_only():
     oracle = Oracle(small())
-    assert oracle.rows(torch.zeros(3, 224, 224)) == 13
-    assert oracle.rows(torch.zeros(3, 224, 224).expand(1000, -1, -1, -1)) == 13
-    assert oracle.rows(torch.zeros(3, 448, 448)) == 3
-    assert oracle.rows(torch.zeros(3, 112, 448)) == oracle.rows(torch.zeros(3, 448, 112)) == 13
-    assert oracle.rows(torch.zeros(3, 2000, 2000)) == 1
-    assert oracle.rows(torch.zeros(3, 8, 8)) == 256
-    assert Oracle(small(), batch_size=5).rows(torch.zeros(3, 224, 224)) == 5
+    assert oracle.rows_per_call(torch.zeros(3, 224, 224)) == 13
+    assert oracle.rows_per_call(torch.zeros(3, 224, 224).expand(1000, -1, -1, -1)) == 13
+    assert oracle.rows_per_call(torch.zeros(3, 448, 448)) == 3
+    assert oracle.rows_per_call(torch.zeros(3, 112, 448)) == oracle.rows_per_call(torch.zeros(3, 448, 112)) == 13
+    assert oracle.rows_per_call(torch.zeros(3, 2000, 2000)) == 1
+    assert oracle.rows_per_call(torch.zeros(3, 8, 8)) == 256
+    assert Oracle(small(), batch_size=5).rows_per_call(torch.zeros(3, 224, 224)) == 5
 
 
 def test_a_thousand_points_take_as_many_rows_at_once_as_fifty():

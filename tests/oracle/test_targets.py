@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from xplain.oracle.scores import compute_scores
+from xplain.oracle.targets import compute_scores
 
 KINDS = ["logit", "prob", "log-prob", "margin"]
 LOGITS = torch.tensor([[1.0, 3.0, 2.0, -1.0], [0.5, 0.0, 4.0, 4.5]], dtype=torch.float64)

@@ -13,7 +13,7 @@ from xplain.core.types import Attribution
 from xplain.data.baselines import Baseline, make_baseline
 from xplain.methods.grad_cam import positive_map, stretch
 from xplain.oracle import Oracle
-from xplain.oracle.blocks import Block
+from xplain.oracle.batching import Block
 
 MOST_CHANNELS = 2048  # of a layer, for the cost that is claimed
 

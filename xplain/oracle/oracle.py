@@ -6,7 +6,6 @@ the model, autograd, autocast, chunk sizes, memory back-off, hooks and the count
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from weakref import WeakKeyDictionary
@@ -14,24 +13,20 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from xplain.core.errors import DeviceError, UsageError, device_error, did_you_mean, first_line, is_out_of_memory
+from xplain.core.errors import UsageError, device_error, did_you_mean, first_line
 from xplain.core.types import Cost, Precision, ScoreKind
 from xplain.models import Classifier
 from xplain.models.layers import Layout, find_last_spatial_layer, find_layout, find_weighted_layers, trace_outputs
 from xplain.models.optimize import inference_copy, tf32_flags
 from xplain.oracle.answers import AttentionResult, GradientResult, LayerResult, PropagationResult
 from xplain.oracle.attention import NaNProbe, Tokens, check_global, find_patches, record_attention, token_groups
-from xplain.oracle.blocks import Block, even_slices
+from xplain.oracle.batching import Block, make_blocks, rows_per_call, run_in_batches
 from xplain.oracle.propagation import ANY_MODEL, Rules, check_same, rewritten
-from xplain.oracle.scores import compute_scores
+from xplain.oracle.targets import compute_scores
 
-# rows that fit into memory, by image shape, once more did not
-_LIMITS: WeakKeyDictionary[Classifier, dict[tuple[int, ...], int]] = WeakKeyDictionary()
 # what was found by watching a forward of a working copy, by image size
 _LAYERS: WeakKeyDictionary[Classifier, dict[tuple[int, int], tuple[str, Layout]]] = WeakKeyDictionary()
 _TOKENS: WeakKeyDictionary[Classifier, dict[tuple[int, int], Tokens]] = WeakKeyDictionary()
-CPU_PIXELS_A_CALL = 13 * 224 * 224  # measured: 8 to 16 rows of 224 x 224 beat more; 13 cut 50 points as evenly as 1000
-GPU_PIXELS_A_CALL = 128 * 224 * 224
 
 
 class Oracle:
@@ -73,12 +68,9 @@ class Oracle:
         """(C, 1, 1) the colour that the normalisation maps to zero."""
         return self.classifier.mean
 
-    def rows(self, x: Tensor) -> int:
-        """Rows a call for images shaped like ``x`` (..., C, H, W)."""
-        pixels = GPU_PIXELS_A_CALL if x.device.type != "cpu" else CPU_PIXELS_A_CALL
-        automatic = min(max(pixels // (x.shape[-1] * x.shape[-2]), 1), 256)
-        limits = _LIMITS.get(self.classifier, {})
-        return min(self._batch_size or automatic, limits.get(tuple(x.shape[-3:]), sys.maxsize))
+    def rows_per_call(self, x: Tensor) -> int:
+        """Return the number of rows per model call for images shaped like x (..., C, H, W)."""
+        return rows_per_call(self.classifier, x, self._batch_size)
 
     # --------------------------------------------------------- forward, gradient
 
@@ -142,23 +134,20 @@ class Oracle:
 
     def blocks(self, x: Tensor, count: int) -> Iterator[Block]:
         """Rectangles that cover ``count`` points of each image of ``x``, near ``rows`` rows each, of even sizes."""
-        rows, images = self.rows(x), len(x)
-        groups, parts = -(-images // max(rows // count, 1)), -(-count // rows)
-        for some in even_slices(images, groups):
-            yield from (Block(some, points) for points in even_slices(count, parts))
+        return make_blocks(len(x), count, self.rows_per_call(x))
 
     def block_gradients(self, block: Block, points: Tensor, y: Tensor, image: Tensor | None = None) -> Tensor:
         """Return the gradients (b, k, C, H, W) of the score at the points of a block.
 
         points: (b, k, C, H, W), where block.shape = (b, k). y: (B,) targets of all images. image: (B,) as in ``gradients``.
         """
-        row = self._block_rows(block, points.device)
+        row = block.image_indices(points.device)
         result = self.gradients(points.flatten(0, 1), y[row], row if image is None else image[row])
         return result.values.unflatten(0, block.shape)
 
     def block_scores(self, block: Block, points: Tensor, y: Tensor, kind: ScoreKind | None = None) -> Tensor:
         """Return the scores (b, k) at the points (b, k, C, H, W) of a block; no gradient. kind: instead of ``score``."""
-        row = self._block_rows(block, points.device)
+        row = block.image_indices(points.device)
         return self.scores(points.flatten(0, 1), y[row], row, kind=kind).unflatten(0, block.shape)
 
     def sweep(
@@ -170,7 +159,7 @@ class Oracle:
         Yields (block, scores (b, k), gradients (b, k, C, H, W)).
         """
         for block in self.blocks(x, count):
-            row = self._block_rows(block, x.device)
+            row = block.image_indices(x.device)
             found = self.gradients(points(block).flatten(0, 1), y[row], row if image is None else image[row])
             yield block, found.scores.unflatten(0, block.shape), found.values.unflatten(0, block.shape)
 
@@ -179,14 +168,9 @@ class Oracle:
     ) -> Iterator[tuple[Block, Tensor]]:
         """As ``sweep`` without gradients: yields (block, scores (b, k)). kind: of score, instead of ``score``."""
         for block in self.blocks(x, count):
-            image = self._block_rows(block, x.device)
+            image = block.image_indices(x.device)
             scores = self.scores(points(block).flatten(0, 1), y[image], image, kind=kind)
             yield block, scores.unflatten(0, block.shape)
-
-    @staticmethod
-    def _block_rows(block: Block, device: torch.device) -> Tensor:
-        images = torch.arange(block.images.start, block.images.stop, device=device)
-        return images.repeat_interleave(block.shape[1])
 
     # -------------------------------------------------------------------- probe
 
@@ -356,35 +340,8 @@ class Oracle:
         return logits if logits.dtype == torch.float64 else logits.float()
 
     def _batched(self, run: Callable[..., tuple[Tensor, ...]], x: Tensor, *others: Tensor | None) -> list[Tensor]:
-        """``run`` over even chunks of rows, its outputs concatenated; the chunk is halved when memory runs out."""
-        parts: list[tuple[Tensor, ...]] = []
-        start = 0
-        while start < len(x):
-            left = len(x) - start
-            size = -(-left // -(-left // self.rows(x)))
-            some = slice(start, start + size)
-            try:
-                part = run(x[some], *(None if each is None else each[some] for each in others))
-            except (MemoryError, RuntimeError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                part = None
-            if part is None:  # outside the except block, whose traceback holds on to the tensors
-                self._shrink(size, x)
-                continue
-            parts.append(part)
-            start += size
-        return [torch.cat(column) if len(column) > 1 else column[0] for column in zip(*parts, strict=True)]
-
-    def _shrink(self, size: int, x: Tensor) -> None:
-        if x.device.type == "cuda":
-            torch.cuda.empty_cache()
-        if size == 1:
-            side = f"{x.shape[-2]}x{x.shape[-1]}"
-            raise DeviceError(
-                f"out of memory on {x.device} with one row of {side}", "use a smaller model or another --device"
-            )
-        _LIMITS.setdefault(self.classifier, {})[tuple(x.shape[-3:])] = size // 2
+        """Call ``run`` on batches of rows, see ``run_in_batches``."""
+        return run_in_batches(run, self.classifier, self._batch_size, x, *others)
 
     def _contrasts(self, image: Tensor | None) -> Tensor | None:
         return self.against if self.against is None or image is None else self.against[image]

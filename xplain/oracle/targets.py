@@ -1,4 +1,4 @@
-"""Which class is explained, and against which others."""
+"""Target classes, contrast classes, and the score that is explained."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from xplain.core.config import parse_count
 from xplain.core.errors import InputError, UsageError
+from xplain.core.types import ScoreKind
 from xplain.models import Classifier
 
 Classes = int | str | Sequence[int | str] | Tensor
@@ -88,6 +89,46 @@ def _indices(classifier: Classifier, given: Classes, logits: Tensor) -> Tensor:
         wrong = next(int(each) for each in indices.flatten() if not 0 <= int(each) < classes)
         raise UsageError(f"class index {wrong} is not in 0 .. {classes - 1}", "see xplain list classes")
     return indices.long()
+
+
+def compute_scores(logits: Tensor, y: Tensor, kind: ScoreKind, against: Tensor | None = None) -> Tensor:
+    """Return the score of each row: the scalar that is explained.
+
+    logits: (rows, classes).
+    y: (rows,) target classes, or (rows, S) for the scores of S classes per row.
+    kind: ``logit``; ``prob``, the softmax; ``log-prob``, the log-softmax; ``margin``, the logit of the target minus the
+    largest other logit.
+    against: (rows, A) contrast classes: the score is that of the target minus the mean of theirs (``margin``: minus their
+    largest logit). Ignored if y is (rows, S).
+    """
+    if kind == "margin":
+        return _compute_margins(logits, y, against)
+    values = _transform_logits(logits, kind)
+    if y.ndim == 2:
+        return values.gather(1, y)
+    scores = values.gather(1, y[:, None])[:, 0]
+    if against is None:
+        return scores
+    return scores - values.gather(1, against).mean(dim=1)
+
+
+def _compute_margins(logits: Tensor, y: Tensor, against: Tensor | None) -> Tensor:
+    """Return the logits of the targets minus the largest logits of the contrast classes (default: of all others)."""
+    if y.ndim == 2:
+        return torch.stack([_compute_margins(logits, column, None) for column in y.unbind(dim=1)], dim=1)
+    contrasts = logits.scatter(1, y[:, None], -torch.inf) if against is None else logits.gather(1, against)
+    return logits.gather(1, y[:, None])[:, 0] - contrasts.amax(dim=1)
+
+
+def _transform_logits(logits: Tensor, kind: Literal["logit", "prob", "log-prob"]) -> Tensor:
+    """Return the logits, probabilities or log-probabilities (rows, classes)."""
+    match kind:
+        case "logit":
+            return logits
+        case "prob":
+            return logits.softmax(dim=1)
+        case "log-prob":
+            return logits.log_softmax(dim=1)
 
 
 @dataclass(frozen=True)

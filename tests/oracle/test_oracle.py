@@ -60,7 +60,7 @@ def test_a_change_is_of_the_score_from_start_to_image(kind, against):
     start = toys.images(3, seed=7)
     oracle = Oracle(model, score=kind, against=against, images=3)
     expected = [compute_scores(model(each).detach(), y, kind, against) for each in (x, start)]
-    assert close(oracle.change(start, x, y), expected[0] - expected[1])
+    assert close(oracle.score_change(start, x, y), expected[0] - expected[1])
     assert oracle.cost == Cost(checks=6)
     assert float(oracle.spent.sum()) == 0
 
@@ -344,7 +344,7 @@ def test_gradients_go_on_with_fewer_rows_and_count_each_once(where):
     limited = Limited(3, where=where)
     x, y = toys.images(7), torch.tensor([0, 1, 2, 0, 1, 2, 0])
     ticks: list[int] = []
-    oracle = Oracle(limited.classifier, batch_size=7, tick=ticks.append)
+    oracle = Oracle(limited.classifier, batch_size=7, on_rows=ticks.append)
     found = oracle.gradients(x, y)
     assert close(found.values, x.cos() * limited.weight[y])
     assert close(found.scores, (x.sin() * limited.weight[y]).sum(dim=(1, 2, 3)))
@@ -433,7 +433,7 @@ def test_rows_are_booked_on_their_images():
 
 def test_rows_are_shared_evenly_by_the_calls():
     ticks: list[int] = []
-    oracle = Oracle(small(), batch_size=3, tick=ticks.append)
+    oracle = Oracle(small(), batch_size=3, on_rows=ticks.append)
     for rows, calls in ((7, [3, 2, 2]), (4, [2, 2]), (3, [3])):
         ticks.clear()
         oracle.logits(toys.images(rows))
@@ -443,7 +443,7 @@ def test_rows_are_shared_evenly_by_the_calls():
 def test_every_call_ticks_with_its_rows():
     ticks: list[int] = []
     x, y = toys.images(5), torch.tensor([0, 1, 2, 3, 4])
-    oracle = Oracle(small(), batch_size=2, tick=ticks.append)
+    oracle = Oracle(small(), batch_size=2, on_rows=ticks.append)
     oracle.logits(x)
     assert ticks == [2, 2, 1]
     ticks.clear()
@@ -523,7 +523,7 @@ def test_a_layers_output_is_read_before_anything_changes_it_in_place():
 
 
 def test_an_unknown_layer_names_its_relatives():
-    for layer, way_out in (("conv3", "did you mean 'conv"), ("zzzzzz", "name one of its modules")):
+    for layer, way_out in (("conv3", "did you mean 'conv"), ("zzzzzz", "use the name of a module")):
         with pytest.raises(UsageError) as error:
             Oracle(small()).probe(toys.images(2), torch.tensor([3, 1]), layer)
         assert str(error.value).startswith(f"the model has no layer {layer!r}; {way_out}")
@@ -532,7 +532,7 @@ def test_an_unknown_layer_names_its_relatives():
 def test_the_model_itself_is_no_layer():
     with pytest.raises(UsageError) as error:
         Oracle(small()).probe(toys.images(2), torch.tensor([3, 1]), "")
-    assert str(error.value) == "the model has no layer ''; name one of its modules"
+    assert str(error.value) == "the model has no layer ''; use the name of a module"
 
 
 def test_a_layer_without_height_and_width_is_refused():
@@ -730,7 +730,7 @@ def test_rules_that_change_nothing_give_the_gradient_and_every_row_is_counted():
     """5 images with a stream of 5 others, 2 a call: rows of both are forwards and backwards, and a row a call is a check."""
     model, x, y = small(), toys.images(5), torch.tensor([0, 1, 2, 3, 4])
     rows, ticks = toys.watch(model), list[int]()
-    oracle = Oracle(model, images=5, batch_size=2, tick=ticks.append)
+    oracle = Oracle(model, images=5, batch_size=2, on_rows=ticks.append)
     found = oracle.propagate(x, y, KEEP, 1 - x)
     assert rows == [4, 1, 4, 1, 2, 1]
     assert ticks == [5, 5, 3]

@@ -79,7 +79,7 @@ def _as_it_is(logits: Tensor) -> Tensor:
 
 def _difference(oracle: Oracle, x: Tensor, y: Tensor, start: Tensor, center: bool) -> Tensor:
     """(B,) the score at the image minus the score at the baseline."""
-    change = oracle.change(start, x, y)
+    change = oracle.score_change(start, x, y)
     if center and oracle.against is None:  # against other classes the mean cancels
         change = change - (oracle.logits(x, check=True) - oracle.logits(start, check=True)).mean(dim=1)
     return change

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from torch import Tensor
@@ -31,12 +30,3 @@ class AttentionResult(NamedTuple):
 
     matrices: list[Tensor]
     tokens: Tokens
-
-
-@dataclass
-class LayerResult:
-    """What a layer said: activations and gradients (B, K, h, w) of the score, and the layer's name."""
-
-    activations: Tensor
-    gradients: Tensor
-    layer: str

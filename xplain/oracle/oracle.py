@@ -11,9 +11,9 @@ from contextlib import nullcontext
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from xplain.core.errors import UsageError, device_error, did_you_mean, first_line
+from xplain.core.errors import UsageError, device_error, first_line
 from xplain.core.types import Cost, Precision, ScoreKind
 from xplain.models import Classifier
 from xplain.models.layers import Layout, find_last_spatial_layer, find_layout, find_weighted_layers, trace_outputs
@@ -21,11 +21,11 @@ from xplain.models.optimize import inference_copy, tf32_flags
 from xplain.oracle.answers import AttentionResult, GradientResult, LayerResult, PropagationResult
 from xplain.oracle.attention import NaNProbe, Tokens, check_global, find_patches, record_attention, token_groups
 from xplain.oracle.batching import Block, make_blocks, rows_per_call, run_in_batches
+from xplain.oracle.layers import LayerResult, probe_layer
 from xplain.oracle.propagation import ANY_MODEL, Rules, check_same, rewritten
 from xplain.oracle.targets import compute_scores
 
 # what was found by watching a forward of a working copy, by image size
-_LAYERS: WeakKeyDictionary[Classifier, dict[tuple[int, int], tuple[str, Layout]]] = WeakKeyDictionary()
 _TOKENS: WeakKeyDictionary[Classifier, dict[tuple[int, int], Tokens]] = WeakKeyDictionary()
 
 
@@ -37,7 +37,7 @@ class Oracle:
     batch_size: rows a call, or None for a size that depends on the device and the image only, so that a run
     repeats to the byte.
     fold: put batch norms into convolutions (faster, the same to rounding).
-    tick: called with the number of rows after every model call.
+    on_rows: called with the number of rows after every model call.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Oracle:
         batch_size: int | None = None,
         precision: Precision = "fp32",
         fold: bool = True,
-        tick: Callable[[int], None] | None = None,
+        on_rows: Callable[[int], None] | None = None,
     ) -> None:
         self.classifier = classifier
         self.score = score
@@ -61,7 +61,7 @@ class Oracle:
         self.spent = torch.zeros(images, 2, dtype=torch.float64, device=classifier.device)  # forwards, backwards
         self._batch_size = batch_size
         self._copies: dict[bool, Classifier] = {}
-        self._tick = tick or (lambda _: None)
+        self._on_rows = on_rows or (lambda _: None)
 
     @property
     def mean(self) -> Tensor:
@@ -82,13 +82,13 @@ class Oracle:
 
         def run(x: Tensor) -> tuple[Tensor]:
             with torch.no_grad():
-                out = self._call(self._copy(fold=self.fold), x)
-            self._count(checks=len(x)) if check else self._count(forwards=len(x))
+                out = self.forward(self.working_copy(fold=self.fold), x)
+            self.count_rows(checks=len(x)) if check else self.count_rows(forwards=len(x))
             return (out,)
 
         if not check:
-            self._account(len(x), image, backwards=0)
-        return self._batched(run, x)[0]
+            self.count_image_rows(len(x), image, backwards=0)
+        return self.run_in_batches(run, x)[0]
 
     def scores(
         self,
@@ -102,7 +102,7 @@ class Oracle:
         """(rows,) scores of targets ``y`` (rows,); no gradient. image: as in ``gradients``. kind: instead of ``score``."""
         return compute_scores(self.logits(x, image, check=check), y, kind or self.score, self._contrasts(image))
 
-    def change(self, start: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    def score_change(self, start: Tensor, x: Tensor, y: Tensor) -> Tensor:
         """(B,) scores at the images x (B, C, H, W) minus those at ``start``, what attributions may have to sum to; checks."""
         image = torch.arange(len(x), device=x.device).repeat(2)
         before, after = self.scores(torch.cat([start, x]), y[image], image, check=True).chunk(2)
@@ -118,17 +118,17 @@ class Oracle:
         def run(x: Tensor, y: Tensor, contrasts: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
             x = x.detach().requires_grad_()
             with torch.enable_grad():
-                logits = self._call(self._copy(fold=self.fold), x)
+                logits = self.forward(self.working_copy(fold=self.fold), x)
                 scores = compute_scores(logits, y, self.score, contrasts)
                 wanted = scores.unbind(dim=1) if y.ndim == 2 else (scores,)
                 last = len(wanted) - 1
                 found = [torch.autograd.grad(each.sum(), x, retain_graph=k < last)[0] for k, each in enumerate(wanted)]
-            self._count(forwards=len(x), backwards=len(x) * len(wanted))
+            self.count_rows(forwards=len(x), backwards=len(x) * len(wanted))
             values = torch.stack(found, dim=1) if y.ndim == 2 else found[0]
             return scores.detach(), values, logits.detach().argmax(dim=1)
 
-        self._account(len(x), image, backwards=1 if y.ndim == 1 else y.shape[1])
-        return GradientResult(*self._batched(run, x, y, self._contrasts(image) if y.ndim == 1 else None))
+        self.count_image_rows(len(x), image, backwards=1 if y.ndim == 1 else y.shape[1])
+        return GradientResult(*self.run_in_batches(run, x, y, self._contrasts(image) if y.ndim == 1 else None))
 
     # ------------------------------------------------------------------- sweeps
 
@@ -171,8 +171,6 @@ class Oracle:
             image = block.image_indices(x.device)
             scores = self.scores(points(block).flatten(0, 1), y[image], image, kind=kind)
             yield block, scores.unflatten(0, block.shape)
-
-    # -------------------------------------------------------------------- probe
 
     def probe(self, x: Tensor, y: Tensor, layer: str = "auto", *, differentiate: bool = True) -> LayerResult:
         """Activations of a layer and the score's gradients there.
@@ -244,24 +242,24 @@ class Oracle:
         no gradients. Raises UsageError, naming ``method``, unless all attention runs over the same tokens of a grid of
         patches, and when the logits are not the model's own.
         """
-        model = self._copy(fold=self.fold)
+        model = self.working_copy(fold=self.fold)
         tokens = self._find_tokens(model, x[:1], method)
 
         def run(x: Tensor, y: Tensor, contrasts: Tensor | None) -> tuple[Tensor, ...]:
             with torch.set_grad_enabled(differentiate), record_attention(model.model) as sites:
-                logits = self._call(model, x.detach().requires_grad_(differentiate))
+                logits = self.forward(model, x.detach().requires_grad_(differentiate))
                 check_global(method, sites, len(x))
                 weights = [site.weights for site in sites]
                 slopes: Sequence[Tensor | None] = [None] * len(weights)
                 if differentiate:
                     score = compute_scores(logits, y, self.score, contrasts).sum()
                     slopes = torch.autograd.grad(score, weights, materialize_grads=True)
-            self._count(forwards=len(x), backwards=len(x) if differentiate else 0)
+            self.count_rows(forwards=len(x), backwards=len(x) if differentiate else 0)
             with torch.no_grad():
                 return tuple(join(each, slope) for each, slope in zip(weights, slopes, strict=True))
 
-        self._account(len(x), None, backwards=int(differentiate))
-        return AttentionResult(self._batched(run, x, y, self._contrasts(None)), tokens)
+        self.count_image_rows(len(x), None, backwards=int(differentiate))
+        return AttentionResult(self.run_in_batches(run, x, y, self._contrasts(None)), tokens)
 
     @torch.no_grad()
     def _find_tokens(self, model: Classifier, x: Tensor, method: str) -> Tokens:
@@ -269,16 +267,16 @@ class Oracle:
         size = (x.shape[-2], x.shape[-1])
         known = _TOKENS.setdefault(model, {})
         if size not in known:
-            expected = self._call(model, x)
+            expected = self.forward(model, x)
             with record_attention(model.model) as sites:
                 logits, seen = trace_outputs(model.model, lambda _: self._call(model, x), size)
             check_same(method, logits, expected, loose=self.precision != "fp32")
             layout = find_patches(method, check_global(method, sites, 1), [each.layout for each in seen])
             groups = token_groups(layout).to(x.device)
             with record_attention(model.model, NaNProbe(len(sites) - 1, groups)):
-                used = self._call(model, x.expand(len(groups), -1, -1, -1)).isnan().any(dim=1)
+                used = self.forward(model, x.expand(len(groups), -1, -1, -1)).isnan().any(dim=1)
             known[size] = Tokens(layout, groups[used].any(dim=0))
-            self._count(checks=2 + len(groups))
+            self.count_rows(checks=2 + len(groups))
         return known[size]
 
     def layers(self, x: Tensor) -> list[tuple[str, ...]]:
@@ -296,14 +294,14 @@ class Oracle:
         Raises UsageError where an operation or the score has no rule, and when the logits are not the model's own.
         """
         rules.admit(self.score)
-        model = self._copy(fold=self.fold)
+        model = self.working_copy(fold=self.fold)
         names: list[str] = []
 
         def run(x: Tensor, y: Tensor, contrasts: Tensor | None, *streams: Tensor) -> tuple[Tensor, ...]:
             rows = torch.cat([x, *streams]).detach().requires_grad_()
             with torch.enable_grad(), rewritten(model, rules, rows) as mode:
                 try:
-                    logits = self._call(model, rows)
+                    logits = self.forward(model, rows)
                 except RuntimeError as error:
                     if not streams or device_error(error):
                         raise
@@ -312,41 +310,41 @@ class Oracle:
                     raise UsageError(why, ANY_MODEL) from None
                 mode.check(logits)
             with torch.no_grad():
-                check_same(rules.method, logits[:1], self._call(model, x[:1]), loose=self.precision != "fp32")
+                check_same(rules.method, logits[:1], self.forward(model, x[:1]), loose=self.precision != "fp32")
             with torch.enable_grad():
                 scores = compute_scores(rules.seed(logits[: len(x)]), y, self.score, contrasts)
                 (gradient,) = torch.autograd.grad(scores.sum(), rows)
-            self._count(forwards=len(logits), backwards=len(logits), checks=1)
-            self._account(len(logits), None, backwards=1)
+            self.count_rows(forwards=len(logits), backwards=len(logits), checks=1)
+            self.count_image_rows(len(logits), None, backwards=1)
             names[:] = mode.sums
             return scores.detach(), gradient.unflatten(0, (-1, len(x))).transpose(0, 1), *mode.sums.values()
 
-        scores, gradients, *sums = self._batched(run, x, y, self._contrasts(None), *streams)
+        scores, gradients, *sums = self.run_in_batches(run, x, y, self._contrasts(None), *streams)
         return PropagationResult(scores, gradients, dict(zip(names, sums, strict=True)))
 
     # ----------------------------------------------------------------- one call
 
-    def _copy(self, *, fold: bool) -> Classifier:
+    def working_copy(self, *, fold: bool) -> Classifier:
         """The classifier's working copy, looked up once."""
         if fold not in self._copies:
             self._copies[fold] = inference_copy(self.classifier, fold=fold)
         return self._copies[fold]
 
-    def _call(self, model: Classifier, x: Tensor) -> Tensor:
+    def forward(self, model: Classifier, x: Tensor) -> Tensor:
         """Logits in float32 or better; autocast, where asked for, wraps the forward only."""
         autocast = torch.autocast(x.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext()
         with tf32_flags(self.precision, x.device), autocast:
             logits = model(model.to_memory_format(x))
         return logits if logits.dtype == torch.float64 else logits.float()
 
-    def _batched(self, run: Callable[..., tuple[Tensor, ...]], x: Tensor, *others: Tensor | None) -> list[Tensor]:
+    def run_in_batches(self, run: Callable[..., tuple[Tensor, ...]], x: Tensor, *others: Tensor | None) -> list[Tensor]:
         """Call ``run`` on batches of rows, see ``run_in_batches``."""
         return run_in_batches(run, self.classifier, self._batch_size, x, *others)
 
     def _contrasts(self, image: Tensor | None) -> Tensor | None:
         return self.against if self.against is None or image is None else self.against[image]
 
-    def _account(self, rows: int, image: Tensor | None, backwards: int) -> None:
+    def count_image_rows(self, rows: int, image: Tensor | None, backwards: int) -> None:
         """Book rows on their images; rows of unknown images are shared evenly."""
         count = len(self.spent)
         if count:
@@ -354,6 +352,6 @@ class Oracle:
             own = shares if image is None else torch.bincount(image, minlength=count)
             self.spent += own.to(self.spent)[:, None] * torch.tensor([1, backwards]).to(self.spent)
 
-    def _count(self, forwards: int = 0, backwards: int = 0, checks: int = 0) -> None:
+    def count_rows(self, forwards: int = 0, backwards: int = 0, checks: int = 0) -> None:
         self.cost = self.cost + Cost(forwards, backwards, checks)
-        self._tick(forwards + checks)
+        self._on_rows(forwards + checks)

@@ -12,7 +12,7 @@ import xplain.pipelines.attribution
 from tests.helpers import toys
 from xplain.core.errors import InputError
 from xplain.oracle import Oracle
-from xplain.oracle.answers import GradientResult
+from xplain.oracle.oracle import GradientResult
 
 RULES = ["gauss-legendre", "midpoint", "left", "right", "trapezoid"]
 X = toys.images(3)

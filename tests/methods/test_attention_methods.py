@@ -16,7 +16,7 @@ from xplain.data.preprocessing import Preprocessing
 METHODS = ("attention-rollout", "attention-relevance")
 X = toys.images(2)
 TARGETS = [1, 3]
-NONE = "no such attention is seen in the model"
+NONE = "the model has no such attention"
 
 
 def by_hand(model: nn.Module, sites: list[nn.Module], row: int, y: int) -> tuple[list[Tensor], list[Tensor]]:
@@ -195,14 +195,14 @@ def refused(model: nn.Module, method: str, images: Tensor) -> str:
             toys.classifier(model, preprocessing=Preprocessing(size=tuple(images.shape[-2:]))), images, method
         )
     assert "\n" not in str(error.value)
-    assert str(error.value).startswith(f"{method} needs attention over one grid of tokens, and ")
+    assert str(error.value).startswith(f"{method} requires attention over one grid of tokens, but ")
     return str(error.value)
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_convolutional_network_is_refused(method):
     text = refused(toys.small_net(), method, X)
-    assert text.endswith(f"{NONE}; grad-cam, integrated-gradients and rise fit")
+    assert text.endswith(f"{NONE}; use grad-cam, integrated-gradients or rise")
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -228,7 +228,9 @@ class Pyramid(nn.Module):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_grids_of_several_sizes_are_refused(method):
-    assert "that of two is 1 x 3 x 4 x 4 for 1 image" in refused(Pyramid().eval(), method, toys.images(1, 16, 16))
+    assert "the attention weights of two are 1 x 3 x 4 x 4 for 1 image" in refused(
+        Pyramid().eval(), method, toys.images(1, 16, 16)
+    )
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -198,5 +198,5 @@ def test_other_scores_are_refused(score):
 
 def test_attention_and_norms_over_features_are_refused():
     net = nn.Sequential(nn.Flatten(), nn.LayerNorm(12), nn.Linear(12, 3)).double()
-    with pytest.raises(UsageError, match="deeplift has no rule for layer_norm in 1; saliency"):
+    with pytest.raises(UsageError, match="deeplift has no rule for layer_norm in 1; use saliency"):
         xplain.attribute(toys.classifier(net), chains.images(), "deeplift")

@@ -120,7 +120,7 @@ def test_differs_from_the_gradient_on_models_with_functional_or_shared_rectifier
     ],
 )
 def test_refuses_what_it_has_no_rule_for(name, function, what):
-    with pytest.raises(UsageError, match=f"{name} has no rule for {what} in .*fit"):
+    with pytest.raises(UsageError, match=f"{name} has no rule for {what} in .*use"):
         chains.explain(name, function, 0.5)
 
 

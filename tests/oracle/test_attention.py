@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from xplain.core.errors import UsageError
 from xplain.models.layers import Layout
-from xplain.oracle.attention import find_patches, record_attention
+from xplain.oracle.attention import find_patches
+from xplain.oracle.attention_recorder import record_attention
 
 GENERATOR = torch.Generator().manual_seed(0)
 QUERY, KEY, VALUE = (torch.randn(2, 6, 5, 4, dtype=torch.float64, generator=GENERATOR) for _ in range(3))
@@ -64,6 +65,6 @@ def test_the_last_grid_of_as_many_tokens_is_the_patches():
     layouts = [Layout("tokens", (2, 3), 1), Layout("tokens", (3, 2), 1), Layout("tokens", (3, 3), 1), Layout()]
     assert find_patches("attention-rollout", 7, layouts) == Layout("tokens", (3, 2), 1)
     with pytest.raises(
-        UsageError, match="attention-rollout needs attention over one grid of tokens, and 8 tokens are none"
+        UsageError, match="attention-rollout requires attention over one grid of tokens, but 8 tokens are not a grid"
     ):
         find_patches("attention-rollout", 8, layouts)

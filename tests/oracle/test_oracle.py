@@ -16,8 +16,14 @@ from xplain.core.types import Cost
 from xplain.data.preprocessing import Preprocessing
 from xplain.models.optimize import inference_copy
 from xplain.oracle import Oracle
+from xplain.oracle.attention import probe_attention
 from xplain.oracle.batching import Block
-from xplain.oracle.propagation import Call, Rules, keep
+from xplain.oracle.operations import Operation
+from xplain.oracle.propagation import (
+    Rules,
+    keep_gradient,
+    propagate,
+)
 from xplain.oracle.targets import compute_scores
 
 KINDS = ["logit", "prob", "log-prob", "margin"]
@@ -62,7 +68,7 @@ def test_a_change_is_of_the_score_from_start_to_image(kind, against):
     expected = [compute_scores(model(each).detach(), y, kind, against) for each in (x, start)]
     assert close(oracle.score_change(start, x, y), expected[0] - expected[1])
     assert oracle.cost == Cost(checks=6)
-    assert float(oracle.spent.sum()) == 0
+    assert float(oracle.image_rows.sum()) == 0
 
 
 # ------------------------------------------------------------------------------------------------- gradients
@@ -424,11 +430,11 @@ def test_rows_are_booked_on_their_images():
     oracle = Oracle(small(), images=3, batch_size=2)
     oracle.gradients(x, y)
     oracle.logits(x)
-    assert oracle.spent.tolist() == [[2, 1]] * 3
+    assert oracle.image_rows.tolist() == [[2, 1]] * 3
     image = torch.tensor([0, 0, 2])
     oracle.gradients(x[image], torch.tensor([[0, 1]] * 3), image)
     oracle.scores(x, y, check=True)
-    assert oracle.spent.tolist() == [[4, 5], [2, 1], [3, 3]]
+    assert oracle.image_rows.tolist() == [[4, 5], [2, 1], [3, 3]]
 
 
 def test_rows_are_shared_evenly_by_the_calls():
@@ -624,9 +630,9 @@ def test_a_probe_without_a_gradient_takes_no_backward():
     assert found.gradients.shape == (5, 0, 4, 5)
     assert torch.equal(found.activations, Oracle(model).probe(x, y, "conv2").activations)
     assert oracle.cost == Cost(forwards=5, checks=1)
-    assert oracle.spent.tolist() == [[1, 0]] * 5
+    assert oracle.image_rows.tolist() == [[1, 0]] * 5
     oracle.probe(x, y, "conv2")
-    assert oracle.spent.tolist() == [[2, 1]] * 5
+    assert oracle.image_rows.tolist() == [[2, 1]] * 5
 
 
 SIZES = [(8, 10), (8, 6), (6, 10)]
@@ -658,19 +664,21 @@ def test_attention_counts_every_row(differentiate):
     oracle = Oracle(model, images=3, batch_size=2, tick=ticks.append)
     inference_copy(model)
     rows.clear()
-    oracle.attention(x, y, "toy", mean, differentiate=differentiate)
+    probe_attention(oracle, x, y, "toy", mean, differentiate=differentiate)
     assert rows == [1, 1, 3, 2, 1]  # plain and watched; the patches and two more that may be read; the images
     assert ticks == [5, 2, 1]
     assert oracle.cost == Cost(forwards=3, backwards=3 * differentiate, checks=5)
-    assert oracle.spent.tolist() == [[1, differentiate]] * 3
-    oracle.attention(x, y, "toy", mean, differentiate=differentiate)
+    assert oracle.image_rows.tolist() == [[1, differentiate]] * 3
+    probe_attention(oracle, x, y, "toy", mean, differentiate=differentiate)
     assert rows[5:] == [2, 1]  # the tokens are known
 
 
 def test_patches_are_found_for_each_size_of_the_images():
     oracle = Oracle(tokens(toys.token_net()))
     for height, width in SIZES:
-        found = oracle.attention(toys.images(1, height, width), torch.tensor([0]), "toy", mean, differentiate=False)
+        found = probe_attention(
+            oracle, toys.images(1, height, width), torch.tensor([0]), "toy", mean, differentiate=False
+        )
         assert found.tokens.layout.grid == (height // 2, width // 2)
         assert found.matrices[0].shape == (1, 2 + height * width // 4, 2 + height * width // 4)
 
@@ -690,7 +698,7 @@ class Idle(nn.Module):
 
 def test_attention_that_leads_nowhere_has_no_slope():
     oracle = Oracle(tokens(Idle()))
-    found = oracle.attention(toys.images(2), torch.tensor([0, 1]), "toy", mean, differentiate=True)
+    found = probe_attention(oracle, toys.images(2), torch.tensor([0, 1]), "toy", mean, differentiate=True)
     assert found.matrices[0].unique().tolist() == [0]
     assert found.matrices[1].abs().max() > 1e-6
 
@@ -715,15 +723,17 @@ def test_attention_written_out_must_give_the_models_own_logits(drift, refused, p
     oracle = Oracle(tokens(Drifting(drift)), precision=precision)
     x, y = toys.images(1).float(), torch.tensor([0])
     if refused in (precision, "both"):
-        with pytest.raises(UsageError, match="toy cannot follow the model's forward: its logits change"):
-            oracle.attention(x, y, "toy", mean, differentiate=False)
+        with pytest.raises(UsageError, match="toy cannot follow the model's forward pass: its logits change"):
+            probe_attention(oracle, x, y, "toy", mean, differentiate=False)
     else:
-        assert oracle.attention(x, y, "toy", mean, differentiate=False).tokens.layout.grid == (4, 5)
+        assert probe_attention(oracle, x, y, "toy", mean, differentiate=False).tokens.layout.grid == (4, 5)
 
 
 # ------------------------------------------------------------------------------------------------- propagate
 
-KEEP = Rules("toy", keep("route", "sum", "shift", "scale", "linear", "norm", "rectifier", "activation", "max"), "")
+KEEP = Rules(
+    "toy", keep_gradient("route", "sum", "shift", "scale", "linear", "norm", "rectifier", "activation", "max"), ""
+)
 
 
 def test_rules_that_change_nothing_give_the_gradient_and_every_row_is_counted():
@@ -731,11 +741,11 @@ def test_rules_that_change_nothing_give_the_gradient_and_every_row_is_counted():
     model, x, y = small(), toys.images(5), torch.tensor([0, 1, 2, 3, 4])
     rows, ticks = toys.watch(model), list[int]()
     oracle = Oracle(model, images=5, batch_size=2, on_rows=ticks.append)
-    found = oracle.propagate(x, y, KEEP, 1 - x)
+    found = propagate(oracle, x, y, KEEP, 1 - x)
     assert rows == [4, 1, 4, 1, 2, 1]
     assert ticks == [5, 5, 3]
     assert oracle.cost == Cost(forwards=10, backwards=10, checks=3)
-    assert oracle.spent.tolist() == [[2, 2]] * 5
+    assert oracle.image_rows.tolist() == [[2, 2]] * 5
     expected = Oracle(small()).gradients(x, y)
     assert close(found.scores, expected.scores)
     assert close(found.gradients[:, 0], expected.values)
@@ -746,12 +756,12 @@ def test_rules_that_change_nothing_give_the_gradient_and_every_row_is_counted():
 def test_what_rules_add_up_comes_back_for_each_image():
     """Two convolutions and a linear layer, in calls of two images and of one."""
 
-    def count(call: Call) -> Tensor:
-        call.add("operations", torch.ones(call.rows))
-        return call()
+    def count(operation: Operation) -> Tensor:
+        operation.add_to_sum("operations", torch.ones(operation.rows))
+        return operation.run()
 
     rules = Rules("toy", KEEP.table | {"linear": count}, "")
-    found = Oracle(small(), batch_size=2).propagate(toys.images(5), torch.tensor([0, 1, 2, 3, 4]), rules)
+    found = propagate(Oracle(small(), batch_size=2), toys.images(5), torch.tensor([0, 1, 2, 3, 4]), rules)
     assert {name: each.tolist() for name, each in found.sums.items()} == {"operations": [3.0] * 5}
 
 
@@ -771,21 +781,21 @@ def test_a_model_that_counts_on_its_rows_is_refused_where_streams_go_with_them()
     x, y = toys.images(2), torch.tensor([0, 1])
     error = RuntimeError("shapes differ\nand more")
     with pytest.raises(
-        UsageError, match=r"^toy cannot follow the model's forward: shapes differ; saliency, .* any model$"
+        UsageError, match=r"^toy cannot follow the model's forward pass: shapes differ; use saliency, .* any model$"
     ):
-        Oracle(small_memory(2, error, [])).propagate(x, y, KEEP, x)
+        propagate(Oracle(small_memory(2, error, [])), x, y, KEEP, x)
     with pytest.raises(RuntimeError, match=r"^shapes differ\nand more$"):  # without a stream it is the model's own
-        Oracle(small_memory(1, error, [])).propagate(x, y, KEEP)
+        propagate(Oracle(small_memory(1, error, [])), x, y, KEEP)
     with pytest.raises(RuntimeError, match=r"^CUDA error: lost$"):
-        Oracle(small_memory(2, RuntimeError("CUDA error: lost"), [])).propagate(x, y, KEEP, x)
+        propagate(Oracle(small_memory(2, RuntimeError("CUDA error: lost"), [])), x, y, KEEP, x)
 
 
 def test_rows_that_do_not_fit_with_their_streams_are_halved():
     tried = list[int]()
     oracle = Oracle(small_memory(4, torch.OutOfMemoryError("out of memory"), tried), batch_size=4)
-    oracle.propagate(toys.images(1), torch.tensor([0]), KEEP)  # makes the working copy
+    propagate(oracle, toys.images(1), torch.tensor([0]), KEEP)  # makes the working copy
     tried.clear()
-    found = oracle.propagate(toys.images(4), torch.tensor([0, 1, 2, 0]), KEEP, toys.images(4))
+    found = propagate(oracle, toys.images(4), torch.tensor([0, 1, 2, 0]), KEEP, toys.images(4))
     assert tried == [8, 4, 1, 4, 1]
     assert found.gradients[2, 0].sum(dim=(1, 2)).tolist() == pytest.approx([0, 0, 1])
     assert oracle.cost == Cost(forwards=9, backwards=9, checks=3)
@@ -801,22 +811,22 @@ def test_how_far_logits_may_move_with_the_rows_depends_on_the_precision(shift, r
     for precision in ("fp32", "bf16"):
         oracle = Oracle(toys.classifier(net), precision=precision)
         if refused in (precision, "both"):
-            with pytest.raises(UsageError, match="toy cannot follow the model's forward: its logits change"):
-                oracle.propagate(x, y, KEEP)
+            with pytest.raises(UsageError, match="toy cannot follow the model's forward pass: its logits change"):
+                propagate(oracle, x, y, KEEP)
         else:
-            assert torch.allclose(oracle.propagate(x, y, KEEP).gradients.amax(), torch.tensor(1 / 80))
+            assert torch.allclose(propagate(oracle, x, y, KEEP).gradients.amax(), torch.tensor(1 / 80))
 
 
 def test_logits_that_custom_code_makes_are_refused():
     model = toys.classifier(toys.Function(lambda x: toys.Hidden.apply(x.mean(dim=(2, 3)))))
     with pytest.raises(UsageError, match="toy cannot see into compiled or custom code in the model"):
-        Oracle(model).propagate(toys.images(2), torch.tensor([0, 1]), KEEP)
+        propagate(Oracle(model), toys.images(2), torch.tensor([0, 1]), KEEP)
 
 
 def test_a_score_without_a_rule_is_refused():
     rules = Rules("toy", KEEP.table, "", frozenset({"logit", "margin"}))
     with pytest.raises(UsageError, match="toy is not defined for score=prob; use logit or margin"):
-        Oracle(small(), score="prob").propagate(toys.images(2), torch.tensor([0, 1]), rules)
+        propagate(Oracle(small(), score="prob"), toys.images(2), torch.tensor([0, 1]), rules)
 
 
 # ------------------------------------------------------------------------------------------------- precision

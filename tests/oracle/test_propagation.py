@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from xplain.core.errors import UsageError
-from xplain.oracle.propagation import check_same
+from xplain.oracle.propagation import (
+    check_same_logits,
+)
 
 LOGITS = torch.tensor([[2.0, -4.0, 0.5]], dtype=torch.float64)
 
@@ -28,13 +30,15 @@ def test_logits_may_differ_by_a_share_of_the_largest(dtype, loose, share, scale)
         actual = expected.clone()
         actual[0, 2] += size * most
         if same:
-            check_same("toy", actual, expected, loose=loose)
+            check_same_logits("toy", actual, expected, loose=loose)
         else:
-            with pytest.raises(UsageError, match="toy cannot follow the model's forward: its logits change; saliency"):
-                check_same("toy", actual, expected, loose=loose)
+            with pytest.raises(
+                UsageError, match="toy cannot follow the model's forward pass: its logits change; use saliency"
+            ):
+                check_same_logits("toy", actual, expected, loose=loose)
 
 
 @pytest.mark.parametrize("actual", [LOGITS[:, :2], LOGITS * torch.nan, LOGITS * torch.inf])
 def test_logits_of_another_shape_or_that_are_not_finite_are_not_the_same(actual):
     with pytest.raises(UsageError, match="its logits change"):
-        check_same("toy", actual, LOGITS, loose=True)
+        check_same_logits("toy", actual, LOGITS, loose=True)

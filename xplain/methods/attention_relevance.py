@@ -8,7 +8,7 @@ from xplain.core.registry import method
 from xplain.core.types import Attribution
 from xplain.methods.grad_cam import stretch
 from xplain.oracle import Oracle
-from xplain.oracle.attention import read_map
+from xplain.oracle.attention import patch_map, probe_attention
 
 
 @method(
@@ -30,12 +30,12 @@ def attention_relevance(oracle: Oracle, x: Tensor, y: Tensor) -> Attribution:
     and 6); the columns of class and register tokens are left out. Never negative. Returns (B, 1, H, W).
     Raises UsageError for models without attention over one grid of tokens. x: (B, C, H, W) in [0, 1], y: (B,).
     """
-    found = oracle.attention(x, y, "attention-relevance", _positive, differentiate=True)
+    found = probe_attention(oracle, x, y, "attention-relevance", _positive, differentiate=True)
     own = torch.eye(found.matrices[0].shape[-1], dtype=found.matrices[0].dtype, device=x.device)
     relevance = own.expand_as(found.matrices[0])
     for weights in found.matrices:
         relevance = relevance + weights @ relevance
-    return Attribution(stretch(read_map(relevance - own, found.tokens), x))
+    return Attribution(stretch(patch_map(relevance - own, found.tokens), x))
 
 
 def _positive(weights: Tensor, slopes: Tensor | None) -> Tensor:

@@ -8,7 +8,7 @@ from xplain.core.registry import method
 from xplain.core.types import Attribution
 from xplain.methods.grad_cam import stretch
 from xplain.oracle import Oracle
-from xplain.oracle.attention import read_map
+from xplain.oracle.attention import patch_map, probe_attention
 
 
 @method(
@@ -26,9 +26,11 @@ def attention_rollout(oracle: Oracle, x: Tensor, y: Tensor) -> Attribution:
     tokens are left out. The same for every target. Never negative. Returns (B, 1, H, W).
     Raises UsageError for models without attention over one grid of tokens. x: (B, C, H, W) in [0, 1], y: (B,).
     """
-    found = oracle.attention(x, y, "attention-rollout", lambda weights, _: weights.mean(dim=1), differentiate=False)
+    found = probe_attention(
+        oracle, x, y, "attention-rollout", lambda weights, _: weights.mean(dim=1), differentiate=False
+    )
     own = torch.eye(found.matrices[0].shape[-1], dtype=found.matrices[0].dtype, device=x.device)
     flow = own.expand_as(found.matrices[0])
     for weights in found.matrices:
         flow = (weights + own) / 2 @ flow
-    return Attribution(stretch(read_map(flow, found.tokens), x))
+    return Attribution(stretch(patch_map(flow, found.tokens), x))

@@ -7,12 +7,17 @@ from xplain.core.registry import method
 from xplain.core.types import Attribution
 from xplain.methods.guided_backprop import INSTEAD, RECTIFIED
 from xplain.oracle import Oracle
-from xplain.oracle.propagation import Call, Rules, graft
+from xplain.oracle.operations import Operation
+from xplain.oracle.propagation import (
+    Rules,
+    propagate,
+    with_gradient_of,
+)
 
 
-def _rectify_signal(call: Call) -> Tensor:
+def _rectify_signal(op: Operation) -> Tensor:
     """1[R > 0] R, whatever the activation."""
-    output = graft(call(), call.inputs[0])
+    output = with_gradient_of(op.run(), op.inputs[0])
     output.register_hook(lambda signal: signal.clamp(min=0))
     return output
 
@@ -29,8 +34,8 @@ RULES = Rules("deconvnet", RECTIFIED | {"rectifier": _rectify_signal}, INSTEAD)
 def deconvnet(oracle: Oracle, x: Tensor, y: Tensor) -> Attribution:
     """The gradient of the score, with the rectifiers applied to the signals instead of the activations.
 
-    At a rectifier with signal R from above: 1[R > 0] R; max-pooling routes R to its winner; every other operation passes
+    At a rectifier with signal R from above: 1[R > 0] R; max-pooling routes R to its winner; every other op passes
     its gradient. x: (B, C, H, W) in [0, 1], y: (B,). Without rectifiers it is the gradient. Not complete, and not
     invariant to the implementation. Raises UsageError for activations other than ReLU and ReLU6, and for products.
     """
-    return Attribution(oracle.propagate(x, y, RULES).gradients[:, 0])
+    return Attribution(propagate(oracle, x, y, RULES).gradients[:, 0])

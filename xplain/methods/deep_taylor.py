@@ -20,29 +20,33 @@ from xplain.methods.lrp import (
     start,
 )
 from xplain.oracle import Oracle
-from xplain.oracle.propagation import Call, Rules, graft
+from xplain.oracle.operations import Operation
+from xplain.oracle.propagation import (
+    Rules,
+    with_gradient_of,
+)
 
 INSTEAD = "lrp, deeplift and integrated-gradients fit"
 TINY = 1e-9
 
 
-def _positive(call: Call, a: Tensor) -> list[Group]:
+def _positive(op: Operation, a: Tensor) -> list[Group]:
     """The positive contributions alone; biases take nothing."""
     up = Part(a.clamp(min=0), rising, bias=False)
     return [(1.0, [up, Part(a.clamp(max=0), falling, bias=False)])]
 
 
-def _linear(call: Call) -> Tensor:
-    return share(call, box if call.sees_all_rows else _positive, TINY)
+def _linear(op: Operation) -> Tensor:
+    return share(op, box if op.has_all_rows else _positive, TINY)
 
 
-def _sum(call: Call) -> Tensor:
+def _sum(op: Operation) -> Tensor:
     """In proportion to the summands' sizes, which after rectifiers are the summands themselves."""
-    sizes = [each.abs() for each in call.inputs]
-    if call.name == "sub":
+    sizes = [each.abs() for each in op.inputs]
+    if op.name == "sub":
         sizes[1] = -sizes[1]
-    z = call(*(carry(each, size) for each, size in zip(call.inputs, sizes, strict=True)))
-    return graft(call(), z / stable(z, TINY))
+    z = op.run(*(carry(each, size) for each, size in zip(op.inputs, sizes, strict=True)))
+    return with_gradient_of(op.run(), z / stable(z, TINY))
 
 
 UNDEFINED = ("norm", "activation", "product")

@@ -14,7 +14,15 @@ from xplain.core.rng import Streams
 from xplain.core.types import Attribution
 from xplain.data.baselines import Baseline, make_baseline
 from xplain.oracle import Oracle
-from xplain.oracle.propagation import Call, Kind, Rule, Rules, graft, keep, slope
+from xplain.oracle.operations import Kind, Operation
+from xplain.oracle.propagation import (
+    Rule,
+    Rules,
+    derivative,
+    keep_gradient,
+    propagate,
+    with_gradient_of,
+)
 
 DeepLiftRule = Literal["rescale", "reveal-cancel"]
 INSTEAD = "integrated-gradients and uniform-fullgrad fit"
@@ -61,10 +69,10 @@ def deeplift(
     start = make_baseline(baseline, x, oracle.mean, rng)
     rules = Rules("deeplift", TABLES[rule], INSTEAD, frozenset({"logit"}), _center if center else _as_it_is)
     if rule == "rescale":
-        values = (x - start) * oracle.propagate(x, y, rules, start).gradients[:, 0]
+        values = (x - start) * propagate(oracle, x, y, rules, start).gradients[:, 0]
     else:
         above = torch.maximum(x, start)  # the baseline with the positive differences alone
-        found = oracle.propagate(x, y, rules, start, above).gradients
+        found = propagate(oracle, x, y, rules, start, above).gradients
         values = (x - start) * found[:, 0] + (above - start) * found[:, 2]
     return Attribution(values, expected=_difference(oracle, x, y, start, center))
 
@@ -85,29 +93,29 @@ def _difference(oracle: Oracle, x: Tensor, y: Tensor, start: Tensor, center: boo
     return change
 
 
-def _quotient(change: Tensor, over: Tensor, at: Tensor, derivative: Tensor) -> Tensor:
+def _quotient(change: Tensor, over: Tensor, at: Tensor, at_none: Tensor) -> Tensor:
     """change / over, and the derivative where ``over`` is not more than the rounding of ``at``."""
     rounding = SAME * torch.finfo(over.dtype).eps * at.abs() + torch.finfo(over.dtype).tiny
     same = over.abs() <= rounding
-    return torch.where(same, derivative, change / torch.where(same, 1, over))
+    return torch.where(same, at_none, change / torch.where(same, 1, over))
 
 
 # ---------------------------------------------------------- rescale: rows are (image, baseline)
 
 
-def _rescale(call: Call) -> Tensor:
+def _rescale(op: Operation) -> Tensor:
     """m = Δy / Δx for both rows, so that what leaves the image's row is the multiplier."""
-    source, output = call.inputs[0], call()
+    source, output = op.inputs[0], op.run()
     (image, base), (top, bottom) = source.detach().chunk(2), output.detach().chunk(2)
     larger = torch.maximum(image.abs(), base.abs())
-    multiplier = _quotient(top - bottom, image - base, larger, slope(call, image))
-    return graft(output, source * torch.cat([multiplier, multiplier]))
+    multiplier = _quotient(top - bottom, image - base, larger, derivative(op, image))
+    return with_gradient_of(output, source * torch.cat([multiplier, multiplier]))
 
 
-def _rescale_product(call: Call) -> Tensor:
+def _rescale_product(op: Operation) -> Tensor:
     """Δ(ab) = mean(a) Δb + mean(b) Δa, the means over image and baseline."""
-    means = [_mean(each, 2) for each in call.inputs]
-    return graft(call(), call(call.inputs[0], means[1]) + call(means[0], call.inputs[1]))
+    means = [_mean(each, 2) for each in op.inputs]
+    return with_gradient_of(op.run(), op.run(op.inputs[0], means[1]) + op.run(means[0], op.inputs[1]))
 
 
 def _mean(rows: Tensor, count: int) -> Tensor:
@@ -116,19 +124,19 @@ def _mean(rows: Tensor, count: int) -> Tensor:
     return ((image + base) / 2).repeat(count, *[1] * (rows.ndim - 1))
 
 
-def _rescale_max(call: Call) -> Tensor:
-    output, mix = _winners(call, 2)
-    return graft(output, mix(call.inputs[0]))
+def _rescale_max(op: Operation) -> Tensor:
+    output, mix = _winners(op, 2)
+    return with_gradient_of(output, mix(op.inputs[0]))
 
 
-def _winners(call: Call, rows: int) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+def _winners(op: Operation, rows: int) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     """The maxima, and the function λ u + (1 - λ) v of the winners u at the image and v at the baseline of each window.
 
     max(u, v) = v + ReLU(u - v): with d = u - v at the image (≥ 0) and d' at the baseline (≤ 0), Rescale gives
     λ = d / (d - d'), in [0, 1] with no exception but 0/0, where either share is right.
     """
-    source = call.inputs[0].detach()
-    output, where = call(source, return_indices=True)
+    source = op.inputs[0].detach()
+    output, where = op.run(source, return_indices=True)
     u, v = (each.flatten(2) for each in where.chunk(rows)[:2])
 
     def lead(values: Tensor) -> Tensor:
@@ -156,76 +164,76 @@ def _other(rows: Tensor) -> Tensor:
     return torch.cat([image, base, image + base - above])
 
 
-def _cancel_affine(call: Call) -> Tensor:
+def _cancel_affine(op: Operation) -> Tensor:
     """Numbers scaled and shifted one by one pass on their parts; a negative scale exchanges them."""
-    rows = call.inputs[0]
-    falls = call(torch.ones_like(rows)) < call(torch.zeros_like(rows))
-    return torch.where(falls, call(_other(rows)), call(rows))
+    rows = op.inputs[0]
+    falls = op.run(torch.ones_like(rows)) < op.run(torch.zeros_like(rows))
+    return torch.where(falls, op.run(_other(rows)), op.run(rows))
 
 
-def _cancel_sum(call: Call) -> Tensor:
+def _cancel_sum(op: Operation) -> Tensor:
     """Sums pass on the parts; what is subtracted exchanges its own."""
-    total: Tensor = call(call.inputs[0], _other(call.inputs[1])) if call.name == "sub" else call()
+    total: Tensor = op.run(op.inputs[0], _other(op.inputs[1])) if op.name == "sub" else op.run()
     return total
 
 
-def _cancel_linear(call: Call) -> Tensor:
+def _cancel_linear(op: Operation) -> Tensor:
     """Δy⁺ and Δy⁻: the sums of the positive and of the negative contributions w_i Δx_i."""
-    image, base, _ = call.inputs[0].chunk(3)
+    image, base, _ = op.inputs[0].chunk(3)
     change = image - base.detach()
     half = (change > 0).to(change.dtype) + (change == 0).to(change.dtype) / 2
     up, down = change * half.detach(), change * (1 - half.detach())
-    weight, *bias = call.constants
+    weight, *bias = op.constants
     rising = [weight.clamp(min=0), *map(torch.zeros_like, bias)]
     falling = [weight.clamp(max=0), *map(torch.zeros_like, bias)]
-    positive = call(up, constants=rising) + call(down, constants=falling)
-    negative = call(up, constants=falling) + call(down, constants=rising)
-    return _rows(call(image.detach()), call(base.detach()), positive, negative)
+    positive = op.run(up, constants=rising) + op.run(down, constants=falling)
+    negative = op.run(up, constants=falling) + op.run(down, constants=rising)
+    return _rows(op.run(image.detach()), op.run(base.detach()), positive, negative)
 
 
 def _rows(top: Tensor, bottom: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
     """The rows of an operation's output, from its values and the parts of its difference."""
-    return torch.cat([graft(top, positive + negative), bottom.detach(), bottom.detach() + positive])
+    return torch.cat([with_gradient_of(top, positive + negative), bottom.detach(), bottom.detach() + positive])
 
 
-def _cancel(call: Call) -> Tensor:
+def _cancel(op: Operation) -> Tensor:
     """The Shapley values of the two parts in a function of one number."""
-    image, base, above = (each.detach() for each in call.inputs[0].chunk(3))
+    image, base, above = (each.detach() for each in op.inputs[0].chunk(3))
     below = image + base - above
-    x, r, u, v = (call(each) for each in (image, base, above, below))
+    x, r, u, v = (op.run(each) for each in (image, base, above, below))
     larger = torch.stack([image, base, above]).abs().amax(dim=0)
-    steps = [slope(call, each) for each in (base, above, below)]
+    steps = [derivative(op, each) for each in (base, above, below)]
     rise = ((u - r) + (x - v)) / 2
     up = _quotient(rise, above - base, larger, (steps[0] + steps[2]) / 2)
     down = _quotient(((v - r) + (x - u)) / 2, image - above, larger, (steps[0] + steps[1]) / 2)
-    live = call.inputs[0].chunk(3)
-    positive = graft(rise, (live[2] - base) * up)
+    live = op.inputs[0].chunk(3)
+    positive = with_gradient_of(rise, (live[2] - base) * up)
     return _rows(x, r, positive, (live[0] - live[2]) * down)
 
 
-def _cancel_max(call: Call) -> Tensor:
-    output, mix = _winners(call, 3)
+def _cancel_max(op: Operation) -> Tensor:
+    output, mix = _winners(op, 3)
     top, bottom, _ = output.chunk(3)
-    image, base, above = mix(call.inputs[0]).chunk(3)
+    image, base, above = mix(op.inputs[0]).chunk(3)
     return _rows(top, bottom, above - base.detach(), image - above)
 
 
-def _cancel_product(call: Call) -> Tensor:
+def _cancel_product(op: Operation) -> Tensor:
     """As for Rescale; a negative mean exchanges the parts that it scales."""
-    means = [_mean(each, 3) for each in call.inputs]
+    means = [_mean(each, 3) for each in op.inputs]
 
     def scaled(rows: Tensor, by: Tensor) -> Tensor:
         return torch.where(by < 0, _other(rows) * by, rows * by)
 
-    (a, b), (top, bottom, _) = call.inputs, call().chunk(3)
+    (a, b), (top, bottom, _) = op.inputs, op.run().chunk(3)
     image, base, above = (scaled(a, means[1]) + scaled(b, means[0])).chunk(3)
     return _rows(top, bottom, above - base.detach(), image - above)
 
 
 TABLES: dict[str, dict[Kind, Rule]] = {
-    "rescale": keep("route", "sum", "shift", "scale", "linear", "norm")
+    "rescale": keep_gradient("route", "sum", "shift", "scale", "linear", "norm")
     | {"rectifier": _rescale, "activation": _rescale, "max": _rescale_max, "product": _rescale_product},
-    "reveal-cancel": keep("route")
+    "reveal-cancel": keep_gradient("route")
     | {"sum": _cancel_sum, "shift": _cancel_affine, "scale": _cancel_affine, "norm": _cancel_affine}
     | {"linear": _cancel_linear, "rectifier": _cancel, "activation": _cancel}
     | {"max": _cancel_max, "product": _cancel_product},

@@ -14,7 +14,13 @@ from xplain.core.registry import method
 from xplain.core.types import Attribution
 from xplain.methods.uniform_fullgrad import Zero, make_zero
 from xplain.oracle import Oracle
-from xplain.oracle.propagation import Call, Rules, keep, slope
+from xplain.oracle.operations import Operation
+from xplain.oracle.propagation import (
+    Rules,
+    derivative,
+    keep_gradient,
+    propagate,
+)
 
 Rescale = Literal["layer", "channel"]
 INSTEAD = "uniform-fullgrad and integrated-gradients fit"
@@ -49,46 +55,46 @@ def fullgrad(
     """
     resize = _Resize(rescale, (x.shape[-2], x.shape[-1]))
 
-    def shift(call: Call) -> Any:
+    def shift(op: Operation) -> Any:
         """The classifier's own normalisation is no bias where the mean colour counts as zero."""
-        return call() if baseline == "mean" and not call.module else _collect(call, _constant(call), resize)
+        return op.run() if baseline == "mean" and not op.module else _collect(op, _constant(op), resize)
 
-    def of(intercept: Callable[[Call], Tensor]) -> Callable[[Call], Tensor]:
-        return lambda call: _collect(call, intercept(call), resize)
+    def of(intercept: Callable[[Operation], Tensor]) -> Callable[[Operation], Tensor]:
+        return lambda op: _collect(op, intercept(op), resize)
 
     affine, curve = of(_constant), of(_curve)
-    table = keep("route", "sum", "scale", "max") | {"shift": shift, "linear": affine, "norm": affine}
-    table |= {"rectifier": curve, "activation": curve, "product": of(lambda call: -call().detach())}
-    found = oracle.propagate(x, y, Rules("fullgrad", table, INSTEAD, frozenset({"logit", "margin"})))
+    table = keep_gradient("route", "sum", "scale", "max") | {"shift": shift, "linear": affine, "norm": affine}
+    table |= {"rectifier": curve, "activation": curve, "product": of(lambda op: -op.run().detach())}
+    found = propagate(oracle, x, y, Rules("fullgrad", table, INSTEAD, frozenset({"logit", "margin"})))
     share = (x - make_zero(baseline, x, oracle)).detach() * found.gradients[:, 0]
     total = share.double().sum(dim=(1, 2, 3)) + found.sums.get("total", torch.zeros_like(y, dtype=torch.float64))
     return Attribution(resize(share) + found.sums.get("map", 0), details={"total": total})
 
 
-def _constant(call: Call) -> Tensor:
+def _constant(op: Operation) -> Tensor:
     """The intercept of an affine operation: its value at zero, of one row where rows do not differ."""
-    source = call.inputs[0].detach()
-    value: Tensor = call(torch.zeros_like(source if call.kind == "shift" else source[:1]))
+    source = op.inputs[0].detach()
+    value: Tensor = op.run(torch.zeros_like(source if op.kind == "shift" else source[:1]))
     return value
 
 
-def _curve(call: Call) -> Tensor:
+def _curve(op: Operation) -> Tensor:
     """z - z'(a) a, zero for ReLU."""
-    source = call.inputs[0].detach()
-    return call(source) - slope(call, source) * source
+    source = op.inputs[0].detach()
+    return op.run(source) - derivative(op, source) * source
 
 
-def _collect(call: Call, intercept: Tensor, resize: _Resize) -> Tensor:
+def _collect(op: Operation, intercept: Tensor, resize: _Resize) -> Tensor:
     """The operation itself; when the signal arrives, its intercept's share joins the sums."""
-    output: Tensor = call()
+    output: Tensor = op.run()
 
     def collect(signal: Tensor) -> None:
         share = intercept * signal
-        call.add("total", share.double().flatten(1).sum(dim=1))
+        op.add_to_sum("total", share.double().flatten(1).sum(dim=1))
         if share.ndim == 4:
-            call.add("map", resize(share))
+            op.add_to_sum("map", resize(share))
 
-    if call.name != "relu" and (call.kind != "linear" or len(call.constants) > 1):  # without a bias there is nothing
+    if op.name != "relu" and (op.kind != "linear" or len(op.constants) > 1):  # without a bias there is nothing
         output.register_hook(collect)
     return output
 

@@ -14,7 +14,14 @@ from xplain.core.parameters import Bounds, Positive
 from xplain.core.registry import method
 from xplain.core.types import Attribution, ScoreKind
 from xplain.oracle import Oracle
-from xplain.oracle.propagation import Call, Kind, Rule, Rules, graft, keep
+from xplain.oracle.operations import Kind, Operation
+from xplain.oracle.propagation import (
+    Rule,
+    Rules,
+    keep_gradient,
+    propagate,
+    with_gradient_of,
+)
 
 LrpRule = Literal["zero", "epsilon", "gamma", "z-plus", "alpha-beta", "epsilon-gamma-box", "epsilon-plus"]
 INSTEAD = "deeplift, uniform-fullgrad and integrated-gradients fit"
@@ -63,14 +70,14 @@ def lrp(
         "gamma": lambda _: boosted(gamma),
         "z-plus": lambda _: signed(1.0),
         "alpha-beta": lambda _: signed(alpha),
-        "epsilon-plus": lambda call: signed(1.0) if is_convolution(call) else plain,
-        "epsilon-gamma-box": lambda call: boosted(gamma) if is_convolution(call) else plain,
+        "epsilon-plus": lambda op: signed(1.0) if is_convolution(op) else plain,
+        "epsilon-gamma-box": lambda op: boosted(gamma) if is_convolution(op) else plain,
     }[rule]
 
-    def linear(call: Call) -> Tensor:
-        if rule.endswith("box") and call.sees_all_rows:
-            return share(call, box, epsilon)
-        return share(call, parts(call), TINY if rule == "zero" else epsilon)
+    def linear(op: Operation) -> Tensor:
+        if rule.endswith("box") and op.has_all_rows:
+            return share(op, box, epsilon)
+        return share(op, parts(op), TINY if rule == "zero" else epsilon)
 
     rules = Rules("lrp", PASSING | {"linear": linear}, INSTEAD, SCORES, start)
     return Attribution(relevance(oracle, x, y, rules, boxed=rule.endswith("box")))
@@ -79,7 +86,7 @@ def lrp(
 def relevance(oracle: Oracle, x: Tensor, y: Tensor, rules: Rules, *, boxed: bool) -> Tensor:
     """The relevance of the pixels. boxed: a black and a white image go with x up to the first layer (see ``box``)."""
     streams = (torch.zeros_like(x), torch.ones_like(x)) if boxed else ()
-    return oracle.propagate(x, y, rules, *streams).gradients[:, 0]
+    return propagate(oracle, x, y, rules, *streams).gradients[:, 0]
 
 
 # ------------------------------------------ signals are relevances: R_in = J R with J the rule's shares
@@ -87,7 +94,7 @@ def relevance(oracle: Oracle, x: Tensor, y: Tensor, rules: Rules, *, boxed: bool
 
 def carry(source: Tensor, value: Tensor) -> Tensor:
     """``value``, with d value / d source = value: what reaches it as R / a leaves it as a relevance."""
-    return graft(value, source * value.detach())
+    return with_gradient_of(value, source * value.detach())
 
 
 def start(logits: Tensor) -> Tensor:
@@ -110,28 +117,28 @@ class Part(NamedTuple):
 
 
 Group = tuple[Tensor | float, list[Part]]  # a factor (of R, each output's own) and the contributions that share it
-Parts = Callable[[Call, Tensor], list[Group]]
+Parts = Callable[[Operation, Tensor], list[Group]]
 
 
-def share(call: Call, parts: Parts, epsilon: float) -> Tensor:
+def share(op: Operation, parts: Parts, epsilon: float) -> Tensor:
     """Σ over groups: factor · contributions / their sum; the operation's value is its own."""
-    source = call.inputs[0]
+    source = op.inputs[0]
     boxes = source.chunk(3) if parts is box else (source,)
-    output = call(boxes[0].detach())
+    output = op.run(boxes[0].detach())
     total = torch.zeros_like(output)
-    for factor, group in parts(call, source.detach()):
-        z = sum_of(call, boxes[0], group)
+    for factor, group in parts(op, source.detach()):
+        z = sum_of(op, boxes[0], group)
         total = total + factor * z / stable(z, epsilon)
-    return graft(output, total)
+    return with_gradient_of(output, total)
 
 
-def sum_of(call: Call, source: Tensor, group: list[Part]) -> Tensor:
+def sum_of(op: Operation, source: Tensor, group: list[Part]) -> Tensor:
     """The sum of a group's contributions, with their values as derivatives."""
     found = []
     for values, weights, bias in group:
-        weight, *rest = call.constants
+        weight, *rest = op.constants
         kept = [weights(each) if bias else torch.zeros_like(each) for each in rest]
-        found.append(call(carry(source, values), constants=[weights(weight), *kept]))
+        found.append(op.run(carry(source, values), constants=[weights(weight), *kept]))
     return torch.stack(found).sum(dim=0) if len(found) > 1 else found[0]
 
 
@@ -147,7 +154,7 @@ def falling(weight: Tensor) -> Tensor:
     return weight.clamp(max=0)
 
 
-def plain(call: Call, a: Tensor) -> list[Group]:
+def plain(op: Operation, a: Tensor) -> list[Group]:
     """LRP-0 and epsilon."""
     return [(1.0, [Part(a, same)])]
 
@@ -155,7 +162,7 @@ def plain(call: Call, a: Tensor) -> list[Group]:
 def signed(alpha: float) -> Parts:
     """α times the positive contributions minus (α - 1) times the negative ones; a bias is on its own sign's side."""
 
-    def parts(call: Call, a: Tensor) -> list[Group]:
+    def parts(op: Operation, a: Tensor) -> list[Group]:
         positive = [Part(a.clamp(min=0), rising), Part(a.clamp(max=0), falling, bias=False)]
         negative = [Part(a.clamp(min=0), falling), Part(a.clamp(max=0), rising, bias=False)]
         return [(alpha, positive)] if alpha == 1 else [(alpha, positive), (1 - alpha, negative)]
@@ -169,8 +176,8 @@ def boosted(gamma: float) -> Parts:
     def more(of: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
         return lambda weight: weight + gamma * of(weight)
 
-    def parts(call: Call, a: Tensor) -> list[Group]:
-        z, up, down = call(a), a.clamp(min=0), a.clamp(max=0)
+    def parts(op: Operation, a: Tensor) -> list[Group]:
+        z, up, down = op.run(a), a.clamp(min=0), a.clamp(max=0)
         above = [Part(up, more(rising)), Part(down, more(falling), bias=False)]
         below = [Part(up, more(falling)), Part(down, more(rising), bias=False)]
         return [((z > 0).to(a.dtype), above), ((z < 0).to(a.dtype), below)]
@@ -178,7 +185,7 @@ def boosted(gamma: float) -> Parts:
     return parts
 
 
-def box(call: Call, rows: Tensor) -> list[Group]:
+def box(op: Operation, rows: Tensor) -> list[Group]:
     """x w - l w⁺ - h w⁻ for inputs between l and h, the rows of the black and of the white image."""
     x, *ends = rows.chunk(3)
     low, high = torch.minimum(*ends), torch.maximum(*ends)
@@ -188,35 +195,35 @@ def box(call: Call, rows: Tensor) -> list[Group]:
 # ---------------------------------------------------------------------- other operations
 
 
-def is_convolution(call: Call) -> bool:
-    return call.name.startswith("conv")
+def is_convolution(op: Operation) -> bool:
+    return op.name.startswith("conv")
 
 
-def add_up(call: Call) -> Tensor:
+def add_up(op: Operation) -> Tensor:
     """In proportion to the summands; a batch norm's offset takes its part. (R that passed a norm would no longer vanish with z.)"""
-    z: Tensor = call(*(carry(each, each) for each in call.inputs))
-    return graft(z, z / stable(z, TINY))
+    z: Tensor = op.run(*(carry(each, each) for each in op.inputs))
+    return with_gradient_of(z, z / stable(z, TINY))
 
 
-def hand_on(call: Call) -> Tensor:
+def hand_on(op: Operation) -> Tensor:
     """R passes unchanged."""
-    output: Tensor = call()
-    return graft(output, call.inputs[0].expand_as(output))
+    output: Tensor = op.run()
+    return with_gradient_of(output, op.inputs[0].expand_as(output))
 
 
-def ungate(call: Call) -> Tensor:
+def ungate(op: Operation) -> Tensor:
     """The larger operand takes all; the one that is stretched over it is a gate. Raises UsageError for equal sizes."""
-    output: Tensor = call()
-    gated = [each for each in call.inputs if each.shape == output.shape]
+    output: Tensor = op.run()
+    gated = [each for each in op.inputs if each.shape == output.shape]
     if len(gated) != 1:
-        where = f"a product of equals in {call.module or 'the model'}"
+        where = f"a product of equals in {op.module or 'the model'}"
         raise UsageError(f"relevance propagation has no rule for {where}", INSTEAD)
-    return graft(output, gated[0])
+    return with_gradient_of(output, gated[0])
 
 
 SCORES: frozenset[ScoreKind] = frozenset({"logit", "margin"})
 PASSING: dict[Kind, Rule] = (
-    keep("route", "max")
+    keep_gradient("route", "max")
     | dict.fromkeys(("shift", "scale", "rectifier", "activation"), hand_on)
     | {"sum": add_up, "norm": add_up, "product": ungate}
 )

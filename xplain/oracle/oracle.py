@@ -1,19 +1,17 @@
-"""The oracle: the only caller of the model.
+"""The only caller of the model: logits, scores and gradients of any number of rows, and the count of rows.
 
-Methods say which points they need; the oracle decides how many go through the model at a time. It alone holds
-the model, autograd, autocast, chunk sizes, memory back-off, hooks and the count of rows.
+A method says at which points it needs them; the oracle decides how many rows go through the model per call.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from weakref import WeakKeyDictionary
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from xplain.core.errors import UsageError, device_error, first_line
 from xplain.core.types import Cost, Precision, ScoreKind
 from xplain.models import Classifier
 from xplain.models.layers import Layout, find_last_spatial_layer, find_layout, find_weighted_layers, trace_outputs
@@ -22,22 +20,28 @@ from xplain.oracle.answers import AttentionResult, GradientResult, LayerResult, 
 from xplain.oracle.attention import NaNProbe, Tokens, check_global, find_patches, record_attention, token_groups
 from xplain.oracle.batching import Block, make_blocks, rows_per_call, run_in_batches
 from xplain.oracle.layers import LayerResult, probe_layer
-from xplain.oracle.propagation import ANY_MODEL, Rules, check_same, rewritten
 from xplain.oracle.targets import compute_scores
 
-# what was found by watching a forward of a working copy, by image size
-_TOKENS: WeakKeyDictionary[Classifier, dict[tuple[int, int], Tokens]] = WeakKeyDictionary()
+
+class GradientResult(NamedTuple):
+    """Scores (rows,) or (rows, S), gradients (rows, C, H, W) or (rows, S, C, H, W), and the top classes (rows,)."""
+
+    scores: Tensor
+    values: Tensor
+    predicted: Tensor
 
 
 class Oracle:
-    """A prepared classifier, the score that is explained, and the account of what it cost.
+    """Run a classifier for one method or metric, and count the rows.
 
-    score: the scalar kind. against: (B, A) rival classes of each image, or None.
-    images: how many images the rows belong to; their rows are then also counted one by one, in ``spent``.
-    batch_size: rows a call, or None for a size that depends on the device and the image only, so that a run
-    repeats to the byte.
-    fold: put batch norms into convolutions (faster, the same to rounding).
-    on_rows: called with the number of rows after every model call.
+    score: the scalar that is explained, see ``compute_scores``.
+    against: (B, A) contrast classes per image, or None.
+    images: the number of images for which ``image_rows`` counts rows; 0 if nobody reads it.
+    batch_size: rows per model call; None: a number that depends on the device and the image size only, so that runs
+    are reproducible to the byte.
+    precision: fp32, tf32 or bf16.
+    fold: fold batch norms into convolutions, which is faster and equal up to rounding.
+    on_rows: function called with the number of rows after each model call.
     """
 
     def __init__(
@@ -58,33 +62,31 @@ class Oracle:
         self.precision = precision
         self.fold = fold
         self.cost = Cost()
-        self.spent = torch.zeros(images, 2, dtype=torch.float64, device=classifier.device)  # forwards, backwards
+        self.image_rows = torch.zeros(images, 2, dtype=torch.float64, device=classifier.device)  # forwards, backwards
         self._batch_size = batch_size
-        self._copies: dict[bool, Classifier] = {}
-        self._on_rows = on_rows or (lambda _: None)
+        self._working_copies: dict[bool, Classifier] = {}
+        self._on_rows = on_rows
 
     @property
     def mean(self) -> Tensor:
-        """(C, 1, 1) the colour that the normalisation maps to zero."""
+        """The color (C, 1, 1) that the normalization maps to zero."""
         return self.classifier.mean
 
-    def rows_per_call(self, x: Tensor) -> int:
-        """Return the number of rows per model call for images shaped like x (..., C, H, W)."""
-        return rows_per_call(self.classifier, x, self._batch_size)
-
-    # --------------------------------------------------------- forward, gradient
-
     def logits(self, x: Tensor, image: Tensor | None = None, *, check: bool = False) -> Tensor:
-        """(rows, classes) float32 or better; no gradient.
+        """Return logits (rows, classes) in float32 or float64, without gradients.
 
-        image: as in ``gradients``. check: count as a check, not as the method's own work.
+        x: (rows, C, H, W). image: (rows,) as in ``gradients``.
+        check: count the rows as checks, which serve the report and not the method.
         """
 
         def run(x: Tensor) -> tuple[Tensor]:
             with torch.no_grad():
-                out = self.forward(self.working_copy(fold=self.fold), x)
-            self.count_rows(checks=len(x)) if check else self.count_rows(forwards=len(x))
-            return (out,)
+                logits = self.forward(self.working_copy(fold=self.fold), x)
+            if check:
+                self.count_rows(checks=len(x))
+            else:
+                self.count_rows(forwards=len(x))
+            return (logits,)
 
         if not check:
             self.count_image_rows(len(x), image, backwards=0)
@@ -99,20 +101,27 @@ class Oracle:
         check: bool = False,
         kind: ScoreKind | None = None,
     ) -> Tensor:
-        """(rows,) scores of targets ``y`` (rows,); no gradient. image: as in ``gradients``. kind: instead of ``score``."""
-        return compute_scores(self.logits(x, image, check=check), y, kind or self.score, self._contrasts(image))
+        """Return the scores (rows,) of the target classes, without gradients.
+
+        x: (rows, C, H, W). y: (rows,) target classes. image: (rows,) as in ``gradients``. check: as in ``logits``.
+        kind: the kind of score; defaults to that of the oracle.
+        """
+        logits = self.logits(x, image, check=check)
+        return compute_scores(logits, y, kind or self.score, self._contrasts_of(image))
 
     def score_change(self, start: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        """(B,) scores at the images x (B, C, H, W) minus those at ``start``, what attributions may have to sum to; checks."""
+        """Return the scores (B,) at x minus those at ``start``, both (B, C, H, W). The rows count as checks."""
         image = torch.arange(len(x), device=x.device).repeat(2)
         before, after = self.scores(torch.cat([start, x]), y[image], image, check=True).chunk(2)
         return after - before
 
     def gradients(self, x: Tensor, y: Tensor, image: Tensor | None = None) -> GradientResult:
-        """Scores and their gradients at any number of rows.
+        """Return scores and their gradients.
 
-        x: (rows, C, H, W). y: (rows,) the explained score of each row, or (rows, S) for the scores of S single
-        classes of the same forward. image: (rows,) the image each row belongs to; None when rows are the images.
+        x: (rows, C, H, W).
+        y: (rows,) target classes, or (rows, S) for the scores of S classes per row from one forward pass, without
+        contrast classes.
+        image: (rows,) the index of the image to which each row belongs; None if the rows are the images.
         """
 
         def run(x: Tensor, y: Tensor, contrasts: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
@@ -120,20 +129,17 @@ class Oracle:
             with torch.enable_grad():
                 logits = self.forward(self.working_copy(fold=self.fold), x)
                 scores = compute_scores(logits, y, self.score, contrasts)
-                wanted = scores.unbind(dim=1) if y.ndim == 2 else (scores,)
-                last = len(wanted) - 1
-                found = [torch.autograd.grad(each.sum(), x, retain_graph=k < last)[0] for k, each in enumerate(wanted)]
-            self.count_rows(forwards=len(x), backwards=len(x) * len(wanted))
-            values = torch.stack(found, dim=1) if y.ndim == 2 else found[0]
-            return scores.detach(), values, logits.detach().argmax(dim=1)
+                gradients = _differentiate(scores, x)
+            self.count_rows(forwards=len(x), backwards=scores.numel())
+            return scores.detach(), gradients, logits.detach().argmax(dim=1)
 
-        self.count_image_rows(len(x), image, backwards=1 if y.ndim == 1 else y.shape[1])
-        return GradientResult(*self.run_in_batches(run, x, y, self._contrasts(image) if y.ndim == 1 else None))
-
-    # ------------------------------------------------------------------- sweeps
+        backwards = 1 if y.ndim == 1 else y.shape[1]
+        contrasts = self._contrasts_of(image) if y.ndim == 1 else None
+        self.count_image_rows(len(x), image, backwards)
+        return GradientResult(*self.run_in_batches(run, x, y, contrasts))
 
     def blocks(self, x: Tensor, count: int) -> Iterator[Block]:
-        """Rectangles that cover ``count`` points of each image of ``x``, near ``rows`` rows each, of even sizes."""
+        """Return blocks of even sizes, at most ``rows_per_call`` rows each, that cover ``count`` points per image of x."""
         return make_blocks(len(x), count, self.rows_per_call(x))
 
     def block_gradients(self, block: Block, points: Tensor, y: Tensor, image: Tensor | None = None) -> Tensor:
@@ -146,31 +152,28 @@ class Oracle:
         return result.values.unflatten(0, block.shape)
 
     def block_scores(self, block: Block, points: Tensor, y: Tensor, kind: ScoreKind | None = None) -> Tensor:
-        """Return the scores (b, k) at the points (b, k, C, H, W) of a block; no gradient. kind: instead of ``score``."""
+        """Return the scores (b, k) at the points (b, k, C, H, W) of a block, without gradients.
+
+        y: (B,) targets of all images. kind: the kind of score; defaults to that of the oracle.
+        """
         row = block.image_indices(points.device)
         return self.scores(points.flatten(0, 1), y[row], row, kind=kind).unflatten(0, block.shape)
 
     def sweep(
         self, x: Tensor, y: Tensor, count: int, points: Callable[[Block], Tensor], image: Tensor | None = None
     ) -> Iterator[tuple[Block, Tensor, Tensor]]:
-        """Stream ``count`` points an image through the model; they are made on demand, a block at a time.
-
-        x: (B, C, H, W), y: (B,). points: Block -> (b, k, C, H, W). image: (B,) as in ``gradients``.
-        Yields (block, scores (b, k), gradients (b, k, C, H, W)).
-        """
+        """Yield (block, scores, gradients). To be deleted: use ``blocks`` and ``block_gradients``."""
         for block in self.blocks(x, count):
             row = block.image_indices(x.device)
-            found = self.gradients(points(block).flatten(0, 1), y[row], row if image is None else image[row])
-            yield block, found.scores.unflatten(0, block.shape), found.values.unflatten(0, block.shape)
+            result = self.gradients(points(block).flatten(0, 1), y[row], row if image is None else image[row])
+            yield block, result.scores.unflatten(0, block.shape), result.values.unflatten(0, block.shape)
 
     def scan(
         self, x: Tensor, y: Tensor, count: int, points: Callable[[Block], Tensor], kind: ScoreKind | None = None
     ) -> Iterator[tuple[Block, Tensor]]:
-        """As ``sweep`` without gradients: yields (block, scores (b, k)). kind: of score, instead of ``score``."""
+        """Yield (block, scores). To be deleted: use ``blocks`` and ``block_scores``."""
         for block in self.blocks(x, count):
-            image = block.image_indices(x.device)
-            scores = self.scores(points(block).flatten(0, 1), y[image], image, kind=kind)
-            yield block, scores.unflatten(0, block.shape)
+            yield block, self.block_scores(block, points(block), y, kind)
 
     def probe(self, x: Tensor, y: Tensor, layer: str = "auto", *, differentiate: bool = True) -> LayerResult:
         """Activations of a layer and the score's gradients there.
@@ -331,27 +334,54 @@ class Oracle:
         return self._copies[fold]
 
     def forward(self, model: Classifier, x: Tensor) -> Tensor:
-        """Logits in float32 or better; autocast, where asked for, wraps the forward only."""
+        """Return the logits of a working copy in float32 or float64. Autocast wraps the forward pass only."""
         autocast = torch.autocast(x.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext()
         with tf32_flags(self.precision, x.device), autocast:
             logits = model(model.to_memory_format(x))
         return logits if logits.dtype == torch.float64 else logits.float()
 
+    def rows_per_call(self, x: Tensor) -> int:
+        """Return the number of rows per model call for images shaped like x (..., C, H, W)."""
+        return rows_per_call(self.classifier, x, self._batch_size)
+
     def run_in_batches(self, run: Callable[..., tuple[Tensor, ...]], x: Tensor, *others: Tensor | None) -> list[Tensor]:
-        """Call ``run`` on batches of rows, see ``run_in_batches``."""
+        """Call ``run`` on batches of rows and concatenate its outputs, see ``batching.run_in_batches``."""
         return run_in_batches(run, self.classifier, self._batch_size, x, *others)
 
-    def _contrasts(self, image: Tensor | None) -> Tensor | None:
-        return self.against if self.against is None or image is None else self.against[image]
+    def count_rows(self, forwards: int = 0, backwards: int = 0, checks: int = 0) -> None:
+        """Add the rows of a model call to ``cost`` and report them to ``on_rows``."""
+        self.cost = self.cost + Cost(forwards, backwards, checks)
+        if self._on_rows is not None:
+            self._on_rows(forwards + checks)
 
     def count_image_rows(self, rows: int, image: Tensor | None, backwards: int) -> None:
-        """Book rows on their images; rows of unknown images are shared evenly."""
-        count = len(self.spent)
-        if count:
-            shares = torch.full((count,), rows / count, dtype=self.spent.dtype)
-            own = shares if image is None else torch.bincount(image, minlength=count)
-            self.spent += own.to(self.spent)[:, None] * torch.tensor([1, backwards]).to(self.spent)
+        """Add rows to ``image_rows``.
 
-    def count_rows(self, forwards: int = 0, backwards: int = 0, checks: int = 0) -> None:
-        self.cost = self.cost + Cost(forwards, backwards, checks)
-        self._on_rows(forwards + checks)
+        image: (rows,) as in ``gradients``; None: all images have the same number of rows.
+        backwards: the number of backward passes per row.
+        """
+        count = len(self.image_rows)
+        if count == 0:
+            return
+        if image is None:
+            forwards = torch.full((count,), rows / count, dtype=self.image_rows.dtype)
+        else:
+            forwards = torch.bincount(image, minlength=count)
+        passes = torch.tensor([1, backwards]).to(self.image_rows)
+        self.image_rows += forwards.to(self.image_rows)[:, None] * passes
+
+    def _contrasts_of(self, image: Tensor | None) -> Tensor | None:
+        """Return the contrast classes (rows, A) of the images to which the rows belong, or None."""
+        if self.against is None or image is None:
+            return self.against
+        return self.against[image]
+
+
+def _differentiate(scores: Tensor, x: Tensor) -> Tensor:
+    """Return the gradients (rows, C, H, W) of scores (rows,), or (rows, S, C, H, W) of scores (rows, S)."""
+    if scores.ndim == 1:
+        return torch.autograd.grad(scores.sum(), x)[0]
+    columns = scores.unbind(dim=1)
+    last = len(columns) - 1
+    gradients = [torch.autograd.grad(column.sum(), x, retain_graph=k < last)[0] for k, column in enumerate(columns)]
+    return torch.stack(gradients, dim=1)

@@ -105,7 +105,7 @@ def test_an_unknown_target_names_its_relatives():
 @pytest.mark.parametrize("target", [[0, 1], [0, 1, 2, 3], torch.tensor([0, 1])], ids=in_a_line)
 def test_another_number_of_targets_than_images_is_refused(target):
     text = refused(attribute, target=target)
-    assert text == f"{len(target)} targets for 3 images; give one, or one for each image"
+    assert text == f"{len(target)} targets for 3 images; pass one target, or one per image"
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_targets_that_are_no_class_indices_are_refused(target):
 
 
 @pytest.mark.parametrize(
-    ("against", "rivals"),
+    ("against", "contrasts"),
     [
         (0, [[0]] * 3),
         ("cat", [[0]] * 3),
@@ -177,8 +177,8 @@ def test_a_rival_out_of_range_is_refused_with_the_range(against):
 
 
 def test_a_rival_given_twice_is_refused():
-    assert refused(attribute, target=2, against=[0, 0]) == "a rival class is given twice; give each class once"
-    assert "twice" in refused(attribute, target=2, against=["cat", 0])
+    assert refused(attribute, target=2, against=[0, 0]) == "a contrast class is repeated; pass each class once"
+    assert "repeated" in refused(attribute, target=2, against=["cat", 0])
 
 
 @pytest.mark.parametrize(
@@ -313,13 +313,14 @@ def test_whole_number_images_are_refused_with_the_way_out(dtype, call):
         text = refused(xplain.measure, CLASSIFIER, images, torch.ones(2, 3, 8, 10), "deletion", steps=2)
     name = str(dtype).removeprefix("torch.")
     assert text == (
-        f"images (2, 3, 8, 10) {name} are not floating (B, C, H, W); divide 8-bit pixels by 255; add the batch axis"
+        f"images are (2, 3, 8, 10) {name}, not floating point (B, C, H, W); "
+        "divide 8-bit pixels by 255 and add the batch dimension"
     )
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 10), (8, 10), (1, 1, 3, 8, 10)])
 def test_images_without_a_batch_axis_are_refused(shape):
-    assert "are not floating (B, C, H, W)" in refused(attribute, images=torch.zeros(shape))
+    assert "not floating point (B, C, H, W)" in refused(attribute, images=torch.zeros(shape))
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

@@ -194,10 +194,10 @@ def test_refusals():
     x = chains.images()
     with pytest.raises(UsageError, match="lrp is not defined for score=prob; use logit or margin"):
         xplain.attribute(chains.as_classifier(chains.chain()), x, "lrp", score="prob")
-    with pytest.raises(UsageError, match="no rule for a product of equals in model; deeplift"):
+    with pytest.raises(UsageError, match="no rule for a product of equal shapes in model; use deeplift"):
         chains.explain("lrp", lambda v: v * torch.sigmoid(v), 0.5)
-    with pytest.raises(UsageError, match="deep-taylor has no rule for hardswish in act1; lrp, deeplift"):
+    with pytest.raises(UsageError, match="deep-taylor has no rule for hardswish in act1; use lrp, deeplift"):
         xplain.attribute(toys.classifier(toys.small_net(activation=nn.Hardswish)), toys.images(), "deep-taylor")
     net = nn.Sequential(nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(12, 3)).double()
-    with pytest.raises(UsageError, match="deep-taylor has no rule for batch_norm in 0; lrp"):
+    with pytest.raises(UsageError, match="deep-taylor has no rule for batch_norm in 0; use lrp"):
         xplain.attribute(toys.classifier(net), x, "deep-taylor")

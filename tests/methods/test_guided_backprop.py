@@ -126,7 +126,7 @@ def test_refuses_what_it_has_no_rule_for(name, function, what):
 
 def test_a_refusal_names_the_module():
     net = toys.small_net(activation=nn.SiLU)
-    with pytest.raises(UsageError, match="guided-backprop has no rule for silu in act1; deeplift, fullgrad"):
+    with pytest.raises(UsageError, match="guided-backprop has no rule for silu in act1; use deeplift, fullgrad"):
         xplain.attribute(toys.classifier(net), toys.images(), "gbp")
 
 

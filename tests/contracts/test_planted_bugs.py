@@ -1,6 +1,5 @@
 """Bugs known from published programs: each check passes on the code, and fails when the bug is planted."""
 
-import numpy as np
 import pytest
 import torch
 

@@ -19,7 +19,7 @@ ROUNDING_UNITS = 4  # differences below this number of rounding units are zero, 
 
 
 def _rescale_elementwise(op: Operation) -> Tensor:
-    """m = Δy / Δx for both rows."""
+    """Multiply the gradients of both rows by m = Δy / Δx."""
     source, output = op.inputs[0], op.run()
     image, base = source.detach().chunk(2)
     image_output, base_output = output.detach().chunk(2)
@@ -29,7 +29,7 @@ def _rescale_elementwise(op: Operation) -> Tensor:
 
 
 def _rescale_product(op: Operation) -> Tensor:
-    """Δ(ab) = mean(a) Δb + mean(b) Δa, with the means over image and baseline."""
+    """Divide Δ(ab) = mean(a) Δb + mean(b) Δa, with the means over image and baseline."""
     first, second = op.inputs
     surrogate = op.run(first, _mean_of_ends(second, 2)) + op.run(_mean_of_ends(first, 2), second)
     return with_gradient_of(op.run(), surrogate)
@@ -99,7 +99,7 @@ def _cancel_sum(op: Operation) -> Tensor:
 
 
 def _cancel_linear(op: Operation) -> Tensor:
-    """Δy⁺ and Δy⁻ are the sums of the positive and of the negative contributions w_i Δx_i."""
+    """Split Δy into the sums of the positive and of the negative contributions w_i Δx_i."""
     image, base, _ = op.inputs[0].chunk(3)
     change = image - base.detach()
     up_share = ((change > 0).to(change.dtype) + (change == 0).to(change.dtype) / 2).detach()
@@ -114,7 +114,7 @@ def _cancel_linear(op: Operation) -> Tensor:
 
 
 def _cancel_elementwise(op: Operation) -> Tensor:
-    """Δy⁺ and Δy⁻ are the Shapley values of the two parts in an elementwise function."""
+    """Split Δy into the Shapley values of the two parts in an elementwise function."""
     image, base, above = op.inputs[0].chunk(3)
     x, start, up = image.detach(), base.detach(), above.detach()
     down = x + start - up  # the baseline plus the negative part

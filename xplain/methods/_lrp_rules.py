@@ -67,7 +67,7 @@ LinearRule = Callable[[Operation, Tensor], list[Group]]  # the groups of an oper
 
 
 def divide_relevance(op: Operation, rule: LinearRule, epsilon: float) -> Tensor:
-    """Run a linear operation; its relevance is Σ over groups of factor · contributions / (their sum + ε)."""
+    """Run a linear operation and divide its relevance: Σ over groups of factor · contributions / (their sum + ε)."""
     source = op.inputs[0]
     image = source.chunk(3)[0] if rule is box_rule else source
     output = op.run(image.detach())
@@ -105,7 +105,7 @@ def negative_part(weight: Tensor) -> Tensor:
 
 
 def basic_rule(op: Operation, a: Tensor) -> list[Group]:
-    """LRP-0 and LRP-epsilon: all contributions."""
+    """Return all contributions as one group: LRP-0 and LRP-epsilon."""
     return [Group(1.0, [Contributions(a, whole)])]
 
 
@@ -145,7 +145,7 @@ def gamma_rule(gamma: float) -> LinearRule:
 
 
 def box_rule(op: Operation, rows: Tensor) -> list[Group]:
-    """z^B: x w - l w⁺ - h w⁻ for inputs between l and h, the values of the black and of the white image."""
+    """Return x w - l w⁺ - h w⁻ (z^B) for inputs between l and h, the values of the black and of the white image."""
     x, black, white = rows.chunk(3)
     low, high = torch.minimum(black, white), torch.maximum(black, white)
     contributions = [
@@ -159,7 +159,7 @@ def box_rule(op: Operation, rows: Tensor) -> list[Group]:
 def sum_rule(op: Operation) -> Tensor:
     """Divide R in proportion to the summands; the offset of a batch norm takes its part.
 
-    (If batch norms passed R on unchanged, R would no longer vanish with z.)
+    If batch norms passed R on unchanged, R would no longer vanish with z.
     """
     z: Tensor = op.run(*(multiply_gradient(summand, summand) for summand in op.inputs))
     return with_gradient_of(z, z / stabilize(z, TINY))

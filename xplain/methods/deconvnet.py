@@ -12,7 +12,7 @@ from xplain.oracle.propagation import Rules, propagate, with_gradient_of
 
 
 def _rectify_gradient(op: Operation) -> Tensor:
-    """1[R > 0] R, whatever the activation."""
+    """Return the output; its gradient becomes 1[R > 0] R, whatever the activation."""
     output = with_gradient_of(op.run(), op.inputs[0])
     output.register_hook(lambda gradient: gradient.clamp(min=0))
     return output

@@ -30,7 +30,7 @@ ALTERNATIVES = "use lrp, deeplift or integrated-gradients"
 
 
 def _positive_rule(op: Operation, a: Tensor) -> list[Group]:
-    """z⁺: the positive contributions; biases take no relevance."""
+    """Return the positive contributions (z⁺); biases take no relevance."""
     contributions = [
         Contributions(a.clamp(min=0), positive_part, bias=False),
         Contributions(a.clamp(max=0), negative_part, bias=False),
@@ -39,7 +39,7 @@ def _positive_rule(op: Operation, a: Tensor) -> list[Group]:
 
 
 def _linear_rule(op: Operation) -> Tensor:
-    """z^B for the first layer, z⁺ for the others."""
+    """Divide R by z^B in the first layer and by z⁺ in the others."""
     return divide_relevance(op, box_rule if op.has_all_rows else _positive_rule, TINY)
 
 

@@ -15,7 +15,7 @@ ALTERNATIVES = "use deeplift, fullgrad or integrated-gradients"
 
 
 def _clamp_gradient(op: Operation) -> Tensor:
-    """1[a > 0] 1[R > 0] R, where the ReLU's derivative gives 1[a > 0]."""
+    """Return the output; its gradient becomes 1[a > 0] 1[R > 0] R, where the ReLU's derivative gives 1[a > 0]."""
     output: Tensor = op.run()
     output.register_hook(lambda gradient: gradient.clamp(min=0))
     return output

@@ -49,7 +49,7 @@ def test_the_wheel_holds_every_file_of_the_package_and_nothing_else(wheel):
     package = [path for path in (ROOT / "xplain").rglob("*") if path.is_file() and "__pycache__" not in path.parts]
     inside = {name for name in wheel.namelist() if ".dist-info/" not in name}
     assert inside == {path.relative_to(ROOT).as_posix() for path in package}
-    assert {"xplain/py.typed", "xplain/data/imagenet1k.tsv", "xplain/reports/pages/compare.html"} <= inside
+    assert {"xplain/py.typed", "xplain/data/imagenet1k.tsv", "xplain/reports/pages/comparison.html"} <= inside
 
 
 def test_the_archive_builds_the_same_wheel_as_the_tree(wheel, tmp_path):

@@ -142,7 +142,7 @@ def test_bench_knows_its_size_by_both_names(xp, monkeypatch):
     monkeypatch.setattr(
         "xplain.pipelines.benchmark.bench", lambda config, output: found.append(config.model.image_size) or []
     )
-    monkeypatch.setattr("xplain.reports.tables.benchmark_table", lambda records: "")
+    monkeypatch.setattr("xplain.reports.benchmark_report.benchmark_table", lambda records: "")
     for flags in (["--size", "64"], ["--image-size", "64"], ["--size", "64", "--image-size", "32"], []):
         assert xp("bench", *flags).code == 0
     assert found == [64, 64, 64, None]

@@ -23,7 +23,7 @@ from xplain.reports.run_comparison import draw_differences, make_runs_page
 from xplain.reports.statistics import EXACT, PERMUTATIONS, count_wins, estimate, holm, sign_flip_p
 
 TEST = (
-    f"two-sided sign-flip permutation test of the mean difference (exact up to {EXACT} images, else {PERMUTATIONS} patterns); "
+    f"two-sided sign-flip permutation test of the mean difference (exact up to {MAX_EXACT} images, else {PERMUTATIONS} patterns); "
     "p (Holm) is corrected over all pairs and metrics by Holm 1979; intervals are 95 % bootstrap intervals of one pair each"
 )
 

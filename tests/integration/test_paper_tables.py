@@ -11,7 +11,7 @@ import pytest
 
 import xplain.pipelines.catalog  # noqa: F401  (registers methods and metrics)
 from tests.conftest import ROOT, SAMPLES
-from xplain.reports.published import put_beside, read_published
+from xplain.reports.published import add_published, read_published
 
 TABLES = {path.stem: path for path in sorted(SAMPLES.joinpath("tables").glob("*.toml"))}
 FIGURES = {"agi-1": 24, "dga-1": 36, "dga-2": 54, "mfaba-1": 6, "mfaba-2": 54, "neflag-1": 48}
@@ -50,7 +50,7 @@ def test_a_table_runs_on_two_images_with_the_embedded_model(xp, name):
     found = 0
     for model in file["evaluate"]["model"]:
         summary["run"]["fingerprint"]["model"]["name"] = model
-        rows = put_beside(summary, read_published(TABLES[name]))["rows"]
+        rows = add_published(summary, read_published(TABLES[name]))["rows"]
         values = Counter(row["published"] for row in rows if row["published"] is not None)
         assert values == Counter(each["value"] for each in file["published"]["figures"] if each["model"] == model)
         found += values.total()

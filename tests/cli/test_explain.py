@@ -234,8 +234,8 @@ def test_files_from_other_settings_are_refused_unless_overwritten(xp):
     ran = xp("explain", CAT, *TINY, "-a", "ig:steps=6")
     assert ran.code == 2
     assert ran.err == (
-        "xplain: error: 'xplain-out/cat.integrated-gradients.overlay.png' is there from other settings; "
-        "give --overwrite or another --output\n"
+        "xplain: error: 'xplain-out/cat.integrated-gradients.overlay.png' already exists with different settings; "
+        "use --overwrite or choose another --output\n"
     )
     assert xp("explain", CAT, *TINY, "-a", "ig:steps=6", "--overwrite").code == 0
 
@@ -246,7 +246,7 @@ def test_files_from_another_image_are_refused(xp):
     shutil.copy(SAMPLES / "rocket.jpg", "x.jpg")
     ran = xp("explain", "x.jpg", *TINY, "-a", "sm")
     assert (ran.code, ran.out) == (3, "")
-    assert "is there from another image; give --overwrite" in ran.err
+    assert "already exists for another image; use --overwrite" in ran.err
 
 
 # ------------------------------------------------------------------------ bad input
@@ -276,7 +276,7 @@ NEAR = "did you mean"
         ([CAT, "--target", "cat", "--against", "cat"], 2, "a class cannot be explained against itself"),
         ([CAT, "--save", "overly"], 2, "unknown kind 'overly' to save; choose from overlay"),
         ([CAT, "--clip", "99,80"], 2, "clip '99,80' is not 0 <= LOW < HIGH <= 100"),
-        ([CAT, "--cmap", "infrno"], 2, "unknown colour map 'infrno'; did you mean 'inferno'"),
+        ([CAT, "--cmap", "infrno"], 2, "unknown colormap 'infrno'; did you mean 'inferno'"),
         ([CAT, "--layer", "act2"], 2, "--layer act2 means nothing to neflag; leave it out"),
         ([CAT, "-a", "grad-cam", "--layer", "act9"], 2, "the model has no layer 'act9'; did you mean 'act"),
         ([CAT, "-b", "0"], 2, "batch size '0' is not a number of rows"),

@@ -470,7 +470,7 @@ def test_explanations_that_another_process_puts_there_meanwhile_stay(xp, noise, 
     monkeypatch.setattr(pipeline, "run_work", write_between)
     ran = xp(*ask)
     assert ran.code == 3
-    assert "is there from other settings; give --overwrite or another --output" in one_line(ran.err)
+    assert "already exists with different settings; use --overwrite or choose another --output" in one_line(ran.err)
     seeds = [read_record(path)["seed"] for path in Path("run").rglob("*.png")]
     assert seeds == [1] * 6
 

@@ -29,7 +29,7 @@ from xplain.reports.comparison_figure import SHOWS, draw_sheet
 from xplain.reports.comparison_files import RECORD, begin, check_folder, drop, kept, write_all
 from xplain.reports.comparison_page import make_page
 from xplain.reports.figures import check_formats
-from xplain.reports.render import colour_map, remarks, to_pixels
+from xplain.reports.render import get_colormap, render_warnings, to_pixels
 
 OnFailure = Callable[[Failure], None]
 ROW_KEYS = ("input", "sha256", "target", "prediction")  # stored once per row, not in every cell

@@ -14,18 +14,18 @@ from xplain.reports.render import normalize
 def test_compute_agreement_matches_scipy():
     stats, metrics = pytest.importorskip("scipy.stats"), pytest.importorskip("skimage.metrics")
     maps = [noise(seed) + k * noise(9) for k, seed in enumerate((1, 2, 3))]
-    found = compute_agreement(maps, RenderOptions())
+    agreement = compute_agreement(maps, RenderOptions())
     sums = [values.astype(np.float64).sum(axis=0).ravel() for values in maps]
     tops = [set(np.argsort(-values)[:77]) for values in sums]  # round(0.1 * 24 * 32)
     for i in range(3):
         for j in range(3):
-            assert found["spearman"][i, j] == pytest.approx(stats.spearmanr(sums[i], sums[j]).statistic)
-            assert found["top10"][i, j] == pytest.approx(len(tops[i] & tops[j]) / 77)
+            assert agreement["spearman"][i, j] == pytest.approx(stats.spearmanr(sums[i], sums[j]).statistic)
+            assert agreement["top10"][i, j] == pytest.approx(len(tops[i] & tops[j]) / 77)
             a, b = (normalize(maps[k], RenderOptions()) for k in (i, j))
             full = metrics.structural_similarity(
                 a, b, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=1
             )  # cropped to whole windows, as ours
-            assert found["ssim"][i, j] == pytest.approx(full, abs=1e-9)
+            assert agreement["ssim"][i, j] == pytest.approx(full, abs=1e-9)
 
 
 def test_compute_agreement_follows_sign_option():
@@ -40,8 +40,8 @@ def test_compute_agreement_follows_sign_option():
 @pytest.mark.filterwarnings("error")
 def test_compute_agreement_undefined_maps():
     flat = np.full((1, 24, 32), 2.0)
-    found = compute_agreement([noise(1), flat, None, noise(2)], RenderOptions())
-    for matrix in found.values():
+    agreement = compute_agreement([noise(1), flat, None, noise(2)], RenderOptions())
+    for matrix in agreement.values():
         assert np.isnan(matrix[1:3]).all()
         assert np.isnan(matrix[:, 1:3]).all()
         assert np.isfinite(matrix[[0, 0, 3, 3], [0, 3, 0, 3]]).all()

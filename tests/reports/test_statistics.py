@@ -20,10 +20,10 @@ from xplain.reports.statistics import (
 
 
 def test_estimate_mean_and_std():
-    found = estimate_mean(np.array([1.0, 2.0, 3.0, 6.0]))
-    assert (found.mean, found.n) == (3.0, 4)
-    assert found.std == pytest.approx(np.sqrt(14 / 3))
-    assert found.low < 3 < found.high
+    result = estimate_mean(np.array([1.0, 2.0, 3.0, 6.0]))
+    assert (result.mean, result.n) == (3.0, 4)
+    assert result.std == pytest.approx(np.sqrt(14 / 3))
+    assert result.low < 3 < result.high
 
 
 def test_percentile_interval_matches_scipy():
@@ -58,9 +58,9 @@ def test_bca_levels_by_hand():
     )  # 1400 of 2000 below, ties halved
     acceleration = 24 / (6 * 12**1.5)
     bias, edge = 0.5244005127080407, 1.959963984540054  # the normal quantiles of 0.7 and 0.975
-    for found, z in zip(bca_levels(values, means), (bias - edge, bias + edge), strict=True):
+    for level, z in zip(bca_levels(values, means), (bias - edge, bias + edge), strict=True):
         expected = 0.5 * math.erfc(-(bias + z / (1 - acceleration * z)) / math.sqrt(2))
-        assert found == pytest.approx(expected, abs=1e-9)
+        assert level == pytest.approx(expected, abs=1e-9)
 
 
 def test_bca_levels_without_bias_and_skew():
@@ -71,9 +71,9 @@ def test_bca_levels_without_bias_and_skew():
 
 def test_equal_values_have_zero_width_interval():
     for interval in ("percentile", "bca"):
-        found = estimate_mean(np.full(7, 0.1), interval)
-        assert (found.low, found.std) == (found.high, 0.0)
-        assert found.low == pytest.approx(0.1)
+        result = estimate_mean(np.full(7, 0.1), interval)
+        assert (result.low, result.std) == (result.high, 0.0)
+        assert result.low == pytest.approx(0.1)
 
 
 def test_intervals_cover_the_mean():
@@ -106,8 +106,8 @@ def test_estimate_mean_ignores_nan():
 def test_paired_difference_cancels_shared_noise():
     rng = np.random.default_rng(1)
     shared, gain = rng.normal(0, 10, 100), rng.normal(0.5, 0.1, 100)
-    found = paired_difference(shared + gain, shared)
-    assert 0.45 < found.low < found.mean < found.high < 0.55
+    result = paired_difference(shared + gain, shared)
+    assert 0.45 < result.low < result.mean < result.high < 0.55
     assert paired_difference(np.array([1.0, np.nan]), np.array([0.0, 0.0])).n == 1
 
 
@@ -134,9 +134,9 @@ def test_percentile_interval_is_symmetric():
     """Of the 2000 means in order, numbers 49.975 and 1949.025, counted from 0."""
     values = np.arange(30.0) ** 2
     means = np.sort(bootstrap_means(values, 7))
-    found = estimate_mean(values, seed=7)
-    assert found.low == pytest.approx(0.025 * means[49] + 0.975 * means[50], rel=1e-12)
-    assert found.high == pytest.approx(0.975 * means[1949] + 0.025 * means[1950], rel=1e-12)
+    result = estimate_mean(values, seed=7)
+    assert result.low == pytest.approx(0.025 * means[49] + 0.975 * means[50], rel=1e-12)
+    assert result.high == pytest.approx(0.975 * means[1949] + 0.025 * means[1950], rel=1e-12)
 
 
 def test_sign_flip_test_matches_scipy():

@@ -9,7 +9,7 @@ import io
 import json
 import textwrap
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -197,24 +197,28 @@ def draw_figure(
     with matplotlib.rc_context({"font.size": 7.5, "axes.titlesize": 8}), ignore_missing_glyphs():
         figure = Figure(figsize=(9, 2.45), dpi=210, layout="constrained")
         FigureCanvasAgg(figure)
-        image_axes, heatmap_axes, bar_axes, overlay_axes, class_axes = figure.subplots(
-            1, 5, width_ratios=(1, 1, 0.05, 1, 0.9)
-        )
-        low = -1 if options.sign == "signed" else 0
-        image_axes.imshow(image)
-        drawn_heatmap = heatmap_axes.imshow(heatmap, cmap=options.colormap, vmin=low, vmax=1)
-        overlay_axes.imshow(overlay(image, heatmap, options))
-        titles = ("input", f"{options.sign} attribution", "overlay")
-        for axes, title in zip((image_axes, heatmap_axes, overlay_axes), titles, strict=True):
-            axes.set_title(title)
-            axes.set_axis_off()
-        bar = figure.colorbar(drawn_heatmap, cax=bar_axes, ticks=(low, 0, 1))
-        bar.set_ticklabels(_tick_labels(attribution, options), fontsize=6.5)
-        _draw_predictions(class_axes, record)
+        axes = figure.subplots(1, 5, width_ratios=(1, 1, 0.05, 1, 0.9))
+        _draw_panels(figure, axes, image, heatmap, options, _tick_labels(attribution, options))
+        _draw_predictions(axes[4], record)
         figure.suptitle(textwrap.fill(printable(_caption(record)), 130), fontsize=8, parse_math=False)
         stream = io.BytesIO()
         figure.savefig(stream, format="png", metadata={CHUNK: json.dumps(record)})
     return stream.getvalue()
+
+
+def _draw_panels(
+    figure: Any, axes: Sequence[Any], image: Pixels, heatmap: Floats, options: RenderOptions, tick_labels: Sequence[str]
+) -> None:
+    """Draw the image, the heatmap, its color bar and the overlay on the first four axes."""
+    low = -1 if options.sign == "signed" else 0
+    axes[0].imshow(image)
+    drawn_heatmap = axes[1].imshow(heatmap, cmap=options.colormap, vmin=low, vmax=1)
+    axes[3].imshow(overlay(image, heatmap, options))
+    for index, title in ((0, "input"), (1, f"{options.sign} attribution"), (3, "overlay")):
+        axes[index].set_title(title)
+        axes[index].set_axis_off()
+    bar = figure.colorbar(drawn_heatmap, cax=axes[2], ticks=(low, 0, 1))
+    bar.set_ticklabels(tick_labels, fontsize=6.5)
 
 
 def _tick_labels(attribution: Floats, options: RenderOptions) -> list[str]:

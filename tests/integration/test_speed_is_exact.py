@@ -28,12 +28,12 @@ def plain_integrated_gradients(classifier: xplain.Classifier, x: Tensor, target:
 def test_prepared_model_matches_plain(name, weights):
     classifier = xplain.load_classifier(name, "cpu", weights)
     x = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(3))
-    ready = inference_copy(made)
+    prepared = inference_copy(classifier)
     with torch.no_grad():
-        expected = made(x)
-        assert (ready(ready.to_memory_format(x)) - expected).abs().max() < 1e-4 * expected.abs().max()
-    ours = xplain.attribute(made, x, "ig", target=7, steps=7, batch_size=3).values.double().flatten(1)
-    theirs = plain_integrated_gradients(made, x, 7, 7).double().flatten(1)
+        expected = classifier(x)
+        assert (prepared(prepared.to_memory_format(x)) - expected).abs().max() < 1e-4 * expected.abs().max()
+    ours = xplain.attribute(classifier, x, "ig", target=7, steps=7, batch_size=3).values.double().flatten(1)
+    theirs = plain_integrated_gradients(classifier, x, 7, 7).double().flatten(1)
     assert torch.cosine_similarity(ours, theirs, dim=1).min() > 0.9999
 
 

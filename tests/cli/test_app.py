@@ -125,7 +125,7 @@ def test_an_interrupt_that_comes_out_as_another_error_is_still_one(xp, monkeypat
 def test_a_launchers_environment_is_checked(xp, monkeypatch):
     monkeypatch.setenv("RANK", "x")
     ran = xp("evaluate", SAMPLES)
-    assert (ran.code, ran.err) == (2, "xplain: error: cannot read the shard 'x/1'; write I/N with I from 0 to N-1\n")
+    assert (ran.code, ran.err) == (2, "xplain: error: cannot parse the shard 'x/1'; write I/N with I from 0 to N-1\n")
 
 
 def test_messages_show_control_characters_instead_of_sending_them(xp):

@@ -21,7 +21,7 @@ FAST = (*TINY, "--no-metrics", "-o", "out")
 @pytest.fixture
 def quick(monkeypatch):
     """Without the drawing, which has its own tests."""
-    import xplain.pipelines.comparisons as package
+    import xplain.pipelines.compare_images as package
 
     monkeypatch.setattr(package, "draw_sheet", lambda found, shows, forms: dict.fromkeys(forms, b"sheet"))
     monkeypatch.setattr(package, "draw_agreement", lambda record, forms: dict.fromkeys(forms, b"matrix"))
@@ -145,13 +145,13 @@ def test_undefined_scores_and_odd_maps_are_in_the_record(xp, quick):
         (
             [CAT, "-a", "sm", "-a", "saliency"],
             2,
-            "method 'saliency' is asked for twice; give each set of parameters once",
+            "method 'saliency' is requested twice; request each set of parameters once",
         ),
-        ([CAT, "--show", "curve"], 2, "unknown picture 'curve'; did you mean 'curves'?"),
+        ([CAT, "--show", "curve"], 2, "unknown picture 'curve' for --show; did you mean 'curves'?"),
         ([CAT, "--save", "eps"], 2, "unknown format 'eps'; choose from png, pdf, svg"),
-        ([CAT, "--layer", "act2", "-a", "sm"], 2, "--layer act2 means nothing to saliency; leave it out"),
-        ([CAT, "-m", "resnet18", "--classes", "x.txt"], 2, "--weights and --classes belong to one model; give one -m"),
-        ([CAT, "--no-metrics", "-M", "morf"], 2, "--no-metrics and -M exclude one another; leave one of them out"),
+        ([CAT, "--layer", "act2", "-a", "sm"], 2, "--layer act2 is not supported by saliency; remove it, or add a method with a layer"),
+        ([CAT, "-m", "resnet18", "--classes", "x.txt"], 2, "--weights and --classes apply to one model only; pass one -m"),
+        ([CAT, "--no-metrics", "-M", "morf"], 2, "--no-metrics excludes -M and --protocol; remove one of them"),
         ([], 2, "no image was named"),
         (["nowhere.jpg", "-a", "sm"], 3, "no such file: 'nowhere.jpg'"),
     ],

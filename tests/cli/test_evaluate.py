@@ -17,7 +17,7 @@ import torch
 import xplain
 from tests.conftest import ROOT, SAMPLES, TINY
 from xplain.core.types import Score
-from xplain.pipelines.plans import Measured
+from xplain.pipelines.measurement import MetricResult
 
 QUICK = (*TINY, "-M", "insertion:steps=8", "-M", "deletion:steps=8", "-o", "run")
 
@@ -74,13 +74,13 @@ def test_the_summary_says_how_sure_it_is(xp, photos):
 )
 def test_curves_keep_21_of_their_own_points_at_most(steps, kept):
     score = Score(torch.tensor([0.5]), torch.arange(steps + 1.0)[None])
-    assert Measured(None, score, {}).read(0)["curve"] == [float(k) for k in kept]
+    assert MetricResult(None, score, {}).read(0)["curve"] == [float(k) for k in kept]
 
 
 def test_a_curve_of_one_point_is_none():
     score = Score(torch.tensor([0.5]), torch.tensor([[0.5]]))
-    assert Measured(None, score, {}).read(0) == {"value": 0.5, "undefined": None, "curve": None}
-    assert Measured(None, score, {}).read(0, None)["curve"] is None
+    assert MetricResult(None, score, {}).read(0) == {"value": 0.5, "undefined": None, "curve": None}
+    assert MetricResult(None, score, {}).read(0, None)["curve"] is None
 
 
 def test_top_1_is_over_the_labelled_images(xp, photos):
@@ -220,8 +220,8 @@ def test_protocols_are_presets(xp, photos):
         (["-M", "delition"], 2, "unknown metric 'delition'; did you mean 'deletion'?"),
         (["-a", "agii"], 2, "unknown method 'agii'; did you mean 'agi'?"),
         (["--protocol", "agy"], 2, "unknown protocol 'agy'; did you mean 'agi'?"),
-        (["--shard", "2/2"], 2, "cannot read the shard '2/2'; write I/N with I from 0 to N-1"),
-        (["--target", "cat"], 2, "target 'cat' is not for a data set; give auto or label"),
+        (["--shard", "2/2"], 2, "cannot parse the shard '2/2'; write I/N with I from 0 to N-1"),
+        (["--target", "cat"], 2, "target 'cat' is not supported for data sets; use auto or label"),
         (["--limit", "0"], 2, "'--limit'"),
     ],
 )
@@ -292,7 +292,7 @@ def test_a_model_that_cannot_be_used_is_known_before_the_others_run(xp, photos):
     assert (ran.code, ran.out, Path("run").exists()) == (2, "", False)
     assert "has no function 'tinny'; did you mean 'tiny'?" in ran.err
     ran = xp("evaluate", photos, *TINY, *TINY[:2], "-o", "run")
-    assert ran.err == "xplain: error: model 'python:tests.helpers.factories:tiny' is asked for twice; name it once\n"
+    assert ran.err == "xplain: error: model 'python:tests.helpers.factories:tiny' is requested twice; request it once\n"
 
 
 @pytest.mark.parametrize(
@@ -305,7 +305,7 @@ def test_a_model_that_cannot_be_used_is_known_before_the_others_run(xp, photos):
 def test_what_is_asked_for_twice_is_refused(xp, photos, twice, named):
     ran = xp("evaluate", photos, *TINY, *twice, "-o", "run")
     assert (ran.code, ran.out, Path("run").exists()) == (2, "", False)
-    assert ran.err == f"xplain: error: {named} is asked for twice; give each set of parameters once\n"
+    assert ran.err == f"xplain: error: {named} is requested twice; request each set of parameters once\n"
 
 
 @pytest.mark.parametrize(

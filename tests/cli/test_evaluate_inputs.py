@@ -43,7 +43,7 @@ FLAT = {"d/a.jpg": None, "d/b.jpg": None}
         (FLAT | {"l.csv": "a.jpg\nb.jpg\n"}, ["d", "--labels", "l.csv"], 3, "line 1 of 'l.csv' has 1 columns; write file name,class"),
         (FLAT | {"l.csv": ""}, ["d", "--labels", "l.csv"], 3, "'l.csv' has no label for 'a.jpg' and 1 others; name every file"),
         (FLAT, ["d", "--labels", "none.csv"], 3, "cannot read the labels 'none.csv': "),
-        (FLAT, ["d", "--target", "label"], 2, "--target label needs labels; give class folders or --labels"),
+        (FLAT, ["d", "--target", "label"], 2, "--target label requires labels; use class folders or --labels"),
         ({"list.txt": "a.jpg"}, ["list.txt", "--labels", "l.csv"], 2, "--labels is for a folder of images, not 'list.txt'"),
         (FLAT | {"run": "a file"}, ["d"], 3, "cannot write 'run/items': Not a directory"),
         (FLAT | {"run/run.json": "{}"}, ["d"], 3, "cannot use the run directory 'run': "),

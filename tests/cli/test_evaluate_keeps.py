@@ -79,7 +79,7 @@ def test_nothing_is_done_again_when_nothing_lacks(xp, photos, monkeypatch):
     xp("evaluate", photos, *TINY, *ASK, *more)
     monkeypatch.setattr("xplain.pipelines.attribution.MethodRun.attribute", lambda *_, **__: pytest.fail("computed again"))
     monkeypatch.setattr(
-        "xplain.pipelines.evaluate.prefetch_images", lambda sources, *_: list(sources) and pytest.fail("read again")
+        "xplain.pipelines.batches.prefetch_images", lambda sources, *_: list(sources) and pytest.fail("read again")
     )
     assert xp("evaluate", photos, *TINY, *ASK, *more).code == 5
 

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 import xplain
-from tests.conftest import SAMPLES, TINY
+from tests.conftest import SAMPLES, TINY, interrupt
 from xplain.data.preprocessing import Preprocessing
 
 CAT = SAMPLES / "cat.jpg"
@@ -215,16 +215,12 @@ def test_the_same_command_keeps_what_is_there(xp, monkeypatch):
     assert Path("xplain-out/cat.saliency.overlay.png").stat().st_mtime_ns == before
 
 
-def test_an_interrupted_run_goes_on(xp, photos, monkeypatch):
+def test_explain_resumes_interrupted_run(xp, photos, method_calls):
     xp("explain", photos, *TINY, "-a", "sm", "-b", "1")
     Path("xplain-out/espresso/b.saliency.overlay.png").unlink()
-    made = []
-    import xplain.pipelines.explain as pipeline
-
-    whole = pipeline.run_work
-    monkeypatch.setattr(pipeline, "run_work", lambda *a, **k: made.append(len(a[2])) or whole(*a, **k))
+    method_calls.sizes.clear()
     assert len(xp("explain", photos, *TINY, "-a", "sm", "-b", "1").lines) == 3
-    assert made == [1]
+    assert method_calls.sizes == [1]
 
 
 def test_files_from_other_settings_are_refused_unless_overwritten(xp):
@@ -272,16 +268,16 @@ NEAR = "did you mean"
         ([CAT, "--target", "9"], 2, "class index 9 is not in 0 .. 4; see xplain list classes"),
         ([CAT, "--target", "top:0"], 2, "cannot read the target 'top:0'; write top:K with K from 1"),
         ([CAT, "--target", "cat", "--against", "cat"], 2, "a class cannot be explained against itself"),
-        ([CAT, "--save", "overly"], 2, "unknown kind 'overly' to save; choose from overlay"),
+        ([CAT, "--save", "overly"], 2, "unknown kind 'overly' for --save; choose from overlay"),
         ([CAT, "--clip", "99,80"], 2, "clip '99,80' is not 0 <= LOW < HIGH <= 100"),
         ([CAT, "--cmap", "infrno"], 2, "unknown colour map 'infrno'; did you mean 'inferno'"),
-        ([CAT, "--layer", "act2"], 2, "--layer act2 means nothing to neflag; leave it out"),
+        ([CAT, "--layer", "act2"], 2, "--layer act2 is not supported by neflag; remove it, or add a method with a layer"),
         ([CAT, "-a", "grad-cam", "--layer", "act9"], 2, "the model has no layer 'act9'; did you mean 'act"),
-        ([CAT, "-b", "0"], 2, "batch size '0' is not a number of rows"),
+        ([CAT, "-b", "0"], 2, "invalid batch size '0'; use auto or a whole number >= 1"),
         ([CAT, "--device", "cuda:7"], 4, "device 'cuda:7' is not there"),
         ([CAT, "--device", "tpu"], 2, "unknown device 'tpu'; give auto, cpu, cuda, cuda:N or mps"),
         ([CAT, "--weights", "none.pth"], 3, "no weights file 'none.pth'; check --weights"),
-        ([CAT, "-o", "-", "--save", "raw"], 2, "-o - writes one PNG; give one image"),
+        ([CAT, "-o", "-", "--save", "raw"], 2, "-o - writes one PNG; pass one image, one method and one --save other than raw"),
         ([CAT, "-o", "-", "--json"], 2, "-o - and --json both write to stdout"),
         ([CAT, "-o", "zero.jpg/x"], 3, "cannot write 'zero.jpg/x/cat.neflag.overlay.png'"),
         ([CAT, "--nothing"], 2, "no such option"),
@@ -326,7 +322,7 @@ def test_one_bad_image_among_many_is_reported_counted_and_skipped(xp, photos):
     (photos / "cat" / "bad.jpg").write_text("x")
     ran = xp("explain", photos, *TINY, "-a", "sm")
     assert (ran.code, len(ran.lines)) == (5, 3)
-    assert ran.err.splitlines()[-1] == "xplain: 3 explanations made, 1 failed"
+    assert ran.err.splitlines()[-1] == "xplain: 3 explanations written, 1 failed"
     assert xp("explain", photos, *TINY, "-a", "sm", "--fail-fast").code == 3
 
 
@@ -358,22 +354,12 @@ def test_a_label_that_is_no_class_fails_the_image(xp, photos):
     assert len(ran.lines) == 2
 
 
-def test_ctrl_c_leaves_whole_files_and_exits_130(xp, photos, monkeypatch):
-    import xplain.pipelines.explain as pipeline
-
-    whole, calls = pipeline.run_work, []
-
-    def stop_at_the_second(*args, **kwargs):
-        calls.append(1)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return whole(*args, **kwargs)
-
-    monkeypatch.setattr(pipeline, "run_work", stop_at_the_second)
+def test_ctrl_c_keeps_finished_files(xp, photos, method_calls):
+    method_calls.before[2] = interrupt
     ran = xp("explain", photos, *TINY, "-a", "sm", "-b", "1")
     assert (ran.code, len(ran.lines)) == (130, 1)
     command = shlex.join(["xplain", "explain", str(photos), *TINY, "-a", "sm", "-b", "1"])
-    assert ran.err == f"xplain: interrupted; what is written is whole, and this goes on from there: {command}\n"
+    assert ran.err == f"xplain: interrupted; finished results are complete, run the same command to resume: {command}\n"
     assert [p.name for p in Path("xplain-out").rglob("*") if p.is_file()] == ["a.saliency.overlay.png"]
 
 

@@ -51,10 +51,10 @@ def test_table_records_and_files(xp, made, monkeypatch):
     seen = []
 
     @contextmanager
-    def show_counter(wanted, unit="images"):
+    def show_progress(wanted, unit):
         yield lambda done, total: seen.append((unit, done, total))
 
-    monkeypatch.setattr("xplain.cli.evaluate.show_counter", show_counter)
+    monkeypatch.setattr("xplain.cli.evaluate.show_progress", show_progress)
     ran = xp("evaluate", made, "-M", f"{METRIC},trials=2", "-a", "patch", *CPU)
     assert ran.code == 0, ran.err
     epochs = 2 * (2 + 2 * 2 * 2)  # trials x (the first network's, and those of each method and fraction)
@@ -83,7 +83,7 @@ def test_table_records_and_files(xp, made, monkeypatch):
     assert text.startswith(f"{made}, protocol xplain, target auto\n")
     assert f"| {METRIC}, removed | 0 % | 12 % | 30 % |" in text
     assert (
-        f"{METRIC} explains the networks that it trains (small) on 40 and tests on 20 images of 12 x 12 (its train"
+        f"{METRIC} explains networks that it trains itself (small) on 40 images and tests on 20 images of 12 x 12 (its train"
         in text
     )
     assert "efficientnet" not in text
@@ -188,7 +188,7 @@ def test_digits(xp, tmp_path):
     for whole, tenth, most in curves.values():
         assert whole > 0.9
         assert whole >= tenth > most
-    assert "on 600 and tests on 359 images of 8 x 8 (of each class, 80 % to train" in Path("run/summary.md").read_text()
+    assert "on 600 images and tests on 359 images of 8 x 8 (of each class, 80 % to train" in Path("run/summary.md").read_text()
 
 
 def test_what_is_no_image_is_counted(xp, tmp_path):
@@ -204,10 +204,10 @@ def test_what_is_no_image_is_counted(xp, tmp_path):
 @pytest.mark.parametrize(
     ("args", "text"),
     [
-        (["-m", "resnet50"], "--model has no part in roar, which explains networks that it trains itself; leave it out"),
-        (["--limit", "5"], "--limit has no part in roar, which explains networks that it trains itself; write roar:per_class=N"),
-        (["--image-size", "64"], "--image-size has no part in roar, which explains networks that it trains itself; write roar:size=N"),
-        (["-M", "deletion", *TINY, "-m", "resnet50"], "roar with 2 models, none of which it explains; run -M roar by itself"),
+        (["-m", "resnet50"], "--model cannot be used with roar, which trains its own networks; remove --model"),
+        (["--limit", "5"], "--limit cannot be used with roar, which trains its own networks; use roar:per_class=N"),
+        (["--image-size", "64"], "--image-size cannot be used with roar, which trains its own networks; use roar:size=N"),
+        (["-M", "deletion", *TINY, "-m", "resnet50"], "roar trains its own networks and ignores the 2 models; run -M roar separately"),
         (["-M", "roar:fractions=0.5.9"], "roar: fractions=0.5.9 is not accepted; give rising percentages such as"),
         (["-M", "roar:network=resnet"], "roar: network=resnet is not accepted; give cnn or small"),
     ],
@@ -226,7 +226,7 @@ def test_other_images_in_the_same_directory_are_refused(xp, tmp_path):
     Image.new("RGB", (12, 12)).save(folder / "train" / "level" / "more.png")
     ran = xp("evaluate", folder, "-M", quick, "-a", "patch", *CPU)
     assert ran.code == 2
-    assert "of other images; give another --output, or the same data set" in ran.err
+    assert "of other images; choose another --output, or the same data set" in ran.err
 
 
 def test_the_default_directory_names_no_model(xp, made):

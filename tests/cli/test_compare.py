@@ -99,7 +99,9 @@ def test_the_same_comparison_is_kept_and_others_refused(xp, quick, monkeypatch):
     first = xp(*args, "--json")
     assert first.code == 0
     with monkeypatch.context() as patch:
-        patch.setattr("xplain.pipelines.attribution.MethodRun.attribute", lambda *_, **__: pytest.fail("computed again"))
+        patch.setattr(
+            "xplain.pipelines.attribution.MethodRun.attribute", lambda *_, **__: pytest.fail("computed again")
+        )
         assert xp(*args, "--json").out == first.out
         ran = xp(*args, "--sign", "signed")
     assert ran.code == 2
@@ -149,8 +151,16 @@ def test_undefined_scores_and_odd_maps_are_in_the_record(xp, quick):
         ),
         ([CAT, "--show", "curve"], 2, "unknown picture 'curve' for --show; did you mean 'curves'?"),
         ([CAT, "--save", "eps"], 2, "unknown format 'eps'; choose from png, pdf, svg"),
-        ([CAT, "--layer", "act2", "-a", "sm"], 2, "--layer act2 is not supported by saliency; remove it, or add a method with a layer"),
-        ([CAT, "-m", "resnet18", "--classes", "x.txt"], 2, "--weights and --classes apply to one model only; pass one -m"),
+        (
+            [CAT, "--layer", "act2", "-a", "sm"],
+            2,
+            "--layer act2 is not supported by saliency; remove it, or add a method with a layer",
+        ),
+        (
+            [CAT, "-m", "resnet18", "--classes", "x.txt"],
+            2,
+            "--weights and --classes apply to one model only; pass one -m",
+        ),
         ([CAT, "--no-metrics", "-M", "morf"], 2, "--no-metrics excludes -M and --protocol; remove one of them"),
         ([], 2, "no image was named"),
         (["nowhere.jpg", "-a", "sm"], 3, "no such file: 'nowhere.jpg'"),

@@ -153,7 +153,10 @@ def changed(**params):
             {"keys": [*KEYS[:9], "c/new.jpg"]},
             "the runs have different images: 'c/9.jpg' is in 'a' and not in 'b' (1 in total); evaluate the same images",
         ),
-        ({"digest": "1"}, "the runs have different images: the bytes of 'c/0.jpg' differ between 'a' and 'b'; evaluate the same files"),
+        (
+            {"digest": "1"},
+            "the runs have different images: the bytes of 'c/0.jpg' differ between 'a' and 'b'; evaluate the same files",
+        ),
         ({"target": 2}, "the runs explain different targets: for 'c/0.jpg' class 1 in 'a' and 2 in 'b' (10 in total)"),
         ({"metrics": changed(steps=9)}, "deletion is defined differently: steps is 8 in 'a' and 9 in 'b'"),
         ({"metrics": changed(unit="pixel")}, "deletion is defined differently: unit is None in 'a' and 'pixel' in 'b'"),
@@ -187,10 +190,13 @@ def test_unfinished_runs_and_wrong_use(xp):
     ran = xp("compare", "a", "b")
     assert (ran.code, ran.err.count("\n")) == (3, 1)
     assert (
-        "the run 'b' is missing deletion of ig for 'c/8.jpg' and 1 more; finish it with the same xplain evaluate" in ran.err
+        "the run 'b' is missing deletion of ig for 'c/8.jpg' and 1 more; finish it with the same xplain evaluate"
+        in ran.err
     )
     assert "a run is repeated; pass each run once" in xp("compare", "a", "a").err
-    assert "'a' is a run directory and 'x.jpg' is not; pass images, or run directories" in xp("compare", "a", "x.jpg").err
+    assert (
+        "'a' is a run directory and 'x.jpg' is not; pass images, or run directories" in xp("compare", "a", "x.jpg").err
+    )
     assert "--method does not apply to run directories; remove --method" in xp("compare", "a", "b", "-a", "sm").err
 
 
@@ -198,7 +204,10 @@ def test_a_single_method_is_compared_with_nothing(xp):
     write_run("a", both("agi", 1, 0.3))
     ran = xp("compare", "a")
     assert (ran.code, ran.out) == (2, "")
-    assert "'a' contains one method and nothing to compare it with; pass another run, or evaluate a second method" in ran.err
+    assert (
+        "'a' contains one method and nothing to compare it with; pass another run, or evaluate a second method"
+        in ran.err
+    )
 
 
 def test_a_run_without_a_result_is_refused(xp):

@@ -117,7 +117,9 @@ def test_a_killed_run_with_a_torn_line_goes_on_to_the_unbroken_result(xp, photos
 
 def test_what_is_done_is_not_done_again(xp, photos, monkeypatch):
     xp("evaluate", photos, *QUICK, "-a", "sm")
-    monkeypatch.setattr("xplain.pipelines.attribution.MethodRun.attribute", lambda *_, **__: pytest.fail("computed again"))
+    monkeypatch.setattr(
+        "xplain.pipelines.attribution.MethodRun.attribute", lambda *_, **__: pytest.fail("computed again")
+    )
     assert xp("evaluate", photos, *QUICK, "-a", "sm").code == 0
 
 

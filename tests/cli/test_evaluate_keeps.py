@@ -77,7 +77,9 @@ def test_they_are_no_part_of_the_fingerprint_and_what_lacks_is_made_later(xp, ph
 def test_nothing_is_done_again_when_nothing_lacks(xp, photos, monkeypatch):
     more = ("-M", "error-rate", "-a", "sm", "--save-maps", "--save-curves")
     xp("evaluate", photos, *TINY, *ASK, *more)
-    monkeypatch.setattr("xplain.pipelines.attribution.MethodRun.attribute", lambda *_, **__: pytest.fail("computed again"))
+    monkeypatch.setattr(
+        "xplain.pipelines.attribution.MethodRun.attribute", lambda *_, **__: pytest.fail("computed again")
+    )
     monkeypatch.setattr(
         "xplain.pipelines.batches.prefetch_images", lambda sources, *_: list(sources) and pytest.fail("read again")
     )
@@ -90,7 +92,9 @@ def test_a_metric_that_is_added_uses_the_maps(xp, photos, monkeypatch):
     asked = {(r["key"], r["mark"]): r for r in records()}
     Path("run/items/0.jsonl").unlink()
     xp("evaluate", photos, *SINGLE, *ASK, "--save-maps")
-    monkeypatch.setattr("xplain.pipelines.attribution.MethodRun.attribute", lambda *_, **__: pytest.fail("attributed again"))
+    monkeypatch.setattr(
+        "xplain.pipelines.attribution.MethodRun.attribute", lambda *_, **__: pytest.fail("attributed again")
+    )
     xp("evaluate", photos, *SINGLE, *ASK, *more, "--save-maps")
     found = {(r["key"], r["mark"]): r for r in records()}
     assert found.keys() == asked.keys()

@@ -208,7 +208,9 @@ def test_methods_asked_for_twice_keep_apart(xp):
 def test_the_same_command_keeps_what_is_there(xp, monkeypatch):
     first = xp("explain", CAT, *TINY, "-a", "sm", "--json").records
     before = Path("xplain-out/cat.saliency.overlay.png").stat().st_mtime_ns
-    monkeypatch.setattr("xplain.pipelines.attribution.MethodRun.attribute", lambda *_, **__: pytest.fail("computed again"))
+    monkeypatch.setattr(
+        "xplain.pipelines.attribution.MethodRun.attribute", lambda *_, **__: pytest.fail("computed again")
+    )
     again = xp("explain", CAT, *TINY, "-a", "sm", "--json")
     assert again.code == 0
     assert again.records == first
@@ -271,13 +273,21 @@ NEAR = "did you mean"
         ([CAT, "--save", "overly"], 2, "unknown kind 'overly' for --save; choose from overlay"),
         ([CAT, "--clip", "99,80"], 2, "clip '99,80' is not 0 <= LOW < HIGH <= 100"),
         ([CAT, "--cmap", "infrno"], 2, "unknown colour map 'infrno'; did you mean 'inferno'"),
-        ([CAT, "--layer", "act2"], 2, "--layer act2 is not supported by neflag; remove it, or add a method with a layer"),
+        (
+            [CAT, "--layer", "act2"],
+            2,
+            "--layer act2 is not supported by neflag; remove it, or add a method with a layer",
+        ),
         ([CAT, "-a", "grad-cam", "--layer", "act9"], 2, "the model has no layer 'act9'; did you mean 'act"),
         ([CAT, "-b", "0"], 2, "invalid batch size '0'; use auto or a whole number >= 1"),
         ([CAT, "--device", "cuda:7"], 4, "device 'cuda:7' is not there"),
         ([CAT, "--device", "tpu"], 2, "unknown device 'tpu'; give auto, cpu, cuda, cuda:N or mps"),
         ([CAT, "--weights", "none.pth"], 3, "no weights file 'none.pth'; check --weights"),
-        ([CAT, "-o", "-", "--save", "raw"], 2, "-o - writes one PNG; pass one image, one method and one --save other than raw"),
+        (
+            [CAT, "-o", "-", "--save", "raw"],
+            2,
+            "-o - writes one PNG; pass one image, one method and one --save other than raw",
+        ),
         ([CAT, "-o", "-", "--json"], 2, "-o - and --json both write to stdout"),
         ([CAT, "-o", "zero.jpg/x"], 3, "cannot write 'zero.jpg/x/cat.neflag.overlay.png'"),
         ([CAT, "--nothing"], 2, "no such option"),

@@ -188,7 +188,10 @@ def test_digits(xp, tmp_path):
     for whole, tenth, most in curves.values():
         assert whole > 0.9
         assert whole >= tenth > most
-    assert "on 600 images and tests on 359 images of 8 x 8 (of each class, 80 % to train" in Path("run/summary.md").read_text()
+    assert (
+        "on 600 images and tests on 359 images of 8 x 8 (of each class, 80 % to train"
+        in Path("run/summary.md").read_text()
+    )
 
 
 def test_what_is_no_image_is_counted(xp, tmp_path):

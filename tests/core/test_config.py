@@ -1,18 +1,24 @@
-"""What the user writes: choices, batch sizes, clips and configuration files; and the shape of errors."""
+"""Tests of xplain.core.config."""
 
 from __future__ import annotations
 
 import pytest
 
-from xplain.core import errors
-from xplain.core.config import Choice, Compute, parse_batch_size, parse_clip, read_config_file
-from xplain.core.errors import DeviceError, InputError, UsageError, XplainError
+from xplain.core.config import (
+    Choice,
+    ComputeOptions,
+    ModelOptions,
+    RenderOptions,
+    parse_batch_size,
+    parse_clip,
+    parse_count,
+    parse_shard,
+    read_config_file,
+)
+from xplain.core.errors import InputError, UsageError
 
 OPTIONS = ("batch_size", "method", "seed", "output")
 COMMANDS = ("explain", "evaluate")
-
-
-# ------------------------------------------------------------------------------------------------- choices
 
 
 @pytest.mark.parametrize(
@@ -29,7 +35,7 @@ COMMANDS = ("explain", "evaluate")
         ("eg:baselines=C:/d", "eg", (("baselines", "C:/d"),)),
     ],
 )
-def test_a_choice_is_a_name_with_parameters(text, name, params):
+def test_choice_parses_name_and_parameters(text, name, params):
     assert Choice.parse(text) == Choice(name, params)
 
 
@@ -37,65 +43,88 @@ def test_a_choice_is_a_name_with_parameters(text, name, params):
     ("text", "part"),
     [("agi:steps", "steps"), ("agi:steps=", "steps="), ("agi:=3", "=3"), ("agi:steps=1,classes", "classes")],
 )
-def test_a_parameter_without_key_or_value_is_refused(text, part):
+def test_choice_rejects_incomplete_parameter(text, part):
     with pytest.raises(UsageError) as error:
         Choice.parse(text)
     assert str(error.value) == f"cannot read {part!r} in {text!r}; write NAME:key=value,key=value"
 
 
 @pytest.mark.parametrize("text", ["", " ", ":steps=3"])
-def test_a_choice_needs_a_name(text):
-    with pytest.raises(UsageError, match="no name in"):
+def test_choice_rejects_missing_name(text):
+    with pytest.raises(UsageError, match="missing name in"):
         Choice.parse(text)
 
 
-def test_a_parameter_given_twice_is_refused():
+def test_choice_rejects_repeated_parameter():
     with pytest.raises(UsageError) as error:
         Choice.parse("agi:steps=1,steps=2")
-    assert str(error.value) == "parameter 'steps' is given twice in 'agi:steps=1,steps=2'; give it once"
-    with pytest.raises(UsageError, match="'step_size' is given twice"):
+    assert str(error.value) == "parameter 'steps' is repeated in 'agi:steps=1,steps=2'; set it once"
+    with pytest.raises(UsageError, match="'step_size' is repeated"):
         Choice.parse("agi:step-size=1,step_size=1")
 
 
-# ------------------------------------------------------------------------------------------------- numbers
-
-
 @pytest.mark.parametrize(("text", "rows"), [("auto", None), ("1", 1), ("128", 128)])
-def test_a_batch_size_is_auto_or_rows(text, rows):
+def test_parse_batch_size(text, rows):
     assert parse_batch_size(text) == rows
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "1.5", "", "many", "Auto", "None"])
-def test_another_batch_size_is_refused(text):
+def test_parse_batch_size_rejects_other_text(text):
     with pytest.raises(UsageError) as error:
         parse_batch_size(text)
-    assert str(error.value) == f"batch size {text!r} is not a number of rows; write auto or a whole number from 1"
+    assert str(error.value) == f"invalid batch size {text!r}; use auto or a whole number >= 1"
 
 
 @pytest.mark.parametrize(
     ("text", "clip"), [("80,99", (80.0, 99.0)), ("0,100", (0.0, 100.0)), (" 1.5 , 2 ", (1.5, 2.0))]
 )
-def test_a_clip_is_two_percentiles(text, clip):
+def test_parse_clip(text, clip):
     assert parse_clip(text) == clip
 
 
 @pytest.mark.parametrize("text", ["80", "80,", "80,90,99", "a,b", ""])
-def test_an_unreadable_clip_is_refused(text):
-    with pytest.raises(UsageError, match=f"cannot read clip '{text}'"):
+def test_parse_clip_rejects_other_text(text):
+    with pytest.raises(UsageError, match=f"cannot parse the clip '{text}'"):
         parse_clip(text)
 
 
 @pytest.mark.parametrize("text", ["99,80", "80,80", "-1,50", "50,101", "nan,50", "0,nan", "0,inf"])
-def test_a_clip_out_of_order_or_range_is_refused(text):
+def test_parse_clip_rejects_invalid_range(text):
     with pytest.raises(UsageError, match="is not 0 <= LOW < HIGH <= 100"):
         parse_clip(text)
 
 
-def test_the_defaults_of_a_run():
-    assert Compute() == Compute("efficientnet-lite0", None, None, "auto", "fp32", None, 0, None)
+@pytest.mark.parametrize(("text", "shard"), [("0/1", (0, 1)), ("2/3", (2, 3))])
+def test_parse_shard(text, shard):
+    assert parse_shard(text) == shard
 
 
-# ------------------------------------------------------------------------------------------------- files
+@pytest.mark.parametrize("text", ["", "1", "1/1", "-1/2", "0/0", "0/", "/2", "a/b", "0/1/2", "1.0/2"])
+def test_parse_shard_rejects_other_text(text):
+    with pytest.raises(UsageError) as error:
+        parse_shard(text)
+    assert str(error.value) == f"cannot parse the shard {text!r}; write I/N with I from 0 to N-1"
+
+
+def test_parse_count_rejects_many_digits():
+    """int() refuses texts of thousands of digits with an error of its own."""
+    assert parse_count("9" * 19) == int("9" * 19)
+    assert parse_count("9" * 20) is None
+    assert parse_count("9" * 5000) is None
+
+
+def test_option_group_defaults():
+    assert ModelOptions() == ModelOptions("efficientnet-lite0", None, None, None, "auto", False)
+    assert ComputeOptions() == ComputeOptions("fp32", None, 0)
+    assert RenderOptions() == RenderOptions((80.0, 99.0), "positive", "sum", "auto", 0.8)
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [({}, "inferno"), ({"sign": "signed"}, "RdBu_r"), ({"sign": "signed", "cmap": "viridis"}, "viridis")],
+)
+def test_render_options_choose_colormap(options, name):
+    assert RenderOptions(**options).colours == name
 
 
 @pytest.fixture
@@ -110,65 +139,58 @@ def read(tmp_path):
     return write_and_read
 
 
-def test_options_at_the_top_hold_for_every_command(read):
+def test_top_level_options_apply_to_every_command(read):
     text = 'seed = 3\nbatch-size = 8\nmethod = ["agi", "ig"]\n'
     for command in COMMANDS:
         assert read(text, command) == {"seed": 3, "batch_size": 8, "method": ["agi", "ig"]}
 
 
-def test_a_commands_table_wins_over_the_top(read):
+def test_command_table_overrides_top_level(read):
     text = 'seed = 3\noutput = "a"\n[explain]\nseed = 4\n[evaluate]\noutput = "b"\n'
     assert read(text, "explain") == {"seed": 4, "output": "a"}
     assert read(text, "evaluate") == {"seed": 3, "output": "b"}
 
 
-def test_a_commands_table_wins_however_the_name_is_spelt(read):
+def test_command_table_overrides_other_spelling(read):
     assert read("batch_size = 1\n[explain]\nbatch-size = 2\n") == {"batch_size": 2}
     assert read("batch-size = 1\n[explain]\nbatch_size = 2\n") == {"batch_size": 2}
 
 
-def test_an_empty_file_sets_nothing(read):
+def test_empty_file_sets_no_option(read):
     assert read("") == {}
 
 
-def test_an_option_of_another_commands_table_is_not_looked_at(read):
+def test_table_of_other_command_is_ignored(read):
     assert read("[evaluate]\nwhatever = 1\n", "explain") == {}
 
 
-def test_an_unknown_option_names_its_relatives(read):
+def test_unknown_option_suggests_similar_name(read):
     with pytest.raises(UsageError, match=r"unknown option 'sede' in .*x\.toml; did you mean 'seed'\?"):
         read("sede = 3\n")
     with pytest.raises(UsageError, match=r"unknown option 'zzz' .*; see --help"):
         read("[explain]\nzzz = 3\n")
 
 
-def test_an_unknown_table_names_its_relatives(read):
+def test_unknown_table_suggests_similar_name(read):
     with pytest.raises(UsageError, match=r"unknown table \[explian\] in .*; did you mean 'explain'\?"):
         read("[explian]\nseed = 3\n")
 
 
 @pytest.mark.parametrize("text", ["seed = ", "seed = 1\nseed = 2\n", b"\xff\xfe"])
-def test_a_file_that_is_no_toml_is_an_input_error(read, text):
+def test_invalid_toml_raises_input_error(read, text):
     with pytest.raises(InputError, match=r"cannot read the configuration .*x\.toml") as error:
         read(text)
     assert error.value.exit_code == 3
     assert "\n" not in str(error.value)
 
 
-def test_a_missing_file_is_an_input_error(tmp_path):
+def test_published_table_needs_evaluate(read):
+    text = "seed = 1\n[published]\nsource = 'a paper'\n"
+    assert read(text, "evaluate") == {"seed": 1}
+    with pytest.raises(UsageError, match=r"unknown table \[published\] in .*; only evaluate uses it"):
+        read(text, "explain")
+
+
+def test_missing_config_file_raises_input_error(tmp_path):
     with pytest.raises(InputError, match=r"gone\.toml"):
         read_config_file(tmp_path / "gone.toml", "explain", OPTIONS, COMMANDS)
-
-
-# ------------------------------------------------------------------------------------------------- errors
-
-
-def test_an_error_is_one_line_with_its_way_out():
-    assert str(XplainError("bad\n  value", "do\nthis")) == "bad value; do this"
-    assert str(XplainError("bad value")) == "bad value"
-
-
-def test_exit_codes_are_those_of_the_contract():
-    assert [each.exit_code for each in (XplainError, UsageError, InputError, DeviceError)] == [1, 2, 3, 4]
-    codes = errors.EXIT_DONE, errors.EXIT_BUG, errors.EXIT_USAGE, errors.EXIT_INPUT, errors.EXIT_DEVICE
-    assert (*codes, errors.EXIT_PARTIAL, errors.EXIT_INTERRUPTED) == (0, 1, 2, 3, 4, 5, 130)

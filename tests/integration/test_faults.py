@@ -194,7 +194,9 @@ def test_pictures_of_a_comparison_cut_off_while_it_wrote_are_its_own(xp, noise, 
         assert xp(*ask).code == 130
     assert names == ["compare.png", "agreement.png", "compare.html"]
     assert xp(*ask, "--sign", "signed").code == 2  # another comparison may not have them
-    monkeypatch.setattr("xplain.pipelines.attribution.MethodRun.attribute", lambda *_, **__: pytest.fail("computed again"))
+    monkeypatch.setattr(
+        "xplain.pipelines.attribution.MethodRun.attribute", lambda *_, **__: pytest.fail("computed again")
+    )
     assert xp(*ask).code == 0
 
 

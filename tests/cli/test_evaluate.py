@@ -16,8 +16,6 @@ import torch
 
 import xplain
 from tests.conftest import ROOT, SAMPLES, TINY
-from xplain.core.types import Score
-from xplain.pipelines.measurement import MetricResult
 
 QUICK = (*TINY, "-M", "insertion:steps=8", "-M", "deletion:steps=8", "-o", "run")
 
@@ -67,20 +65,6 @@ def test_the_summary_says_how_sure_it_is(xp, photos):
     table = list(csv.DictReader(Path("run/summary.csv").read_text().splitlines()))
     assert float(table[0]["mean"]) == pytest.approx(summary["rows"][0]["mean"])
     assert "| deletion:steps=8 ↓ | random |" in Path("run/summary.md").read_text()
-
-
-@pytest.mark.parametrize(
-    ("steps", "kept"), [(8, range(9)), (20, range(21)), (40, range(0, 41, 2)), (224, np.linspace(0, 224, 21).round())]
-)
-def test_curves_keep_21_of_their_own_points_at_most(steps, kept):
-    score = Score(torch.tensor([0.5]), torch.arange(steps + 1.0)[None])
-    assert MetricResult(None, score, {}).read(0)["curve"] == [float(k) for k in kept]
-
-
-def test_a_curve_of_one_point_is_none():
-    score = Score(torch.tensor([0.5]), torch.tensor([[0.5]]))
-    assert MetricResult(None, score, {}).read(0) == {"value": 0.5, "undefined": None, "curve": None}
-    assert MetricResult(None, score, {}).read(0, None)["curve"] is None
 
 
 def test_top_1_is_over_the_labelled_images(xp, photos):

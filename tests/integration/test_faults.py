@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import random
@@ -17,16 +16,17 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from pkgutil import resolve_name
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from tests.conftest import ROOT, TINY
+from tests.conftest import ROOT, TINY, interrupt
 from tests.helpers.factories import Frail
 from tests.helpers.processes import start, wait
-from xplain.core.config import Choice, Compute, ExplainConfig
+from xplain.core.config import Choice, ComputeOptions, ExplainConfig, ModelOptions
 from xplain.core.files import lock_directory
 from xplain.reports.render import read_record
 
@@ -37,7 +37,7 @@ ASK = {  # what each command is asked besides its images and its model
     "explain": (*METHODS, "--save", "overlay", "--save", "raw"),
     "evaluate": (*METHODS, "-M", "deletion:steps=3", "--save-maps"),
     "compare": (*METHODS, "-M", "deletion:steps=3"),
-    "bench": (*METHODS, "--images", "2", "--repeats", "1", "-q"),
+    "bench": (*METHODS, "--images", "2", "--repeats", "1", "--no-progress"),
 }
 COMMANDS = list(ASK)
 
@@ -149,7 +149,7 @@ def test_at_random_moments_signals_leave_whole_files_and_the_same_command_goes_o
         if code not in (0, -signal.SIGKILL):
             assert code == 130
             said = Path("err").read_text()  # nothing where the command line was not there yet
-            assert not said or "what is written is whole, and this goes on from there: xplain" in one_line(said)
+            assert not said or "finished results are complete, run the same command to resume: xplain" in one_line(said)
         check_whole(Path("run"))
     assert 130 in ended or -signal.SIGKILL in ended
     assert xp(*ask, "-o", "run").code == 0
@@ -157,23 +157,24 @@ def test_at_random_moments_signals_leave_whole_files_and_the_same_command_goes_o
     assert numbers(command, Path("run")) == numbers(command, Path("whole"))
 
 
-def test_an_interrupted_comparison_computes_only_what_it_lacks(xp, noise, monkeypatch):
-    from xplain.pipelines import compare_images as images
-
-    whole, calls = images.run_work, []
-
-    def stop_at_the_fourth(*args, **kwargs):
-        calls.append(len(args[2]))
-        if len(calls) == 4:
-            raise KeyboardInterrupt
-        return whole(*args, **kwargs)
-
+def test_compare_resumes_interrupted_comparison(xp, noise, method_calls):
     ask = ("compare", noise, *TINY, *ASK["compare"], "-o", "run")
-    monkeypatch.setattr(images, "run_work", stop_at_the_fourth)
+    method_calls.before[4] = interrupt
     assert xp(*ask).code == 130
     assert len(list(Path("run/compare.part").glob("*.npz"))) == 4
     assert xp(*ask).code == 0
-    assert calls == [2, 1, 1, 2, 2, 1, 1, 2, 1, 1]  # the fourth was stopped; those before it were there
+    assert method_calls.sizes == [
+        2,
+        1,
+        1,
+        2,
+        2,
+        1,
+        1,
+        2,
+        1,
+        1,
+    ]  # the fourth run was interrupted; those before it were saved
     assert not Path("run/compare.part").exists()
 
 
@@ -296,7 +297,7 @@ def test_wherever_memory_or_the_device_fails_it_is_code_4_on_one_line(xp, noise,
         frail.at, frail.calls, frail.error = max(1, int(calls * share)), 0, DEATHS[death]
         ran = xp(*ask, "-o", folder)
         assert ran.code == 4, (frail.at, calls, ran.err)
-        assert "out of memory" in ran.err if "memory of" in death else "device failed: CUDA error" in ran.err
+        assert "out of memory" in ran.err if "memory of" in death else "device error: CUDA error" in ran.err
         one_line(ran.err)
         check_whole(folder)
     frail.at = None
@@ -394,10 +395,11 @@ def test_an_output_that_cannot_be_written_is_code_3_on_one_line(xp, noise, comma
 def test_an_output_that_is_removed_meanwhile_is_made_again(xp, noise, command, monkeypatch):
     module, name = {  # in the thread that writes, which else might be writing just then
         "explain": ("xplain.reports.explanation_files", "write_file"),
-        "compare": ("xplain.pipelines.compare_images", "run_work"),
+        "compare": ("xplain.pipelines.attribution:MethodRun", "attribute"),
         "bench": ("xplain.pipelines.benchmark", "race"),
     }[command]
-    whole, calls = getattr(importlib.import_module(module), name), []
+    owner = resolve_name(module)
+    whole, calls = getattr(owner, name), []
 
     def remove_at_the_third(*args, **kwargs):
         calls.append(1)
@@ -405,7 +407,7 @@ def test_an_output_that_is_removed_meanwhile_is_made_again(xp, noise, command, m
             shutil.rmtree("run")
         return whole(*args, **kwargs)
 
-    monkeypatch.setattr(f"{module}.{name}", remove_at_the_third)
+    monkeypatch.setattr(owner, name, remove_at_the_third)
     ran = xp(command, noise, *TINY, *ASK[command], "-o", "run")
     assert (ran.code, ran.err) == (0, "")
     found = check_whole(Path("run"))
@@ -413,25 +415,15 @@ def test_an_output_that_is_removed_meanwhile_is_made_again(xp, noise, command, m
     assert expected[command] in found
 
 
-def test_a_run_directory_that_is_removed_meanwhile_stops_the_run(xp, noise, monkeypatch):
-    import xplain.pipelines.evaluate as evaluation
-
-    whole, calls = evaluation.run_work, []
-
-    def remove_at_the_third(*args, **kwargs):
-        calls.append(1)
-        if len(calls) == 3:
-            shutil.rmtree("run")
-        return whole(*args, **kwargs)
-
-    monkeypatch.setattr(evaluation, "run_work", remove_at_the_third)
+def test_evaluate_stops_if_its_run_is_deleted(xp, noise, method_calls):
+    method_calls.before[3] = lambda: shutil.rmtree("run")
     ask = ("evaluate", noise, *TINY, *ASK["evaluate"], "-o", "run")
     ran = xp(*ask)
     assert ran.code == 3
     assert one_line(ran.err) == (
         "xplain: error: 'run/items/0.jsonl' was taken away while it was written; run the same command again"
     )
-    assert len(calls) == 3
+    assert len(method_calls.sizes) == 3
     assert xp(*ask).code == 0
 
 
@@ -450,23 +442,18 @@ def test_a_second_run_into_one_directory_is_refused(xp, noise, command):
     assert xp(*ask).code == 0
 
 
-def test_explanations_that_another_process_puts_there_meanwhile_stay(xp, noise, monkeypatch):
+def test_explain_keeps_files_of_other_process(xp, noise, method_calls):
     import xplain.pipelines.explain as pipeline
 
-    whole, calls = pipeline.run_work, []
-    ask = ("explain", noise, *TINY, "-a", "sm", "-o", "run", "-b", "1")
+    model = ModelOptions("python:tests.helpers.factories:tiny", device="cpu")
+    compute = ComputeOptions(seed=1, batch_size=1)
+    other = ExplainConfig(model, compute, (str(noise),), (Choice("sm"),), Path("run"), overwrite=True)
 
-    def write_between(*args, **kwargs):
-        calls.append(1)
-        if len(calls) == 2:
-            monkeypatch.setattr(pipeline, "run_work", whole)
-            assert len(list(pipeline.explain(other))) == 6
-        return whole(*args, **kwargs)
+    def write_between():
+        assert len(list(pipeline.explain(other))) == 6
 
-    compute = Compute("python:tests.helpers.factories:tiny", device="cpu", seed=1, batch_size=1)
-    other = ExplainConfig(compute, (str(noise),), (Choice("sm"),), Path("run"), overwrite=True)
-    monkeypatch.setattr(pipeline, "run_work", write_between)
-    ran = xp(*ask)
+    method_calls.before[2] = write_between
+    ran = xp("explain", noise, *TINY, "-a", "sm", "-o", "run", "-b", "1")
     assert ran.code == 3
     assert "is there from other settings; give --overwrite or another --output" in one_line(ran.err)
     seeds = [read_record(path)["seed"] for path in Path("run").rglob("*.png")]
@@ -517,7 +504,7 @@ def test_a_reader_that_left_ends_what_is_not_done_and_no_more(xp, noise, command
     err = Path("err").read_text()
     if command in ("explain", "bench"):  # they print as they go: the rest is not done
         assert code == 130
-        assert "interrupted; what is written is whole" in one_line(err)
+        assert "interrupted; finished results are complete" in one_line(err)
         assert 0 < len(check_whole(Path("run"))) < 24
         assert xp(*ask).code == 0
     else:

@@ -1,11 +1,11 @@
-"""xplain: explain image classifications, and measure how far the explanations can be trusted.
+"""xplain: explain image classifications, and measure how reliable the explanations are.
 
     clf = xplain.load_classifier("efficientnet-lite0")
     x = xplain.read_image("cat.jpg", preprocessing=clf.preprocessing)[None]
     att = xplain.attribute(clf, x, "agi")
     score = xplain.measure(clf, x, att.values, "deletion", target=att.target)
 
-The public names below are loaded on first use, so that ``import xplain`` imports no torch.
+Public names are imported on first use, so ``import xplain`` does not import torch.
 """
 
 from importlib import import_module
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
     from xplain.models import Classifier, load_classifier
     from xplain.pipelines.attribution import attribute
     from xplain.pipelines.measurement import measure
-else:  # a type checker knows the names above, and no others
+else:  # hidden from type checkers, which would otherwise accept any name
 
     def __getattr__(name: str) -> Any:
-        if name not in _HOMES:
+        if name not in _MODULES:
             raise AttributeError(f"module 'xplain' has no attribute {name!r}")
-        return getattr(import_module(_HOMES[name]), name)
+        return getattr(import_module(_MODULES[name]), name)
 
 
-_HOMES = {
+_MODULES = {
     "Attribution": "xplain.core.types",
     "Classifier": "xplain.models",
     "Score": "xplain.core.types",

@@ -7,25 +7,28 @@ import sys
 
 
 def main() -> None:
-    """Run the command line on ``sys.argv`` and leave with its exit code."""
+    """Run the command line on ``sys.argv`` and exit with its exit code."""
     try:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-        _fill_streams()
+        _replace_closed_streams()
         from xplain.cli.app import run
 
         code = run(sys.argv[1:])
-    except KeyboardInterrupt:  # before the command line could say it, or again while it did
-        code = 130
-    for each in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(each, signal.SIG_DFL)  # all is done: what ends the process now ends it quietly
+    except KeyboardInterrupt:  # before the command line handles signals, or while it reports one
+        code = 130  # ExitCode.INTERRUPTED; nothing else is imported here, because the import can be interrupted
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)  # the command is done: a late signal ends the process without a traceback
     sys.exit(code)
 
 
-def _fill_streams() -> None:
-    """Nowhere for standard streams that are closed (``>&-``), so that no file gets their numbers; any bytes for paths."""
+def _replace_closed_streams() -> None:
+    """Replace closed standard streams (``>&-``) by the null device, and decode paths with ``surrogateescape``.
+
+    Otherwise the next file that is opened would get the number of a closed stream.
+    """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free, which is this one
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number, which is ``number``
             setattr(sys, name, os.fdopen(number, "r" if name == "stdin" else "w", encoding="utf-8", closefd=False))
     for stream in (sys.stdin, sys.stdout):
         if isinstance(stream, io.TextIOWrapper):

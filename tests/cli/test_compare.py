@@ -162,7 +162,7 @@ def test_undefined_scores_and_odd_maps_are_in_the_record(xp, quick):
             "--weights and --classes apply to one model only; pass one -m",
         ),
         ([CAT, "--no-metrics", "-M", "morf"], 2, "--no-metrics excludes -M and --protocol; remove one of them"),
-        ([], 2, "no image was named"),
+        ([], 2, "no image given"),
         (["nowhere.jpg", "-a", "sm"], 3, "no such file: 'nowhere.jpg'"),
     ],
 )

@@ -125,7 +125,7 @@ def test_another_fingerprint_is_refused_with_the_difference(xp, photos, change):
     ran = xp("evaluate", photos, *QUICK, "-a", "sm", *change)
     assert ran.code == 2
     key = "preprocessing" if change[0] == "--image-size" else change[0][2:]
-    assert f"'run' holds another run: its {key} is " in ran.err
+    assert f"'run' holds a run with other settings: its {key} is " in ran.err
 
 
 def test_batch_size_and_limit_are_no_part_of_the_fingerprint(xp, photos):
@@ -222,7 +222,7 @@ def test_no_data_set(xp):
     ran = xp("evaluate", "nowhere", *TINY)
     assert (ran.code, ran.err) == (
         3,
-        "xplain: error: no data set 'nowhere'; give a folder, a text file of paths, or tar shards\n",
+        "xplain: error: no data set 'nowhere'; pass a folder, a text file of paths, or tar shards\n",
     )
 
 

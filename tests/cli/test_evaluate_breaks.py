@@ -123,7 +123,7 @@ def test_without_space_it_ends_on_one_line_and_goes_on_when_there_is_some(xp, no
     assert ran.code == 3
     (line,) = [line for line in ran.err.splitlines() if "nonsense" not in line and "not an image" not in line]
     assert line.startswith("xplain: error: cannot write 'run/items/0.jsonl': ")
-    assert line.endswith("; what is written is whole; make room and run the same command again")
+    assert line.endswith("; free disk space, then run the same command again to resume")
     assert xp(*command, "-o", "run").code == 5
     assert reports("run") == reports("whole")
 
@@ -138,6 +138,6 @@ def test_a_second_run_of_the_same_shard_is_refused(xp, noise):
         ran = xp(*command)
         assert (ran.code, ran.out) == (3, "")
         assert ran.err == (
-            "xplain: error: another process is writing 'run/items/0.jsonl'; wait for it, or give another --shard or --output\n"
+            "xplain: error: another process is writing 'run/items/0.jsonl'; wait for it, or choose another --shard or --output\n"
         )
         assert xp(*command, "--shard", "1/2").code == 5

@@ -32,19 +32,19 @@ FLAT = {"d/a.jpg": None, "d/b.jpg": None}
 @pytest.mark.parametrize(
     ("files", "args", "code", "text"),
     [
-        ({"d/": ""}, ["d"], 3, "no image in the directory 'd'; its files end in none of "),
+        ({"d/": ""}, ["d"], 3, "no image in the directory 'd'; supported suffixes are "),
         ({"d/cat/": "", "d/readme.txt": "no"}, ["d"], 3, "no image in the directory 'd'"),
-        ({"list.txt": "\n \n"}, ["list.txt"], 3, "the list 'list.txt' names no image; write one path a line"),
+        ({"list.txt": "\n \n"}, ["list.txt"], 3, "the list 'list.txt' holds no path; write one path per line"),
         ({"list.txt": "a.jpg\tcatt\n"}, ["list.txt"], 3, "line 1 of 'list.txt': unknown class 'catt'; did you mean 'cat'?"),
-        ({"d/cat/a.jpg": None, "d/dog/b.jpg": None}, ["d"], 3, "the folder 'dog' is named after no class"),
-        ({"d/n01440764/a.jpg": None}, ["d"], 3, "the folders are wnids (n01440764, ...), which the model does not know"),
+        ({"d/cat/a.jpg": None, "d/dog/b.jpg": None}, ["d"], 3, "folder 'dog' matches no class"),
+        ({"d/n01440764/a.jpg": None}, ["d"], 3, "the folders are named by wnids (n01440764, ...), but the wnids of"),
         (FLAT | {"l.csv": "x.jpg,cat\n"}, ["d", "--labels", "l.csv"], 3, "'l.csv' has no label for 'a.jpg' and 1 others"),
         (FLAT | {"l.csv": "a.jpg,cat\nb.jpg,dog\n"}, ["d", "--labels", "l.csv"], 3, "line 2 of 'l.csv': unknown class 'dog'"),
         (FLAT | {"l.csv": "a.jpg\nb.jpg\n"}, ["d", "--labels", "l.csv"], 3, "line 1 of 'l.csv' has 1 columns; write file name,class"),
-        (FLAT | {"l.csv": ""}, ["d", "--labels", "l.csv"], 3, "'l.csv' has no label for 'a.jpg' and 1 others; name every file"),
+        (FLAT | {"l.csv": ""}, ["d", "--labels", "l.csv"], 3, "'l.csv' has no label for 'a.jpg' and 1 others; add a row for every file"),
         (FLAT, ["d", "--labels", "none.csv"], 3, "cannot read the labels 'none.csv': "),
         (FLAT, ["d", "--target", "label"], 2, "--target label requires labels; use class folders or --labels"),
-        ({"list.txt": "a.jpg"}, ["list.txt", "--labels", "l.csv"], 2, "--labels is for a folder of images, not 'list.txt'"),
+        ({"list.txt": "a.jpg"}, ["list.txt", "--labels", "l.csv"], 2, "--labels requires a folder of images, not 'list.txt'"),
         (FLAT | {"run": "a file"}, ["d"], 3, "cannot write 'run/items': Not a directory"),
         (FLAT | {"run/run.json": "{}"}, ["d"], 3, "cannot use the run directory 'run': "),
         (FLAT | {"run/run.json": "nonsense"}, ["d"], 3, "cannot use the run directory 'run': "),
@@ -79,7 +79,7 @@ def test_all_images_failing_is_an_input_error_with_a_summary(xp):
     assert ran.records[0]["items"] == {"evaluated": 0, "failed": 3, "of": 3}
     assert [row["mean"] for row in ran.records[0]["rows"]] == [None, None]
     for text in (
-        "'d/a.jpg' is not an image that Pillow knows",
+        "'d/a.jpg' is not an image that Pillow can read",
         "'d/b.png' is empty (0 bytes)",
         "no such file: 'd/none.jpg'",
     ):

@@ -80,8 +80,8 @@ def test_other_boxes_under_the_same_name_are_another_metric(xp, photos, boxes):
 @pytest.mark.parametrize(
     ("text", "code", "words"),
     [
-        (None, 2, "boxes=boxes.csv is not accepted; give a file that is there or none"),
-        ("a.jpg,0,0,1,1\nb.jpg,1\n", 3, "line 2 of 'boxes.csv' is no box: b.jpg,1"),
+        (None, 2, "boxes=boxes.csv is not accepted; use an existing file or folder or none"),
+        ("a.jpg,0,0,1,1\nb.jpg,1\n", 3, "line 2 of 'boxes.csv' is not a box: b.jpg,1"),
         ("a.jpg,0,0,1,1,horse\n", 3, "a box in 'boxes.csv': unknown class 'horse'"),
     ],
 )

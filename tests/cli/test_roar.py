@@ -189,7 +189,7 @@ def test_digits(xp, tmp_path):
         assert whole > 0.9
         assert whole >= tenth > most
     assert (
-        "on 600 images and tests on 359 images of 8 x 8 (of each class, 80 % to train"
+        "on 600 images and tests on 359 images of 8 x 8 (80 % of each class for training"
         in Path("run/summary.md").read_text()
     )
 
@@ -211,8 +211,8 @@ def test_what_is_no_image_is_counted(xp, tmp_path):
         (["--limit", "5"], "--limit cannot be used with roar, which trains its own networks; use roar:per_class=N"),
         (["--image-size", "64"], "--image-size cannot be used with roar, which trains its own networks; use roar:size=N"),
         (["-M", "deletion", *TINY, "-m", "resnet50"], "roar trains its own networks and ignores the 2 models; run -M roar separately"),
-        (["-M", "roar:fractions=0.5.9"], "roar: fractions=0.5.9 is not accepted; give rising percentages such as"),
-        (["-M", "roar:network=resnet"], "roar: network=resnet is not accepted; give cnn or small"),
+        (["-M", "roar:fractions=0.5.9"], "roar: fractions=0.5.9 is not accepted; use increasing percentages such as"),
+        (["-M", "roar:network=resnet"], "roar: network=resnet is not accepted; use cnn or small"),
     ],
 )  # fmt: skip
 def test_what_makes_no_sense_is_refused_before_anything_is_read(xp, args, text):

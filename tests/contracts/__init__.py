@@ -1,11 +1,15 @@
-"""Contracts: what holds for every method, or for every metric, by its registration."""
+"""Contract tests: properties of every registered method and metric."""
 
 from xplain.core.registry import MethodSpec
 
-SIZES = {"isa": {"block": 100}}  # where a lower number means more work
+SIZES = {"isa": {"block": 100}}  # parameters whose lower values mean more work
 
 
 def quick(spec: MethodSpec, few: int = 4) -> dict[str, int]:
-    """Whole-number parameters (steps, samples, masks, pixels) lowered to ``few``, so that a run takes milliseconds."""
-    lowered = {each.name: few for each in spec.parameters.values() if each.kind is int and (each.default or 0) > few}
+    """Return settings that lower all integer parameters (steps, samples, masks, pixels) to ``few``; a run takes milliseconds."""
+    lowered = {
+        parameter.name: few
+        for parameter in spec.parameters.values()
+        if parameter.kind is int and (parameter.default or 0) > few
+    }
     return lowered | SIZES.get(spec.name, {})

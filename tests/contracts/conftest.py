@@ -1,4 +1,4 @@
-"""What the contract tests share: XRAI's segments, found once an image."""
+"""Fixtures of the contract tests."""
 
 from collections.abc import Iterator
 
@@ -9,17 +9,17 @@ from xplain.methods import xrai
 
 
 @pytest.fixture(autouse=True, scope="package")
-def segments_are_found_once() -> Iterator[None]:
-    """XRAI spends a second an image on its segments; they depend on the image alone, and a hundred runs see the same few."""
-    honest, found = xrai.regions, {}
+def cached_regions() -> Iterator[None]:
+    """Cache XRAI's regions per image: they depend on the image only and take a second to compute."""
+    original, cache = xrai.find_regions, {}
 
-    def regions(x: Tensor) -> list[Tensor]:
+    def find_regions(x: Tensor) -> list[Tensor]:
         keys = [(image.dtype, image.shape, image.detach().contiguous().numpy().tobytes()) for image in x]
         for key, image in zip(keys, x, strict=True):
-            if key not in found:
-                (found[key],) = honest(image[None])
-        return [found[key] for key in keys]
+            if key not in cache:
+                (cache[key],) = original(image[None])
+        return [cache[key] for key in keys]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(xrai, "regions", regions)
+        patch.setattr(xrai, "find_regions", find_regions)
         yield

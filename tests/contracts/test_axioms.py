@@ -1,4 +1,4 @@
-"""The axioms that each method claims, on random networks; and one method that is known to break each."""
+"""Tests of the axioms that methods claim, on random networks, and of one method that violates each axiom."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import xplain
-import xplain.methods  # registers them
+import xplain.methods  # registers the methods
 from tests.contracts import quick
 from tests.helpers import toys
 from xplain.core.registry import METHODS, MethodSpec
@@ -29,7 +29,7 @@ def explain(spec: MethodSpec | str, model: nn.Module, x: Tensor = X, target: int
 
 
 def perceptron(seed: int, activation: type[nn.Module] = nn.ReLU) -> nn.Sequential:
-    """240 values, 16 hidden units, 4 logits, no two weights alike; the probabilities differ."""
+    """Return a network of 240 values, 16 hidden units and 4 logits with random weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = nn.Sequential(nn.Flatten(), nn.Linear(240, 16), activation(), nn.Linear(16, 4)).double()
@@ -38,32 +38,29 @@ def perceptron(seed: int, activation: type[nn.Module] = nn.ReLU) -> nn.Sequentia
     return model.eval()
 
 
-# ---------------------------------------------------------------- completeness
-
-
 @claiming("completeness")
 @given(seed=seeds)
 @few_examples
-def test_complete_on_a_linear_network(spec, seed):
+def test_completeness_on_linear_network(spec, seed):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = nn.Sequential(nn.Flatten(), nn.Linear(240, 4)).double()
-    found = explain(spec, model, score="logit")
-    assert float(found.expected.abs().min()) > 0.0
-    assert float((found.gap.abs() / found.values.abs().sum(dim=(1, 2, 3))).max()) < 1e-12
+    attribution = explain(spec, model, score="logit")
+    assert float(attribution.expected.abs().min()) > 0.0
+    assert float((attribution.gap.abs() / attribution.values.abs().sum(dim=(1, 2, 3))).max()) < 1e-12
 
 
 @claiming("completeness")
 @given(seed=seeds)
 @settings(few_examples, max_examples=2)
-def test_complete_on_a_smooth_network_at_its_default_settings(spec, seed):
-    """To a thousandth of what the map holds in all (its absolute sum)."""
-    found = xplain.attribute(toys.classifier(perceptron(seed, nn.Softplus)), X, spec.name)
-    assert float((found.gap.abs() / found.values.abs().sum(dim=(1, 2, 3))).max()) < 1e-3
+def test_completeness_on_smooth_network(spec, seed):
+    """At default settings, within a thousandth of the absolute sum of the map."""
+    attribution = xplain.attribute(toys.classifier(perceptron(seed, nn.Softplus)), X, spec.name)
+    assert float((attribution.gap.abs() / attribution.values.abs().sum(dim=(1, 2, 3))).max()) < 1e-3
 
 
-def test_input_times_gradient_is_not_complete():
-    """T6: 1 - ReLU(1 - 2 x_0) goes from 0 at black to 1 at x, and its gradient at x is zero."""
+def test_input_x_gradient_is_not_complete():
+    """T6: 1 - ReLU(1 - 2 x_0) rises from 0 at black to 1 at x, and its gradient at x is zero."""
     model = toys.Function(lambda x: torch.stack([1 - (1 - 2 * x[:, 0, 0, 0]).relu()] * 2, dim=1))
     x = torch.full((1, 3, 8, 10), 0.9, dtype=torch.float64)
     assert "completeness" not in METHODS.get("input-x-gradient").axioms
@@ -71,43 +68,40 @@ def test_input_times_gradient_is_not_complete():
     assert float(model(x)[0, 0] - model(0 * x)[0, 0]) == 1.0
 
 
-# ------------------------------------------------------------------- linearity
-
-
 class Mixture(nn.Module):
-    """a · one + b · other."""
+    """Network a · first + b · second."""
 
-    def __init__(self, one: nn.Module, other: nn.Module, a: float, b: float) -> None:
+    def __init__(self, first: nn.Module, second: nn.Module, a: float, b: float) -> None:
         super().__init__()
-        self.one, self.other, self.a, self.b = one, other, a, b
+        self.first, self.second, self.a, self.b = first, second, a, b
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.a * self.one(x) + self.b * self.other(x)
+        return self.a * self.first(x) + self.b * self.second(x)
 
 
 def linearity_error(spec: MethodSpec | str, seed: int, a: float = 2.0, b: float = -0.7) -> float:
-    """The largest |φ(a f + b g) - a φ(f) - b φ(g)|, relative to the largest value."""
-    one, other = perceptron(seed), perceptron(seed + 1)
-    whole = explain(spec, Mixture(one, other, a, b), score="logit").values
-    parts = a * explain(spec, one, score="logit").values + b * explain(spec, other, score="logit").values
-    return float((whole - parts).abs().max() / whole.abs().max())
+    """Return the largest |φ(a f + b g) - a φ(f) - b φ(g)|, relative to the largest value."""
+    f, g = perceptron(seed), perceptron(seed + 1)
+    of_mixture = explain(spec, Mixture(f, g, a, b), score="logit").values
+    mixed = a * explain(spec, f, score="logit").values + b * explain(spec, g, score="logit").values
+    return float((of_mixture - mixed).abs().max() / of_mixture.abs().max())
 
 
 @claiming("linearity")
 @given(seed=seeds, a=st.floats(-3, 3), b=st.floats(0.5, 3))
 @few_examples
-def test_linear_in_the_model(spec, seed, a, b):
+def test_linearity_in_model(spec, seed, a, b):
     assert linearity_error(spec, seed, a, b) < 1e-10
 
 
 @claiming("linearity")
 @given(seed=seeds)
 @few_examples
-def test_against_rivals_is_the_targets_map_minus_the_mean_of_theirs(spec, seed):
+def test_linearity_in_contrast_classes(spec, seed):
     model = perceptron(seed)
-    whole = explain(spec, model, target=1, against=[0, 3], score="logit").values
-    one, other, third = (explain(spec, model, target=c, score="logit").values for c in (1, 0, 3))
-    toys.assert_same(whole, one - (other + third) / 2)
+    contrasted = explain(spec, model, target=1, against=[0, 3], score="logit").values
+    maps = {target: explain(spec, model, target=target, score="logit").values for target in (1, 0, 3)}
+    toys.assert_same(contrasted, maps[1] - (maps[0] + maps[3]) / 2)
 
 
 def test_neflag_is_not_linear():
@@ -115,11 +109,8 @@ def test_neflag_is_not_linear():
     assert linearity_error("neflag", 0) > 0.1
 
 
-# ----------------------------------------------------------------------- dummy
-
-
-class Blind(nn.Module):
-    """A network that sees one half where ``seen`` is false."""
+class Masked(nn.Module):
+    """Network that replaces values by 0.5 where ``seen`` is false."""
 
     def __init__(self, model: nn.Module, seen: Tensor) -> None:
         super().__init__()
@@ -131,9 +122,9 @@ class Blind(nn.Module):
 
 
 def unseen_share(spec: MethodSpec | str, seed: int) -> float:
-    """The largest attribution of a value that the model does not see, relative to the largest of one that it does."""
+    """Return the largest attribution of an unseen value, relative to the largest of a seen value."""
     seen = torch.rand(3, 8, 10, generator=torch.Generator().manual_seed(seed)) < 0.7
-    values = explain(spec, Blind(perceptron(seed), seen)).values
+    values = explain(spec, Masked(perceptron(seed), seen)).values
     values = values.expand(-1, 3, -1, -1)
     return float(values[:, ~seen].abs().max() / values[:, seen].abs().max())
 
@@ -141,20 +132,17 @@ def unseen_share(spec: MethodSpec | str, seed: int) -> float:
 @claiming("dummy")
 @given(seed=seeds)
 @few_examples
-def test_values_that_the_model_does_not_see_get_nothing(spec, seed):
+def test_dummy_on_unseen_values(spec, seed):
     assert unseen_share(spec, seed) < 1e-12
 
 
-def test_uniform_fullgrad_gives_to_unseen_values():
+def test_uniform_fullgrad_violates_dummy():
     assert "dummy" not in METHODS.get("uniform-fullgrad").axioms
     assert unseen_share("uniform-fullgrad", 0) > 1e-3
 
 
-# -------------------------------------------------------------------- symmetry
-
-
-class Swapped(nn.Module):
-    """f(x) + f(x with two values exchanged)."""
+class Symmetrized(nn.Module):
+    """Network f(x) + f(x with two values exchanged)."""
 
     def __init__(self, model: nn.Module, i: int, j: int) -> None:
         super().__init__()
@@ -168,10 +156,10 @@ class Swapped(nn.Module):
 
 
 def asymmetry(spec: MethodSpec | str, seed: int, i: int, j: int) -> float:
-    """|φ_i - φ_j| where the model cannot tell i from j and x_i = x_j, relative to the larger."""
+    """Return |φ_i - φ_j| for a model that is symmetric in i and j with x_i = x_j, relative to the larger value."""
     x = X.clone().flatten(1)
     x[:, j] = x[:, i]
-    values = explain(spec, Swapped(perceptron(seed), i, j), x.reshape(X.shape), score="logit").values.flatten(1)
+    values = explain(spec, Symmetrized(perceptron(seed), i, j), x.reshape(X.shape), score="logit").values.flatten(1)
     difference, size = (values[:, i] - values[:, j]).abs(), values[:, [i, j]].abs().amax(dim=1)
     return float((difference / size).max())
 
@@ -179,20 +167,17 @@ def asymmetry(spec: MethodSpec | str, seed: int, i: int, j: int) -> float:
 @claiming("symmetry")
 @given(seed=seeds, pair=st.lists(st.integers(0, 239), min_size=2, max_size=2, unique=True))
 @few_examples
-def test_values_that_the_model_cannot_tell_apart_get_the_same(spec, seed, pair):
+def test_symmetry_on_symmetric_model(spec, seed, pair):
     assert asymmetry(spec, seed, *pair) < 1e-10
 
 
-def test_smoothgrad_is_not_symmetric_for_few_samples():
+def test_smoothgrad_with_few_samples_is_not_symmetric():
     assert "symmetry" not in METHODS.get("smoothgrad").axioms
     assert asymmetry("smoothgrad", 0, 17, 143) > 1e-3
 
 
-# --------------------------------------------------- implementation invariance
-
-
 class Rewritten(nn.Module):
-    """The same function as a ``perceptron``: hidden units reordered, scaled, doubled, and their ReLU written as (|z| + z) / 2."""
+    """Network equal to a ``perceptron``: hidden units reordered, scaled and doubled, with ReLU written as (|z| + z) / 2."""
 
     def __init__(self, model: nn.Sequential, seed: int) -> None:
         super().__init__()
@@ -213,15 +198,15 @@ class Rewritten(nn.Module):
 @claiming("implementation-invariance")
 @given(seed=seeds)
 @few_examples
-def test_the_same_function_gets_the_same_map(spec, seed):
+def test_implementation_invariance_on_rewritten_network(spec, seed):
     model = perceptron(seed)
-    other = Rewritten(model, seed)
-    assert float((model(X) - other(X)).detach().abs().max()) < 1e-12
-    toys.assert_same(explain(spec, other).values, explain(spec, model).values)
+    rewritten = Rewritten(model, seed)
+    assert float((model(X) - rewritten(X)).detach().abs().max()) < 1e-12
+    toys.assert_same(explain(spec, rewritten).values, explain(spec, model).values)
 
 
 class HeadFirst(nn.Module):
-    """A SmallNet whose linear head is a 1 x 1 convolution before the mean instead of after it."""
+    """SmallNet whose linear head is a 1 x 1 convolution before the mean, not a layer after it."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
@@ -235,11 +220,12 @@ class HeadFirst(nn.Module):
         return self.head(self.net.act2(self.net.conv2(x))).mean(dim=(2, 3))
 
 
-def test_grad_cam_depends_on_how_the_network_is_written():
-    """Its last layer with height and width holds features in one network and logits in the other."""
+def test_grad_cam_is_not_implementation_invariant():
+    """The last spatial layer holds features in the first network and logits in the second."""
     net = toys.small_net(1)
-    other = HeadFirst(net).eval()
+    head_first = HeadFirst(net).eval()
     assert "implementation-invariance" not in METHODS.get("grad-cam").axioms
-    assert float((net(X) - other(X)).detach().abs().max()) < 1e-12
-    one, two = (explain("grad-cam", model, target=2).values for model in (net, other))
-    assert float((one - two).abs().max() / one.abs().max()) > 0.01
+    assert float((net(X) - head_first(X)).detach().abs().max()) < 1e-12
+    values = explain("grad-cam", net, target=2).values
+    other_values = explain("grad-cam", head_first, target=2).values
+    assert float((values - other_values).abs().max() / values.abs().max()) > 0.01

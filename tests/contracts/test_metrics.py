@@ -178,9 +178,9 @@ KEPT = {
 @pytest.mark.parametrize(("name", "variants"), KEPT.items(), ids=KEPT)
 def test_what_metrics_of_one_run_keep_for_one_another_is_kept_by_all_that_changes_it(name, variants):
     spec = METRICS.get(name)
-    case = MetricInput(Oracle(CLASSIFIER, score="prob"), X, maps(), torch.tensor(TARGETS))
+    inputs = MetricInput(Oracle(CLASSIFIER, score="prob"), X, maps(), torch.tensor(TARGETS))
     for options in ({}, *variants):
-        found = run_metric(spec, spec.resolve(settings(spec) | options), case, Runtime())
+        found = run_metric(spec, spec.resolve(settings(spec) | options), inputs, Runtime())
         assert_equal(found, measured(spec, **options))
         assert not options or not torch.equal(found.values, usual(name).values)
 

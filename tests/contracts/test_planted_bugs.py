@@ -61,7 +61,7 @@ def test_the_trapezoid_of_captum_would_be_caught(monkeypatch):
         return torch.linspace(0, 1, steps, dtype=like.dtype), weights
 
     check_completeness_on_a_line()
-    monkeypatch.setattr(xplain.data.filters, "quadrature", short)
+    monkeypatch.setattr(xplain.methods._quadrature, "quadrature", short)
     monkeypatch.setattr(ig, "quadrature", short)
     assert caught(check_weights, "trapezoid", 50)
     assert caught(check_completeness_on_a_line)

@@ -1,55 +1,55 @@
-"""Memory: kept while the engine works, given back afterwards, by the outermost and whatever happens.
+"""Tests of xplain.core.allocator.
 
-What the C library is told is counted; what stays resident hangs on the holes that earlier work left in the heap.
+They record the calls to the C library. Resident memory is not measured, because it depends on earlier heap fragmentation.
 """
 
 from __future__ import annotations
 
 import pytest
 
-from xplain.core import allocator as memory
+from xplain.core import allocator
 
-KEEP, BACK, TRIM = "keep", "give back", "trim"
+RETAIN, DEFAULT, TRIM = "retain", "default", "trim"
 
 
 @pytest.fixture
-def told(monkeypatch) -> list[str]:
-    """What the C library was told, in order."""
-    said: list[str] = []
-    names = {memory._KEEP: KEEP, memory._GIVE_BACK: BACK}
-    monkeypatch.setattr(memory, "_set", lambda options: said.append(names[options]))
-    monkeypatch.setattr(memory, "release_memory", lambda: said.append(TRIM))
-    monkeypatch.setattr(memory, "_depth", 0)
-    return said
+def calls(monkeypatch) -> list[str]:
+    """The calls to the C library, in order."""
+    calls: list[str] = []
+    names = {allocator._RETAIN: RETAIN, allocator._DEFAULT: DEFAULT}
+    monkeypatch.setattr(allocator, "_configure", lambda options: calls.append(names[options]))
+    monkeypatch.setattr(allocator, "release_memory", lambda: calls.append(TRIM))
+    monkeypatch.setattr(allocator, "_depth", 0)
+    return calls
 
 
-def test_the_outermost_keeps_and_gives_back(told):
-    with memory.retain_freed_memory():
-        assert told == [KEEP]
-        with memory.retain_freed_memory():
+def test_only_outermost_block_configures(calls):
+    with allocator.retain_freed_memory():
+        assert calls == [RETAIN]
+        with allocator.retain_freed_memory():
             pass
-        assert told == [KEEP]
-    assert told == [KEEP, BACK, TRIM]
+        assert calls == [RETAIN]
+    assert calls == [RETAIN, DEFAULT, TRIM]
 
 
-def test_memory_goes_back_after_an_error(told):
-    with pytest.raises(ZeroDivisionError), memory.retain_freed_memory():
+def test_retain_restores_after_error(calls):
+    with pytest.raises(ZeroDivisionError), allocator.retain_freed_memory():
         raise ZeroDivisionError
-    assert told == [KEEP, BACK, TRIM]
+    assert calls == [RETAIN, DEFAULT, TRIM]
 
 
-def test_inside_memory_can_be_given_back_for_a_while(told):
-    with memory.default_allocator():
-        assert told == []
-    with memory.retain_freed_memory():
-        with memory.default_allocator():
-            assert told == [KEEP, BACK, TRIM]
-        assert told == [KEEP, BACK, TRIM, KEEP]
-    assert told == [KEEP, BACK, TRIM, KEEP, BACK, TRIM]
+def test_default_allocator_inside_retain(calls):
+    with allocator.default_allocator():
+        assert calls == []
+    with allocator.retain_freed_memory():
+        with allocator.default_allocator():
+            assert calls == [RETAIN, DEFAULT, TRIM]
+        assert calls == [RETAIN, DEFAULT, TRIM, RETAIN]
+    assert calls == [RETAIN, DEFAULT, TRIM, RETAIN, DEFAULT, TRIM]
 
 
-@pytest.mark.skipif(memory._library() is None, reason="the C library is not glibc")
-def test_the_c_library_accepts_every_setting():
-    library = memory._library()
-    assert library is not None
-    assert [library.mallopt(name, value) for name, value in (*memory._KEEP, *memory._GIVE_BACK)] == [1] * 7
+@pytest.mark.skipif(allocator._glibc() is None, reason="the C library is not glibc")
+def test_glibc_accepts_every_setting():
+    glibc = allocator._glibc()
+    assert glibc is not None
+    assert [glibc.mallopt(name, value) for name, value in (*allocator._RETAIN, *allocator._DEFAULT)] == [1] * 7

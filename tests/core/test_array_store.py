@@ -1,4 +1,4 @@
-"""Kept arrays: any item has a file of its own, and comes back as it was."""
+"""Tests of xplain.core.array_store."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HOSTILE = [
 ]  # fmt: skip
 
 
-def test_hostile_names_are_safe_and_apart(tmp_path):
+def test_hostile_keys_get_distinct_safe_paths(tmp_path):
     store = ArrayStore(tmp_path / "maps", "attribution")
     for number, key in enumerate(HOSTILE):
         store.save(key, "ig:steps=5/é", "mark", np.full((1, 2, 2), number), {"key": key})
@@ -30,7 +30,7 @@ def test_hostile_names_are_safe_and_apart(tmp_path):
         assert (array.dtype, array.tolist(), record) == ("float32", np.full((1, 2, 2), number).tolist(), {"key": key})
 
 
-def test_other_marks_have_other_files(tmp_path):
+def test_is_missing_for_other_mark(tmp_path):
     store = ArrayStore(tmp_path, "curve")
     store.save("a", "m", "one", np.zeros(3), {})
     assert not store.is_missing("a", "m", "one")
@@ -39,7 +39,7 @@ def test_other_marks_have_other_files(tmp_path):
 
 
 @pytest.mark.parametrize("at", [0, 5, 60, 200, 400, -40, -10])
-def test_a_damaged_file_is_none(tmp_path, at):
+def test_load_returns_none_for_damaged_file(tmp_path, at):
     store = ArrayStore(tmp_path, "curve")
     store.save("a", "m", "one", np.random.default_rng(0).normal(size=300), {"key": "a"})
     path = store.path("a", "m", "one")
@@ -48,13 +48,13 @@ def test_a_damaged_file_is_none(tmp_path, at):
     assert store.load("a", "m", "one") is None
     assert read_record(path) is None
     path.write_bytes(content[:at] + b"\x00\xff\x00\xff" + content[at:][4:])
-    kept = store.load("a", "m", "one")
-    assert kept is None or kept[1] == {"key": "a"}  # bytes that nothing depends on
+    loaded = store.load("a", "m", "one")
+    assert loaded is None or loaded[1] == {"key": "a"}  # the damaged bytes may be unused
 
 
 @pytest.mark.parametrize(("at", "value"), [(8, 1), (10, 99)])
-def test_an_encrypted_or_unknown_member_is_none(tmp_path, at, value):
-    """By the flags and the kind of compression in the archive's directory; found by make fuzz."""
+def test_load_returns_none_for_unreadable_member(tmp_path, at, value):
+    """Sets the flags and the compression type in the archive's directory. Found by make fuzz."""
     store = ArrayStore(tmp_path, "curve")
     store.save("a", "m", "one", np.zeros(3), {"key": "a"})
     path = store.path("a", "m", "one")
@@ -65,14 +65,14 @@ def test_an_encrypted_or_unknown_member_is_none(tmp_path, at, value):
     assert store.load("a", "m", "one") is None
 
 
-def test_nothing_is_kept_without_a_folder():
+def test_store_without_folder_saves_nothing():
     store = ArrayStore(None, "curve")
     store.save("a", "m", "one", np.zeros(3), {})
     assert not store.is_missing("a", "m", "one")
     assert store.load("a", "m", "one") is None
 
 
-def test_a_place_that_cannot_be_written(tmp_path):
+def test_save_into_unwritable_folder_raises(tmp_path):
     (tmp_path / "maps").write_text("")
     with pytest.raises(InputError, match=r"cannot write .*; choose another --output"):
         ArrayStore(tmp_path / "maps", "curve").save("a", "m", "one", np.zeros(3), {})

@@ -1,4 +1,4 @@
-"""Random streams: what they depend on, what they may not depend on, and how their numbers are distributed."""
+"""Tests of xplain.core.rng: dependence on seed, image and sample, and distributions."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from scipy import stats
 
 from xplain.core.rng import Streams
 
-ALL = 2**64 - 1
+MASK = 2**64 - 1
 
 
 def splitmix64(state: int):
-    """The generator of Steele, Lea and Flood in whole numbers, as published."""
+    """Yield the numbers of the SplitMix64 generator as published, with Python integers."""
     while True:
-        state = (state + 0x9E3779B97F4A7C15) & ALL
+        state = (state + 0x9E3779B97F4A7C15) & MASK
         z = state
-        z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & ALL
-        z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & ALL
+        z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & MASK
+        z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & MASK
         yield z ^ (z >> 31)
 
 
-def signed(value: int) -> int:
+def to_signed(value: int) -> int:
     return value - 2**64 if value >= 2**63 else value
 
 
-def pictures(count: int = 6, seed: int = 0) -> torch.Tensor:
-    """Float64 images of 8-bit content."""
+def make_images(count: int = 6, seed: int = 0) -> torch.Tensor:
+    """Return float64 images with 8-bit levels."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(0, 256, (count, 3, 4, 5), generator=generator).double() / 255
 
@@ -38,10 +38,7 @@ def samples(count: int) -> torch.Tensor:
     return torch.arange(count)
 
 
-# ------------------------------------------------------------------------------------------------- golden numbers
-
-
-def test_the_whole_number_version_gives_the_published_values():
+def test_reference_matches_published_values():
     assert list(islice(splitmix64(1234567), 5)) == [
         6457827717110365317,
         3203168211198807973,
@@ -51,9 +48,9 @@ def test_the_whole_number_version_gives_the_published_values():
     ]
 
 
-@pytest.mark.parametrize("key", [0, 1, 1234567, 2**63 - 1, 2**63, ALL])
-def test_draws_are_splitmix64_seeded_by_splitmix64_of_the_key(key):
-    streams = Streams(torch.tensor([signed(key)]))
+@pytest.mark.parametrize("key", [0, 1, 1234567, 2**63 - 1, 2**63, MASK])
+def test_draws_match_splitmix64(key):
+    streams = Streams(torch.tensor([to_signed(key)]))
     for sample, base in enumerate(islice(splitmix64(key), 3)):
         bits = list(islice(splitmix64(base), 4))
         index = torch.tensor([sample])
@@ -69,7 +66,7 @@ def test_draws_are_splitmix64_seeded_by_splitmix64_of_the_key(key):
         ]
 
 
-def test_a_key_is_the_hash_of_seed_purpose_and_8_bit_content():
+def test_key_hashes_seed_purpose_and_content():
     levels = [0, 1, 127, 128, 254, 255]
     image = torch.tensor(levels, dtype=torch.float32).reshape(1, 1, 2, 3) / 255
     content = b"".join(level.to_bytes(2, "little") for level in levels)
@@ -77,11 +74,8 @@ def test_a_key_is_the_hash_of_seed_purpose_and_8_bit_content():
     assert Streams.of(image, 7, "agi").keys.tolist() == [int.from_bytes(digest, "little", signed=True)]
 
 
-# ------------------------------------------------------------------------------------------------- what they depend on
-
-
-def test_keys_follow_the_images_through_any_order_and_batch():
-    images = pictures()
+def test_keys_do_not_depend_on_order():
+    images = make_images()
     keys = Streams.of(images, 3, "neflag").keys
     order = torch.tensor([4, 1, 5, 0, 2, 3])
     assert torch.equal(Streams.of(images[order], 3, "neflag").keys, keys[order])
@@ -89,46 +83,45 @@ def test_keys_follow_the_images_through_any_order_and_batch():
     assert len(set(keys.tolist())) == 6
 
 
-def test_draws_of_an_image_do_not_depend_on_its_batch():
-    images = pictures()
+def test_draws_do_not_depend_on_batch():
+    images = make_images()
     together = Streams.of(images, 0, "m").normal(samples(4), (3, 2), torch.float64)
     for index in range(len(images)):
         alone = Streams.of(images[index : index + 1], 0, "m").normal(samples(4), (3, 2), torch.float64)
         assert torch.equal(together[index], alone[0])
 
 
-def test_draws_of_a_sample_do_not_depend_on_its_chunk():
-    streams = Streams.of(pictures(2), 0, "m")
+def test_draws_do_not_depend_on_chunk():
+    streams = Streams.of(make_images(2), 0, "m")
     whole = streams.uniform(samples(7), (5,), torch.float32)
     parts = [streams.uniform(torch.arange(a, b), (5,), torch.float32) for a, b in ((0, 3), (3, 4), (4, 7))]
     assert torch.equal(whole, torch.cat(parts, dim=1))
     assert torch.equal(whole[:, [6, 0]], streams.uniform(torch.tensor([6, 0]), (5,), torch.float32))
 
 
-def test_taking_images_takes_their_streams():
-    streams = Streams.of(pictures(5), 0, "m")
+def test_take_selects_streams():
+    streams = Streams.of(make_images(5), 0, "m")
     whole = streams.signs(samples(2), (6,), torch.float64)
     assert torch.equal(streams.take(slice(1, 3)).signs(samples(2), (6,), torch.float64), whole[1:3])
     assert torch.equal(streams.take(torch.tensor([4, 0])).signs(samples(2), (6,), torch.float64), whole[[4, 0]])
 
 
-def test_every_8_bit_level_gives_the_same_key_in_both_float_types():
+def test_key_is_equal_for_float_types():
     levels = torch.arange(256).reshape(256, 1, 1, 1)
     single, double = levels.float() / 255, levels.double() / 255
     assert torch.equal(Streams.of(single, 0, "m").keys, Streams.of(double, 0, "m").keys)
     assert torch.equal(Streams.of(double.float(), 0, "m").keys, Streams.of(single.double(), 0, "m").keys)
 
 
-def test_one_level_in_one_pixel_gives_another_stream():
-    image = pictures(1)
+def test_key_changes_with_one_pixel():
+    image = make_images(1)
     other = image.clone()
     other[0, 2, 3, 4] = (other[0, 2, 3, 4] * 255 + 1) / 255 if other[0, 2, 3, 4] < 1 else 0
-    keys = [Streams.of(each, 0, "m").keys.item() for each in (image, other)]
-    assert keys[0] != keys[1]
+    assert Streams.of(image, 0, "m").keys.item() != Streams.of(other, 0, "m").keys.item()
 
 
-def test_seed_purpose_and_child_give_streams_of_their_own():
-    images = pictures(4)
+def test_seed_purpose_and_child_separate_streams():
+    images = make_images(4)
     keys = []
     for seed, purpose in product((0, 1, 10, 100, -1), ("agi", "neflag", "a", "")):
         streams = Streams.of(images, seed, purpose)
@@ -136,23 +129,20 @@ def test_seed_purpose_and_child_give_streams_of_their_own():
     assert len(set(keys)) == len(keys) == 5 * 4 * 4 * 3
 
 
-def test_equal_images_draw_equal_numbers():
-    image = pictures(1)
+def test_equal_images_have_equal_keys():
+    image = make_images(1)
     keys = Streams.of(image.repeat(2, 1, 1, 1), 0, "m").keys
     assert keys[0] == keys[1]
 
 
-def test_the_global_generator_is_left_alone():
+def test_global_generator_is_not_used():
     before = torch.random.get_rng_state()
-    Streams.of(pictures(1), 0, "m").normal(samples(3), (2,), torch.float32)
+    Streams.of(make_images(1), 0, "m").normal(samples(3), (2,), torch.float32)
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
-# ------------------------------------------------------------------------------------------------- distributions
-
-
 def draws(kind: str, dtype: torch.dtype = torch.float64, count: int = 40, side: int = 64) -> torch.Tensor:
-    """(4 images, count samples, side * side): 655 360 draws of images that differ in a single level."""
+    """Return (4 images, count samples, side * side): 655 360 draws of images that differ in a single level."""
     images = torch.full((4, 3, 2, 2), 100 / 255, dtype=torch.float64)
     images[:, 0, 0, 0] += torch.arange(4) / 255
     return getattr(Streams.of(images, 5, "m"), kind)(samples(count), (side * side,), dtype)
@@ -181,30 +171,30 @@ def test_normal_draws_are_standard_normal(dtype):
     assert stats.kstest(z.numpy(), "norm").pvalue > 0.01
 
 
-def test_normal_is_the_inverse_distribution_function_of_uniform():
+def test_normal_inverts_the_distribution_function():
     expected = stats.norm.ppf(draws("uniform", count=2).numpy())
     assert abs(draws("normal", count=2).numpy() - expected).max() < 1e-9
 
 
-def test_neighbours_are_not_correlated():
+def test_neighboring_draws_are_uncorrelated():
     u = draws("uniform") - 0.5
-    neighbours = {
+    neighbors = {
         "images": (u[1:], u[:-1]),
         "samples": (u[:, 1:], u[:, :-1]),
         "positions": (u[:, :, 1:], u[:, :, :-1]),
         "rows": (u[:, :, 64:], u[:, :, :-64]),
         "samples and positions": (u[:, 1:, 1:], u[:, :-1, :-1]),
     }
-    for name, (a, b) in neighbours.items():
+    for name, (a, b) in neighbors.items():
         correlation = (a * b).mean() * 12
         assert abs(correlation) < 4 / a.numel() ** 0.5, name
 
 
-def test_seeds_purposes_and_children_are_not_correlated():
-    images = pictures(4)
+def test_separate_streams_are_uncorrelated():
+    images = make_images(4)
     streams = [Streams.of(images, 0, "m"), Streams.of(images, 1, "m"), Streams.of(images, 0, "n")]
     streams.append(streams[0].child("alpha"))
-    z = torch.stack([each.normal(samples(10), (2500,), torch.float64).flatten() for each in streams])
+    z = torch.stack([stream.normal(samples(10), (2500,), torch.float64).flatten() for stream in streams])
     correlations = torch.corrcoef(z) - torch.eye(4)
     assert correlations.abs().max() < 4 / z.shape[1] ** 0.5
 
@@ -218,34 +208,34 @@ def test_signs_are_balanced():
 
 @pytest.mark.parametrize("below", [1, 2, 7, 1000])
 def test_integers_cover_their_range_evenly(below):
-    images = pictures(4)
-    found = Streams.of(images, 0, "m").integers(samples(30), (1000,), below).flatten()
-    counts = torch.bincount(found, minlength=below)
-    assert found.dtype == torch.int64
+    images = make_images(4)
+    integers = Streams.of(images, 0, "m").integers(samples(30), (1000,), below).flatten()
+    counts = torch.bincount(integers, minlength=below)
+    assert integers.dtype == torch.int64
     assert len(counts) == below
     assert counts.min() > 0
     assert below == 1 or stats.chisquare(counts.numpy()).pvalue > 0.01
 
 
-def unmixed(z: int) -> int:
-    """The state whose SplitMix64 output is ``z``."""
+def invert_mix(z: int) -> int:
+    """Return the state whose SplitMix64 output is ``z``."""
     z ^= (z >> 31) ^ (z >> 62)
-    z = (z * pow(0x94D049BB133111EB, -1, 2**64)) & ALL
+    z = (z * pow(0x94D049BB133111EB, -1, 2**64)) & MASK
     z ^= (z >> 27) ^ (z >> 54)
-    z = (z * pow(0xBF58476D1CE4E5B9, -1, 2**64)) & ALL
+    z = (z * pow(0xBF58476D1CE4E5B9, -1, 2**64)) & MASK
     return z ^ (z >> 30) ^ (z >> 60)
 
 
 def key_of_first_bits(bits: int) -> int:
-    """The key whose sample 0 begins with the random word ``bits``."""
-    base = (unmixed(bits) - 0x9E3779B97F4A7C15) & ALL
-    return (unmixed(base) - 0x9E3779B97F4A7C15) & ALL
+    """Return the key whose sample 0 begins with the random word ``bits``."""
+    base = (invert_mix(bits) - 0x9E3779B97F4A7C15) & MASK
+    return (invert_mix(base) - 0x9E3779B97F4A7C15) & MASK
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("bits", [0, ALL])
-def test_the_smallest_and_the_largest_draw_lie_inside_the_open_interval(bits, dtype):
-    streams = Streams(torch.tensor([signed(key_of_first_bits(bits))]))
+@pytest.mark.parametrize("bits", [0, MASK])
+def test_extreme_draws_lie_in_open_interval(bits, dtype):
+    streams = Streams(torch.tensor([to_signed(key_of_first_bits(bits))]))
     assert streams.signs(samples(1), (1,), torch.float32).item() == (1 if bits else -1)
     assert 0 < streams.uniform(samples(1), (1,), dtype).item() < 1
     assert streams.normal(samples(1), (1,), dtype).isfinite().all()
@@ -253,7 +243,7 @@ def test_the_smallest_and_the_largest_draw_lie_inside_the_open_interval(bits, dt
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_draws_for_half_precision_models_are_finite_and_inside_the_open_interval(dtype):
+def test_half_precision_draws_lie_in_open_interval(dtype):
     u, z = draws("uniform", dtype), draws("normal", dtype)
     assert u.dtype == z.dtype == dtype
     assert u.min() > 0

@@ -1,4 +1,4 @@
-"""The run directory's records: whole batches only, one writer a rank, errors on one line."""
+"""Tests of xplain.core.run_store."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-import xplain.core.run_store as stores
 from tests.conftest import ROOT
+from xplain.core import run_store
 from xplain.core.errors import InputError, UsageError
 from xplain.core.run_store import RunStore, read_records, read_run
 
@@ -24,11 +24,11 @@ def record(key: str, mark: str = "m", **more: object) -> dict:
     return {"key": key, "mark": mark, **more}
 
 
-def keys(folder: Path) -> list[str]:
-    return [each["key"] for each in read_records(folder)]
+def read_keys(folder: Path) -> list[str]:
+    return [entry["key"] for entry in read_records(folder)]
 
 
-def test_records_come_back(tmp_path):
+def test_append_and_read_records(tmp_path):
     with RunStore.open(tmp_path, 0, RUN) as store:
         store.append([record("a", value=0.1), record("b/é\udc80", value=None)])
         store.append([])
@@ -39,7 +39,7 @@ def test_records_come_back(tmp_path):
     assert list(records) == [record("a", value=0.1), record("b/é\udc80", value=None)]
 
 
-def test_a_record_without_a_curve_has_none(tmp_path):
+def test_has_curve_requires_a_curve(tmp_path):
     with RunStore.open(tmp_path, 0, RUN) as store:
         store.append([record("a", curve=[1.0, 0.5]), record("b", curve=None), record("c")])
         store.append([record("a", "n")])
@@ -48,89 +48,89 @@ def test_a_record_without_a_curve_has_none(tmp_path):
         assert not opened.has_curve("a", "n")
 
 
-def test_a_record_that_two_ranks_have_is_read_once(tmp_path):
+def test_duplicate_record_is_read_once(tmp_path):
     for rank in (0, 1):
         with RunStore.open(tmp_path, rank, RUN | {"methods": {}}) as store:
             store.append([record("a", value=rank), record("a", "n", value=rank)])
     assert list(read_records(tmp_path)) == [record("a", value=0), record("a", "n", value=0)]
 
 
-def test_batches_end_where_they_were_written(tmp_path):
+def test_read_batches_returns_end_positions(tmp_path):
     with RunStore.open(tmp_path, 0, RUN) as store:
         store.append([record("a")])
         store.append([record("b"), record("c")])
     path = tmp_path / "items" / "0.jsonl"
-    found = [([each["key"] for each in batch], end) for batch, end in stores._batches(path)]
+    batches = [([entry["key"] for entry in batch], end) for batch, end in run_store._read_batches(path)]
     first = len(path.read_bytes().splitlines(keepends=True)[0])
-    assert found == [(["a"], first), (["b", "c"], path.stat().st_size)]
+    assert batches == [(["a"], first), (["b", "c"], path.stat().st_size)]
 
 
-def test_a_run_is_described_while_no_other_process_can_describe_it(tmp_path, monkeypatch):
-    done, lock_directory, write = [], stores.lock_directory, stores.write_json
+def test_description_is_written_under_lock(tmp_path, monkeypatch):
+    calls, lock_directory, write = [], run_store.lock_directory, run_store.write_json
 
     @contextmanager
-    def noted(folder, *, wait):
+    def recorded_lock(folder, *, wait):
         assert (folder, wait) == (tmp_path / "items", True)
         with lock_directory(folder, wait=wait):
-            done.append("held")
+            calls.append("lock")
             yield
-        done.append("let go")
+        calls.append("unlock")
 
-    monkeypatch.setattr(stores, "lock_directory", noted)
-    monkeypatch.setattr(stores, "write_json", lambda *args: (done.append("written"), write(*args)))
+    monkeypatch.setattr(run_store, "lock_directory", recorded_lock)
+    monkeypatch.setattr(run_store, "write_json", lambda *args: (calls.append("write"), write(*args)))
     RunStore.open(tmp_path, 0, RUN).__exit__()
-    assert done == ["held", "written", "let go"]
+    assert calls == ["lock", "write", "unlock"]
 
 
 @pytest.mark.parametrize("cut", range(1, 80, 7))
-def test_a_batch_that_was_torn_anywhere_is_gone_as_a_whole(tmp_path, cut):
+def test_incomplete_batch_is_dropped(tmp_path, cut):
     with RunStore.open(tmp_path, 0, RUN) as store:
         store.append([record("a")])
         store.append([record("b"), record("c"), record("d")])
     path = tmp_path / "items" / "0.jsonl"
     path.write_bytes(path.read_bytes()[:-cut])
-    assert keys(tmp_path) == ["a"]
+    assert read_keys(tmp_path) == ["a"]
     with RunStore.open(tmp_path, 0, RUN) as store:
         assert not store.has("b", "m")
         store.append([record("b")])
-    assert keys(tmp_path) == ["a", "b"]
+    assert read_keys(tmp_path) == ["a", "b"]
     assert [json.loads(line)["key"] for line in path.read_text().splitlines()] == ["a", "b"]
 
 
-def test_another_ranks_torn_end_is_passed_over(tmp_path):
+def test_incomplete_batch_of_other_rank_is_skipped(tmp_path):
     with RunStore.open(tmp_path, 1, RUN) as store:
         store.append([record("a"), record("b")])
     (tmp_path / "items" / "1.jsonl").open("a").write('{"key": "c", "ma')
     with RunStore.open(tmp_path, 0, RUN) as store:
         assert store.has("b", "m")
         store.append([record("c")])
-    assert keys(tmp_path) == ["c", "a", "b"]
+    assert read_keys(tmp_path) == ["c", "a", "b"]
 
 
-def test_a_damaged_line_is_named(tmp_path):
+def test_damaged_line_raises_with_number(tmp_path):
     with RunStore.open(tmp_path, 0, RUN) as store:
         store.append([record("a")])
     (tmp_path / "items" / "0.jsonl").open("a").write("nonsense\n")
     with pytest.raises(InputError, match=r"line 2 of .*0\.jsonl' is damaged: .*; delete the line"):
-        keys(tmp_path)
+        read_keys(tmp_path)
     with pytest.raises(InputError, match="line 2 of"):
         RunStore.open(tmp_path, 0, RUN)
 
 
-def test_one_writer_a_rank(tmp_path):
+def test_second_writer_of_rank_raises(tmp_path):
     with RunStore.open(tmp_path, 0, RUN) as first:
         first.append([record("a")])
-        with pytest.raises(InputError, match=r"another process is writing .*0\.jsonl'; wait for it, or give another"):
+        with pytest.raises(InputError, match=r"another process is writing .*0\.jsonl'; wait for it, or choose another"):
             RunStore.open(tmp_path, 0, RUN | {"methods": {"c": {}}})
-        assert read_run(tmp_path)[0] == RUN  # what was refused is not written
+        assert read_run(tmp_path)[0] == RUN  # the rejected description is not written
         with RunStore.open(tmp_path, 1, RUN) as other:
             other.append([record("b")])
         first.append([record("c")])
     with RunStore.open(tmp_path, 0, RUN):
-        assert keys(tmp_path) == ["a", "c", "b"]
+        assert read_keys(tmp_path) == ["a", "c", "b"]
 
 
-def test_a_lock_ends_with_its_process(tmp_path):
+def test_killed_process_releases_lock(tmp_path):
     code = (
         "import os, sys; from pathlib import Path; from xplain.core.run_store import RunStore\n"
         f"store = RunStore.open(Path(sys.argv[1]), 0, {RUN!r}); store.append([{record('a')!r}]); print('open', flush=True)\n"
@@ -149,31 +149,33 @@ def test_a_lock_ends_with_its_process(tmp_path):
         assert store.has("a", "m")
 
 
-def test_another_fingerprint_leaves_the_run_as_it_was(tmp_path):
+def test_other_fingerprint_keeps_run_unchanged(tmp_path):
     RunStore.open(tmp_path, 0, RUN).__exit__()
     before = sorted(tmp_path.rglob("*")), (tmp_path / "run.json").read_text()
-    with pytest.raises(UsageError, match="holds another run: its seed is 0, not 1; give another --output"):
+    with pytest.raises(
+        UsageError, match="holds a run with other settings: its seed is 0, not 1; choose another --output"
+    ):
         RunStore.open(tmp_path, 3, RUN | {"fingerprint": {"seed": 1}})
     assert (sorted(tmp_path.rglob("*")), (tmp_path / "run.json").read_text()) == before
 
 
 @pytest.mark.parametrize(
-    ("there", "asked", "message"),
+    ("old", "new", "message"),
     [
-        ({"b": 1}, {}, "its b is 1, not None"),  # only the run that is there has it
+        ({"b": 1}, {}, "its b is 1, not None"),  # only the existing run has it
         ({}, {"b": 1}, "its b is None, not 1"),
         ({"b": 1, "c": 1}, {"b": 2, "c": 2}, "its b is 1, not 2"),
         ({"b": (1, 2)}, {"b": [1, 3]}, r"its b is \[1, 2\], not \[1, 3\]"),
     ],
 )
-def test_the_first_difference_of_the_fingerprints_is_named(tmp_path, there, asked, message):
-    RunStore.open(tmp_path, 0, RUN | {"fingerprint": there}).__exit__()
+def test_first_fingerprint_difference_is_named(tmp_path, old, new, message):
+    RunStore.open(tmp_path, 0, RUN | {"fingerprint": old}).__exit__()
     with pytest.raises(UsageError, match=message):
-        RunStore.open(tmp_path, 0, RUN | {"fingerprint": asked})
-    RunStore.open(tmp_path, 0, RUN | {"fingerprint": there}).__exit__()
+        RunStore.open(tmp_path, 0, RUN | {"fingerprint": new})
+    RunStore.open(tmp_path, 0, RUN | {"fingerprint": old}).__exit__()
 
 
-def test_what_a_run_left_open_is_settled_once(tmp_path):
+def test_undecided_fingerprint_is_set_once(tmp_path):
     RunStore.open(tmp_path, 0, RUN | {"fingerprint": {"model": None}}).__exit__()
     RunStore.open(tmp_path, 0, RUN | {"fingerprint": {"model": "a"}}).__exit__()
     assert read_run(tmp_path)[0]["fingerprint"] == {"model": "a"}
@@ -181,50 +183,50 @@ def test_what_a_run_left_open_is_settled_once(tmp_path):
         RunStore.open(tmp_path, 0, RUN | {"fingerprint": {"model": "b"}})
 
 
-def test_methods_that_were_asked_for_before_stay_first(tmp_path):
+def test_earlier_methods_stay_first(tmp_path):
     RunStore.open(tmp_path, 0, RUN).__exit__()
     RunStore.open(tmp_path, 0, RUN | {"methods": {"c": {"new": 1}}}).__exit__()
     assert list(read_run(tmp_path)[0]["methods"].items()) == [("a", {}), ("c", {"new": 1})]
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"fingerprint"', "\x00"])
-def test_what_is_no_run_is_refused(tmp_path, content):
+def test_open_rejects_invalid_description(tmp_path, content):
     (tmp_path / "run.json").write_text(content)
     with pytest.raises(InputError, match="cannot use the run directory"):
         RunStore.open(tmp_path, 0, RUN)
 
 
-def test_a_place_that_cannot_be_written(tmp_path):
+def test_open_in_unwritable_folder_raises(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"cannot write .*file/run/items': Not a directory; choose another --output"):
         RunStore.open(tmp_path / "file" / "run", 0, RUN)
 
 
-def test_without_space_what_was_written_before_is_kept(tmp_path):
+def test_full_disk_keeps_earlier_records(tmp_path):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     with RunStore.open(tmp_path, 0, RUN) as store:
         store.append([record("a")])
-        resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))  # a write that goes over it stops in the middle
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))  # a larger write stops in the middle
         try:
-            with pytest.raises(InputError, match=r"cannot write .*0\.jsonl': .*; what is written is whole; make room"):
+            with pytest.raises(InputError, match=r"cannot write .*0\.jsonl': .*; free disk space"):
                 store.append([record("b" * 30), record("c" * 30), record("d" * 30)])
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         assert not store.has("b" * 30, "m")
     assert (tmp_path / "items" / "0.jsonl").stat().st_size == 100
     with RunStore.open(tmp_path, 0, RUN):
-        assert keys(tmp_path) == ["a"]
+        assert read_keys(tmp_path) == ["a"]
 
 
-@pytest.mark.parametrize("how", ["no flock", "no locks"])
-def test_systems_without_locks_write_without_them(tmp_path, monkeypatch, how):
+@pytest.mark.parametrize("missing", ["fcntl", "locks"])
+def test_append_works_without_locks(tmp_path, monkeypatch, missing):
     def refuse(*_: object) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    if how == "no flock":
+    if missing == "fcntl":
         monkeypatch.setitem(sys.modules, "fcntl", None)  # Windows
     else:
         monkeypatch.setattr("fcntl.flock", refuse)
     with RunStore.open(tmp_path, 0, RUN) as store:
         store.append([record("a")])
-    assert keys(tmp_path) == ["a"]
+    assert read_keys(tmp_path) == ["a"]

@@ -1,4 +1,4 @@
-"""Boxes from files, and where they land in the model's input."""
+"""Tests of xplain.data.annotations."""
 
 from __future__ import annotations
 
@@ -25,46 +25,46 @@ def find_class(name: str) -> int:
     return ("cat", "dog").index(name)
 
 
-def test_a_table_has_a_box_a_row(tmp_path):
+def test_read_annotations_from_csv(tmp_path):
     path = tmp_path / "boxes.csv"
     path.write_text(TABLE)
-    found = read_annotations(str(path))
-    assert found.of("a/1.jpg") == (Box(1, 2, 3.5, 4, "cat"), Box(5, 6, 7, 8, "dog"))
-    assert found.of("deep/folder/2.jpg") == (Box(0, 0, 9, 9),)  # by the file's name
-    assert found.of("1.jpg") == ()
-    assert found.of("/photos/a/1.jpg") == found.of("a/1.jpg")  # by the end of its path
+    annotations = read_annotations(str(path))
+    assert annotations.find_boxes("a/1.jpg") == (Box(1, 2, 3.5, 4, "cat"), Box(5, 6, 7, 8, "dog"))
+    assert annotations.find_boxes("deep/folder/2.jpg") == (Box(0, 0, 9, 9),)  # by the file's name
+    assert annotations.find_boxes("1.jpg") == ()
+    assert annotations.find_boxes("/photos/a/1.jpg") == annotations.find_boxes("a/1.jpg")  # by the end of its path
     path.write_text("x.jpg,0,0,1,1\n")
-    assert read_annotations(str(path)).of("2.jpg") == ()  # read anew
+    assert read_annotations(str(path)).find_boxes("2.jpg") == ()  # modified, so read again
 
 
-def test_xml_is_found_by_the_images_name_and_counts_from_one(tmp_path):
+def test_read_annotations_from_xml(tmp_path):
     (tmp_path / "n1").mkdir()
     (tmp_path / "n1" / "7.xml").write_text(VOC)
     (tmp_path / "8.xml").write_text(VOC.replace("30", "31"))
-    found = read_annotations(str(tmp_path))
-    assert found.of("n1/7.JPEG") == (Box(0, 1, 30, 40, "cat"), Box(4, 5, 7, 8, "dog"))
-    assert found.of("n2/8.JPEG")[0].right == 31
-    assert found.of("n2/7.JPEG") == ()
+    annotations = read_annotations(str(tmp_path))
+    assert annotations.find_boxes("n1/7.JPEG") == (Box(0, 1, 30, 40, "cat"), Box(4, 5, 7, 8, "dog"))
+    assert annotations.find_boxes("n2/8.JPEG")[0].right == 31
+    assert annotations.find_boxes("n2/7.JPEG") == ()
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "message"),
     [
-        ("", "there is no box"),
-        ("image,x0,y0,x1,y1\n", "there is no box"),
-        ("a.jpg,0,0,1,1\nb.jpg,0,0,1\n", "line 2 of .* is no box: b.jpg,0,0,1; write image,x0,y0,x1,y1"),
-        ("a.jpg,0,0,1,1\nb.jpg,5,0,5,1\n", "line 2 of .* is no box"),
-        ("a.jpg,0,0,1,1\nb.jpg,nan,0,5,1\n", "line 2 of .* is no box"),
+        ("", "no box in"),
+        ("image,x0,y0,x1,y1\n", "no box in"),
+        ("a.jpg,0,0,1,1\nb.jpg,0,0,1\n", "line 2 of .* is not a box: b.jpg,0,0,1; write image,x0,y0,x1,y1"),
+        ("a.jpg,0,0,1,1\nb.jpg,5,0,5,1\n", "line 2 of .* is not a box"),
+        ("a.jpg,0,0,1,1\nb.jpg,nan,0,5,1\n", "line 2 of .* is not a box"),
     ],
 )
-def test_damaged_tables_are_refused_by_line(tmp_path, text, words):
+def test_damaged_csv_raises_with_line(tmp_path, text, message):
     path = tmp_path / "boxes.csv"
     path.write_text(text)
-    with pytest.raises(InputError, match=words):
+    with pytest.raises(InputError, match=message):
         read_annotations(str(path))
 
 
-def test_a_table_that_is_no_text_is_refused(tmp_path):
+def test_csv_with_wrong_encoding_raises(tmp_path):
     path = tmp_path / "boxes.csv"
     path.write_bytes("b\u00e4r.jpg,0,0,1,1".encode("latin-1"))
     with pytest.raises(InputError, match=r"cannot read the boxes '.*boxes.csv': 'utf-8' codec"):
@@ -72,7 +72,7 @@ def test_a_table_that_is_no_text_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["<annotation>", VOC.replace("<xmin>1</xmin>", ""), VOC.replace(">30<", ">many<")])
-def test_damaged_xml_is_refused_by_file(tmp_path, text):
+def test_damaged_xml_raises_with_file(tmp_path, text):
     (tmp_path / "7.xml").write_text(text)
     with pytest.raises(InputError, match=r"cannot read the boxes in '.*7.xml'"):
         read_annotations(str(tmp_path))
@@ -81,39 +81,41 @@ def test_damaged_xml_is_refused_by_file(tmp_path, text):
 @pytest.mark.parametrize(
     ("width", "height"), [(200, 100), (100, 160), (64, 64), (40, 1), (3, 400), (37, 53)]
 )  # fmt: skip
-@pytest.mark.parametrize("way", [Preprocessing((48, 48), 64), Preprocessing((64, 32), 40), Preprocessing((80, 80), 60)])
-def test_a_box_goes_where_its_pixels_go(tmp_path, width, height, way):
-    """A white rectangle on black: the pixels that come out white are those inside the box, to a pixel of blur."""
+@pytest.mark.parametrize(
+    "preprocessing", [Preprocessing((48, 48), 64), Preprocessing((64, 32), 40), Preprocessing((80, 80), 60)]
+)
+def test_locate_boxes_follows_preprocessing(tmp_path, width, height, preprocessing):
+    """Preprocesses a white rectangle on black; the white pixels must lie inside the box, up to one pixel of blur."""
     box = (width * 0.3, height * 0.25, width * 0.8, height * 0.85)
-    left, top, right, bottom = (round(each) for each in box)
+    left, top, right, bottom = (round(edge) for edge in box)
     right, bottom = max(right, left + 1), max(bottom, top + 1)
     pixels = np.zeros((height, width, 3), np.uint8)
     pixels[top:bottom, left:right] = 255
-    seen = preprocess(Image.fromarray(pixels), way)[0] > 0.5
+    is_white = preprocess(Image.fromarray(pixels), preprocessing)[0] > 0.5
     path = tmp_path / "boxes.csv"
     path.write_text(f"a.jpg,{left},{top},{right},{bottom}\n")
-    found = locate_boxes(read_annotations(str(path)), ["a.jpg"], [(height, width)], [0], way, find_class)
-    (edges,) = found[0].tolist()
-    rows, columns = (torch.arange(side) + 0.5 for side in way.size)
+    boxes = locate_boxes(read_annotations(str(path)), ["a.jpg"], [(height, width)], [0], preprocessing, find_class)
+    (edges,) = boxes[0].tolist()
+    rows, columns = (torch.arange(side) + 0.5 for side in preprocessing.size)
     inside = [(axis > low) & (axis < high) for axis, low, high in ((rows, *edges[1::2]), (columns, *edges[::2]))]
-    assert int((seen.any(dim=1) ^ inside[0]).sum()) <= 2 * seen.any()
-    assert int((seen.any(dim=0) ^ inside[1]).sum()) <= 2 * seen.any()
+    assert int((is_white.any(dim=1) ^ inside[0]).sum()) <= 2 * is_white.any()
+    assert int((is_white.any(dim=0) ^ inside[1]).sum()) <= 2 * is_white.any()
 
 
-def test_boxes_of_other_classes_are_left_out_and_gaps_are_nan(tmp_path):
+def test_locate_boxes_skips_other_classes(tmp_path):
     path = tmp_path / "boxes.csv"
     path.write_text(TABLE)
     keys, sizes = ["a/1.jpg", "a/1.jpg", "2.jpg", "3.jpg"], [(10, 10)] * 4
-    found = locate_boxes(
+    boxes = locate_boxes(
         read_annotations(str(path)), keys, sizes, [0, 1, 1, 1], Preprocessing((10, 10), 20), find_class
     )
     edges = [[[2, 4, 7, 8]], [[10, 12, 14, 16]], [[0, 0, 18, 18]]]  # twice the size, and 5 cut off
-    assert found[:3].tolist() == [[[each - 5 for each in box] for box in boxes] for boxes in edges]
-    assert found[3].isnan().all()
+    assert boxes[:3].tolist() == [[[edge - 5 for edge in box] for box in image_boxes] for image_boxes in edges]
+    assert boxes[3].isnan().all()
 
 
-def test_a_class_that_the_model_does_not_know_is_named(tmp_path):
+def test_locate_boxes_rejects_unknown_class(tmp_path):
     path = tmp_path / "boxes.csv"
     path.write_text("a.jpg,0,0,1,1,horse\n")
-    with pytest.raises(InputError, match=r"a box in '.*boxes.csv': unknown class 'horse'; without a class it counts"):
+    with pytest.raises(InputError, match=r"a box in '.*boxes.csv': unknown class 'horse'; use the model's class names"):
         locate_boxes(read_annotations(str(path)), ["a.jpg"], [(9, 9)], [0], Preprocessing(), find_class)

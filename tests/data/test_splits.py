@@ -1,4 +1,4 @@
-"""Image sets in memory: folders, the seeded division, torchvision's files, and what cannot be used."""
+"""Tests of xplain.data.splits."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from xplain.data.splits import read_split
 
 
 def write_classes(folder: Path, counts: dict[str, int], side: int = 4) -> Path:
-    """Class folders of grey images; every image has a level of its own."""
+    """Write class folders of gray images, each with a different gray level."""
     level = 0
     for name, count in counts.items():
         (folder / name).mkdir(parents=True)
@@ -32,94 +32,94 @@ def write_classes(folder: Path, counts: dict[str, int], side: int = 4) -> Path:
     return folder
 
 
-def levels(images) -> list[int]:
+def read_levels(images) -> list[int]:
     return images.pixels[:, 0, 0, 0].tolist()
 
 
-def contents(images, classes) -> list[tuple[str, bytes]]:
-    found = zip(images.pixels, images.labels.tolist(), strict=True)
-    return sorted((classes[label], pixels.numpy().tobytes()) for pixels, label in found)
+def sort_contents(images, classes) -> list[tuple[str, bytes]]:
+    pairs = zip(images.pixels, images.labels.tolist(), strict=True)
+    return sorted((classes[label], pixels.numpy().tobytes()) for pixels, label in pairs)
 
 
-def test_train_and_test_folders_are_read_to_the_bit(tmp_path):
+def test_read_split_from_train_and_test(tmp_path):
     data = make_set(12, 6)
-    found, failed = read_split(str(write_set(data, tmp_path)))
-    assert (failed, found.classes, found.origin) == ([], ("level", "upright"), "its train and test folders")
-    for mine, theirs in ((found.train, data.train), (found.test, data.test)):
-        assert contents(mine, found.classes) == contents(theirs, data.classes)
+    split, failed = read_split(str(write_set(data, tmp_path)))
+    assert (failed, split.classes, split.origin) == ([], ("level", "upright"), "its train and test folders")
+    for images, expected in ((split.train, data.train), (split.test, data.test)):
+        assert sort_contents(images, split.classes) == sort_contents(expected, data.classes)
 
 
-def test_class_folders_are_divided_by_the_seed_class_by_class(tmp_path):
+def test_read_split_divides_each_class(tmp_path):
     folder = str(write_classes(tmp_path / "set", {"a": 10, "b": 5, "c": 2}))
-    found, _ = read_split(folder)
-    assert torch.bincount(found.train.labels).tolist() == [8, 4, 1]
-    assert torch.bincount(found.test.labels).tolist() == [2, 1, 1]
-    assert sorted(levels(found.train) + levels(found.test)) == list(range(17))
-    assert found.origin == "of each class, 80 % to train and 20 % to test, by seed 0"
+    split, _ = read_split(folder)
+    assert torch.bincount(split.train.labels).tolist() == [8, 4, 1]
+    assert torch.bincount(split.test.labels).tolist() == [2, 1, 1]
+    assert sorted(read_levels(split.train) + read_levels(split.test)) == list(range(17))
+    assert split.origin == "80 % of each class for training, 20 % for testing, seed 0"
     again, _ = read_split(folder)
-    assert levels(again.test) == levels(found.test)
-    others = {tuple(levels(read_split(folder, seed=seed)[0].test)) for seed in range(1, 6)}
-    assert len(others - {tuple(levels(found.test))}) >= 3
+    assert read_levels(again.test) == read_levels(split.test)
+    others = {tuple(read_levels(read_split(folder, seed=seed)[0].test)) for seed in range(1, 6)}
+    assert len(others - {tuple(read_levels(split.test))}) >= 3
 
 
-def test_classes_that_are_numbers_are_in_their_order(tmp_path):
-    found, _ = read_split(str(write_classes(tmp_path / "set", {"10": 2, "9": 2, "0": 2})))
-    assert found.classes == ("0", "9", "10")
+def test_numbered_classes_sort_numerically(tmp_path):
+    split, _ = read_split(str(write_classes(tmp_path / "set", {"10": 2, "9": 2, "0": 2})))
+    assert split.classes == ("0", "9", "10")
 
 
-def test_so_many_of_each_class(tmp_path):
-    found, _ = read_split(str(write_classes(tmp_path / "set", {"a": 10, "b": 5})), per_class=3)
-    assert torch.bincount(found.train.labels).tolist() == [3, 3]
-    assert torch.bincount(found.test.labels).tolist() == [2, 1]
+def test_per_class_limits_both_parts(tmp_path):
+    split, _ = read_split(str(write_classes(tmp_path / "set", {"a": 10, "b": 5})), per_class=3)
+    assert torch.bincount(split.train.labels).tolist() == [3, 3]
+    assert torch.bincount(split.test.labels).tolist() == [2, 1]
 
 
-def test_images_are_resized_only_when_asked(tmp_path):
+def test_images_are_resized_only_with_size(tmp_path):
     folder = write_classes(tmp_path / "set", {"a": 3, "b": 3})
     Image.new("RGB", (6, 8)).save(folder / "a" / "zz.png")
-    with pytest.raises(UsageError, match=r"'a/zz\.png' has 8 x 6 pixels, the first image 4 x 4; give size=4"):
+    with pytest.raises(UsageError, match=r"'a/zz\.png' has 8 x 6 pixels, but the first image has 4 x 4; set size=4"):
         read_split(str(folder))
-    found, _ = read_split(str(folder), size=3)
-    assert found.train.pixels.shape[1:] == (3, 3, 3)
+    split, _ = read_split(str(folder), size=3)
+    assert split.train.pixels.shape[1:] == (3, 3, 3)
 
 
-def test_what_is_no_image_is_left_out_and_named(tmp_path):
+def test_unreadable_image_is_reported(tmp_path):
     folder = write_set(make_set(8, 4), tmp_path)
     (folder / "train" / "level" / "bad.png").write_text("no picture")
-    found, failed = read_split(str(folder))
-    assert [each.name for each in failed] == ["train/level/bad.png"]
-    assert (len(found.train), len(found.train.pixels), len(found.test)) == (8, 8, 4)
+    split, failed = read_split(str(folder))
+    assert [failure.name for failure in failed] == ["train/level/bad.png"]
+    assert (len(split.train), len(split.train.pixels), len(split.test)) == (8, 8, 4)
 
 
 @pytest.mark.parametrize("part", ["train", "test"])
-def test_a_part_without_any_image_is_refused(tmp_path, part):
+def test_part_without_readable_image_raises(tmp_path, part):
     folder = write_set(make_set(4, 2), tmp_path)
     for path in (folder / part).glob("*/*.png"):
         path.write_text("no picture")
-    with pytest.raises(InputError, match=rf"none of . images can be read, '{part}/level/001\.png' the first"):
+    with pytest.raises(InputError, match=rf"none of . images can be read, starting with '{part}/level/001\.png'"):
         read_split(str(folder))
 
 
 def write_idx(path: Path, array: np.ndarray) -> None:
-    """The MNIST files' format."""
+    """Write an array in the format of the MNIST files."""
     path.write_bytes(
         struct.pack(">HBB", 0, 8, array.ndim) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
     )
 
 
 def write_mnist(folder: Path) -> np.ndarray:
-    """The pixels of five images to train on (3, 1, 4, 1, 5) and two to test on (9, 2), as torchvision keeps them."""
+    """Write MNIST with five train images (labels 3, 1, 4, 1, 5) and two test images (9, 2). Returns the pixels."""
     raw = folder / "MNIST" / "raw"
     raw.mkdir(parents=True)
     pixels = np.random.default_rng(0).integers(0, 256, (7, 28, 28), dtype=np.uint8)
     labels = np.array([3, 1, 4, 1, 5, 9, 2], dtype=np.uint8)
-    for part, some in (("train", slice(0, 5)), ("t10k", slice(5, 7))):
-        write_idx(raw / f"{part}-images-idx3-ubyte", pixels[some])
-        write_idx(raw / f"{part}-labels-idx1-ubyte", labels[some])
+    for part, index in (("train", slice(0, 5)), ("t10k", slice(5, 7))):
+        write_idx(raw / f"{part}-images-idx3-ubyte", pixels[index])
+        write_idx(raw / f"{part}-labels-idx1-ubyte", labels[index])
     return pixels
 
 
-def test_single_images_are_those_to_test_on(tmp_path):
-    """For metrics of single images: the test part, in the order of the classes' names for a model that has none."""
+def test_read_dataset_returns_test_part(tmp_path):
+    """read_dataset returns the test part, with labels in the order of the data set's class names."""
     clf = toys.classifier(toys.Linear(torch.zeros(10, 3, 28, 28)), preprocessing=Preprocessing((28, 28), 28))
     pixels = write_mnist(tmp_path)
     items = read_dataset(f"torchvision:MNIST:{tmp_path}", clf.class_names)
@@ -134,17 +134,17 @@ def test_single_images_are_those_to_test_on(tmp_path):
     }  # fmt: skip
 
 
-def test_torchvisions_mnist(tmp_path):
+def test_read_split_from_mnist(tmp_path):
     pixels = write_mnist(tmp_path)
-    found, failed = read_split(f"torchvision:MNIST:{tmp_path}")
+    split, failed = read_split(f"torchvision:MNIST:{tmp_path}")
     assert failed == []
-    assert np.array_equal(found.train.pixels.numpy(), np.repeat(pixels[:5, None], 3, axis=1))
-    assert (found.train.labels.tolist(), found.test.labels.tolist()) == ([3, 1, 4, 1, 5], [9, 2])
-    assert (len(found.classes), found.origin) == (10, "torchvision's MNIST")
+    assert np.array_equal(split.train.pixels.numpy(), np.repeat(pixels[:5, None], 3, axis=1))
+    assert (split.train.labels.tolist(), split.test.labels.tolist()) == ([3, 1, 4, 1, 5], [9, 2])
+    assert (len(split.classes), split.origin) == (10, "torchvision's MNIST")
 
 
-def test_torchvisions_cifar10(tmp_path, monkeypatch):
-    """A small file in CIFAR-10's format, whose digests are put in the place of the real ones'."""
+def test_read_split_from_cifar10(tmp_path, monkeypatch):
+    """Reads small files in the format of CIFAR-10, whose digests replace the real ones."""
     from torchvision.datasets import CIFAR10
 
     folder = tmp_path / CIFAR10.base_folder
@@ -162,25 +162,25 @@ def test_torchvisions_cifar10(tmp_path, monkeypatch):
     monkeypatch.setattr(CIFAR10, "train_list", [["one", train]])
     monkeypatch.setattr(CIFAR10, "test_list", [["two", test]])
     monkeypatch.setattr(CIFAR10, "meta", {"filename": "meta", "key": "label_names", "md5": meta})
-    found, _ = read_split(f"torchvision:CIFAR10:{tmp_path}")
-    assert np.array_equal(found.train.pixels.numpy(), pixels[:3])
-    assert np.array_equal(found.test.pixels.numpy(), pixels[3:])
-    assert (found.train.labels.tolist(), found.test.labels.tolist(), found.classes) == ([6, 9, 9], [3, 8], tuple(names))
+    split, _ = read_split(f"torchvision:CIFAR10:{tmp_path}")
+    assert np.array_equal(split.train.pixels.numpy(), pixels[:3])
+    assert np.array_equal(split.test.pixels.numpy(), pixels[3:])
+    assert (split.train.labels.tolist(), split.test.labels.tolist(), split.classes) == ([6, 9, 9], [3, 8], tuple(names))
 
 
 @pytest.mark.parametrize(
     ("location", "kind", "text"),
     [
-        ("torchvision:CIFAR10:nowhere", InputError, "no whole CIFAR10 in 'nowhere'; get it once by python -c "),
+        ("torchvision:CIFAR10:nowhere", InputError, "CIFAR10 is missing or incomplete in 'nowhere'; download it with: python -c "),
         ("torchvision:CIFAR11:x", UsageError, "cannot read the data set 'torchvision:CIFAR11:x'; did you mean"),
         ("torchvision:CIFAR10", UsageError, "cannot read the data set 'torchvision:CIFAR10'; write torchvision:NAME:ROOT"),
-        ("nowhere", InputError, "no folder 'nowhere' to train on; give class folders, or torchvision:CIFAR10:ROOT"),
-        ("flat", InputError, "'flat/a.png' lies in no class folder; give class folders to train on"),
-        ("single", InputError, "the class 'b' has one image, none to test on; give two or more of each class"),
-        ("unknown", InputError, "the class 'c' of 'unknown/test' is not among those to train on; leave it out"),
+        ("nowhere", InputError, "no folder 'nowhere' to train on; pass a folder of class folders or torchvision:CIFAR10:ROOT"),
+        ("flat", InputError, "'flat/a.png' is not in a class folder; move every image into a class folder"),
+        ("single", InputError, "class 'b' has one image, so none is left for testing; add images to this class"),
+        ("unknown", InputError, "class 'c' of 'unknown/test' is not among the training classes; remove the folder"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_used(tmp_path, monkeypatch, location, kind, text):
+def test_read_split_rejects_invalid_location(tmp_path, monkeypatch, location, kind, text):
     monkeypatch.chdir(tmp_path)
     Path("flat").mkdir()
     Image.new("RGB", (4, 4)).save("flat/a.png")
@@ -193,8 +193,8 @@ def test_what_cannot_be_used(tmp_path, monkeypatch, location, kind, text):
     assert "\n" not in str(error.value)
 
 
-def test_sets_that_do_not_fit_are_refused_before_they_are_read(tmp_path, monkeypatch):
+def test_too_large_split_raises_before_reading(tmp_path, monkeypatch):
     folder = write_classes(tmp_path / "set", {"a": 4, "b": 4})
-    monkeypatch.setattr("xplain.data.splits.MOST_BYTES", 8 * 3 * 4 * 4 - 1)
-    with pytest.raises(InputError, match=r"8 images of 4 x 4 take .* of memory; give size=32, or per_class=N"):
+    monkeypatch.setattr("xplain.data.splits.MAX_BYTES", 8 * 3 * 4 * 4 - 1)
+    with pytest.raises(InputError, match=r"8 images of 4 x 4 need .* of memory; set size=32 or per_class=N"):
         read_split(str(folder))

@@ -77,11 +77,11 @@ def not_a_model() -> str:
 
 def imagenet_like() -> nn.Module:
     """A small untrained network with ImageNet's class names, float64."""
-    from xplain.data.class_names import imagenet_classes
+    from xplain.data.class_names import load_imagenet_classes
 
     model = small_net(seed=4, classes=1000)
     model.size = 32
-    model.wnids, model.labels = imagenet_classes()
+    model.wnids, model.labels = load_imagenet_classes()
     return model
 
 

@@ -14,7 +14,7 @@ DRAWN = np.linspace(0, 255, 40 * 30 * 3).reshape(40, 30, 3).astype(np.uint8)
 PHOTO = Image.fromarray(np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8))
 PICTURE = Image.fromarray(DRAWN)
 ORIENTATION = 0x0112
-DAMAGED, UNKNOWN = "is damaged", "is not an image that Pillow knows"
+DAMAGED, UNKNOWN = "is damaged", "is not an image that Pillow can read"
 
 
 def saved(image: Image.Image, form: str, **options: object) -> bytes:

@@ -1,4 +1,4 @@
-"""What every method must keep to on any classifier, checked at run time: for models that are too large for the contract tests."""
+"""Contract checks of a method on any classifier, for models that are too large for the contract tests."""
 
 from __future__ import annotations
 
@@ -13,85 +13,90 @@ from torch import Tensor
 import xplain
 from xplain.core.registry import MethodSpec
 from xplain.core.types import Cost
-from xplain.models.optimize import working_copy
+from xplain.models.optimize import inference_copy
 
-# of the largest value, in calls of one row and of two
+# tolerances relative to the largest value, between model calls of one and of two rows
 CLOSE = 1e-3  # float32 through a hundred layers
-EXACTLY = 1e-8  # float64, where float32 was not close
+EXACTLY = 1e-8  # float64, if the float32 results are not close
 
 
 class BrokenError(Exception):
-    """A promise that a method did not keep."""
+    """The method violates its contract."""
 
 
 def keep_contract(
     spec: MethodSpec, classifier: xplain.Classifier, images: Tensor, settings: Mapping[str, Any], rows: Counter[str]
 ) -> None:
-    """Explain two images (2, 3, H, W), float32. Raises BrokenError unless the maps are what the method promises.
+    """Explain two images (2, 3, H, W), float32. Raises BrokenError if the maps violate the method's contract.
 
-    Finite, of the images' size and type, for the top class, with a completeness sum exactly where one is claimed; every row counted,
-    within the cost that is claimed; an image by itself as among others, but for methods that amplify rounding; the same bytes again.
-    rows: what ``count_rows`` counts.
+    The maps must be finite, have the images' size and type, explain the top class, and have an expected sum if completeness is
+    claimed. Every row must be counted, within the claimed cost. An image must have the same map alone and in a batch, except
+    for methods that amplify rounding, and the same bytes when repeated. rows: the counter of ``count_rows``.
     """
-    for fold in (False, True):  # made once a model, and tried on images of its own size
-        working_copy(classifier, fold=fold)
+    for fold in (False, True):  # working copies are created once per model and tested on images of its own size
+        inference_copy(classifier, fold=fold)
     rows.clear()
-    found = xplain.attribute(classifier, images, spec.name, **settings)
-    check_rows(spec, found.cost, settings, (rows["forwards"], rows["backwards"]))
-    check_values(spec, found, images)
+    attribution = xplain.attribute(classifier, images, spec.name, **settings)
+    check_rows(spec, attribution.cost, settings, (rows["forwards"], rows["backwards"]))
+    check_values(spec, attribution, images)
     with torch.no_grad():
-        need(found.target.tolist() == classifier(images).argmax(dim=1).tolist(), "not the top class")
+        need(attribution.target.tolist() == classifier(images).argmax(dim=1).tolist(), "not the top class")
     alone, again = (xplain.attribute(classifier, images[1:], spec.name, **settings).values for _ in range(2))
     need(torch.equal(alone, again), "another map at the same seed")
-    if not spec.rounding and apart(found.values[1:], alone) > CLOSE:
+    if not spec.rounding and relative_difference(attribution.values[1:], alone) > CLOSE:
         check_exactly(spec, classifier, images, settings)
 
 
 def check_exactly(spec: MethodSpec, classifier: xplain.Classifier, images: Tensor, settings: Mapping[str, Any]) -> None:
-    """Raise BrokenError unless in float64 an image has the same map by itself as among others, to EXACTLY.
+    """Raise BrokenError unless an image has the same map alone and in a batch in float64, within EXACTLY.
 
-    Quotients of sums that cancel (LRP) lose digits without bound; a mistake does not get smaller with more digits.
+    Quotients of sums that cancel (LRP) lose digits without bound in float32; the effect of a bug does not shrink in float64.
     """
     exact, x = copy.deepcopy(classifier).double(), images.double()
-    together, alone = (xplain.attribute(exact, some, spec.name, **settings).values[-1:] for some in (x, x[1:]))
-    need((far := apart(together, alone)) <= EXACTLY, f"by itself an image has another map: {far:.1e} apart in float64")
+    together = xplain.attribute(exact, x, spec.name, **settings).values[-1:]
+    alone = xplain.attribute(exact, x[1:], spec.name, **settings).values[-1:]
+    difference = relative_difference(together, alone)
+    need(difference <= EXACTLY, f"by itself an image has another map: {difference:.1e} apart in float64")
 
 
-def apart(one: Tensor, other: Tensor) -> float:
-    """The largest difference of two maps, as a share of the largest value."""
-    return float((one - other).abs().max() / one.abs().max().clamp(min=torch.finfo(one.dtype).tiny))
+def relative_difference(actual: Tensor, expected: Tensor) -> float:
+    """Return the largest difference of two maps, relative to the largest value."""
+    return float((actual - expected).abs().max() / actual.abs().max().clamp(min=torch.finfo(actual.dtype).tiny))
 
 
 def check_rows(spec: MethodSpec, cost: Cost, settings: Mapping[str, Any], seen: tuple[int, int]) -> None:
-    """Raise BrokenError unless what was ``seen`` of forward and backward rows was counted, and is what two images may cost."""
+    """Raise BrokenError unless ``cost`` equals the ``seen`` forward and backward rows, and the claim for two images."""
     need((cost.forwards + cost.checks, cost.backwards) == seen, f"rows: {cost} of {seen}")
     claims = spec.cost(**spec.resolve(settings))
-    for spent, claim in zip((cost.forwards, cost.backwards), (2 * each for each in claims), strict=True):
+    for spent, claim in zip((cost.forwards, cost.backwards), (2 * rows for rows in claims), strict=True):
         need(spent <= claim if spec.at_most else spent == claim, f"cost: {spent} where {claim} is claimed")
 
 
-def check_values(spec: MethodSpec, found: xplain.Attribution, images: Tensor) -> None:
-    """Raise BrokenError unless the maps are finite, of the images' size and type, and what is said of each image is there."""
-    values = found.values
+def check_values(spec: MethodSpec, attribution: xplain.Attribution, images: Tensor) -> None:
+    """Raise BrokenError unless the maps are finite, of the images' size and type, with details and flags per image."""
+    values = attribution.values
     need(values.shape in {(2, channels, *images.shape[2:]) for channels in (1, 3)}, f"shape {tuple(values.shape)}")
     need(values.dtype == images.dtype and not values.requires_grad, "type")
     need(bool(values.isfinite().all()), "not finite")
-    # at the least settings only slopes are never zero: a network with slopes of zero does not look at the image
+    # at the smallest settings only gradients must not be zero: a network with zero gradient ignores the image
     need(bool(values.any()) or not spec.slopes, "zero everywhere")
-    need((found.expected is not None) == ("completeness" in spec.axioms), "completeness")
-    need(all(len(each) == 2 for each in (*found.details.values(), *found.flags.values())), "details")
+    need((attribution.expected is not None) == ("completeness" in spec.axioms), "completeness")
+    need(
+        all(len(per_image) == 2 for per_image in (*attribution.details.values(), *attribution.flags.values())),
+        "details",
+    )
 
 
-def need(kept: bool, what: str) -> None:
-    """Raise BrokenError unless ``kept``."""
-    if not kept:
-        raise BrokenError(what)
+def need(condition: bool, message: str) -> None:
+    """Raise BrokenError with the message unless ``condition``."""
+    if not condition:
+        raise BrokenError(message)
 
 
 def count_rows(classifier: xplain.Classifier, size: Sequence[int]) -> Counter[str]:
-    """Counts the rows of forward and backward passes with images of ``size`` (height, width) from now on.
+    """Return a counter of the rows of forward and backward passes with images of ``size`` (height, width).
 
-    Set it up before the first use, for working copies copy it too.
+    Call this before the first use of the classifier, because working copies copy the hook.
     """
     rows: Counter[str] = Counter()
 

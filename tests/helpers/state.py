@@ -1,4 +1,4 @@
-"""What shows that a model was touched."""
+"""Snapshot of a model, to test that it was not changed."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_p
 
 
 def state(classifier: nn.Module) -> dict[str, Any]:
-    """All that a caller may expect to find as it was; the tensors' values by a checksum."""
+    """Return everything that must not change when a classifier is used; tensors as checksums."""
     modules = dict(classifier.named_modules())
     tensors = {**dict(classifier.named_parameters()), **dict(classifier.named_buffers())}
     return {
-        "modules": {name: (id(each), type(each)) for name, each in modules.items()},
-        "modes": {name: each.training for name, each in modules.items()},
-        "hooks": {name: [len(getattr(each, kind)) for kind in HOOKS] for name, each in modules.items()},
-        "forwards": {name: getattr(each.forward, "__func__", None) for name, each in modules.items()},
-        "in-place": {name: getattr(each, "inplace", None) for name, each in modules.items()},
-        "tensors": {name: (id(each), crc32(each.detach().numpy().tobytes())) for name, each in tensors.items()},
-        "frozen": {name: each.requires_grad for name, each in tensors.items()},
-        "grads": {name: each.grad for name, each in tensors.items()},
+        "modules": {name: (id(module), type(module)) for name, module in modules.items()},
+        "modes": {name: module.training for name, module in modules.items()},
+        "hooks": {name: [len(getattr(module, kind)) for kind in HOOKS] for name, module in modules.items()},
+        "forwards": {name: getattr(module.forward, "__func__", None) for name, module in modules.items()},
+        "in-place": {name: getattr(module, "inplace", None) for name, module in modules.items()},
+        "tensors": {name: (id(tensor), crc32(tensor.detach().numpy().tobytes())) for name, tensor in tensors.items()},
+        "frozen": {name: tensor.requires_grad for name, tensor in tensors.items()},
+        "grads": {name: tensor.grad for name, tensor in tensors.items()},
         "random": torch.get_rng_state().numpy().tobytes(),
         "recording": torch.is_grad_enabled(),
     }

@@ -317,7 +317,7 @@ def test_an_image_too_large_for_the_memory_is_skipped_and_counted(xp, noise, mon
     Image.new("RGB", (33, 33)).save(noise / "cat" / "large.png")
     ran = xp("explain", noise, *TINY, *ASK["explain"])
     assert (ran.code, len(ran.lines)) == (5, 6 * 2 * 2)
-    assert "large.png' is too large for the memory that is free; make it smaller first" in ran.err.splitlines()[0]
+    assert "large.png' is too large for the available memory; reduce its size" in ran.err.splitlines()[0]
 
 
 # ------------------------------------------------------------------------- the model
@@ -360,7 +360,7 @@ def test_a_full_disk_is_code_3_on_one_line_and_the_same_command_goes_on(xp, nois
         assert ran.code == 3, ran.err
         line = one_line(ran.err)
         assert line.startswith("xplain: error: cannot write 'run/")
-        assert line.endswith("; what is written is whole; make room and run the same command again")
+        assert line.endswith("; free disk space, then run the same command again to resume")
         check_whole(Path("run"))
         assert not list(Path("run").rglob(".*.part"))
     assert xp(*ask, "-o", "run").code == 0
@@ -421,7 +421,7 @@ def test_evaluate_stops_if_its_run_is_deleted(xp, noise, method_calls):
     ran = xp(*ask)
     assert ran.code == 3
     assert one_line(ran.err) == (
-        "xplain: error: 'run/items/0.jsonl' was taken away while it was written; run the same command again"
+        "xplain: error: 'run/items/0.jsonl' was deleted during the run; run the same command again"
     )
     assert len(method_calls.sizes) == 3
     assert xp(*ask).code == 0
@@ -437,7 +437,7 @@ def test_a_second_run_into_one_directory_is_refused(xp, noise, command):
         ran = xp(*ask)
     assert (ran.code, ran.out) == (3, "")
     assert one_line(ran.err) == (
-        "xplain: error: another process is writing into 'run'; wait for it, or give another --output"
+        "xplain: error: another process is writing into 'run'; wait for it, or choose another --output"
     )
     assert xp(*ask).code == 0
 

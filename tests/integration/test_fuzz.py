@@ -33,7 +33,7 @@ from xplain.core.errors import InputError, XplainError
 from xplain.core.registry import METHODS, METRICS
 from xplain.core.run_store import RunStore, read_run, settings_digest
 from xplain.data.annotations import read_annotations
-from xplain.data.class_names import read_classes
+from xplain.data.class_names import read_class_names
 from xplain.data.datasets import read_dataset
 from xplain.data.images import decode_image
 from xplain.data.sources import find_images
@@ -373,7 +373,7 @@ def test_lists_labels_and_class_files(tmp_path, content):
     for item in attempt(read_dataset, str(path), CLASSIFIER.class_names) or []:
         assert item.label is None or 0 <= item.label < 5
     attempt(read_dataset, str(folder), CLASSIFIER.class_names, str(path))
-    attempt(read_classes, path)
+    attempt(read_class_names, path)
 
 
 whole = st.sampled_from([content for _, content, says in FILES.values() if not says])

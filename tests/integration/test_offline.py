@@ -78,8 +78,8 @@ def test_no_command_downloads_weights(xp, photos, home, connections, command):
     ran = xp(*COMMANDS[command], "-m", NET, "--device", "cpu", "--offline")
     assert (ran.code, ran.out, connections) == (3, "", [])
     assert ran.err == (
-        f"xplain: error: the weights of {NET} are not there as {home}/hub/checkpoints/{FILE}, "
-        "and --offline downloads nothing; put the file there, or give --weights FILE\n"
+        f"xplain: error: the weights of {NET} are missing at {home}/hub/checkpoints/{FILE}, "
+        "and --offline downloads nothing; put the file there, or use --weights FILE\n"
     )
     assert not home.exists()
 
@@ -137,7 +137,7 @@ def test_timms_models_come_from_the_hubs_cache_or_not_at_all(tmp_path):
     error, codes = ran.stderr.splitlines()
     assert codes == "3 0"
     assert error.startswith(f"xplain: error: cannot load the weights of timm:{TIMM} without a download (--offline): ")
-    assert error.endswith("; give --weights FILE")
+    assert error.endswith("; use --weights FILE")
     record = json.loads(ran.stdout)
     clf = xplain.load_classifier(f"timm:{TIMM}", device="cpu", weights=place / weights)
     x = xplain.read_image(CAT, preprocessing=clf.preprocessing)[None]
@@ -163,8 +163,8 @@ def test_timms_other_files_are_looked_for_where_torch_keeps_them(elsewhere, home
     with pytest.raises(InputError) as error:
         xplain.load_classifier(elsewhere, device="cpu", offline=True)
     assert str(error.value) == (
-        f"the weights of {elsewhere} are not there as {home}/hub/checkpoints/net-0123abcd.pth, "
-        "and --offline downloads nothing; put the file there, or give --weights FILE"
+        f"the weights of {elsewhere} are missing at {home}/hub/checkpoints/net-0123abcd.pth, "
+        "and --offline downloads nothing; put the file there, or use --weights FILE"
     )
     assert connections == []
 

@@ -75,7 +75,7 @@ def test_no_code_in_states_of_a_training_is_run(tmp_path):
     torch.save({"epoch": Trap()}, tmp_path / "one.pt")
     (tmp_path / "two.pt").write_bytes(pickle.dumps(Trap()))
     for name in ("one", "two"):
-        with pytest.raises(InputError, match="cannot go on from"):
+        with pytest.raises(InputError, match="cannot resume from"):
             DirectoryCheckpoints(tmp_path).load(name)
 
 
@@ -92,7 +92,7 @@ def test_no_code_in_a_data_set_of_torchvision_is_run(tmp_path, name):
     folder.mkdir(parents=True)
     for each in files:
         (folder / each).write_bytes(pickle.dumps(Trap()))
-    with pytest.raises(InputError, match=f"no whole {name} in"):
+    with pytest.raises(InputError, match=f"{name} is missing or incomplete in"):
         find_entries(f"torchvision:{name}:{tmp_path}", 0)
 
 
@@ -107,7 +107,7 @@ def test_boxes_declare_no_entities(tmp_path, declared):
     text = f"<!DOCTYPE x [{declared}]><annotation><object><name>{use}</name>{box}</object></annotation>"
     for encoding in ("utf-8", "utf-16"):
         (tmp_path / "a.xml").write_bytes(f'<?xml version="1.0" encoding="{encoding}"?>{text}'.encode(encoding))
-        with pytest.raises(InputError, match="declares the entity 'a0'; give it as Pascal VOC does"):
+        with pytest.raises(InputError, match="declares the entity 'a0'; use Pascal VOC XML"):
             read_annotations(str(tmp_path))
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 import xplain
 from tests.helpers import toys
 from xplain.methods._quadrature import quadrature
-from xplain.models.optimize import working_copy
+from xplain.models.optimize import inference_copy
 
 
 def plain_integrated_gradients(made: xplain.Classifier, x: Tensor, target: int, steps: int) -> Tensor:
@@ -28,10 +28,10 @@ def plain_integrated_gradients(made: xplain.Classifier, x: Tensor, target: int, 
 def test_prepared_and_chunked_is_the_plain_model_in_float32(name, weights):
     made = xplain.load_classifier(name, "cpu", weights)
     x = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(3))
-    ready = working_copy(made)
+    ready = inference_copy(made)
     with torch.no_grad():
         expected = made(x)
-        assert (ready(ready.lay_out(x)) - expected).abs().max() < 1e-4 * expected.abs().max()
+        assert (ready(ready.to_memory_format(x)) - expected).abs().max() < 1e-4 * expected.abs().max()
     ours = xplain.attribute(made, x, "ig", target=7, steps=7, batch_size=3).values.double().flatten(1)
     theirs = plain_integrated_gradients(made, x, 7, 7).double().flatten(1)
     assert torch.cosine_similarity(ours, theirs, dim=1).min() > 0.9999

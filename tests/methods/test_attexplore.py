@@ -1,4 +1,4 @@
-"""AttEXplore against its program, written copy by copy, and its limits."""
+"""Tests of AttEXplore: against a literal version that makes one copy at a time, and in limits."""
 
 import pytest
 import torch
@@ -16,33 +16,33 @@ PLAIN = {"samples": 1, "noise": 0, "spread": 0, "diversity": 0, "smooth": False,
 
 
 def draws_of(k: int, steps: int, samples: int, noise: float, spread: float, diversity: float) -> list:
-    """The copies of image k, from its random streams."""
+    """Return the copies of image k, from its random streams."""
     rng, shape = Streams.of(X[k : k + 1], 0, "attexplore"), (3, 15, 21)
-    most, result = (17, 24), []
+    largest, steps_draws = (17, 24), []
     for step in range(steps):
         copies = []
         for number in torch.arange(step * samples, (step + 1) * samples)[:, None]:
             size, down, across, chance = rng.child("diversity").uniform(number, (4,), torch.float64)[0, 0].tolist()
-            sides = tuple(side + int(size * (top - side)) for side, top in zip((15, 21), most, strict=True))
-            places = tuple(int(u * (top - side)) for u, top, side in zip((down, across), most, sides, strict=True))
+            sides = tuple(side + int(size * (top - side)) for side, top in zip((15, 21), largest, strict=True))
+            offsets = tuple(int(u * (top - side)) for u, top, side in zip((down, across), largest, sides, strict=True))
             copies.append(
                 reference.Draw(
                     noise * rng.child("noise").normal(number, shape, torch.float64)[0, 0],
                     1 + spread * (2 * rng.child("spread").uniform(number, shape, torch.float64)[0, 0] - 1),
                     sides if chance < diversity else None,
-                    places,
+                    offsets,
                 )
             )
-        result.append(copies)
-    return result
+        steps_draws.append(copies)
+    return steps_draws
 
 
 @pytest.mark.parametrize("smooth", [True, False])
 @pytest.mark.parametrize(
     ("diversity", "momentum", "score"), [(0.5, 1.0, "log-prob"), (1.0, 0.3, "prob"), (0.0, 0.9, "logit")]
 )
-def test_equals_the_reference(diversity, momentum, score, smooth):
-    got = xplain.attribute(
+def test_attexplore_equals_reference(diversity, momentum, score, smooth):
+    attribution = xplain.attribute(
         CLASSIFIER, X, "attexplore", target=1, score=score, steps=3, samples=4, radius=0.1, noise=0.05, spread=0.4,
         diversity=diversity, smooth=smooth, momentum=momentum,
     )  # fmt: skip
@@ -50,12 +50,12 @@ def test_equals_the_reference(diversity, momentum, score, smooth):
         draws = draws_of(k, 3, 4, 0.05, 0.4, diversity)
         f = gradients.SCORES[score](NETWORK, 1)
         expected = reference.attexplore(f, image, draws, radius=0.1, smooth=smooth, momentum=momentum)
-        toys.assert_same(got.values[k], expected)
+        toys.assert_same(attribution.values[k], expected)
 
 
-def test_without_copies_it_is_signed_ascent_times_normalised_gradients():
-    """One exact copy, no smoothing, no momentum: MFABA's smooth path, climbed, with the left rule."""
-    got = xplain.attribute(CLASSIFIER, X, "attexplore", target=1, steps=3, radius=0.03, **PLAIN).values
+def test_attexplore_without_copies_is_signed_ascent():
+    """With one exact copy, no smoothing and no momentum it is MFABA's smooth path, ascended, with the left rule."""
+    values = xplain.attribute(CLASSIFIER, X, "attexplore", target=1, steps=3, radius=0.03, **PLAIN).values
     f = gradients.log_probability(NETWORK, 1)
     for k, image in enumerate(X):
         point, total = image, torch.zeros_like(image)
@@ -64,35 +64,35 @@ def test_without_copies_it_is_signed_ascent_times_normalised_gradients():
             moved = (point + 0.01 * slope.sign()).clamp(0, 1)
             total += slope / slope.abs().mean() * (moved - point)
             point = moved
-        toys.assert_same(got[k], total)
+        toys.assert_same(values[k], total)
 
 
-def test_is_never_negative():
-    got = xplain.attribute(CLASSIFIER, X, "attexplore", steps=6, samples=3, radius=0.4).values
-    assert got.min() >= 0
-    assert got.max() > 0
+def test_attexplore_is_non_negative():
+    values = xplain.attribute(CLASSIFIER, X, "attexplore", steps=6, samples=3, radius=0.4).values
+    assert values.min() >= 0
+    assert values.max() > 0
 
 
-def test_a_linear_logit_gives_its_normalised_weights():
+def test_attexplore_linear_logit_closed_form():
     weight = torch.randn(2, 3, 15, 21, dtype=torch.float64)
-    got = xplain.attribute(
+    values = xplain.attribute(
         toys.classifier(toys.Linear(weight)), X, "attexplore", target=0, score="logit", steps=4, radius=0.04, **PLAIN
     ).values
-    torch.testing.assert_close(got, (0.04 * weight[0].abs() / weight[0].abs().mean()).expand_as(got))
+    torch.testing.assert_close(values, (0.04 * weight[0].abs() / weight[0].abs().mean()).expand_as(values))
 
 
-def test_the_cosine_transform_is_orthonormal():
+def test_cosine_basis_is_orthonormal():
     for side in (1, 2, 7, 10):
         basis = cosine_basis(side, X)
         torch.testing.assert_close(basis @ basis.T, torch.eye(side, dtype=torch.float64))
 
 
-def test_a_constant_model_gives_zero_not_nan():
+def test_attexplore_constant_model_gives_zero():
     model = toys.classifier(toys.Function(lambda x: x.new_ones(len(x), 3) + 0 * x.sum()))
     assert xplain.attribute(model, X, "attexplore", target=0, steps=2, samples=2).values.unique().tolist() == [0.0]
 
 
-def test_seeds_matter_and_batches_do_not():
+def test_attexplore_depends_on_seed_not_batch():
     def run(images, **options):
         return xplain.attribute(CLASSIFIER, images, "attexplore", target=1, steps=2, samples=3, **options).values
 

@@ -1,4 +1,4 @@
-"""BIG: both programs literally, closed forms, and what it says when the attack fails."""
+"""Tests of BIG: against literal versions of both programs, closed forms, and failed attacks."""
 
 import pytest
 import torch
@@ -20,9 +20,9 @@ WEIGHT = torch.randn(2, 3, 8, 10, dtype=torch.float64, generator=torch.Generator
 @pytest.mark.parametrize("step_size", [0.008, 0.05])
 @pytest.mark.parametrize("score", ["prob", "margin"])
 @pytest.mark.parametrize("target", ["top", 2])
-def test_equals_the_reference(target, score, step_size, radius):
+def test_boundary_ig_equals_reference(target, score, step_size, radius):
     targets = LABELS.tolist() if target == "top" else [2] * 4
-    got = xplain.attribute(
+    attribution = xplain.attribute(
         CLASSIFIER,
         X,
         "big",
@@ -35,16 +35,16 @@ def test_equals_the_reference(target, score, step_size, radius):
     )
     for k, image in enumerate(X):
         f = gradients.SCORES[score](NETWORK, targets[k])
-        found = reference.attack(NETWORK, f, image, steps=8, step_size=step_size, radius=radius, halvings=BISECTIONS)
-        toys.assert_same(got.values[k], integrated_gradients(f, image, found.end, 5, "gauss-legendre"))
-        assert int(got.details["attack_steps"][k]) == found.steps
-        assert bool(got.flags["the label did not change within 8 steps"][k]) == (not found.changed)
-        torch.testing.assert_close(got.details["distance"][k], (image - found.end).norm())
+        attack = reference.attack(NETWORK, f, image, steps=8, step_size=step_size, radius=radius, halvings=BISECTIONS)
+        toys.assert_same(attribution.values[k], integrated_gradients(f, image, attack.end, 5, "gauss-legendre"))
+        assert int(attribution.details["attack_steps"][k]) == attack.steps
+        assert bool(attribution.flags["the label did not change within 8 steps"][k]) == (not attack.changed)
+        torch.testing.assert_close(attribution.details["distance"][k], (image - attack.end).norm())
 
 
 @pytest.mark.parametrize("radius", [None, 0.01])
-def test_official_equals_the_published_program(radius):
-    got = xplain.attribute(
+def test_boundary_ig_official_equals_reference(radius):
+    attribution = xplain.attribute(
         CLASSIFIER,
         X,
         "big",
@@ -57,50 +57,50 @@ def test_official_equals_the_published_program(radius):
     )
     for k, image in enumerate(X):
         f = gradients.probability(NETWORK, 1)
-        found = reference.official_attack(NETWORK, f, image, steps=6, step_size=0.01, radius=radius)
-        toys.assert_same(got.values[k], reference.trapezoid_of_captum(f, image, found.end, 7))
-        assert bool(got.flags["the label did not change within 6 steps"][k]) == (not found.changed)
+        attack = reference.official_attack(NETWORK, f, image, steps=6, step_size=0.01, radius=radius)
+        toys.assert_same(attribution.values[k], reference.trapezoid_of_captum(f, image, attack.end, 7))
+        assert bool(attribution.flags["the label did not change within 6 steps"][k]) == (not attack.changed)
 
 
-def test_both_outcomes_occur():
-    got = xplain.attribute(CLASSIFIER, X, "big", attack_steps=8, attack_step_size=0.008)
-    failed = next(iter(got.flags.values()))
+def test_boundary_ig_covers_both_outcomes():
+    attribution = xplain.attribute(CLASSIFIER, X, "big", attack_steps=8, attack_step_size=0.008)
+    failed = next(iter(attribution.flags.values()))
     assert failed.any()
     assert not failed.all()
 
 
 def linear(margin: float, image: torch.Tensor) -> xplain.Classifier:
-    """Two linear logits that differ by ``margin`` at the image; class 0 leads."""
+    """Return a model of two linear logits that differ by ``margin`` at the image; class 0 has the larger one."""
     slack = margin - float(((WEIGHT[0] - WEIGHT[1]) * image).sum())
     return toys.classifier(toys.Linear(WEIGHT, torch.tensor([slack, 0.0], dtype=torch.float64)))
 
 
-def test_linear_model_finds_its_boundary():
-    """With f = z_0 - z_1 linear the boundary is where f = 0: φ = w ⊙ (x - x_b), and it sums to the margin."""
+def test_boundary_ig_linear_model_closed_form():
+    """With linear f = z_0 - z_1 the boundary is at f = 0: φ = w ⊙ (x - x_b), and it sums to the margin."""
     clf, w = linear(1.5, X[0]), WEIGHT[0] - WEIGHT[1]
-    got = xplain.attribute(clf, X[:1], "big", target=0, score="margin", attack_step_size=0.01, steps=3)
+    attribution = xplain.attribute(clf, X[:1], "big", target=0, score="margin", attack_step_size=0.01, steps=3)
     far = 1.5 / float(w.abs().sum())  # the L-infinity distance of the boundary
-    assert float(got.details["distance"]) == pytest.approx(far * 240**0.5, abs=2e-4)
-    torch.testing.assert_close(got.values[0], far * w.abs(), atol=2e-4, rtol=0)
-    assert float(got.total) == pytest.approx(1.5, abs=0.01 / 2**BISECTIONS * float(w.abs().sum()))
-    torch.testing.assert_close(got.gap, torch.zeros(1, dtype=torch.float64), atol=1e-12, rtol=0)
-    assert not got.flags["the label did not change within 50 steps"]
+    assert float(attribution.details["distance"]) == pytest.approx(far * 240**0.5, abs=2e-4)
+    torch.testing.assert_close(attribution.values[0], far * w.abs(), atol=2e-4, rtol=0)
+    assert float(attribution.total) == pytest.approx(1.5, abs=0.01 / 2**BISECTIONS * float(w.abs().sum()))
+    torch.testing.assert_close(attribution.gap, torch.zeros(1, dtype=torch.float64), atol=1e-12, rtol=0)
+    assert not attribution.flags["the label did not change within 50 steps"]
 
 
-def test_a_failed_attack_is_flagged_and_still_complete():
-    got = xplain.attribute(linear(1e6, X[0]), X[:1], "big", target=0, score="margin", attack_steps=4)
-    assert got.flags["the label did not change within 4 steps"]
-    assert got.details["attack_steps"] == 4
-    torch.testing.assert_close(got.values[0], 0.004 * (WEIGHT[0] - WEIGHT[1]).abs())
+def test_boundary_ig_flags_failed_attack():
+    attribution = xplain.attribute(linear(1e6, X[0]), X[:1], "big", target=0, score="margin", attack_steps=4)
+    assert attribution.flags["the label did not change within 4 steps"]
+    assert attribution.details["attack_steps"] == 4
+    torch.testing.assert_close(attribution.values[0], 0.004 * (WEIGHT[0] - WEIGHT[1]).abs())
 
 
-def test_boundary_stays_near():
-    got = xplain.attribute(CLASSIFIER, X, "big", attack_step_size=0.3, radius=0.05, attack_steps=3)
-    assert (got.details["distance"] <= 0.05 * 240**0.5 + 1e-12).all()
+def test_boundary_ig_respects_radius():
+    attribution = xplain.attribute(CLASSIFIER, X, "big", attack_step_size=0.3, radius=0.05, attack_steps=3)
+    assert (attribution.details["distance"] <= 0.05 * 240**0.5 + 1e-12).all()
 
 
-def test_cost_is_at_most_what_is_claimed_and_so_much_when_nothing_changes():
-    got = xplain.attribute(linear(1e6, X[0]), X[:1], "big", target=0, attack_steps=4, steps=6)
-    assert (got.cost.forwards, got.cost.backwards) == (4 + 1 + 6, 4 + 6)
-    got = xplain.attribute(CLASSIFIER, X, "big", variant="official", attack_steps=4, steps=6)
-    assert (got.cost.forwards, got.cost.backwards) == (4 * (4 + 1 + 6), 4 * (4 + 6))
+def test_boundary_ig_cost_is_at_most_claimed():
+    attribution = xplain.attribute(linear(1e6, X[0]), X[:1], "big", target=0, attack_steps=4, steps=6)
+    assert (attribution.cost.forwards, attribution.cost.backwards) == (4 + 1 + 6, 4 + 6)
+    attribution = xplain.attribute(CLASSIFIER, X, "big", variant="official", attack_steps=4, steps=6)
+    assert (attribution.cost.forwards, attribution.cost.backwards) == (4 * (4 + 1 + 6), 4 * (4 + 6))

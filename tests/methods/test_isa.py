@@ -1,4 +1,4 @@
-"""ISA against its program, written for one image, and what its rounds must do."""
+"""Tests of ISA: against a literal version for one image, and of its rounds."""
 
 import pytest
 import torch
@@ -7,6 +7,7 @@ import xplain
 from tests.helpers import toys
 from tests.reference import gradients
 from tests.reference.isa import isa
+from xplain.core.registry import METHODS
 from xplain.core.rng import Streams
 
 CLASSIFIER, NETWORK = toys.with_pixels(toys.small_net(1, scale=15.0))
@@ -26,9 +27,9 @@ def noises_of(k: int, rounds: int, steps: dict[str, int], noise: float) -> dict:
 
 @pytest.mark.parametrize(("block", "factor"), [(100, 1.3), (60, 0.5), (500, 1.0)])
 @pytest.mark.parametrize("score", ["log-prob", "logit"])
-def test_equals_the_reference(score, block, factor):
+def test_isa_equals_reference(score, block, factor):
     steps = {"ascent": 3, "descent": 2}
-    got = xplain.attribute(
+    attribution = xplain.attribute(
         CLASSIFIER,
         X,
         "isa",
@@ -45,18 +46,18 @@ def test_equals_the_reference(score, block, factor):
         noises = noises_of(k, -(-240 // block), steps, 0.05)
         f = gradients.SCORES[score](NETWORK, 1)
         expected = isa(f, image, noises, block=block, step_size=0.01, penalty=0.02, factor=factor)
-        toys.assert_same(got.values[k], expected)
+        toys.assert_same(attribution.values[k], expected)
 
 
-def test_every_value_goes_in_one_round():
+def test_isa_removes_each_value_once():
     values = xplain.attribute(CLASSIFIER, X, "isa", block=50, ascent=2, descent=2, factor=0.9).values
     assert values.min() >= 0
     assert values.max() <= 4 + 0.9
-    for each in values:
-        assert each.flatten().floor().long().bincount().tolist() == [50, 50, 50, 50, 40]
+    for image_values in values:
+        assert image_values.flatten().floor().long().bincount().tolist() == [50, 50, 50, 50, 40]
 
 
-def test_black_values_go_first():
+def test_isa_removes_black_values_first():
     x = X.clone()
     x[:, :, :2] = 0  # 60 values
     values = xplain.attribute(CLASSIFIER, x, "isa", block=60, ascent=2, descent=2, factor=0.9).values
@@ -64,17 +65,15 @@ def test_black_values_go_first():
     assert (values[:, :, 2:] >= 1).all()
 
 
-def test_a_black_image_is_finite():
+def test_isa_of_black_image_is_finite():
     assert xplain.attribute(CLASSIFIER, X * 0, "isa", block=100, ascent=2, descent=2).values.isfinite().all()
 
 
-def test_one_step_gains_nothing_and_is_not_divided():
+def test_isa_with_single_step_is_finite():
     assert xplain.attribute(CLASSIFIER, X, "isa", block=100, ascent=1, descent=1).values.isfinite().all()
 
 
-def test_cost_at_the_size_it_is_claimed_for():
-    from xplain.core.registry import METHODS
-
+def test_isa_cost_equals_claim():
     spec = METHODS.get("isa")
     assert spec.cost(**spec.resolve({})) == (31 * 16, 31 * 16)
     cost = xplain.attribute(CLASSIFIER, X, "isa", block=100, ascent=3, descent=2).cost

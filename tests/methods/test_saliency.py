@@ -1,4 +1,4 @@
-"""Saliency: the gradient, for every score that can be explained."""
+"""Tests of saliency: the gradient, for every score kind."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ TARGETS = [2, 0, 3]
 
 @pytest.mark.parametrize("score", ["logit", "prob", "log-prob", "margin"])
 @pytest.mark.parametrize("absolute", [False, True])
-def test_equals_the_reference(score, absolute):
+def test_saliency_equals_reference(score, absolute):
     values = xplain.attribute(CLASSIFIER, X, "saliency", target=TARGETS, score=score, absolute=absolute).values
     for value, image, target in zip(values, X, TARGETS, strict=True):
         f = reference.SCORES[score](NETWORK, target)
@@ -23,14 +23,14 @@ def test_equals_the_reference(score, absolute):
 
 
 @pytest.mark.parametrize("score", ["logit", "prob", "log-prob"])
-def test_against_rivals_explains_the_target_minus_the_mean_of_the_others(score):
+def test_saliency_against_contrast_classes(score):
     values = xplain.attribute(CLASSIFIER, X, "saliency", target=2, against=[0, 4], score=score).values
     for value, image in zip(values, X, strict=True):
         f = reference.contrast(reference.SCORES[score], NETWORK, 2, [0, 4])
         toys.assert_same(value, reference.saliency(f, image))
 
 
-def test_margin_against_rivals_is_the_gap_to_the_best_of_them():
+def test_saliency_margin_against_contrast_classes():
     values = xplain.attribute(CLASSIFIER, X, "saliency", target=2, against=[1, 4], score="margin").values
     for value, image in zip(values, X, strict=True):
         z = NETWORK(image[None])[0]
@@ -39,21 +39,21 @@ def test_margin_against_rivals_is_the_gap_to_the_best_of_them():
         toys.assert_same(value, reference.saliency(f, image))
 
 
-def test_target_is_the_top_class_of_each_image_when_none_is_given():
+def test_saliency_default_target_is_top_class():
     tops = NETWORK(X).argmax(dim=1)
-    found = xplain.attribute(CLASSIFIER, X, "saliency")
-    assert found.target.tolist() == tops.tolist()
+    attribution = xplain.attribute(CLASSIFIER, X, "saliency")
+    assert attribution.target.tolist() == tops.tolist()
     f = reference.logit(NETWORK, int(tops[1]))
-    toys.assert_same(found.values[1], reference.saliency(f, X[1]))
+    toys.assert_same(attribution.values[1], reference.saliency(f, X[1]))
 
 
-def test_is_the_weight_of_a_linear_model():
+def test_saliency_linear_model_closed_form():
     weight = torch.randn(4, 3, 8, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
     values = xplain.attribute(toys.classifier(toys.Linear(weight)), X, "saliency", target=[1, 3, 0]).values
     toys.assert_same(values, weight[[1, 3, 0]], rtol=1e-12)
 
 
-def test_divides_by_the_standard_deviation_of_the_normalisation():
+def test_saliency_divides_by_std():
     weight = torch.ones(2, 3, 8, 10, dtype=torch.float64)
     model = toys.classifier(toys.Linear(weight), mean=toys.MEAN, std=toys.STD)
     values = xplain.attribute(model, X, "saliency", target=0).values
@@ -61,12 +61,12 @@ def test_divides_by_the_standard_deviation_of_the_normalisation():
     toys.assert_same(values[0], expected, rtol=1e-12)
 
 
-def test_probability_gradients_sum_to_zero_over_the_classes():
+def test_saliency_of_probabilities_sums_to_zero():
     maps = [xplain.attribute(CLASSIFIER, X, "saliency", target=c, score="prob").values for c in range(5)]
     assert float(sum(maps).abs().max()) < 1e-14 < 1e-4 < float(maps[0].abs().max())
 
 
-def test_is_zero_where_the_function_is_flat_though_it_depends_on_the_input():
+def test_saliency_of_saturated_function_is_zero():
     """T6: 1 - ReLU(1 - 2x) at x = 1 differs from its value at 0, and its gradient is zero: Sensitivity (a) fails."""
     model = toys.Function(lambda x: torch.stack([1 - (1 - 2 * x.sum(dim=(1, 2, 3))).relu()] * 2, dim=1))
     x = torch.zeros(1, 3, 1, 1, dtype=torch.float64)

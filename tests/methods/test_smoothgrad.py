@@ -1,4 +1,4 @@
-"""SmoothGrad, SmoothGrad² and VarGrad."""
+"""Tests of SmoothGrad, SmoothGrad² and VarGrad."""
 
 import pytest
 import torch
@@ -21,29 +21,29 @@ def draws(count: int, seed: int = 0) -> torch.Tensor:
 @pytest.mark.parametrize("batch_size", ["auto", 3])
 @pytest.mark.parametrize("noise", [0.15, 0.6])
 @pytest.mark.parametrize("kind", ["mean", "absolute", "square", "variance"])
-def test_equals_the_reference(kind, noise, batch_size):
-    found = xplain.attribute(
+def test_smoothgrad_equals_reference(kind, noise, batch_size):
+    attribution = xplain.attribute(
         CLASSIFIER, X, "sg", target=TARGETS, samples=7, noise=noise, kind=kind, batch_size=batch_size, seed=5
     )
-    for value, image, target, own in zip(found.values, X, TARGETS, draws(7, seed=5), strict=True):
+    for value, image, target, noises in zip(attribution.values, X, TARGETS, draws(7, seed=5), strict=True):
         f = gradients.logit(NETWORK, target)
-        toys.assert_same(value, reference.smoothgrad(f, image, list(own), noise, kind))
+        toys.assert_same(value, reference.smoothgrad(f, image, list(noises), noise, kind))
 
 
-def test_variance_of_a_single_sample_is_zero():
+def test_smoothgrad_variance_of_single_sample():
     values = xplain.attribute(CLASSIFIER, X, "sg", samples=1, kind="variance").values
     assert float(values.abs().max()) == 0.0
 
 
 @pytest.mark.parametrize(("kind", "power"), [("mean", 1), ("square", 2), ("variance", None)])
-def test_linear_model_gives_w_w_squared_and_zero(kind, power):
+def test_smoothgrad_linear_model_closed_form(kind, power):
     weight = torch.randn(2, 3, 8, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
     values = xplain.attribute(toys.classifier(toys.Linear(weight)), X, "sg", target=1, samples=5, kind=kind).values
     expected = torch.zeros_like(X) if power is None else (weight[1] ** power).expand_as(X)
     assert float((values - expected).abs().max()) < 1e-14
 
 
-def test_without_noise_it_is_the_gradient_and_the_variance_vanishes():
+def test_smoothgrad_without_noise_is_gradient():
     plain = xplain.attribute(CLASSIFIER, X, "saliency", target=TARGETS).values
     mean, variance = (
         xplain.attribute(CLASSIFIER, X, "sg", target=TARGETS, samples=4, noise=0, kind=kind).values
@@ -53,7 +53,7 @@ def test_without_noise_it_is_the_gradient_and_the_variance_vanishes():
     assert float(variance.abs().max()) < 1e-25
 
 
-def test_mean_of_squares_is_variance_plus_square_of_the_mean():
+def test_smoothgrad_square_is_variance_plus_mean():
     mean, square, variance = (
         xplain.attribute(CLASSIFIER, X, "sg", target=TARGETS, samples=9, kind=kind).values
         for kind in ("mean", "square", "variance")
@@ -62,7 +62,7 @@ def test_mean_of_squares_is_variance_plus_square_of_the_mean():
     toys.assert_same(square, variance + mean**2)
 
 
-def test_mean_over_many_samples_is_the_gradient_of_the_smoothed_function():
+def test_smoothgrad_mean_converges():
     """f = Σ x³: E[3 (x + ε)²] = 3 (x² + σ²); the mean of n samples is within 5 standard errors."""
     model = toys.Function(lambda x: torch.stack([(x**3).sum(dim=(1, 2, 3))] * 2, dim=1))
     x, n = X[:1], 4000
@@ -73,7 +73,7 @@ def test_mean_over_many_samples_is_the_gradient_of_the_smoothed_function():
     assert 0.8 < float(error.square().mean()) < 1.2
 
 
-def test_noise_is_a_share_of_each_images_own_range():
+def test_smoothgrad_noise_scales_with_range():
     """f = Σ x²/2 has the gradient x, so VarGrad is the variance of the noise; halving the contrast quarters it."""
     model = toys.classifier(toys.Function(lambda x: torch.stack([(x**2).sum(dim=(1, 2, 3)) / 2] * 2, dim=1)))
     x = torch.stack([X[0], 0.5 * X[0]])

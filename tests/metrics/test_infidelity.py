@@ -10,7 +10,7 @@ import xplain
 from tests.helpers import toys
 from xplain.core.errors import UsageError
 from xplain.core.rng import Streams
-from xplain.metrics.infidelity import _holes
+from xplain.metrics.infidelity import _draw_squares
 
 X = toys.images(3)
 WEIGHT = torch.randn(2, 3, 8, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
@@ -67,7 +67,7 @@ def test_gaussian_noise_under_a_zero_map_measures_the_variance_of_the_score():
 
 def test_squares_lie_inside_the_image_everywhere_alike():
     """A third of the shorter side of 8 x 10 pixels is 3: 6 x 8 places."""
-    holes = _holes(Streams.of(X, 0, "infidelity"), torch.arange(960), torch.ones_like(X), 1 / 3)
+    holes = _draw_squares(Streams.of(X, 0, "infidelity"), torch.arange(960), torch.ones_like(X), 1 / 3)
     assert holes.shape == (3, 960, 3, 8, 10)
     flat = holes[:, :, 0].flatten(0, 1)
     assert (holes == holes[:, :, :1]).all()
@@ -85,7 +85,7 @@ def test_squares_lie_inside_the_image_everywhere_alike():
 
 def test_a_map_of_zeros_misses_all_that_squares_change():
     found = measured(torch.zeros_like(X), size=0.5, content="contributions")
-    holes = _holes(Streams.of(X, 0, "infidelity"), torch.arange(9), X, 0.5)
+    holes = _draw_squares(Streams.of(X, 0, "infidelity"), torch.arange(9), X, 0.5)
     changes = (holes * WEIGHT[1]).sum(dim=(2, 3, 4))
     toys.assert_same(found.values, changes.square().mean(dim=1))
 
@@ -106,7 +106,7 @@ def test_a_map_that_no_perturbation_meets_cannot_be_normalized():
     maps = torch.stack([torch.zeros_like(X[0]), X[1], X[2]])
     found = measured(maps, toys.classifier(NET), content="slopes", normalize=True)
     assert found.values.isnan().tolist() == [True, False, False]
-    assert found.undefined["no perturbation meets the map"].tolist() == [True, False, False]
+    assert found.undefined["no perturbation overlaps the map"].tolist() == [True, False, False]
     assert measured(maps, content="slopes").values.isfinite().all()
 
 
@@ -150,9 +150,11 @@ def test_the_method_says_what_its_map_holds_and_explains(method, content, score)
 
 
 def test_without_the_method_it_must_be_told():
-    with pytest.raises(UsageError, match="infidelity must know what the map holds; give content=slopes"):
+    with pytest.raises(
+        UsageError, match="infidelity cannot tell whether the map holds slopes or contributions; pass content=slopes"
+    ):
         measured(SLOPES)
-    with pytest.raises(UsageError, match="must know what the map holds"):
+    with pytest.raises(UsageError, match="cannot tell whether the map holds"):
         measured(SLOPES, method=lambda classifier, images, target: images)
 
 

@@ -16,9 +16,9 @@ from tests.reference import information_curves as literal
 from xplain.core.registry import METRICS
 from xplain.core.rng import Streams
 from xplain.metrics import information_curves
-from xplain.metrics.information_curves import information, reveal
+from xplain.metrics._interpolation import interpolate_unknown, measure_webp_size
 from xplain.metrics.inputs import MetricInput
-from xplain.metrics.sensitivity_n import subsets
+from xplain.metrics.sensitivity_n import draw_subsets
 from xplain.oracle import Oracle
 from xplain.oracle.runtime import Runtime
 from xplain.pipelines.attribution import run_metric
@@ -70,7 +70,7 @@ def random_pixels(i: int) -> np.ndarray:
     """(24, 32) those that are known in the blurred version of image ``i``."""
     rng = Streams.of(X[i : i + 1], 0, "information-curves")
     one = torch.ones(1, dtype=torch.int64)
-    return subsets(rng, one, 7 * one, 768)[0, 0].reshape(24, 32).numpy()
+    return draw_subsets(rng, one, 7 * one, 768)[0, 0].reshape(24, 32).numpy()
 
 
 def measured(metric: str, maps: Tensor = MAPS, images: Tensor = X, model=MODEL, **options) -> xplain.Score:
@@ -84,7 +84,7 @@ def measured(metric: str, maps: Tensor = MAPS, images: Tensor = X, model=MODEL, 
 @pytest.mark.parametrize("share", [0.01, 0.1, 0.6])
 def test_unknown_pixels_are_barycentric_means_of_known_ones(share):
     known = np.random.default_rng(1).random((24, 32)) < share
-    shown = reveal(PICTURES[0], known)
+    shown = interpolate_unknown(PICTURES[0], known)
     assert shown.dtype == np.uint8
     assert (shown == literal.interpolated(PICTURES[0], known)).all()
 
@@ -93,18 +93,18 @@ def test_a_ramp_is_revealed_whole_and_known_pixels_stay():
     rows, columns = np.indices((24, 32))
     ramp = np.stack([3 * rows + 2 * columns, 5 * columns, 200 - 4 * rows], axis=2).astype(np.uint8)
     known = np.zeros((24, 32), dtype=bool)
-    assert (reveal(ramp, known) == ramp).all()  # by the corners alone
+    assert (interpolate_unknown(ramp, known) == ramp).all()  # by the corners alone
     known[5:9, 3:20] = True
     for picture in PICTURES:
-        assert (reveal(picture, known)[known] == picture[known]).all()
-        assert (reveal(picture, np.ones_like(known)) == picture).all()
+        assert (interpolate_unknown(picture, known)[known] == picture[known]).all()
+        assert (interpolate_unknown(picture, np.ones_like(known)) == picture).all()
 
 
 def test_information_is_the_size_as_lossless_webp():
     flat = np.full((24, 32, 3), 7, dtype=np.uint8)
     for picture in (*PICTURES, flat):
-        assert information(picture) == literal.size(picture)
-    assert information(flat) < 100 < 1000 < information(PICTURES[0])
+        assert measure_webp_size(picture) == literal.size(picture)
+    assert measure_webp_size(flat) < 100 < 1000 < measure_webp_size(PICTURES[0])
 
 
 # ------------------------------------------------------------------------------------------------- curves
@@ -233,10 +233,10 @@ def test_a_model_that_likes_blurred_images_leaves_nothing_to_measure():
 
 def test_both_share_forwards_and_masks():
     oracle = Oracle(MODEL, score="prob")
-    case = MetricInput(oracle, X, MAPS, torch.ones(3, dtype=torch.int64))
+    inputs = MetricInput(oracle, X, MAPS, torch.ones(3, dtype=torch.int64))
     settings = {"thresholds": THRESHOLDS, "min_probability": 0.0}
     specs = [METRICS.get(name) for name in ("aic", "sic")]
-    both = [run_metric(spec, spec.resolve(settings), case, Runtime()) for spec in specs]
+    both = [run_metric(spec, spec.resolve(settings), inputs, Runtime()) for spec in specs]
     assert oracle.cost.forwards == 3 * 7
     for spec, together in zip(specs, both, strict=True):
         alone = measured(spec.name)

@@ -85,7 +85,9 @@ def test_a_constant_map_is_undefined():
 
 def test_one_class_has_no_other():
     alone = toys.classifier(toys.small_net(classes=1))
-    with pytest.raises(UsageError, match="the model has one class; label-randomisation needs two"):
+    with pytest.raises(
+        UsageError, match="label-randomisation requires at least two classes, but the model has one; choose"
+    ):
         measured("saliency", X[:1], X[:1], alone, target=0)
 
 
@@ -110,7 +112,8 @@ def test_weights_learned_from_permuted_labels_explain_the_same_class(tmp_path):
 
 def test_weights_that_are_not_there_or_do_not_fit_are_refused(tmp_path):
     with pytest.raises(
-        UsageError, match=r"label-randomisation: weights=nowhere.pth is not accepted; give a file that is there or none"
+        UsageError,
+        match=r"label-randomisation: weights=nowhere.pth is not accepted; use an existing file or folder or none",
     ):
         measured("saliency", weights="nowhere.pth")
     torch.save(toys.small_net(classes=3).state_dict(), tmp_path / "three.pth")

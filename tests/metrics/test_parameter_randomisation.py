@@ -102,7 +102,7 @@ def test_a_constant_map_is_undefined():
 
 def test_a_model_without_weights_cannot_forget():
     bare = toys.classifier(toys.Function(lambda x: x.sum(dim=(2, 3))))
-    with pytest.raises(UsageError, match="depends on no parameters"):
+    with pytest.raises(UsageError, match="requires a model with parameters"):
         xplain.measure(bare, X, X, "parameter-randomisation", method="saliency")
 
 

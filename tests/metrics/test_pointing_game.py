@@ -91,12 +91,12 @@ def test_a_box_out_of_sight_is_no_goal():
 
 def test_boxes_are_needed_and_have_a_shape(tmp_path):
     images, maps = toys.images(1, HEIGHT, WIDTH), peak(1, 1)
-    with pytest.raises(UsageError, match="pointing-game needs boxes around the objects; give boxes=FILE"):
+    with pytest.raises(UsageError, match="pointing-game requires object boxes; pass boxes=FILE"):
         xplain.measure(NET, images, maps, "pointing-game", target=0)
     with pytest.raises(InputError, match=r"boxes \(1, 4\) for 1 images; give \(images, boxes, 4\)"):
         xplain.measure(NET, images, maps, "pointing-game", target=0, boxes=torch.zeros(1, 4))
     (tmp_path / "boxes.csv").write_text("a.jpg,0,0,1,1\n")
     with pytest.raises(UsageError, match="by the images' names, which are not known here; give boxes as a tensor"):
         xplain.measure(NET, images, maps, "pointing-game", target=0, boxes=str(tmp_path / "boxes.csv"))
-    with pytest.raises(UsageError, match=r"boxes=nowhere.csv is not accepted; give a file that is there"):
+    with pytest.raises(UsageError, match=r"boxes=nowhere.csv is not accepted; use an existing file or folder"):
         xplain.measure(NET, images, maps, "pointing-game", target=0, boxes="nowhere.csv")

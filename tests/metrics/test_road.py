@@ -84,7 +84,7 @@ def test_imputed_values_lie_between_known_ones(share):
 
 
 def test_few_iterations_restore_a_whole_image_from_one_pixel(monkeypatch):
-    monkeypatch.setattr(imputation, "MOST", 150)
+    monkeypatch.setattr(imputation, "MAX_ITERATIONS", 150)
     missing = torch.ones(1, 1, 96, 96, dtype=torch.bool)
     missing[..., 20, 70] = False
     image = toys.images(1, 96, 96)
@@ -162,16 +162,16 @@ def test_noise_depends_on_seed_and_image_but_not_on_the_map():
 
 def test_the_three_share_their_forwards():
     oracle = Oracle(MODEL, score="prob")
-    case = MetricInput(oracle, X, MAPS, torch.tensor([2, 0, 4]))
+    inputs = MetricInput(oracle, X, MAPS, torch.tensor([2, 0, 4]))
     counts = []
     for name in ("road-morf", "road", "road-lerf"):
         spec = METRICS.get(name)
-        run_metric(spec, spec.resolve({"percentiles": "10+50"}), case, Runtime())
+        run_metric(spec, spec.resolve({"percentiles": "10+50"}), inputs, Runtime())
         counts.append(oracle.cost.forwards)
     assert counts == [6, 12, 12]
     assert measured().cost.forwards == 3 * 6
 
 
 def test_a_percentile_that_keeps_no_pixel_is_refused():
-    with pytest.raises(UsageError, match=r"road: percentile 0\.1 keeps none of 80 pixels; give a higher one"):
+    with pytest.raises(UsageError, match=r"road: percentile 0\.1 removes all 80 pixels; use a higher percentile"):
         measured(percentiles="0.1+50")

@@ -15,8 +15,8 @@ from tests.helpers.toys import classifier, images, small_net
 from xplain.core.checkpoint_store import MemoryCheckpoints
 from xplain.core.registry import METRICS
 from xplain.data.splits import TrainTestSplit
-from xplain.metrics._training import Plan, make_classifier
-from xplain.metrics.roar import Trial, epochs_of, rank_images, rank_pixels, remove, retrain, roar
+from xplain.metrics._training import TrainingOptions, make_classifier
+from xplain.metrics.roar import Trial, estimate_epochs, rank_images, rank_pixels, remove_pixels, retrain, roar
 
 QUICK = {"network": "small", "epochs": 5, "batch": 16, "learning_rate": 3e-3}
 
@@ -55,12 +55,14 @@ def test_pixels_without_evidence_can_go(found):
 
 def test_nothing_removed_is_the_first_network():
     """The same initial weights, order and images: at 0 % the weights are the first network's, to the bit."""
-    data, plan = make_set(40, 20), Plan(2, 16, 3e-3, 0)
+    data, plan = make_set(40, 20), TrainingOptions(2, 16, 3e-3, 0)
     trial = Trial(data, 0, random_map, MemoryCheckpoints())
     first, accuracy = retrain(trial, "small", plan, data, "base")
     ranks = [rank_images(trial, first, images, part) for part, images in (("train", data.train), ("test", data.test))]
     same, less = (
-        replace(data, train=remove(data.train, ranks[0], percent), test=remove(data.test, ranks[1], percent))
+        replace(
+            data, train=remove_pixels(data.train, ranks[0], percent), test=remove_pixels(data.test, ranks[1], percent)
+        )
         for percent in (0, 1)
     )
     again, accuracy_again = retrain(trial, "small", plan, same, "0")
@@ -83,13 +85,13 @@ def test_the_highest_sums_over_channels_go_first_and_ties_in_raster_order():
 def test_removed_pixels_show_the_mean_colour_of_the_whole_image():
     data = make_images(3, seed=4)
     ranks = rank_pixels(torch.rand(3, 3, 12, 12, generator=torch.Generator().manual_seed(1)))
-    removed = remove(data, ranks, 30)
+    removed = remove_pixels(data, ranks, 30)
     original = data.pixels.numpy().astype(np.float64) / 255
     expected = original.copy()
     for i in range(3):
-        ranks = np.argwhere(ranks[i].numpy() < 43)  # 30 % of 144 pixels are 43.2
-        assert len(ranks) == 43
-        for row, column in ranks:
+        pixels = np.argwhere(ranks[i].numpy() < 43)  # 30 % of 144 pixels are 43.2
+        assert len(pixels) == 43
+        for row, column in pixels:
             for channel in range(3):
                 expected[i, channel, row, column] = original[i, channel].mean()
     np.testing.assert_allclose(removed.batch(torch.arange(3)).numpy(), expected, rtol=0, atol=1e-6)
@@ -99,7 +101,7 @@ def test_removed_pixels_show_the_mean_colour_of_the_whole_image():
 def test_more_removed_is_never_less():
     data = make_images(2, seed=4)
     ranks = rank_pixels(torch.rand(2, 1, 12, 12))
-    masks = [remove(data, ranks, percent).removed for percent in (10, 40, 90)]
+    masks = [remove_pixels(data, ranks, percent).removed for percent in (10, 40, 90)]
     assert [int(mask[0].sum()) for mask in masks] == [14, 58, 130]
     assert all(bool((more | ~less).all()) for less, more in pairwise(masks))
 
@@ -145,7 +147,7 @@ def test_train_and_test_images_lose_the_pixels_that_their_own_maps_rank_highest(
 
     monkeypatch.setattr("xplain.metrics.roar.retrain", learnt)
     data, ticks = make_set(40, 20), []
-    trial = Trial(data, 0, random_map, MemoryCheckpoints(), "a method", rows=3, tick=ticks.append)
+    trial = Trial(data, 0, random_map, MemoryCheckpoints(), "a method", rows_per_image=3, on_progress=ticks.append)
     score = roar(trial, fractions="10+40", **QUICK)
     assert score.curve.tolist() == [[0.9, 0.5, 0.25]]
     assert list(given) == list(accuracies)
@@ -156,7 +158,7 @@ def test_train_and_test_images_lose_the_pixels_that_their_own_maps_rank_highest(
             ranks = rank_pixels(random_map(None, whole.batch(slice(None)), None))
             assert torch.equal(less.removed, ranks < count)
     assert sum(ticks) == pytest.approx(3 * 60 / 40)  # in epochs: rows of 60 images by a train set of 40
-    assert epochs_of(data, 3, "10+40", 7) == pytest.approx(7 * 2 + 3 * 60 / 40)
+    assert estimate_epochs(data, 3, "10+40", 7) == pytest.approx(7 * 2 + 3 * 60 / 40)
 
 
 def test_one_training_that_diverges_leaves_the_trial_undefined(monkeypatch):
@@ -173,13 +175,13 @@ def test_the_networks_of_a_trial_begin_alike_and_those_of_another_do_not():
     data, still = make_set(40, 20), {"epochs": 1, "batch": 16, "learning_rate": 1e-30}
 
     def begun(seed, images, name):
-        trial, plan = Trial(data, seed, random_map, MemoryCheckpoints()), Plan(*still.values(), seed)
+        trial, plan = Trial(data, seed, random_map, MemoryCheckpoints()), TrainingOptions(*still.values(), seed)
         return torch.cat(
             [each.detach().flatten() for each in retrain(trial, "small", plan, images, name)[0].parameters()]
         )
 
     first = begun(0, data, "base")
-    less = replace(data, train=remove(data.train, rank_pixels(data.train.batch(slice(None))), 50))
+    less = replace(data, train=remove_pixels(data.train, rank_pixels(data.train.batch(slice(None))), 50))
     assert torch.equal(begun(0, less, "m/50"), first)
     assert not torch.equal(begun(1, data, "base"), first)
 
@@ -189,7 +191,7 @@ def test_images_that_are_ranked_in_blocks_have_the_places_of_all(monkeypatch):
     trial = Trial(data, 0, lambda net, x, labels: x - 0.5, MemoryCheckpoints())
     net = make_classifier(data, "small", 0)
     expected = rank_pixels(data.train.batch(slice(None)) - 0.5)
-    monkeypatch.setattr("xplain.metrics.roar.BLOCK", 16 * 12 * 12)
+    monkeypatch.setattr("xplain.metrics.roar.PIXELS_AT_ONCE", 16 * 12 * 12)
     for _ in range(2):  # the second time from what was kept
         assert torch.equal(rank_images(trial, net, data.train, "train"), expected)
 
@@ -207,7 +209,7 @@ def test_it_has_no_value_for_an_image():
 
 @pytest.mark.parametrize("text", ["10+", "ten", "101", "0", "-1", "50+10", "10+10", ""])
 def test_fractions_that_make_no_sense_are_refused_before_anything_is_trained(text):
-    with pytest.raises(xplain.XplainError, match=r"roar: fractions=.* is not accepted; give rising percentages"):
+    with pytest.raises(xplain.XplainError, match=r"roar: fractions=.* is not accepted; use increasing percentages"):
         METRICS.get("roar").resolve({"fractions": text})
 
 

@@ -11,7 +11,7 @@ from tests.helpers import toys
 from tests.reference import sensitivity_n as literal
 from xplain.core.errors import UsageError
 from xplain.core.rng import Streams
-from xplain.metrics.sensitivity_n import subsets
+from xplain.metrics.sensitivity_n import draw_subsets
 
 X = toys.images(3)
 WEIGHT = torch.randn(2, 3, 8, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
@@ -95,7 +95,7 @@ def drawn(image: Tensor, share: float, masks: int, units: int) -> Tensor:
     rng = Streams.of(image[None], 0, "sensitivity-n")
     samples = torch.tensor([round(share * 1000) * 2**20 + m for m in range(masks)])
     counts = torch.full((masks,), round(share * units / 100))
-    return subsets(rng, samples, counts, units)[0]
+    return draw_subsets(rng, samples, counts, units)[0]
 
 
 @pytest.mark.parametrize("unit", UNITS)
@@ -125,7 +125,7 @@ def test_agrees_with_the_literal_reference(unit, score):
 def test_subsets_have_their_size_and_every_unit_is_as_likely():
     rng = Streams.of(X, 0, "any")
     counts = torch.tensor([0, 1, 7, 20] * 500)
-    found = subsets(rng, torch.arange(2000), counts, 20)
+    found = draw_subsets(rng, torch.arange(2000), counts, 20)
     assert torch.equal(found.sum(dim=2), counts.expand(3, -1))
     seven = found[:, 2::4].double()
     assert float((seven.mean(dim=(0, 1)) - 0.35).abs().max()) < 4.5 * (0.35 * 0.65 / 1500) ** 0.5
@@ -230,7 +230,7 @@ def test_all_units_at_once_leave_nothing_to_compare():
     "text", ["", "0", "abc", "10+", "10..", "20+10", "10+10", "101", "-5", "nan", "90..10", "0..50"]
 )
 def test_fractions_that_cannot_be_read_are_refused_with_a_form(text):
-    with pytest.raises(UsageError, match=r"give rising percentages such as 10\.\.90 or 10\+30\+50"):
+    with pytest.raises(UsageError, match=r"use increasing percentages such as 10\.\.90 or 10\+30\+50"):
         measured(toys.classifier(NET), MAPS, fractions=text)
 
 
@@ -243,5 +243,5 @@ def test_a_fraction_may_be_a_number():
 
 
 def test_a_grid_finer_than_the_image_is_refused():
-    with pytest.raises(UsageError, match="grid=9 is finer than 8 x 10 pixels; give a coarser grid"):
+    with pytest.raises(UsageError, match="grid=9 is finer than the image of 8 x 10 pixels; use a smaller grid"):
         measured(toys.classifier(NET), MAPS, grid=9)

@@ -9,7 +9,7 @@ from scipy.stats import spearmanr
 from skimage.metrics import structural_similarity
 
 from xplain.core.errors import UsageError
-from xplain.metrics._similarity import compare_maps, scale_to_one, spearman, ssim, top_overlap
+from xplain.metrics._similarity import compare_maps, minmax_scale, spearman, ssim, top_overlap
 
 RNG = np.random.default_rng(0)
 A, B = (torch.from_numpy(RNG.normal(size=(4, 23, 31))) for _ in range(2))
@@ -37,7 +37,7 @@ def test_rank_correlation_by_hand():
 
 @pytest.mark.parametrize(("height", "width"), [(23, 31), (11, 11), (11, 20)])
 def test_structural_similarity_is_scikit_images(height, width):
-    a, b = (scale_to_one(each[:, :height, :width]) for each in (A, B))
+    a, b = (minmax_scale(each[:, :height, :width]) for each in (A, B))
     expected = [
         structural_similarity(
             x, y, data_range=1, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
@@ -54,12 +54,14 @@ def test_structural_similarity_of_two_constants_compares_their_means():
 
 
 def test_maps_smaller_than_the_window_have_no_structural_similarity():
-    with pytest.raises(UsageError, match="ssim has no window of 11 x 11 in maps of 10 x 31; use spearman"):
+    with pytest.raises(
+        UsageError, match="ssim requires maps of at least 11 x 11 pixels, not 10 x 31; use similarity=spearman"
+    ):
         ssim(A[:, :10], B[:, :10])
 
 
 def test_scaling_reaches_zero_and_one():
-    scaled = scale_to_one(torch.tensor([[[-2.0, 0.0, 6.0]]]))
+    scaled = minmax_scale(torch.tensor([[[-2.0, 0.0, 6.0]]]))
     assert scaled.flatten().tolist() == near([0, 0.25, 1])
 
 
@@ -79,9 +81,9 @@ def test_attributions_are_summed_over_channels_and_may_lose_their_sign():
     a, b = torch.stack([A, 2 * A, -A], dim=1), torch.stack([B, -2 * B], dim=1)  # sums 2A and -B
     assert compare_maps(a, b, "spearman").tolist() == near(spearman(A, -B).tolist())
     assert compare_maps(a, b, "spearman", absolute=True).tolist() == near(spearman(A.abs(), B.abs()).tolist())
-    assert compare_maps(a, b, "ssim").tolist() == near(ssim(scale_to_one(A), scale_to_one(-B)).tolist())
+    assert compare_maps(a, b, "ssim").tolist() == near(ssim(minmax_scale(A), minmax_scale(-B)).tolist())
     assert compare_maps(a, b, "ssim", absolute=True).tolist() == near(
-        ssim(scale_to_one(A.abs()), scale_to_one(B.abs())).tolist()
+        ssim(minmax_scale(A.abs()), minmax_scale(B.abs())).tolist()
     )
 
 

@@ -10,7 +10,14 @@ from torch import nn
 from tests.helpers.patches import make_set
 from xplain.core.checkpoint_store import DirectoryCheckpoints, MemoryCheckpoints
 from xplain.core.errors import XplainError
-from xplain.metrics._training import Plan, accuracy, channel_statistics, make_classifier, make_network, train
+from xplain.metrics._training import (
+    TrainingOptions,
+    compute_channel_statistics,
+    make_classifier,
+    make_network,
+    measure_accuracy,
+    train,
+)
 
 DATA = make_set(40, 20)
 
@@ -30,7 +37,7 @@ def trained(epochs: int, states, seed: int = 0, stop: int | None = None) -> dict
             raise StoppedError
 
     try:
-        train(net, DATA.train, Plan(epochs, 8, 3e-3, seed), states, "net", tick)
+        train(net, DATA.train, TrainingOptions(epochs, 8, 3e-3, seed), states, "net", tick)
     except StoppedError:
         return {}
     return net.state_dict()
@@ -84,11 +91,11 @@ def test_the_seed_is_all_that_matters():
 
 
 def test_normalisation_is_the_training_images():
-    mean, std = channel_statistics(DATA.train.pixels)
+    mean, std = compute_channel_statistics(DATA.train.pixels)
     pixels = DATA.train.pixels.numpy().astype(np.float64) / 255
     np.testing.assert_allclose(mean, pixels.mean(axis=(0, 2, 3)), rtol=1e-12)
     np.testing.assert_allclose(std, pixels.std(axis=(0, 2, 3)), rtol=1e-9)
-    assert channel_statistics(torch.full((2, 3, 4, 4), 7, dtype=torch.uint8))[1] == [1 / 255] * 3
+    assert compute_channel_statistics(torch.full((2, 3, 4, 4), 7, dtype=torch.uint8))[1] == [1 / 255] * 3
 
 
 def test_accuracy_is_counted_on_the_images():
@@ -97,16 +104,16 @@ def test_accuracy_is_counted_on_the_images():
         int(net(DATA.test.batch(slice(i, i + 1))).argmax()) == label
         for i, label in enumerate(DATA.test.labels.tolist())
     )
-    assert accuracy(net, DATA.test, "fp32") == right / 20
+    assert measure_accuracy(net, DATA.test, "fp32") == right / 20
 
 
 def test_states_hold_nothing_that_runs(tmp_path):
     states = DirectoryCheckpoints(tmp_path)
     torch.save({"network": StoppedError}, tmp_path / "net.pt")
-    with pytest.raises(XplainError, match=r"cannot go on from .*net\.pt.*; delete it, and it is made anew"):
+    with pytest.raises(XplainError, match=r"cannot resume from .*net\.pt.*; delete the file to recompute it"):
         states.load("net")
     (tmp_path / "net.pt").write_bytes(b"no state")
-    with pytest.raises(XplainError, match="delete it"):
+    with pytest.raises(XplainError, match="delete the file"):
         states.load("net")
 
 
@@ -114,7 +121,7 @@ def test_states_are_dropped_by_folder(tmp_path):
     for states in (DirectoryCheckpoints(tmp_path), MemoryCheckpoints()):
         for name in ("base", "m/10", "m/ranks-0", "mm/10"):
             states.save(name, {"epoch": 1})
-        states.delete("m")
+        states.drop("m")
         assert [states.load(name) for name in ("base", "m/10", "m/ranks-0", "mm/10")] == [
             {"epoch": 1}, None, None, {"epoch": 1}
         ]  # fmt: skip

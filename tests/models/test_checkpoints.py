@@ -1,4 +1,4 @@
-"""Weights files: what is read, what is refused, and that nothing in them is run."""
+"""Reading weights files without executing them, and loading weights into models."""
 
 from __future__ import annotations
 
@@ -20,19 +20,26 @@ import xplain
 from tests.conftest import SAMPLES
 from tests.helpers import toys
 from xplain.core.errors import InputError, ModelNote
-from xplain.models.checkpoints import classes_of, file_weights, hash_tensors, load_weights, read_weights
+from xplain.models.checkpoints import (
+    count_finetuned_classes,
+    describe_weights_file,
+    hash_tensors,
+    load_weights,
+    read_weights,
+)
 from xplain.models.efficientnet_lite0 import EfficientNetLite0
 
 
-def state(seed: int = 5) -> dict[str, torch.Tensor]:
+def random_state(seed: int = 5) -> dict[str, torch.Tensor]:
     return toys.small_net(seed).state_dict()
 
 
-def same(found, expected) -> bool:
-    return list(found) == list(expected) and all(torch.equal(found[name], expected[name]) for name in expected)
+def is_same_state(actual, expected) -> bool:
+    return list(actual) == list(expected) and all(torch.equal(actual[name], expected[name]) for name in expected)
 
 
-def refused(call, *arguments) -> str:
+def input_error(call, *arguments) -> str:
+    """Return the text of the InputError that the call raises."""
     with pytest.raises(InputError) as error:
         call(*arguments)
     assert error.value.exit_code == 3
@@ -40,24 +47,21 @@ def refused(call, *arguments) -> str:
     return str(error.value)
 
 
-# ------------------------------------------------------------------------------------------------- reading
-
-
 @pytest.mark.parametrize("name", ["a.pth", "a.pt", "a.bin", "a"])
-def test_a_state_dict_that_torch_saved_is_read(tmp_path, name):
-    torch.save(state(), tmp_path / name)
-    assert same(read_weights(tmp_path / name), state())
+def test_read_weights_torch_save(tmp_path, name):
+    torch.save(random_state(), tmp_path / name)
+    assert is_same_state(read_weights(tmp_path / name), random_state())
 
 
-def test_a_state_dict_in_the_format_before_zip_is_read(tmp_path):
-    torch.save(state(), tmp_path / "a.pth", _use_new_zipfile_serialization=False)
-    assert same(read_weights(tmp_path / "a.pth"), state())
+def test_read_weights_legacy_format(tmp_path):
+    torch.save(random_state(), tmp_path / "a.pth", _use_new_zipfile_serialization=False)
+    assert is_same_state(read_weights(tmp_path / "a.pth"), random_state())
 
 
-def test_a_safetensors_file_is_read(tmp_path):
-    save_file({name: tensor.contiguous() for name, tensor in state().items()}, tmp_path / "a.safetensors")
-    found = read_weights(tmp_path / "a.safetensors")
-    assert same({name: found[name] for name in state()}, state())
+def test_read_weights_safetensors(tmp_path):
+    save_file({name: tensor.contiguous() for name, tensor in random_state().items()}, tmp_path / "a.safetensors")
+    loaded = read_weights(tmp_path / "a.safetensors")
+    assert is_same_state({name: loaded[name] for name in random_state()}, random_state())
 
 
 @pytest.mark.parametrize(
@@ -73,22 +77,22 @@ def test_a_safetensors_file_is_read(tmp_path):
     ],
     ids=["state_dict", "model_state_dict", "model", "module.", "both", "module.model.", "lightning"],
 )
-def test_what_training_scripts_put_around_it_is_taken_off(tmp_path, wrap):
-    torch.save(wrap(state()), tmp_path / "a.pth")
+def test_load_weights_unwraps_training_checkpoint(tmp_path, wrap):
+    torch.save(wrap(random_state()), tmp_path / "a.pth")
     model = toys.small_net(seed=8)
-    assert not same(model.state_dict(), state())
+    assert not is_same_state(model.state_dict(), random_state())
     load_weights(model, read_weights(tmp_path / "a.pth"), "a.pth")
-    assert same(model.state_dict(), state())
+    assert is_same_state(model.state_dict(), random_state())
 
 
-def test_a_prefix_that_only_some_names_have_is_kept(tmp_path):
+def test_read_weights_keeps_partial_prefix(tmp_path):
     content = {"module.a": torch.ones(1), "b": torch.zeros(1)}
     torch.save(content, tmp_path / "a.pth")
     assert list(read_weights(tmp_path / "a.pth")) == ["module.a", "b"]
 
 
-class Wrapped(nn.Module):
-    """A user's network whose every parameter lives under ``model``."""
+class ModelPrefix(nn.Module):
+    """A user's network, all of whose parameters are under ``model``."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -98,8 +102,8 @@ class Wrapped(nn.Module):
         return self.model(x)
 
 
-class Parallel(nn.Module):
-    """A user's network whose every parameter lives under ``module``."""
+class ModulePrefix(nn.Module):
+    """A user's network, all of whose parameters are under ``module``."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -109,8 +113,8 @@ class Parallel(nn.Module):
         return self.module(x)
 
 
-@pytest.mark.parametrize("make", [Wrapped, Parallel])
-def test_a_network_whose_own_names_begin_with_such_a_prefix_takes_its_own_weights(tmp_path, make):
+@pytest.mark.parametrize("make", [ModelPrefix, ModulePrefix])
+def test_load_weights_keeps_models_prefix(tmp_path, make):
     trained = make()
     trained.load_state_dict({name: tensor + 1 for name, tensor in trained.state_dict().items()})
     torch.save(trained.state_dict(), tmp_path / "a.pth")
@@ -118,89 +122,94 @@ def test_a_network_whose_own_names_begin_with_such_a_prefix_takes_its_own_weight
     assert torch.equal(loaded(toys.images()), trained.eval()(toys.images()))
 
 
-def test_the_record_of_a_file_is_its_path_and_sha256(tmp_path):
+def test_describe_weights_file_returns_sha256(tmp_path):
     path = tmp_path / "a.pth"
-    torch.save(state(), path)
-    record = file_weights(path)
+    torch.save(random_state(), path)
+    record = describe_weights_file(path)
     assert (record.source, record.sha256) == (str(path), hashlib.sha256(path.read_bytes()).hexdigest())
 
 
 @pytest.mark.parametrize(
-    "beside",
+    "other_entries",
     [
         {"args": argparse.Namespace(lr=0.1, output=Path("runs"))},
         {"best": np.float64(0.5), "epoch": np.int64(3), "loss": np.float32(1.5)},
     ],
     ids=["args", "numpy"],
 )
-def test_what_training_scripts_save_beside_the_weights_is_passed_over(tmp_path, beside):
-    torch.save({"model": state(), "optimizer": {"state": {}}, **beside}, tmp_path / "a.pth")
-    assert same(read_weights(tmp_path / "a.pth"), state())
+def test_read_weights_ignores_other_entries(tmp_path, other_entries):
+    torch.save({"model": random_state(), "optimizer": {"state": {}}, **other_entries}, tmp_path / "a.pth")
+    assert is_same_state(read_weights(tmp_path / "a.pth"), random_state())
 
 
 PREFIXED = ["module._orig_mod.", "_orig_mod.module.", "_orig_mod.", "net.", "student.backbone.", "ema_model.module."]
 
 
 @pytest.mark.parametrize("prefix", PREFIXED)
-@pytest.mark.parametrize("beside", [{}, {"criterion.weight": torch.ones(5), "n_averaged": torch.tensor(3)}])
-def test_a_prefix_under_which_all_names_stand_is_taken_off(prefix, beside):
+@pytest.mark.parametrize("other_entries", [{}, {"criterion.weight": torch.ones(5), "n_averaged": torch.tensor(3)}])
+def test_load_weights_removes_shared_prefix(prefix, other_entries):
     model = toys.small_net(seed=8)
-    load_weights(model, {f"{prefix}{name}": tensor for name, tensor in state().items()} | beside, "a.pth")
-    assert same(model.state_dict(), state())
+    load_weights(model, {f"{prefix}{name}": tensor for name, tensor in random_state().items()} | other_entries, "a.pth")
+    assert is_same_state(model.state_dict(), random_state())
 
 
 def copies(*prefixes: str) -> dict[str, torch.Tensor]:
-    """Weights under the first prefix, and others under the rest."""
-    found = {}
+    """Return several copies of a state dict under the prefixes, each with different values."""
+    weights = {}
     for seed, prefix in enumerate(prefixes, 5):
-        found |= {f"{prefix}{name}": tensor for name, tensor in state(seed).items()}
-    return found
+        weights |= {f"{prefix}{name}": tensor for name, tensor in random_state(seed).items()}
+    return weights
 
 
 @pytest.mark.parametrize(
     "content",
     [
-        {"state_dict_ema": state(5), "state_dict": state(6)},
-        {"model": state(6), "model_ema": state(5), "epoch": 3},
-        {"model": state(6), "model_ema": {f"module.{name}": tensor for name, tensor in state(5).items()}},
+        {"state_dict_ema": random_state(5), "state_dict": random_state(6)},
+        {"model": random_state(6), "model_ema": random_state(5), "epoch": 3},
+        {"model": random_state(6), "model_ema": {f"module.{name}": tensor for name, tensor in random_state(5).items()}},
         copies("ema.", ""),
         copies("ema_model.", "online_model."),
         {"state_dict": copies("model_ema.module.", "model.")},
     ],
 )
-def test_averaged_weights_come_first_and_it_is_said(tmp_path, content):
+def test_load_weights_prefers_averaged(tmp_path, content):
     torch.save(content, tmp_path / "a.pth")
     model = toys.small_net(seed=8)
-    with pytest.warns(ModelNote, match=r"a\.pth' holds averaged weights: '.*ema.*' is used"):
+    with pytest.warns(ModelNote, match=r"a\.pth' contains averaged weights: '.*ema.*' is used"):
         load_weights(model, read_weights(tmp_path / "a.pth"), str(tmp_path / "a.pth"))
-    assert same(model.state_dict(), state(5))
+    assert is_same_state(model.state_dict(), random_state(5))
 
 
-def test_weights_that_are_there_twice_are_refused():
-    text = refused(load_weights, toys.small_net(), copies("student.", "teacher."), "a.pth")
-    assert text == "'a.pth' holds the weights 2 times: under student., teacher.; save the ones that are meant"
+def test_load_weights_rejects_two_copies():
+    text = input_error(load_weights, toys.small_net(), copies("student.", "teacher."), "a.pth")
+    assert text == "'a.pth' contains 2 copies of the weights: under student., teacher.; save only the ones to use"
 
 
-def test_a_fine_tuned_network_has_as_many_classes_as_its_weights(tmp_path):
+def test_finetuned_weights_set_classes(tmp_path):
     tuned = EfficientNetLite0(classes=7)
     torch.save({f"module.{name}": tensor for name, tensor in tuned.state_dict().items()}, tmp_path / "a.pth")
-    found = xplain.load_classifier(device="cpu", weights=tmp_path / "a.pth", image_size=64)
-    assert (found.classes, found.labels, found.wnids) == (7, [], [])
+    classifier = xplain.load_classifier(device="cpu", weights=tmp_path / "a.pth", image_size=64)
+    assert (classifier.classes, classifier.labels, classifier.wnids) == (7, [], [])
     x = torch.rand(2, 3, 64, 64)
     with torch.no_grad():
-        expected = tuned.eval()((x - found.mean) / found.std)
-        assert (found(x) - expected).abs().max() < 1e-5 * expected.abs().max()
+        expected = tuned.eval()((x - classifier.mean) / classifier.std)
+        assert (classifier(x) - expected).abs().max() < 1e-5 * expected.abs().max()
 
 
-def test_other_shapes_are_no_other_number_of_classes():
-    other = state() | {"conv2.weight": torch.ones(12, 8, 5, 5)}
-    assert classes_of(other, state(), "a.pth") is None
-    assert classes_of(state() | {"head.weight": torch.ones(7, 12), "head.bias": torch.ones(7)}, state(), "a.pth") == 7
-    assert classes_of(state(), state(), "a.pth") is None
+def test_count_finetuned_classes_other_shapes():
+    other = random_state() | {"conv2.weight": torch.ones(12, 8, 5, 5)}
+    assert count_finetuned_classes(other, random_state(), "a.pth") is None
+    assert (
+        count_finetuned_classes(
+            random_state() | {"head.weight": torch.ones(7, 12), "head.bias": torch.ones(7)}, random_state(), "a.pth"
+        )
+        == 7
+    )
+    assert count_finetuned_classes(random_state(), random_state(), "a.pth") is None
 
 
-def test_parameters_that_came_from_no_file_have_a_hash_of_their_own():
-    """The same for the same values, however they lie in memory; another for another value, name, buffer or type."""
+def test_hash_tensors_identifies_values():
+    """The hash depends on values, names, buffers and types, but not on the memory format."""
     net = toys.small_net(5)
     expected = hash_tensors(net)
     again = toys.small_net(5).to(memory_format=torch.channels_last)
@@ -211,11 +220,8 @@ def test_parameters_that_came_from_no_file_have_a_hash_of_their_own():
     assert len({expected, *map(hash_tensors, others)}) == 5
 
 
-# ------------------------------------------------------------------------------------------------- refusing
-
-
 class Payload:
-    """Unpickled, it would create a file."""
+    """An object that creates a file when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -225,35 +231,37 @@ class Payload:
 
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
-@pytest.mark.parametrize("save", ["torch", "old torch", "pickle"])
+@pytest.mark.parametrize("save", ["torch", "legacy torch", "pickle"])
 @pytest.mark.parametrize("nested", [False, True])
-def test_nothing_in_a_file_is_run(tmp_path, save, nested):
-    victim, path = tmp_path / "victim", tmp_path / "a.pth"
-    content = {"state_dict": state(), "extra": Payload(victim)} if nested else Payload(victim)
+def test_read_weights_executes_nothing(tmp_path, save, nested):
+    created_file, path = tmp_path / "created_file", tmp_path / "a.pth"
+    content = {"state_dict": random_state(), "extra": Payload(created_file)} if nested else Payload(created_file)
     if save == "pickle":
         path.write_bytes(pickle.dumps(content))
     else:
         torch.save(content, path, _use_new_zipfile_serialization=save == "torch")
-    text = refused(read_weights, path)
-    assert not victim.exists()
+    text = input_error(read_weights, path)
+    assert not created_file.exists()
     assert str(path) in text
-    pickle.loads(pickle.dumps(Payload(victim))).close()
-    assert victim.exists()  # the payload works where it is run
+    pickle.loads(pickle.dumps(Payload(created_file))).close()
+    assert created_file.exists()  # the payload works if it is unpickled
 
 
-def test_a_pickled_model_is_refused_with_the_way_out(tmp_path):
+def test_read_weights_rejects_pickled_model(tmp_path):
     path = tmp_path / "a.pt"
     torch.save(toys.small_net(), path)
-    text = refused(read_weights, path)
-    assert text.startswith(f"the weights file {str(path)!r} holds more than tensors, and nothing is run from it; ")
+    text = input_error(read_weights, path)
+    assert text.startswith(
+        f"the weights file {str(path)!r} contains pickled objects that are not tensors; they are not loaded; "
+    )
     assert "torch.save(model.state_dict(), FILE)" in text
 
 
-def bomb(path: Path) -> int:
-    """A file of weights whose tensor is a gigabyte of zeros, compressed; its size."""
+def write_zip_bomb(path: Path) -> int:
+    """Write a weights file with a compressed gigabyte of zeros, and return the size of the file."""
     torch.save({"a": torch.zeros(8)}, path)
     with zipfile.ZipFile(path) as archive:
-        entries = {each.filename: archive.read(each) for each in archive.infolist()}
+        entries = {entry.filename: archive.read(entry) for entry in archive.infolist()}
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in entries.items():
             if not name.endswith("/data/0"):
@@ -265,108 +273,108 @@ def bomb(path: Path) -> int:
     return path.stat().st_size
 
 
-def test_a_zip_bomb_is_refused_before_it_unpacks(tmp_path, xp):
+def test_read_weights_rejects_zip_bomb(tmp_path, xp):
     path = tmp_path / "a.pth"
-    size = bomb(path)
+    size = write_zip_bomb(path)
     assert size < 2e6
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    text = refused(read_weights, path)
-    assert text.startswith(f"the weights file {str(path)!r} holds {size} bytes that unpack to 107374")
+    text = input_error(read_weights, path)
+    assert text.startswith(f"the weights file {str(path)!r} has {size} bytes that unpack to 107374")
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kilobytes
     ran = xp("explain", SAMPLES / "cat.jpg", "--weights", path)
     assert (ran.code, ran.err) == (3, f"xplain: error: {text}\n")
 
 
-def test_a_missing_file_is_named(tmp_path):
+def test_read_weights_missing_file(tmp_path):
     path = tmp_path / "gone.pth"
-    assert refused(read_weights, path) == f"no weights file {str(path)!r}; check --weights"
-    assert "no weights file" in refused(read_weights, tmp_path)
+    assert input_error(read_weights, path) == f"no weights file {str(path)!r}; check --weights"
+    assert "no weights file" in input_error(read_weights, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["a.pth", "a.safetensors"])
-@pytest.mark.parametrize("kept", [0.0, 0.1, 0.5, 0.99])
-def test_a_truncated_file_is_refused(tmp_path, name, kept):
+@pytest.mark.parametrize("fraction", [0.0, 0.1, 0.5, 0.99])
+def test_read_weights_truncated_file(tmp_path, name, fraction):
     path = tmp_path / name
     if path.suffix == ".pth":
-        torch.save(state(), path)
+        torch.save(random_state(), path)
     else:
-        save_file(state(), path)
-    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * kept)])
-    assert f"the weights file {str(path)!r}" in refused(read_weights, path)
+        save_file(random_state(), path)
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * fraction)])
+    assert f"the weights file {str(path)!r}" in input_error(read_weights, path)
 
 
 @pytest.mark.parametrize("name", ["a.pth", "a.safetensors"])
-def test_text_is_refused(tmp_path, name):
+def test_read_weights_text_file(tmp_path, name):
     path = tmp_path / name
     path.write_text("<html>not found</html>")
-    assert f"the weights file {str(path)!r}" in refused(read_weights, path)
+    assert f"the weights file {str(path)!r}" in input_error(read_weights, path)
 
 
 @pytest.mark.parametrize("content", [{}, [1, 2], torch.ones(3), {"epoch": 3}, {"a": torch.ones(1), "b": 3}])
-def test_what_is_not_a_state_dict_is_refused(tmp_path, content):
+def test_read_weights_without_state_dict(tmp_path, content):
     path = tmp_path / "a.pth"
     torch.save(content, path)
-    assert refused(read_weights, path) == f"the weights file {str(path)!r} is not a state dict; save model.state_dict()"
+    assert (
+        input_error(read_weights, path)
+        == f"the weights file {str(path)!r} is not a state dict; save model.state_dict()"
+    )
 
 
-# ------------------------------------------------------------------------------------------------- fitting
-
-
-def test_weights_are_put_into_the_model():
+def test_load_weights_sets_parameters():
     model = toys.small_net(0)
-    load_weights(model, state(), "a.pth")
-    assert same(model.state_dict(), state())
+    load_weights(model, random_state(), "a.pth")
+    assert is_same_state(model.state_dict(), random_state())
 
 
 @pytest.mark.filterwarnings("error")
-def test_a_network_that_asks_for_its_version_is_given_it(tmp_path):
-    """MNASNet of another version puts in other layers; without one it refuses."""
-    model, trained = (models.mnasnet0_5(num_classes=3) for _ in range(2))
+def test_load_weights_passes_state_version(tmp_path):
+    """MNASNet requires the version in the state dict's metadata."""
+    model, trained = models.mnasnet0_5(num_classes=3), models.mnasnet0_5(num_classes=3)
     torch.save({"state_dict": trained.state_dict()}, tmp_path / "a.pth")
     load_weights(model, read_weights(tmp_path / "a.pth"), "a.pth")
-    assert same(model.state_dict(), trained.state_dict())
+    assert is_same_state(model.state_dict(), trained.state_dict())
 
 
-def test_batch_counters_may_be_missing():
+def test_load_weights_without_batch_counters():
     model = toys.small_net(0)
-    given = {name: tensor for name, tensor in state().items() if not name.endswith("num_batches_tracked")}
-    assert len(given) == len(state()) - 1
-    load_weights(model, given, "a.pth")
-    assert same({name: model.state_dict()[name] for name in given}, given)
+    weights = {name: tensor for name, tensor in random_state().items() if not name.endswith("num_batches_tracked")}
+    assert len(weights) == len(random_state()) - 1
+    load_weights(model, weights, "a.pth")
+    assert is_same_state({name: model.state_dict()[name] for name in weights}, weights)
 
 
-def test_missing_names_are_named():
-    given = {name: tensor for name, tensor in state().items() if name != "head.bias"}
-    text = refused(load_weights, toys.small_net(), given, "a.pth")
+def test_load_weights_lists_missing_names():
+    weights = {name: tensor for name, tensor in random_state().items() if name != "head.bias"}
+    text = input_error(load_weights, toys.small_net(), weights, "a.pth")
     assert text == "the weights of a.pth do not fit the model: missing head.bias; check --model and --weights"
 
 
-def test_unknown_names_are_named():
-    text = refused(load_weights, toys.small_net(), state() | {"fc.weight": torch.ones(1)}, "a.pth")
+def test_load_weights_lists_unknown_names():
+    text = input_error(load_weights, toys.small_net(), random_state() | {"fc.weight": torch.ones(1)}, "a.pth")
     assert text == "the weights of a.pth do not fit the model: unknown fc.weight; check --model and --weights"
 
 
-def test_shapes_that_differ_are_named_with_both():
-    given = state() | {"head.weight": torch.ones(7, 12), "head.bias": torch.ones(7)}
-    text = refused(load_weights, toys.small_net(), given, "a.pth")
-    assert "another shape head.weight (7, 12) for (5, 12), head.bias (7,) for (5,)" in text
+def test_load_weights_lists_different_shapes():
+    weights = random_state() | {"head.weight": torch.ones(7, 12), "head.bias": torch.ones(7)}
+    text = input_error(load_weights, toys.small_net(), weights, "a.pth")
+    assert "different shape head.weight (7, 12) for (5, 12), head.bias (7,) for (5,)" in text
 
 
-def test_three_names_are_named_and_the_rest_counted():
-    text = refused(load_weights, toys.small_net(), {}, "a.pth")
+def test_load_weights_shortens_long_list():
+    text = input_error(load_weights, toys.small_net(), {}, "a.pth")
     # 11 names (two convolutions, a norm of four, a linear layer) without the batch counter
     assert "missing conv1.weight, conv1.bias, norm1.weight and 7 more" in text
 
 
-def test_a_model_that_does_not_fit_is_left_alone():
+def test_load_weights_error_changes_nothing():
     model = toys.small_net(0)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    refused(load_weights, model, state() | {"fc.weight": torch.ones(1)}, "a.pth")
-    assert same(model.state_dict(), before)
+    input_error(load_weights, model, random_state() | {"fc.weight": torch.ones(1)}, "a.pth")
+    assert is_same_state(model.state_dict(), before)
 
 
-def test_weights_of_another_classifier_are_refused_by_name(tmp_path):
-    torch.save(state(), tmp_path / "a.pth")
-    text = refused(xplain.load_classifier, "efficientnet-lite0", "cpu", tmp_path / "a.pth")
+def test_load_classifier_rejects_other_weights(tmp_path):
+    torch.save(random_state(), tmp_path / "a.pth")
+    text = input_error(xplain.load_classifier, "efficientnet-lite0", "cpu", tmp_path / "a.pth")
     assert "missing stem.0.weight" in text
     assert "unknown conv1.weight" in text

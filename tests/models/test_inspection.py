@@ -1,4 +1,4 @@
-"""What a model is found to do with images: what it returns, a softmax at its end, one channel, oblong inputs, its classes."""
+"""Detecting the output, channels and classes of models; softmax outputs, one channel and oblong inputs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import xplain
 from tests.conftest import SAMPLES
 from tests.helpers import toys
-from xplain.core.errors import InputError, ModelNote, UsageError
+from xplain.core.errors import ModelNote, UsageError
 
 X = toys.images()
 NET = toys.small_net()
@@ -29,21 +29,18 @@ class Output:
 
 
 def load(model: nn.Module, size: object = (8, 10), **options) -> tuple[xplain.Classifier, list[str]]:
-    """The classifier, and what was said about it."""
+    """Return the classifier and the notes that were emitted."""
     model.size = size
-    with warnings.catch_warnings(record=True) as said:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        found = xplain.load_classifier(model, device="cpu", **options)
-    notes = [str(each.message) for each in said if each.category is ModelNote]
-    assert notes == found.notes
-    return found, notes
-
-
-# ------------------------------------------------------------------------------------------- what it returns
+        classifier = xplain.load_classifier(model, device="cpu", **options)
+    notes = [str(warning.message) for warning in caught if warning.category is ModelNote]
+    assert notes == classifier.notes
+    return classifier, notes
 
 
 @pytest.mark.parametrize(
-    ("wrap", "said"),
+    ("wrap", "description"),
     [
         (lambda z: (z, z.new_ones(2, 3, 4, 4)), "a tuple; its '0'"),
         (lambda z: [z.new_ones(2, 3, 4, 4), z], "a list; its '1'"),
@@ -53,112 +50,106 @@ def load(model: nn.Module, size: object = (8, 10), **options) -> tuple[xplain.Cl
         (lambda z: Output(None, z), "a Output; its 'scores'"),
     ],
 )
-def test_logits_are_found_in_what_a_model_returns(wrap, said):
-    found, notes = load(toys.Function(lambda x: wrap(NET(x))))
-    assert [said in note for note in notes] == [True]
-    assert torch.equal(found(X), NET(X))
+def test_logits_found_in_structured_output(wrap, description):
+    classifier, notes = load(toys.Function(lambda x: wrap(NET(x))))
+    assert [description in note for note in notes] == [True]
+    assert torch.equal(classifier(X), NET(X))
     expected = xplain.attribute(toys.classifier(NET), X, "ig", target=1, steps=3).values
-    toys.assert_same(xplain.attribute(found, X, "ig", target=1, steps=3).values, expected)
+    toys.assert_same(xplain.attribute(classifier, X, "ig", target=1, steps=3).values, expected)
 
 
-def test_logits_of_one_place_are_logits():
-    found, notes = load(toys.Function(lambda x: NET(x)[:, :, None, None]))
-    assert torch.equal(found(X), NET(X))
+def test_logits_found_in_1x1_map():
+    classifier, notes = load(toys.Function(lambda x: NET(x)[:, :, None, None]))
+    assert torch.equal(classifier(X), NET(X))
     assert notes == []
 
 
-# ------------------------------------------------------------------------------------------- a softmax at the end
-
-
-def test_a_softmax_at_the_end_is_undone_by_a_logarithm():
-    found, notes = load(nn.Sequential(NET, nn.Softmax(dim=1)))
+def test_softmax_output_becomes_log():
+    classifier, notes = load(nn.Sequential(NET, nn.Softmax(dim=1)))
     assert notes == ["the model ends in a softmax: the logarithm of its output stands for the logits"]
-    toys.assert_same(found(X), NET(X).log_softmax(dim=1))
+    toys.assert_same(classifier(X), NET(X).log_softmax(dim=1))
     toys.assert_same(
-        xplain.attribute(found, X, "saliency", target=1, score="prob").values,
+        xplain.attribute(classifier, X, "saliency", target=1, score="prob").values,
         xplain.attribute(toys.classifier(NET), X, "saliency", target=1, score="prob").values,
     )
 
 
-def test_a_probability_of_nothing_has_a_finite_logarithm():
+def test_zero_probability_has_finite_log():
     zero = nn.Sequential(nn.Flatten(), nn.Linear(240, 3), nn.Softmax(dim=1))
     with torch.no_grad():
         zero[1].weight.zero_()
         zero[1].bias.copy_(torch.tensor([0.0, -500.0, 500.0]))
-    found, _ = load(zero)
-    assert found.probabilities
-    assert found(X.float()).isfinite().all()
-    assert xplain.attribute(found, X.float(), "saliency", target=0).values.isfinite().all()
+    classifier, _ = load(zero)
+    assert classifier.probabilities
+    assert classifier(X.float()).isfinite().all()
+    assert xplain.attribute(classifier, X.float(), "saliency", target=0).values.isfinite().all()
 
 
 @pytest.mark.parametrize("end", [nn.Sigmoid(), nn.LogSoftmax(dim=1), nn.Identity(), nn.ReLU()])
-def test_other_ends_are_left_alone(end):
-    found, notes = load(nn.Sequential(NET, end))
+def test_other_final_layers_are_kept(end):
+    classifier, notes = load(nn.Sequential(NET, end))
     assert notes == []
-    assert torch.equal(found(X), end(NET(X)))
+    assert torch.equal(classifier(X), end(NET(X)))
 
 
-# ------------------------------------------------------------------------------------------- channels and sizes
-
-
-def grey_net() -> nn.Module:
+def gray_net() -> nn.Module:
     torch.manual_seed(0)
     return nn.Sequential(nn.Conv2d(1, 4, 3), nn.SiLU(), nn.Flatten(), nn.Linear(4 * 6 * 8, 3)).double()
 
 
-@pytest.mark.parametrize("normalised", [False, True])
-def test_a_model_of_one_channel_is_given_the_grey_value(normalised):
-    net = grey_net()
-    if normalised:
+@pytest.mark.parametrize("normalized", [False, True])
+def test_one_channel_model_receives_gray(normalized):
+    net = gray_net()
+    if normalized:
         net.mean, net.std = [0.5], [0.25]
-    found, notes = load(net)
+    classifier, notes = load(net)
     assert notes == ["the model takes one channel: it is given the grey value of the pixels"]
     luma = torch.tensor([0.299, 0.587, 0.114], dtype=torch.float64)[:, None, None]
-    grey = (X * luma).sum(dim=1, keepdim=True).requires_grad_()
-    pixels = (grey - 0.5) / 0.25 if normalised else grey
+    gray = (X * luma).sum(dim=1, keepdim=True).requires_grad_()
+    pixels = (gray - 0.5) / 0.25 if normalized else gray
     logits = net(pixels)
-    toys.assert_same(found(X), logits)
-    (slope,) = torch.autograd.grad(logits[:, 2].sum(), grey)
-    toys.assert_same(xplain.attribute(found, X, "saliency", target=2).values, slope * luma)
-    toys.assert_same(found(grey), logits)  # grey images are taken as they are
+    toys.assert_same(classifier(X), logits)
+    (slope,) = torch.autograd.grad(logits[:, 2].sum(), gray)
+    toys.assert_same(xplain.attribute(classifier, X, "saliency", target=2).values, slope * luma)
+    toys.assert_same(classifier(gray), logits)  # gray images are not converted
 
 
-def test_one_number_normalises_three_channels():
+def test_single_mean_normalizes_three_channels():
     net = toys.small_net()
     net.mean, net.std = 0.5, torch.tensor(0.25)
-    found, notes = load(net)
+    classifier, notes = load(net)
     assert notes == []
-    assert found.channels == 3
-    toys.assert_same(found(X), net((X - 0.5) / 0.25))
-    values = xplain.attribute(found, X, "ig", target=1, baseline="mean", steps=3).values
+    assert classifier.channels == 3
+    toys.assert_same(classifier(X), net((X - 0.5) / 0.25))
+    values = xplain.attribute(classifier, X, "ig", target=1, baseline="mean", steps=3).values
     three = toys.classifier(net, mean=[0.5] * 3, std=[0.25] * 3)
     toys.assert_same(values, xplain.attribute(three, X, "ig", target=1, baseline="mean", steps=3).values)
 
 
-def test_grey_is_what_pillow_calls_grey():
+def test_gray_equals_pillow_gray():
     with Image.open(SAMPLES / "cat.jpg") as photo:
         photo = photo.resize((10, 8)).convert("RGB")
     pixels = torch.from_numpy(np.asarray(photo) / 255).permute(2, 0, 1)[None]
-    found, _ = load(toys.Function(lambda x: x.flatten(1) if x.shape[1] == 1 else nn.Linear(2, 2)(x)))
+    classifier, _ = load(toys.Function(lambda x: x.flatten(1) if x.shape[1] == 1 else nn.Linear(2, 2)(x)))
     expected = torch.from_numpy(np.asarray(photo.convert("L")) / 255).flatten()
-    assert float((found(pixels)[0].detach() - expected).abs().max()) <= 0.5 / 255 + 1e-9 + 0.5 / 255
+    assert float((classifier(pixels)[0].detach() - expected).abs().max()) <= 0.5 / 255 + 1e-9 + 0.5 / 255
 
 
 @pytest.mark.parametrize(
     "method", ["saliency", "grad-cam", "occlusion", "rise", "lime", "xrai", "lrp", "attention-rollout"]
 )
-def test_oblong_inputs(method):
+def test_methods_accept_oblong_inputs(method):
     net = toys.token_net() if method.startswith("attention") else toys.small_net()
-    found, _ = load(net, size=(12, 20))
+    classifier, _ = load(net, size=(12, 20))
     x = toys.images(1, 12, 20)
-    few = {"rise": {"masks": 4}, "lime": {"samples": 9}, "xrai": {"steps": 2}}
-    values = xplain.attribute(found, x, method, **few.get(method, {})).values
+    options = {"rise": {"masks": 4}, "lime": {"samples": 9}, "xrai": {"steps": 2}}
+    values = xplain.attribute(classifier, x, method, **options.get(method, {})).values
     assert values.shape[-2:] == (12, 20)
     assert values.isfinite().all()
 
 
-def test_an_oblong_input_through_the_command(xp, tmp_path):
-    ran = xp(
+def test_explain_command_accepts_oblong_input(xp, tmp_path):
+    result = xp(
         "explain",
         SAMPLES / "cat.jpg",
         "-m",
@@ -169,52 +160,34 @@ def test_an_oblong_input_through_the_command(xp, tmp_path):
         "grad-cam",
         "--json",
     )
-    assert ran.code == 0, ran.err
-    for record in ran.records:
+    assert result.code == 0, result.err
+    for record in result.records:
         assert record["preprocessing"]["size"] == [24, 40]
         with Image.open(record["files"]["overlay"]) as picture:
             assert picture.size == (40, 24)
 
 
-def test_a_model_that_takes_no_image_of_its_size_is_refused_in_one_line(xp):
-    ran = xp("explain", SAMPLES / "cat.jpg", "-m", "python:tests.helpers.factories:wants_eight")
-    assert ran.code == 3
-    assert ran.err.startswith(
-        "xplain: error: python:tests.helpers.factories:wants_eight does not take images of 224 x 224 ("
+def test_model_rejecting_its_size_is_an_error(xp):
+    result = xp("explain", SAMPLES / "cat.jpg", "-m", "python:tests.helpers.factories:wants_eight")
+    assert result.code == 3
+    assert result.err.startswith(
+        "xplain: error: python:tests.helpers.factories:wants_eight does not accept images of 224 x 224 ("
     )
-    assert ran.err.count("\n") == 1
-
-
-# ------------------------------------------------------------------------------------------- classes
+    assert result.err.count("\n") == 1
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 1200])
 def test_any_number_of_classes(count):
-    found, notes = load(toys.small_net(classes=count))
-    assert found.classes == count
+    classifier, notes = load(toys.small_net(classes=count))
+    assert classifier.classes == count
     assert (len(notes) == 1 and notes[0].startswith("the model has one output")) == (count == 1)
-    values = xplain.attribute(found, X, "ig", steps=2).values
+    values = xplain.attribute(classifier, X, "ig", steps=2).values
     assert values.isfinite().all()
     with pytest.raises(UsageError, match=f"class index {count} is not in 0 .. {count - 1}"):
-        found.class_names.find(str(count))
+        classifier.class_names.find(str(count))
 
 
-def test_class_names_are_as_many_as_the_classes(tmp_path):
-    path = tmp_path / "names.txt"
-    path.write_text("cat\ndog\nfox\nowl\n")
-    with pytest.raises(
-        InputError, match=r"names\.txt' has 4 names and SmallNet has 5 classes; give --classes with one"
-    ):
-        load(toys.small_net(), classes=path)
-    path.write_text("index,wnid,name\n" + "".join(f"{i},n{i},c{i}\n" for i in range(5)))
-    assert load(toys.small_net(), classes=path)[0].wnids == ["n0", "n1", "n2", "n3", "n4"]
-    net = toys.small_net()
-    net.labels = ["a", "b"]
-    with pytest.raises(InputError, match="the model's labels has 2 names and SmallNet has 5 classes"):
-        load(net)
-
-
-def test_notes_are_said_once_and_recorded(xp):
+def test_notes_are_printed_and_recorded(xp):
     command = (
         "explain",
         SAMPLES / "cat.jpg",
@@ -224,8 +197,8 @@ def test_notes_are_said_once_and_recorded(xp):
         "-a",
         "saliency",
     )
-    ran = xp(*command, "--json")
+    result = xp(*command, "--json")
     note = "the model ends in a softmax: the logarithm of its output stands for the logits"
-    assert ran.err == f"xplain: note: {note}\n"
-    assert [record["model"]["notes"] for record in ran.records] == [[note], [note]]
+    assert result.err == f"xplain: note: {note}\n"
+    assert [record["model"]["notes"] for record in result.records] == [[note], [note]]
     assert xp(*command, "-q", "-o", "elsewhere").err == ""

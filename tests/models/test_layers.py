@@ -1,4 +1,4 @@
-"""Layers whose output is a map of the image, found by watching one forward."""
+"""Finding the last spatial layer, the layout of maps, and layers with weights."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from torch import Tensor, nn
 from tests.helpers import toys
 from xplain.core.errors import InputError
 from xplain.models.efficientnet_lite0 import EfficientNetLite0
-from xplain.models.layers import Layout, last_spatial_layer
+from xplain.models.layers import Layout, find_last_spatial_layer, find_weighted_layers
 
 
 @torch.no_grad()
-def traced(model: nn.Module, height: int = 64, width: int | None = None) -> tuple[str, Layout]:
+def find_last_spatial_layer(model: nn.Module, height: int = 64, width: int | None = None) -> tuple[str, Layout]:
     model.eval()
     size = (height, width or height)
-    return last_spatial_layer(model, lambda rows: model(torch.rand(1, 3, *size).expand(rows, -1, -1, -1)), size)
+    return find_last_spatial_layer(model, lambda rows: model(torch.rand(1, 3, *size).expand(rows, -1, -1, -1)), size)
 
 
-def found(model: nn.Module, side: int = 64) -> str:
-    return traced(model, side)[0]
+def last_layer_name(model: nn.Module, side: int = 64) -> str:
+    return find_last_spatial_layer(model, side)[0]
 
 
 def torchvision_model(name: str) -> nn.Module:
@@ -45,45 +45,47 @@ def torchvision_model(name: str) -> nn.Module:
         ("shufflenet_v2_x0_5", "conv5", 64),
     ],
 )
-def test_known_networks_give_the_layer_one_expects(name, layer, side):
+def test_last_spatial_layer_of_torchvision_models(name, layer, side):
     model = torchvision_model(name)
-    assert found(model, side) == layer
+    assert last_layer_name(model, side) == layer
 
 
-def test_vggs_layer_is_a_relu():
+def test_last_spatial_layer_of_vgg_is_relu():
     with torch.device("meta"):
         assert isinstance(torchvision_model("vgg11").features[19], nn.ReLU)
         assert isinstance(torchvision_model("vgg11_bn").features[27], nn.ReLU)
 
 
-def test_the_embedded_network_gives_its_head():
-    assert found(EfficientNetLite0(classes=3)) == "head"
+def test_last_spatial_layer_of_embedded_model():
+    assert last_layer_name(EfficientNetLite0(classes=3)) == "head"
 
 
-def features(*last: nn.Module) -> nn.Module:
+def convolutional_net(*last: nn.Module) -> nn.Module:
     pooled = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
     return nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), *last, *pooled)
 
 
-def test_pooling_makes_no_map_of_its_own():
+def test_last_spatial_layer_skips_pooling():
     for pooling in (nn.MaxPool2d(2), nn.AvgPool2d(2), nn.AdaptiveAvgPool2d(4), nn.AdaptiveMaxPool2d(4)):
-        assert found(features(pooling)) == "1"
-    assert found(features(nn.MaxPool2d(2), nn.Conv2d(4, 4, 1))) == "3"
+        assert last_layer_name(convolutional_net(pooling)) == "1"
+    assert last_layer_name(convolutional_net(nn.MaxPool2d(2), nn.Conv2d(4, 4, 1))) == "3"
 
 
 @pytest.mark.parametrize("passing", [nn.Identity, nn.Dropout, nn.Dropout2d])
-def test_a_layer_that_hands_on_what_it_was_given_does_not_hide_who_made_it(passing):
-    assert found(features(passing())) == "1"
+def test_last_spatial_layer_skips_identities(passing):
+    assert last_layer_name(convolutional_net(passing())) == "1"
 
 
-def test_a_container_counts_as_the_layer_whose_output_it_hands_on():
-    model = nn.Sequential(features()[:2], nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
-    assert found(model) == "0"
-    pooled = nn.Sequential(features(nn.MaxPool2d(2))[:3], nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
-    assert found(pooled) == "0.1"
+def test_last_spatial_layer_may_be_container():
+    model = nn.Sequential(convolutional_net()[:2], nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    assert last_layer_name(model) == "0"
+    pooled = nn.Sequential(
+        convolutional_net(nn.MaxPool2d(2))[:3], nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)
+    )
+    assert last_layer_name(pooled) == "0.1"
 
 
-def test_the_order_is_that_of_execution_not_of_definition():
+def test_last_spatial_layer_follows_execution_order():
     class Backwards(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -94,26 +96,26 @@ def test_the_order_is_that_of_execution_not_of_definition():
         def forward(self, x: Tensor) -> Tensor:
             return self.second(self.first(x)).mean(dim=(2, 3))
 
-    assert found(Backwards()) == "second"
+    assert last_layer_name(Backwards()) == "second"
 
 
-def test_a_small_net_gives_its_last_activation():
-    assert found(toys.small_net().float()) == "act2"
+def test_last_spatial_layer_of_small_net():
+    assert last_layer_name(toys.small_net().float()) == "act2"
 
 
-def test_a_map_of_one_pixel_is_not_spatial():
+def test_one_pixel_map_is_not_spatial():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 6), nn.Flatten())
-    assert found(model, 8) == "0"
+    assert last_layer_name(model, 8) == "0"
 
 
 @pytest.mark.parametrize("model", [nn.Flatten(), nn.Sequential(nn.Flatten(), nn.Linear(192, 2)), nn.Conv2d(3, 2, 8)])
-def test_a_model_without_a_spatial_layer_is_an_input_error(model):
+def test_model_without_spatial_layer_is_an_error(model):
     with pytest.raises(InputError, match=r"no layer of the model has an output with height and width; .*--layer") as e:
-        found(model, 8)
+        last_layer_name(model, 8)
     assert e.value.exit_code == 3
 
 
-def test_hooks_are_removed_also_after_an_error():
+def test_hooks_are_removed_after_error():
     model = toys.small_net().float()
 
     def run(_: int) -> Tensor:
@@ -121,12 +123,9 @@ def test_hooks_are_removed_also_after_an_error():
         raise KeyError
 
     with pytest.raises(KeyError):
-        last_spatial_layer(model, run, (8, 8))
-    found(model, 8)
+        find_last_spatial_layer(model, run, (8, 8))
+    last_layer_name(model, 8)
     assert not any(module._forward_hooks for module in model.modules())
-
-
-# ------------------------------------------------------------------------------------------------- tokens and channels last
 
 
 def timm_model(name: str, **options) -> nn.Module:
@@ -138,50 +137,50 @@ def vit(**options) -> nn.Module:
     from torchvision.models import VisionTransformer
 
     net = VisionTransformer(**shape, num_classes=3, **options)
-    nn.init.normal_(net.heads.head.weight)  # zero at first
+    nn.init.normal_(net.heads.head.weight)  # initially zero
     return net
 
 
-def test_a_vits_patches_are_read_where_the_class_token_still_looks_at_them():
-    assert traced(vit()) == ("encoder.layers.encoder_layer_1.ln_1", Layout("tokens", (4, 4), 1))
+def test_vit_layer_precedes_last_attention():
+    assert find_last_spatial_layer(vit()) == ("encoder.layers.encoder_layer_1.ln_1", Layout("tokens", (4, 4), 1))
 
 
 def small_vit(**options) -> nn.Module:
     return timm_model("vit_tiny_patch16_224", img_size=64, depth=2, embed_dim=12, num_heads=2, **options)
 
 
-def test_registers_are_left_out_and_a_mean_of_tokens_is_read_at_the_end():
-    assert traced(small_vit(reg_tokens=4)) == ("blocks.1.norm1", Layout("tokens", (4, 4), 5))
+def test_vit_layer_with_registers():
+    assert find_last_spatial_layer(small_vit(reg_tokens=4)) == ("blocks.1.norm1", Layout("tokens", (4, 4), 5))
     mean = small_vit(reg_tokens=2, class_token=False, no_embed_class=True, global_pool="avg", fc_norm=False)
-    assert traced(mean) == ("norm", Layout("tokens", (4, 4), 2))
+    assert find_last_spatial_layer(mean) == ("norm", Layout("tokens", (4, 4), 2))
 
 
-def test_patches_of_an_oblong_image_are_laid_out_row_by_row():
+def test_token_grid_of_oblong_image():
     net = timm_model("vit_tiny_patch16_224", img_size=(32, 96), depth=1, embed_dim=12, num_heads=2)
-    assert traced(net, 32, 96) == ("blocks.0.norm1", Layout("tokens", (2, 6), 1))
+    assert find_last_spatial_layer(net, 32, 96) == ("blocks.0.norm1", Layout("tokens", (2, 6), 1))
 
 
-def test_norms_of_queries_and_keys_are_no_maps():
-    assert traced(small_vit(qk_norm=True))[0] == "blocks.1.norm1"
+def test_qk_norms_are_not_maps():
+    assert find_last_spatial_layer(small_vit(qk_norm=True))[0] == "blocks.1.norm1"
 
 
-def test_a_mixer_mixes_tokens_that_are_no_map_and_channels_that_are():
+def test_mixer_layer_is_last_norm():
     pytest.importorskip("timm")
     from timm.models.mlp_mixer import MlpMixer
 
     net = MlpMixer(3, img_size=64, patch_size=32, num_blocks=1, embed_dim=8)
-    assert traced(net) == ("norm", Layout("tokens", (2, 2), 0))
+    assert find_last_spatial_layer(net) == ("norm", Layout("tokens", (2, 2), 0))
 
 
-def test_windows_are_passed_over_and_channels_may_come_last():
+def test_swin_layer_is_channels_last():
     net = timm_model(
         "swin_tiny_patch4_window7_224", img_size=64, window_size=2, depths=(1, 1), num_heads=(1, 1), embed_dim=8
     )
-    assert traced(net) == ("norm", Layout("channels-last", (8, 8)))
+    assert find_last_spatial_layer(net) == ("norm", Layout("channels-last", (8, 8)))
 
 
 class Patches(nn.Module):
-    """Patches cut out by reshaping, without a convolution: the grid is known by the image's shape alone."""
+    """Patches cut out by reshaping, without a convolution. Only the shape of the image determines the grid."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -193,16 +192,86 @@ class Patches(nn.Module):
         return self.head(self.embed(rows).mean(dim=1))
 
 
-def test_a_grid_is_found_without_a_convolution():
-    assert traced(Patches(), 16, 48) == ("embed", Layout("tokens", (2, 6), 0))
+def test_token_grid_without_convolution():
+    assert find_last_spatial_layer(Patches(), 16, 48) == ("embed", Layout("tokens", (2, 6), 0))
 
 
-def test_tokens_become_a_map_row_by_row():
+def test_layout_to_map_is_row_major():
     tokens = torch.arange(2 * 7 * 3).reshape(2, 7, 3)
-    found = Layout("tokens", (2, 3), 1).to_map(tokens)
-    assert found.shape == (2, 3, 2, 3)
+    mapped = Layout("tokens", (2, 3), 1).to_map(tokens)
+    assert mapped.shape == (2, 3, 2, 3)
     for row in range(2):
         for column in range(3):
-            assert torch.equal(found[:, :, row, column], tokens[:, 1 + 3 * row + column])
+            assert torch.equal(mapped[:, :, row, column], tokens[:, 1 + 3 * row + column])
     last = torch.rand(2, 4, 5, 3)
     assert torch.equal(Layout("channels-last", (4, 5)).to_map(last)[1, 2, 3, 4], last[1, 3, 4, 2])
+
+
+def find_weighted_layers(model: nn.Module, side: int = 64) -> list[tuple[str, ...]]:
+    model.eval().requires_grad_(False)
+    hooks = {name: len(module._forward_pre_hooks) for name, module in model.named_modules()}
+    layers = find_weighted_layers(model, lambda: model(torch.rand(1, 3, side, side)))
+    assert {name: len(module._forward_pre_hooks) for name, module in model.named_modules()} == hooks
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+    return layers
+
+
+class UnusualOrder(nn.Module):
+    """Defined in another order than it runs, with a parameter of its own, an uncalled layer and two unused layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(4, 2)
+        self.spare = nn.Linear(4, 2)
+        self.early = nn.BatchNorm2d(3)
+        self.shift = nn.Parameter(torch.ones(1))
+        self.inner = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.GroupNorm(2, 4))
+        self.attention = nn.MultiheadAttention(4, 2, batch_first=True)
+        self.auxiliary = nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.inner(self.early(x + self.shift)).mean(dim=(2, 3))[:, None]
+        self.auxiliary(x)
+        return self.head(self.attention(x, x, x)[0][:, 0])
+
+
+def test_weighted_layers_in_execution_order():
+    assert find_weighted_layers(toys.small_net().float()) == [("conv1", "norm1"), ("conv2",), ("head",)]
+    assert find_weighted_layers(UnusualOrder()) == [
+        ("", "early"),  # the parameter ``shift``, and the norm that runs after it
+        ("inner.0", "inner.1", "inner.3"),
+        ("attention", "attention.out_proj"),  # out_proj is used without a call
+        ("head",),
+    ]
+
+
+def test_first_norm_is_a_weighted_layer():
+    assert find_weighted_layers(nn.Sequential(nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(12, 2)), side=2) == [
+        ("0",),
+        ("2",),
+    ]
+
+
+def test_shared_layer_counts_once():
+    shared = nn.Conv2d(3, 3, 1)
+    assert find_weighted_layers(nn.Sequential(shared, nn.Conv2d(3, 3, 1), shared, nn.Flatten(1))) == [("0",), ("1",)]
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "count", "first", "last"),
+    [
+        ("resnet18", 64, 21, ("conv1", "bn1"), ("fc",)),
+        ("googlenet", 64, 58, ("conv1.conv", "conv1.bn"), ("fc",)),  # 57 convolutions, no auxiliary heads
+        ("densenet121", 64, 121, ("features.conv0", "features.norm0"), ("classifier",)),
+    ],
+)
+def test_weighted_layers_of_torchvision_models(name, side, count, first, last):
+    layers = find_weighted_layers(torchvision_model(name), side)
+    assert len(layers) == count
+    assert (layers[0][:2], layers[-1]) == (first, last)
+
+
+def test_weighted_layers_of_embedded_model():
+    layers = find_weighted_layers(EfficientNetLite0())
+    assert len(layers) == 50
+    assert (layers[0], layers[-1]) == (("stem.0", "stem.1"), ("classifier",))

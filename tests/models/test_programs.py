@@ -1,4 +1,4 @@
-"""TorchScript and exported programs: run where they are named as the model, never as weights, and refused where they do not fit."""
+"""TorchScript and exported programs: loaded as models, and rejected as weights."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ def export(path: Path, net: nn.Module = NET, **options) -> str:
     return f"export:{path}"
 
 
-ANY_ROWS = {"dynamic_shapes": ({0: torch.export.Dim("rows")},)}
+DYNAMIC_BATCH = {"dynamic_shapes": ({0: torch.export.Dim("batch")},)}
 
 
 @pytest.mark.parametrize("kind", ["script", "export"])
 @pytest.mark.parametrize("method", ["saliency", "ig", "agi", "rise"])
-def test_a_program_is_explained_as_the_network_that_it_was_made_of(tmp_path, kind, method):
-    name = script(tmp_path / "a.pt") if kind == "script" else export(tmp_path / "a.pt2", **ANY_ROWS)
-    found = xplain.load_classifier(name, device="cpu", image_size=16 if kind == "script" else None)
-    assert found.size == ((16, 16) if kind == "script" else (8, 10))
-    assert found.weights.sha256
-    few = {"ig": {"steps": 3}, "agi": {"steps": 2}, "rise": {"masks": 5}}.get(method, {})
-    expected = xplain.attribute(toys.classifier(NET), X, method, target=1, **few).values
-    values = xplain.attribute(found, X, method, target=1, **few).values
+def test_program_maps_equal_network(tmp_path, kind, method):
+    name = script(tmp_path / "a.pt") if kind == "script" else export(tmp_path / "a.pt2", **DYNAMIC_BATCH)
+    classifier = xplain.load_classifier(name, device="cpu", image_size=16 if kind == "script" else None)
+    assert classifier.size == ((16, 16) if kind == "script" else (8, 10))
+    assert classifier.weights.sha256
+    options = {"ig": {"steps": 3}, "agi": {"steps": 2}, "rise": {"masks": 5}}.get(method, {})
+    expected = xplain.attribute(toys.classifier(NET), X, method, target=1, **options).values
+    values = xplain.attribute(classifier, X, method, target=1, **options).values
     assert float((values - expected).abs().max()) < 1e-4 * float(expected.abs().max())
 
 
-def test_a_scripted_module_of_a_library_user_is_explained():
+def test_traced_module_maps_equal_network():
     values = xplain.attribute(
         toys.classifier(torch.jit.trace(NET.requires_grad_(True), X)), X, "saliency", target=1
     ).values
@@ -52,61 +52,62 @@ def test_a_scripted_module_of_a_library_user_is_explained():
 
 
 @pytest.mark.parametrize("method", ["grad-cam", "lrp", "attention-rollout"])
-def test_methods_that_look_inside_refuse_in_one_line(tmp_path, method):
-    found = xplain.load_classifier(export(tmp_path / "a.pt2", **ANY_ROWS), device="cpu")
+def test_layer_methods_reject_programs(tmp_path, method):
+    classifier = xplain.load_classifier(export(tmp_path / "a.pt2", **DYNAMIC_BATCH), device="cpu")
     with pytest.raises((UsageError, InputError)) as error:
-        xplain.attribute(found, X, method)
+        xplain.attribute(classifier, X, method)
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("kind", ["script", "export"])
-def test_a_program_is_no_weights(tmp_path, kind):
+def test_program_is_rejected_as_weights(tmp_path, kind):
     name = script(tmp_path / "a.pt") if kind == "script" else export(tmp_path / "a.pt2")
     path = name.partition(":")[2]
     with pytest.raises(InputError) as error:
         xplain.load_classifier(toys.small_net(), device="cpu", weights=path)
     assert str(error.value) == (
-        f"the weights file {path!r} is a program, and nothing is run from weights; "
-        f"name it as the model, -m {name}, if you trust it"
+        f"the weights file {path!r} is a program; programs are not run as weights; "
+        f"load it as the model if you trust it: -m {name}"
     )
 
 
-def refused(name: str, **options) -> str:
+def load_error(name: str, **options) -> str:
+    """Return the text of the UsageError or InputError that loading the model raises."""
     with pytest.raises((UsageError, InputError)) as error:
         xplain.load_classifier(name, device="cpu", **options)
     assert "\n" not in str(error.value)
     return str(error.value)
 
 
-class Two(nn.Module):
-    """Two images, and no other number."""
+class FixedBatch(nn.Module):
+    """A model that accepts a batch of two images only."""
 
     def forward(self, x):
         return x.reshape(2, 3, -1).mean(dim=2)
 
 
-class Constant(nn.Module):
-    """Its logits do not depend on the image as far as a gradient can tell."""
+class Detached(nn.Module):
+    """A model whose logits have no gradient with respect to the image."""
 
     def forward(self, x):
         return x.detach().mean(dim=(2, 3))
 
 
-def test_a_program_for_one_number_of_images_is_refused(tmp_path):
-    assert refused(script(tmp_path / "a.pt", Two()), image_size=16).startswith(
-        "the program takes one number of images only ("
+def test_program_with_fixed_batch_is_rejected(tmp_path):
+    assert load_error(script(tmp_path / "a.pt", FixedBatch()), image_size=16).startswith(
+        "the program accepts one batch size only ("
     )
 
 
-def test_a_program_that_cannot_be_differentiated_is_refused(tmp_path):
-    text = refused(script(tmp_path / "a.pt", Constant()), image_size=16)
+def test_program_without_gradient_is_rejected(tmp_path):
+    text = load_error(script(tmp_path / "a.pt", Detached()), image_size=16)
     assert text.startswith("the program cannot be differentiated; ")
 
 
-def test_what_is_no_program_is_refused(tmp_path):
+def test_load_program_invalid_file(tmp_path):
     path = tmp_path / "a.pt"
     path.write_text("nothing")
     for kind in ("script", "export"):
-        assert refused(f"{kind}:{path}").startswith(f"cannot load the program {str(path)!r}: ")
-        assert refused(f"{kind}:{tmp_path / 'gone'}").startswith("no program ")
-    assert "holds its own weights" in refused(f"script:{path}", weights=path)
+        assert load_error(f"{kind}:{path}").startswith(f"cannot load the program {str(path)!r}: ")
+        assert load_error(f"{kind}:{tmp_path / 'gone'}").startswith("no such file: ")
+    assert "contains its own weights" in load_error(f"script:{path}", weights=path)

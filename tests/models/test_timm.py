@@ -1,4 +1,4 @@
-"""timm's models: by name, from a folder and from the hub's cache, with their own configuration; what cannot be had is refused."""
+"""timm models by name, from a folder and from the hub cache; errors of downloads and options."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from xplain.data.preprocessing import preprocess
 timm = pytest.importorskip("timm")
 hub = pytest.importorskip("timm.models._hub")
 
-ARCHITECTURE = "test_resnet"  # timm's own toy: 0.5 million parameters
+ARCHITECTURE = "test_resnet"  # timm's test model: 0.5 million parameters
 NAMES = ["ant", "bee", "cow"]
 
 
-def tiny(**options: object) -> torch.nn.Module:
+def make_tiny(**options: object) -> torch.nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return timm.create_model(ARCHITECTURE, num_classes=3, **options).eval()
 
 
-def save(folder: Path, model: torch.nn.Module | None = None, **changes) -> Path:
-    """A folder as timm saves models: config.json and model.safetensors."""
-    model = model or tiny()
+def save_folder(folder: Path, model: torch.nn.Module | None = None, **changes) -> Path:
+    """Save a model as timm does: config.json and model.safetensors."""
+    model = model or make_tiny()
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({name: each.contiguous() for name, each in model.state_dict().items()}, folder / "model.safetensors")
+    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, folder / "model.safetensors")
     data = {"input_size": [3, 48, 48], "mean": [0.1, 0.2, 0.3], "std": [0.5, 0.6, 0.7], "crop_pct": 0.75}
     config = {
         "architecture": ARCHITECTURE,
@@ -46,78 +46,83 @@ def save(folder: Path, model: torch.nn.Module | None = None, **changes) -> Path:
     return folder
 
 
-def refused(name: str, **options) -> str:
+def load_error(name: str, **options) -> str:
+    """Return the text of the UsageError or InputError that loading the model raises."""
     with pytest.raises((UsageError, InputError)) as error:
         xplain.load_classifier(name, device="cpu", **options)
     assert "\n" not in str(error.value)
     return str(error.value)
 
 
-def check_is_tiny(found: xplain.Classifier) -> None:
-    """The folder's weights, normalisation, size, resize and names."""
+def check_is_tiny(classifier: xplain.Classifier) -> None:
+    """Check weights, normalization, size, resize and names."""
     x = torch.rand(2, 3, 48, 48, generator=torch.Generator().manual_seed(1))
-    mean, std = (torch.tensor(each)[:, None, None] for each in ([0.1, 0.2, 0.3], [0.5, 0.6, 0.7]))
+    mean = torch.tensor([0.1, 0.2, 0.3])[:, None, None]
+    std = torch.tensor([0.5, 0.6, 0.7])[:, None, None]
     with torch.no_grad():
-        expected, logits = tiny()((x - mean) / std), found(x)
+        expected, logits = make_tiny()((x - mean) / std), classifier(x)
     assert (expected[0] - expected[1]).abs().max() > 1e-4
     assert (logits - expected).abs().max() < 1e-5 * expected.abs().max()
-    assert (found.size, found.preprocessing.resize, found.preprocessing.interpolation) == ((48, 48), 64, "bilinear")
-    assert (found.labels, found.wnids, found.classes) == (NAMES, [], 3)
+    preprocessing = classifier.preprocessing
+    assert (preprocessing.size, preprocessing.resize, preprocessing.interpolation) == ((48, 48), 64, "bilinear")
+    assert classifier.size == (48, 48)
+    assert (classifier.labels, classifier.wnids, classifier.classes) == (NAMES, [], 3)
 
 
-def test_a_folder_gives_its_model_weights_preprocessing_and_names(tmp_path):
-    check_is_tiny(xplain.load_classifier(f"timm:local-dir:{save(tmp_path / 'saved')}", device="cpu"))
+def test_load_timm_local_dir(tmp_path):
+    check_is_tiny(xplain.load_classifier(f"timm:local-dir:{save_folder(tmp_path / 'saved')}", device="cpu"))
 
 
 @pytest.mark.parametrize("mode", ["center", "squash"])
 @pytest.mark.parametrize("share", [0.75, 1.0])
 @pytest.mark.parametrize("size", [(120, 90), (70, 131)])
-def test_images_are_prepared_as_timm_does(tmp_path, mode, share, size):
+def test_preprocessing_equals_timm(tmp_path, mode, share, size):
     data = {"input_size": [3, 48, 48], "mean": [0.1, 0.2, 0.3], "std": [0.5, 0.6, 0.7], "interpolation": "bicubic"}
-    save(tmp_path, pretrained_cfg=data | {"crop_pct": share, "crop_mode": mode, "classifier": "fc"})
-    found = xplain.load_classifier(f"timm:local-dir:{tmp_path}", device="cpu")
-    theirs = timm.data.create_transform(**timm.data.resolve_data_config({}, model=found.model))
+    save_folder(tmp_path, pretrained_cfg=data | {"crop_pct": share, "crop_mode": mode, "classifier": "fc"})
+    classifier = xplain.load_classifier(f"timm:local-dir:{tmp_path}", device="cpu")
+    transform = timm.data.create_transform(**timm.data.resolve_data_config({}, model=classifier.model))
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8))
-    pixels = (preprocess(image, found.preprocessing) - found.mean) / found.std
-    torch.testing.assert_close(pixels, theirs(image), rtol=0, atol=1e-6)
+    pixels = (preprocess(image, classifier.preprocessing) - classifier.mean) / classifier.std
+    torch.testing.assert_close(pixels, transform(image), rtol=0, atol=1e-6)
 
 
-def test_names_of_a_folder_that_are_wnids_are_described(tmp_path):
+def test_local_dir_with_wnids(tmp_path):
     wnids = ["n01440764", "n02102040", "n02979186"]
     words = {"n01440764": "tench", "n02102040": "springer", "n02979186": "cassette player"}
-    save(tmp_path, label_names=wnids, label_descriptions=words)
-    found = xplain.load_classifier(f"timm:local-dir:{tmp_path}", device="cpu")
-    assert (found.wnids, found.labels) == (wnids, list(words.values()))
+    save_folder(tmp_path, label_names=wnids, label_descriptions=words)
+    classifier = xplain.load_classifier(f"timm:local-dir:{tmp_path}", device="cpu")
+    assert (classifier.wnids, classifier.labels) == (wnids, list(words.values()))
 
 
-def test_the_weights_in_a_folder_are_told_apart(tmp_path):
-    """Under the same name, other parameters have another hash; the same have the same."""
-    name = f"timm:local-dir:{save(tmp_path)}"
-    first, again = (xplain.load_classifier(name, device="cpu").weights for _ in range(2))
-    other = tiny()
+def test_local_dir_weights_are_hashed(tmp_path):
+    """The hash depends on the parameters, not on the name."""
+    name = f"timm:local-dir:{save_folder(tmp_path)}"
+    first = xplain.load_classifier(name, device="cpu").weights
+    again = xplain.load_classifier(name, device="cpu").weights
+    other = make_tiny()
     with torch.no_grad():
         other.fc.bias += 1
-    save(tmp_path, other)
+    save_folder(tmp_path, other)
     assert first == again
     assert len(first.sha256) == 64
     assert xplain.load_classifier(name, device="cpu").weights.sha256 != first.sha256
 
 
-def test_a_folder_that_cannot_be_used_is_named_with_what_it_should_hold(tmp_path):
-    hint = "; give a folder with config.json and model.safetensors, as timm saves them"
+def test_local_dir_cannot_be_loaded(tmp_path):
+    hint = "; use a folder with config.json and model.safetensors, as timm saves them"
     name = f"timm:local-dir:{tmp_path / 'gone'}"
-    assert refused(name) == f"cannot load {name}: Config file not found: {tmp_path / 'gone' / 'config.json'}{hint}"
-    name = f"timm:local-dir:{save(tmp_path / 'a', architecture='no_such_model')}"
-    assert refused(name) == f"cannot load {name}: Unknown model (no_such_model){hint}"
+    assert load_error(name) == f"cannot load {name}: Config file not found: {tmp_path / 'gone' / 'config.json'}{hint}"
+    name = f"timm:local-dir:{save_folder(tmp_path / 'a', architecture='no_such_model')}"
+    assert load_error(name) == f"cannot load {name}: Unknown model (no_such_model){hint}"
     (tmp_path / "a" / "config.json").write_text("{")
-    assert refused(name).startswith(f"cannot load {name}: ")
-    name = f"timm:local-dir:{save(tmp_path / 'b')}"
+    assert load_error(name).startswith(f"cannot load {name}: ")
+    name = f"timm:local-dir:{save_folder(tmp_path / 'b')}"
     (tmp_path / "b" / "model.safetensors").write_bytes(b"no")
-    assert refused(name).startswith(f"cannot load {name}: ")
+    assert load_error(name).startswith(f"cannot load {name}: ")
 
 
 class Payload:
-    """Unpickled, it would create a file."""
+    """An object that creates a file when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -126,64 +131,64 @@ class Payload:
         return open, (str(self.path), "w")
 
 
-def test_nothing_in_a_folder_is_run(tmp_path):
-    folder = save(tmp_path / "saved")
+def test_local_dir_executes_nothing(tmp_path):
+    folder = save_folder(tmp_path / "saved")
     (folder / "model.safetensors").unlink()
-    torch.save({"state_dict": Payload(tmp_path / "victim")}, folder / "pytorch_model.bin")
-    assert refused(f"timm:local-dir:{folder}").startswith("cannot load timm:local-dir:")
-    assert not (tmp_path / "victim").exists()
+    torch.save({"state_dict": Payload(tmp_path / "created")}, folder / "pytorch_model.bin")
+    assert load_error(f"timm:local-dir:{folder}").startswith("cannot load timm:local-dir:")
+    assert not (tmp_path / "created").exists()
 
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch) -> Callable[[], Path]:
-    """Without a network: the hub's cache is an empty folder; called, it holds ``someone/tiny``."""
+    """Use an empty hub cache without a network. Call the fixture to add ``someone/tiny``."""
     constants = pytest.importorskip("huggingface_hub.constants")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
 
     def fill() -> Path:
-        kept, commit = tmp_path / "hub" / "models--someone--tiny", "0123456789abcdef0123456789abcdef01234567"
-        save(kept / "snapshots" / commit)
-        (kept / "refs").mkdir()
-        (kept / "refs" / "main").write_text(commit)
-        return kept
+        repository, commit = tmp_path / "hub" / "models--someone--tiny", "0123456789abcdef0123456789abcdef01234567"
+        save_folder(repository / "snapshots" / commit)
+        (repository / "refs").mkdir()
+        (repository / "refs" / "main").write_text(commit)
+        return repository
 
     return fill
 
 
-def test_a_model_of_the_hub_is_found_in_the_cache(cache):
+def test_hub_model_in_cache(cache):
     cache()
     check_is_tiny(xplain.load_classifier("timm:hf-hub:someone/tiny", device="cpu"))
 
 
-def test_a_model_of_the_hub_that_cannot_be_had_is_refused_in_one_line(cache):
+def test_hub_model_is_missing(cache):
     del cache
-    text = refused("timm:hf-hub:someone/tiny")
+    text = load_error("timm:hf-hub:someone/tiny")
     assert text.startswith("cannot load the weights of timm:hf-hub:someone/tiny: ")
-    assert text.endswith("; give --weights FILE")
+    assert text.endswith("; use --weights FILE")
 
 
 @pytest.mark.parametrize("failure", [ConnectionError("no route\nto host"), OSError("disk full"), ValueError("")])
-def test_a_download_that_fails_is_an_input_error_of_one_line(monkeypatch, failure):
+def test_timm_download_fails(monkeypatch, failure):
     def fail(*_: object, **__: object) -> None:
         raise failure
 
     monkeypatch.setattr(hub, "hf_hub_download", fail)
     for name in ("timm:hf-hub:someone/tiny", f"timm:{ARCHITECTURE}.r160_in1k"):
         reason = str(failure).split("\n")[0] or "ValueError"
-        assert refused(name) == f"cannot load the weights of {name}: {reason}; give --weights FILE"
+        assert load_error(name) == f"cannot load the weights of {name}: {reason}; use --weights FILE"
 
 
-def test_fine_tuned_weights_say_how_many_classes_there_are(tmp_path):
-    save(tmp_path)
-    found = xplain.load_classifier(f"timm:{ARCHITECTURE}", "cpu", tmp_path / "model.safetensors", image_size=64)
-    assert (found.classes, found.labels) == (3, [])
-    assert found.weights.source == str(tmp_path / "model.safetensors")
-    own = xplain.load_classifier(f"timm:{ARCHITECTURE}", "cpu", "random", image_size=64)
-    assert (own.classes, own.labels[207]) == (1000, "golden retriever")
+def test_finetuned_timm_weights_set_classes(tmp_path):
+    save_folder(tmp_path)
+    classifier = xplain.load_classifier(f"timm:{ARCHITECTURE}", "cpu", tmp_path / "model.safetensors", image_size=64)
+    assert (classifier.classes, classifier.labels) == (3, [])
+    assert classifier.weights.source == str(tmp_path / "model.safetensors")
+    untrained = xplain.load_classifier(f"timm:{ARCHITECTURE}", "cpu", "random", image_size=64)
+    assert (untrained.classes, untrained.labels[207]) == (1000, "golden retriever")
 
 
-def test_a_model_of_features_needs_weights_with_classes(tmp_path):
+def test_feature_model_requires_classes(tmp_path):
     name, options = "test_vit", {"num_classes": 0}
     config = {
         "architecture": name,
@@ -192,49 +197,54 @@ def test_a_model_of_features_needs_weights_with_classes(tmp_path):
         "pretrained_cfg": {"input_size": [3, 160, 160], "classifier": "head"},
     }
     features = timm.create_model(name, **options)
-    save(tmp_path / "a", features, **config)
+    save_folder(tmp_path / "a", features, **config)
     folder = f"timm:local-dir:{tmp_path / 'a'}"
-    assert refused(folder) == f"{folder} gives features and has no classes; give --weights of one with a classifier"
+    assert (
+        load_error(folder)
+        == f"{folder} returns features and has no classes; use --weights of a model with a classifier"
+    )
     with torch.random.fork_rng(devices=[]):
         tuned = timm.create_model(name, num_classes=4)
-        torch.save({f"module.{key}": each for key, each in tuned.state_dict().items()}, tmp_path / "tuned.pth")
+        torch.save({f"module.{key}": tensor for key, tensor in tuned.state_dict().items()}, tmp_path / "tuned.pth")
     assert xplain.load_classifier(folder, "cpu", tmp_path / "tuned.pth").classes == 4
 
 
 @pytest.mark.parametrize("name", ["timm:test_vit", "timm:test_resnet", "timm:swin_tiny_patch4_window7_224"])
-def test_a_size_of_image_that_is_asked_for_is_what_the_model_takes(name):
-    found = xplain.load_classifier(name, "cpu", "random", image_size=64)
-    assert found.size == (64, 64)
+def test_timm_image_size_is_set(name):
+    classifier = xplain.load_classifier(name, "cpu", "random", image_size=64)
+    assert classifier.size == (64, 64)
     x = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    values = xplain.attribute(found, x, "saliency").values
+    values = xplain.attribute(classifier, x, "saliency").values
     assert values.shape == (1, 3, 64, 64)
     assert values.isfinite().all()
 
 
-def test_a_size_that_a_model_does_not_take_is_refused():
-    text = refused("timm:mixer_s32_224", weights="random", image_size=64)
-    assert text.startswith("timm:mixer_s32_224 does not take images of 64 x 64 (")
+def test_timm_image_size_is_rejected():
+    text = load_error("timm:mixer_s32_224", weights="random", image_size=64)
+    assert text.startswith("timm:mixer_s32_224 does not accept images of 64 x 64 (")
 
 
-def test_untrained_weights_for_one_channel(tmp_path):
-    """A folder's model of one channel, whose configuration has three means as timm's defaults have, or one."""
+def test_untrained_one_channel_model(tmp_path):
+    """The configuration of a one-channel model may have one mean, or three as timm's defaults."""
     for number, mean in enumerate(([0.5], [0.5, 0.5, 0.5], None)):
-        given = {"mean": mean, "std": mean} if mean else {}
-        data = {"input_size": [1, 32, 32], "classifier": "fc", **given}
-        folder = save(tmp_path / str(number), tiny(in_chans=1), model_args={"in_chans": 1}, pretrained_cfg=data)
-        found = xplain.load_classifier(f"timm:local-dir:{folder}", device="cpu", weights="random")
-        assert (found.channels, found.classes) == (1, 3)
-        assert found.notes == ["the model takes one channel: it is given the grey value of the pixels"]
+        normalization = {"mean": mean, "std": mean} if mean else {}
+        data = {"input_size": [1, 32, 32], "classifier": "fc", **normalization}
+        folder = save_folder(
+            tmp_path / str(number), make_tiny(in_chans=1), model_args={"in_chans": 1}, pretrained_cfg=data
+        )
+        classifier = xplain.load_classifier(f"timm:local-dir:{folder}", device="cpu", weights="random")
+        assert (classifier.channels, classifier.classes) == (1, 3)
+        assert classifier.notes == ["the model takes one channel: it is given the grey value of the pixels"]
         x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-        norm = found.model.bn1
-        assert float(norm.running_mean.abs().max()) > 0  # settled on noise
-        assert xplain.attribute(found, x, "saliency").values.isfinite().all()
+        norm = classifier.model.bn1
+        assert float(norm.running_mean.abs().max()) > 0  # calibrated on noise
+        assert xplain.attribute(classifier, x, "saliency").values.isfinite().all()
 
 
-def test_without_timm_the_extra_is_named(monkeypatch):
+def test_missing_timm_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
-    assert refused("timm:resnet18") == "the model 'timm:resnet18' needs timm; pip install 'xplain-vision[timm]'"
+    assert load_error("timm:resnet18") == "the model 'timm:resnet18' requires timm; pip install 'xplain-vision[timm]'"
 
 
-def test_an_unknown_model_names_its_relatives():
-    assert "did you mean 'resnet50'" in refused("timm:resnet5o")
+def test_unknown_model_suggests_near_names():
+    assert "did you mean 'resnet50'" in load_error("timm:resnet5o")

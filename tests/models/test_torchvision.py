@@ -1,4 +1,4 @@
-"""torchvision's models: the weights file its loader would use, the same logits, its own preprocessing and labels."""
+"""torchvision models: the same logits, preprocessing and labels; downloads, image sizes and errors."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ import xplain
 from xplain.core.errors import InputError, UsageError
 from xplain.data.preprocessing import preprocess
 
-# name: the side of the test images, as small as the network takes them
+# side of the test images by model, as small as the network accepts
 SIDES = {"resnet152": 48, "resnet50": 48, "vgg19": 32, "inception_v3": 80, "googlenet": 48}
 
 
 def small_tensor(shape: torch.Size, low: float, high: float, generator: torch.Generator) -> Tensor:
-    """Random values whose rows overlap in memory, so that a file of 140 million of them is small."""
+    """Return random values whose rows overlap in memory, so that a file of 140 million values is small."""
     if not shape:
         return torch.zeros(shape, dtype=torch.long)
     row = math.prod(shape[1:])
@@ -34,7 +34,7 @@ def small_tensor(shape: torch.Size, low: float, high: float, generator: torch.Ge
 
 
 def random_state(name: str, seed: int = 0) -> dict[str, Tensor]:
-    """A state dict with the names and shapes of the default weights, auxiliary heads included."""
+    """Return a random state dict with the names and shapes of the default weights, auxiliary heads included."""
     extra = {"aux_logits": True, "init_weights": False} if name in ("inception_v3", "googlenet") else {}
     with torch.device("meta"):
         shapes = {key: tensor.shape for key, tensor in models.get_model(name, **extra).state_dict().items()}
@@ -49,7 +49,7 @@ def random_state(name: str, seed: int = 0) -> dict[str, Tensor]:
 
 @pytest.fixture(autouse=True)
 def hub(tmp_path, monkeypatch) -> Path:
-    """An empty folder of downloaded weights, and no network."""
+    """Use an empty folder of downloaded weights, without a network."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
 
     def refuse(*_: object, **__: object) -> None:
@@ -61,8 +61,8 @@ def hub(tmp_path, monkeypatch) -> Path:
     return folder
 
 
-def put(folder: Path, name: str, weights: str = "DEFAULT") -> Path:
-    """A random checkpoint of ``name`` under the file name that these weights want."""
+def save_checkpoint(folder: Path, name: str, weights: str = "DEFAULT") -> Path:
+    """Save a random state dict under the file name of a model's published weights."""
     path = folder / models.get_model_weights(name)[weights].url.rpartition("/")[2]
     torch.save(random_state(name), path)
     assert path.stat().st_size < 30e6
@@ -74,34 +74,37 @@ def photo(height: int, width: int) -> Image.Image:
 
 
 @pytest.mark.parametrize("name", SIDES)
-def test_the_downloaded_file_gives_torchvisions_logits(hub, name):
-    path = put(hub, name)
-    found = xplain.load_classifier(name, device="cpu")
+def test_logits_equal_torchvision(hub, name):
+    path = save_checkpoint(hub, name)
+    classifier = xplain.load_classifier(name, device="cpu")
     default = models.get_model_weights(name).DEFAULT
-    theirs = models.get_model(name, weights=default).eval()
+    reference = models.get_model(name, weights=default).eval()
     x = torch.rand(2, 3, SIDES[name], SIDES[name], generator=torch.Generator().manual_seed(0))
-    mean, std = (torch.tensor(each)[:, None, None] for each in (default.transforms().mean, default.transforms().std))
+    mean = torch.tensor(default.transforms().mean)[:, None, None]
+    std = torch.tensor(default.transforms().std)[:, None, None]
     with torch.no_grad():
-        expected, logits = theirs((x - mean) / std), found(x)
+        expected, logits = reference((x - mean) / std), classifier(x)
     spread = (expected[0] - expected[1]).abs().max()
     assert spread > 1e-3 * expected.abs().max() > 0
     assert (logits - expected).abs().max() < 1e-5 * expected.abs().max()
-    assert found.name == name
-    assert not found.training
-    assert found.weights.source == str(path)
-    assert found.weights.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert found.labels == default.meta["categories"]
-    assert [found.wnids[index] for index in (0, 207, 999)] == ["n01440764", "n02099601", "n15075141"]
-    assert found.labels[207] == "golden retriever"
+    assert classifier.name == name
+    assert not classifier.training
+    assert classifier.weights.source == str(path)
+    assert classifier.weights.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert classifier.labels == default.meta["categories"]
+    assert [classifier.wnids[index] for index in (0, 207, 999)] == ["n01440764", "n02099601", "n15075141"]
+    assert classifier.labels[207] == "golden retriever"
     image = photo(380, 401)
-    assert torch.equal((preprocess(image, found.preprocessing) - found.mean) / found.std, default.transforms()(image))
+    assert torch.equal(
+        (preprocess(image, classifier.preprocessing) - classifier.mean) / classifier.std, default.transforms()(image)
+    )
 
 
-def test_other_weights_of_torchvisions_are_named_after_a_dot(hub):
-    old = put(hub, "resnet50", "IMAGENET1K_V1")
-    found = xplain.load_classifier("resnet50.IMAGENET1K_V1", device="cpu")
-    assert (found.name, found.weights.source) == ("resnet50.IMAGENET1K_V1", str(old))
-    assert found.preprocessing.resize == 256
+def test_weights_tag_selects_weights(hub):
+    old = save_checkpoint(hub, "resnet50", "IMAGENET1K_V1")
+    classifier = xplain.load_classifier("resnet50.IMAGENET1K_V1", device="cpu")
+    assert (classifier.name, classifier.weights.source) == ("resnet50.IMAGENET1K_V1", str(old))
+    assert classifier.preprocessing.resize == 256
     assert models.ResNet50_Weights.DEFAULT.transforms().resize_size == [232]
     with pytest.raises(UsageError) as error:
         xplain.load_classifier("resnet50.IMAGENET1K_V3", device="cpu")
@@ -110,50 +113,50 @@ def test_other_weights_of_torchvisions_are_named_after_a_dot(hub):
     )
 
 
-def test_inputs_of_inception_are_transformed_as_its_weights_want(hub):
-    put(hub, "inception_v3")
-    found = xplain.load_classifier("inception_v3", device="cpu")
-    assert found.model.transform_input
-    assert found.size == (299, 299)
-    assert found.preprocessing.resize == 342
-    found.model.transform_input = False
+def test_inception_transforms_its_input(hub):
+    save_checkpoint(hub, "inception_v3")
+    classifier = xplain.load_classifier("inception_v3", device="cpu")
+    assert classifier.model.transform_input
+    assert classifier.size == (299, 299)
+    assert classifier.preprocessing.resize == 342
+    classifier.model.transform_input = False
     x = torch.rand(1, 3, 80, 80, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        other = found(x)
-        found.model.transform_input = True
-        assert (found(x) - other).abs().max() > 1e-3 * other.abs().max()
+        other = classifier(x)
+        classifier.model.transform_input = True
+        assert (classifier(x) - other).abs().max() > 1e-3 * other.abs().max()
 
 
-def test_given_weights_need_no_download(tmp_path):
+def test_weights_file_needs_no_download(tmp_path):
     path = tmp_path / "mine.pth"
     torch.save(random_state("resnet18"), path)
-    found = xplain.load_classifier("resnet18", device="cpu", weights=path)
-    theirs = models.resnet18()
-    theirs.load_state_dict(torch.load(path, weights_only=True))
+    classifier = xplain.load_classifier("resnet18", device="cpu", weights=path)
+    reference = models.resnet18()
+    reference.load_state_dict(torch.load(path, weights_only=True))
     x = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        expected = theirs.eval()((x - found.mean) / found.std)
-        assert (found(x) - expected).abs().max() < 1e-5 * expected.abs().max()
-    assert found.mean.flatten().tolist() == pytest.approx([0.485, 0.456, 0.406])
-    assert found.std.flatten().tolist() == pytest.approx([0.229, 0.224, 0.225])
-    assert found.weights.source == str(path)
+        expected = reference.eval()((x - classifier.mean) / classifier.std)
+        assert (classifier(x) - expected).abs().max() < 1e-5 * expected.abs().max()
+    assert classifier.mean.flatten().tolist() == pytest.approx([0.485, 0.456, 0.406])
+    assert classifier.std.flatten().tolist() == pytest.approx([0.229, 0.224, 0.225])
+    assert classifier.weights.source == str(path)
 
 
-def test_a_download_is_checked_against_the_hash_in_its_name(hub, monkeypatch):
-    asked = []
+def test_download_hash_is_checked(hub, monkeypatch):
+    requests = []
 
     def download(url: str, dst: str, hash_prefix: str | None = None, progress: bool = True) -> None:
-        asked.append((url, hash_prefix))
+        requests.append((url, hash_prefix))
         torch.save(random_state("resnet18"), dst)
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", download)
-    found = xplain.load_classifier("resnet18", device="cpu")
-    assert asked == [("https://download.pytorch.org/models/resnet18-f37072fd.pth", "f37072fd")]
-    assert found.weights.source == str(hub / "resnet18-f37072fd.pth")
-    assert found.weights.sha256 == hashlib.sha256((hub / "resnet18-f37072fd.pth").read_bytes()).hexdigest()
+    classifier = xplain.load_classifier("resnet18", device="cpu")
+    assert requests == [("https://download.pytorch.org/models/resnet18-f37072fd.pth", "f37072fd")]
+    assert classifier.weights.source == str(hub / "resnet18-f37072fd.pth")
+    assert classifier.weights.sha256 == hashlib.sha256((hub / "resnet18-f37072fd.pth").read_bytes()).hexdigest()
 
 
-def test_a_download_writes_nothing_to_standard_output_which_is_for_data(monkeypatch, capsys):
+def test_download_keeps_stdout_empty(monkeypatch, capsys):
     def download(url: str, dst: str, *_: object, **__: object) -> None:
         torch.save(random_state("resnet18"), dst)
 
@@ -162,30 +165,30 @@ def test_a_download_writes_nothing_to_standard_output_which_is_for_data(monkeypa
     assert capsys.readouterr().out == ""
 
 
-def test_a_vit_takes_images_of_the_size_that_is_asked_for(hub):
-    """Its position embeddings, of 7 x 7 patches, are interpolated to 2 x 2 as torchvision does; so are a user's own, of 3 classes."""
+def test_vit_image_size_is_interpolated(hub):
+    """Position embeddings of 7 x 7 patches are interpolated to 2 x 2 as torchvision does, also those of fine-tuned weights."""
     from torchvision.models.vision_transformer import interpolate_embeddings
 
-    path = put(hub, "vit_b_32")
+    path = save_checkpoint(hub, "vit_b_32")
     x = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     state = random_state("vit_b_32")
     tuned = state | {"heads.head.weight": state["heads.head.weight"][:3], "heads.head.bias": torch.zeros(3)}
-    torch.save({f"module.{name}": tensor for name, tensor in tuned.items()}, hub / "own.pth")
-    for weights, own in ((path, state), (hub / "own.pth", tuned)):
-        given = {} if weights == path else {"weights": weights}
-        found = xplain.load_classifier("vit_b_32", device="cpu", image_size=64, **given)
-        assert (found.size, found.weights.source) == ((64, 64), str(weights))
-        theirs = models.vit_b_32(image_size=64, num_classes=len(own["heads.head.bias"])).eval()
-        theirs.load_state_dict(interpolate_embeddings(64, 32, dict(own)))
+    torch.save({f"module.{name}": tensor for name, tensor in tuned.items()}, hub / "tuned.pth")
+    for weights, expected_state in ((path, state), (hub / "tuned.pth", tuned)):
+        options = {} if weights == path else {"weights": weights}
+        classifier = xplain.load_classifier("vit_b_32", device="cpu", image_size=64, **options)
+        assert (classifier.size, classifier.weights.source) == ((64, 64), str(weights))
+        reference = models.vit_b_32(image_size=64, num_classes=len(expected_state["heads.head.bias"])).eval()
+        reference.load_state_dict(interpolate_embeddings(64, 32, dict(expected_state)))
         with torch.no_grad():
-            expected = theirs((x - found.mean) / found.std)
-            assert (found(x) - expected).abs().max() < 1e-5 * expected.abs().max()
+            expected = reference((x - classifier.mean) / classifier.std)
+            assert (classifier(x) - expected).abs().max() < 1e-5 * expected.abs().max()
 
 
 @pytest.mark.parametrize(("name", "side"), [("vit_b_32", 65), ("maxvit_t", 64)])
-def test_a_size_that_a_model_cannot_be_built_for_is_refused(name, side):
+def test_image_size_cannot_be_built(name, side):
     with pytest.raises(
-        InputError, match=rf"^{name} does not take images of {side} x {side} \(.+\); give another --image-size$"
+        InputError, match=rf"^{name} does not accept images of {side} x {side} \(.+\); use another --image-size$"
     ):
         xplain.load_classifier(name, device="cpu", weights="random", image_size=side)
 
@@ -201,8 +204,8 @@ FAILURES = [
 ]
 
 
-@pytest.mark.parametrize("failure", FAILURES, ids=lambda each: type(each).__name__)
-def test_a_download_that_fails_names_the_file_the_folder_and_the_way_out(hub, monkeypatch, failure):
+@pytest.mark.parametrize("failure", FAILURES, ids=lambda error: type(error).__name__)
+def test_failed_download_names_the_file(hub, monkeypatch, failure):
     def fail(*_: object, **__: object) -> None:
         raise failure
 
@@ -218,7 +221,7 @@ def test_a_download_that_fails_names_the_file_the_folder_and_the_way_out(hub, mo
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>captive portal</html>", b"PK\x03\x04 and then nothing"])
-def test_a_damaged_file_in_the_folder_is_an_input_error_that_names_it(hub, content):
+def test_damaged_download_is_an_error(hub, content):
     path = hub / "resnet18-f37072fd.pth"
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"resnet18-f37072fd\.pth") as error:
@@ -226,14 +229,14 @@ def test_a_damaged_file_in_the_folder_is_an_input_error_that_names_it(hub, conte
     assert error.value.exit_code == 3
 
 
-def test_a_truncated_file_in_the_folder_is_an_input_error_that_names_it(hub):
-    path = put(hub, "resnet18")
+def test_truncated_download_is_an_error(hub):
+    path = save_checkpoint(hub, "resnet18")
     path.write_bytes(path.read_bytes()[:-5000])
     with pytest.raises(InputError, match=r"resnet18-f37072fd\.pth"):
         xplain.load_classifier("resnet18", device="cpu")
 
 
-def test_the_file_of_another_model_does_not_fit(hub):
+def test_weights_of_other_model(hub):
     torch.save(random_state("resnet34"), hub / "resnet18-f37072fd.pth")
     with pytest.raises(InputError, match=r"resnet18-f37072fd\.pth do not fit the model: unknown layer1\.2\.conv1"):
         xplain.load_classifier("resnet18", device="cpu")
@@ -243,7 +246,7 @@ def test_the_file_of_another_model_does_not_fit(hub):
     ("name", "near"),
     [("resnet51", "'resnet50'"), ("VGG-19", "'vgg19'"), ("efficientnet-lite1", "'efficientnet-lite0'")],
 )
-def test_an_unknown_model_names_its_relatives(name, near):
+def test_unknown_model_suggests_near_names(name, near):
     with pytest.raises(UsageError) as error:
         xplain.load_classifier(name, device="cpu")
     assert error.value.exit_code == 2
@@ -252,11 +255,11 @@ def test_an_unknown_model_names_its_relatives(name, near):
 
 
 @pytest.mark.parametrize("name", ["zzz", "fasterrcnn_resnet50_fpn", "deeplabv3_resnet50"])
-def test_a_model_that_is_no_classifier_is_unknown(name):
+def test_other_torchvision_models_are_unknown(name):
     with pytest.raises(UsageError, match=f"unknown model '{name}'"):
         xplain.load_classifier(name, device="cpu")
 
 
-def test_a_missing_weights_file_is_named_before_anything_is_loaded(tmp_path):
+def test_missing_weights_file_is_an_error(tmp_path):
     with pytest.raises(InputError, match=r"no weights file|no such file"):
         xplain.load_classifier("resnet18", device="cpu", weights=tmp_path / "gone.pth")

@@ -14,7 +14,7 @@ from tests.helpers import toys
 from xplain.core.errors import DeviceError, UsageError
 from xplain.core.types import Cost
 from xplain.data.preprocessing import Preprocessing
-from xplain.models.optimize import working_copy
+from xplain.models.optimize import inference_copy
 from xplain.oracle import Oracle
 from xplain.oracle.blocks import Block
 from xplain.oracle.propagation import Call, Rules, keep
@@ -586,7 +586,7 @@ def test_hooks_are_removed_after_a_probe_and_after_its_errors():
     with pytest.raises(RuntimeError, match="index 99"):
         oracle.probe(x, torch.tensor([3, 99]), "conv2")
     for fold in (True, False):
-        assert hooks(working_copy(model, fold=fold)) == 0
+        assert hooks(inference_copy(model, fold=fold)) == 0
     assert hooks(model) == 0
 
 
@@ -611,7 +611,7 @@ def test_hooks_are_removed_after_the_model_raised():
     limited_rows["limit"] = 2
     with pytest.raises(KeyError, match="in the user's model"):
         oracle.probe(x, y, "net.conv2")
-    assert hooks(working_copy(model, fold=False)) == 0
+    assert hooks(inference_copy(model, fold=False)) == 0
     assert oracle.probe(x[:2], y[:2], "net.conv2").activations.shape == (2, 12, 4, 5)
 
 
@@ -654,7 +654,7 @@ def test_attention_counts_every_row(differentiate):
     model, x, y = tokens(toys.token_net()), toys.images(3), torch.tensor([0, 1, 2])
     rows, ticks = toys.watch(model), list[int]()
     oracle = Oracle(model, images=3, batch_size=2, tick=ticks.append)
-    working_copy(model)
+    inference_copy(model)
     rows.clear()
     oracle.attention(x, y, "toy", mean, differentiate=differentiate)
     assert rows == [1, 1, 3, 2, 1]  # plain and watched; the patches and two more that may be read; the images

@@ -339,7 +339,7 @@ def test_unknown_parameter_suggests_known_ones():
 
 def test_parameter_out_of_range_is_rejected():
     assert (
-        refused(attribute, "ig", steps=0) == "integrated-gradients: steps=0 is not accepted; give a whole number from 1"
+        refused(attribute, "ig", steps=0) == "integrated-gradients: steps=0 is not accepted; use a whole number from 1"
     )
     text = refused(attribute, "ig", rule="simpson")
     assert text.startswith("integrated-gradients: rule=simpson is not accepted; ")

@@ -1,1 +1,1 @@
-"""Slow and literal versions of the methods, written from the papers, to compare with."""
+"""Slow literal versions of the methods and metrics, written from the papers, for comparison."""

@@ -1,4 +1,4 @@
-"""AGI, Algorithms 1 and 2 of the paper, and the step of the authors' program; one false class after the other."""
+"""AGI: Algorithms 1 and 2 of the paper, and the step of the authors' program, one false class at a time."""
 
 from collections.abc import Callable
 
@@ -19,16 +19,16 @@ def climb(
     steps: int,
     variant: str,
 ) -> tuple[Tensor, Tensor, int]:
-    """Algorithm 1 for one false class. Returns the attribution, the last point and the number of steps.
+    """Run Algorithm 1 for one false class. Returns the attribution, the last point and the number of steps.
 
-    paper: each step starts at the point before it; official: each step starts at the clean image.
+    variant: ``paper`` starts each step at the previous point, ``official`` at the clean image.
     """
     total, point, taken = torch.zeros_like(image), image, 0
     while taken < steps and int(network(point[None])[0].argmax()) != false:
         origin = point if variant == "paper" else image
-        new = (origin + step_size * gradient(score(network, false), point).sign()).clamp(0, 1)
-        total = total - gradient(score(network, target), point) * (new - origin)
-        point, taken = new, taken + 1
+        next_point = (origin + step_size * gradient(score(network, false), point).sign()).clamp(0, 1)
+        total = total - gradient(score(network, target), point) * (next_point - origin)
+        point, taken = next_point, taken + 1
     return total, point, taken
 
 
@@ -44,11 +44,11 @@ def agi(
     variant: str,
     path: str = "curve",
 ) -> Tensor:
-    """Algorithm 2: the sum over the false classes; straight: integrated gradients from each end point (Fig. 4)."""
+    """Run Algorithm 2, the sum over the false classes; path=straight: integrated gradients from each end point (Fig. 4)."""
     total = torch.zeros_like(image)
     for false in false_classes:
-        one, end, _ = climb(network, score, image, target, false, step_size, steps, variant)
+        values, end, _ = climb(network, score, image, target, false, step_size, steps, variant)
         if path == "straight":
-            one = integrated_gradients(score(network, target), image, end, steps, "gauss-legendre")
-        total = total + one
+            values = integrated_gradients(score(network, target), image, end, steps, "gauss-legendre")
+        total = total + values
     return total

@@ -1,4 +1,4 @@
-"""Expected gradients, draw by draw; the baselines and the positions on the lines are given."""
+"""Expected gradients, one draw at a time, for given baselines and positions on the lines."""
 
 import torch
 from torch import Tensor
@@ -7,7 +7,7 @@ from tests.reference.gradients import Scalar, gradient
 
 
 def expected_gradients(f: Scalar, image: Tensor, baselines: list[Tensor], alphas: list[float]) -> Tensor:
-    """(1/n) Σ_i (x - x'_i) ⊙ ∇f(x'_i + α_i (x - x'_i))."""
+    """Return (1/n) Σ_i (x - x'_i) ⊙ ∇f(x'_i + α_i (x - x'_i))."""
     total = torch.zeros_like(image)
     for baseline, alpha in zip(baselines, alphas, strict=True):
         total += (image - baseline) * gradient(f, baseline + alpha * (image - baseline))

@@ -1,7 +1,7 @@
-"""Gradients by autograd on the bare network, one image at a time, and the two methods that need nothing else.
+"""Scores and their gradients by autograd, one image at a time; saliency and input x gradient.
 
-Throughout ``tests/reference``: a network maps (B, C, H, W) to logits, an image is (C, H, W), and ``f`` maps one image to
-the scalar that is explained.
+In ``tests/reference`` a network maps (B, C, H, W) to logits, an image is (C, H, W), and ``f`` maps one image to the explained
+score.
 """
 
 from collections.abc import Callable
@@ -14,12 +14,12 @@ Scalar = Callable[[Tensor], Tensor]
 
 
 def logit(network: Network, target: int) -> Scalar:
-    """z_t."""
+    """Return the function z_t of an image."""
     return lambda image: network(image[None])[0, target]
 
 
 def probability(network: Network, target: int) -> Scalar:
-    """p_t = exp z_t / Σ_c exp z_c."""
+    """Return the function p_t = exp z_t / Σ_c exp z_c of an image."""
 
     def f(image: Tensor) -> Tensor:
         z = network(image[None])[0]
@@ -30,16 +30,16 @@ def probability(network: Network, target: int) -> Scalar:
 
 
 def log_probability(network: Network, target: int) -> Scalar:
-    """log p_t."""
+    """Return the function log p_t of an image."""
     return lambda image: probability(network, target)(image).log()
 
 
 def margin(network: Network, target: int) -> Scalar:
-    """z_t minus the largest other logit."""
+    """Return the function z_t minus the largest other logit of an image."""
 
     def f(image: Tensor) -> Tensor:
         z = network(image[None])[0]
-        others = torch.stack([each for c, each in enumerate(z) if c != target])
+        others = torch.stack([value for c, value in enumerate(z) if c != target])
         return z[target] - others.max()
 
     return f
@@ -49,28 +49,27 @@ SCORES = {"logit": logit, "prob": probability, "log-prob": log_probability, "mar
 
 
 def contrast(score: Callable[[Network, int], Scalar], network: Network, target: int, contrasts: list[int]) -> Scalar:
-    """The target's score minus the mean of its rivals'."""
+    """Return the target's score minus the mean score of the contrast classes, as a function of an image."""
 
     def f(image: Tensor) -> Tensor:
-        others = [score(network, rival)(image) for rival in contrasts]
+        others = [score(network, index)(image) for index in contrasts]
         return score(network, target)(image) - sum(others) / len(others)
 
     return f
 
 
 def gradient(f: Scalar, point: Tensor) -> Tensor:
-    """∇f at a point, from a fresh leaf."""
+    """Return ∇f at a point."""
     leaf = point.detach().clone().requires_grad_(True)
-    (found,) = torch.autograd.grad(f(leaf), leaf)
-    return found
+    return torch.autograd.grad(f(leaf), leaf)[0]
 
 
 def saliency(f: Scalar, image: Tensor, absolute: bool = False) -> Tensor:
-    """∇f(x), or its absolute value."""
-    found = gradient(f, image)
-    return found.abs() if absolute else found
+    """Return ∇f(x), or its absolute value."""
+    values = gradient(f, image)
+    return values.abs() if absolute else values
 
 
 def input_x_gradient(f: Scalar, image: Tensor) -> Tensor:
-    """x ⊙ ∇f(x)."""
+    """Return x ⊙ ∇f(x)."""
     return image * gradient(f, image)

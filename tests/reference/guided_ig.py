@@ -8,7 +8,7 @@ import numpy as np
 
 
 def guided_ig(image, baseline, gradient, steps, fraction, max_distance):
-    """image, baseline: arrays of one shape. gradient: array -> array. Returns the attributions."""
+    """Return the attributions of an image; image and baseline have the same shape. gradient: function from array to array."""
     x, start = image.ravel().astype(float), baseline.ravel().astype(float)
     count, point = len(x), start.copy()
     total, result = sum(abs(x - start)), np.zeros(len(x))

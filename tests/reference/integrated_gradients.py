@@ -1,4 +1,4 @@
-"""Integrated gradients, node by node, for every quadrature rule."""
+"""Integrated gradients, one node at a time, for every quadrature rule."""
 
 import numpy as np
 import torch
@@ -9,7 +9,7 @@ from tests.reference.gradients import Scalar, gradient
 
 
 def rule_nodes(rule: str, n: int) -> list[tuple[float, float]]:
-    """(node, weight) pairs on [0, 1]."""
+    """Return pairs of node and weight on [0, 1]."""
     if rule == "left":
         return [(k / n, 1 / n) for k in range(n)]
     if rule == "right":
@@ -22,15 +22,15 @@ def rule_nodes(rule: str, n: int) -> list[tuple[float, float]]:
 
 
 def gauss_legendre(n: int) -> list[tuple[float, float]]:
-    """Golub and Welsch 1969: the eigenvalues of the Jacobi matrix of the Legendre recurrence, moved from [-1, 1]."""
+    """Return Gauss-Legendre nodes and weights on [0, 1]: eigenvalues of the Jacobi matrix (Golub and Welsch 1969)."""
     k = np.arange(1, n)
-    beside = k / np.sqrt(4 * k**2 - 1.0)
-    values, vectors = np.linalg.eigh(np.diag(beside, 1) + np.diag(beside, -1))
+    off_diagonal = k / np.sqrt(4 * k**2 - 1.0)
+    values, vectors = np.linalg.eigh(np.diag(off_diagonal, 1) + np.diag(off_diagonal, -1))
     return [(float(v + 1) / 2, float(w) ** 2) for v, w in zip(values, vectors[0], strict=True)]
 
 
 def integrated_gradients(f: Scalar, image: Tensor, baseline: Tensor, steps: int, rule: str) -> Tensor:
-    """(x - x') ⊙ Σ_k w_k ∇f(x' + α_k (x - x'))."""
+    """Return (x - x') ⊙ Σ_k w_k ∇f(x' + α_k (x - x'))."""
     total = torch.zeros_like(image)
     for alpha, weight in rule_nodes(rule, steps):
         total += weight * gradient(f, baseline + alpha * (image - baseline))
@@ -38,6 +38,6 @@ def integrated_gradients(f: Scalar, image: Tensor, baseline: Tensor, steps: int,
 
 
 def blur(image: Tensor, sigma: float) -> Tensor:
-    """Each channel under a Gaussian cut at 4 σ, edge pixels mirrored."""
+    """Blur each channel by a Gaussian truncated at 4 σ, with mirrored borders."""
     planes = [gaussian_filter(plane.numpy(), sigma, mode="reflect", truncate=4.0) for plane in image]
     return torch.from_numpy(np.stack(planes))

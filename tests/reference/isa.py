@@ -12,7 +12,7 @@ def isa(
     f: Scalar, image: Tensor, noises: dict[str, list[list[Tensor]]], *, block: int, step_size: float, penalty: float,
     factor: float,
 ) -> Tensor:  # fmt: skip
-    """f: the log-probability. noises: for ``ascent`` and ``descent`` one list of noise images for each round."""
+    """Run ISA on one image. f: the log-probability. noises: for ``ascent`` and ``descent``, one list of noise images per round."""
     mask, importance = torch.ones_like(image), torch.full_like(image, torch.nan)
     count, removed = image.numel(), 0
     for number in range(-(-count // block)):
@@ -21,15 +21,15 @@ def isa(
         total = up / gain_up + down / gain_down
         combine = ((total + total.min()) * image).abs()
         ranked = sorted(
-            (float(value), place)
-            for place, (value, left) in enumerate(zip(combine.flatten(), mask.flatten(), strict=True))
+            (float(value), index)
+            for index, (value, left) in enumerate(zip(combine.flatten(), mask.flatten(), strict=True))
             if left
         )
         chosen = ranked[:block]
         low, high = chosen[0][0], chosen[-1][0]
-        for value, place in chosen:
-            importance.view(-1)[place] = number + (value - low) / (high - low + 1e-6) * factor
-            mask.view(-1)[place] = 0
+        for value, index in chosen:
+            importance.view(-1)[index] = number + (value - low) / (high - low + 1e-6) * factor
+            mask.view(-1)[index] = 0
         removed += len(chosen)
     assert removed == count
     return importance
@@ -38,15 +38,16 @@ def isa(
 def _total(
     f: Scalar, x: Tensor, mask: Tensor | None, noises: list[Tensor], step_size: float, penalty: float, op: str
 ) -> tuple[Tensor, float]:
+    """Return Σ α |g| of one walk and the change of its loss."""
     losses, total = [], torch.zeros_like(x)
     for noise in noises:
         leaf = x.detach().clone().requires_grad_()
         norm = leaf.square().sum().sqrt()
         loss = -f(leaf + noise) + (-penalty if op == "add" else penalty) * norm
-        (slope,) = torch.autograd.grad(loss, leaf)
+        (gradient,) = torch.autograd.grad(loss, leaf)
         if mask is not None:
-            slope = slope * mask
-        x = x + (step_size if op == "add" else -step_size) * slope.sign()
-        total = total + step_size * slope.sign() * slope
+            gradient = gradient * mask
+        x = x + (step_size if op == "add" else -step_size) * gradient.sign()
+        total = total + step_size * gradient.sign() * gradient
         losses.append(float(loss.detach()))
     return total, losses[-1] - losses[0] if op == "add" else losses[0] - losses[-1]

@@ -9,13 +9,13 @@ from tests.reference.gradients import Scalar, gradient
 
 
 def la(target: Scalar, false: list[Scalar], image: Tensor, share: float, steps: int) -> Tensor:
-    """-Σ ∇f^t(x_{k-1}) ⊙ (x_k - x) over ascents of the false classes and a descent of the target."""
+    """Return -Σ ∇f^t(x_{k-1}) ⊙ (x_k - x) over ascents of the false classes and a descent of the target."""
     total = torch.zeros_like(image)
-    for followed, sign in [*((each, 1) for each in false), (target, -1)]:
+    for followed, sign in [*((score, 1) for score in false), (target, -1)]:
         point = image
         for _ in range(steps):
-            slope = gradient(target, point)
+            target_gradient = gradient(target, point)
             moved = image + sign * share * image * torch.sign(gradient(followed, point))
             point = moved.clamp(0, 1)
-            total = total - slope * (point - image)
+            total = total - target_gradient * (point - image)
     return total

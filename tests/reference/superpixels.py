@@ -1,4 +1,4 @@
-"""LIME's and KernelSHAP's regressions row by row, and Shapley values by their definition."""
+"""Regressions of LIME and KernelSHAP, one row at a time, and Shapley values by definition."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Game = Callable[[tuple[int, ...]], float]
 
 
 def show(image: Tensor, fill: Tensor, labels: Tensor, shown: list[bool]) -> Tensor:
-    """The image with the segments that are not shown taken from ``fill``."""
+    """Return the image with hidden segments replaced by ``fill``."""
     result = image.clone()
     for segment, visible in enumerate(shown):
         if not visible:
@@ -25,7 +25,7 @@ def show(image: Tensor, fill: Tensor, labels: Tensor, shown: list[bool]) -> Tens
 
 
 def segment_means(image: Tensor, labels: Tensor) -> Tensor:
-    """Every segment in its mean colour."""
+    """Return the image with every segment in its mean color."""
     result = image.clone()
     for segment in labels.unique().tolist():
         where = labels == segment
@@ -35,7 +35,7 @@ def segment_means(image: Tensor, labels: Tensor) -> Tensor:
 
 
 def spread(values: np.ndarray, labels: Tensor) -> Tensor:
-    """(1, H, W) each segment's value divided by its number of pixels."""
+    """Return a map (1, H, W) of each segment's value divided by its number of pixels."""
     result = torch.zeros(1, *labels.shape, dtype=torch.float64)
     for segment, value in enumerate(values):
         result[0, labels == segment] = float(value) / int((labels == segment).sum())
@@ -45,7 +45,7 @@ def spread(values: np.ndarray, labels: Tensor) -> Tensor:
 def lime(
     f: Scalar, image: Tensor, fill: Tensor, labels: Tensor, shown: np.ndarray, width: float, ridge: float
 ) -> Tensor:
-    """Weighted ridge regression as ordinary least squares with K more rows, one for each penalty."""
+    """Solve the weighted ridge regression as ordinary least squares with K additional rows, one per penalty."""
     count = shown.shape[1]
     rows, values = [], []
     for row in shown:
@@ -61,7 +61,7 @@ def lime(
 
 
 def kernel_shap(f: Scalar, image: Tensor, fill: Tensor, labels: Tensor, shown: np.ndarray) -> Tensor:
-    """Least squares under Σ φ = f(x) - f(x'), with the last segment's value eliminated."""
+    """Solve least squares under Σ φ = f(x) - f(x') by eliminating the last segment's value."""
     empty, full = float(f(fill).detach()), float(f(image).detach())
     rows = [np.asarray(row[:-1], float) - float(row[-1]) for row in shown]
     values = [
@@ -73,10 +73,10 @@ def kernel_shap(f: Scalar, image: Tensor, fill: Tensor, labels: Tensor, shown: n
 
 
 def shapley(game: Game, players: int) -> np.ndarray:
-    """The mean of each player's contributions over all orders."""
+    """Return the mean of each player's contributions over all orders."""
     values = np.zeros(players)
     for player in range(players):
-        others = [each for each in range(players) if each != player]
+        others = [index for index in range(players) if index != player]
         for size in range(players):
             weight = math.factorial(size) * math.factorial(players - size - 1) / math.factorial(players)
             for group in combinations(others, size):

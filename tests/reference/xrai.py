@@ -1,4 +1,4 @@
-"""XRAI's regions, one after the other, every density computed anew."""
+"""XRAI, one region at a time, with all means recomputed in every step."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def xrai(values: np.ndarray, masks: list[np.ndarray], *, fast: bool = False, smallest: int = 50) -> np.ndarray:
-    """values (H, W), masks: (H, W) bool. Returns the map (H, W)."""
+    """Return the map (H, W) of values (H, W) and regions ``masks``, each (H, W) bool."""
     covered = np.zeros(values.shape, bool)
     result = np.full(values.shape, np.nan)
     remaining = list(masks)

@@ -177,6 +177,6 @@ def test_a_failed_write_leaves_neither_part_nor_file(tmp_path, monkeypatch):
 
     (tmp_path / "a.png").write_bytes(b"old")
     monkeypatch.setattr("pathlib.Path.replace", full)
-    with pytest.raises(InputError, match=r"cannot write .*a\.png': No space left on device; .*make room and run"):
+    with pytest.raises(InputError, match=r"cannot write .*a\.png': No space left on device; free disk space, then run"):
         write_file(tmp_path / "a.png", b"new")
     assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("a.png", b"old")]

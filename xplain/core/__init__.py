@@ -1,1 +1,1 @@
-"""Definitions that every other package uses: types, errors, registry, configuration, files."""
+"""Definitions that all other folders use: types, errors, registry, configuration, files."""

@@ -1,4 +1,4 @@
-"""Arrays that a run keeps when asked, raw attributions and whole curves: NPZ files under names that any item can have."""
+"""Store arrays as NPZ files, one per item, label and settings digest."""
 
 from __future__ import annotations
 
@@ -19,16 +19,15 @@ from numpy.typing import NDArray
 from xplain.core.files import write_file
 
 Floats = NDArray[np.floating[Any]]
-LONGEST = 60  # letters of a key, and of a label, in a file's name
-# of reading a file; damaged lengths ask for more memory than there is
-DAMAGED = (
+MAX_NAME_PART = 60  # characters of a key or label in a file name
+DAMAGED = (  # errors of reading a damaged file
     OSError,
     EOFError,
     KeyError,
     ValueError,
     SyntaxError,
     RuntimeError,
-    MemoryError,
+    MemoryError,  # of a wrong length
     zipfile.BadZipFile,
     zlib.error,
 )
@@ -36,48 +35,50 @@ DAMAGED = (
 
 @dataclass(frozen=True)
 class ArrayStore:
-    """A folder of NPZ files, one for each item and mark. folder None: nothing is kept, and nothing lacks."""
+    """A folder of NPZ files. Without a folder the store saves nothing and reports nothing as missing.
+
+    folder: where the files are, or None. array: name of the array inside each file.
+    Arrays are stored by key (of the item), label (of the method or metric) and mark (the settings digest).
+    """
 
     folder: Path | None
-    array: str  # what the files call their array
+    array: str
 
     def path(self, key: str, label: str, mark: str) -> Path:
-        """``<key>.<label>.<digest>.npz``: the plain letters of the key and label, to be read; the digest tells apart.
-
-        A mark is a digest of what determines the numbers, so that other settings have other files.
-        """
+        """Return ``<key>.<label>.<digest>.npz``: plain characters of key and label, and a digest of key and mark."""
         assert self.folder is not None
         digest = hashlib.sha256(f"{key}\0{mark}".encode("utf-8", "surrogateescape")).hexdigest()[:16]
-        return self.folder / f"{_plain(key)}.{_plain(label)}.{digest}.npz"
+        return self.folder / f"{_to_name_part(key)}.{_to_name_part(label)}.{digest}.npz"
 
     def is_missing(self, key: str, label: str, mark: str) -> bool:
-        """Whether a file is to be written."""
+        """Return whether the array must still be saved."""
         return self.folder is not None and not self.path(key, label, mark).exists()
 
     def save(self, key: str, label: str, mark: str, array: Floats, record: Mapping[str, Any]) -> None:
-        """Write an array as float32, and the record, by rename. Raises InputError when the place cannot be written."""
+        """Write an array as float32, with its record, atomically. Raises InputError if the file cannot be written."""
         if self.folder is not None:
             write_file(self.path(key, label, mark), encode_arrays({self.array: array}, record))
 
     def load(self, key: str, label: str, mark: str) -> tuple[Floats, dict[str, Any]] | None:
-        """An array and its record; None where there is none, or the file is damaged."""
+        """Return an array and its record, or None if the file is missing or damaged."""
         if self.folder is None:
             return None
         try:
             with np.load(self.path(key, label, mark), allow_pickle=False) as content:
-                array, record = content[self.array], json.loads(str(content["record"]))
+                array = content[self.array]
+                record = json.loads(str(content["record"]))
         except DAMAGED:
             return None
         return (array, record) if isinstance(record, dict) else None
 
 
-def _plain(text: str) -> str:
-    """The ASCII letters, digits and ``_ = , -`` of a text, cut at LONGEST; runs of others become one hyphen."""
-    return re.sub(r"[^A-Za-z0-9_=,]+", "-", text).strip("-")[:LONGEST] or "item"
+def _to_name_part(text: str) -> str:
+    """Keep ASCII letters, digits and ``_ = ,`` of a text, replace other runs by a hyphen, and truncate."""
+    return re.sub(r"[^A-Za-z0-9_=,]+", "-", text).strip("-")[:MAX_NAME_PART] or "item"
 
 
 def encode_arrays(arrays: Mapping[str, Floats], record: Mapping[str, Any]) -> bytes:
-    """NPZ bytes: arrays as float32, and the record as JSON text."""
+    """Return the bytes of an NPZ file that holds arrays as float32 and the record as JSON text."""
     stream = io.BytesIO()
     content = {name: array.astype(np.float32) for name, array in arrays.items()}
     np.savez_compressed(stream, allow_pickle=False, **content, record=np.array(json.dumps(record)))

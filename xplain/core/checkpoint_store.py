@@ -1,4 +1,4 @@
-"""The states of a long computation, by name: in a folder, where an interruption leaves each whole or not there, or in memory."""
+"""Save and load checkpoints of a resumable computation, in a directory or in memory."""
 
 from __future__ import annotations
 
@@ -14,48 +14,49 @@ import torch
 from xplain.core.errors import InputError, first_line
 from xplain.core.files import write_file
 
-State = dict[str, Any]  # tensors, numbers and text, nested
+State = dict[str, Any]  # nested tensors, numbers and texts
 
 
 class CheckpointStore(Protocol):
-    """Where states are kept. Names are relative paths without a suffix."""
+    """Checkpoints by name. A name is a relative path without suffix."""
 
     def load(self, name: str) -> State | None:
-        """The state of a name, its tensors on the CPU; None when there is none."""
+        """Return a checkpoint with its tensors on the CPU, or None if there is none."""
 
     def save(self, name: str, state: State) -> None:
-        """Keep a state, in place of an older one of its name."""
+        """Save a checkpoint; replaces an older one of the same name."""
 
     def delete(self, name: str) -> None:
-        """Forget the states whose names start with the folder ``name``."""
+        """Delete the checkpoints in the folder ``name``. Does nothing if there are none."""
 
 
 @dataclass(frozen=True)
 class DirectoryCheckpoints:
-    """States as files; written by rename, and nothing in them is executed when they are read."""
+    """Checkpoints as files ``<path>/<name>.pt``. Loading runs no code from them (``weights_only``)."""
 
     path: Path
 
     def load(self, name: str) -> State | None:
-        """Raises InputError when the file is not what ``save`` wrote."""
+        """Return a checkpoint, or None if there is none. Raises InputError if the file is damaged."""
         path = self._file(name)
         try:
             state: State = torch.load(path, map_location="cpu", weights_only=True)
         except FileNotFoundError:
             return None
-        except Exception as error:  # damaged files raise many kinds
-            why = f"cannot go on from {str(path)!r}: {first_line(error)}"
-            raise InputError(why, "delete it, and it is made anew") from None
+        except Exception as error:  # damaged files raise many types
+            raise InputError(
+                f"cannot resume from {str(path)!r}: {first_line(error)}", "delete the file to recompute it"
+            ) from None
         return state
 
     def save(self, name: str, state: State) -> None:
-        """Raises InputError when the folder cannot be written."""
+        """Write a checkpoint atomically. Raises InputError if the file cannot be written."""
         stream = io.BytesIO()
         torch.save(state, stream)
         write_file(self._file(name), stream.getvalue())
 
     def delete(self, name: str) -> None:
-        """What is not there is no error."""
+        """Delete the folder ``name``. Does nothing if there is none."""
         shutil.rmtree(self.path / name, ignore_errors=True)
 
     def _file(self, name: str) -> Path:
@@ -64,19 +65,19 @@ class DirectoryCheckpoints:
 
 @dataclass(frozen=True)
 class MemoryCheckpoints:
-    """States in memory, for computations that are not to be continued by another process."""
+    """Checkpoints in memory, for computations that no other process resumes."""
 
     states: dict[str, State] = field(default_factory=dict)
 
     def load(self, name: str) -> State | None:
-        """As it was saved."""
+        """Return a checkpoint, or None if there is none."""
         return self.states.get(name)
 
     def save(self, name: str, state: State) -> None:
-        """A copy, which later changes of the tensors leave alone."""
+        """Save a copy, so that later changes of the tensors do not affect it."""
         self.states[name] = copy.deepcopy(state)
 
     def delete(self, name: str) -> None:
-        """What is not there is no error."""
-        for each in [each for each in self.states if each.startswith(f"{name}/")]:
-            del self.states[each]
+        """Delete the checkpoints in the folder ``name``. Does nothing if there are none."""
+        for key in [key for key in self.states if key.startswith(f"{name}/")]:
+            del self.states[key]

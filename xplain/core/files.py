@@ -1,4 +1,4 @@
-"""Files that are whole under their final name, or not there; and folders that one process at a time writes."""
+"""Write files atomically, lock directories, and format JSON and text for output."""
 
 from __future__ import annotations
 
@@ -13,51 +13,53 @@ from typing import Any
 
 from xplain.core.errors import InputError
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)  # of file systems without hard links
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_HARD_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)  # errors of file systems without them
 
 
-def cannot_write(path: Path | str, error: OSError) -> InputError:
-    """The error of a place that cannot be written, with the way out that fits its cause."""
-    way = "choose another --output"
-    if error.errno in FULL:
-        way = "what is written is whole; make room and run the same command again"
+def write_error(path: Path | str, error: OSError) -> InputError:
+    """Convert an OSError to an InputError whose hint fits the cause."""
+    hint = "choose another --output"
+    if error.errno in DISK_FULL:
+        hint = "free disk space, then run the same command again to resume"
     elif error.errno == errno.ENAMETOOLONG:
-        way = "give the file a shorter name"
-    return InputError(f"cannot write {str(path)!r}: {error.strerror}", way)
+        hint = "rename the file to a shorter name"
+    return InputError(f"cannot write {str(path)!r}: {error.strerror}", hint)
 
 
 def write_file(path: Path, content: bytes, *, replace: bool = True) -> bool:
-    """Write by rename, making the folder. Raises InputError when the place cannot be written.
+    """Write a file atomically: to a temporary file, which is then renamed. Creates the folder.
 
-    replace: without it a file that is there stays as it is, and the answer is False.
+    replace: overwrite an existing file. Returns False if ``replace`` is false and the file exists.
+    Raises InputError if the file cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=".part")
+        temporary = Path(name)
         try:
             with os.fdopen(handle, "wb") as stream:
                 stream.write(content)
-            Path(name).chmod(0o666 & ~_umask())
-            return _name(Path(name), path, replace)
+            temporary.chmod(0o666 & ~_umask())
+            return _rename(temporary, path, replace)
         finally:
-            Path(name).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
     except OSError as error:
-        raise cannot_write(path, error) from None
+        raise write_error(path, error) from None
 
 
-def _name(written: Path, path: Path, replace: bool) -> bool:
-    """Give a whole file its final name; False where that is taken and may not be replaced."""
+def _rename(temporary: Path, path: Path, replace: bool) -> bool:
+    """Give a complete file its final name. Returns False if that exists and ``replace`` is false."""
     if not replace:
         try:
-            path.hardlink_to(written)
+            path.hardlink_to(temporary)  # unlike a rename, fails if the name exists
             return True
         except FileExistsError:
             return False
         except OSError as error:
-            if error.errno not in NO_LINKS:
+            if error.errno not in NO_HARD_LINKS:
                 raise
-    written.replace(path)
+    temporary.replace(path)
     return True
 
 
@@ -68,32 +70,33 @@ def _umask() -> int:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write text by rename. Bytes of a file name that are no UTF-8 become escapes."""
+    """Write UTF-8 text atomically. Bytes of a file name that are not UTF-8 become escapes."""
     write_file(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write JSON by rename."""
+    """Write JSON atomically."""
     write_text(path, to_json(content, indent=1) + "\n")
 
 
 @contextmanager
 def lock_directory(folder: Path, *, wait: bool = False) -> Iterator[None]:
-    """Make a folder, and hold it against other processes that ask for it, until the block or the process ends.
+    """Create a folder and lock it against other processes until the block or the process ends.
 
-    wait: for the process that has it. Raises InputError when another has it, or when it cannot be made.
+    wait: wait for the process that holds the lock.
+    Raises InputError if another process holds the lock and ``wait`` is false, or the folder cannot be created.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise cannot_write(folder, error) from None
+        raise write_error(folder, error) from None
     handle = -1
-    with suppress(OSError):  # Windows opens no folder
+    with suppress(OSError):  # Windows cannot open folders
         handle = os.open(folder, os.O_RDONLY)
     try:
         if handle >= 0 and not lock_file(handle, wait=wait):
             raise InputError(
-                f"another process is writing into {str(folder)!r}", "wait for it, or give another --output"
+                f"another process is writing into {str(folder)!r}", "wait for it, or choose another --output"
             )
         yield
     finally:
@@ -102,7 +105,10 @@ def lock_directory(folder: Path, *, wait: bool = False) -> Iterator[None]:
 
 
 def lock_file(handle: int, *, wait: bool) -> bool:
-    """Lock an open file until it is closed or the process ends; false when another has it. Systems without flock: true."""
+    """Lock an open file until it is closed or the process ends. Returns False if another process holds the lock.
+
+    Returns True without a lock if the system (Windows) or the file system has no locks.
+    """
     try:
         import fcntl
     except ModuleNotFoundError:
@@ -111,16 +117,16 @@ def lock_file(handle: int, *, wait: bool) -> bool:
         fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
         return False
-    except OSError:  # a file system that has no locks
+    except OSError:
         return True
     return True
 
 
 def printable(text: str) -> str:
-    """The text with what cannot be printed (control characters, bytes of a file name that are no UTF-8) as escapes."""
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+    """Return a text with escapes for control characters and for bytes of a file name that are not UTF-8."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def to_json(content: Any, indent: int | None = None) -> str:
-    """JSON that UTF-8 can hold: bytes of a file name that are no UTF-8 become JSON's own escapes, and come back from them."""
+    """Return JSON that can be encoded as UTF-8: bytes of a file name that are not UTF-8 become JSON escapes."""
     return json.dumps(content, ensure_ascii=False, indent=indent).encode("utf-8", "backslashreplace").decode()

@@ -1,18 +1,17 @@
-"""Papers: citations and BibTeX."""
+"""Citations of papers, with BibTeX."""
 
 from __future__ import annotations
 
 import unicodedata
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)
 class Paper:
-    """Where a definition comes from. authors: surnames with commas between. venue: a conference, or a journal if ``journal``."""
+    """The paper that defines a method or metric.
+
+    authors: surnames separated by ", ". venue: a conference, or a journal if ``journal`` is true. arxiv: identifier.
+    """
 
     title: str
     authors: str
@@ -23,27 +22,39 @@ class Paper:
 
     @property
     def citation(self) -> str:
-        """Authors, year and title on one line."""
-        return f"{self.authors} ({self.year}). {self.title}." + (f" {self.venue}." if self.venue else "")
+        """Authors, year, title and venue on one line."""
+        citation = f"{self.authors} ({self.year}). {self.title}."
+        return f"{citation} {self.venue}." if self.venue else citation
 
     @property
     def url(self) -> str:
-        """The paper's page, or an empty string."""
+        """The arXiv page, or ""."""
         return f"https://arxiv.org/abs/{self.arxiv}" if self.arxiv else ""
 
     @property
     def bibtex(self) -> str:
-        """A BibTeX entry, whose key is the first surname, the year and the first long word of the title."""
-        words = "".join(each if each.isalnum() else " " for each in unicodedata.normalize("NFKD", self.title)).split()
-        first = unicodedata.normalize("NFKD", self.authors.split(",")[0]).encode("ascii", "ignore").decode()
-        key = f"{first}{self.year}{next(each for each in words if len(each) > 3)}".lower().replace(" ", "")
-        kind, place = ("article", "journal") if self.journal else ("inproceedings", "booktitle")
+        """A BibTeX entry. Its key is the first surname, the year and the first word of the title with more than three letters."""
+        if not self.venue:
+            kind, venue_field = "misc", ""
+        elif self.journal:
+            kind, venue_field = "article", "journal"
+        else:
+            kind, venue_field = "inproceedings", "booktitle"
         fields = {
             "title": f"{{{self.title}}}",
             "author": " and ".join(self.authors.split(", ")),
             "year": str(self.year),
-            **({place: self.venue} if self.venue else {}),
-            **({"eprint": self.arxiv, "archiveprefix": "arXiv"} if self.arxiv else {}),
         }
+        if self.venue:
+            fields[venue_field] = self.venue
+        if self.arxiv:
+            fields |= {"eprint": self.arxiv, "archiveprefix": "arXiv"}
         lines = ",\n".join(f"  {name} = {{{value}}}" for name, value in fields.items())
-        return f"@{kind if self.venue else 'misc'}{{{key},\n{lines}\n}}"
+        return f"@{kind}{{{self._bibtex_key()},\n{lines}\n}}"
+
+    def _bibtex_key(self) -> str:
+        title = unicodedata.normalize("NFKD", self.title)
+        words = "".join(char if char.isalnum() else " " for char in title).split()
+        word = next(word for word in words if len(word) > 3)
+        surname = unicodedata.normalize("NFKD", self.authors.split(",")[0]).encode("ascii", "ignore").decode()
+        return f"{surname}{self.year}{word}".lower().replace(" ", "")

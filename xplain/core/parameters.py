@@ -1,4 +1,4 @@
-"""Parameter types: what a keyword of a method or metric accepts."""
+"""Parameter types of methods and metrics: bounds, choices, percentages, paths."""
 
 from __future__ import annotations
 
@@ -12,19 +12,21 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from xplain.core.errors import UsageError, did_you_mean
 
-STEP = 10  # between the percentages of A..B
+PERCENTAGE_STEP = 10  # of A..B
+TYPE_DESCRIPTIONS = {int: "a whole number", float: "a number", bool: "true or false"}
+BOOLEANS = {"true": True, "false": False}
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """Limits of a number, both inclusive unless ``above`` names an exclusive lower limit."""
+    """Limits of a number. low, high: inclusive limits. above: exclusive lower limit."""
 
     low: float | None = None
     high: float | None = None
     above: float | None = None
 
     def accepts(self, value: float) -> bool:
-        """Whether ``value`` lies within the limits."""
+        """Return whether ``value`` lies within the limits."""
         return (
             (self.low is None or value >= self.low)
             and (self.high is None or value <= self.high)
@@ -32,19 +34,25 @@ class Bounds:
         )
 
     def __str__(self) -> str:
-        low = f"over {self.above:g}" if self.above is not None else f"from {self.low:g}" if self.low is not None else ""
-        return f"{low} to {self.high:g}".strip() if self.high is not None else low
+        limits = []
+        if self.above is not None:
+            limits.append(f"over {self.above:g}")
+        elif self.low is not None:
+            limits.append(f"from {self.low:g}")
+        if self.high is not None:
+            limits.append(f"to {self.high:g}")
+        return " ".join(limits)
 
 
 @dataclass(frozen=True)
 class TextFormat:
-    """A form that a text must have. description: for help and errors. parse: raises ValueError for any other text."""
+    """A required format of a text. description: for help and errors. parse: raises ValueError if the format is wrong."""
 
     description: str
     parse: Callable[[str], object]
 
     def accepts(self, text: str) -> bool:
-        """Whether ``text`` has the form."""
+        """Return whether ``text`` has the format."""
         try:
             self.parse(text)
         except ValueError:
@@ -52,18 +60,43 @@ class TextFormat:
         return True
 
 
+def read_percentages(text: str) -> tuple[float, ...]:
+    """Parse percentages such as ``10+30+50`` or ``10..90``, which counts up in steps of 10.
+
+    Raises ValueError unless they increase and lie in (0, 100].
+    """
+    first, dots, last = text.partition("..")
+    if dots:
+        percentages = tuple(float(value) for value in range(int(first), int(last) + 1, PERCENTAGE_STEP))
+    else:
+        percentages = tuple(float(value) for value in text.split("+"))
+    is_in_range = all(0 < value <= 100 for value in percentages)
+    is_increasing = all(a < b for a, b in pairwise(percentages))
+    if not percentages or not is_in_range or not is_increasing:
+        raise ValueError(text)
+    return percentages
+
+
+def check_path(text: str) -> str:
+    """Return the path of an existing file or folder. Raises ValueError if it does not exist."""
+    if not Path(text).exists():
+        raise ValueError(text)
+    return text
+
+
+PERCENTAGES = TextFormat("increasing percentages such as 10..90 or 10+30+50", read_percentages)
+EXISTING_PATH = TextFormat("an existing file or folder", check_path)
+
 Steps = Annotated[int, Bounds(low=1)]
-
-
 Positive = Annotated[float, Bounds(above=0)]
-
-
 Fraction = Annotated[float, Bounds(low=0, high=1)]
+Percentages = Annotated[str, PERCENTAGES]
+ExistingPath = Annotated[str, EXISTING_PATH]
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """A keyword of a registered function, with what it accepts."""
+    """A keyword parameter of a registered function, with its accepted values."""
 
     name: str
     kind: type
@@ -74,31 +107,37 @@ class Parameter:
 
     @classmethod
     def read(cls, name: str, default: Any, hint: Any) -> Parameter:
-        """From a keyword's default and annotation (str, int, float, bool, Literal, Annotated, ``| None``)."""
+        """Return the parameter of a name, default and annotation: str, int, float, bool, Literal, Annotated or ``| None``."""
         bounds: Bounds | TextFormat | None = None
         optional = False
         while get_origin(hint) in (Annotated, Union, UnionType):
             if get_origin(hint) is Annotated:
-                hint, *extra = get_args(hint)
-                bounds = next((each for each in extra if isinstance(each, Bounds | TextFormat)), bounds)
+                hint, *metadata = get_args(hint)
+                bounds = next((item for item in metadata if isinstance(item, Bounds | TextFormat)), bounds)
             else:
                 optional = True
-                (hint,) = (each for each in get_args(hint) if each is not NoneType)
+                (hint,) = (member for member in get_args(hint) if member is not NoneType)
         choices = get_args(hint) if get_origin(hint) is Literal else ()
         return cls(name, str if choices else hint, default, choices, bounds, optional)
 
     @property
-    def accepts(self) -> str:
-        """What may be written, for help and errors."""
+    def accepted_values(self) -> str:
+        """Description of the accepted values, for help and errors."""
         if isinstance(self.bounds, TextFormat):
-            return self.bounds.description + (" or none" if self.optional else "")
-        words = " or ".join(self.choices) or {int: "a whole number", float: "a number", bool: "true or false"}.get(
-            self.kind, "text"
-        )
-        return words + (f" {self.bounds}" if self.bounds else "") + (" or none" if self.optional else "")
+            words = self.bounds.description
+        elif self.choices:
+            words = " or ".join(self.choices)
+        else:
+            words = TYPE_DESCRIPTIONS.get(self.kind, "text")
+        if isinstance(self.bounds, Bounds):
+            words = f"{words} {self.bounds}"
+        return f"{words} or none" if self.optional else words
 
     def parse(self, value: Any, owner: str) -> Any:
-        """``value`` (text from a command line, or a Python value) as this parameter's type, within its bounds."""
+        """Convert ``value`` (text of a command line, or a Python value) to this parameter's type.
+
+        owner: name of the method or metric, for the message. Raises UsageError if the value is not accepted.
+        """
         if self.optional and (value is None or value == "none"):
             return None
         try:
@@ -106,47 +145,20 @@ class Parameter:
         except (ValueError, TypeError, KeyError):
             parsed = None
         if parsed is None or (self.bounds and not self.bounds.accepts(parsed)):
-            near = did_you_mean(str(value), self.choices) if self.choices else ""
-            raise UsageError(f"{owner}: {self.name}={value!s} is not accepted", near or f"give {self.accepts}")
+            usage = f"use {self.accepted_values}"
+            hint = did_you_mean(str(value), self.choices, usage) if self.choices else usage
+            raise UsageError(f"{owner}: {self.name}={value!s} is not accepted", hint)
         return parsed
 
     def _convert(self, value: Any) -> Any:
+        """Return ``value`` as this parameter's type, or None. Raises ValueError, TypeError or KeyError if that is impossible."""
         if self.choices:
             return value if value in self.choices else None
         if self.kind is bool:
-            return value if isinstance(value, bool) else {"true": True, "false": False}[str(value).lower()]
+            return value if isinstance(value, bool) else BOOLEANS[str(value).lower()]
         if value is None or isinstance(value, bool) or (self.kind is int and isinstance(value, float)):
             return None
-        number = self.kind(value)
-        return number if not isinstance(number, float) or math.isfinite(number) else None
-
-
-def read_percentages(text: str) -> tuple[float, ...]:
-    """The percentages of ``10+30+50``, or of ``10..90``, which counts up in tens. Rising, over 0 and at most 100.
-
-    Raises ValueError for anything else.
-    """
-    first, dots, last = text.partition("..")
-    if dots:
-        found = tuple(float(each) for each in range(int(first), int(last) + 1, STEP))
-    else:
-        found = tuple(float(each) for each in text.split("+"))
-    if not found or not all(0 < each <= 100 for each in found) or any(a >= b for a, b in pairwise(found)):
-        raise ValueError(text)
-    return found
-
-
-Percentages = Annotated[str, TextFormat("rising percentages such as 10..90 or 10+30+50", read_percentages)]
-
-
-def check_path(text: str) -> str:
-    """The path of a file or folder. Raises ValueError when it is not there."""
-    if not Path(text).exists():
-        raise ValueError(text)
-    return text
-
-
-FILE = TextFormat("a file that is there", check_path)
-
-
-NamedFile = Annotated[str, FILE]
+        converted = self.kind(value)
+        if isinstance(converted, float) and not math.isfinite(converted):
+            return None
+        return converted

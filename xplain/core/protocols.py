@@ -1,4 +1,4 @@
-"""Presets of metrics and parameters under which published figures were made, each with its source."""
+"""Metric presets of published evaluations, each with its source."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from xplain.core.errors import UsageError, did_you_mean
 
 @dataclass(frozen=True)
 class Protocol:
-    """metrics: as they would be written for -M. source: where the preset comes from. unknown: what the source leaves open."""
+    """A preset of metrics and parameters.
+
+    metrics: as in the option -M. source: the publication or code that uses them. unknown: settings that the source does not state.
+    """
 
     name: str
     metrics: tuple[str, ...]
@@ -18,44 +21,42 @@ class Protocol:
     unknown: str = ""
 
 
-PROTOCOLS = {
-    each.name: each
-    for each in (
-        Protocol("xplain", ("insertion", "deletion"), "xplain's own: black baseline, pixels ranked by the channel sum"),
-        Protocol(
-            "rise",
-            ("insertion:steps=224,baseline=rise-blur", "deletion:steps=224,baseline=mean"),
-            "Petsiuk et al. 2018 and its program: blurred start, zero of the normalised input as fill",
-        ),
-        Protocol(
-            "agi",
-            ("insertion:steps=224,unit=union3,area=mean", "deletion:steps=224,unit=union3,area=mean"),
-            "the AGI program: black, union of the channels' orders, plain mean of 225 values",
-        ),
-        Protocol(
-            "mfaba",
-            ("insertion:steps=224,unit=union3", "deletion:steps=224,unit=union3"),
-            "the MFABA program: black, union of the channels' orders, trapezoid",
-            "the paper's own count and choice of images",
-        ),
-        Protocol(
-            "neflag",
-            ("insertion:baseline=black+blur", "deletion:baseline=black+blur", "difference:baseline=black+blur"),
-            "Li et al. 2023, section 5: rounds with a black and a blurred baseline, averaged",
-            "the blur, the step, the image size, the class explained, the ranking of channels",
-        ),
-        Protocol(
-            "dga",
-            ("morf", "lerf"),
-            "Jeon et al. 2022, section 4.1: zero of the normalised input as fill",
-            "the fill and the number of steps; the class explained",
-        ),
-    )
-}
+_PROTOCOLS = (
+    Protocol("xplain", ("insertion", "deletion"), "xplain's own: black baseline, pixels ranked by the channel sum"),
+    Protocol(
+        "rise",
+        ("insertion:steps=224,baseline=rise-blur", "deletion:steps=224,baseline=mean"),
+        "Petsiuk et al. 2018 and its code: blurred start, zero of the normalized input as fill",
+    ),
+    Protocol(
+        "agi",
+        ("insertion:steps=224,unit=union3,area=mean", "deletion:steps=224,unit=union3,area=mean"),
+        "the AGI code: black, union of the channels' orders, plain mean of 225 values",
+    ),
+    Protocol(
+        "mfaba",
+        ("insertion:steps=224,unit=union3", "deletion:steps=224,unit=union3"),
+        "the MFABA code: black, union of the channels' orders, trapezoid",
+        "the paper's own number and choice of images",
+    ),
+    Protocol(
+        "neflag",
+        ("insertion:baseline=black+blur", "deletion:baseline=black+blur", "difference:baseline=black+blur"),
+        "Li et al. 2023, section 5: rounds with a black and a blurred baseline, averaged",
+        "the blur, the step, the image size, the class explained, the ranking of channels",
+    ),
+    Protocol(
+        "dga",
+        ("morf", "lerf"),
+        "Jeon et al. 2022, section 4.1: zero of the normalized input as fill",
+        "the fill and the number of steps; the class explained",
+    ),
+)
+PROTOCOLS = {protocol.name: protocol for protocol in _PROTOCOLS}
 
 
 def get_protocol(name: str) -> Protocol:
-    """The protocol of a name. Raises UsageError with near matches."""
+    """Return a protocol by name. Raises UsageError with similar names."""
     if name not in PROTOCOLS:
         raise UsageError(
             f"unknown protocol {name!r}", did_you_mean(name, PROTOCOLS, f"choose from {', '.join(PROTOCOLS)}")
@@ -64,9 +65,17 @@ def get_protocol(name: str) -> Protocol:
 
 
 def choose_metrics(protocol: str | None, given: tuple[Choice, ...]) -> tuple[Choice, ...]:
-    """The metrics of a run: those given, with the protocol's parameters where it has the metric; else the protocol's."""
+    """Return the metrics of a run: ``given``, or the protocol's if none is given.
+
+    The parameters of a given metric default to the protocol's, if it has that metric. Without a protocol, "xplain" is used
+    only if no metric is given.
+    """
     preset = [Choice.parse(text) for text in get_protocol(protocol or "xplain").metrics]
     if not given:
         return tuple(preset)
-    known = {choice.name: dict(choice.params) for choice in preset} if protocol else {}
-    return tuple(Choice(each.name, tuple((known.get(each.name, {}) | dict(each.params)).items())) for each in given)
+    defaults = {choice.name: dict(choice.params) for choice in preset} if protocol else {}
+    return tuple(_with_defaults(choice, defaults.get(choice.name, {})) for choice in given)
+
+
+def _with_defaults(choice: Choice, defaults: dict[str, str]) -> Choice:
+    return Choice(choice.name, tuple((defaults | dict(choice.params)).items()))

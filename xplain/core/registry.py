@@ -1,7 +1,7 @@
-"""The table of methods and of metrics: everything said about one is read from its registration.
+"""Register methods and metrics, and look them up by name.
 
-A registration is one decorated function. Its keyword-only parameters with their annotations, defaults and
-bounds give the command line, the validation, the documentation and the record fields.
+A registration is one decorated function. Its keyword-only parameters, with annotations, defaults and bounds, define the
+command-line syntax, the validation, the documentation and the recorded settings.
 """
 
 from __future__ import annotations
@@ -21,7 +21,11 @@ from xplain.core.types import ScoreKind
 
 @dataclass(frozen=True, eq=False)
 class Spec:
-    """A registered function and what is claimed about it. version: of the definition; it rises when numbers change."""
+    """A registered function.
+
+    alias: a shorter name. paper: where it is defined. doc: the function's docstring.
+    deviations: how the implementation differs from the paper. version: of the definition; increases when numbers change.
+    """
 
     name: str
     function: Callable[..., Any]
@@ -33,33 +37,37 @@ class Spec:
 
     @cached_property
     def parameters(self) -> dict[str, Parameter]:
-        """Keyword-only parameters that a user may set, by name."""
+        """The parameters that a user can set, by name: keyword-only, with a default."""
         hints = get_type_hints(self.function, include_extras=True)
         return {
-            name: Parameter.read(name, each.default, hints[name])
-            for name, each in inspect.signature(self.function).parameters.items()
-            if each.kind is each.KEYWORD_ONLY and each.default is not each.empty
+            name: Parameter.read(name, keyword.default, hints[name])
+            for name, keyword in self._keywords.items()
+            if keyword.default is not keyword.empty
         }
 
     @cached_property
     def needs(self) -> frozenset[str]:
-        """Keyword-only names without a default: what the engine hands over (``rng``, ``against``, ...)."""
-        return frozenset(
-            name
-            for name, each in inspect.signature(self.function).parameters.items()
-            if each.kind is each.KEYWORD_ONLY and each.default is each.empty
-        )
+        """The names of the arguments that xplain passes itself (``rng``, ``against``, ...): keyword-only, without a default."""
+        return frozenset(name for name, keyword in self._keywords.items() if keyword.default is keyword.empty)
+
+    @property
+    def _keywords(self) -> dict[str, inspect.Parameter]:
+        signature = inspect.signature(self.function)
+        return {name: value for name, value in signature.parameters.items() if value.kind is value.KEYWORD_ONLY}
 
     def resolve(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """All parameters with their values: the given ones checked, the others at their defaults."""
+        """Return all parameters: the given values, validated, and the defaults of the others.
+
+        Raises UsageError if a name is unknown or a value is not accepted.
+        """
         for name in given:
             if name not in self.parameters:
                 known = ", ".join(self.parameters) or "none"
-                near = did_you_mean(name, self.parameters, f"its parameters are: {known}")
-                raise UsageError(f"{self.name} has no parameter {name!r}", near)
+                hint = did_you_mean(name, self.parameters, f"its parameters are: {known}")
+                raise UsageError(f"{self.name} has no parameter {name!r}", hint)
         return {
-            name: each.parse(given[name], self.name) if name in given else each.default
-            for name, each in self.parameters.items()
+            name: parameter.parse(given[name], self.name) if name in given else parameter.default
+            for name, parameter in self.parameters.items()
         }
 
     @property
@@ -72,12 +80,14 @@ class Spec:
 class MethodSpec(Spec):
     """An attribution method.
 
-    cost(**params) -> (forwards, backwards) rows an image; ``at_most`` when paths may end early.
-    slopes: values are slopes, score per pixel change; else contributions, which hold a factor such as x - x'.
-    rounding: how far two correct float32 runs may differ, where signs or ranks amplify rounding.
-    parallel(**params) -> rows of one image that can go through the model at once; where it is small, images are batched.
-    plain: run the network's own arithmetic, without folded batch norms, so that what amplifies rounding still agrees with
-    other programs as far as it can.
+    score: the explained score, if the user does not choose one. axioms: the axioms that the method satisfies.
+    cost: cost(**params) -> (forward, backward) rows per image.
+    at_most: the cost is an upper bound, because paths can end early.
+    slopes: values are slopes (score per pixel change); otherwise contributions, which include a factor such as x - x'.
+    parallel: parallel(**params) -> rows of one image that can share a model call. If it is small, images are batched.
+    rounding: how much two correct float32 runs can differ, if signs or ranks amplify rounding.
+    plain: run the network without folded batch norms, so that methods that amplify rounding agree with other implementations
+    as far as possible.
     """
 
     score: ScoreKind = "logit"
@@ -92,15 +102,18 @@ class MethodSpec(Spec):
 
 @dataclass(frozen=True, eq=False)
 class MetricSpec(Spec):
-    """A faithfulness metric: one value an image, or, where ``scope`` is ``dataset``, one value a trial on the whole data set.
+    """A metric: one value per image, or, if ``scope`` is "dataset", one value per trial on the whole data set.
 
-    better: higher or lower. bounds: the possible range at the defaults. axis: what a curve runs over. draws: a name for
-    random draws that several metrics share; empty: its own.
-    forwards(side=, **params) -> rows through the model for an image of ``side`` pixels.
-    attributions(**params) -> how often the method runs again. undefined: when there is no value.
-    Functions may ask for ``rng`` (streams of the image and the metric, the same for every method), for ``seed`` (of what all
-    images share), for ``explain`` (the method, to be run again) and for ``load`` (the classifier with the weights of a file):
-    keyword-only names without a default.
+    better: whether higher or lower values are better. bounds: range of values at the default parameters.
+    unit: unit of the values. axis: what the curve's horizontal axis shows.
+    draws: name for random draws that several metrics share; "" draws separately.
+    forwards: forwards(side=, **params) -> forward rows for an image of ``side`` pixels.
+    attributions: attributions(**params) -> how often the method runs again.
+    undefined: when the metric has no value.
+
+    A metric function can require these keyword-only arguments without a default: ``rng`` (random streams of the image and the
+    metric, equal for every method), ``seed`` (for what all images share), ``explain`` (runs the method again) and ``load``
+    (loads the classifier with the weights of a file).
     """
 
     better: Literal["higher", "lower"] = "higher"
@@ -126,7 +139,7 @@ class Registry(Generic[S]):
         self._aliases: dict[str, str] = {}
 
     def add(self, spec: S) -> None:
-        """Register ``spec``. A name or alias that is taken is a bug."""
+        """Register ``spec``. Raises ValueError if its name or alias is taken."""
         for name in filter(None, (spec.name, spec.alias)):
             if name in self._specs or name in self._aliases:
                 raise ValueError(f"{self.kind} {name!r} is registered twice")
@@ -135,11 +148,11 @@ class Registry(Generic[S]):
             self._aliases[spec.alias] = spec.name
 
     def get(self, name: str) -> S:
-        """The spec of a name or alias. Raises UsageError with near matches."""
+        """Return the spec of a name or alias. Raises UsageError with similar names."""
         key = self._aliases.get(name, name)
         if key not in self._specs:
-            near = did_you_mean(name, [*self._specs, *self._aliases], f"see xplain list {self.kind}s")
-            raise UsageError(f"unknown {self.kind} {name!r}", near)
+            hint = did_you_mean(name, [*self._specs, *self._aliases], f"see xplain list {self.kind}s")
+            raise UsageError(f"unknown {self.kind} {name!r}", hint)
         return self._specs[key]
 
     def __iter__(self) -> Iterator[S]:
@@ -153,7 +166,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def method(name: str, **claims: Any) -> Callable[[F], F]:
-    """Register an attribution method: ``function(oracle, x, y, *, needs..., parameters=...) -> Attribution``."""
+    """Register an attribution method: ``function(oracle, x, y, *, needs..., parameters=...) -> Attribution``.
+
+    claims: fields of MethodSpec.
+    """
 
     def register(function: F) -> F:
         METHODS.add(MethodSpec(name=name, function=function, doc=inspect.getdoc(function) or "", **claims))
@@ -163,7 +179,10 @@ def method(name: str, **claims: Any) -> Callable[[F], F]:
 
 
 def metric(name: str, **claims: Any) -> Callable[[F], F]:
-    """Register a metric: ``function(case, *, needs..., parameters=...) -> Score``; where ``scope`` is ``dataset``, of a Trial."""
+    """Register a metric: ``function(inputs, *, needs..., parameters=...) -> Score``.
+
+    ``inputs`` is a MetricInput, or a Trial if ``scope`` is "dataset". claims: fields of MetricSpec.
+    """
 
     def register(function: F) -> F:
         METRICS.add(MetricSpec(name=name, function=function, doc=inspect.getdoc(function) or "", **claims))

@@ -1,9 +1,8 @@
-"""One random stream per (seed, image, method, sample).
+"""Counter-based random streams: one per seed, image, method and sample.
 
-Numbers are a pure function of the stream's key and the element's position (a counter-based generator: the
-SplitMix64 finaliser of Steele, Lea and Flood, OOPSLA 2014, applied to key + position), computed by tensor
-operations wherever the tensors live. So they do not depend on batch size, order, chunking, rank or device,
-and thousands of streams are drawn in one call.
+A number is a pure function of the stream's key and the element's position: the SplitMix64 finalizer of Steele, Lea and Flood
+(OOPSLA 2014), applied to key + position. Tensor operations compute it on the tensors' device. Numbers therefore do not depend
+on batch size, order, chunking, rank or device, and one call draws from thousands of streams.
 """
 
 from __future__ import annotations
@@ -20,14 +19,14 @@ _MIX_2 = -7723592293110705685  # 0x94D049BB133111EB
 
 
 def _shift(z: Tensor, bits: int) -> Tensor:
-    """Logical right shift of int64 (torch shifts arithmetically)."""
+    """Shift int64 right logically (torch shifts arithmetically)."""
     return (z >> bits).bitwise_and_((1 << (64 - bits)) - 1)
 
 
 def _mix(z: Tensor, bits: int = 64) -> Tensor:
-    """The finaliser; after the first step in place, since millions of numbers are drawn at a time.
+    """Apply the finalizer. Steps after the first work in place, because one call draws millions of numbers.
 
-    bits: how many of the highest ones are wanted. The last step leaves 31 of them as they are.
+    bits: number of highest bits that are used. The last step does not change the highest 31 bits and is skipped if no others are.
     """
     z = (z ^ _shift(z, 30)).mul_(_MIX_1)
     z.bitwise_xor_(_shift(z, 27)).mul_(_MIX_2)
@@ -39,55 +38,58 @@ def _key(*parts: bytes) -> int:
 
 
 def seed_of(*parts: object) -> int:
-    """A seed for torch's generators that depends on every part."""
+    """Return a seed for torch's generators that depends on every part."""
     return _key(*(str(part).encode() for part in parts))
 
 
 @dataclass(frozen=True)
 class Streams:
-    """Random streams of a batch of images; ``keys`` is (B,) int64 on the images' device."""
+    """Random streams of a batch of images. keys: int64 (B,) on the images' device.
+
+    The methods that draw take the sample indices ``samples`` (K,) and return (B, K, *shape).
+    """
 
     keys: Tensor
 
     @classmethod
     def of(cls, images: Tensor, seed: int, purpose: str) -> Streams:
-        """Streams that depend on the seed, the purpose (a method's name) and each image's 8-bit content."""
+        """Return streams that depend on the seed, the purpose (a method's name) and each image's 8-bit content."""
         content = (images.detach() * 255).round().clamp(-32768, 32767).to(torch.int16).cpu().numpy()
         keys = [_key(str(seed).encode(), purpose.encode(), image.tobytes()) for image in content]
         return cls(torch.tensor(keys, dtype=torch.int64, device=images.device))
 
     def child(self, purpose: str) -> Streams:
-        """Independent streams for another purpose of the same method."""
+        """Return independent streams for another purpose of the same method."""
         return Streams(_mix(self.keys ^ _key(purpose.encode())))
 
     def take(self, images: slice | Tensor) -> Streams:
-        """The streams of some of the images."""
+        """Return the streams of the images at an index."""
         return Streams(self.keys[images])
 
     def _bits(self, samples: Tensor, shape: tuple[int, ...], bits: int) -> Tensor:
-        """(B, K, *shape) 64-bit integers, the highest ``bits`` of them random, for the sample indices ``samples`` (K,)."""
+        """Return 64-bit integers whose highest ``bits`` bits are random."""
         base = _mix(self.keys[:, None] + (samples[None, :].to(torch.int64) + 1) * _GAMMA)
         count = int(torch.Size(shape).numel())
         positions = torch.arange(1, count + 1, device=self.keys.device) * _GAMMA
         return _mix(base[..., None] + positions, bits).reshape(*base.shape, *shape)
 
     def uniform(self, samples: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        """(B, K, *shape) uniform in the open interval (0, 1), on a grid of 2^-23 (2^-52 in float64)."""
+        """Draw uniformly from the open interval (0, 1), on a grid of 2^-23 (2^-52 in float64)."""
         wide, bits = (torch.float64, 52) if dtype == torch.float64 else (torch.float32, 23)
         drawn = _shift(self._bits(samples, shape, bits), 64 - bits).to(wide).add_(0.5).mul_(2.0**-bits)
         if dtype == wide:
             return drawn
-        return drawn.to(dtype).clamp_(max=1 - torch.finfo(dtype).eps / 2)  # half precision would round up to 1
+        return drawn.to(dtype).clamp_(max=1 - torch.finfo(dtype).eps / 2)  # half precision could round up to 1
 
     def normal(self, samples: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        """(B, K, *shape) standard normal, by the inverse distribution function."""
+        """Draw from the standard normal distribution, by its inverse distribution function."""
         wide = torch.float64 if dtype == torch.float64 else torch.float32
         return self.uniform(samples, shape, wide).mul_(2).sub_(1).erfinv_().mul_(2**0.5).to(dtype)
 
     def signs(self, samples: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        """(B, K, *shape) of -1 and +1, evenly likely."""
+        """Draw -1 or +1 with equal probability."""
         return torch.where(self._bits(samples, shape, 1) < 0, 1.0, -1.0).to(dtype)
 
     def integers(self, samples: Tensor, shape: tuple[int, ...], below: int) -> Tensor:
-        """(B, K, *shape) integers in 0 .. below-1 (bias under below / 2^52)."""
+        """Draw integers from 0 .. below - 1 (bias below ``below`` / 2^52)."""
         return (self.uniform(samples, shape, torch.float64) * below).long()

@@ -1,7 +1,7 @@
-"""A run directory: what was asked, what was found for each item, and going on after an interruption.
+"""Store the records of a run directory as append-only JSON lines, and resume after an interruption.
 
-``run.json`` is written first and holds the fingerprint. ``items/<rank>.jsonl`` is appended to. Whatever is
-computed from the items is written last, by rename. One process at a time writes a rank's file: it holds a lock that ends with it.
+``run.json`` describes the run and holds its fingerprint; it is written first. Each rank appends its records to
+``items/<rank>.jsonl``, which one process at a time locks and writes. Files that are computed from the records are written last.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ from sys import intern
 from typing import Any
 
 from xplain.core.errors import InputError, UsageError
-from xplain.core.files import cannot_write, lock_directory, lock_file, to_json, write_json
+from xplain.core.files import lock_directory, lock_file, to_json, write_error, write_json
 
 SCHEMA = 1
-Known = defaultdict[str, set[str]]  # keys by mark: with strings shared, 50 bytes a record
+KeysByMark = defaultdict[str, set[str]]  # with interned strings, 50 bytes per record
+Record = dict[str, Any]
 NONE = type(None)
-METHOD: dict[str, Any] = {"method": str, "params": dict, "score": str, "method_version": int}
-METRIC: dict[str, Any] = {"metric": str, "params": dict, "version": int, "better": str, "unit": str}
-RUN: dict[str, Any] = {  # what ``run.json`` must hold to be summarised or compared
+METHOD_SCHEMA: Record = {"method": str, "params": dict, "score": str, "method_version": int}
+METRIC_SCHEMA: Record = {"metric": str, "params": dict, "version": int, "better": str, "unit": str}
+RUN_SCHEMA: Record = {  # what ``run.json`` must hold for a summary or a comparison
     "schema": int,
     "fingerprint": {"model": (dict, NONE), "target": str},
     "dataset": {"location": str, "items": int},
@@ -37,88 +38,81 @@ RUN: dict[str, Any] = {  # what ``run.json`` must hold to be summarised or compa
 
 @dataclass(eq=False)
 class RunStore:
-    """The records of one run. Open with ``RunStore.open``, append with ``append``, use as a context.
+    """The records of one run. Open it with ``RunStore.open``, use it as a context manager, and write with ``append``.
 
-    A record is a dict with at least ``key``, the item, and ``mark``, what is known of it; the two together are unique.
-    Only these two are kept in memory, and whether a record has a ``curve``.
+    A record is a dictionary with at least ``key`` (the item) and ``mark`` (the settings digest, or a kind such as "item"),
+    which are unique together. Memory holds only these two, and whether a record has a ``curve``.
     """
 
     folder: Path
     rank: int
     _stream: FileIO
-    _known: Known = field(default_factory=lambda: defaultdict(set))
-    _flat: Known = field(default_factory=lambda: defaultdict(set))
+    _known: KeysByMark = field(default_factory=lambda: defaultdict(set))
+    _without_curve: KeysByMark = field(default_factory=lambda: defaultdict(set))
 
     @classmethod
-    def open(cls, folder: Path, rank: int, description: dict[str, Any]) -> RunStore:
-        """Make or continue the run in ``folder``.
+    def open(cls, folder: Path, rank: int, description: Record) -> RunStore:
+        """Create or resume the run in ``folder``.
 
-        description: what the run is; its ``fingerprint`` (a dict of what changes numbers) must be that of the run that is there.
-        Raises UsageError naming the first difference, and InputError when the folder cannot be written, is no run, or another
-        process is writing this rank's items.
+        rank: number of this process; it writes ``items/<rank>.jsonl``.
+        description: content of ``run.json``. Its ``fingerprint``, a dictionary of all settings that change numbers, must equal
+        the fingerprint of an existing run.
+        Raises UsageError that names the first difference of the fingerprints, and InputError if the folder cannot be written,
+        is not a run directory, or another process is writing the items of this rank.
         """
-        items = folder / "items"
         try:
-            with ExitStack() as undo:
-                with lock_directory(items, wait=True):  # processes that start at once come here one after the other
-                    _describe(folder, description, write=False)
-                    stream = undo.enter_context(FileIO(items / f"{rank}.jsonl", "a"))
-                    if not lock_file(stream.fileno(), wait=False):
-                        raise InputError(
-                            f"another process is writing {str(items / f'{rank}.jsonl')!r}",
-                            "wait for it, or give another --shard or --output",
-                        )
-                    _describe(folder, description, write=True)
+            with ExitStack() as resources:
+                stream = resources.enter_context(_open_items(folder, rank, description))
                 store = cls(folder, rank, stream)
-                whole = 0
+                complete = 0  # bytes of this rank's file
                 for path in _item_files(folder):
-                    for batch, end in _batches(path):
-                        for record in batch:
-                            store._note(record)
-                        whole = end if path.name == f"{rank}.jsonl" else whole
-                stream.truncate(whole)  # what an interruption tore
-                undo.pop_all()
+                    for batch, end in _read_batches(path):
+                        store._remember(batch)
+                        if path.name == f"{rank}.jsonl":
+                            complete = end
+                stream.truncate(complete)  # drop a batch that an interruption left incomplete
+                resources.pop_all()
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(
                 f"cannot use the run directory {str(folder)!r}: {error}", "choose another --output"
             ) from None
         return store
 
-    def append(self, records: Sequence[dict[str, Any]]) -> None:
-        """Append records that belong together: an interruption keeps all of them or none.
+    def append(self, records: Sequence[Record]) -> None:
+        """Append records as one batch: after an interruption, all of them are kept or none.
 
-        The operating system has them when this returns. Raises InputError when there is no space, or the file was taken away.
+        The operating system has the batch when this returns.
+        Raises InputError if the disk is full or the file was deleted or replaced.
         """
-        marked = [*({**record, "more": True} for record in records[:-1]), *records[-1:]]
-        left = memoryview("".join(to_json(record) + "\n" for record in marked).encode())
+        batch = [*({**record, "more": True} for record in records[:-1]), *records[-1:]]
+        content = memoryview("".join(to_json(record) + "\n" for record in batch).encode())
         path = Path(os.fsdecode(self._stream.name))
         try:
             if not os.path.samestat(os.fstat(self._stream.fileno()), path.stat()):
                 raise FileNotFoundError
-            while left:
-                left = left[self._stream.write(left) or 0 :]
+            while content:
+                written = self._stream.write(content) or 0
+                content = content[written:]
         except FileNotFoundError:
-            raise InputError(
-                f"{str(path)!r} was taken away while it was written", "run the same command again"
-            ) from None
+            raise InputError(f"{str(path)!r} was deleted during the run", "run the same command again") from None
         except OSError as error:
-            raise cannot_write(path, error) from None
-        for record in records:
-            self._note(record)
+            raise write_error(path, error) from None
+        self._remember(records)
 
     def has(self, key: str, mark: str) -> bool:
-        """Whether there is a record of this item and kind, from any rank."""
+        """Return whether any rank has a record of this key and mark."""
         return key in self._known[mark]
 
     def has_curve(self, key: str, mark: str) -> bool:
-        """Whether there is such a record, and it has a curve."""
-        return self.has(key, mark) and key not in self._flat[mark]
+        """Return whether any rank has a record of this key and mark that holds a curve."""
+        return self.has(key, mark) and key not in self._without_curve[mark]
 
-    def _note(self, record: dict[str, Any]) -> None:
-        key, mark = intern(record["key"]), intern(record["mark"])
-        self._known[mark].add(key)
-        if record.get("curve") is None:
-            self._flat[mark].add(key)
+    def _remember(self, records: Sequence[Record]) -> None:
+        for record in records:
+            key, mark = intern(record["key"]), intern(record["mark"])
+            self._known[mark].add(key)
+            if record.get("curve") is None:
+                self._without_curve[mark].add(key)
 
     def __enter__(self) -> RunStore:
         return self
@@ -127,19 +121,36 @@ class RunStore:
         self._stream.close()
 
 
-def read_run(folder: Path) -> tuple[dict[str, Any], Iterator[dict[str, Any]]]:
-    """The description of a run directory and its records, one after the other. Raises InputError when it is none."""
+def _open_items(folder: Path, rank: int, description: Record) -> FileIO:
+    """Open and lock the rank's item file, and write ``run.json``. Raises as ``RunStore.open``."""
+    path = folder / "items" / f"{rank}.jsonl"
+    with lock_directory(path.parent, wait=True), ExitStack() as resources:  # ranks that start together take turns
+        _check_description(folder, description)
+        stream = resources.enter_context(FileIO(path, "a"))
+        if not lock_file(stream.fileno(), wait=False):
+            raise InputError(
+                f"another process is writing {str(path)!r}", "wait for it, or choose another --shard or --output"
+            )
+        _write_description(folder, description)
+        resources.pop_all()
+    return stream
+
+
+def read_run(folder: Path) -> tuple[Record, Iterator[Record]]:
+    """Return the description of a run directory and an iterator of its records. Raises InputError if it is not a run directory."""
     try:
         return _read_description(folder), read_records(folder)
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{str(folder)!r} is no run directory: {error}", "give one that evaluate wrote") from None
+        raise InputError(
+            f"{str(folder)!r} is not a run directory: {error}", "pass a directory that evaluate wrote"
+        ) from None
 
 
-def read_records(folder: Path) -> Iterator[dict[str, Any]]:
-    """All whole records of all ranks, each (key, mark) once. Raises InputError when a line is none."""
-    known: Known = defaultdict(set)
+def read_records(folder: Path) -> Iterator[Record]:
+    """Yield the complete records of all ranks; each pair of key and mark once. Raises InputError if a line is damaged."""
+    known: KeysByMark = defaultdict(set)
     for path in _item_files(folder):
-        for batch, _ in _batches(path):
+        for batch, _ in _read_batches(path):
             for record in batch:
                 if record["key"] not in known[record["mark"]]:
                     known[record["mark"]].add(record["key"])
@@ -150,9 +161,9 @@ def _item_files(folder: Path) -> list[Path]:
     return sorted(folder.joinpath("items").glob("*.jsonl"))
 
 
-def _batches(path: Path) -> Iterator[tuple[list[dict[str, Any]], int]]:
-    """Records that were written together, and the byte at which they end; without what was torn or is being written."""
-    batch: list[dict[str, Any]] = []
+def _read_batches(path: Path) -> Iterator[tuple[list[Record], int]]:
+    """Yield complete batches of records, each with the byte at which it ends. Skips an incomplete batch at the end."""
+    batch: list[Record] = []
     end = 0
     with path.open("rb") as stream:
         for number, line in enumerate(stream, 1):
@@ -161,82 +172,87 @@ def _batches(path: Path) -> Iterator[tuple[list[dict[str, Any]], int]]:
             end += len(line)
             try:
                 record = json.loads(line)
-                batch.append(record)
-                whole = not record.pop("more", False)
+                is_last = not record.pop("more", False)
                 record["key"], record["mark"] = intern(record["key"]), intern(record["mark"])
             except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
                 raise InputError(f"line {number} of {str(path)!r} is damaged: {error}", "delete the line") from None
-            if whole:
+            batch.append(record)
+            if is_last:
                 yield batch, end
                 batch = []
 
 
-def _read_description(folder: Path) -> dict[str, Any]:
-    """What ``run.json`` holds. Raises OSError or ValueError when it is not there, or no description of a run."""
-    there = json.loads((folder / "run.json").read_text("utf-8"))
-    if not isinstance(there, dict) or not all(
-        isinstance(there.get(table), dict) for table in ("fingerprint", "methods", "metrics")
+def _read_description(folder: Path) -> Record:
+    """Read ``run.json``. Raises OSError or ValueError if it is missing or does not describe a run."""
+    content = json.loads((folder / "run.json").read_text("utf-8"))
+    if not isinstance(content, dict) or not all(
+        isinstance(content.get(table), dict) for table in ("fingerprint", "methods", "metrics")
     ):
-        raise ValueError("run.json describes no run")
-    return there
+        raise ValueError("run.json does not describe a run")
+    return content
 
 
-def _describe(folder: Path, description: dict[str, Any], *, write: bool) -> None:
-    """Compare with ``run.json`` where it is there; then write it, with the methods and metrics that were asked for before."""
-    path = folder / "run.json"
-    if path.exists():
-        there = _read_description(folder)
-        _compare(there, description, folder)
-        description = description | {table: there[table] | description[table] for table in ("methods", "metrics")}
-    if write:
-        write_json(path, description)
-
-
-def _compare(there: dict[str, Any], asked: dict[str, Any], folder: Path) -> None:
-    """Refuse another fingerprint, naming the first difference."""
-    old, new = there["fingerprint"], json.loads(json.dumps(asked["fingerprint"]))
+def _check_description(folder: Path, description: Record) -> Record | None:
+    """Return the description of an existing run, or None. Raises UsageError if its fingerprint is another one."""
+    if not (folder / "run.json").exists():
+        return None
+    existing = _read_description(folder)
+    old = existing["fingerprint"]
+    new = json.loads(json.dumps(description["fingerprint"]))  # as JSON returns it: lists instead of tuples
     for key in sorted({*old, *new}):
-        if old.get(key) != new.get(key) and not (key in old and old[key] is None):  # None: not decided yet
+        is_undecided = key in old and old[key] is None  # such as the model of a run with dataset metrics only
+        if old.get(key) != new.get(key) and not is_undecided:
             raise UsageError(
-                f"{str(folder)!r} holds another run: its {key} is {old.get(key)!r}, not {new.get(key)!r}",
-                "give another --output, or the same settings",
+                f"{str(folder)!r} holds a run with other settings: its {key} is {old.get(key)!r}, not {new.get(key)!r}",
+                "choose another --output or use the same settings",
             )
+    return existing
+
+
+def _write_description(folder: Path, description: Record) -> None:
+    """Write ``run.json``, with the methods and metrics of an existing run before the new ones."""
+    existing = _check_description(folder, description)
+    if existing is not None:
+        description = description | {table: existing[table] | description[table] for table in ("methods", "metrics")}
+    write_json(folder / "run.json", description)
 
 
 def fingerprint(*parts: Any) -> str:
-    """A hexadecimal digest of what determines numbers and pictures."""
+    """Return a digest of settings: 32 hexadecimal digits."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
 
 def settings_digest(method: Mapping[str, Any], metric: Mapping[str, Any]) -> str:
-    """A digest of what determines the numbers of a method by a metric, from their descriptions in ``run.json``."""
-    named = ("files",) if "files" in metric else ()  # the hashes of files that parameters name
-    keys = ("method", "params", "score", "method_version"), ("metric", "params", "version", "better", "unit", *named)
-    return fingerprint(*({key: each[key] for key in some} for each, some in zip((method, metric), keys, strict=True)))[
-        :16
-    ]
+    """Return a digest of everything that determines a method's scores by a metric, from their descriptions in ``run.json``."""
+    method_keys = ["method", "params", "score", "method_version"]
+    metric_keys = ["metric", "params", "version", "better", "unit"]
+    if "files" in metric:  # hashes of the files that parameters name
+        metric_keys.append("files")
+    return fingerprint({key: method[key] for key in method_keys}, {key: metric[key] for key in metric_keys})[:16]
 
 
 def check_run(description: Mapping[str, Any], folder: str) -> None:
-    """Raise InputError unless the description of a run has what evaluate writes into it."""
-    tables: list[tuple[dict[str, Any], Any, str]] = [(RUN, description, "run.json")]
-    for shape, kind in ((METHOD, "methods"), (METRIC, "metrics")):
-        tables += [(shape, each, label) for label, each in description[kind].items()]
+    """Raise InputError unless the description of a run has the fields that evaluate writes."""
+    tables: list[tuple[Record, Any, str]] = [(RUN_SCHEMA, description, "run.json")]
+    tables += [(METHOD_SCHEMA, table, label) for label, table in description["methods"].items()]
+    tables += [(METRIC_SCHEMA, table, label) for label, table in description["metrics"].items()]
     if model := description["fingerprint"].get("model"):
         tables.append(({"name": str}, model, "model"))
     if accuracy := description.get("accuracy"):
         tables.append(({"top1": (int, float, NONE), "source": str}, accuracy, "accuracy"))
-    wrong = [name for shape, table, name in tables if not _fits(table, shape)]
+    wrong = [name for schema, table, name in tables if not _matches(table, schema)]
     if not isinstance(description.get("classes"), int | NONE):
         wrong.append("classes")
     if not description["methods"]:
         wrong.append("methods")
     if wrong:
-        raise InputError(f"run.json in {folder!r} is damaged: see {wrong[0]!r}", "evaluate into another --output")
+        raise InputError(
+            f"run.json in {folder!r} is damaged: check {wrong[0]!r}", "run evaluate again with another --output"
+        )
 
 
-def _fits(value: object, shape: Any) -> bool:
-    """Whether a value is of a type, or a table that has the keys of a shape with values that fit."""
-    if not isinstance(shape, dict):
-        return isinstance(value, shape)
-    return isinstance(value, dict) and all(key in value and _fits(value[key], each) for key, each in shape.items())
+def _matches(value: object, schema: Any) -> bool:
+    """Return whether a value has a type, or is a dictionary that has a schema's keys with matching values."""
+    if not isinstance(schema, dict):
+        return isinstance(value, schema)
+    return isinstance(value, dict) and all(key in value and _matches(value[key], schema[key]) for key in schema)

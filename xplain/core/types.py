@@ -1,4 +1,4 @@
-"""The records that pass between the parts: papers, costs, attributions, scores."""
+"""Result types: Cost, Attribution, Score; and the literals that options share."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ Interval = Literal["percentile", "bca"]
 
 @dataclass(frozen=True)
 class Cost:
-    """Rows through the model: image rows in forward passes, in backward passes, and seconds of wall time.
+    """The cost of a computation. A row is one image in one pass through the model.
 
-    ``checks`` counts the forward rows that serve the report and not the attribution: the prediction that
-    chooses the target, and the end points of a completeness gap.
+    forwards: rows of forward passes. backwards: rows of backward passes. seconds: wall time.
+    checks: forward rows that the report needs and the attribution does not: the prediction that chooses the target, and the
+    end points of the completeness gap.
     """
 
     forwards: int = 0
@@ -28,7 +29,7 @@ class Cost:
 
     @property
     def rows(self) -> int:
-        """Forward rows, the usual unit of comparison between methods."""
+        """Forward rows, the usual unit for comparing methods."""
         return self.forwards
 
     def __add__(self, other: Cost) -> Cost:
@@ -44,13 +45,13 @@ class Cost:
 class Attribution:
     """Signed raw attributions of a batch of images, in units of the explained score.
 
-    values: (B, C, H, W), C = 3 or 1 (methods that know no colour).
-    target: (B,) class indices explained.
-    cost: rows through the model for the whole batch.
-    expected: (B,) what ``values`` should sum to where the method claims completeness, else None.
-    details: facts by name, each (B, ...): forward and backward rows, steps taken, acceptance rates.
-    flags: warnings by text, each a (B,) bool mask of the images it applies to.
-    facts: facts that hold for the whole call, such as the layer that was found by tracing.
+    values: (B, C, H, W) with C = 3, or C = 1 for methods that do not distinguish colors.
+    target: (B,) explained class indices.
+    cost: cost of the whole batch.
+    expected: (B,) sums that ``values`` should have if the method claims completeness, else None.
+    details: values per image by name, each (B, ...): forward and backward rows, steps, acceptance rates.
+    flags: warnings by text, each a bool mask (B,) of the images that it applies to.
+    facts: texts by name that hold for the whole batch, such as the layer that was found by tracing.
     """
 
     values: Tensor
@@ -63,20 +64,23 @@ class Attribution:
 
     @property
     def total(self) -> Tensor:
-        """(B,) sums of the attributions, accumulated in float64."""
+        """(B,) float64 sums of the attributions."""
         return self.values.double().sum(dim=(1, 2, 3))
 
     @property
     def gap(self) -> Tensor | None:
-        """(B,) completeness gap ``sum - expected``, or None where completeness is not claimed."""
+        """(B,) completeness gap ``total - expected``, or None if the method does not claim completeness."""
         return None if self.expected is None else self.total - self.expected.double()
 
 
 @dataclass(frozen=True, eq=False)
 class Score:
-    """A metric's result on a batch: values (B,), NaN = undefined; curve (B, K+1) or None; cost in rows.
+    """The result of a metric on a batch of images.
 
-    undefined: reasons, each a (B,) bool mask of the images it applies to.
+    values: (B,), NaN if undefined.
+    curve: (B, K + 1) values at K steps and the start, or None.
+    cost: cost of the whole batch.
+    undefined: reasons by text, each a bool mask (B,) of the images that it applies to.
     """
 
     values: Tensor

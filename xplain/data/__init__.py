@@ -1,1 +1,1 @@
-"""Images, labels and data sets: find, decode, preprocess."""
+"""Find, decode and preprocess images; read labels and data sets."""

@@ -1,4 +1,4 @@
-"""Boxes around objects: read from CSV or from XML as of ImageNet and Pascal VOC, and brought to the model's input."""
+"""Read bounding boxes from CSV or Pascal VOC XML, and map them to the model input."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ COLUMNS = "image,x0,y0,x1,y1[,class]"
 
 
 class Box(NamedTuple):
-    """Edges in pixels of the upright image file; the pixel of column c reaches from c to c + 1. label: a class, or empty."""
+    """A bounding box in pixels of the upright image file. label: a class, or "".
+
+    Edges are coordinates: column c covers c to c + 1.
+    """
 
     left: float
     top: float
@@ -32,75 +35,92 @@ class Box(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Annotations:
-    """The boxes of images by name: a key within the data set, or a file's name, with suffix or without."""
+    """The boxes of a data set.
+
+    source: the file or folder, for messages. boxes: by image name, which is a key of the data set or a file name,
+    with or without suffix.
+    """
 
     source: str
     boxes: Mapping[str, tuple[Box, ...]]
 
-    def of(self, key: str) -> tuple[Box, ...]:
-        """The boxes of the image ``key``, under the fullest of its names that is known: ``a/b.jpg``, ``a/b``, ``b.jpg``, ``b``."""
-        path = PurePosixPath(key)
-        ends = [PurePosixPath(*path.parts[k:]) for k in range(len(path.parts))]
-        names = [name for end in ends for name in (end.as_posix(), end.with_suffix("").as_posix())]
-        return next((self.boxes[name] for name in names if name in self.boxes), ())
+    def find_boxes(self, key: str) -> tuple[Box, ...]:
+        """Return the boxes of an image, or () if it has none.
+
+        Looks up ``a/b.jpg``, ``a/b``, ``b.jpg`` and ``b`` in this order, and returns the boxes of the first name that has any.
+        """
+        parts = PurePosixPath(key).parts
+        for start in range(len(parts)):
+            name = PurePosixPath(*parts[start:])
+            for candidate in (name.as_posix(), name.with_suffix("").as_posix()):
+                if candidate in self.boxes:
+                    return self.boxes[candidate]
+        return ()
 
 
 def read_annotations(path: str) -> Annotations:
-    """Boxes from a CSV file (a first row that names the columns is passed over) or a folder of XML files, read once.
+    """Read boxes from a CSV file or a folder of Pascal VOC XML files. The result is cached until the path is modified.
 
-    XML counts pixels from 1 and names the last one; its file is named after the image. Raises InputError naming the place.
+    CSV has the columns image,x0,y0,x1,y1 and optionally class; a first row of column names is skipped.
+    XML files are named after their images; they count pixels from 1 and include the last one.
+    Raises InputError that names the file and line.
     """
     return _read(path, Path(path).stat().st_mtime_ns)
 
 
 @lru_cache(maxsize=4)
-def _read(path: str, _changed: int) -> Annotations:
-    rows = _read_folder(Path(path)) if Path(path).is_dir() else _read_table(Path(path))
-    found: dict[str, tuple[Box, ...]] = {}
+def _read(path: str, _modified: int) -> Annotations:
+    rows = _read_xml_folder(Path(path)) if Path(path).is_dir() else _read_csv(Path(path))
+    boxes: dict[str, tuple[Box, ...]] = {}
     for name, box in rows:
-        found[name] = (*found.get(name, ()), box)
-    if not found:
-        raise InputError(f"there is no box in {path!r}", f"give CSV with {COLUMNS}, or a folder of XML files")
-    return Annotations(path, found)
+        boxes[name] = (*boxes.get(name, ()), box)
+    if not boxes:
+        raise InputError(f"no box in {path!r}", f"use CSV with {COLUMNS}, or a folder of Pascal VOC XML files")
+    return Annotations(path, boxes)
 
 
-def _read_table(path: Path) -> Iterator[tuple[str, Box]]:
+def _read_csv(path: Path) -> Iterator[tuple[str, Box]]:
+    """Yield (image name, box) for each row."""
     try:
         rows = [row for row in csv.reader(path.read_text("utf-8-sig").splitlines()) if row]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"cannot read the boxes {str(path)!r}: {error}", f"give CSV with {COLUMNS}") from None
+        raise InputError(f"cannot read the boxes {str(path)!r}: {error}", f"use CSV with {COLUMNS}") from None
     for number, row in enumerate(rows, 1):
         try:
-            yield row[0].strip(), _box(row[1:5], *row[5:6])
+            box = _make_box(row[1:5], *row[5:6])
         except (ValueError, TypeError):
-            if number > 1:
-                raise InputError(
-                    f"line {number} of {str(path)!r} is no box: {','.join(row)}", f"write {COLUMNS}"
-                ) from None
+            if number == 1:  # may name the columns
+                continue
+            raise InputError(
+                f"line {number} of {str(path)!r} is not a box: {','.join(row)}", f"write {COLUMNS}"
+            ) from None
+        yield row[0].strip(), box
 
 
-def _read_folder(folder: Path) -> Iterator[tuple[str, Box]]:
+def _read_xml_folder(folder: Path) -> Iterator[tuple[str, Box]]:
+    """Yield (image name, box) for each object in the XML files."""
     for path in sorted(folder.rglob("*.xml")):
         name = path.relative_to(folder).with_suffix("").as_posix()
         try:
-            for each in parse_xml(path.read_bytes()).iter("object"):
-                left, top, right, bottom = (
-                    each.findtext(f"bndbox/{edge}") for edge in ("xmin", "ymin", "xmax", "ymax")
-                )
-                box = _box((left, top, right, bottom), each.findtext("name") or "")
+            for element in parse_xml(path.read_bytes()).iter("object"):
+                edges = [element.findtext(f"bndbox/{edge}") for edge in ("xmin", "ymin", "xmax", "ymax")]
+                box = _make_box(edges, element.findtext("name") or "")
                 yield name, box._replace(left=box.left - 1, top=box.top - 1)
         except (ExpatError, OSError, ValueError, TypeError) as error:
-            raise InputError(f"cannot read the boxes in {str(path)!r}: {error}", "give it as Pascal VOC does") from None
+            raise InputError(f"cannot read the boxes in {str(path)!r}: {error}", "use Pascal VOC XML") from None
 
 
 def parse_xml(content: bytes) -> ElementTree.Element:
-    """The root element. Raises ExpatError for what is no XML, and ValueError for entities, which could grow without end."""
+    """Return the root element of an XML document.
+
+    Raises ExpatError if it is not XML, and ValueError if it declares an entity, which could expand to any size.
+    """
     builder, parser = ElementTree.TreeBuilder(), ParserCreate()
 
-    def refuse(name: str, *_: object) -> None:
+    def refuse_entity(name: str, *_: object) -> None:
         raise ValueError(f"it declares the entity {name!r}")
 
-    parser.EntityDeclHandler = refuse
+    parser.EntityDeclHandler = refuse_entity
     parser.StartElementHandler = builder.start
     parser.EndElementHandler = builder.end
     parser.CharacterDataHandler = builder.data
@@ -108,11 +128,11 @@ def parse_xml(content: bytes) -> ElementTree.Element:
     return builder.close()
 
 
-def _box(edges: Sequence[str | None], label: str = "") -> Box:
-    """Raises ValueError or TypeError unless there are four numbers that enclose something."""
-    left, top, right, bottom = (float(each) for each in edges)  # type: ignore[arg-type]
+def _make_box(edges: Sequence[str | None], label: str = "") -> Box:
+    """Return a box. Raises ValueError or TypeError unless the edges are four numbers that enclose an area."""
+    left, top, right, bottom = (float(edge) for edge in edges)  # type: ignore[arg-type]
     if not (left < right and top < bottom):
-        raise ValueError("the edges enclose nothing")
+        raise ValueError("the box is empty")
     return Box(left, top, right, bottom, label.strip())
 
 
@@ -124,15 +144,18 @@ def locate_boxes(
     preprocessing: Preprocessing,
     find_class: Callable[[str], int],
 ) -> Tensor:
-    """(images, most boxes, 4) float64: left, top, right, bottom in pixels of the model's input, NaN where there are fewer.
+    """Return the boxes of images in pixels of the model input: float64 (images, most boxes, 4), padded with NaN.
 
-    keys: the images' names; sizes: (height, width) of their files; targets: boxes of other classes are left out, boxes without
-    a class are not. find_class: a name's index. Raises InputError for a class that the model does not know.
+    The last axis is left, top, right, bottom.
+    keys: names of the images in the data set. sizes: (height, width) of the upright files.
+    targets: class per image; boxes of other classes are skipped, boxes without a class are used for every target.
+    find_class: returns the index of a class name.
+    Raises InputError if the model does not have the class of a box.
     """
-    found = []
+    located = []
     for key, (height, width), target in zip(keys, sizes, targets, strict=True):
         geometry = preprocessing.geometry(width, height)
-        found.append(
+        located.append(
             [
                 (
                     box.left * geometry.width / width - geometry.left,
@@ -140,18 +163,21 @@ def locate_boxes(
                     box.right * geometry.width / width - geometry.left,
                     box.bottom * geometry.height / height - geometry.top,
                 )
-                for box in annotations.of(key)
-                if not box.label or _index(box.label, annotations.source, find_class) == target
+                for box in annotations.find_boxes(key)
+                if not box.label or _find_index(box.label, annotations.source, find_class) == target
             ]
         )
-    table = torch.full((len(found), max(map(len, found), default=0), 4), torch.nan, dtype=torch.float64)
-    for i, boxes in enumerate(found):
+    table = torch.full((len(located), max(map(len, located), default=0), 4), torch.nan, dtype=torch.float64)
+    for i, boxes in enumerate(located):
         table[i, : len(boxes)] = torch.tensor(boxes, dtype=torch.float64).reshape(-1, 4)
     return table
 
 
-def _index(label: str, source: str, find_class: Callable[[str], int]) -> int:
+def _find_index(label: str, source: str, find_class: Callable[[str], int]) -> int:
     try:
         return find_class(label)
     except UsageError as error:
-        raise InputError(f"a box in {source!r}: {error}", "without a class it counts for every target") from None
+        raise InputError(
+            f"a box in {source!r}: {error}",
+            "use the model's class names, or omit the class to use the box for every target",
+        ) from None

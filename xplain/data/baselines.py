@@ -1,4 +1,4 @@
-"""Reference images: what an image is compared with."""
+"""Baseline (reference) images."""
 
 from __future__ import annotations
 
@@ -15,15 +15,26 @@ BLUR_SIGMA = 5.0  # pixels
 
 
 def make_baseline(kind: Baseline, x: Tensor, mean: Tensor, rng: Streams) -> Tensor:
-    """Reference images (B, C, H, W) for images ``x``.
+    """Return baseline images (B, C, H, W) for images ``x``.
 
-    black 0, white 1, mean = the colour the model's normalisation maps to zero (``mean`` (C, 1, 1)), blur = the image
-    under a Gaussian of 5 pixels, uniform = independent random pixels.
+    kind: one of
+        black: zeros;
+        white: ones;
+        mean: the color that the model's normalization maps to zero;
+        blur: ``x`` convolved with a Gaussian of 5 pixels;
+        uniform: independent uniform pixels.
+    x: images (B, C, H, W) in [0, 1].
+    mean: (C, 1, 1) mean of the model's normalization.
+    rng: random streams of the images, for ``uniform``.
     """
-    if kind == "blur":
-        return gaussian_blur(x, BLUR_SIGMA)
-    if kind == "uniform":
-        return rng.uniform(torch.zeros(1, device=x.device), tuple(x.shape[1:]), x.dtype)[:, 0]
-    if kind == "mean":
-        return mean.to(x.dtype).expand_as(x)
-    return torch.full_like(x, {"black": 0.0, "white": 1.0}[kind])
+    match kind:
+        case "black":
+            return torch.full_like(x, 0.0)
+        case "white":
+            return torch.full_like(x, 1.0)
+        case "mean":
+            return mean.to(x.dtype).expand_as(x)
+        case "blur":
+            return gaussian_blur(x, BLUR_SIGMA)
+        case "uniform":
+            return rng.uniform(torch.zeros(1, device=x.device), tuple(x.shape[1:]), x.dtype)[:, 0]

@@ -1,4 +1,4 @@
-"""Class names and WordNet ids: look up a class, read a user's file, ImageNet-1k as shipped."""
+"""Read class names and WordNet ids, and find classes by name."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WNID = re.compile(r"n\d{8}")
 class ClassNames:
     """The classes of a model. labels, wnids: names and WordNet ids by index, empty if unknown.
 
-    count: the number of classes, or None if unknown. model: the name of the model, for messages.
+    count: number of classes, or None if unknown. model: name of the model in messages.
     """
 
     labels: Sequence[str] = ()
@@ -29,32 +29,35 @@ class ClassNames:
     model: str = "the model"
 
     def find(self, text: str) -> int:
-        """Return the index of a class given as an index, a wnid or a name. Raises UsageError with near matches."""
-        if (index := parse_count(text.removeprefix("-"))) is not None:
-            index = -index if text.startswith("-") else index
-            count = self.count or len(self.labels)
-            if count and not 0 <= index < count:
-                raise UsageError(f"class index {index} is not in 0 .. {count - 1}", "see xplain list classes")
-            return index
-        normalized = [_normalized(label) for label in self.labels]
-        for key, names in ((text.lower(), self.wnids), (text, self.labels), (_normalized(text), normalized)):
-            matches = [index for index, name in enumerate(names) if name == key]
+        """Return the index of a class from an index, a wnid or a name. Raises UsageError if there is none or more than one."""
+        index = _parse_index(text)
+        if index is not None:
+            return self._check_index(index)
+        normalized = [_normalize(label) for label in self.labels]
+        for key, names in ((text.lower(), self.wnids), (text, self.labels), (_normalize(text), normalized)):
+            matches = [i for i, name in enumerate(names) if name == key]
             if len(matches) > 1:
-                where = " and ".join(map(str, matches))
+                indices = " and ".join(map(str, matches))
                 raise UsageError(
-                    f"class name {text!r} is ambiguous: it is the name of {where}", "use the index or the wnid"
+                    f"class name {text!r} is ambiguous: classes {indices} have it", "use the index or the wnid"
                 )
             if matches:
                 return matches[0]
         known = [*self.labels, *self.wnids]
         raise UsageError(f"unknown class {text!r}", did_you_mean(text, known, "see xplain list classes"))
 
+    def _check_index(self, index: int) -> int:
+        count = self.count or len(self.labels)
+        if count and not 0 <= index < count:
+            raise UsageError(f"class index {index} is not in 0 .. {count - 1}", "see xplain list classes")
+        return index
+
     def find_folder(self, name: str) -> int:
-        """Return the class that a folder is named after: an exact class name first, even a number; else as ``find``."""
+        """Return the class of a folder name. An exact class name wins, even if it is a number; otherwise as ``find``."""
         return self.labels.index(name) if self.labels.count(name) == 1 else self.find(name)
 
     def describe(self, index: int) -> dict[str, str | int | None]:
-        """Return the index with its wnid and name, None where they are unknown."""
+        """Return the index, wnid and name of a class; unknown values are None."""
         return {
             "index": index,
             "wnid": self.wnids[index] if index < len(self.wnids) else None,
@@ -62,47 +65,58 @@ class ClassNames:
         }
 
 
-def _normalized(name: str) -> str:
+def _parse_index(text: str) -> int | None:
+    """Return the whole number in ``text``, or None if it is not a number."""
+    number = parse_count(text.removeprefix("-"))
+    return -number if number is not None and text.startswith("-") else number
+
+
+def _normalize(name: str) -> str:
     return name.lower().replace("_", " ")
 
 
 def is_wnid(name: str) -> bool:
-    """Whether a name has the form of a WordNet id: ``n02123045``."""
+    """Return whether a name has the form of a WordNet id: ``n02123045``."""
     return WNID.fullmatch(name) is not None
 
 
 @cache
-def imagenet_classes() -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """(wnids, names) of the 1000 ImageNet classes in the usual order."""
+def load_imagenet_classes() -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return (wnids, names) of the 1000 ImageNet classes in the usual order."""
     text = resources.files("xplain.data").joinpath("imagenet1k.tsv").read_text("utf-8")
     rows = [line.split("\t") for line in text.splitlines()[1:]]
     return tuple(row[1] for row in rows), tuple(row[2] for row in rows)
 
 
-def read_classes(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """(wnids or (), names) from text with one name a line, or from CSV or TSV with the header index, wnid, name.
+def read_class_names(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Read (wnids, names) from a text file with one name per line, or from CSV or TSV with the columns index, wnid, name.
 
-    Indices are 0, 1, 2, ... in any order; wnid may be left out. Raises InputError for a file that cannot be read so.
+    The indices must be 0, 1, 2, ... in any order. The column wnid is optional; without it, wnids is ().
+    Raises InputError if the file cannot be read.
     """
     try:
         lines = [line for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read the class names {str(path)!r}: {error}", "give a text or CSV file") from None
+        raise InputError(f"cannot read the class names {str(path)!r}: {error}", "pass a text or CSV file") from None
     if not lines:
-        raise InputError(f"no class name in {str(path)!r}", "write one name a line")
+        raise InputError(f"no class name in {str(path)!r}", "write one name per line")
     separator = "\t" if "\t" in lines[0] else ","
-    header = [each.strip().lower() for each in lines[0].split(separator)]
+    header = [column.strip().lower() for column in lines[0].split(separator)]
     if not {"index", "name"} <= set(header):
         return (), tuple(line.strip() for line in lines)
     try:
-        rows = sorted(
-            csv.DictReader([separator.join(header), *lines[1:]], delimiter=separator), key=lambda r: int(r["index"])
-        )
-        if [int(row["index"]) for row in rows] != list(range(len(rows))):
-            raise ValueError("the indices are not 0, 1, 2, ...")
-        wnids = tuple(row["wnid"].strip() for row in rows) if "wnid" in header else ()
-        return wnids, tuple(row["name"].strip() for row in rows)
+        return _read_table([separator.join(header), *lines[1:]], separator)
     except (ValueError, TypeError, AttributeError, KeyError) as error:
         raise InputError(
-            f"cannot read the class names {str(path)!r}: {error}", "write columns index,wnid,name"
+            f"cannot read the class names {str(path)!r}: {error}", "use the columns index,wnid,name"
         ) from None
+
+
+def _read_table(lines: Sequence[str], separator: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    reader = csv.DictReader(lines, delimiter=separator)
+    rows = sorted(reader, key=lambda row: int(row["index"]))
+    if [int(row["index"]) for row in rows] != list(range(len(rows))):
+        raise ValueError("the indices are not 0, 1, 2, ...")
+    has_wnids = "wnid" in (reader.fieldnames or ())
+    wnids = tuple(row["wnid"].strip() for row in rows) if has_wnids else ()
+    return wnids, tuple(row["name"].strip() for row in rows)

@@ -1,28 +1,27 @@
-"""Labelled images of a folder or a list: which there are, and which class each belongs to."""
+"""Read labeled data sets: folders, lists of paths, tar shards, and torchvision data sets."""
 
 from __future__ import annotations
 
 import csv
-import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import TypeVar
 
-from xplain.core.errors import InputError, ModelNote, UsageError
+from xplain.core.errors import InputError, UsageError, emit_note
 from xplain.data.class_names import ClassNames, is_wnid
 from xplain.data.sources import SUFFIXES, ImageSource, find_images, has_images
-from xplain.data.splits import find_entries, has_parts, is_torchvision
-from xplain.data.tar_shards import Sample, find_shards, read_shards
+from xplain.data.splits import find_entries, has_train_and_test, is_torchvision
+from xplain.data.tar_shards import TarSample, find_shards, read_shards
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Item:
-    """An image of a data set. key: its name within the set, the same wherever the set lies. label: true class or None."""
+    """An image of a data set. key: its name within the data set, wherever that is stored. label: true class or None."""
 
     key: str
     source: ImageSource
@@ -30,38 +29,61 @@ class Item:
 
 
 def read_dataset(location: str, class_names: ClassNames, labels: str | None = None) -> list[Item]:
-    """The images of ``location`` in a fixed order, with their classes where they are known.
+    """Return the images of a data set in a fixed order, with their classes if known.
 
-    location: a folder of class folders (wnids, class names, or numbers, which are class indices), a flat folder, a text file
-    of paths (with a class behind a tab, where it is known), tar shards: a ``.tar`` file, a brace pattern, or a folder of them, or
-    what has a part to test on, which is then read: a folder with ``train`` and ``test``, or ``torchvision:NAME:ROOT``.
-    labels: a CSV file of file name and class, for a flat folder.
-    Raises InputError when there is no image, or a folder is named after no class.
+    location: one of
+        a folder of class folders, named by wnid, class name, or number (the class index);
+        a folder of images without classes;
+        a text file of paths, each with an optional tab and class;
+        tar shards: a ``.tar`` file, a brace pattern, or a folder of ``.tar`` files;
+        a data set with a test part, which is read: a folder with ``train`` and ``test``, or ``torchvision:NAME:ROOT``.
+    class_names: the classes of the model.
+    labels: a CSV file of file name and class; requires a folder of images.
+    Raises InputError if there is no image or a folder matches no class.
     """
     path = Path(location)
     tars = _find_tars(location)
     if labels is not None and (tars or not path.is_dir()):
-        raise UsageError(f"--labels is for a folder of images, not {location!r}", "leave it out")
+        raise UsageError(f"--labels requires a folder of images, not {location!r}", "remove --labels")
     if is_torchvision(location):
         return _read_torchvision(location, class_names)
     if tars:
         return _read_shards(tars, class_names)
-    if path.is_dir() and has_parts(path):
+    if path.is_dir() and has_train_and_test(path):
         return [replace(item, key=f"test/{item.key}") for item in _read_folder(path / "test", class_names, labels)]
     if path.is_dir():
         return _read_folder(path, class_names, labels)
     if path.is_file() and path.suffix.lower() not in SUFFIXES:
         return _read_list(path, class_names)
-    raise InputError(f"no data set {location!r}", "give a folder, a text file of paths, or tar shards")
+    raise InputError(f"no data set {location!r}", "pass a folder, a text file of paths, or tar shards")
+
+
+def select_items(items: Iterable[Item], limit: int | None, per_class: int | None) -> list[Item]:
+    """Return the first ``per_class`` images of each class, and of these ``limit`` images at even distances."""
+    selected: list[Item] = []
+    counts: dict[int | None, int] = {}
+    for item in items:
+        counts[item.label] = counts.get(item.label, 0) + 1
+        if per_class is None or counts[item.label] <= per_class:
+            selected.append(item)
+    if limit is None or limit >= len(selected):
+        return selected
+    return [selected[len(selected) * k // limit] for k in range(limit)]
+
+
+def select_shard(items: Sequence[T], index: int, count: int) -> list[T]:
+    """Return every ``count``-th item, starting with item ``index``."""
+    return list(items[index::count])
 
 
 def _read_torchvision(location: str, class_names: ClassNames) -> list[Item]:
-    """The images to test on, as PNG in memory."""
+    """Read the test images, encoded as PNG in memory."""
     _, entries, names, _ = find_entries(location, 0)
     classes = match_folders_to_classes(names, class_names)
     items = []
     for entry in entries:
-        stream, name = BytesIO(), names[entry.label]
+        name = names[entry.label]
+        stream = BytesIO()
         entry.read().save(stream, "PNG", compress_level=1)
         source = ImageSource(None, entry.key, name, stream.getvalue(), member=entry.key)
         items.append(Item(entry.key, source, classes.get(name)))
@@ -69,178 +91,172 @@ def _read_torchvision(location: str, class_names: ClassNames) -> list[Item]:
 
 
 def _find_tars(location: str) -> list[Path]:
-    """The tar shards that ``location`` names, none where it is something else; a folder of shards holds no image."""
+    """Return the tar shards of a location, or [] if it is another kind of data set.
+
+    A folder is read as shards only if it holds no image.
+    """
     path = Path(location)
     if path.is_dir():
-        tars = sorted(each for each in path.glob("*") if each.suffix.lower() == ".tar" and each.name[0] != ".")
-        return [] if not tars or has_images(path) else tars
-    return find_shards(location) if location.lower().endswith(".tar") and (path.exists() or "{" in location) else []
+        tars = sorted(file for file in path.glob("*") if file.suffix.lower() == ".tar" and file.name[0] != ".")
+        return tars if tars and not has_images(path) else []
+    if location.lower().endswith(".tar") and (path.exists() or "{" in location):
+        return find_shards(location)
+    return []
 
 
 def _read_shards(paths: Sequence[Path], class_names: ClassNames) -> list[Item]:
-    """The images of tar shards; a ``.cls`` member must name a class, other members are labels where they do."""
-    find = cache(class_names.find)  # a thousand names are looked through each time
+    find_class = cache(class_names.find)  # find compares with every name
+    return [Item(sample.key, sample.source, _label_sample(sample, find_class)) for sample in read_shards(paths)]
 
-    def label(sample: Sample) -> int | None:
-        if sample.label is None:
-            return None
-        try:
-            return find(sample.label)
-        except UsageError as error:
-            if sample.sure:
-                raise InputError(f"the label of {sample.key!r}: {error}", "give --classes") from None
-            return None  # a caption, say
 
-    return [Item(sample.key, sample.source, label(sample)) for sample in read_shards(paths)]
+def _label_sample(sample: TarSample, find_class: Callable[[str], int]) -> int | None:
+    """Return the class of a sample, or None if its label is optional and no class. Raises InputError otherwise."""
+    if sample.label is None:
+        return None
+    try:
+        return find_class(sample.label)
+    except UsageError as error:
+        if sample.must_be_class:
+            raise InputError(f"the label of {sample.key!r}: {error}", "pass the class names with --classes") from None
+        return None
 
 
 def _read_folder(path: Path, class_names: ClassNames, labels: str | None) -> list[Item]:
     sources = find_images([str(path)])
-    keys = [each.path.relative_to(path).as_posix() for each in sources if each.path is not None]
+    keys = [source.path.relative_to(path).as_posix() for source in sources if source.path is not None]
     if labels is not None:
-        known = _read_labels(Path(labels), class_names)
-        missing = [key for key in keys if key not in known and Path(key).name not in known]
-        if missing:
-            raise InputError(
-                f"{labels!r} has no label for {missing[0]!r} and {len(missing) - 1} others", "name every file"
-            )
-        return [Item(k, s, known.get(k, known.get(Path(k).name))) for k, s in zip(keys, sources, strict=True)]
+        classes = _read_labels(Path(labels), class_names)
+        return [
+            Item(key, source, label)
+            for key, source, label in zip(keys, sources, _look_up(keys, classes, labels), strict=True)
+        ]
     folders = sorted({key.split("/")[0] for key in keys if "/" in key})
     if not folders:
         return [Item(key, source, None) for key, source in zip(keys, sources, strict=True)]
     classes = match_folders_to_classes(folders, class_names)
-    items = [Item(k, s, classes.get(k.split("/")[0])) for k, s in zip(keys, sources, strict=True)]
+    items = [Item(key, source, classes.get(key.split("/")[0])) for key, source in zip(keys, sources, strict=True)]
     return sorted(items, key=lambda item: (-1 if item.label is None else item.label, item.key))
 
 
-def match_folders_to_classes(folders: Sequence[str], class_names: ClassNames) -> dict[str, int]:
-    """The class of each folder: the one with that name or wnid; numbers that are no names are indices.
+def _look_up(keys: Sequence[str], classes: dict[str, int], source: str) -> list[int]:
+    """Return the class of each key, which ``classes`` lists by path or by file name. Raises InputError if one is missing."""
+    names = [key if key in classes else Path(key).name for key in keys]
+    missing = [key for key, name in zip(keys, names, strict=True) if name not in classes]
+    if missing:
+        raise InputError(
+            f"{source!r} has no label for {missing[0]!r} and {len(missing) - 1} others", "add a row for every file"
+        )
+    return [classes[name] for name in names]
 
-    Where the model's classes have no names and the folders are none of these, the folders' own order counts, if there is one for
-    each class: sorted, it is that of torchvision's ImageFolder. With another number of folders none has a class. Either is said, as a
-    ModelNote. Raises InputError for what is no class.
+
+def match_folders_to_classes(folders: Sequence[str], class_names: ClassNames) -> dict[str, int]:
+    """Return the class of each folder by its name.
+
+    A folder belongs to the class with its name or wnid; a number that is no class name is a class index.
+    If the classes have no names and the folder names are neither wnids nor numbers, the folders are numbered in the given order,
+    provided that there is one per class (sorted, this is the order of torchvision's ImageFolder); otherwise no folder has a class.
+    Both cases emit a note. Raises InputError if a folder matches no class.
     """
     if all(name.isdecimal() for name in folders) and not all(name in class_names.labels for name in folders):
-        return _numbered(folders, class_names)
+        return _use_as_indices(folders, class_names)
     if not class_names.labels and not class_names.wnids:
-        return _in_their_order(folders, class_names)
+        return _number_in_order(folders, class_names)
     if all(map(is_wnid, folders)) and not class_names.wnids:
         raise _unknown_wnids(folders)
-    found: dict[str, int] = {}
+    classes: dict[str, int] = {}
     for name in folders:
         try:
-            found[name] = class_names.find_folder(name)
+            classes[name] = class_names.find_folder(name)
         except UsageError as error:
-            raise InputError(
-                f"the folder {name!r} is named after no class: {error}", "give --classes or --labels"
-            ) from None
-    return found
+            raise InputError(f"folder {name!r} matches no class: {error}", "pass --classes or --labels") from None
+    return classes
 
 
-def _numbered(folders: Sequence[str], class_names: ClassNames) -> dict[str, int]:
-    """Folders whose names are class indices."""
+def _use_as_indices(folders: Sequence[str], class_names: ClassNames) -> dict[str, int]:
+    """Return the class indices that the folders are named after."""
     count = class_names.count or len(class_names.labels)
     last = max(folders, key=int)
     if count and int(last) >= count:
         raise InputError(
-            f"the folder {last!r} is named after no class: class index {int(last)} is not in 0 .. {count - 1}",
-            "give --classes with the folders' names in the order of the classes",
+            f"folder {last!r} matches no class: class index {int(last)} is not in 0 .. {count - 1}",
+            "pass --classes with the folder names in the order of the classes",
         )
     if sorted(folders) != sorted(folders, key=int):
-        warnings.warn(
-            f"the folders' names are taken as class indices ({last!r} is class {int(last)}); torchvision's ImageFolder sorts such "
-            "names as text: if the model was trained so, give --classes in that order",
-            ModelNote,
-            stacklevel=1,
+        emit_note(
+            f"folder names are used as class indices ({last!r} is class {int(last)}), but torchvision's ImageFolder sorts them as "
+            "text; if the model was trained with ImageFolder, pass --classes in that order"
         )
     return {name: int(name) for name in folders}
 
 
-def _in_their_order(folders: Sequence[str], class_names: ClassNames) -> dict[str, int]:
-    """One folder for each class of a model without names; with another number of folders none has a class, and that is said."""
+def _number_in_order(folders: Sequence[str], class_names: ClassNames) -> dict[str, int]:
+    """Number the folders if there is one per class of a model without class names; else return {}. Emits a note."""
     count = class_names.count or len(folders)
-    if len(folders) != count:
-        if all(map(is_wnid, folders)):
-            raise _unknown_wnids(folders)
-        warnings.warn(
-            f"{class_names.model} has {count} classes without names, and there are {len(folders)} class folders "
-            f"({folders[0]!r}, ...): the images count as unlabelled; --classes with a name for each class labels them",
-            ModelNote,
-            stacklevel=1,
+    if len(folders) == count:
+        emit_note(
+            f"the classes of {class_names.model} have no names; the folders are numbered in order, "
+            f"from {folders[0]!r} (class 0) to {folders[-1]!r} (class {count - 1})"
         )
-        return {}
-    warnings.warn(
-        f"the classes of {class_names.model} have no names: the folders count in order, {folders[0]!r} as class 0 to "
-        f"{folders[-1]!r} as class {count - 1}",
-        ModelNote,
-        stacklevel=1,
+        return {name: index for index, name in enumerate(folders)}
+    if all(map(is_wnid, folders)):
+        raise _unknown_wnids(folders)
+    emit_note(
+        f"{class_names.model} has {count} classes without names, but there are {len(folders)} class folders "
+        f"({folders[0]!r}, ...), so the images are not labeled; pass --classes with one name per class to label them"
     )
-    return {name: index for index, name in enumerate(folders)}
+    return {}
 
 
 def _unknown_wnids(folders: Sequence[str]) -> InputError:
-    return InputError(f"the folders are wnids ({folders[0]}, ...), which the model does not know", "give --classes")
+    return InputError(
+        f"the folders are named by wnids ({folders[0]}, ...), but the wnids of the model's classes are unknown",
+        "pass the wnids and names of the classes with --classes",
+    )
 
 
 def _read_labels(path: Path, class_names: ClassNames) -> dict[str, int]:
-    """File name to class index, from CSV with two columns; a first row that names them is passed over."""
+    """Read file names and their classes from CSV with two columns. An optional first row of column names is skipped."""
     try:
         rows = [row for row in csv.reader(path.read_text("utf-8-sig").splitlines()) if row]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(
-            f"cannot read the labels {str(path)!r}: {error}", "give CSV with file name and class"
+            f"cannot read the labels {str(path)!r}: {error}", "use CSV with the columns file name and class"
         ) from None
-    found: dict[str, int] = {}
-    find = cache(class_names.find)
+    classes: dict[str, int] = {}
+    find_class = cache(class_names.find)
     for number, row in enumerate(rows, 1):
         if len(row) < 2:
             raise InputError(f"line {number} of {str(path)!r} has {len(row)} columns", "write file name,class")
         name, label = row[0].strip(), row[1].strip()
         try:
-            found[name] = find(label)
+            classes[name] = find_class(label)
         except UsageError as error:
-            if number > 1:
+            if number > 1:  # the first row may name the columns
                 raise InputError(f"line {number} of {str(path)!r}: {error}", "write file name,class") from None
-    return found
+    return classes
 
 
 def _read_list(path: Path, class_names: ClassNames) -> list[Item]:
-    """Lines of ``path`` or ``path<tab>class``; relative paths start at the list's folder."""
+    """Read lines of ``path`` or ``path<tab>class``; relative paths start at the list's folder."""
     try:
         lines = path.read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read the list {str(path)!r}: {error}", "give a text file of paths") from None
+        raise InputError(f"cannot read the list {str(path)!r}: {error}", "pass a text file of paths") from None
     items = []
-    find = cache(class_names.find)
+    find_class = cache(class_names.find)
     for number, line in enumerate(lines, 1):
-        name, *rest = (part.strip() for part in line.split("\t"))
+        name, *columns = (column.strip() for column in line.split("\t"))
         if not name:
             continue
         if not Path(name).name:
-            raise InputError(f"line {number} of the list {str(path)!r} names no file", "write one path a line")
-        place = path.parent / name
-        source = ImageSource(place, str(Path(name).with_suffix("")), place.absolute().parent.name)
+            raise InputError(f"line {number} of the list {str(path)!r} is not a file path", "write one path per line")
+        file = path.parent / name
+        source = ImageSource(file, str(Path(name).with_suffix("")), file.absolute().parent.name)
         try:
-            items.append(Item(name, source, find(rest[0]) if rest else None))
+            label = find_class(columns[0]) if columns else None
         except UsageError as error:
             raise InputError(f"line {number} of {str(path)!r}: {error}", "write a path, a tab and its class") from None
+        items.append(Item(name, source, label))
     if not items:
-        raise InputError(f"the list {str(path)!r} names no image", "write one path a line")
+        raise InputError(f"the list {str(path)!r} holds no path", "write one path per line")
     return items
-
-
-def select_items(items: Iterable[Item], limit: int | None, per_class: int | None) -> list[Item]:
-    """The first ``per_class`` images of each class, then ``limit`` of them, evenly spread over the set."""
-    chosen, counts = [], dict[int | None, int]()
-    for item in items:
-        counts[item.label] = counts.get(item.label, 0) + 1
-        if per_class is None or counts[item.label] <= per_class:
-            chosen.append(item)
-    if limit is None or limit >= len(chosen):
-        return chosen
-    return [chosen[len(chosen) * k // limit] for k in range(limit)]
-
-
-def select_shard(items: Sequence[T], index: int, count: int) -> list[T]:
-    """Every ``count``-th item from ``index`` on."""
-    return list(items[index::count])

@@ -1,4 +1,4 @@
-"""Points on lines and their quadrature, Gaussian blurs, and cosine transforms."""
+"""Gaussian blur, the blur of RISE, and the discrete cosine transform."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from torch import Tensor
 
 
 def gaussian_blur(x: Tensor, sigma: float) -> Tensor:
-    """Images (..., H, W) convolved with a Gaussian of ``sigma`` pixels, cut at 4 sigma, borders mirrored."""
+    """Convolve images (..., H, W) with a Gaussian of ``sigma`` pixels, truncated at 4 sigma, with mirrored borders."""
     kernel = gaussian_weights(sigma, max(int(4 * sigma + 0.5), 1)).to(x)
     for axis in (-1, -2):
-        x = _convolve_line(x.transpose(axis, -1), kernel).transpose(axis, -1)
+        x = _convolve_last_axis(x.transpose(axis, -1), kernel).transpose(axis, -1)
     return x
 
 
 def gaussian_weights(sigma: float, radius: int) -> Tensor:
-    """(2 radius + 1,) Gaussian weights at whole pixels, in float64; they sum to one."""
+    """Return Gaussian weights at the integers -radius .. radius: float64 (2 radius + 1,), with sum 1."""
     grid = torch.arange(-radius, radius + 1, dtype=torch.float64)
     kernel = torch.exp(-((grid / sigma) ** 2) / 2)
     return kernel / kernel.sum()
 
 
-def _convolve_line(x: Tensor, kernel: Tensor) -> Tensor:
-    """Correlate the last axis with ``kernel``, mirrored as often as the kernel is wide (edge pixels repeated)."""
+def _convolve_last_axis(x: Tensor, kernel: Tensor) -> Tensor:
+    """Correlate the last axis with ``kernel``. Borders are mirrored including the edge pixel, repeatedly for wide kernels."""
     length, radius = x.shape[-1], len(kernel) // 2
     index = torch.arange(-radius, length + radius, device=x.device) % (2 * length)
     padded = x[..., torch.where(index < length, index, 2 * length - 1 - index)]
@@ -31,7 +31,10 @@ def _convolve_line(x: Tensor, kernel: Tensor) -> Tensor:
 
 
 def cosine_basis(size: int, like: Tensor) -> Tensor:
-    """(size, size) the orthonormal cosine transform DCT-II; row j is cos(π j (n + 1/2) / size), scaled to length one."""
+    """Return the orthonormal DCT-II matrix (size, size) with the dtype and device of ``like``.
+
+    Row j is cos(π j (n + 1/2) / size), scaled to length 1.
+    """
     n = torch.arange(size, dtype=torch.float64)
     basis = torch.cos(torch.pi / size * n[:, None] * (n + 0.5)) * (2 / size) ** 0.5
     basis[0] /= 2**0.5
@@ -39,14 +42,14 @@ def cosine_basis(size: int, like: Tensor) -> Tensor:
 
 
 def rise_blur(x: Tensor) -> Tensor:
-    """Images (..., H, W) under the RISE program's 11 x 11 kernel, zeros beyond the border.
+    """Convolve images (..., H, W) with the 11 x 11 kernel of the RISE code, with zeros outside the image.
 
-    Its "Gaussian of 5" is a unit impulse on 11 x 11 pixels under a mirrored Gaussian filter, which makes it nearly a box:
-    0.00883 in the centre and 0.00774 in the corners, where a cut Gaussian has 0.0120 and 0.0044.
+    RISE makes its "Gaussian of 5" by filtering a unit impulse on 11 x 11 pixels with mirrored borders. The kernel is therefore
+    nearly a box: 0.00883 in the center and 0.00774 in the corners; a truncated Gaussian has 0.0120 and 0.0044.
     """
     impulse = torch.zeros(11, dtype=torch.float64)
     impulse[5] = 1
-    line = _convolve_line(impulse, gaussian_weights(5.0, 20).to(impulse))
+    line = _convolve_last_axis(impulse, gaussian_weights(5.0, 20).to(impulse))
     kernel = torch.outer(line, line).to(x.dtype).to(x.device)
     flat = x.reshape(-1, 1, *x.shape[-2:])
     return F.conv2d(flat, kernel[None, None], padding=5).reshape(x.shape)

@@ -1,8 +1,7 @@
-"""Find images, read them, and bring them to the model's input: pixels in [0, 1], not normalised.
+"""Decode images to upright 8-bit RGB, read them as model input, and prefetch them with threads.
 
-Decided once, for every command: EXIF orientation is applied, transparency is laid over white, 16-bit grey is
-scaled to 8 bits, of animations the first frame is taken, colour profiles are not applied, everything becomes RGB; then the
-short side is resized and the centre is cropped in 8 bits by Pillow, as torchvision's transforms do on Pillow images.
+Every command decodes alike: EXIF orientation is applied, transparency is blended with white, 16-bit gray is scaled to 8 bits,
+the first frame of an animation is used, color profiles are ignored, and all modes become RGB.
 """
 
 from __future__ import annotations
@@ -17,35 +16,39 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xplain.core.errors import Failure, InputError, XplainError, first_line
+from xplain.data.preprocessing import Preprocessing, preprocess
+from xplain.data.sources import ImageSource, too_large_error
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
-from xplain.data.preprocessing import Preprocessing, preprocess
-from xplain.data.sources import ImageSource, _too_large
 
 
 def decode_image(content: bytes, name: str) -> Image:
-    """An upright 8-bit RGB Pillow image from a file's bytes. Raises InputError, naming ``name``."""
+    """Decode the bytes of an image file to an upright 8-bit RGB Pillow image. Raises InputError that names ``name``."""
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     if not content:
-        raise InputError(f"{name!r} is empty (0 bytes)", "give an image file")
+        raise InputError(f"{name!r} is empty (0 bytes)", "pass an image file")
     try:
         with Image.open(io.BytesIO(content)) as image:
             image.load()
             if image.mode == "F":
-                raise InputError(f"{name!r} has floating-point pixels of no agreed range", "save it with 8 or 16 bits")
+                raise InputError(
+                    f"{name!r} has floating-point pixels, whose range is not defined", "save it with 8 or 16 bits"
+                )
             return _to_rgb(ImageOps.exif_transpose(image))
     except UnidentifiedImageError:
-        raise InputError(f"{name!r} is not an image that Pillow knows", "give a JPEG, PNG, WebP, TIFF, ...") from None
+        raise InputError(
+            f"{name!r} is not an image that Pillow can read", "use JPEG, PNG, WebP, TIFF or a similar format"
+        ) from None
     except Image.DecompressionBombError as error:
-        raise InputError(f"{name!r} is too large: {error}", "make it smaller first") from None
+        raise InputError(f"{name!r} is too large: {error}", "reduce its size") from None
     except MemoryError:
-        raise _too_large(name) from None
+        raise too_large_error(name) from None
     except XplainError:
         raise
-    except Exception as error:  # decoders raise many kinds
+    except Exception as error:  # decoders raise many types
         raise InputError(f"{name!r} is damaged: {first_line(error)}", "restore the file or leave it out") from None
 
 
@@ -53,7 +56,7 @@ def _to_rgb(image: Image) -> Image:
     import numpy as np
     from PIL import Image
 
-    if image.mode.startswith("I"):
+    if image.mode.startswith("I"):  # 16-bit gray
         image = Image.fromarray((np.asarray(image).clip(0, 65535) / 257).round().astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
@@ -64,12 +67,12 @@ def _to_rgb(image: Image) -> Image:
 def read_image(
     path: str | Path, size: int | Sequence[int] = 224, *, preprocessing: Preprocessing | None = None
 ) -> Tensor:
-    """Pixels of an image as the commands see them, minus the normalisation.
+    """Read an image file as model input, as the commands do. Classifiers normalize it themselves.
 
-    path: an image file. It is turned upright by its EXIF orientation, laid over white, and made RGB; colour profiles are not applied.
-    size: input side in pixels or (height, width); the short side is resized to size / 0.875 (bicubic), then the centre is cropped.
-    preprocessing: a classifier's own (``classifier.preprocessing``) instead of ``size``: models differ in what they resize to.
-    Returns float32 (3, H, W) in [0, 1] on the CPU. Raises InputError when the file cannot be used.
+    path: an image file. EXIF orientation is applied, transparency is blended with white, color profiles are ignored.
+    size: input side in pixels or (height, width); the short side is resized to size / 0.875 (bicubic), then the center is cropped.
+    preprocessing: replaces ``size``; pass ``classifier.preprocessing``, because models differ in how they resize.
+    Returns float32 (3, H, W) in [0, 1] on the CPU. Raises InputError if the file cannot be used.
 
     >>> x = xplain.read_image("cat.jpg", preprocessing=clf.preprocessing)[None]
     """
@@ -79,7 +82,7 @@ def read_image(
 
 @dataclass(frozen=True, eq=False)
 class LoadedImage:
-    """An image that was read: the SHA-256 of its file, its pixels (3, H, W), and the file's height and width when upright."""
+    """A preprocessed image. digest: SHA-256 of its file. pixels: (3, H, W) in [0, 1]. size: (height, width) of the upright file."""
 
     source: ImageSource
     digest: str
@@ -90,7 +93,7 @@ class LoadedImage:
 def prefetch_images(
     sources: Iterable[ImageSource], preprocessing: Preprocessing, size: int, threads: int = 4
 ) -> Iterator[list[LoadedImage | Failure]]:
-    """Groups of ``size`` images in order, read by threads while the caller works on the group before."""
+    """Yield groups of ``size`` images in order. Threads read the next group while the caller processes the current one."""
 
     def read(source: ImageSource) -> LoadedImage | Failure:
         try:
@@ -102,15 +105,16 @@ def prefetch_images(
 
     remaining = iter(sources)
     with ThreadPoolExecutor(threads) as pool:
-        coming = [pool.submit(read, source) for source in islice(remaining, size)]
+        pending = [pool.submit(read, source) for source in islice(remaining, size)]
         try:
-            while coming:
-                group, coming = coming, [pool.submit(read, source) for source in islice(remaining, size)]
-                yield [future.result() for future in group]
+            while pending:
+                current = pending
+                pending = [pool.submit(read, source) for source in islice(remaining, size)]
+                yield [future.result() for future in current]
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
 def sha256(content: bytes) -> str:
-    """Hexadecimal SHA-256 of a file's bytes."""
+    """Return the hexadecimal SHA-256 digest of a file's bytes."""
     return hashlib.sha256(content).hexdigest()

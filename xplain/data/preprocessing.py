@@ -1,4 +1,4 @@
-"""Resize and crop images to the model's input."""
+"""Resize and crop images to the model's input size."""
 
 from __future__ import annotations
 
@@ -7,20 +7,18 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
+    from PIL.Image import Image, Resampling
     from torch import Tensor
 
-
-THIN = 50  # how many times longer than wide an image is resized as a whole
-
+MAX_ASPECT_RATIO = 50  # of an image that is resized as a whole before the crop
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 
 
 class CropGeometry(NamedTuple):
-    """How an image is brought to the model's input: resized to ``width`` x ``height``, then cropped from ``left`` and ``top`` on.
+    """How an image becomes model input: resized to ``width`` x ``height``, then cropped at (``left``, ``top``).
 
-    Where the crop is larger than the resized image, it begins before it (below zero), and black fills the rest.
+    ``left`` or ``top`` is negative if the crop is larger than the resized image; the border is black.
     """
 
     width: int
@@ -31,9 +29,10 @@ class CropGeometry(NamedTuple):
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Resize the short side to ``resize`` pixels, then crop the centre ``size`` = (height, width).
+    """How images are resized and cropped.
 
-    squash: resize to the proportion of ``size`` instead, its longer side to ``resize``, whatever the image's own proportion is.
+    size: (height, width) of the center crop. resize: pixels of the short side after resizing.
+    squash: resize to the aspect ratio of ``size`` instead, with ``resize`` pixels on the longer side.
     """
 
     size: tuple[int, int] = (224, 224)
@@ -43,46 +42,63 @@ class Preprocessing:
 
     @classmethod
     def for_size(cls, size: int | Sequence[int]) -> Preprocessing:
-        """The usual 0.875 centre crop for an input side or (height, width) in pixels."""
+        """Return the usual preprocessing for an input side or (height, width) in pixels: resize to size / 0.875, crop the center."""
         height, width = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
         return cls((height, width), round(max(height, width) / 0.875))
 
     def geometry(self, width: int, height: int) -> CropGeometry:
-        """Where the pixels of an image of ``width`` x ``height`` go."""
-        short = self.resize
-        new = (short, int(short * height / width)) if width <= height else (int(short * width / height), short)
+        """Return how an image of ``width`` x ``height`` pixels is resized and cropped."""
+        crop_height, crop_width = self.size
         if self.squash:
-            new = (self.resize * self.size[1] // max(self.size), self.resize * self.size[0] // max(self.size))
-        return CropGeometry(*new, _start_of_crop(new[0], self.size[1]), _start_of_crop(new[1], self.size[0]))
+            longer = max(self.size)
+            new_width, new_height = self.resize * crop_width // longer, self.resize * crop_height // longer
+        elif width <= height:
+            new_width, new_height = self.resize, int(self.resize * height / width)
+        else:
+            new_width, new_height = int(self.resize * width / height), self.resize
+        return CropGeometry(
+            new_width, new_height, _crop_offset(new_width, crop_width), _crop_offset(new_height, crop_height)
+        )
 
     def resized_to(self, side: int) -> Preprocessing:
-        """The same for square inputs of ``side`` pixels: ``resize`` in the proportion it had."""
+        """Return the same preprocessing for square inputs of ``side`` pixels, with ``resize`` scaled in proportion."""
         return replace(self, size=(side, side), resize=round(self.resize * side / max(self.size)))
 
 
 def preprocess(image: Image, preprocessing: Preprocessing) -> Tensor:
-    """(3, H, W) float32 pixels in [0, 1]: short side resized, centre cropped, in 8 bits."""
+    """Resize and crop an image. Returns float32 (3, H, W) in [0, 1].
+
+    Pillow resizes in 8 bits, so the result equals that of torchvision's transforms on Pillow images.
+    """
     import numpy as np
     import torch
     from PIL import Image
 
-    width, height = image.size
-    geometry = preprocessing.geometry(width, height)
-    new, left, top = (geometry.width, geometry.height), geometry.left, geometry.top
+    geometry = preprocessing.geometry(*image.size)
     crop_height, crop_width = preprocessing.size
-    filtered = Image.Resampling[preprocessing.interpolation.upper()]
-    if max(new) > THIN * min(new):  # nearly all of it would be cropped away: make the centre only
-        box = (max(left, 0), max(top, 0), min(left + crop_width, new[0]), min(top + crop_height, new[1]))
-        wide, high = width / new[0], height / new[1]
-        source = (box[0] * wide, box[1] * high, box[2] * wide, box[3] * high)
-        image = image.resize((box[2] - box[0], box[3] - box[1]), filtered, box=source)
+    left, top = geometry.left, geometry.top
+    resample = Image.Resampling[preprocessing.interpolation.upper()]
+    new_size = (geometry.width, geometry.height)
+    if max(new_size) > MAX_ASPECT_RATIO * min(new_size):
+        # The whole resized image would need much memory, and the crop removes nearly all of it.
+        image = _resize_center(image, geometry, (crop_width, crop_height), resample)
         left, top = min(left, 0), min(top, 0)
-    elif new != image.size:
-        image = image.resize(new, filtered)
+    elif new_size != image.size:
+        image = image.resize(new_size, resample)
     image = image.crop((left, top, left + crop_width, top + crop_height))
     return torch.from_numpy(np.asarray(image, dtype=np.float32) / 255).permute(2, 0, 1).contiguous()
 
 
-def _start_of_crop(side: int, crop: int) -> int:
-    """Where a centred crop begins; before the image, which is padded with black, if the crop is larger."""
+def _resize_center(image: Image, geometry: CropGeometry, crop: tuple[int, int], resample: Resampling) -> Image:
+    """Return the part of the resized image that lies inside a crop of (width, height) pixels."""
+    left, top = max(geometry.left, 0), max(geometry.top, 0)
+    right = min(geometry.left + crop[0], geometry.width)
+    bottom = min(geometry.top + crop[1], geometry.height)
+    scale_x, scale_y = image.width / geometry.width, image.height / geometry.height
+    box = (left * scale_x, top * scale_y, right * scale_x, bottom * scale_y)
+    return image.resize((right - left, bottom - top), resample, box=box)
+
+
+def _crop_offset(side: int, crop: int) -> int:
+    """Return where a centered crop begins; negative if the crop is larger than the image."""
     return round((side - crop) / 2.0) if side >= crop else -((crop - side) // 2)

@@ -7,16 +7,12 @@ import os
 import stat
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 from xplain.core.errors import DeviceError, InputError, UsageError
-
-if TYPE_CHECKING:
-    pass
-
 
 SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".pbm", ".avif")
@@ -25,11 +21,11 @@ SUFFIXES = frozenset(
 
 @dataclass(frozen=True)
 class ImageSource:
-    """An image to be read: a file, or bytes that came on standard input.
+    """Where an image is read from: a file, a part of a file, or bytes in memory.
 
-    stem: its name without suffix, as a relative path, under which outputs are written.
-    folder: the name of the folder that holds it (a class folder's name is the label).
-    span: the first byte and the number of bytes of an image that is part of its file; member: that part's name.
+    stem: relative path without suffix, under which outputs are written.
+    folder: name of the folder that holds the file; if that is a class folder, the label.
+    content: the bytes, if there is no file. span: first byte and number of bytes of a part of the file. member: the part's name.
     """
 
     path: Path | None
@@ -41,26 +37,26 @@ class ImageSource:
 
     @property
     def name(self) -> str:
-        """What messages call it."""
+        """The name in messages: member, path, or ``-`` for standard input."""
         if self.member:
             return self.member
         return str(self.path) if self.path is not None else "-"
 
     def read(self) -> bytes:
-        """The file's bytes. Raises InputError when it is not there or cannot be read."""
+        """Return the bytes of the image. Raises InputError if it is missing or cannot be read."""
         if self.content is not None:
             return self.content
         assert self.path is not None
         try:
-            _check_kind(self.path, self.name)
+            _check_readable(self.path, self.name)
             return self.path.read_bytes() if self.span is None else self._read_span(self.path, *self.span)
         except FileNotFoundError:
             raise InputError(f"no such file: {self.name!r}", "check the path") from None
-        except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
-            why = error.strerror if isinstance(error, OSError) else error
-            raise InputError(f"cannot read {self.name!r}: {why}", "give a readable image file") from None
+        except (OSError, ValueError) as error:  # ValueError: a null byte in the name
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise InputError(f"cannot read {self.name!r}: {reason}", "pass a readable image file") from None
         except MemoryError:
-            raise _too_large(self.name) from None
+            raise too_large_error(self.name) from None
 
     def _read_span(self, path: Path, start: int, size: int) -> bytes:
         with path.open("rb") as stream:
@@ -71,43 +67,58 @@ class ImageSource:
         return content
 
 
-def _check_kind(path: Path, name: str) -> None:
-    """Raise InputError for what would wait for a writer or never end; OSError where nothing can be seen."""
+def too_large_error(name: str) -> DeviceError:
+    """Return the error for an image that does not fit into memory."""
+    return DeviceError(f"{name!r} is too large for the available memory", "reduce its size")
+
+
+def _check_readable(path: Path, name: str) -> None:
+    """Raise InputError if reading would block or never end. Raises OSError if the file cannot be inspected."""
     mode = path.stat().st_mode
-    if stat.S_ISFIFO(mode) and not path.as_posix().startswith("/dev/"):  # there it is the shell's <(command)
-        raise InputError(f"{name!r} is a pipe", "give - and the image on standard input")
+    if stat.S_ISFIFO(mode) and not path.as_posix().startswith("/dev/"):  # /dev/fd/N is the shell's <(command)
+        raise InputError(f"{name!r} is a pipe", "pass - and send the image to standard input")
     if stat.S_ISCHR(mode):
-        raise InputError(f"{name!r} is a device", "give an image file")
+        raise InputError(f"{name!r} is a device", "pass an image file")
+
+
+class _FoundImage(NamedTuple):
+    """path: None for standard input. relative: the path relative to the folder that was named, or the file name."""
+
+    path: Path | None
+    relative: str
 
 
 def find_images(arguments: Iterable[str], files_from: str | None = None) -> list[ImageSource]:
-    """Sources for files, directories (recursive), globs, ``@list.txt`` and ``-`` (image bytes on stdin).
+    """Find the images in files, directories (recursively), globs, ``@list.txt`` and ``-`` (an image on standard input).
 
-    ``files_from`` names a file of paths, one a line; ``-`` is standard input. Files that are named but missing
-    are kept, so that they are reported one by one. Raises InputError when a directory, glob or list holds no image, and
-    UsageError when nothing was named.
+    files_from: a file of paths, one per line; ``-`` is standard input.
+    Missing files are kept, so that each is reported when it is read. An image that occurs twice is returned once.
+    Raises InputError if a directory, glob or list holds no image, and UsageError if there is no argument.
     """
     arguments = list(arguments)
     if not arguments and files_from is None:
-        raise UsageError("no image was named", "give files, directories, globs, @list.txt, - or --files-from FILE")
+        raise UsageError("no image given", "pass files, directories, globs, @list.txt, - or --files-from FILE")
     if "-" in arguments and files_from == "-":
         raise UsageError("standard input cannot be both an image and a list", "use - or --files-from -, not both")
-    found: dict[str, tuple[Path | None, str]] = {}
     if files_from is not None:
         arguments += list(_read_list(files_from))
+    unique: dict[str, _FoundImage] = {}
     for argument in _expand_lists(arguments):
-        for path, relative in _expand(argument):
-            found.setdefault(_whole_path(path) if path else "-", (path, relative))
-    stems = _distinct_stems(list(found.values()))
-    return [
-        ImageSource(path, stem, path.absolute().parent.name if path else "", None if path else sys.stdin.buffer.read())
-        for (path, _), stem in zip(found.values(), stems, strict=True)
-    ]
+        for image in _expand(argument):
+            unique.setdefault(_absolute(image.path) if image.path else "-", image)
+    images = list(unique.values())
+    return [_make_source(image.path, stem) for image, stem in zip(images, _distinct_stems(images), strict=True)]
+
+
+def _make_source(path: Path | None, stem: str) -> ImageSource:
+    if path is None:
+        return ImageSource(None, stem, content=sys.stdin.buffer.read())
+    return ImageSource(path, stem, path.absolute().parent.name)
 
 
 def _expand_lists(arguments: Iterable[str]) -> Iterator[str]:
     for argument in arguments:
-        if argument.startswith("@") and not os.path.exists(argument):  # noqa: PTH110  (no name raises)
+        if argument.startswith("@") and not os.path.exists(argument):  # noqa: PTH110  (never raises)
             yield from _read_list(argument[1:])
         else:
             yield argument
@@ -117,88 +128,85 @@ def _read_list(name: str) -> list[str]:
     try:
         text = sys.stdin.read() if name == "-" else Path(name).read_text("utf-8")
     except (OSError, ValueError) as error:
-        raise InputError(f"cannot read the list {name!r}: {error}", "give a text file, one path a line") from None
+        raise InputError(f"cannot read the list {name!r}: {error}", "pass a text file with one path per line") from None
     paths = [line for line in text.splitlines() if line.strip()]
     if not paths:
-        raise InputError(f"the list {name!r} names no image", "write one path a line")
+        raise InputError(f"the list {name!r} holds no path", "write one path per line")
     return paths
 
 
-def _expand(argument: str) -> Iterator[tuple[Path | None, str]]:
-    """(path, path relative to what was named) for one argument."""
-    if argument == "-":
-        yield None, "stdin"
-        return
+def _expand(argument: str) -> Iterator[_FoundImage]:
+    """Yield the images of one argument."""
     path = Path(argument)
-    if os.path.isdir(argument):  # noqa: PTH112  (no name raises)
-        files = list(_walk(path))
-        if not files:
-            raise InputError(f"no image in the directory {argument!r}", f"its files end in none of {_suffix_list()}")
-        if files == [path]:
-            raise InputError(f"cannot look into the directory {argument!r}", "make it readable")
-        yield from ((file, str(file.relative_to(path))) for file in files)
+    if argument == "-":
+        yield _FoundImage(None, "stdin")
+    elif os.path.isdir(argument):  # noqa: PTH112  (never raises)
+        yield from _expand_directory(path)
     elif not os.path.exists(argument) and glob.has_magic(argument) and "\0" not in argument:  # noqa: PTH110
-        matches = sorted(glob.glob(argument, recursive=True))  # noqa: PTH207  (absolute and relative patterns alike)
-        if not matches:
-            raise InputError(f"nothing matches {argument!r}", "check the pattern")
-        for match in matches:
-            if Path(match).is_dir():
-                yield from _expand(match)
-            else:
-                yield Path(match), Path(match).name
+        yield from _expand_glob(argument)
     elif not path.name:
-        raise InputError(f"{argument!r} names no file", "give files, directories or globs")
+        raise InputError(f"{argument!r} is not a file name", "pass files, directories or globs")
     else:
-        yield path, path.name
+        yield _FoundImage(path, path.name)
+
+
+def _expand_directory(path: Path) -> Iterator[_FoundImage]:
+    files = list(_walk(path))
+    if not files:
+        raise InputError(
+            f"no image in the directory {str(path)!r}", f"supported suffixes are {' '.join(sorted(SUFFIXES))}"
+        )
+    if files == [path]:
+        raise InputError(f"cannot list the directory {str(path)!r}", "check its permissions")
+    for file in files:
+        yield _FoundImage(file, str(file.relative_to(path)))
+
+
+def _expand_glob(pattern: str) -> Iterator[_FoundImage]:
+    matches = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207  (absolute and relative patterns alike)
+    if not matches:
+        raise InputError(f"no file matches {pattern!r}", "check the pattern")
+    for match in matches:
+        if Path(match).is_dir():
+            yield from _expand(match)
+        else:
+            yield _FoundImage(Path(match), Path(match).name)
 
 
 def _walk(directory: Path) -> Iterator[Path]:
-    """The images below a directory, and the folders that cannot be looked into, which are then reported as they are read."""
-    closed = list[OSError]()
-    for folder, folders, files in os.walk(directory, onerror=closed.append):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+    """Yield the images below a directory, then the folders that cannot be listed, which fail when they are read."""
+    errors: list[OSError] = []
+    for folder, subfolders, files in os.walk(directory, onerror=errors.append):
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         for name in sorted(files):
             path = Path(folder, name)
             if path.suffix.lower() in SUFFIXES and not name.startswith(".") and not _is_special(path):
                 yield path
-    yield from (Path(each.filename) for each in closed)
+    for error in errors:
+        yield Path(error.filename)
 
 
 def _is_special(path: Path) -> bool:
-    """Whether it is a pipe or the like; a link that leads nowhere is none, and is reported when it is read."""
-    return os.path.exists(path) and not os.path.isfile(path)  # noqa: PTH110, PTH113  (closed places raise no error)
+    """Return whether a path is a pipe, socket or device. Broken links are not: they fail when they are read."""
+    return os.path.exists(path) and not os.path.isfile(path)  # noqa: PTH110, PTH113  (never raise)
 
 
 def has_images(directory: Path) -> bool:
-    """Whether there is an image in a directory or below it."""
+    """Return whether a directory holds an image, at any depth."""
     return next(_walk(directory), None) is not None
 
 
-def _suffix_list() -> str:
-    return " ".join(sorted(SUFFIXES))
-
-
-def _distinct_stems(found: Sequence[tuple[Path | None, str]]) -> list[str]:
-    """Relative names without suffix; where two would collide, with the suffix, then with the whole path."""
-    candidates = [
-        (
-            str(Path(relative).with_suffix("")),
-            relative,
-            "/".join(Path(_whole_path(path)).parts[1:]) if path else relative,
-        )
-        for path, relative in found
-    ]
-    stems = [bare for bare, _, _ in candidates]
-    for level in (1, 2):
+def _distinct_stems(images: list[_FoundImage]) -> list[str]:
+    """Return distinct stems: the relative name without suffix; if that is not unique, with suffix; else the absolute path."""
+    stems = [str(Path(image.relative).with_suffix("")) for image in images]
+    names = [image.relative for image in images]
+    paths = ["/".join(Path(_absolute(image.path)).parts[1:]) if image.path else image.relative for image in images]
+    for longer in (names, paths):
         counts = Counter(stems)
-        stems = [each[level] if counts[stem] > 1 else stem for each, stem in zip(candidates, stems, strict=True)]
+        stems = [new if counts[stem] > 1 else stem for stem, new in zip(stems, longer, strict=True)]
     return stems
 
 
-def _whole_path(path: Path) -> str:
-    """The absolute path without ``..``, which could lead out of an output directory; links stay."""
-    return os.path.abspath(path)  # noqa: PTH100  (resolve would follow links)
-
-
-def _too_large(name: str) -> DeviceError:
-    return DeviceError(f"{name!r} is too large for the memory that is free", "make it smaller first")
+def _absolute(path: Path) -> str:
+    """Return the absolute path without ``..``, which could lead out of an output directory. Does not follow links."""
+    return os.path.abspath(path)  # noqa: PTH100  (resolve follows links)

@@ -1,4 +1,4 @@
-"""Small labelled images, to train on and to test on, read into memory: class folders, or a data set of torchvision."""
+"""Read small labeled data sets with a train and a test part into memory."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from xplain.data.preprocessing import Preprocessing, preprocess
 from xplain.data.sources import ImageSource, find_images
 
 TORCHVISION = ("CIFAR10", "CIFAR100", "MNIST", "FashionMNIST", "KMNIST")
-TEST_SHARE = 0.2  # where the data set itself does not say
-MOST_BYTES = 16 * 2**30
+TEST_FRACTION = 0.2  # of a folder without train and test
+MAX_BYTES = 16 * 2**30
 
 
 @dataclass(frozen=True, eq=False)
 class LabeledImages:
-    """Labelled images in memory.
+    """Labeled images in memory.
 
-    pixels: (N, 3, H, W) in 8 bits. labels: (N,). removed: (N, H, W) bool, the pixels that show the image's mean colour instead.
+    pixels: uint8 (N, 3, H, W). labels: int64 (N,). removed: bool (N, H, W), the pixels that are replaced by the image's mean color.
     """
 
     pixels: Tensor
@@ -40,26 +40,26 @@ class LabeledImages:
         return len(self.labels)
 
     @cached_property
-    def colours(self) -> Tensor:
-        """(N, 3, 1, 1) the mean of each channel of each unmodified image."""
+    def mean_colors(self) -> Tensor:
+        """(N, 3, 1, 1) mean of each channel of each unmodified image, in [0, 1]."""
         area = self.pixels.shape[2] * self.pixels.shape[3]
-        sums = self.pixels.sum(dim=(2, 3), keepdim=True, dtype=torch.int64)  # exact, and the same on every device
+        sums = self.pixels.sum(dim=(2, 3), keepdim=True, dtype=torch.int64)  # exact, so equal on every device
         return sums.float() / (255 * area)
 
-    def batch(self, some: Tensor | slice) -> Tensor:
-        """(n, 3, H, W) float32 pixels in [0, 1] of some of the images."""
-        x = self.pixels[some].float() / 255
-        return x if self.removed is None else torch.where(self.removed[some][:, None], self.colours[some], x)
+    def batch(self, index: Tensor | slice) -> Tensor:
+        """Return the images at ``index`` as float32 (n, 3, H, W) in [0, 1]."""
+        x = self.pixels[index].float() / 255
+        return x if self.removed is None else torch.where(self.removed[index][:, None], self.mean_colors[index], x)
 
     def to(self, device: torch.device) -> LabeledImages:
-        """The images on a device."""
+        """Return the images on a device."""
         removed = None if self.removed is None else self.removed.to(device)
         return replace(self, pixels=self.pixels.to(device), labels=self.labels.to(device), removed=removed)
 
 
 @dataclass(frozen=True, eq=False)
 class TrainTestSplit:
-    """Images to train on and images to test on. origin: how they were divided, for the record."""
+    """Images for training and for testing. classes: names by index. origin: how they were split, in words, for the record."""
 
     train: LabeledImages
     test: LabeledImages
@@ -67,13 +67,13 @@ class TrainTestSplit:
     origin: str = ""
 
     def to(self, device: torch.device) -> TrainTestSplit:
-        """The set on a device."""
+        """Return the data set on a device."""
         return replace(self, train=self.train.to(device), test=self.test.to(device))
 
 
 @dataclass(frozen=True)
 class Entry:
-    """An image that is to be read: its name within the data set, its class, and how to get it (8 bits, RGB)."""
+    """An image that is not read yet. key: its name in the data set. read: returns it as 8-bit RGB."""
 
     key: str
     label: int
@@ -83,117 +83,134 @@ class Entry:
 def read_split(
     location: str, size: int | None = None, per_class: int | None = None, seed: int = 0
 ) -> tuple[TrainTestSplit, list[Failure]]:
-    """The images of a data set, and those that could not be read.
+    """Read a data set with a train and a test part. Returns it and the images that cannot be read.
 
-    location: a folder with ``train`` and ``test``, which hold class folders; a folder of class folders, each of which is
-    divided 80 : 20 by ``seed``; or ``torchvision:NAME:ROOT``.
-    size: side to which images are resized and cropped; None: as they are, and then they must be alike.
-    per_class: at most so many images of a class in either part, the first ones.
-    Raises InputError when the images cannot be used, and UsageError when they differ in size.
+    location: one of
+        a folder with the folders ``train`` and ``test``, both of class folders;
+        a folder of class folders, each of which is split 80 : 20 at random;
+        ``torchvision:NAME:ROOT``.
+    size: side in pixels to which images are resized and cropped; None keeps the images, which must then have equal sizes.
+    per_class: keep at most this number of images per class and part, the first ones.
+    seed: seed of the random split.
+    Raises InputError if the images cannot be used, and UsageError if their sizes differ.
     """
     train, test, classes, origin = find_entries(location, seed)
     if per_class is not None:
-        train, test = _first_of_each(train, per_class), _first_of_each(test, per_class)
-    side = (size, size) if size is not None else _size_of(train)
-    if (needed := 3 * side[0] * side[1] * (len(train) + len(test))) > MOST_BYTES:
+        train = _first_of_each_class(train, per_class)
+        test = _first_of_each_class(test, per_class)
+    side = (size, size) if size is not None else _first_size(train)
+    needed = 3 * side[0] * side[1] * (len(train) + len(test))
+    if needed > MAX_BYTES:
         raise InputError(
-            f"{len(train) + len(test)} images of {side[0]} x {side[1]} take {needed / 2**30:.0f} GiB of memory",
-            "give size=32, or per_class=N",
+            f"{len(train) + len(test)} images of {side[0]} x {side[1]} need {needed / 2**30:.0f} GiB of memory",
+            "set size=32 or per_class=N",
         )
-    (first, lost), (second, more) = (_read(part, side, resize=size is not None) for part in (train, test))
-    return TrainTestSplit(first, second, classes, origin), lost + more
+    train_images, train_failures = _read_entries(train, side, resize=size is not None)
+    test_images, test_failures = _read_entries(test, side, resize=size is not None)
+    return TrainTestSplit(train_images, test_images, classes, origin), train_failures + test_failures
 
 
 def find_entries(location: str, seed: int) -> tuple[list[Entry], list[Entry], tuple[str, ...], str]:
-    """(to train on, to test on, class names, where the division comes from). Raises as ``read_split``."""
+    """Return (train entries, test entries, class names, origin of the split). Arguments and errors as in ``read_split``."""
     if is_torchvision(location):
-        return _from_torchvision(location)
+        return _find_in_torchvision(location)
     path = Path(location)
     if not path.is_dir():
-        raise InputError(f"no folder {location!r} to train on", "give class folders, or torchvision:CIFAR10:ROOT")
-    if not has_parts(path):
-        every, classes = _from_folder(path)
-        train, test = _divide(every, classes, seed)
-        return (
-            train,
-            test,
-            classes,
-            f"of each class, {100 * (1 - TEST_SHARE):.0f} % to train and {100 * TEST_SHARE:.0f} % to test, by seed {seed}",
+        raise InputError(
+            f"no folder {location!r} to train on", "pass a folder of class folders or torchvision:CIFAR10:ROOT"
         )
-    train, classes = _from_folder(path / "train", "train/")
-    test, _ = _from_folder(path / "test", "test/", classes)
-    return train, test, classes, "its train and test folders"
+    if has_train_and_test(path):
+        train, classes = _find_in_folder(path / "train", "train/")
+        test, _ = _find_in_folder(path / "test", "test/", classes)
+        return train, test, classes, "its train and test folders"
+    entries, classes = _find_in_folder(path)
+    train, test = _split_at_random(entries, classes, seed)
+    percent = 100 * TEST_FRACTION
+    return (
+        train,
+        test,
+        classes,
+        f"{100 - percent:.0f} % of each class for training, {percent:.0f} % for testing, seed {seed}",
+    )
 
 
 def is_torchvision(location: str) -> bool:
-    """Whether a data set is one that torchvision keeps."""
+    """Return whether a location is a torchvision data set (``torchvision:NAME:ROOT``)."""
     return location.startswith("torchvision:")
 
 
-def has_parts(path: Path) -> bool:
-    """Whether a folder holds a set to train on and one to test on, and not classes."""
-    return all(any(each.is_dir() for each in path.glob(f"{part}/*")) for part in ("train", "test"))
+def has_train_and_test(path: Path) -> bool:
+    """Return whether a folder holds the folders ``train`` and ``test``, both with folders inside."""
+    return all(any(child.is_dir() for child in path.glob(f"{part}/*")) for part in ("train", "test"))
 
 
-def _from_folder(path: Path, prefix: str = "", classes: Sequence[str] = ()) -> tuple[list[Entry], tuple[str, ...]]:
-    """The images of the class folders in ``path``; the classes are those given, or the folders'."""
+def _find_in_folder(path: Path, prefix: str = "", classes: Sequence[str] = ()) -> tuple[list[Entry], tuple[str, ...]]:
+    """Find the images in the class folders of ``path``. Classes are ``classes``, or else the folder names, numbers in numeric order."""
     sources = find_images([str(path)])
-    inside = [each.path.relative_to(path) for each in sources if each.path is not None]
-    if loose := next((each for each in inside if len(each.parts) == 1), None):
-        raise InputError(f"{str(path / loose)!r} lies in no class folder", "give class folders to train on")
-    folders = [each.parts[0] for each in inside]
-    names = sorted(set(folders), key=lambda name: (int(name) if name.isdecimal() else -1, name))
-    if classes and (unknown := next((name for name in names if name not in classes), None)):
-        raise InputError(f"the class {unknown!r} of {str(path)!r} is not among those to train on", "leave it out")
+    files = [source.path.relative_to(path) for source in sources if source.path is not None]
+    for file in files:
+        if len(file.parts) == 1:
+            raise InputError(f"{str(path / file)!r} is not in a class folder", "move every image into a class folder")
+    names = sorted({file.parts[0] for file in files}, key=lambda name: (int(name) if name.isdecimal() else -1, name))
+    for name in names:
+        if classes and name not in classes:
+            raise InputError(f"class {name!r} of {str(path)!r} is not among the training classes", "remove the folder")
     index = {name: i for i, name in enumerate(classes or names)}
-    found = zip(sources, inside, folders, strict=True)
-    return [Entry(prefix + i.as_posix(), index[f], partial(_decode, s)) for s, i, f in found], tuple(index)
+    entries = [
+        Entry(prefix + file.as_posix(), index[file.parts[0]], partial(_decode, source))
+        for source, file in zip(sources, files, strict=True)
+    ]
+    return entries, tuple(index)
 
 
 def _decode(source: ImageSource) -> Image.Image:
     return decode_image(source.read(), source.name)
 
 
-def _divide(entries: Sequence[Entry], classes: Sequence[str], seed: int) -> tuple[list[Entry], list[Entry]]:
-    """Of each class, TEST_SHARE of the images (at least one) to test on, drawn by the seed; in their order."""
-    held = set[int]()
+def _split_at_random(entries: Sequence[Entry], classes: Sequence[str], seed: int) -> tuple[list[Entry], list[Entry]]:
+    """Draw TEST_FRACTION of the images of each class (at least one) for testing. Both parts keep the order of ``entries``."""
     members: dict[int, list[int]] = {}
-    for i, each in enumerate(entries):
-        members.setdefault(each.label, []).append(i)
+    for i, entry in enumerate(entries):
+        members.setdefault(entry.label, []).append(i)
+    chosen: set[int] = set()
     for label, name in enumerate(classes):
-        own = members.get(label, [])
-        if len(own) < 2:
-            raise InputError(f"the class {name!r} has one image, none to test on", "give two or more of each class")
+        positions = members.get(label, [])
+        if len(positions) < 2:
+            raise InputError(f"class {name!r} has one image, so none is left for testing", "add images to this class")
         generator = torch.Generator().manual_seed(seed_of(seed, "split", name))
-        drawn = torch.randperm(len(own), generator=generator).tolist()
-        held.update(own[k] for k in drawn[: max(1, round(TEST_SHARE * len(own)))])
-    return [e for i, e in enumerate(entries) if i not in held], [e for i, e in enumerate(entries) if i in held]
+        order = torch.randperm(len(positions), generator=generator).tolist()
+        chosen.update(positions[k] for k in order[: max(1, round(TEST_FRACTION * len(positions)))])
+    train = [entry for i, entry in enumerate(entries) if i not in chosen]
+    test = [entry for i, entry in enumerate(entries) if i in chosen]
+    return train, test
 
 
-def _from_torchvision(location: str) -> tuple[list[Entry], list[Entry], tuple[str, ...], str]:
-    """``torchvision:NAME:ROOT``, as torchvision keeps it on disk; nothing is downloaded."""
+def _find_in_torchvision(location: str) -> tuple[list[Entry], list[Entry], tuple[str, ...], str]:
+    """Find the images of ``torchvision:NAME:ROOT`` on disk. Downloads nothing."""
     import torchvision
 
     _, _, rest = location.partition(":")
     name, _, root = rest.partition(":")
     if name not in TORCHVISION or not root:
-        near = did_you_mean(name, TORCHVISION) if name not in TORCHVISION else ""
-        raise UsageError(
-            f"cannot read the data set {location!r}",
-            near or f"write torchvision:NAME:ROOT with {', '.join(TORCHVISION)}",
-        )
-    make = getattr(torchvision.datasets, name)
+        usage = f"write torchvision:NAME:ROOT with {', '.join(TORCHVISION)}"
+        hint = usage if name in TORCHVISION else did_you_mean(name, TORCHVISION, usage)
+        raise UsageError(f"cannot read the data set {location!r}", hint)
+    dataset_class = getattr(torchvision.datasets, name)
     try:
-        train, test = (make(root, train=part, download=False) for part in (True, False))
-    except Exception:  # damaged files raise many kinds; torchvision runs nothing of a file whose hash it does not know
+        train = dataset_class(root, train=True, download=False)
+        test = dataset_class(root, train=False, download=False)
+    except Exception:  # damaged files raise many types; torchvision verifies a file's hash before it unpickles the file
         command = f"from torchvision.datasets import {name}; {name}({root!r}, download=True)"
-        raise InputError(f"no whole {name} in {root!r}", f'get it once by python -c "{command}"') from None
-    return _wrap(train, "train"), _wrap(test, "test"), tuple(train.classes), f"torchvision's {name}"
+        raise InputError(
+            f"{name} is missing or incomplete in {root!r}", f'download it with: python -c "{command}"'
+        ) from None
+    return _to_entries(train, "train"), _to_entries(test, "test"), tuple(train.classes), f"torchvision's {name}"
 
 
-def _wrap(dataset: Any, part: str) -> list[Entry]:
-    """The images of a torchvision data set, held as one array."""
-    arrays, labels = np.asarray(dataset.data), [int(each) for each in dataset.targets]
+def _to_entries(dataset: Any, part: str) -> list[Entry]:
+    """Convert a torchvision data set, which holds its images in one array."""
+    arrays = np.asarray(dataset.data)
+    labels = [int(label) for label in dataset.targets]
     return [Entry(f"{part}/{i}", label, partial(_to_rgb, arrays[i])) for i, label in enumerate(labels)]
 
 
@@ -201,64 +218,66 @@ def _to_rgb(array: np.ndarray[Any, Any]) -> Image.Image:
     return Image.fromarray(array).convert("RGB")
 
 
-def _first_of_each(entries: Sequence[Entry], count: int) -> list[Entry]:
+def _first_of_each_class(entries: Sequence[Entry], count: int) -> list[Entry]:
     seen: dict[int, int] = {}
-    chosen = []
+    selected = []
     for entry in entries:
         seen[entry.label] = seen.get(entry.label, 0) + 1
         if seen[entry.label] <= count:
-            chosen.append(entry)
-    return chosen
+            selected.append(entry)
+    return selected
 
 
-def _size_of(entries: Sequence[Entry]) -> tuple[int, int]:
-    """(height, width) of the first image that can be read."""
+def _first_size(entries: Sequence[Entry]) -> tuple[int, int]:
+    """Return (height, width) of the first readable image."""
     for entry in entries:
         try:
             width, height = entry.read().size
         except InputError:
             continue
         return height, width
-    raise _nothing(entries)
+    raise _none_readable(entries)
 
 
-def _nothing(entries: Sequence[Entry]) -> InputError:
+def _none_readable(entries: Sequence[Entry]) -> InputError:
     return InputError(
-        f"none of {len(entries)} images can be read, {entries[0].key!r} the first", "give JPEG or PNG files"
+        f"none of {len(entries)} images can be read, starting with {entries[0].key!r}", "use JPEG or PNG files"
     )
 
 
-def _read(entries: Sequence[Entry], side: tuple[int, int], *, resize: bool) -> tuple[LabeledImages, list[Failure]]:
-    """The images in one tensor, and those that are no images."""
+def _read_entries(
+    entries: Sequence[Entry], side: tuple[int, int], *, resize: bool
+) -> tuple[LabeledImages, list[Failure]]:
+    """Read the images into one tensor. Returns them and the images that cannot be read."""
     pixels = torch.empty(len(entries), 3, *side, dtype=torch.uint8)
 
     def read(i: int) -> Failure | None:
         try:
-            pixels[i] = _pixels(entries[i], side, resize=resize)
+            pixels[i] = _read_pixels(entries[i], side, resize=resize)
         except InputError as error:
             return Failure(entries[i].key, error)
         return None
 
     with ThreadPoolExecutor(4) as pool:
         results = list(pool.map(read, range(len(entries))))
-    lost = [each for each in results if each is not None]
+    failures = [failure for failure in results if failure is not None]
     labels = torch.tensor([entry.label for entry in entries])
-    if len(lost) == len(entries):
-        raise _nothing(entries)
-    if lost:
-        whole = torch.tensor([each is None for each in results])
-        pixels, labels = pixels[whole], labels[whole]
-    return LabeledImages(pixels, labels), lost
+    if len(failures) == len(entries):
+        raise _none_readable(entries)
+    if failures:
+        readable = torch.tensor([failure is None for failure in results])
+        pixels, labels = pixels[readable], labels[readable]
+    return LabeledImages(pixels, labels), failures
 
 
-def _pixels(entry: Entry, side: tuple[int, int], *, resize: bool) -> Tensor:
-    """(3, H, W) in 8 bits."""
+def _read_pixels(entry: Entry, side: tuple[int, int], *, resize: bool) -> Tensor:
+    """Return an image as uint8 (3, H, W). Raises UsageError if it is not resized and its size is not ``side``."""
     image = entry.read()
     if resize:
         return (preprocess(image, Preprocessing(side, min(side))) * 255).round().to(torch.uint8)
     if (image.height, image.width) != side:
         raise UsageError(
-            f"{entry.key!r} has {image.height} x {image.width} pixels, the first image {side[0]} x {side[1]}",
-            f"give size={min(side)}",
+            f"{entry.key!r} has {image.height} x {image.width} pixels, but the first image has {side[0]} x {side[1]}",
+            f"set size={min(side)}",
         )
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)

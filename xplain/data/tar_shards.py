@@ -1,7 +1,7 @@
-"""Tar shards as webdataset lays them out: which images they hold, where each lies, and what is written beside it.
+"""Find the images and labels in tar shards of the webdataset layout.
 
-Only the headers and the small label members are read here; an image's bytes are read by their location when its turn comes. The samples
-are grouped by webdataset (extra ``webdataset``); its decoders and its URLs, which can run code, are not used.
+Only tar headers and small label members are read here; an image is read later from its location in the file.
+webdataset (the extra ``webdataset``) groups the members into samples; its decoders and URLs, which can run code, are not used.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from typing import Any
 from xplain.core.errors import InputError, UsageError
 from xplain.data.sources import SUFFIXES, ImageSource
 
-LONGEST_LABEL = 1 << 16  # bytes of a label member that are worth reading
-LABEL_KEYS = ("label", "cls", "class", "class_id", "target")  # of a JSON object beside the image
+MAX_LABEL_BYTES = 1 << 16  # longer members are no labels
+LABEL_KEYS = ("label", "cls", "class", "class_id", "target")  # of a JSON object
 
 
 @dataclass(frozen=True)
 class MemberLocation:
-    """Where a member's bytes lie in its tar file."""
+    """The position of a member's bytes in its tar file."""
 
     path: Path
     start: int
@@ -31,102 +31,109 @@ class MemberLocation:
 
 
 @dataclass(frozen=True)
-class Sample:
-    """An image of a shard. key: shard and member. label: what is written beside it; ``sure``: by a ``.cls`` member."""
+class TarSample:
+    """An image of a shard.
+
+    key: shard and member. label: text of the label member, or None.
+    must_be_class: the label comes from a ``.cls`` member, which must name a class; text from other members may be a caption.
+    """
 
     key: str
     source: ImageSource
     label: str | None
-    sure: bool
+    must_be_class: bool
 
 
 def find_shards(location: str) -> list[Path]:
-    """The shards that ``location`` stands for: a ``.tar`` file, or a brace pattern such as ``shards-{0000..0003}.tar``."""
+    """Return the shards of a ``.tar`` file or a brace pattern (``shards-{0000..0003}.tar``). Raises InputError if one is missing."""
     if Path(location).is_file():
         return [Path(location)]
-    paths = [Path(each) for each in _webdataset(location).shardlists.expand_urls(location)]
+    paths = [Path(name) for name in _import_webdataset(location).shardlists.expand_urls(location)]
     for path in paths:
         if not path.is_file():
-            raise InputError(f"no shard {str(path)!r}", "check the pattern; shards are local files")
+            raise InputError(f"no shard {str(path)!r}", "check the pattern; shards must be local files")
     return paths
 
 
-def read_shards(paths: Sequence[Path]) -> list[Sample]:
-    """The images of the shards in order. Raises InputError when there is none, or a shard is no tar file."""
-    library = _webdataset(str(paths[0]))
-    top = Path(os.path.commonpath([path.absolute().parent for path in paths]))
-    found: dict[str, Sample] = {}
+def read_shards(paths: Sequence[Path]) -> list[TarSample]:
+    """Return the images of the shards in order. Raises InputError if there is none or a shard is not a tar file."""
+    webdataset = _import_webdataset(str(paths[0]))
+    root = Path(os.path.commonpath([path.absolute().parent for path in paths]))
+    samples: dict[str, TarSample] = {}
     for path in paths:
-        name = path.absolute().relative_to(top).as_posix()
+        shard = path.absolute().relative_to(root).as_posix()
         try:
-            for group in library.tariterators.group_by_keys(_members(path)):
-                if (sample := _read_sample(group, name)) is None:
+            for group in webdataset.tariterators.group_by_keys(_iterate_members(path)):
+                sample = _make_sample(group, shard)
+                if sample is None:
                     continue
-                if sample.key in found:
-                    raise InputError(f"{sample.key!r} is there twice", "give every image a name of its own")
-                found[sample.key] = sample
+                if sample.key in samples:
+                    raise InputError(f"two images are named {sample.key!r}", "rename one of them")
+                samples[sample.key] = sample
         except (tarfile.TarError, OSError, ValueError) as error:
-            why = error.args[0] if error.args and isinstance(error, ValueError) else error  # webdataset adds to them
-            raise InputError(f"cannot read the shard {str(path)!r}: {why}", "give whole, uncompressed files") from None
-    if not found:
+            # webdataset appends arguments to its ValueErrors
+            reason = error.args[0] if error.args and isinstance(error, ValueError) else error
+            raise InputError(
+                f"cannot read the shard {str(path)!r}: {reason}", "use complete, uncompressed tar files"
+            ) from None
+    if not samples:
         raise InputError(f"no image in {str(paths[0])!r} and {len(paths) - 1} more shards", "name members KEY.jpg")
-    return list(found.values())
+    return list(samples.values())
 
 
-def _webdataset(location: str) -> Any:
+def _import_webdataset(location: str) -> Any:
     try:
         import webdataset
     except ModuleNotFoundError:
         raise UsageError(
-            f"the data set {location!r} needs webdataset", "pip install 'xplain-vision[webdataset]'"
+            f"the data set {location!r} requires webdataset", "pip install 'xplain-vision[webdataset]'"
         ) from None
     return webdataset
 
 
-def _members(path: Path) -> Iterator[dict[str, Any]]:
-    """The regular members of a tar file with their places, as webdataset's grouping takes them."""
+def _iterate_members(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the regular members of a tar file with their locations, as webdataset's ``group_by_keys`` expects them."""
     with tarfile.open(path, "r:") as tar:
         for member in tar:
             if member.isreg() and not member.issparse():
                 location = MemberLocation(path, member.offset_data, member.size)
                 yield {"fname": member.name, "data": location, "__url__": str(path)}
-            tar.members = []  # type: ignore[attr-defined]  # the list would grow with the shard
+            tar.members = []  # type: ignore[attr-defined]  # otherwise memory grows with the shard
 
 
-def _read_sample(group: dict[str, Any], shard: str) -> Sample | None:
-    """The first image of a group; None where it has none."""
+def _make_sample(group: dict[str, Any], shard: str) -> TarSample | None:
+    """Return the first image of a group of members, or None if it has none."""
     suffix = next((suffix for suffix in group if f".{suffix}" in SUFFIXES), None)
     if suffix is None:
         return None
     location: MemberLocation = group[suffix]
-    key = f"{shard}/{group['__key__']}.{suffix}"
-    source = ImageSource(
-        location.path, key.removesuffix(f".{suffix}"), span=(location.start, location.size), member=key
-    )
+    stem = f"{shard}/{group['__key__']}"
+    key = f"{stem}.{suffix}"
+    source = ImageSource(location.path, stem, span=(location.start, location.size), member=key)
     if "cls" in group:
-        return Sample(key, source, _read_text(group["cls"]), sure=True)
-    label = _read_json(group["json"]) if "json" in group else None
+        return TarSample(key, source, _read_text(group["cls"]), must_be_class=True)
+    label = _read_json_label(group["json"]) if "json" in group else None
     if label is None and "txt" in group:
         label = _read_text(group["txt"])
-    return Sample(key, source, label, sure=False)
+    return TarSample(key, source, label, must_be_class=False)
 
 
 def _read_text(location: MemberLocation) -> str:
-    """A small member as text; empty where it is none."""
-    if location.size > LONGEST_LABEL:
+    """Return a member as text, or "" if it is too large for a label."""
+    if location.size > MAX_LABEL_BYTES:
         return ""
     with location.path.open("rb") as stream:
         stream.seek(location.start)
         return stream.read(location.size).decode("utf-8", "replace").strip()
 
 
-def _read_json(location: MemberLocation) -> str | None:
-    """The label in a JSON member: a number or a text, or an object that has exactly one of LABEL_KEYS."""
+def _read_json_label(location: MemberLocation) -> str | None:
+    """Return the label in a JSON member: a whole number, a text, or the value of an object that has exactly one of LABEL_KEYS."""
     try:
-        found = json.loads(_read_text(location))
+        value = json.loads(_read_text(location))
     except (ValueError, RecursionError):
         return None
-    if isinstance(found, dict):
-        named = [found[key] for key in LABEL_KEYS if key in found]
-        found = named[0] if len(named) == 1 else None
-    return str(found) if isinstance(found, int | str) and not isinstance(found, bool) else None
+    if isinstance(value, dict):
+        labels = [value[key] for key in LABEL_KEYS if key in value]
+        value = labels[0] if len(labels) == 1 else None
+    return str(value) if isinstance(value, int | str) and not isinstance(value, bool) else None

@@ -1,4 +1,4 @@
-"""The attribution methods: one file each. Importing one registers it, and this is the only list of them."""
+"""The attribution methods, one module each. Importing a module registers its method; this is the only list of them."""
 
 # isort: off
 from xplain.methods import saliency as saliency

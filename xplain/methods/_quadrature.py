@@ -1,4 +1,4 @@
-"""Nodes and weights for integrals over a path."""
+"""Quadrature: nodes and weights of path integrals."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Rule = Literal["gauss-legendre", "midpoint", "left", "right", "trapezoid"]
 
 
 def quadrature(rule: Rule, steps: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Nodes and weights (steps,) on [0, 1], with the dtype and device of ``like``. The weights sum to one.
+    """Return nodes and weights (steps,) on [0, 1] with the dtype and device of ``like``; the weights sum to one.
 
     left k/n, right (k+1)/n, midpoint (k+1/2)/n for k = 0 .. n-1; trapezoid on n nodes from 0 to 1 inclusive;
     gauss-legendre exact for polynomials up to degree 2n-1. Raises UsageError for a trapezoid of one node.
@@ -25,7 +25,7 @@ def quadrature(rule: Rule, steps: int, like: Tensor) -> tuple[Tensor, Tensor]:
         nodes, weights = (nodes + 1) / 2, weights / 2
     elif rule == "trapezoid":
         if steps < 2:
-            raise UsageError("the trapezoid rule has no meaning at steps=1", "give steps=2 or more")
+            raise UsageError("rule=trapezoid requires at least two nodes, not steps=1", "use steps=2 or more")
         nodes, weights = k / (steps - 1), np.full(steps, 1 / (steps - 1))
         weights[[0, -1]] /= 2
     else:

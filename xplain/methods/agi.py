@@ -1,6 +1,6 @@
-"""AGI: paths that climb the probability of false classes, integrated for the true one."""
+"""AGI (adversarial gradient integration): gradients along ascents of false classes."""
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,6 +18,13 @@ from xplain.oracle import Oracle
 Variant = Literal["official", "paper"]
 
 
+def _cost(steps: int, classes: int, path: str, **_: object) -> tuple[int, int]:
+    """Return the (forward, backward) rows per image."""
+    if path == "curve":
+        return classes * steps, classes * 2 * steps
+    return classes * 2 * steps, classes * 2 * steps
+
+
 @method(
     "agi",
     paper=Paper(
@@ -25,17 +32,16 @@ Variant = Literal["official", "paper"]
     ),
     score="prob",
     axioms=frozenset({"dummy", "implementation-invariance"}),
-    cost=lambda steps, classes, path, **_: (
-        (classes * steps, classes * 2 * steps) if path == "curve" else (classes * 2 * steps, classes * 2 * steps)
-    ),
+    cost=_cost,
     at_most=True,
     parallel=lambda classes, **_: classes,
-    deviations="variant=official restarts every step from the clean image, as the authors' program does: it is no path integral "
-    "and not complete. variant=paper is Algorithm 1 with the clamp to [0, 1] and the displacement after it. False classes are drawn "
-    "for each image from all classes but the target; the program draws once a run, or takes a fixed grid. One softmax.",
+    deviations="variant=official restarts every step from the clean image, as the authors' program does; it is not a path integral "
+    "and not complete. variant=paper is Algorithm 1 with a clamp to [0, 1]; the displacement is computed after the clamp. False classes "
+    "are drawn per image from all classes except the target; the program draws once per run or uses a fixed grid. "
+    "The softmax is applied once.",
     plain=True,
-    rounding="Signed steps: gradient entries near zero change sign between correct float32 programs. Least cosine on eight "
-    "photographs, 3 classes: batch size 1 against 7 and auto 1.00 at one step, 0.93 at five; float32 against float64 1.00 and 0.72.",
+    rounding="Signed steps: gradient entries near zero change sign between correct float32 programs. Smallest cosine similarity on eight "
+    "photographs with 3 classes: batch size 1 against 7 and auto 1.00 at one step, 0.93 at five; float32 against float64 1.00 and 0.72.",
 )
 def agi(
     oracle: Oracle,
@@ -50,45 +56,70 @@ def agi(
     steps: Steps = 20,
     classes: Steps = 20,
 ) -> Attribution:
-    """Gradients of the target along signed ascents of false classes, times the displacements, summed over the classes.
+    """Integrate the target's gradient along signed ascents of false classes, and sum over the classes.
 
-    For each false class i, until argmax f(x_j) = i or ``steps``: d = ε sign ∇f^i(x_j);
+    For each false class i, until argmax f(x_j) = i or for ``steps`` steps: d = ε sign ∇f^i(x_j);
     paper: x_{j+1} = clamp(x_j + d), φ -= ∇f^t(x_j) ⊙ (x_{j+1} - x_j), complete for each class: sum = f^t(x) - f^t(x'_i);
     official: x_{j+1} = clamp(x_0 + d), φ -= ∇f^t(x_j) ⊙ (x_{j+1} - x_0).
-    path=straight integrates from the end points x'_i to x along lines instead (Fig. 4), by ``steps`` Gauss-Legendre nodes.
-    against: exactly these false classes, else ``classes`` random ones of each image (all there are, if fewer).
-    Signs amplify rounding: float32 results repeat on one machine with one batch size, and drift apart otherwise (see ``rounding``).
-    step_size: ε in pixel units. x: (B, C, H, W) in [0, 1], y: (B,). Raises UsageError for a model of one class.
+    Signs amplify rounding: float32 results repeat on one machine with one batch size, and differ otherwise (see ``rounding``).
+    Raises UsageError if the model has only one class.
+
+    x: images (B, C, H, W) in [0, 1].
+    y: target classes (B,).
+    against: false classes (B, A) to use instead of random ones.
+    path: ``straight`` integrates along the lines from the end points x'_i to x instead (Fig. 4), with ``steps`` Gauss-Legendre nodes.
+    step_size: ε in pixel units.
+    steps: maximum number of steps per false class.
+    classes: number of random false classes per image; all other classes if the model has fewer.
     """
-    false = against if against is not None else draw_classes(oracle, x, y, rng, classes)
-    image = torch.arange(len(x), device=x.device).repeat_interleave(false.shape[1])
-    total, end, taken, reached = _climb(
-        oracle, x, y, image, false.flatten(), variant, step_size, steps, path == "curve"
+    false_classes = draw_classes(oracle, x, y, rng, classes) if against is None else against
+    image = torch.arange(len(x), device=x.device).repeat_interleave(false_classes.shape[1])
+    ascents = _climb(
+        oracle, x, y, image, false_classes.flatten(), variant, step_size, steps, differentiate_target=path == "curve"
     )
+    total, end = ascents.total, ascents.end
     if path == "straight":
         nodes, weights = quadrature("gauss-legendre", steps, x)
-        lines = line_integral(oracle, x[image], y[image], end, nodes, weights, image)
-        total = torch.zeros_like(x).index_add_(0, image, (x[image] - end) * lines)
+        gradients = line_integral(oracle, x[image], y[image], end, nodes, weights, image)
+        total = torch.zeros_like(x).index_add_(0, image, (x[image] - end) * gradients)
     expected = None
     if variant == "paper" or path == "straight":
         drops = oracle.scores(x, y, check=True)[image] - oracle.scores(end, y[image], image, check=True)
-        expected = drops.unflatten(0, false.shape).sum(dim=1)
+        expected = drops.unflatten(0, false_classes.shape).sum(dim=1)
+    reached = ascents.reached.unflatten(0, false_classes.shape)
     return Attribution(
         total,
         expected=expected,
-        details={"classes": false, "steps": taken.unflatten(0, false.shape)},
-        flags={f"no false class was reached within {steps} steps": ~reached.unflatten(0, false.shape).any(dim=1)},
+        details={"classes": false_classes, "steps": ascents.steps.unflatten(0, false_classes.shape)},
+        flags={f"no false class was reached within {steps} steps": ~reached.any(dim=1)},
     )
 
 
 def draw_classes(oracle: Oracle, x: Tensor, y: Tensor, rng: Streams, count: int) -> Tensor:
-    """(B, k) distinct classes of each image, none the target, evenly likely."""
+    """Draw ``count`` distinct classes per image uniformly from all classes except the target.
+
+    Returns (B, k), where k is less than ``count`` if the model has fewer other classes. Raises UsageError if it has none.
+    """
     total = oracle.logits(x[:1], check=True).shape[1]
     if total < 2:
-        raise UsageError("there is no false class: the model has one class", "use another method")
-    first = torch.zeros(1, dtype=torch.long, device=x.device)
-    keys = rng.uniform(first, (total,), torch.float64)[:, 0].scatter(1, y[:, None], 2.0)
+        raise UsageError("the model has only one class, so there is no false class", "use another method")
+    first_sample = torch.zeros(1, dtype=torch.long, device=x.device)
+    keys = rng.uniform(first_sample, (total,), torch.float64)[:, 0]
+    keys = keys.scatter(1, y[:, None], 2.0)  # the target sorts last
     return keys.argsort(dim=1)[:, : min(count, total - 1)]
+
+
+class _Ascents(NamedTuple):
+    """The ascents of all R pairs of an image and a false class.
+
+    total: attributions (B, C, H, W). end: last points (R, C, H, W). steps: steps taken (R,).
+    reached: (R,) bool, whether the model predicted the false class.
+    """
+
+    total: Tensor
+    end: Tensor
+    steps: Tensor
+    reached: Tensor
 
 
 def _climb(
@@ -96,38 +127,39 @@ def _climb(
     x: Tensor,
     y: Tensor,
     image: Tensor,
-    false: Tensor,
+    false_class: Tensor,
     variant: Variant,
     step_size: float,
     steps: int,
-    both: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """All ascents at once, one row for each (image, false class); rows that arrived leave the batch.
+    *,
+    differentiate_target: bool,
+) -> _Ascents:
+    """Run all ascents in one batch; a row leaves the batch once the model predicts its false class.
 
-    Returns the attributions (B, C, H, W), the last point of each row (R, C, H, W), the steps each took and whether it
-    arrived. ``both``: differentiate the target too; else only the false class, and the attributions stay zero.
+    image, false_class: (R,) the pairs. differentiate_target: if false, the attributions stay zero.
     """
     total, end = torch.zeros_like(x), x[image]
-    taken = torch.zeros(len(image), dtype=torch.long, device=x.device)
+    steps_taken = torch.zeros(len(image), dtype=torch.long, device=x.device)
     reached = torch.zeros(len(image), dtype=torch.bool, device=x.device)
-    live, point = torch.arange(len(image), device=x.device), end
+    active, point = torch.arange(len(image), device=x.device), end
     for step in range(steps):
-        wanted = torch.stack([false[live], y[image[live]]], dim=1) if both else false[live, None]
-        found = oracle.gradients(point, wanted, image[live])
-        arrived = found.predicted == false[live]
-        reached[live] = arrived
-        gradients = found.values[~arrived]
-        live, point = live[~arrived], point[~arrived]
-        if not len(live):
+        classes = false_class[active, None]
+        if differentiate_target:
+            classes = torch.stack([false_class[active], y[image[active]]], dim=1)
+        result = oracle.gradients(point, classes, image[active])
+        has_reached = result.predicted == false_class[active]
+        reached[active] = has_reached
+        gradients = result.values[~has_reached]
+        active, point = active[~has_reached], point[~has_reached]
+        if not len(active):
             break
-        origin = x[image[live]]
-        target = ((point if variant == "paper" else origin) + step_size * gradients[:, 0].sign()).clamp(0, 1)
-        if both:
-            move = target - (point if variant == "paper" else origin)
-            total.index_add_(0, image[live], -gradients[:, 1] * move)
-        point = target
-        end[live] = point
-        taken[live] = step + 1
-    if len(live):  # did the last step arrive?
-        reached[live] = oracle.logits(point, check=True).argmax(dim=1) == false[live]
-    return total, end, taken, reached
+        origin = point if variant == "paper" else x[image[active]]
+        next_point = (origin + step_size * gradients[:, 0].sign()).clamp(0, 1)
+        if differentiate_target:
+            total.index_add_(0, image[active], -gradients[:, 1] * (next_point - origin))
+        point = next_point
+        end[active] = point
+        steps_taken[active] = step + 1
+    if len(active):  # the last step is not yet classified
+        reached[active] = oracle.logits(point, check=True).argmax(dim=1) == false_class[active]
+    return _Ascents(total, end, steps_taken, reached)

@@ -1,4 +1,4 @@
-"""AttEXplore: a path along gradients that are averaged over copies changed in frequency, size and place."""
+"""AttEXplore: a path along gradients averaged over copies changed in frequency, size and position."""
 
 import torch
 import torch.nn.functional as F
@@ -10,10 +10,10 @@ from xplain.core.registry import method
 from xplain.core.rng import Streams
 from xplain.core.types import Attribution
 from xplain.data.filters import cosine_basis
+from xplain.methods._paths import project
 from xplain.oracle import Oracle
-from xplain.oracle.blocks import Block
 
-ENLARGEMENT = 1.15  # the largest side of a resized copy, as a share of the image's
+ENLARGEMENT = 1.15  # maximum side of a resized copy, as a multiple of the image's
 
 
 @method(
@@ -28,12 +28,13 @@ ENLARGEMENT = 1.15  # the largest side of a resized copy, as a share of the imag
     axioms=frozenset({"implementation-invariance"}),
     cost=lambda steps, samples, **_: (steps * samples, steps * samples),
     parallel=lambda samples, **_: samples,
-    deviations="The authors' program: it climbs towards the target, as here, where an attack would flee it. One softmax and a logarithm "
-    "(their cross-entropy is taken of two). Resized copies are brought back to the image's size, as in the later LA program, so that "
-    "models with a fixed input run too; sizes and places are drawn for every copy, not once for a batch. The last 20 gradients, "
-    "which the program computes and does not use, are left out. Gradients are normalised, so the map has no unit.",
+    deviations="Follows the authors' program: it climbs towards the target, where an attack would move away from it. The softmax is "
+    "applied once before the logarithm (the program's cross-entropy applies it twice). Resized copies are scaled back to the image's "
+    "size, as in the later LA program, so that models with a fixed input size work too; sizes and positions are drawn per copy, not once "
+    "per batch. The last 20 gradients, which the program computes but does not use, are omitted. Gradients are normalized, so the map "
+    "has no unit.",
     plain=True,
-    rounding="Signed steps: entries of the gradient near zero change sign between correct float32 programs.",
+    rounding="Signed steps: gradient entries near zero change sign between correct float32 programs.",
 )
 def attexplore(
     oracle: Oracle,
@@ -50,26 +51,31 @@ def attexplore(
     smooth: bool = True,
     momentum: Fraction = 1.0,
 ) -> Attribution:
-    """Signed steps up a smoothed gradient with momentum, each times the gradient: never negative.
+    """Sum signed steps along a smoothed gradient with momentum, each multiplied by that gradient.
 
-    A copy of x_k: u = C⁻¹(C(x_k + noise · N(0, 1)) ⊙ U(1 - spread, 1 + spread)), C the cosine transform of the plane;
-    then, with probability ``diversity``, u is enlarged to a random side below 1.15 times its own, put in a random place on
-    black of that size, and shrunk back. g = mean over ``samples`` copies of ∇_u f; ``smooth``: convolved with a Gaussian
-    (7 x 7, σ = 1 pixel). G_k = momentum · G_{k-1} + g / mean |g|;
-    x_{k+1} = clamp(x_k + (radius / steps) sign G_k), inside x ± radius; φ = Σ_k G_k ⊙ (x_{k+1} - x_k).
-    radius and noise in pixel units. x: (B, C, H, W) in [0, 1], y: (B,).
+    A copy of x_k is u = C⁻¹(C(x_k + noise · N(0, 1)) ⊙ U(1 - spread, 1 + spread)), C the cosine transform of the image plane;
+    with probability ``diversity``, u is then enlarged to random sides below 1.15 times its own, placed at a random position on
+    a black canvas of 1.15 times its size, and scaled back. g = mean over ``samples`` copies of ∇_u f.
+    G_k = momentum · G_{k-1} + g / mean |g|;
+    x_{k+1} = clamp(x_k + (radius / steps) sign G_k), inside x ± radius; φ = Σ_k G_k ⊙ (x_{k+1} - x_k), which is never negative.
+
+    x: images (B, C, H, W) in [0, 1].
+    y: target classes (B,).
+    radius: largest change of a pixel value along the path, in pixel units.
+    noise: standard deviation of the noise, in pixel units.
+    smooth: convolve g with a Gaussian (7 x 7, σ = 1 pixel).
     """
-    total, memory, point = torch.zeros_like(x), torch.zeros_like(x), x
+    total, velocity, point = torch.zeros_like(x), torch.zeros_like(x), x
     for step in range(steps):
-        slope = _mean_gradient(oracle, point, y, rng, step * samples, samples, noise, spread, diversity)
+        gradient = _mean_gradient(oracle, point, y, rng, step * samples, samples, noise, spread, diversity)
         if smooth:
-            slope = _smooth(slope)
-        size = slope.abs().mean(dim=(1, 2, 3), keepdim=True)
-        memory = momentum * memory + torch.where(size > 0, slope / size.clamp(min=torch.finfo(x.dtype).tiny), 0)
-        target = point + radius / steps * memory.sign()
-        target = torch.minimum(torch.maximum(target, x - radius), x + radius).clamp(0, 1)
-        total += memory * (target - point)
-        point = target
+            gradient = _smooth(gradient)
+        size = gradient.abs().mean(dim=(1, 2, 3), keepdim=True)
+        normalized = torch.where(size > 0, gradient / size.clamp(min=torch.finfo(x.dtype).tiny), 0)
+        velocity = momentum * velocity + normalized
+        next_point = project(point + radius / steps * velocity.sign(), x, radius)
+        total += velocity * (next_point - point)
+        point = next_point
     return Attribution(total)
 
 
@@ -84,54 +90,60 @@ def _mean_gradient(
     spread: float,
     diversity: float,
 ) -> Tensor:
-    """(B, C, H, W) the mean gradient with respect to copies ``first`` to ``first + samples - 1`` of the images x."""
-    bases = [cosine_basis(side, x) for side in x.shape[-2:]]
+    """Return the mean gradient (B, C, H, W) with respect to copies ``first`` to ``first + samples - 1`` of the images x."""
+    bases = (cosine_basis(x.shape[-2], x), cosine_basis(x.shape[-1], x))
     total = torch.zeros_like(x)
-    held: list[tuple[Tensor, Tensor]] = []  # the moves of the block in flight
-
-    def points(block: Block) -> Tensor:
-        numbers, some, shape = first + block.samples(x.device), block.images, tuple(x.shape[1:])
-        noisy = x[some, None] + noise * rng.child("noise").take(some).normal(numbers, shape, x.dtype)
-        scale = 1 + spread * (2 * rng.child("spread").take(some).uniform(numbers, shape, x.dtype) - 1)
-        copies = bases[0].T @ ((bases[0] @ noisy @ bases[1].T) * scale) @ bases[1]
-        draws = rng.child("diversity").take(some).uniform(numbers, (4,), x.dtype).unbind(dim=2)
-        held[:] = [
-            (_moves(x.shape[-2], draws[0], draws[1], draws[3] < diversity),
-             _moves(x.shape[-1], draws[0], draws[2], draws[3] < diversity))
-        ]  # fmt: skip
-        rows, columns = held[0]
-        return rows @ copies @ columns.mT
-
-    for block, _, gradients in oracle.sweep(x, y, samples, points):
-        rows, columns = held[0]
-        total[block.images] += (rows.mT @ gradients @ columns).sum(dim=1)
+    for block in oracle.blocks(x, samples):
+        images, numbers = block.images, first + block.samples(x.device)
+        copies = _change_frequencies(x[images], rng.take(images), numbers, bases, noise, spread)
+        draws = rng.child("diversity").take(images).uniform(numbers, (4,), x.dtype)
+        size, top, left, chance = draws.unbind(dim=2)
+        is_resized = chance < diversity
+        rows = _resize_matrices(x.shape[-2], size, top, is_resized)
+        columns = _resize_matrices(x.shape[-1], size, left, is_resized)
+        gradients = oracle.block_gradients(block, rows @ copies @ columns.mT, y)
+        total[images] += (rows.mT @ gradients @ columns).sum(dim=1)
     return total / samples
 
 
-def _moves(side: int, size: Tensor, place: Tensor, active: Tensor) -> Tensor:
-    """(b, k, 1, side, side) matrices that resize a line, put it on a longer black line, and shrink that back.
+def _change_frequencies(
+    x: Tensor, rng: Streams, numbers: Tensor, bases: tuple[Tensor, Tensor], noise: float, spread: float
+) -> Tensor:
+    """Return copies (b, k, C, H, W) with added noise and randomly scaled frequencies.
 
-    size, place: (b, k) uniform draws in (0, 1). Where not ``active``: the identity.
+    x: images (b, C, H, W). numbers: (k,) of the copies. bases: cosine transforms of the rows and columns.
     """
-    most = int(side * ENLARGEMENT)
-    longer = side + (size * (most - side)).long()  # side .. most - 1
-    offset = (place * (most - longer)).long()
-    pixel = torch.arange(most, device=size.device) - offset[..., None]
-    inside = (pixel >= 0) & (pixel < longer[..., None])
-    enlarge = _hats((pixel + 0.5) * (side / longer.to(size.dtype))[..., None] - 0.5, side) * inside[..., None]
-    shrink = _hats((torch.arange(side, device=size.device).to(size.dtype) + 0.5) * (most / side) - 0.5, most)
-    eye = torch.eye(side, dtype=size.dtype, device=size.device)
-    return torch.where(active[..., None, None], shrink @ enlarge, eye)[:, :, None]
+    shape = tuple(x.shape[1:])
+    row_basis, column_basis = bases
+    noisy = x[:, None] + noise * rng.child("noise").normal(numbers, shape, x.dtype)
+    scale = 1 + spread * (2 * rng.child("spread").uniform(numbers, shape, x.dtype) - 1)
+    return row_basis.T @ ((row_basis @ noisy @ column_basis.T) * scale) @ column_basis
 
 
-def _hats(position: Tensor, side: int) -> Tensor:
-    """(..., side) the weights of linear interpolation between ``side`` pixels at positions (...), edges repeated."""
+def _resize_matrices(side: int, size: Tensor, position: Tensor, is_resized: Tensor) -> Tensor:
+    """Return matrices (b, k, 1, side, side) that enlarge a line, place it on a longer black line, and shrink the result.
+
+    size, position: (b, k) uniform draws in (0, 1). is_resized: (b, k) bool; the other matrices are the identity.
+    """
+    canvas = int(side * ENLARGEMENT)
+    enlarged = side + (size * (canvas - side)).long()  # side .. canvas - 1
+    offset = (position * (canvas - enlarged)).long()
+    pixel = torch.arange(canvas, device=size.device) - offset[..., None]
+    inside = (pixel >= 0) & (pixel < enlarged[..., None])
+    enlarge = _interpolate((pixel + 0.5) * (side / enlarged.to(size.dtype))[..., None] - 0.5, side) * inside[..., None]
+    shrink = _interpolate((torch.arange(side, device=size.device).to(size.dtype) + 0.5) * (canvas / side) - 0.5, canvas)
+    identity = torch.eye(side, dtype=size.dtype, device=size.device)
+    return torch.where(is_resized[..., None, None], shrink @ enlarge, identity)[:, :, None]
+
+
+def _interpolate(position: Tensor, side: int) -> Tensor:
+    """Return the weights (..., side) of linear interpolation between ``side`` pixels at positions (...); edges are repeated."""
     pixel = torch.arange(side, dtype=position.dtype, device=position.device)
     return (1 - (position.clamp(0, side - 1)[..., None] - pixel).abs()).clamp(min=0)
 
 
 def _smooth(maps: Tensor) -> Tensor:
-    """Each channel of (B, C, H, W) under a 7 x 7 Gaussian of one pixel, zeros around."""
+    """Convolve each channel of (B, C, H, W) with a 7 x 7 Gaussian of σ = 1 pixel; zeros beyond the border."""
     line = torch.exp(-(torch.arange(-3, 4, dtype=maps.dtype, device=maps.device) ** 2) / 2)
     kernel = torch.outer(line, line) / line.sum() ** 2
     return F.conv2d(maps.flatten(0, 1)[:, None], kernel[None, None], padding=3).view_as(maps)

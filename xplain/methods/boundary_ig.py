@@ -1,6 +1,6 @@
-"""BIG: integrated gradients from the nearest point that an attack finds on the decision boundary."""
+"""BIG (boundary-based integrated gradients): the baseline is a point on the decision boundary."""
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -9,11 +9,18 @@ from xplain.core.papers import Paper
 from xplain.core.parameters import Positive, Steps
 from xplain.core.registry import method
 from xplain.core.types import Attribution
+from xplain.methods._paths import project
 from xplain.methods._quadrature import quadrature
 from xplain.methods.integrated_gradients import line_integral
 from xplain.oracle import Oracle
 
-BISECTIONS = 10  # the boundary is found to a 1024th of a step
+BISECTIONS = 10  # locate the boundary to 1/1024 of a step
+
+
+def _cost(variant: str, attack_steps: int, steps: int, **_: object) -> tuple[int, int]:
+    """Return the maximum (forward, backward) rows per image."""
+    bisections = BISECTIONS if variant == "paper" else 0
+    return attack_steps + 1 + bisections + steps, attack_steps + steps
 
 
 @method(
@@ -28,18 +35,15 @@ BISECTIONS = 10  # the boundary is found to a 1024th of a step
     ),
     score="prob",
     axioms=frozenset({"completeness", "dummy", "implementation-invariance"}),
-    cost=lambda variant, attack_steps, steps, **_: (
-        attack_steps + 1 + (BISECTIONS if variant == "paper" else 0) + steps,
-        attack_steps + steps,
-    ),
+    cost=_cost,
     at_most=True,
     deviations="variant=paper: one signed attack that stops where the label changes, then a bisection of its last step; the paper takes "
-    "the closest end point of several attacks. variant=official: the program published with MFABA. It never stops, adds up its gradients "
-    "(they are never cleared), and weighs 50 trapezoid nodes by 1/50, so that a share 1/steps of the sum is missing; its seven "
-    "radii change nothing, since the attack never gets so far. Its loss is the cross-entropy of a softmax of a softmax, whose gradient "
-    "is -∇p_t but for a term that vanishes with many classes; -∇p_t is used here (score=prob).",
+    "the closest end point of several attacks. variant=official: the program published with MFABA. It never stops, accumulates its "
+    "gradients (they are never cleared), and weights 50 trapezoid nodes by 1/50, so that the share 1/steps of the sum is missing; its "
+    "seven radii have no effect, since the attack never gets that far. Its loss is the cross-entropy of a softmax of a softmax, whose "
+    "gradient is -∇p_t except for a term that vanishes with many classes; -∇p_t is used here (score=prob).",
     plain=True,
-    rounding="Signed steps: entries of the gradient near zero change sign between correct float32 programs.",
+    rounding="Signed steps: gradient entries near zero change sign between correct float32 programs.",
 )
 def boundary_ig(
     oracle: Oracle,
@@ -52,83 +56,97 @@ def boundary_ig(
     steps: Steps = 50,
     radius: Positive | None = None,
 ) -> Attribution:
-    """Integrated gradients from a point on the decision boundary near the image.
+    """Compute integrated gradients from a point on the decision boundary near the image.
 
-    x_{j+1} = x_j - ε sign ∇f(x_j), clamped to [0, 1] (and to x ± radius), until the model's label is not the image's own;
-    x_b = the first point behind the boundary on that last step, found by bisection;
+    x_{j+1} = x_j - ε sign ∇f(x_j), clamped to [0, 1] (and to x ± radius), until the predicted label differs from the image's label;
+    x_b = the first point beyond the boundary on that last step, located by bisection;
     φ = (x - x_b) ⊙ ∫₀¹ ∇f(x_b + t (x - x_b)) dt, by ``steps`` Gauss-Legendre nodes. Sums to f(x) - f(x_b).
-    official: always ``attack_steps`` steps, along the sign of the sum of all gradients so far; trapezoid nodes.
-    Where the label does not change, x_b is the attack's last point, and the image is flagged.
-    ``details`` give the L2 distance to x_b and the steps of the attack. attack_step_size ε and radius in pixel units.
-    x: (B, C, H, W) in [0, 1], y: (B,). Raises UsageError for variant=official with one step.
+    If the label does not change, x_b is the last point of the attack, and the image is flagged.
+    ``details`` hold the L2 distance to x_b and the number of attack steps.
+    Raises UsageError for variant=official with steps=1.
+
+    x: images (B, C, H, W) in [0, 1].
+    y: target classes (B,).
+    variant: ``official`` always takes ``attack_steps`` steps, along the sign of the sum of all gradients so far, and uses trapezoid nodes.
+    attack_step_size: ε in pixel units.
+    radius: maximum distance from the image per value, in pixel units; none: unlimited.
     """
     if variant == "official":
         nodes, weights = quadrature("trapezoid", steps, x)
         weights = weights * (steps - 1) / steps
+        attack = _attack_all_steps(oracle, x, y, attack_steps, attack_step_size, radius)
     else:
         nodes, weights = quadrature("gauss-legendre", steps, x)
-    attack = _attack_all_the_way if variant == "official" else _attack_to_the_boundary
-    end, taken, changed = attack(oracle, x, y, attack_steps, attack_step_size, radius)
+        attack = _attack_to_boundary(oracle, x, y, attack_steps, attack_step_size, radius)
+    end = attack.end
     total = (x - end) * line_integral(oracle, x, y, end, nodes, weights)
     return Attribution(
         total,
         expected=oracle.change(end, x, y),
-        details={"distance": (x - end).detach().flatten(1).norm(dim=1), "attack_steps": taken},
-        flags={f"the label did not change within {attack_steps} steps": ~changed},
+        details={"distance": (x - end).detach().flatten(1).norm(dim=1), "attack_steps": attack.steps},
+        flags={f"the label did not change within {attack_steps} steps": ~attack.changed},
     )
 
 
-def _attack_to_the_boundary(
+class _Attack(NamedTuple):
+    """Result of an attack: end points (B, C, H, W), steps taken (B,), and whether the label changed (B,)."""
+
+    end: Tensor
+    steps: Tensor
+    changed: Tensor
+
+
+def _attack_to_boundary(
     oracle: Oracle, x: Tensor, y: Tensor, steps: int, step_size: float, radius: float | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """(B, C, H, W) points just behind the boundary, (B,) steps taken, (B,) whether the label changed."""
-    taken = torch.zeros(len(x), dtype=torch.long, device=x.device)
+) -> _Attack:
+    """Attack each image until its label changes, and return a point just beyond the boundary."""
+    steps_taken = torch.zeros(len(x), dtype=torch.long, device=x.device)
     label, changed = torch.zeros_like(y), torch.zeros_like(y, dtype=torch.bool)
     before, after = x.clone(), x.clone()  # the ends of each image's last step
-    live, point = torch.arange(len(x), device=x.device), x
-    for step in range(steps + 1):
-        if step < steps:
-            found = oracle.gradients(point, y[live], live)
-            predicted, slope = found.predicted, found.values
-        else:
-            predicted, slope = oracle.logits(point, live).argmax(dim=1), point
-        if step == 0:
-            label = predicted
-        changed[live] = predicted != label[live]
-        keep = ~changed[live]
-        live, point, slope = live[keep], point[keep], slope[keep]
-        if step == steps or not len(live):
-            break
-        before[live] = point
-        point = _limit(point - step_size * slope.sign(), x[live], radius)
-        after[live] = point
-        taken[live] = step + 1
-    which = changed.nonzero()[:, 0]
-    low, high = before[which], after[which]
-    for _ in range(BISECTIONS if len(which) else 0):
-        middle = (low + high) / 2
-        behind = (oracle.logits(middle, which).argmax(dim=1) != label[which])[:, None, None, None]
-        low, high = torch.where(behind, low, middle), torch.where(behind, middle, high)
-    after[which] = high
-    return after, taken, changed
-
-
-def _attack_all_the_way(
-    oracle: Oracle, x: Tensor, y: Tensor, steps: int, step_size: float, radius: float | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """As ``_attack_to_the_boundary``, by the published program."""
-    point, slope, label = x, torch.zeros_like(x), y
+    active, point = torch.arange(len(x), device=x.device), x
     for step in range(steps):
-        found = oracle.gradients(point, y)
-        label = found.predicted if step == 0 else label
-        slope = slope + found.values
-        point = _limit(point - step_size * slope.sign(), x, radius)
+        result = oracle.gradients(point, y[active], active)
+        if step == 0:
+            label = result.predicted
+        changed[active] = result.predicted != label[active]
+        keep = ~changed[active]
+        active, point, gradient = active[keep], point[keep], result.values[keep]
+        if not len(active):
+            break
+        before[active] = point
+        point = project(point - step_size * gradient.sign(), x[active], radius)
+        after[active] = point
+        steps_taken[active] = step + 1
+    if len(active):  # the last step is not yet classified
+        changed[active] = oracle.logits(point, active).argmax(dim=1) != label[active]
+    image = changed.nonzero()[:, 0]
+    if len(image):
+        after[image] = _bisect(oracle, before[image], after[image], label[image], image)
+    return _Attack(after, steps_taken, changed)
+
+
+def _bisect(oracle: Oracle, inside: Tensor, outside: Tensor, label: Tensor, image: Tensor) -> Tensor:
+    """Move ``outside`` (N, C, H, W) towards ``inside`` up to the boundary by ``BISECTIONS`` bisections.
+
+    label: (N,) the labels of the images. image: (N,) the indices of the images.
+    """
+    for _ in range(BISECTIONS):
+        middle = (inside + outside) / 2
+        is_outside = (oracle.logits(middle, image).argmax(dim=1) != label)[:, None, None, None]
+        inside, outside = torch.where(is_outside, inside, middle), torch.where(is_outside, middle, outside)
+    return outside
+
+
+def _attack_all_steps(
+    oracle: Oracle, x: Tensor, y: Tensor, steps: int, step_size: float, radius: float | None
+) -> _Attack:
+    """Attack each image for all steps, as the published program does."""
+    point, gradient_sum, label = x, torch.zeros_like(x), y
+    for step in range(steps):
+        result = oracle.gradients(point, y)
+        if step == 0:
+            label = result.predicted
+        gradient_sum = gradient_sum + result.values
+        point = project(point - step_size * gradient_sum.sign(), x, radius)
     changed = oracle.logits(point).argmax(dim=1) != label
-    return point, torch.full_like(y, steps), changed
-
-
-def _limit(point: Tensor, x: Tensor, radius: float | None) -> Tensor:
-    """The point inside [0, 1] and x ± radius."""
-    if radius is not None:
-        point = torch.minimum(torch.maximum(point, x - radius), x + radius)
-    return point.clamp(0, 1)
+    return _Attack(point, torch.full_like(y, steps), changed)

@@ -1,4 +1,4 @@
-"""Controls: maps that know nothing of the model. A method that does not beat them explains nothing."""
+"""Controls: maps that do not depend on the model. A method that does not beat them explains nothing."""
 
 from typing import Annotated
 
@@ -13,39 +13,45 @@ from xplain.core.types import Attribution
 from xplain.oracle import Oracle
 
 
-def _free(**_: object) -> tuple[int, int]:
+def _no_cost(**_: object) -> tuple[int, int]:
+    """Return zero forward and backward rows."""
     return 0, 0
 
 
-@method("random", cost=_free)
+@method("random", cost=_no_cost)
 def random(oracle: Oracle, x: Tensor, y: Tensor, *, rng: Streams) -> Attribution:
-    """Uniform random values in (0, 1), one for each channel of each pixel. Returns (B, C, H, W).
+    """Draw uniform random values in (0, 1), one per channel and pixel.
 
-    With one value a pixel it would be no control where channels are ranked by themselves (unit=union3, unit=scalar).
+    One value per pixel would not be a control for metrics that rank channels separately (unit=union3, unit=scalar).
+    Returns (B, C, H, W).
     """
-    first = torch.zeros(1, dtype=torch.long, device=x.device)
-    return Attribution(rng.uniform(first, tuple(x.shape[1:]), x.dtype)[:, 0])
+    first_sample = torch.zeros(1, dtype=torch.long, device=x.device)
+    return Attribution(rng.uniform(first_sample, tuple(x.shape[1:]), x.dtype)[:, 0])
 
 
-@method("sobel", cost=_free)
+@method("sobel", cost=_no_cost)
 def sobel(oracle: Oracle, x: Tensor, y: Tensor) -> Attribution:
-    """The magnitude of the Sobel gradient of the grey image, borders repeated. Returns (B, 1, H, W).
+    """Compute the magnitude of the Sobel gradient of the gray image.
 
-    Grey is the mean over channels; the kernels sum to 8 over a unit ramp of 1 a pixel and are divided by 8.
+    Gray is the mean over channels; border pixels are repeated. The kernels respond with 8 to a ramp of 1 per pixel and are
+    divided by 8. Returns (B, 1, H, W).
     """
     kernel = torch.tensor([[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]], dtype=x.dtype, device=x.device) / 8
-    grey = F.pad(x.mean(dim=1, keepdim=True), (1, 1, 1, 1), mode="replicate")
-    slopes = F.conv2d(grey, torch.stack([kernel, kernel.T])[:, None])
+    gray = F.pad(x.mean(dim=1, keepdim=True), (1, 1, 1, 1), mode="replicate")
+    slopes = F.conv2d(gray, torch.stack([kernel, kernel.T])[:, None])
     return Attribution(slopes.norm(dim=1, keepdim=True))
 
 
-@method("center", cost=_free)
+@method("center", cost=_no_cost)
 def center(oracle: Oracle, x: Tensor, y: Tensor, *, sigma: Annotated[float, Bounds(above=0)] = 0.25) -> Attribution:
-    """A Gaussian at the centre of the image, 1 at its peak. Returns (B, 1, H, W).
+    """Return a Gaussian at the center of the image, 1 at its peak.
+
+    Returns (B, 1, H, W).
 
     sigma: standard deviation as a share of the shorter side.
     """
     height, width = x.shape[-2:]
-    rows, columns = (torch.arange(side, dtype=x.dtype, device=x.device) - (side - 1) / 2 for side in (height, width))
+    rows = torch.arange(height, dtype=x.dtype, device=x.device) - (height - 1) / 2
+    columns = torch.arange(width, dtype=x.dtype, device=x.device) - (width - 1) / 2
     squares = rows[:, None] ** 2 + columns**2
     return Attribution(torch.exp(-squares / (2 * (sigma * min(height, width)) ** 2)).expand(len(x), 1, -1, -1))

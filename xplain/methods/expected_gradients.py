@@ -1,4 +1,4 @@
-"""Expected gradients: integrated gradients averaged over many baselines, one node each."""
+"""Expected gradients: integrated gradients averaged over random baselines, one node per baseline."""
 
 import torch
 from torch import Tensor
@@ -10,7 +10,6 @@ from xplain.core.registry import method
 from xplain.core.rng import Streams
 from xplain.core.types import Attribution
 from xplain.oracle import Oracle
-from xplain.oracle.blocks import Block
 
 
 @method(
@@ -28,7 +27,7 @@ from xplain.oracle.blocks import Block
     cost=lambda samples, **_: (samples, samples),
     parallel=lambda samples, **_: samples,
     deviations="α is stratified (one draw in each of n equal intervals), which keeps the expectation and lowers the variance. "
-    "Complete in expectation only, so no gap is reported.",
+    "The method is complete in expectation only, so no gap is reported.",
 )
 def expected_gradients(
     oracle: Oracle,
@@ -40,44 +39,49 @@ def expected_gradients(
     samples: Steps = 200,
     baselines: str = "noise",
 ) -> Attribution:
-    """Difference to a random baseline times the gradient at a random point between them, averaged.
+    """Average the difference to a random baseline times the gradient at a random point between them.
 
     φ = (1/n) Σ_i (x - x'_i) ⊙ ∇f(x'_i + α_i (x - x'_i)), x'_i drawn from the baselines, α_i from [(i-1)/n, i/n].
-    baselines: ``noise`` (uniform random images) or a directory of images; in the library also a tensor (N, C, H, W).
-    The explained image itself is never its own baseline. x: (B, C, H, W) in [0, 1], y: (B,).
+    An image is never its own baseline. Raises InputError if no other baseline is left, or if baselines and images differ in shape.
+
+    x: images (B, C, H, W) in [0, 1].
+    y: target classes (B,).
+    references: the images (N, C, H, W) of ``baselines``, or None for noise.
+    samples: n.
+    baselines: ``noise`` (uniform random images) or a directory of images; in Python also a tensor (N, C, H, W).
     """
-    draw = rng.child("alpha")
-    usable = None if references is None else _others(x, references)
-
-    def reference(block: Block) -> Tensor:
-        numbers = block.samples(x.device)
-        if references is None or usable is None:
-            return rng.take(block.images).uniform(numbers, tuple(x.shape[1:]), x.dtype)
-        rank = rng.take(block.images).uniform(numbers, (), torch.float64)
-        counts = usable.sum(dim=1)[block.images, None]
-        order = usable.int().argsort(dim=1, descending=True, stable=True)[block.images]
-        return references[order.gather(1, (rank * counts).long())]
-
+    alpha_rng = rng.child("alpha")
+    usable = None if references is None else _find_usable(x, references)
     total = torch.zeros_like(x)
-    held: list[Tensor] = []  # the differences of the block in flight
-
-    def points(block: Block) -> Tensor:
-        baseline = reference(block)
-        u = draw.take(block.images).uniform(block.samples(x.device), (1, 1, 1), x.dtype)
-        alpha = (block.samples(x.device)[None, :, None, None, None] + u) / samples
-        held[:] = [x[block.images, None] - baseline]
-        return baseline + alpha * held[0]
-
-    for block, _, gradients in oracle.sweep(x, y, samples, points):
-        total[block.images] += (held[0] * gradients).sum(dim=1) / samples
+    for block in oracle.blocks(x, samples):
+        numbers, images = block.samples(x.device), block.images
+        if references is None or usable is None:
+            baseline = rng.take(images).uniform(numbers, tuple(x.shape[1:]), x.dtype)
+        else:
+            baseline = _draw_references(rng.take(images), numbers, references, usable[images])
+        u = alpha_rng.take(images).uniform(numbers, (1, 1, 1), x.dtype)
+        alpha = (numbers[None, :, None, None, None] + u) / samples
+        difference = x[images, None] - baseline
+        gradients = oracle.block_gradients(block, baseline + alpha * difference, y)
+        total[images] += (difference * gradients).sum(dim=1) / samples
     return Attribution(total)
 
 
-def _others(x: Tensor, references: Tensor) -> Tensor:
-    """(B, N) bool: the reference is another image."""
+def _find_usable(x: Tensor, references: Tensor) -> Tensor:
+    """Return (B, N) bool: whether a reference differs from the image."""
     if references.ndim != 4 or references.shape[1:] != x.shape[1:]:
-        raise InputError(f"baselines {tuple(references.shape)} for images {tuple(x.shape)}", "give (N, C, H, W)")
+        raise InputError(
+            f"baselines {tuple(references.shape)} do not match images {tuple(x.shape)}", "pass baselines (N, C, H, W)"
+        )
     usable = torch.stack([(references != image).flatten(1).any(dim=1) for image in x])
     if not bool(usable.any(dim=1).all()):
-        raise InputError("the baselines hold no image but the explained one", "give more images")
+        raise InputError("the baselines contain no image but the explained one", "add more baseline images")
     return usable
+
+
+def _draw_references(rng: Streams, numbers: Tensor, references: Tensor, usable: Tensor) -> Tensor:
+    """Draw one usable reference per image and sample: (b, k, C, H, W). usable: (b, N) bool."""
+    rank = rng.uniform(numbers, (), torch.float64)
+    counts = usable.sum(dim=1)[:, None]
+    order = usable.int().argsort(dim=1, descending=True, stable=True)
+    return references[order.gather(1, (rank * counts).long())]

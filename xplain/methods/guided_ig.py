@@ -1,4 +1,4 @@
-"""Guided IG: a path from a baseline to the image that moves the values with small gradients first."""
+"""Guided IG: integrated gradients along a path that moves values with small gradients first."""
 
 from typing import Annotated
 
@@ -26,10 +26,10 @@ from xplain.oracle import Oracle
     ),
     axioms=frozenset({"completeness", "dummy", "implementation-invariance"}),
     cost=lambda steps, **_: (steps, steps),
-    deviations="The authors' program, not the paper's anchor points, bounds how far the path may leave the straight line. Values move by "
-    "their share α of the way, which is the program's arithmetic without its division by x - x' and its comparison of floats.",
+    deviations="The distance from the straight line is limited as in the authors' program, not by the paper's anchor points. Values "
+    "move by their share α of the way, which is the program's arithmetic without its division by x - x' and its comparison of floats.",
     plain=True,
-    rounding="Values move in the order of their gradients: two that are nearly equal change places between correct float32 programs.",
+    rounding="Values move in the order of their gradients: nearly equal gradients are ordered differently by correct float32 programs.",
 )
 def guided_ig(
     oracle: Oracle,
@@ -42,14 +42,18 @@ def guided_ig(
     fraction: Annotated[float, Bounds(above=0, high=1)] = 0.25,
     max_distance: Fraction = 0.02,
 ) -> Attribution:
-    """Gradients along a path on which the values with the smallest gradients move first, times the moves.
+    """Integrate the gradient along a path on which the values with the smallest gradients move first.
 
-    Value j of the image is at x'_j + α_j (x_j - x'_j). In step k, α moves until Σ_j (1 - α_j) |x_j - x'_j| has fallen to
-    (1 - (k+1)/T) of its start, inside the band (k+1)/T ± ``max_distance``: values below the band are lifted to its
-    lower edge; then again and again the ``fraction`` with the smallest |∂f/∂x_j| among those below the upper edge go to
-    it, the last lot only as far as needed. φ = Σ_k (x_{k+1} - x_k) ⊙ ∇f(x_k).
-    max_distance 0 is integrated gradients by the left rule; 1 lets the path take any way through the box.
-    x: (B, C, H, W) in [0, 1], y: (B,). Sums to f(x) - f(x') up to the steps' error; ``expected`` holds that difference.
+    Value j of the image is at x'_j + α_j (x_j - x'_j). In step k, α grows until Σ_j (1 - α_j) |x_j - x'_j| has fallen to
+    (1 - (k+1)/T) of its initial value, within the band (k+1)/T ± ``max_distance``. First, values below the band are raised to its
+    lower edge. Then, repeatedly, the ``fraction`` with the smallest |∂f/∂x_j| among the values below the upper edge is raised to that
+    edge; the last group only as far as needed. φ = Σ_k (x_{k+1} - x_k) ⊙ ∇f(x_k).
+    Sums to f(x) - f(x') up to the error of the steps; ``expected`` holds that difference.
+
+    x: images (B, C, H, W) in [0, 1].
+    y: target classes (B,).
+    steps: T.
+    max_distance: 0 is integrated gradients by the left rule; 1 allows any path through the box.
     """
     start = make_baseline(baseline, x, oracle.mean, rng)
     line = x - start
@@ -67,24 +71,24 @@ def guided_ig(
 def _advance(
     alpha: Tensor, size: Tensor, distance: Tensor, goal: float, fraction: float, max_distance: float
 ) -> Tensor:
-    """The shares α (B, d) after one step; size (B, d): |gradients|, distance (B, d): |x - x'|, goal: the mean share wanted.
+    """Return the shares α (B, d) after one step.
 
-    Images whose goal is met are masked and wait for the others.
+    size: |gradients| (B, d). distance: |x - x'| (B, d). goal: the mean share to reach.
+    Images that have reached the goal are masked until all others have reached it.
     """
     low, high = max(goal - max_distance, 0.0), min(goal + max_distance, 1.0)
-    rank = int(fraction * (size.shape[1] - 1)) + 1  # the "lower" quantile
-    whole = distance.sum(dim=1, dtype=torch.float64)
-    slack = whole * max(1e-9, 4 * torch.finfo(alpha.dtype).eps)
+    rank = int(fraction * (size.shape[1] - 1)) + 1  # numpy's "lower" quantile
+    total_distance = distance.sum(dim=1, dtype=torch.float64)
+    tolerance = total_distance * max(1e-9, 4 * torch.finfo(alpha.dtype).eps)
     alpha = alpha.clamp(min=low)
     while True:
-        left = ((1 - alpha) * distance).sum(dim=1, dtype=torch.float64) - (1 - goal) * whole
-        able = (alpha < high) & (distance > 0) & (left > slack)[:, None]
-        if not bool(able.any()):
+        left = ((1 - alpha) * distance).sum(dim=1, dtype=torch.float64) - (1 - goal) * total_distance
+        movable = (alpha < high) & (distance > 0) & (left > tolerance)[:, None]
+        if not bool(movable.any()):
             return alpha
-        cost = torch.where(able, size.nan_to_num(nan=torch.inf), torch.inf)  # NaN last, so that the loop ends
-        chosen = able & (cost <= cost.kthvalue(rank, dim=1, keepdim=True).values)
+        ranked = torch.where(movable, size.nan_to_num(nan=torch.inf), torch.inf)  # NaN last, so that the loop ends
+        chosen = movable & (ranked <= ranked.kthvalue(rank, dim=1, keepdim=True).values)
         reach = ((high - alpha) * distance * chosen).sum(dim=1, dtype=torch.float64)
         share = (left / reach.clamp(min=torch.finfo(torch.float64).tiny)).clamp(max=1).to(alpha.dtype)[:, None]
-        alpha = torch.where(
-            chosen, torch.where(share < 1, torch.lerp(alpha, alpha.new_tensor(high), share), high), alpha
-        )
+        raised = torch.where(share < 1, torch.lerp(alpha, alpha.new_tensor(high), share), high)
+        alpha = torch.where(chosen, raised, alpha)

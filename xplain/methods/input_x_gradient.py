@@ -1,4 +1,4 @@
-"""Input times gradient."""
+"""Input x gradient: the image times the gradient of the score."""
 
 from torch import Tensor
 
@@ -21,13 +21,17 @@ from xplain.oracle import Oracle
     ),
     axioms=frozenset({"linearity", "dummy", "symmetry", "implementation-invariance"}),
     deviations="The input is the image in [0, 1], so black pixels get zero; "
-    "codes that work on normalised inputs give zero to the mean colour (baseline=mean).",
+    "implementations that use normalized inputs give zero to the mean color (baseline=mean).",
 )
 def input_x_gradient(oracle: Oracle, x: Tensor, y: Tensor, *, baseline: Zero = "black") -> Attribution:
-    """The image times the gradient of the score.
+    """Multiply the image by the gradient of the score.
 
-    φ = (x - r) ⊙ ∇f(x), r what counts as zero: black, or ``mean``, the zero of the model's normalised input.
-    x: (B, C, H, W) in [0, 1], y: (B,). Sums to the logit on piecewise linear models without biases, at the r that is their zero.
+    φ = (x - r) ⊙ ∇f(x), r the color that counts as zero. Sums to the logit on piecewise linear models without biases if r is the
+    model's zero.
+
+    x: images (B, C, H, W) in [0, 1].
+    y: target classes (B,).
+    baseline: r: black, or ``mean``, the color that the model's normalization maps to zero.
     """
     values, _ = local_attribution(oracle, x, y, make_zero(baseline, x, oracle), spread=False)
     return Attribution(values)

@@ -11,7 +11,6 @@ from xplain.core.types import Attribution
 from xplain.data.baselines import Baseline, make_baseline
 from xplain.methods._quadrature import Rule, quadrature
 from xplain.oracle import Oracle
-from xplain.oracle.blocks import Block
 
 
 @method(
@@ -33,11 +32,16 @@ def integrated_gradients(
     steps: Steps = 50,
     rule: Rule = "gauss-legendre",
 ) -> Attribution:
-    """The mean gradient along the line from a baseline to the image, times their difference.
+    """Average the gradient along the line from a baseline to the image, and multiply it by their difference.
 
-    φ = (x - x') ⊙ Σ_k w_k ∇f(x' + α_k (x - x')), Σ_k w_k = 1. x: (B, C, H, W) in [0, 1], y: (B,).
-    Sums to f(x) - f(x') up to the quadrature's error; ``expected`` holds that difference.
-    Raises UsageError for rule=trapezoid with one step.
+    φ = (x - x') ⊙ Σ_k w_k ∇f(x' + α_k (x - x')), Σ_k w_k = 1.
+    Sums to f(x) - f(x') up to the quadrature error; ``expected`` holds that difference.
+    Raises UsageError for rule=trapezoid with steps=1.
+
+    x: images (B, C, H, W) in [0, 1].
+    y: target classes (B,).
+    steps: number of nodes α_k.
+    rule: quadrature rule of the nodes and weights.
     """
     start = make_baseline(baseline, x, oracle.mean, rng)
     nodes, weights = quadrature(rule, steps, x)
@@ -54,13 +58,17 @@ def line_integral(
     weights: Tensor,
     image: Tensor | None = None,
 ) -> Tensor:
-    """Σ_k w_k ∇f(start + α_k (x - start)), shaped like x (B, C, H, W); image: (B,) which image each line belongs to."""
+    """Return Σ_k w_k ∇f(start + α_k (x - start)), shaped like x.
 
-    def points(block: Block) -> Tensor:
-        alpha = nodes[block.points][None, :, None, None, None]
-        return torch.lerp(start[block.images, None], x[block.images, None], alpha)
-
+    x, start: end and start of the lines (B, C, H, W).
+    y: target classes (B,).
+    nodes, weights: α_k and w_k (K,).
+    image: index (B,) of the image that each line belongs to; None if the lines are the images.
+    """
     total = torch.zeros_like(x)
-    for block, _, gradients in oracle.sweep(x, y, len(nodes), points, image):
+    for block in oracle.blocks(x, len(nodes)):
+        alpha = nodes[block.points][None, :, None, None, None]
+        points = torch.lerp(start[block.images, None], x[block.images, None], alpha)
+        gradients = oracle.block_gradients(block, points, y, image)
         total[block.images] += torch.einsum("k,bkchw->bchw", weights[block.points], gradients)
     return total

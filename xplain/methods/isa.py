@@ -1,6 +1,6 @@
-"""ISA: the least important values are taken away round by round; the later a value goes, the more it counts."""
+"""ISA (iterative search attribution): remove the least important values round by round."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -11,6 +11,14 @@ from xplain.core.registry import method
 from xplain.core.rng import Streams
 from xplain.core.types import Attribution
 from xplain.oracle import Oracle
+
+CLAIMED_VALUES = 3 * 224 * 224  # values of the image that the claimed cost refers to
+
+
+def _cost(block: int, ascent: int, descent: int, **_: object) -> tuple[int, int]:
+    """Return the (forward, backward) rows per image of 224 x 224 pixels."""
+    rounds = -(-CLAIMED_VALUES // block)
+    return rounds * (ascent + descent), rounds * (ascent + descent)
 
 
 @method(
@@ -23,14 +31,14 @@ from xplain.oracle import Oracle
     ),
     score="log-prob",
     axioms=frozenset({"implementation-invariance"}),
-    cost=lambda block, ascent, descent, **_: (-(-150528 // block) * (ascent + descent),) * 2,
+    cost=_cost,
     at_most=True,
-    deviations="The authors' program, for each image by itself: its norms, least values and changes of the loss are those of a batch. "
-    "The last round takes what is left; the program leaves it out, so that its most important values get 0. Its shift, which "
-    "adds the least value where the text would subtract it, is kept. One softmax. A round whose loss ends where it began divides "
-    "by nothing here, by zero there. The cost is given for 3 x 224 x 224 values.",
+    deviations="Follows the authors' program, applied per image; the program computes norms, minima and changes of the loss over a batch. "
+    "The last round takes the remaining values; the program omits it, so that its most important values get 0. The program's shift, which "
+    "adds the minimum where the text subtracts it, is kept. The softmax is applied once. A round whose loss does not change is not "
+    "divided by that change, where the program divides by zero. The cost is given for 3 x 224 x 224 values.",
     plain=True,
-    rounding="Signed steps and ranks: values near zero or near each other fall differently in correct float32 programs.",
+    rounding="Signed steps and ranks: values near zero or near each other differ between correct float32 programs.",
 )
 def isa(
     oracle: Oracle,
@@ -46,33 +54,49 @@ def isa(
     penalty: Annotated[float, Bounds(low=0)] = 0.01,
     factor: Annotated[float, Bounds(low=0)] = 1.3,
 ) -> Attribution:
-    """The round in which a value is taken away, plus its rank within the round.
+    """Rank values by the round in which they are removed as the least important, plus their rank within the round.
 
-    L = -f. In round i the values left, x ⊙ M, start a climb of L - penalty ‖x‖ and a descent of L + penalty ‖x‖, by steps
-    α sign g with g taken at noisy points; s = Σ α |g| over each, divided by the change of its loss, and added up.
-    c = |(s + min s) ⊙ x|; the ``block`` values left with the least c get i + factor · (c - min c) / (max c - min c) and
-    are set to black. factor > 1 lets rounds overlap.
-    block in values, step_size α and noise in pixel units. Results in [0, rounds - 1 + factor], without a unit.
-    x: (B, C, H, W) in [0, 1], y: (B,).
+    L = -f. In round i the remaining values, x ⊙ M, are the start of an ascent of L - penalty ‖x‖ and a descent of L + penalty ‖x‖, by
+    steps α sign g with g computed at noisy points; s = Σ α |g| of each, divided by the change of its loss, summed over both.
+    c = |(s + min s) ⊙ x|; the ``block`` remaining values with the smallest c get i + factor · (c - min c) / (max c - min c) and
+    are set to black. Results lie in [0, rounds - 1 + factor], without a unit.
+
+    x: images (B, C, H, W) in [0, 1].
+    y: target classes (B,).
+    block: number of values removed per round.
+    ascent, descent: steps per round.
+    step_size: α in pixel units.
+    noise: standard deviation of the noise, in pixel units.
+    factor: range of the ranks within a round; rounds overlap if it is greater than 1.
     """
     flat = x.flatten(1)
-    result, taken = torch.zeros_like(flat), torch.zeros_like(flat, dtype=torch.bool)
+    result, removed = torch.zeros_like(flat), torch.zeros_like(flat, dtype=torch.bool)
     rounds = -(-flat.shape[1] // block)
     for number in range(rounds):
-        start = (flat * ~taken).view_as(x)
-        walks = (
-            _walk(oracle, start, y, rng.child("ascent"), number, ascent, step_size, noise, penalty, "up"),
-            _walk(oracle, start, y, rng.child("descent"), number, descent, step_size, noise, penalty, "down", ~taken),
+        start = (flat * ~removed).view_as(x)
+        up = _walk(oracle, start, y, rng.child("ascent"), number, ascent, step_size, noise, penalty, sign=1)
+        down = _walk(
+            oracle,
+            start,
+            y,
+            rng.child("descent"),
+            number,
+            descent,
+            step_size,
+            noise,
+            penalty,
+            sign=-1,
+            movable=~removed,
         )
-        score = (walks[0] + walks[1]).flatten(1)
+        score = (up + down).flatten(1)
         weight = ((score + score.amin(dim=1, keepdim=True)) * flat).abs()
-        order = weight.masked_fill(taken, -torch.inf).argsort(dim=1, stable=True)
+        order = weight.masked_fill(removed, -torch.inf).argsort(dim=1, stable=True)
         least = order[:, number * block : (number + 1) * block]
         values = weight.gather(1, least)
         values = values - values.amin(dim=1, keepdim=True)
         values = values / (values.amax(dim=1, keepdim=True) + 1e-6) * factor
         result.scatter_(1, least, number + values)
-        taken.scatter_(1, least, True)
+        removed.scatter_(1, least, True)
     return Attribution(result.view_as(x), details={"rounds": torch.full_like(y, rounds)})
 
 
@@ -86,27 +110,29 @@ def _walk(
     step_size: float,
     noise: float,
     penalty: float,
-    way: Literal["up", "down"],
+    *,
+    sign: int,
     movable: Tensor | None = None,
 ) -> Tensor:
-    """(B, C, H, W) the sum of α |g| on a signed walk from x, divided by what the walk gained of its loss.
+    """Return Σ α |g| (B, C, H, W) of a signed walk from x, divided by the change of its loss in the walk's direction.
 
-    up: climbs -f - penalty ‖x‖; down: descends -f + penalty ‖x‖, moving only what is ``movable`` (B, d).
+    number: of the round. sign: 1 ascends -f - penalty ‖x‖, -1 descends -f + penalty ‖x‖.
+    movable: (B, d) bool, the values that may move; None: all.
     """
-    sign = 1 if way == "up" else -1
-    total, first = torch.zeros_like(x), None
-    loss = torch.zeros_like(y, dtype=x.dtype)
+    total = torch.zeros_like(x)
+    first_loss = loss = torch.zeros_like(y, dtype=x.dtype)
     for step in range(steps):
-        which = torch.tensor([number * steps + step], device=x.device)
-        found = oracle.gradients(x + noise * rng.normal(which, tuple(x.shape[1:]), x.dtype)[:, 0], y)
+        sample = torch.tensor([number * steps + step], device=x.device)
+        result = oracle.gradients(x + noise * rng.normal(sample, tuple(x.shape[1:]), x.dtype)[:, 0], y)
         norm = x.flatten(1).norm(dim=1)
-        loss = -found.scores - sign * penalty * norm
-        first = loss if first is None else first
+        loss = -result.scores - sign * penalty * norm
+        if step == 0:
+            first_loss = loss
         inverse = torch.where(norm > 0, 1 / norm.clamp(min=torch.finfo(x.dtype).tiny), 0)[:, None, None, None]
-        slope = -found.values - sign * penalty * x * inverse
+        gradient = -result.values - sign * penalty * x * inverse
         if movable is not None:
-            slope = slope * movable.view_as(x)
-        total += step_size * slope.abs()
-        x = x + sign * step_size * slope.sign()
-    gain = sign * (loss - first if first is not None else loss)
+            gradient = gradient * movable.view_as(x)
+        total += step_size * gradient.abs()
+        x = x + sign * step_size * gradient.sign()
+    gain = sign * (loss - first_loss)
     return total / torch.where(gain != 0, gain, 1)[:, None, None, None].to(x.dtype)

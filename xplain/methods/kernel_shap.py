@@ -1,4 +1,4 @@
-"""KernelSHAP: Shapley values of superpixels, by regression over sampled coalitions."""
+"""KernelSHAP: Shapley values of superpixels, estimated by a regression over coalitions."""
 
 import torch
 from torch import Tensor
@@ -9,10 +9,9 @@ from xplain.core.registry import method
 from xplain.core.rng import Streams
 from xplain.core.types import Attribution
 from xplain.data.baselines import Baseline, make_baseline
-from xplain.methods._segmentation import spread, superpixels
-from xplain.methods.lime import regress
+from xplain.methods._regression import SegmentRegression
+from xplain.methods._segmentation import find_superpixels, spread_evenly
 from xplain.oracle import Oracle
-from xplain.oracle.blocks import Block
 
 
 @method(
@@ -24,10 +23,10 @@ from xplain.oracle.blocks import Block
     cost=lambda samples, **_: (samples + 2, 0),
     at_most=True,
     parallel=lambda samples, **_: samples,
-    deviations="Where all coalitions are no more than the samples, each is taken once with its exact weight. Otherwise sizes are drawn "
-    "from the Shapley kernel, so that regression is unweighted, and coalitions come in pairs with their complements, which lowers the "
-    "variance. The empty and the full coalition are an exact constraint, where captum gives them weight 1e6. A segment's Shapley value "
-    "is shared evenly by its pixels.",
+    deviations="If there are no more coalitions than samples, each is used once with its exact weight. Otherwise sizes are drawn from the "
+    "Shapley kernel, so that the regression is unweighted, and coalitions are paired with their complements, which lowers the variance. "
+    "The empty and the full coalition are an exact constraint, where captum gives them weight 1e6. A segment's Shapley value is divided "
+    "evenly among its pixels.",
 )
 def kernel_shap(
     oracle: Oracle,
@@ -39,76 +38,95 @@ def kernel_shap(
     segments: Steps = 50,
     baseline: Baseline = "mean",
 ) -> Attribution:
-    """Shapley values of superpixels, each shared by its pixels.
+    """Estimate the Shapley value of each superpixel, and divide it evenly among its pixels.
 
     With at most ``samples`` proper coalitions (2^K - 2), all of them, weighted by (K - 1) / (C(K, s) s (K - s)): exact.
-    Else sizes s = 1 .. K - 1 with p(s) ∝ 1 / (s (K - s)), members drawn evenly, every second sample the complement of the
-    one before. φ minimises Σ_i w_i (f(x_i) - f(x') - φ·z_i)² under Σ φ = f(x) - f(x') (Theorem 2), which ``expected``
-    holds. Segments by SLIC, about ``segments`` of them; the least φ where samples do not determine it.
-    Returns (B, 1, H, W). x: (B, C, H, W) in [0, 1], y: (B,).
+    Otherwise sizes s = 1 .. K - 1 with p(s) ∝ 1 / (s (K - s)), members drawn uniformly, every second sample the complement of the
+    previous one. φ minimizes Σ_i w_i (f(x_i) - f(x') - φ·z_i)² under Σ φ = f(x) - f(x') (Theorem 2), which ``expected``
+    holds; the smallest φ if the samples do not determine it. Returns (B, 1, H, W).
+
+    x: images (B, C, H, W) in [0, 1].
+    y: target classes (B,).
+    samples: maximum number of coalitions, without the empty and the full one.
+    segments: approximate number of superpixels (SLIC).
     """
-    labels = superpixels(x, segments)
+    labels = find_superpixels(x, segments)
     fill = make_baseline(baseline, x, oracle.mean, rng.child("baseline"))
-    counts = labels.amax(dim=(1, 2)) + 1
-    size = int(counts.max())
-    member = torch.arange(size, device=x.device)
-    exists = member < counts[:, None]
+    regression = SegmentRegression(oracle, x, y, labels, fill)
+    counts, exists = regression.counts, regression.exists
     full, empty = oracle.scores(x, y).double(), oracle.scores(fill, y).double()
-
-    # (B, K) the distribution function of the sizes 1, 2, ...
-    likely = 1 / ((member + 1) * (counts[:, None] - member - 1)).clamp(min=1).double()
-    chance = torch.where(member < counts[:, None] - 1, likely, 0).cumsum(dim=1)
-    chance = chance / chance[:, -1:].clamp(min=torch.finfo(torch.float64).tiny)
-
-    proper = _proper(counts)
-    whole = proper <= samples
-
-    def draw(block: Block) -> Tensor:
-        numbers, some = block.samples(x.device), block.images
-        pairs = torch.div(numbers, 2, rounding_mode="floor")
-        want = torch.searchsorted(chance[some], rng.child("size").take(some).uniform(pairs, (), torch.float64)) + 1
-        order = rng.take(some).uniform(pairs, (size,), torch.float64).masked_fill(~exists[some, None], 2.0)
-        shown = order.argsort(dim=2).argsort(dim=2) < want[:, :, None]
-        drawn = shown ^ (numbers % 2 == 1)[:, None]
-        listed = ((numbers[:, None] + 1) >> member) % 2 == 1
-        listed = listed & (numbers < proper[some, None])[:, :, None]  # past the last one, nothing: weight 0
-        return torch.where(whole[some, None, None], listed, drawn)
-
-    def weigh(shown: Tensor, count: Tensor) -> Tensor:
-        held = shown.sum(dim=2)
-        kernel = (count - 1) / (_choose(count, held) * held * (count - held)).clamp(min=1)
-        exact = torch.where((held > 0) & (held < count), kernel, 0)
-        return torch.where(_proper(count) <= samples, exact, torch.ones_like(exact))
-
-    rows = int(torch.where(whole, proper, samples).max())
-    sums = regress(oracle, x, y, labels, fill, max(rows, 1), draw, weigh)
-    gram, once = sums.gram[:, 1:, 1:], sums.gram[:, 0, 1:]
-    values = _least_squares(gram, sums.moments[:, 1:] - empty[:, None] * once, full - empty, exists)
+    size_distribution = _size_distribution(counts, regression.size)
+    is_exact = _count_proper(counts) <= samples
+    rows = int(torch.where(is_exact, _count_proper(counts), samples).max())
+    for block in oracle.blocks(x, max(rows, 1)):
+        images, numbers = block.images, block.samples(x.device)
+        drawn = _draw_coalitions(rng.take(images), numbers, size_distribution[images], exists[images])
+        listed = _list_coalitions(numbers, counts[images], regression.size)
+        members = torch.where(is_exact[images, None, None], listed, drawn) & exists[images, None]
+        weights = _kernel_weights(members, counts[images, None])
+        weights = torch.where(is_exact[images, None], weights, torch.ones_like(weights))
+        regression.add(block, members, weights)
+    gram, first_row = regression.gram[:, 1:, 1:], regression.gram[:, 0, 1:]
+    moments = regression.moments[:, 1:] - empty[:, None] * first_row
+    values = _solve_constrained(gram, moments, full - empty, exists)
     return Attribution(
-        spread(values, labels).to(x.dtype), expected=(full - empty).to(x.dtype), details={"segments": counts}
+        spread_evenly(values, labels).to(x.dtype), expected=(full - empty).to(x.dtype), details={"segments": counts}
     )
 
 
-def _proper(count: Tensor) -> Tensor:
-    """How many coalitions there are but for none and all, in float64: 64 segments have more than an integer holds."""
-    return 2 ** count.double() - 2
+def _size_distribution(counts: Tensor, size: int) -> Tensor:
+    """Return the cumulative distribution (B, size) of the coalition sizes 1, 2, ... under the Shapley kernel, in float64."""
+    member = torch.arange(size, device=counts.device)
+    odds = 1 / ((member + 1) * (counts[:, None] - member - 1)).clamp(min=1).double()
+    cumulative = torch.where(member < counts[:, None] - 1, odds, 0).cumsum(dim=1)
+    return cumulative / cumulative[:, -1:].clamp(min=torch.finfo(torch.float64).tiny)
 
 
-def _choose(count: Tensor, held: Tensor) -> Tensor:
-    """Binomial coefficients, in float64."""
-    n, k = count.double(), held.double()
+def _draw_coalitions(rng: Streams, numbers: Tensor, size_distribution: Tensor, exists: Tensor) -> Tensor:
+    """Draw coalitions (b, k, K) bool; samples with odd numbers are the complements of the samples before them."""
+    pairs = torch.div(numbers, 2, rounding_mode="floor")
+    sizes = torch.searchsorted(size_distribution, rng.child("size").uniform(pairs, (), torch.float64)) + 1
+    keys = rng.uniform(pairs, (exists.shape[1],), torch.float64).masked_fill(~exists[:, None], 2.0)
+    members = keys.argsort(dim=2).argsort(dim=2) < sizes[:, :, None]
+    return members ^ (numbers % 2 == 1)[:, None]
+
+
+def _list_coalitions(numbers: Tensor, counts: Tensor, size: int) -> Tensor:
+    """Return coalitions (b, k, K) bool, one per number: the binary digits of number + 1.
+
+    Numbers beyond the last proper coalition give the empty one, whose weight is 0.
+    """
+    members = ((numbers[:, None] + 1) >> torch.arange(size, device=numbers.device)) % 2 == 1
+    return members & (numbers < _count_proper(counts)[:, None])[:, :, None]
+
+
+def _kernel_weights(members: Tensor, counts: Tensor) -> Tensor:
+    """Return the weights (b, k) of the Shapley kernel, float64; 0 for the empty and the full coalition. counts: (b, 1)."""
+    sizes = members.double().sum(dim=2)
+    kernel = (counts - 1) / (_binomial(counts, sizes) * sizes * (counts - sizes)).clamp(min=1)
+    return torch.where((sizes > 0) & (sizes < counts), kernel, 0)
+
+
+def _count_proper(counts: Tensor) -> Tensor:
+    """Return the number of coalitions other than the empty and the full one, as float64: int64 overflows at 64 segments."""
+    return 2 ** counts.double() - 2
+
+
+def _binomial(n: Tensor, k: Tensor) -> Tensor:
+    """Return the binomial coefficients C(n, k) in float64."""
+    n, k = n.double(), k.double()
     return (torch.lgamma(n + 1) - torch.lgamma(k + 1) - torch.lgamma(n - k + 1)).exp()
 
 
-def _least_squares(gram: Tensor, moments: Tensor, total: Tensor, exists: Tensor) -> Tensor:
-    """(B, K) φ that minimises φᵀ G φ / 2 - φ·m under Σ φ = total; zero where a segment does not exist.
+def _solve_constrained(gram: Tensor, moments: Tensor, total: Tensor, exists: Tensor) -> Tensor:
+    """Return φ (B, K) that minimizes φᵀ G φ / 2 - φ·m under Σ φ = total; zero where a segment does not exist.
 
-    With multiplier λ: φ = G⁻¹ (m - λ 1). A trace of ridge settles what the samples leave open.
+    With multiplier λ: φ = G⁻¹ (m - λ 1). A small ridge selects the smallest φ if the samples do not determine it.
     """
-    trace = gram.diagonal(dim1=1, dim2=2).amax(dim=1, keepdim=True).clamp(min=1)
-    ridge = torch.where(exists, 1e-10 * trace, 1.0)
-    one = exists.double()
-    solved = torch.linalg.solve(gram + torch.diag_embed(ridge), torch.stack([moments * one, one], dim=2))
-    free, unit = solved.unbind(dim=2)
+    largest = gram.diagonal(dim1=1, dim2=2).amax(dim=1, keepdim=True).clamp(min=1)
+    ridge = torch.where(exists, 1e-10 * largest, 1.0)
+    ones = exists.double()
+    solution = torch.linalg.solve(gram + torch.diag_embed(ridge), torch.stack([moments * ones, ones], dim=2))
+    free, unit = solution.unbind(dim=2)
     surplus = (free.sum(dim=1) - total) / unit.sum(dim=1)
     return free - surplus[:, None] * unit

@@ -1,4 +1,4 @@
-"""LA: local attribution, AGI's restarted ascents inside a box whose size follows the image."""
+"""LA (local attribution): AGI's restarted ascents inside a box whose size is proportional to the pixel values."""
 
 import torch
 from torch import Tensor
@@ -26,12 +26,12 @@ from xplain.oracle import Oracle
     cost=lambda steps, classes, **_: (classes * steps, (2 * classes - 1) * steps),
     at_most=True,
     parallel=lambda classes, **_: classes,
-    deviations="False classes are drawn for each image from all classes but the target; the program draws once a call, unseeded, and "
-    "replaces the predicted class by a neighbour. Its scores sum over the labels of the whole batch (a batch of one is not "
-    "affected); each image has its own here. In place of the last of its 20 classes comes the descent of the target, as here. "
-    "Its library default is share=0.1, steps=30; its experiments use 0.05 and 20.",
+    deviations="False classes are drawn per image from all classes except the target; the program draws once per call, without a seed, "
+    "and replaces the predicted class by a neighbor. The program's scores sum over the labels of the whole batch (a batch of one is not "
+    "affected); here each image has its own. As in the program, a descent of the target replaces the last of the 20 classes. "
+    "The program's library defaults are share=0.1, steps=30; its experiments use 0.05 and 20.",
     plain=True,
-    rounding="Signed steps: entries of the gradient near zero change sign between correct float32 programs.",
+    rounding="Signed steps: gradient entries near zero change sign between correct float32 programs.",
 )
 def la(
     oracle: Oracle,
@@ -44,31 +44,41 @@ def la(
     steps: Steps = 20,
     classes: Steps = 20,
 ) -> Attribution:
-    """Gradients of the target around the image, times displacements towards false classes and away from the target.
+    """Sum the target's gradient times displacements towards false classes and away from the target.
 
-    r = share · x for every value. For each of ``classes`` - 1 false classes i, from x_0 = x, ``steps`` times:
+    r = share · x per value. For each of ``classes`` - 1 false classes i, from x_0 = x, ``steps`` times:
     x_k = clamp(x + r ⊙ sign ∇f^i(x_{k-1})); once more with x_k = clamp(x - r ⊙ sign ∇f^t(x_{k-1}));
-    φ = -Σ ∇f^t(x_{k-1}) ⊙ (x_k - x). Every step restarts from the image, so this is no path integral.
-    Black values do not move and get exactly 0. against: exactly these false classes, else random ones of each image
-    (all there are, if fewer). x: (B, C, H, W) in [0, 1], y: (B,). Raises UsageError for a model of one class.
+    φ = -Σ ∇f^t(x_{k-1}) ⊙ (x_k - x). Every step restarts from the image, so this is not a path integral.
+    Black values do not move and get exactly 0. Raises UsageError if the model has only one class.
+
+    x: images (B, C, H, W) in [0, 1].
+    y: target classes (B,).
+    against: false classes (B, A) to use instead of random ones.
+    share: size of the box as a share of the pixel values.
+    steps: number of steps per class.
+    classes: number of random false classes per image plus one (the target); all classes if the model has fewer.
     """
-    false = against if against is not None else draw_classes(oracle, x, y, rng, classes - 1)
-    every = torch.arange(len(x), device=x.device)
-    image = every.repeat_interleave(false.shape[1])
-    towards = torch.stack([false.flatten(), y[image]], dim=1)
-    total = _explore(oracle, x, image, towards, share, steps) + _explore(oracle, x, every, y[:, None], -share, steps)
-    return Attribution(total, details={"classes": false})
+    false_classes = draw_classes(oracle, x, y, rng, classes - 1) if against is None else against
+    all_images = torch.arange(len(x), device=x.device)
+    image = all_images.repeat_interleave(false_classes.shape[1])
+    towards_false = torch.stack([false_classes.flatten(), y[image]], dim=1)
+    total = _explore(oracle, x, image, towards_false, share, steps)
+    total = total + _explore(oracle, x, all_images, y[:, None], -share, steps)
+    return Attribution(total, details={"classes": false_classes})
 
 
-def _explore(oracle: Oracle, x: Tensor, image: Tensor, wanted: Tensor, share: float, steps: int) -> Tensor:
-    """(B, C, H, W) the sums over the rows of each image.
+def _explore(oracle: Oracle, x: Tensor, image: Tensor, classes: Tensor, share: float, steps: int) -> Tensor:
+    """Return the sums (B, C, H, W) of -∇f^t ⊙ displacement over the rows of each image.
 
-    wanted: (R, S) the class whose gradient is followed first, the target last. A negative share goes against it.
+    image: (R,) the image of each row. classes: (R, S) the followed class first, the target last.
+    share: negative to descend the followed class.
     """
     total = torch.zeros_like(x)
+    if not len(image):
+        return total
     origin = point = x[image]
-    for _ in range(steps if len(image) else 0):
-        gradients = oracle.gradients(point, wanted, image).values
+    for _ in range(steps):
+        gradients = oracle.gradients(point, classes, image).values
         point = (origin + share * origin * gradients[:, 0].sign()).clamp(0, 1)
         total.index_add_(0, image, -gradients[:, -1] * (point - origin))
     return total

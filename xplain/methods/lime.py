@@ -1,7 +1,6 @@
-"""LIME: a linear model of the score, fitted to images with superpixels hidden."""
+"""LIME: a linear model of the score, fitted to images with hidden superpixels."""
 
-from collections.abc import Callable
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
@@ -12,9 +11,11 @@ from xplain.core.registry import method
 from xplain.core.rng import Streams
 from xplain.core.types import Attribution
 from xplain.data.baselines import make_baseline
-from xplain.methods._segmentation import segment_means, spread, superpixels
+from xplain.methods._regression import SegmentRegression
+from xplain.methods._segmentation import fill_with_means, find_superpixels, spread_evenly
 from xplain.oracle import Oracle
-from xplain.oracle.blocks import Block
+
+Fill = Literal["segment", "black", "white", "mean", "blur", "uniform"]
 
 
 @method(
@@ -30,9 +31,10 @@ from xplain.oracle.blocks import Block
     axioms=frozenset({"linearity", "implementation-invariance"}),
     cost=lambda samples, **_: (samples, 0),
     parallel=lambda samples, **_: samples,
-    deviations="Superpixels by SLIC, where the program takes quickshift. Its defaults otherwise: a hidden superpixel shows its mean "
-    "colour, weights are the square root of the paper's kernel (the factor 2 below), ridge regression with penalty 1 on all segments. "
-    "A segment's coefficient is shared evenly by its pixels; pictures of LIME give it whole to each.",
+    deviations="Superpixels are computed by SLIC, where the program uses quickshift. All other defaults are the program's: a hidden "
+    "superpixel shows its mean color, weights are the square root of the paper's kernel (the factor 2 below), ridge regression with "
+    "penalty 1 on all segments. A segment's coefficient is divided evenly among its pixels; figures of LIME assign the whole "
+    "coefficient to each pixel.",
 )
 def lime(
     oracle: Oracle,
@@ -44,80 +46,39 @@ def lime(
     segments: Steps = 50,
     width: Positive = 0.25,
     ridge: Annotated[float, Bounds(above=0)] = 1.0,
-    baseline: Literal["segment", "black", "white", "mean", "blur", "uniform"] = "segment",
+    baseline: Fill = "segment",
 ) -> Attribution:
-    """Coefficients of a ridge regression of the score on which superpixels are shown.
+    """Fit a ridge regression of the score on the visible superpixels, and return its coefficients.
 
-    Sample 0 shows all K segments, the others each with probability 1/2: z ∈ {0, 1}^K. β, c minimise
+    Sample 0 shows all K segments, the others each with probability 1/2: z ∈ {0, 1}^K. β, c minimize
     Σ_i π_i (f(x_i) - c - β·z_i)² + ridge ‖β‖², π = exp(-D² / (2 width²)), D = 1 - √(Σz / K), the cosine distance to all
-    shown. φ at a pixel = β of its segment / the segment's pixels.
-    segments: about how many. baseline: what a hidden segment shows; ``segment`` its mean colour.
-    Returns (B, 1, H, W). x: (B, C, H, W) in [0, 1], y: (B,).
+    shown. φ at a pixel = β of its segment / number of the segment's pixels. Returns (B, 1, H, W).
+
+    x: images (B, C, H, W) in [0, 1].
+    y: target classes (B,).
+    segments: approximate number of superpixels.
+    width: of the kernel π.
+    ridge: penalty on the squared coefficients.
+    baseline: what a hidden segment shows; ``segment``: its mean color.
     """
-    labels = superpixels(x, segments)
-    fill = (
-        segment_means(x, labels)
-        if baseline == "segment"
-        else make_baseline(baseline, x, oracle.mean, rng.child("baseline"))
-    )
-    counts = labels.amax(dim=(1, 2)) + 1
-
-    def draw(block: Block) -> Tensor:
-        numbers = block.samples(x.device)
-        shown = rng.take(block.images).uniform(numbers, (int(counts.max()),), torch.float64) < 0.5
-        return shown | (numbers == 0)[:, None]
-
-    def weigh(shown: Tensor, count: Tensor) -> Tensor:
-        distance = 1 - (shown.sum(dim=2) / count).sqrt()
-        return torch.exp(-(distance**2) / (2 * width**2))
-
-    sums = regress(oracle, x, y, labels, fill, samples, draw, weigh)
-    penalty = torch.full_like(sums.moments, ridge)
+    labels = find_superpixels(x, segments)
+    fill = _make_fill(oracle, x, labels, rng.child("baseline"), baseline)
+    regression = SegmentRegression(oracle, x, y, labels, fill)
+    counts = regression.counts
+    for block in oracle.blocks(x, samples):
+        images, numbers = block.images, block.samples(x.device)
+        drawn = rng.take(images).uniform(numbers, (regression.size,), torch.float64) < 0.5
+        visible = (drawn | (numbers == 0)[:, None]) & regression.exists[images, None]
+        distance = 1 - (visible.double().sum(dim=2) / counts[images, None]).sqrt()
+        regression.add(block, visible, torch.exp(-(distance**2) / (2 * width**2)))
+    penalty = torch.full_like(regression.moments, ridge)
     penalty[:, 0] = 0
-    fitted = torch.linalg.solve(sums.gram + torch.diag_embed(penalty), sums.moments)
-    return Attribution(spread(fitted[:, 1:], labels).to(x.dtype), details={"segments": counts})
+    coefficients = torch.linalg.solve(regression.gram + torch.diag_embed(penalty), regression.moments)[:, 1:]
+    return Attribution(spread_evenly(coefficients, labels).to(x.dtype), details={"segments": counts})
 
 
-class Sums(NamedTuple):
-    """gram (B, K + 1, K + 1) = Σ_i π_i z_i z_iᵀ, moments (B, K + 1) = Σ_i π_i z_i f(x_i), with z_0 = 1; float64."""
-
-    gram: Tensor
-    moments: Tensor
-
-
-def regress(
-    oracle: Oracle,
-    x: Tensor,
-    y: Tensor,
-    labels: Tensor,
-    fill: Tensor,
-    samples: int,
-    draw: Callable[[Block], Tensor],
-    weigh: Callable[[Tensor, Tensor], Tensor],
-) -> Sums:
-    """The sums of a weighted regression of the score on which segments are shown.
-
-    labels: (B, H, W). fill: (B, C, H, W) what hidden segments show. draw: Block -> (b, k, K) bool, shown segments;
-    those that an image does not have are dropped. weigh: (shown (b, k, K), segments (b, 1)) -> (b, k) weights.
-    """
-    counts = labels.amax(dim=(1, 2)) + 1
-    size = int(counts.max())
-    exists = torch.arange(size, device=x.device) < counts[:, None]
-    gram = torch.zeros(len(x), size + 1, size + 1, dtype=torch.float64, device=x.device)
-    moments = torch.zeros(len(x), size + 1, dtype=torch.float64, device=x.device)
-    held: list[Tensor] = []  # the shown segments of the block in flight
-
-    def points(block: Block) -> Tensor:
-        shown = (draw(block) & exists[block.images, None]).double()
-        held[:] = [shown]
-        index = labels[block.images].flatten(1)[:, None].expand(-1, block.shape[1], -1)
-        mask = shown.gather(2, index).unflatten(2, labels.shape[1:])[:, :, None]
-        return torch.where(mask > 0, x[block.images, None], fill[block.images, None])
-
-    for block, scores in oracle.scan(x, y, samples, points):
-        weights = weigh(held[0], counts[block.images, None])
-        rows = torch.cat([torch.ones_like(held[0][:, :, :1]), held[0]], dim=2)
-        weighted = weights[:, :, None] * rows
-        gram[block.images] += weighted.mT @ rows
-        moments[block.images] += (weighted.mT @ scores.double()[:, :, None])[:, :, 0]
-    return Sums(gram, moments)
+def _make_fill(oracle: Oracle, x: Tensor, labels: Tensor, rng: Streams, baseline: Fill) -> Tensor:
+    """Return the images (B, C, H, W) that hidden segments show."""
+    if baseline == "segment":
+        return fill_with_means(x, labels)
+    return make_baseline(baseline, x, oracle.mean, rng)

@@ -1,6 +1,6 @@
-"""MFABA: gradients collected along an attack that lowers the class's probability until the label changes."""
+"""MFABA: gradients along an attack that lowers the target's probability until the label changes."""
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -9,6 +9,7 @@ from xplain.core.papers import Paper
 from xplain.core.parameters import Positive, Steps
 from xplain.core.registry import method
 from xplain.core.types import Attribution
+from xplain.methods._paths import normalize_l2, project
 from xplain.oracle import Oracle
 
 
@@ -25,12 +26,12 @@ from xplain.oracle import Oracle
     axioms=frozenset({"completeness", "dummy", "implementation-invariance"}),
     cost=lambda steps, **_: (steps + 1, steps + 1),
     at_most=True,
-    deviations="L is the score itself, descended, so that positive means support and the sum is f(x₀) - f(xₙ) (the paper's Algorithm 1 "
-    "with its minus sign). The authors' code takes the left rule, never clears the gradient between steps, steps 0.001 (smooth) or "
-    "0.1 in L2 (sharp), and limits smooth to 0.3: rule=left, step_size and radius reproduce all of it but the accumulated gradients. "
-    "path=norm weighs by arc length (Eq. 16); the code weighs by displacement.",
-    rounding="Steps follow gradients, and ascent=smooth their signs. Least cosine on eight photographs: batch size 1 against 7 and "
-    "auto 0.999 (sharp), 1.000 (smooth); float32 against float64 0.999 and 0.994.",
+    deviations="L is the score itself, descended, so that positive values mean support and the sum is f(x₀) - f(xₙ) (the paper's "
+    "Algorithm 1 with its minus sign). The authors' code uses the left rule, never clears the gradient between steps, uses steps of 0.001 "
+    "(smooth) or 0.1 in L2 (sharp), and limits smooth to 0.3: rule=left, step_size and radius reproduce all of it except the accumulated "
+    "gradients. path=norm weights by arc length (Eq. 16); the code weights by displacement.",
+    rounding="Steps follow gradients, and with ascent=smooth their signs. Smallest cosine similarity on eight photographs: batch size 1 "
+    "against 7 and auto 0.999 (sharp), 1.000 (smooth); float32 against float64 0.999 and 0.994.",
 )
 def mfaba(
     oracle: Oracle,
@@ -45,81 +46,124 @@ def mfaba(
     path: Literal["curve", "norm", "cosine"] = "curve",
     aggressive_only: bool = False,
 ) -> Attribution:
-    """Gradients times steps along a descent of the score that ends where the label changes.
+    """Integrate the gradient along a descent of the score that ends where the label changes.
 
     x_{j+1} = x_j - η m(∇f(x_j)), clamped to [0, 1] (and to x₀ ± radius), m = g / ‖g‖₂ (sharp) or sign g (smooth);
     φ = -Σ_j ḡ_j ⊙ (x_{j+1} - x_j) with ḡ_j = ½ (g_j + g_{j+1}) (trapezoid, Eq. 11) or g_j (left).
-    path=norm and cosine (Eq. 16, 17) put the same gradients on the straight line:
+    path=norm and cosine (Eq. 16, 17) apply the same gradients to the straight line:
     φ = (x₀ - xₙ) ⊙ Σ_j ḡ_j (t_{j+1} - t_j), t the share of arc length, or of the projection on xₙ - x₀.
-    aggressive_only: a segment counts only if the score at both ends is at most that of the image.
-    Steps amplify rounding: batch sizes and precisions drift apart a little (see ``rounding``).
-    At least one step is taken. ``cosine`` keeps the path: its memory grows with the steps taken; the others' does not.
-    step_size, radius in pixel units. x: (B, C, H, W) in [0, 1], y: (B,). Sums to f(x₀) - f(xₙ) on path=curve only.
+    Sums to f(x₀) - f(xₙ) with path=curve only. At least one step is taken.
+    Steps amplify rounding: results differ slightly between batch sizes and precisions (see ``rounding``).
+
+    x: images (B, C, H, W) in [0, 1].
+    y: target classes (B,).
+    step_size: η in pixel units.
+    steps: maximum number of steps.
+    radius: maximum distance from the image per value, in pixel units; none: unlimited.
+    path: ``cosine`` stores the path, so its memory grows with the number of steps; that of the others does not.
+    aggressive_only: use a segment only if the score at both ends is at most that of the image.
     """
-    total, length = torch.zeros_like(x), torch.zeros(len(x), dtype=x.dtype, device=x.device)
-    taken = torch.zeros(len(x), dtype=torch.long, device=x.device)
-    end, trail = x.clone(), list[tuple[Tensor, Tensor, Tensor]]()
-    live = torch.arange(len(x), device=x.device)
-    start_score, point = None, x
-    final = torch.zeros(len(x), dtype=x.dtype, device=x.device)
-    changed = torch.zeros(len(x), dtype=torch.bool, device=x.device)
-    gradient = score = move = torch.zeros(0)
-    for step in range(steps + 1):
-        found = oracle.gradients(point, y[live], live)
-        final[live] = found.scores.to(x.dtype)
-        if start_score is None:
-            start_score = found.scores
-        else:
-            mean = gradient if rule == "left" else (gradient + found.values) / 2
-            if aggressive_only:
-                mean = mean * ((score <= start_score[live]) & (found.scores <= start_score[live]))[:, None, None, None]
-            share = move.flatten(1).norm(dim=1)
-            length[live] += share
-            total[live] -= mean * (move if path == "curve" else share[:, None, None, None])
-            if path == "cosine":
-                trail.append((live, mean, move))
-            taken[live] = step
-            changed[live] = found.predicted != y[live]
-            keep = ~changed[live]
-            live, point = live[keep], point[keep]
-            found = type(found)(*(each[keep] for each in found))
-        if step == steps or not len(live):
-            break
-        gradient, score = found.values, found.scores
-        target = point - step_size * (gradient.sign() if ascent == "smooth" else _unit(gradient))
-        if radius is not None:
-            target = torch.minimum(torch.maximum(target, x[live] - radius), x[live] + radius)
-        target = target.clamp(0, 1)
-        move, point = target - point, target
-        end[live] = point
-    if path != "curve":
-        total = _on_the_line(x, end, total, length, trail if path == "cosine" else None)
-    complete = path == "curve" and not aggressive_only
+    descent = _descend(oracle, x, y, ascent, rule, step_size, steps, radius, path, aggressive_only)
+    total = descent.total
+    if path == "norm":
+        total = _weight_by_length(x, descent)
+    elif path == "cosine":
+        total = _weight_by_projection(x, descent)
+    is_complete = path == "curve" and not aggressive_only
     return Attribution(
         total,
-        expected=start_score - final if complete and start_score is not None else None,
-        details={"steps": taken},
-        flags={f"the label did not change within {steps} steps": ~changed},
+        expected=descent.start_score - descent.end_score if is_complete else None,
+        details={"steps": descent.steps},
+        flags={f"the label did not change within {steps} steps": ~descent.changed},
     )
 
 
-def _on_the_line(
-    x: Tensor, end: Tensor, total: Tensor, length: Tensor, trail: list[tuple[Tensor, Tensor, Tensor]] | None
-) -> Tensor:
-    """(x₀ - xₙ) ⊙ Σ_j ḡ_j (t_{j+1} - t_j), from the sums over arc length or from the kept path."""
-    if trail is None:
-        shares = torch.where(length > 0, 1 / length.clamp(min=torch.finfo(x.dtype).tiny), 0)
-        return (x - end) * -total * shares[:, None, None, None]
-    line = end - x
+class _Segment(NamedTuple):
+    """One step of the path: the images (b,) that took it, their mean gradients and moves (b, C, H, W)."""
+
+    images: Tensor
+    gradient: Tensor
+    move: Tensor
+
+
+class _Descent(NamedTuple):
+    """The descents of B images.
+
+    total: -Σ_j ḡ_j ⊙ move (path=curve) or -Σ_j ḡ_j times the length of the move, (B, C, H, W). length: Σ_j of these lengths (B,).
+    segments: the path, stored for path=cosine only. end: last points (B, C, H, W). start_score, end_score: (B,).
+    steps: steps taken (B,). changed: (B,) bool, whether the label changed.
+    """
+
+    total: Tensor
+    length: Tensor
+    segments: list[_Segment]
+    end: Tensor
+    start_score: Tensor
+    end_score: Tensor
+    steps: Tensor
+    changed: Tensor
+
+
+def _descend(
+    oracle: Oracle,
+    x: Tensor,
+    y: Tensor,
+    ascent: Literal["sharp", "smooth"],
+    rule: Literal["trapezoid", "left"],
+    step_size: float,
+    steps: int,
+    radius: float | None,
+    path: Literal["curve", "norm", "cosine"],
+    aggressive_only: bool,
+) -> _Descent:
+    """Descend the score of all images in one batch; an image leaves the batch when its label changes."""
+    total, length = torch.zeros_like(x), torch.zeros(len(x), dtype=x.dtype, device=x.device)
+    steps_taken = torch.zeros(len(x), dtype=torch.long, device=x.device)
+    changed = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+    end, segments = x.clone(), list[_Segment]()
+    active, point = torch.arange(len(x), device=x.device), x
+    result = oracle.gradients(point, y[active], active)
+    gradient, score, start_score = result.values, result.scores, result.scores
+    end_score = score.to(x.dtype, copy=True)
+    for step in range(1, steps + 1):
+        direction = gradient.sign() if ascent == "smooth" else normalize_l2(gradient)
+        next_point = project(point - step_size * direction, x[active], radius)
+        move, point = next_point - point, next_point
+        end[active] = point
+        result = oracle.gradients(point, y[active], active)
+        end_score[active] = result.scores.to(x.dtype)
+        mean_gradient = gradient if rule == "left" else (gradient + result.values) / 2
+        if aggressive_only:
+            is_low = (score <= start_score[active]) & (result.scores <= start_score[active])
+            mean_gradient = mean_gradient * is_low[:, None, None, None]
+        distance = move.flatten(1).norm(dim=1)
+        length[active] += distance
+        total[active] -= mean_gradient * (move if path == "curve" else distance[:, None, None, None])
+        if path == "cosine":
+            segments.append(_Segment(active, mean_gradient, move))
+        steps_taken[active] = step
+        changed[active] = result.predicted != y[active]
+        keep = ~changed[active]
+        active, point, gradient, score = active[keep], point[keep], result.values[keep], result.scores[keep]
+        if not len(active):
+            break
+    return _Descent(total, length, segments, end, start_score, end_score, steps_taken, changed)
+
+
+def _weight_by_length(x: Tensor, descent: _Descent) -> Tensor:
+    """Return (x₀ - xₙ) ⊙ Σ_j ḡ_j (t_{j+1} - t_j), t the share of arc length."""
+    length = descent.length
+    shares = torch.where(length > 0, 1 / length.clamp(min=torch.finfo(x.dtype).tiny), 0)
+    return (x - descent.end) * -descent.total * shares[:, None, None, None]
+
+
+def _weight_by_projection(x: Tensor, descent: _Descent) -> Tensor:
+    """Return (x₀ - xₙ) ⊙ Σ_j ḡ_j (t_{j+1} - t_j), t the share of the projection on xₙ - x₀."""
+    line = descent.end - x
     square = line.flatten(1).square().sum(dim=1)
     mean = torch.zeros_like(x)
-    for live, gradient, move in trail:
-        share = (move * line[live]).flatten(1).sum(dim=1) / square[live].clamp(min=torch.finfo(x.dtype).tiny)
-        mean[live] += gradient * share[:, None, None, None]
+    for images, gradient, move in descent.segments:
+        projection = (move * line[images]).flatten(1).sum(dim=1)
+        share = projection / square[images].clamp(min=torch.finfo(x.dtype).tiny)
+        mean[images] += gradient * share[:, None, None, None]
     return -line * mean
-
-
-def _unit(gradient: Tensor) -> Tensor:
-    """Each image's gradient divided by its L2 norm; zero stays zero."""
-    norm = gradient.flatten(1).norm(dim=1)[:, None, None, None]
-    return torch.where(norm > 0, gradient / norm.clamp(min=torch.finfo(gradient.dtype).tiny), 0)

@@ -1,4 +1,4 @@
-"""RISE: the mean of random masks, weighted by the score of what they let through."""
+"""RISE: the mean of random masks, weighted by the score of the masked images."""
 
 from typing import Annotated
 
@@ -13,7 +13,6 @@ from xplain.core.rng import Streams
 from xplain.core.types import Attribution
 from xplain.data.baselines import Baseline, make_baseline
 from xplain.oracle import Oracle
-from xplain.oracle.blocks import Block
 
 
 @method(
@@ -29,9 +28,9 @@ from xplain.oracle.blocks import Block
     axioms=frozenset({"linearity", "implementation-invariance"}),
     cost=lambda masks, **_: (masks, 0),
     parallel=lambda masks, **_: masks,
-    deviations="Masks are drawn for each image; the program draws one set for all. What a mask hides becomes the mean colour, "
-    "the zero of the normalised input that the program multiplies (baseline=black is the paper's product with the pixels). "
-    "Grids are stretched with half-pixel centres, edge values repeated.",
+    deviations="Masks are drawn per image; the program draws one set for all images. Hidden pixels become the mean color, "
+    "the zero of the normalized input that the program multiplies (baseline=black is the paper's product with the pixels). "
+    "Grids are upsampled with half-pixel centers, edge values repeated.",
 )
 def rise(
     oracle: Oracle,
@@ -44,34 +43,37 @@ def rise(
     keep: Annotated[float, Bounds(above=0, high=1)] = 0.5,
     baseline: Baseline = "mean",
 ) -> Attribution:
-    """The score under random masks, averaged at each pixel over the masks that show it.
+    """Average the score of randomly masked images, at each pixel over the masks that show it.
 
     φ = 1 / (N p) Σ_i f(x' + M_i ⊙ (x - x')) M_i (Eq. 6), where M_i is an s x s grid of zeros and ones (ones with
-    probability p), stretched bilinearly to (s + 1) cells of ⌈H/s⌉ x ⌈W/s⌉ pixels, and cut to the image at a random offset
-    within a cell. Not centred: a constant f gives about f everywhere.
-    masks: N. grid: s. keep: p. Returns (B, 1, H, W). x: (B, C, H, W) in [0, 1], y: (B,).
+    probability p), upsampled bilinearly to (s + 1) cells of ⌈H/s⌉ x ⌈W/s⌉ pixels, and cropped to the image at a random offset
+    within a cell. Not centered: a constant f gives about f everywhere. Returns (B, 1, H, W).
+
+    x: images (B, C, H, W) in [0, 1].
+    y: target classes (B,).
+    masks: N.
+    grid: s.
+    keep: p.
+    baseline: what hidden pixels show.
     """
     fill = make_baseline(baseline, x, oracle.mean, rng.child("baseline"))
-    rows, columns = (_stretch(side, grid, x) for side in x.shape[-2:])
+    height, width = x.shape[-2:]
+    rows, columns = _upsampling_matrices(height, grid, x), _upsampling_matrices(width, grid, x)
     total = torch.zeros_like(x[:, :1])
-    held: list[Tensor] = []  # the masks of the block in flight
-
-    def points(block: Block) -> Tensor:
-        numbers, some = block.samples(x.device), block.images
-        cells = (rng.take(some).uniform(numbers, (grid, grid), x.dtype) < keep).to(x.dtype)
-        down = rows[rng.child("down").take(some).integers(numbers, (), len(rows))]
-        across = columns[rng.child("across").take(some).integers(numbers, (), len(columns))]
-        held[:] = [(down @ cells @ across.mT)[:, :, None]]
-        return torch.lerp(fill[some, None], x[some, None], held[0])
-
-    for block, scores in oracle.scan(x, y, masks, points):
-        total[block.images] += (scores.to(x.dtype)[:, :, None, None, None] * held[0]).sum(dim=1)
+    for block in oracle.blocks(x, masks):
+        images, numbers = block.images, block.samples(x.device)
+        cells = (rng.take(images).uniform(numbers, (grid, grid), x.dtype) < keep).to(x.dtype)
+        down = rows[rng.child("down").take(images).integers(numbers, (), len(rows))]
+        across = columns[rng.child("across").take(images).integers(numbers, (), len(columns))]
+        mask = (down @ cells @ across.mT)[:, :, None]
+        scores = oracle.block_scores(block, torch.lerp(fill[images, None], x[images, None], mask), y)
+        total[images] += (scores.to(x.dtype)[:, :, None, None, None] * mask).sum(dim=1)
     return Attribution(total / (masks * keep))
 
 
-def _stretch(side: int, grid: int, like: Tensor) -> Tensor:
-    """(offsets, side, grid): what each grid value adds to each pixel of a line, for every offset within a cell."""
+def _upsampling_matrices(side: int, grid: int, like: Tensor) -> Tensor:
+    """Return matrices (offsets, side, grid) that upsample the grid values to a line, one per offset within a cell."""
     cell = -(-side // grid)
-    eye = torch.eye(grid, dtype=like.dtype, device=like.device)[None]
-    whole = F.interpolate(eye, size=(grid + 1) * cell, mode="linear", align_corners=False)[0].T
-    return torch.stack([whole[offset : offset + side] for offset in range(cell)])
+    identity = torch.eye(grid, dtype=like.dtype, device=like.device)[None]
+    upsampled = F.interpolate(identity, size=(grid + 1) * cell, mode="linear", align_corners=False)[0].T
+    return torch.stack([upsampled[offset : offset + side] for offset in range(cell)])

@@ -20,14 +20,20 @@ from xplain.oracle import Oracle
         "1312.6034",
     ),
     axioms=frozenset({"linearity", "dummy", "symmetry", "implementation-invariance"}),
-    deviations="Signed by default; captum's default and the AGI paper's figures are the absolute value (absolute=true).",
+    deviations="Signed by default; captum's default and the AGI paper's figures use the absolute value (absolute=true).",
 )
 def saliency(oracle: Oracle, x: Tensor, y: Tensor, *, absolute: bool = False) -> Attribution:
-    """The gradient of the score at the image.
+    """Compute the gradient of the score with respect to the image.
 
-    φ = ∇f(x), or |∇f(x)| with ``absolute`` (which is not linear in the model). x: (B, C, H, W) in [0, 1], y: (B,).
+    φ = ∇f(x).
     On 200 ImageNet photographs (EfficientNet-Lite0, black, pixels, 28 steps) the absolute gradient has insertion 0.20 and
     deletion 0.12, the signed one 0.11 and 0.06.
+
+    x: images (B, C, H, W) in [0, 1].
+    y: target classes (B,).
+    absolute: return |∇f(x)|, which is not linear in the model.
     """
     gradient = oracle.gradients(x, y).values
-    return Attribution(gradient.abs() if absolute else gradient)
+    if absolute:
+        gradient = gradient.abs()
+    return Attribution(gradient)

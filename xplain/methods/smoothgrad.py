@@ -1,4 +1,4 @@
-"""SmoothGrad and its relatives: gradients over noisy copies of the image."""
+"""SmoothGrad, SmoothGrad-squared and VarGrad: gradients at noisy copies of the image."""
 
 from typing import Annotated, Literal
 
@@ -11,7 +11,6 @@ from xplain.core.registry import method
 from xplain.core.rng import Streams
 from xplain.core.types import Attribution
 from xplain.oracle import Oracle
-from xplain.oracle.blocks import Block
 
 
 @method(
@@ -24,8 +23,8 @@ from xplain.oracle.blocks import Block
     axioms=frozenset({"linearity", "dummy", "implementation-invariance"}),
     cost=lambda samples, **_: (samples, samples),
     parallel=lambda samples, **_: samples,
-    deviations="Noisy copies are not clamped to [0, 1], as in every published code. kind=variance is the population variance; "
-    "kind=absolute is what captum's noise tunnel averages by default, around its saliency.",
+    deviations="Noisy copies are not clamped to [0, 1], as in all published code. kind=variance is the population variance; "
+    "kind=absolute is the default of captum's noise tunnel around its saliency.",
 )
 def smoothgrad(
     oracle: Oracle,
@@ -37,28 +36,33 @@ def smoothgrad(
     noise: Annotated[float, Bounds(low=0)] = 0.15,
     kind: Literal["mean", "absolute", "square", "variance"] = "mean",
 ) -> Attribution:
-    """The mean gradient over copies of the image with Gaussian noise.
+    """Average the gradients at noisy copies of the image.
 
-    φ = mean of g_i, of |g_i| (absolute), of g_i² (square) or mean (g_i - mean g)² (variance), g_i = ∇f(x + ε_i), ε_i ~ N(0, σ²),
-    σ = noise · (max x - min x) for each image. Kinds other than mean claim no axiom but dummy.
-    x: (B, C, H, W) in [0, 1], y: (B,).
+    g_i = ∇f(x + ε_i), ε_i ~ N(0, σ²), σ = noise · (max x - min x) per image.
+    Kinds other than mean satisfy no axiom but dummy.
+
+    x: images (B, C, H, W) in [0, 1].
+    y: target classes (B,).
+    samples: number of copies.
+    noise: standard deviation of the noise, as a share of the image's range.
+    kind: average g_i (mean), |g_i| (absolute), g_i² (square) or (g_i - mean g)² (variance).
     """
-    spread = x.amax(dim=(1, 2, 3), keepdim=True) - x.amin(dim=(1, 2, 3), keepdim=True)
-    sigma = (noise * spread)[:, None]
-
-    def points(block: Block) -> Tensor:
-        noises = rng.take(block.images).normal(block.samples(x.device), tuple(x.shape[1:]), x.dtype)
-        return x[block.images, None] + sigma[block.images] * noises
-
+    value_range = x.amax(dim=(1, 2, 3), keepdim=True) - x.amin(dim=(1, 2, 3), keepdim=True)
+    sigma = (noise * value_range)[:, None]
     mean, sums = torch.zeros_like(x), torch.zeros_like(x)
-    for block, _, gradients in oracle.sweep(x, y, samples, points):
-        some, done, new = block.images, block.points.start, block.shape[1]
-        if kind in ("absolute", "square"):
-            sums[some] += (gradients.abs() if kind == "absolute" else gradients**2).sum(dim=1)
+    for block in oracle.blocks(x, samples):
+        images, seen, new = block.images, block.points.start, block.shape[1]
+        draws = rng.take(images).normal(block.samples(x.device), tuple(x.shape[1:]), x.dtype)
+        gradients = oracle.block_gradients(block, x[images, None] + sigma[images] * draws, y)
+        if kind == "absolute":
+            sums[images] += gradients.abs().sum(dim=1)
+            continue
+        if kind == "square":
+            sums[images] += (gradients**2).sum(dim=1)
             continue
         # parallel mean and variance: Chan, Golub and LeVeque 1979, eq. 2.1
-        delta = gradients.mean(dim=1) - mean[some]
-        mean[some] += delta * (new / (done + new))
+        delta = gradients.mean(dim=1) - mean[images]
+        mean[images] += delta * (new / (seen + new))
         if kind == "variance":
-            sums[some] += gradients.var(dim=1, correction=0) * new + delta**2 * (done * new / (done + new))
+            sums[images] += gradients.var(dim=1, correction=0) * new + delta**2 * (seen * new / (seen + new))
     return Attribution(mean if kind == "mean" else sums / samples)

@@ -1,4 +1,4 @@
-"""XRAI: integrated gradients summed over regions, the densest region first."""
+"""XRAI: integrated gradients averaged over regions, the region with the highest mean first."""
 
 from typing import Literal
 
@@ -10,11 +10,11 @@ from xplain.core.parameters import Steps
 from xplain.core.registry import method
 from xplain.core.types import Attribution
 from xplain.methods._quadrature import quadrature
-from xplain.methods._segmentation import regions
+from xplain.methods._segmentation import find_regions
 from xplain.methods.integrated_gradients import line_integral
 from xplain.oracle import Oracle
 
-SMALLEST_GAIN = 50  # pixels: a region that adds fewer is passed over
+MIN_NEW_PIXELS = 50  # ignore regions that add fewer pixels
 
 
 @method(
@@ -25,10 +25,10 @@ SMALLEST_GAIN = 50  # pixels: a region that adds fewer is passed over
     axioms=frozenset({"implementation-invariance"}),
     cost=lambda steps, **_: (2 * steps, 2 * steps),
     parallel=lambda steps, **_: steps,
-    deviations="Baselines are black and white as in the paper; the authors' program takes the least and the greatest value of the image. "
-    "Gauss-Legendre nodes instead of its uniform ones. Channels are collapsed by their maximum as in the program (reduce=max), so the "
-    "sum of the map is not a difference of scores; with reduce=sum it is.",
-    rounding="Regions are taken in the order of their densities: two that are nearly equal change places.",
+    deviations="Baselines are black and white as in the paper; the authors' program uses the minimum and the maximum of the image. "
+    "Gauss-Legendre nodes replace the program's uniform ones. Channels are reduced by their maximum as in the program (reduce=max), so "
+    "the sum of the map is not a difference of scores; with reduce=sum it is.",
+    rounding="Regions are chosen in the order of their means: nearly equal means may be ordered differently.",
 )
 def xrai(
     oracle: Oracle,
@@ -39,55 +39,68 @@ def xrai(
     fast: bool = False,
     reduce: Literal["max", "sum"] = "max",
 ) -> Attribution:
-    """Regions of the image, each at the mean of its integrated gradients, taken greedily.
+    """Choose regions greedily by their mean integrated gradients, and give each region that mean.
 
-    a = mean of the integrated gradients from black and from white (``steps`` nodes each), collapsed over the channels.
-    Of many overlapping regions (Felzenszwalb at six scales) the one whose not yet covered pixels have the highest mean of a
-    is added, again and again; those pixels get that mean. Regions that add fewer than 50 pixels are passed over,
-    and what no region covers gets its own mean, so that Σ φ = Σ a.
+    a = mean of the integrated gradients from black and from white (``steps`` nodes each), reduced over the channels.
+    Candidates are overlapping regions (Felzenszwalb at six scales). Repeatedly, the region whose uncovered pixels have the highest mean of
+    a is chosen, and those pixels get that mean. Regions that add fewer than 50 pixels are ignored,
+    and pixels that no region covers get their own mean, so that Σ φ = Σ a. Returns (B, 1, H, W).
+
+    x: images (B, C, H, W) in [0, 1].
+    y: target classes (B,).
+    steps: nodes per baseline.
     fast: rank the regions once, by their means over all their pixels.
-    Returns (B, 1, H, W). x: (B, C, H, W) in [0, 1], y: (B,).
+    reduce: maximum or sum over the channels.
     """
     nodes, weights = quadrature("gauss-legendre", steps, x)
-    ends = [torch.zeros_like(x), torch.ones_like(x)]
-    total = sum(((x - end) * line_integral(oracle, x, y, end, nodes, weights) for end in ends), torch.zeros_like(x)) / 2
-    values = total.amax(dim=1) if reduce == "max" else total.sum(dim=1)
-    maps, counts = zip(*(_cover(*each, fast) for each in zip(values, regions(x), strict=True)), strict=True)
+    black, white = torch.zeros_like(x), torch.ones_like(x)
+    total = torch.zeros_like(x)
+    for baseline in (black, white):
+        total = total + (x - baseline) * line_integral(oracle, x, y, baseline, nodes, weights)
+    total = total / 2
+    pixel_values = total.amax(dim=1) if reduce == "max" else total.sum(dim=1)
+    maps, counts = [], []
+    for image_values, masks in zip(pixel_values, find_regions(x), strict=True):
+        part = partition(image_values, masks, fast)
+        averaged, count = _average_parts(image_values, part)
+        maps.append(averaged)
+        counts.append(count)
     expected = None
     if reduce == "sum":
-        black, white = (oracle.scores(end, y, check=True) for end in ends)
-        expected = oracle.scores(x, y, check=True) - (black + white) / 2
+        black_score, white_score = oracle.scores(black, y, check=True), oracle.scores(white, y, check=True)
+        expected = oracle.scores(x, y, check=True) - (black_score + white_score) / 2
     return Attribution(torch.stack(maps)[:, None], expected=expected, details={"regions": torch.stack(counts)})
 
 
-def _cover(values: Tensor, masks: Tensor, fast: bool) -> tuple[Tensor, Tensor]:
-    """The map of one image from its values (H, W) and regions (N, H, W), and how many parts it has."""
-    part = tile(values, masks, fast).flatten()
+def _average_parts(values: Tensor, part: Tensor) -> tuple[Tensor, Tensor]:
+    """Average the values (H, W) of an image over its parts (H, W). Returns the map (H, W) and the number of parts."""
+    part = part.flatten()
     sums = torch.zeros(int(part.max()) + 1, dtype=torch.float64, device=values.device)
     sizes = torch.zeros_like(sums).index_add_(0, part, torch.ones_like(part, dtype=torch.float64))
     means = sums.index_add_(0, part, values.flatten().double()) / sizes.clamp(min=1)
     return means[part].view_as(values).to(values.dtype), (sizes > 0).sum()
 
 
-def tile(values: Tensor, masks: Tensor, fast: bool) -> Tensor:
-    """(H, W) the part of the image each pixel belongs to: 1, 2, ... in the order of their choice; 0 is the rest.
+def partition(values: Tensor, masks: Tensor, fast: bool) -> Tensor:
+    """Return the part (H, W) of each pixel: 1, 2, ... in the order in which the regions are chosen; 0 for uncovered pixels.
 
-    Sums over what is new in each region are kept up to date: a chosen pixel leaves all the regions that hold it.
+    values: (H, W). masks: (N, H, W) bool regions. fast: rank the regions once.
+    The sums over each region's uncovered pixels are updated incrementally: a chosen pixel is subtracted from all its regions.
     """
     flat, masks = values.flatten().double(), masks.flatten(1)
     part = torch.zeros_like(flat, dtype=torch.long)
     sums, new = masks.double() @ flat, masks.sum(dim=1)
     order = (sums / new.clamp(min=1)).argsort(descending=True, stable=True)
-    free = torch.ones_like(new, dtype=torch.bool)
+    available = torch.ones_like(new, dtype=torch.bool)
     for k in range(len(masks)):
-        free &= new >= SMALLEST_GAIN
-        if not bool(free.any()):
+        available &= new >= MIN_NEW_PIXELS
+        if not bool(available.any()):
             break
-        density = torch.where(free, sums / new.clamp(min=1), -torch.inf)
-        best = order[free[order]][0] if fast else density.argmax()
+        density = torch.where(available, sums / new.clamp(min=1), -torch.inf)
+        best = order[available[order]][0] if fast else density.argmax()
         pixels = (masks[best] & (part == 0)).nonzero()[:, 0]
         part[pixels] = k + 1
-        held = masks[:, pixels]
-        sums, new = sums - held.double() @ flat[pixels], new - held.sum(dim=1)
-        free[best] = False
+        covered = masks[:, pixels]
+        sums, new = sums - covered.double() @ flat[pixels], new - covered.sum(dim=1)
+        available[best] = False
     return part.view_as(values)

@@ -1,4 +1,4 @@
-"""The faithfulness metrics: one file each. Importing one registers it, and this is the only list of them."""
+"""Evaluation metrics, one module each. Importing a module registers its metrics; they are listed in this order."""
 
 # isort: off
 from xplain.metrics import perturbation as perturbation

@@ -1,6 +1,6 @@
 """Small networks and their training on images in memory.
 
-Every draw is fixed by seeds, and an interrupted training goes on, from its last whole epoch, to the numbers of an unbroken one.
+Seeds fix all random draws. An interrupted training resumes from its last complete epoch and gives the same weights.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from xplain.data.preprocessing import Preprocessing
 from xplain.data.splits import LabeledImages, TrainTestSplit
 from xplain.models import Classifier
 from xplain.models.classifier import Weights
-from xplain.models.optimize import arithmetic
+from xplain.models.optimize import tf32_flags
 from xplain.oracle import Oracle
 
 Network = Literal["cnn", "small"]
+ROWS_AT_ONCE = 4096  # images that are converted to float together to measure the accuracy
 # channels of the convolutions between poolings, and widths of the hidden linear layers
 WIDTHS: dict[Network, tuple[tuple[tuple[int, ...], ...], tuple[int, ...]]] = {
     "cnn": (((32, 32), (64, 64), (128, 128)), (256, 128)),  # 6 convolutions and 3 linear layers
@@ -33,54 +34,55 @@ WIDTHS: dict[Network, tuple[tuple[tuple[int, ...], ...], tuple[int, ...]]] = {
 
 
 @dataclass(frozen=True)
-class Plan:
-    """How a network is trained: Adam, cross-entropy, batches in an order drawn for each epoch.
+class TrainingOptions:
+    """Options of ``train``, which uses Adam, cross-entropy and a new random order of the images in every epoch.
 
-    seed: of the orders.
+    seed: of the orders of the images.
     """
 
     epochs: int
-    batch: int
+    batch_size: int
     learning_rate: float
     seed: int
     precision: Precision = "fp32"
 
 
 def make_network(name: Network, classes: int, height: int, width: int) -> nn.Sequential:
-    """Convolutions of 3 x 3 with ReLU, a 2 x 2 max-pooling after each group (while there are 2 pixels), linear layers with ReLU.
+    """Build 3 x 3 convolutions with ReLU, 2 x 2 max pooling after each group, and linear layers with ReLU.
 
-    cnn: 32, 32, 64, 64, 128, 128 channels, then 256, 128 and ``classes`` features. small: 16 and 32 channels, one linear layer.
+    name: ``cnn`` has 32, 32, 64, 64, 128, 128 channels, then 256, 128 and ``classes`` features; ``small`` has 16 and 32 channels
+    and one linear layer. height, width: of the images; a group without two pixels per side is not pooled.
     """
     groups, hidden = WIDTHS[name]
     layers: list[nn.Module] = []
     channels = 3
     for group in groups:
-        for wider in group:
-            layers += [nn.Conv2d(channels, wider, 3, padding=1), nn.ReLU()]
-            channels = wider
+        for out_channels in group:
+            layers += [nn.Conv2d(channels, out_channels, 3, padding=1), nn.ReLU()]
+            channels = out_channels
         if min(height, width) >= 2:
             layers.append(nn.MaxPool2d(2))
             height, width = height // 2, width // 2
     layers.append(nn.Flatten())
     features = channels * height * width
-    for wider in hidden:
-        layers += [nn.Linear(features, wider), nn.ReLU()]
-        features = wider
+    for out_features in hidden:
+        layers += [nn.Linear(features, out_features), nn.ReLU()]
+        features = out_features
     return nn.Sequential(*layers, nn.Linear(features, classes))
 
 
 def make_classifier(data: TrainTestSplit, name: Network, seed: int) -> Classifier:
-    """An untrained classifier of the set's images, on their device.
+    """Return an untrained classifier for a data set, on the device of its images.
 
-    Its weights are torch's initial ones, drawn by the seed. It normalises by the mean and standard deviation of each
+    PyTorch initializes the weights from ``seed``. The classifier normalizes by the mean and standard deviation of each
     channel of the unmodified training images.
     """
     height, width = data.train.pixels.shape[2:]
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed_of(seed, "weights"))
         network = make_network(name, len(data.classes), height, width)
-    mean, std = channel_statistics(data.train.pixels)
-    found = Classifier(
+    mean, std = compute_channel_statistics(data.train.pixels)
+    classifier = Classifier(
         network,
         name=f"{name} trained on the data set",
         labels=data.classes,
@@ -89,11 +91,14 @@ def make_classifier(data: TrainTestSplit, name: Network, seed: int) -> Classifie
         preprocessing=Preprocessing((height, width), min(height, width)),
         weights=Weights("training"),
     )
-    return found.to(data.train.pixels.device).eval()
+    return classifier.to(data.train.pixels.device).eval()
 
 
-def channel_statistics(pixels: Tensor) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of each channel of 8-bit images (N, 3, H, W), in [0, 1]; a deviation is at least 1/255."""
+def compute_channel_statistics(pixels: Tensor) -> tuple[list[float], list[float]]:
+    """Return the mean and standard deviation per channel of 8-bit images (N, 3, H, W), scaled to [0, 1].
+
+    Standard deviations are at least 1/255.
+    """
     counts = torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in pixels.transpose(0, 1)]).cpu()
     values = torch.arange(256, dtype=torch.float64) / 255
     shares = counts.double() / counts.sum(dim=1, keepdim=True)
@@ -105,50 +110,56 @@ def channel_statistics(pixels: Tensor) -> tuple[list[float], list[float]]:
 def train(
     classifier: Classifier,
     images: LabeledImages,
-    plan: Plan,
-    states: CheckpointStore,
+    options: TrainingOptions,
+    checkpoints: CheckpointStore,
     name: str,
-    tick: Callable[[float], None],
+    on_progress: Callable[[float], None],
 ) -> None:
-    """Train in place, from the state ``name`` on where there is one; each epoch's state is saved under it.
+    """Train a classifier in place and leave it in evaluation mode.
 
-    tick: called with 1 after each epoch.
+    checkpoints: the store to which the state ``name`` is saved after every epoch, and from which training resumes.
+    on_progress: called with 1 after every epoch.
     """
-    optimizer = torch.optim.Adam(classifier.parameters(), lr=plan.learning_rate)
+    optimizer = torch.optim.Adam(classifier.parameters(), lr=options.learning_rate)
     start = 0
-    if (state := states.load(name)) is not None:
+    state = checkpoints.load(name)
+    if state is not None:
         classifier.load_state_dict(state["network"])
         optimizer.load_state_dict(state["optimizer"])
         start = int(state["epoch"])
     classifier.train()
-    for epoch in range(start, plan.epochs):
-        train_epoch(classifier, images, optimizer, plan, epoch)
+    for epoch in range(start, options.epochs):
+        train_epoch(classifier, images, optimizer, options, epoch)
         state = {"epoch": epoch + 1, "network": classifier.state_dict(), "optimizer": optimizer.state_dict()}
-        states.save(name, state)
-        tick(1)
+        checkpoints.save(name, state)
+        on_progress(1)
     classifier.eval()
 
 
 def train_epoch(
-    classifier: Classifier, images: LabeledImages, optimizer: torch.optim.Optimizer, plan: Plan, epoch: int
+    classifier: Classifier,
+    images: LabeledImages,
+    optimizer: torch.optim.Optimizer,
+    options: TrainingOptions,
+    epoch: int,
 ) -> None:
-    """All images once, in the order of the epoch."""
+    """Train on every image once, in the random order of the epoch."""
     device = images.pixels.device
-    generator = torch.Generator().manual_seed(seed_of(plan.seed, "order", epoch))
+    generator = torch.Generator().manual_seed(seed_of(options.seed, "order", epoch))
     order = torch.randperm(len(images), generator=generator).to(device)
-    autocast = torch.autocast(device.type, torch.bfloat16) if plan.precision == "bf16" else nullcontext()
-    with torch.enable_grad(), _repeatable(device), arithmetic(plan.precision, device):
-        for some in order.split(plan.batch):
+    autocast = torch.autocast(device.type, torch.bfloat16) if options.precision == "bf16" else nullcontext()
+    with torch.enable_grad(), _deterministic_cudnn(), tf32_flags(options.precision, device):
+        for indices in order.split(options.batch_size):
             with autocast:
-                logits = classifier(images.batch(some))
+                logits = classifier(images.batch(indices))
             optimizer.zero_grad(set_to_none=True)
-            F.cross_entropy(logits.float(), images.labels[some]).backward()
+            F.cross_entropy(logits.float(), images.labels[indices]).backward()
             optimizer.step()
 
 
 @contextmanager
-def _repeatable(device: torch.device) -> Iterator[None]:
-    """Only algorithms that add up in a fixed order, on CUDA; restored on leaving."""
+def _deterministic_cudnn() -> Iterator[None]:
+    """Select deterministic cuDNN algorithms inside the block, and restore the setting afterwards."""
     before = torch.backends.cudnn.deterministic
     torch.backends.cudnn.deterministic = True
     try:
@@ -157,14 +168,14 @@ def _repeatable(device: torch.device) -> Iterator[None]:
         torch.backends.cudnn.deterministic = before
 
 
-def accuracy(classifier: Classifier, images: LabeledImages, precision: Precision) -> float:
-    """The share of the images whose top class is their label; NaN when a logit is not finite."""
+def measure_accuracy(classifier: Classifier, images: LabeledImages, precision: Precision) -> float:
+    """Return the top-1 accuracy on labelled images, in [0, 1]; NaN if a logit is not finite."""
     oracle = Oracle(classifier, precision=precision)
-    right, rows = 0, 4096
-    for start in range(0, len(images), rows):
-        some = slice(start, start + rows)
-        logits = oracle.logits(images.batch(some))
+    correct = 0
+    for start in range(0, len(images), ROWS_AT_ONCE):
+        rows = slice(start, start + ROWS_AT_ONCE)
+        logits = oracle.logits(images.batch(rows))
         if not bool(logits.isfinite().all()):
             return float("nan")
-        right += int((logits.argmax(dim=1) == images.labels[some]).sum())
-    return right / len(images)
+        correct += int((logits.argmax(dim=1) == images.labels[rows]).sum())
+    return correct / len(images)

@@ -1,4 +1,4 @@
-"""Whether attributions add up to what they claim to explain."""
+"""Completeness: whether attributions sum to the score difference that they claim to explain."""
 
 from __future__ import annotations
 
@@ -20,16 +20,18 @@ TINY = 1e-8
     undefined="for methods that claim no completeness",
     paper=Paper("Axiomatic attribution for deep networks", "Sundararajan, Taly, Yan", 2017, "ICML", "1703.01365"),
 )
-def completeness_gap(case: MetricInput, *, relative: bool = False) -> Score:
-    """How far the sum of the attributions is from the difference of scores that the method says it explains.
+def completeness_gap(inputs: MetricInput, *, relative: bool = False) -> Score:
+    """Measure how far the sum of the attributions is from the score difference that the method claims to explain.
 
-    |Σφ - Δf|, or divided by max(|Δf|, 1e-8) if ``relative``. Undefined (NaN) for methods that claim no completeness.
+    |Σφ - Δf|, divided by max(|Δf|, 1e-8) if ``relative``. Undefined (NaN) for methods that claim no completeness.
     """
-    if case.expected is None:
-        return _undefined(case, "the method claims no completeness")
-    expected = case.expected.double()
-    gap = (case.attributions.double().sum(dim=(1, 2, 3)) - expected).abs()
-    return Score(gap / expected.abs().clamp(min=TINY) if relative else gap)
+    if inputs.expected is None:
+        return _undefined_score(inputs)
+    expected = inputs.expected.double()
+    gap = (inputs.attributions.double().sum(dim=(1, 2, 3)) - expected).abs()
+    if relative:
+        gap = gap / expected.abs().clamp(min=TINY)
+    return Score(gap)
 
 
 @metric(
@@ -46,19 +48,20 @@ def completeness_gap(case: MetricInput, *, relative: bool = False) -> Score:
         "2312.13630",
     ),
 )
-def error_rate(case: MetricInput) -> Score:
-    """The relative completeness gap, |Σφ / Δf - 1|.
+def error_rate(inputs: MetricInput) -> Score:
+    """Compute the relative completeness gap, |Σφ / Δf - 1|.
 
-    The paper prints it without the -1. Undefined (NaN) where |Δf| < 1e-8, and for methods that claim no completeness.
+    The paper's formula omits the -1. Undefined (NaN) for methods that claim no completeness, and where |Δf| < 1e-8.
     """
-    if case.expected is None:
-        return _undefined(case, "the method claims no completeness")
-    expected = case.expected.double()
-    rate = (case.attributions.double().sum(dim=(1, 2, 3)) / expected - 1).abs()
-    small = expected.abs() < TINY
-    return Score(rate.masked_fill(small, torch.nan), undefined={"the score does not change": small})
+    if inputs.expected is None:
+        return _undefined_score(inputs)
+    expected = inputs.expected.double()
+    rate = (inputs.attributions.double().sum(dim=(1, 2, 3)) / expected - 1).abs()
+    unchanged = expected.abs() < TINY
+    return Score(rate.masked_fill(unchanged, torch.nan), undefined={"the score does not change": unchanged})
 
 
-def _undefined(case: MetricInput, reason: str) -> Score:
-    nothing = torch.full((len(case.images),), torch.nan, dtype=torch.float64, device=case.images.device)
-    return Score(nothing, undefined={reason: nothing.isnan()})
+def _undefined_score(inputs: MetricInput) -> Score:
+    """Return NaN for every image."""
+    values = torch.full((len(inputs.images),), torch.nan, dtype=torch.float64, device=inputs.images.device)
+    return Score(values, undefined={"the method claims no completeness": values.isnan()})

@@ -1,4 +1,4 @@
-"""Infidelity: how far an attribution is from predicting what perturbations of the image do to the score."""
+"""Infidelity: the error of an attribution as a linear prediction of score changes."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from xplain.core.registry import metric
 from xplain.core.rng import Streams
 from xplain.core.types import Score
 from xplain.metrics.inputs import MetricInput
-from xplain.metrics.perturbation import fill_image
-from xplain.oracle.blocks import Block
+from xplain.metrics.perturbation import make_fill_images
 
 Content = Literal["auto", "slopes", "contributions"]
 
@@ -25,7 +24,7 @@ Content = Literal["auto", "slopes", "contributions"]
     better="lower",
     bounds=(0, float("inf")),
     unit="squared score",
-    undefined="with normalize, where no perturbation meets the map",
+    undefined="with normalize, where no perturbation overlaps the map",
     forwards=lambda *, perturbations, **_: perturbations + 1,
     paper=Paper(
         "On the (in)fidelity and sensitivity of explanations",
@@ -36,7 +35,7 @@ Content = Literal["auto", "slopes", "contributions"]
     ),
 )
 def infidelity(
-    case: MetricInput,
+    inputs: MetricInput,
     *,
     rng: Streams,
     perturbations: Steps = 100,
@@ -48,70 +47,91 @@ def infidelity(
     score: Literal["auto", "logit", "prob", "log-prob", "margin"] = "auto",
     normalize: bool = False,
 ) -> Score:
-    """The mean squared error of the attribution as a linear prediction of what random perturbations do to the score.
+    """Compute the mean squared error of the attribution as a linear prediction of how perturbations change the score.
 
-    E_I (<I, φ> - (f(x) - f(x - I)))² over ``perturbations`` draws. kind: ``square`` puts the baseline x' into a square of ``size``
-    times the shorter side, anywhere inside the image; ``gaussian`` is independent noise of ``sigma``, in pixel units, not cut at 0
-    and 1. content: for ``contributions``, which hold the factor x - x' already, I is divided by x - x' value by value (by 1 where
-    that is 0); ``slopes`` are taken as they are; ``auto`` is what the method claims. score: what f is; ``auto`` is what the
-    method explains. A map without colour holds one slope for all channels, or the sum of their contributions.
-    normalize: scale φ by E <I, φ> Δf / E <I, φ>², so that its scale does not matter; undefined (NaN) where that divides by
-    zero. 0 for the exact map of a linear model. Raises UsageError for ``auto`` where the method is not known.
+    E_I (<I, φ> - (f(x) - f(x - I)))² over ``perturbations`` random draws of I. 0 for the exact map of a linear model.
+    kind: ``square`` replaces a square by the baseline x', at a random place inside the image; ``gaussian`` subtracts independent
+    noise, which may leave the range [0, 1].
+    size: side of the square, as a share of the shorter side of the image. sigma: of the noise, in pixel units.
+    content: what the map holds. ``slopes`` are used as they are. ``contributions`` already hold the factor x - x', so I is divided
+    by x - x', or by 1 where that is 0. ``auto``: what the method declares.
+    score: f; ``auto`` is the score that the method explains.
+    normalize: scale φ by E <I, φ> Δf / E <I, φ>², so that the scale of the map does not matter; undefined (NaN) where
+    that divides by zero.
+    A map of one channel holds one slope for all channels, or the sum of their contributions. Raises UsageError if ``content`` is
+    ``auto`` and the method is unknown.
     """
-    slopes = _holds_slopes(case, content)
-    away = case.images - fill_image(baseline, case)
-    explained = (case.score or "logit") if score == "auto" else score
-    predicted = case.images.new_zeros(len(away), perturbations, dtype=torch.float64)
-    changed = torch.zeros_like(predicted)
-    samples = torch.arange(perturbations, device=case.images.device)
-
-    def points(block: Block) -> Tensor:
-        streams, drawn, far = rng.take(block.images), samples[block.points], away[block.images]
-        moves = _noise(streams, drawn, far, sigma) if kind == "gaussian" else _holes(streams, drawn, far, size)
-        factor = None if slopes else far[:, None]
-        predicted[block.images, block.points] = _predict(moves, factor, case.attributions[block.images, None])
-        return case.images[block.images, None] - moves
-
-    for block, scores in case.oracle.scan(case.images, case.y, perturbations, points, explained):
-        changed[block.images, block.points] = scores.double()
-    changed = case.oracle.scores(case.images, case.y, kind=explained).double()[:, None] - changed
+    slopes = _holds_slopes(inputs, content)
+    kind_of_score = score
+    if kind_of_score == "auto":
+        kind_of_score = inputs.score or "logit"
+    difference = inputs.images - make_fill_images(baseline, inputs)
+    samples = torch.arange(perturbations, device=inputs.images.device)
+    predicted = inputs.images.new_zeros(len(difference), perturbations, dtype=torch.float64)
+    perturbed_scores = torch.zeros_like(predicted)
+    for block in inputs.oracle.blocks(inputs.images, perturbations):
+        streams, block_samples, away = rng.take(block.images), samples[block.points], difference[block.images]
+        if kind == "gaussian":
+            perturbation = _draw_noise(streams, block_samples, away, sigma)
+        else:
+            perturbation = _draw_squares(streams, block_samples, away, size)
+        factor = None if slopes else away[:, None]
+        attributions = inputs.attributions[block.images, None]
+        predicted[block.images, block.points] = _predict_change(perturbation, factor, attributions)
+        points = inputs.images[block.images, None] - perturbation
+        scores = inputs.oracle.block_scores(block, points, inputs.y, kind_of_score)
+        perturbed_scores[block.images, block.points] = scores.double()
+    scores = inputs.oracle.scores(inputs.images, inputs.y, kind=kind_of_score)
+    changes = scores.double()[:, None] - perturbed_scores
     if not normalize:
-        return Score((predicted - changed).square().mean(dim=1))
-    blind = (predicted == 0).all(dim=1)
-    scale = (predicted * changed).mean(dim=1) / predicted.square().mean(dim=1)
-    values = (scale[:, None] * predicted - changed).square().mean(dim=1)
-    return Score(values.masked_fill(blind, torch.nan), undefined={"no perturbation meets the map": blind})
+        return Score((predicted - changes).square().mean(dim=1))
+    missed = (predicted == 0).all(dim=1)
+    scale = (predicted * changes).mean(dim=1) / predicted.square().mean(dim=1)
+    values = (scale[:, None] * predicted - changes).square().mean(dim=1)
+    return Score(values.masked_fill(missed, torch.nan), undefined={"no perturbation overlaps the map": missed})
 
 
-def _holds_slopes(case: MetricInput, content: Content) -> bool:
-    if content == "auto" and case.slopes is None:
-        hint = "give content=slopes (gradients), content=contributions, or the method: method='saliency'"
-        raise UsageError("infidelity must know what the map holds", hint)
-    return bool(case.slopes) if content == "auto" else content == "slopes"
+def _holds_slopes(inputs: MetricInput, content: Content) -> bool:
+    """Return whether the map holds slopes. Raises UsageError if nothing tells."""
+    if content != "auto":
+        return content == "slopes"
+    if inputs.slopes is None:
+        raise UsageError(
+            "infidelity cannot tell whether the map holds slopes or contributions",
+            "pass content=slopes (gradients), content=contributions, or the method, such as method='saliency'",
+        )
+    return inputs.slopes
 
 
-def _noise(rng: Streams, samples: Tensor, away: Tensor, sigma: float) -> Tensor:
-    """(b, k, C, H, W) Gaussian."""
+def _draw_noise(rng: Streams, samples: Tensor, away: Tensor, sigma: float) -> Tensor:
+    """Return Gaussian noise (b, k, C, H, W) for images shaped like ``away`` (b, C, H, W)."""
     return sigma * rng.normal(samples, tuple(away.shape[1:]), away.dtype)
 
 
-def _holes(rng: Streams, samples: Tensor, away: Tensor, size: float) -> Tensor:
-    """(b, k, C, H, W) x - x', which is ``away`` (b, C, H, W), in one square an image and sample, uniformly inside the image."""
+def _draw_squares(rng: Streams, samples: Tensor, away: Tensor, size: float) -> Tensor:
+    """Return ``away`` (b, C, H, W), which is x - x', inside one random square per image and sample, else 0: (b, k, C, H, W)."""
     height, width = away.shape[-2:]
     side = max(round(size * min(height, width)), 1)
     drawn = rng.uniform(samples, (2,), away.dtype)
-    inside = []
-    for k, length in enumerate((height, width)):
-        start = (drawn[..., k, None] * (length - side + 1)).floor()
-        place = torch.arange(length, device=away.device)
-        inside.append((place >= start) & (place < start + side))
-    return (inside[0][..., :, None] & inside[1][..., None, :])[:, :, None] * away[:, None]
+    rows = _draw_interval(drawn[..., 0, None], height, side)
+    columns = _draw_interval(drawn[..., 1, None], width, side)
+    return (rows[..., :, None] & columns[..., None, :])[:, :, None] * away[:, None]
 
 
-def _predict(moves: Tensor, factor: Tensor | None, attributions: Tensor) -> Tensor:
-    """(b, k) <I, φ>; for contributions I over ``factor``, and its mean over channels where the map has no colour."""
+def _draw_interval(drawn: Tensor, length: int, side: int) -> Tensor:
+    """Return the mask (b, k, length) of ``side`` neighboring positions, placed by uniform numbers (b, k, 1)."""
+    start = (drawn * (length - side + 1)).floor()
+    position = torch.arange(length, device=drawn.device)
+    return (position >= start) & (position < start + side)
+
+
+def _predict_change(perturbation: Tensor, factor: Tensor | None, attributions: Tensor) -> Tensor:
+    """Return the predicted score changes <I, φ> (b, k) of perturbations I (b, k, C, H, W).
+
+    factor: (b, 1, C, H, W) divides I, for contributions; a map of one channel then takes the mean over the channels.
+    """
     if factor is not None:
-        moves = moves / factor.masked_fill(factor == 0, 1)
+        perturbation = perturbation / factor.masked_fill(factor == 0, 1)
         if attributions.shape[2] == 1:
-            moves = moves.mean(dim=2, keepdim=True)
-    return (moves * attributions).sum(dim=(2, 3, 4), dtype=torch.float64)
+            perturbation = perturbation.mean(dim=2, keepdim=True)
+    return (perturbation * attributions).sum(dim=(2, 3, 4), dtype=torch.float64)

@@ -1,16 +1,12 @@
-"""Performance information curves: how soon a model recognises a blurred image whose important pixels are made sharp."""
+"""Performance information curves (AIC, SIC): how a blurred image is recognized as its important pixels are restored."""
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
-from io import BytesIO
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from xplain.core.papers import Paper
@@ -18,21 +14,20 @@ from xplain.core.parameters import Fraction, Percentages, read_percentages
 from xplain.core.registry import metric
 from xplain.core.rng import Streams
 from xplain.core.types import Score
+from xplain.metrics._interpolation import interpolate_batch
 from xplain.metrics.inputs import MetricInput
-from xplain.metrics.sensitivity_n import subsets
+from xplain.metrics.sensitivity_n import draw_subsets
 
-KNOWN = 0.01  # of the pixels are kept in the blurred image
-POINTS = 1000  # steps of a curve over its axis
+KNOWN = 0.01  # share of pixels that the blurred image keeps
+STEPS = 1000  # of a curve over its axis
 XRAI = Paper(
     "XRAI: better attributions through regions", "Kapishnikov, Bolukbasi, Viégas, Terry", 2019, "ICCV", "1906.02825"
 )
 Order = Literal["signed", "absolute"]
 Floats = NDArray[np.floating[Any]]
-Pixels = NDArray[np.uint8]  # (H, W, 3)
-Mask = NDArray[np.bool_]  # (H, W)
 
 
-def _rows(*, thresholds: str, **_: object) -> int:
+def _count_forwards(*, thresholds: str, **_: object) -> int:
     return len(read_percentages(thresholds)) + 2
 
 
@@ -44,11 +39,11 @@ def _rows(*, thresholds: str, **_: object) -> int:
     draws="information-curves",
     undefined="where the image is not classified as the target, is not larger than its blurred version, or the blurred "
     "version is classified as the target too",
-    forwards=_rows,
+    forwards=_count_forwards,
     paper=XRAI,
 )
 def aic(
-    case: MetricInput,
+    inputs: MetricInput,
     *,
     rng: Streams,
     thresholds: Percentages = "0.5+1+2+3+4+5+7+10+13+21+34+50+75",
@@ -56,14 +51,14 @@ def aic(
     order: Order = "signed",
     monotone: bool = True,
 ) -> Score:
-    """The area under the accuracy information curve: top class or not, by how much information the image holds.
+    """Compute the area under the accuracy information curve: whether the target is the top class, by image information.
 
-    As ``sic`` with the performance 1 where the top class is the target and 0 elsewhere; ``min_probability`` is compared with
-    that performance, as in the authors' program, so that any value over 0 leaves out what is classified otherwise.
+    As ``sic``, but the performance is 1 if the target is the top class, else 0. ``min_probability`` is compared with this
+    performance, as in the authors' program, so any value above 0 excludes images that are not classified as the target.
     """
-    (sizes, _, hits) = _measure(case, rng, thresholds, order)
+    information, _, is_top = _get_points(inputs, rng, thresholds, order)
     reasons = ("the image is not classified as the target", "the blurred image is classified as the target")
-    return _score(sizes, hits, reasons, min_probability, monotone)
+    return _score(information, is_top, reasons, min_probability, monotone)
 
 
 @metric(
@@ -74,11 +69,11 @@ def aic(
     draws="information-curves",
     undefined="where the target's probability is under min_probability or no higher than for the blurred image, or the image "
     "is not larger than its blurred version",
-    forwards=_rows,
+    forwards=_count_forwards,
     paper=XRAI,
 )
 def sic(
-    case: MetricInput,
+    inputs: MetricInput,
     *,
     rng: Streams,
     thresholds: Percentages = "0.5+1+2+3+4+5+7+10+13+21+34+50+75",
@@ -86,132 +81,109 @@ def sic(
     order: Order = "signed",
     monotone: bool = True,
 ) -> Score:
-    """The area under the softmax information curve: the target's probability, by how much information the image holds.
+    """Compute the area under the softmax information curve: the target's probability, by image information.
 
-    The blurred image keeps 1 % of the pixels, drawn at random and the same for every method, and the corners; the others are
-    interpolated linearly between them. For each threshold (a percentage) the pixels whose attribution, summed over channels,
-    reaches the quantile are made known too. Information is the size as lossless WebP, performance the probability; both
-    are taken relative to the blurred image (0) and the image (1) and cut to [0, 1]. The curve runs through (0, 0), these
-    points in order of information, and (1, 1), on 1001 places; the value is its area (trapezoid). Ties at a quantile are all kept.
-    order: ``absolute`` ranks the size of the sum (the authors' notebook). monotone: the performance at a threshold is the
-    best up to it. A data set's score in the paper is the area under the median curve, not the mean of the areas.
-    Undefined (NaN), for reasons that are counted apart: the performance of the image is under ``min_probability``; it is not
-    higher than that of the blurred image; the image is not larger than the blurred one. ``aic`` has other reasons, hence
-    other images. Images are taken in 8 bits. Sizes depend on the version of libwebp, which the run records.
+    The blurred image keeps the corners and 1 % of the pixels, which are drawn at random and are the same for every method; the
+    other pixels are interpolated linearly between them. At each threshold, the pixels with the highest attributions
+    (summed over channels) are restored as well.
+    Information is the size as lossless WebP and performance the probability. Both are scaled to 0 for the blurred image and 1
+    for the image, and clipped to [0, 1]. The curve connects (0, 0), the points of all thresholds in order of information, and
+    (1, 1), at 1001 positions; the value is its area by the trapezoidal rule.
+    thresholds: percentages of pixels to restore; all pixels that tie at the quantile are restored.
+    min_probability: exclude images with a lower probability of the target.
+    order: rank pixels by the ``signed`` sum, or by its ``absolute`` value (as the authors' notebook does).
+    monotone: use the best performance up to each threshold.
+    The paper's score of a data set is the area under the median curve, not the mean of the areas. Undefined (NaN), with a
+    separate reason each, if the probability of the image is below ``min_probability``, if it is not higher than that of the blurred
+    image, or if the image is not larger than the blurred one. ``aic`` has other conditions and so excludes other images.
+    Images are rounded to 8 bits. Sizes depend on the version of libwebp, which the run records.
     """
-    (sizes, chances, _) = _measure(case, rng, thresholds, order)
+    information, probabilities, _ = _get_points(inputs, rng, thresholds, order)
     reasons = ("the target's probability is under min_probability", "the blurred image has no lower probability")
-    return _score(sizes, chances, reasons, min_probability, monotone)
+    return _score(information, probabilities, reasons, min_probability, monotone)
 
 
-def _measure(case: MetricInput, rng: Streams, thresholds: str, order: Order) -> Tensor:
-    """(3, B, K+2) information, probability of the target, and whether it is the top class: blurred, K thresholds, image.
+def _get_points(inputs: MetricInput, rng: Streams, thresholds: str, order: Order) -> Tensor:
+    """Return the points of the curves (3, B, K+2), which ``aic`` and ``sic`` share.
 
-    Kept for the other of the two metrics.
+    First axis: information, probability of the target, and 1 if the target is the top class. Last axis: the blurred image,
+    K thresholds, the image.
     """
     key = ("information curves", thresholds, order)
-    if key not in case.memory:
-        case.memory[key] = _look(case, _known(case, rng, read_percentages(thresholds), order))
-    return case.memory[key]
+    if key not in inputs.cache:
+        masks = _make_masks(inputs, rng, read_percentages(thresholds), order)
+        inputs.cache[key] = _evaluate_masks(inputs, masks)
+    return inputs.cache[key]
 
 
-def _known(case: MetricInput, rng: Streams, thresholds: tuple[float, ...], order: Order) -> NDArray[np.bool_]:
-    """(B, K+2, H, W) the pixels that are known: random ones, those and the highest by each threshold, all."""
-    values = case.attributions.double().sum(dim=1).cpu().numpy()
-    values = np.abs(values) if order == "absolute" else values
-    edges = np.quantile(values, [1 - share / 100 for share in thresholds], axis=(1, 2))
-    one = torch.ones(1, dtype=torch.int64, device=case.images.device)
+def _make_masks(inputs: MetricInput, rng: Streams, thresholds: tuple[float, ...], order: Order) -> NDArray[np.bool_]:
+    """Return the known pixels (B, K+2, H, W): random ones, these and the highest up to each threshold, all."""
+    values = inputs.attributions.double().sum(dim=1).cpu().numpy()
+    if order == "absolute":
+        values = np.abs(values)
+    quantiles = np.quantile(values, [1 - threshold / 100 for threshold in thresholds], axis=(1, 2))
     pixels = values[0].size
-    drawn = (
-        subsets(rng, one, one * int(KNOWN * pixels), pixels).reshape(len(values), 1, *values.shape[1:]).cpu().numpy()
-    )
-    highest = values[:, None] >= edges.T[:, :, None, None]
-    return np.concatenate([drawn, drawn | highest, np.ones_like(drawn)], axis=1)
+    sample = torch.ones(1, dtype=torch.int64, device=inputs.images.device)
+    subset = draw_subsets(rng, sample, sample * int(KNOWN * pixels), pixels)
+    random = subset.reshape(len(values), 1, *values.shape[1:]).cpu().numpy()
+    highest = values[:, None] >= quantiles.T[:, :, None, None]
+    return np.concatenate([random, random | highest, np.ones_like(random)], axis=1)
 
 
-def _look(case: MetricInput, known: NDArray[np.bool_]) -> Tensor:
-    """(3, B, K) information, probability of the target, and whether it is the top class, for each mask (B, K, H, W)."""
-    pixels = (case.images * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-    found = case.images.new_zeros(3, *known.shape[:2], dtype=torch.float64)
-    for block in case.oracle.blocks(case.images, known.shape[1]):
-        shown, sizes = reveal_all(pixels[block.images], known[block.images, block.points])
-        rows = torch.from_numpy(shown).to(case.images.device).flatten(0, 1).permute(0, 3, 1, 2)
-        logits = case.oracle.logits(rows.to(case.images.dtype) / 255).double().unflatten(0, block.shape)
-        target = case.y[block.images, None, None].expand(*block.shape, 1)
-        chances = logits.softmax(dim=2).gather(2, target)[..., 0]
-        hits = (logits.argmax(dim=2, keepdim=True) == target)[..., 0]
-        values = torch.stack([torch.from_numpy(sizes).to(chances), chances, hits.to(chances)])
-        found[:, block.images, block.points] = values
-    return found
+def _evaluate_masks(inputs: MetricInput, known: NDArray[np.bool_]) -> Tensor:
+    """Return the points of the curves (3, B, K) for the known pixels (B, K, H, W); first axis as in ``_get_points``."""
+    pixels = (inputs.images * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    points = inputs.images.new_zeros(3, *known.shape[:2], dtype=torch.float64)
+    for block in inputs.oracle.blocks(inputs.images, known.shape[1]):
+        interpolated, sizes = interpolate_batch(pixels[block.images], known[block.images, block.points])
+        rows = torch.from_numpy(interpolated).to(inputs.images.device).flatten(0, 1).permute(0, 3, 1, 2)
+        logits = inputs.oracle.logits(rows.to(inputs.images.dtype) / 255).double().unflatten(0, block.shape)
+        target = inputs.y[block.images, None, None].expand(*block.shape, 1)
+        probabilities = logits.softmax(dim=2).gather(2, target)[..., 0]
+        is_top = (logits.argmax(dim=2, keepdim=True) == target)[..., 0]
+        information = torch.from_numpy(sizes).to(probabilities)
+        values = torch.stack([information, probabilities, is_top.to(probabilities)])
+        points[:, block.images, block.points] = values
+    return points
 
 
-def _score(sizes: Tensor, performance: Tensor, reasons: tuple[str, str], least: float, monotone: bool) -> Score:
-    """The areas under the curves of performance by information, both (B, K+2)."""
-    low = performance[:, -1] < least
-    better = performance[:, -1] > performance[:, 0]
-    larger = sizes[:, -1] > sizes[:, 0]
+def _score(
+    information: Tensor, performance: Tensor, reasons: tuple[str, str], min_performance: float, monotone: bool
+) -> Score:
+    """Return the areas under the curves of performance (B, K+2) by information (B, K+2).
+
+    reasons: of undefined values, if the image's performance is too low, and if the blurred image's is not lower.
+    """
+    is_low = performance[:, -1] < min_performance
+    is_better = performance[:, -1] > performance[:, 0]
+    is_larger = information[:, -1] > information[:, 0]
     undefined = {
-        reasons[0]: low,
-        "the image is not larger than its blurred version": ~larger & ~low,
-        reasons[1]: ~better & larger & ~low,
+        reasons[0]: is_low,
+        "the image is not larger than its blurred version": ~is_larger & ~is_low,
+        reasons[1]: ~is_better & is_larger & ~is_low,
     }
-    x, y = (_relative(each)[:, 1:-1].cpu().numpy() for each in (sizes, performance))
-    y = np.maximum.accumulate(y, axis=1) if monotone else y
-    curves = torch.from_numpy(np.stack([_curve(*each) for each in zip(x, y, strict=True)])).to(sizes)
-    curves = curves.masked_fill((low | ~better | ~larger)[:, None], torch.nan)
-    return Score(torch.trapezoid(curves, dx=1 / POINTS, dim=1), curves, undefined=undefined)
+    x = _normalize(information)[:, 1:-1].cpu().numpy()
+    y = _normalize(performance)[:, 1:-1].cpu().numpy()
+    if monotone:
+        y = np.maximum.accumulate(y, axis=1)
+    curves = np.stack([_resample_curve(*points) for points in zip(x, y, strict=True)])
+    is_undefined = is_low | ~is_better | ~is_larger
+    curve = torch.from_numpy(curves).to(information).masked_fill(is_undefined[:, None], torch.nan)
+    return Score(torch.trapezoid(curve, dx=1 / STEPS, dim=1), curve, undefined=undefined)
 
 
-def _relative(values: Tensor) -> Tensor:
-    """(B, K+2) where values lie between the first, 0, and the last, 1; cut to that. NaN where these are equal."""
+def _normalize(values: Tensor) -> Tensor:
+    """Return values (B, K+2) scaled to 0 for the first and 1 for the last, and clipped; NaN where these are equal."""
     first, last = values[:, :1], values[:, -1:]
     return ((values - first) / (last - first)).clamp(0, 1)
 
 
-def _curve(x: Floats, y: Floats) -> Floats:
-    """(POINTS + 1,) performance at even places, linear between the points (x, y) (K,) and the corners (0, 0) and (1, 1).
+def _resample_curve(x: Floats, y: Floats) -> Floats:
+    """Return the performance (STEPS + 1,) at evenly spaced information, linear between (0, 0), the points (x, y), and (1, 1).
 
-    Of several points at one x the first is met from the left and the last goes on to the right, in order of threshold and
-    behind them the corner: what reaches performance without information, or the image's information, does not count.
+    x, y: (K,). Points with equal x are sorted by threshold, with the corner last. The curve reaches the first of them from
+    the left and continues from the last to the right, so performance at no information or at the image's information is ignored.
     """
     x, y = np.append(x, [0.0, 1.0]), np.append(y, [0.0, 1.0])
     order = np.argsort(x, kind="stable")
-    return np.interp(np.arange(POINTS + 1) / POINTS, x[order], y[order])
-
-
-def reveal(image: Pixels, known: Mask) -> Pixels:
-    """The image with its unknown pixels interpolated linearly over Delaunay triangles of the known ones, in 8 bits.
-
-    The corners always count as known, so that no pixel lies outside the triangles.
-    """
-    from scipy.interpolate import LinearNDInterpolator  # not while others load: it takes a second
-
-    known = known.copy()
-    known[[0, 0, -1, -1], [0, -1, 0, -1]] = True
-    found = image.copy()
-    if not known.all():
-        plane = LinearNDInterpolator(np.argwhere(known), image[known].astype(np.float64))
-        found[~known] = np.round(plane(np.argwhere(~known)).astype(np.float32))  # so that halves are exact
-    return found
-
-
-def information(image: Pixels) -> int:
-    """Bytes of the image as lossless WebP, at Pillow's highest effort. Depends on the version of libwebp."""
-    content = BytesIO()
-    Image.fromarray(image).save(content, format="webp", lossless=True, quality=100)
-    return content.tell()
-
-
-def reveal_all(images: NDArray[np.uint8], known: NDArray[np.bool_]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """(B, K, H, W, 3) the images (B, H, W, 3) under K masks each (B, K, H, W), and (B, K) their information.
-
-    One thread a processor: triangulation and encoder release the interpreter's lock.
-    """
-
-    def one(at: tuple[int, ...]) -> tuple[Pixels, int]:
-        shown = reveal(images[at[0]], known[at])
-        return shown, information(shown)
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        shown, sizes = zip(*pool.map(one, np.ndindex(known.shape[:2])), strict=True)
-    return np.stack(shown).reshape(*known.shape, 3), np.array(sizes).reshape(known.shape[:2])
+    return np.interp(np.arange(STEPS + 1) / STEPS, x[order], y[order])

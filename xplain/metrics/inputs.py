@@ -1,4 +1,4 @@
-"""The case that a metric measures: attributions, what they explain, and the way to make them again."""
+"""The input of a metric: attributions, what they explain, and a callable that computes them again."""
 
 from __future__ import annotations
 
@@ -13,28 +13,34 @@ from xplain.oracle import Oracle
 
 
 class Explain(Protocol):
-    """The method that made a case's attributions, to be run again on other images or other weights."""
+    """The attribution method of a metric's input, callable on other images or with other weights."""
 
     def __call__(
         self, images: Tensor, y: Tensor, classifier: Classifier | None = None, image: Tensor | None = None
     ) -> Tensor:
-        """(rows, C or 1, H, W) attributions of ``images`` (rows, C, H, W) for the classes ``y`` (rows,).
+        """Return the attributions (N, C or 1, H, W) of images (N, C, H, W) for the classes ``y`` (N,).
 
-        image: (rows,) the image of the case that each row belongs to, and whose random draws it has; None when rows are the
-        images. classifier: instead of the case's own.
+        classifier: the model to explain; defaults to the model of the metric's input.
+        image: (N,) the index of the input image to which each row belongs; the row uses that image's random draws.
+            None if the rows are the input images themselves.
         """
 
 
 @dataclass(frozen=True, eq=False)
 class MetricInput:
-    """What a metric is given.
+    """The attributions of a batch of images, and what a metric needs to evaluate them.
 
-    images: (B, C, H, W) in [0, 1]. attributions: (B, C or 1, H, W), raw and signed. y: (B,) targets.
-    expected: (B,) what the attributions should sum to, where the method claims completeness.
-    keys, sizes: the images' names within their data set and their files' heights and widths, where they have them.
-    boxes: (B, N, 4) left, top, right and bottom edges of objects in pixels of the images, NaN where there are fewer.
-    score: what the attributions explain, and slopes: whether they hold slopes (see ``MethodSpec``); None where not known.
-    memory: what metrics keep for one another, such as curves.
+    oracle: runs the model and counts its rows.
+    images: (B, C, H, W) in [0, 1].
+    attributions: (B, C or 1, H, W), raw and signed.
+    y: (B,) target classes.
+    expected: (B,) the sums that the attributions should have; None if the method does not claim completeness.
+    keys: names of the images within their data set, if known.
+    sizes: (height, width) of the image files, if known.
+    boxes: (B, N, 4) left, top, right and bottom edges of objects in pixels of the images; unused rows are NaN.
+    score: the score that the attributions explain; None if unknown.
+    slopes: whether the attributions are slopes (see ``MethodSpec``); None if unknown.
+    cache: results that metrics of the same input share, such as curves.
     """
 
     oracle: Oracle
@@ -47,4 +53,4 @@ class MetricInput:
     boxes: Tensor | None = None
     score: ScoreKind | None = None
     slopes: bool | None = None
-    memory: dict[object, Tensor] = field(default_factory=dict)
+    cache: dict[object, Tensor] = field(default_factory=dict)

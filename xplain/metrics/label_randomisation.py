@@ -1,4 +1,4 @@
-"""Label randomisation: whether an explanation depends on the class that it is asked about, or on the labels that were learned."""
+"""Label randomization: whether an explanation depends on the explained class, or on the labels of the training data."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from xplain.core.errors import UsageError
-from xplain.core.parameters import NamedFile
+from xplain.core.parameters import ExistingPath
 from xplain.core.registry import metric
 from xplain.core.rng import Streams
 from xplain.core.types import Score
 from xplain.metrics._similarity import Similarity, compare_maps
 from xplain.metrics.inputs import Explain, MetricInput
-from xplain.metrics.parameter_randomisation import CONSTANT, SANITY
+from xplain.metrics.parameter_randomisation import CONSTANT_MAP, SANITY
 from xplain.models import Classifier
 
 
@@ -28,35 +28,40 @@ from xplain.models import Classifier
     paper=SANITY,
 )
 def label_randomisation(
-    case: MetricInput,
+    inputs: MetricInput,
     *,
     rng: Streams,
     explain: Explain,
     load: Callable[[str], Classifier],
     similarity: Similarity = "spearman",
     absolute: bool = False,
-    weights: NamedFile | None = None,
+    weights: ExistingPath | None = None,
 ) -> Score:
-    """The similarity of the map to the same method's map of another class, drawn at random.
+    """Compare the map with the same method's map of another class, which is drawn at random.
 
-    The other class is even over all but the target, seeded by the image and the same for every method: the logit version.
-    weights: a file of what the same network learned from permuted labels; the map is then compared with that network's map
-    of the same class, which is the paper's own test (section 5.2). similarity, absolute: as in ``parameter-randomisation``. With two
-    classes the gradients of their probabilities differ in the sign alone, so leave ``absolute`` off. 1 means that the method
-    does not look at the class. Undefined (NaN) where a map is constant.
+    The other class is uniform over all classes but the target. It depends on the seed and the image only, so it is the same for
+    every method (the random logit test).
+    weights: a file with the weights of the same network after training on permuted labels. The map is then compared with that
+    network's map of the same class, which is the test of the paper (section 5.2).
+    similarity, absolute: as in ``parameter-randomisation``. With two classes the gradients of their probabilities differ only
+    in sign, so use ``absolute=false``.
+    1 means that the method ignores the class. Undefined (NaN) where a map is constant.
     """
-    classifier = None if weights is None else load(weights)
-    y = draw_others(case, rng) if classifier is None else case.y
-    again = explain(case.images, y, classifier=classifier)
-    values = compare_maps(case.attributions, again, similarity, absolute=absolute)
-    return Score(values, undefined={CONSTANT: values.isnan()})
+    if weights is None:
+        attributions = explain(inputs.images, draw_other_classes(inputs, rng))
+    else:
+        attributions = explain(inputs.images, inputs.y, classifier=load(weights))
+    values = compare_maps(inputs.attributions, attributions, similarity, absolute=absolute)
+    return Score(values, undefined={CONSTANT_MAP: values.isnan()})
 
 
-def draw_others(case: MetricInput, rng: Streams) -> Tensor:
-    """(B,) a class for each image that is not its target."""
-    classes = case.oracle.logits(case.images[:1], check=True).shape[1]
+def draw_other_classes(inputs: MetricInput, rng: Streams) -> Tensor:
+    """Return a random class (B,) per image that is not its target. Raises UsageError if the model has one class."""
+    classes = inputs.oracle.logits(inputs.images[:1], check=True).shape[1]
     if classes < 2:
-        raise UsageError("the model has one class", "label-randomisation needs two")
-    first = torch.zeros(1, dtype=torch.long, device=case.y.device)
-    drawn = rng.integers(first, (), classes - 1)[:, 0]
-    return drawn + (drawn >= case.y)
+        raise UsageError(
+            "label-randomisation requires at least two classes, but the model has one", "choose another metric"
+        )
+    sample = torch.zeros(1, dtype=torch.long, device=inputs.y.device)
+    drawn = rng.integers(sample, (), classes - 1)[:, 0]
+    return drawn + (drawn >= inputs.y)

@@ -1,4 +1,4 @@
-"""Max-sensitivity: how far an explanation moves when the image moves a little."""
+"""Max-sensitivity: the largest relative change of an attribution under small perturbations of the image."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from xplain.core.rng import Streams
 from xplain.core.types import Score
 from xplain.metrics.inputs import Explain, MetricInput
 
-PIXELS = 512 * 224 * 224  # of perturbed images that are held at once: 0.3 GB
+MAX_PIXELS = 512 * 224 * 224  # of perturbed images in memory at once: 0.3 GB
 
 
 @metric(
@@ -30,24 +30,26 @@ PIXELS = 512 * 224 * 224  # of perturbed images that are held at once: 0.3 GB
     ),
 )
 def max_sensitivity(
-    case: MetricInput, *, rng: Streams, explain: Explain, radius: Positive = 0.02, samples: Steps = 10
+    inputs: MetricInput, *, rng: Streams, explain: Explain, radius: Positive = 0.02, samples: Steps = 10
 ) -> Score:
-    """The largest relative change of the attribution over images nearby.
+    """Find the largest relative change of the attribution over random images near the image.
 
-    max over k of ‖φ(x + δ_k) - φ(x)‖ / ‖φ(x)‖, Frobenius norms over channels and pixels; δ_k uniform in the cube ‖δ‖∞ <= radius,
-    in pixel units, not cut at 0 and 1. The target stays that of the image, and so do the method's own random draws. More samples contain
-    the fewer ones, so the value only rises. A map that does not look at the image, such as ``random``, has 0. Undefined (NaN) where
-    φ(x) = 0.
+    max over k of ‖φ(x + δ_k) - φ(x)‖ / ‖φ(x)‖, with Frobenius norms over channels and pixels.
+    radius: δ_k is uniform in the cube ‖δ‖∞ <= radius, in pixel units; x + δ_k may leave [0, 1].
+    samples: number of draws. The first draws stay the same if there are more, so more samples never lower the value.
+    The target and the method's own random draws are those of the unperturbed image. A map that ignores the image, such as
+    ``random``, scores 0. Undefined (NaN) where φ(x) = 0.
     """
-    x, own = case.images, case.attributions
-    largest = own.new_zeros(len(x))
-    for some in torch.arange(samples, device=x.device).split(max(PIXELS // x[:, 0].numel(), 1)):
-        shift = (2 * rng.uniform(some, tuple(x.shape[1:]), x.dtype) - 1) * radius
-        image = torch.arange(len(x), device=x.device).repeat_interleave(len(some))
-        again = explain((x[:, None] + shift).flatten(0, 1), case.y[image], image=image)
-        change = again.unflatten(0, (len(x), len(some))) - own[:, None]
+    x, attributions = inputs.images, inputs.attributions
+    largest = attributions.new_zeros(len(x))
+    chunk_size = max(MAX_PIXELS // x[:, 0].numel(), 1)
+    for samples_in_chunk in torch.arange(samples, device=x.device).split(chunk_size):
+        shift = (2 * rng.uniform(samples_in_chunk, tuple(x.shape[1:]), x.dtype) - 1) * radius
+        image = torch.arange(len(x), device=x.device).repeat_interleave(len(samples_in_chunk))
+        moved = explain((x[:, None] + shift).flatten(0, 1), inputs.y[image], image=image)
+        change = moved.unflatten(0, (len(x), len(samples_in_chunk))) - attributions[:, None]
         largest = torch.maximum(largest, change.flatten(2).norm(dim=2).amax(dim=1))
-    norm = own.flatten(1).norm(dim=1)
-    return Score(
-        (largest / norm).double().masked_fill(norm == 0, torch.nan), undefined={"the attribution is zero": norm == 0}
-    )
+    norm = attributions.flatten(1).norm(dim=1)
+    is_zero = norm == 0
+    values = (largest / norm).double().masked_fill(is_zero, torch.nan)
+    return Score(values, undefined={"the attribution is zero": is_zero})

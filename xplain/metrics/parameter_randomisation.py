@@ -1,4 +1,4 @@
-"""Parameter randomisation: whether an explanation changes when the network forgets what it learned."""
+"""Parameter randomization: whether an explanation changes when the weights of the model are replaced by random ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from xplain.core.registry import metric
 from xplain.core.types import Score
 from xplain.metrics._similarity import Similarity, compare_maps
 from xplain.metrics.inputs import Explain, MetricInput
-from xplain.models.randomization import randomise
+from xplain.models.randomization import randomize_layers
 
 SANITY = Paper(
     "Sanity checks for saliency maps",
@@ -22,7 +22,7 @@ SANITY = Paper(
     "NeurIPS",
     "1810.03292",
 )
-CONSTANT = "a map is constant"
+CONSTANT_MAP = "a map is constant"
 
 
 @metric(
@@ -36,7 +36,7 @@ CONSTANT = "a map is constant"
     paper=SANITY,
 )
 def parameter_randomisation(
-    case: MetricInput,
+    inputs: MetricInput,
     *,
     seed: int,
     explain: Explain,
@@ -45,27 +45,29 @@ def parameter_randomisation(
     stages: Steps = 10,
     order: Literal["cascading", "independent"] = "cascading",
 ) -> Score:
-    """The mean similarity of the map to the maps of the same network with its layers initialised anew, from the output inwards.
+    """Average the similarity of the map to the maps of the same network with randomized layers, from the output inwards.
 
-    Stage k of K gives the last round(k·L/K) of the network's L layers new random weights (``cascading``), or only those that stage
-    k - 1 did not have (``independent``), and runs the method again for the same class. The value is the mean over stages 1 .. K;
-    the curve begins with the trained network's 1 and has one point a stage. stages: at most L. Layers are ordered by execution;
-    one is a convolution, linear or other module with weights and the norms behind it. Norms get scale 1 and shift 0, and batch
-    norms keep their running statistics. Draws depend on the seed and the layer: all images and methods see the same networks.
-    spearman: rank correlation of all pixels. ssim: of the maps scaled to [0, 1]. Maps are summed over channels; ``absolute``
-    then drops the sign. 1 means that the method does not look at what was learned, 0 that nothing of the map is left. The method's
-    own draws stay, so ``random`` has 1. Undefined (NaN) where a map is constant, as Grad-CAM's often is where no evidence for the
-    class is left.
+    Stage k of K reinitializes the last round(k·L/K) of the network's L layers (``cascading``), or only those layers that
+    stage k - 1 did not reinitialize (``independent``), and runs the method again for the same class. The value is the mean over
+    stages 1 .. K; the curve starts with the trained network's 1 and has one point per stage.
+    similarity: ``spearman`` is the rank correlation of all pixels, ``ssim`` the structural similarity of the maps scaled to [0, 1].
+    Maps are summed over channels first. absolute: compare the absolute values of these sums.
+    stages: K, at most L. Layers are ordered by execution; a layer is a convolution, linear or other module with weights, with the
+    norms that follow it. Norms get scale 1 and shift 0; batch norms keep their running statistics. The new weights depend on
+    the seed and the layer only, so all images and methods are evaluated on the same networks.
+    1 means that the method ignores the learned weights, 0 that the map is unrelated to the original. The method's own random draws
+    stay the same, so ``random`` scores 1. Undefined (NaN) where a map is constant, as Grad-CAM's often is if there is no
+    evidence for the class left.
     """
-    layers = case.oracle.layers(case.images)
+    layers = inputs.oracle.layers(inputs.images)
     if not layers:
-        raise UsageError("the model's output depends on no parameters", "parameter-randomisation needs a network")
+        raise UsageError("parameter-randomisation requires a model with parameters", "choose another model or metric")
     count = min(stages, len(layers))
-    networks = randomise(case.oracle.classifier, layers, seed, count, cascade=order == "cascading")
-    found = [compare_maps(case.attributions, case.attributions, similarity, absolute=absolute)]
+    networks = randomize_layers(inputs.oracle.classifier, layers, seed, count, cascade=order == "cascading")
+    similarities = [compare_maps(inputs.attributions, inputs.attributions, similarity, absolute=absolute)]
     for network in networks:
-        again = explain(case.images, case.y, classifier=network)
-        found.append(compare_maps(case.attributions, again, similarity, absolute=absolute))
-    curve = torch.stack(found, dim=1)
+        attributions = explain(inputs.images, inputs.y, classifier=network)
+        similarities.append(compare_maps(inputs.attributions, attributions, similarity, absolute=absolute))
+    curve = torch.stack(similarities, dim=1)
     values = curve[:, 1:].mean(dim=1)
-    return Score(values, curve, undefined={CONSTANT: values.isnan()})
+    return Score(values, curve, undefined={CONSTANT_MAP: values.isnan()})

@@ -1,6 +1,6 @@
-"""Perturbation curves: the target's probability while pixels come or go in the order of the attribution.
+"""Perturbation curves: deletion, insertion, their difference, MoRF and LeRF.
 
-One evaluator; deletion, insertion, their difference, MoRF and LeRF are readings of its curves.
+A curve holds the target's probability while pixels are removed or inserted in the order of their attribution.
 """
 
 from __future__ import annotations
@@ -40,45 +40,47 @@ SAMEK = Paper(
 )
 
 
-def _rows(side: int, steps: int | None, baseline: str, **_: object) -> int:
+def _count_forwards(side: int, steps: int | None, baseline: str, **_: object) -> int:
     return (1 + baseline.count("+")) * ((steps or side) + 1)
 
 
-@metric("deletion", better="lower", unit="mean target probability", paper=RISE, forwards=_rows)
+@metric("deletion", better="lower", unit="mean target probability", paper=RISE, forwards=_count_forwards)
 def deletion(
-    case: MetricInput,
+    inputs: MetricInput,
     *,
     steps: Steps | None = None,
     baseline: Fill = "black",
     unit: Unit = "pixel",
     area: Area = "trapezoid",
 ) -> Score:
-    """The mean probability of the target while the most important pixels are removed first.
+    """Average the target's probability while the most important pixels are removed first.
 
-    Step k of K has replaced the round(k·N/K) highest of N units by the baseline; the value is the area under the curve of
-    K+1 probabilities over [0, 1]. steps: K; none: the image's side, so that 224 x 224 pixels go in 224 steps.
-    unit: ``pixel`` ranks the sum over channels; ``scalar`` ranks and replaces single values; ``union3`` replaces a pixel that is
-    among the highest of any channel (the AGI and MFABA programs). Ties keep raster order.
-    baseline: ``mean`` is the zero of the normalised input; ``blur`` a Gaussian of 5 pixels; ``black+blur`` the mean of both
-    curves; ``rise-blur`` the RISE program's 11 x 11 kernel. area=mean is the plain mean of the values (the AGI program).
+    After step k of K, the baseline replaces the round(k·N/K) highest of N units. The value is the area under the curve of
+    the K+1 probabilities over [0, 1].
+    steps: K; defaults to the longer side of the image, so 224 steps for 224 x 224 pixels.
+    baseline: ``mean`` is the zero of the normalized input, ``blur`` a Gaussian blur of 5 pixels, ``rise-blur`` the 11 x 11
+    kernel of the RISE program, and ``black+blur`` the mean of both curves.
+    unit: ``pixel`` ranks pixels by the sum over channels, ``scalar`` ranks and replaces single values, ``union3`` replaces a
+    pixel if it is among the highest of any channel (as the AGI and MFABA programs do). Ties keep raster order.
+    area: ``mean`` is the plain mean of the probabilities (as in the AGI program).
     """
-    return _score(_curve(case, steps, baseline, unit, insert=False), area)
+    return _score(_get_curve(inputs, steps, baseline, unit, insert=False), area)
 
 
-@metric("insertion", better="higher", unit="mean target probability", paper=RISE, forwards=_rows)
+@metric("insertion", better="higher", unit="mean target probability", paper=RISE, forwards=_count_forwards)
 def insertion(
-    case: MetricInput,
+    inputs: MetricInput,
     *,
     steps: Steps | None = None,
     baseline: Fill = "black",
     unit: Unit = "pixel",
     area: Area = "trapezoid",
 ) -> Score:
-    """The mean probability of the target while the most important pixels are put into the baseline first.
+    """Average the target's probability while the most important pixels are inserted into the baseline first.
 
-    As ``deletion``, from the baseline to the image.
+    The curve leads from the baseline to the image. Parameters as in ``deletion``.
     """
-    return _score(_curve(case, steps, baseline, unit, insert=True), area)
+    return _score(_get_curve(inputs, steps, baseline, unit, insert=True), area)
 
 
 @metric(
@@ -87,89 +89,109 @@ def insertion(
     bounds=(-1, 1),
     unit="mean target probability",
     paper=RISE,
-    forwards=lambda **settings: 2 * _rows(**settings),
+    forwards=lambda **settings: 2 * _count_forwards(**settings),
 )
 def difference(
-    case: MetricInput,
+    inputs: MetricInput,
     *,
     steps: Steps | None = None,
     baseline: Fill = "black",
     unit: Unit = "pixel",
     area: Area = "trapezoid",
 ) -> Score:
-    """Insertion minus deletion, in which the effect of unnatural images cancels.
+    """Subtract deletion from insertion, which cancels the effect of unnatural images.
 
-    Both as above; the curve is the difference of the curves. A random map has 0 on average.
+    The curve is the difference of the two curves. A random map scores 0 on average. Parameters as in ``deletion``.
     """
-    curves = [_curve(case, steps, baseline, unit, insert=insert) for insert in (True, False)]
-    return _score(curves[0] - curves[1], area)
+    inserted = _get_curve(inputs, steps, baseline, unit, insert=True)
+    deleted = _get_curve(inputs, steps, baseline, unit, insert=False)
+    return _score(inserted - deleted, area)
 
 
-@metric("morf", better="lower", unit="mean target probability", paper=SAMEK, forwards=_rows)
-def morf(case: MetricInput, *, steps: Steps = 20, baseline: Fill = "mean", unit: Unit = "pixel") -> Score:
-    """The mean probability of the target while the most relevant pixels are removed first, in coarse steps.
+@metric("morf", better="lower", unit="mean target probability", paper=SAMEK, forwards=_count_forwards)
+def morf(inputs: MetricInput, *, steps: Steps = 20, baseline: Fill = "mean", unit: Unit = "pixel") -> Score:
+    """Average the target's probability while the most relevant pixels are removed first, in coarse steps.
 
-    The curve of ``deletion`` at K = 20 and the mean colour: the DGA paper's pixel perturbation (section 4.1).
+    The curve of ``deletion`` with 20 steps and the mean color: the pixel perturbation of the DGA paper (section 4.1).
     """
-    return _score(_curve(case, steps, baseline, unit, insert=False), "trapezoid")
+    return _score(_get_curve(inputs, steps, baseline, unit, insert=False), "trapezoid")
 
 
-@metric("lerf", better="higher", unit="mean target probability", paper=SAMEK, forwards=_rows)
-def lerf(case: MetricInput, *, steps: Steps = 20, baseline: Fill = "mean", unit: Unit = "pixel") -> Score:
-    """The mean probability of the target while the least relevant pixels are removed first.
+@metric("lerf", better="higher", unit="mean target probability", paper=SAMEK, forwards=_count_forwards)
+def lerf(inputs: MetricInput, *, steps: Steps = 20, baseline: Fill = "mean", unit: Unit = "pixel") -> Score:
+    """Average the target's probability while the least relevant pixels are removed first, in coarse steps.
 
-    As ``morf`` in the opposite order. Equals the insertion area at the same K and baseline where K divides N and values differ.
+    As ``morf`` in the opposite order. Equals the area of ``insertion`` with the same steps and baseline if the number of
+    steps divides the number of units and there are no ties.
     """
-    return _score(_curve(case, steps, baseline, unit, insert=False, lowest=True), "trapezoid")
+    return _score(_get_curve(inputs, steps, baseline, unit, insert=False, lowest=True), "trapezoid")
 
 
 def _score(curve: Tensor, area: Area) -> Score:
+    """Return the area under each curve (B, K+1), with the curves."""
+    if area == "mean":
+        return Score(curve.mean(dim=1), curve)
     steps = curve.shape[1] - 1
-    return Score(curve.mean(dim=1) if area == "mean" else torch.trapezoid(curve, dim=1) / steps, curve)
+    return Score(torch.trapezoid(curve, dim=1) / steps, curve)
 
 
-def _curve(
-    case: MetricInput, steps: int | None, baseline: Fill, unit: Unit, *, insert: bool, lowest: bool = False
+def _get_curve(
+    inputs: MetricInput, steps: int | None, baseline: Fill, unit: Unit, *, insert: bool, lowest: bool = False
 ) -> Tensor:
-    """(B, K+1) probabilities of the targets, kept for the other metrics of the case."""
+    """Return the curves (B, K+1), which metrics of the same input share.
+
+    insert: lead from the baseline to the image, not from the image to the baseline.
+    lowest: replace the lowest values first.
+    """
     key = (steps, baseline, unit, insert, lowest)
-    if key not in case.memory:
-        count = steps or max(case.images.shape[-2:])
-        order = -case.attributions if lowest else case.attributions
-        step = replacement_steps(order, count, unit)
-        fills = [fill_image(kind, case) for kind in baseline.split("+")]
-        case.memory[key] = torch.stack([_run(case, step, count, fill, insert) for fill in fills]).mean(dim=0)
-    return case.memory[key]
+    if key not in inputs.cache:
+        attributions = -inputs.attributions if lowest else inputs.attributions
+        count = steps or max(inputs.images.shape[-2:])
+        step_of_value = find_replacement_steps(attributions, count, unit)
+        curves = []
+        for kind in baseline.split("+"):
+            fill = make_fill_images(kind, inputs)
+            start, end = (fill, inputs.images) if insert else (inputs.images, fill)
+            curves.append(_compute_curve(inputs, step_of_value, count, start, end))
+        inputs.cache[key] = torch.stack(curves).mean(dim=0)
+    return inputs.cache[key]
 
 
-def _run(case: MetricInput, step: Tensor, count: int, fill: Tensor, insert: bool) -> Tensor:
-    first, second = (fill, case.images) if insert else (case.images, fill)
-
-    def points(block: Block) -> Tensor:
-        done = block.samples(step.device)[None, :, None, None, None]
-        return torch.where(step[block.images, None] <= done, second[block.images, None], first[block.images, None])
-
-    curve = case.images.new_zeros(len(case.images), count + 1)
-    for block, scores in case.oracle.scan(case.images, case.y, count + 1, points):
-        curve[block.images, block.points] = scores.to(curve.dtype)
+def _compute_curve(inputs: MetricInput, step_of_value: Tensor, steps: int, start: Tensor, end: Tensor) -> Tensor:
+    """Return the target probabilities (B, K+1) on the way from ``start`` to ``end`` (B, C, H, W)."""
+    curve = inputs.images.new_zeros(len(inputs.images), steps + 1)
+    for block in inputs.oracle.blocks(inputs.images, steps + 1):
+        points = _replace_values(block, step_of_value, start, end)
+        curve[block.images, block.points] = inputs.oracle.block_scores(block, points, inputs.y).to(curve.dtype)
     return curve
 
 
-def fill_image(kind: str, case: MetricInput) -> Tensor:
-    """What stands for removed pixels, shaped like the images."""
-    mean = case.oracle.mean.to(case.images)
+def _replace_values(block: Block, step_of_value: Tensor, start: Tensor, end: Tensor) -> Tensor:
+    """Return the block's points (b, k, C, H, W): ``start`` with the values of ``end`` that are replaced by each step."""
+    steps = block.samples(step_of_value.device)[None, :, None, None, None]
+    replaced = step_of_value[block.images, None] <= steps
+    return torch.where(replaced, end[block.images, None], start[block.images, None])
+
+
+def make_fill_images(kind: str, inputs: MetricInput) -> Tensor:
+    """Return the images (B, C, H, W) whose values replace removed pixels."""
+    mean = inputs.oracle.mean.to(inputs.images)
+    if kind == "black":
+        return torch.zeros_like(inputs.images)
     if kind == "blur":
-        return gaussian_blur(case.images, BLUR_SIGMA)
-    if kind == "rise-blur":  # zero padding where zero is the mean colour
-        return rise_blur(case.images - mean) + mean
-    return torch.zeros_like(case.images) if kind == "black" else mean.expand_as(case.images)
+        return gaussian_blur(inputs.images, BLUR_SIGMA)
+    if kind == "rise-blur":  # the zero padding is the mean color
+        return rise_blur(inputs.images - mean) + mean
+    return mean.expand_as(inputs.images)
 
 
-def replacement_steps(attributions: Tensor, steps: int, unit: Unit) -> Tensor:
-    """(B, 1 or C, H, W) the step k = 1 .. K at which each value is replaced, the highest first."""
+def find_replacement_steps(attributions: Tensor, steps: int, unit: Unit) -> Tensor:
+    """Return the step 1 .. ``steps`` (B, 1 or C, H, W) at which each value is replaced, the highest values first."""
     values = attributions.sum(dim=1, keepdim=True) if unit == "pixel" else attributions
-    lists = values.flatten(2) if unit == "union3" else values.flatten(1)[:, None]
-    size = lists.shape[2]
+    rows = values.flatten(2) if unit == "union3" else values.flatten(1)[:, None]
+    size = rows.shape[2]
     edges = torch.tensor([round(k * size / steps) for k in range(steps + 1)], device=values.device)
-    found = torch.searchsorted(edges, ranks(lists), right=True).reshape(values.shape)
-    return found.amin(dim=1, keepdim=True) if unit == "union3" else found
+    step_of_value = torch.searchsorted(edges, ranks(rows), right=True).reshape(values.shape)
+    if unit == "union3":
+        return step_of_value.amin(dim=1, keepdim=True)
+    return step_of_value

@@ -1,4 +1,4 @@
-"""ROAD: the target's probability while pixels are removed by noisy linear imputation, which leaves no trace of their shape."""
+"""ROAD (remove and debias): perturbation curves whose removed pixels are filled by noisy linear imputation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from xplain.core.types import Score
 from xplain.metrics._imputation import impute
 from xplain.metrics._ranking import pixel_ranks
 from xplain.metrics.inputs import MetricInput
-from xplain.oracle.blocks import Block
 
 ROAD = Paper(
     "A consistent and efficient evaluation strategy for attribution methods",
@@ -27,10 +26,10 @@ ROAD = Paper(
 )
 AXIS = "percentiles, from the first to the last"
 Noise = Annotated[float, Bounds(low=0)]
-Kind = Literal["prob", "logit", "log-prob"]
+RoadScore = Literal["prob", "logit", "log-prob"]
 
 
-def _rows(*, percentiles: str, **_: object) -> int:
+def _count_forwards(*, percentiles: str, **_: object) -> int:
     return len(read_percentages(percentiles))
 
 
@@ -41,26 +40,31 @@ def _rows(*, percentiles: str, **_: object) -> int:
     unit="target probability",
     axis=AXIS,
     draws="road",
-    forwards=lambda **settings: 2 * _rows(**settings),
+    forwards=lambda **settings: 2 * _count_forwards(**settings),
     paper=ROAD,
 )
 def road(
-    case: MetricInput,
+    inputs: MetricInput,
     *,
     rng: Streams,
     percentiles: Percentages = "10..90",
     noise: Noise = 0.01,
-    score: Kind = "prob",
+    score: RoadScore = "prob",
 ) -> Score:
-    """Half the difference between removing the least and the most relevant pixels, which are imputed from their neighbours.
+    """Compute half the difference between imputing the least and the most relevant pixels from their neighbors.
 
-    At percentile p the round((100 - p)·N / 100) most relevant (MoRF) or least relevant (LeRF) of N pixels are removed, ranked by the sum
-    over channels, ties in raster order; (LeRF - MoRF) / 2 is the curve, its mean over the percentiles the value. A removed pixel
-    is the mean of its eight neighbours, weights 1/6 and diagonally 1/12, divided by their sum at the border, solved for all removed
-    pixels at once, plus Gaussian noise (in pixel units), which is the same for every method. percentiles: ``10+50`` or
-    ``10..90`` (in tens). The bounds are those of score=prob. Raises UsageError where no pixel is left to impute from.
+    At percentile p the round((100 - p)·N / 100) most relevant (MoRF) or least relevant (LeRF) of N pixels are removed. Pixels
+    are ranked by the sum over channels; ties keep raster order. The curve is (LeRF - MoRF) / 2; the value is its mean over the
+    percentiles.
+    A removed pixel is the weighted mean of its eight neighbors, with weights 1/6 (1/12 for diagonal neighbors) that are divided by
+    their sum at the border, plus Gaussian noise. The means of all removed pixels are solved for jointly.
+    percentiles: ``10+50``, or ``10..90`` (in steps of ten).
+    noise: standard deviation in pixel units; the noise is the same for every method.
+    score: what is averaged; the bounds hold for ``prob``.
+    Raises UsageError if a percentile removes all pixels.
     """
-    least, most = (_curve(case, rng, percentiles, noise, score, lowest=lowest) for lowest in (True, False))
+    least = _get_curve(inputs, rng, percentiles, noise, score, lowest=True)
+    most = _get_curve(inputs, rng, percentiles, noise, score, lowest=False)
     return _score((least - most) / 2)
 
 
@@ -70,17 +74,22 @@ def road(
     unit="mean target probability",
     axis=AXIS,
     draws="road",
-    forwards=_rows,
+    forwards=_count_forwards,
     paper=ROAD,
 )
 def road_morf(
-    case: MetricInput, *, rng: Streams, percentiles: Percentages = "10..90", noise: Noise = 0.01, score: Kind = "prob"
+    inputs: MetricInput,
+    *,
+    rng: Streams,
+    percentiles: Percentages = "10..90",
+    noise: Noise = 0.01,
+    score: RoadScore = "prob",
 ) -> Score:
-    """The mean probability of the target where the most relevant pixels are imputed from their neighbours.
+    """Average the target's probability after the most relevant pixels are imputed from their neighbors.
 
-    As ``road``; its curve is the probability at each percentile.
+    The curve is the probability at each percentile. Parameters as in ``road``.
     """
-    return _score(_curve(case, rng, percentiles, noise, score, lowest=False))
+    return _score(_get_curve(inputs, rng, percentiles, noise, score, lowest=False))
 
 
 @metric(
@@ -89,52 +98,68 @@ def road_morf(
     unit="mean target probability",
     axis=AXIS,
     draws="road",
-    forwards=_rows,
+    forwards=_count_forwards,
     paper=ROAD,
 )
 def road_lerf(
-    case: MetricInput, *, rng: Streams, percentiles: Percentages = "10..90", noise: Noise = 0.01, score: Kind = "prob"
+    inputs: MetricInput,
+    *,
+    rng: Streams,
+    percentiles: Percentages = "10..90",
+    noise: Noise = 0.01,
+    score: RoadScore = "prob",
 ) -> Score:
-    """The mean probability of the target where the least relevant pixels are imputed from their neighbours.
+    """Average the target's probability after the least relevant pixels are imputed from their neighbors.
 
-    As ``road``; its curve is the probability at each percentile.
+    The curve is the probability at each percentile. Parameters as in ``road``.
     """
-    return _score(_curve(case, rng, percentiles, noise, score, lowest=True))
+    return _score(_get_curve(inputs, rng, percentiles, noise, score, lowest=True))
 
 
 def _score(curve: Tensor) -> Score:
     return Score(curve.mean(dim=1), curve)
 
 
-def _curve(case: MetricInput, rng: Streams, percentiles: str, noise: float, score: Kind, *, lowest: bool) -> Tensor:
-    """(B, K) scores of the targets, kept for the other metrics of the case."""
+def _get_curve(
+    inputs: MetricInput, rng: Streams, percentiles: str, noise: float, score: RoadScore, *, lowest: bool
+) -> Tensor:
+    """Return the scores of the targets (B, K), which metrics of the same input share.
+
+    lowest: remove the least relevant pixels, not the most relevant ones.
+    """
     key = ("road", percentiles, noise, score, lowest)
-    if key not in case.memory:
-        case.memory[key] = _run(case, rng.child("lowest" if lowest else "highest"), percentiles, noise, score, lowest)
-    return case.memory[key]
+    if key not in inputs.cache:
+        streams = rng.child("lowest" if lowest else "highest")
+        ranks = pixel_ranks(inputs.attributions, lowest=lowest)
+        inputs.cache[key] = _compute_curve(inputs, streams, ranks, read_percentages(percentiles), noise, score)
+    return inputs.cache[key]
 
 
-def _run(case: MetricInput, rng: Streams, percentiles: str, noise: float, score: Kind, lowest: bool) -> Tensor:
-    shares = read_percentages(percentiles)
-    ranks = pixel_ranks(case.attributions, lowest=lowest)[:, None]
-    counts = torch.tensor(_counts(shares, ranks[0].numel()), device=ranks.device)
-    samples = torch.tensor([round(share * 1000) for share in shares], device=ranks.device)
-    curve = torch.zeros(len(ranks), len(shares), dtype=torch.float64, device=ranks.device)
-
-    def points(block: Block) -> Tensor:
-        removed = (ranks[block.images, None] < counts[block.points, None, None, None]).flatten(0, 1)
-        images = case.images[block.images].repeat_interleave(block.shape[1], dim=0)
+def _compute_curve(
+    inputs: MetricInput, rng: Streams, ranks: Tensor, percentiles: tuple[float, ...], noise: float, score: RoadScore
+) -> Tensor:
+    """Return the scores of the targets (B, K) after pixels are removed in the order of ``ranks`` (B, H, W)."""
+    counts = torch.tensor(_count_removed(percentiles, ranks[0].numel()), device=ranks.device)
+    samples = torch.tensor([round(percentile * 1000) for percentile in percentiles], device=ranks.device)
+    curve = torch.zeros(len(ranks), len(percentiles), dtype=torch.float64, device=ranks.device)
+    for block in inputs.oracle.blocks(inputs.images, len(percentiles)):
+        removed = ranks[block.images, None, None] < counts[block.points, None, None, None]
+        images = inputs.images[block.images].repeat_interleave(block.shape[1], dim=0)
         drawn = rng.take(block.images).normal(samples[block.points], tuple(images.shape[1:]), images.dtype)
-        return (impute(images, removed) + noise * drawn.flatten(0, 1) * removed).unflatten(0, block.shape)
-
-    for block, scores in case.oracle.scan(case.images, case.y, len(shares), points, score):
+        points = _impute_with_noise(images, removed.flatten(0, 1), noise * drawn.flatten(0, 1))
+        scores = inputs.oracle.block_scores(block, points.unflatten(0, block.shape), inputs.y, score)
         curve[block.images, block.points] = scores.double()
     return curve
 
 
-def _counts(percentiles: tuple[float, ...], pixels: int) -> list[int]:
-    """How many pixels are removed at each percentile."""
-    counts = [round((100 - share) * pixels / 100) for share in percentiles]
+def _impute_with_noise(images: Tensor, removed: Tensor, noise: Tensor) -> Tensor:
+    """Return images (N, C, H, W) whose removed pixels (N, 1, H, W) are imputed and get ``noise`` (N, C, H, W)."""
+    return impute(images, removed) + noise * removed
+
+
+def _count_removed(percentiles: tuple[float, ...], pixels: int) -> list[int]:
+    """Return the number of removed pixels at each percentile. Raises UsageError if all are removed."""
+    counts = [round((100 - percentile) * pixels / 100) for percentile in percentiles]
     if counts[0] == pixels:
-        raise UsageError(f"road: percentile {percentiles[0]:g} keeps none of {pixels} pixels", "give a higher one")
+        raise UsageError(f"road: percentile {percentiles[0]:g} removes all {pixels} pixels", "use a higher percentile")
     return counts

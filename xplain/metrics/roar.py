@@ -1,9 +1,10 @@
-"""Remove and retrain: how well a network learns once the pixels that a method finds important are gone from every image."""
+"""ROAR (remove and retrain): the accuracy of networks trained without the pixels that a method finds important."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,10 +16,10 @@ from xplain.core.registry import metric
 from xplain.core.types import Precision, Score
 from xplain.data.splits import LabeledImages, TrainTestSplit
 from xplain.metrics._ranking import pixel_ranks
-from xplain.metrics._training import Network, Plan, accuracy, make_classifier, train
+from xplain.metrics._training import Network, TrainingOptions, make_classifier, measure_accuracy, train
 from xplain.models import Classifier
 
-BLOCK = 2048 * 32 * 32  # pixels that are attributed and ranked together, and kept together
+PIXELS_AT_ONCE = 2048 * 32 * 32  # pixels that are attributed, ranked and saved together
 
 # (classifier, images (n, 3, H, W) in [0, 1], labels (n,)) -> raw attributions (n, C or 1, H, W)
 Attribute = Callable[[Classifier, Tensor, Tensor], Tensor]
@@ -26,29 +27,35 @@ Attribute = Callable[[Classifier, Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """One repetition of a metric that trains networks, for one method: what such a metric is given.
+    """One method in one repetition of a metric that trains networks; the input of such a metric.
 
-    seed: of the trial's draws, the same for every method. attribute: the method; rows: its forward rows an image, for the progress.
-    states: what was reached before, of the trial; ``mark`` is the folder of this method's. tick: called with the number of epochs
-    (or what takes as long) done.
+    data: the images to train and to test on.
+    seed: of the random draws of the trial, the same for every method.
+    attribute: the method.
+    checkpoints: intermediate results of the trial, which make it resumable.
+    prefix: folder of this method's checkpoints; the network trained on whole images is shared by all methods.
+    rows_per_image: forward rows of the method per image, for progress.
+    precision: of training and testing.
+    on_progress: called with the number of finished epochs, or of epochs that take as long as the finished work.
     """
 
     data: TrainTestSplit
     seed: int
     attribute: Attribute
-    states: CheckpointStore
-    mark: str = "method"
-    rows: int = 1
+    checkpoints: CheckpointStore
+    prefix: str = "method"
+    rows_per_image: int = 1
     precision: Precision = "fp32"
-    tick: Callable[[float], None] = lambda epochs: None
+    on_progress: Callable[[float], None] = lambda epochs: None
 
 
-def epochs_of(data: TrainTestSplit, rows: int, fractions: str, epochs: int) -> float:
-    """How many epochs take as long as one method in one trial, without the first network's."""
-    return epochs * len(read_percentages(fractions)) + rows * (len(data.train) + len(data.test)) / len(data.train)
+def estimate_epochs(data: TrainTestSplit, rows_per_image: int, fractions: str, epochs: int) -> float:
+    """Return the number of epochs that take as long as one method in one trial, without the first network."""
+    attributed = rows_per_image * (len(data.train) + len(data.test)) / len(data.train)
+    return epochs * len(read_percentages(fractions)) + attributed
 
 
-def _forwards(side: int, fractions: str, trials: int, epochs: int, **_: object) -> int:
+def _count_forwards(side: int, fractions: str, trials: int, epochs: int, **_: object) -> int:
     return trials * epochs * (1 + len(read_percentages(fractions)))
 
 
@@ -57,7 +64,7 @@ def _forwards(side: int, fractions: str, trials: int, epochs: int, **_: object) 
     scope="dataset",
     better="lower",
     unit="test accuracy",
-    forwards=_forwards,
+    forwards=_count_forwards,
     attributions=lambda trials, **_: trials,
     undefined="where an attribution or a trained network's logit is not finite",
     paper=Paper(
@@ -80,69 +87,87 @@ def roar(
     size: Steps | None = None,
     per_class: Steps | None = None,
 ) -> Score:
-    """The test accuracy of networks retrained without the pixels that a method finds most important.
+    """Train networks without the pixels that a method finds most important, and average their test accuracy.
 
-    A network is trained on the data set (the model of -m has no part in it) and the method explains it on every train and test
-    image. For each of ``fractions``, in percent, the round(k/100·H·W) pixels with the highest sum over channels (ties keep raster
-    order) take the image's own mean colour, channel by channel, and a network with the same initial weights and the same order
-    of batches is trained and tested on these images. The value is the mean test accuracy over the fractions; the curve begins
-    with the accuracy on whole images. One value a trial; trials differ in weights, order and the method's draws.
-    network: ``cnn`` has 6 convolutions (32, 32, 64, 64, 128, 128 channels) and 3 linear layers (256, 128, classes), the DGA paper's
-    count (section 4.3) at widths of our choice; ``small`` has 2 and 1. Adam, cross-entropy, no augmentation, last epoch's weights.
-    batch: images a step; unstated in the papers. size: side to which images are resized; none: as they are.
-    per_class: at most so many images of a class to train on, and to test on. Undefined (NaN) where an attribution or a logit is
-    not finite. The images are held in memory, 3 bytes a pixel, and their ranks at 2 to 4 bytes.
+    A first network is trained on the data set (the model of -m is ignored), and the method explains it on every training and
+    test image. For each fraction, the round(k/100·H·W) pixels with the highest sum over channels are replaced by the image's mean
+    color, and a network with the same initial weights and the same order of batches is trained and tested on these images.
+    Ties keep raster order. The value is the mean test accuracy over the fractions; the curve starts with the accuracy on whole images.
+    fractions: percentages of pixels to remove.
+    trials: number of values; trials differ in the initial weights, the order of images and the method's draws.
+    epochs, batch, learning_rate: of the training with Adam and cross-entropy, without augmentation; the weights are those of the
+    last epoch. The papers do not state the number of images per batch.
+    network: ``cnn`` has 6 convolutions (32, 32, 64, 64, 128, 128 channels) and 3 linear layers (256, 128, classes), the depth of
+    the DGA paper (section 4.3) with widths of our choice; ``small`` has 2 convolutions and 1 linear layer.
+    size: side to which images are resized; defaults to their own size.
+    per_class: maximum number of images per class, for training and for testing; defaults to all.
+    Undefined (NaN) if an attribution or a logit is not finite. Memory holds the images at 3 bytes per pixel and their
+    ranks at 2 to 4 bytes.
     """
-    plan = Plan(epochs, batch, learning_rate, trial.seed, trial.precision)
-    net, accuracy_whole = retrain(trial, network, plan, trial.data, "base")
-    whole_train, whole_test = trial.data.train, trial.data.test
-    train_ranks, test_ranks = (
-        rank_images(trial, net, *each) for each in ((whole_train, "train"), (whole_test, "test"))
-    )
+    options = TrainingOptions(epochs, batch, learning_rate, trial.seed, trial.precision)
+    data = trial.data
+    classifier, whole_accuracy = retrain(trial, network, options, data, "base")
+    train_ranks = rank_images(trial, classifier, data.train, "train")
+    test_ranks = rank_images(trial, classifier, data.test, "test")
     if train_ranks is None or test_ranks is None:
-        nothing = torch.full((1,), torch.nan)
-        return Score(nothing, undefined={"an attribution is not finite": nothing.isnan()})
-    found = [accuracy_whole]
+        values = torch.full((1,), torch.nan)
+        return Score(values, undefined={"an attribution is not finite": values.isnan()})
+    accuracies = [whole_accuracy]
     for percent in read_percentages(fractions):
-        parts = remove(whole_train, train_ranks, percent), remove(whole_test, test_ranks, percent)
-        data = replace(trial.data, train=parts[0], test=parts[1])
-        found.append(retrain(trial, network, plan, data, f"{trial.mark}/{percent:g}")[1])
-    curve = torch.tensor([found], dtype=torch.float64)
+        train_images = remove_pixels(data.train, train_ranks, percent)
+        test_images = remove_pixels(data.test, test_ranks, percent)
+        reduced_data = replace(data, train=train_images, test=test_images)
+        _, accuracy = retrain(trial, network, options, reduced_data, f"{trial.prefix}/{percent:g}")
+        accuracies.append(accuracy)
+    curve = torch.tensor([accuracies], dtype=torch.float64)
     return Score(curve[:, 1:].mean(dim=1), curve, undefined={"a logit is not finite": curve.isnan().any(dim=1)})
 
 
-def retrain(trial: Trial, network: Network, plan: Plan, data: TrainTestSplit, name: str) -> tuple[Classifier, float]:
-    """A network trained from the trial's initial weights on a set of images, and its accuracy on the set's test images."""
-    net = make_classifier(trial.data, network, trial.seed)
-    train(net, data.train, plan, trial.states, name, trial.tick)
-    return net, accuracy(net, data.test, plan.precision)
+def retrain(
+    trial: Trial, network: Network, options: TrainingOptions, data: TrainTestSplit, name: str
+) -> tuple[Classifier, float]:
+    """Train a network from the trial's initial weights on a data set.
+
+    name: of the checkpoint. Returns the classifier and its accuracy on the test images of ``data``.
+    """
+    classifier = make_classifier(trial.data, network, trial.seed)
+    train(classifier, data.train, options, trial.checkpoints, name, trial.on_progress)
+    return classifier, measure_accuracy(classifier, data.test, options.precision)
 
 
-def rank_images(trial: Trial, net: Classifier, images: LabeledImages, part: str) -> Tensor | None:
-    """(N, H, W) the place of each pixel in its image's order, 0 for the highest attribution; None unless all are finite."""
+def rank_images(trial: Trial, classifier: Classifier, images: LabeledImages, part: str) -> Tensor | None:
+    """Return the rank (N, H, W) of each pixel in its image, 0 for the highest attribution; None unless all are finite.
+
+    part: ``train`` or ``test``, for the names of checkpoints.
+    """
     height, width = images.pixels.shape[2:]
-    size = max(BLOCK // (height * width), 1)
-    blocks = []
+    size = max(PIXELS_AT_ONCE // (height * width), 1)
+    ranks = []
     for start in range(0, len(images), size):
-        some = slice(start, start + size)
-        name = f"{trial.mark}/ranks-{part}-{start}"
-        if (state := trial.states.load(name)) is None:
-            values = trial.attribute(net, images.batch(some), images.labels[some])
-            state = {"ranks": rank_pixels(values), "finite": bool(values.isfinite().all())}
-            trial.states.save(name, state)
-            trial.tick(trial.rows * len(values) / len(trial.data.train))
+        state = _rank_chunk(trial, classifier, images, slice(start, start + size), f"ranks-{part}-{start}")
         if not state["finite"]:
             return None
-        blocks.append(state["ranks"].to(images.pixels.device))
-    return torch.cat(blocks)
+        ranks.append(state["ranks"].to(images.pixels.device))
+    return torch.cat(ranks)
 
 
-def rank_pixels(values: Tensor) -> Tensor:
-    """(n, H, W) ``pixel_ranks`` of attributions (n, C, H, W), 0 for the highest, in the smallest type that holds them."""
-    found = pixel_ranks(values)
-    return found.to(torch.int16 if found[0].numel() < 2**15 else torch.int32)
+def _rank_chunk(trial: Trial, classifier: Classifier, images: LabeledImages, chunk: slice, name: str) -> dict[str, Any]:
+    """Return the ranks of some images and whether their attributions are finite, from the checkpoint ``name`` if it exists."""
+    state = trial.checkpoints.load(f"{trial.prefix}/{name}")
+    if state is None:
+        attributions = trial.attribute(classifier, images.batch(chunk), images.labels[chunk])
+        state = {"ranks": rank_pixels(attributions), "finite": bool(attributions.isfinite().all())}
+        trial.checkpoints.save(f"{trial.prefix}/{name}", state)
+        trial.on_progress(trial.rows_per_image * len(attributions) / len(trial.data.train))
+    return state
 
 
-def remove(images: LabeledImages, ranks: Tensor, percent: float) -> LabeledImages:
-    """The images with the ``percent`` % of their pixels of the lowest ranks (N, H, W) at the image's mean colour."""
+def rank_pixels(attributions: Tensor) -> Tensor:
+    """Return ``pixel_ranks`` (n, H, W) of attributions (n, C, H, W) in the smallest integer type that holds them."""
+    ranks = pixel_ranks(attributions)
+    return ranks.to(torch.int16 if ranks[0].numel() < 2**15 else torch.int32)
+
+
+def remove_pixels(images: LabeledImages, ranks: Tensor, percent: float) -> LabeledImages:
+    """Return the images with the ``percent`` % lowest ranks (N, H, W) replaced by the image's mean color."""
     return replace(images, removed=ranks < round(percent / 100 * ranks[0].numel()))

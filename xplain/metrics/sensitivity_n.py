@@ -1,4 +1,4 @@
-"""Sensitivity-n: whether attributions of a subset add up to what removing the subset does to the score."""
+"""Sensitivity-n: the correlation of summed attributions of a subset with the score change when the subset is removed."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ from xplain.core.rng import Streams
 from xplain.core.types import Score, ScoreKind
 from xplain.metrics._ranking import ranks
 from xplain.metrics.inputs import MetricInput
-from xplain.metrics.perturbation import fill_image
-from xplain.oracle.blocks import Block
+from xplain.metrics.perturbation import make_fill_images
 
-ROUNDING = 1e-12  # of sums in float64: differences below this share of the largest are none
+ROUNDING = 1e-12  # relative differences of float64 sums below this are rounding errors
 
 
 @metric(
@@ -39,7 +38,7 @@ ROUNDING = 1e-12  # of sums in float64: differences below this share of the larg
     ),
 )
 def sensitivity_n(
-    case: MetricInput,
+    inputs: MetricInput,
     *,
     rng: Streams,
     fractions: Percentages = "10..90",
@@ -49,102 +48,130 @@ def sensitivity_n(
     baseline: Literal["mean", "black", "blur"] = "mean",
     score: Literal["logit", "prob", "log-prob"] = "logit",
 ) -> Score:
-    """How well the attributions of random subsets correlate with the change of the score when the subset is removed.
+    """Correlate the summed attributions of random subsets with the change of the score when the subset is removed.
 
-    corr over subsets S of Σ_{i in S} φ_i and f(x) - f(x without S), the mean over the fractions; the curve holds the
+    corr over subsets S of Σ_{i in S} φ_i and f(x) - f(x without S). The value is the mean over the fractions; the curve holds the
     correlation at each fraction. 1 for the exact attributions of a linear model, -1 for their negatives.
-    fractions: percentages of units removed, ``10+30+50`` or ``10..90`` (in tens), each with its own draws, so that a fraction
-    by itself has the numbers that it has among others. masks: subsets a fraction, each of exactly round(q·N / 100) of N units.
+    fractions: percentages of units to remove, ``10+30+50``, or ``10..90`` (in steps of ten). Every fraction has its own random
+    draws, so its correlation does not depend on the other fractions.
+    masks: subsets per fraction, each of exactly round(q·N / 100) of N units.
     unit: ``patch`` removes cells of a ``grid`` x ``grid`` raster over the image (Jeon et al. 2022, equation 13 and table 2);
     ``pixel`` and ``scalar`` remove single pixels, or single values of a channel (Ancona et al. 2018).
-    baseline: what stands for what is removed; ``mean`` is the zero of the normalised input. f(x) is the same for all subsets and
-    is not computed. Undefined (NaN) where the sums or the scores vary by no more than rounding at one of the fractions,
-    such as for a constant map. Raises UsageError for a grid finer than the image.
+    baseline: what replaces removed units; ``mean`` is the zero of the normalized input. score: f.
+    f(x) is the same for all subsets and is not computed. Undefined (NaN) where, at one of the fractions, the sums or the
+    scores vary by no more than rounding, as for a constant map. Raises UsageError if the grid is finer than the image.
     """
-    shares = read_percentages(fractions)
-    cells = _cells(case.images, unit, grid)
-    parts = _parts(case.attributions, case.images.shape[1], unit, grid)
-    sizes = [round(share * parts.shape[1] / 100) for share in shares]
-    # a stream for each fraction and mask: Streams takes any whole number as a sample's index
-    samples = [round(share * 1000) * 2**20 + m for share in shares for m in range(masks)]
-    drawn = torch.tensor(samples, device=case.images.device)
-    counts = torch.tensor(sizes, device=case.images.device).repeat_interleave(masks)
-    sums, scores = _removals(case, rng, drawn, counts, cells, parts, fill_image(baseline, case), score)
-    sums, scores = (each.unflatten(1, (len(shares), masks)) for each in (sums, scores))
-    still = ~_varies(sums, ROUNDING)
-    flat = ~_varies(scores, 8 * torch.finfo(scores.dtype).eps)
-    curve = -_correlation(sums, scores.double()).masked_fill(still | flat, torch.nan)
+    percentages = read_percentages(fractions)
+    unit_of_value = _assign_units(inputs.images, unit, grid)
+    attributions = _sum_units(inputs.attributions, inputs.images.shape[1], unit, grid)
+    units = attributions.shape[1]
+    sizes = [round(percentage * units / 100) for percentage in percentages]
+    # one random stream per fraction and mask: the sample index of Streams may be any integer
+    samples = [round(percentage * 1000) * 2**20 + mask for percentage in percentages for mask in range(masks)]
+    sums, scores = _remove_subsets(
+        inputs,
+        rng,
+        samples=torch.tensor(samples, device=inputs.images.device),
+        counts=torch.tensor(sizes, device=inputs.images.device).repeat_interleave(masks),
+        attributions=attributions,
+        unit_of_value=unit_of_value,
+        fill=make_fill_images(baseline, inputs),
+        score=score,
+    )
+    sums = sums.unflatten(1, (len(percentages), masks))
+    scores = scores.unflatten(1, (len(percentages), masks))
+    has_equal_sums = ~_is_varying(sums, ROUNDING)
+    has_equal_scores = ~_is_varying(scores, 8 * torch.finfo(scores.dtype).eps)
+    curve = -_correlate(sums, scores.double()).masked_fill(has_equal_sums | has_equal_scores, torch.nan)
     reasons = {
-        "the map's sums do not vary between subsets": still.any(dim=1),
-        "the score does not vary between subsets": flat.any(dim=1),
+        "the map's sums do not vary between subsets": has_equal_sums.any(dim=1),
+        "the score does not vary between subsets": has_equal_scores.any(dim=1),
     }
     return Score(curve.mean(dim=1), curve, undefined=reasons)
 
 
-def _removals(
-    case: MetricInput,
+def _remove_subsets(
+    inputs: MetricInput,
     rng: Streams,
+    *,
     samples: Tensor,
     counts: Tensor,
-    cells: Tensor,
-    parts: Tensor,
+    attributions: Tensor,
+    unit_of_value: Tensor,
     fill: Tensor,
     score: ScoreKind,
 ) -> tuple[Tensor, Tensor]:
-    """(B, K) sums of attributions (float64) and scores, for subsets of ``counts`` (K,) units drawn by ``samples`` (K,)."""
-    shape = (len(case.images), len(samples))
-    sums = parts.new_zeros(shape)
-    scores = torch.zeros_like(sums, dtype=torch.promote_types(case.images.dtype, torch.float32))
+    """Return the sums of attributions of random subsets (B, K) in float64, and the scores (B, K) without the subsets.
 
-    def points(block: Block) -> Tensor:  # also sums, since drawing is the dearer half
-        chosen = subsets(rng.take(block.images), samples[block.points], counts[block.points], parts.shape[1])
-        sums[block.images, block.points] = torch.einsum("bku,bu->bk", chosen.to(parts), parts[block.images])
-        return torch.where(chosen[:, :, cells], fill[block.images, None], case.images[block.images, None])
-
-    for block, values in case.oracle.scan(case.images, case.y, len(samples), points, score):
-        scores[block.images, block.points] = values
+    samples: (K,) sample indices of the draws. counts: (K,) units in each subset. attributions: (B, units).
+    unit_of_value: (1 or C, H, W) as of ``_assign_units``. fill: (B, C, H, W) what replaces removed values.
+    """
+    shape = (len(inputs.images), len(samples))
+    sums = attributions.new_zeros(shape)
+    scores = torch.zeros_like(sums, dtype=torch.promote_types(inputs.images.dtype, torch.float32))
+    for block in inputs.oracle.blocks(inputs.images, len(samples)):
+        streams = rng.take(block.images)
+        chosen = draw_subsets(streams, samples[block.points], counts[block.points], attributions.shape[1])
+        sums[block.images, block.points] = torch.einsum(
+            "bku,bu->bk", chosen.to(attributions), attributions[block.images]
+        )
+        points = torch.where(chosen[:, :, unit_of_value], fill[block.images, None], inputs.images[block.images, None])
+        scores[block.images, block.points] = inputs.oracle.block_scores(block, points, inputs.y, score)
     return sums, scores
 
 
-def subsets(rng: Streams, samples: Tensor, counts: Tensor, units: int) -> Tensor:
-    """(B, K, units) bool: for each image and sample index (K,) a uniformly random subset of exactly ``counts`` (K,) units."""
+def draw_subsets(rng: Streams, samples: Tensor, counts: Tensor, units: int) -> Tensor:
+    """Return masks (B, K, units) of uniformly random subsets, one per image and sample index.
+
+    samples: (K,) sample indices. counts: (K,) exact sizes of the subsets.
+    """
     return ranks(rng.uniform(samples, (units,), torch.float32), lowest=True) < counts[:, None]
 
 
-def _cells(images: Tensor, unit: str, grid: int) -> Tensor:
-    """(1 or C, H, W) the unit to which each value of an image belongs."""
+def _assign_units(images: Tensor, unit: str, grid: int) -> Tensor:
+    """Return the index of the unit (1 or C, H, W) to which each value of an image belongs."""
     channels, height, width = images.shape[1:]
     if unit != "patch":
         shape = (1 if unit == "pixel" else channels, height, width)
         return torch.arange(shape[0] * height * width, device=images.device).reshape(shape)
     if grid > min(height, width):
-        raise UsageError(f"sensitivity-n: grid={grid} is finer than {height} x {width} pixels", "give a coarser grid")
-    return (_places(height, grid, images)[:, None] * grid + _places(width, grid, images))[None]
+        raise UsageError(
+            f"sensitivity-n: grid={grid} is finer than the image of {height} x {width} pixels", "use a smaller grid"
+        )
+    rows = _assign_cells(height, grid, images)
+    columns = _assign_cells(width, grid, images)
+    return (rows[:, None] * grid + columns)[None]
 
 
-def _places(side: int, grid: int, like: Tensor) -> Tensor:
-    """(side,) the cell of a raster to which each row or column of pixels belongs."""
+def _assign_cells(side: int, grid: int, like: Tensor) -> Tensor:
+    """Return the cell 0 .. ``grid`` - 1 (side,) to which each row or column of pixels belongs."""
     return torch.arange(side, device=like.device) * grid // side
 
 
-def _parts(attributions: Tensor, channels: int, unit: str, grid: int) -> Tensor:
-    """(B, units) sums of attributions over each unit, in float64; a map without colour counts for every channel."""
+def _sum_units(attributions: Tensor, channels: int, unit: str, grid: int) -> Tensor:
+    """Return the sums of attributions (B, units) in float64 over each unit.
+
+    With unit=scalar a map of one channel counts for every channel.
+    """
     values = attributions.double()
     if unit == "scalar":
         return values.expand(-1, channels, -1, -1).flatten(1)
     values = values.sum(dim=1)
     if unit == "pixel":
         return values.flatten(1)
-    rows, columns = (F.one_hot(_places(side, grid, values), grid).to(values) for side in values.shape[1:])
-    return torch.einsum("bhw,hr,wc->brc", values, rows, columns).flatten(1)  # sums by products repeat to the byte
+    height, width = values.shape[1:]
+    rows = F.one_hot(_assign_cells(height, grid, values), grid).to(values)
+    columns = F.one_hot(_assign_cells(width, grid, values), grid).to(values)
+    return torch.einsum("bhw,hr,wc->brc", values, rows, columns).flatten(1)  # unlike scatter_add, deterministic
 
 
-def _varies(values: Tensor, share: float) -> Tensor:
-    """(...) whether values (..., M) differ by more than a share of the largest."""
-    return values.amax(dim=-1) - values.amin(dim=-1) > share * values.abs().amax(dim=-1)
+def _is_varying(values: Tensor, tolerance: float) -> Tensor:
+    """Return whether values (..., M) differ by more than ``tolerance`` times the largest magnitude: (...)."""
+    return values.amax(dim=-1) - values.amin(dim=-1) > tolerance * values.abs().amax(dim=-1)
 
 
-def _correlation(a: Tensor, b: Tensor) -> Tensor:
-    """(...) Pearson's correlation of (..., M)."""
-    a, b = (each - each.mean(dim=-1, keepdim=True) for each in (a, b))
+def _correlate(a: Tensor, b: Tensor) -> Tensor:
+    """Return Pearson's correlation (...) of a and b (..., M)."""
+    a = a - a.mean(dim=-1, keepdim=True)
+    b = b - b.mean(dim=-1, keepdim=True)
     return (F.normalize(a, dim=-1, eps=0) * F.normalize(b, dim=-1, eps=0)).sum(dim=-1).clamp(-1, 1)

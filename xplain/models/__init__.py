@@ -1,4 +1,4 @@
-"""Classifiers by name: ``load_classifier`` and what it gives back."""
+"""Image classifiers: load one by name, or wrap a module."""
 
 from xplain.models.classifier import Classifier
 from xplain.models.load import load_classifier

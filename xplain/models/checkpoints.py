@@ -1,4 +1,4 @@
-"""Read a file of weights without executing anything in it, and put it into a network."""
+"""Read weight files without executing code in them, match them to a network, hash them, and find downloaded files."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import argparse
 import hashlib
 import pathlib
 import pickle
-import warnings
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -18,103 +17,124 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from xplain.core.errors import InputError, ModelNote, first_line
+from xplain.core.errors import InputError, emit_note, first_line
 from xplain.models.classifier import Weights
 
-# Where training scripts put the state dict; averages over the training come first, since they are what is evaluated.
-AVERAGES = ("state_dict_ema", "model_ema", "ema_state_dict", "ema")
-PLACES = ("state_dict", "model_state_dict", "model")
-AVERAGED = frozenset((*AVERAGES, "ema_model", "module_ema"))  # in a prefix of names
-PREFIXES = ("module.", "model.", "_orig_mod.", "ema.", "ema_model.", "model_ema.")
-# Beside the tensors, what scripts save; building one of these runs nothing of the file's choice.
-SCALAR = np._core.multiarray.scalar  # type: ignore[attr-defined]
-INERT: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
+State = Mapping[str, Tensor]
+
+# Keys under which training scripts save the state dict. Averages over the training come first: they are what is evaluated.
+AVERAGED_KEYS = ("state_dict_ema", "model_ema", "ema_state_dict", "ema")
+STATE_KEYS = ("state_dict", "model_state_dict", "model")
+# Parts of a name's prefix that mark averaged weights.
+AVERAGED_PREFIXES = frozenset((*AVERAGED_KEYS, "ema_model", "module_ema"))
+WRAPPER_PREFIXES = ("module.", "model.", "_orig_mod.", "ema.", "ema_model.", "model_ema.")
+# Types that training scripts save with the tensors. Unpickling one of them runs no code from the file.
+NUMPY_SCALAR = np._core.multiarray.scalar  # type: ignore[attr-defined]
+SAFE_TYPES: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
     argparse.Namespace,
     pathlib.PosixPath,
     pathlib.PurePosixPath,
     np.dtype,
-    *(type(np.dtype(each)) for each in ("float32", "float64", "int64")),
-    (SCALAR, "numpy._core.multiarray.scalar"),
-    (SCALAR, "numpy.core.multiarray.scalar"),
+    *(type(np.dtype(name)) for name in ("float32", "float64", "int64")),
+    (NUMPY_SCALAR, "numpy._core.multiarray.scalar"),
+    (NUMPY_SCALAR, "numpy.core.multiarray.scalar"),
 ]
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The state dict in a ``.pt``, ``.pth``, ``.bin`` or ``.safetensors`` file. Raises InputError."""
-    _check_there(path)
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
+    """Return the state dict in a ``.pt``, ``.pth``, ``.bin`` or ``.safetensors`` file.
 
-            content: object = load_file(path)
-        else:
-            _check_archive(path)
-            with torch.serialization.safe_globals(INERT):
-                content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        hint = "save the state dict alone: torch.save(model.state_dict(), FILE), or a .safetensors file"
-        raise InputError(
-            f"the weights file {str(path)!r} holds more than tensors, and nothing is run from it", hint
-        ) from None
+    Raises InputError if the file is missing, damaged or a program, or contains anything but tensors and plain values.
+    """
+    _check_exists(path)
+    try:
+        content = _load_file(path)
     except InputError:
         raise
-    except Exception as error:  # damaged files raise many kinds
+    except pickle.UnpicklingError:
         raise InputError(
-            f"cannot read the weights file {str(path)!r}: {first_line(error)}", "give a .pth or .safetensors file"
+            f"the weights file {str(path)!r} contains pickled objects that are not tensors; they are not loaded",
+            "save the state dict only: torch.save(model.state_dict(), FILE), or use a .safetensors file",
         ) from None
-    return _state_dict(content, path)
+    except Exception as error:  # damaged files raise many types
+        raise InputError(
+            f"cannot read the weights file {str(path)!r}: {first_line(error)}", "use a .pth or .safetensors file"
+        ) from None
+    return _unwrap_state_dict(content, path)
 
 
-def _check_there(path: Path) -> None:
+def _load_file(path: Path) -> object:
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    _check_archive(path)
+    with torch.serialization.safe_globals(SAFE_TYPES):
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _check_exists(path: Path) -> None:
     if not path.is_file():
         raise InputError(f"no weights file {str(path)!r}", "check --weights")
 
 
 def _check_archive(path: Path) -> None:
-    """Raise InputError for a program, which would have to be run, and for an archive that unpacks to far more than it holds."""
+    """Raise InputError if the file is a program (which would have to be run) or a zip bomb."""
     if not zipfile.is_zipfile(path):
         return
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
-    names = ["/".join(each.filename.split("/")[1:]) for each in entries]
-    for kind, found in (
-        ("script", any(name.startswith("code/") for name in names)),
-        ("export", "archive_format" in names or any(each.filename.startswith("serialized_exp") for each in entries)),
-    ):
-        if found:
-            hint = f"name it as the model, -m {kind}:{path}, if you trust it"
-            raise InputError(f"the weights file {str(path)!r} is a program, and nothing is run from weights", hint)
-    size, held = sum(each.file_size for each in entries), path.stat().st_size
-    if size > held:  # tensors are saved as they are
-        raise InputError(f"the weights file {str(path)!r} holds {held} bytes that unpack to {size}", "save it again")
+    kind = _program_kind([entry.filename for entry in entries])
+    if kind:
+        raise InputError(
+            f"the weights file {str(path)!r} is a program; programs are not run as weights",
+            f"load it as the model if you trust it: -m {kind}:{path}",
+        )
+    unpacked, size = sum(entry.file_size for entry in entries), path.stat().st_size
+    if unpacked > size:  # torch.save does not compress tensors
+        raise InputError(f"the weights file {str(path)!r} has {size} bytes that unpack to {unpacked}", "save it again")
 
 
-def _state_dict(content: object, path: Path) -> dict[str, Tensor]:
-    """The mapping of names to tensors, taken out of the wrappers that training scripts put around it."""
-    for key in (*AVERAGES, *PLACES):
+def _program_kind(names: Sequence[str]) -> str:
+    """Return ``script`` for the archive of a TorchScript program, ``export`` for an exported one, else ``""``."""
+    inner_names = ["/".join(name.split("/")[1:]) for name in names]  # without the archive's top folder
+    if any(name.startswith("code/") for name in inner_names):
+        return "script"
+    if "archive_format" in inner_names or any(name.startswith("serialized_exp") for name in names):
+        return "export"
+    return ""
+
+
+def _unwrap_state_dict(content: object, path: Path) -> dict[str, Tensor]:
+    """Return the mapping of names to tensors inside the dictionaries that training scripts save."""
+    for key in (*AVERAGED_KEYS, *STATE_KEYS):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping) and content[key]:
-            if key in AVERAGES:
-                _note(f"{str(path)!r} holds averaged weights: {key!r} is used")
+            if key in AVERAGED_KEYS:
+                _note_averaged(str(path), key)
             content = content[key]
     if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
         raise InputError(f"the weights file {str(path)!r} is not a state dict", "save model.state_dict()")
     return {str(name): tensor for name, tensor in content.items()}
 
 
-def load_weights(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    """Put ``state`` into ``model``. Raises InputError naming the first keys and shapes that differ."""
-    own = model.state_dict()
-    state = fitted_names(state, own, source)
-    missing = [name for name in own if name not in state and not _is_counter(name)]
-    extra = [name for name in state if name not in own]
+def load_weights(model: nn.Module, state: State, source: str) -> None:
+    """Load a state dict into a model, after removing the prefix of a wrapper from its names.
+
+    source: the file or model that the state comes from, for messages.
+    Raises InputError with the first missing and unknown names and different shapes. Batch counters may be missing.
+    """
+    expected = model.state_dict()
+    state = match_names(state, expected, source)
+    missing = [name for name in expected if name not in state and not _is_counter(name)]
+    unknown = [name for name in state if name not in expected]
     shapes = [
-        f"{name} {tuple(state[name].shape)} for {tuple(own[name].shape)}"
-        for name in own
-        if name in state and state[name].shape != own[name].shape
+        f"{name} {tuple(state[name].shape)} for {tuple(expected[name].shape)}"
+        for name in expected
+        if name in state and state[name].shape != expected[name].shape
     ]
     problems = [
-        f"{what} {', '.join(names[:3])}" + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-        for what, names in (("missing", missing), ("unknown", extra), ("another shape", shapes))
+        _list_problems(label, names)
+        for label, names in (("missing", missing), ("unknown", unknown), ("different shape", shapes))
         if names
     ]
     if problems:
@@ -122,41 +142,66 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], source: str) -> 
             f"the weights of {source} do not fit the model: {'; '.join(problems)}", "check --model and --weights"
         )
     versioned = OrderedDict(state)
-    # the names and shapes are those of the model as it is, and so is the version, without which some networks load nothing (MNASNet)
-    versioned._metadata = own._metadata  # type: ignore[attr-defined]
+    # Names and shapes are those of the current model, and so is the version. Some networks (MNASNet) need it.
+    versioned._metadata = expected._metadata  # type: ignore[attr-defined]
     model.load_state_dict(versioned, strict=False)
 
 
-def fitted_names(state: Mapping[str, Tensor], own: Mapping[str, Tensor], source: str) -> Mapping[str, Tensor]:
-    """The entries of ``state`` under the model's own names: what stands under a prefix, where all names stand under one.
+def _list_problems(label: str, names: Sequence[str]) -> str:
+    text = f"{label} {', '.join(names[:3])}"
+    return f"{text} and {len(names) - 3} more" if len(names) > 3 else text
 
-    Training wrappers put a prefix before every name (``module.``, ``model.``, ``_orig_mod.``), some beside other networks' names,
-    such as a loss's. Of several copies the averaged one is taken. Raises InputError for several of the same standing.
+
+def match_names(state: State, expected: State, source: str) -> State:
+    """Return the entries of ``state`` that belong to the model under the model's names, without the prefix of a wrapper.
+
+    Training wrappers add a prefix to every name (``module.``, ``model.``, ``_orig_mod.``), and some save other networks,
+    such as a loss, in the same file. If there are several copies of the weights, the averaged one is used.
+    expected: the model's own state dict. source: for messages.
+    Raises InputError if it is unclear which of several copies to use.
     """
-    needed = [name for name in own if not _is_counter(name)]
-    ends = [name.removesuffix(needed[0]) for name in state if needed and name.endswith(needed[0])]
-    whole = [start for start in ends if start[-1:] in ("", ".") and all(start + name in state for name in needed)]
-    if not whole:
-        return _stripped(state, own)
-    averaged = [start for start in whole if AVERAGED & set(start.split("."))]
-    if len(averaged) == 1 and len(whole) > 1:
-        _note(f"{source!r} holds averaged weights: {averaged[0]!r} is used")
-    chosen = averaged if len(averaged) == 1 else [start for start in whole if not start] or whole
-    if len(chosen) > 1:
+    prefixes = _complete_prefixes(state, expected)
+    if not prefixes:
+        return _remove_wrapper_prefixes(state, expected)
+    prefix = _choose_prefix(prefixes, source)
+    if prefix:
+        return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+    others = tuple(other for other in prefixes if other)
+    return {name: tensor for name, tensor in state.items() if not name.startswith(others)}
+
+
+def _complete_prefixes(state: State, expected: State) -> list[str]:
+    """Return the prefixes under which ``state`` contains all names of the model: ``""`` for no prefix."""
+    needed = [name for name in expected if not _is_counter(name)]
+    if not needed:
+        return []
+    candidates = [name.removesuffix(needed[0]) for name in state if name.endswith(needed[0])]
+    return [
+        prefix for prefix in candidates if prefix[-1:] in ("", ".") and all(prefix + name in state for name in needed)
+    ]
+
+
+def _choose_prefix(prefixes: Sequence[str], source: str) -> str:
+    """Return the prefix of the averaged weights if there is one, else ``""``, else the only prefix."""
+    averaged = [prefix for prefix in prefixes if AVERAGED_PREFIXES & set(prefix.split("."))]
+    if len(averaged) == 1:
+        if len(prefixes) > 1:
+            _note_averaged(source, averaged[0])
+        return averaged[0]
+    if "" in prefixes:
+        return ""
+    if len(prefixes) > 1:
         raise InputError(
-            f"{source!r} holds the weights {len(chosen)} times: under {', '.join(chosen)}",
-            "save the ones that are meant",
+            f"{source!r} contains {len(prefixes)} copies of the weights: under {', '.join(prefixes)}",
+            "save only the ones to use",
         )
-    others = tuple(start for start in whole if start and start != chosen[0])
-    if not chosen[0]:
-        return {name: tensor for name, tensor in state.items() if not (others and name.startswith(others))}
-    return {name.removeprefix(chosen[0]): tensor for name, tensor in state.items() if name.startswith(chosen[0])}
+    return prefixes[0]
 
 
-def _stripped(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """Without the usual prefixes, so that what is missing is named as the model names it."""
-    for prefix in PREFIXES * 2:
-        if all(name.startswith(prefix) for name in state) and not any(name.startswith(prefix) for name in own):
+def _remove_wrapper_prefixes(state: State, expected: State) -> State:
+    """Remove the usual prefixes, so that messages call missing tensors as the model does."""
+    for prefix in WRAPPER_PREFIXES * 2:
+        if all(name.startswith(prefix) for name in state) and not any(name.startswith(prefix) for name in expected):
             state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
     return state
 
@@ -165,48 +210,50 @@ def _is_counter(name: str) -> bool:
     return name.endswith("num_batches_tracked")
 
 
-def classes_of(state: Mapping[str, Tensor], own: Mapping[str, Tensor], source: str) -> int | None:
-    """The number of classes of a fine-tuned model: where only the first side of some tensors differs, all alike; else None.
+def count_finetuned_classes(state: State, expected: State, source: str) -> int | None:
+    """Return the number of classes of a fine-tuned model, or None if ``state`` does not come from one.
 
-    own: of the model with its usual number of classes.
+    It comes from one if tensors differ from the model's in their first side only, and all of them in the same way.
+    expected: state dict of the model with its usual number of classes. source: for messages.
     """
-    state = fitted_names(state, own, source)
-    pairs = [
-        (state[name].shape, own[name].shape) for name in own if name in state and state[name].shape != own[name].shape
-    ]
-    found = {(theirs[0], ours[0]) for theirs, ours in pairs if theirs[1:] == ours[1:] and len(theirs)}
-    return next(iter(found))[0] if len(found) == 1 and all(theirs[1:] == ours[1:] for theirs, ours in pairs) else None
+    state = match_names(state, expected, source)
+    shapes = [(state[name].shape, tensor.shape) for name, tensor in expected.items() if name in state]
+    different = [(shape, usual) for shape, usual in shapes if shape != usual]
+    if any(len(shape) != len(usual) or shape[1:] != usual[1:] for shape, usual in different):
+        return None
+    first_sides = {(shape[0], usual[0]) for shape, usual in different}
+    return first_sides.pop()[0] if len(first_sides) == 1 else None
 
 
-def _note(text: str) -> None:
-    warnings.warn(text, ModelNote, stacklevel=1)
+def _note_averaged(source: str, key: str) -> None:
+    emit_note(f"{source!r} contains averaged weights: {key!r} is used")
 
 
-def file_weights(path: Path) -> Weights:
-    """The record of a weights file: its path and the SHA-256 of its bytes. Raises InputError when it is not there."""
-    _check_there(path)
+def describe_weights_file(path: Path) -> Weights:
+    """Return the path of a weights file and the SHA-256 of its bytes. Raises InputError if it does not exist."""
+    _check_exists(path)
     with path.open("rb") as stream:
         return Weights(str(path), hashlib.file_digest(stream, "sha256").hexdigest())
 
 
 def hash_tensors(model: nn.Module) -> str:
-    """The SHA-256 of a model's parameters and buffers under their names, for weights that came from no file."""
-    found = hashlib.sha256()
+    """Return the SHA-256 of a model's parameters and buffers with their names, for weights that come from no file."""
+    digest = hashlib.sha256()
     for name, tensor in model.state_dict().items():
         if isinstance(tensor, Tensor):
-            found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return found.hexdigest()
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
-def downloaded(url: str) -> Path:
-    """The file that torchvision and timm download ``url`` to (below TORCH_HOME), whether it is there or not."""
+def download_path(url: str) -> Path:
+    """Return the path to which torchvision and timm download ``url`` (below TORCH_HOME). The file need not exist."""
     return Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
 
 
-def not_downloaded(path: Path, name: str) -> InputError:
-    """What is said when the weights of the model ``name`` are not there and may not be fetched."""
+def missing_download_error(path: Path, name: str) -> InputError:
+    """Return the error for the model ``name`` with --offline if ``path`` does not exist."""
     return InputError(
-        f"the weights of {name} are not there as {path}, and --offline downloads nothing",
-        "put the file there, or give --weights FILE",
+        f"the weights of {name} are missing at {path}, and --offline downloads nothing",
+        "put the file there, or use --weights FILE",
     )

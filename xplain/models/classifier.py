@@ -1,4 +1,4 @@
-"""A classifier: pixels in [0, 1] to logits, with the normalisation inside."""
+"""Classifier: images in [0, 1] to logits, with the normalization inside; find the logits in a model's output."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ from xplain.core.errors import InputError
 from xplain.data.class_names import ClassNames
 from xplain.data.preprocessing import Preprocessing
 
-LUMA = torch.tensor(
-    [0.299, 0.587, 0.114], dtype=torch.float64
-)  # of red, green and blue in grey: ITU-R 601, as Pillow has it
+# Weights of red, green and blue in gray: ITU-R 601, as in Pillow.
+LUMA = torch.tensor([0.299, 0.587, 0.114], dtype=torch.float64)
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Where parameters came from: a file or a name, and the SHA-256 of the file, or of the parameters where there is none."""
+    """Origin of the parameters.
+
+    source: a file or the name of a model. sha256: of the file, or of the parameters if they come from no file.
+    """
 
     source: str
     sha256: str = ""
@@ -27,22 +29,28 @@ class Weights:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """The top-1 share on ImageNet's validation images that is published of some weights, and where."""
+    """Published top-1 accuracy of the weights on the ImageNet validation set, from 0 to 1, and its source."""
 
     top1: float
     source: str
 
 
 class Classifier(nn.Module):
-    """A network with its normalisation, preprocessing and class names; calling it gives logits (B, classes) of pixels in [0, 1].
+    """A network with its normalization, preprocessing and class names. Call it to get logits (B, classes) of images in [0, 1].
 
-    ``load_classifier`` makes one. size: input height and width; preprocessing: how images are brought to it; weights: their source and
-    SHA-256; accuracy: the top-1 that is published of them, where it is known.
-    model: pixels normalised by (x - mean) / std to logits (B, classes).
-    channels: what the network takes, 3 or 1; one is given the grey value of the pixels. classes: their number, where it was found.
-    probabilities: the network ends in a softmax, whose logarithm is the logits. notes: what a user should know of all this.
-    labels: class names by index; wnids: WordNet ids by index; empty where the classes have none. accuracy: what is published of
-    the weights, or None.
+    Use ``load_classifier`` to create one.
+
+    model: the network; maps images normalized by (x - mean) / std to logits (B, classes).
+    size: input height and width in pixels.
+    preprocessing: how images are resized and cropped to ``size``.
+    weights: source and SHA-256 of the parameters.
+    accuracy: the published top-1 accuracy of the weights, or None.
+    channels: input channels of the network, 3 or 1. A network of one channel receives the gray value of the pixels.
+    classes: the number of classes, or None if unknown.
+    probabilities: the network ends in a softmax; the logits are the logarithm of its output.
+    labels: class names by index, empty if unknown.
+    wnids: WordNet ids by index, empty if unknown.
+    notes: the assumptions made about the network, as text for the user.
     """
 
     mean: Tensor
@@ -69,33 +77,36 @@ class Classifier(nn.Module):
         self.preprocessing = preprocessing or Preprocessing()
         self.weights = weights or Weights(name)
         self.accuracy = accuracy
-        self.memory_format = torch.contiguous_format  # of working copies
+        self.memory_format = torch.contiguous_format  # inference copies may use channels_last
         self.channels = len(mean) or 3
         self.classes: int | None = None
         self.probabilities = False
         self.notes: list[str] = []
-        first = next((each for each in model.parameters() if each.is_floating_point()), torch.empty(0))
-        for key, values in (("mean", mean or (0.0,) * 3), ("std", std or (1.0,) * len(mean or (0.0,) * 3))):
+        mean = mean or (0.0,) * 3
+        std = std or (1.0,) * len(mean)
+        float_parameters = (parameter for parameter in model.parameters() if parameter.is_floating_point())
+        first = next(float_parameters, torch.empty(0))
+        for key, values in (("mean", mean), ("std", std)):
             tensor = torch.tensor(list(values), dtype=torch.float64).to(first.dtype)
             self.register_buffer(key, tensor[:, None, None], persistent=False)
         self.to(first.device)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, classes) of images (B, C, H, W) in [0, 1]."""
-        logits = find_logits(self.run(images))[0]
+        """Return the logits (B, classes) of images (B, C, H, W) in [0, 1]."""
+        logits = find_logits(self.run_network(images))[0]
         if not self.probabilities:
             return logits
         return logits.clamp(min=torch.finfo(logits.dtype).tiny).log()
 
-    def run(self, images: Tensor) -> object:
-        """What the network returns for images in [0, 1]."""
+    def run_network(self, images: Tensor) -> object:
+        """Return the output of the network, of any type, for images (B, C, H, W) in [0, 1]."""
         pixels = (images.to(self.mean.dtype) - self.mean) / self.std
         if self.channels == 1 and pixels.shape[1] == 3:
             pixels = (pixels * LUMA.to(pixels)[:, None, None]).sum(dim=1, keepdim=True)
         return self.model(pixels)
 
-    def lay_out(self, images: Tensor) -> Tensor:
-        """The images in the memory format that the network runs best on."""
+    def to_memory_format(self, images: Tensor) -> Tensor:
+        """Return the images in the memory format of the network: contiguous or channels-last."""
         return images.contiguous(memory_format=self.memory_format)
 
     @property
@@ -105,51 +116,53 @@ class Classifier(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters are."""
+        """Device of the parameters."""
         return self.mean.device
 
     @property
     def dtype(self) -> torch.dtype:
-        """The parameters' floating-point type."""
+        """Floating-point type of the parameters."""
         return self.mean.dtype
 
     @property
     def class_names(self) -> ClassNames:
-        """The names and ids of the classes, for look-up."""
+        """Names and WordNet ids of the classes, for lookup."""
         return ClassNames(self.labels, self.wnids, self.classes, self.name)
 
 
 def find_logits(output: object) -> tuple[Tensor, str]:
-    """(images, classes), and where they were found: ``""`` for the output itself, an index, or a name.
+    """Return the logits (B, classes) in a model's output, and their key: an index, a name, or ``""`` for the output itself.
 
-    What is called ``logits`` comes first; else the first such tensor of a tuple or list, or the only one of a mapping or dataclass.
-    Raises InputError when there is none.
+    The entry called ``logits`` comes first, then the first matching tensor of a tuple or list, or the only one of a mapping or
+    dataclass. Raises InputError if there is none, or if a mapping or dataclass has several.
     """
-    direct = _as_logits(output)
-    if direct is not None:
-        return direct, ""
-    named = _parts(output)
-    found = {name: logits for name, value in named.items() if (logits := _as_logits(value)) is not None}
-    if "logits" in found:
-        return found["logits"], "logits"
-    if found and (len(found) == 1 or isinstance(output, (tuple, list))):
-        name = next(iter(found))
-        return found[name], name
-    what = f"{tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
-    several = f" with {' and '.join(found)}" if found else ""
-    hint = "call the logits 'logits'" if found else "give an image classifier"
-    raise InputError(f"the model returned {what}{several}, not logits (images, classes)", hint)
+    logits = _as_logits(output)
+    if logits is not None:
+        return logits, ""
+    candidates: dict[str, Tensor] = {}
+    for name, value in _named_entries(output).items():
+        logits = _as_logits(value)
+        if logits is not None:
+            candidates[name] = logits
+    if "logits" in candidates:
+        return candidates["logits"], "logits"
+    if candidates and (len(candidates) == 1 or isinstance(output, (tuple, list))):
+        first = next(iter(candidates))
+        return candidates[first], first
+    raise _logits_error(output, list(candidates))
 
 
 def _as_logits(value: object) -> Tensor | None:
-    """(images, classes), also of a map with one place, (images, classes, 1, 1)."""
+    """Return a tensor (B, classes) or (B, classes, 1, 1) as (B, classes); None for any other value."""
     if not isinstance(value, Tensor) or value.ndim < 2 or not value.is_floating_point():
         return None
-    return value.flatten(1) if all(side == 1 for side in value.shape[2:]) else None
+    if any(side != 1 for side in value.shape[2:]):
+        return None
+    return value.flatten(1)
 
 
-def _parts(output: object) -> dict[str, object]:
-    """What an output consists of, by name or index."""
+def _named_entries(output: object) -> dict[str, object]:
+    """Return the entries of a mapping, named tuple, tuple, list or dataclass by name or index."""
     if isinstance(output, Mapping):
         return {str(name): value for name, value in output.items()}
     if isinstance(output, tuple) and hasattr(output, "_fields"):
@@ -157,5 +170,14 @@ def _parts(output: object) -> dict[str, object]:
     if isinstance(output, (tuple, list)):
         return {str(index): value for index, value in enumerate(output)}
     if is_dataclass(output):
-        return {each.name: getattr(output, each.name) for each in fields(output)}
+        return {field.name: getattr(output, field.name) for field in fields(output)}
     return {}
+
+
+def _logits_error(output: object, candidates: Sequence[str]) -> InputError:
+    description = str(tuple(output.shape)) if isinstance(output, Tensor) else type(output).__name__
+    hint = "the model must be an image classifier"
+    if candidates:
+        description += f" with {' and '.join(candidates)}"
+        hint = "name the logits 'logits' in the model's output"
+    return InputError(f"the model returned {description}, not logits (images, classes)", hint)

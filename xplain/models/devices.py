@@ -1,32 +1,47 @@
-"""Which device a run uses."""
+"""Select a device by name."""
 
 from __future__ import annotations
+
+import re
 
 import torch
 
 from xplain.core.errors import DeviceError, UsageError
 
+DEVICE_NAME = re.compile(r"cpu(:0)?|mps(:0)?|cuda(:(0|[1-9][0-9]*))?")
 
-def pick_device(name: str) -> torch.device:
-    """The device called ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
 
-    Raises UsageError for another name and DeviceError when the device is not there.
+def select_device(name: str) -> torch.device:
+    """Return the device called ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+
+    ``auto`` is CUDA or MPS if available, else the CPU.
+    Raises UsageError for any other name, and DeviceError if the device is not available.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "mps" if _has_mps() else "cpu")
-    kind, _, number = name.partition(":")
-    if kind not in ("cpu", "cuda", "mps") or (number and not (number.isdecimal() if kind == "cuda" else number == "0")):
-        raise UsageError(f"unknown device {name!r}", "give auto, cpu, cuda, cuda:N or mps")
+        return _default_device()
+    if not DEVICE_NAME.fullmatch(name):
+        raise UsageError(f"unknown device {name!r}", "use auto, cpu, cuda, cuda:N or mps")
+    kind, _, index = name.partition(":")
     if kind == "cuda":
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if int(number or 0) >= count:
-            raise DeviceError(
-                f"device {name!r} is not there: torch {torch.__version__} sees {count} CUDA devices", "use --device cpu"
-            )
-    if kind == "mps" and not _has_mps():
-        raise DeviceError("device 'mps' is not there", "use --device cpu")
+        _check_cuda(name, int(index or 0))
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise DeviceError(f"device {name!r} is not available", "use --device cpu")
     return torch.device(name)
 
 
-def _has_mps() -> bool:
-    return bool(torch.backends.mps.is_available())
+def _default_device() -> torch.device:
+    if torch.accelerator.is_available():
+        accelerator = torch.accelerator.current_accelerator()
+        if accelerator is not None and accelerator.type in ("cuda", "mps"):
+            return torch.device(accelerator.type)
+    return torch.device("cpu")
+
+
+def _check_cuda(name: str, index: int) -> None:
+    """Raise DeviceError unless a CUDA device has this index."""
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if index >= count:
+        raise DeviceError(
+            f"device {name!r} is not available: torch {torch.__version__} finds {count} CUDA devices",
+            "use --device cpu",
+        )

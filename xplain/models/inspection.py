@@ -1,4 +1,4 @@
-"""What a model is found to do with two images: the channels it takes, how many classes it knows, and what it returns."""
+"""Inspect a model by a trial run on noise: its input channels, number of classes and type of output."""
 
 from __future__ import annotations
 
@@ -8,61 +8,70 @@ from torch import Tensor
 from xplain.core.errors import InputError, device_error, first_line
 from xplain.models.classifier import Classifier, find_logits
 
-REFUSALS = (RuntimeError, AssertionError, ValueError, IndexError, NotImplementedError)
+# Errors that models raise for an input of a shape that they do not accept.
+SHAPE_ERRORS = (RuntimeError, AssertionError, ValueError, IndexError)
 SUM_TOLERANCE = 1e-3
 
 
 @torch.no_grad()
 def inspect_model(classifier: Classifier) -> None:
-    """Set ``channels``, ``classes``, ``probabilities`` and ``notes`` by the model's answer to two images of noise.
+    """Run the model on two images of noise, and set ``channels``, ``classes``, ``probabilities`` and ``notes``.
 
-    Raises InputError when the model takes no images of the classifier's size, or returns no logits.
+    Raises InputError if the model does not accept images of the classifier's size, or returns no logits.
     """
-    output = _answer(classifier)
-    logits, place = find_logits(output)
-    if place:
-        classifier.notes.append(f"the model returns a {type(output).__name__}; its {place!r} is taken as the logits")
-    if classifier.channels == 1:
-        classifier.notes.append("the model takes one channel: it is given the grey value of the pixels")
+    output = _run_on_noise(classifier)
+    logits, key = find_logits(output)
     classifier.classes = logits.shape[1]
+    notes = classifier.notes
+    if key:
+        notes.append(f"the model returns a {type(output).__name__}; its {key!r} is taken as the logits")
+    if classifier.channels == 1:
+        notes.append("the model takes one channel: it is given the grey value of the pixels")
     if logits.shape[1] == 1:
-        classifier.notes.append("the model has one output: its softmax is always 1, and probabilities say nothing")
-    elif is_probability(logits):
+        notes.append("the model has one output: its softmax is always 1, and probabilities say nothing")
+    elif _is_softmax_output(logits):
         classifier.probabilities = True
-        classifier.notes.append("the model ends in a softmax: the logarithm of its output stands for the logits")
+        notes.append("the model ends in a softmax: the logarithm of its output stands for the logits")
 
 
 @torch.no_grad()
 def detect_channels(classifier: Classifier) -> None:
-    """Set ``channels`` by what the model takes. Raises InputError as ``inspect_model``."""
-    _answer(classifier)
+    """Set ``channels`` to the number that the model accepts. Raises InputError if it accepts neither 3 nor 1."""
+    _run_on_noise(classifier)
 
 
-def _answer(classifier: Classifier) -> object:
-    """What the model returns for noise of the channels that its normalisation speaks for or, where it refuses those, of the others."""
+def _run_on_noise(classifier: Classifier) -> object:
+    """Return the network's output for noise, and set ``channels``.
+
+    The channels of the normalization are tried first, then the other number: a single mean may also apply to three channels.
+    """
     noise = torch.rand((2, 3, *classifier.size), generator=torch.Generator().manual_seed(0), dtype=classifier.dtype)
     noise = noise.to(classifier.device)
-    usual = len(classifier.mean)  # one number may also stand for three channels
-    refusals = []
-    for classifier.channels in (usual, 4 - usual):
+    expected = len(classifier.mean)
+    errors = []
+    for channels in (expected, 4 - expected):
+        classifier.channels = channels
         try:
-            return classifier.run(noise)
-        except REFUSALS as error:
+            return classifier.run_network(noise)
+        except SHAPE_ERRORS as error:
             if device_error(error):
                 raise
-            refusals.append(error)
-    classifier.channels = usual
-    raise refuse_size(classifier.name, classifier.size, refusals[0])
+            errors.append(error)
+    classifier.channels = expected
+    raise size_error(classifier.name, classifier.size, errors[0])
 
 
-def refuse_size(name: str, size: tuple[int, int], error: Exception) -> InputError:
-    """An InputError that says which height and width a model does not take, and the first line of why."""
+def size_error(name: str, size: tuple[int, int], error: Exception) -> InputError:
+    """Return the InputError of a model that does not accept images of this height and width.
+
+    error: the exception that the model raised; its first line becomes part of the message.
+    """
     return InputError(
-        f"{name} does not take images of {size[0]} x {size[1]} ({first_line(error)})", "give another --image-size"
+        f"{name} does not accept images of {size[0]} x {size[1]} ({first_line(error)})", "use another --image-size"
     )
 
 
-def is_probability(output: Tensor) -> bool:
-    """Rows that are not negative and sum to 1."""
+def _is_softmax_output(output: Tensor) -> bool:
+    """Whether all values are non-negative and every row sums to 1."""
     sums = output.double().sum(dim=1)
     return bool((output >= 0).all()) and bool(((sums - 1).abs() < SUM_TOLERANCE).all())

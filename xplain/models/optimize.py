@@ -1,6 +1,6 @@
-"""A classifier's working copy: evaluation mode, frozen, nothing in place, channels last, batch norms folded.
+"""Optimized copies of a classifier for inference: frozen, nothing in place, channels-last, batch norms folded or fixed.
 
-Every change is checked on a probe batch: when the output moves, the change is taken back. The user's own model is never touched.
+Every change is checked on a probe batch, and undone if it changes the output. The user's model is never modified.
 """
 
 from __future__ import annotations
@@ -18,112 +18,159 @@ from torch import Tensor, nn
 from xplain.core.errors import device_error
 from xplain.models.classifier import Classifier
 
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-10}
+TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-10}  # relative to the spread of the logits
+
+# Copies by classifier and ``fold``, each with the version of the classifier that it was made from.
+_COPIES: WeakKeyDictionary[Classifier, dict[bool, tuple[object, Classifier]]] = WeakKeyDictionary()
+_FROZEN_VERSIONS: WeakKeyDictionary[Classifier, object] = WeakKeyDictionary()
 
 
-def prepare(classifier: Classifier, *, fold: bool = True) -> Classifier:
-    """A working copy that gives the same logits, faster.
+def inference_copy(classifier: Classifier, *, fold: bool = True) -> Classifier:
+    """Return the optimized copy of a classifier. It is cached, and made again after the classifier has changed.
 
-    fold: put batch norms into the convolutions before them. Leave it off to look at activations by layer name.
+    fold: as in ``optimize_for_inference``.
     """
-    ready = copy_classifier(classifier).eval().requires_grad_(False)
-    for module in ready.modules():
+    version = _FROZEN_VERSIONS.get(classifier)
+    if version is None:
+        version = _version(classifier)
+    copies = _COPIES.setdefault(classifier, {})
+    if fold not in copies or copies[fold][0] != version:
+        with torch.inference_mode(False):
+            copies[fold] = (version, optimize_for_inference(classifier, fold=fold))
+    return copies[fold][1]
+
+
+@contextmanager
+def freeze_version(classifier: Classifier) -> Iterator[None]:
+    """Skip change detection inside the block: ``inference_copy`` assumes that the classifier does not change."""
+    if classifier in _FROZEN_VERSIONS:
+        yield
+        return
+    _FROZEN_VERSIONS[classifier] = _version(classifier)
+    try:
+        yield
+    finally:
+        del _FROZEN_VERSIONS[classifier]
+
+
+def _version(classifier: Classifier) -> object:
+    """Return a value that changes when modules are replaced, or parameters or buffers are modified (also through ``.data``)."""
+    tensors = [*classifier.parameters(), *classifier.buffers()]
+    with torch.no_grad():
+        sums = torch.stack([tensor.detach().sum(dtype=torch.float32) for tensor in tensors])
+    counters = tuple((tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version) for tensor in tensors)
+    return tuple(map(id, classifier.modules())), counters, tuple(sums.tolist())
+
+
+def optimize_for_inference(classifier: Classifier, *, fold: bool = True) -> Classifier:
+    """Return a frozen copy in evaluation mode that computes the same logits faster.
+
+    fold: fold batch norms into the convolutions before them. Use False to read activations by layer name: batch norms are then
+    kept, with a faster backward pass.
+    """
+    optimized = copy_classifier(classifier).eval().requires_grad_(False)
+    for module in optimized.modules():
         if getattr(module, "inplace", False) is True:
             module.inplace = False  # type: ignore[assignment]
-    if ready.dtype not in TOLERANCE:
-        return ready
-    # a fixed image: neither constant nor symmetric
-    size = ready.size
-    probe = torch.rand((2, 3, *size), generator=torch.Generator().manual_seed(0), dtype=ready.dtype).to(ready.device)
+    if optimized.dtype not in TOLERANCE:
+        return optimized
+    probe = _make_probe(optimized)
     with torch.no_grad():
         try:
-            expected = ready(probe)
-        except Exception as error:
+            expected = optimized(probe)
+        except Exception as error:  # a model may reject the shape of the probe with any type of error
             if device_error(error):
                 raise
-            return ready  # it wants an input of another shape, and may say so by any error: run it as it is
+            return optimized
         if fold:
-            ready = _if_it_agrees(_folded(ready, probe), ready, probe, expected)
+            optimized = _keep_if_equal(_fold_batch_norms(optimized, probe), optimized, probe, expected)
         else:
-            fix_norms(ready)
-        if any(isinstance(module, nn.Conv2d) for module in ready.modules()):
-            ready = _if_it_agrees(_channels_last(ready), ready, probe, expected)
-    return ready
+            fix_batch_norms(optimized)
+        if any(isinstance(module, nn.Conv2d) for module in optimized.modules()):
+            optimized = _keep_if_equal(_to_channels_last(optimized), optimized, probe, expected)
+    return optimized
 
 
 def copy_classifier(classifier: Classifier) -> Classifier:
-    """A deep copy; tensors that a forward computed and left in a module (weight norm does) are copied by value."""
+    """Return a deep copy. Computed tensors that a forward pass left in a module (weight norm does) are copied by value."""
     memo = {
         id(value): value.detach().clone()
         for module in classifier.modules()
         for value in vars(module).values()
         if isinstance(value, Tensor) and not value.is_leaf
     }
-    with torch.no_grad():  # a script's parameters are copied as other tensors are, and would not be leaves
+    with torch.no_grad():  # otherwise the copied parameters of a TorchScript program are not leaves
         return copy.deepcopy(classifier, memo)
 
 
-def _if_it_agrees(changed: Classifier, ready: Classifier, probe: Tensor, expected: Tensor) -> Classifier:
-    """``changed`` if it gives the same logits, measured by their spread; else ``ready``."""
+def _make_probe(classifier: Classifier) -> Tensor:
+    """Return two images of noise (2, 3, H, W), always the same: neither constant nor symmetric."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand((2, 3, *classifier.size), generator=generator, dtype=classifier.dtype).to(classifier.device)
+
+
+def _keep_if_equal(candidate: Classifier, current: Classifier, probe: Tensor, expected: Tensor) -> Classifier:
+    """Return ``candidate`` if it computes the expected logits for the probe, within TOLERANCE of their spread, else ``current``."""
     try:
-        actual = changed(changed.lay_out(probe))
+        actual = candidate(candidate.to_memory_format(probe))
     except RuntimeError as error:
         if device_error(error):
             raise
-        return ready  # such as a view that needs another memory format
+        return current  # for example, ``view`` fails in another memory format
     spread = (expected - expected.mean(dim=1, keepdim=True)).abs().max()
-    return changed if bool((actual - expected).abs().max() <= TOLERANCE[expected.dtype] * spread) else ready
+    is_equal = bool((actual - expected).abs().max() <= TOLERANCE[expected.dtype] * spread)
+    return candidate if is_equal else current
 
 
-def _channels_last(ready: Classifier) -> Classifier:
-    last = copy.deepcopy(ready).to(memory_format=torch.channels_last)
-    last.memory_format = torch.channels_last
-    return last
+def _to_channels_last(classifier: Classifier) -> Classifier:
+    copied = copy.deepcopy(classifier).to(memory_format=torch.channels_last)
+    copied.memory_format = torch.channels_last
+    return copied
 
 
-def _folded(ready: Classifier, probe: Tensor) -> Classifier:
-    """A copy in which every batch norm whose input is, in execution, a convolution's output is folded into it."""
-    model = copy.deepcopy(ready)
-    pairs = _observe_pairs(model, probe)
+def _fold_batch_norms(classifier: Classifier, probe: Tensor) -> Classifier:
+    """Return a copy in which every batch norm whose input is the output of a convolution is folded into it."""
+    folded = copy.deepcopy(classifier)
+    pairs = _find_foldable_pairs(folded, probe)
     for conv, norm in pairs:
         _fold(conv, norm)
-    replaced = {id(norm) for _, norm in pairs}
-    for parent in model.modules():
+    folded_ids = {id(norm) for _, norm in pairs}
+    for parent in folded.modules():
         for name, child in parent.named_children():
-            if id(child) in replaced:
+            if id(child) in folded_ids:
                 setattr(parent, name, nn.Identity())
-    return model
+    return folded
 
 
-def _observe_pairs(model: nn.Module, probe: Tensor) -> list[tuple[nn.Module, nn.Module]]:
-    """(convolution, norm) pairs in which both run once and the norm is given the convolution's output object."""
-    made: dict[int, tuple[nn.Module, Tensor]] = {}  # the tensor is kept alive, so that its id stays its own
+def _find_foldable_pairs(model: nn.Module, probe: Tensor) -> list[tuple[nn.Module, nn.Module]]:
+    """Return the pairs (convolution, norm) that run once, where the norm receives the convolution's output tensor."""
+    producers: dict[int, tuple[nn.Module, Tensor]] = {}  # the tensors are kept alive, so that no id is reused
     calls: dict[nn.Module, int] = {}
     pairs: list[tuple[nn.Module, nn.Module]] = []
 
-    def after(module: nn.Module, _: object, output: Tensor) -> None:
+    def record_output(module: nn.Module, _: object, output: Tensor) -> None:
         calls[module] = calls.get(module, 0) + 1
-        made[id(output)] = (module, output)
+        producers[id(output)] = (module, output)
 
-    def before(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    def record_input(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         calls[module] = calls.get(module, 0) + 1
-        if id(inputs[0]) in made:
-            pairs.append((made[id(inputs[0])][0], module))
+        if id(inputs[0]) in producers:
+            pairs.append((producers[id(inputs[0])][0], module))
 
     with ExitStack() as stack:
         for module in model.modules():
-            if isinstance(module, CONVOLUTIONS) and "weight" in module._parameters:  # not one that is computed
-                stack.callback(module.register_forward_hook(after).remove)
-            elif isinstance(module, NORMS) and module.running_var is not None:
-                stack.callback(module.register_forward_pre_hook(before).remove)
+            if isinstance(module, CONVOLUTIONS) and "weight" in module._parameters:  # not a computed weight
+                stack.callback(module.register_forward_hook(record_output).remove)
+            elif isinstance(module, BATCH_NORMS) and module.running_var is not None:
+                stack.callback(module.register_forward_pre_hook(record_input).remove)
         model(probe)
-    return [pair for pair in pairs if calls[pair[0]] == calls[pair[1]] == 1]
+    return [(conv, norm) for conv, norm in pairs if calls[conv] == calls[norm] == 1]
 
 
 def _fold(conv: Any, norm: Any) -> None:
-    """Scale and shift the convolution by the norm's evaluation statistics, computed in float64."""
+    """Scale and shift a convolution by a norm's running statistics and parameters, computed in float64."""
     mean, var = norm.running_mean.double(), norm.running_var.double()
     scale = (var + norm.eps).rsqrt() * (1 if norm.weight is None else norm.weight.double())
     offset = (0 if norm.bias is None else norm.bias.double()) - mean * scale
@@ -135,104 +182,76 @@ def _fold(conv: Any, norm: Any) -> None:
     conv.bias = nn.Parameter(offset.to(dtype), requires_grad=False)
 
 
-_COPIES: WeakKeyDictionary[Classifier, dict[bool, tuple[object, Classifier]]] = WeakKeyDictionary()
-_UNCHANGED: WeakKeyDictionary[Classifier, object] = WeakKeyDictionary()  # versions that are not looked up again
+def fix_batch_norms(model: nn.Module) -> None:
+    """Replace the classes of the model's batch norms by fixed ones, in place. Subclasses of batch norms are not changed."""
+    for module in model.modules():
+        fixed_class = _FIXED_CLASSES.get(type(module))
+        if fixed_class is not None:
+            module.__class__ = fixed_class
 
 
-@contextmanager
-def freeze_version(classifier: Classifier) -> Iterator[None]:
-    """Within, the classifier is taken to stay as it is on entering, so that it is not compared with its copies at every use."""
-    if classifier in _UNCHANGED:
-        yield
-        return
-    _UNCHANGED[classifier] = _version(classifier)
-    try:
-        yield
-    finally:
-        del _UNCHANGED[classifier]
+class _FixedBatchNorm(nn.modules.batchnorm._BatchNorm):
+    """Batch norm with a fast backward pass in evaluation mode, if its parameters are frozen."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalize x (B, C, ...)."""
+        is_learning = any(parameter.requires_grad for parameter in self.parameters())
+        if self.training or self.running_var is None or is_learning:
+            return super().forward(x)
+        self._check_input_dim(x)
+        return _FixedBatchNormFunction.apply(x, self)
 
 
-def working_copy(classifier: Classifier, *, fold: bool = True) -> Classifier:
-    """The working copy of ``classifier`` as it is now: made when first needed, and anew when it has changed."""
-    version = _UNCHANGED[classifier] if classifier in _UNCHANGED else _version(classifier)
-    copies = _COPIES.setdefault(classifier, {})
-    if fold not in copies or copies[fold][0] != version:
-        with torch.inference_mode(False):
-            copies[fold] = (version, prepare(classifier, fold=fold))
-    return copies[fold][1]
+class _FixedBatchNorm1d(_FixedBatchNorm, nn.BatchNorm1d): ...
 
 
-def _version(classifier: Classifier) -> object:
-    """What changes when modules are replaced or parameters and buffers are written to, be it through ``.data``."""
-    tensors = [*classifier.parameters(), *classifier.buffers()]
-    with torch.no_grad():
-        sums = torch.stack([each.detach().sum(dtype=torch.float32) for each in tensors])
-    written = tuple((each.data_ptr(), 0 if each.is_inference() else each._version) for each in tensors)
-    return tuple(map(id, classifier.modules())), written, tuple(sums.tolist())
+class _FixedBatchNorm2d(_FixedBatchNorm, nn.BatchNorm2d): ...
 
 
-@contextmanager
-def arithmetic(precision: str, device: torch.device) -> Iterator[None]:
-    """Allow TF32 only when asked, on CUDA; restored on leaving."""
-    if device.type != "cuda":
-        yield
-        return
-    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
-    try:
-        yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+class _FixedBatchNorm3d(_FixedBatchNorm, nn.BatchNorm3d): ...
 
 
-class _Scaled(torch.autograd.Function):
-    """An evaluated batch norm; its gradient is the output's times weight / sqrt(variance + eps)."""
+_FIXED_CLASSES: dict[type[nn.Module], type[_FixedBatchNorm]] = {
+    nn.BatchNorm1d: _FixedBatchNorm1d,
+    nn.BatchNorm2d: _FixedBatchNorm2d,
+    nn.BatchNorm3d: _FixedBatchNorm3d,
+}
+
+
+class _FixedBatchNormFunction(torch.autograd.Function):
+    """Batch norm in evaluation mode. The gradient of its input is that of its output times weight / sqrt(variance + eps)."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, norm: _Fixed) -> Tensor:
-        """x: (B, C, ...)."""
+    def forward(ctx: Any, x: Tensor, norm: _FixedBatchNorm) -> Tensor:
+        """Normalize x (B, C, ...) by the running statistics of ``norm``."""
         ctx.norm = norm
         return F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0.0, norm.eps)
 
     @staticmethod
-    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:
-        """slope: (B, C, ...)."""
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None]:
+        """Return the gradient of x for grad_output (B, C, ...)."""
         norm = ctx.norm
         scale = (norm.running_var + norm.eps).rsqrt()
         if norm.weight is not None:
             scale = scale * norm.weight
-        return (slope * scale.reshape(-1, *[1] * (slope.ndim - 2))).to(slope.dtype), None
+        grad_input = grad_output * scale.reshape(-1, *[1] * (grad_output.ndim - 2))
+        return grad_input.to(grad_output.dtype), None
 
 
-class _Fixed(nn.modules.batchnorm._BatchNorm):
-    """In evaluation, with frozen weights."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, ...) to the same."""
-        if self.training or self.running_var is None or any(each.requires_grad for each in self.parameters()):
-            return super().forward(x)
-        self._check_input_dim(x)
-        return _Scaled.apply(x, self)
-
-
-class _Fixed1d(_Fixed, nn.BatchNorm1d): ...
-
-
-class _Fixed2d(_Fixed, nn.BatchNorm2d): ...
+@contextmanager
+def tf32_flags(precision: str, device: torch.device) -> Iterator[None]:
+    """Allow TF32 on CUDA if ``precision`` is ``tf32``, and disallow it otherwise. Restore the flags at the end of the block."""
+    if device.type != "cuda":
+        yield
+        return
+    matmul_flag, cudnn_flag = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    _set_tf32(precision == "tf32", precision == "tf32")
+    try:
+        yield
+    finally:
+        _set_tf32(matmul_flag, cudnn_flag)
 
 
-class _Fixed3d(_Fixed, nn.BatchNorm3d): ...
-
-
-_FIXED: dict[type[nn.Module], type[_Fixed]] = {
-    nn.BatchNorm1d: _Fixed1d,
-    nn.BatchNorm2d: _Fixed2d,
-    nn.BatchNorm3d: _Fixed3d,
-}
-
-
-def fix_norms(model: nn.Module) -> None:
-    """Turn the model's batch norms into fixed ones, in place; classes derived from them are left as they are."""
-    for module in model.modules():
-        if fixed := _FIXED.get(type(module)):
-            module.__class__ = fixed
+def _set_tf32(matmul: bool, cudnn: bool) -> None:
+    torch.backends.cuda.matmul.allow_tf32 = matmul
+    torch.backends.cudnn.allow_tf32 = cudnn

@@ -1,6 +1,6 @@
-"""Programs as models: TorchScript (``script:FILE``) and exported programs (``export:FILE``).
+"""Load programs as models: TorchScript (``script:FILE``) and exported programs (``export:FILE``).
 
-Such a file is code, which runs in torch's interpreter: it is loaded only where it is named as the model, as a ``python:`` factory is, and
+Such a file contains code that torch's interpreter runs. It is therefore loaded only as the model (like a ``python:`` factory),
 never as weights.
 """
 
@@ -14,77 +14,105 @@ from torch import Tensor, nn
 
 from xplain.core.errors import InputError, device_error, first_line
 from xplain.models.classifier import Classifier
+from xplain.models.inspection import SHAPE_ERRORS
 
 
 class Program(nn.Module):
-    """A loaded program. It stays in the mode in which it was saved."""
+    """A loaded program. An exported program keeps the mode in which it was saved.
 
-    def __init__(self, inner: nn.Module, size: tuple[int, int] | None) -> None:
+    size: input height and width in pixels, if the file contains it.
+    """
+
+    def __init__(self, inner: nn.Module, size: tuple[int, int] | None = None) -> None:
         super().__init__()
         self.inner = inner
         if size is not None:
             self.size = size
 
     def forward(self, x: Tensor) -> object:
-        """What the program returns."""
+        """Return the program's output."""
         return self.inner(x)
 
     def train(self, mode: bool = True) -> Program:
-        """A scripted program is switched; an exported one has no modes."""
+        """Set the mode of a TorchScript program; an exported program has none."""
         self.training = mode
         if isinstance(self.inner, torch.jit.ScriptModule):
             self.inner.train(mode)
         return self
 
 
-def load_program(name: str) -> nn.Module:
-    """The program that ``script:FILE`` or ``export:FILE`` names. Raises InputError when it cannot be read."""
+def load_program(name: str) -> Program:
+    """Load the program called ``script:FILE`` or ``export:FILE``. Raises InputError if the file cannot be read."""
     kind, _, file = name.partition(":")
     if not Path(file).is_file():
-        raise InputError(f"no program {file!r}", "check --model")
+        raise InputError(f"no such file: {file!r}", "check --model")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # TorchScript is deprecated; the files are there
-            if kind == "script":
-                return Program(torch.jit.load(file, map_location="cpu"), None)
-            exported = torch.export.load(file)
-    except Exception as error:  # damaged files raise many kinds
-        hint = f"give a file that fits {kind}:"
-        raise InputError(f"cannot load the program {file!r}: {first_line(error)}", hint) from None
-    shapes = [each.shape for each in (exported.example_inputs or ((),))[0] if isinstance(each, Tensor)]
-    size = (int(shapes[0][-2]), int(shapes[0][-1])) if shapes and len(shapes[0]) == 4 else None
+            warnings.simplefilter("ignore", FutureWarning)  # TorchScript is deprecated, but such files exist
+            return _load_script(file) if kind == "script" else _load_export(file)
+    except Exception as error:  # damaged files raise many types
+        raise InputError(
+            f"cannot load the program {file!r}: {first_line(error)}", f"check that it is a file for {kind}:"
+        ) from None
+
+
+def _load_script(file: str) -> Program:
+    return Program(torch.jit.load(file, map_location="cpu"))
+
+
+def _load_export(file: str) -> Program:
+    exported = torch.export.load(file)
+    inputs = exported.example_inputs[0] if exported.example_inputs else ()
+    shapes = [value.shape for value in inputs if isinstance(value, Tensor)]
+    size = None
+    if shapes and len(shapes[0]) == 4:
+        size = (int(shapes[0][-2]), int(shapes[0][-1]))
     return Program(exported.module(), size)
 
 
 def check_program(classifier: Classifier) -> None:
-    """Set the channels; raise InputError unless batches of one and of three images go through, and can be differentiated."""
+    """Set ``channels``. Raises InputError if the program has a fixed batch size or cannot be differentiated.
+
+    Returns silently if it accepts no batch at all: ``inspect_model`` then reports the size of the images.
+    """
     noise = torch.rand((3, 3, *classifier.size), generator=torch.Generator().manual_seed(0), dtype=classifier.dtype)
     noise = noise.to(classifier.device)
-    for classifier.channels in (3, 1):
-        failures = [_try(classifier, noise[:rows]) for rows in (1, 2, 3)]
+    for channels in (3, 1):
+        classifier.channels = channels
+        failures = [_try_batch(classifier, noise[:rows]) for rows in (1, 2, 3)]
         if not all(failures):
             break
     else:
         classifier.channels = 3
-        return  # it is the size of the images, which is refused like any model's
+        return
     if any(failures):
-        hint = "export it with a dynamic number of rows: dynamic_shapes=({0: torch.export.Dim('rows')},)"
-        raise InputError(f"the program takes one number of images only ({next(filter(None, failures))})", hint)
-    x = noise.requires_grad_()
-    with torch.enable_grad():
-        logits = classifier(x)
-    weights = torch.linspace(1, 2, logits.shape[1], dtype=logits.dtype, device=logits.device)
-    if not logits.requires_grad or torch.autograd.grad((logits * weights).sum(), x, allow_unused=True)[0] is None:
-        raise InputError("the program cannot be differentiated", "save it without no_grad, and not quantised")
+        reason = next(filter(None, failures))
+        raise InputError(
+            f"the program accepts one batch size only ({reason})",
+            "export it with a dynamic batch size: dynamic_shapes=({0: torch.export.Dim('batch')},)",
+        )
+    if not _is_differentiable(classifier, noise):
+        raise InputError("the program cannot be differentiated", "save it without no_grad and without quantization")
 
 
 @torch.no_grad()
-def _try(classifier: Classifier, rows: Tensor) -> str:
-    """Why the rows do not go through, or nothing."""
+def _try_batch(classifier: Classifier, images: Tensor) -> str:
+    """Return why the images cannot be classified, or ``""`` if they can."""
     try:
-        found = len(classifier(rows))
-    except (RuntimeError, AssertionError, ValueError, IndexError) as error:
+        rows = len(classifier(images))
+    except SHAPE_ERRORS as error:
         if device_error(error):
             raise
         return first_line(error)
-    return "" if found == len(rows) else f"{len(rows)} images gave {found} rows of logits"
+    return "" if rows == len(images) else f"{len(images)} images gave {rows} rows of logits"
+
+
+def _is_differentiable(classifier: Classifier, images: Tensor) -> bool:
+    images = images.detach().requires_grad_()
+    with torch.enable_grad():
+        logits = classifier(images)
+    if not logits.requires_grad:
+        return False
+    weights = torch.linspace(1, 2, logits.shape[1], dtype=logits.dtype, device=logits.device)
+    (gradient,) = torch.autograd.grad((logits * weights).sum(), images, allow_unused=True)
+    return gradient is not None

@@ -1,4 +1,4 @@
-"""Copies of a classifier in which layers lose what they learned."""
+"""Randomize the layers of a trained classifier, or build a classifier with untrained weights."""
 
 from __future__ import annotations
 
@@ -8,94 +8,105 @@ from itertools import pairwise
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from xplain.core.rng import seed_of
 from xplain.models.checkpoints import hash_tensors
 from xplain.models.classifier import Classifier, Weights
 from xplain.models.inspection import detect_channels
-from xplain.models.optimize import copy_classifier
+from xplain.models.optimize import BATCH_NORMS, copy_classifier
 
 Layer = tuple[str, ...]  # names of modules
 
+RANDOM = Path("random")  # the value of ``weights`` that asks for untrained weights
+UNTRAINED = Weights("random")
 
-def randomise(
+
+def randomize_layers(
     classifier: Classifier, layers: Sequence[Layer], seed: int, stages: int, *, cascade: bool
 ) -> Iterator[Classifier]:
-    """The classifier with layers initialised anew, in ``stages`` even steps from the last layer to the first.
+    """Yield copies of the classifier with randomized layers, in ``stages`` even steps from the last layer to the first.
 
-    layers: in the order of execution. cascade: a stage keeps the layers of the stages before it; else they are as trained.
-    A layer's draw depends on the seed and its place alone. Copies are made when asked for; the first is the last layer's.
+    layers: in execution order, as ``find_weighted_layers`` returns them.
+    seed: a layer's new values depend only on the seed, the layer's position and its names.
+    cascade: randomize the layers of all stages so far; otherwise only those of the current stage.
+    Every copy is made when it is requested. The first one randomizes the last layers.
     """
     reverse = list(enumerate(layers))[::-1]
     edges = [round(k * len(layers) / stages) for k in range(stages + 1)]
-    made = classifier
+    copied = classifier
     for start, stop in pairwise(edges):
-        made = copy_classifier(made if cascade else classifier).cpu()  # the draws are the same for all devices
-        for place, names in reverse[start:stop]:
+        copied = copy_classifier(copied if cascade else classifier).cpu()  # so that all devices draw the same values
+        for position, names in reverse[start:stop]:
             for name in names:
-                initialise(made.model.get_submodule(name), seed_of(seed, place, name))
-        made = made.to(classifier.device)
-        yield made
+                reinitialize(copied.model.get_submodule(name), seed_of(seed, position, name))
+        copied = copied.to(classifier.device)
+        yield copied
 
 
-def initialise(module: nn.Module, seed: int) -> None:
-    """Give a module's own parameters new values, as its type does when it is made; buffers, such as running statistics, stay.
+def reinitialize(module: nn.Module, seed: int) -> None:
+    """Draw new values for a module's own parameters with its ``reset_parameters``. Buffers (running statistics) stay.
 
-    Parameters that have no such initialiser are drawn from a normal distribution with the mean and the standard deviation of their values.
+    Parameters that ``reset_parameters`` leaves unchanged are drawn from a normal distribution with the mean and standard
+    deviation of their current values.
     """
-    parameters = [each for each in module.parameters(recurse=False) if each.is_floating_point()]
-    before = [each.detach().clone() for each in parameters]
-    buffers = {name: each.clone() for name, each in module.named_buffers(recurse=False)}
-    reset = getattr(module, "reset_parameters", None)
+    parameters = [parameter for parameter in module.parameters(recurse=False) if parameter.is_floating_point()]
+    old_values = [parameter.detach().clone() for parameter in parameters]
+    buffers = {name: buffer.clone() for name, buffer in module.named_buffers(recurse=False)}
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.default_generator.manual_seed(seed)
-        if callable(reset) and not list(module.children()):  # a container's would reach into its children
-            reset()
-        for parameter, old in zip(parameters, before, strict=True):
+        _reset(module)
+        for parameter, old in zip(parameters, old_values, strict=True):
             if torch.equal(parameter, old):
-                wide = old.double()
-                drawn = torch.randn(old.shape, dtype=torch.float64) * wide.std(correction=0) + wide.mean()
-                parameter.copy_(drawn)
+                parameter.copy_(_draw_like(old))
         for name, buffer in module.named_buffers(recurse=False):
             buffer.copy_(buffers[name])
 
 
-RANDOM = Path("random")  # given for a file of weights
+def _reset(module: nn.Module) -> None:
+    """Call the module's ``reset_parameters``. A container's is skipped: it could change the parameters of its children."""
+    reset = getattr(module, "reset_parameters", None)
+    if callable(reset) and not list(module.children()):
+        reset()
 
 
-UNTRAINED = Weights("random")
-
-
-BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+def _draw_like(values: Tensor) -> Tensor:
+    """Return normal random numbers with the mean and standard deviation of ``values``, in float64."""
+    wide = values.double()
+    return torch.randn(values.shape, dtype=torch.float64) * wide.std(correction=0) + wide.mean()
 
 
 def load_untrained(build: Callable[[], Classifier]) -> Classifier:
-    """What ``build`` makes, initialised from seed 0, its batch norms set to the statistics of noise images.
+    """Return the classifier that ``build`` makes with weights drawn from seed 0.
 
-    Without the statistics activations grow from layer to layer, softmax saturates, and gradients of it vanish. Linear layers that begin
-    as zeros are drawn too. Raises InputError where the model does not take images of its size.
+    Batch norms get the statistics of noise images; without them activations grow from layer to layer, softmax saturates and its
+    gradients vanish. Linear layers that start as zeros are drawn too.
+    Raises InputError if the model does not accept images of its size.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         classifier = build().eval()
-        _draw_heads(classifier)
+        _draw_zero_linears(classifier)
         detect_channels(classifier)
-        _settle(classifier, torch.rand(4, classifier.channels, *classifier.size, dtype=classifier.dtype))
+        noise = torch.rand(4, classifier.channels, *classifier.size, dtype=classifier.dtype)
+        _calibrate_batch_norms(classifier, noise)
     classifier.weights = replace(UNTRAINED, sha256=hash_tensors(classifier.model))
     return classifier
 
 
-def _draw_heads(classifier: Classifier) -> None:
-    """Draw what begins as zeros, the heads of ViTs and mixers: under them no logit depends on the image, and all maps are zero."""
+def _draw_zero_linears(classifier: Classifier) -> None:
+    """Draw the weights of linear layers that start as zeros, such as the heads of ViTs and mixers.
+
+    With a zero head the logits do not depend on the image, and every map is zero.
+    """
     for module in classifier.modules():
         if isinstance(module, nn.Linear) and not module.weight.any():
-            nn.init.normal_(module.weight, std=0.02)  # as their other layers
+            nn.init.normal_(module.weight, std=0.02)  # as the other layers of these models
 
 
 @torch.no_grad()
-def _settle(classifier: Classifier, noise: torch.Tensor) -> None:
-    """Run once on noise (B, C, H, W) while the batch norms take their statistics from it."""
+def _calibrate_batch_norms(classifier: Classifier, noise: Tensor) -> None:
+    """Set the running statistics of the batch norms to those of noise images (B, C, H, W)."""
     norms = [
         module for module in classifier.modules() if isinstance(module, BATCH_NORMS) and module.track_running_stats
     ]

@@ -1,4 +1,4 @@
-"""timm's models with their pretrained weights and their own data configuration (extra ``timm``)."""
+"""Load timm's models with the preprocessing of their data configuration (extra ``timm``)."""
 
 from __future__ import annotations
 
@@ -12,79 +12,75 @@ from typing import Any
 from torch import Tensor, nn
 
 from xplain.core.errors import InputError, UsageError, did_you_mean, first_line
-from xplain.data.class_names import imagenet_classes, is_wnid
+from xplain.data.class_names import is_wnid, load_imagenet_classes
 from xplain.data.preprocessing import Preprocessing
 from xplain.models.checkpoints import (
-    classes_of,
-    downloaded,
-    file_weights,
-    fitted_names,
+    count_finetuned_classes,
+    describe_weights_file,
+    download_path,
     load_weights,
-    not_downloaded,
+    match_names,
+    missing_download_error,
     read_weights,
 )
 from xplain.models.classifier import Classifier, Weights
-from xplain.models.inspection import refuse_size
+from xplain.models.inspection import size_error
 from xplain.models.randomization import RANDOM, UNTRAINED
 
-HASH = re.compile(r"-[0-9a-f]{8,}\.")  # the first digits of a file's SHA-256 in its name
+HASH = re.compile(r"-[0-9a-f]{8,}\.")  # a file name with the first digits of the file's SHA-256
 
 
 def load_timm(name: str, path: Path | None, side: int | None = None, offline: bool = False) -> Classifier:
-    """``timm:NAME``, ``timm:hf-hub:USER/REPOSITORY`` or ``timm:local-dir:FOLDER``: pretrained, or with the weights in ``path``.
+    """Load a timm model as a classifier.
 
-    side: of the images in pixels, for models that are built for one size; their position embeddings are resampled by timm.
-    offline: only weights that were downloaded before. Raises UsageError for an unknown name or without timm, InputError for weights
-    or a side that cannot be used.
+    name: ``timm:NAME``, ``timm:hf-hub:USER/REPOSITORY`` or ``timm:local-dir:FOLDER``.
+    path: a weights file to use instead of the pretrained weights, or RANDOM.
+    side: of the images in pixels, for models that are built for one size; timm resamples position embeddings.
+    offline: use only weights that were downloaded before.
+    Raises UsageError for an unknown name or if timm is missing, and InputError for weights or a side that cannot be used.
     """
     if offline:
-        _leave_the_hub()
-    try:
-        import timm
-    except ModuleNotFoundError:
-        raise UsageError(f"the model {name!r} needs timm", "pip install 'xplain-vision[timm]'") from None
+        _set_hub_offline()
+    timm = _import_timm(name)
     short = name.removeprefix("timm:")
-    own = ":" in short  # of a hub or a folder: its classes may be any
-    if not own and not timm.is_model(short):
-        near = did_you_mean(short, timm.list_models(), "see xplain list models --search")
-        raise UsageError(f"unknown model {name!r}", near)
-    url = _url_of(short)
-    timm.models.set_pretrained_check_hash(url is not None and HASH.search(downloaded(url).name) is not None)
-    if offline and path is None and url is not None and not downloaded(url).exists():
-        raise not_downloaded(downloaded(url), name)
+    is_external = ":" in short  # a repository or folder: its classes need not be ImageNet's
+    if not is_external and not timm.is_model(short):
+        raise UsageError(
+            f"unknown model {name!r}", did_you_mean(short, timm.list_models(), "see xplain list models --search")
+        )
+    _check_download(name, needed=offline and path is None)
     model = _create(name, pretrained=path is None, offline=offline)
-    record = UNTRAINED if path == RANDOM else Weights(name)
-    names = _class_names(model, own)
-    if path is not None and path != RANDOM:
-        record, state = file_weights(path), read_weights(path)
-        if (count := _classes_in(state, model, record.source)) is not None:  # fine-tuned
-            model, names = _create(name, pretrained=False, offline=offline, num_classes=count), ((), ())
+    wnids, labels = _class_names(model, is_external=is_external)
+    if path is None:
+        record = Weights(name)
+    elif path == RANDOM:
+        record = UNTRAINED
+    else:
+        record, state = describe_weights_file(path), read_weights(path)
+        classes = _count_classes(state, model, record.source)
+        if classes is not None:
+            model = _create(name, pretrained=False, offline=offline, num_classes=classes)
+            wnids, labels = (), ()
         load_weights(model, state, record.source)
     if not model.num_classes:
-        raise InputError(f"{name} gives features and has no classes", "give --weights of one with a classifier")
+        raise InputError(f"{name} returns features and has no classes", "use --weights of a model with a classifier")
     data = timm.data.resolve_data_config({}, model=model)
-    _, height, width = data["input_size"]
     if side is not None:
-        _resize(model, name, side)
+        _set_input_size(model, name, side)
     return Classifier(
         model,
         name=name,
-        wnids=names[0],
-        labels=names[1],
+        wnids=wnids,
+        labels=labels,
         mean=data["mean"],
         std=data["std"],
-        preprocessing=Preprocessing(
-            (height, width),
-            int(max(height, width) / data["crop_pct"]),
-            data["interpolation"],
-            squash=data["crop_mode"] == "squash",
-        ),
+        preprocessing=_make_preprocessing(data),
         weights=record,
     )
 
 
-def _leave_the_hub() -> None:
-    """The hub's own offline mode. It looks it up when it is imported; raises UsageError where that was before."""
+def _set_hub_offline() -> None:
+    """Set the offline mode of huggingface_hub, which reads it when it is imported. Raises UsageError if that is too late."""
     os.environ["HF_HUB_OFFLINE"] = "1"
     try:
         from huggingface_hub import constants
@@ -96,56 +92,97 @@ def _leave_the_hub() -> None:
         )
 
 
-def _url_of(short: str) -> str | None:
-    """Where timm would download weights from that are not the hub's; None where they are, or lie in a folder."""
+def _import_timm(name: str) -> Any:
+    try:
+        import timm
+    except ModuleNotFoundError:
+        raise UsageError(f"the model {name!r} requires timm", "pip install 'xplain-vision[timm]'") from None
+    return timm
+
+
+def _check_download(name: str, *, needed: bool) -> None:
+    """Let timm verify the hash of the weights file if its name has one.
+
+    needed: raise InputError if the file is missing. Weights on the hub are not checked.
+    """
     import timm
 
-    known = None if ":" in short else timm.get_pretrained_cfg(short)
-    return known.url if known is not None and not known.hf_hub_id else None
+    url = _weights_url(name.removeprefix("timm:"))
+    path = None if url is None else download_path(url)
+    timm.models.set_pretrained_check_hash(path is not None and HASH.search(path.name) is not None)
+    if needed and path is not None and not path.exists():
+        raise missing_download_error(path, name)
+
+
+def _weights_url(short: str) -> str | None:
+    """Return the URL of timm's pretrained weights, or None if they are on the hub or in a folder."""
+    import timm
+
+    config = None if ":" in short else timm.get_pretrained_cfg(short)
+    return config.url if config is not None and not config.hf_hub_id else None
 
 
 def _create(name: str, *, pretrained: bool, offline: bool, **options: Any) -> Any:
-    """timm's model; what it prints goes to stderr."""
+    """Return timm's model. Its messages go to stderr. Raises InputError if it or its weights cannot be loaded."""
     import timm
 
     short = name.removeprefix("timm:")
     try:
         with redirect_stdout(sys.stderr):
             return timm.create_model(short, pretrained=pretrained, **options)
-    except Exception as error:  # hub clients raise many kinds
-        if short.startswith("local-dir:"):
-            hint = "give a folder with config.json and model.safetensors, as timm saves them"
-            raise InputError(f"cannot load {name}: {first_line(error)}", hint) from None
-        rule = " without a download (--offline)" if offline else ""
+    except Exception as error:  # hub clients raise many types
+        reason = first_line(error)
+    if short.startswith("local-dir:"):
         raise InputError(
-            f"cannot load the weights of {name}{rule}: {first_line(error)}", "give --weights FILE"
-        ) from None
+            f"cannot load {name}: {reason}", "use a folder with config.json and model.safetensors, as timm saves them"
+        )
+    condition = " without a download (--offline)" if offline else ""
+    raise InputError(f"cannot load the weights of {name}{condition}: {reason}", "use --weights FILE")
 
 
-def _class_names(model: Any, own: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """(wnids, names) as its configuration has them, or ImageNet's for timm's own models with 1000 classes; else nothing."""
+def _class_names(model: Any, *, is_external: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return (wnids, names) of the classes, each () if unknown.
+
+    An external model has those in its configuration; timm's own models with 1000 classes have ImageNet's.
+    """
+    if not is_external:
+        return load_imagenet_classes() if model.num_classes == 1000 else ((), ())
     names = tuple(model.pretrained_cfg.get("label_names") or ())
-    if len(names) == model.num_classes and own:
-        described = model.pretrained_cfg.get("label_descriptions") or {}
-        texts = tuple(str(described.get(each, each)) for each in names) if isinstance(described, dict) else names
-        return (names if all(map(is_wnid, names)) else ()), texts
-    return imagenet_classes() if model.num_classes == 1000 and not own else ((), ())
+    if len(names) != model.num_classes:
+        return (), ()
+    wnids = names if all(map(is_wnid, names)) else ()
+    descriptions = model.pretrained_cfg.get("label_descriptions") or {}
+    if isinstance(descriptions, dict):
+        names = tuple(str(descriptions.get(name, name)) for name in names)
+    return wnids, names
 
 
-def _classes_in(state: dict[str, Tensor], model: Any, source: str) -> int | None:
-    """How many classes the weights know, where the model has another number; a model of features has none of its own."""
+def _count_classes(state: dict[str, Tensor], model: Any, source: str) -> int | None:
+    """Return the number of classes of the weights, or None if it is the model's. A model of features has no classes."""
     head = f"{model.pretrained_cfg.get('classifier')}.weight"
-    if not model.num_classes and head in (fitted := fitted_names(state, model.state_dict(), source)):
-        return len(fitted[head])
-    return classes_of(state, model.state_dict(), source)
+    if not model.num_classes:
+        matched = match_names(state, model.state_dict(), source)
+        if head in matched:
+            return len(matched[head])
+    return count_finetuned_classes(state, model.state_dict(), source)
 
 
-def _resize(model: nn.Module, name: str, side: int) -> None:
-    """Make a model of one size fit square images of ``side`` pixels, where timm can."""
-    resize = getattr(model, "set_input_size", None)
-    if resize is None:
+def _make_preprocessing(data: dict[str, Any]) -> Preprocessing:
+    _, height, width = data["input_size"]
+    return Preprocessing(
+        (height, width),
+        int(max(height, width) / data["crop_pct"]),
+        data["interpolation"],
+        squash=data["crop_mode"] == "squash",
+    )
+
+
+def _set_input_size(model: nn.Module, name: str, side: int) -> None:
+    """Set the size of square images for a model of one size. Raises InputError if the model cannot have it."""
+    set_input_size = getattr(model, "set_input_size", None)
+    if set_input_size is None:
         return
     try:
-        resize(img_size=(side, side))
+        set_input_size(img_size=(side, side))
     except (RuntimeError, AssertionError, ValueError) as error:
-        raise refuse_size(name, (side, side), error) from None
+        raise size_error(name, (side, side), error) from None

@@ -1,4 +1,4 @@
-"""torchvision's classification models with their default weights and the weights' own preprocessing."""
+"""Load torchvision's classification models with the preprocessing of their weights."""
 
 from __future__ import annotations
 
@@ -9,137 +9,157 @@ from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
 from xplain.core.errors import InputError, UsageError, did_you_mean
-from xplain.data.class_names import imagenet_classes
+from xplain.data.class_names import load_imagenet_classes
 from xplain.data.preprocessing import Preprocessing
 from xplain.models.checkpoints import (
-    classes_of,
-    downloaded,
-    file_weights,
-    fitted_names,
+    count_finetuned_classes,
+    describe_weights_file,
+    download_path,
     load_weights,
-    not_downloaded,
+    match_names,
+    missing_download_error,
     read_weights,
 )
 from xplain.models.classifier import Accuracy, Classifier, Weights
-from xplain.models.inspection import refuse_size
+from xplain.models.efficientnet_lite0 import EMBEDDED
+from xplain.models.inspection import size_error
 from xplain.models.randomization import RANDOM, UNTRAINED
 
-# What these builders switch on when they are given weights; everything else is the builder's default.
-WITH_WEIGHTS: dict[str, dict[str, Any]] = {
+# Options that these builders set when they receive weights. All other options keep their defaults.
+OPTIONS_WITH_WEIGHTS: dict[str, dict[str, Any]] = {
     "inception_v3": {"transform_input": True, "aux_logits": True, "init_weights": False},
     "googlenet": {"transform_input": True, "aux_logits": True, "init_weights": False},
 }
 
 
 def torchvision_names() -> list[str]:
-    """Names of torchvision's classification models."""
+    """Return the names of torchvision's classification models."""
     from torchvision import models
 
     return list(models.list_models(module=models))
 
 
 def load_torchvision(name: str, path: Path | None, side: int | None = None, offline: bool = False) -> Classifier:
-    """The model with its default weights, or others of torchvision's (``resnet50.IMAGENET1K_V1``), or those in ``path``.
+    """Load a torchvision model as a classifier.
 
-    side: of the images in pixels, for models that are built for one size; a ViT's position embeddings are interpolated.
-    offline: only weights that were downloaded before. Raises UsageError for an unknown name, InputError for weights or a side that
-    cannot be used.
+    name: of a model, with its default weights (``resnet50``) or others (``resnet50.IMAGENET1K_V1``).
+    path: a weights file to use instead, or RANDOM.
+    side: of the images in pixels, for models that are built for one size; position embeddings of a ViT are interpolated.
+    offline: use only weights that were downloaded before.
+    Raises UsageError for an unknown name, and InputError for weights or a side that cannot be used.
     """
-    from torchvision import models
-
-    names = torchvision_names()
-    builder, _, tag = name.partition(".")
-    if builder not in names:
-        near = did_you_mean(builder, ["efficientnet-lite0", *names], "see xplain list models")
-        raise UsageError(f"unknown model {name!r}", near)
-    published = models.get_model_weights(builder).__members__
-    if tag and tag not in published:
-        raise UsageError(f"{builder} has no weights {tag!r}", f"choose from {', '.join(published)}")
-    weights = published[tag or "DEFAULT"]
-    options = WITH_WEIGHTS.get(builder, {}) | _size_option(builder, side or weights.meta["min_size"][0])
+    builder, weights = _find_weights(name)
+    options = OPTIONS_WITH_WEIGHTS.get(builder, {}) | _size_options(builder, side or weights.meta["min_size"][0])
     model = _build(builder, options)
-    count = None
+    classes = None
     if path == RANDOM:
         record, state = UNTRAINED, model.state_dict()
     else:
-        record, state = (file_weights(path), read_weights(path)) if path else _get_weights(name, weights, offline)
-        state = _without_auxiliaries(builder, state)
-        if isinstance(model, models.VisionTransformer) and side is not None:
-            state = _interpolated(state, model, record.source)
-        count = classes_of(state, model.state_dict(), record.source) if path else None
-    if count is not None:  # fine-tuned
-        model = _build(builder, options | {"num_classes": count})
+        record, state = _read_state(name, weights, path, offline)
+        if builder == "googlenet":
+            state = _remove_auxiliary_heads(state)
+        if builder.startswith("vit_") and side is not None:
+            state = _interpolate_positions(state, model, record.source)
+        if path is not None:
+            classes = count_finetuned_classes(state, model.state_dict(), record.source)
+    if classes is not None:
+        model = _build(builder, options | {"num_classes": classes})
     load_weights(model, state, record.source)
     transforms = weights.transforms()
-    labels = list(weights.meta["categories"]) if count is None else []
-    wnids = imagenet_classes()[0] if len(labels) == 1000 else ()
-    measured = weights.meta["_metrics"].get("ImageNet-1K", {}).get("acc@1")  # in percent
+    labels = list(weights.meta["categories"]) if classes is None else []
     return Classifier(
         model,
         name=name,
         labels=labels,
-        wnids=wnids,
+        wnids=load_imagenet_classes()[0] if len(labels) == 1000 else (),
         mean=transforms.mean,
         std=transforms.std,
         preprocessing=Preprocessing(
             (transforms.crop_size[0],) * 2, transforms.resize_size[0], transforms.interpolation.value
         ),
         weights=record,
-        accuracy=None if path or measured is None else Accuracy(measured / 100, f"torchvision, {weights}"),
+        accuracy=_published_accuracy(weights) if path is None else None,
     )
 
 
-def _size_option(builder: str, side: int) -> dict[str, Any]:
-    """What builds the model for images of ``side`` pixels, where it is built for one size."""
-    if builder.startswith("vit_"):  # its position embeddings are as many as the image has patches
+def _find_weights(name: str) -> tuple[str, Any]:
+    """Return the name of the builder and the member of its weights enum. Raises UsageError for an unknown name or tag."""
+    from torchvision import models
+
+    names = torchvision_names()
+    builder, _, tag = name.partition(".")
+    if builder not in names:
+        raise UsageError(f"unknown model {name!r}", did_you_mean(builder, [EMBEDDED, *names], "see xplain list models"))
+    published = models.get_model_weights(builder).__members__
+    if tag and tag not in published:
+        raise UsageError(f"{builder} has no weights {tag!r}", f"choose from {', '.join(published)}")
+    return builder, published[tag or "DEFAULT"]
+
+
+def _read_state(name: str, weights: Any, path: Path | None, offline: bool) -> tuple[Weights, dict[str, Tensor]]:
+    """Return the weights in ``path``, or torchvision's if it is None."""
+    if path is None:
+        return _get_weights(name, weights, offline)
+    return describe_weights_file(path), read_weights(path)
+
+
+def _published_accuracy(weights: Any) -> Accuracy | None:
+    percent = weights.meta["_metrics"].get("ImageNet-1K", {}).get("acc@1")
+    return None if percent is None else Accuracy(percent / 100, f"torchvision, {weights}")
+
+
+def _size_options(builder: str, side: int) -> dict[str, Any]:
+    """Return the options that build a model of one size for images of ``side`` pixels."""
+    if builder.startswith("vit_"):
         return {"image_size": side}
-    return {"input_size": (side, side)} if builder.startswith("maxvit") else {}
+    if builder.startswith("maxvit"):
+        return {"input_size": (side, side)}
+    return {}
 
 
-def _interpolated(state: dict[str, torch.Tensor], model: Any, source: str) -> dict[str, torch.Tensor]:
-    """A ViT's weights with as many position embeddings as the model has; as they are where they hold none."""
+def _interpolate_positions(state: dict[str, Tensor], model: Any, source: str) -> dict[str, Tensor]:
+    """Return a ViT's weights with the position embeddings interpolated to the model's size."""
     from torchvision.models.vision_transformer import interpolate_embeddings
 
-    state = dict(fitted_names(state, model.state_dict(), source))
+    state = dict(match_names(state, model.state_dict(), source))
     if "encoder.pos_embedding" not in state:
         return state
     try:
         return dict(interpolate_embeddings(model.image_size, model.patch_size, state))
     except ValueError:
-        return state  # not of a square of patches: its shape is reported with the other differences
+        return state  # the patches form no square: load_weights reports the shape
 
 
 def _build(builder: str, options: dict[str, Any]) -> nn.Module:
+    """Return the model without weights. Raises InputError if it cannot be built for the size in ``options``."""
     from torchvision import models
 
     try:
         model: nn.Module = models.get_model(builder, weights=None, **options)
-    except (ValueError, AssertionError) as error:  # it is built for one size, which cannot be this one
+    except (ValueError, AssertionError) as error:
         side = options.get("image_size") or options.get("input_size", (0,))[0]
-        raise refuse_size(builder, (side, side), error) from None
+        raise size_error(builder, (side, side), error) from None
     if builder == "googlenet":
-        model.aux1 = model.aux2 = None  # type: ignore[assignment]  # used in training only; as its builder does
+        # The auxiliary heads are used in training only. torchvision's builder removes them too.
+        model.aux1 = model.aux2 = None  # type: ignore[assignment]
         model.aux_logits = False  # type: ignore[assignment]
     return model
 
 
-def _without_auxiliaries(builder: str, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    if builder != "googlenet":
-        return state
-    return {key: value for key, value in state.items() if not key.startswith(("aux1.", "aux2."))}
+def _remove_auxiliary_heads(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in state.items() if not name.startswith(("aux1.", "aux2."))}
 
 
-def _get_weights(name: str, weights: Any, offline: bool) -> tuple[Weights, dict[str, torch.Tensor]]:
-    """Find weights, or download them through torchvision's loader, which compares the hash; its progress goes to stderr."""
-    path = downloaded(weights.url)
+def _get_weights(name: str, weights: Any, offline: bool) -> tuple[Weights, dict[str, Tensor]]:
+    """Return downloaded weights, or download them with torchvision, which verifies the hash. Progress goes to stderr."""
+    path = download_path(weights.url)
     if path.exists():
-        return file_weights(path), read_weights(path)
+        return describe_weights_file(path), read_weights(path)
     if offline:
-        raise not_downloaded(path, name)
+        raise missing_download_error(path, name)
     try:
         with redirect_stdout(sys.stderr):
             state = weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
@@ -147,6 +167,6 @@ def _get_weights(name: str, weights: Any, offline: bool) -> tuple[Weights, dict[
         reason = getattr(error, "reason", None) or error
         raise InputError(
             f"cannot download {path.name} for {name} ({reason}), and it is not in {path.parent}",
-            "put the file there, or give --weights FILE",
+            "put the file there, or use --weights FILE",
         ) from None
-    return file_weights(path), state
+    return describe_weights_file(path), state

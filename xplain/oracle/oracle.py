@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from xplain.core.errors import DeviceError, UsageError, device_error, did_you_mean, first_line, is_out_of_memory
 from xplain.core.types import Cost, Precision, ScoreKind
 from xplain.models import Classifier
-from xplain.models.layers import Layout, last_spatial_layer, layout_of_layer, watch, weighted_layers
-from xplain.models.optimize import arithmetic, working_copy
+from xplain.models.layers import Layout, find_last_spatial_layer, find_layout, find_weighted_layers, trace_outputs
+from xplain.models.optimize import inference_copy, tf32_flags
 from xplain.oracle.answers import AttentionResult, GradientResult, LayerResult, PropagationResult
 from xplain.oracle.attention import NaNProbe, Tokens, check_global, find_patches, record_attention, token_groups
 from xplain.oracle.blocks import Block, even_slices
@@ -194,7 +194,7 @@ class Oracle:
         """Activations of a layer and the score's gradients there.
 
         layer: a module's name, or ``auto``: the last module in execution whose output is a map of the image (see
-        ``last_spatial_layer``). A module that runs several times is read at its last run. Tokens and channels-last outputs
+        ``find_last_spatial_layer``). A module that runs several times is read at its last run. Tokens and channels-last outputs
         are turned into maps; class and register tokens are left out.
         differentiate: without it there is no backward, and the gradients have no channels. Raises UsageError.
         """
@@ -239,12 +239,12 @@ class Oracle:
         if name == "auto":
             known = _LAYERS.setdefault(model, {})
             if size not in known:
-                known[size] = last_spatial_layer(model.model, run, size)
+                known[size] = find_last_spatial_layer(model.model, run, size)
             return known[size]
         modules = [each for each, _ in model.model.named_modules() if each]
         if name not in modules:
             raise UsageError(f"the model has no layer {name!r}", did_you_mean(name, modules, "name one of its modules"))
-        layout = layout_of_layer(model.model, run, size, name)
+        layout = find_layout(model.model, run, size, name)
         if layout is None:
             raise UsageError(f"layer {name!r} has no output with height and width", "name another layer")
         return name, layout
@@ -287,7 +287,7 @@ class Oracle:
         if size not in known:
             expected = self._call(model, x)
             with record_attention(model.model) as sites:
-                logits, seen = watch(model.model, lambda _: self._call(model, x), size)
+                logits, seen = trace_outputs(model.model, lambda _: self._call(model, x), size)
             check_same(method, logits, expected, loose=self.precision != "fp32")
             layout = find_patches(method, check_global(method, sites, 1), [each.layout for each in seen])
             groups = token_groups(layout).to(x.device)
@@ -298,10 +298,10 @@ class Oracle:
         return known[size]
 
     def layers(self, x: Tensor) -> list[tuple[str, ...]]:
-        """The layers with weights in the order of execution, each the names of its modules (see ``weighted_layers``)."""
+        """The layers with weights in the order of execution, each the names of its modules (see ``find_weighted_layers``)."""
         model = self._copy(fold=False)
         self._count(checks=1)
-        return weighted_layers(model.model, lambda: self._call(model, x[:1]))
+        return find_weighted_layers(model.model, lambda: self._call(model, x[:1]))
 
     # ---------------------------------------------------------------- propagate
 
@@ -345,14 +345,14 @@ class Oracle:
     def _copy(self, *, fold: bool) -> Classifier:
         """The classifier's working copy, looked up once."""
         if fold not in self._copies:
-            self._copies[fold] = working_copy(self.classifier, fold=fold)
+            self._copies[fold] = inference_copy(self.classifier, fold=fold)
         return self._copies[fold]
 
     def _call(self, model: Classifier, x: Tensor) -> Tensor:
         """Logits in float32 or better; autocast, where asked for, wraps the forward only."""
         autocast = torch.autocast(x.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext()
-        with arithmetic(self.precision, x.device), autocast:
-            logits = model(model.lay_out(x))
+        with tf32_flags(self.precision, x.device), autocast:
+            logits = model(model.to_memory_format(x))
         return logits if logits.dtype == torch.float64 else logits.float()
 
     def _batched(self, run: Callable[..., tuple[Tensor, ...]], x: Tensor, *others: Tensor | None) -> list[Tensor]:

@@ -16,7 +16,7 @@ from xplain.data.images import LoadedImage, prefetch_images
 from xplain.data.sources import ImageSource
 from xplain.models import Classifier
 from xplain.oracle.runtime import predict
-from xplain.oracle.targets import check_logits
+from xplain.oracle.targets import TargetSpec, check_logits
 from xplain.pipelines.attribution import MethodRun
 
 
@@ -34,9 +34,11 @@ class PredictedBatch:
         """The true class of each image, None where it is unknown."""
         return [item.label for item in self.items]
 
-    def with_targets(self, targets: Tensor, contrasts: Tensor | None = None) -> TargetedBatch:
-        """Add the classes (B,) to explain, and the contrast classes (B, A) or None."""
-        return TargetedBatch(self.items, self.loaded, self.images, self.logits, targets, contrasts)
+    def for_targets(self, target_spec: TargetSpec, classifier: Classifier) -> Iterator[TargetedBatch]:
+        """Yield the batch once per target that the specification names, with the targets and contrast classes of each image."""
+        for targets in target_spec.targets(self.logits, self.labels):
+            contrasts = target_spec.contrasts(classifier, self.logits, targets)
+            yield TargetedBatch(self.items, self.loaded, self.images, self.logits, targets, contrasts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,11 +63,14 @@ class TargetedBatch(PredictedBatch):
             None if self.contrasts is None else self.contrasts[index],
         )
 
-    def split(self, size: int) -> Iterator[TargetedBatch]:
-        """Yield the images in order, ``size`` at a time."""
-        positions = range(len(self))
-        for start in positions[::size]:
-            yield self.select(positions[start : start + size])
+    def parts(
+        self, method: MethodRun, classifier: Classifier, compute: ComputeOptions, index: Sequence[int] | None = None
+    ) -> Iterator[TargetedBatch]:
+        """Yield the images in order, as many at a time as fill a model call of a method. index: positions of some images only."""
+        index = range(len(self)) if index is None else index
+        size = method.images_per_call(classifier, compute.batch_size)
+        for start in range(0, len(index), size):
+            yield self.select(index[start : start + size])
 
     def contrasts_of(self, i: int) -> list[int]:
         """Return the contrast classes of one image."""

@@ -16,9 +16,10 @@ from xplain.core.papers import Paper
 from xplain.core.protocols import PROTOCOLS
 from xplain.core.registry import METHODS, METRICS, MethodSpec, Spec
 from xplain.core.types import Attribution
-from xplain.data.class_names import imagenet_classes, read_classes
+from xplain.data.class_names import load_imagenet_classes, read_class_names
 from xplain.models import Classifier
-from xplain.models.inspection import REFUSALS
+from xplain.models.efficientnet_lite0 import EMBEDDED
+from xplain.models.inspection import SHAPE_ERRORS
 from xplain.oracle.runtime import load_model
 from xplain.pipelines.attribution import attribute
 
@@ -99,7 +100,7 @@ def small_size(classifier: Classifier) -> tuple[int, int]:
     try:
         with torch.no_grad():
             classifier(_grey_ramp(classifier, size))
-    except (*REFUSALS, InputError):
+    except (*SHAPE_ERRORS, InputError):
         return classifier.size
     return size
 
@@ -215,9 +216,9 @@ def list_models() -> list[dict[str, Any]]:
 def list_classes(options: ModelOptions) -> list[dict[str, Any]]:
     """Classes: index, wnid, name. The embedded model's need no weights."""
     if options.classes is not None:
-        wnids, names = read_classes(options.classes)
+        wnids, names = read_class_names(options.classes)
     elif options.name == EMBEDDED:
-        wnids, names = imagenet_classes()
+        wnids, names = load_imagenet_classes()
     else:
         classifier = load_model(replace(options, device="cpu"))
         wnids, names = tuple(classifier.wnids), tuple(classifier.labels)

@@ -223,23 +223,22 @@ class ModelComparison:
         self, batch: PredictedBatch, cells: ArrayStore, counter: ProgressCounter
     ) -> Iterator[Failure | tuple[ImageSource, Row]]:
         """Explain every target by every column; yield failures, then the rows of each target."""
-        for targets in self.target_specs[0].targets(batch.logits, batch.labels):
-            columns = list[list[Cell | None]]()
-            for target_spec, method in zip(self.target_specs, self.methods, strict=True):
-                contrasts = target_spec.contrasts(self.classifier, batch.logits, targets)
+        columns_by_target = [batch.for_targets(target_spec, self.classifier) for target_spec in self.target_specs]
+        for columns in zip(*columns_by_target, strict=True):  # the same target of every column
+            cells_of_columns = list[list[Cell | None]]()
+            for method, targeted in zip(self.methods, columns, strict=True):
                 column = list[Cell | None]()
-                size = method.images_per_call(self.classifier, self.config.compute.batch_size)
-                for part in batch.with_targets(targets, contrasts).split(size):
+                for part in targeted.parts(method, self.classifier, self.config.compute):
                     for result in self._compare_part(method, part, cells):
                         if isinstance(result, Failure):
                             yield result
                         column.append(None if isinstance(result, Failure) else result)
                         counter.advance(1)
-                columns.append(column)
+                cells_of_columns.append(column)
             for i, item in enumerate(batch.items):
                 image = to_pixels(batch.images[i].float().cpu().numpy())
-                record = self._describe_row(batch, i, int(targets[i]))
-                yield item.source, Row(record, image, [column[i] for column in columns])
+                record = self._describe_row(batch, i, int(columns[0].targets[i]))
+                yield item.source, Row(record, image, [column[i] for column in cells_of_columns])
 
     def _describe_row(self, batch: PredictedBatch, i: int, target: int) -> dict[str, Any]:
         """Return the entries of a row that do not depend on the method."""

@@ -97,6 +97,11 @@ class EvaluationRun:
     store: RunStore
 
     @cached_property
+    def target_spec(self) -> TargetSpec:
+        """The class of each image that is explained."""
+        return TargetSpec.parse(self.config.target, None, self.classifier)
+
+    @cached_property
     def marks(self) -> dict[tuple[str, str], str]:
         """A digest of the settings and definition versions of each method and metric."""
         return {
@@ -161,13 +166,10 @@ class EvaluationRun:
     def evaluate_batch(self, batch: PredictedBatch) -> None:
         """Run each method on the images that need it, and the metrics on its attributions."""
         self._store_items(batch)
-        target_spec = TargetSpec.parse(self.config.target, None, self.classifier)
-        (targets,) = target_spec.targets(batch.logits, batch.labels)
-        targeted = batch.with_targets(targets)
+        (targeted,) = batch.for_targets(self.target_spec, self.classifier)
         for method in self.methods:
             missing = [i for i, item in enumerate(batch.items) if self.is_missing(item.key, method)]
-            size = method.images_per_call(self.classifier, self.config.compute.batch_size)
-            for part in targeted.select(missing).split(size):
+            for part in targeted.parts(method, self.classifier, self.config.compute, missing):
                 self._evaluate_part(method, part)
 
     def _store_items(self, batch: PredictedBatch) -> None:

@@ -130,12 +130,9 @@ class ExplainRun:
 
     def explain_batch(self, batch: PredictedBatch) -> Iterator[Outcome | Deferred[Outcome]]:
         """Explain every target by every method."""
-        for targets in self.target_spec.targets(batch.logits, batch.labels):
-            contrasts = self.target_spec.contrasts(self.classifier, batch.logits, targets)
-            targeted = batch.with_targets(targets, contrasts)
+        for targeted in batch.for_targets(self.target_spec, self.classifier):
             for method in self.methods:
-                size = method.images_per_call(self.classifier, self.config.compute.batch_size)
-                for part in targeted.split(size):
+                for part in targeted.parts(method, self.classifier, self.config.compute):
                     self.counter.start_part(method.rows_per_image * len(part))
                     yield from self._explain_part(method, part)
                     self.counter.finish_part()

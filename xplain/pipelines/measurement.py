@@ -17,7 +17,7 @@ import xplain.metrics  # noqa: F401  (importing registers them)
 from xplain.core.allocator import retain_freed_memory
 from xplain.core.config import Choice, ComputeOptions
 from xplain.core.errors import InputError, UsageError
-from xplain.core.parameters import FILE
+from xplain.core.parameters import EXISTING_PATH
 from xplain.core.protocols import choose_metrics
 from xplain.core.registry import METHODS, METRICS, MetricSpec
 from xplain.core.rng import Streams
@@ -25,7 +25,7 @@ from xplain.core.types import Attribution, Precision, Score
 from xplain.data.annotations import locate_boxes, read_annotations
 from xplain.metrics.inputs import Explain, MetricInput
 from xplain.models import Classifier
-from xplain.models.load import with_weights
+from xplain.models.load import copy_with_weights
 from xplain.oracle import Oracle
 from xplain.oracle.targets import Classes, check_images, find_targets
 from xplain.pipelines.attribution import (
@@ -141,7 +141,9 @@ class MetricRun:
     def files(self) -> dict[str, str]:
         """The SHA-256 of the files that parameters name."""
         paths = {
-            name: self.settings[name] for name, parameter in self.spec.parameters.items() if parameter.bounds is FILE
+            name: self.settings[name]
+            for name, parameter in self.spec.parameters.items()
+            if parameter.bounds is EXISTING_PATH
         }
         return {name: _hash_path(Path(path)) for name, path in paths.items() if path is not None}
 
@@ -178,7 +180,7 @@ class MetricRun:
         if "seed" in self.spec.needs:
             supplies["seed"] = seed
         if "load" in self.spec.needs:
-            supplies["load"] = partial(with_weights, inputs.oracle.classifier)
+            supplies["load"] = partial(copy_with_weights, inputs.oracle.classifier)
         if "explain" in self.spec.needs:
             if explain is None:
                 raise UsageError(f"{self.spec.name} needs the method", "pass it, for example method='saliency'")

@@ -24,9 +24,9 @@ from xplain.core.types import Score
 from xplain.data.datasets import select_shard
 from xplain.data.splits import TrainTestSplit, read_split
 from xplain.metrics._training import make_classifier
-from xplain.metrics.roar import Attribute, Trial, epochs_of
+from xplain.metrics.roar import Attribute, Trial, estimate_epochs
 from xplain.models import Classifier
-from xplain.models.devices import pick_device
+from xplain.models.devices import select_device
 from xplain.oracle.runtime import predict
 from xplain.pipelines.attribution import MethodRun, resolve_methods, with_control
 from xplain.pipelines.measurement import MetricResult, MetricRun, resolve_metrics
@@ -97,7 +97,7 @@ def _run_metric(config: EvaluateConfig, metric: MetricRun, on_progress: OnProgre
     settings, compute = metric.settings, config.compute
     data, failures = read_split(config.dataset, settings["size"], settings["per_class"], compute.seed)
     digest = _hash_images(data)
-    data = data.to(pick_device(config.model.device))
+    data = data.to(select_device(config.model.device))
     example = make_classifier(data, settings["network"], compute.seed)
     methods = resolve_methods(with_control(config.methods), config.score, example)
     description = _describe(config, metric, example, data, digest, methods)
@@ -217,7 +217,7 @@ class RetrainingRun:
 
     def _epochs(self, method: MethodRun) -> float:
         settings = self.metric.settings
-        return epochs_of(self.data, method.rows_per_image, settings["fractions"], settings["epochs"])
+        return estimate_epochs(self.data, method.rows_per_image, settings["fractions"], settings["epochs"])
 
     def _run_trial(self, number: int, method: MethodRun, counter: ProgressCounter) -> dict[str, Any]:
         """Return the record of one method in one trial. Its checkpoints are deleted; the first network of the trial stays."""

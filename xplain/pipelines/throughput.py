@@ -14,7 +14,7 @@ from xplain.core.allocator import default_allocator, retain_freed_memory
 from xplain.core.errors import DeviceError, is_out_of_memory
 from xplain.core.types import Precision
 from xplain.models import Classifier
-from xplain.models.optimize import arithmetic, working_copy
+from xplain.models.optimize import inference_copy, tf32_flags
 from xplain.pipelines.meter import time_of
 
 CPU_SIZES, GPU_SIZES = (1, 2, 4, 8, 16, 32), (1, 4, 16, 32, 64, 128, 256)
@@ -38,9 +38,9 @@ class Bare:
 
     def logits(self, x: Tensor) -> Tensor:
         """(rows, classes)."""
-        model = working_copy(self.classifier) if self.prepared else self.classifier
+        model = inference_copy(self.classifier) if self.prepared else self.classifier
         with at_precision(self.precision, x.device):
-            return model(model.lay_out(x)).float()
+            return model(model.to_memory_format(x)).float()
 
     def forward(self, x: Tensor) -> None:
         """A forward pass alone."""
@@ -58,7 +58,7 @@ def at_precision(precision: Precision, device: torch.device) -> AbstractContextM
     """The arithmetic that the engine uses at this precision."""
     if precision == "bf16":
         return torch.autocast(device.type, torch.bfloat16)
-    return arithmetic(precision, device)
+    return tf32_flags(precision, device)
 
 
 @dataclass(frozen=True)

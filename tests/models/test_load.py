@@ -1,0 +1,46 @@
+"""load_classifier: class names and image size."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import xplain
+from tests.helpers import toys
+from xplain.core.errors import InputError
+
+
+def test_classes_file_replaces_labels(tmp_path):
+    path = tmp_path / "classes.csv"
+    path.write_text("index,wnid,name\n0,n1,cat\n1,n2,dog\n2,n3,fox\n3,n4,owl\n4,n5,eel\n")
+    model = toys.small_net()
+    model.labels = list("abcde")
+    classifier = xplain.load_classifier(model, device="cpu", classes=path)
+    assert classifier.labels == ["cat", "dog", "fox", "owl", "eel"]
+    assert classifier.wnids == ["n1", "n2", "n3", "n4", "n5"]
+    assert xplain.load_classifier(model, device="cpu").labels == list("abcde")
+
+
+def test_class_names_must_match_classes(tmp_path):
+    path = tmp_path / "names.txt"
+    path.write_text("cat\ndog\nfox\nowl\n")
+    with pytest.raises(
+        InputError, match=r"names\.txt' has 4 names, but SmallNet has 5 classes; use --classes with one name per class"
+    ):
+        xplain.load_classifier(toys.small_net(), device="cpu", classes=path)
+    path.write_text("index,wnid,name\n" + "".join(f"{i},n{i},c{i}\n" for i in range(5)))
+    classifier = xplain.load_classifier(toys.small_net(), device="cpu", classes=path)
+    assert classifier.wnids == ["n0", "n1", "n2", "n3", "n4"]
+
+
+def test_models_labels_must_match_classes():
+    model = toys.small_net()
+    model.labels = ["a", "b"]
+    model.size = (8, 10)
+    with pytest.raises(InputError, match="the model's labels has 2 names, but SmallNet has 5 classes"):
+        xplain.load_classifier(model, device="cpu")
+
+
+def test_image_size_rejected_by_model():
+    with pytest.raises(InputError, match=r"Linear does not accept images of 9 x 9 \(.*\); use another --image-size"):
+        xplain.load_classifier(toys.Linear(torch.ones(2, 3, 8, 8)), device="cpu", image_size=9)

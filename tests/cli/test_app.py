@@ -37,7 +37,7 @@ def test_the_default_run_imports_neither_torchvision_nor_timm(tmp_path):
         "print([m for m in ('torchvision', 'timm', 'skimage', 'scipy', 'matplotlib.pyplot', 'rich') if m in sys.modules], c)"
     )
     ran = python(code, "explain", str(SAMPLES / "cat.jpg"), "-a", "saliency", "--device", "cpu", cwd=tmp_path)
-    assert ran.stdout.splitlines() == ["xplain-out/cat.saliency.overlay.png", "[] 0"]
+    assert ran.stdout.splitlines() == ["xplain-out/cat.saliency.overlay.png", "[] 0"], ran.stderr
 
 
 def test_version(xp):

@@ -282,7 +282,9 @@ def test_baselines_need_another_image(tmp_path):
 
 @pytest.mark.parametrize("shape", [(3, 8, 10), (2, 3, 8, 9), (2, 1, 8, 10)])
 def test_baselines_must_have_image_shape(shape):
-    with pytest.raises(InputError, match=r"baselines \(.*\) for images \(\d, 3, 8, 10\); give \(N, C, H, W\)"):
+    with pytest.raises(
+        InputError, match=r"baselines \(.*\) do not match images \(\d, 3, 8, 10\); pass baselines \(N, C, H, W\)"
+    ):
         expected_gradients(X, torch.zeros(shape, dtype=torch.float64))
 
 

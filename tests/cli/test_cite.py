@@ -1,4 +1,4 @@
-"""``xplain cite``: BibTeX that names the paper, each once."""
+"""``xplain cite``: BibTeX entries of papers."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ LIME = """@inproceedings{ribeiro2016should,
 """
 
 
-def test_an_entry_to_the_letter(xp):
+def test_cite_prints_bibtex_entry(xp):
     ran = xp("cite", "lime")
     assert (ran.code, ran.out) == (0, LIME)
 
 
-def test_a_paper_of_several_names_is_cited_once(xp):
+def test_cite_prints_shared_paper_once(xp):
     out = xp("cite", "dga", "ufg", "deletion", "rise").out
     assert out.count("@") == out.count("author = ") == 2
 
 
-def test_journals_are_articles_and_preprints_neither(xp):
+def test_cite_chooses_entry_type(xp):
     assert xp("cite", "lrp").out.startswith("@article{bach2015pixel,")
     assert "journal = {PLoS ONE}" in xp("cite", "lrp").out
     assert xp("cite", "smoothgrad").out.startswith("@misc{smilkov2017smoothgrad,")
 
 
-def test_every_paper_has_a_key_of_its_own():
+def test_bibtex_keys_are_unique():
     from xplain.core.registry import METHODS, METRICS
     from xplain.pipelines.catalog import list_papers
 
@@ -41,8 +41,11 @@ def test_every_paper_has_a_key_of_its_own():
     assert all(key.isascii() and key.isalnum() for key in keys)
 
 
-@pytest.mark.parametrize(("name", "says"), [("aggi", "did you mean 'agi'"), ("random", "no paper defines it")])
-def test_what_cannot_be_cited(xp, name, says):
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("aggi", "did you mean 'agi'"), ("random", "is a control and has no paper; remove it")],
+)
+def test_cite_rejects_name(xp, name, message):
     ran = xp("cite", name)
     assert ran.code == 2
-    assert says in ran.err
+    assert message in ran.err

@@ -1,4 +1,4 @@
-"""Shell completion: commands, options and names, without waiting for torch."""
+"""Shell completion of commands, options and names, without importing torch."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from xplain.core.registry import METHODS, METRICS
 from xplain.pipelines import catalog
 
 
-def test_names_in_the_source_are_the_registered_ones():
+def test_complete_names_equal_registry():
     assert completion.complete_method("") == sorted(spec.name for spec in METHODS)
     assert completion.complete_metric("") == sorted(spec.name for spec in METRICS)
     assert completion.complete_paper("de") == ["deconvnet", "deep-taylor", "deeplift", "deletion"]
 
 
-def test_models_are_those_that_can_be_listed():
+def test_complete_model_equals_list_models():
     listed = {row["name"] for row in catalog.list_models() if row["source"] != "timm"}
     assert set(completion.complete_model("")) - {"timm:", "python:", "script:", "export:"} == listed
     assert completion.complete_model("resnet1") == ["resnet101", "resnet152", "resnet18"]
 
 
 def complete(words: str) -> list[str]:
-    """What bash would be offered after these words."""
+    """Return the completions that bash offers after these words."""
     ran = subprocess.run(
         [sys.executable, "-m", "xplain"],
         capture_output=True,
@@ -60,11 +60,11 @@ def complete(words: str) -> list[str]:
         ("xplain cite sensitivity", ["sensitivity-n"]),
     ],
 )
-def test_what_is_offered(words, offered):
+def test_bash_offers_completions(words, offered):
     assert complete(words) == offered
 
 
-def test_completion_imports_nothing_heavy():
+def test_completion_does_not_import_torch():
     code = (
         "import sys; from xplain.cli import _completion as c; c.complete_model(''); c.complete_paper('');"
         "print([m for m in ('torch', 'torchvision', 'numpy', 'PIL') if m in sys.modules])"
@@ -74,8 +74,8 @@ def test_completion_imports_nothing_heavy():
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
-def test_bash_takes_what_show_completion_prints(tmp_path):
-    """The script, sourced by a real bash in which ``xplain`` is this one: its function fills COMPREPLY."""
+def test_bash_sources_show_completion(tmp_path):
+    """Source the printed script in a bash with this ``xplain`` on its PATH, and read COMPREPLY."""
     command = tmp_path / "xplain"
     command.write_text(f'#!/bin/sh\nexec {sys.executable} -m xplain "$@"\n')
     command.chmod(0o755)

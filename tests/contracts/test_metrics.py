@@ -1,4 +1,4 @@
-"""What every metric must keep to, whichever it is: tests over the registry."""
+"""Properties that every registered metric must have."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from xplain.metrics.inputs import MetricInput
 from xplain.oracle import Oracle
 from xplain.pipelines.attribution import Runtime, run_metric
 
-# those that train networks or need annotations are met in their own tests
+# metrics that train networks or need annotations have their own tests
 SPECS = [spec for spec in METRICS if spec.scope == "image" and "boxes" not in spec.parameters]
-# on images of 8 x 10 random pixels and a model that is never sure
+# for images of 8 x 10 random pixels and a model without confident predictions
 SETTINGS = {
     "sensitivity-n": {"fractions": "20+60"},
     "aic": {"thresholds": "5+30+60", "min_probability": 0},
@@ -29,7 +29,7 @@ SETTINGS = {
     "infidelity": {"score": "logit"},
     "parameter-randomisation": {"stages": 3},  # the layers that the network has
 }
-FEW = {"aic", "sic"}  # one pixel in a hundred is drawn: none of 80
+NO_DRAWS = {"aic", "sic"}  # draw 1 % of the pixels, which is none of 80
 X = toys.images(3)
 CLASSIFIER, LOGITS = toys.with_pixels(toys.small_net(1, scale=15.0))
 TARGETS = LOGITS(X).argmax(dim=1).tolist()
@@ -37,60 +37,54 @@ TARGETS = LOGITS(X).argmax(dim=1).tolist()
 every_metric = pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
 
 
-def settings(spec: MetricSpec) -> dict[str, object]:
+def make_settings(spec: MetricSpec) -> dict[str, object]:
     return quick(spec) | SETTINGS.get(spec.name, {})
 
 
 @lru_cache
-def maps() -> Tensor:
+def make_maps() -> Tensor:
     return xplain.attribute(CLASSIFIER, X, "saliency", target=TARGETS).values
 
 
-def measured(spec: MetricSpec, some: slice = slice(None), **options) -> xplain.Score:
-    options = {"target": TARGETS[some], "method": "saliency"} | settings(spec) | options
-    return xplain.measure(CLASSIFIER, X[some], maps()[some], spec.name, **options)
+def compute_score(spec: MetricSpec, rows: slice = slice(None), **options) -> xplain.Score:
+    options = {"target": TARGETS[rows], "method": "saliency"} | make_settings(spec) | options
+    return xplain.measure(CLASSIFIER, X[rows], make_maps()[rows], spec.name, **options)
 
 
 @lru_cache
-def usual(name: str) -> xplain.Score:
-    """What most tests compare with."""
-    return measured(METRICS.get(name))
+def compute_reference_score(name: str) -> xplain.Score:
+    return compute_score(METRICS.get(name))
 
 
-def assert_equal(found: xplain.Score, expected: xplain.Score, some: slice = slice(None)) -> None:
-    """The same values and curves, undefined for the same reasons."""
-    toys.assert_same(found.values.nan_to_num(-7), expected.values[some].nan_to_num(-7))
-    assert (found.curve is None) == (expected.curve is None)
-    if found.curve is not None:
-        toys.assert_same(found.curve.nan_to_num(-7), expected.curve[some].nan_to_num(-7))
-    reasons, others = (
-        {reason: mask.tolist() for reason, mask in masks.items() if mask.any()}
-        for masks in (found.undefined, {reason: mask[some] for reason, mask in expected.undefined.items()})
-    )
-    assert reasons == others
-
-
-# ------------------------------------------------------------------------------------------------- results
+def assert_equal(actual: xplain.Score, expected: xplain.Score, rows: slice = slice(None)) -> None:
+    """Assert equal values and curves, undefined for the same reasons."""
+    toys.assert_same(actual.values.nan_to_num(-7), expected.values[rows].nan_to_num(-7))
+    assert (actual.curve is None) == (expected.curve is None)
+    if actual.curve is not None:
+        toys.assert_same(actual.curve.nan_to_num(-7), expected.curve[rows].nan_to_num(-7))
+    actual_reasons = {reason: mask.tolist() for reason, mask in actual.undefined.items() if mask.any()}
+    expected_reasons = {reason: mask[rows].tolist() for reason, mask in expected.undefined.items() if mask[rows].any()}
+    assert actual_reasons == expected_reasons
 
 
 @every_metric
-def test_gives_one_value_an_image_within_its_bounds_or_says_why_not(spec):
-    found = usual(spec.name)
-    assert found.values.shape == (3,)
-    assert found.values.is_floating_point()
+def test_metric_values_within_bounds(spec):
+    score = compute_reference_score(spec.name)
+    assert score.values.shape == (3,)
+    assert score.values.is_floating_point()
     low, high = spec.bounds
-    defined = found.values[~found.values.isnan()]
+    defined = score.values[~score.values.isnan()]
     assert ((defined >= low - 1e-12) & (defined <= high + 1e-12)).all()
-    assert found.curve is None or (found.curve.ndim == 2 and len(found.curve) == 3)
-    assert all(mask.dtype == torch.bool and mask.shape == (3,) for mask in found.undefined.values())
-    why = torch.stack([torch.zeros(3, dtype=torch.bool), *found.undefined.values()]).any(dim=0)
-    assert why.tolist() == found.values.isnan().tolist()
-    if "completeness" not in spec.undefined and spec.name not in FEW:
+    assert score.curve is None or (score.curve.ndim == 2 and len(score.curve) == 3)
+    assert all(mask.dtype == torch.bool and mask.shape == (3,) for mask in score.undefined.values())
+    has_reason = torch.stack([torch.zeros(3, dtype=torch.bool), *score.undefined.values()]).any(dim=0)
+    assert has_reason.tolist() == score.values.isnan().tolist()
+    if "completeness" not in spec.undefined and spec.name not in NO_DRAWS:
         assert len(defined) >= 1
 
 
 @every_metric
-def test_says_what_it_is(spec):
+def test_metric_describes_itself(spec):
     assert spec.paper is not None
     assert spec.paper.url
     assert spec.version >= 1
@@ -102,70 +96,67 @@ def test_says_what_it_is(spec):
 
 
 @every_metric
-def test_values_that_are_never_undefined_are_finite(spec):
+def test_metric_defined_values_are_finite(spec):
     if spec.undefined == "never":
-        assert usual(spec.name).values.isfinite().all()
-        assert not usual(spec.name).undefined
+        assert compute_reference_score(spec.name).values.isfinite().all()
+        assert not compute_reference_score(spec.name).undefined
 
 
 @every_metric
-def test_the_same_seed_gives_the_same_bytes(spec):
-    again = measured(spec)
-    assert again.values.numpy().tobytes() == usual(spec.name).values.numpy().tobytes()
+def test_metric_is_deterministic(spec):
+    again = compute_score(spec)
+    assert again.values.numpy().tobytes() == compute_reference_score(spec.name).values.numpy().tobytes()
 
 
 @every_metric
-def test_another_seed_gives_another_value_only_to_metrics_that_draw(spec):
-    other = measured(spec, seed=1)
+def test_metric_seed_changes_draws_only(spec):
+    other = compute_score(spec, seed=1)
     if not spec.needs & {"rng", "seed"}:
-        assert torch.equal(other.values.nan_to_num(-7), usual(spec.name).values.nan_to_num(-7))
-    elif spec.name not in FEW:
-        assert not torch.equal(other.values.nan_to_num(-7), usual(spec.name).values.nan_to_num(-7))
-
-
-# ------------------------------------------------------------------------------------------------- batches
+        assert torch.equal(other.values.nan_to_num(-7), compute_reference_score(spec.name).values.nan_to_num(-7))
+    elif spec.name not in NO_DRAWS:
+        assert not torch.equal(other.values.nan_to_num(-7), compute_reference_score(spec.name).values.nan_to_num(-7))
 
 
 @every_metric
-def test_a_batch_equals_its_images_one_by_one(spec):
+def test_metric_is_independent_of_batch(spec):
     for i in range(3):
-        some = slice(i, i + 1)
-        assert_equal(measured(spec, some), usual(spec.name), some)
+        row = slice(i, i + 1)
+        assert_equal(compute_score(spec, row), compute_reference_score(spec.name), row)
 
 
 @every_metric
 @pytest.mark.parametrize("batch_size", [1, 3, 7, 500])
-def test_rows_a_call_change_nothing(spec, batch_size):
-    found = measured(spec, batch_size=batch_size)
-    assert_equal(found, usual(spec.name))
-    assert found.cost.forwards == usual(spec.name).cost.forwards
+def test_metric_ignores_batch_size(spec, batch_size):
+    score = compute_score(spec, batch_size=batch_size)
+    assert_equal(score, compute_reference_score(spec.name))
+    assert score.cost.forwards == compute_reference_score(spec.name).cost.forwards
 
 
 @every_metric
-def test_images_and_maps_stay_as_they_were(spec):
-    images, given = X.clone(), maps().clone()
-    measured(spec)
+def test_metric_keeps_inputs_unchanged(spec):
+    images, attributions = X.clone(), make_maps().clone()
+    compute_score(spec)
     assert torch.equal(X, images)
-    assert torch.equal(maps(), given)
+    assert torch.equal(make_maps(), attributions)
 
 
 @every_metric
-def test_float32_agrees_with_float64(spec):
-    """To 1e-3: ranks and pictures in 8 bits are those of the same map. New weights are drawn in their own type."""
-    if spec.name == "parameter-randomisation":
+def test_metric_float32_matches_float64(spec):
+    """To 1e-3, since ranks and 8-bit images are those of the same map."""
+    if spec.name == "parameter-randomisation":  # draws new weights in the dtype of the model
         return
     single, _ = toys.with_pixels(toys.small_net(1, scale=15.0).float())
-    options = {"target": TARGETS, "method": "saliency"} | settings(spec)
-    exact, rough = (x.float().double() for x in (X, maps()))
-    found = xplain.measure(single, exact.float(), rough.float(), spec.name, **options).values.double()
-    expected = xplain.measure(CLASSIFIER, exact, rough, spec.name, **options).values.double()
-    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3, equal_nan=True)
+    options = {"target": TARGETS, "method": "saliency"} | make_settings(spec)
+    images, attributions = (x.float().double() for x in (X, make_maps()))
+    score = xplain.measure(single, images.float(), attributions.float(), spec.name, **options).values.double()
+    expected = xplain.measure(CLASSIFIER, images, attributions, spec.name, **options).values.double()
+    torch.testing.assert_close(score, expected, rtol=1e-3, atol=1e-3, equal_nan=True)
 
 
 CURVES = [{"steps": 3}, {"baseline": "mean"}, {"unit": "scalar"}, {"area": "mean"}]
 IMPUTED = [{"percentiles": "20+60"}, {"noise": 0.3}, {"score": "logit"}]
 PICTURES = [{"thresholds": "20+50"}, {"order": "absolute"}]
-KEPT = {
+CACHED = {
     "deletion": CURVES,
     "insertion": CURVES,
     "lerf": [CURVES[0], {"baseline": "black"}, CURVES[2]],
@@ -175,50 +166,53 @@ KEPT = {
 }
 
 
-@pytest.mark.parametrize(("name", "variants"), KEPT.items(), ids=KEPT)
-def test_what_metrics_of_one_run_keep_for_one_another_is_kept_by_all_that_changes_it(name, variants):
+@pytest.mark.parametrize(("name", "variants"), CACHED.items(), ids=CACHED)
+def test_metric_cache_respects_parameters(name, variants):
     spec = METRICS.get(name)
-    inputs = MetricInput(Oracle(CLASSIFIER, score="prob"), X, maps(), torch.tensor(TARGETS))
+    inputs = MetricInput(Oracle(CLASSIFIER, score="prob"), X, make_maps(), torch.tensor(TARGETS))
     for options in ({}, *variants):
-        found = run_metric(spec, spec.resolve(settings(spec) | options), inputs, Runtime())
-        assert_equal(found, measured(spec, **options))
-        assert not options or not torch.equal(found.values, usual(name).values)
-
-
-# ------------------------------------------------------------------------------------------------- cost
+        score = run_metric(spec, spec.resolve(make_settings(spec) | options), inputs, Runtime())
+        assert_equal(score, compute_score(spec, **options))
+        assert not options or not torch.equal(score.values, compute_reference_score(name).values)
 
 
 @every_metric
-def test_rows_counted_are_rows_claimed(spec):
-    """Metrics that attribute again run saliency, of one row."""
-    claimed = spec.resolve(settings(spec))
-    rows = spec.forwards(side=10, **claimed) + spec.attributions(**claimed)
-    assert usual(spec.name).cost.forwards == 3 * rows
+def test_metric_cost_matches_declaration(spec):
+    """Metrics that run the method again run saliency, which takes one row."""
+    params = spec.resolve(make_settings(spec))
+    rows = spec.forwards(side=10, **params) + spec.attributions(**params)
+    assert compute_reference_score(spec.name).cost.forwards == 3 * rows
 
 
-# ------------------------------------------------------------------------------------------------- the command line
-
-
-def test_all_run_from_evaluate_with_the_values_of_the_library(xp, photos, tmp_path):
-    asked = {}
+def test_evaluate_matches_measure(xp, photos, tmp_path):
+    labels = {}
     for spec in SPECS:
-        params = ",".join(f"{key}={value}" for key, value in settings(spec).items())
-        asked[spec.name] = f"{spec.name}:{params}" if params else spec.name
-    ran = xp("evaluate", photos, *TINY, "-a", "saliency", *(p for m in asked.values() for p in ("-M", m)), "-o", "run")
+        params = ",".join(f"{key}={value}" for key, value in make_settings(spec).items())
+        labels[spec.name] = f"{spec.name}:{params}" if params else spec.name
+    ran = xp(
+        "evaluate",
+        photos,
+        *TINY,
+        "-a",
+        "saliency",
+        *(p for label in labels.values() for p in ("-M", label)),
+        "-o",
+        "run",
+    )
     assert ran.code in (0, 5), ran.err
     lines = [json.loads(line) for path in sorted(tmp_path.glob("run/items/*.jsonl")) for line in path.open()]
-    values = {(each["metric"], each["key"]): each for each in lines if each.get("method") == "saliency"}
+    records = {(line["metric"], line["key"]): line for line in lines if line.get("method") == "saliency"}
     classifier = xplain.load_classifier(TINY[1], device="cpu")
-    keys = sorted({key for _, key in values})
+    keys = sorted({key for _, key in records})
     assert len(keys) == 3
     images = torch.stack([xplain.read_image(photos / key, size=32) for key in keys]).double()
-    given = xplain.attribute(classifier, images, "saliency").values
+    attributions = xplain.attribute(classifier, images, "saliency").values
     for spec in SPECS:
-        if "completeness" in spec.undefined:  # measure knows no end points
+        if "completeness" in spec.undefined:  # measure does not know the end points
             continue
-        expected = xplain.measure(classifier, images, given, spec.name, method="saliency", **settings(spec))
+        expected = xplain.measure(classifier, images, attributions, spec.name, method="saliency", **make_settings(spec))
         for i, key in enumerate(keys):
-            record = values[asked[spec.name], key]
+            record = records[labels[spec.name], key]
             assert (record["value"] is None) == bool(expected.values[i].isnan())
             if record["value"] is None:
                 assert bool(expected.undefined[record["undefined"]][i])

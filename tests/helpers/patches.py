@@ -1,4 +1,4 @@
-"""Images whose evidence is known: noise with a striped patch at a random place, upright or level, which is the class."""
+"""Labelled images with known evidence: noise with a patch of vertical or horizontal stripes at a random place."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def make_set(train: int = 160, test: int = 80) -> TrainTestSplit:
 
 
 def patch_map(x: Tensor) -> Tensor:
-    """(n, 1, H, W) 1 on the patch, 0 on the noise: only stripes are quite black or white."""
+    """Return the true map (n, 1, H, W): 1 on the patch and 0 on the noise, which is never black or white."""
     return ((x == 0) | (x == 1)).all(dim=1, keepdim=True).to(x)
 
 

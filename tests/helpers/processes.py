@@ -1,4 +1,4 @@
-"""Commands in processes of their own, forked from this one, which has everything loaded."""
+"""Run commands in forked processes, which start fast because all modules are loaded."""
 
 from __future__ import annotations
 
@@ -15,23 +15,24 @@ def start(
     err: Path | None = None,
     prepare: Callable[[], None] = lambda: None,
 ) -> int:
-    """``xplain`` with arguments; the process. out: its stdout, an open file; err: where its stderr goes; else nowhere.
+    """Start ``xplain`` with arguments in a forked process and return its process id.
 
+    out: file descriptor for stdout; defaults to /dev/null. err: file for stderr; defaults to /dev/null.
     prepare: called in the process before the command.
     """
     from xplain.cli.app import run
 
     signals = signal.SIGINT, signal.SIGTERM
-    signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # until the child deals with them as ``python -m xplain`` does
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # until the child handles them as ``python -m xplain`` does
     child = os.fork()
     if child == 0:
         code = 1
         try:
             signal.signal(signal.SIGTERM, signal.default_int_handler)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
-            nowhere = os.open(os.devnull, os.O_RDWR)
-            os.dup2(nowhere if out is None else out, 1)
-            os.dup2(nowhere if err is None else os.open(err, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666), 2)
+            null = os.open(os.devnull, os.O_RDWR)
+            os.dup2(null if out is None else out, 1)
+            os.dup2(null if err is None else os.open(err, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666), 2)
             sys.stdout = os.fdopen(1, "w", closefd=False)
             sys.stderr = os.fdopen(2, "w", closefd=False)
             prepare()
@@ -45,5 +46,5 @@ def start(
 
 
 def wait(child: int) -> int:
-    """The exit code, or minus the signal that ended the process."""
+    """Wait for a process and return its exit code, or the negative number of the signal that ended it."""
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

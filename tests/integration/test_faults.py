@@ -45,7 +45,7 @@ COMMANDS = list(ASK)
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """Small figures, and a short bare model in bench."""
-    from xplain.pipelines import benchmark
+    from xplain.pipelines import model_benchmark
     from xplain.pipelines import throughput as ceiling
     from xplain.reports import figures as pen
 
@@ -53,7 +53,7 @@ def quick(monkeypatch):
     for module in ("comparison_figure", "agreement"):
         monkeypatch.setattr(f"xplain.reports.{module}.save_figure", lambda figure, form: plain(Small(figure), form))
     monkeypatch.setattr(ceiling, "CPU_SIZES", (1, 2))
-    monkeypatch.setattr(benchmark, "LEAST_SECONDS", 0.001)
+    monkeypatch.setattr(model_benchmark, "MIN_SECONDS", 0.001)
 
 
 class Small:
@@ -202,9 +202,9 @@ def test_pictures_of_a_comparison_cut_off_while_it_wrote_are_its_own(xp, noise, 
 
 
 def test_an_interrupted_bench_measures_only_what_it_lacks(xp, monkeypatch):
-    from xplain.pipelines import benchmark
+    from xplain.pipelines import model_benchmark
 
-    whole, raced = benchmark.race, []
+    whole, raced = model_benchmark.time_interleaved, []
 
     def stop_at_the_third(contenders, *rest):
         raced.append(contenders[-1].images)
@@ -212,7 +212,7 @@ def test_an_interrupted_bench_measures_only_what_it_lacks(xp, monkeypatch):
             raise KeyboardInterrupt
         return whole(contenders, *rest)
 
-    monkeypatch.setattr(benchmark, "race", stop_at_the_third)
+    monkeypatch.setattr(model_benchmark, "time_interleaved", stop_at_the_third)
     ask = ("bench", *TINY, *ASK["bench"], "-o", "run")
     assert xp(*ask).code == 130
     first = json.loads(Path("run/bench.part.json").read_text())["groups"]
@@ -231,9 +231,9 @@ def test_an_interrupted_bench_measures_only_what_it_lacks(xp, monkeypatch):
 
 
 def test_a_bench_interrupted_again_before_it_has_more_keeps_what_it_had(xp, monkeypatch):
-    from xplain.pipelines import benchmark
+    from xplain.pipelines import model_benchmark, throughput
 
-    race, size, calls = benchmark.race, benchmark.best_size, []
+    race, size, calls = model_benchmark.time_interleaved, throughput.find_best_batch_size, []
 
     def stop(*args):
         calls.append(1)
@@ -243,7 +243,7 @@ def test_a_bench_interrupted_again_before_it_has_more_keeps_what_it_had(xp, monk
 
     ask = ("bench", *TINY, *ASK["bench"], "-o", "run")
     with monkeypatch.context() as patch:
-        patch.setattr(benchmark, "race", stop)
+        patch.setattr(model_benchmark, "time_interleaved", stop)
         stop.whole, stop.at = race, 4
         assert xp(*ask).code == 130
     there = {path.name: path.read_bytes() for path in Path("run").iterdir()}
@@ -251,12 +251,12 @@ def test_a_bench_interrupted_again_before_it_has_more_keeps_what_it_had(xp, monk
     for stop.at in (1, 4):  # the ceilings of the bare model are measured anew: the first, the last of them
         calls.clear()
         with monkeypatch.context() as patch:
-            patch.setattr(benchmark, "best_size", stop)
+            patch.setattr(throughput, "find_best_batch_size", stop)
             stop.whole = size
             assert xp(*ask).code == 130
         assert {path.name: path.read_bytes() for path in Path("run").iterdir()} == there
     with monkeypatch.context() as patch:
-        patch.setattr(benchmark, "race", stop)
+        patch.setattr(model_benchmark, "time_interleaved", stop)
         stop.whole, stop.at = race, 0
         calls.clear()
         assert xp(*ask).code == 0
@@ -270,10 +270,12 @@ def test_a_bench_that_keeps_nothing_says_so(xp, monkeypatch):
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("xplain.pipelines.benchmark.race", stop)
+    monkeypatch.setattr("xplain.pipelines.model_benchmark.time_interleaved", stop)
     ran = xp("bench", *TINY, *ASK["bench"])
     assert ran.code == 130
-    assert one_line(ran.err) == "xplain: error: interrupted; give --output, and the same command goes on from there"
+    assert one_line(ran.err) == (
+        "xplain: error: interrupted, and no results were saved; use --output to make bench resumable"
+    )
 
 
 # ----------------------------------------------------------------- memory and devices
@@ -396,7 +398,7 @@ def test_an_output_that_is_removed_meanwhile_is_made_again(xp, noise, command, m
     module, name = {  # in the thread that writes, which else might be writing just then
         "explain": ("xplain.reports.explanation_files", "write_file"),
         "compare": ("xplain.pipelines.attribution:MethodRun", "attribute"),
-        "bench": ("xplain.pipelines.benchmark", "race"),
+        "bench": ("xplain.pipelines.model_benchmark", "time_interleaved"),
     }[command]
     owner = resolve_name(module)
     whole, calls = getattr(owner, name), []

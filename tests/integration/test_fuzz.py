@@ -1,4 +1,4 @@
-"""Readers and parsers under random input: a result that holds what it promises, or an error of one line; never anything else.
+"""Readers and parsers with random input: they return a valid result or raise an error of one line.
 
 ``make fuzz`` runs the same properties for minutes.
 """
@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save
 
-import xplain.pipelines.attribution  # noqa: F401  (registers what there is)
+import xplain.pipelines.attribution  # noqa: F401  (registers methods and metrics)
 from tests.helpers import toys
 from tests.helpers.hostile_inputs import FILES
 from xplain.cli.app import app as cli
@@ -47,7 +47,7 @@ from xplain.reports.summary import summarise_run
 from xplain.reports.tables import to_csv, to_markdown
 
 ATTEMPTS = int(os.environ.get("XPLAIN_FUZZ_EXAMPLES", "100"))
-random = settings(
+fuzz = settings(
     max_examples=ATTEMPTS,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
@@ -61,22 +61,22 @@ numbers = st.floats().map(str) | st.integers().map(str) | texts
 
 
 def attempt(function, *arguments):
-    """The result, or None with an error that is one line."""
+    """Return the result; None if the function raises an XplainError, which must be one line."""
     try:
         return function(*arguments)
     except XplainError as error:
         text = str(error)
     assert text.strip()
-    assert "\n" not in text or any("\n" in str(each) for each in arguments)
+    assert "\n" not in text or any("\n" in str(argument) for argument in arguments)
     return None
 
 
-@random
+@fuzz
 @given(texts)
 @example("a:b=c,b=d")
 @example(":x=1")
 @example("a:=")
-def test_choices(text):
+def test_parse_choice(text):
     choice = attempt(config.Choice.parse, text)
     if choice is not None:
         assert choice.name == choice.name.strip() != ""
@@ -84,9 +84,9 @@ def test_choices(text):
         assert all(key and value for key, value in choice.params)
 
 
-@random
+@fuzz
 @given(texts | st.tuples(numbers, numbers).map(",".join))
-def test_clips_shards_and_batch_sizes(text):
+def test_parse_clip_shard_batch_size(text):
     if (clip := attempt(config.parse_clip, text)) is not None:
         assert 0 <= clip[0] < clip[1] <= 100
     if (shard := attempt(config.parse_shard, text.replace(",", "/"))) is not None:
@@ -95,10 +95,10 @@ def test_clips_shards_and_batch_sizes(text):
         assert rows >= 1
 
 
-@random
+@fuzz
 @given(names, st.data())
-def test_parameters_of_methods_and_metrics(name, data):
-    spec = (METHODS if any(each.name == name for each in METHODS) else METRICS).get(name)
+def test_resolve_parameters(name, data):
+    spec = (METHODS if any(method.name == name for method in METHODS) else METRICS).get(name)
     key = data.draw(st.sampled_from(sorted(spec.parameters)) | texts) if spec.parameters else data.draw(texts)
     value = data.draw(numbers | st.none() | st.booleans() | st.floats() | st.integers() | st.lists(st.integers()))
     settled = attempt(spec.resolve, {key: value})
@@ -106,32 +106,32 @@ def test_parameters_of_methods_and_metrics(name, data):
         assert spec.parameters[key].bounds.accepts(settled[key])
 
 
-@random
+@fuzz
 @given(texts | numbers)
 @example("²")
 @example("-1")
 @example("tench")
-def test_classes_and_targets(text):
-    found = attempt(CLASSIFIER.class_names.find, text)
-    assert found is None or 0 <= found < 5
+def test_find_class_name(text):
+    index = attempt(CLASSIFIER.class_names.find, text)
+    assert index is None or 0 <= index < 5
 
 
-@random
+@fuzz
 @given(texts | st.lists(texts, max_size=3).map(",".join) | st.integers().map("top:{}".format), texts | st.none())
 @example("--5", None)
 @example("9" * 5000, None)
 @example("auto", ",")
-def test_questions(target, against):
-    question = attempt(TargetSpec.parse, target, against, CLASSIFIER)
-    if question is not None:
-        assert question.count >= 1
-        assert question.kind != "class" or 0 <= question.index < 5
-        assert question.against is None or isinstance(question.against, str) or set(question.against) <= set(range(5))
+def test_parse_target(target, against):
+    spec = attempt(TargetSpec.parse, target, against, CLASSIFIER)
+    if spec is not None:
+        assert spec.count >= 1
+        assert spec.kind != "class" or 0 <= spec.index < 5
+        assert spec.against is None or isinstance(spec.against, str) or set(spec.against) <= set(range(5))
 
 
 @pytest.fixture(scope="module")
 def idle():
-    """The commands do nothing but read what they are told."""
+    """Make the commands only parse their arguments."""
     with pytest.MonkeyPatch.context() as patch:
         for name in ("explain._run", "evaluate._run", "bench._run", "compare._compare_images", "compare._compare_runs"):
             patch.setattr(f"xplain.cli.{name}", lambda *_: 0)
@@ -139,88 +139,87 @@ def idle():
 
 
 def options_of(command: str) -> list[str]:
-    """The long options of a command, but for those that end it or that are fuzzed by themselves."""
-    known = typer.main.get_command(cli).commands[command].params
-    names = [name for each in known for name in each.opts if name.startswith("--")]
+    """Return the long options of a command, except --config and --version."""
+    params = typer.main.get_command(cli).commands[command].params
+    names = [name for param in params for name in param.opts if name.startswith("--")]
     return [name for name in names if name not in ("--config", "--version")]
 
 
-def tell(*arguments: str) -> int:
-    """The exit code of a command that reads its arguments only; what it says is at most one line."""
+def parse_arguments(*arguments: str) -> int:
+    """Return the exit code of a command that only parses its arguments; it must print at most one error line."""
     err, out = io.StringIO(), io.StringIO()
     with redirect_stderr(err), redirect_stdout(out):
         code = run(arguments)
-    said = [line for line in err.getvalue().splitlines() if line]
+    messages = [line for line in err.getvalue().splitlines() if line]
     assert code in (0, 2, 3), err.getvalue()
-    assert len(said) == (code != 0), err.getvalue()
-    assert all(line.startswith("xplain: error: ") for line in said)
+    assert len(messages) == (code != 0), err.getvalue()
+    assert all(line.startswith("xplain: error: ") for line in messages)
     return code
 
 
 COMMANDS = ("explain", "evaluate", "compare", "bench")
-told = st.sampled_from(COMMANDS).flatmap(
+command_lines = st.sampled_from(COMMANDS).flatmap(
     lambda command: st.tuples(
         st.just(command), st.lists(st.tuples(st.sampled_from(options_of(command)), numbers | texts), max_size=4)
     )
 )
 
 
-@random
-@given(told)
+@fuzz
+@given(command_lines)
 @example(("evaluate", [("--shard", "9" * 5000 + "/1")]))
 @example(("explain", [("--batch-size", "9" * 5000)]))
-def test_options(idle, told):
-    command, pairs = told
-    tell(command, "images", *(f"{name}={value}" for name, value in pairs))
+def test_command_line_options(idle, command_line):
+    command, pairs = command_line
+    parse_arguments(command, "images", *(f"{name}={value}" for name, value in pairs))
 
 
 plain = st.integers() | st.floats() | st.booleans() | texts | st.dates()
 values = st.recursive(plain, lambda inner: st.lists(inner, max_size=3), max_leaves=4)
 
 
-def toml(value: object) -> str:
-    """A value as TOML writes it."""
+def to_toml(value: object) -> str:
+    """Return a value in TOML syntax."""
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=True).replace("\\ud", "\\u0") if value.isprintable() else '"x"'
     if isinstance(value, list):
-        return f"[{', '.join(map(toml, value))}]"
+        return f"[{', '.join(map(to_toml, value))}]"
     return str(value).lower() if isinstance(value, bool | float) else str(value)
 
 
-@random
+@fuzz
 @given(st.sampled_from(COMMANDS), st.data())
-def test_options_of_configuration_files(idle, tmp_path, command, data):
+def test_config_file_options(idle, tmp_path, command, data):
     names = [name[2:] for name in options_of(command)]
     path = tmp_path / "c.toml"
     given = data.draw(st.dictionaries(st.sampled_from(names), values, max_size=4))
-    path.write_text("".join(f"{name} = {toml(value)}\n" for name, value in given.items()))
-    tell(command, "images", "--config", str(path))
+    path.write_text("".join(f"{name} = {to_toml(value)}\n" for name, value in given.items()))
+    parse_arguments(command, "images", "--config", str(path))
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_an_empty_list_is_nothing_given(idle, tmp_path, command):
-    """What the test above found."""
+def test_config_file_empty_list(idle, tmp_path, command):
     path = tmp_path / "c.toml"
     path.write_text("method = []\n" if command == "explain" else "model = []\nmethod = []\n")
-    assert tell(command, "images", "--config", str(path)) == 0
+    assert parse_arguments(command, "images", "--config", str(path)) == 0
 
 
-@random
+@fuzz
 @given(
     st.recursive(plain, lambda inner: st.lists(inner, max_size=3), max_leaves=5),
     st.sampled_from(["source", "figures", "notes", "x"]),
 )
-def test_tables_of_published_figures(tmp_path, value, key):
+def test_read_published(tmp_path, value, key):
     path = tmp_path / "c.toml"
     path.write_text(
-        '[published]\nsource = "a"\nfigures = []\n'.replace(f"{key} =", f"old_{key} =") + f"{key} = {toml(value)}\n"
+        '[published]\nsource = "a"\nfigures = []\n'.replace(f"{key} =", f"old_{key} =") + f"{key} = {to_toml(value)}\n"
     )
     attempt(read_published, path)
-    path.write_text(f"published = {toml(value)}\n")
+    path.write_text(f"published = {to_toml(value)}\n")
     attempt(read_published, path)
 
 
-@random
+@fuzz
 @given(
     st.lists(
         texts | st.sampled_from(["a\0b.png", "x" * 5000, "[", "*\0", "@a", "/dev/null", "/dev/zero", "/"]), max_size=4
@@ -230,17 +229,17 @@ def test_tables_of_published_figures(tmp_path, value, key):
 @example(["x" * 5000])
 @example(["@" + "x" * 5000])
 @example(["/dev/zero"])
-def test_names_of_images(tmp_path, named):
+def test_find_images_of_random_names(tmp_path, names):
     for source in (
-        attempt(find_images, [str(tmp_path / each) if each[:1] not in "/@" else each for each in named if each != "/"])
+        attempt(find_images, [str(tmp_path / name) if name[:1] not in "/@" else name for name in names if name != "/"])
         or []
     ):
         attempt(source.read)
 
 
-@random
+@fuzz
 @given(st.binary(max_size=200) | st.just(b'[evaluate]\nlimit = "x"\nunknown = 1'))
-def test_configuration_files(tmp_path, content):
+def test_read_config_file(tmp_path, content):
     path = tmp_path / "a.toml"
     path.write_bytes(content)
     values = attempt(config.read_config_file, path, "evaluate", {"limit", "seed"}, ["explain", "evaluate"])
@@ -272,9 +271,9 @@ runs = st.binary(max_size=60) | st.sampled_from(
 )
 
 
-@random
+@fuzz
 @given(st.lists(lines, max_size=4).map(b"\n".join), runs)
-def test_run_directories(tmp_path, content, run):
+def test_read_run_directory(tmp_path, content, run):
     folder = tmp_path / "run"
     (folder / "items").mkdir(parents=True, exist_ok=True)
     (folder / "items" / "0.jsonl").write_bytes(content)
@@ -305,8 +304,8 @@ anything = st.recursive(
 )
 
 
-def spoil(data, content: dict) -> dict:
-    """A copy with one value, at the top or within, that is another one, or is missing."""
+def corrupt(data, content: dict) -> dict:
+    """Return a copy in which one value, at any depth, is replaced or missing."""
     content = deepcopy(content)
     table = content
     while True:
@@ -321,16 +320,16 @@ def spoil(data, content: dict) -> dict:
             return content
 
 
-@random
+@fuzz
 @given(st.data())
-def test_records_of_runs(tmp_path, data):
-    """A run that was tampered with: a summary, a report and a comparison of it, or one line that says what is wrong."""
+def test_corrupted_records(tmp_path, data):
+    """Summaries, reports and comparisons of a run with one corrupted record."""
     folder = tmp_path / "run"
     (folder / "items").mkdir(parents=True, exist_ok=True)
     which = data.draw(st.integers(-1, len(RECORDS) - 1))
-    records = [spoil(data, each) if k == which else each for k, each in enumerate(RECORDS)]
-    (folder / "items" / "0.jsonl").write_text("".join(json.dumps(each) + "\n" for each in records))
-    (folder / "run.json").write_text(json.dumps(spoil(data, RUN) if which < 0 else RUN))
+    records = [corrupt(data, record) if k == which else record for k, record in enumerate(RECORDS)]
+    (folder / "items" / "0.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    (folder / "run.json").write_text(json.dumps(corrupt(data, RUN) if which < 0 else RUN))
     summary = attempt(summarise_run, folder)
     if summary is not None:
         to_csv(summary), to_markdown(summary), make_page(summary, [], "")
@@ -341,30 +340,29 @@ def test_records_of_runs(tmp_path, data):
     "change",
     [{"undefined": True}, {"curve": []}, {"value": "x"}, {"cost": None}, {"key": "c", "curve": [1.0] * 3}],
 )
-def test_records_that_are_damaged_are_named(tmp_path, change):
-    """What the test above found."""
+def test_damaged_records_are_named(tmp_path, change):
     (tmp_path / "items").mkdir()
-    lines = [json.dumps(each) + "\n" for each in (SCORE | {"key": "b"}, SCORE | change)]
+    lines = [json.dumps(record) + "\n" for record in (SCORE | {"key": "b"}, SCORE | change)]
     (tmp_path / "items" / "0.jsonl").write_text("".join(lines))
     (tmp_path / "run.json").write_text(json.dumps(RUN))
     with pytest.raises(InputError, match=r"the record of '[ac]' is damaged \(.*\); delete its line"):
         summarise_run(tmp_path)
 
 
-def test_records_that_are_whole_are_read(tmp_path):
-    """What the test above tampers with is a run."""
+def test_valid_records_are_read(tmp_path):
+    """The run of test_corrupted_records is valid."""
     (tmp_path / "items").mkdir()
-    (tmp_path / "items" / "0.jsonl").write_text("".join(json.dumps(each) + "\n" for each in RECORDS))
+    (tmp_path / "items" / "0.jsonl").write_text("".join(json.dumps(record) + "\n" for record in RECORDS))
     (tmp_path / "run.json").write_text(json.dumps(RUN))
     (row,) = summarise_run(tmp_path)["rows"]
     assert (row["mean"], row["n"], row["undefined"], row["curve"]) == (0.5, 1, {"why": 1}, [1.0, 0.5])
 
 
-@random
+@fuzz
 @given(st.binary(max_size=200) | st.lists(texts, max_size=5).map(lambda rows: "\n".join(rows).encode()))
 @example(b'"')
 @example(b"a.png,\x00")
-def test_lists_labels_and_class_files(tmp_path, content):
+def test_read_lists_and_classes(tmp_path, content):
     folder = tmp_path / "set"
     folder.mkdir(exist_ok=True)
     (folder / "a.png").write_bytes(b"x")
@@ -376,17 +374,17 @@ def test_lists_labels_and_class_files(tmp_path, content):
     attempt(read_class_names, path)
 
 
-whole = st.sampled_from([content for _, content, says in FILES.values() if not says])
+valid_images = st.sampled_from([content for _, content, error in FILES.values() if not error])
 damage = st.lists(st.tuples(st.integers(0, 1 << 16), st.binary(min_size=1, max_size=4)), max_size=6)
 
 
-@random
-@given(whole, damage, st.integers(0, 1 << 16))
-def test_image_files(tmp_path, content, wounds, cut):
+@fuzz
+@given(valid_images, damage, st.integers(0, 1 << 16))
+def test_decode_image_files(tmp_path, content, changes, cut):
     broken = bytearray(content)
-    for place, new in wounds:
-        at = place % len(broken)
-        broken[at : at + len(new)] = new
+    for position, new in changes:
+        start = position % len(broken)
+        broken[start : start + len(new)] = new
     if cut % 3 == 0:
         del broken[cut % len(broken) :]
     image = attempt(decode_image, bytes(broken), "a.png")
@@ -399,8 +397,8 @@ def test_image_files(tmp_path, content, wounds, cut):
     assert record is None or isinstance(record, dict)
 
 
-def members() -> bytes:
-    """A small tar file."""
+def make_tar() -> bytes:
+    """Return a small tar file."""
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w") as tar:
         for name, content in (("a.jpg", b"x"), ("a.cls", b"1"), ("b.png", b"y"), ("b.json", b'{"label": 2}')):
@@ -410,8 +408,8 @@ def members() -> bytes:
     return stream.getvalue()
 
 
-def saved(content: object) -> bytes:
-    """As torch saves it."""
+def save_to_bytes(content: object) -> bytes:
+    """Return the bytes that torch.save writes."""
     stream = io.BytesIO()
     torch.save(content, stream)
     return stream.getvalue()
@@ -421,31 +419,31 @@ VOC = (
     b"<annotation><object><name>cat</name><bndbox><xmin>1</xmin><ymin>2</ymin><xmax>3</xmax><ymax>4</ymax></bndbox></object>"
     b"</annotation>"
 )
-READERS = {  # what reads it, and the name of a file that it reads
-    "tar": (lambda path: read_dataset(str(path), CLASSIFIER.class_names), "a.tar", members()),
+READERS = {  # kind: (reader, file name, content)
+    "tar": (lambda path: read_dataset(str(path), CLASSIFIER.class_names), "a.tar", make_tar()),
     "npz": (read_record, "a.npz", encode_arrays({"values": np.ones((1, 4, 4))}, {"key": "a"})),
     "states": (
         lambda path: DirectoryCheckpoints(path.parent).load("a"),
         "a.pt",
-        saved({"epoch": 1, "network": {"w": torch.ones(3)}}),
+        save_to_bytes({"epoch": 1, "network": {"w": torch.ones(3)}}),
     ),
-    "weights": (read_weights, "a.pth", saved({"w": torch.ones(3)})),
+    "weights": (read_weights, "a.pth", save_to_bytes({"w": torch.ones(3)})),
     "safetensors": (read_weights, "a.safetensors", save({"w": torch.ones(3)})),
     "boxes": (lambda path: read_annotations(str(path.parent)), "a.xml", VOC),
 }
 
 
 @pytest.mark.parametrize("kind", READERS)
-@random
+@fuzz
 @given(damage, st.integers(0, 1 << 16), st.binary(max_size=40) | st.none())
-def test_files_of_data(tmp_path_factory, kind, wounds, cut, instead):
+def test_read_data_files(tmp_path_factory, kind, changes, cut, replacement):
     read, name, content = READERS[kind]
     if kind == "tar":
         pytest.importorskip("webdataset")
-    broken = bytearray(content if instead is None else instead)
-    for place, new in wounds if broken else ():
-        at = place % len(broken)
-        broken[at : at + len(new)] = new
+    broken = bytearray(content if replacement is None else replacement)
+    for position, new in changes if broken else ():
+        start = position % len(broken)
+        broken[start : start + len(new)] = new
     if cut % 4 == 0 and broken:
         del broken[cut % len(broken) :]
     path = tmp_path_factory.mktemp("data") / name
@@ -453,7 +451,7 @@ def test_files_of_data(tmp_path_factory, kind, wounds, cut, instead):
     attempt(read, path)
 
 
-def test_an_error_that_is_no_error_of_a_user_is_seen():
-    """The net itself holds."""
+def test_attempt_keeps_other_errors():
+    """attempt catches XplainError only."""
     with pytest.raises(ZeroDivisionError):
         attempt(lambda: 1 / 0)

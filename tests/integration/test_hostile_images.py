@@ -1,4 +1,4 @@
-"""Odd and broken images: no traceback, no hang, the right code, one line for each that fails, and the good ones done."""
+"""Unusual and broken images: valid ones are explained, and every other image gives one error line and the right exit code."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image
 
 import xplain
 from tests.conftest import TINY
-from tests.helpers.hostile_inputs import DRAWN, FILES, ORIENTATION, PNG, saved
+from tests.helpers.hostile_inputs import DRAWN, FILES, ORIENTATION, PNG, encode_image
 from xplain.data.images import decode_image
 from xplain.data.preprocessing import Preprocessing, preprocess
 
@@ -25,22 +25,22 @@ def write(name: str, content: bytes) -> Path:
     return path
 
 
-def one_line_each(err: str) -> list[str]:
-    """The lines on stderr, all of which are the command's own."""
+def read_messages(err: str) -> list[str]:
+    """Return the lines on stderr, all of which must be messages of the command."""
     lines = err.splitlines()
     assert all(line.startswith("xplain: ") for line in lines), err
     return lines
 
 
 @pytest.mark.parametrize("kind", FILES)
-def test_each_alone(xp, kind):
-    name, content, says = FILES[kind]
+def test_explain_single_file(xp, kind):
+    name, content, error = FILES[kind]
     ran = xp(*EXPLAIN, write(name, content))
-    lines = one_line_each(ran.err)
-    if says:
+    lines = read_messages(ran.err)
+    if error:
         assert ran.code == 3
         assert len(lines) == 1
-        assert says in lines[0]
+        assert error in lines[0]
         assert ran.out == ""
     else:
         assert (ran.code, lines) == (0, [])
@@ -51,55 +51,55 @@ def test_each_alone(xp, kind):
             assert 0 <= file["image"].min() <= file["image"].max() <= 1
 
 
-def test_all_in_one_folder(xp):
-    """Good ones are done, bad ones counted, and evaluate agrees with explain on which is which."""
+def test_explain_folder_of_files(xp):
+    """explain and evaluate process the valid images and count the others."""
     for number, (name, content, _) in enumerate(FILES.values()):
         write(f"{number:02d}{name}", content)
-    suffixed = {key: row for key, row in FILES.items() if Path(row[0]).suffix}
-    bad = sum(bool(says) for _, _, says in suffixed.values())
+    images = {key: row for key, row in FILES.items() if Path(row[0]).suffix}
+    bad = sum(bool(error) for _, _, error in images.values())
     ran = xp(*EXPLAIN, "in")
     assert ran.code == 5
-    assert len([line for line in one_line_each(ran.err) if "error:" in line]) == bad
-    assert len(list(Path("out").rglob("*.npz"))) == len(suffixed) - bad
+    assert len([line for line in read_messages(ran.err) if "error:" in line]) == bad
+    assert len(list(Path("out").rglob("*.npz"))) == len(images) - bad
     (summary,) = xp("evaluate", "in", *TINY, "-a", "random", "-M", "deletion:steps=2", "-o", "run", "--json").records
-    assert (summary["items"]["failed"], summary["items"]["evaluated"]) == (bad, len(suffixed) - bad)
+    assert (summary["items"]["failed"], summary["items"]["evaluated"]) == (bad, len(images) - bad)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_every_orientation_is_turned_upright(orientation):
-    """Losslessly: the pixels, not the tag, decide."""
+def test_decode_image_applies_orientation(orientation):
+    """The stored pixels are transposed inversely and saved without loss."""
     upright = Image.fromarray(DRAWN)
     names = ["FLIP_LEFT_RIGHT", "FLIP_TOP_BOTTOM", "ROTATE_90", "ROTATE_180", "ROTATE_270", "TRANSPOSE", "TRANSVERSE"]
-    back = {1: None, 2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}[orientation]
-    stored = upright if back is None else upright.transpose(Image.Transpose[names[back]])
+    inverse = {1: None, 2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}[orientation]
+    stored = upright if inverse is None else upright.transpose(Image.Transpose[names[inverse]])
     exif = Image.Exif()
     exif[ORIENTATION] = orientation
-    assert np.array_equal(np.asarray(decode_image(saved(stored, "PNG", exif=exif), "a.png")), DRAWN)
+    assert np.array_equal(np.asarray(decode_image(encode_image(stored, "PNG", exif=exif), "a.png")), DRAWN)
 
 
-def test_a_long_thin_image_takes_little_memory_and_gives_the_pixels_of_the_usual_way():
-    """20000 x 1 would be 5 120 000 x 256 after the resize; only the centre is made."""
+def test_preprocess_long_thin_image():
+    """A 20000 x 1 image would be 5 120 000 x 256 after the resize; only its center is resized."""
     ramp = np.linspace(0, 255, 2000).astype(np.uint8)
     thin = Image.fromarray(np.stack([np.broadcast_to(ramp, (8, 2000))] * 3, axis=2))
     whole = thin.resize((2000 * 64 // 8, 64), Image.Resampling.BICUBIC)
     left = round((whole.width - 56) / 2)
     expected = np.asarray(whole.crop((left, 4, left + 56, 60)), dtype=np.float32).transpose(2, 0, 1) / 255
-    found = preprocess(thin, Preprocessing((56, 56), 64)).numpy()
-    assert np.abs(found - expected).max() <= 1 / 255 + 1e-6
+    pixels = preprocess(thin, Preprocessing((56, 56), 64)).numpy()
+    assert np.abs(pixels - expected).max() <= 1 / 255 + 1e-6
 
 
-def test_pipes_do_not_hang(xp):
+def test_explain_skips_pipes(xp):
     Path("in").mkdir()
     os.mkfifo("in/a.png")
     ran = xp(*EXPLAIN, "in/a.png")
     assert ran.code == 3
-    assert "is a pipe" in one_line_each(ran.err)[0]
+    assert "is a pipe" in read_messages(ran.err)[0]
     write("b.png", PNG)
     ran = xp(*EXPLAIN, "in")
     assert (ran.code, ran.err) == (0, "")
 
 
-def test_links_in_a_circle_and_folders_with_the_name_of_an_image(xp):
+def test_explain_circular_links(xp):
     write("a.png", PNG)
     Path("in/loop.png").symlink_to("loop.png")
     Path("in/deep").symlink_to(Path("in").resolve(), target_is_directory=True)
@@ -108,22 +108,22 @@ def test_links_in_a_circle_and_folders_with_the_name_of_an_image(xp):
     ran = xp(*EXPLAIN, "in")
     assert sorted(Path("out").rglob("*.npz")) == [Path("out/a.random.raw.npz"), Path("out/folder.png/b.random.raw.npz")]
     assert ran.code == 5
-    assert "loop.png" in one_line_each(ran.err)[0]
+    assert "loop.png" in read_messages(ran.err)[0]
     ran = xp(*EXPLAIN, "in/loop.png")
     assert ran.code == 3
-    assert len(one_line_each(ran.err)) == 1
+    assert len(read_messages(ran.err)) == 1
 
 
-def test_a_file_that_shrinks_while_it_is_read_is_damaged(xp, monkeypatch):
-    whole = Path.read_bytes
+def test_explain_shrinking_file(xp, monkeypatch):
+    read_bytes = Path.read_bytes
     path = write("a.png", PNG)
-    monkeypatch.setattr(Path, "read_bytes", lambda self: whole(self)[: len(PNG) // 3] if self == path else whole(self))
+    monkeypatch.setattr(Path, "read_bytes", lambda self: read_bytes(self)[: len(PNG) // 3 if self == path else None])
     ran = xp(*EXPLAIN, path)
     assert ran.code == 3
-    assert "is damaged" in one_line_each(ran.err)[0]
+    assert "is damaged" in read_messages(ran.err)[0]
 
 
-def test_an_unreadable_file_is_one_line(xp, monkeypatch):
+def test_read_image_unreadable_file(xp, monkeypatch):
     path = write("a.png", PNG)
 
     def refuse(self):

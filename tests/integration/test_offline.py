@@ -1,4 +1,4 @@
-"""--offline: no command downloads anything, and what is there already is used."""
+"""--offline: no command downloads anything, and local files are used."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ COMMANDS = {
     "bench": ["bench"],
     "list": ["list", "methods"],
 }
-# Runs a command twice where every connection is a bug; in between, a folder is put in its place.
+# Runs a command twice while connections fail; in between, it moves a folder to where the command looks for it.
 TWICE = """
 import os, socket, sys
 def refuse(*_, **__): raise AssertionError("asked the network")
@@ -53,20 +53,20 @@ def home(tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture
 def connections(monkeypatch) -> list[object]:
-    """What was asked of the network, where there is none."""
-    asked = []
+    """Disable the network and return the list of attempted connections."""
+    attempts = []
 
     def refuse(*arguments: object, **_: object) -> None:
-        asked.append(arguments)
+        attempts.append(arguments)
         raise OSError("no network in tests")
 
-    for place, name in ((socket.socket, "connect"), (socket, "getaddrinfo"), (torch.hub, "urlopen")):
-        monkeypatch.setattr(place, name, refuse)
-    return asked
+    for owner, name in ((socket.socket, "connect"), (socket, "getaddrinfo"), (torch.hub, "urlopen")):
+        monkeypatch.setattr(owner, name, refuse)
+    return attempts
 
 
-def put(home: Path) -> Path:
-    """An untrained checkpoint where torchvision keeps what it downloads."""
+def write_checkpoint(home: Path) -> Path:
+    """Write an untrained checkpoint to the download folder of torchvision."""
     path = home / "hub" / "checkpoints" / FILE
     path.parent.mkdir(parents=True)
     torch.save(models.get_model(NET, weights=None).state_dict(), path)
@@ -74,7 +74,7 @@ def put(home: Path) -> Path:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_no_command_downloads_weights(xp, photos, home, connections, command):
+def test_offline_commands_download_nothing(xp, photos, home, connections, command):
     ran = xp(*COMMANDS[command], "-m", NET, "--device", "cpu", "--offline")
     assert (ran.code, ran.out, connections) == (3, "", [])
     assert ran.err == (
@@ -84,37 +84,34 @@ def test_no_command_downloads_weights(xp, photos, home, connections, command):
     assert not home.exists()
 
 
-def test_without_the_option_the_network_is_asked(xp, home, connections):
+def test_online_explain_downloads_weights(xp, home, connections):
     ran = xp("explain", CAT, "-m", NET, "--device", "cpu")
     assert (ran.code, len(connections)) == (3, 1)
     assert "no network in tests" in ran.err
 
 
-def test_weights_that_are_there_are_used(xp, home, connections, monkeypatch):
-    path = put(home)
+def test_offline_uses_local_weights(xp, home, connections, monkeypatch):
+    path = write_checkpoint(home)
     monkeypatch.setenv("XPLAIN_OFFLINE", "1")
     ran = xp("explain", CAT, "-m", NET, "--device", "cpu", "-a", "saliency", "--json")
     assert (ran.code, connections) == (0, [])
     assert ran.records[0]["model"]["weights"]["source"] == str(path)
 
 
-def test_models_that_need_no_download_are_as_ever(xp, home, connections):
+def test_offline_models_without_download(xp, home, connections):
     for flags in (["-m", "efficientnet-lite0"], ["-m", NET, "--weights", "random"]):
         ran = xp("explain", CAT, *flags, "--device", "cpu", "-a", "saliency", "--offline", "--overwrite")
         assert (ran.code, connections) == (0, [])
 
 
-def test_data_sets_are_not_downloaded_either(xp, home, connections):
+def test_offline_data_sets_download_nothing(xp, home, connections):
     ran = xp("evaluate", "torchvision:CIFAR10:data", "-M", "roar", "-a", "saliency", "--device", "cpu", "--offline")
     assert (ran.code, connections) == (3, [])
     assert ran.err.startswith("xplain: error: no whole CIFAR10 in 'data'; get it once by python -c ")
 
 
-# -------------------------------------------------------------------------------------------------- timm
-
-
-def test_timms_models_come_from_the_hubs_cache_or_not_at_all(tmp_path):
-    """In a process of its own, as the hub's client looks its mode up when it is imported."""
+def test_offline_timm_uses_hub_cache(tmp_path):
+    """Runs in a separate process, since huggingface_hub reads its mode when it is imported."""
     timm = pytest.importorskip("timm")
     from safetensors.torch import save_file
 
@@ -145,23 +142,23 @@ def test_timms_models_come_from_the_hubs_cache_or_not_at_all(tmp_path):
 
 
 @pytest.fixture
-def elsewhere(monkeypatch):
-    """timm with a model whose weights are not the hub's, but lie under a URL."""
+def url_model(monkeypatch):
+    """Return a timm model whose weights come from a URL, not from the Hugging Face hub."""
     timm = pytest.importorskip("timm")
     from timm.models import _builder
 
     cfg = timm.get_pretrained_cfg(TIMM)
-    own = replace(cfg, hf_hub_id=None, url="https://example.org/net-0123abcd.pth")
-    monkeypatch.setattr(timm, "get_pretrained_cfg", lambda *_, **__: own)
-    monkeypatch.setattr(_builder, "get_pretrained_cfg", lambda *_, **__: own)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "0")  # so that it is put back
+    url_cfg = replace(cfg, hf_hub_id=None, url="https://example.org/net-0123abcd.pth")
+    monkeypatch.setattr(timm, "get_pretrained_cfg", lambda *_, **__: url_cfg)
+    monkeypatch.setattr(_builder, "get_pretrained_cfg", lambda *_, **__: url_cfg)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")  # restored after the test
     return f"timm:{TIMM}"
 
 
-def test_timms_other_files_are_looked_for_where_torch_keeps_them(elsewhere, home, connections, monkeypatch):
+def test_offline_timm_uses_torch_cache(url_model, home, connections, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(InputError) as error:
-        xplain.load_classifier(elsewhere, device="cpu", offline=True)
+        xplain.load_classifier(url_model, device="cpu", offline=True)
     assert str(error.value) == (
         f"the weights of {elsewhere} are missing at {home}/hub/checkpoints/net-0123abcd.pth, "
         "and --offline downloads nothing; put the file there, or use --weights FILE"
@@ -173,22 +170,22 @@ def test_timms_other_files_are_looked_for_where_torch_keeps_them(elsewhere, home
     ("url", "digits"),
     [("https://example.org/net-0123abcd.pth", "0123abcd"), ("https://example.org/net-300e.pth", None)],
 )
-def test_timms_other_files_are_checked_against_the_hash_in_their_name(elsewhere, home, monkeypatch, url, digits):
+def test_timm_url_checks_hash(url_model, home, monkeypatch, url, digits):
     timm = pytest.importorskip("timm")
     monkeypatch.setattr(timm.get_pretrained_cfg(TIMM), "url", url)
-    asked = []
+    downloads = []
 
     def download(url: str, dst: str, hash_prefix: str | None = None, progress: bool = True) -> None:
-        asked.append((url, hash_prefix))
+        downloads.append((url, hash_prefix))
         raise URLError("no network in tests")
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", download)
     with pytest.raises(InputError, match="no network in tests"):
-        xplain.load_classifier(elsewhere, device="cpu")
-    assert asked == [(url, digits)]
+        xplain.load_classifier(url_model, device="cpu")
+    assert downloads == [(url, digits)]
 
 
-def test_a_hub_that_was_imported_online_is_refused(elsewhere, monkeypatch):
+def test_offline_rejects_online_hub(url_model, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     with pytest.raises(UsageError, match="set HF_HUB_OFFLINE=1 before Python starts"):
-        xplain.load_classifier(elsewhere, device="cpu", offline=True)
+        xplain.load_classifier(url_model, device="cpu", offline=True)

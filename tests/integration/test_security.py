@@ -1,7 +1,6 @@
-"""What comes from outside is data: no code from it is run, it is text on every page, and it names no file outside the output.
+"""Untrusted input: no code in it is executed, pages show it as text, and it cannot name files outside the output directory.
 
-Weights: ``models/test_checkpoints``. Tar members: ``test_shards``. Names of kept arrays: ``test_shelf``. The page in a browser:
-``compare/test_browser``.
+See also the tests of checkpoints, tar shards and array stores, and of the pages in a browser.
 """
 
 from __future__ import annotations
@@ -34,30 +33,28 @@ from xplain.data.sources import find_images
 from xplain.data.splits import find_entries
 from xplain.reports.render import read_record
 
-# ----------------------------------------------------------------------- code in data
-
 
 class Trap:
-    """Unpickling this fails the test."""
+    """An object that fails the test when it is unpickled."""
 
     def __reduce__(self):
         return pytest.fail, ("code in the data was run",)
 
 
 def save_trap(path: Path) -> None:
-    """An NPZ whose arrays are pickled objects."""
+    """Write an NPZ file whose arrays are pickled objects."""
     trap = np.array([Trap()], dtype=object)
     np.savez(path, attribution=trap, record=trap, image=trap)
 
 
-def test_the_trap_works_where_it_is_run(tmp_path):
+def test_trap_fails_when_loaded(tmp_path):
     save_trap(tmp_path / "a.npz")
     with pytest.raises(pytest.fail.Exception), np.load(tmp_path / "a.npz", allow_pickle=True) as content:
         content["record"]
 
 
-def test_no_code_in_arrays_is_run(xp, tmp_path):
-    """Neither in those of explain, nor in those that evaluate keeps: they are other settings' files, or made anew."""
+def test_array_files_run_no_code(xp, tmp_path):
+    """explain treats the file as one with other settings, and the array store as a missing one."""
     shutil.copy(SAMPLES / "cat.jpg", "cat.jpg")
     Path("out").mkdir()
     save_trap(Path("out/cat.saliency.raw.npz"))
@@ -71,7 +68,7 @@ def test_no_code_in_arrays_is_run(xp, tmp_path):
     assert shelf.load("a", "m", "mark") is None
 
 
-def test_no_code_in_states_of_a_training_is_run(tmp_path):
+def test_training_checkpoints_run_no_code(tmp_path):
     torch.save({"epoch": Trap()}, tmp_path / "one.pt")
     (tmp_path / "two.pt").write_bytes(pickle.dumps(Trap()))
     for name in ("one", "two"):
@@ -80,14 +77,14 @@ def test_no_code_in_states_of_a_training_is_run(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["CIFAR10", "CIFAR100", "MNIST"])
-def test_no_code_in_a_data_set_of_torchvision_is_run(tmp_path, name):
+def test_torchvision_data_run_no_code(tmp_path, name):
     import torchvision
 
     kind = getattr(torchvision.datasets, name)
     if name == "MNIST":
         folder, files = tmp_path / "MNIST" / "processed", [kind.training_file, kind.test_file]
     else:
-        folder, files = tmp_path / kind.base_folder, [each[0] for each in (*kind.train_list, *kind.test_list)]
+        folder, files = tmp_path / kind.base_folder, [entry[0] for entry in (*kind.train_list, *kind.test_list)]
         files.append(kind.meta["filename"])
     folder.mkdir(parents=True)
     for each in files:
@@ -101,7 +98,7 @@ SECRET = '<!ENTITY a0 SYSTEM "file:///etc/hostname">'
 
 
 @pytest.mark.parametrize("declared", ['<!ENTITY a0 "ha">' + LAUGHS, SECRET, '<!ENTITY % a0 "x">'])
-def test_boxes_declare_no_entities(tmp_path, declared):
+def test_box_files_reject_entities(tmp_path, declared):
     box = "<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>2</xmax><ymax>2</ymax></bndbox>"
     use = "&a8;" if "a8" in declared else "&a0;" if "% " not in declared else "x"
     text = f"<!DOCTYPE x [{declared}]><annotation><object><name>{use}</name>{box}</object></annotation>"
@@ -111,19 +108,17 @@ def test_boxes_declare_no_entities(tmp_path, declared):
             read_annotations(str(tmp_path))
 
 
-def test_configuration_is_data(tmp_path):
+def test_toml_runs_no_code(tmp_path):
     (tmp_path / "c.toml").write_text('model = "__import__(\'os\').abort()"\nseed = "${HOME}"\n')
     assert read_toml(tmp_path / "c.toml") == {"model": "__import__('os').abort()", "seed": "${HOME}"}
 
-
-# ------------------------------------------------------------------------ text on pages
 
 NAME = "<script>alert(1)<\\script> &amp; ' \" `${x}` --><b onload=x> \n \x1b[31m é 猫 $x$ {{DATA}} ]]>"  # no slash: of files
 LABEL = NAME + "</script></style></title></svg>"
 
 
 class Tags(HTMLParser):
-    """The elements with their attributes' names, and the text, of a page."""
+    """The elements of a page with the names of their attributes, and its text."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -141,26 +136,26 @@ class Tags(HTMLParser):
 
 
 def check_page(path: Path, plain: Path, *names: str) -> None:
-    """The page has the elements of one with plain names, and the names as text."""
-    found, expected = (Tags(each.read_text()) for each in (path, plain))
-    assert found.tags == expected.tags
+    """Assert that a page has the elements of the page with plain names, and contains ``names`` as text."""
+    page, expected = Tags(path.read_text()), Tags(plain.read_text())
+    assert page.tags == expected.tags
     for name in names:
-        assert name in found.text, name
+        assert name in page.text, name
 
 
 def check_svg(path: Path) -> None:
-    """It is well-formed, and holds nothing that runs."""
-    for each in ElementTree.parse(path).iter():
-        name = str(each.tag).rpartition("}")[2]
-        assert name not in ("script", "foreignObject", "iframe", "image") or each.get(
+    """Assert that an SVG file is well-formed and contains no active content."""
+    for element in ElementTree.parse(path).iter():
+        name = str(element.tag).rpartition("}")[2]
+        assert name not in ("script", "foreignObject", "iframe", "image") or element.get(
             "{http://www.w3.org/1999/xlink}href", ""
         ).startswith("data:image/png;base64,")
-        assert not any(key.lower().startswith("on") for key in each.attrib)
+        assert not any(key.lower().startswith("on") for key in element.attrib)
 
 
 @pytest.fixture
-def sets(tmp_path):
-    """Two data sets of the same images: under plain and under hostile names."""
+def data_sets(tmp_path):
+    """Return two data sets of the same images, with plain and with hostile names."""
     for place, folder in (("plain", "cat"), (NAME, NAME)):
         for k, photo in enumerate(("cat", "rocket")):
             path = tmp_path / place / folder / f"{k}{'' if place == 'plain' else NAME}.png"
@@ -172,7 +167,7 @@ def sets(tmp_path):
 
 @pytest.fixture
 def hostile_labels(monkeypatch):
-    """The tiny network's classes under hostile names, where the data set's folder is a class."""
+    """Return model options for the tiny network with hostile class names, one of which is the folder of the data set."""
     import tests.helpers.factories as factories
 
     tiny = factories.tiny
@@ -187,13 +182,15 @@ def hostile_labels(monkeypatch):
     return ("-m", "python:tests.helpers.factories:named", "--device", "cpu")
 
 
-def test_the_report_of_a_run_shows_hostile_names_as_text(xp, sets, hostile_labels):
-    plain, hostile = sets
-    ask = ("-M", "deletion:steps=2", "-a", "ig:steps=2", "-M", "pointing-game:boxes=boxes.csv")
+def test_report_escapes_names(xp, data_sets, hostile_labels):
+    plain, hostile = data_sets
+    options = ("-M", "deletion:steps=2", "-a", "ig:steps=2", "-M", "pointing-game:boxes=boxes.csv")
     Path("boxes.csv").write_text("0.png,0,0,9,9\n")
-    assert xp("evaluate", plain, *TINY, *ask, "-o", "plain-run").code in (0, 5)
+    assert xp("evaluate", plain, *TINY, *options, "-o", "plain-run").code in (0, 5)
     shutil.copy("boxes.csv", "<i>&boxes.csv")
-    ran = xp("evaluate", hostile, *hostile_labels, *ask[:-1], "pointing-game:boxes=<i>&boxes.csv", "-o", f"{NAME}run")
+    ran = xp(
+        "evaluate", hostile, *hostile_labels, *options[:-1], "pointing-game:boxes=<i>&boxes.csv", "-o", f"{NAME}run"
+    )
     assert ran.code in (0, 5)
     folder = Path(f"{NAME}run")
     check_page(
@@ -206,9 +203,9 @@ def test_the_report_of_a_run_shows_hostile_names_as_text(xp, sets, hostile_label
     assert "pointing-game:boxes=<i>&boxes.csv" in {row["metric"] for row in rows}
 
 
-def test_a_comparison_shows_hostile_names_as_text(xp, sets, hostile_labels):
-    plain, hostile = sets
-    ask = (
+def test_image_comparison_escapes_names(xp, data_sets, hostile_labels):
+    plain, hostile = data_sets
+    options = (
         "-a",
         "sm",
         "-a",
@@ -222,17 +219,17 @@ def test_a_comparison_shows_hostile_names_as_text(xp, sets, hostile_labels):
         "--save",
         "svg",
     )
-    assert xp("compare", plain, *TINY, *ask, "-o", "a").code == 0
-    assert xp("compare", hostile, *hostile_labels, *ask, "-o", "b").code == 0
+    assert xp("compare", plain, *TINY, *options, "-o", "a").code == 0
+    assert xp("compare", hostile, *hostile_labels, *options, "-o", "b").code == 0
     check_page(Path("b/compare.html"), Path("a/compare.html"))
     record = json.loads(Path("b/compare.json").read_text())
-    assert {row["input"] for row in record["rows"]} == {str(each) for each in hostile.rglob("*.png")}
+    assert {row["input"] for row in record["rows"]} == {str(path) for path in hostile.rglob("*.png")}
     for name in ("compare.svg", "agreement.svg"):
         check_svg(Path("b", name))
 
 
-def test_a_comparison_of_runs_shows_hostile_names_as_text(xp, sets, hostile_labels):
-    plain, hostile = sets
+def test_run_comparison_escapes_names(xp, data_sets, hostile_labels):
+    plain, hostile = data_sets
     for k, method in enumerate(("sm", "gxi")):
         for place, folder, model in ((plain, "run", TINY), (hostile, f"{NAME}run", hostile_labels)):
             assert xp("evaluate", place, *model, "-M", "deletion:steps=2", "-a", method, "-o", f"{folder}{k}").code == 0
@@ -243,37 +240,37 @@ def test_a_comparison_of_runs_shows_hostile_names_as_text(xp, sets, hostile_labe
     check_svg(Path("b/compare.svg"))
 
 
-def test_pictures_carry_hostile_names(xp, sets, hostile_labels):
-    _, hostile = sets
+def test_image_records_keep_names(xp, data_sets, hostile_labels):
+    _, hostile = data_sets
     kinds = [part for kind in ("overlay", "heatmap", "masked", "figure", "raw") for part in ("--save", kind)]
     ran = xp("explain", hostile, *hostile_labels, "-a", "sm", *kinds, "--json", "--target", NAME)
     assert ran.code == 0
     for record in ran.records:
         assert record["target"]["name"] == NAME
         for path in map(Path, record["files"].values()):
-            found = read_record(path)
-            assert (found["input"], found["target"]["name"]) == (record["input"], NAME)
+            saved = read_record(path)
+            assert (saved["input"], saved["target"]["name"]) == (record["input"], NAME)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs names of bytes")
-def test_names_that_are_no_utf_8_go_through_every_command(xp, tmp_path, sets):
-    plain, _ = sets
+def test_commands_accept_undecodable_names(xp, tmp_path, data_sets):
+    plain, _ = data_sets
     place = tmp_path / os.fsdecode(b"caf\xe9")
     shutil.copytree(plain, place)
     (place / "cat" / "1.png").rename(place / "cat" / os.fsdecode(b"\xff\xfe.png"))
-    ask = (place, *TINY, "-a", "sm", "-a", "gxi")
-    ran = xp("explain", *ask, "--save", "figure", "--save", "raw", "--json")
+    options = (place, *TINY, "-a", "sm", "-a", "gxi")
+    ran = xp("explain", *options, "--save", "figure", "--save", "raw", "--json")
     assert ran.code == 0
     assert {record["input"] for record in ran.records} == {f"{place}/cat/0.png", f"{place}/cat/\udcff\udcfe.png"}
     assert all(Path(path).exists() for record in ran.records for path in record["files"].values())
-    ran = xp("evaluate", *ask, "-M", "deletion:steps=2", "-o", "run", "--json")
+    ran = xp("evaluate", *options, "-M", "deletion:steps=2", "-o", "run", "--json")
     assert (ran.code, ran.records[0]["items"]["evaluated"]) == (0, 2)
-    assert xp("compare", *ask, "-M", "deletion:steps=2", "--save", "svg", "--json", "-o", "out").code == 0
+    assert xp("compare", *options, "-M", "deletion:steps=2", "--save", "svg", "--json", "-o", "out").code == 0
     check_svg(Path("out/compare.svg"))
-    assert xp("compare", *ask, "-M", "deletion:steps=2", "--save", "svg", "-o", "out").code == 0  # and is known again
+    assert (
+        xp("compare", *options, "-M", "deletion:steps=2", "--save", "svg", "-o", "out").code == 0
+    )  # and the result is recognized
 
-
-# -------------------------------------------------------------------------- output names
 
 parts = st.sampled_from(["..", ".", "", "a", "b.png", "a.png", "...", "..png", "c d.jpg", "x\ny.png", "~", "-o"])
 paths = st.lists(parts, min_size=1, max_size=12).map("/".join) | st.lists(parts, max_size=6).map(
@@ -282,13 +279,13 @@ paths = st.lists(parts, min_size=1, max_size=12).map("/".join) | st.lists(parts,
 
 
 @given(st.lists(paths.filter(lambda path: Path(path).name not in ("", "..")), min_size=1, max_size=6))
-def test_no_name_leads_out_of_the_output_directory(named):
+def test_output_names_stay_inside(named):
     for source in find_images([path if not path.startswith(("@", "-")) else f"./{path}" for path in named]):
         inside = os.path.normpath(f"/out/put/{source.stem}.saliency.overlay.png")
         assert inside.startswith("/out/put/")
 
 
-def test_images_of_one_name_from_above_stay_inside(xp, tmp_path, monkeypatch):
+def test_parent_paths_stay_inside(xp, tmp_path, monkeypatch):
     deep = tmp_path / "a" / "b"
     deep.mkdir(parents=True)
     up = "../" * 40 + str(tmp_path).lstrip("/")
@@ -303,7 +300,7 @@ def test_images_of_one_name_from_above_stay_inside(xp, tmp_path, monkeypatch):
     assert all(path.is_relative_to(deep / "out") for path in made)
 
 
-def test_parameters_and_members_of_archives_name_no_file_outside(xp, tmp_path, monkeypatch):
+def test_tar_members_stay_inside(xp, tmp_path, monkeypatch):
     pytest.importorskip("webdataset")
     here = tmp_path / "deep" / "here"
     here.mkdir(parents=True)
@@ -318,7 +315,7 @@ def test_parameters_and_members_of_archives_name_no_file_outside(xp, tmp_path, m
     (here / "refs" / "a.jpg").write_bytes(photo)
     shutil.copy(SAMPLES / "rocket.jpg", here / "refs")
     before = {path for path in tmp_path.rglob("*") if path.is_file()}
-    ask = (
+    options = (
         "evaluate",
         "a.tar",
         *TINY,
@@ -331,7 +328,7 @@ def test_parameters_and_members_of_archives_name_no_file_outside(xp, tmp_path, m
         "-o",
         "run",
     )
-    assert xp(*ask).code == 0
+    assert xp(*options).code == 0
     twice = ("-a", "eg:baselines=../here/refs,samples=2", "-a", "eg:baselines=../../deep/here/refs,samples=2")
     assert xp("explain", "refs/a.jpg", *TINY, *twice, "-o", "out").code == 0
     made = {path for path in tmp_path.rglob("*") if path.is_file()} - before

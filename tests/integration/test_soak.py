@@ -1,4 +1,4 @@
-"""``make soak``: resident memory over a run of 200 images stays where it was."""
+"""``make soak``: resident memory stays constant over a run of 200 images."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ IMAGES = 200
 SHARED = ROOT.parent / "shared" / "imagenet_samples"
 
 
-def resident() -> float:
-    """MiB of this process that are in memory."""
+def resident_mebibytes() -> float:
+    """Return the resident memory of this process in MiB."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def make_images(folder: Path) -> Path:
-    """Photographs of 200 sizes, as noise."""
+    """Write noise images of 200 different sizes into ``folder`` and return it."""
     rng = np.random.default_rng(0)
     folder.mkdir()
     for i in range(IMAGES):
@@ -42,14 +42,14 @@ def test_resident_memory_is_flat(tmp_path):
     config = EvaluateConfig(
         Compute(device="cpu"), str(data), (Choice("saliency"),), (metric,), tmp_path / "run", limit=IMAGES
     )
-    found: list[tuple[int, float]] = []
-    failed = list(evaluate(config, lambda done, total: found.append((done, resident()))))
+    measurements: list[tuple[int, float]] = []
+    failed = list(evaluate(config, lambda done, total: measurements.append((done, resident_mebibytes()))))
     assert not failed
-    assert found[-1][0] == IMAGES
+    assert measurements[-1][0] == IMAGES
 
-    def quarter(k: int) -> float:
-        return float(np.mean([size for done, size in found if k * IMAGES / 4 < done <= (k + 1) * IMAGES / 4]))
+    def mean_of_quarter(k: int) -> float:
+        return float(np.mean([size for done, size in measurements if k * IMAGES / 4 < done <= (k + 1) * IMAGES / 4]))
 
-    sizes = [quarter(k) for k in range(4)]
+    sizes = [mean_of_quarter(k) for k in range(4)]
     print("\nresident MiB by quarter of the images:", " ".join(f"{size:.0f}" for size in sizes))
     assert sizes[3] <= 1.05 * sizes[1]

@@ -1,4 +1,4 @@
-"""Insertion and deletion: on images of four pixels, whose curves are written by hand, and against literal programs."""
+"""Perturbation curves of images of four pixels, by hand, and of larger images against reference code."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from tests.reference.perturbation import area, ranking, replaced, rise_blur
 from xplain.core.errors import UsageError
 from xplain.core.registry import METRICS
 
-# the probability of class 1 is the dot product of the image with these weights, which sum to one
+# The probability of class 1 is the dot product of the image with these weights, which sum to one.
 WEIGHT = torch.tensor([[0.4, 0.3], [0.2, 0.1]], dtype=torch.float64)
 
 
 def probability(x: Tensor) -> Tensor:
-    """Of class 1: the mean over channels of sums of pixels times WEIGHT, between 0 and 1."""
+    """Return the probability of class 1: the weighted sum of pixels, averaged over channels, in [0, 1]."""
     return (x * WEIGHT).sum(dim=(2, 3)).mean(dim=1)
 
 
-def linear() -> xplain.Classifier:
-    """Two classes with probabilities 1 - p and p, p linear in the pixels."""
+def make_linear_classifier() -> xplain.Classifier:
+    """Return a classifier of two classes with probabilities 1 - p and p, where p is linear in the pixels."""
 
     def logits(x: Tensor) -> Tensor:
         p = probability(x)
@@ -38,68 +38,67 @@ def linear() -> xplain.Classifier:
 WHITE = torch.ones(1, 3, 2, 2, dtype=torch.float64)
 
 
-def one(values: list[list[float]]) -> Tensor:
-    """A map (1, 1, 2, 2)."""
+def make_map(values: list[list[float]]) -> Tensor:
+    """Return a map (1, 1, 2, 2)."""
     return torch.tensor(values, dtype=torch.float64)[None, None]
 
 
-def measured(metric: str, maps: Tensor, images: Tensor = WHITE, **options) -> xplain.Score:
+def compute_score(metric: str, maps: Tensor, images: Tensor = WHITE, **options) -> xplain.Score:
     options = {"steps": 4} | options
-    return xplain.measure(linear(), images.expand(len(maps), -1, -1, -1), maps, metric, target=1, **options)
+    return xplain.measure(
+        make_linear_classifier(), images.expand(len(maps), -1, -1, -1), maps, metric, target=1, **options
+    )
 
 
-def curve(metric: str, maps: Tensor, **options) -> list[float]:
-    return measured(metric, maps, **options).curve[0].tolist()
+def compute_curve(metric: str, maps: Tensor, **options) -> list[float]:
+    return compute_score(metric, maps, **options).curve[0].tolist()
 
 
-def near(values: list[float]):
+def approx(values: list[float]):
     return pytest.approx(values, abs=1e-12)
 
 
-PERFECT, WORST = one([[4, 3], [2, 1]]), one([[1, 2], [3, 4]])
+PERFECT, WORST = make_map([[4, 3], [2, 1]]), make_map([[1, 2], [3, 4]])
 
 
-# ------------------------------------------------------------------------------------------------- curves by hand
+def test_deletion_perfect_map_by_hand():
+    assert compute_curve("deletion", PERFECT) == approx([1, 0.6, 0.3, 0.1, 0])
+    assert compute_score("deletion", PERFECT).values.tolist() == approx([(0.5 + 0.6 + 0.3 + 0.1 + 0) / 4])
 
 
-def test_the_perfect_map_deletes_the_heaviest_pixels_first():
-    assert curve("deletion", PERFECT) == near([1, 0.6, 0.3, 0.1, 0])
-    assert measured("deletion", PERFECT).values.tolist() == near([(0.5 + 0.6 + 0.3 + 0.1 + 0) / 4])
+def test_deletion_worst_map_by_hand():
+    assert compute_curve("deletion", WORST) == approx([1, 0.9, 0.7, 0.4, 0])
+    assert compute_score("deletion", WORST).values.tolist() == approx([(0.5 + 0.9 + 0.7 + 0.4) / 4])
 
 
-def test_the_worst_map_deletes_the_lightest_pixels_first():
-    assert curve("deletion", WORST) == near([1, 0.9, 0.7, 0.4, 0])
-    assert measured("deletion", WORST).values.tolist() == near([(0.5 + 0.9 + 0.7 + 0.4) / 4])
+def test_insertion_by_hand():
+    assert compute_curve("insertion", PERFECT) == approx([0, 0.4, 0.7, 0.9, 1])
+    assert compute_score("insertion", PERFECT).values.tolist() == approx([(0.4 + 0.7 + 0.9 + 0.5) / 4])
+    assert compute_curve("insertion", WORST) == approx([0, 0.1, 0.3, 0.6, 1])
 
 
-def test_insertion_goes_the_other_way():
-    assert curve("insertion", PERFECT) == near([0, 0.4, 0.7, 0.9, 1])
-    assert measured("insertion", PERFECT).values.tolist() == near([(0.4 + 0.7 + 0.9 + 0.5) / 4])
-    assert curve("insertion", WORST) == near([0, 0.1, 0.3, 0.6, 1])
-
-
-def test_no_order_beats_the_perfect_one_or_is_beaten_by_the_worst():
+def test_perfect_map_scores_best():
     maps = torch.tensor(list(permutations(range(4))), dtype=torch.float64).reshape(24, 1, 2, 2)
     for metric, best in (("deletion", torch.min), ("insertion", torch.max)):
-        values = measured(metric, maps).values
+        values = compute_score(metric, maps).values
         assert values.unique().numel() > 5
-        assert best(values).item() == near(measured(metric, PERFECT).values.item())
+        assert best(values).item() == approx(compute_score(metric, PERFECT).values.item())
         worst = values.max() if metric == "deletion" else values.min()
-        assert worst.item() == near(measured(metric, WORST).values.item())
+        assert worst.item() == approx(compute_score(metric, WORST).values.item())
 
 
-def test_a_constant_map_deletes_in_raster_order():
+def test_constant_map_uses_raster_order():
     for level in (0.0, -3.0, 7.0):
-        assert curve("deletion", torch.full((1, 1, 2, 2), level)) == near([1, 0.6, 0.3, 0.1, 0])
+        assert compute_curve("deletion", torch.full((1, 1, 2, 2), level)) == approx([1, 0.6, 0.3, 0.1, 0])
 
 
 def test_ties_keep_raster_order():
-    assert curve("deletion", one([[0, 5], [5, 0]])) == near([1, 0.7, 0.5, 0.1, 0])
-    assert curve("insertion", one([[0, 5], [5, 0]])) == near([0, 0.3, 0.5, 0.9, 1])
-    assert curve("deletion", one([[-1, -1], [-1, 2]])) == near([1, 0.9, 0.5, 0.2, 0])
+    assert compute_curve("deletion", make_map([[0, 5], [5, 0]])) == approx([1, 0.7, 0.5, 0.1, 0])
+    assert compute_curve("insertion", make_map([[0, 5], [5, 0]])) == approx([0, 0.3, 0.5, 0.9, 1])
+    assert compute_curve("deletion", make_map([[-1, -1], [-1, 2]])) == approx([1, 0.9, 0.5, 0.2, 0])
 
 
-def test_ties_keep_raster_order_in_large_images_too():
+def test_ties_in_large_images():
     weight = torch.arange(1, 513, dtype=torch.float64).reshape(16, 32)
     weight /= weight.sum()
 
@@ -108,90 +107,84 @@ def test_ties_keep_raster_order_in_large_images_too():
         return torch.stack([1 - p, p], dim=1).clamp(min=1e-300).log()
 
     images = torch.ones(1, 3, 16, 32, dtype=torch.float64)
-    found = xplain.measure(
+    score = xplain.measure(
         toys.classifier(toys.Function(logits)), images, torch.zeros(1, 1, 16, 32), "insertion", target=1, steps=512
     )
-    assert found.curve[0].tolist() == near([0.0, *weight.flatten().cumsum(0).tolist()])
+    assert score.curve[0].tolist() == approx([0.0, *weight.flatten().cumsum(0).tolist()])
 
 
-def test_signed_values_are_ranked_by_value_not_by_size():
-    assert curve("deletion", one([[-9, 1], [0, -8]])) == near([1, 0.7, 0.5, 0.4, 0])
+def test_negative_values_rank_lowest():
+    assert compute_curve("deletion", make_map([[-9, 1], [0, -8]])) == approx([1, 0.7, 0.5, 0.4, 0])
 
 
-def test_scaling_and_shifting_a_map_changes_nothing():
+def test_curve_ignores_scale_and_shift():
     maps = torch.tensor([[[[0.3, -0.1], [0.7, 0.2]]]], dtype=torch.float64)
     for other in (maps * 1e-12, maps * 1e12, maps + 5):
-        assert torch.equal(measured("deletion", other).curve, measured("deletion", maps).curve)
-
-
-# ------------------------------------------------------------------------------------------------- images and baselines
+        assert torch.equal(compute_score("deletion", other).curve, compute_score("deletion", maps).curve)
 
 
 IMAGE = torch.tensor([[0.5, 1.0], [0.25, 0.75]], dtype=torch.float64).expand(1, 3, 2, 2)
 
 
-def test_the_image_is_what_is_deleted_from_and_inserted():
+def test_curves_of_non_white_image():
     # contributions 0.2, 0.3, 0.05, 0.075
-    assert curve("deletion", PERFECT, images=IMAGE) == near([0.625, 0.425, 0.125, 0.075, 0])
-    assert curve("insertion", PERFECT, images=IMAGE) == near([0, 0.2, 0.5, 0.55, 0.625])
+    assert compute_curve("deletion", PERFECT, images=IMAGE) == approx([0.625, 0.425, 0.125, 0.075, 0])
+    assert compute_curve("insertion", PERFECT, images=IMAGE) == approx([0, 0.2, 0.5, 0.55, 0.625])
 
 
-def test_removed_pixels_get_the_mean_colour_where_asked_for():
-    def logits(x: Tensor) -> Tensor:  # the same probability although the classifier takes the mean off
+def test_baseline_mean_by_hand():
+    def logits(x: Tensor) -> Tensor:  # adds the mean that the classifier subtracts
         p = probability(x + 0.5)
         return torch.stack([1 - p, p], dim=1).clamp(min=1e-300).log()
 
     model = toys.classifier(toys.Function(logits), mean=[0.5] * 3)
-    found = xplain.measure(model, WHITE, PERFECT, "deletion", target=1, steps=4, baseline="mean")
-    assert found.curve[0].tolist() == near([1, 0.8, 0.65, 0.55, 0.5])
-    found = xplain.measure(model, WHITE, PERFECT, "insertion", target=1, steps=4, baseline="mean")
-    assert found.curve[0].tolist() == near([0.5, 0.7, 0.85, 0.95, 1])
+    score = xplain.measure(model, WHITE, PERFECT, "deletion", target=1, steps=4, baseline="mean")
+    assert score.curve[0].tolist() == approx([1, 0.8, 0.65, 0.55, 0.5])
+    score = xplain.measure(model, WHITE, PERFECT, "insertion", target=1, steps=4, baseline="mean")
+    assert score.curve[0].tolist() == approx([0.5, 0.7, 0.85, 0.95, 1])
 
 
-def blurred(image: Tensor, sigma: float = 5.0) -> Tensor:
-    """Mirrored Gaussian of two pixels: the weight that stays on a pixel's own side, by hand."""
+def blur_by_hand(image: Tensor, sigma: float = 5.0) -> Tensor:
+    """Return an image (2, 2) under a Gaussian blur with mirrored borders, by hand."""
     radius = int(4 * sigma + 0.5)
     kernel = [pow(2.718281828459045, -0.5 * (k / sigma) ** 2) for k in range(-radius, radius + 1)]
-    # positions 0 1 | 1 0 | 0 1 ...: an offset leads back to the pixel itself for k = 0, 3, 4, 7, 8, ... and -1, -4, -5, ...
-    own = sum(w for k, w in zip(range(-radius, radius + 1), kernel, strict=True) if k % 4 in (0, 3)) / sum(kernel)
-    mix = torch.tensor([[own, 1 - own], [1 - own, own]], dtype=torch.float64)
+    # pixels repeat as 0 1 | 1 0 | 0 1 ..., so the offsets k = 0, 3, 4, 7, 8, ... and -1, -4, -5, ... are the pixel itself
+    weight = sum(w for k, w in zip(range(-radius, radius + 1), kernel, strict=True) if k % 4 in (0, 3)) / sum(kernel)
+    mix = torch.tensor([[weight, 1 - weight], [1 - weight, weight]], dtype=torch.float64)
     return mix @ image @ mix.T
 
 
-def test_removed_pixels_get_the_blurred_image_where_asked_for():
-    blur = blurred(IMAGE[0, 0])
+def test_baseline_blur_by_hand():
+    blur = blur_by_hand(IMAGE[0, 0])
     contributions = (WEIGHT * IMAGE[0, 0]).flatten().tolist()
     replaced = (WEIGHT * blur).flatten().tolist()
     expected = [sum(replaced[:k]) + sum(contributions[k:]) for k in range(5)]
-    assert curve("deletion", PERFECT, images=IMAGE, baseline="blur") == near(expected)
+    assert compute_curve("deletion", PERFECT, images=IMAGE, baseline="blur") == approx(expected)
     expected = [sum(contributions[:k]) + sum(replaced[k:]) for k in range(5)]
-    assert curve("insertion", PERFECT, images=IMAGE, baseline="blur") == near(expected)
+    assert compute_curve("insertion", PERFECT, images=IMAGE, baseline="blur") == approx(expected)
 
 
 @pytest.mark.parametrize("metric", ["deletion", "insertion"])
-def test_two_baselines_are_averaged(metric):
-    black, blur = (measured(metric, PERFECT, images=IMAGE, baseline=each) for each in ("black", "blur"))
-    both = measured(metric, PERFECT, images=IMAGE, baseline="black+blur")
-    assert both.curve[0].tolist() == near(((black.curve + blur.curve) / 2)[0].tolist())
-    assert both.values.item() == near((black.values + blur.values).item() / 2)
+def test_baseline_pair_is_averaged(metric):
+    black, blur = (compute_score(metric, PERFECT, images=IMAGE, baseline=baseline) for baseline in ("black", "blur"))
+    both = compute_score(metric, PERFECT, images=IMAGE, baseline="black+blur")
+    assert both.curve[0].tolist() == approx(((black.curve + blur.curve) / 2)[0].tolist())
+    assert both.values.item() == approx((black.values + blur.values).item() / 2)
     assert both.cost.forwards == 2 * black.cost.forwards == 10
     assert METRICS.get(metric).forwards(side=2, steps=4, baseline="black+blur") == 10
 
 
-def test_an_unknown_baseline_is_refused():
+def test_baseline_unknown_is_rejected():
     with pytest.raises(UsageError, match="deletion: baseline=grey is not accepted"):
-        measured("deletion", PERFECT, baseline="grey")
+        compute_score("deletion", PERFECT, baseline="grey")
 
 
-def test_rises_blur_is_of_the_normalised_image():
-    """Its zeros beyond the border are the mean colour, not black."""
+def test_rise_blur_of_normalized_image():
+    """Zero padding means the mean color, not black."""
     net, x = toys.small_net(1, scale=15.0), toys.images(1, 9, 12)
-    found = xplain.measure(toys.with_pixels(net)[0], x, x, "insertion", target=3, steps=2, baseline="rise-blur")
+    score = xplain.measure(toys.with_pixels(net)[0], x, x, "insertion", target=3, steps=2, baseline="rise-blur")
     expected = net(rise_blur(toys.normalise(x[0]))[None]).softmax(dim=1)[0, 3].detach()
-    toys.assert_same(found.curve[0, 0], expected)
-
-
-# ------------------------------------------------------------------------------------------------- steps
+    toys.assert_same(score.curve[0, 0], expected)
 
 
 @pytest.mark.parametrize(
@@ -204,16 +197,16 @@ def test_rises_blur_is_of_the_normalised_image():
         (12, [1, 1, 0.6, 0.6, 0.6, 0.3, 0.3, 0.3, 0.1, 0.1, 0.1, 0, 0]),
     ],
 )
-def test_steps_that_do_not_divide_replace_the_nearest_number_of_pixels(steps, expected):
-    found = measured("deletion", PERFECT, steps=steps)
-    assert found.curve[0].tolist() == near(expected)
+def test_steps_round_to_nearest_count(steps, expected):
+    score = compute_score("deletion", PERFECT, steps=steps)
+    assert score.curve[0].tolist() == approx(expected)
     area = sum(expected) - (expected[0] + expected[-1]) / 2
-    assert found.values.item() == near(area / steps)
-    assert curve("insertion", PERFECT, steps=steps) == near([1 - each for each in expected])
+    assert score.values.item() == approx(area / steps)
+    assert compute_curve("insertion", PERFECT, steps=steps) == approx([1 - value for value in expected])
 
 
 @pytest.mark.parametrize("steps", [2, 3, 4, 6, 7])
-def test_deleting_backwards_is_inserting_the_negated_map_without_ties(steps):
+def test_reversed_deletion_inserts_negated_map(steps):
     maps = toys.images(3, 5, 6, seed=2)
     model, x = toys.classifier(toys.small_net(1, scale=15.0)), toys.images(3, 5, 6)
     deleted = xplain.measure(model, x, maps, "deletion", target=2, steps=steps)
@@ -222,19 +215,19 @@ def test_deleting_backwards_is_inserting_the_negated_map_without_ties(steps):
     toys.assert_same(deleted.values, inserted.values)
 
 
-def test_the_ends_of_a_curve_are_the_image_and_the_baseline():
+def test_curve_ends_at_baseline():
     model, x = toys.classifier(toys.small_net(1, scale=15.0)), toys.images(4)
     y = torch.tensor([0, 1, 2, 3])
     full = model(x).softmax(dim=1)[range(4), y].detach()
     empty = model(torch.zeros_like(x)).softmax(dim=1)[range(4), y].detach()
     for steps in (1, 3, 7, 80):
-        found = xplain.measure(model, x, x, "deletion", target=y, steps=steps)
-        toys.assert_same(found.curve[:, 0], full)
-        toys.assert_same(found.curve[:, -1], empty)
+        score = xplain.measure(model, x, x, "deletion", target=y, steps=steps)
+        toys.assert_same(score.curve[:, 0], full)
+        toys.assert_same(score.curve[:, -1], empty)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 7, 50])
-def test_curves_do_not_depend_on_rows_a_call_or_on_other_images(batch_size):
+def test_curve_is_independent_of_batch(batch_size):
     model, x = toys.classifier(toys.small_net(1, scale=15.0)), toys.images(4)
     maps = toys.images(4, seed=9)
     together = xplain.measure(model, x, maps, "insertion", target=2, steps=6, batch_size=batch_size)
@@ -246,24 +239,24 @@ def test_curves_do_not_depend_on_rows_a_call_or_on_other_images(batch_size):
 
 
 @pytest.mark.parametrize(("height", "width", "steps"), [(2, 2, 2), (5, 2, 5), (2, 6, 6)])
-def test_without_a_number_there_are_as_many_steps_as_the_longer_side_has_pixels(height, width, steps):
+def test_steps_default_to_longer_side(height, width, steps):
     x = toys.images(1, height, width)
-    found = xplain.measure(toys.classifier(toys.Function(lambda x: x.mean(dim=(2, 3)))), x, x, "deletion", target=1)
-    assert found.curve.shape == (1, steps + 1)
+    score = xplain.measure(toys.classifier(toys.Function(lambda x: x.mean(dim=(2, 3)))), x, x, "deletion", target=1)
+    assert score.curve.shape == (1, steps + 1)
 
 
 SIDE = 299  # Inception's images
 
 
 @pytest.mark.parametrize(
-    ("steps", "each", "last"),
+    ("steps", "sizes", "last"),
     [
-        (None, {299: 299}, 299),  # the side
-        (224, {399: 199, 400: 25}, 399),  # 399.1 a step, rounded in sum
-        (400, {223: 199, 224: 201}, 224),  # 223.5 a step
+        (None, {299: 299}, 299),  # one step per pixel of the side
+        (224, {399: 199, 400: 25}, 399),  # 399.1 per step; the sums are rounded
+        (400, {223: 199, 224: 201}, 224),  # 223.5 per step
     ],
 )
-def test_images_of_299_pixels(steps, each, last):
+def test_images_of_299_pixels(steps, sizes, last):
     generator = torch.Generator().manual_seed(5)
     maps, weight = (torch.rand(SIDE, SIDE, dtype=torch.float64, generator=generator) for _ in range(2))
     weight /= weight.sum()
@@ -273,25 +266,22 @@ def test_images_of_299_pixels(steps, each, last):
         return torch.stack([1 - p, p], dim=1).clamp(min=1e-300).log()
 
     model, white = toys.classifier(toys.Function(logits)), torch.ones(1, 3, SIDE, SIDE, dtype=torch.float64)
-    found = xplain.measure(model, white, maps[None, None], "deletion", target=1, steps=steps)
+    score = xplain.measure(model, white, maps[None, None], "deletion", target=1, steps=steps)
     counts = replaced(SIDE * SIDE, steps or SIDE)
-    sizes = [b - a for a, b in pairwise(counts)]
-    assert (Counter(sizes), sizes[-1]) == (each, last)
+    differences = [b - a for a, b in pairwise(counts)]
+    assert (Counter(differences), differences[-1]) == (sizes, last)
     weights, order, left = weight.flatten().tolist(), ranking(maps), [1.0]
     for at in order:
         left.append(left[-1] - weights[at])
     expected = [left[count] for count in counts]
-    assert found.curve[0].tolist() == near(expected)
-    assert found.values.item() == near(area(expected))
-    assert found.cost.forwards == len(counts)
-
-
-# ------------------------------------------------------------------------------------------------- the other readings
+    assert score.curve[0].tolist() == approx(expected)
+    assert score.values.item() == approx(area(expected))
+    assert score.cost.forwards == len(counts)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 5, 6, 10, 30])
 @pytest.mark.parametrize("baseline", ["black", "blur"])
-def test_morf_is_deletion_and_lerf_insertion_read_backwards(steps, baseline):
+def test_morf_lerf_match_deletion_insertion(steps, baseline):
     model, x = toys.classifier(toys.small_net(1, scale=15.0)), toys.images(3, 5, 6)
     options = {"target": 2, "steps": steps, "baseline": baseline}
     names = ("morf", "deletion", "lerf", "insertion")
@@ -305,39 +295,36 @@ def test_morf_is_deletion_and_lerf_insertion_read_backwards(steps, baseline):
     assert steps == 1 or (lerf.values - morf.values).abs().min() > 1e-4
 
 
-def test_morf_and_lerf_by_hand():
-    assert curve("morf", PERFECT, baseline="black") == near([1, 0.6, 0.3, 0.1, 0])
-    assert curve("lerf", PERFECT, baseline="black") == near([1, 0.9, 0.7, 0.4, 0])
-    assert measured("lerf", PERFECT, baseline="black").values.tolist() == near([2.5 / 4])
+def test_morf_lerf_by_hand():
+    assert compute_curve("morf", PERFECT, baseline="black") == approx([1, 0.6, 0.3, 0.1, 0])
+    assert compute_curve("lerf", PERFECT, baseline="black") == approx([1, 0.9, 0.7, 0.4, 0])
+    assert compute_score("lerf", PERFECT, baseline="black").values.tolist() == approx([2.5 / 4])
 
 
-def test_ties_keep_raster_order_from_the_low_end_too():
-    assert curve("lerf", one([[5, 0], [0, 5]]), baseline="black") == near([1, 0.7, 0.5, 0.1, 0])
+def test_lerf_ties_keep_raster_order():
+    assert compute_curve("lerf", make_map([[5, 0], [0, 5]]), baseline="black") == approx([1, 0.7, 0.5, 0.1, 0])
 
 
-def test_morf_and_lerf_take_20_steps_to_the_mean_colour():
+def test_morf_lerf_defaults():
     model, x = toys.with_pixels(toys.small_net(1, scale=15.0))[0], toys.images(2)
     for name, other in (("morf", "deletion"), ("lerf", "insertion")):
-        found = xplain.measure(model, x, x, name, target=2)
-        toys.assert_same(found.values, xplain.measure(model, x, x, other, target=2, steps=20, baseline="mean").values)
+        score = xplain.measure(model, x, x, name, target=2)
+        toys.assert_same(score.values, xplain.measure(model, x, x, other, target=2, steps=20, baseline="mean").values)
 
 
-def test_the_difference_is_insertion_minus_deletion():
+def test_difference_subtracts_deletion():
     expected = [-1, 0.4 - 0.6, 0.7 - 0.3, 0.9 - 0.1, 1]
     assert METRICS.get("difference").bounds == (min(expected), max(expected))
-    found = measured("difference", PERFECT)
-    assert found.curve[0].tolist() == near(expected)
-    assert found.values.item() == near(area(expected))
-    assert found.cost.forwards == 10
-    assert measured("difference", PERFECT, area="mean").values.item() == near(sum(expected) / 5)
+    score = compute_score("difference", PERFECT)
+    assert score.curve[0].tolist() == approx(expected)
+    assert score.values.item() == approx(area(expected))
+    assert score.cost.forwards == 10
+    assert compute_score("difference", PERFECT, area="mean").values.item() == approx(sum(expected) / 5)
 
 
-def test_an_area_can_be_the_plain_mean_of_the_values():
+def test_area_mean_averages_values():
     for metric, expected in (("deletion", [1, 0.6, 0.3, 0.1, 0]), ("insertion", [0, 0.4, 0.7, 0.9, 1])):
-        assert measured(metric, PERFECT, area="mean").values.item() == near(sum(expected) / 5)
-
-
-# ------------------------------------------------------------------------------------------------- units
+        assert compute_score(metric, PERFECT, area="mean").values.item() == approx(sum(expected) / 5)
 
 
 CHANNELS = torch.tensor(
@@ -350,44 +337,44 @@ CHANNELS = torch.tensor(
 )[None]
 
 
-def test_pixels_are_ranked_by_the_sum_over_channels():
+def test_unit_pixel_sums_over_channels():
     # sums 8.6, 10.2, 13, 8.3: order 2 1 0 3
-    assert curve("deletion", CHANNELS) == near([1, 0.8, 0.5, 0.1, 0])
+    assert compute_curve("deletion", CHANNELS) == approx([1, 0.8, 0.5, 0.1, 0])
 
 
-def test_union_of_three_takes_a_pixel_that_any_channel_ranks_high():
+def test_unit_union3_uses_any_channel():
     # step 1 takes pixels 0, 1 and 2, the first of each channel; step 2 takes pixel 3, the second of all
-    assert curve("deletion", CHANNELS, unit="union3") == near([1, 0.1, 0, 0, 0])
-    assert curve("insertion", CHANNELS, unit="union3") == near([0, 0.9, 1, 1, 1])
+    assert compute_curve("deletion", CHANNELS, unit="union3") == approx([1, 0.1, 0, 0, 0])
+    assert compute_curve("insertion", CHANNELS, unit="union3") == approx([0, 0.9, 1, 1, 1])
 
 
 @pytest.mark.parametrize("unit", ["pixel", "union3", "scalar"])
-def test_images_together_have_the_curves_that_they_have_alone(unit):
+def test_units_are_independent_of_batch(unit):
     maps = torch.cat([CHANNELS, CHANNELS.flip(1), CHANNELS.flip(3)])
-    found = measured("deletion", maps, WHITE.repeat(3, 1, 1, 1), unit=unit).curve
-    for alone, together in zip(maps.split(1), found, strict=True):
-        assert together.tolist() == near(curve("deletion", alone, unit=unit))
-    assert not torch.equal(found[0], found[2])
+    curves = compute_score("deletion", maps, WHITE.repeat(3, 1, 1, 1), unit=unit).curve
+    for alone, together in zip(maps.split(1), curves, strict=True):
+        assert together.tolist() == approx(compute_curve("deletion", alone, unit=unit))
+    assert not torch.equal(curves[0], curves[2])
 
 
-def test_scalars_are_ranked_and_replaced_one_by_one():
+def test_unit_scalar_replaces_single_values():
     # red 8, green 9, blue 7 at pixels 0, 1, 2 are among the first three of twelve
     order = [(1, 1), (0, 0), (2, 2), (1, 3), (1, 2), (0, 3), (0, 2), (0, 1), (1, 0), (2, 3), (2, 1), (2, 0)]
     weights = WEIGHT.flatten().tolist()
     expected = [1.0]
     for _, pixel in order:
         expected.append(expected[-1] - weights[pixel] / 3)
-    assert curve("deletion", CHANNELS, unit="scalar", steps=12) == near(expected)
-    assert curve("deletion", CHANNELS, unit="scalar", steps=4) == near(expected[::3])
-    assert curve("insertion", CHANNELS, unit="scalar", steps=12) == near([1 - each for each in expected])
+    assert compute_curve("deletion", CHANNELS, unit="scalar", steps=12) == approx(expected)
+    assert compute_curve("deletion", CHANNELS, unit="scalar", steps=4) == approx(expected[::3])
+    assert compute_curve("insertion", CHANNELS, unit="scalar", steps=12) == approx([1 - value for value in expected])
 
 
 @pytest.mark.parametrize("unit", ["pixel", "union3", "scalar"])
 @pytest.mark.parametrize("metric", ["deletion", "insertion"])
-def test_units_are_the_same_for_a_map_of_one_channel(unit, metric):
-    assert curve(metric, PERFECT, unit=unit) == curve(metric, PERFECT)
+def test_units_agree_for_one_channel(unit, metric):
+    assert compute_curve(metric, PERFECT, unit=unit) == compute_curve(metric, PERFECT)
 
 
-def test_ties_of_scalars_keep_channel_then_raster_order():
-    found = curve("deletion", torch.zeros(1, 3, 2, 2), unit="scalar", steps=3)
-    assert found == near([1, 2 / 3, 1 / 3, 0])  # a channel a step
+def test_unit_scalar_ties_keep_order():
+    curve = compute_curve("deletion", torch.zeros(1, 3, 2, 2), unit="scalar", steps=3)
+    assert curve == approx([1, 2 / 3, 1 / 3, 0])  # one channel per step

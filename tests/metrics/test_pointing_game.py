@@ -1,4 +1,4 @@
-"""The pointing game on maps with one highest pixel."""
+"""The pointing game on maps with a single highest pixel."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from xplain.core.errors import InputError, UsageError
 
 NET = toys.classifier(toys.small_net(1))
 HEIGHT, WIDTH = 30, 40
-NOTHING = [torch.nan] * 4
+NO_BOX = [torch.nan] * 4
 
 
-def peak(row: int, column: int) -> Tensor:
-    """A map (1, 3, 30, 40) with one high pixel, in one channel."""
-    found = torch.zeros(1, 3, HEIGHT, WIDTH, dtype=torch.float64)
-    found[0, 1, row, column] = 1
-    return found
+def make_peak(row: int, column: int) -> Tensor:
+    """Return a map (1, 3, 30, 40) with one high pixel in one channel."""
+    values = torch.zeros(1, 3, HEIGHT, WIDTH, dtype=torch.float64)
+    values[0, 1, row, column] = 1
+    return values
 
 
-def played(maps: Tensor, boxes: list, **options) -> xplain.Score:
+def play(maps: Tensor, boxes: list, **options) -> xplain.Score:
     images = toys.images(len(maps), HEIGHT, WIDTH)
     table = torch.tensor(boxes, dtype=torch.float64)
     return xplain.measure(NET, images, maps, "pointing-game", target=0, boxes=table, **options)
@@ -45,52 +45,52 @@ def played(maps: Tensor, boxes: list, **options) -> xplain.Score:
         (29, 36, 15, 1),  # 9.5 and 11.5 away: 14.9
     ],
 )
-def test_the_highest_pixel_hits_within_the_tolerance(row, column, tolerance, hit):
-    found = played(peak(row, column), [[[10, 10, 25, 20]]], tolerance=tolerance)
-    assert found.values.tolist() == [hit]
-    assert found.undefined == {} or not any(mask.any() for mask in found.undefined.values())
+def test_highest_pixel_hits_within_tolerance(row, column, tolerance, hit):
+    score = play(make_peak(row, column), [[[10, 10, 25, 20]]], tolerance=tolerance)
+    assert score.values.tolist() == [hit]
+    assert score.undefined == {} or not any(mask.any() for mask in score.undefined.values())
 
 
-def test_the_tolerance_is_15_pixels_and_any_box_will_do():
-    assert played(peak(29, 36), [[[10, 10, 25, 20]]]).values.tolist() == [1]
-    assert played(peak(29, 37), [[[10, 10, 25, 20]]]).values.tolist() == [0]
-    assert played(peak(29, 39), [[[10, 10, 25, 20], [38, 28, 39, 29]]], tolerance=1).values.tolist() == [1]
+def test_tolerance_defaults_to_15_pixels():
+    assert play(make_peak(29, 36), [[[10, 10, 25, 20]]]).values.tolist() == [1]
+    assert play(make_peak(29, 37), [[[10, 10, 25, 20]]]).values.tolist() == [0]
+    assert play(make_peak(29, 39), [[[10, 10, 25, 20], [38, 28, 39, 29]]], tolerance=1).values.tolist() == [1]
 
 
-def test_of_equal_maxima_the_first_one_points():
+def test_first_of_equal_maxima_counts():
     flat = torch.ones(2, 1, HEIGHT, WIDTH, dtype=torch.float64)
-    found = played(flat, [[[0, 0, 2, 2]], [[30, 20, 40, 30]]], tolerance=0)
-    assert found.values.tolist() == [1, 0]
+    score = play(flat, [[[0, 0, 2, 2]], [[30, 20, 40, 30]]], tolerance=0)
+    assert score.values.tolist() == [1, 0]
 
 
-def test_channels_are_summed_with_their_signs():
-    maps = peak(15, 15) + 2 * peak(2, 2) - 2 * peak(2, 2).roll(1, dims=1)
-    assert played(maps, [[[10, 10, 20, 20]]], tolerance=0).values.tolist() == [1]
+def test_channels_are_summed_signed():
+    maps = make_peak(15, 15) + 2 * make_peak(2, 2) - 2 * make_peak(2, 2).roll(1, dims=1)
+    assert play(maps, [[[10, 10, 20, 20]]], tolerance=0).values.tolist() == [1]
 
 
-def test_without_a_box_in_sight_there_is_no_game():
-    maps = torch.cat([peak(15, 15)] * 4)
+def test_invisible_boxes_are_undefined():
+    maps = torch.cat([make_peak(15, 15)] * 4)
     boxes = [
-        [NOTHING, NOTHING],
-        [[41, 0, 50, 9], NOTHING],
+        [NO_BOX, NO_BOX],
+        [[41, 0, 50, 9], NO_BOX],
         [[-9, 0, 0, 30], [10, 10, 20, 20]],
-        [[0, -9, 9, 0], NOTHING],
+        [[0, -9, 9, 0], NO_BOX],
     ]
-    found = played(maps, boxes)
-    assert found.values[[0, 1, 3]].isnan().all()
-    assert found.values[2] == 1
-    assert {reason: mask.tolist() for reason, mask in found.undefined.items()} == {
+    score = play(maps, boxes)
+    assert score.values[[0, 1, 3]].isnan().all()
+    assert score.values[2] == 1
+    assert {reason: mask.tolist() for reason, mask in score.undefined.items()} == {
         "the image has no box of the target": [True, False, False, False],
         "the object is outside the crop": [False, True, False, True],
     }
 
 
-def test_a_box_out_of_sight_is_no_goal():
-    assert played(peak(15, 39), [[[41, 0, 50, 30], [0, 0, 2, 2]]]).values.tolist() == [0]
+def test_invisible_box_is_never_hit():
+    assert play(make_peak(15, 39), [[[41, 0, 50, 30], [0, 0, 2, 2]]]).values.tolist() == [0]
 
 
-def test_boxes_are_needed_and_have_a_shape(tmp_path):
-    images, maps = toys.images(1, HEIGHT, WIDTH), peak(1, 1)
+def test_boxes_missing_or_invalid(tmp_path):
+    images, maps = toys.images(1, HEIGHT, WIDTH), make_peak(1, 1)
     with pytest.raises(UsageError, match="pointing-game requires object boxes; pass boxes=FILE"):
         xplain.measure(NET, images, maps, "pointing-game", target=0)
     with pytest.raises(InputError, match=r"boxes \(1, 4\) for 1 images; give \(images, boxes, 4\)"):
@@ -98,5 +98,5 @@ def test_boxes_are_needed_and_have_a_shape(tmp_path):
     (tmp_path / "boxes.csv").write_text("a.jpg,0,0,1,1\n")
     with pytest.raises(UsageError, match="by the images' names, which are not known here; give boxes as a tensor"):
         xplain.measure(NET, images, maps, "pointing-game", target=0, boxes=str(tmp_path / "boxes.csv"))
-    with pytest.raises(UsageError, match=r"boxes=nowhere.csv is not accepted; use an existing file or folder"):
+    with pytest.raises(UsageError, match=r"boxes=nowhere.csv is not accepted; give a file that is there"):
         xplain.measure(NET, images, maps, "pointing-game", target=0, boxes="nowhere.csv")

@@ -13,14 +13,14 @@ from xplain.models.layers import Layout, find_last_spatial_layer, find_weighted_
 
 
 @torch.no_grad()
-def find_last_spatial_layer(model: nn.Module, height: int = 64, width: int | None = None) -> tuple[str, Layout]:
+def last_spatial_layer(model: nn.Module, height: int = 64, width: int | None = None) -> tuple[str, Layout]:
     model.eval()
     size = (height, width or height)
     return find_last_spatial_layer(model, lambda rows: model(torch.rand(1, 3, *size).expand(rows, -1, -1, -1)), size)
 
 
 def last_layer_name(model: nn.Module, side: int = 64) -> str:
-    return find_last_spatial_layer(model, side)[0]
+    return last_spatial_layer(model, side)[0]
 
 
 def torchvision_model(name: str) -> nn.Module:
@@ -142,7 +142,7 @@ def vit(**options) -> nn.Module:
 
 
 def test_vit_layer_precedes_last_attention():
-    assert find_last_spatial_layer(vit()) == ("encoder.layers.encoder_layer_1.ln_1", Layout("tokens", (4, 4), 1))
+    assert last_spatial_layer(vit()) == ("encoder.layers.encoder_layer_1.ln_1", Layout("tokens", (4, 4), 1))
 
 
 def small_vit(**options) -> nn.Module:
@@ -150,18 +150,18 @@ def small_vit(**options) -> nn.Module:
 
 
 def test_vit_layer_with_registers():
-    assert find_last_spatial_layer(small_vit(reg_tokens=4)) == ("blocks.1.norm1", Layout("tokens", (4, 4), 5))
+    assert last_spatial_layer(small_vit(reg_tokens=4)) == ("blocks.1.norm1", Layout("tokens", (4, 4), 5))
     mean = small_vit(reg_tokens=2, class_token=False, no_embed_class=True, global_pool="avg", fc_norm=False)
-    assert find_last_spatial_layer(mean) == ("norm", Layout("tokens", (4, 4), 2))
+    assert last_spatial_layer(mean) == ("norm", Layout("tokens", (4, 4), 2))
 
 
 def test_token_grid_of_oblong_image():
     net = timm_model("vit_tiny_patch16_224", img_size=(32, 96), depth=1, embed_dim=12, num_heads=2)
-    assert find_last_spatial_layer(net, 32, 96) == ("blocks.0.norm1", Layout("tokens", (2, 6), 1))
+    assert last_spatial_layer(net, 32, 96) == ("blocks.0.norm1", Layout("tokens", (2, 6), 1))
 
 
 def test_qk_norms_are_not_maps():
-    assert find_last_spatial_layer(small_vit(qk_norm=True))[0] == "blocks.1.norm1"
+    assert last_spatial_layer(small_vit(qk_norm=True))[0] == "blocks.1.norm1"
 
 
 def test_mixer_layer_is_last_norm():
@@ -169,14 +169,14 @@ def test_mixer_layer_is_last_norm():
     from timm.models.mlp_mixer import MlpMixer
 
     net = MlpMixer(3, img_size=64, patch_size=32, num_blocks=1, embed_dim=8)
-    assert find_last_spatial_layer(net) == ("norm", Layout("tokens", (2, 2), 0))
+    assert last_spatial_layer(net) == ("norm", Layout("tokens", (2, 2), 0))
 
 
 def test_swin_layer_is_channels_last():
     net = timm_model(
         "swin_tiny_patch4_window7_224", img_size=64, window_size=2, depths=(1, 1), num_heads=(1, 1), embed_dim=8
     )
-    assert find_last_spatial_layer(net) == ("norm", Layout("channels-last", (8, 8)))
+    assert last_spatial_layer(net) == ("norm", Layout("channels-last", (8, 8)))
 
 
 class Patches(nn.Module):
@@ -193,7 +193,7 @@ class Patches(nn.Module):
 
 
 def test_token_grid_without_convolution():
-    assert find_last_spatial_layer(Patches(), 16, 48) == ("embed", Layout("tokens", (2, 6), 0))
+    assert last_spatial_layer(Patches(), 16, 48) == ("embed", Layout("tokens", (2, 6), 0))
 
 
 def test_layout_to_map_is_row_major():
@@ -207,7 +207,7 @@ def test_layout_to_map_is_row_major():
     assert torch.equal(Layout("channels-last", (4, 5)).to_map(last)[1, 2, 3, 4], last[1, 3, 4, 2])
 
 
-def find_weighted_layers(model: nn.Module, side: int = 64) -> list[tuple[str, ...]]:
+def weighted_layers(model: nn.Module, side: int = 64) -> list[tuple[str, ...]]:
     model.eval().requires_grad_(False)
     hooks = {name: len(module._forward_pre_hooks) for name, module in model.named_modules()}
     layers = find_weighted_layers(model, lambda: model(torch.rand(1, 3, side, side)))
@@ -236,8 +236,8 @@ class UnusualOrder(nn.Module):
 
 
 def test_weighted_layers_in_execution_order():
-    assert find_weighted_layers(toys.small_net().float()) == [("conv1", "norm1"), ("conv2",), ("head",)]
-    assert find_weighted_layers(UnusualOrder()) == [
+    assert weighted_layers(toys.small_net().float()) == [("conv1", "norm1"), ("conv2",), ("head",)]
+    assert weighted_layers(UnusualOrder()) == [
         ("", "early"),  # the parameter ``shift``, and the norm that runs after it
         ("inner.0", "inner.1", "inner.3"),
         ("attention", "attention.out_proj"),  # out_proj is used without a call
@@ -246,15 +246,12 @@ def test_weighted_layers_in_execution_order():
 
 
 def test_first_norm_is_a_weighted_layer():
-    assert find_weighted_layers(nn.Sequential(nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(12, 2)), side=2) == [
-        ("0",),
-        ("2",),
-    ]
+    assert weighted_layers(nn.Sequential(nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(12, 2)), side=2) == [("0",), ("2",)]
 
 
 def test_shared_layer_counts_once():
     shared = nn.Conv2d(3, 3, 1)
-    assert find_weighted_layers(nn.Sequential(shared, nn.Conv2d(3, 3, 1), shared, nn.Flatten(1))) == [("0",), ("1",)]
+    assert weighted_layers(nn.Sequential(shared, nn.Conv2d(3, 3, 1), shared, nn.Flatten(1))) == [("0",), ("1",)]
 
 
 @pytest.mark.parametrize(
@@ -266,12 +263,12 @@ def test_shared_layer_counts_once():
     ],
 )
 def test_weighted_layers_of_torchvision_models(name, side, count, first, last):
-    layers = find_weighted_layers(torchvision_model(name), side)
+    layers = weighted_layers(torchvision_model(name), side)
     assert len(layers) == count
     assert (layers[0][:2], layers[-1]) == (first, last)
 
 
 def test_weighted_layers_of_embedded_model():
-    layers = find_weighted_layers(EfficientNetLite0())
+    layers = weighted_layers(EfficientNetLite0())
     assert len(layers) == 50
     assert (layers[0], layers[-1]) == (("stem.0", "stem.1"), ("classifier",))

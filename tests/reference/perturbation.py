@@ -1,4 +1,4 @@
-"""Perturbation curves one pixel at a time: RISE's program (Petsiuk et al. 2018), and pixels counted by shares of the image."""
+"""Perturbation curves, pixel by pixel: the RISE program (Petsiuk et al. 2018), and evenly spaced pixel counts."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from torch import Tensor
 
 
 def rise_kernel() -> list[list[float]]:
-    """The program's "Gaussian of 5": one pixel of 11 x 11 under a Gaussian filter that mirrors at the borders."""
+    """Return the program's "Gaussian of 5": an 11 x 11 impulse under a Gaussian filter with mirrored borders."""
     impulse = torch.zeros(11, 11, dtype=torch.float64)
     impulse[5, 5] = 1
     return gaussian_filter(impulse.numpy(), 5.0).tolist()
 
 
 def rise_blur(image: Tensor) -> Tensor:
-    """(C, H, W) every channel under the kernel; beyond the border lie zeros."""
+    """Convolve every channel of an image (C, H, W) with the kernel, with zeros beyond the border."""
     kernel, (channels, height, width) = rise_kernel(), image.shape
     pixels = image.tolist()
     result = torch.zeros_like(image)
@@ -35,7 +35,7 @@ def rise_blur(image: Tensor) -> Tensor:
 
 
 def ranking(saliency: Tensor) -> list[int]:
-    """The pixels of a map (H, W), the highest first."""
+    """Return the pixel indices of a map (H, W), the highest value first."""
     values = saliency.flatten().tolist()
     return sorted(range(len(values)), key=lambda at: -values[at])
 
@@ -43,22 +43,22 @@ def ranking(saliency: Tensor) -> list[int]:
 def rise_curve(
     probability: Callable[[Tensor], float], start: Tensor, finish: Tensor, order: list[int], step: int
 ) -> list[float]:
-    """The probability of ``start``, and after every ``step`` more pixels in order were taken from ``finish``: (C, H, W) each."""
-    image, found, done = start.clone(), [probability(start)], 0
+    """Return the probabilities of ``start`` and after each ``step`` further pixels are copied from ``finish``, both (C, H, W)."""
+    image, curve, done = start.clone(), [probability(start)], 0
     while done < len(order):
         for at in order[done : done + step]:
             row, column = divmod(at, image.shape[2])
             image[:, row, column] = finish[:, row, column]
         done += step
-        found.append(probability(image))
-    return found
+        curve.append(probability(image))
+    return curve
 
 
 def area(curve: list[float]) -> float:
-    """Under a curve over [0, 1], by trapezoids."""
+    """Return the area under a curve over [0, 1] by the trapezoidal rule."""
     return (sum(curve) - curve[0] / 2 - curve[-1] / 2) / (len(curve) - 1)
 
 
 def replaced(pixels: int, steps: int) -> list[int]:
-    """How many pixels have been replaced after 0, 1, ... steps, when step k replaces the k-th share of all."""
+    """Return the number of replaced pixels after 0, 1, ..., ``steps`` equal steps."""
     return [round(k * pixels / steps) for k in range(steps + 1)]

@@ -26,7 +26,7 @@ from tests.helpers.state import state
 from tests.tools.update_readme import README, ROOT, put
 from xplain.core.errors import XplainError, first_line
 from xplain.core.registry import METHODS, MethodSpec
-from xplain.pipelines.catalog import least_settings
+from xplain.pipelines.compatibility import minimal_settings
 
 SIDE = 64  # pixels, where the model takes that
 KEPT = ROOT / "build" / "matrix.jsonl"
@@ -97,7 +97,7 @@ def try_method(
 ) -> tuple[str, str]:
     """(outcome, text) as in Pair. rows: as in ``keep_contract``."""
     try:
-        keep_contract(spec, classifier, images, least_settings(spec, classifier.size), rows)
+        keep_contract(spec, classifier, images, minimal_settings(spec, classifier.size), rows)
     except XplainError as refusal:
         return "refused", str(refusal)  # one line, as every XplainError
     except BrokenError as error:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from importlib import import_module
 from typing import Any, Generic, Literal, TypeVar, get_type_hints
 
 from xplain.core.errors import UsageError, did_you_mean
@@ -131,12 +132,27 @@ S = TypeVar("S", bound=Spec)
 
 
 class Registry(Generic[S]):
-    """Specs by name and alias, in order of registration."""
+    """Specs by name and alias, in the order in which their names are declared.
+
+    A package declares which of its modules registers which names. The names are known without importing the modules, which need torch;
+    a module is imported when one of its names is looked up.
+    """
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
+        self._modules: dict[str, str] = {}  # by declared name
         self._specs: dict[str, S] = {}
         self._aliases: dict[str, str] = {}
+
+    def declare(self, module: str, *names: str) -> None:
+        """Declare the names that a module registers when it is imported."""
+        for name in names:
+            self._modules[name] = module
+
+    @property
+    def names(self) -> list[str]:
+        """The declared names, without aliases."""
+        return list(self._modules)
 
     def add(self, spec: S) -> None:
         """Register ``spec``. Raises ValueError if its name or alias is taken."""
@@ -149,6 +165,10 @@ class Registry(Generic[S]):
 
     def get(self, name: str) -> S:
         """Return the spec of a name or alias. Raises UsageError with similar names."""
+        if name in self._modules:
+            import_module(self._modules[name])
+        elif name not in self._specs:
+            self._import_all()
         key = self._aliases.get(name, name)
         if key not in self._specs:
             hint = did_you_mean(name, [*self._specs, *self._aliases], f"see xplain list {self.kind}s")
@@ -156,7 +176,13 @@ class Registry(Generic[S]):
         return self._specs[key]
 
     def __iter__(self) -> Iterator[S]:
-        return iter(self._specs.values())
+        self._import_all()
+        others = [name for name in self._specs if name not in self._modules]
+        return iter([self._specs[name] for name in (*self._modules, *others)])
+
+    def _import_all(self) -> None:
+        for module in dict.fromkeys(self._modules.values()):
+            import_module(module)
 
 
 METHODS: Registry[MethodSpec] = Registry("method")

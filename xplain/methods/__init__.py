@@ -1,38 +1,42 @@
-"""The attribution methods, one module each. Importing a module registers its method; this is the only list of them."""
+"""The attribution methods, one module per method.
 
-# isort: off
-from xplain.methods import saliency as saliency
-from xplain.methods import input_x_gradient as input_x_gradient
-from xplain.methods import smoothgrad as smoothgrad
-from xplain.methods import integrated_gradients as integrated_gradients
-from xplain.methods import expected_gradients as expected_gradients
-from xplain.methods import guided_ig as guided_ig
-from xplain.methods import blur_ig as blur_ig
-from xplain.methods import xrai as xrai
-from xplain.methods import boundary_ig as boundary_ig
-from xplain.methods import occlusion as occlusion
-from xplain.methods import rise as rise
-from xplain.methods import lime as lime
-from xplain.methods import kernel_shap as kernel_shap
-from xplain.methods import agi as agi
-from xplain.methods import la as la
-from xplain.methods import neflag as neflag
-from xplain.methods import mfaba as mfaba
-from xplain.methods import attexplore as attexplore
-from xplain.methods import isa as isa
-from xplain.methods import dga as dga
-from xplain.methods import uniform_fullgrad as uniform_fullgrad
-from xplain.methods import grad_cam as grad_cam
-from xplain.methods import grad_cam_plus_plus as grad_cam_plus_plus
-from xplain.methods import layer_cam as layer_cam
-from xplain.methods import score_cam as score_cam
-from xplain.methods import attention_rollout as attention_rollout
-from xplain.methods import attention_relevance as attention_relevance
-from xplain.methods import guided_backprop as guided_backprop
-from xplain.methods import deconvnet as deconvnet
-from xplain.methods import deeplift as deeplift
-from xplain.methods import fullgrad as fullgrad
-from xplain.methods import lrp as lrp
-from xplain.methods import deep_taylor as deep_taylor
-from xplain.methods import guided_grad_cam as guided_grad_cam
-from xplain.methods import controls as controls
+A new method needs one line here: its module, and the names that the module registers. The order is that of ``xplain list methods``.
+"""
+
+from xplain.core.registry import METHODS
+
+METHODS.declare("xplain.methods.saliency", "saliency")
+METHODS.declare("xplain.methods.input_x_gradient", "input-x-gradient")
+METHODS.declare("xplain.methods.smoothgrad", "smoothgrad")
+METHODS.declare("xplain.methods.integrated_gradients", "integrated-gradients")
+METHODS.declare("xplain.methods.expected_gradients", "expected-gradients")
+METHODS.declare("xplain.methods.guided_ig", "guided-ig")
+METHODS.declare("xplain.methods.blur_ig", "blur-ig")
+METHODS.declare("xplain.methods.xrai", "xrai")
+METHODS.declare("xplain.methods.boundary_ig", "boundary-ig")
+METHODS.declare("xplain.methods.occlusion", "occlusion")
+METHODS.declare("xplain.methods.rise", "rise")
+METHODS.declare("xplain.methods.lime", "lime")
+METHODS.declare("xplain.methods.kernel_shap", "kernel-shap")
+METHODS.declare("xplain.methods.agi", "agi")
+METHODS.declare("xplain.methods.la", "la")
+METHODS.declare("xplain.methods.neflag", "neflag")
+METHODS.declare("xplain.methods.mfaba", "mfaba")
+METHODS.declare("xplain.methods.attexplore", "attexplore")
+METHODS.declare("xplain.methods.isa", "isa")
+METHODS.declare("xplain.methods.dga", "dga")
+METHODS.declare("xplain.methods.uniform_fullgrad", "uniform-fullgrad")
+METHODS.declare("xplain.methods.grad_cam", "grad-cam")
+METHODS.declare("xplain.methods.grad_cam_plus_plus", "grad-cam-plus-plus")
+METHODS.declare("xplain.methods.layer_cam", "layer-cam")
+METHODS.declare("xplain.methods.score_cam", "score-cam")
+METHODS.declare("xplain.methods.attention_rollout", "attention-rollout")
+METHODS.declare("xplain.methods.attention_relevance", "attention-relevance")
+METHODS.declare("xplain.methods.guided_backprop", "guided-backprop")
+METHODS.declare("xplain.methods.deconvnet", "deconvnet")
+METHODS.declare("xplain.methods.deeplift", "deeplift")
+METHODS.declare("xplain.methods.fullgrad", "fullgrad")
+METHODS.declare("xplain.methods.lrp", "lrp")
+METHODS.declare("xplain.methods.deep_taylor", "deep-taylor")
+METHODS.declare("xplain.methods.guided_grad_cam", "guided-grad-cam")
+METHODS.declare("xplain.methods.controls", "random", "sobel", "center")

@@ -1,14 +1,18 @@
-"""Evaluation metrics, one module each. Importing a module registers its metrics; they are listed in this order."""
+"""The evaluation metrics.
 
-# isort: off
-from xplain.metrics import perturbation as perturbation
-from xplain.metrics import completeness as completeness
-from xplain.metrics import sensitivity_n as sensitivity_n
-from xplain.metrics import information_curves as information_curves
-from xplain.metrics import road as road
-from xplain.metrics import infidelity as infidelity
-from xplain.metrics import max_sensitivity as max_sensitivity
-from xplain.metrics import parameter_randomisation as parameter_randomisation
-from xplain.metrics import label_randomisation as label_randomisation
-from xplain.metrics import pointing_game as pointing_game
-from xplain.metrics import roar as roar
+A new metric needs one line here: its module, and the names that the module registers. The order is that of ``xplain list metrics``.
+"""
+
+from xplain.core.registry import METRICS
+
+METRICS.declare("xplain.metrics.perturbation", "deletion", "insertion", "difference", "morf", "lerf")
+METRICS.declare("xplain.metrics.completeness", "completeness-gap", "error-rate")
+METRICS.declare("xplain.metrics.sensitivity_n", "sensitivity-n")
+METRICS.declare("xplain.metrics.information_curves", "aic", "sic")
+METRICS.declare("xplain.metrics.road", "road", "road-morf", "road-lerf")
+METRICS.declare("xplain.metrics.infidelity", "infidelity")
+METRICS.declare("xplain.metrics.max_sensitivity", "max-sensitivity")
+METRICS.declare("xplain.metrics.parameter_randomisation", "parameter-randomisation")
+METRICS.declare("xplain.metrics.label_randomisation", "label-randomisation")
+METRICS.declare("xplain.metrics.pointing_game", "pointing-game")
+METRICS.declare("xplain.metrics.roar", "roar")

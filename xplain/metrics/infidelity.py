@@ -62,9 +62,7 @@ def infidelity(
     ``auto`` and the method is unknown.
     """
     slopes = _holds_slopes(inputs, content)
-    kind_of_score = score
-    if kind_of_score == "auto":
-        kind_of_score = inputs.score or "logit"
+    score_kind = (inputs.score or "logit") if score == "auto" else score
     difference = inputs.images - make_fill_images(baseline, inputs)
     samples = torch.arange(perturbations, device=inputs.images.device)
     predicted = inputs.images.new_zeros(len(difference), perturbations, dtype=torch.float64)
@@ -79,10 +77,15 @@ def infidelity(
         attributions = inputs.attributions[block.images, None]
         predicted[block.images, block.points] = _predict_change(perturbation, factor, attributions)
         points = inputs.images[block.images, None] - perturbation
-        scores = inputs.oracle.block_scores(block, points, inputs.y, kind_of_score)
+        scores = inputs.oracle.block_scores(block, points, inputs.y, score_kind)
         perturbed_scores[block.images, block.points] = scores.double()
-    scores = inputs.oracle.scores(inputs.images, inputs.y, kind=kind_of_score)
+    scores = inputs.oracle.scores(inputs.images, inputs.y, kind=score_kind)
     changes = scores.double()[:, None] - perturbed_scores
+    return _score(predicted, changes, normalize=normalize)
+
+
+def _score(predicted: Tensor, changes: Tensor, *, normalize: bool) -> Score:
+    """Return the mean squared error of the predicted score changes (B, K) against the actual ones (B, K)."""
     if not normalize:
         return Score((predicted - changes).square().mean(dim=1))
     missed = (predicted == 0).all(dim=1)
@@ -92,7 +95,7 @@ def infidelity(
 
 
 def _holds_slopes(inputs: MetricInput, content: Content) -> bool:
-    """Return whether the map holds slopes. Raises UsageError if nothing tells."""
+    """Return whether the map holds slopes. Raises UsageError if ``content`` is ``auto`` and the method is unknown."""
     if content != "auto":
         return content == "slopes"
     if inputs.slopes is None:

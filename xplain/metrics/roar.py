@@ -90,7 +90,7 @@ def roar(
     """Train networks without the pixels that a method finds most important, and average their test accuracy.
 
     A first network is trained on the data set (the model of -m is ignored), and the method explains it on every training and
-    test image. For each fraction, the round(k/100·H·W) pixels with the highest sum over channels are replaced by the image's mean
+    test image. For each fraction of k %, the round(k/100·H·W) pixels with the highest sum over channels are replaced by the image's mean
     color, and a network with the same initial weights and the same order of batches is trained and tested on these images.
     Ties keep raster order. The value is the mean test accuracy over the fractions; the curve starts with the accuracy on whole images.
     fractions: percentages of pixels to remove.

@@ -12,12 +12,12 @@ from pathlib import Path
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from xplain.core.config import EMBEDDED
 from xplain.data.class_names import load_imagenet_classes
 from xplain.models.checkpoints import count_finetuned_classes, describe_weights_file, load_weights, read_weights
 from xplain.models.classifier import Accuracy, Classifier, Weights
 from xplain.models.randomization import RANDOM, UNTRAINED
 
-EMBEDDED = "efficientnet-lite0"
 ACCURACY = Accuracy(0.751, "EfficientNet-Lite, its authors' table, lite0 in float32")
 MEAN, STD = (127 / 255,) * 3, (128 / 255,) * 3
 # (expansion, kernel, stride of the first block, output channels, number of blocks)

@@ -10,13 +10,14 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
+from xplain.core.config import EMBEDDED
 from xplain.core.errors import InputError, UsageError, emit_note
 from xplain.data.class_names import read_class_names
 from xplain.models.checkpoints import describe_weights_file, hash_tensors, load_weights, read_weights
 from xplain.models.classifier import Classifier
 from xplain.models.custom_models import load_factory, wrap_module
 from xplain.models.devices import select_device
-from xplain.models.efficientnet_lite0 import EMBEDDED, load_efficientnet_lite0
+from xplain.models.efficientnet_lite0 import load_efficientnet_lite0
 from xplain.models.inspection import inspect_model
 from xplain.models.optimize import copy_classifier
 from xplain.models.programs import check_program, load_program

@@ -11,6 +11,7 @@ from urllib.error import URLError
 
 from torch import Tensor, nn
 
+from xplain.core.config import EMBEDDED
 from xplain.core.errors import InputError, UsageError, did_you_mean
 from xplain.data.class_names import load_imagenet_classes
 from xplain.data.preprocessing import Preprocessing
@@ -24,7 +25,6 @@ from xplain.models.checkpoints import (
     read_weights,
 )
 from xplain.models.classifier import Accuracy, Classifier, Weights
-from xplain.models.efficientnet_lite0 import EMBEDDED
 from xplain.models.inspection import size_error
 from xplain.models.randomization import RANDOM, UNTRAINED
 

@@ -1,43 +1,26 @@
-"""What there is to choose from, as rows for tables and machines. Everything is read from the registrations."""
+"""The rows of ``xplain list`` and the papers of ``xplain cite``, read from the registry."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from typing import Any
-
-import torch
-from torch import Tensor
 
 import xplain.metrics  # noqa: F401  (importing registers them)
 from xplain.core.config import EMBEDDED, ModelOptions
-from xplain.core.errors import InputError, UsageError, XplainError, did_you_mean
+from xplain.core.errors import UsageError, XplainError, did_you_mean
 from xplain.core.papers import Paper
 from xplain.core.protocols import PROTOCOLS
 from xplain.core.registry import METHODS, METRICS, MethodSpec, Spec
 from xplain.core.types import Attribution
 from xplain.data.class_names import load_imagenet_classes, read_class_names
 from xplain.models import Classifier
-from xplain.models.efficientnet_lite0 import EMBEDDED
 from xplain.models.inspection import SHAPE_ERRORS
 from xplain.oracle.runtime import load_model
-from xplain.pipelines.attribution import attribute
+from xplain.pipelines.compatibility import try_methods
 
-SIDE = 224  # of the images for which forwards are stated
-# The least work that still runs a method whole; what a name does not say is left at its default.
-LEAST = {
-    "steps": 2,
-    "samples": 2,
-    "masks": 2,
-    "classes": 1,
-    "attack_steps": 1,
-    "copies": 1,
-    "rounds": 1,
-    "channels": 2,
-    "ascent": 1,
-    "descent": 1,
-}
-SMALL_SIDE = 64  # pixels: most models take such images, and their last maps still have height and width
+IMAGE_SIDE = 224  # pixels of the images for which ``list_metrics`` counts forward rows
 COLUMNS = {
     "fits": ("name", "fits", "why"),
     "methods": ("name", "alias", "parameters", "passes", "axioms", "paper"),
@@ -46,17 +29,18 @@ COLUMNS = {
     "protocols": ("name", "metrics", "source", "unknown"),
     "classes": ("index", "wnid", "name"),
 }
+Row = dict[str, Any]
 
 
-def list_methods() -> list[dict[str, Any]]:
-    """Methods: name, alias, summary, passes an image, parameters with defaults, score, axioms claimed, paper, deviations."""
+def list_methods() -> list[Row]:
+    """Return a row per method, with the forward and backward rows per image and the parameters at their defaults."""
     return [
         {
             "name": spec.name,
             "alias": spec.alias,
             "summary": spec.summary,
-            "passes": passes(spec),
-            "parameters": parameters(spec),
+            "passes": describe_passes(spec),
+            "parameters": describe_parameters(spec),
             "score": spec.score,
             "axioms": sorted(spec.axioms),
             "paper": spec.paper.citation if spec.paper else "",
@@ -68,91 +52,44 @@ def list_methods() -> list[dict[str, Any]]:
     ]
 
 
-def list_fits(options: ModelOptions) -> list[dict[str, Any]]:
-    """Methods with whether they fit a model, and why not: each is run on one image at its least settings."""
+def describe_passes(spec: MethodSpec) -> str:
+    """Return the forward (F) and backward (B) rows per image at the default parameters, such as ``≤ 400 F, ≤ 800 B``."""
+    forwards, backwards = spec.cost(**spec.resolve({}))
+    sign = "≤ " if spec.at_most else ""
+    passes = f"{sign}{forwards} F"
+    if backwards:
+        passes += f", {sign}{backwards} B"
+    return passes
+
+
+def describe_parameters(spec: Spec) -> list[str]:
+    """Return ``name=default`` for each parameter, with its other choices if there are any: ``variant=official|paper``."""
+    texts = []
+    for parameter in spec.parameters.values():
+        others = [choice for choice in parameter.choices if choice != parameter.default]
+        values = "|".join([_format_value(parameter.default), *others])
+        texts.append(f"{parameter.name}={values}")
+    return texts
+
+
+def _format_value(value: Any) -> str:
+    """Return a parameter's value as it is written on the command line."""
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    return str(value)
+
+
+def list_fits(options: ModelOptions) -> list[Row]:
+    """Return a row per method: whether it works with a model, and the error if not. Runs every method once."""
     rows = []
-    for name, found in try_methods(load_model(options)):
-        why = str(found) if isinstance(found, XplainError) else ""
+    for name, outcome in try_methods(load_model(options)):
+        why = str(outcome) if isinstance(outcome, XplainError) else ""
         rows.append({"name": name, "fits": "no" if why else "yes", "why": why})
     return rows
 
 
-def try_methods(classifier: Classifier) -> Iterator[tuple[str, Attribution | XplainError]]:
-    """Each method's attribution of a grey ramp at its least settings, or why it refuses the model.
-
-    The image is small where the model takes such images; what is refused there is tried again at the model's own size.
-    """
-    sizes = list(dict.fromkeys((small_size(classifier), classifier.size)))
-    for spec in METHODS:
-        for size in sizes:
-            found = _try_method(classifier, spec, _grey_ramp(classifier, size))
-            if isinstance(found, Attribution):
-                break
-        yield spec.name, found
-
-
-def small_size(classifier: Classifier) -> tuple[int, int]:
-    """Height and width in the model's own proportion, the shorter side SMALL_SIDE; its own size where it refuses that or is smaller."""
-    height, width = classifier.size
-    if (shorter := min(height, width)) <= SMALL_SIDE:
-        return classifier.size
-    size = (round(height * SMALL_SIDE / shorter), round(width * SMALL_SIDE / shorter))
-    try:
-        with torch.no_grad():
-            classifier(_grey_ramp(classifier, size))
-    except (*SHAPE_ERRORS, InputError):
-        return classifier.size
-    return size
-
-
-def _grey_ramp(classifier: Classifier, size: tuple[int, int]) -> Tensor:
-    """One image, darker on its left: (1, 3, *size) from 0.3 to 0.7."""
-    ramp = torch.linspace(0.3, 0.7, size[1], device=classifier.device, dtype=classifier.dtype)
-    return ramp.expand(1, 3, *size).contiguous()
-
-
-def _try_method(classifier: Classifier, spec: MethodSpec, image: Tensor) -> Attribution | XplainError:
-    height, width = image.shape[2:]
-    try:
-        return attribute(classifier, image, spec.name, **least_settings(spec, (height, width)))
-    except XplainError as error:
-        return error
-
-
-def least_settings(spec: Spec, size: tuple[int, int]) -> dict[str, Any]:
-    """Parameters that make a run on an image of ``size`` (height, width) as short as it can be."""
-    settings: dict[str, Any] = {
-        name: LEAST[name] for name, each in spec.parameters.items() if name in LEAST and each.kind is int
-    }
-    if "stride" in spec.parameters:  # one window over the whole image
-        settings |= {"window": max(size), "stride": max(size)}
-    if "block" in spec.parameters:  # all values in one round
-        settings |= {"block": 3 * size[0] * size[1]}
-    return settings
-
-
-def passes(spec: MethodSpec) -> str:
-    """Forward and backward rows an image at the defaults."""
-    forwards, backwards = spec.cost(**spec.resolve({}))
-    most = "≤ " if spec.at_most else ""
-    return f"{most}{forwards} F" + (f", {most}{backwards} B" if backwards else "")
-
-
-def parameters(spec: Spec) -> list[str]:
-    """``name=default`` of each parameter, with the choices where there are some."""
-    return [
-        f"{each.name}={'|'.join([_written(each.default), *(one for one in each.choices if one != each.default)])}"
-        for each in spec.parameters.values()
-    ]
-
-
-def _written(value: Any) -> str:
-    """A parameter's value as it is given on the command line."""
-    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
-
-
-def list_metrics() -> list[dict[str, Any]]:
-    """Metrics: name, direction, bounds, unit, parameters with defaults, forwards an image, what is undefined, version, paper."""
+def list_metrics() -> list[Row]:
+    """Return a row per metric, with the forward rows per image and the parameters at their defaults."""
     return [
         {
             "name": spec.name,
@@ -161,8 +98,8 @@ def list_metrics() -> list[dict[str, Any]]:
             "better": spec.better,
             "bounds": list(spec.bounds),
             "unit": spec.unit,
-            "parameters": parameters(spec),
-            "forwards": spec.forwards(side=SIDE, **spec.resolve({})),
+            "parameters": describe_parameters(spec),
+            "forwards": spec.forwards(side=IMAGE_SIDE, **spec.resolve({})),
             "attributions": spec.attributions(**spec.resolve({})),
             "undefined": spec.undefined,
             "version": spec.version,
@@ -173,48 +110,59 @@ def list_metrics() -> list[dict[str, Any]]:
 
 
 def list_papers(names: Sequence[str]) -> list[Paper]:
-    """The papers of methods and metrics by name or alias, each once. Raises UsageError for what is neither, or has none."""
-    known = {name: spec for spec in (*METHODS, *METRICS) for name in (spec.name, spec.alias) if name}
-    found: dict[str, Paper] = {}
+    """Return the papers of methods and metrics, each once. names: names or aliases.
+
+    Raises UsageError for an unknown name, and for a control, which has no paper.
+    """
+    specs = {name: spec for spec in (*METHODS, *METRICS) for name in (spec.name, spec.alias) if name}
+    papers: dict[str, Paper] = {}
     for name in names:
-        if name not in known:
-            raise UsageError(f"unknown method or metric {name!r}", did_you_mean(name, known))
-        paper = known[name].paper
+        if name not in specs:
+            raise UsageError(f"unknown method or metric {name!r}", did_you_mean(name, specs))
+        paper = specs[name].paper
         if paper is None:
-            raise UsageError(f"{name!r} is a control; no paper defines it", "leave it out")
-        found.setdefault(paper.title, paper)
-    return list(found.values())
+            raise UsageError(f"{name!r} is a control and has no paper", "remove it from the command")
+        papers.setdefault(paper.title, paper)
+    return list(papers.values())
 
 
-def list_protocols() -> list[dict[str, Any]]:
-    """Protocols: name, the metrics with their parameters, source, and what the source leaves open."""
+def list_protocols() -> list[Row]:
+    """Return a row per protocol: its metrics with their parameters, its source, and what the source does not specify."""
     return [
-        {"name": each.name, "metrics": list(each.metrics), "source": each.source, "unknown": each.unknown}
-        for each in PROTOCOLS.values()
+        {
+            "name": protocol.name,
+            "metrics": list(protocol.metrics),
+            "source": protocol.source,
+            "unknown": protocol.unknown,
+        }
+        for protocol in PROTOCOLS.values()
     ]
 
 
-def list_models() -> list[dict[str, Any]]:
-    """Models by name: the embedded one, torchvision's, timm's where it is installed."""
-    from importlib.util import find_spec
-
+def list_models() -> list[Row]:
+    """Return a row per model: the embedded one, torchvision's, and timm's if timm is installed."""
     from xplain.models.torchvision_models import torchvision_names
 
     rows = [{"name": EMBEDDED, "source": "embedded", "weights": "ImageNet-1k"}]
     rows += [{"name": name, "source": "torchvision", "weights": "downloaded once"} for name in torchvision_names()]
     if find_spec("timm"):
-        import timm
-
-        pretrained = set(timm.list_models(pretrained=True))
-        rows += [
-            {"name": f"timm:{name}", "source": "timm", "weights": "downloaded once" if name in pretrained else "none"}
-            for name in timm.list_models()
-        ]
+        rows += _list_timm_models()
     return rows
 
 
-def list_classes(options: ModelOptions) -> list[dict[str, Any]]:
-    """Classes: index, wnid, name. The embedded model's need no weights."""
+def _list_timm_models() -> list[Row]:
+    import timm
+
+    pretrained = set(timm.list_models(pretrained=True))
+    rows = []
+    for name in timm.list_models():
+        weights = "downloaded once" if name in pretrained else "none"
+        rows.append({"name": f"timm:{name}", "source": "timm", "weights": weights})
+    return rows
+
+
+def list_classes(options: ModelOptions) -> list[Row]:
+    """Return a row per class of a model: index, wnid and name. The embedded model is not loaded."""
     if options.classes is not None:
         wnids, names = read_class_names(options.classes)
     elif options.name == EMBEDDED:

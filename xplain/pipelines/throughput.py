@@ -1,4 +1,4 @@
-"""How fast the bare model is: rows a second at its best batch size, in gradients and in forwards alone."""
+"""Measure the throughput of the plain model: rows per second at its best batch size, with and without gradients."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from xplain.models.optimize import inference_copy, tf32_flags
 from xplain.pipelines.meter import time_of
 
 CPU_SIZES, GPU_SIZES = (1, 2, 4, 8, 16, 32), (1, 4, 16, 32, 64, 128, 256)
-CALLS = 2  # timed at each size, after one that is not; the faster counts
+TIMED_CALLS = 2  # per batch size, after one untimed call; the fastest counts
 
 
 @dataclass(frozen=True, eq=False)
-class Bare:
-    """A model without a method.
+class PlainModel:
+    """A model without an attribution method.
 
-    prepared: as the engine runs it (frozen, norms folded, laid out anew, memory kept); else as plain PyTorch runs it.
+    prepared: run it as xplain does (frozen, batch norms folded, memory layout optimized, freed memory retained), or as it is.
     """
 
     classifier: Classifier
     precision: Precision
     prepared: bool
 
-    def memory(self) -> AbstractContextManager[None]:
-        """How memory is handled while it runs."""
+    def allocator(self) -> AbstractContextManager[None]:
+        """Return the context manager that sets how freed memory is handled while the model runs."""
         return retain_freed_memory() if self.prepared else default_allocator()
 
     def logits(self, x: Tensor) -> Tensor:
@@ -43,65 +43,87 @@ class Bare:
             return model(model.to_memory_format(x)).float()
 
     def forward(self, x: Tensor) -> None:
-        """A forward pass alone."""
+        """Run a forward pass without gradients."""
         with torch.no_grad():
             self.logits(x)
 
     def gradient(self, x: Tensor) -> None:
-        """The gradient of the first logit at every row."""
+        """Compute the gradient of the first logit of each row with respect to the images."""
         x = x.detach().requires_grad_()
         with torch.enable_grad():
             torch.autograd.grad(self.logits(x)[:, 0].sum(), x)
 
 
 def at_precision(precision: Precision, device: torch.device) -> AbstractContextManager[None]:
-    """The arithmetic that the engine uses at this precision."""
+    """Return the context manager for arithmetic at this precision, the same as in ``attribute``."""
     if precision == "bf16":
         return torch.autocast(device.type, torch.bfloat16)
     return tf32_flags(precision, device)
 
 
 @dataclass(frozen=True)
-class Best:
-    """The batch size with the most rows a second, and the rates of all that were tried."""
+class BatchSizeSearch:
+    """The fastest batch size, and the rows per second of each batch size that was tried."""
 
-    rows: int
+    batch_size: int
     rates: dict[int, float]
 
     @property
     def rate(self) -> float:
-        """Rows a second at the best size."""
-        return self.rates[self.rows]
+        """Rows per second at the fastest batch size."""
+        return self.rates[self.batch_size]
 
-    def calls(self, seconds: float) -> int:
-        """Calls that take these seconds or a little more."""
-        return math.ceil(seconds * self.rate / self.rows)
+    def calls_for(self, seconds: float) -> int:
+        """Return the smallest number of calls at the fastest batch size that takes at least ``seconds``."""
+        return math.ceil(seconds * self.rate / self.batch_size)
 
 
-def best_size(work: Callable[[Tensor], None], x: Tensor) -> Best:
-    """Try growing batches until two in a row are slower than the best or one does not fit. x: (1 or more, C, H, W) images.
+@dataclass(frozen=True)
+class Throughput:
+    """The fastest batch sizes of a plain model: of forward and backward passes, and of forward passes alone."""
 
-    Raises DeviceError where none fits.
+    gradients: BatchSizeSearch
+    forwards: BatchSizeSearch
+
+
+def measure_throughput(model: PlainModel, images: Tensor) -> Throughput:
+    """Find the fastest batch sizes of a model on images (B, C, H, W). Raises DeviceError if one row does not fit into memory."""
+    with model.allocator():
+        gradients = find_best_batch_size(model.gradient, images)
+        forwards = find_best_batch_size(model.forward, images)
+    return Throughput(gradients, forwards)
+
+
+def find_best_batch_size(work: Callable[[Tensor], None], images: Tensor) -> BatchSizeSearch:
+    """Time ``work`` with growing batches of images (B, C, H, W), which are repeated to fill a batch.
+
+    Stops when two successive batch sizes are slower than the fastest, or when a batch does not fit into memory.
+    Raises DeviceError if one row does not fit.
     """
     rates: dict[int, float] = {}
-    for size in CPU_SIZES if x.device.type == "cpu" else GPU_SIZES:
-        batch = x[torch.arange(size, device=x.device) % len(x)]
-        rate = _rate(work, batch)
+    for size in CPU_SIZES if images.device.type == "cpu" else GPU_SIZES:
+        rate = _measure_rate(work, repeat_to_size(images, size))
         if rate is None:
             break
         rates[size] = rate
         if len(rates) > 2 and max(list(rates.values())[-2:]) < max(rates.values()):
             break
     if not rates:
-        raise DeviceError(f"out of memory on {x.device} with one row", "use a smaller model or another --device")
-    return Best(max(rates, key=rates.__getitem__), rates)
+        raise DeviceError(f"out of memory on {images.device} with one row", "use a smaller model or another --device")
+    return BatchSizeSearch(max(rates, key=rates.__getitem__), rates)
 
 
-def _rate(work: Callable[[Tensor], None], batch: Tensor) -> float | None:
-    """Rows a second, or None where memory is too small."""
+def repeat_to_size(images: Tensor, size: int) -> Tensor:
+    """Return a batch of ``size`` images, repeated in order if there are fewer."""
+    return images[torch.arange(size, device=images.device) % len(images)]
+
+
+def _measure_rate(work: Callable[[Tensor], None], batch: Tensor) -> float | None:
+    """Return rows per second, or None if the batch does not fit into memory."""
     try:
         work(batch)
-        return len(batch) / min(time_of(lambda: work(batch), batch.device) for _ in range(CALLS))
+        seconds = [measure_seconds(lambda: work(batch), batch.device) for _ in range(TIMED_CALLS)]
+        return len(batch) / min(seconds)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
@@ -111,6 +133,6 @@ def _rate(work: Callable[[Tensor], None], batch: Tensor) -> float | None:
 
 
 def ideal_seconds(forwards: float, backwards: float, forward_rate: float, gradient_rate: float) -> float:
-    """What rows would take at the bare model's rates; a gradient row is a forward and a backward row."""
+    """Return the seconds that rows take at the rates of the plain model; one gradient row is one forward and one backward row."""
     backward = max(1 / gradient_rate - 1 / forward_rate, 0.0)
     return forwards / forward_rate + backwards * backward

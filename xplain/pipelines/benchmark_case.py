@@ -1,0 +1,109 @@
+"""The cases of ``xplain bench``: a method or metric with its settings, and the inputs of reference implementations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from xplain.core.config import BenchConfig, Choice, ComputeOptions
+from xplain.core.registry import METHODS, METRICS, MethodSpec, Spec
+from xplain.core.types import Attribution, Precision, Score
+from xplain.metrics._similarity import spearman
+from xplain.models import Classifier
+from xplain.pipelines.attribution import attribute, label_of
+from xplain.pipelines.measurement import measure
+from xplain.pipelines.timing import RunStats
+
+
+def list_specs(config: BenchConfig) -> Iterator[tuple[Choice, Spec]]:
+    """Yield the requested methods, then the metrics. Raises UsageError for an unknown name."""
+    for choice in config.methods:
+        yield choice, METHODS.get(choice.name)
+    for choice in config.metrics:
+        yield choice, METRICS.get(choice.name)
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """The input of a reference implementation.
+
+    images: (B, C, H, W) in [0, 1]. targets: (B,) the classes to explain. settings: all parameters of the method or metric.
+    maps: (B, 1, H, W) the attributions that a metric evaluates.
+    """
+
+    classifier: Classifier
+    images: Tensor
+    targets: Tensor
+    settings: Mapping[str, Any]
+    maps: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class BenchmarkCase:
+    """A method or metric with the parameters of ``choice``. maps: attributions (B, 1, H, W) that a metric evaluates."""
+
+    spec: Spec
+    choice: Choice
+    compute: ComputeOptions
+    classifier: Classifier
+    maps: Tensor
+
+    @property
+    def kind(self) -> str:
+        """``method`` or ``metric``."""
+        return "method" if isinstance(self.spec, MethodSpec) else "metric"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All parameters with their values."""
+        return self.spec.resolve(dict(self.choice.params))
+
+    @property
+    def label(self) -> str:
+        """The name with the requested parameters, such as ``agi:steps=10``."""
+        return label_of(self.choice, self.spec.name)
+
+    def run(self, images: Tensor, targets: Tensor) -> RunStats:
+        """Run once on images (B, C, H, W) for their target classes (B,)."""
+        rows_of_calls: list[int] = []
+        result = self._compute(images, targets, self.compute.precision, rows_of_calls.append)
+        return RunStats(result.cost, max(rows_of_calls, default=0))
+
+    def task(self, images: Tensor, targets: Tensor) -> Task:
+        """Return the same work as the input of a reference implementation."""
+        return Task(self.classifier, images, targets, self.settings, self.maps[: len(images)])
+
+    def compare_with_fp32(self, images: Tensor, targets: Tensor) -> dict[str, float] | None:
+        """Return the agreement with float32 results on the image where it is worst; None if the precision is float32.
+
+        Attributions: cosine similarity and Spearman's rank correlation. Metrics: the largest absolute difference.
+        """
+        if self.compute.precision == "fp32":
+            return None
+        exact = self._compute(images, targets, "fp32")
+        result = self._compute(images, targets, self.compute.precision)
+        if isinstance(self.spec, MethodSpec):
+            cosine = torch.cosine_similarity(exact.values.double().flatten(1), result.values.double().flatten(1), dim=1)
+            return {"cosine": float(cosine.min()), "spearman": float(spearman(exact.values, result.values).min())}
+        return {"largest_difference": float((exact.values - result.values).abs().max())}
+
+    def _compute(
+        self, images: Tensor, targets: Tensor, precision: Precision, on_rows: Callable[[int], None] | None = None
+    ) -> Attribution | Score:
+        """Call ``attribute`` or ``measure``. on_rows: called with the number of rows after each model call."""
+        options: dict[str, Any] = {
+            "target": targets,
+            "seed": self.compute.seed,
+            "precision": precision,
+            "batch_size": self.compute.batch_size or "auto",
+            "progress": on_rows,
+            **dict(self.choice.params),
+        }
+        if isinstance(self.spec, MethodSpec):
+            return attribute(self.classifier, images, self.choice.name, **options)
+        maps = self.maps[: len(images)]
+        return measure(self.classifier, images, maps, self.choice.name, method="saliency", **options)

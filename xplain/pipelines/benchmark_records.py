@@ -1,0 +1,154 @@
+"""The JSON records of ``xplain bench``: environment, ceiling and run."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from xplain.core.config import BenchConfig, ComputeOptions
+from xplain.models import Classifier
+from xplain.pipelines.benchmark_case import BenchmarkCase
+from xplain.pipelines.records import describe_run
+from xplain.pipelines.throughput import BatchSizeSearch, Throughput, ideal_seconds
+from xplain.pipelines.timing import Spread, TimingResult
+
+Record = dict[str, Any]
+Group = list[Record]  # records that were measured together
+MEBIBYTE = 1 << 20
+
+
+def describe_machine(config: BenchConfig, device: torch.device) -> Record:
+    """Return the record of the environment: the machine, and how it is measured."""
+    return {
+        "kind": "environment",
+        "device": str(device),
+        "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+        "cpu": read_cpu_name(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "platform": platform.platform(),
+        "precision": config.compute.precision,
+        "images": config.images,
+        "repeats": config.repeats,
+    }
+
+
+def read_cpu_name() -> str:
+    """Return the model name of the processor."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text("utf-8", "replace").splitlines() if path.exists() else []
+    for line in lines:
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def describe_ceiling(
+    compute: ComputeOptions, classifier: Classifier, rows_per_call: int, prepared: Throughput, unprepared: Throughput
+) -> Record:
+    """Return the record of the plain model's throughput. rows_per_call: of the methods, if nothing limits them."""
+    return {
+        "kind": "ceiling",
+        **describe_run(compute, classifier),
+        "size": list(classifier.size),
+        "rows_a_call": rows_per_call,
+        "prepared": _describe_throughput(prepared),
+        "plain": _describe_throughput(unprepared),
+    }
+
+
+def _describe_throughput(throughput: Throughput) -> dict[str, Any]:
+    return {
+        "gradients": _describe_search(throughput.gradients),
+        "forwards": _describe_search(throughput.forwards),
+    }
+
+
+def _describe_search(search: BatchSizeSearch) -> dict[str, Any]:
+    return {"rows": search.batch_size, "rows_per_second": search.rate, "all": search.rates}
+
+
+def describe_own_run(
+    case: BenchmarkCase,
+    result: TimingResult,
+    gradients: TimingResult,
+    forwards: TimingResult,
+    agreement: Mapping[str, float] | None,
+) -> Record:
+    """Return the record of xplain's run of a case.
+
+    gradients, forwards: the plain model's results in the same rounds, for the efficiency. agreement: with float32 results.
+    """
+    images, cost = result.candidate.images, result.stats.cost
+    return _describe_result(case, result) | {
+        "gradient_rows_per_second": _rate_spread(cost.backwards, result.seconds),
+        "forward_rows_per_second": _rate_spread(cost.forwards, result.seconds),
+        "efficiency": _spread(_efficiencies(result, gradients, forwards)) if cost.forwards else None,
+        "forwards": cost.forwards / images,
+        "backwards": cost.backwards / images,
+        "checks": cost.checks / images,
+        "agreement_with_fp32": agreement,
+    }
+
+
+def describe_reference_run(case: BenchmarkCase, result: TimingResult, own: TimingResult) -> Record:
+    """Return the record of a reference implementation. own: xplain's result in the same rounds."""
+    # a reference implementation that failed has no seconds
+    ratios = [seconds / own_seconds for seconds, own_seconds in zip(result.seconds, own.seconds, strict=False)]
+    return _describe_result(case, result) | {"xplain_is_faster_by": _spread(ratios)}
+
+
+def _describe_result(case: BenchmarkCase, result: TimingResult) -> Record:
+    """Return the entries of any program; the others are None."""
+    images = result.candidate.images
+    return {
+        "kind": "run",
+        "model": case.classifier.name,
+        case.kind: case.spec.name,
+        "label": case.label,
+        "params": case.settings,
+        "images": images,
+        "program": result.candidate.program,
+        "rows_asked": result.candidate.rows,
+        "images_per_second": _rate_spread(images, result.seconds),
+        "gradient_rows_per_second": None,
+        "forward_rows_per_second": None,
+        "efficiency": None,
+        "forwards": None,
+        "backwards": None,
+        "checks": None,
+        "rows_a_call": result.stats.rows_per_call,
+        "peak_memory_mib": None if result.peak_memory is None else result.peak_memory / MEBIBYTE,
+        "xplain_is_faster_by": None,
+        "seconds": result.seconds,
+        "error": result.error or None,
+    }
+
+
+def _rate_spread(amount: int, seconds: Sequence[float]) -> dict[str, float] | None:
+    """Return the spread of ``amount`` per second, None if it is zero."""
+    return _spread([amount / second for second in seconds]) if amount else None
+
+
+def _spread(values: Sequence[float]) -> dict[str, float] | None:
+    """Return median, low and high; None without values."""
+    return asdict(Spread.of(values)) if values else None
+
+
+def _efficiencies(result: TimingResult, gradients: TimingResult, forwards: TimingResult) -> list[float]:
+    """Return, for each round, the seconds that the plain model takes for the same rows divided by the seconds of the case."""
+    cost, efficiencies = result.stats.cost, []
+    for seconds, gradient_seconds, forward_seconds in zip(
+        result.seconds, gradients.seconds, forwards.seconds, strict=True
+    ):
+        forward_rate = forwards.candidate.images / forward_seconds
+        gradient_rate = gradients.candidate.images / gradient_seconds
+        ideal = ideal_seconds(cost.forwards, cost.backwards, forward_rate, gradient_rate)
+        efficiencies.append(ideal / seconds)
+    return efficiencies

@@ -1,0 +1,202 @@
+"""Measure one model: the plain model's throughput, then methods and metrics, and reference implementations if requested."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor
+
+from xplain.core.allocator import default_allocator, retain_freed_memory
+from xplain.core.config import BenchConfig
+from xplain.core.errors import DeviceError, UsageError
+from xplain.core.registry import MethodSpec
+from xplain.data.images import decode_image
+from xplain.data.preprocessing import preprocess
+from xplain.data.sources import find_images
+from xplain.models import Classifier
+from xplain.oracle import Oracle
+from xplain.pipelines.benchmark_case import BenchmarkCase, list_specs
+from xplain.pipelines.benchmark_records import Group, describe_ceiling, describe_own_run, describe_reference_run
+from xplain.pipelines.records import describe_run
+from xplain.pipelines.reference_implementations import ReferenceImplementation, find_reference
+from xplain.pipelines.throughput import (
+    BatchSizeSearch,
+    PlainModel,
+    Throughput,
+    at_precision,
+    measure_throughput,
+    repeat_to_size,
+)
+from xplain.pipelines.timing import Candidate, RunStats, TimingResult, time_interleaved
+
+MIN_SECONDS = 1.0  # of the plain model in each round
+
+
+class ModelBenchmark:
+    """The measurements of one model on the same images, target classes and maps.
+
+    images: (B, 3, H, W). targets: (B,) the top classes. maps: (B, 1, H, W) uniform noise, which metrics evaluate.
+    """
+
+    def __init__(self, config: BenchConfig, classifier: Classifier) -> None:
+        self.config = config
+        self.classifier = classifier
+        self.images = load_images(config, classifier)
+        self.counts = list(dict.fromkeys((1, len(self.images))))  # numbers of images that a case runs on
+        oracle = Oracle(classifier, batch_size=config.compute.batch_size, precision=config.compute.precision)
+        self.targets = oracle.logits(self.images).argmax(dim=1)
+        self.rows_per_call = oracle.rows(self.images)
+        generator = torch.Generator().manual_seed(config.compute.seed)
+        self.maps = torch.rand(self.images[:, :1].shape, generator=generator).to(self.images)
+
+    def run(self, existing: Sequence[Group] = ()) -> Iterator[Group]:
+        """Yield the ceiling, then each case on one image and on all images.
+
+        existing: groups of an interrupted benchmark; the runs of the same model are yielded instead of being measured again.
+        """
+        existing_ceiling, runs = self._find_existing(existing)
+        cases = list(self._list_cases())
+        if existing_ceiling and all((case.label, count) in runs for case in cases for count in self.counts):
+            yield existing_ceiling
+            for case in cases:
+                yield from (runs[case.label, count] for count in self.counts)
+            return
+        precision = self.config.compute.precision
+        prepared_model = PlainModel(self.classifier, precision, prepared=True)
+        prepared = measure_throughput(prepared_model, self.images)
+        unprepared = measure_throughput(PlainModel(self.classifier, precision, prepared=False), self.images)
+        yield [describe_ceiling(self.config.compute, self.classifier, self.rows_per_call, prepared, unprepared)]
+        ceiling = [
+            self._make_ceiling_candidate("gradients", prepared_model.gradient, prepared.gradients),
+            self._make_ceiling_candidate("forwards", prepared_model.forward, prepared.forwards),
+        ]
+        for case in cases:
+            yield from self._run_case(case, runs, ceiling, unprepared)
+
+    def _find_existing(self, existing: Sequence[Group]) -> tuple[Group | None, dict[tuple[str, int], Group]]:
+        """Return the ceiling of this model, and its runs by label and number of images; (None, {}) if the model has changed."""
+        facts = json.loads(json.dumps(describe_run(self.config.compute, self.classifier)))  # tuples become lists
+        ceiling = None
+        runs = {}
+        for group in existing:
+            record = group[0]
+            if record["kind"] == "ceiling" and facts.items() <= record.items():
+                ceiling = ceiling or group
+            elif record["kind"] == "run" and record["model"] == self.classifier.name:
+                runs[record["label"], record["images"]] = group
+        if ceiling is None:
+            return None, {}
+        return ceiling, runs
+
+    def _list_cases(self) -> Iterator[BenchmarkCase]:
+        for choice, spec in list_specs(self.config):
+            yield BenchmarkCase(spec, choice, self.config.compute, self.classifier, self.maps)
+
+    def _make_ceiling_candidate(self, name: str, work: Callable[[Tensor], None], search: BatchSizeSearch) -> Candidate:
+        """Return the plain model at its fastest batch size, with as many calls as take MIN_SECONDS."""
+        batch, calls = repeat_to_size(self.images, search.batch_size), search.calls_for(MIN_SECONDS)
+
+        def run() -> RunStats:
+            for _ in range(calls):
+                work(batch)
+            return RunStats()
+
+        return Candidate(name, len(batch) * calls, run, retain_freed_memory, warm_up=lambda: work(batch))
+
+    def _run_case(
+        self,
+        case: BenchmarkCase,
+        runs: Mapping[tuple[str, int], Group],
+        ceiling: Sequence[Candidate],
+        unprepared: Throughput,
+    ) -> Iterator[Group]:
+        """Yield the runs of a case, and measure those that are not in ``runs``. ceiling: the plain model's candidates."""
+        missing = [count for count in self.counts if (case.label, count) not in runs]
+        reference, rows = None, None
+        if missing and self.config.peer:
+            reference = find_reference(case.spec.name)
+        if reference is not None and reference.batched:
+            rows = self._find_best_rows(reference, case, unprepared)
+        for count in self.counts:
+            if count in missing:
+                yield self._measure(case, count, ceiling, reference, rows)
+            else:
+                yield runs[case.label, count]
+
+    def _find_best_rows(
+        self, reference: ReferenceImplementation, case: BenchmarkCase, unprepared: Throughput
+    ) -> int | None:
+        """Return the rows per call at which a reference implementation is fastest on one image, None if it fails at all.
+
+        Tries half, once and twice the fastest batch size of the unprepared model.
+        """
+        search = unprepared.gradients if isinstance(case.spec, MethodSpec) else unprepared.forwards
+        best = search.batch_size
+        sizes = sorted({max(best // 2, 1), best, best * 2})
+        candidates = [self._make_reference_candidate(reference, case, 1, rows) for rows in sizes]
+        results = [result for result in time_interleaved(candidates, 1, self.images.device) if not result.error]
+        if not results:
+            return None
+        return min(results, key=lambda result: result.seconds[0]).candidate.rows
+
+    def _make_reference_candidate(
+        self, reference: ReferenceImplementation, case: BenchmarkCase, count: int, rows: int | None
+    ) -> Candidate:
+        task, precision = case.task(self.images[:count], self.targets[:count]), self.config.compute.precision
+
+        def run() -> RunStats:
+            with at_precision(precision, task.images.device):
+                reference.run(task, rows)
+            return RunStats()
+
+        return Candidate(reference.program, count, run, default_allocator, rows)
+
+    def _measure(
+        self,
+        case: BenchmarkCase,
+        count: int,
+        ceiling: Sequence[Candidate],
+        reference: ReferenceImplementation | None,
+        rows: int | None,
+    ) -> Group:
+        """Time a case on ``count`` images together with the plain model and the reference implementation.
+
+        The reference implementation runs with ``rows`` rows per call; on one image also with its default.
+        Raises an XplainError if the plain model or the case fails.
+        """
+        images, targets = self.images[:count], self.targets[:count]
+        candidates = [*ceiling, Candidate("xplain", count, lambda: case.run(images, targets), nullcontext)]
+        if reference is not None:
+            sizes = [rows] if count > 1 else list(dict.fromkeys((None, rows)))
+            candidates += [self._make_reference_candidate(reference, case, count, size) for size in sizes]
+        results = time_interleaved(candidates, self.config.repeats, self.images.device)
+        gradients, forwards, own, *others = results
+        for result in (gradients, forwards, own):
+            _check_success(result, case)
+        agreement = case.compare_with_fp32(images, targets) if count == len(self.images) else None
+        own_record = describe_own_run(case, own, gradients, forwards, agreement)
+        return [own_record, *(describe_reference_run(case, other, own) for other in others)]
+
+
+def _check_success(result: TimingResult, case: BenchmarkCase) -> None:
+    """Raise the error of a result as an XplainError."""
+    if isinstance(result.failure, DeviceError):
+        raise result.failure
+    if result.error:
+        kind = UsageError if result.failure is None else type(result.failure)
+        raise kind(f"cannot measure {case.spec.name}: {result.error}", "remove it from the command")
+
+
+def load_images(config: BenchConfig, classifier: Classifier) -> Tensor:
+    """Return the first images of the inputs (B, 3, H, W), repeated if there are fewer; uniform noise without inputs."""
+    if not config.inputs:
+        generator = torch.Generator().manual_seed(config.compute.seed)
+        noise = torch.rand(config.images, 3, *classifier.size, generator=generator)
+        return noise.to(classifier.device, classifier.dtype)
+    sources = find_images(config.inputs)[: config.images]
+    decoded = [decode_image(source.read(), source.name) for source in sources]
+    images = torch.stack([preprocess(image, classifier.preprocessing) for image in decoded])
+    return repeat_to_size(images, config.images).to(classifier.device, classifier.dtype)

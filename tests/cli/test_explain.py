@@ -268,7 +268,7 @@ NEAR = "did you mean"
         ([CAT, "-a", "agi:steps"], 2, "cannot read 'steps' in 'agi:steps'; write NAME:key=value,key=value"),
         ([CAT, "--target", "rockett"], 2, "unknown class 'rockett'; did you mean 'rocket'?"),
         ([CAT, "--target", "9"], 2, "class index 9 is not in 0 .. 4; see xplain list classes"),
-        ([CAT, "--target", "top:0"], 2, "cannot read the target 'top:0'; write top:K with K from 1"),
+        ([CAT, "--target", "top:0"], 2, "cannot read the target 'top:0'; use top:K with K >= 1"),
         ([CAT, "--target", "cat", "--against", "cat"], 2, "a class cannot be explained against itself"),
         ([CAT, "--save", "overly"], 2, "unknown kind 'overly' for --save; choose from overlay"),
         ([CAT, "--clip", "99,80"], 2, "clip '99,80' is not 0 <= LOW < HIGH <= 100"),

@@ -1,4 +1,4 @@
-"""torchvision's families with random weights whose activations neither die out nor explode, in small."""
+"""Small torchvision models with random weights whose activations neither vanish nor explode."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ OPTIONS["vgg11"] = {"init_weights": False}
 
 @lru_cache(maxsize=4)
 def family(name: str) -> xplain.Classifier:
-    """The model in evaluation mode; its batch norms hold the statistics of random images."""
+    """Return a torchvision model in evaluation mode, with batch norm statistics of random images."""
     models = pytest.importorskip("torchvision").models
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = models.get_model(name, weights=None, **OPTIONS.get(name, {})).eval()
-        if name == "vgg11":  # nine tenths of its weights, and of the time, are in its head
+        if name == "vgg11":  # its head has nine tenths of the weights and takes as much of the time
             sizes = (512 * 7 * 7, 64, 64, 1000)
-            for at, shape in zip((0, 3, 6), pairwise(sizes), strict=True):
-                model.classifier[at] = nn.Linear(*shape)
+            for index, shape in zip((0, 3, 6), pairwise(sizes), strict=True):
+                model.classifier[index] = nn.Linear(*shape)
         for module in model.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight)
@@ -45,7 +45,7 @@ def family(name: str) -> xplain.Classifier:
 
 
 def photos(name: str, count: int = 2) -> torch.Tensor:
-    """Random smooth images (count, 3, side, side) in [0, 1]."""
+    """Return random smooth images (count, 3, side, side) in [0, 1]."""
     side = SIZES.get(name, 64)
     noise = torch.rand(count, 3, 8, 8, generator=torch.Generator().manual_seed(3))
     return torch.nn.functional.interpolate(noise, size=(side, side), mode="bilinear")

@@ -1,4 +1,4 @@
-"""Attention rollout and attention relevance: literal versions, the ways in which models attend, and refusals."""
+"""Attention rollout and attention relevance: literal versions, all implementations of attention, and refusals."""
 
 from __future__ import annotations
 
@@ -16,15 +16,17 @@ from xplain.data.preprocessing import Preprocessing
 METHODS = ("attention-rollout", "attention-relevance")
 X = toys.images(2)
 TARGETS = [1, 3]
-NONE = "no such attention is seen in the model"
+NONE = "the model has no such attention"
 
 
-def by_hand(model: nn.Module, sites: list[nn.Module], row: int, y: int) -> tuple[list[Tensor], list[Tensor]]:
-    """Each layer's weights (heads, N, N) for one image, as the model left them in ``site.weights``, and the logit's gradients."""
+def weights_and_gradients(
+    model: nn.Module, attentions: list[nn.Module], row: int, y: int
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Return the weights (heads, N, N) per layer for one image, read from ``attention.weights``, and the logit's gradients."""
     logits = model(X[row : row + 1].to(next(model.parameters()).dtype))
-    weights = [site.weights for site in sites]
-    slopes = torch.autograd.grad(logits[0, y], weights)
-    return [each[0].detach() for each in weights], [each[0] for each in slopes]
+    weights = [attention.weights for attention in attentions]
+    gradients = torch.autograd.grad(logits[0, y], weights)
+    return [weight[0].detach() for weight in weights], [gradient[0] for gradient in gradients]
 
 
 def upsampled(patches: Tensor, height: int, width: int, like: Tensor) -> Tensor:
@@ -41,74 +43,75 @@ def explain(model: nn.Module, method: str, **options) -> xplain.Attribution:
 
 @pytest.mark.parametrize("kind", ["fused", "module", "softmax"])
 @pytest.mark.parametrize("method", METHODS)
-def test_the_literal_version_gives_the_same(method, kind):
-    """However the attention is written: the literal version reads weights that a hand-written softmax left behind."""
+def test_method_equals_literal_version(method, kind):
+    """The literal version reads the weights of a handwritten softmax, whatever the model uses."""
     values = explain(toys.token_net(kind=kind), method).values
     plain = toys.token_net(kind="softmax")
     for i, y in enumerate(TARGETS):
-        weights, slopes = by_hand(plain, list(plain.blocks), i, y)
-        flow = literal.rollout(weights) if method == "attention-rollout" else literal.relevance(weights, slopes)
-        toys.assert_same(values[i], upsampled(flow[0, 2:], 4, 5, X))  # from the class token, past the register
+        weights, gradients = weights_and_gradients(plain, list(plain.blocks), i, y)
+        flow = literal.rollout(weights) if method == "attention-rollout" else literal.relevance(weights, gradients)
+        toys.assert_same(values[i], upsampled(flow[0, 2:], 4, 5, X))  # from the class token, without the register
         assert values[i].std() > 0.01 * values[i].mean() > 0
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_where_patches_are_averaged_their_rows_are(method):
+def test_averaged_patches_average_their_rows(method):
     values = explain(toys.token_net(kind="fused", average=True), method).values
     plain = toys.token_net(kind="softmax", average=True)
     for i, y in enumerate(TARGETS):
-        weights, slopes = by_hand(plain, list(plain.blocks), i, y)
-        own = torch.eye(22, dtype=torch.float64)
-        flow = literal.rollout(weights) if method == "attention-rollout" else literal.relevance(weights, slopes) - own
+        weights, gradients = weights_and_gradients(plain, list(plain.blocks), i, y)
+        identity = torch.eye(22, dtype=torch.float64)
+        flow = (
+            literal.rollout(weights)
+            if method == "attention-rollout"
+            else literal.relevance(weights, gradients) - identity
+        )
         toys.assert_same(values[i], upsampled(flow[2:, 2:].mean(dim=0), 4, 5, X))
 
 
-def test_a_rollout_is_a_share_of_all_that_is_looked_at():
-    """Rows of a product of stochastic matrices sum to 1: what is missing went to the class token and the register."""
+def test_rollout_of_uniform_attention():
+    """The rows of a product of stochastic matrices sum to 1, with the columns of class token and register."""
     model = toys.token_net()
     with torch.no_grad():
         model.prefix.fill_(0)
         for block in model.blocks:
-            block.inner.in_proj_weight[:24] = (
-                0  # queries and keys: nobody looks anywhere in particular, all weights are 1 / 22
-            )
+            block.inner.in_proj_weight[:24] = 0  # queries and keys, so that all weights are 1 / 22
             block.inner.in_proj_bias.zero_()
     values = explain(model, "attention-rollout").values
     # (I + 1/22) / 2 squared: 1/4 I + 3/4 / 22
     toys.assert_same(values, torch.full_like(values, 0.75 / 22))
 
 
-def test_relevance_depends_on_the_target_and_a_rollout_does_not():
+def test_only_relevance_depends_on_target():
     model = small(toys.token_net())
-    both = [[xplain.attribute(model, X, method, target=y).values for y in (1, 2)] for method in METHODS]
-    assert torch.equal(*both[0])
-    assert not torch.allclose(*both[1], rtol=0.1)
+    rollouts = [xplain.attribute(model, X, "attention-rollout", target=y).values for y in (1, 2)]
+    relevances = [xplain.attribute(model, X, "attention-relevance", target=y).values for y in (1, 2)]
+    assert torch.equal(*rollouts)
+    assert not torch.allclose(*relevances, rtol=0.1)
 
 
-def test_relevance_explains_the_score_that_is_asked_for():
-    """Against a rival, the gradients are those of the difference of the logits."""
+def test_relevance_uses_contrast_class():
+    """With a contrast class, the gradients are those of the difference of the logits."""
     model = toys.token_net()
     values = explain(model, "attention-relevance", against=4).values
     plain = toys.token_net(kind="softmax")
-    weights, ours = by_hand(plain, list(plain.blocks), 0, TARGETS[0])
-    _, theirs = by_hand(plain, list(plain.blocks), 0, 4)
-    flow = literal.relevance(weights, [a - b for a, b in zip(ours, theirs, strict=True)])
+    weights, target_gradients = weights_and_gradients(plain, list(plain.blocks), 0, TARGETS[0])
+    _, contrast_gradients = weights_and_gradients(plain, list(plain.blocks), 0, 4)
+    flow = literal.relevance(weights, [a - b for a, b in zip(target_gradients, contrast_gradients, strict=True)])
     toys.assert_same(values[0], upsampled(flow[0, 2:], 4, 5, X))
 
 
-# ------------------------------------------------------------------------------------------- torchvision and timm
-
-
-class Watched(nn.Module):
-    """``nn.MultiheadAttention`` written by hand, in the place of the original."""
+class RecordedAttention(nn.Module):
+    """``nn.MultiheadAttention`` written by hand, with the parameters of the original."""
 
     def __init__(self, original: nn.MultiheadAttention) -> None:
         super().__init__()
         self.original, self.weights = original, torch.empty(0)
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, **_) -> tuple[Tensor, None]:
-        found = F.linear(query, self.original.in_proj_weight, self.original.in_proj_bias)
-        q, k, v = (each.unflatten(2, (self.original.num_heads, -1)).transpose(1, 2) for each in found.chunk(3, dim=2))
+        projected = F.linear(query, self.original.in_proj_weight, self.original.in_proj_bias)
+        heads = projected.unflatten(2, (3 * self.original.num_heads, -1)).transpose(1, 2)
+        q, k, v = heads.chunk(3, dim=1)
         self.weights = (q @ k.transpose(2, 3) * self.original.head_dim**-0.5).softmax(dim=-1)
         return self.original.out_proj((self.weights @ v).transpose(1, 2).flatten(2)), None
 
@@ -121,44 +124,44 @@ def torchvision_vit() -> nn.Module:
         image_size=16, patch_size=4, num_layers=3, num_heads=2, hidden_dim=8, mlp_dim=8, num_classes=5
     )
     nn.init.normal_(net.heads.head.weight)
-    for name, each in net.named_parameters():
+    for name, parameter in net.named_parameters():
         if name.endswith("in_proj_weight"):
-            each.data *= 3
+            parameter.data *= 3
     return net.double().eval()
 
 
 @pytest.fixture
-def sixteen(monkeypatch):
-    """Images of 16 x 16."""
+def images_16x16(monkeypatch):
+    """Replace X by images of 16 x 16."""
     monkeypatch.setattr(f"{__name__}.X", toys.images(2, 16, 16))
 
 
-@pytest.mark.usefixtures("sixteen")
+@pytest.mark.usefixtures("images_16x16")
 @pytest.mark.parametrize("method", METHODS)
-def test_a_torchvision_vit(method):
+def test_torchvision_vit_equals_literal_version(method):
     net = torchvision_vit()
     values = explain(net, method).values
     layers = net.encoder.layers
     for layer in layers:
-        layer.self_attention = Watched(layer.self_attention)
-    weights, slopes = by_hand(net, [layer.self_attention for layer in layers], 0, TARGETS[0])
+        layer.self_attention = RecordedAttention(layer.self_attention)
+    weights, gradients = weights_and_gradients(net, [layer.self_attention for layer in layers], 0, TARGETS[0])
     assert weights[0].shape == (2, 17, 17)
-    flow = literal.rollout(weights) if method == "attention-rollout" else literal.relevance(weights, slopes)
+    flow = literal.rollout(weights) if method == "attention-rollout" else literal.relevance(weights, gradients)
     toys.assert_same(values[0], upsampled(flow[0, 1:], 4, 4, X))
 
 
-POOLS = {  # how timm's models with registers end: in a class token, or in the mean of the patches; the tokens before the patches
+POOLS = {  # options of timm models with registers that pool in different ways, and the number of tokens before the patches
     "token": ({}, 4),
     "average": ({"class_token": False, "global_pool": "avg"}, 3),
-    "average beside a class token": ({"global_pool": "avg"}, 4),
+    "average with a class token": ({"global_pool": "avg"}, 4),
 }
 
 
-@pytest.mark.usefixtures("sixteen")
+@pytest.mark.usefixtures("images_16x16")
 @pytest.mark.parametrize("pool", POOLS)
 @pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize("method", METHODS)
-def test_a_timm_vit_with_registers(method, fused, pool):
+def test_timm_vit_with_registers(method, fused, pool):
     timm = pytest.importorskip("timm")
     torch.manual_seed(0)
     options, prefix = POOLS[pool]
@@ -168,25 +171,22 @@ def test_a_timm_vit_with_registers(method, fused, pool):
         block.attn.fused_attn = fused
     values = explain(net, method).values
 
-    def keep(site: nn.Module, _: object, output: Tensor) -> None:
-        site.weights = output
+    def record(attention: nn.Module, _: object, output: Tensor) -> None:
+        attention.weights = output
 
     for block in net.blocks:
         block.attn.fused_attn = False
-        block.attn.attn_drop.register_forward_hook(keep)
-    weights, slopes = by_hand(net, [block.attn.attn_drop for block in net.blocks], 0, TARGETS[0])
+        block.attn.attn_drop.register_forward_hook(record)
+    weights, gradients = weights_and_gradients(net, [block.attn.attn_drop for block in net.blocks], 0, TARGETS[0])
     count = prefix + 16
     assert weights[0].shape == (2, count, count)
-    flow = literal.rollout(weights) if method == "attention-rollout" else literal.relevance(weights, slopes)
+    flow = literal.rollout(weights) if method == "attention-rollout" else literal.relevance(weights, gradients)
     if pool == "token":
         patches = flow[0, prefix:]
-    else:  # what a patch keeps of itself is no relevance of the others
-        kept = torch.eye(count, dtype=torch.float64) * (method == "attention-relevance")
-        patches = (flow - kept)[prefix:, prefix:].mean(dim=0)
+    else:  # relevance omits the identity
+        identity = torch.eye(count, dtype=torch.float64) * (method == "attention-relevance")
+        patches = (flow - identity)[prefix:, prefix:].mean(dim=0)
     toys.assert_same(values[0], upsampled(patches, 4, 4, X))
-
-
-# ------------------------------------------------------------------------------------------- refusals
 
 
 def refused(model: nn.Module, method: str, images: Tensor) -> str:
@@ -195,18 +195,18 @@ def refused(model: nn.Module, method: str, images: Tensor) -> str:
             toys.classifier(model, preprocessing=Preprocessing(size=tuple(images.shape[-2:]))), images, method
         )
     assert "\n" not in str(error.value)
-    assert str(error.value).startswith(f"{method} needs attention over one grid of tokens, and ")
+    assert str(error.value).startswith(f"{method} requires attention over one grid of tokens, but ")
     return str(error.value)
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_convolutional_network_is_refused(method):
+def test_convolutional_network_is_refused(method):
     text = refused(toys.small_net(), method, X)
-    assert text.endswith(f"{NONE}; grad-cam, integrated-gradients and rise fit")
+    assert text.endswith(f"{NONE}; use grad-cam, integrated-gradients or rise")
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_windows_are_refused(method):
+def test_window_attention_is_refused(method):
     from torchvision.models import SwinTransformer
 
     net = SwinTransformer([2, 2], 8, [1, 1], [2, 2], [2, 2], num_classes=5).double().eval()
@@ -227,13 +227,15 @@ class Pyramid(nn.Module):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_grids_of_several_sizes_are_refused(method):
-    assert "that of two is 1 x 3 x 4 x 4 for 1 image" in refused(Pyramid().eval(), method, toys.images(1, 16, 16))
+def test_several_grids_are_refused(method):
+    assert "the attention weights of two are 1 x 3 x 4 x 4 for 1 image" in refused(
+        Pyramid().eval(), method, toys.images(1, 16, 16)
+    )
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_attention_over_channels_is_refused(method):
-    """XCiT's: the softmax of every channel over the channels of its head, which has no grid."""
+def test_channel_attention_is_refused(method):
+    """XCiT: a softmax over the channels of each head."""
 
     class Channels(toys.Attend):
         def forward(self, x: Tensor) -> Tensor:
@@ -246,7 +248,7 @@ def test_attention_over_channels_is_refused(method):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_mask_makes_the_attention_one_that_is_not_written_out(method):
+def test_masked_attention_is_refused(method):
     class Masked(toys.Attend):
         def forward(self, x: Tensor) -> Tensor:
             mask = torch.zeros(x.shape[1], x.shape[1], dtype=torch.bool)

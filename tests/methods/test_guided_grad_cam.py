@@ -1,4 +1,4 @@
-"""Guided Grad-CAM: the product of its two parts, and captum's where the up-sampling agrees."""
+"""Guided Grad-CAM: the product of its two parts, and captum with bilinear upsampling."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ def clf():
     return toys.classifier(toys.small_net())
 
 
-def test_it_is_the_product_of_its_parts(clf):
+def test_guided_grad_cam_is_product_of_parts(clf):
     x = toys.images(3)
-    found = xplain.attribute(clf, x, "guided-grad-cam", target=[0, 1, 2])
+    result = xplain.attribute(clf, x, "guided-grad-cam", target=[0, 1, 2])
     parts = [xplain.attribute(clf, x, name, target=[0, 1, 2]).values for name in ("guided-backprop", "grad-cam")]
-    torch.testing.assert_close(found.values, parts[0] * parts[1], rtol=1e-12, atol=0)
-    assert found.facts == {"layer": "act2"}
-    assert (found.cost.forwards, found.cost.backwards) == (6, 6)
+    torch.testing.assert_close(result.values, parts[0] * parts[1], rtol=1e-12, atol=0)
+    assert result.facts == {"layer": "act2"}
+    assert (result.cost.forwards, result.cost.backwards) == (6, 6)
 
 
-def test_it_is_captums_with_bilinear_up_sampling(clf):
+def test_guided_grad_cam_agrees_with_captum(clf):
     attr = pytest.importorskip("captum.attr")
     x = toys.images(2)
     theirs = attr.GuidedGradCam(clf.model, clf.model.act2).attribute(
@@ -35,13 +35,13 @@ def test_it_is_captums_with_bilinear_up_sampling(clf):
     torch.testing.assert_close(ours, theirs.detach(), rtol=1e-9, atol=1e-12)
 
 
-def test_it_refuses_what_guided_backpropagation_refuses():
+def test_other_activations_are_refused():
     clf = toys.classifier(toys.small_net(activation=torch.nn.SiLU))
     with pytest.raises(UsageError, match="guided-backprop has no rule for silu"):
         xplain.attribute(clf, toys.images(1), "guided-grad-cam")
 
 
-def test_zero_where_grad_cam_is_zero():
+def test_zero_grad_cam_gives_zero():
     class Falling(torch.nn.Module):
         def __init__(self):
             super().__init__()
@@ -52,5 +52,5 @@ def test_zero_where_grad_cam_is_zero():
             features = F.relu(self.conv(x))
             return torch.stack([-features.mean((1, 2, 3)), features.mean((1, 2, 3))], dim=1)
 
-    found = xplain.attribute(toys.classifier(Falling()), toys.images(1), "guided-grad-cam", target=0)
-    assert not found.values.any()
+    result = xplain.attribute(toys.classifier(Falling()), toys.images(1), "guided-grad-cam", target=0)
+    assert not result.values.any()

@@ -1,4 +1,4 @@
-"""Attention written out: the numbers of torch's own, whatever mask it is given, and the weights behind them."""
+"""Recorded attention: equal to torch's own attention, with every mask; the tokens, and the rows that are counted."""
 
 from __future__ import annotations
 
@@ -7,26 +7,34 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import xplain
+from tests.helpers import toys
 from xplain.core.errors import UsageError
+from xplain.core.types import Cost
+from xplain.data.preprocessing import Preprocessing
 from xplain.models.layers import Layout
-from xplain.oracle.attention import find_patches, record_attention
+from xplain.models.optimize import working_copy
+from xplain.oracle import Oracle
+from xplain.oracle.attention import find_patches, probe_attention
+from xplain.oracle.attention_recorder import record_attention
 
 GENERATOR = torch.Generator().manual_seed(0)
 QUERY, KEY, VALUE = (torch.randn(2, 6, 5, 4, dtype=torch.float64, generator=GENERATOR) for _ in range(3))
-SHIFT = torch.randn(5, 5, dtype=torch.float64, generator=GENERATOR)
-SEEN = SHIFT > -0.5
-SEEN.fill_diagonal_(True)
+ADDED_MASK = torch.randn(5, 5, dtype=torch.float64, generator=GENERATOR)
+BOOL_MASK = ADDED_MASK > -0.5
+BOOL_MASK.fill_diagonal_(True)
 OPTIONS = {
     "plain": {},
     "scale": {"scale": 0.3},
     "causal": {"is_causal": True},
-    "what is seen": {"attn_mask": SEEN},
-    "what is added": {"attn_mask": SHIFT},
+    "bool mask": {"attn_mask": BOOL_MASK},
+    "added mask": {"attn_mask": ADDED_MASK},
 }
+SIZES = [(8, 10), (8, 6), (6, 10)]
 
 
-class Fused(nn.Module):
-    """Torch's attention of given keys and values."""
+class FusedAttention(nn.Module):
+    """Torch's fused attention to fixed keys and values."""
 
     def __init__(self, key: Tensor, value: Tensor, **options) -> None:
         super().__init__()
@@ -37,33 +45,116 @@ class Fused(nn.Module):
 
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
-def test_attention_written_out_is_torchs(options):
-    model = Fused(KEY, VALUE, **options)
-    with record_attention(model) as sites:
-        found = model(QUERY)
-    assert (found - model(QUERY)).abs().max() < 1e-14
-    (site,) = sites
-    assert site.weights.shape == (2, 6, 5, 5)
-    assert (site.weights.sum(dim=3) - 1).abs().max() < 1e-14
-    assert (site.weights @ VALUE - found).abs().max() < 1e-14
+def test_recorded_attention_equals_torch(options):
+    model = FusedAttention(KEY, VALUE, **options)
+    with record_attention(model) as attentions:
+        output = model(QUERY)
+    assert (output - model(QUERY)).abs().max() < 1e-14
+    (attention,) = attentions
+    assert attention.weights.shape == (2, 6, 5, 5)
+    assert (attention.weights.sum(dim=3) - 1).abs().max() < 1e-14
+    assert (attention.weights @ VALUE - output).abs().max() < 1e-14
     if options.get("is_causal"):
-        assert (site.weights.triu(1) == 0).all()
-    if options.get("attn_mask") is SEEN:
-        assert (site.weights[..., ~SEEN] == 0).all()
+        assert (attention.weights.triu(1) == 0).all()
+    if options.get("attn_mask") is BOOL_MASK:
+        assert (attention.weights[..., ~BOOL_MASK] == 0).all()
 
 
-def test_heads_may_share_keys_and_values():
-    model = Fused(KEY[:, :2], VALUE[:, :2], enable_gqa=True)
-    with record_attention(model) as sites:
-        found = model(QUERY)
-    assert (found - model(QUERY)).abs().max() < 1e-14
-    assert sites[0].weights.shape == (2, 6, 5, 5)
+def test_grouped_queries_share_keys_and_values():
+    model = FusedAttention(KEY[:, :2], VALUE[:, :2], enable_gqa=True)
+    with record_attention(model) as attentions:
+        output = model(QUERY)
+    assert (output - model(QUERY)).abs().max() < 1e-14
+    assert attentions[0].weights.shape == (2, 6, 5, 5)
 
 
-def test_the_last_grid_of_as_many_tokens_is_the_patches():
+def test_find_patches_takes_last_matching_layout():
     layouts = [Layout("tokens", (2, 3), 1), Layout("tokens", (3, 2), 1), Layout("tokens", (3, 3), 1), Layout()]
     assert find_patches("attention-rollout", 7, layouts) == Layout("tokens", (3, 2), 1)
     with pytest.raises(
-        UsageError, match="attention-rollout needs attention over one grid of tokens, and 8 tokens are none"
+        UsageError, match="attention-rollout requires attention over one grid of tokens, but 8 tokens are not a grid"
     ):
         find_patches("attention-rollout", 8, layouts)
+
+
+def token_classifier(model: nn.Module) -> xplain.Classifier:
+    """Return a classifier of small images, because the memory of attention grows with the square of the tokens."""
+    return toys.classifier(model, preprocessing=Preprocessing(size=SIZES[0]))
+
+
+def reduce_heads(weights: Tensor, gradients: Tensor | None) -> Tensor:
+    return weights.mean(dim=1) if gradients is None else gradients.sum(dim=1)
+
+
+@pytest.mark.parametrize("differentiate", [False, True])
+def test_probe_attention_counts_rows(differentiate):
+    model, x, y = token_classifier(toys.token_net()), toys.images(3), torch.tensor([0, 1, 2])
+    rows, reported = toys.watch(model), list[int]()
+    oracle = Oracle(model, images=3, batch_size=2, on_rows=reported.append)
+    working_copy(model)
+    rows.clear()
+    probe_attention(oracle, x, y, "toy", reduce_heads, differentiate=differentiate)
+    # one row each without and with recording; a row for the patches and for each token before them; the images
+    assert rows == [1, 1, 3, 2, 1]
+    assert reported == [5, 2, 1]
+    assert oracle.cost == Cost(forwards=3, backwards=3 * differentiate, checks=5)
+    assert oracle.image_rows.tolist() == [[1, differentiate]] * 3
+    probe_attention(oracle, x, y, "toy", reduce_heads, differentiate=differentiate)
+    assert rows[5:] == [2, 1]  # the tokens are known
+
+
+def test_patches_depend_on_image_size():
+    oracle = Oracle(token_classifier(toys.token_net()))
+    for height, width in SIZES:
+        x = toys.images(1, height, width)
+        matrices, tokens = probe_attention(oracle, x, torch.tensor([0]), "toy", reduce_heads, differentiate=False)
+        assert tokens.layout.grid == (height // 2, width // 2)
+        assert matrices[0].shape == (1, 2 + height * width // 4, 2 + height * width // 4)
+
+
+class UnusedAttention(nn.Module):
+    """A network of tokens that ignores the output of its first attention."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = toys.token_net()
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.net.conv2(self.net.pool(x.repeat(1, 3, 1, 1)[:, :8])).flatten(2).transpose(1, 2)
+        self.net.blocks[0](tokens)
+        return self.net.head(self.net.blocks[1](tokens).mean(dim=1))
+
+
+def test_unused_attention_has_zero_gradients():
+    oracle = Oracle(token_classifier(UnusedAttention()))
+    y = torch.tensor([0, 1])
+    matrices, _ = probe_attention(oracle, toys.images(2), y, "toy", reduce_heads, differentiate=True)
+    assert matrices[0].unique().tolist() == [0]
+    assert matrices[1].abs().max() > 1e-6
+
+
+class Drifting(nn.Module):
+    """A network of tokens whose logits change by ``drift`` in every second call."""
+
+    calls = 0
+
+    def __init__(self, drift: float) -> None:
+        super().__init__()
+        self.net, self.drift = toys.token_net().float(), drift
+
+    def forward(self, x: Tensor) -> Tensor:
+        Drifting.calls += 1
+        return self.net(x) + self.drift * (Drifting.calls % 2)
+
+
+@pytest.mark.parametrize(("drift", "refused"), [(0.0001, "none"), (0.2, "both"), (0.02, "fp32")])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_changed_logits_are_refused(drift, refused, precision):
+    oracle = Oracle(token_classifier(Drifting(drift)), precision=precision)
+    x, y = toys.images(1).float(), torch.tensor([0])
+    if refused in (precision, "both"):
+        with pytest.raises(UsageError, match="toy cannot follow the model's forward pass: its logits change"):
+            probe_attention(oracle, x, y, "toy", reduce_heads, differentiate=False)
+    else:
+        result = probe_attention(oracle, x, y, "toy", reduce_heads, differentiate=False)
+        assert result.tokens.layout.grid == (4, 5)

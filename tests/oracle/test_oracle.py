@@ -1,393 +1,187 @@
-"""The oracle: scores, gradients, sweeps, memory back-off, probes, and an honest account of rows."""
+"""The oracle: scores, gradients, points in blocks, counted rows, and precision."""
 
 from __future__ import annotations
 
-import math
 from itertools import product
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import xplain
 from tests.helpers import toys
-from xplain.core.errors import DeviceError, UsageError
+from tests.oracle.helpers import KINDS, SCORE_FORMULAS, is_close, small_classifier
+from xplain.core.errors import UsageError
 from xplain.core.types import Cost
 from xplain.data.preprocessing import Preprocessing
 from xplain.models.optimize import inference_copy
 from xplain.oracle import Oracle
-from xplain.oracle.blocks import Block
-from xplain.oracle.propagation import Call, Rules, keep
-from xplain.oracle.scores import compute_scores
-
-KINDS = ["logit", "prob", "log-prob", "margin"]
+from xplain.oracle.targets import compute_scores
 
 
-def small(classes: int = 5) -> xplain.Classifier:
-    return toys.classifier(toys.small_net(classes=classes), mean=[0.4, 0.5, 0.6], std=[0.2, 0.3, 0.4])
-
-
-def seeded(make: type[nn.Module]) -> nn.Module:
-    """The same random weights in every run."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return make()
-
-
-def close(a: Tensor, b: Tensor, tolerance: float = 1e-12) -> bool:
-    a, b = a.detach(), b.detach()
-    return a.shape == b.shape and bool((a - b).abs().max() <= tolerance * max(float(b.abs().max()), 1))
-
-
-# ------------------------------------------------------------------------------------------------- scores
-
-
-def test_scores_of_a_classifier_are_those_of_its_logits():
-    model, x, y = small(), toys.images(3), torch.tensor([4, 0, 2])
+def test_scores_are_those_of_logits():
+    model, x, y = small_classifier(), toys.images(3), torch.tensor([4, 0, 2])
     for kind in KINDS:
-        assert close(Oracle(model, score=kind).scores(x, y), compute_scores(model(x).detach(), y, kind))
+        expected = compute_scores(model(x).detach(), y, kind)
+        assert is_close(Oracle(model, score=kind).scores(x, y), expected)
 
 
-def test_an_unknown_kind_of_score_is_wrong_use():
+def test_unknown_score_is_refused():
     with pytest.raises(UsageError, match="'logits'"):
-        xplain.attribute(small(), toys.images(), "saliency", score="logits")  # type: ignore[arg-type]
+        xplain.attribute(small_classifier(), toys.images(), "saliency", score="logits")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("against", [None, torch.tensor([[1, 2], [3, 1], [0, 4]])])
-def test_a_change_is_of_the_score_from_start_to_image(kind, against):
-    model, x, y = small(), toys.images(3), torch.tensor([4, 0, 2])
+def test_score_change_is_from_start_to_image(kind, against):
+    model, x, y = small_classifier(), toys.images(3), torch.tensor([4, 0, 2])
     start = toys.images(3, seed=7)
     oracle = Oracle(model, score=kind, against=against, images=3)
-    expected = [compute_scores(model(each).detach(), y, kind, against) for each in (x, start)]
-    assert close(oracle.change(start, x, y), expected[0] - expected[1])
+    before, after = (compute_scores(model(images).detach(), y, kind, against) for images in (start, x))
+    assert is_close(oracle.score_change(start, x, y), after - before)
     assert oracle.cost == Cost(checks=6)
-    assert float(oracle.spent.sum()) == 0
-
-
-# ------------------------------------------------------------------------------------------------- gradients
+    assert float(oracle.image_rows.sum()) == 0
 
 
 def autograd(model: xplain.Classifier, x: Tensor, function) -> Tensor:
-    """Gradients of ``function`` (logits of one image -> scalar), image by image, on the raw model."""
-    found = []
-    for row in x:
-        row = row[None].clone().requires_grad_()
-        found.append(torch.autograd.grad(function(model(row)[0], len(found)), row)[0])
-    return torch.cat(found)
-
-
-SCALARS = {
-    "logit": lambda z, t: z[t],
-    "prob": lambda z, t: z.exp()[t] / z.exp().sum(),
-    "log-prob": lambda z, t: z[t] - z.exp().sum().log(),
-    "margin": lambda z, t: z[t] - torch.cat([z[:t], z[t + 1 :]]).max(),
-}
+    """Return gradients of ``function`` (logits of one image, index of the image) -> scalar, image by image."""
+    gradients = []
+    for index, image in enumerate(x):
+        image = image[None].clone().requires_grad_()
+        scalar = function(model(image)[0], index)
+        gradients.append(torch.autograd.grad(scalar, image)[0])
+    return torch.cat(gradients)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_gradients_are_autograds_on_the_raw_model(kind):
-    model, x, y = small(), toys.images(4), torch.tensor([4, 0, 2, 2])
-    found = Oracle(model, score=kind).gradients(x, y)
-    expected = autograd(model, x, lambda z, i: SCALARS[kind](z, y[i]))
+def test_gradients_equal_autograd(kind):
+    model, x, y = small_classifier(), toys.images(4), torch.tensor([4, 0, 2, 2])
+    formula = SCORE_FORMULAS[kind]
+    result = Oracle(model, score=kind).gradients(x, y)
+    expected = autograd(model, x, lambda z, i: formula(z, y[i]))
     assert expected.abs().max() > 1e-4
-    assert (found.values - expected).abs().max() < 1e-12 * expected.abs().max()
-    assert close(found.scores, torch.stack([SCALARS[kind](model(x)[i], y[i]) for i in range(4)]).detach())
-    assert found.predicted.tolist() == model(x).argmax(dim=1).tolist()
+    assert (result.values - expected).abs().max() < 1e-12 * expected.abs().max()
+    assert is_close(result.scores, torch.stack([formula(model(x)[i], y[i]) for i in range(4)]).detach())
+    assert result.predicted.tolist() == model(x).argmax(dim=1).tolist()
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_gradients_of_several_classes_come_from_one_forward(kind):
-    model, x = small(), toys.images(3)
+def test_gradients_of_several_classes_take_one_forward(kind):
+    model, x = small_classifier(), toys.images(3)
     y = torch.tensor([[4, 0, 1], [0, 2, 2], [3, 1, 0]])
     oracle = Oracle(model, score=kind)
-    found = oracle.gradients(x, y)
-    assert found.values.shape == (3, 3, 3, 8, 10)
+    result = oracle.gradients(x, y)
+    assert result.values.shape == (3, 3, 3, 8, 10)
     for k in range(3):
-        expected = autograd(model, x, lambda z, i, k=k: SCALARS[kind](z, y[i, k]))
-        assert (found.values[:, k] - expected).abs().max() < 1e-12 * expected.abs().max()
-        assert close(found.scores[:, k], Oracle(model, score=kind).scores(x, y[:, k]))
+        expected = autograd(model, x, lambda z, i, k=k: SCORE_FORMULAS[kind](z, y[i, k]))
+        assert (result.values[:, k] - expected).abs().max() < 1e-12 * expected.abs().max()
+        assert is_close(result.scores[:, k], Oracle(model, score=kind).scores(x, y[:, k]))
     assert (oracle.cost.forwards, oracle.cost.backwards) == (3, 9)
 
 
 @pytest.mark.parametrize("kind", ["logit", "prob", "log-prob"])
-def test_gradients_against_rivals_are_those_of_the_difference(kind):
-    model, x = small(), toys.images(2)
+def test_gradients_subtract_mean_of_contrasts(kind):
+    model, x = small_classifier(), toys.images(2)
     y, against = torch.tensor([4, 0]), torch.tensor([[0, 1], [2, 3]])
-    found = Oracle(model, score=kind, against=against).gradients(x, y)
-    scalar = SCALARS[kind]
+    result = Oracle(model, score=kind, against=against).gradients(x, y)
+    formula = SCORE_FORMULAS[kind]
     expected = autograd(
-        model, x, lambda z, i: scalar(z, y[i]) - (scalar(z, against[i, 0]) + scalar(z, against[i, 1])) / 2
+        model, x, lambda z, i: formula(z, y[i]) - (formula(z, against[i, 0]) + formula(z, against[i, 1])) / 2
     )
-    assert (found.values - expected).abs().max() < 1e-12 * expected.abs().max()
+    assert (result.values - expected).abs().max() < 1e-12 * expected.abs().max()
 
 
-def test_rows_carry_the_rivals_of_their_image():
-    model, x = small(), toys.images(2)
+def test_rows_use_contrasts_of_their_image():
+    model, x = small_classifier(), toys.images(2)
     against = torch.tensor([[0], [1]])
     image = torch.tensor([1, 0, 1])
     oracle = Oracle(model, against=against)
     rows, y = x[image], torch.tensor([3, 4, 2])
     expected = autograd(model, rows, lambda z, i: z[y[i]] - z[against[image[i], 0]])
-    assert close(oracle.gradients(rows, y, image).values, expected)
+    assert is_close(oracle.gradients(rows, y, image).values, expected)
     z = model(rows).detach()
-    assert close(oracle.scores(rows, y, image), z[range(3), y] - z[range(3), against[image, 0]])
+    assert is_close(oracle.scores(rows, y, image), z[range(3), y] - z[range(3), against[image, 0]])
 
 
-def test_gradients_can_be_taken_where_gradients_are_off():
-    model, x, y = small(), toys.images(2), torch.tensor([0, 1])
+def test_gradients_work_under_no_grad():
+    model, x, y = small_classifier(), toys.images(2), torch.tensor([0, 1])
     expected = Oracle(model).gradients(x, y).values
     with torch.no_grad():
-        found = Oracle(model).gradients(x, y)
-    assert torch.equal(found.values, expected)
-    assert not found.values.requires_grad
-    assert not found.scores.requires_grad
+        result = Oracle(model).gradients(x, y)
+    assert torch.equal(result.values, expected)
+    assert not result.values.requires_grad
+    assert not result.scores.requires_grad
 
 
-def test_a_model_that_was_run_in_inference_mode_can_be_explained_afterwards():
-    model, x, y = small(), toys.images(2), torch.tensor([0, 1])
+def test_gradients_work_after_inference_mode():
+    model, x, y = small_classifier(), toys.images(2), torch.tensor([0, 1])
     with torch.inference_mode():
         Oracle(model).logits(x)
-    expected = Oracle(small()).gradients(x, y).values
+    expected = Oracle(small_classifier()).gradients(x, y).values
     assert torch.equal(Oracle(model).gradients(x, y).values, expected)
 
 
-def test_images_that_ask_for_gradients_get_none():
+def test_images_that_require_grad_get_none():
     x = toys.images(2).requires_grad_()
-    found = Oracle(small()).gradients(x, torch.tensor([0, 1]))
-    assert not found.values.requires_grad
+    result = Oracle(small_classifier()).gradients(x, torch.tensor([0, 1]))
+    assert not result.values.requires_grad
     assert x.grad is None
-
-
-# ------------------------------------------------------------------------------------------------- blocks
-
-SHAPES = [*product((1, 2, 3, 5, 8), (1, 2, 3, 7, 16, 33))]
-
-
-def blocks(images: int, points: int, rows: int) -> list[Block]:
-    return list(Oracle(BLOCKED, batch_size=rows).blocks(torch.zeros(images, 3, 8, 10), points))
-
-
-BLOCKED = small()
-
-
-@pytest.mark.parametrize("rows", [1, 2, 3, 4, 7, 16, 100])
-def test_blocks_cover_every_point_of_every_image_once(rows):
-    for images, points in SHAPES:
-        covered = torch.zeros(images, points, dtype=torch.long)
-        for block in blocks(images, points, rows):
-            assert 0 < block.shape[0] * block.shape[1] <= rows
-            covered[block.images, block.points] += 1
-            assert block.samples(torch.device("cpu")).tolist() == list(range(block.points.start, block.points.stop))
-        assert (covered == 1).all()
-
-
-@pytest.mark.parametrize(("axis", "of"), [(0, "images"), (1, "points")])
-@pytest.mark.parametrize("rows", [1, 2, 3, 4, 7, 16, 100])
-def test_blocks_are_of_even_sizes(rows, axis, of):
-    for images, points in SHAPES:
-        sizes = [block.shape[axis] for block in blocks(images, points, rows)]
-        assert max(sizes) - min(sizes) <= 1, f"{of} of {images} x {points}"
-
-
-@pytest.mark.parametrize("rows", [1, 2, 3, 4, 7, 16, 100])
-def test_blocks_are_no_more_than_needed(rows):
-    for images, points in SHAPES:
-        together = max(rows // points, 1)
-        assert len(blocks(images, points, rows)) <= math.ceil(images / together) * math.ceil(points / rows)
-
-
-# ------------------------------------------------------------------------------------------------- sweeps
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 5, 7, 100, None])
 @pytest.mark.parametrize(("images", "count"), [(1, 1), (3, 4), (5, 2), (2, 9)])
-def test_sweep_and_scan_give_each_points_own_result(rows, images, count):
-    model = small()
+def test_blocks_give_scores_and_gradients_per_point(rows, images, count):
+    model = small_classifier()
     x, y, against = toys.images(images), torch.arange(images) % 3, (torch.arange(images)[:, None] + 1) % 3
     scales = torch.linspace(0.2, 1, count, dtype=torch.float64)
-
-    def points(block: Block) -> Tensor:
-        return x[block.images, None] * scales[block.points][None, :, None, None, None]
-
     oracle = Oracle(model, score="prob", against=against, batch_size=rows)
-    scores, values = torch.full((images, count), torch.nan), torch.full((images, count, 3, 8, 10), torch.nan)
-    scores, values, scanned = scores.double(), values.double(), scores.double().clone()
-    for block, some, gradients in oracle.sweep(x, y, count, points):
-        scores[block.images, block.points], values[block.images, block.points] = some, gradients
-    for block, some in oracle.scan(x, y, count, points):
-        scanned[block.images, block.points] = some
-    probability = SCALARS["prob"]
+    scores = torch.full((images, count), torch.nan, dtype=torch.float64)
+    gradients = torch.full((images, count, 3, 8, 10), torch.nan, dtype=torch.float64)
+    for block in oracle.blocks(x, count):
+        points = x[block.images, None] * scales[block.points][None, :, None, None, None]
+        scores[block.images, block.points] = oracle.block_scores(block, points, y)
+        gradients[block.images, block.points] = oracle.block_gradients(block, points, y)
+    probability = SCORE_FORMULAS["prob"]
     for i, k in product(range(images), range(count)):
-        row = (x[i : i + 1] * scales[k]).requires_grad_()
-        z = model(row)[0]
-        expected = probability(z, y[i]) - probability(z, against[i, 0])
-        (gradient,) = torch.autograd.grad(expected, row)
-        assert abs(scores[i, k] - expected) < 1e-13
-        assert abs(scanned[i, k] - expected) < 1e-13
-        assert (values[i, k] - gradient[0]).abs().max() < 1e-13
+        point = (x[i : i + 1] * scales[k]).requires_grad_()
+        z = model(point)[0]
+        score = probability(z, y[i]) - probability(z, against[i, 0])
+        (gradient,) = torch.autograd.grad(score, point)
+        assert abs(scores[i, k] - score) < 1e-13
+        assert (gradients[i, k] - gradient[0]).abs().max() < 1e-13
     assert (oracle.cost.forwards, oracle.cost.backwards) == (2 * images * count, images * count)
 
 
-def test_points_are_made_on_demand_a_block_at_a_time():
-    made: list[int] = []
+def test_block_scores_take_kind():
+    model, x, y = small_classifier(), toys.images(2), torch.tensor([0, 1])
+    oracle = Oracle(model)
+    (block,) = oracle.blocks(x, 1)
+    scores = oracle.block_scores(block, x[:, None], y, kind="prob")
+    assert is_close(scores[:, 0], Oracle(model, score="prob").scores(x, y))
 
-    def points(block: Block) -> Tensor:
-        made.append(block.shape[0] * block.shape[1])
-        return torch.zeros(*block.shape, 3, 8, 10, dtype=torch.float64)
 
-    sweep = Oracle(small(), batch_size=4).sweep(toys.images(3), torch.zeros(3, dtype=torch.long), 8, points)
-    assert made == []
-    next(sweep)
-    assert made == [4]
-    assert len(list(sweep)) == 5
-    assert made == [4] * 6
+def test_block_gradients_take_image_indices():
+    model, x, y = small_classifier(), toys.images(3), torch.tensor([0, 1, 2])
+    image = torch.tensor([1, 1, 0])
+    oracle = Oracle(model, images=2)
+    (block,) = oracle.blocks(x, 1)
+    gradients = oracle.block_gradients(block, x[:, None], y, image)
+    assert is_close(gradients[:, 0], Oracle(model).gradients(x, y).values)
+    assert oracle.image_rows.tolist() == [[1, 1], [2, 2]]
 
 
 @pytest.mark.parametrize("rows", [1, 3, 7, None])
-def test_results_do_not_depend_on_the_batch_size(rows):
-    model, x, y = small(), toys.images(8), torch.arange(8) % 5
-    one, other = Oracle(model, batch_size=8), Oracle(model, batch_size=rows)
-    assert close(other.logits(x), one.logits(x), 1e-14)
-    assert close(other.gradients(x, y).values, one.gradients(x, y).values, 1e-14)
-    assert close(other.probe(x, y, "conv2").gradients, one.probe(x, y, "conv2").gradients, 1e-14)
+def test_results_do_not_depend_on_batch_size(rows):
+    model, x, y = small_classifier(), toys.images(8), torch.arange(8) % 5
+    expected, actual = Oracle(model, batch_size=8), Oracle(model, batch_size=rows)
+    assert is_close(actual.logits(x), expected.logits(x), 1e-14)
+    assert is_close(actual.gradients(x, y).values, expected.gradients(x, y).values, 1e-14)
+    assert is_close(actual.probe(x, y, "conv2").gradients, expected.probe(x, y, "conv2").gradients, 1e-14)
 
 
-def test_the_default_number_of_rows_depends_on_the_images_only():
-    oracle = Oracle(small())
-    assert oracle.rows(torch.zeros(3, 224, 224)) == 13
-    assert oracle.rows(torch.zeros(3, 224, 224).expand(1000, -1, -1, -1)) == 13
-    assert oracle.rows(torch.zeros(3, 448, 448)) == 3
-    assert oracle.rows(torch.zeros(3, 112, 448)) == oracle.rows(torch.zeros(3, 448, 112)) == 13
-    assert oracle.rows(torch.zeros(3, 2000, 2000)) == 1
-    assert oracle.rows(torch.zeros(3, 8, 8)) == 256
-    assert Oracle(small(), batch_size=5).rows(torch.zeros(3, 224, 224)) == 5
-
-
-def test_a_thousand_points_take_as_many_rows_at_once_as_fifty():
-    """On a CPU, at 224 pixels: so that peak memory does not depend on the number of points."""
-    x = torch.zeros(1, 3, 224, 224)
-    for points in (50, 1000):
-        assert max(block.shape[1] for block in Oracle(small()).blocks(x, points)) == 13
-
-
-# ------------------------------------------------------------------------------------------------- memory
-
-
-class Limited:
-    """A model of which more than ``limit`` rows do not fit into memory; it notes the rows that were tried."""
-
-    def __init__(self, limit: int, error: type[RuntimeError] = torch.OutOfMemoryError, where: str = "forward") -> None:
-        self.tried: list[int] = []
-        weight = torch.linspace(-1, 1, 3 * 3 * 8 * 10, dtype=torch.float64).reshape(3, 3, 8, 10)
-        tried = self.tried
-
-        class Backward(torch.autograd.Function):
-            @staticmethod
-            def forward(ctx, x):
-                return x.clone()
-
-            @staticmethod
-            def backward(ctx, gradient):
-                if len(gradient) > limit:
-                    raise error("[enforce fail] DefaultCPUAllocator: can't allocate memory")
-                return gradient
-
-        def function(x: Tensor) -> Tensor:
-            if x.shape[-2:] != (8, 10):  # the probe
-                return x.mean(dim=(2, 3))
-            tried.append(len(x))
-            if where == "backward":
-                x = Backward.apply(x)
-            elif len(x) > limit:
-                raise error("[enforce fail] DefaultCPUAllocator: can't allocate memory")
-            return torch.einsum("bchw,kchw->bk", x.sin(), weight)
-
-        self.classifier = toys.classifier(toys.Function(function))
-        self.weight = weight
-
-
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError, RuntimeError])
-def test_when_memory_runs_out_the_rows_are_halved_and_remembered(error):
-    limited = Limited(3, error)
-    x = toys.images(16)
-    oracle = Oracle(limited.classifier, batch_size=16)
-    expected = torch.einsum("bchw,kchw->bk", x.sin(), limited.weight)
-    assert close(oracle.logits(x), expected)
-    assert limited.tried == [16, 8, 4, *[2] * 8]
-    assert oracle.cost.forwards == 16
-    limited.tried.clear()
-    assert close(oracle.logits(x), expected)
-    assert limited.tried == [2] * 8
-
-
-def test_what_fits_is_remembered_for_the_classifier():
-    limited = Limited(5)
-    x = toys.images(8)
-    Oracle(limited.classifier, batch_size=8).logits(x)
-    limited.tried.clear()
-    Oracle(limited.classifier, batch_size=8).logits(x)
-    assert limited.tried == [4, 4]
-
-
-def test_rows_that_fit_are_not_remembered_as_too_many():
-    limited = Limited(8)
-    Oracle(limited.classifier, batch_size=8).logits(toys.images(16))
-    Oracle(limited.classifier, batch_size=3).logits(toys.images(6))
-    assert limited.tried == [8, 8, 3, 3]
-
-
-@pytest.mark.parametrize("where", ["forward", "backward"])
-def test_gradients_go_on_with_fewer_rows_and_count_each_once(where):
-    limited = Limited(3, where=where)
-    x, y = toys.images(7), torch.tensor([0, 1, 2, 0, 1, 2, 0])
-    ticks: list[int] = []
-    oracle = Oracle(limited.classifier, batch_size=7, tick=ticks.append)
-    found = oracle.gradients(x, y)
-    assert close(found.values, x.cos() * limited.weight[y])
-    assert close(found.scores, (x.sin() * limited.weight[y]).sum(dim=(1, 2, 3)))
-    assert (oracle.cost.forwards, oracle.cost.backwards) == (7, 7)
-    assert sum(ticks) == 7
-    assert max(limited.tried[1:]) <= 4
-
-
-def test_a_sweep_goes_on_with_fewer_rows():
-    limited = Limited(2)
-    x, y = toys.images(3), torch.tensor([0, 1, 2])
-    oracle = Oracle(limited.classifier, batch_size=6)
-    found = torch.full((3, 5), torch.nan, dtype=torch.float64)
-    for block, scores in oracle.scan(
-        x, y, 5, lambda block: x[block.images, None].expand(-1, block.shape[1], -1, -1, -1)
-    ):
-        found[block.images, block.points] = scores
-    expected = (x.sin() * limited.weight[y]).sum(dim=(1, 2, 3))
-    assert close(found, expected[:, None].expand(3, 5))
-    assert oracle.cost.forwards == 15
-
-
-def test_when_one_row_does_not_fit_the_way_out_is_named():
-    limited = Limited(0)
-    with pytest.raises(DeviceError) as error:
-        Oracle(limited.classifier, batch_size=4).logits(toys.images(4))
-    assert limited.tried == [4, 2, 1]
-    assert error.value.exit_code == 4
-    assert str(error.value) == ("out of memory on cpu with one row of 8x10; use a smaller model or another --device")
-
-
-def test_another_error_of_the_model_is_not_taken_for_memory():
-    def function(x: Tensor) -> Tensor:
-        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
-
-    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
-        Oracle(toys.classifier(toys.Function(function)), batch_size=4).logits(toys.images(4))
-
-
-# ------------------------------------------------------------------------------------------------- cost
-
-
-def test_rows_are_counted_by_what_they_are_for():
+def test_cost_counts_rows_by_purpose():
     x, y = toys.images(5), torch.tensor([0, 1, 2, 3, 4])
-    oracle = Oracle(small(), batch_size=2)
+    oracle = Oracle(small_classifier(), batch_size=2)
     expected = Cost()
     assert oracle.cost == expected
     for call, cost in (
@@ -404,8 +198,8 @@ def test_rows_are_counted_by_what_they_are_for():
         assert oracle.cost == expected
 
 
-def test_every_row_that_goes_through_the_model_is_counted():
-    model = small()
+def test_cost_counts_all_rows_of_model():
+    model = small_classifier()
     rows = toys.watch(model)
     x, y = toys.images(5), torch.tensor([0, 1, 2, 3, 4])
     oracle = Oracle(model, batch_size=2)
@@ -417,39 +211,30 @@ def test_every_row_that_goes_through_the_model_is_counted():
     assert sum(rows) == oracle.cost.forwards + oracle.cost.checks
 
 
-def test_rows_are_booked_on_their_images():
+def test_image_rows_count_per_image():
     x, y = toys.images(3), torch.tensor([0, 1, 2])
-    oracle = Oracle(small(), images=3, batch_size=2)
+    oracle = Oracle(small_classifier(), images=3, batch_size=2)
     oracle.gradients(x, y)
     oracle.logits(x)
-    assert oracle.spent.tolist() == [[2, 1]] * 3
+    assert oracle.image_rows.tolist() == [[2, 1]] * 3
     image = torch.tensor([0, 0, 2])
     oracle.gradients(x[image], torch.tensor([[0, 1]] * 3), image)
     oracle.scores(x, y, check=True)
-    assert oracle.spent.tolist() == [[4, 5], [2, 1], [3, 3]]
+    assert oracle.image_rows.tolist() == [[4, 5], [2, 1], [3, 3]]
 
 
-def test_rows_are_shared_evenly_by_the_calls():
-    ticks: list[int] = []
-    oracle = Oracle(small(), batch_size=3, tick=ticks.append)
-    for rows, calls in ((7, [3, 2, 2]), (4, [2, 2]), (3, [3])):
-        ticks.clear()
-        oracle.logits(toys.images(rows))
-        assert ticks == calls
-
-
-def test_every_call_ticks_with_its_rows():
-    ticks: list[int] = []
+def test_on_rows_reports_each_call():
+    reported: list[int] = []
     x, y = toys.images(5), torch.tensor([0, 1, 2, 3, 4])
-    oracle = Oracle(small(), batch_size=2, tick=ticks.append)
+    oracle = Oracle(small_classifier(), batch_size=2, on_rows=reported.append)
     oracle.logits(x)
-    assert ticks == [2, 2, 1]
-    ticks.clear()
+    assert reported == [2, 2, 1]
+    reported.clear()
     oracle.gradients(x, y)
-    assert ticks == [2, 2, 1]
-    ticks.clear()
+    assert reported == [2, 2, 1]
+    reported.clear()
     oracle.gradients(x[:2], y[:2, None].expand(2, 3))
-    assert ticks == [2]
+    assert reported == [2]
 
 
 # ------------------------------------------------------------------------------------------------- probe
@@ -521,7 +306,7 @@ def test_a_layers_output_is_read_before_anything_changes_it_in_place():
 
 
 def test_an_unknown_layer_names_its_relatives():
-    for layer, way_out in (("conv3", "did you mean 'conv"), ("zzzzzz", "name one of its modules")):
+    for layer, way_out in (("conv3", "did you mean 'conv"), ("zzzzzz", "use the name of a module")):
         with pytest.raises(UsageError) as error:
             Oracle(small()).probe(toys.images(2), torch.tensor([3, 1]), layer)
         assert str(error.value).startswith(f"the model has no layer {layer!r}; {way_out}")
@@ -530,7 +315,7 @@ def test_an_unknown_layer_names_its_relatives():
 def test_the_model_itself_is_no_layer():
     with pytest.raises(UsageError) as error:
         Oracle(small()).probe(toys.images(2), torch.tensor([3, 1]), "")
-    assert str(error.value) == "the model has no layer ''; name one of its modules"
+    assert str(error.value) == "the model has no layer ''; use the name of a module"
 
 
 def test_a_layer_without_height_and_width_is_refused():
@@ -622,9 +407,9 @@ def test_a_probe_without_a_gradient_takes_no_backward():
     assert found.gradients.shape == (5, 0, 4, 5)
     assert torch.equal(found.activations, Oracle(model).probe(x, y, "conv2").activations)
     assert oracle.cost == Cost(forwards=5, checks=1)
-    assert oracle.spent.tolist() == [[1, 0]] * 5
+    assert oracle.image_rows.tolist() == [[1, 0]] * 5
     oracle.probe(x, y, "conv2")
-    assert oracle.spent.tolist() == [[2, 1]] * 5
+    assert oracle.image_rows.tolist() == [[2, 1]] * 5
 
 
 SIZES = [(8, 10), (8, 6), (6, 10)]
@@ -656,19 +441,21 @@ def test_attention_counts_every_row(differentiate):
     oracle = Oracle(model, images=3, batch_size=2, tick=ticks.append)
     inference_copy(model)
     rows.clear()
-    oracle.attention(x, y, "toy", mean, differentiate=differentiate)
+    probe_attention(oracle, x, y, "toy", mean, differentiate=differentiate)
     assert rows == [1, 1, 3, 2, 1]  # plain and watched; the patches and two more that may be read; the images
     assert ticks == [5, 2, 1]
     assert oracle.cost == Cost(forwards=3, backwards=3 * differentiate, checks=5)
-    assert oracle.spent.tolist() == [[1, differentiate]] * 3
-    oracle.attention(x, y, "toy", mean, differentiate=differentiate)
+    assert oracle.image_rows.tolist() == [[1, differentiate]] * 3
+    probe_attention(oracle, x, y, "toy", mean, differentiate=differentiate)
     assert rows[5:] == [2, 1]  # the tokens are known
 
 
 def test_patches_are_found_for_each_size_of_the_images():
     oracle = Oracle(tokens(toys.token_net()))
     for height, width in SIZES:
-        found = oracle.attention(toys.images(1, height, width), torch.tensor([0]), "toy", mean, differentiate=False)
+        found = probe_attention(
+            oracle, toys.images(1, height, width), torch.tensor([0]), "toy", mean, differentiate=False
+        )
         assert found.tokens.layout.grid == (height // 2, width // 2)
         assert found.matrices[0].shape == (1, 2 + height * width // 4, 2 + height * width // 4)
 
@@ -688,7 +475,7 @@ class Idle(nn.Module):
 
 def test_attention_that_leads_nowhere_has_no_slope():
     oracle = Oracle(tokens(Idle()))
-    found = oracle.attention(toys.images(2), torch.tensor([0, 1]), "toy", mean, differentiate=True)
+    found = probe_attention(oracle, toys.images(2), torch.tensor([0, 1]), "toy", mean, differentiate=True)
     assert found.matrices[0].unique().tolist() == [0]
     assert found.matrices[1].abs().max() > 1e-6
 
@@ -713,27 +500,29 @@ def test_attention_written_out_must_give_the_models_own_logits(drift, refused, p
     oracle = Oracle(tokens(Drifting(drift)), precision=precision)
     x, y = toys.images(1).float(), torch.tensor([0])
     if refused in (precision, "both"):
-        with pytest.raises(UsageError, match="toy cannot follow the model's forward: its logits change"):
-            oracle.attention(x, y, "toy", mean, differentiate=False)
+        with pytest.raises(UsageError, match="toy cannot follow the model's forward pass: its logits change"):
+            probe_attention(oracle, x, y, "toy", mean, differentiate=False)
     else:
-        assert oracle.attention(x, y, "toy", mean, differentiate=False).tokens.layout.grid == (4, 5)
+        assert probe_attention(oracle, x, y, "toy", mean, differentiate=False).tokens.layout.grid == (4, 5)
 
 
 # ------------------------------------------------------------------------------------------------- propagate
 
-KEEP = Rules("toy", keep("route", "sum", "shift", "scale", "linear", "norm", "rectifier", "activation", "max"), "")
+KEEP = Rules(
+    "toy", keep_gradient("route", "sum", "shift", "scale", "linear", "norm", "rectifier", "activation", "max"), ""
+)
 
 
 def test_rules_that_change_nothing_give_the_gradient_and_every_row_is_counted():
     """5 images with a stream of 5 others, 2 a call: rows of both are forwards and backwards, and a row a call is a check."""
     model, x, y = small(), toys.images(5), torch.tensor([0, 1, 2, 3, 4])
     rows, ticks = toys.watch(model), list[int]()
-    oracle = Oracle(model, images=5, batch_size=2, tick=ticks.append)
-    found = oracle.propagate(x, y, KEEP, 1 - x)
+    oracle = Oracle(model, images=5, batch_size=2, on_rows=ticks.append)
+    found = propagate(oracle, x, y, KEEP, 1 - x)
     assert rows == [4, 1, 4, 1, 2, 1]
     assert ticks == [5, 5, 3]
     assert oracle.cost == Cost(forwards=10, backwards=10, checks=3)
-    assert oracle.spent.tolist() == [[2, 2]] * 5
+    assert oracle.image_rows.tolist() == [[2, 2]] * 5
     expected = Oracle(small()).gradients(x, y)
     assert close(found.scores, expected.scores)
     assert close(found.gradients[:, 0], expected.values)
@@ -744,12 +533,12 @@ def test_rules_that_change_nothing_give_the_gradient_and_every_row_is_counted():
 def test_what_rules_add_up_comes_back_for_each_image():
     """Two convolutions and a linear layer, in calls of two images and of one."""
 
-    def count(call: Call) -> Tensor:
-        call.add("operations", torch.ones(call.rows))
-        return call()
+    def count(operation: Operation) -> Tensor:
+        operation.add_to_sum("operations", torch.ones(operation.rows))
+        return operation.run()
 
     rules = Rules("toy", KEEP.table | {"linear": count}, "")
-    found = Oracle(small(), batch_size=2).propagate(toys.images(5), torch.tensor([0, 1, 2, 3, 4]), rules)
+    found = propagate(Oracle(small(), batch_size=2), toys.images(5), torch.tensor([0, 1, 2, 3, 4]), rules)
     assert {name: each.tolist() for name, each in found.sums.items()} == {"operations": [3.0] * 5}
 
 
@@ -769,21 +558,21 @@ def test_a_model_that_counts_on_its_rows_is_refused_where_streams_go_with_them()
     x, y = toys.images(2), torch.tensor([0, 1])
     error = RuntimeError("shapes differ\nand more")
     with pytest.raises(
-        UsageError, match=r"^toy cannot follow the model's forward: shapes differ; saliency, .* any model$"
+        UsageError, match=r"^toy cannot follow the model's forward pass: shapes differ; use saliency, .* any model$"
     ):
-        Oracle(small_memory(2, error, [])).propagate(x, y, KEEP, x)
+        propagate(Oracle(small_memory(2, error, [])), x, y, KEEP, x)
     with pytest.raises(RuntimeError, match=r"^shapes differ\nand more$"):  # without a stream it is the model's own
-        Oracle(small_memory(1, error, [])).propagate(x, y, KEEP)
+        propagate(Oracle(small_memory(1, error, [])), x, y, KEEP)
     with pytest.raises(RuntimeError, match=r"^CUDA error: lost$"):
-        Oracle(small_memory(2, RuntimeError("CUDA error: lost"), [])).propagate(x, y, KEEP, x)
+        propagate(Oracle(small_memory(2, RuntimeError("CUDA error: lost"), [])), x, y, KEEP, x)
 
 
 def test_rows_that_do_not_fit_with_their_streams_are_halved():
     tried = list[int]()
     oracle = Oracle(small_memory(4, torch.OutOfMemoryError("out of memory"), tried), batch_size=4)
-    oracle.propagate(toys.images(1), torch.tensor([0]), KEEP)  # makes the working copy
+    propagate(oracle, toys.images(1), torch.tensor([0]), KEEP)  # makes the working copy
     tried.clear()
-    found = oracle.propagate(toys.images(4), torch.tensor([0, 1, 2, 0]), KEEP, toys.images(4))
+    found = propagate(oracle, toys.images(4), torch.tensor([0, 1, 2, 0]), KEEP, toys.images(4))
     assert tried == [8, 4, 1, 4, 1]
     assert found.gradients[2, 0].sum(dim=(1, 2)).tolist() == pytest.approx([0, 0, 1])
     assert oracle.cost == Cost(forwards=9, backwards=9, checks=3)
@@ -799,22 +588,22 @@ def test_how_far_logits_may_move_with_the_rows_depends_on_the_precision(shift, r
     for precision in ("fp32", "bf16"):
         oracle = Oracle(toys.classifier(net), precision=precision)
         if refused in (precision, "both"):
-            with pytest.raises(UsageError, match="toy cannot follow the model's forward: its logits change"):
-                oracle.propagate(x, y, KEEP)
+            with pytest.raises(UsageError, match="toy cannot follow the model's forward pass: its logits change"):
+                propagate(oracle, x, y, KEEP)
         else:
-            assert torch.allclose(oracle.propagate(x, y, KEEP).gradients.amax(), torch.tensor(1 / 80))
+            assert torch.allclose(propagate(oracle, x, y, KEEP).gradients.amax(), torch.tensor(1 / 80))
 
 
 def test_logits_that_custom_code_makes_are_refused():
     model = toys.classifier(toys.Function(lambda x: toys.Hidden.apply(x.mean(dim=(2, 3)))))
     with pytest.raises(UsageError, match="toy cannot see into compiled or custom code in the model"):
-        Oracle(model).propagate(toys.images(2), torch.tensor([0, 1]), KEEP)
+        propagate(Oracle(model), toys.images(2), torch.tensor([0, 1]), KEEP)
 
 
 def test_a_score_without_a_rule_is_refused():
     rules = Rules("toy", KEEP.table, "", frozenset({"logit", "margin"}))
     with pytest.raises(UsageError, match="toy is not defined for score=prob; use logit or margin"):
-        Oracle(small(), score="prob").propagate(toys.images(2), torch.tensor([0, 1]), rules)
+        propagate(Oracle(small(), score="prob"), toys.images(2), torch.tensor([0, 1]), rules)
 
 
 # ------------------------------------------------------------------------------------------------- precision
@@ -824,23 +613,23 @@ def test_bf16_runs_and_gives_float32():
     net = toys.small_net().float()
     model = toys.classifier(net)
     x, y = toys.images(2).float(), torch.tensor([3, 1])
-    exact, coarse = Oracle(model), Oracle(model, precision="bf16")
-    logits = coarse.logits(x)
+    exact, reduced = Oracle(model), Oracle(model, precision="bf16")
+    logits = reduced.logits(x)
     assert logits.dtype == torch.float32
-    assert close(exact.logits(x), net(x), 1e-6)
+    assert is_close(exact.logits(x), net(x), 1e-6)
     difference = (logits - exact.logits(x)).abs().max()
     assert 0 < difference < 0.05 * exact.logits(x).abs().max()
-    found = coarse.gradients(x, y)
-    assert found.values.dtype == found.scores.dtype == torch.float32
+    result = reduced.gradients(x, y)
+    assert result.values.dtype == result.scores.dtype == torch.float32
     expected = exact.gradients(x, y).values
-    assert 0 < (found.values - expected).abs().max() < 0.1 * expected.abs().max()
-    assert coarse.probe(x, y, "conv2").gradients.isfinite().all()
+    assert 0 < (result.values - expected).abs().max() < 0.1 * expected.abs().max()
+    assert reduced.probe(x, y, "conv2").gradients.isfinite().all()
 
 
-def test_an_unknown_precision_is_wrong_use():
+def test_unknown_precision_is_refused():
     with pytest.raises(UsageError, match="'fp16'"):
-        xplain.attribute(small(), toys.images(), "saliency", precision="fp16")  # type: ignore[arg-type]
+        xplain.attribute(small_classifier(), toys.images(), "saliency", precision="fp16")  # type: ignore[arg-type]
 
 
-def test_the_mean_is_the_colour_that_the_normalisation_maps_to_zero():
-    assert Oracle(small()).mean.flatten().tolist() == [0.4, 0.5, 0.6]
+def test_mean_is_normalization_mean():
+    assert Oracle(small_classifier()).mean.flatten().tolist() == [0.4, 0.5, 0.6]

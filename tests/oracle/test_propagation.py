@@ -1,19 +1,135 @@
-"""How far the logits of a rewritten forward may be from the model's own."""
+"""Propagation rules: rules that keep the gradient, counted rows, and refusals."""
 
 from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
 
+import xplain
+from tests.helpers import toys
+from tests.oracle.helpers import is_close, small_classifier
 from xplain.core.errors import UsageError
-from xplain.oracle.propagation import check_same
+from xplain.core.types import Cost
+from xplain.oracle import Oracle
+from xplain.oracle.operations import Operation
+from xplain.oracle.propagation import Rules, check_same_logits, keep_gradient, propagate
+
+KEEP = Rules(
+    "toy", keep_gradient("route", "sum", "shift", "scale", "linear", "norm", "rectifier", "activation", "max"), ""
+)
+
+
+def test_kept_gradients_are_the_gradient():
+    """5 images with a stream of 5 others, 2 per call: the rows of both count, and one row per call is a check."""
+    model, x, y = small_classifier(), toys.images(5), torch.tensor([0, 1, 2, 3, 4])
+    rows, reported = toys.watch(model), list[int]()
+    oracle = Oracle(model, images=5, batch_size=2, on_rows=reported.append)
+    result = propagate(oracle, x, y, KEEP, 1 - x)
+    assert rows == [4, 1, 4, 1, 2, 1]
+    assert reported == [5, 5, 3]
+    assert oracle.cost == Cost(forwards=10, backwards=10, checks=3)
+    assert oracle.image_rows.tolist() == [[2, 2]] * 5
+    expected = Oracle(small_classifier()).gradients(x, y)
+    assert is_close(result.scores, expected.scores)
+    assert is_close(result.gradients[:, 0], expected.values)
+    assert result.gradients[:, 1].unique().tolist() == [0]  # the score does not depend on the logits of the stream
+    assert result.sums == {}
+
+
+def test_sums_have_one_entry_per_image():
+    """Two convolutions and a linear layer, in calls of two images and of one."""
+
+    def count(op: Operation) -> Tensor:
+        op.add_to_sum("operations", torch.ones(op.rows))
+        return op.run()
+
+    rules = Rules("toy", KEEP.table | {"linear": count}, "")
+    oracle = Oracle(small_classifier(), batch_size=2)
+    result = propagate(oracle, toys.images(5), torch.tensor([0, 1, 2, 3, 4]), rules)
+    assert {name: total.tolist() for name, total in result.sums.items()} == {"operations": [3.0] * 5}
+
+
+def limited_classifier(limit: int, error: RuntimeError, calls: list[int]) -> xplain.Classifier:
+    """Return a model of channel means that raises ``error`` for more than ``limit`` rows; ``calls`` records the rows."""
+
+    def function(x: Tensor) -> Tensor:
+        calls.append(len(x))
+        if len(x) > limit:
+            raise error
+        return x.mean(dim=(2, 3))
+
+    return toys.classifier(toys.Function(function))
+
+
+def test_error_with_streams_is_a_usage_error():
+    x, y = toys.images(2), torch.tensor([0, 1])
+    error = RuntimeError("shapes differ\nand more")
+    with pytest.raises(
+        UsageError, match=r"^toy cannot follow the model's forward pass: shapes differ; use saliency, .* any model$"
+    ):
+        propagate(Oracle(limited_classifier(2, error, [])), x, y, KEEP, x)
+    with pytest.raises(
+        RuntimeError, match=r"^shapes differ\nand more$"
+    ):  # without a stream it is the model's own error
+        propagate(Oracle(limited_classifier(1, error, [])), x, y, KEEP)
+    with pytest.raises(RuntimeError, match=r"^CUDA error: lost$"):
+        propagate(Oracle(limited_classifier(2, RuntimeError("CUDA error: lost"), [])), x, y, KEEP, x)
+
+
+def test_out_of_memory_halves_rows_with_streams():
+    calls = list[int]()
+    oracle = Oracle(limited_classifier(4, torch.OutOfMemoryError("out of memory"), calls), batch_size=4)
+    propagate(oracle, toys.images(1), torch.tensor([0]), KEEP)  # makes the working copy
+    calls.clear()
+    result = propagate(oracle, toys.images(4), torch.tensor([0, 1, 2, 0]), KEEP, toys.images(4))
+    assert calls == [8, 4, 1, 4, 1]
+    assert result.gradients[2, 0].sum(dim=(1, 2)).tolist() == pytest.approx([0, 0, 1])
+    assert oracle.cost == Cost(forwards=9, backwards=9, checks=3)
+
+
+@pytest.mark.parametrize(("shift", "refused"), [(0.001, "none"), (0.02, "fp32"), (0.2, "both")])
+def test_changed_logits_are_refused(shift, refused):
+    def function(x: Tensor) -> Tensor:
+        return x.mean(dim=(2, 3)) + (shift if len(x) > 1 else 0.0)
+
+    net = toys.Function(function).float()
+    x, y = toys.images(2).float(), torch.tensor([0, 1])
+    for precision in ("fp32", "bf16"):
+        oracle = Oracle(toys.classifier(net), precision=precision)
+        if refused in (precision, "both"):
+            with pytest.raises(UsageError, match="toy cannot follow the model's forward pass: its logits change"):
+                propagate(oracle, x, y, KEEP)
+        else:
+            assert torch.allclose(propagate(oracle, x, y, KEEP).gradients.amax(), torch.tensor(1 / 80))
+
+
+def test_custom_code_is_refused():
+    model = toys.classifier(toys.Function(lambda x: toys.Hidden.apply(x.mean(dim=(2, 3)))))
+    with pytest.raises(UsageError, match="toy cannot see into compiled or custom code in the model"):
+        propagate(Oracle(model), toys.images(2), torch.tensor([0, 1]), KEEP)
+
+
+def test_undefined_score_is_refused():
+    rules = Rules("toy", KEEP.table, "", frozenset({"logit", "margin"}))
+    with pytest.raises(UsageError, match="toy is not defined for score=prob; use logit or margin"):
+        propagate(Oracle(small_classifier(), score="prob"), toys.images(2), torch.tensor([0, 1]), rules)
+
+
+def test_keyword_inputs_have_rules():
+    """Layers called with keywords only, such as F.linear(input=x, weight=w)."""
+    weight = torch.linspace(-1, 1, 2 * 240, dtype=torch.float64).reshape(2, 240)
+    model = toys.Function(lambda x: torch.nn.functional.linear(input=x.flatten(1), weight=weight))
+    result = propagate(Oracle(toys.classifier(model)), toys.images(2), torch.tensor([0, 1]), KEEP)
+    assert is_close(result.gradients[:, 0].flatten(1), weight)
+
 
 LOGITS = torch.tensor([[2.0, -4.0, 0.5]], dtype=torch.float64)
 
 
-@pytest.mark.parametrize("scale", [1.0, 0.01])  # the largest logit counts, and no less than 1
+@pytest.mark.parametrize("scale", [1.0, 0.01])  # the tolerance is relative to the largest logit, or to 1
 @pytest.mark.parametrize(
-    ("dtype", "loose", "share"),
+    ("dtype", "loose", "tolerance"),
     [
         (torch.float64, False, 1e-9),
         (torch.float32, False, 5e-3),
@@ -21,20 +137,21 @@ LOGITS = torch.tensor([[2.0, -4.0, 0.5]], dtype=torch.float64)
         (torch.float64, True, 5e-2),
     ],
 )
-def test_logits_may_differ_by_a_share_of_the_largest(dtype, loose, share, scale):
+def test_check_same_logits_has_relative_tolerance(dtype, loose, tolerance, scale):
     expected = (LOGITS * scale).to(dtype)
-    most = share * max(4 * scale, 1)
-    for size, same in ((0.9, True), (-0.9, True), (1.1, False), (-1.1, False)):
+    limit = tolerance * max(4 * scale, 1)
+    for factor, is_same in ((0.9, True), (-0.9, True), (1.1, False), (-1.1, False)):
         actual = expected.clone()
-        actual[0, 2] += size * most
-        if same:
-            check_same("toy", actual, expected, loose=loose)
+        actual[0, 2] += factor * limit
+        if is_same:
+            check_same_logits("toy", actual, expected, loose=loose)
         else:
-            with pytest.raises(UsageError, match="toy cannot follow the model's forward: its logits change; saliency"):
-                check_same("toy", actual, expected, loose=loose)
+            message = "toy cannot follow the model's forward pass: its logits change; use saliency"
+            with pytest.raises(UsageError, match=message):
+                check_same_logits("toy", actual, expected, loose=loose)
 
 
 @pytest.mark.parametrize("actual", [LOGITS[:, :2], LOGITS * torch.nan, LOGITS * torch.inf])
-def test_logits_of_another_shape_or_that_are_not_finite_are_not_the_same(actual):
+def test_check_same_logits_refuses_shape_and_infinity(actual):
     with pytest.raises(UsageError, match="its logits change"):
-        check_same("toy", actual, LOGITS, loose=True)
+        check_same_logits("toy", actual, LOGITS, loose=True)

@@ -105,7 +105,7 @@ def test_unknown_target_suggests_similar_name():
 @pytest.mark.parametrize("target", [[0, 1], [0, 1, 2, 3], torch.tensor([0, 1])], ids=in_a_line)
 def test_target_count_must_match_images(target):
     text = refused(attribute, target=target)
-    assert text == f"{len(target)} targets for 3 images; give one, or one for each image"
+    assert text == f"{len(target)} targets for 3 images; pass one target, or one per image"
 
 
 @pytest.mark.parametrize(
@@ -174,8 +174,8 @@ def test_against_out_of_range_is_rejected(against):
 
 
 def test_against_repeated_class_is_rejected():
-    assert refused(attribute, target=2, against=[0, 0]) == "a rival class is given twice; give each class once"
-    assert "twice" in refused(attribute, target=2, against=["cat", 0])
+    assert refused(attribute, target=2, against=[0, 0]) == "a contrast class is repeated; pass each class once"
+    assert "repeated" in refused(attribute, target=2, against=["cat", 0])
 
 
 @pytest.mark.parametrize(
@@ -301,13 +301,14 @@ def test_images_must_be_floating_point(dtype):
     text = refused(attribute, images=torch.ones(2, 3, 8, 10, dtype=dtype))
     name = str(dtype).removeprefix("torch.")
     assert text == (
-        f"images (2, 3, 8, 10) {name} are not floating (B, C, H, W); divide 8-bit pixels by 255; add the batch axis"
+        f"images are (2, 3, 8, 10) {name}, not floating point (B, C, H, W); "
+        "divide 8-bit pixels by 255 and add the batch dimension"
     )
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 10), (8, 10), (1, 1, 3, 8, 10)])
-def test_images_need_batch_axis(shape):
-    assert "are not floating (B, C, H, W)" in refused(attribute, images=torch.zeros(shape))
+def test_images_need_batch_dimension(shape):
+    assert "not floating point (B, C, H, W)" in refused(attribute, images=torch.zeros(shape))
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

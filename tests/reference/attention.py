@@ -1,4 +1,4 @@
-"""Attention rollout and attention relevance, written out entry by entry from the papers."""
+"""Attention rollout and attention relevance, entry by entry as in the papers."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from torch import Tensor
 Matrix = list[list[float]]
 
 
-def product(a: Matrix, b: Matrix) -> Matrix:
-    """The matrix product by its definition."""
+def multiply(a: Matrix, b: Matrix) -> Matrix:
+    """Return the matrix product by its definition."""
     n = range(len(a))
     return [[sum(a[i][k] * b[k][j] for k in n) for j in n] for i in n]
 
@@ -19,23 +19,27 @@ def identity(n: int) -> Matrix:
 
 
 def rollout(weights: list[Tensor]) -> Tensor:
-    """Abnar and Zuidema, Section 3: A~(l_i) = A(l_i) A~(l_{i-1}), with A = 0.5 W_att + 0.5 I. weights: (heads, N, N) a layer."""
+    """Return the rollout of Abnar and Zuidema, Section 3: A~(l_i) = A(l_i) A~(l_{i-1}), with A = 0.5 W_att + 0.5 I.
+
+    weights: (heads, N, N) per layer.
+    """
     n = range(weights[0].shape[-1])
     flow = identity(len(n))
     for layer in weights:
         heads: list[Matrix] = layer.tolist()
         mean = [[sum(head[i][j] for head in heads) / len(heads) for j in n] for i in n]
-        flow = product([[0.5 * mean[i][j] + 0.5 * (i == j) for j in n] for i in n], flow)
+        with_residual = [[0.5 * mean[i][j] + 0.5 * (i == j) for j in n] for i in n]
+        flow = multiply(with_residual, flow)
     return torch.tensor(flow, dtype=weights[0].dtype)
 
 
-def relevance(weights: list[Tensor], slopes: list[Tensor]) -> Tensor:
-    """Chefer, Gur and Wolf, Eq. 3, 5 and 6, of an encoder: R starts as the identity."""
+def relevance(weights: list[Tensor], gradients: list[Tensor]) -> Tensor:
+    """Return the relevance R of Chefer, Gur and Wolf, Eq. 3, 5 and 6, for an encoder: R starts as the identity."""
     n = range(weights[0].shape[-1])
-    found = identity(len(n))
-    for layer, slope in zip(weights, slopes, strict=True):
-        pairs = list(zip(layer.tolist(), slope.tolist(), strict=True))
-        mean = [[sum(max(a[i][j] * g[i][j], 0.0) for a, g in pairs) / len(pairs) for j in n] for i in n]
-        step = product(mean, found)
-        found = [[found[i][j] + step[i][j] for j in n] for i in n]
-    return torch.tensor(found, dtype=weights[0].dtype)
+    total = identity(len(n))
+    for layer, gradient in zip(weights, gradients, strict=True):
+        heads = list(zip(layer.tolist(), gradient.tolist(), strict=True))
+        mean = [[sum(max(a[i][j] * g[i][j], 0.0) for a, g in heads) / len(heads) for j in n] for i in n]
+        step = multiply(mean, total)
+        total = [[total[i][j] + step[i][j] for j in n] for i in n]
+    return torch.tensor(total, dtype=weights[0].dtype)

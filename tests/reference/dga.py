@@ -1,4 +1,4 @@
-"""DGA, Algorithm 1, with ranks counted one value after the other."""
+"""DGA, Algorithm 1, with ranks counted value by value."""
 
 from collections.abc import Callable
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def share_at_most(values: Tensor) -> Tensor:
-    """For each j: #{k: v_k <= v_j} / d, by comparing all with all."""
+    """Return #{k: v_k <= v_j} / d for each j, by comparing all pairs."""
     flat = values.flatten()
     shares = [int((flat <= value).sum()) / len(flat) for value in flat]
     return torch.tensor(shares, dtype=values.dtype).reshape(values.shape)
@@ -22,9 +22,10 @@ def dga(
     masks: str = "both",
     start: str = "include",
 ) -> tuple[Tensor, list[Tensor]]:
-    """Σ_n max(φ_n, 0) over n = 0 .. N (include), or its mean over n = 1 .. N (exclude); and the inputs x̃(0) .. x̃(N).
+    """Return Σ_n max(φ_n, 0) over n = 0 .. N (include) or its mean over n = 1 .. N (exclude), and the inputs x̃(0) .. x̃(N).
 
-    local: the attribution φ of an input in units where 0 means removed. masks wc, epc: that mask alone, unscaled (Eq. 5).
+    local: the attribution φ of an input in units where 0 means removed.
+    masks: both, or wc or epc alone and without scale (Eq. 5).
     """
     point, inputs, maps = image, [], []
     for n in range(steps + 1):
@@ -38,4 +39,5 @@ def dga(
             point = image * (n / steps * strong + (1 - n / steps) * common)
         else:
             point = image * (strong if masks == "wc" else common)
-    return (sum(maps), inputs) if start == "include" else (sum(maps[1:]) / steps, inputs)
+    total = sum(maps) if start == "include" else sum(maps[1:]) / steps
+    return total, inputs

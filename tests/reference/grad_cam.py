@@ -1,4 +1,4 @@
-"""Grad-CAM: channel after channel, and bilinear up-sampling pixel after pixel."""
+"""Grad-CAM, channel by channel, and bilinear upsampling, pixel by pixel."""
 
 import math
 
@@ -7,20 +7,20 @@ from torch import Tensor, nn
 
 
 def grad_cam(model: nn.Module, layer: nn.Module, image: Tensor, target: int) -> Tensor:
-    """max(Σ_k α_k A^k, 0) at the layer's own size (h, w), α_k = the mean over space of ∂z_t/∂A^k."""
-    held: list[Tensor] = []
-    handle = layer.register_forward_hook(lambda *given: held.append(given[2]))
+    """Return max(Σ_k α_k A^k, 0) at the size (h, w) of the layer, where α_k is the spatial mean of ∂z_t/∂A^k."""
+    outputs: list[Tensor] = []
+    handle = layer.register_forward_hook(lambda module, inputs, output: outputs.append(output))
     score = model(image[None].detach().clone().requires_grad_(True))[0, target]
     handle.remove()
-    (slopes,) = torch.autograd.grad(score, held[0])
-    total = torch.zeros_like(held[0][0, 0])
-    for activation, slope in zip(held[0][0], slopes[0], strict=True):
-        total = total + slope.mean() * activation
+    (gradients,) = torch.autograd.grad(score, outputs[0])
+    total = torch.zeros_like(outputs[0][0, 0])
+    for activation, gradient in zip(outputs[0][0], gradients[0], strict=True):
+        total = total + gradient.mean() * activation
     return total.detach().clamp(min=0)
 
 
 def upsample(coarse: Tensor, height: int, width: int) -> Tensor:
-    """Bilinear, pixel centres at half integers, edges continued."""
+    """Return a map (height, width): bilinear, with pixel centers at half integers and edges repeated."""
     rows, columns = coarse.shape
     fine = torch.zeros(height, width, dtype=coarse.dtype)
     for i in range(height):

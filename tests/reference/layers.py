@@ -1,4 +1,4 @@
-"""Grad-CAM++, LayerCAM and Score-CAM, channel after channel and cell after cell."""
+"""Grad-CAM++, LayerCAM and Score-CAM, channel by channel and cell by cell."""
 
 from __future__ import annotations
 
@@ -11,51 +11,54 @@ from tests.reference.grad_cam import upsample
 
 
 def read(model: nn.Module, layer: nn.Module, image: Tensor, target: int) -> tuple[Tensor, Tensor]:
-    """(K, h, w) activations of a layer and the gradients of the target's logit there."""
-    held: list[Tensor] = []
-    handle = layer.register_forward_hook(lambda *given: held.append(given[2]))
+    """Return the activations (K, h, w) of a layer and the gradients of the target's logit there."""
+    outputs: list[Tensor] = []
+    handle = layer.register_forward_hook(lambda module, inputs, output: outputs.append(output))
     score = model(image[None].detach().clone().requires_grad_(True))[0, target]
     handle.remove()
-    (slopes,) = torch.autograd.grad(score, held[0])
-    return held[0][0].detach(), slopes[0]
+    (gradients,) = torch.autograd.grad(score, outputs[0])
+    return outputs[0][0].detach(), gradients[0]
 
 
-def grad_cam_plus_plus(activations: Tensor, slopes: Tensor) -> Tensor:
-    """max(Σ_k w_k A^k, 0), w_k = Σ_ij g² / (2 g² + g³ Σ_ab A_ab) max(g, 0)."""
+def grad_cam_plus_plus(activations: Tensor, gradients: Tensor) -> Tensor:
+    """Return max(Σ_k w_k A^k, 0), w_k = Σ_ij g² / (2 g² + g³ Σ_ab A_ab) max(g, 0)."""
     total = torch.zeros_like(activations[0])
-    for a, g in zip(activations, slopes, strict=True):
+    for activation, gradient in zip(activations, gradients, strict=True):
         weight = 0.0
-        for cell in g.flatten().tolist():
-            below = 2 * cell**2 + cell**3 * float(a.sum())
-            if cell > 0 and below > 0:
-                weight += cell**2 / below * cell
-        total = total + weight * a
+        for g in gradient.flatten().tolist():
+            denominator = 2 * g**2 + g**3 * float(activation.sum())
+            if g > 0 and denominator > 0:
+                weight += g**2 / denominator * g
+        total = total + weight * activation
     return total.clamp(min=0)
 
 
-def layer_cam(activations: Tensor, slopes: Tensor) -> Tensor:
-    """max(Σ_k max(g, 0) A, 0)."""
+def layer_cam(activations: Tensor, gradients: Tensor) -> Tensor:
+    """Return max(Σ_k max(g, 0) A, 0)."""
     total = torch.zeros_like(activations[0])
-    for a, g in zip(activations, slopes, strict=True):
-        total = total + g.clamp(min=0) * a
+    for activation, gradient in zip(activations, gradients, strict=True):
+        total = total + gradient.clamp(min=0) * activation
     return total.clamp(min=0)
 
 
 def score_cam(
-    f: Callable[[Tensor], Tensor], image: Tensor, fill: Tensor, activations: Tensor, *, normalise: bool
+    f: Callable[[Tensor], Tensor], image: Tensor, fill: Tensor, activations: Tensor, *, normalize: bool
 ) -> Tensor:
-    """max(Σ_k w_k A^k, 0), w = f of the image masked by each channel, or the softmax of those scores over the channels."""
-    scores = []
-    for a in activations:
-        fine = upsample(a, *image.shape[1:])
-        if float(fine.max()) == float(fine.min()):
-            scores.append(None)
+    """Return max(Σ_k w_k A^k, 0), where w_k is f of the image masked by channel k.
+
+    normalize: take the softmax of those scores over the channels. Constant channels have the weight 0.
+    """
+    scores: dict[int, float] = {}
+    for channel, activation in enumerate(activations):
+        upsampled = upsample(activation, *image.shape[1:])
+        if float(upsampled.max()) == float(upsampled.min()):
             continue
-        mask = (fine - fine.min()) / (fine.max() - fine.min())
-        scores.append(float(f(fill + mask * (image - fill)).detach()))
-    known = torch.tensor([each for each in scores if each is not None], dtype=activations.dtype)
-    weights = iter((known.softmax(0) if normalise else known).tolist())
+        mask = (upsampled - upsampled.min()) / (upsampled.max() - upsampled.min())
+        scores[channel] = float(f(fill + mask * (image - fill)).detach())
+    weights = torch.tensor(list(scores.values()), dtype=activations.dtype)
+    if normalize:
+        weights = weights.softmax(0)
     total = torch.zeros_like(activations[0])
-    for a, score in zip(activations, scores, strict=True):
-        total = total + (0.0 if score is None else next(weights)) * a
+    for channel, weight in zip(scores, weights.tolist(), strict=True):
+        total = total + weight * activations[channel]
     return total.clamp(min=0)

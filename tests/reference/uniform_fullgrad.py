@@ -1,4 +1,4 @@
-"""Uniform FullGrad with every bias of the network visited, as in DGA Eq. 4; and DGA's local attributions."""
+"""Uniform FullGrad, with a loop over all biases of the network, as in DGA Eq. 4."""
 
 import torch
 from torch import Tensor, nn
@@ -7,42 +7,42 @@ from tests.reference.gradients import gradient, logit
 
 
 def bias_of(module: nn.Module) -> Tensor | None:
-    """What a layer adds to its linear part, one number a channel; batch norm in evaluation: β - γ mean / √(var + eps)."""
+    """Return the bias of a layer per channel, or None; batch norm in evaluation mode: β - γ mean / √(var + eps)."""
     if isinstance(module, nn.BatchNorm2d):
         return module.bias - module.weight * module.running_mean / (module.running_var + module.eps) ** 0.5
     return module.bias if isinstance(module, nn.Conv2d | nn.Linear) else None
 
 
 def bias_total(model: nn.Module, image: Tensor, target: int) -> float:
-    """Σ over layers, channels and positions of bias · ∂z_t / ∂(the layer's output)."""
+    """Return Σ over layers, channels and positions of bias · ∂z_t / ∂(output of the layer)."""
     outputs: list[tuple[Tensor, Tensor]] = []
 
-    def keep(module: nn.Module, _: object, output: Tensor) -> None:
+    def record(module: nn.Module, _: object, output: Tensor) -> None:
         bias = bias_of(module)
         if bias is not None:
             outputs.append((bias.detach(), output))
 
-    handles = [module.register_forward_hook(keep) for module in model.modules()]
+    handles = [module.register_forward_hook(record) for module in model.modules()]
     score = model(image[None].detach().clone().requires_grad_(True))[0, target]
     for handle in handles:
         handle.remove()
     total = 0.0
     for bias, output in outputs:
-        (slope,) = torch.autograd.grad(score, output, retain_graph=True)
+        (gradients,) = torch.autograd.grad(score, output, retain_graph=True)
         for channel, value in enumerate(bias):
-            total += float(value) * float(slope[0, channel].sum())
+            total += float(value) * float(gradients[0, channel].sum())
     return total
 
 
 def uniform_fullgrad(model: nn.Module, image: Tensor, target: int) -> Tensor:
-    """u ⊙ ∇f(u) + (Σ bias contributions / d) · 1, in the units u of the network's own input."""
+    """Return u ⊙ ∇f(u) + (Σ bias contributions / d) · 1, in the units u of the network's input."""
     terms = image * gradient(logit(model, target), image)
     return terms + bias_total(model, image, target) / image.numel()
 
 
 def uniform_fullgrad_of_pixels(model: nn.Module, mean: Tensor, std: Tensor, image: Tensor, target: int) -> Tensor:
-    """The same from pixels: the normalisation is one more layer, with the bias -mean / std (mean, std (C, 1, 1))."""
-    inner = (image - mean) / std
-    slope = gradient(logit(model, target), inner)
+    """Return the same for pixels: the normalization is another layer, with the bias -mean / std. mean, std: (C, 1, 1)."""
+    normalized = (image - mean) / std
+    slope = gradient(logit(model, target), normalized)
     shift = float((slope * (-mean / std)).sum())
-    return image * slope / std + (bias_total(model, inner, target) + shift) / image.numel()
+    return image * slope / std + (bias_total(model, normalized, target) + shift) / image.numel()

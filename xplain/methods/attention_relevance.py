@@ -1,4 +1,4 @@
-"""Attention relevance: the attention that raises the score, followed through the layers."""
+"""Attention relevance: attention weights times their positive gradients, propagated through the layers."""
 
 import torch
 from torch import Tensor
@@ -6,9 +6,9 @@ from torch import Tensor
 from xplain.core.papers import Paper
 from xplain.core.registry import method
 from xplain.core.types import Attribution
-from xplain.methods.grad_cam import stretch
+from xplain.methods.grad_cam import upsample
 from xplain.oracle import Oracle
-from xplain.oracle.attention import read_map
+from xplain.oracle.attention import patch_map, probe_attention
 
 
 @method(
@@ -20,25 +20,25 @@ from xplain.oracle.attention import read_map
         "ICCV",
         "2103.15679",
     ),
-    deviations="Self-attention in an encoder only. Where a model averages its patches and has no class token, the rows of the patches "
-    "are averaged, without what each keeps of itself (I). Not scaled to [0, 1]. Bilinear up-sampling to the image.",
+    deviations="Self-attention in an encoder only. If a model averages its patches and has no class token, the rows of the patches "
+    "are averaged, without the identity. Not scaled to [0, 1]. Bilinear upsampling to the image.",
 )
 def attention_relevance(oracle: Oracle, x: Tensor, y: Tensor) -> Attribution:
-    """Attention weights times their positive gradients, followed from the patches to the token that is classified.
+    """Propagate attention weights times their positive gradients from the patches to the classified token.
 
-    φ = up(row of the class token in R), R = I at first, then R ← R + Ā R in each layer, Ā = mean over heads of (∂f/∂A ⊙ A)⁺ (Eq. 5
-    and 6); the columns of class and register tokens are left out. Never negative. Returns (B, 1, H, W).
-    Raises UsageError for models without attention over one grid of tokens. x: (B, C, H, W) in [0, 1], y: (B,).
+    φ = up(row of the class token in R), where R starts as I, and each layer sets R ← R + Ā R, Ā = mean over heads of
+    (∂f/∂A ⊙ A)⁺ (Eq. 5 and 6). The columns of class and register tokens are dropped. Never negative. Returns (B, 1, H, W).
+    x: (B, C, H, W) in [0, 1]. y: (B,). Raises UsageError for models without attention over one grid of tokens.
     """
-    found = oracle.attention(x, y, "attention-relevance", _positive, differentiate=True)
-    own = torch.eye(found.matrices[0].shape[-1], dtype=found.matrices[0].dtype, device=x.device)
-    relevance = own.expand_as(found.matrices[0])
-    for weights in found.matrices:
+    matrices, tokens = probe_attention(oracle, x, y, "attention-relevance", _mean_positive, differentiate=True)
+    identity = torch.eye(matrices[0].shape[-1], dtype=matrices[0].dtype, device=x.device)
+    relevance = identity.expand_as(matrices[0])
+    for weights in matrices:
         relevance = relevance + weights @ relevance
-    return Attribution(stretch(read_map(relevance - own, found.tokens), x))
+    return Attribution(upsample(patch_map(relevance - identity, tokens), x))
 
 
-def _positive(weights: Tensor, slopes: Tensor | None) -> Tensor:
-    """(B, N, N) the mean over heads of the weights whose growth raises the score, times how much."""
-    assert slopes is not None
-    return (weights * slopes).clamp(min=0).mean(dim=1)
+def _mean_positive(weights: Tensor, gradients: Tensor | None) -> Tensor:
+    """Return the mean over heads (B, N, N) of the positive part of weights times gradients."""
+    assert gradients is not None
+    return (weights * gradients).clamp(min=0).mean(dim=1)

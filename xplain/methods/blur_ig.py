@@ -56,7 +56,7 @@ def blur_ig(
         gradients = oracle.block_gradients(block, midpoints, y)
         total[block.images] += (gradients * changes).sum(dim=1)
     end = blur(x, sigmas[-1:])[:, 0]
-    return Attribution(total, expected=oracle.change(end, x, y))
+    return Attribution(total, expected=oracle.score_change(end, x, y))
 
 
 def blur(x: Tensor, sigmas: Tensor) -> Tensor:

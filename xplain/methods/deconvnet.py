@@ -1,36 +1,38 @@
-"""Deconvnet: the gradient, with the rectifiers applied to the signals instead of the activations."""
+"""Deconvnet: the gradient, with ReLUs applied to the gradients instead of the activations."""
 
 from torch import Tensor
 
 from xplain.core.papers import Paper
 from xplain.core.registry import method
 from xplain.core.types import Attribution
-from xplain.methods.guided_backprop import INSTEAD, RECTIFIED
+from xplain.methods.guided_backprop import ALTERNATIVES, OTHER_RULES
 from xplain.oracle import Oracle
-from xplain.oracle.propagation import Call, Rules, graft
+from xplain.oracle.operations import Operation
+from xplain.oracle.propagation import Rules, propagate, with_gradient_of
 
 
-def _rectify_signal(call: Call) -> Tensor:
-    """1[R > 0] R, whatever the activation."""
-    output = graft(call(), call.inputs[0])
-    output.register_hook(lambda signal: signal.clamp(min=0))
+def _rectify_gradient(op: Operation) -> Tensor:
+    """Return the output; its gradient becomes 1[R > 0] R, whatever the activation."""
+    output = with_gradient_of(op.run(), op.inputs[0])
+    output.register_hook(lambda gradient: gradient.clamp(min=0))
     return output
 
 
-RULES = Rules("deconvnet", RECTIFIED | {"rectifier": _rectify_signal}, INSTEAD)
+RULES = Rules("deconvnet", OTHER_RULES | {"rectifier": _rectify_gradient}, ALTERNATIVES)
 
 
 @method(
     "deconvnet",
     slopes=True,
     paper=Paper("Visualizing and understanding convolutional networks", "Zeiler, Fergus", 2014, "ECCV", "1311.2901"),
-    deviations="Filters are applied transposed, batch norms by their scale; ReLU6 counts as a rectifier.",
+    deviations="Filters are applied transposed, batch norms by their scale; a ReLU6 is treated as a ReLU.",
 )
 def deconvnet(oracle: Oracle, x: Tensor, y: Tensor) -> Attribution:
-    """The gradient of the score, with the rectifiers applied to the signals instead of the activations.
+    """Compute the gradient of the score, with ReLUs applied to the gradients instead of the activations.
 
-    At a rectifier with signal R from above: 1[R > 0] R; max-pooling routes R to its winner; every other operation passes
-    its gradient. x: (B, C, H, W) in [0, 1], y: (B,). Without rectifiers it is the gradient. Not complete, and not
-    invariant to the implementation. Raises UsageError for activations other than ReLU and ReLU6, and for products.
+    At a ReLU with the gradient R of its output: 1[R > 0] R; max-pooling routes R to the maximum; every other operation
+    keeps its gradient. Without ReLUs it is the gradient. Neither complete nor invariant to the implementation.
+    x: (B, C, H, W) in [0, 1]. y: (B,).
+    Raises UsageError for activations other than ReLU and ReLU6, and for products of activations.
     """
-    return Attribution(oracle.propagate(x, y, RULES).gradients[:, 0])
+    return Attribution(propagate(oracle, x, y, RULES).gradients[:, 0])

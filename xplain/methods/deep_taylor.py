@@ -1,53 +1,61 @@
 """Deep Taylor decomposition: relevance by first-order expansions at root points of every neuron."""
 
+from __future__ import annotations
+
 from torch import Tensor
 
 from xplain.core.papers import Paper
 from xplain.core.registry import method
 from xplain.core.types import Attribution
-from xplain.methods.lrp import (
-    PASSING,
+from xplain.methods._lrp_rules import (
+    OTHER_RULES,
     SCORES,
+    TINY,
+    Contributions,
     Group,
-    Part,
-    box,
-    carry,
-    falling,
-    relevance,
-    rising,
-    share,
-    stable,
-    start,
+    box_rule,
+    divide_relevance,
+    multiply_gradient,
+    negative_part,
+    positive_part,
+    propagate_relevance,
+    stabilize,
+    start_relevance,
 )
 from xplain.oracle import Oracle
-from xplain.oracle.propagation import Call, Rules, graft
+from xplain.oracle.operations import Kind, Operation
+from xplain.oracle.propagation import Rule, Rules, with_gradient_of
 
-INSTEAD = "lrp, deeplift and integrated-gradients fit"
-TINY = 1e-9
-
-
-def _positive(call: Call, a: Tensor) -> list[Group]:
-    """The positive contributions alone; biases take nothing."""
-    up = Part(a.clamp(min=0), rising, bias=False)
-    return [(1.0, [up, Part(a.clamp(max=0), falling, bias=False)])]
+ALTERNATIVES = "use lrp, deeplift or integrated-gradients"
 
 
-def _linear(call: Call) -> Tensor:
-    return share(call, box if call.sees_all_rows else _positive, TINY)
+def _positive_rule(op: Operation, a: Tensor) -> list[Group]:
+    """Return the positive contributions (z⁺); biases take no relevance."""
+    contributions = [
+        Contributions(a.clamp(min=0), positive_part, bias=False),
+        Contributions(a.clamp(max=0), negative_part, bias=False),
+    ]
+    return [Group(1.0, contributions)]
 
 
-def _sum(call: Call) -> Tensor:
-    """In proportion to the summands' sizes, which after rectifiers are the summands themselves."""
-    sizes = [each.abs() for each in call.inputs]
-    if call.name == "sub":
-        sizes[1] = -sizes[1]
-    z = call(*(carry(each, size) for each, size in zip(call.inputs, sizes, strict=True)))
-    return graft(call(), z / stable(z, TINY))
+def _linear_rule(op: Operation) -> Tensor:
+    """Divide R by z^B in the first layer and by z⁺ in the others."""
+    return divide_relevance(op, box_rule if op.has_all_rows else _positive_rule, TINY)
 
 
-UNDEFINED = ("norm", "activation", "product")
-TABLE = {kind: rule for kind, rule in PASSING.items() if kind not in UNDEFINED} | {"linear": _linear, "sum": _sum}
-RULES = Rules("deep-taylor", TABLE, INSTEAD, SCORES, start)
+def _sum_rule(op: Operation) -> Tensor:
+    """Divide R in proportion to the magnitudes of the summands, which after ReLUs are the summands."""
+    magnitudes = [summand.abs() for summand in op.inputs]
+    if op.name == "sub":
+        magnitudes[1] = -magnitudes[1]
+    pairs = zip(op.inputs, magnitudes, strict=True)
+    z = op.run(*(multiply_gradient(summand, magnitude) for summand, magnitude in pairs))
+    return with_gradient_of(op.run(), z / stabilize(z, TINY))
+
+
+UNDEFINED: tuple[Kind, ...] = ("norm", "activation", "product")
+TABLE: dict[Kind, Rule] = {kind: rule for kind, rule in OTHER_RULES.items() if kind not in UNDEFINED}
+RULES = Rules("deep-taylor", TABLE | {"linear": _linear_rule, "sum": _sum_rule}, ALTERNATIVES, SCORES, start_relevance)
 
 
 @method(
@@ -63,13 +71,14 @@ RULES = Rules("deep-taylor", TABLE, INSTEAD, SCORES, start)
     deviations="Positive biases, which the paper excludes, take no relevance. A negative score gives a negative map.",
 )
 def deep_taylor(oracle: Oracle, x: Tensor, y: Tensor) -> Attribution:
-    """Relevance by first-order expansions at root points of every neuron: z⁺ in hidden layers, z^B at the pixels.
+    """Divide the score by first-order expansions at root points of every neuron: z⁺ in hidden layers, z^B at the pixels.
 
-    Hidden layers: R_j = Σ_k (a_j w_jk)⁺ R_k / Σ_j (a_j w_jk)⁺. First layer, pixels between 0 and 1, which become l and h:
-    R_j = Σ_k (x_j w - l_j w⁺ - h_j w⁻) R_k / Σ_j (x_j w - l_j w⁺ - h_j w⁻). Rectifiers pass R; max-pooling gives it to the
-    winner; sums, means and residual additions divide it in proportion to the summands' sizes. Starts with R = f(x).
-    Σ R = f(x) but for neurons without any positive contribution, whose relevance is lost; R has the sign of f(x).
-    x: (B, C, H, W) in [0, 1], y: (B,). Defined for logit and margin on networks of convolutions and rectifiers. Raises
-    UsageError for other scores, other activations, products and batch norms that no convolution precedes.
+    Hidden layers: R_j = Σ_k (a_j w_jk)⁺ R_k / Σ_j (a_j w_jk)⁺. First layer, whose pixels between 0 and 1 become l to h:
+    R_j = Σ_k (x_j w - l_j w⁺ - h_j w⁻) R_k / Σ_j (x_j w - l_j w⁺ - h_j w⁻). ReLUs pass R unchanged; max-pooling gives it to
+    the maximum; sums, means and residual additions divide it in proportion to the magnitudes of the summands.
+    Starts with R = f(x). Σ R = f(x), except for neurons without positive contributions, whose relevance is lost; R has the
+    sign of f(x). Defined for logit and margin on networks of convolutions and ReLUs.
+    x: (B, C, H, W) in [0, 1]. y: (B,).
+    Raises UsageError for other scores, other activations, products, and batch norms that do not follow a convolution.
     """
-    return Attribution(relevance(oracle, x, y, RULES, boxed=True))
+    return Attribution(propagate_relevance(oracle, x, y, RULES, with_box=True))

@@ -1,4 +1,4 @@
-"""DGA: attributions of ever more distilled inputs, aggregated."""
+"""DGA: positive parts of local attributions, summed over increasingly distilled inputs."""
 
 from typing import Annotated, Literal
 
@@ -24,10 +24,10 @@ from xplain.oracle import Oracle
     axioms=frozenset({"implementation-invariance"}),
     cost=lambda steps, **_: (steps + 1, steps + 1),
     deviations="Algorithm 1 (start=include) sums over n = 0 .. N, Eq. 12 (start=exclude) averages over n = 1 .. N. masks=wc and masks=epc "
-    "apply that mask unscaled (Eq. 5), since Eq. 8 would begin with an empty image. The parameter β is never used in the paper.",
+    "apply one mask without scale (Eq. 5), because Eq. 8 would start with an empty image. The paper never uses its parameter β.",
     plain=True,
-    rounding="Masks are cut at ranks: values near a threshold fall on either side of it in correct float32 programs. Least cosine on "
-    "eight photographs: batch size 1 against 7 and auto 1.000; float32 against float64 0.89.",
+    rounding="Masks threshold ranks: values near a threshold fall on either side of it in correct float32 programs. Lowest cosine "
+    "similarity on eight photographs: batch size 1 against 7 and auto 1.000; float32 against float64 0.89.",
 )
 def dga(
     oracle: Oracle,
@@ -41,17 +41,20 @@ def dga(
     start: Literal["include", "exclude"] = "include",
     baseline: Zero = "mean",
 ) -> Attribution:
-    """Positive parts of local attributions, summed over inputs from which weak and extreme features are taken away.
+    """Sum the positive parts of local attributions over inputs without their weak and extreme features.
 
     x̃(0) = x; for n = 0 .. N: φ_n = local attribution of x̃(n);
-    x̃(n+1) = x ⊙ (n/N · M^WC + (1 - n/N) · M^EPC), where M^WC drops a value if the share of values with |φ_k| <= |φ_j|
+    x̃(n+1) = x ⊙ (n/N · M^WC + (1 - n/N) · M^EPC), where M^WC drops value j if the share of values k with |φ_k| <= |φ_j|
     is at most n/N, and M^EPC drops it if the share of values with φ_k <= φ_j exceeds ``quantile`` (Eq. 6 to 10; ties count).
-    φ = Σ_n max(φ_n, 0). Masks are per value (3·H·W). A dropped value becomes ``baseline`` (``mean``: zero of the
-    normalised input, as in the paper). local: uniform-fullgrad or input-x-gradient. x: (B, C, H, W) in [0, 1], y: (B,).
-    Ranks amplify rounding (see ``rounding``).
+    φ = Σ_n max(φ_n, 0). Masks are per value (3·H·W). Ranks amplify rounding (see ``rounding``).
+    x: (B, C, H, W) in [0, 1]. y: (B,).
+    local: uniform-fullgrad (ufg) or input-x-gradient (gxi).
+    masks: both masks, or M^WC (wc) or M^EPC (epc) alone. start: include or exclude n = 0.
+    baseline: replaces dropped values; ``mean`` is the zero of the normalized input, as in the paper.
     """
     zero = make_zero(baseline, x, oracle)
-    total, point = torch.zeros_like(x), x
+    total = torch.zeros_like(x)
+    point = x
     for n in range(steps + 1):
         values, _ = local_attribution(oracle, point, y, zero, spread=local == "ufg")
         if n > 0 or start == "include":
@@ -62,18 +65,19 @@ def dga(
 
 
 def _mask(values: Tensor, n: int, steps: int, quantile: float, masks: str) -> Tensor:
-    """What is left of each value (B, C, H, W) in the next input."""
+    """Return the factor (B, C, H, W) of each value in input n + 1."""
     size = values[0].numel()
-    strong = _drop_lowest(values.abs(), n * size // steps)
-    common = ~_drop_lowest(values, int(quantile * size + 1e-9))
-    strong, common = strong.to(values.dtype), common.to(values.dtype)
-    if masks != "both":
-        return strong if masks == "wc" else common
+    strong = _exceeds_lowest(values.abs(), n * size // steps).to(values.dtype)
+    common = (~_exceeds_lowest(values, int(quantile * size + 1e-9))).to(values.dtype)
+    if masks == "wc":
+        return strong
+    if masks == "epc":
+        return common
     return n / steps * strong + (1 - n / steps) * common
 
 
-def _drop_lowest(values: Tensor, count: int) -> Tensor:
-    """False where at most ``count`` values of the image are <= this one: all below the (count + 1)-th smallest."""
+def _exceeds_lowest(values: Tensor, count: int) -> Tensor:
+    """Return True where more than ``count`` values of the image are <= the value: from the (count + 1)-th smallest up."""
     flat = values.flatten(1)
     if count >= flat.shape[1]:
         return torch.zeros_like(values, dtype=torch.bool)

@@ -1,9 +1,10 @@
-"""FullGrad: the input's share and every bias's share of the score, rescaled and added up as one map."""
+"""FullGrad: the contributions of the input and of every bias to the score, rescaled and summed as one map."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from functools import partial
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -14,10 +15,11 @@ from xplain.core.registry import method
 from xplain.core.types import Attribution
 from xplain.methods.uniform_fullgrad import Zero, make_zero
 from xplain.oracle import Oracle
-from xplain.oracle.propagation import Call, Rules, keep, slope
+from xplain.oracle.operations import Kind, Operation
+from xplain.oracle.propagation import Rule, Rules, derivative, keep_gradient, propagate
 
 Rescale = Literal["layer", "channel"]
-INSTEAD = "uniform-fullgrad and integrated-gradients fit"
+ALTERNATIVES = "use uniform-fullgrad or integrated-gradients"
 
 
 @method(
@@ -29,79 +31,92 @@ INSTEAD = "uniform-fullgrad and integrated-gradients fit"
         "NeurIPS",
         "1905.00780",
     ),
-    deviations="A batch norm that is folded into its convolution gives one term with it. Constant layers are rescaled to zero without "
-    "the official 1e-6. Bilinear up-sampling with half-pixel centres, where the official code aligns the corners.",
+    deviations="A batch norm that is folded into its convolution forms one term with it. Constant layers are rescaled to zero, "
+    "without the 1e-6 of the official code. Bilinear upsampling with half-pixel centers; the official code aligns the corners.",
 )
 def fullgrad(
     oracle: Oracle, x: Tensor, y: Tensor, *, rescale: Rescale = "layer", baseline: Zero = "mean"
 ) -> Attribution:
-    """The input's share and every bias's share of the score, rescaled and added up as one map.
+    """Sum the rescaled contributions of the input and of every bias to the score.
 
     φ = Σ_c Ψ((x - r) ⊙ ∇f)_c + Σ_l Σ_c Ψ(b_l ⊙ ∂f/∂z_l)_c, for every operation l with output z_l and intercept
-    b_l = z_l - J_l a_l: biases, batch norms' offsets, added constants, and the paper's implicit biases z - z'(a) a of
-    activations other than ReLU and minus the product for products of activations. Ψ: absolute value, scaled to [0, 1] over
-    a layer (rescale=layer, the official code) or each channel (channel, the formula) of an image, up-sampled to the image.
-    baseline r: what counts as zero; ``mean`` is the zero of the normalised input, ``black`` counts -mean as a bias.
-    Terms without height and width have no place in the map. ``total`` in details is the sum of all terms before Ψ, those too:
-    the score, whatever the activations. x: (B, C, H, W) in [0, 1], y: (B,). Returns (B, 1, H, W), values from 0 up; not in the
-    score's units. Defined for scores that are linear between kinks, logit and margin. Raises UsageError for other scores
-    and for operations whose intercept is not known, such as layer norms and attention.
+    b_l = z_l - J_l a_l: biases, offsets of batch norms, added constants, the paper's implicit biases z - z'(a) a of
+    activations other than ReLU, and minus the product for products of activations. Ψ: absolute value, scaled to [0, 1] and
+    upsampled to the image. Terms without height and width are not part of the map. ``total`` in details is the sum of all
+    terms before Ψ, those included: it equals the score for all activations.
+    x: (B, C, H, W) in [0, 1]. y: (B,). Returns (B, 1, H, W) with values >= 0, not in units of the score.
+    rescale: scale by the range of each image's layer (``layer``, the official code) or channel (``channel``, the formula).
+    baseline: r, the zero point of the input; ``mean`` is the zero of the normalized input, ``black`` counts -mean as a bias.
+    Defined for scores that are linear between kinks: logit and margin. Raises UsageError for other scores and for
+    operations whose intercept is unknown, such as layer norms and attention.
     """
-    resize = _Resize(rescale, (x.shape[-2], x.shape[-1]))
-
-    def shift(call: Call) -> Any:
-        """The classifier's own normalisation is no bias where the mean colour counts as zero."""
-        return call() if baseline == "mean" and not call.module else _collect(call, _constant(call), resize)
-
-    def of(intercept: Callable[[Call], Tensor]) -> Callable[[Call], Tensor]:
-        return lambda call: _collect(call, intercept(call), resize)
-
-    affine, curve = of(_constant), of(_curve)
-    table = keep("route", "sum", "scale", "max") | {"shift": shift, "linear": affine, "norm": affine}
-    table |= {"rectifier": curve, "activation": curve, "product": of(lambda call: -call().detach())}
-    found = oracle.propagate(x, y, Rules("fullgrad", table, INSTEAD, frozenset({"logit", "margin"})))
-    share = (x - make_zero(baseline, x, oracle)).detach() * found.gradients[:, 0]
-    total = share.double().sum(dim=(1, 2, 3)) + found.sums.get("total", torch.zeros_like(y, dtype=torch.float64))
-    return Attribution(resize(share) + found.sums.get("map", 0), details={"total": total})
+    rescale_term = partial(_rescale_term, rescale=rescale, size=(x.shape[-2], x.shape[-1]))
+    table = _make_table(rescale_term, baseline)
+    rules = Rules("fullgrad", table, ALTERNATIVES, frozenset({"logit", "margin"}))
+    result = propagate(oracle, x, y, rules)
+    input_term = (x - make_zero(baseline, x, oracle)).detach() * result.gradients[:, 0]
+    other_terms = result.sums.get("total", torch.zeros_like(y, dtype=torch.float64))
+    total = input_term.double().sum(dim=(1, 2, 3)) + other_terms
+    return Attribution(rescale_term(input_term) + result.sums.get("map", 0), details={"total": total})
 
 
-def _constant(call: Call) -> Tensor:
-    """The intercept of an affine operation: its value at zero, of one row where rows do not differ."""
-    source = call.inputs[0].detach()
-    value: Tensor = call(torch.zeros_like(source if call.kind == "shift" else source[:1]))
+def _make_table(rescale_term: Callable[[Tensor], Tensor], baseline: Zero) -> dict[Kind, Rule]:
+    """Return rules that keep the gradients and add the term of each intercept to the sums."""
+
+    def collect(intercept: Callable[[Operation], Tensor]) -> Rule:
+        return lambda op: _collect_term(op, intercept(op), rescale_term)
+
+    def collect_shift(op: Operation) -> Tensor:
+        is_normalization = not op.module  # the classifier's own, outside its modules
+        if baseline == "mean" and is_normalization:
+            return op.run()
+        return _collect_term(op, _affine_intercept(op), rescale_term)
+
+    return keep_gradient("route", "sum", "scale", "max") | {
+        "shift": collect_shift,
+        "linear": collect(_affine_intercept),
+        "norm": collect(_affine_intercept),
+        "rectifier": collect(_activation_intercept),
+        "activation": collect(_activation_intercept),
+        "product": collect(lambda op: -op.run().detach()),
+    }
+
+
+def _affine_intercept(op: Operation) -> Tensor:
+    """Return the value of an affine operation at zero, of one row where all rows have the same."""
+    source = op.inputs[0].detach()
+    zero = torch.zeros_like(source if op.kind == "shift" else source[:1])
+    value: Tensor = op.run(zero)
     return value
 
 
-def _curve(call: Call) -> Tensor:
-    """z - z'(a) a, zero for ReLU."""
-    source = call.inputs[0].detach()
-    return call(source) - slope(call, source) * source
+def _activation_intercept(op: Operation) -> Tensor:
+    """Return z - z'(a) a, which is zero for ReLU."""
+    source = op.inputs[0].detach()
+    return op.run(source) - derivative(op, source) * source
 
 
-def _collect(call: Call, intercept: Tensor, resize: _Resize) -> Tensor:
-    """The operation itself; when the signal arrives, its intercept's share joins the sums."""
-    output: Tensor = call()
+def _collect_term(op: Operation, intercept: Tensor, rescale_term: Callable[[Tensor], Tensor]) -> Tensor:
+    """Run the operation; its backward pass adds the term of its intercept to the sums."""
+    output: Tensor = op.run()
 
-    def collect(signal: Tensor) -> None:
-        share = intercept * signal
-        call.add("total", share.double().flatten(1).sum(dim=1))
-        if share.ndim == 4:
-            call.add("map", resize(share))
+    def collect(gradient: Tensor) -> None:
+        term = intercept * gradient
+        op.add_to_sum("total", term.double().flatten(1).sum(dim=1))
+        if term.ndim == 4:
+            op.add_to_sum("map", rescale_term(term))
 
-    if call.name != "relu" and (call.kind != "linear" or len(call.constants) > 1):  # without a bias there is nothing
+    has_bias = op.kind != "linear" or len(op.constants) > 1
+    if op.name != "relu" and has_bias:
         output.register_hook(collect)
     return output
 
 
-class _Resize:
-    """Ψ: (B, K, h, w) to (B, 1, H, W), the sum over channels of the rescaled and up-sampled absolute values."""
-
-    def __init__(self, rescale: Rescale, size: tuple[int, int]) -> None:
-        self.axes = (1, 2, 3) if rescale == "layer" else (2, 3)
-        self.size = size
-
-    def __call__(self, share: Tensor) -> Tensor:
-        share = share.abs()
-        low, high = share.amin(dim=self.axes, keepdim=True), share.amax(dim=self.axes, keepdim=True)
-        scaled = torch.where(high > low, (share - low) / torch.where(high > low, high - low, 1), 0)
-        return F.interpolate(scaled.sum(dim=1, keepdim=True), size=self.size, mode="bilinear", align_corners=False)
+def _rescale_term(term: Tensor, rescale: Rescale, size: tuple[int, int]) -> Tensor:
+    """Return Ψ of a term (B, K, h, w), summed over the channels and upsampled to (B, 1, H, W)."""
+    axes = (1, 2, 3) if rescale == "layer" else (2, 3)
+    term = term.abs()
+    low = term.amin(dim=axes, keepdim=True)
+    high = term.amax(dim=axes, keepdim=True)
+    scaled = torch.where(high > low, (term - low) / torch.where(high > low, high - low, 1), 0)
+    return F.interpolate(scaled.sum(dim=1, keepdim=True), size=size, mode="bilinear", align_corners=False)

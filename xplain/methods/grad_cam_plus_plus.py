@@ -1,4 +1,4 @@
-"""Grad-CAM++: a layer's channels weighted by their positive gradients, cell by cell."""
+"""Grad-CAM++: the channels of a layer, weighted by weighted sums of their positive gradients."""
 
 import torch
 from torch import Tensor
@@ -8,6 +8,7 @@ from xplain.core.registry import method
 from xplain.core.types import Attribution
 from xplain.methods.grad_cam import positive_map
 from xplain.oracle import Oracle
+from xplain.oracle.layers import probe_layer
 
 
 @method(
@@ -19,21 +20,23 @@ from xplain.oracle import Oracle
         "WACV",
         "1710.11063",
     ),
-    deviations="The factor e^f of the paper's exponential score is left out (it scales the whole map and overflows). Where a denominator "
-    "is not positive, which takes negative activations, the cell counts nothing. pytorch-grad-cam adds 1e-6 to the denominator, which "
-    "outweighs gradients below 1e-3 and then changes the weights; its map is the limit of large gradients.",
+    deviations="The factor e^f of the paper's exponential score is omitted: it scales the whole map and overflows. A cell whose "
+    "denominator is not positive, which requires negative activations, has the weight 0. pytorch-grad-cam adds 1e-6 to the "
+    "denominator, which outweighs gradients below 1e-3 and then changes the weights; both maps agree for large gradients.",
 )
 def grad_cam_plus_plus(oracle: Oracle, x: Tensor, y: Tensor, *, layer: str = "auto") -> Attribution:
-    """The positive part of a layer's channels, weighted by weighted sums of their positive gradients.
+    """Sum the channels of a layer, weighted by weighted sums of their positive gradients, and keep the positive part.
 
     φ = up(max(Σ_k w_k A^k, 0)), w_k = Σ_ij a^k_ij max(g^k_ij, 0), g = ∂f/∂A,
-    a^k_ij = g² / (2 g² + g³ Σ_ab A^k_ab) (Eq. 5, 19). Returns (B, 1, H, W).
-    layer: a module's name; ``auto``: the last one with a spatial output in execution (given in ``facts``).
-    Raises UsageError when the model has no such layer. x: (B, C, H, W) in [0, 1], y: (B,).
+    a^k_ij = g² / (2 g² + g³ Σ_ab A^k_ab) (Eq. 5 and 19). Returns (B, 1, H, W).
+    x: (B, C, H, W) in [0, 1]. y: (B,).
+    layer: the name of a module; ``auto``: the last module in execution order with a spatial output, recorded in ``facts``.
+    Raises UsageError if the model has no such layer.
     """
-    probe = oracle.probe(x, y, layer)
-    slope = probe.gradients.clamp(min=0)
-    below = 2 + slope * probe.activations.sum(dim=(2, 3), keepdim=True)  # both sides of a divided by g²
-    tiny = torch.finfo(below.dtype).tiny
-    weights = torch.where(below > 0, slope / below.clamp(min=tiny), 0).sum(dim=(2, 3), keepdim=True)
+    probe = probe_layer(oracle, x, y, layer)
+    gradients = probe.gradients.clamp(min=0)
+    denominators = 2 + gradients * probe.activations.sum(dim=(2, 3), keepdim=True)  # the fraction a, reduced by g²
+    tiny = torch.finfo(denominators.dtype).tiny
+    terms = torch.where(denominators > 0, gradients / denominators.clamp(min=tiny), 0)
+    weights = terms.sum(dim=(2, 3), keepdim=True)
     return Attribution(positive_map(weights * probe.activations, x), facts={"layer": probe.layer})

@@ -1,4 +1,4 @@
-"""Guided backpropagation: the gradient, with negative signals stopped at every rectifier."""
+"""Guided backpropagation: the gradient, with negative gradients set to zero at every ReLU."""
 
 from torch import Tensor
 
@@ -6,21 +6,22 @@ from xplain.core.papers import Paper
 from xplain.core.registry import method
 from xplain.core.types import Attribution
 from xplain.oracle import Oracle
-from xplain.oracle.propagation import Call, Rules, keep
+from xplain.oracle.operations import Operation
+from xplain.oracle.propagation import Rules, keep_gradient, propagate
 
-# Defined for rectifiers alone: everything else is linear, or a maximum, and keeps its gradient.
-RECTIFIED = keep("route", "sum", "shift", "scale", "linear", "norm", "max")
-INSTEAD = "deeplift, fullgrad and integrated-gradients fit"
+# The method is defined for ReLUs only: the other operations are linear, or a maximum, and keep their gradient.
+OTHER_RULES = keep_gradient("route", "sum", "shift", "scale", "linear", "norm", "max")
+ALTERNATIVES = "use deeplift, fullgrad or integrated-gradients"
 
 
-def _guided(call: Call) -> Tensor:
-    """1[a > 0] 1[R > 0] R, with the rectifier's own derivative for 1[a > 0]."""
-    output: Tensor = call()
-    output.register_hook(lambda signal: signal.clamp(min=0))
+def _clamp_gradient(op: Operation) -> Tensor:
+    """Return the output; its gradient becomes 1[a > 0] 1[R > 0] R, where the ReLU's derivative gives 1[a > 0]."""
+    output: Tensor = op.run()
+    output.register_hook(lambda gradient: gradient.clamp(min=0))
     return output
 
 
-RULES = Rules("guided-backprop", RECTIFIED | {"rectifier": _guided}, INSTEAD)
+RULES = Rules("guided-backprop", OTHER_RULES | {"rectifier": _clamp_gradient}, ALTERNATIVES)
 
 
 @method(
@@ -34,13 +35,14 @@ RULES = Rules("guided-backprop", RECTIFIED | {"rectifier": _guided}, INSTEAD)
         "ICLR workshop",
         "1412.6806",
     ),
-    deviations="ReLU6 stops signals also where it is saturated: its own derivative is the gate.",
+    deviations="A ReLU6 also stops gradients where it is saturated, as its derivative is zero there.",
 )
 def guided_backprop(oracle: Oracle, x: Tensor, y: Tensor) -> Attribution:
-    """The gradient of the score, with negative signals stopped at every rectifier.
+    """Compute the gradient of the score, with negative gradients set to zero at every ReLU.
 
-    At a rectifier with input a and signal R from above: 1[a > 0] 1[R > 0] R; every other operation passes its gradient.
-    x: (B, C, H, W) in [0, 1], y: (B,). Without rectifiers it is the gradient. Not complete, and not invariant to the
-    implementation. Raises UsageError for activations other than ReLU and ReLU6, and for products of activations.
+    At a ReLU with input a and gradient R of its output: 1[a > 0] 1[R > 0] R; every other operation keeps its gradient.
+    Without ReLUs it is the gradient. Neither complete nor invariant to the implementation.
+    x: (B, C, H, W) in [0, 1]. y: (B,).
+    Raises UsageError for activations other than ReLU and ReLU6, and for products of activations.
     """
-    return Attribution(oracle.propagate(x, y, RULES).gradients[:, 0])
+    return Attribution(propagate(oracle, x, y, RULES).gradients[:, 0])

@@ -1,4 +1,4 @@
-"""Guided Grad-CAM: guided backpropagation where Grad-CAM looks."""
+"""Guided Grad-CAM: guided backpropagation times Grad-CAM."""
 
 from torch import Tensor
 
@@ -21,13 +21,13 @@ from xplain.oracle import Oracle
         "1610.02391",
     ),
     cost=lambda **_: (2, 2),
-    deviations="Bilinear up-sampling of the coarse map, as in the paper; captum's default is nearest neighbours.",
+    deviations="Bilinear upsampling of the Grad-CAM map, as in the paper; captum defaults to nearest neighbors.",
 )
 def guided_grad_cam(oracle: Oracle, x: Tensor, y: Tensor, *, layer: str = "auto") -> Attribution:
-    """Guided backpropagation times the up-sampled Grad-CAM map.
+    """Multiply guided backpropagation by the upsampled Grad-CAM map.
 
-    φ = guided-backprop ⊙ up(Grad-CAM). layer: as for ``grad-cam``. x: (B, C, H, W) in [0, 1], y: (B,).
-    Neither complete nor invariant to the implementation. Raises UsageError where either of the two does.
+    φ = guided-backprop ⊙ up(Grad-CAM). Neither complete nor invariant to the implementation.
+    x: (B, C, H, W) in [0, 1]. y: (B,). layer: as for ``grad-cam``. Raises UsageError if either method does.
     """
     coarse = grad_cam(oracle, x, y, layer=layer)
     return Attribution(coarse.values * guided_backprop(oracle, x, y).values, facts=coarse.facts)

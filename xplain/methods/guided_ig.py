@@ -65,7 +65,7 @@ def guided_ig(
         moved = _advance(alpha, gradient.abs(), distance, (step + 1) / steps, fraction, max_distance)
         total += (moved - alpha) * gradient
         alpha = moved
-    return Attribution(line * total.unflatten(1, x.shape[1:]), expected=oracle.change(start, x, y))
+    return Attribution(line * total.unflatten(1, x.shape[1:]), expected=oracle.score_change(start, x, y))
 
 
 def _advance(

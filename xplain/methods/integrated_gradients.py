@@ -46,7 +46,7 @@ def integrated_gradients(
     start = make_baseline(baseline, x, oracle.mean, rng)
     nodes, weights = quadrature(rule, steps, x)
     total = line_integral(oracle, x, y, start, nodes, weights)
-    return Attribution((x - start) * total, expected=oracle.change(start, x, y))
+    return Attribution((x - start) * total, expected=oracle.score_change(start, x, y))
 
 
 def line_integral(

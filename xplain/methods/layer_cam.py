@@ -1,4 +1,4 @@
-"""LayerCAM: a layer's activations weighted by their own positive gradients."""
+"""LayerCAM: the activations of a layer, weighted by their positive gradients."""
 
 from torch import Tensor
 
@@ -7,6 +7,7 @@ from xplain.core.registry import method
 from xplain.core.types import Attribution
 from xplain.methods.grad_cam import positive_map
 from xplain.oracle import Oracle
+from xplain.oracle.layers import probe_layer
 
 
 @method(
@@ -18,14 +19,15 @@ from xplain.oracle import Oracle
         "IEEE Transactions on Image Processing",
         journal=True,
     ),
-    deviations="Not scaled to [0, 1], and one layer at a time: the paper scales the maps of shallow layers by tanh and fuses several.",
+    deviations="Not scaled to [0, 1], and of one layer: the paper scales the maps of shallow layers by tanh and fuses several.",
 )
 def layer_cam(oracle: Oracle, x: Tensor, y: Tensor, *, layer: str = "auto") -> Attribution:
-    """The positive part of a layer's activations times their positive gradients, summed over the channels.
+    """Sum the activations of a layer times their positive gradients over the channels, and keep the positive part.
 
     φ = up(max(Σ_k max(∂f/∂A^k, 0) ⊙ A^k, 0)) (Eq. 6 to 8). Returns (B, 1, H, W).
-    layer: a module's name; ``auto``: the last one with a spatial output in execution (given in ``facts``).
-    Raises UsageError when the model has no such layer. x: (B, C, H, W) in [0, 1], y: (B,).
+    x: (B, C, H, W) in [0, 1]. y: (B,).
+    layer: the name of a module; ``auto``: the last module in execution order with a spatial output, recorded in ``facts``.
+    Raises UsageError if the model has no such layer.
     """
-    probe = oracle.probe(x, y, layer)
+    probe = probe_layer(oracle, x, y, layer)
     return Attribution(positive_map(probe.gradients.clamp(min=0) * probe.activations, x), facts={"layer": probe.layer})

@@ -1,4 +1,4 @@
-"""Score-CAM: a layer's channels weighted by the score of the image seen through them."""
+"""Score-CAM: the channels of a layer, weighted by the score of the image that each channel masks."""
 
 from typing import Annotated, Literal
 
@@ -11,11 +11,11 @@ from xplain.core.registry import method
 from xplain.core.rng import Streams
 from xplain.core.types import Attribution
 from xplain.data.baselines import Baseline, make_baseline
-from xplain.methods.grad_cam import positive_map, stretch
+from xplain.methods.grad_cam import positive_map, upsample
 from xplain.oracle import Oracle
-from xplain.oracle.blocks import Block
+from xplain.oracle.layers import probe_layer
 
-MOST_CHANNELS = 2048  # of a layer, for the cost that is claimed
+MAX_CHANNELS = 2048  # of a layer; the listed cost assumes it
 
 
 @method(
@@ -27,15 +27,14 @@ MOST_CHANNELS = 2048  # of a layer, for the cost that is claimed
         "CVPR workshops",
         "1910.01279",
     ),
-    cost=lambda channels, **_: ((channels or MOST_CHANNELS) + 1, 0),
+    cost=lambda channels, **_: ((channels or MAX_CHANNELS) + 1, 0),
     at_most=True,
     parallel=lambda **_: 512,
     deviations="variant=paper: the softmax over the channels cancels the score of the baseline image, which is not computed. "
-    "variant=official: the program's weights are the scores themselves (it takes probabilities: score=prob), and its ReLU follows "
-    "the up-sampling. What a mask hides becomes the mean colour, the zero of the normalised input that the programs multiply. "
-    "A constant channel counts nothing, as in the program. pytorch-grad-cam stretches "
-    "masks corner to corner. The cost is one forward a channel of the layer; 2048 channels are the most that is claimed. "
-    "channels=K is not the paper's: it is what makes the method quick in common programs.",
+    "variant=official: the weights of the official code are the scores themselves (probabilities: score=prob), and it applies the "
+    "ReLU after upsampling. Masked pixels get the mean color, the zero of the normalized input. A constant channel has the "
+    "weight 0, as in the official code. pytorch-grad-cam upsamples masks with aligned corners. The cost is one forward pass "
+    "per channel of the layer; the cost that is listed assumes 2048 channels. channels=K, for a fast run, is not in the paper.",
 )
 def score_cam(
     oracle: Oracle,
@@ -48,41 +47,40 @@ def score_cam(
     baseline: Baseline = "mean",
     channels: Annotated[int, Bounds(low=1)] | None = None,
 ) -> Attribution:
-    """The positive part of a layer's channels, weighted by the score of the image masked by them.
+    """Sum the channels of a layer, weighted by the score of the image that each channel masks, and keep the positive part.
 
     φ = up(max(Σ_k w_k A^k, 0)), w = softmax over k of f(x' + H_k ⊙ (x - x')) (Algorithm 1), or those scores themselves
-    (variant=official); H_k = A^k stretched to the image and scaled to [0, 1]. Returns (B, 1, H, W).
-    layer: a module's name; ``auto``: the last one with a spatial output in execution (given in ``facts``).
-    channels: only so many, those whose values vary most over the places of the layer (standard deviation); none: all.
-    Raises UsageError when the model has no such layer. x: (B, C, H, W) in [0, 1], y: (B,).
+    (variant=official); H_k = A^k, upsampled to the image and scaled to [0, 1]. Returns (B, 1, H, W).
+    x: (B, C, H, W) in [0, 1]. y: (B,).
+    layer: the name of a module; ``auto``: the last module in execution order with a spatial output, recorded in ``facts``.
+    channels: use only this number of channels, those with the greatest standard deviation over the layer; default: all.
+    Raises UsageError if the model has no such layer.
     """
     fill = make_baseline(baseline, x, oracle.mean, rng)
-    probe = oracle.probe(x, y, layer, differentiate=False)
+    probe = probe_layer(oracle, x, y, layer, differentiate=False)
     maps = probe.activations if channels is None else _most_varied(probe.activations, channels)
-    constant = maps.amax(dim=(2, 3)) == maps.amin(dim=(2, 3))
-
-    def points(block: Block) -> Tensor:
-        mask = _unit_range(stretch(maps[block.images, block.points], x))
-        return torch.lerp(fill[block.images, None], x[block.images, None], mask[:, :, None])
-
     scores = maps.new_zeros(maps.shape[:2])
-    for block, some in oracle.scan(x, y, maps.shape[1], points):
-        scores[block.images, block.points] = some.to(scores.dtype)
+    for block in oracle.blocks(x, maps.shape[1]):
+        masks = _scale_to_unit(upsample(maps[block.images, block.points], x))
+        masked = torch.lerp(fill[block.images, None], x[block.images, None], masks[:, :, None])
+        scores[block.images, block.points] = oracle.block_scores(block, masked, y).to(scores.dtype)
+    is_constant = maps.amax(dim=(2, 3)) == maps.amin(dim=(2, 3))
     weights = scores
     if variant == "paper":
-        weights = scores.masked_fill(constant, -torch.inf).softmax(dim=1)
-    weights = weights.masked_fill(constant, 0)  # also where all are constant and their softmax is not a number
+        weights = scores.masked_fill(is_constant, -torch.inf).softmax(dim=1)
+    weights = weights.masked_fill(is_constant, 0)  # also if all channels are constant and the softmax is NaN
     return Attribution(positive_map(weights[:, :, None, None] * maps, x), facts={"layer": probe.layer})
 
 
 def _most_varied(maps: Tensor, count: int) -> Tensor:
-    """The ``count`` maps of (B, K, h, w) with the greatest standard deviation in each image, in their order."""
-    spread = maps.std(dim=(2, 3), correction=0)
-    chosen = spread.topk(min(count, maps.shape[1]), dim=1).indices.sort(dim=1).values
-    return maps.take_along_dim(chosen[:, :, None, None], dim=1)
+    """Return the ``count`` maps of (B, K, h, w) with the greatest standard deviation per image, in their order."""
+    deviations = maps.std(dim=(2, 3), correction=0)
+    channels = deviations.topk(min(count, maps.shape[1]), dim=1).indices.sort(dim=1).values
+    return maps.take_along_dim(channels[:, :, None, None], dim=1)
 
 
-def _unit_range(maps: Tensor) -> Tensor:
-    """Each map of (B, K, H, W) from its least value to its greatest, as 0 to 1; a constant one becomes 0."""
-    least, most = maps.amin(dim=(2, 3), keepdim=True), maps.amax(dim=(2, 3), keepdim=True)
-    return torch.where(most > least, (maps - least) / (most - least).clamp(min=torch.finfo(maps.dtype).tiny), 0)
+def _scale_to_unit(maps: Tensor) -> Tensor:
+    """Return each map of (B, K, H, W) scaled to [0, 1]; a constant map becomes 0."""
+    low = maps.amin(dim=(2, 3), keepdim=True)
+    high = maps.amax(dim=(2, 3), keepdim=True)
+    return torch.where(high > low, (maps - low) / (high - low).clamp(min=torch.finfo(maps.dtype).tiny), 0)

@@ -1,4 +1,4 @@
-"""Uniform FullGrad: input times gradient, with the biases' share spread evenly."""
+"""Uniform FullGrad: input times gradient, with the contribution of the biases spread evenly."""
 
 from typing import Literal
 
@@ -22,30 +22,31 @@ Zero = Literal["mean", "black"]
         "NeurIPS",
     ),
     axioms=frozenset({"completeness", "linearity", "implementation-invariance"}),
-    deviations="No hooks: the bias terms' sum is f(x) - ⟨∇f, x⟩, equal to the sum over layers on piecewise linear networks (tested), "
-    "and defined for any other network too.",
+    deviations="No hooks: the sum of the bias terms is f(x) - ⟨∇f, x⟩. It equals the sum over layers on piecewise linear networks "
+    "(tested) and is defined for all other networks too.",
 )
 def uniform_fullgrad(oracle: Oracle, x: Tensor, y: Tensor, *, baseline: Zero = "mean") -> Attribution:
-    """Input times gradient, plus the rest of the score spread evenly over all values.
+    """Multiply input and gradient, and spread the rest of the score evenly over all values.
 
-    φ = (x - r) ⊙ ∇f(x) + (f(x) - Σ (x - r) ⊙ ∇f(x)) / d (Eq. 4), so that Σ φ = f(x).
-    baseline r: what counts as zero; ``mean`` is the zero of the model's normalised input, where the paper works.
-    x: (B, C, H, W) in [0, 1], y: (B,); d = C·H·W.
+    φ = (x - r) ⊙ ∇f(x) + (f(x) - Σ (x - r) ⊙ ∇f(x)) / d (Eq. 4), d = C·H·W, so that Σ φ = f(x).
+    x: (B, C, H, W) in [0, 1]. y: (B,).
+    baseline: r, the zero point of the input; ``mean`` is the zero of the normalized input, as in the paper.
     """
-    values, score = local_attribution(oracle, x, y, make_zero(baseline, x, oracle), spread=True)
-    return Attribution(values, expected=score)
+    values, scores = local_attribution(oracle, x, y, make_zero(baseline, x, oracle), spread=True)
+    return Attribution(values, expected=scores)
 
 
 def make_zero(baseline: Zero, x: Tensor, oracle: Oracle) -> Tensor:
-    """The image that counts as zero, shaped like x."""
-    return oracle.mean.to(x.dtype).expand_as(x) if baseline == "mean" else x.new_zeros(()).expand_as(x)
+    """Return the zero point of the input, shaped like x."""
+    zero = oracle.mean.to(x.dtype) if baseline == "mean" else x.new_zeros(())
+    return zero.expand_as(x)
 
 
 def local_attribution(oracle: Oracle, x: Tensor, y: Tensor, zero: Tensor, *, spread: bool) -> tuple[Tensor, Tensor]:
-    """(x - zero) ⊙ ∇f(x) (B, C, H, W), with the rest of the score spread evenly if ``spread``; and the scores (B,)."""
-    found = oracle.gradients(x, y)
-    values = (x - zero) * found.values
+    """Return (x - zero) ⊙ ∇f(x) (B, C, H, W) and the scores (B,). spread: add the rest of the score evenly to all values."""
+    result = oracle.gradients(x, y)
+    values = (x - zero) * result.values
     if spread:
-        rest = found.scores.double() - values.double().sum(dim=(1, 2, 3))
+        rest = result.scores.double() - values.double().sum(dim=(1, 2, 3))
         values = values + (rest / x[0].numel()).to(x.dtype)[:, None, None, None]
-    return values, found.scores
+    return values, result.scores

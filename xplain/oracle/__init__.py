@@ -1,4 +1,4 @@
-"""The only caller of the model: forward passes, gradients, layers, attention and propagation."""
+"""The only caller of the model: logits, gradients, layers, attention and propagation rules."""
 
 from xplain.oracle.oracle import Oracle
 

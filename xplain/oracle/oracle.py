@@ -1,48 +1,47 @@
-"""The oracle: the only caller of the model.
+"""The only caller of the model: logits, scores and gradients of any number of rows, and the count of rows.
 
-Methods say which points they need; the oracle decides how many go through the model at a time. It alone holds
-the model, autograd, autocast, chunk sizes, memory back-off, hooks and the count of rows.
+A method says at which points it needs them; the oracle decides how many rows go through the model per call.
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from weakref import WeakKeyDictionary
+from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from xplain.core.errors import DeviceError, UsageError, device_error, did_you_mean, first_line, is_out_of_memory
 from xplain.core.types import Cost, Precision, ScoreKind
 from xplain.models import Classifier
 from xplain.models.layers import Layout, find_last_spatial_layer, find_layout, find_weighted_layers, trace_outputs
 from xplain.models.optimize import inference_copy, tf32_flags
 from xplain.oracle.answers import AttentionResult, GradientResult, LayerResult, PropagationResult
 from xplain.oracle.attention import NaNProbe, Tokens, check_global, find_patches, record_attention, token_groups
-from xplain.oracle.blocks import Block, even_slices
-from xplain.oracle.propagation import ANY_MODEL, Rules, check_same, rewritten
-from xplain.oracle.scores import compute_scores
+from xplain.oracle.batching import Block, make_blocks, rows_per_call, run_in_batches
+from xplain.oracle.layers import LayerResult, probe_layer
+from xplain.oracle.targets import compute_scores
 
-# rows that fit into memory, by image shape, once more did not
-_LIMITS: WeakKeyDictionary[Classifier, dict[tuple[int, ...], int]] = WeakKeyDictionary()
-# what was found by watching a forward of a working copy, by image size
-_LAYERS: WeakKeyDictionary[Classifier, dict[tuple[int, int], tuple[str, Layout]]] = WeakKeyDictionary()
-_TOKENS: WeakKeyDictionary[Classifier, dict[tuple[int, int], Tokens]] = WeakKeyDictionary()
-CPU_PIXELS_A_CALL = 13 * 224 * 224  # measured: 8 to 16 rows of 224 x 224 beat more; 13 cut 50 points as evenly as 1000
-GPU_PIXELS_A_CALL = 128 * 224 * 224
+
+class GradientResult(NamedTuple):
+    """Scores (rows,) or (rows, S), gradients (rows, C, H, W) or (rows, S, C, H, W), and the top classes (rows,)."""
+
+    scores: Tensor
+    values: Tensor
+    predicted: Tensor
 
 
 class Oracle:
-    """A prepared classifier, the score that is explained, and the account of what it cost.
+    """Run a classifier for one method or metric, and count the rows.
 
-    score: the scalar kind. against: (B, A) rival classes of each image, or None.
-    images: how many images the rows belong to; their rows are then also counted one by one, in ``spent``.
-    batch_size: rows a call, or None for a size that depends on the device and the image only, so that a run
-    repeats to the byte.
-    fold: put batch norms into convolutions (faster, the same to rounding).
-    tick: called with the number of rows after every model call.
+    score: the scalar that is explained, see ``compute_scores``.
+    against: (B, A) contrast classes per image, or None.
+    images: the number of images for which ``image_rows`` counts rows; 0 if nobody reads it.
+    batch_size: rows per model call; None: a number that depends on the device and the image size only, so that runs
+    are reproducible to the byte.
+    precision: fp32, tf32 or bf16.
+    fold: fold batch norms into convolutions, which is faster and equal up to rounding.
+    on_rows: function called with the number of rows after each model call.
     """
 
     def __init__(
@@ -55,7 +54,7 @@ class Oracle:
         batch_size: int | None = None,
         precision: Precision = "fp32",
         fold: bool = True,
-        tick: Callable[[int], None] | None = None,
+        on_rows: Callable[[int], None] | None = None,
     ) -> None:
         self.classifier = classifier
         self.score = score
@@ -63,40 +62,35 @@ class Oracle:
         self.precision = precision
         self.fold = fold
         self.cost = Cost()
-        self.spent = torch.zeros(images, 2, dtype=torch.float64, device=classifier.device)  # forwards, backwards
+        self.image_rows = torch.zeros(images, 2, dtype=torch.float64, device=classifier.device)  # forwards, backwards
         self._batch_size = batch_size
-        self._copies: dict[bool, Classifier] = {}
-        self._tick = tick or (lambda _: None)
+        self._working_copies: dict[bool, Classifier] = {}
+        self._on_rows = on_rows
 
     @property
     def mean(self) -> Tensor:
-        """(C, 1, 1) the colour that the normalisation maps to zero."""
+        """The color (C, 1, 1) that the normalization maps to zero."""
         return self.classifier.mean
 
-    def rows(self, x: Tensor) -> int:
-        """Rows a call for images shaped like ``x`` (..., C, H, W)."""
-        pixels = GPU_PIXELS_A_CALL if x.device.type != "cpu" else CPU_PIXELS_A_CALL
-        automatic = min(max(pixels // (x.shape[-1] * x.shape[-2]), 1), 256)
-        limits = _LIMITS.get(self.classifier, {})
-        return min(self._batch_size or automatic, limits.get(tuple(x.shape[-3:]), sys.maxsize))
-
-    # --------------------------------------------------------- forward, gradient
-
     def logits(self, x: Tensor, image: Tensor | None = None, *, check: bool = False) -> Tensor:
-        """(rows, classes) float32 or better; no gradient.
+        """Return logits (rows, classes) in float32 or float64, without gradients.
 
-        image: as in ``gradients``. check: count as a check, not as the method's own work.
+        x: (rows, C, H, W). image: (rows,) as in ``gradients``.
+        check: count the rows as checks, which serve the report and not the method.
         """
 
         def run(x: Tensor) -> tuple[Tensor]:
             with torch.no_grad():
-                out = self._call(self._copy(fold=self.fold), x)
-            self._count(checks=len(x)) if check else self._count(forwards=len(x))
-            return (out,)
+                logits = self.forward(self.working_copy(fold=self.fold), x)
+            if check:
+                self.count_rows(checks=len(x))
+            else:
+                self.count_rows(forwards=len(x))
+            return (logits,)
 
         if not check:
-            self._account(len(x), image, backwards=0)
-        return self._batched(run, x)[0]
+            self.count_image_rows(len(x), image, backwards=0)
+        return self.run_in_batches(run, x)[0]
 
     def scores(
         self,
@@ -107,88 +101,79 @@ class Oracle:
         check: bool = False,
         kind: ScoreKind | None = None,
     ) -> Tensor:
-        """(rows,) scores of targets ``y`` (rows,); no gradient. image: as in ``gradients``. kind: instead of ``score``."""
-        return compute_scores(self.logits(x, image, check=check), y, kind or self.score, self._contrasts(image))
+        """Return the scores (rows,) of the target classes, without gradients.
 
-    def change(self, start: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        """(B,) scores at the images x (B, C, H, W) minus those at ``start``, what attributions may have to sum to; checks."""
+        x: (rows, C, H, W). y: (rows,) target classes. image: (rows,) as in ``gradients``. check: as in ``logits``.
+        kind: the kind of score; defaults to that of the oracle.
+        """
+        logits = self.logits(x, image, check=check)
+        return compute_scores(logits, y, kind or self.score, self._contrasts_of(image))
+
+    def score_change(self, start: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        """Return the scores (B,) at x minus those at ``start``, both (B, C, H, W). The rows count as checks."""
         image = torch.arange(len(x), device=x.device).repeat(2)
         before, after = self.scores(torch.cat([start, x]), y[image], image, check=True).chunk(2)
         return after - before
 
     def gradients(self, x: Tensor, y: Tensor, image: Tensor | None = None) -> GradientResult:
-        """Scores and their gradients at any number of rows.
+        """Return scores and their gradients.
 
-        x: (rows, C, H, W). y: (rows,) the explained score of each row, or (rows, S) for the scores of S single
-        classes of the same forward. image: (rows,) the image each row belongs to; None when rows are the images.
+        x: (rows, C, H, W).
+        y: (rows,) target classes, or (rows, S) for the scores of S classes per row from one forward pass, without
+        contrast classes.
+        image: (rows,) the index of the image to which each row belongs; None if the rows are the images.
         """
 
         def run(x: Tensor, y: Tensor, contrasts: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
             x = x.detach().requires_grad_()
             with torch.enable_grad():
-                logits = self._call(self._copy(fold=self.fold), x)
+                logits = self.forward(self.working_copy(fold=self.fold), x)
                 scores = compute_scores(logits, y, self.score, contrasts)
-                wanted = scores.unbind(dim=1) if y.ndim == 2 else (scores,)
-                last = len(wanted) - 1
-                found = [torch.autograd.grad(each.sum(), x, retain_graph=k < last)[0] for k, each in enumerate(wanted)]
-            self._count(forwards=len(x), backwards=len(x) * len(wanted))
-            values = torch.stack(found, dim=1) if y.ndim == 2 else found[0]
-            return scores.detach(), values, logits.detach().argmax(dim=1)
+                gradients = _differentiate(scores, x)
+            self.count_rows(forwards=len(x), backwards=scores.numel())
+            return scores.detach(), gradients, logits.detach().argmax(dim=1)
 
-        self._account(len(x), image, backwards=1 if y.ndim == 1 else y.shape[1])
-        return GradientResult(*self._batched(run, x, y, self._contrasts(image) if y.ndim == 1 else None))
-
-    # ------------------------------------------------------------------- sweeps
+        backwards = 1 if y.ndim == 1 else y.shape[1]
+        contrasts = self._contrasts_of(image) if y.ndim == 1 else None
+        self.count_image_rows(len(x), image, backwards)
+        return GradientResult(*self.run_in_batches(run, x, y, contrasts))
 
     def blocks(self, x: Tensor, count: int) -> Iterator[Block]:
-        """Rectangles that cover ``count`` points of each image of ``x``, near ``rows`` rows each, of even sizes."""
-        rows, images = self.rows(x), len(x)
-        groups, parts = -(-images // max(rows // count, 1)), -(-count // rows)
-        for some in even_slices(images, groups):
-            yield from (Block(some, points) for points in even_slices(count, parts))
+        """Return blocks of even sizes, at most ``rows_per_call`` rows each, that cover ``count`` points per image of x."""
+        return make_blocks(len(x), count, self.rows_per_call(x))
 
     def block_gradients(self, block: Block, points: Tensor, y: Tensor, image: Tensor | None = None) -> Tensor:
         """Return the gradients (b, k, C, H, W) of the score at the points of a block.
 
         points: (b, k, C, H, W), where block.shape = (b, k). y: (B,) targets of all images. image: (B,) as in ``gradients``.
         """
-        row = self._block_rows(block, points.device)
+        row = block.image_indices(points.device)
         result = self.gradients(points.flatten(0, 1), y[row], row if image is None else image[row])
         return result.values.unflatten(0, block.shape)
 
     def block_scores(self, block: Block, points: Tensor, y: Tensor, kind: ScoreKind | None = None) -> Tensor:
-        """Return the scores (b, k) at the points (b, k, C, H, W) of a block; no gradient. kind: instead of ``score``."""
-        row = self._block_rows(block, points.device)
+        """Return the scores (b, k) at the points (b, k, C, H, W) of a block, without gradients.
+
+        y: (B,) targets of all images. kind: the kind of score; defaults to that of the oracle.
+        """
+        row = block.image_indices(points.device)
         return self.scores(points.flatten(0, 1), y[row], row, kind=kind).unflatten(0, block.shape)
 
     def sweep(
         self, x: Tensor, y: Tensor, count: int, points: Callable[[Block], Tensor], image: Tensor | None = None
     ) -> Iterator[tuple[Block, Tensor, Tensor]]:
-        """Stream ``count`` points an image through the model; they are made on demand, a block at a time.
-
-        x: (B, C, H, W), y: (B,). points: Block -> (b, k, C, H, W). image: (B,) as in ``gradients``.
-        Yields (block, scores (b, k), gradients (b, k, C, H, W)).
-        """
+        """Yield (block, scores, gradients). To be deleted: use ``blocks`` and ``block_gradients``."""
         for block in self.blocks(x, count):
-            row = self._block_rows(block, x.device)
-            found = self.gradients(points(block).flatten(0, 1), y[row], row if image is None else image[row])
-            yield block, found.scores.unflatten(0, block.shape), found.values.unflatten(0, block.shape)
+            row = block.image_indices(x.device)
+            result = self.gradients(points(block).flatten(0, 1), y[row], row if image is None else image[row])
+            yield block, result.scores.unflatten(0, block.shape), result.values.unflatten(0, block.shape)
 
     def scan(
         self, x: Tensor, y: Tensor, count: int, points: Callable[[Block], Tensor], kind: ScoreKind | None = None
     ) -> Iterator[tuple[Block, Tensor]]:
-        """As ``sweep`` without gradients: yields (block, scores (b, k)). kind: of score, instead of ``score``."""
+        """Yield (block, scores). To be deleted: use ``blocks`` and ``block_scores``."""
         for block in self.blocks(x, count):
-            image = self._block_rows(block, x.device)
-            scores = self.scores(points(block).flatten(0, 1), y[image], image, kind=kind)
-            yield block, scores.unflatten(0, block.shape)
-
-    @staticmethod
-    def _block_rows(block: Block, device: torch.device) -> Tensor:
-        images = torch.arange(block.images.start, block.images.stop, device=device)
-        return images.repeat_interleave(block.shape[1])
-
-    # -------------------------------------------------------------------- probe
+            yield block, self.block_scores(block, points(block), y, kind)
 
     def probe(self, x: Tensor, y: Tensor, layer: str = "auto", *, differentiate: bool = True) -> LayerResult:
         """Activations of a layer and the score's gradients there.
@@ -260,24 +245,24 @@ class Oracle:
         no gradients. Raises UsageError, naming ``method``, unless all attention runs over the same tokens of a grid of
         patches, and when the logits are not the model's own.
         """
-        model = self._copy(fold=self.fold)
+        model = self.working_copy(fold=self.fold)
         tokens = self._find_tokens(model, x[:1], method)
 
         def run(x: Tensor, y: Tensor, contrasts: Tensor | None) -> tuple[Tensor, ...]:
             with torch.set_grad_enabled(differentiate), record_attention(model.model) as sites:
-                logits = self._call(model, x.detach().requires_grad_(differentiate))
+                logits = self.forward(model, x.detach().requires_grad_(differentiate))
                 check_global(method, sites, len(x))
                 weights = [site.weights for site in sites]
                 slopes: Sequence[Tensor | None] = [None] * len(weights)
                 if differentiate:
                     score = compute_scores(logits, y, self.score, contrasts).sum()
                     slopes = torch.autograd.grad(score, weights, materialize_grads=True)
-            self._count(forwards=len(x), backwards=len(x) if differentiate else 0)
+            self.count_rows(forwards=len(x), backwards=len(x) if differentiate else 0)
             with torch.no_grad():
                 return tuple(join(each, slope) for each, slope in zip(weights, slopes, strict=True))
 
-        self._account(len(x), None, backwards=int(differentiate))
-        return AttentionResult(self._batched(run, x, y, self._contrasts(None)), tokens)
+        self.count_image_rows(len(x), None, backwards=int(differentiate))
+        return AttentionResult(self.run_in_batches(run, x, y, self._contrasts(None)), tokens)
 
     @torch.no_grad()
     def _find_tokens(self, model: Classifier, x: Tensor, method: str) -> Tokens:
@@ -285,16 +270,16 @@ class Oracle:
         size = (x.shape[-2], x.shape[-1])
         known = _TOKENS.setdefault(model, {})
         if size not in known:
-            expected = self._call(model, x)
+            expected = self.forward(model, x)
             with record_attention(model.model) as sites:
                 logits, seen = trace_outputs(model.model, lambda _: self._call(model, x), size)
             check_same(method, logits, expected, loose=self.precision != "fp32")
             layout = find_patches(method, check_global(method, sites, 1), [each.layout for each in seen])
             groups = token_groups(layout).to(x.device)
             with record_attention(model.model, NaNProbe(len(sites) - 1, groups)):
-                used = self._call(model, x.expand(len(groups), -1, -1, -1)).isnan().any(dim=1)
+                used = self.forward(model, x.expand(len(groups), -1, -1, -1)).isnan().any(dim=1)
             known[size] = Tokens(layout, groups[used].any(dim=0))
-            self._count(checks=2 + len(groups))
+            self.count_rows(checks=2 + len(groups))
         return known[size]
 
     def layers(self, x: Tensor) -> list[tuple[str, ...]]:
@@ -312,14 +297,14 @@ class Oracle:
         Raises UsageError where an operation or the score has no rule, and when the logits are not the model's own.
         """
         rules.admit(self.score)
-        model = self._copy(fold=self.fold)
+        model = self.working_copy(fold=self.fold)
         names: list[str] = []
 
         def run(x: Tensor, y: Tensor, contrasts: Tensor | None, *streams: Tensor) -> tuple[Tensor, ...]:
             rows = torch.cat([x, *streams]).detach().requires_grad_()
             with torch.enable_grad(), rewritten(model, rules, rows) as mode:
                 try:
-                    logits = self._call(model, rows)
+                    logits = self.forward(model, rows)
                 except RuntimeError as error:
                     if not streams or device_error(error):
                         raise
@@ -328,75 +313,75 @@ class Oracle:
                     raise UsageError(why, ANY_MODEL) from None
                 mode.check(logits)
             with torch.no_grad():
-                check_same(rules.method, logits[:1], self._call(model, x[:1]), loose=self.precision != "fp32")
+                check_same(rules.method, logits[:1], self.forward(model, x[:1]), loose=self.precision != "fp32")
             with torch.enable_grad():
                 scores = compute_scores(rules.seed(logits[: len(x)]), y, self.score, contrasts)
                 (gradient,) = torch.autograd.grad(scores.sum(), rows)
-            self._count(forwards=len(logits), backwards=len(logits), checks=1)
-            self._account(len(logits), None, backwards=1)
+            self.count_rows(forwards=len(logits), backwards=len(logits), checks=1)
+            self.count_image_rows(len(logits), None, backwards=1)
             names[:] = mode.sums
             return scores.detach(), gradient.unflatten(0, (-1, len(x))).transpose(0, 1), *mode.sums.values()
 
-        scores, gradients, *sums = self._batched(run, x, y, self._contrasts(None), *streams)
+        scores, gradients, *sums = self.run_in_batches(run, x, y, self._contrasts(None), *streams)
         return PropagationResult(scores, gradients, dict(zip(names, sums, strict=True)))
 
     # ----------------------------------------------------------------- one call
 
-    def _copy(self, *, fold: bool) -> Classifier:
+    def working_copy(self, *, fold: bool) -> Classifier:
         """The classifier's working copy, looked up once."""
         if fold not in self._copies:
             self._copies[fold] = inference_copy(self.classifier, fold=fold)
         return self._copies[fold]
 
-    def _call(self, model: Classifier, x: Tensor) -> Tensor:
-        """Logits in float32 or better; autocast, where asked for, wraps the forward only."""
+    def forward(self, model: Classifier, x: Tensor) -> Tensor:
+        """Return the logits of a working copy in float32 or float64. Autocast wraps the forward pass only."""
         autocast = torch.autocast(x.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext()
         with tf32_flags(self.precision, x.device), autocast:
             logits = model(model.to_memory_format(x))
         return logits if logits.dtype == torch.float64 else logits.float()
 
-    def _batched(self, run: Callable[..., tuple[Tensor, ...]], x: Tensor, *others: Tensor | None) -> list[Tensor]:
-        """``run`` over even chunks of rows, its outputs concatenated; the chunk is halved when memory runs out."""
-        parts: list[tuple[Tensor, ...]] = []
-        start = 0
-        while start < len(x):
-            left = len(x) - start
-            size = -(-left // -(-left // self.rows(x)))
-            some = slice(start, start + size)
-            try:
-                part = run(x[some], *(None if each is None else each[some] for each in others))
-            except (MemoryError, RuntimeError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                part = None
-            if part is None:  # outside the except block, whose traceback holds on to the tensors
-                self._shrink(size, x)
-                continue
-            parts.append(part)
-            start += size
-        return [torch.cat(column) if len(column) > 1 else column[0] for column in zip(*parts, strict=True)]
+    def rows_per_call(self, x: Tensor) -> int:
+        """Return the number of rows per model call for images shaped like x (..., C, H, W)."""
+        return rows_per_call(self.classifier, x, self._batch_size)
 
-    def _shrink(self, size: int, x: Tensor) -> None:
-        if x.device.type == "cuda":
-            torch.cuda.empty_cache()
-        if size == 1:
-            side = f"{x.shape[-2]}x{x.shape[-1]}"
-            raise DeviceError(
-                f"out of memory on {x.device} with one row of {side}", "use a smaller model or another --device"
-            )
-        _LIMITS.setdefault(self.classifier, {})[tuple(x.shape[-3:])] = size // 2
+    def run_in_batches(self, run: Callable[..., tuple[Tensor, ...]], x: Tensor, *others: Tensor | None) -> list[Tensor]:
+        """Call ``run`` on batches of rows and concatenate its outputs, see ``batching.run_in_batches``."""
+        return run_in_batches(run, self.classifier, self._batch_size, x, *others)
 
-    def _contrasts(self, image: Tensor | None) -> Tensor | None:
-        return self.against if self.against is None or image is None else self.against[image]
-
-    def _account(self, rows: int, image: Tensor | None, backwards: int) -> None:
-        """Book rows on their images; rows of unknown images are shared evenly."""
-        count = len(self.spent)
-        if count:
-            shares = torch.full((count,), rows / count, dtype=self.spent.dtype)
-            own = shares if image is None else torch.bincount(image, minlength=count)
-            self.spent += own.to(self.spent)[:, None] * torch.tensor([1, backwards]).to(self.spent)
-
-    def _count(self, forwards: int = 0, backwards: int = 0, checks: int = 0) -> None:
+    def count_rows(self, forwards: int = 0, backwards: int = 0, checks: int = 0) -> None:
+        """Add the rows of a model call to ``cost`` and report them to ``on_rows``."""
         self.cost = self.cost + Cost(forwards, backwards, checks)
-        self._tick(forwards + checks)
+        if self._on_rows is not None:
+            self._on_rows(forwards + checks)
+
+    def count_image_rows(self, rows: int, image: Tensor | None, backwards: int) -> None:
+        """Add rows to ``image_rows``.
+
+        image: (rows,) as in ``gradients``; None: all images have the same number of rows.
+        backwards: the number of backward passes per row.
+        """
+        count = len(self.image_rows)
+        if count == 0:
+            return
+        if image is None:
+            forwards = torch.full((count,), rows / count, dtype=self.image_rows.dtype)
+        else:
+            forwards = torch.bincount(image, minlength=count)
+        passes = torch.tensor([1, backwards]).to(self.image_rows)
+        self.image_rows += forwards.to(self.image_rows)[:, None] * passes
+
+    def _contrasts_of(self, image: Tensor | None) -> Tensor | None:
+        """Return the contrast classes (rows, A) of the images to which the rows belong, or None."""
+        if self.against is None or image is None:
+            return self.against
+        return self.against[image]
+
+
+def _differentiate(scores: Tensor, x: Tensor) -> Tensor:
+    """Return the gradients (rows, C, H, W) of scores (rows,), or (rows, S, C, H, W) of scores (rows, S)."""
+    if scores.ndim == 1:
+        return torch.autograd.grad(scores.sum(), x)[0]
+    columns = scores.unbind(dim=1)
+    last = len(columns) - 1
+    gradients = [torch.autograd.grad(column.sum(), x, retain_graph=k < last)[0] for k, column in enumerate(columns)]
+    return torch.stack(gradients, dim=1)

@@ -13,10 +13,7 @@ from xplain.core.errors import UsageError, XplainError, did_you_mean
 from xplain.core.papers import Paper
 from xplain.core.protocols import PROTOCOLS
 from xplain.core.registry import METHODS, METRICS, MethodSpec, Spec
-from xplain.core.types import Attribution
 from xplain.data.class_names import load_imagenet_classes, read_class_names
-from xplain.models import Classifier
-from xplain.models.inspection import SHAPE_ERRORS
 from xplain.oracle.runtime import load_model
 from xplain.pipelines.compatibility import try_methods
 

@@ -15,7 +15,7 @@ from xplain.core.errors import DeviceError, is_out_of_memory
 from xplain.core.types import Precision
 from xplain.models import Classifier
 from xplain.models.optimize import inference_copy, tf32_flags
-from xplain.pipelines.meter import time_of
+from xplain.pipelines.timing import measure_seconds
 
 CPU_SIZES, GPU_SIZES = (1, 2, 4, 8, 16, 32), (1, 4, 16, 32, 64, 128, 256)
 TIMED_CALLS = 2  # per batch size, after one untimed call; the fastest counts
@@ -37,7 +37,7 @@ class PlainModel:
         return retain_freed_memory() if self.prepared else default_allocator()
 
     def logits(self, x: Tensor) -> Tensor:
-        """(rows, classes)."""
+        """Return the logits (rows, classes) of images (rows, C, H, W)."""
         model = inference_copy(self.classifier) if self.prepared else self.classifier
         with at_precision(self.precision, x.device):
             return model(model.to_memory_format(x)).float()

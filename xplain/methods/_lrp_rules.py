@@ -1,0 +1,191 @@
+"""The rules of layer-wise relevance propagation, shared by lrp and deep-taylor.
+
+Gradients are relevances here: each operation is replaced by an expression whose gradient divides the relevance of the output
+between the inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from xplain.core.errors import UsageError
+from xplain.core.types import ScoreKind
+from xplain.oracle import Oracle
+from xplain.oracle.operations import Kind, Operation
+from xplain.oracle.propagation import Rule, Rules, keep_gradient, propagate, with_gradient_of
+
+ALTERNATIVES = "use deeplift, uniform-fullgrad or integrated-gradients"
+SCORES: frozenset[ScoreKind] = frozenset({"logit", "margin"})
+TINY = 1e-9  # avoids division by zero in LRP-0 and in sums
+
+
+def propagate_relevance(oracle: Oracle, x: Tensor, y: Tensor, rules: Rules, *, with_box: bool) -> Tensor:
+    """Return the relevance (B, C, H, W) of the pixels.
+
+    with_box: send a black and a white image through the model with x, up to the first layer, see ``box_rule``.
+    """
+    streams = (torch.zeros_like(x), torch.ones_like(x)) if with_box else ()
+    return propagate(oracle, x, y, rules, *streams).gradients[:, 0]
+
+
+def multiply_gradient(source: Tensor, value: Tensor) -> Tensor:
+    """Return ``value``; its backward pass multiplies the gradient by ``value``, which turns R / a into the relevance R."""
+    return with_gradient_of(value, source * value.detach())
+
+
+def start_relevance(logits: Tensor) -> Tensor:
+    """Return the logits, with their gradients turned into relevances z ⊙ ∂f/∂z."""
+    return multiply_gradient(logits, logits)
+
+
+def stabilize(z: Tensor, epsilon: float) -> Tensor:
+    """Return z, moved away from zero by ``epsilon``."""
+    z = z.detach()
+    return z + torch.where(z < 0, -epsilon, epsilon)
+
+
+class Contributions(NamedTuple):
+    """The contributions a_j w_jk of input values by a part of the weights, and of the bias if ``bias`` is set."""
+
+    values: Tensor
+    weight_part: Callable[[Tensor], Tensor]
+    bias: bool = True
+
+
+class Group(NamedTuple):
+    """Contributions that divide ``factor`` times the relevance of an output between them."""
+
+    factor: Tensor | float
+    contributions: list[Contributions]
+
+
+LinearRule = Callable[[Operation, Tensor], list[Group]]  # the groups of an operation for its input values
+
+
+def divide_relevance(op: Operation, rule: LinearRule, epsilon: float) -> Tensor:
+    """Run a linear operation and divide its relevance: Σ over groups of factor · contributions / (their sum + ε)."""
+    source = op.inputs[0]
+    image = source.chunk(3)[0] if rule is box_rule else source
+    output = op.run(image.detach())
+    total = torch.zeros_like(output)
+    for factor, contributions in rule(op, source.detach()):
+        z = sum_contributions(op, image, contributions)
+        total = total + factor * z / stabilize(z, epsilon)
+    return with_gradient_of(output, total)
+
+
+def sum_contributions(op: Operation, source: Tensor, contributions: list[Contributions]) -> Tensor:
+    """Return the sum of contributions, with their values as derivatives."""
+    terms = []
+    for values, weight_part, has_bias in contributions:
+        weight, *biases = op.constants
+        new_biases = [weight_part(bias) if has_bias else torch.zeros_like(bias) for bias in biases]
+        constants = [weight_part(weight), *new_biases]
+        terms.append(op.run(multiply_gradient(source, values), constants=constants))
+    return torch.stack(terms).sum(dim=0) if len(terms) > 1 else terms[0]
+
+
+def whole(weight: Tensor) -> Tensor:
+    """Return the weights."""
+    return weight
+
+
+def positive_part(weight: Tensor) -> Tensor:
+    """Return the positive weights, with zero for the others."""
+    return weight.clamp(min=0)
+
+
+def negative_part(weight: Tensor) -> Tensor:
+    """Return the negative weights, with zero for the others."""
+    return weight.clamp(max=0)
+
+
+def basic_rule(op: Operation, a: Tensor) -> list[Group]:
+    """Return all contributions as one group: LRP-0 and LRP-epsilon."""
+    return [Group(1.0, [Contributions(a, whole)])]
+
+
+def alpha_beta_rule(alpha: float) -> LinearRule:
+    """Return the rule of α times the positive minus (α - 1) times the negative contributions; a bias goes by its sign."""
+
+    def rule(op: Operation, a: Tensor) -> list[Group]:
+        up, down = a.clamp(min=0), a.clamp(max=0)
+        positive = [Contributions(up, positive_part), Contributions(down, negative_part, bias=False)]
+        if alpha == 1:
+            return [Group(alpha, positive)]
+        negative = [Contributions(up, negative_part), Contributions(down, positive_part, bias=False)]
+        return [Group(alpha, positive), Group(1 - alpha, negative)]
+
+    return rule
+
+
+def gamma_rule(gamma: float) -> LinearRule:
+    """Return the rule that counts contributions with the sign of the output 1 + γ times."""
+
+    def raise_part(part: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        return lambda weight: weight + gamma * part(weight)
+
+    def rule(op: Operation, a: Tensor) -> list[Group]:
+        z, up, down = op.run(a), a.clamp(min=0), a.clamp(max=0)
+        above = [
+            Contributions(up, raise_part(positive_part)),
+            Contributions(down, raise_part(negative_part), bias=False),
+        ]
+        below = [
+            Contributions(up, raise_part(negative_part)),
+            Contributions(down, raise_part(positive_part), bias=False),
+        ]
+        return [Group((z > 0).to(a.dtype), above), Group((z < 0).to(a.dtype), below)]
+
+    return rule
+
+
+def box_rule(op: Operation, rows: Tensor) -> list[Group]:
+    """Return x w - l w⁺ - h w⁻ (z^B) for inputs between l and h, the values of the black and of the white image."""
+    x, black, white = rows.chunk(3)
+    low, high = torch.minimum(black, white), torch.maximum(black, white)
+    contributions = [
+        Contributions(x, whole, bias=False),
+        Contributions(-low, positive_part, bias=False),
+        Contributions(-high, negative_part, bias=False),
+    ]
+    return [Group(1.0, contributions)]
+
+
+def sum_rule(op: Operation) -> Tensor:
+    """Divide R in proportion to the summands; the offset of a batch norm takes its part.
+
+    If batch norms passed R on unchanged, R would no longer vanish with z.
+    """
+    z: Tensor = op.run(*(multiply_gradient(summand, summand) for summand in op.inputs))
+    return with_gradient_of(z, z / stabilize(z, TINY))
+
+
+def pass_rule(op: Operation) -> Tensor:
+    """Pass R on unchanged."""
+    output: Tensor = op.run()
+    return with_gradient_of(output, op.inputs[0].expand_as(output))
+
+
+def gate_rule(op: Operation) -> Tensor:
+    """Give R to the factor that has the shape of the product; the other, which is broadcast, is a gate.
+
+    Raises UsageError if both factors have that shape.
+    """
+    output: Tensor = op.run()
+    gated = [factor for factor in op.inputs if factor.shape == output.shape]
+    if len(gated) != 1:
+        where = f"a product of equal shapes in {op.module or 'the model'}"
+        raise UsageError(f"relevance propagation has no rule for {where}", ALTERNATIVES)
+    return with_gradient_of(output, gated[0])
+
+
+OTHER_RULES: dict[Kind, Rule] = (
+    keep_gradient("route", "max")
+    | dict.fromkeys(("shift", "scale", "rectifier", "activation"), pass_rule)
+    | {"sum": sum_rule, "norm": sum_rule, "product": gate_rule}
+)

@@ -1,0 +1,175 @@
+"""The operations of a forward pass: their kinds, and how to repeat them with other inputs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Kind = Literal["route", "sum", "shift", "scale", "linear", "norm", "rectifier", "activation", "max", "product"]
+
+_NAMES: dict[Kind, str] = {
+    # copy, move or drop entries, or pad with zeros
+    "route": "view reshape flatten unflatten permute transpose movedim t squeeze unsqueeze contiguous clone expand "
+    "expand_as view_as reshape_as type_as repeat tile roll flip __getitem__ select narrow index_select cat concat stack "
+    "chunk split tensor_split unbind pad dropout dropout2d dropout3d alpha_dropout feature_alpha_dropout to float double "
+    "pixel_shuffle pixel_unshuffle channel_shuffle",
+    # linear with fixed weights and without a bias
+    "sum": "add sub mean sum avg_pool1d avg_pool2d adaptive_avg_pool1d adaptive_avg_pool2d interpolate",
+    "scale": "mul div true_divide neg",
+    "linear": "conv1d conv2d conv3d conv_transpose2d linear matmul mm einsum",
+    "norm": "batch_norm",
+    "rectifier": "relu relu6",
+    # elementwise functions
+    "activation": "hardtanh clamp clamp_min leaky_relu prelu elu selu celu silu mish gelu hardswish softplus sigmoid "
+    "hardsigmoid tanh logsigmoid",
+    "max": "max_pool2d adaptive_max_pool2d",
+}
+KINDS: dict[str, Kind] = {name: kind for kind, names in _NAMES.items() for name in names.split()}
+_OPERATORS = {"truediv": "div", "div": "div", "rsub": "rsub", "neg": "neg"}  # operators whose function has another name
+_IN_PLACE = re.compile(r"__setitem__|__i(add|sub|mul|pow|mod|and|x?or|truediv|floordiv|matmul)__|[a-z]\w*_")
+
+
+@dataclass(eq=False)
+class Operation:
+    """One operation of a forward pass.
+
+    module: the name of the module that runs it.
+    inputs: the tensors that depend on the image, in the order of the arguments. constants: the other tensors.
+    rows: the number of rows that entered the model.
+    sums: totals that rules add up, by name; see ``add_to_sum``.
+    """
+
+    name: str
+    kind: Kind | None
+    module: str
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    inputs: list[Tensor]
+    constants: list[Tensor]
+    rows: int
+    sums: dict[str, Tensor]
+
+    def run(self, *inputs: Tensor, constants: Sequence[Tensor] | None = None, **options: Any) -> Any:
+        """Run the operation, by default as the model does, and return its output.
+
+        inputs, constants: tensors in place of the operation's own. options: keyword arguments to override.
+        """
+        next_input = iter(inputs or self.inputs)
+        next_constant = iter(self.constants if constants is None else constants)
+
+        def rebuild(value: Any) -> Any:
+            if isinstance(value, Tensor):
+                return next(next_input if value.requires_grad else next_constant)
+            if isinstance(value, (list, tuple)) and any(True for _ in find_tensors(value)):
+                return type(value)(map(rebuild, value))
+            return value
+
+        args = rebuild(self.args)
+        kwargs = {name: rebuild(value) for name, value in self.kwargs.items()}
+        return self.function(*args, **kwargs | options)
+
+    @property
+    def has_all_rows(self) -> bool:
+        """Whether the first input still has all rows that entered the model."""
+        return len(self.inputs[0]) == self.rows
+
+    def argument(self, position: int, name: str, default: Any) -> Any:
+        """Return an argument by position or name."""
+        return self.args[position] if len(self.args) > position else self.kwargs.get(name, default)
+
+    def add_to_sum(self, name: str, value: Tensor) -> None:
+        """Add ``value`` (rows, ...) to a total that ``propagate`` returns."""
+        self.sums[name] = self.sums[name] + value if name in self.sums else value
+
+
+def find_tensors(value: Any) -> Iterator[Tensor]:
+    """Yield the tensors in nested arguments, in order."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from find_tensors(item)
+    elif isinstance(value, dict):
+        yield from find_tensors(tuple(value.values()))
+
+
+def is_in_place(function: Callable[..., Any]) -> bool:
+    """Return whether an operation writes into one of its arguments."""
+    return _IN_PLACE.fullmatch(function.__name__) is not None
+
+
+def make_out_of_place(
+    function: Callable[..., Any], kwargs: dict[str, Any]
+) -> tuple[str, Callable[..., Any], dict[str, Any]]:
+    """Return the name, function and keyword arguments of the operation that does not write into its arguments.
+
+    Operators become functions: ``__iadd__`` is ``add``.
+    """
+    name: str = getattr(function, "__name__", str(function))
+    if kwargs.get("inplace"):
+        kwargs = kwargs | {"inplace": False}
+    base = _base_name(name)
+    if base == name:
+        if KINDS.get(name) == "max":  # torch's own takes no return_indices
+            return name, getattr(F, name), kwargs
+        return name, function, kwargs
+    base_function = getattr(torch, base, None) or getattr(F, base, None)
+    if base_function and (base in KINDS or base == "rsub"):
+        return base, base_function, kwargs
+    return base, function, kwargs
+
+
+def _base_name(name: str) -> str:
+    """Return the name of the function behind an operator (``__radd__``: add) or an in-place variant (``relu_``: relu)."""
+    bare = name.strip("_")
+    if name.startswith("__") and name not in KINDS:
+        if bare not in _OPERATORS and bare[:1] in ("i", "r") and bare[1:] in KINDS:
+            bare = bare[1:]
+        return _OPERATORS.get(bare, bare)
+    if name.endswith("_") and bare in KINDS:
+        return bare
+    return name
+
+
+def classify(operation: Operation) -> Kind | None:
+    """Return the kind of an operation with its arguments, or None if it has no known kind."""
+    name = operation.name
+    kind = KINDS.get(name)
+    has_several_inputs = len(operation.inputs) > 1
+    if name in ("add", "sub"):
+        return "sum" if has_several_inputs else "shift"
+    if name == "rsub":
+        return None if has_several_inputs else "shift"
+    if name == "mul" and has_several_inputs:
+        return "product"
+    if kind in ("linear", "scale", "norm"):
+        return kind if not has_several_inputs and _is_linear(operation, kind) else None
+    if name in ("hardtanh", "clamp", "clamp_min"):
+        return "rectifier" if _has_lower_bound_zero(operation) else kind
+    if "dropout" in name and operation.argument(2, "training", True):
+        return None
+    if name == "pad" and operation.argument(3, "value", None):
+        return None
+    return kind
+
+
+def _is_linear(operation: Operation, kind: Kind) -> bool:
+    """Return whether an operation is affine in its input: not a constant divided by it, nor a batch norm that trains."""
+    if kind == "norm" and operation.argument(5, "training", False):
+        return False
+    if operation.name in ("matmul", "mm", "einsum", "mul", "neg"):
+        return True
+    return operation.argument(0, "input", None) is operation.inputs[0]
+
+
+def _has_lower_bound_zero(operation: Operation) -> bool:
+    """Return whether an operation of the clamp family cuts at zero, as a ReLU does."""
+    low = operation.argument(1, "min_val" if operation.name == "hardtanh" else "min", None)
+    return isinstance(low, (int, float)) and low == 0

@@ -27,7 +27,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(package, "draw_agreement", lambda record, forms: dict.fromkeys(forms, b"matrix"))
 
 
-def test_scores_and_agreement_are_the_librarys(xp):
+def test_compare_equals_library(xp):
     ran = xp("compare", CAT, ROCKET, *TINY, "-a", "sm", "-a", "ig:steps=5", "-o", "out", "-M", "insertion:steps=8")
     assert (ran.code, ran.lines) == (0, [f"out/{name}" for name in FILES])
     assert all(Path(line).stat().st_size > 1000 for line in ran.lines)
@@ -52,7 +52,7 @@ def test_scores_and_agreement_are_the_librarys(xp):
     assert record["means"][1]["scores"]["insertion:steps=8"] == {"mean": pytest.approx(np.mean(means)), "n": 2}
 
 
-def test_boxes_are_found_by_the_images_names_and_sizes(xp, photos, quick):
+def test_compare_reads_boxes_by_name(xp, photos, quick):
     """The centre of the input lies in one photograph's box and not in the other's; the third has none."""
     rows = []
     for key, first, last in (("cat/a.jpg", 0.4, 0.6), ("espresso/b.jpg", 0.3, 0.4)):
@@ -69,7 +69,7 @@ def test_boxes_are_found_by_the_images_names_and_sizes(xp, photos, quick):
     assert scores["c.jpg"]["undefined"] == "the image has no box of the target"
 
 
-def test_rows_are_images_then_models_then_targets(xp, quick):
+def test_rows_order_images_models_targets(xp, quick):
     other = ("-m", "python:tests.helpers.factories:smooth")
     ran = xp("compare", CAT, ROCKET, *FAST, *other, "-a", "sm", "--target", "top:2", "--json")
     (record,) = ran.records
@@ -86,7 +86,7 @@ def test_rows_are_images_then_models_then_targets(xp, quick):
     ]  # one method agrees with itself
 
 
-def test_each_rival_is_a_column(xp, quick):
+def test_against_makes_columns(xp, quick):
     (record,) = xp(
         "compare", CAT, *FAST, "-a", "sm", "--target", "0", "--against", "rocket", "--against", "3,4", "--json"
     ).records
@@ -94,7 +94,7 @@ def test_each_rival_is_a_column(xp, quick):
     assert [[each["index"] for each in cell["against"]] for cell in record["rows"][0]["cells"]] == [[2], [3, 4]]
 
 
-def test_the_same_comparison_is_kept_and_others_refused(xp, quick, monkeypatch):
+def test_compare_keeps_finished_comparison(xp, quick, monkeypatch):
     args = ("compare", CAT, *FAST, "-a", "sm", "-a", "gxi")
     first = xp(*args, "--json")
     assert first.code == 0
@@ -116,7 +116,7 @@ def test_the_same_comparison_is_kept_and_others_refused(xp, quick, monkeypatch):
     assert xp(*args).code == 2
 
 
-def test_what_fails_is_said_counted_and_left_out(xp, quick):
+def test_compare_skips_failed_images(xp, quick):
     Path("bad.jpg").write_text("x")
     ran = xp("compare", CAT, "bad.jpg", *FAST, "-a", "sm", "--json")
     assert ran.code == 5
@@ -126,7 +126,7 @@ def test_what_fails_is_said_counted_and_left_out(xp, quick):
     assert xp("compare", CAT, "bad.jpg", *FAST, "-a", "sm", "--fail-fast", "--overwrite").code == 3
 
 
-def test_undefined_scores_and_odd_maps_are_in_the_record(xp, quick):
+def test_record_has_undefined_scores_and_warnings(xp, quick):
     from PIL import Image
 
     Image.new("RGB", (40, 40), "gray").save("flat.png")
@@ -166,7 +166,7 @@ def test_undefined_scores_and_odd_maps_are_in_the_record(xp, quick):
         (["nowhere.jpg", "-a", "sm"], 3, "no such file: 'nowhere.jpg'"),
     ],
 )
-def test_wrong_use_is_one_line(xp, args, code, text):
+def test_compare_usage_error_is_one_line(xp, args, code, text):
     ran = xp("compare", *TINY, *args)
     assert (ran.code, ran.out) == (code, "")
     assert text in ran.err

@@ -55,7 +55,7 @@ def pairs(record):
     return [(row["metric"], row["first"], row["second"]) for row in record["pairs"]]
 
 
-def test_differences_by_hand(xp):
+def test_differences_equal_manual_computation(xp):
     write_run("a", both("agi", 1, 0.3))
     write_run("b", both("ig", 2, 0.0))
     ran = xp("compare", "a", "b", "--json")
@@ -73,7 +73,7 @@ def test_differences_by_hand(xp):
     assert json.loads(Path("xplain-compare/compare.json").read_text()) == record
 
 
-def test_the_table_is_printed_and_pictures_are_written(xp):
+def test_compare_runs_writes_all_files(xp):
     write_run("a", both("agi", 1, 0.3))
     write_run("b", both("<script>", 2, 0.0))
     ran = xp("compare", "a", "b", "-o", "out", "--save", "svg")
@@ -94,7 +94,7 @@ def test_the_table_is_printed_and_pictures_are_written(xp):
     assert xp("compare", "a", "c", "-o", "out", "--overwrite").code == 0
 
 
-def test_methods_under_one_setting_are_all_paired_and_repeats_counted_once(xp):
+def test_compare_runs_counts_repeated_method_once(xp):
     write_run("a", both("agi", 1, 0.1) | both("random", 9, 0.0))
     write_run("b", both("ig", 2, 0.0) | both("random", 9, 0.0))
     (record,) = xp("compare", "a", "b", "--json").records
@@ -107,13 +107,13 @@ def test_methods_under_one_setting_are_all_paired_and_repeats_counted_once(xp):
     assert len(record["pairs"]) == 6
 
 
-def test_one_run_compares_its_methods(xp):
+def test_single_run_pairs_its_methods(xp):
     write_run("a", both("agi", 1, 0.1) | both("ig", 2, 0.0))
     (record,) = xp("compare", "a", "--json").records
     assert pairs(record) == [("insertion", "agi", "ig"), ("deletion", "agi", "ig")]
 
 
-def test_models_are_compared_by_the_same_method(xp):
+def test_models_are_paired_by_method(xp):
     write_run("a", both("agi", 1, 0.1) | both("ig", 2, 0.0), model="m")
     write_run("b", both("agi", 3, 0.1) | both("ig", 4, 0.0), model="n")
     (record,) = xp("compare", "a", "b", "--json").records
@@ -128,7 +128,7 @@ def test_models_are_compared_by_the_same_method(xp):
     assert ran.code == 0  # the methods of a with one another
 
 
-def test_undefined_pairs_are_counted_and_left_out(xp):
+def test_undefined_pairs_are_counted(xp):
     values = both("agi", 1, 0.3)
     values["agi", "insertion"][4] = None
     write_run("a", values)
@@ -162,7 +162,7 @@ def changed(**params):
         ({"metrics": changed(unit="pixel")}, "deletion is defined differently: unit is None in 'a' and 'pixel' in 'b'"),
     ],
 )
-def test_what_cannot_be_paired_is_refused_with_the_difference(xp, change, text):
+def test_compare_runs_names_the_difference(xp, change, text):
     write_run("a", both("agi", 1, 0.3))
     write_run("b", both("ig", 2, 0.0), **change)
     ran = xp("compare", "a", "b")
@@ -171,7 +171,7 @@ def test_what_cannot_be_paired_is_refused_with_the_difference(xp, change, text):
     assert ran.err.count("\n") == 1
 
 
-def test_metrics_of_some_runs_only_are_left_out_and_said(xp):
+def test_compare_runs_skips_uncommon_metrics(xp):
     write_run("a", both("agi", 1, 0.3))
     write_run("b", {("ig", "insertion"): scores(2)}, metrics={"insertion": INSERTION})
     ran = xp("compare", "a", "b")
@@ -182,7 +182,7 @@ def test_metrics_of_some_runs_only_are_left_out_and_said(xp):
     assert (ran.code, "the runs have no metric in common" in ran.err) == (3, True)
 
 
-def test_unfinished_runs_and_wrong_use(xp):
+def test_compare_runs_rejects_unfinished_run(xp):
     write_run("a", both("agi", 1, 0.3))
     write_run("b", both("ig", 2, 0.0))
     lines = Path("b/items/0.jsonl").read_text().splitlines(keepends=True)
@@ -200,7 +200,7 @@ def test_unfinished_runs_and_wrong_use(xp):
     assert "--method does not apply to run directories; remove --method" in xp("compare", "a", "b", "-a", "sm").err
 
 
-def test_a_single_method_is_compared_with_nothing(xp):
+def test_compare_runs_needs_two_methods(xp):
     write_run("a", both("agi", 1, 0.3))
     ran = xp("compare", "a")
     assert (ran.code, ran.out) == (2, "")
@@ -210,7 +210,7 @@ def test_a_single_method_is_compared_with_nothing(xp):
     )
 
 
-def test_a_run_without_a_result_is_refused(xp):
+def test_compare_runs_needs_results(xp):
     write_run("a", both("agi", 1, 0.3))
     write_run("b", both("agi", 1, 0.3))
     for path in Path("b", "items").iterdir():
@@ -220,7 +220,7 @@ def test_a_run_without_a_result_is_refused(xp):
     assert "the run 'b' has no results; finish it with xplain evaluate" in ran.err
 
 
-def test_a_difference_that_is_nowhere_defined_has_no_number_and_no_mark(xp):
+def test_undefined_difference_is_not_drawn(xp):
     write_run("a", both("agi", 1, 0.3) | {("agi", "insertion"): [None] * len(KEYS)})
     write_run("b", both("ig", 2, 0.0))
     ran = xp("compare", "a", "b", "-o", "out", "--json")
@@ -232,7 +232,7 @@ def test_a_difference_that_is_nowhere_defined_has_no_number_and_no_mark(xp):
     assert Path("out/compare.html").read_text().count("<svg") == 1
 
 
-def test_runs_of_evaluate_are_read(xp, photos):
+def test_compare_runs_reads_evaluate_output(xp, photos):
     common = (*TINY, "-M", "deletion:steps=4", "-M", "insertion:steps=4")
     for folder, name in (("a", "sm"), ("b", "gxi")):
         assert xp("evaluate", photos, *common, "-a", name, "-o", folder).code == 0

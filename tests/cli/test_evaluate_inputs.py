@@ -52,7 +52,7 @@ FLAT = {"d/a.jpg": None, "d/b.jpg": None}
         (FLAT | {"run/items/0.jsonl": "[1]\n"}, ["d"], 3, "line 1 of 'run/items/0.jsonl' is damaged: "),
     ],
 )  # fmt: skip
-def test_it_stops_with_one_line(xp, files, args, code, text):
+def test_invalid_input_is_one_line(xp, files, args, code, text):
     make(files)
     ran = xp("evaluate", *args, *QUICK)
     assert (ran.code, ran.out) == (code, "")
@@ -61,7 +61,7 @@ def test_it_stops_with_one_line(xp, files, args, code, text):
     assert not Path("run/summary.json").exists()
 
 
-def test_a_run_of_another_data_set_with_the_same_settings_goes_on_beside_it(xp):
+def test_run_accepts_other_data_set(xp):
     make({"d/a.jpg": None, "e/b.jpg": None})
     assert xp("evaluate", "d", *QUICK).code == 0
     ran = xp("evaluate", "e", *QUICK, "--json")
@@ -72,7 +72,7 @@ def test_a_run_of_another_data_set_with_the_same_settings_goes_on_beside_it(xp):
     }
 
 
-def test_all_images_failing_is_an_input_error_with_a_summary(xp):
+def test_all_failed_images_is_input_error(xp):
     make({"d/a.jpg": "nonsense", "d/b.png": "", "list.txt": "d/a.jpg\nd/b.png\nd/none.jpg\n"})
     ran = xp("evaluate", "list.txt", *QUICK, "--json")
     assert ran.code == 3
@@ -87,7 +87,7 @@ def test_all_images_failing_is_an_input_error_with_a_summary(xp):
     assert ran.err.count("\n") == 3
 
 
-def test_logits_that_are_not_finite_are_counted(xp):
+def test_bad_logits_fail_the_image(xp):
     from PIL import Image
 
     make({"d/a.jpg": None})
@@ -98,7 +98,7 @@ def test_logits_that_are_not_finite_are_counted(xp):
     assert ran.records[0]["items"] == {"evaluated": 1, "failed": 1, "of": 2}
 
 
-def test_odd_names_are_items(xp):
+def test_unusual_file_names_are_evaluated(xp):
     names = ["-rf.jpg", "a b.jpg", "é日.jpg", "$(x).jpg", "a;b'\".jpg", "x" * 200 + ".jpg"]
     make(dict.fromkeys(f"d/{name}" for name in names))
     ran = xp("evaluate", "d", *QUICK, "--save-maps", "--json")

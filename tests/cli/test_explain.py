@@ -22,14 +22,14 @@ from xplain.data.preprocessing import Preprocessing
 CAT = SAMPLES / "cat.jpg"
 
 
-def test_a_photograph_in_an_overlay_out(xp):
+def test_explain_writes_overlay(xp):
     ran = xp("explain", CAT, *TINY)
     assert (ran.code, ran.err) == (0, "")
     assert ran.lines == ["xplain-out/cat.neflag.overlay.png"]
     assert Image.open(ran.lines[0]).size == (32, 32)
 
 
-def test_every_kind_is_written_under_its_own_name(xp):
+def test_save_writes_every_kind(xp):
     ran = xp(
         "explain",
         CAT,
@@ -46,7 +46,7 @@ def test_every_kind_is_written_under_its_own_name(xp):
     assert not list(Path("xplain-out").glob(".*"))
 
 
-def test_raw_holds_what_the_library_computes(xp):
+def test_raw_equals_library(xp):
     xp("explain", CAT, *TINY, "-a", "agi:steps=3,classes=2", "--save", "raw", "--seed", "7")
     content = np.load("xplain-out/cat.agi.raw.npz", allow_pickle=False)
     clf = xplain.load_classifier("python:tests.helpers.factories:tiny", device="cpu")
@@ -59,7 +59,7 @@ def test_raw_holds_what_the_library_computes(xp):
     assert record["seed"] == 7
 
 
-def test_the_record_says_everything(xp):
+def test_record_is_complete(xp):
     (record,) = xp("explain", CAT, *TINY, "-a", "ig:steps=10", "--json").records
     clf = xplain.load_classifier("python:tests.helpers.factories:tiny", device="cpu")
     x = xplain.read_image(CAT, preprocessing=clf.preprocessing)[None]
@@ -86,12 +86,12 @@ def test_the_record_says_everything(xp):
     assert record["warnings"] == []
 
 
-def test_the_input_can_be_of_another_size(xp):
+def test_image_size_sets_preprocessing(xp):
     (record,) = xp("explain", CAT, *TINY, "-a", "sm", "--image-size", "64", "--json").records
     assert (record["preprocessing"]["size"], record["preprocessing"]["resize"]) == ([64, 64], 74)  # 37 for 32
 
 
-def test_golden_numbers_on_the_toy_classifier(xp):
+def test_explain_reproduces_golden_numbers(xp):
     """Numbers to six digits: a change here is a change of definition, and belongs into the changelog."""
     methods = (
         "saliency",
@@ -129,19 +129,19 @@ GOLDEN = {
 @pytest.mark.parametrize(
     ("target", "index", "suffix"), [("3", 3, ".3"), ("rocket", 2, ".2"), ("Rocket", 2, ".2"), ("label", 0, ".0")]
 )
-def test_targets(xp, photos, target, index, suffix):
+def test_target_is_index_or_name(xp, photos, target, index, suffix):
     (record,) = xp("explain", photos / "cat" / "a.jpg", *TINY, "-a", "sm", "--target", target, "--json").records
     assert record["target"]["index"] == index
     assert record["files"]["overlay"] == f"xplain-out/a.saliency{suffix}.overlay.png"
 
 
-def test_top_k_explains_the_k_best_classes(xp):
+def test_target_top_k_explains_best_classes(xp):
     records = xp("explain", CAT, *TINY, "-a", "sm", "--target", "top:3", "--json").records
     assert [r["target"]["index"] for r in records] == [each["index"] for each in records[0]["prediction"][:3]]
     assert len({r["files"]["overlay"] for r in records}) == 3
 
 
-def test_against_is_the_difference_of_gradients(xp):
+def test_against_subtracts_gradients(xp):
     xp("explain", CAT, *TINY, "-a", "sm", "--target", "0", "--against", "rocket,4", "--save", "raw")
     clf = xplain.load_classifier("python:tests.helpers.factories:tiny", device="cpu")
     x = xplain.read_image(CAT, preprocessing=clf.preprocessing)[None].double().requires_grad_()
@@ -151,22 +151,22 @@ def test_against_is_the_difference_of_gradients(xp):
     np.testing.assert_allclose(found, gradient[0].numpy(), rtol=1e-5, atol=1e-9)
 
 
-def test_runner_up_is_recorded(xp):
+def test_against_runner_up_is_recorded(xp):
     (record,) = xp("explain", CAT, *TINY, "-a", "sm", "--against", "runner-up", "--json").records
     assert [each["index"] for each in record["against"]] == [record["prediction"][1]["index"]]
 
 
-def test_agi_uses_exactly_the_rivals(xp):
+def test_agi_uses_contrast_classes(xp):
     (record,) = xp("explain", CAT, *TINY, "-a", "agi:steps=2", "--target", "0", "--against", "4,1", "--json").records
     assert record["details"]["classes"] == [4, 1]
 
 
-def test_directories_are_searched_and_their_structure_is_kept(xp, photos):
+def test_directory_structure_is_kept(xp, photos):
     ran = xp("explain", photos, *TINY, "-a", "sm")
     assert ran.lines == [f"xplain-out/{name}.saliency.overlay.png" for name in ("cat/a", "espresso/b", "rocket/c")]
 
 
-def test_lists_globs_and_stdin_name_images(xp, photos, monkeypatch):
+def test_images_from_lists_globs_stdin(xp, photos, monkeypatch):
     Path("list.txt").write_text(f"{photos}/cat/a.jpg\n\n{photos}/rocket/c.jpg\n")
     assert len(xp("explain", "@list.txt", *TINY, "-a", "sm").lines) == 2
     assert len(xp("explain", f"{photos}/*/*.jpg", *TINY, "-a", "sm", "-o", "g").lines) == 3
@@ -176,7 +176,7 @@ def test_lists_globs_and_stdin_name_images(xp, photos, monkeypatch):
     assert xp("explain", "-", *TINY, "-a", "sm", "-o", "s").lines == ["s/stdin.saliency.overlay.png"]
 
 
-def test_one_png_goes_to_stdout(capfdbinary, monkeypatch, tmp_path):
+def test_output_hyphen_writes_to_stdout(capfdbinary, monkeypatch, tmp_path):
     from xplain.cli.app import run
 
     monkeypatch.chdir(tmp_path)
@@ -185,7 +185,7 @@ def test_one_png_goes_to_stdout(capfdbinary, monkeypatch, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_same_seed_same_bytes_and_another_seed_others(xp):
+def test_seed_determines_bytes(xp):
     args = ("explain", CAT, *TINY, "-a", "neflag:samples=4", "--save", "raw")
     found = []
     for folder, seed in (("a", 0), ("b", 0), ("c", 1)):
@@ -194,7 +194,7 @@ def test_same_seed_same_bytes_and_another_seed_others(xp):
     assert found[0] == found[1] != found[2]
 
 
-def test_methods_asked_for_twice_keep_apart(xp):
+def test_same_method_has_distinct_files(xp):
     ran = xp("explain", CAT, *TINY, "-a", "ig:steps=5", "-a", "ig:steps=6", "-a", "sm")
     assert ran.lines == [
         f"xplain-out/cat.{name}.overlay.png"
@@ -205,7 +205,7 @@ def test_methods_asked_for_twice_keep_apart(xp):
 # ------------------------------------------------------------------- again, and over
 
 
-def test_the_same_command_keeps_what_is_there(xp, monkeypatch):
+def test_explain_keeps_existing_files(xp, monkeypatch):
     first = xp("explain", CAT, *TINY, "-a", "sm", "--json").records
     before = Path("xplain-out/cat.saliency.overlay.png").stat().st_mtime_ns
     monkeypatch.setattr(
@@ -225,7 +225,7 @@ def test_explain_resumes_interrupted_run(xp, photos, method_calls):
     assert method_calls.sizes == [1]
 
 
-def test_files_from_other_settings_are_refused_unless_overwritten(xp):
+def test_files_of_other_settings_need_overwrite(xp):
     xp("explain", CAT, *TINY, "-a", "ig:steps=5")
     ran = xp("explain", CAT, *TINY, "-a", "ig:steps=6")
     assert ran.code == 2
@@ -236,7 +236,7 @@ def test_files_from_other_settings_are_refused_unless_overwritten(xp):
     assert xp("explain", CAT, *TINY, "-a", "ig:steps=6", "--overwrite").code == 0
 
 
-def test_files_from_another_image_are_refused(xp):
+def test_files_of_other_image_are_rejected(xp):
     shutil.copy(CAT, "x.jpg")
     xp("explain", "x.jpg", *TINY, "-a", "sm")
     shutil.copy(SAMPLES / "rocket.jpg", "x.jpg")
@@ -295,7 +295,7 @@ NEAR = "did you mean"
         ([CAT, "--config", "none.toml"], 3, "cannot read the configuration none.toml"),
     ],
 )
-def test_errors_are_one_line_with_the_way_out(xp, args, code, text):
+def test_explain_error_is_one_line(xp, args, code, text):
     Path("empty").mkdir()
     Path("zero.jpg").touch()
     Path("short.jpg").write_bytes(CAT.read_bytes()[:2000])
@@ -321,14 +321,14 @@ def test_errors_are_one_line_with_the_way_out(xp, args, code, text):
         ("resnet51", 2, "unknown model 'resnet51'; did you mean 'resnet5"),
     ],
 )
-def test_models_that_are_none(xp, model, code, text):
+def test_invalid_model_is_one_line(xp, model, code, text):
     ran = xp("explain", CAT, "-m", model)
     assert ran.code == code
     assert text in ran.err
     assert ran.err.count("\n") == 1
 
 
-def test_one_bad_image_among_many_is_reported_counted_and_skipped(xp, photos):
+def test_explain_skips_bad_image(xp, photos):
     (photos / "cat" / "bad.jpg").write_text("x")
     ran = xp("explain", photos, *TINY, "-a", "sm")
     assert (ran.code, len(ran.lines)) == (5, 3)
@@ -336,7 +336,7 @@ def test_one_bad_image_among_many_is_reported_counted_and_skipped(xp, photos):
     assert xp("explain", photos, *TINY, "-a", "sm", "--fail-fast").code == 3
 
 
-def test_nan_logits_fail_the_image_and_not_the_others(xp, tmp_path):
+def test_bad_logits_fail_the_image(xp, tmp_path):
     Image.new("RGB", (40, 40), "black").save("dark.png")
     shutil.copy(CAT, "cat.jpg")
     broken = ("-m", "python:tests.helpers.factories:broken", "--device", "cpu")
@@ -347,7 +347,7 @@ def test_nan_logits_fail_the_image_and_not_the_others(xp, tmp_path):
     assert (both.code, both.lines) == (5, ["xplain-out/cat.saliency.overlay.png"])
 
 
-def test_an_empty_picture_is_said(xp):
+def test_empty_picture_is_a_warning(xp):
     Image.new("RGB", (40, 40), "gray").save("flat.png")
     ran = xp("explain", "flat.png", *TINY, "-a", "sobel", "--json")
     empty = "the picture is empty: the clipped map has no contrast"
@@ -356,7 +356,7 @@ def test_an_empty_picture_is_said(xp):
     assert xp("explain", "flat.png", *TINY, "-a", "sobel", "-q", "-o", "q").err == ""
 
 
-def test_a_label_that_is_no_class_fails_the_image(xp, photos):
+def test_unknown_label_fails_the_image(xp, photos):
     (photos / "cat").rename(photos / "chat")
     ran = xp("explain", photos, *TINY, "-a", "sm", "--target", "label")
     assert ran.code == 5
@@ -376,7 +376,7 @@ def test_ctrl_c_keeps_finished_files(xp, photos, method_calls):
 # -------------------------------------------------------- flag, environment, file, default
 
 
-def test_flag_beats_environment_beats_file_beats_default(xp, monkeypatch):
+def test_flag_precedes_environment_and_file(xp, monkeypatch):
     Path("c.toml").write_text('seed = 1\nmethod = ["sm"]\n[explain]\nseed = 2\nbatch-size = "4"\njson = true\n')
     args = ("explain", CAT, *TINY, "--overwrite", "--json")
     assert xp(*args).records[0]["seed"] == 0
@@ -392,13 +392,13 @@ def test_flag_beats_environment_beats_file_beats_default(xp, monkeypatch):
     assert xp("explain", CAT, *TINY, "--overwrite").records[0]["seed"] == 2
 
 
-def test_an_unknown_name_in_the_file_is_refused(xp):
+def test_unknown_option_in_file_is_rejected(xp):
     Path("c.toml").write_text("sead = 1\n")
     ran = xp("explain", CAT, *TINY, "--config", "c.toml")
     assert (ran.code, ran.err) == (2, "xplain: error: unknown option 'sead' in c.toml; did you mean 'seed'?\n")
 
 
-def test_the_preprocessing_of_the_commands_is_the_librarys(xp):
+def test_preprocessing_equals_library(xp):
     xp("explain", CAT, *TINY, "-a", "sm", "--save", "raw")
     expected = xplain.read_image(CAT, preprocessing=Preprocessing.for_size(32)).numpy()
     np.testing.assert_array_equal(np.load("xplain-out/cat.saliency.raw.npz")["image"], expected)

@@ -43,14 +43,14 @@ def photos_here(tmp_path):
 
 
 @pytest.mark.parametrize("command", GROUP.commands)
-def test_every_command_has_examples_of_itself(command):
+def test_command_has_examples(command):
     lines = examples_of(command)
     assert len(lines) >= 2
     assert all(shlex.split(line)[:2] == ["xplain", command] for line in lines)
 
 
 @pytest.mark.parametrize("line", EXAMPLES)
-def test_examples_are_read_and_their_names_are_known(line, xp, monkeypatch, photos_here, tmp_path):
+def test_examples_are_valid(line, xp, monkeypatch, photos_here, tmp_path):
     for run in ("a", "b"):
         (tmp_path / "runs" / run).mkdir(parents=True)
         (tmp_path / "runs" / run / "run.json").write_text("{}")
@@ -77,7 +77,7 @@ def test_examples_run(line, xp, photos_here):
 
 
 @pytest.mark.parametrize("command", ["explain", "evaluate", "compare", "bench"])
-def test_help_names_exit_codes_and_the_environment(command, xp):
+def test_help_lists_exit_codes_and_variables(command, xp):
     text = xp(command, "--help").out
     assert re.search(r"\n +5  finished, but some items failed", text)
     assert re.search(r"\n +130  interrupted", text)
@@ -85,7 +85,7 @@ def test_help_names_exit_codes_and_the_environment(command, xp):
     assert max(map(len, text.splitlines())) <= 110
 
 
-def test_an_option_by_its_name_in_brackets(xp, monkeypatch, photos_here):
+def test_variable_in_help_sets_option(xp, monkeypatch, photos_here):
     """What the help says of the environment: XPLAIN_<OPTION>, which a flag wins over."""
     monkeypatch.setenv("XPLAIN_SEED", "7")
     assert xp("explain", "cat.jpg", "-a", "random", *TOY, "--json").records[0]["seed"] == 7

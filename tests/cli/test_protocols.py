@@ -38,7 +38,7 @@ def values() -> dict[tuple[str, str], float]:
     }
 
 
-def test_rise_is_what_the_rise_program_computes(xp, photos):
+def test_rise_protocol_equals_rise_program(xp, photos):
     """Everything in normalised units: deletion to zero, insertion from the blur, the clean image's top class, 4 pixels a step."""
     (summary,) = xp("evaluate", photos, *ASK, "--protocol", "rise").records
     net = factories.normalised()

@@ -47,7 +47,7 @@ def lines(folder: str = "run") -> dict[tuple[str, str], dict]:
     return {(each["key"], each["method"]): each for each in found if "method" in each}
 
 
-def test_table_records_and_files(xp, made, monkeypatch):
+def test_roar_writes_records_and_report(xp, made, monkeypatch):
     seen = []
 
     @contextmanager
@@ -91,7 +91,7 @@ def test_table_records_and_files(xp, made, monkeypatch):
     assert sorted(path.name for path in Path("run/roar").rglob("*.pt")) == ["base.pt", "base.pt"]
 
 
-def test_weights_and_order_are_common_to_methods_and_differ_between_trials(xp, made):
+def test_trial_shares_first_network(xp, made):
     xp("evaluate", made, "-M", f"{METRIC},trials=2", "-a", "patch", *CPU)
     found = lines()
     whole = {key: each["curve"][0] for key, each in found.items()}
@@ -102,7 +102,7 @@ def test_weights_and_order_are_common_to_methods_and_differ_between_trials(xp, m
 
 
 @pytest.mark.parametrize("saves", [1, 3, 6, 8])
-def test_a_killed_run_goes_on_to_the_unbroken_numbers(xp, made, monkeypatch, saves):
+def test_roar_resumes_killed_run(xp, made, monkeypatch, saves):
     """2 epochs of the first network; spent and ranks of two parts; then 2 epochs for each fraction: killed among each."""
     asked = ("evaluate", made, "-M", f"{METRIC},trials=1", "-a", "saliency", *CPU)
     xp(*asked)
@@ -127,7 +127,7 @@ def test_a_killed_run_goes_on_to_the_unbroken_numbers(xp, made, monkeypatch, sav
         assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
-def test_trials_and_methods_may_be_added_later(xp, made, monkeypatch):
+def test_trials_and_methods_are_added(xp, made, monkeypatch):
     xp("evaluate", made, "-M", f"{METRIC},trials=1", "-a", "patch", *CPU)
     before = lines()
     (summary,) = xp("evaluate", made, "-M", f"{METRIC},trials=2", "-a", "patch", "-a", "sobel", *CPU).records
@@ -138,7 +138,7 @@ def test_trials_and_methods_may_be_added_later(xp, made, monkeypatch):
     assert xp("evaluate", made, "-M", f"{METRIC},trials=2", "-a", "patch", *CPU).code == 0
 
 
-def test_shards_share_the_trials(xp, made):
+def test_shards_divide_trials(xp, made):
     for part in ("0/2", "1/2"):
         assert xp("evaluate", made, "-M", f"{METRIC},trials=3", "-a", "patch", "--shard", part, *CPU).code == 0
     shares = [
@@ -151,7 +151,7 @@ def test_shards_share_the_trials(xp, made):
     assert lines("one") == sharded
 
 
-def test_beside_metrics_of_single_images(xp, tmp_path):
+def test_roar_with_metrics_of_images(xp, tmp_path):
     """One data set, one run, in either order: deletion looks at the model, roar at networks of its own."""
     data = make_set(12, 6)
     folder = write_set(data, tmp_path / "data") / "test"  # class folders without train and test: divided by roar
@@ -173,7 +173,7 @@ def test_beside_metrics_of_single_images(xp, tmp_path):
     assert {(row["metric"], row["method"]): row["mean"] for row in late.records[0]["rows"]} == values
 
 
-def test_digits(xp, tmp_path):
+def test_roar_on_handwritten_digits(xp, tmp_path):
     """Handwritten digits, 8 x 8: what is learnt, and what is lost with a tenth and nine tenths of the pixels."""
     datasets = pytest.importorskip("sklearn.datasets")
     digits = datasets.load_digits()
@@ -194,7 +194,7 @@ def test_digits(xp, tmp_path):
     )
 
 
-def test_what_is_no_image_is_counted(xp, tmp_path):
+def test_roar_counts_bad_image(xp, tmp_path):
     folder = write_set(make_set(12, 6), tmp_path / "data")
     (folder / "train" / "level" / "bad.png").write_text("no picture")
     quick = METRIC.replace("epochs=2", "epochs=1") + ",trials=1"
@@ -215,14 +215,14 @@ def test_what_is_no_image_is_counted(xp, tmp_path):
         (["-M", "roar:network=resnet"], "roar: network=resnet is not accepted; use cnn or small"),
     ],
 )  # fmt: skip
-def test_what_makes_no_sense_is_refused_before_anything_is_read(xp, args, text):
+def test_roar_usage_error_is_one_line(xp, args, text):
     ran = xp("evaluate", "nowhere", "-M", "roar", *args)
     assert (ran.code, ran.out) == (2, "")
     assert text in ran.err
     assert ran.err.count("\n") == 1
 
 
-def test_other_images_in_the_same_directory_are_refused(xp, tmp_path):
+def test_roar_rejects_run_of_other_images(xp, tmp_path):
     folder = write_set(make_set(12, 6), tmp_path / "data")
     quick = METRIC.replace("epochs=2", "epochs=1") + ",trials=1"
     assert xp("evaluate", folder, "-M", quick, "-a", "patch", *CPU).code == 0
@@ -232,7 +232,7 @@ def test_other_images_in_the_same_directory_are_refused(xp, tmp_path):
     assert "of other images; choose another --output, or the same data set" in ran.err
 
 
-def test_the_default_directory_names_no_model(xp, made):
+def test_roar_default_directory_has_no_model(xp, made):
     quick = METRIC.replace("epochs=2", "epochs=1") + ",trials=1"
     assert xp("evaluate", made, "-M", quick, "-a", "patch", "--device", "cpu").code == 0
     assert Path("xplain-runs", f"{made.name}.roar", "summary.md").exists()

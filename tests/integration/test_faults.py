@@ -134,7 +134,7 @@ def one_line(err: str) -> str:
 
 @needs_fork
 @pytest.mark.parametrize("command", COMMANDS)
-def test_at_random_moments_signals_leave_whole_files_and_the_same_command_goes_on(xp, noise, command):
+def test_signals_leave_resumable_files(xp, noise, command):
     ask = [command, str(noise), *TINY, *ASK[command]]
     began = time.monotonic()
     assert wait(start([*ask, "-o", "whole"])) == 0
@@ -178,7 +178,7 @@ def test_compare_resumes_interrupted_comparison(xp, noise, method_calls):
     assert not Path("run/compare.part").exists()
 
 
-def test_pictures_of_a_comparison_cut_off_while_it_wrote_are_its_own(xp, noise, monkeypatch):
+def test_compare_resumes_interrupted_writing(xp, noise, monkeypatch):
     from xplain.reports import comparison_files as files
 
     whole, names = files.write_file, []
@@ -201,7 +201,7 @@ def test_pictures_of_a_comparison_cut_off_while_it_wrote_are_its_own(xp, noise, 
     assert xp(*ask).code == 0
 
 
-def test_an_interrupted_bench_measures_only_what_it_lacks(xp, monkeypatch):
+def test_bench_resumes_interrupted_run(xp, monkeypatch):
     from xplain.pipelines import model_benchmark
 
     whole, raced = model_benchmark.time_interleaved, []
@@ -230,7 +230,7 @@ def test_an_interrupted_bench_measures_only_what_it_lacks(xp, monkeypatch):
     assert raced == [1, 2, 1]
 
 
-def test_a_bench_interrupted_again_before_it_has_more_keeps_what_it_had(xp, monkeypatch):
+def test_bench_interrupted_twice_keeps_results(xp, monkeypatch):
     from xplain.pipelines import model_benchmark, throughput
 
     race, size, calls = model_benchmark.time_interleaved, throughput.find_best_batch_size, []
@@ -266,7 +266,7 @@ def test_a_bench_interrupted_again_before_it_has_more_keeps_what_it_had(xp, monk
     assert not Path("run/bench.part.json").exists()
 
 
-def test_a_bench_that_keeps_nothing_says_so(xp, monkeypatch):
+def test_bench_without_output_names_option(xp, monkeypatch):
     def stop(*_):
         raise KeyboardInterrupt
 
@@ -290,7 +290,7 @@ DEATHS = {
 
 @pytest.mark.parametrize("death", DEATHS)
 @pytest.mark.parametrize("command", COMMANDS)
-def test_wherever_memory_or_the_device_fails_it_is_code_4_on_one_line(xp, noise, frail, command, death):
+def test_device_failure_is_one_line(xp, noise, frail, command, death):
     ask = (command, noise, *FRAIL, *ASK[command])
     assert xp(*ask, "-o", "whole").code == 0
     calls = frail.calls
@@ -307,7 +307,7 @@ def test_wherever_memory_or_the_device_fails_it_is_code_4_on_one_line(xp, noise,
     assert numbers(command, folder) == numbers(command, Path("whole"))
 
 
-def test_an_image_too_large_for_the_memory_is_skipped_and_counted(xp, noise, monkeypatch):
+def test_explain_skips_too_large_image(xp, noise, monkeypatch):
     import xplain.data.images
 
     whole = xplain.data.images._to_rgb
@@ -327,7 +327,7 @@ def test_an_image_too_large_for_the_memory_is_skipped_and_counted(xp, noise, mon
 
 @pytest.mark.parametrize("model", ["broken", "infinite"])
 @pytest.mark.parametrize("command", COMMANDS)
-def test_logits_that_are_not_finite_fail_the_image_alone(xp, noise, command, model):
+def test_bad_logits_fail_the_image(xp, noise, command, model):
     Image.new("RGB", (40, 40), "black").save(noise / "cat" / "dark.png")
     poisoned = ("-m", f"python:tests.helpers.factories:{model}", "--device", "cpu")
     (noise / "dark").mkdir()
@@ -348,7 +348,7 @@ def test_logits_that_are_not_finite_fail_the_image_alone(xp, noise, command, mod
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_full_disk_is_code_3_on_one_line_and_the_same_command_goes_on(xp, noise, command):
+def test_full_disk_is_one_line(xp, noise, command):
     ask = (command, noise, *TINY, *ASK[command])
     assert xp(*ask, "-o", "whole").code == 0
     large = sorted(path.stat().st_size for path in Path("whole").rglob("*") if path.is_file())
@@ -371,7 +371,7 @@ def test_a_full_disk_is_code_3_on_one_line_and_the_same_command_goes_on(xp, nois
 
 @needs_fork
 @pytest.mark.parametrize("command", COMMANDS)
-def test_an_output_that_cannot_be_written_is_code_3_on_one_line(xp, noise, command):
+def test_unwritable_output_is_one_line(xp, noise, command):
     with tempfile.TemporaryDirectory() as place:  # a user who is not root can reach it
         closed = Path(place, "out")
         closed.mkdir(mode=0o555)
@@ -394,7 +394,7 @@ def test_an_output_that_cannot_be_written_is_code_3_on_one_line(xp, noise, comma
 
 
 @pytest.mark.parametrize("command", ["explain", "compare", "bench"])
-def test_an_output_that_is_removed_meanwhile_is_made_again(xp, noise, command, monkeypatch):
+def test_deleted_output_is_made_again(xp, noise, command, monkeypatch):
     module, name = {  # in the thread that writes, which else might be writing just then
         "explain": ("xplain.reports.explanation_files", "write_file"),
         "compare": ("xplain.pipelines.attribution:MethodRun", "attribute"),
@@ -433,7 +433,7 @@ def test_evaluate_stops_if_its_run_is_deleted(xp, noise, method_calls):
 
 
 @pytest.mark.parametrize("command", ["compare", "bench"])
-def test_a_second_run_into_one_directory_is_refused(xp, noise, command):
+def test_locked_directory_is_rejected(xp, noise, command):
     ask = (command, noise, *TINY, *ASK[command], "-o", "run")
     with lock_directory(Path("run")):
         ran = xp(*ask)
@@ -463,7 +463,7 @@ def test_explain_keeps_files_of_other_process(xp, noise, method_calls):
 
 
 @needs_fork
-def test_shards_that_end_at_once_write_their_reports_one_after_the_other(xp, noise):
+def test_shards_write_reports_in_turn(xp, noise):
     ask = ["evaluate", str(noise), *TINY, "-a", "sm", "-M", "deletion:steps=2", "-o", "run"]
     assert xp(*ask, "--shard", "0/2").code == 0
     Path("run/summary.json").unlink()
@@ -495,7 +495,7 @@ def test_shards_that_end_at_once_write_their_reports_one_after_the_other(xp, noi
 
 @needs_fork
 @pytest.mark.parametrize("command", [*COMMANDS, "list"])
-def test_a_reader_that_left_ends_what_is_not_done_and_no_more(xp, noise, command):
+def test_broken_pipe_stops_remaining_work(xp, noise, command):
     reading, writing = os.pipe()
     os.close(reading)
     ask = (
@@ -518,7 +518,7 @@ def test_a_reader_that_left_ends_what_is_not_done_and_no_more(xp, noise, command
 @needs_fork
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 @pytest.mark.parametrize("command", ["list", "explain"])
-def test_a_full_standard_output_is_code_3_on_one_line(xp, noise, command):
+def test_full_stdout_is_one_line(xp, noise, command):
     ask = ["list", "methods"] if command == "list" else ["explain", str(noise), *TINY, *ASK["explain"]]
     full = os.open("/dev/full", os.O_WRONLY)
     assert wait(start(ask, out=full, err=Path("err"))) == 3

@@ -43,7 +43,7 @@ def boxes(photos) -> Path:
     return path
 
 
-def test_they_run_beside_the_curves_and_go_on_where_they_stopped(xp, photos, boxes):
+def test_metrics_equal_library_and_resume(xp, photos, boxes):
     ran = xp("evaluate", photos, *ASKED)
     assert ran.code == 5  # the rocket has no box
     assert all(f"| {name}" in ran.out for name in METRICS)
@@ -68,7 +68,7 @@ def test_they_run_beside_the_curves_and_go_on_where_they_stopped(xp, photos, box
     assert values() == whole
 
 
-def test_other_boxes_under_the_same_name_are_another_metric(xp, photos, boxes):
+def test_changed_boxes_are_measured_again(xp, photos, boxes):
     asked = (*TINY, "-M", "pointing-game:boxes=boxes.csv", "-a", "center", "-o", "run")
     xp("evaluate", photos, *asked)
     before = {each["mark"] for each in records()}
@@ -85,7 +85,7 @@ def test_other_boxes_under_the_same_name_are_another_metric(xp, photos, boxes):
         ("a.jpg,0,0,1,1,horse\n", 3, "a box in 'boxes.csv': unknown class 'horse'"),
     ],
 )
-def test_boxes_that_cannot_be_used_are_one_line(xp, photos, text, code, words):
+def test_invalid_boxes_are_one_line(xp, photos, text, code, words):
     if text is not None:
         Path("boxes.csv").write_text(text)
     ran = xp("evaluate", photos, *TINY, "-M", "pointing-game:boxes=boxes.csv", "-a", "center", "-o", "run")

@@ -30,7 +30,7 @@ def records() -> list[dict]:
     return [json.loads(line) for line in Path("run/items/0.jsonl").read_text().splitlines()]
 
 
-def test_maps_are_the_librarys(xp, photos):
+def test_saved_maps_equal_library(xp, photos):
     assert xp("evaluate", photos, *TINY, *ASK, "--save-maps").code == 0
     clf = xplain.load_classifier("python:tests.helpers.factories:tiny", device="cpu")
     maps = read("maps")
@@ -47,7 +47,7 @@ def test_maps_are_the_librarys(xp, photos):
         assert record["params"]["steps"] == 5
 
 
-def test_curves_are_whole(xp, photos):
+def test_saved_curves_are_complete(xp, photos):
     assert xp("evaluate", photos, *TINY, *ASK, "-M", "error-rate", "--save-curves").code in (0, 5)
     curves = read("curves")
     assert len(curves) == 3 * 2  # error-rate has none
@@ -59,7 +59,7 @@ def test_curves_are_whole(xp, photos):
             assert about["value"] == record["value"]
 
 
-def test_they_are_no_part_of_the_fingerprint_and_what_lacks_is_made_later(xp, photos):
+def test_missing_arrays_are_added(xp, photos):
     assert xp("evaluate", photos, *TINY, *ASK).code == 0
     before = Path("run/items/0.jsonl").read_bytes()
     assert xp("evaluate", photos, *TINY, *ASK, "--save-maps", "--save-curves").code == 0
@@ -74,7 +74,7 @@ def test_they_are_no_part_of_the_fingerprint_and_what_lacks_is_made_later(xp, ph
     assert Path("run/items/0.jsonl").read_bytes() == before
 
 
-def test_nothing_is_done_again_when_nothing_lacks(xp, photos, monkeypatch):
+def test_complete_arrays_are_kept(xp, photos, monkeypatch):
     more = ("-M", "error-rate", "-a", "sm", "--save-maps", "--save-curves")
     xp("evaluate", photos, *TINY, *ASK, *more)
     monkeypatch.setattr(
@@ -86,7 +86,7 @@ def test_nothing_is_done_again_when_nothing_lacks(xp, photos, monkeypatch):
     assert xp("evaluate", photos, *TINY, *ASK, *more).code == 5
 
 
-def test_a_metric_that_is_added_uses_the_maps(xp, photos, monkeypatch):
+def test_added_metric_uses_saved_maps(xp, photos, monkeypatch):
     more = ("-M", "error-rate", "-M", "deletion:steps=6")
     xp("evaluate", photos, *SINGLE, *ASK, *more)
     asked = {(r["key"], r["mark"]): r for r in records()}
@@ -103,7 +103,7 @@ def test_a_metric_that_is_added_uses_the_maps(xp, photos, monkeypatch):
         assert record.get("cost", {}).get("forwards") == asked[key].get("cost", {}).get("forwards")
 
 
-def test_maps_of_another_image_are_not_used(xp, photos):
+def test_maps_of_changed_image_are_recomputed(xp, photos):
     xp("evaluate", photos, *SINGLE, *ASK, "--save-maps")
     before = read("maps")
     (photos / "cat" / "a.jpg").write_bytes((photos / "rocket" / "c.jpg").read_bytes())

@@ -1,4 +1,4 @@
-"""``xplain compare`` on images from the outside: records, files, columns, rows, and what it refuses."""
+"""``xplain compare`` on images: records, files, columns, rows and errors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FAST = (*TINY, "--no-metrics", "-o", "out")
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Without the drawing, which has its own tests."""
+    """Skip the drawing, which has its own tests."""
     import xplain.pipelines.compare_images as package
 
     monkeypatch.setattr(package, "draw_sheet", lambda found, shows, forms: dict.fromkeys(forms, b"sheet"))
@@ -41,19 +41,19 @@ def test_compare_equals_library(xp):
         assert row["target"]["index"] == int(clf(x).argmax())
         for att, cell in zip(maps, row["cells"], strict=True):
             score = xplain.measure(clf, x, att.values, "insertion", steps=8)
-            found = cell["scores"]["insertion:steps=8"]
-            assert found["value"] == pytest.approx(float(score.values), abs=1e-9)
-            assert found["curve"] == pytest.approx(score.curve[0].tolist(), abs=1e-6)
+            entry = cell["scores"]["insertion:steps=8"]
+            assert entry["value"] == pytest.approx(float(score.values), abs=1e-9)
+            assert entry["curve"] == pytest.approx(score.curve[0].tolist(), abs=1e-6)
             assert cell["cost"]["backwards"] == (5 if cell["method"] == "integrated-gradients" else 1)
         sums = [att.values[0].float().sum(dim=0).numpy().ravel() for att in maps]
-        ranks = [each.argsort().argsort() for each in sums]
+        ranks = [values.argsort().argsort() for values in sums]
         assert row["agreement"]["spearman"][0][1] == pytest.approx(np.corrcoef(*ranks)[0, 1], abs=1e-4)
     means = [row["cells"][1]["scores"]["insertion:steps=8"]["value"] for row in record["rows"]]
     assert record["means"][1]["scores"]["insertion:steps=8"] == {"mean": pytest.approx(np.mean(means)), "n": 2}
 
 
 def test_compare_reads_boxes_by_name(xp, photos, quick):
-    """The centre of the input lies in one photograph's box and not in the other's; the third has none."""
+    """The center of the input is inside the box of the first photograph and outside that of the second; the third has no box."""
     rows = []
     for key, first, last in (("cat/a.jpg", 0.4, 0.6), ("espresso/b.jpg", 0.3, 0.4)):
         with Image.open(photos / key) as image:
@@ -91,7 +91,7 @@ def test_against_makes_columns(xp, quick):
         "compare", CAT, *FAST, "-a", "sm", "--target", "0", "--against", "rocket", "--against", "3,4", "--json"
     ).records
     assert record["columns"] == ["saliency vs rocket", "saliency vs 3,4"]
-    assert [[each["index"] for each in cell["against"]] for cell in record["rows"][0]["cells"]] == [[2], [3, 4]]
+    assert [[target["index"] for target in cell["against"]] for cell in record["rows"][0]["cells"]] == [[2], [3, 4]]
 
 
 def test_compare_keeps_finished_comparison(xp, quick, monkeypatch):
@@ -120,7 +120,7 @@ def test_compare_skips_failed_images(xp, quick):
     Path("bad.jpg").write_text("x")
     ran = xp("compare", CAT, "bad.jpg", *FAST, "-a", "sm", "--json")
     assert ran.code == 5
-    assert [each["input"] for each in ran.records[0]["failed"]] == ["bad.jpg"]
+    assert [failure["input"] for failure in ran.records[0]["failed"]] == ["bad.jpg"]
     assert len(ran.records[0]["rows"]) == 1
     assert xp("compare", "bad.jpg", *FAST, "-a", "sm", "--overwrite").code == 3
     assert xp("compare", CAT, "bad.jpg", *FAST, "-a", "sm", "--fail-fast", "--overwrite").code == 3

@@ -1,4 +1,4 @@
-"""``xplain compare RUN RUN``: which runs and methods are paired, numbers by hand, and what is refused."""
+"""``xplain compare RUN RUN``: paired methods, numbers computed by hand, and errors."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def method(name):
 
 
 def write_run(folder, values, metrics=METRICS, model="net", keys=KEYS, target=1, digest="0"):
-    """A run directory of scores by (method, metric), None where undefined."""
+    """Write a run directory. values: scores by (method, metric), None where undefined."""
     methods = {name: method(name) for name, _ in values}
     description = {
         "schema": 1, "fingerprint": {"model": {"name": model}, "target": "auto", "seed": 0},
@@ -47,7 +47,7 @@ def scores(seed, shift=0.0):
 
 
 def both(name, seed, shift):
-    """Scores of a method by both metrics: better by ``shift``."""
+    """Return the scores of a method by both metrics, better by ``shift``."""
     return {(name, "insertion"): scores(seed, shift), (name, "deletion"): scores(seed + 50, -shift)}
 
 

@@ -1,4 +1,4 @@
-"""``xplain evaluate``: numbers, resume, shards, and what it refuses."""
+"""``xplain evaluate``: numbers, resume, shards, several models and errors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ QUICK = (*TINY, "-M", "insertion:steps=8", "-M", "deletion:steps=8", "-o", "run"
 
 
 def scores(folder: str = "run") -> dict[tuple[str, str, str], float | None]:
-    """Value by (image, method, metric) over all ranks."""
+    """Return the values of all ranks by (image, method, metric)."""
     lines = [
         json.loads(line) for path in Path(folder, "items").glob("*.jsonl") for line in path.read_text().splitlines()
     ]
@@ -32,25 +32,29 @@ def test_evaluate_equals_library(xp, photos):
     ran = xp("evaluate", photos, *QUICK, "-a", "ig:steps=5", "--json")
     assert ran.code == 0
     clf = xplain.load_classifier("python:tests.helpers.factories:tiny", device="cpu")
-    found = scores()
+    values_by_key = scores()
     for key in ("cat/a.jpg", "espresso/b.jpg", "rocket/c.jpg"):
         x = xplain.read_image(photos / key, preprocessing=clf.preprocessing)[None]
         att = xplain.attribute(clf, x, "ig", steps=5)
         for metric in ("insertion", "deletion"):
             expected = float(xplain.measure(clf, x, att.values, metric, steps=8).values)
-            assert found[key, "integrated-gradients:steps=5", f"{metric}:steps=8"] == pytest.approx(expected, abs=1e-9)
+            assert values_by_key[key, "integrated-gradients:steps=5", f"{metric}:steps=8"] == pytest.approx(
+                expected, abs=1e-9
+            )
 
 
 def test_summary_has_intervals_and_differences(xp, photos):
     (summary,) = xp("evaluate", photos, *QUICK, "-a", "sm", "-a", "ig:steps=5", "--json").records
-    found = scores()
+    values_by_key = scores()
     rows = {(row["method"], row["metric"]): row for row in summary["rows"]}
     assert set(rows) == {
         (m, e)
         for m in ("saliency", "integrated-gradients:steps=5", "random")
         for e in ("insertion:steps=8", "deletion:steps=8")
     }
-    values = [found[key, "random", "deletion:steps=8"] for key in ("cat/a.jpg", "espresso/b.jpg", "rocket/c.jpg")]
+    values = [
+        values_by_key[key, "random", "deletion:steps=8"] for key in ("cat/a.jpg", "espresso/b.jpg", "rocket/c.jpg")
+    ]
     row = rows["random", "deletion:steps=8"]
     assert (row["n"], row["undefined"]) == (3, {})
     assert row["mean"] == pytest.approx(np.mean(values))
@@ -154,10 +158,10 @@ def test_torchrun_equals_one_process(xp, photos):
     (summary,) = [json.loads(line) for line in ran.stdout.splitlines() if line.startswith("{")]
     assert summary["items"]["evaluated"] == 3
     xp("evaluate", photos, *QUICK[:-1], "one", "-a", "sm", "-b", "1")
-    found = [json.loads(Path(folder, "summary.json").read_text()) for folder in ("run", "one")]
-    for each in found:
-        del each["run"]["environment"]["versions"]  # of what this process has imported, which other tests decide
-    assert found[0] == found[1]
+    summaries = [json.loads(Path(folder, "summary.json").read_text()) for folder in ("run", "one")]
+    for summary in summaries:
+        del summary["run"]["environment"]["versions"]  # of the imported libraries, which depend on other tests
+    assert summaries[0] == summaries[1]
 
 
 def test_undefined_values_are_counted(xp, photos):

@@ -1,4 +1,4 @@
-"""What ``xplain evaluate`` says of data sets, labels and places that it cannot use: one line each, with its code."""
+"""Errors of ``xplain evaluate`` for data sets, labels and run directories: one line, with an exit code."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ QUICK = (*TINY, "-M", "deletion:steps=2", "-a", "sm", "-o", "run")
 
 
 def make(files: dict[str, str | None]) -> None:
-    """Files with a text; None: a photograph; a name that ends in a slash: a folder."""
+    """Write files with these texts. None: a photograph; a name that ends in a slash: a folder."""
     for name, text in files.items():
         path = Path(name)
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Runs that are killed, cut short, spread or short of space end in the summary of a run that was not, bit for bit."""
+"""``xplain evaluate`` that is killed, stopped, sharded or out of disk space: the final summary equals an uninterrupted run's."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from PIL import Image
 from tests.conftest import TINY
 from tests.helpers.processes import start
 
-ASK = (
+OPTIONS = (
     "-M",
     "insertion:steps=6",
     "-M",
@@ -35,7 +35,7 @@ REPORTS = ("summary.json", "summary.csv", "summary.md", "report.html")
 
 @pytest.fixture
 def noise(tmp_path) -> Path:
-    """Fourteen small images in class folders, and among them two files that are none."""
+    """Fourteen small images in class folders, and two files that are not images."""
     rng = np.random.default_rng(0)
     folder = tmp_path / "noise"
     for i in range(14):
@@ -61,7 +61,7 @@ def written(folder: str) -> int:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_killed_run_equals_uninterrupted_run(xp, noise):
-    command = ["evaluate", str(noise), *TINY, *ASK, "-b", "3"]
+    command = ["evaluate", str(noise), *TINY, *OPTIONS, "-b", "3"]
     assert xp(*command, "-o", "whole").code == 5
     size, chance = written("whole"), random.Random(7)
     killed = 0
@@ -82,7 +82,14 @@ def test_killed_run_equals_uninterrupted_run(xp, noise):
 
 
 def test_shard_continues_as_whole_run(xp, noise):
-    command = ("evaluate", noise, *TINY, *ASK, "-b", "1")  # other groups, so one image a call for the same bits
+    command = (
+        "evaluate",
+        noise,
+        *TINY,
+        *OPTIONS,
+        "-b",
+        "1",
+    )  # shards group the images differently: one image per call, for the same bits
     xp(*command, "-o", "whole")
     ran = xp(*command, "-o", "run", "--shard", "1/2", "--json")
     assert ran.records[0]["items"] == {"evaluated": 7, "failed": 1, "of": 16}
@@ -110,7 +117,7 @@ def test_repaired_image_is_evaluated(xp, noise):
 
 @pytest.mark.parametrize("room", [400, 3000, 9000])
 def test_full_disk_run_is_resumed(xp, noise, room):
-    command = ("evaluate", noise, *TINY, *ASK[:-1], "-b", "3")
+    command = ("evaluate", noise, *TINY, *OPTIONS[:-1], "-b", "3")
     xp(*command, "-o", "whole")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     Path("run/items").mkdir(parents=True)

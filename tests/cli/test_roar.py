@@ -1,4 +1,4 @@
-"""``xplain evaluate -M roar``: trials are kept, go on after an interruption, and stand beside what looks at single images."""
+"""``xplain evaluate -M roar``: trials are stored, resumed and added, also together with metrics of single images."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ CPU = ("--device", "cpu", "-o", "run", "--json")
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Path:
-    """40 images to train on and 20 to test on, as PNG files."""
+    """A folder with 40 training and 20 test images as PNG files."""
     return write_set(make_set(40, 20), tmp_path_factory.mktemp("patches"))
 
 
 @pytest.fixture(autouse=True)
 def patch():
-    """The true map as a method."""
+    """Register the true map as the method ``patch``."""
 
     @method("patch", cost=lambda **_: (0, 0))
     def patch(oracle, x, y) -> Attribution:
@@ -38,13 +38,13 @@ def patch():
 
 
 def lines(folder: str = "run") -> dict[tuple[str, str], dict]:
-    """Records by trial and method, without the seconds."""
-    found = [
+    """Return the records by trial and method, without the seconds."""
+    records = [
         json.loads(line) for path in Path(folder, "items").glob("*.jsonl") for line in path.read_text().splitlines()
     ]
-    for each in found:
-        each.get("cost", {}).pop("seconds", None)
-    return {(each["key"], each["method"]): each for each in found if "method" in each}
+    for record in records:
+        record.get("cost", {}).pop("seconds", None)
+    return {(record["key"], record["method"]): record for record in records if "method" in record}
 
 
 def test_roar_writes_records_and_report(xp, made, monkeypatch):
@@ -59,22 +59,23 @@ def test_roar_writes_records_and_report(xp, made, monkeypatch):
     assert ran.code == 0, ran.err
     epochs = 2 * (2 + 2 * 2 * 2)  # trials x (the first network's, and those of each method and fraction)
     assert [done for _, done, _ in seen] == sorted(done for _, done, _ in seen)
-    assert ({each[0] for each in seen}, {each[2] for each in seen}, seen[-1][1]) == ({"epochs"}, {epochs}, epochs)
+    units, totals = {unit for unit, _, _ in seen}, {total for _, _, total in seen}
+    assert (units, totals, seen[-1][1]) == ({"epochs"}, {epochs}, epochs)
     assert len({done for _, done, _ in seen}) == epochs + 1
     (summary,) = ran.records
     rows = {row["method"]: row for row in summary["rows"]}
     assert list(rows) == ["patch", "random"]
-    found = lines()
-    assert set(found) == {(f"trial {n}", name) for n in (1, 2) for name in rows}
+    records = lines()
+    assert set(records) == {(f"trial {n}", name) for n in (1, 2) for name in rows}
     for name, row in rows.items():
-        mine = [found[f"trial {n}", name] for n in (1, 2)]
+        trials = [records[f"trial {n}", name] for n in (1, 2)]
         assert row["n"] == 2
-        assert row["mean"] == pytest.approx(sum(each["value"] for each in mine) / 2)
+        assert row["mean"] == pytest.approx(sum(trial["value"] for trial in trials) / 2)
         assert row["curve"] == pytest.approx(
-            [sum(pair) / 2 for pair in zip(*(each["curve"] for each in mine), strict=True)]
+            [sum(pair) / 2 for pair in zip(*(trial["curve"] for trial in trials), strict=True)]
         )
-        assert all(each["value"] == pytest.approx(sum(each["curve"][1:]) / 2, abs=1e-6) for each in mine)
-    differences = [found[f"trial {n}", "random"]["value"] - found[f"trial {n}", "patch"]["value"] for n in (1, 2)]
+        assert all(trial["value"] == pytest.approx(sum(trial["curve"][1:]) / 2, abs=1e-6) for trial in trials)
+    differences = [records[f"trial {n}", "random"]["value"] - records[f"trial {n}", "patch"]["value"] for n in (1, 2)]
     assert rows["random"]["difference"]["mean"] == pytest.approx(sum(differences) / 2)
     entry = summary["run"]["metrics"][METRIC]
     assert (entry["places"], entry["trials"], entry["better"]) == ([0.0, 0.12, 0.3], 2, "lower")
@@ -93,19 +94,18 @@ def test_roar_writes_records_and_report(xp, made, monkeypatch):
 
 def test_trial_shares_first_network(xp, made):
     xp("evaluate", made, "-M", f"{METRIC},trials=2", "-a", "patch", *CPU)
-    found = lines()
-    whole = {key: each["curve"][0] for key, each in found.items()}
+    accuracies = {key: record["curve"][0] for key, record in lines().items()}
     for n in (1, 2):
-        assert whole[f"trial {n}", "patch"] == whole[f"trial {n}", "random"]
+        assert accuracies[f"trial {n}", "patch"] == accuracies[f"trial {n}", "random"]
     one, two = Path("run/roar").rglob("base.pt")
     assert one.read_bytes() != two.read_bytes()
 
 
 @pytest.mark.parametrize("saves", [1, 3, 6, 8])
 def test_roar_resumes_killed_run(xp, made, monkeypatch, saves):
-    """2 epochs of the first network; spent and ranks of two parts; then 2 epochs for each fraction: killed among each."""
-    asked = ("evaluate", made, "-M", f"{METRIC},trials=1", "-a", "saliency", *CPU)
-    xp(*asked)
+    """Saved are 2 epochs of the first network, cost and ranks of two parts, and 2 epochs per fraction; killed within each."""
+    command = ("evaluate", made, "-M", f"{METRIC},trials=1", "-a", "saliency", *CPU)
+    xp(*command)
     whole = lines()
     save, done = DirectoryCheckpoints.save, []
 
@@ -115,7 +115,7 @@ def test_roar_resumes_killed_run(xp, made, monkeypatch, saves):
         if len(done) == saves:
             raise KeyboardInterrupt
 
-    again = ["broken" if each == "run" else each for each in asked]
+    again = ["broken" if part == "run" else part for part in command]
     with monkeypatch.context() as patched:
         patched.setattr(DirectoryCheckpoints, "save", kill)
         assert xp(*again).code == 130
@@ -152,7 +152,7 @@ def test_shards_divide_trials(xp, made):
 
 
 def test_roar_with_metrics_of_images(xp, tmp_path):
-    """One data set, one run, in either order: deletion looks at the model, roar at networks of its own."""
+    """One data set and one run, in either order: deletion measures the model, roar its own networks."""
     data = make_set(12, 6)
     folder = write_set(data, tmp_path / "data") / "test"  # class folders without train and test: divided by roar
     (folder / "upright").rename(folder / "0")
@@ -174,7 +174,7 @@ def test_roar_with_metrics_of_images(xp, tmp_path):
 
 
 def test_roar_on_handwritten_digits(xp, tmp_path):
-    """Handwritten digits, 8 x 8: what is learnt, and what is lost with a tenth and nine tenths of the pixels."""
+    """Handwritten digits of 8 x 8: the accuracy with all pixels, and without a tenth and nine tenths of them."""
     datasets = pytest.importorskip("sklearn.datasets")
     digits = datasets.load_digits()
     for i, (image, label) in enumerate(zip(digits.images, digits.target, strict=True)):

@@ -23,7 +23,7 @@ def quick(monkeypatch):
     """Skip the drawing, which has its own tests."""
     import xplain.pipelines.compare_images as package
 
-    monkeypatch.setattr(package, "draw_sheet", lambda found, shows, forms: dict.fromkeys(forms, b"sheet"))
+    monkeypatch.setattr(package, "draw_comparison", lambda found, shows, forms: dict.fromkeys(forms, b"sheet"))
     monkeypatch.setattr(package, "draw_agreement", lambda record, forms: dict.fromkeys(forms, b"matrix"))
 
 
@@ -107,7 +107,7 @@ def test_compare_keeps_finished_comparison(xp, quick, monkeypatch):
     assert ran.code == 2
     assert (
         ran.err
-        == "xplain: error: 'out/compare.png' is there from something else; give --overwrite or another --output\n"
+        == "xplain: error: 'out/compare.png' already exists and is not from this comparison; use --overwrite or choose another --output\n"
     )
     assert xp(*args, "--sign", "signed", "--overwrite").code == 0
     shutil.rmtree("out")

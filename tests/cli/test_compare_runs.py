@@ -176,7 +176,7 @@ def test_compare_runs_skips_uncommon_metrics(xp):
     write_run("b", {("ig", "insertion"): scores(2)}, metrics={"insertion": INSERTION})
     ran = xp("compare", "a", "b")
     assert ran.code == 0
-    assert "Not in every run, and left out: deletion." in ran.out
+    assert "Skipped because not every run has it: deletion." in ran.out
     write_run("c", {("ig", "deletion"): scores(2)}, metrics={"deletion": DELETION})
     ran = xp("compare", "b", "c")
     assert (ran.code, "the runs have no metric in common" in ran.err) == (3, True)

@@ -35,7 +35,7 @@ CAT = SAMPLES / "cat.jpg"
         ([CAT, "--target", "cat", "--against", "cat"], 2, "a class cannot be explained against itself"),
         ([CAT, "--save", "overly"], 2, "unknown kind 'overly' for --save; choose from overlay"),
         ([CAT, "--clip", "99,80"], 2, "clip '99,80' is not 0 <= LOW < HIGH <= 100"),
-        ([CAT, "--cmap", "infrno"], 2, "unknown colour map 'infrno'; did you mean 'inferno'"),
+        ([CAT, "--cmap", "infrno"], 2, "unknown colormap 'infrno'; did you mean 'inferno'"),
         (
             [CAT, "--layer", "act2"],
             2,

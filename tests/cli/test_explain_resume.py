@@ -38,8 +38,8 @@ def test_files_of_other_settings_need_overwrite(xp):
     ran = xp("explain", CAT, *TINY, "-a", "ig:steps=6")
     assert ran.code == 2
     assert ran.err == (
-        "xplain: error: 'xplain-out/cat.integrated-gradients.overlay.png' is there from other settings; "
-        "give --overwrite or another --output\n"
+        "xplain: error: 'xplain-out/cat.integrated-gradients.overlay.png' already exists with different settings; "
+        "use --overwrite or choose another --output\n"
     )
     assert xp("explain", CAT, *TINY, "-a", "ig:steps=6", "--overwrite").code == 0
 
@@ -50,7 +50,7 @@ def test_files_of_other_image_are_rejected(xp):
     shutil.copy(SAMPLES / "rocket.jpg", "x.jpg")
     ran = xp("explain", "x.jpg", *TINY, "-a", "sm")
     assert (ran.code, ran.out) == (3, "")
-    assert "is there from another image; give --overwrite" in ran.err
+    assert "already exists for another image; use --overwrite" in ran.err
 
 
 def test_ctrl_c_keeps_finished_files(xp, photos, method_calls):

@@ -59,7 +59,7 @@ def test_short_trapezoid_weights_are_caught(monkeypatch):
         weights[[0, -1]] /= 2
         return torch.linspace(0, 1, steps, dtype=like.dtype), weights
 
-    check_completeness_on_a_line()
+    check_completeness_on_linear_model()
     monkeypatch.setattr(xplain.methods._quadrature, "quadrature", short)
     monkeypatch.setattr(ig, "quadrature", short)
     assert fails(check_weights, "trapezoid", 50)

@@ -1,4 +1,4 @@
-"""Comparisons made by hand: maps of known values under hostile names."""
+"""Comparisons built from maps with known values and hostile names."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ METRICS = {
 }
 
 
-def cell(values, insertion=0.5, deletion=0.25, seconds=1.0, warnings=()):
-    """A cell with scores and a curve of three points."""
+def make_cell(values, insertion=0.5, deletion=0.25, seconds=1.0, warnings=()):
+    """Return a cell with two scores, one of which has a curve of three points."""
     scores = {
         "insertion": {"value": insertion, "undefined": None, "curve": [0.0, 0.5, 1.0]},
         "deletion": {"value": deletion, "undefined": None if deletion is not None else "why", "curve": None},
@@ -26,22 +26,23 @@ def cell(values, insertion=0.5, deletion=0.25, seconds=1.0, warnings=()):
     return Cell(record | {"scores": scores}, np.asarray(values, dtype=np.float32))
 
 
-def row(cells, name=HOSTILE, label=HOSTILE, image=None, model="net"):
-    """A row on a grey image; the top class is another one than the target."""
-    height, width = next(each for each in cells if each is not None).values.shape[1:]
-    image = np.full((height, width, 3), 100, dtype=np.uint8) if image is None else image
+def make_row(cells, name=HOSTILE, label=HOSTILE, image=None, model="net"):
+    """Return a row, on a gray image by default, whose top class is not the target."""
+    height, width = next(cell for cell in cells if cell is not None).values.shape[1:]
+    if image is None:
+        image = np.full((height, width, 3), 100, dtype=np.uint8)
     target = {"index": 3, "wnid": None, "name": label, "probability": 0.25}
     best = {"index": 1, "wnid": None, "name": None, "probability": 0.5}
     record = {"input": name, "sha256": "0", "model": model, "target": target, "prediction": [best, target]}
     return Row(record, image, cells)
 
 
-def comparison(rows, columns=("first", "second"), look=None, failed=()):
-    """A comparison by insertion and deletion."""
+def make_comparison(rows, columns=("first", "second"), options=None, failed=()):
+    """Return a comparison by insertion and deletion. failed: names of inputs."""
     failures = [Failure(name, InputError(f"{name} is bad")) for name in failed]
-    return Comparison(tuple(columns), METRICS, rows, failures, look or RenderOptions(), {"net": {}})
+    return Comparison(tuple(columns), METRICS, rows, failures, options or RenderOptions(), {"net": {}})
 
 
 def noise(seed=0, size=(24, 32), channels=3):
-    """Heavy-tailed signed values."""
+    """Return heavy-tailed signed values (channels, *size)."""
     return np.random.default_rng(seed).normal(size=(channels, *size)) ** 3

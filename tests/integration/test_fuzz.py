@@ -40,11 +40,11 @@ from xplain.data.sources import find_images
 from xplain.models.checkpoints import read_weights
 from xplain.oracle.targets import TargetSpec
 from xplain.pipelines.compare_runs import compare_runs
-from xplain.reports.evaluation_page import make_page
+from xplain.reports.evaluation_page import make_evaluation_page
+from xplain.reports.evaluation_report import evaluation_csv, evaluation_table
 from xplain.reports.published import read_published
 from xplain.reports.render import read_record
-from xplain.reports.summary import summarise_run
-from xplain.reports.tables import to_csv, to_markdown
+from xplain.reports.summary import summarize_run
 
 ATTEMPTS = int(os.environ.get("XPLAIN_FUZZ_EXAMPLES", "100"))
 fuzz = settings(
@@ -279,7 +279,7 @@ def test_read_run_directory(tmp_path, content, run):
     (folder / "items" / "0.jsonl").write_bytes(content)
     (folder / "run.json").write_bytes(run)
     attempt(read_run, folder)
-    attempt(summarise_run, folder)
+    attempt(summarize_run, folder)
     store = attempt(RunStore.open, folder, 0, {"fingerprint": {}, "methods": {}, "metrics": {}})
     with store or nullcontext():
         pass
@@ -332,7 +332,7 @@ def test_corrupted_records(tmp_path, data):
     (folder / "run.json").write_text(json.dumps(corrupt(data, RUN) if which < 0 else RUN))
     summary = attempt(summarise_run, folder)
     if summary is not None:
-        to_csv(summary), to_markdown(summary), make_page(summary, [], "")
+        evaluation_csv(summary), evaluation_table(summary), make_evaluation_page(summary, [], "")
     attempt(compare_runs, [folder])
 
 
@@ -346,7 +346,7 @@ def test_damaged_records_are_named(tmp_path, change):
     (tmp_path / "items" / "0.jsonl").write_text("".join(lines))
     (tmp_path / "run.json").write_text(json.dumps(RUN))
     with pytest.raises(InputError, match=r"the record of '[ac]' is damaged \(.*\); delete its line"):
-        summarise_run(tmp_path)
+        summarize_run(tmp_path)
 
 
 def test_valid_records_are_read(tmp_path):
@@ -354,7 +354,7 @@ def test_valid_records_are_read(tmp_path):
     (tmp_path / "items").mkdir()
     (tmp_path / "items" / "0.jsonl").write_text("".join(json.dumps(record) + "\n" for record in RECORDS))
     (tmp_path / "run.json").write_text(json.dumps(RUN))
-    (row,) = summarise_run(tmp_path)["rows"]
+    (row,) = summarize_run(tmp_path)["rows"]
     assert (row["mean"], row["n"], row["undefined"], row["curve"]) == (0.5, 1, {"why": 1}, [1.0, 0.5])
 
 

@@ -1,4 +1,4 @@
-"""The README's table of what was tried: a sample of it run, every family in it, and a check that sees what is broken."""
+"""The README's table of models and methods: a sample of its pairs, its families, and the checks of its script."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.helpers import toys
 from tests.helpers.on_models import BrokenError, count_rows, keep_contract
 from tests.helpers.state import state
 from tests.tools import model_matrix as matrix
-from tests.tools.model_matrix import MODELS, Pair, every_pair, main, read_kept, summary, try_pairs
+from tests.tools.model_matrix import MODELS, PairResult, full_table, load_results, main, readme_table, try_methods
 from tests.tools.update_readme import README
 from xplain.core.errors import UsageError
 from xplain.core.registry import METHODS
@@ -22,7 +22,7 @@ from xplain.core.types import Attribution
 from xplain.models.torchvision_models import torchvision_names
 
 NAMES = [spec.name for spec in METHODS]
-SAMPLE = {  # of a deep network only what depends most on how it is built
+SAMPLE = {  # on a deep network only the methods that depend most on its architecture
     "squeezenet1_1": NAMES,
     "timm:vit_little_patch16_reg4_gap_256": [
         "integrated-gradients",
@@ -35,40 +35,37 @@ SAMPLE = {  # of a deep network only what depends most on how it is built
 }
 
 
-def readme_table() -> dict[str, set[str]]:
-    """The methods that refuse each model, as the README has them."""
+def read_refusals() -> dict[str, set[str]]:
+    """Return, by model, the methods that refuse it according to the README."""
     (table,) = re.findall(r"<!-- fits -->\n(.*?)<!-- /fits -->", README.read_text("utf-8"), re.DOTALL)
-    found = {}
+    refusals = {}
     for line in table.splitlines()[2:]:
         _, names, refused, _ = line.split("|")
-        found |= {name: set(re.findall("`([^`]+)`", refused)) for name in re.findall("`([^`]+)`", names)}
-    return found
+        refusals |= {name: set(re.findall("`([^`]+)`", refused)) for name in re.findall("`([^`]+)`", names)}
+    return refusals
 
 
 @pytest.mark.parametrize(("name", "methods"), SAMPLE.items(), ids=SAMPLE)
-def test_a_sample_of_the_table_holds(name, methods):
-    pairs = list(try_pairs(name, known=set(NAMES).difference(methods)))
-    assert [pair.method for pair in pairs] == methods
-    assert [pair for pair in pairs if pair.outcome == "broken"] == []
-    refused = {pair.method for pair in pairs if pair.outcome == "refused"}
-    assert refused == readme_table()[name].intersection(methods)
+def test_sample_of_readme_table(name, methods):
+    results = list(try_methods(name, done=set(NAMES).difference(methods)))
+    assert [result.method for result in results] == methods
+    assert [result for result in results if result.outcome == "broken"] == []
+    refused = {result.method for result in results if result.outcome == "refused"}
+    assert refused == read_refusals()[name].intersection(methods)
 
 
-def test_the_table_has_every_model_and_methods_that_exist():
-    table = readme_table()
+def test_readme_table_names_all_models():
+    table = read_refusals()
     assert set(table) == set(MODELS)
     assert set().union(*table.values()) <= set(NAMES)
 
 
-def test_every_family_of_torchvision_is_tried():
-    """A family is a module of torchvision's; two of them hold several."""
+def test_models_cover_torchvision_families():
+    """A family is a module of torchvision; some modules hold several families."""
     modules = {name: models.get_model_builder(name).__module__ for name in torchvision_names()}
     assert set(modules.values()) == {modules[name] for name in MODELS if name in modules}
     for start in ("resnet", "resnext", "wide_resnet", "efficientnet_b", "efficientnet_v2", "swin_t", "swin_v2"):
         assert any(name.startswith(start) for name in MODELS), start
-
-
-# ------------------------------------------------------------------------------------------- what is broken is seen
 
 
 def honest(oracle, x, y):
@@ -106,15 +103,15 @@ def check(function, monkeypatch) -> None:
     keep_contract(spec, classifier, toys.images(2).float(), {}, count_rows(classifier, (8, 10)))
 
 
-@pytest.mark.parametrize(("what", "function"), BROKEN.items())
-def test_a_broken_promise_is_named(what, function, monkeypatch):
+@pytest.mark.parametrize(("problem", "function"), BROKEN.items())
+def test_broken_contract_is_named(problem, function, monkeypatch):
     check(honest, monkeypatch)
-    with pytest.raises(BrokenError, match=f"^{what}"):
+    with pytest.raises(BrokenError, match=f"^{problem}"):
         check(function, monkeypatch)
 
 
-def test_what_only_rounding_does_to_an_image_by_itself_is_no_broken_promise(monkeypatch):
-    """A method that is right in float64 and a hundredth off in float32."""
+def test_rounding_keeps_the_contract(monkeypatch):
+    """A method that is exact in float64 may differ by a hundredth in float32."""
 
     def rounded(oracle, x, y):
         values = honest(oracle, x, y).values
@@ -123,7 +120,7 @@ def test_what_only_rounding_does_to_an_image_by_itself_is_no_broken_promise(monk
     check(rounded, monkeypatch)
 
 
-TOUCHES = {
+CHANGES = {
     "tensors": lambda model: model.head.bias.data.add_(1),
     "modes": lambda model: model.pool.train(),
     "hooks": lambda model: model.conv1.register_forward_hook(print),
@@ -133,96 +130,100 @@ TOUCHES = {
 }
 
 
-@pytest.mark.parametrize(("what", "touch"), TOUCHES.items())
-def test_a_touched_model_is_seen(what, touch):
+@pytest.mark.parametrize(("part", "change"), CHANGES.items())
+def test_state_detects_changed_model(part, change):
     model = toys.small_net(1)
     before = state(model)
     assert state(model) == before
-    touch(model)
+    change(model)
     after = state(model)
-    assert {each for each in after if after[each] != before[each]} == {what}
-
-
-# ------------------------------------------------------------------------------------------- keeping and writing
+    assert {name for name in after if after[name] != before[name]} == {part}
 
 
 @pytest.fixture
 def tiny(tmp_path, monkeypatch):
-    """The script with one tiny model, its files in ``tmp_path``; effects of methods by name, and the names of methods tried."""
-    made = SimpleNamespace(model=toys.small_net().float(), kept=tmp_path / "kept.jsonl", effects={}, tried=[])
-    made.model.size = (8, 10)
-    made.readme = tmp_path / "README.md"
-    made.readme.write_text("<!-- fits -->\nold\n<!-- /fits -->\n")
+    """Run the script with one tiny model and files in ``tmp_path``.
 
-    def keep(spec, *_):
-        made.tried.append(spec.name)
-        made.effects.get(spec.name, lambda: None)()
+    effects: functions by method name, called when the method is tried. tried: names of the methods tried.
+    """
+    script = SimpleNamespace(model=toys.small_net().float(), results=tmp_path / "results.jsonl", effects={}, tried=[])
+    script.model.size = (8, 10)
+    script.readme = tmp_path / "README.md"
+    script.readme.write_text("<!-- fits -->\nold\n<!-- /fits -->\n")
 
-    monkeypatch.setattr(matrix, "README", made.readme)
+    def try_effect(spec, *_):
+        script.tried.append(spec.name)
+        script.effects.get(spec.name, lambda: None)()
+
+    monkeypatch.setattr(matrix, "README", script.readme)
     monkeypatch.setattr(matrix, "MODELS", {"tiny": 8})
-    monkeypatch.setattr(matrix, "keep_contract", keep)
-    monkeypatch.setattr(matrix.xplain, "load_classifier", lambda *_, **__: toys.classifier(made.model))
-    return made
+    monkeypatch.setattr(matrix, "keep_contract", try_effect)
+    monkeypatch.setattr(matrix.xplain, "load_classifier", lambda *_, **__: toys.classifier(script.model))
+    return script
 
 
-def raises(error):
+def raise_error(error):
+    """Return an effect that raises the error."""
+
     def effect():
         raise error
 
     return effect
 
 
-def test_an_interrupted_table_goes_on(tiny, tmp_path):
-    tiny.effects[NAMES[3]] = raises(KeyboardInterrupt())
+def test_interrupted_script_resumes(tiny, tmp_path):
+    tiny.effects[NAMES[3]] = raise_error(KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
-        main(["--kept", str(tiny.kept)])
-    assert list(read_kept(tiny.kept)["tiny"]) == NAMES[:3]
+        main(["--results", str(tiny.results)])
+    assert list(load_results(tiny.results)["tiny"]) == NAMES[:3]
     assert "old" in tiny.readme.read_text()
     tiny.effects.clear()
     tiny.tried.clear()
-    assert main(["--kept", str(tiny.kept), "--table", str(tmp_path / "all.md")]) == 0
+    assert main(["--results", str(tiny.results), "--table", str(tmp_path / "all.md")]) == 0
     assert tiny.tried == NAMES[3:]
     assert "| `tiny` (8) | none |" in tiny.readme.read_text()
     assert (tmp_path / "all.md").read_text().count("| fits |") == len(NAMES)
-    assert main(["--kept", str(tiny.kept)]) == 0
-    assert tiny.tried == NAMES[3:]  # nothing was left to do
+    assert main(["--results", str(tiny.results)]) == 0
+    assert tiny.tried == NAMES[3:]  # every pair was done
 
 
-def test_a_crash_a_broken_promise_and_a_touched_model_are_broken_and_a_refusal_is_not(tiny):
+def test_outcomes_of_errors(tiny):
     tiny.effects |= {
-        "saliency": raises(UsageError("no", "way")),
-        "agi": raises(KeyError("head")),
-        "rise": raises(BrokenError("not finite")),
+        "saliency": raise_error(UsageError("no", "way")),
+        "agi": raise_error(KeyError("head")),
+        "rise": raise_error(BrokenError("not finite")),
         "lrp": lambda: tiny.model.head.bias.data.add_(1),
     }
-    assert main(["--kept", str(tiny.kept), "tiny"]) == 1
-    outcomes = {name: (pair.outcome, pair.text) for name, pair in read_kept(tiny.kept)["tiny"].items()}
-    assert {name: pair for name, pair in outcomes.items() if pair != ("fits", "")} == {
+    assert main(["--results", str(tiny.results), "tiny"]) == 1
+    results = load_results(tiny.results)["tiny"]
+    outcomes = {name: (result.outcome, result.text) for name, result in results.items()}
+    assert {name: outcome for name, outcome in outcomes.items() if outcome != ("fits", "")} == {
         "saliency": ("refused", "no; way"),
         "agi": ("broken", "KeyError: 'head'"),
         "rise": ("broken", "not finite"),
-        "lrp": ("broken", "the model is not as it was"),
+        "lrp": ("broken", "the method changed the model"),
     }
-    assert "old" in tiny.readme.read_text()  # a table with broken pairs is not shown
+    assert "old" in tiny.readme.read_text()  # a table with broken pairs is not written
 
 
-def test_a_model_that_is_not_in_the_table_is_refused(tiny, capsys):
+def test_unknown_model_is_refused(tiny, capsys):
     with pytest.raises(SystemExit):
-        main(["--kept", str(tiny.kept), "tiny", "resnet19"])
-    assert capsys.readouterr().err.endswith("not among the models that are tried: resnet19\n")
+        main(["--results", str(tiny.results), "tiny", "resnet19"])
+    assert capsys.readouterr().err.endswith("unknown models: resnet19\n")
     assert tiny.tried == []
 
 
-def test_models_with_the_same_refusals_share_a_row():
+def test_models_with_same_refusals_share_row():
     refused = {"a": ["lrp"], "b": [], "c": ["lrp"]}
-    found = {
-        name: {m: Pair(name, m, "refused" if m in why else "fits", "why | not" if m in why else "") for m in NAMES}
-        for name, why in refused.items()
-    }
+    results = {}
+    for name, methods in refused.items():
+        results[name] = {method: PairResult(name, method, "fits") for method in NAMES}
+        for method in methods:
+            results[name][method] = PairResult(name, method, "refused", "why | not")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(matrix, "MODELS", {"a": 64, "b": 64, "c": 107})
-        assert summary(found).splitlines()[2:] == ["| `a`, `c` (107) | `lrp` |", "| `b` | none |"]
-        lines = every_pair(found).splitlines()
+        assert readme_table(results).splitlines()[2:] == ["| `a`, `c` (107) | `lrp` |", "| `b` | none |"]
+        lines = full_table(results).splitlines()
     assert lines[0] == "| method | a | b | c |"
     assert "| lrp | – | fits | – |" in lines
     assert lines[-2:] == ["| a | lrp | why \\| not |", "| c | lrp | why \\| not |"]

@@ -1,4 +1,4 @@
-"""What the README promises is what the code does."""
+"""The README's tables, links, commands and code against the package."""
 
 from __future__ import annotations
 
@@ -14,88 +14,90 @@ import sys
 import pytest
 
 from tests.conftest import ROOT, SAMPLES
-from tests.tools.update_readme import PICTURE, README, fill
+from tests.tools.update_readme import FIGURE, README, update_tables
 
 TEXT = README.read_text("utf-8")
 
 
-def test_tables_are_made_from_the_registry():
-    assert fill(TEXT) == TEXT, "run make readme"
+def test_tables_match_the_registry():
+    assert update_tables(TEXT) == TEXT, "run make readme"
 
 
-def test_links_lead_somewhere():
+def test_links_have_targets():
     for target in re.findall(r"\]\((?!https?:|#)([^)]+)\)", TEXT):
         assert (ROOT / target).exists(), target
-    assert PICTURE.exists()
+    assert FIGURE.exists()
     headings = re.findall(r"^#+ (.+)$", TEXT, re.MULTILINE)
-    places = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
     links = re.findall(r"\]\(#([^)]+)\)", TEXT)
     assert len(links) > 10
-    assert set(links) <= places
+    assert set(links) <= anchors
 
 
-def test_the_numbers_of_methods_and_metrics():
+def test_counts_of_methods_and_metrics():
     tables = {name: TEXT.split(f"<!-- {name} -->")[1].split("<!-- /")[0] for name in ("methods", "metrics")}
     rows = {name: table.count("\n| `") for name, table in tables.items()}
     assert f"\n{rows['methods']} methods, {rows['metrics']} metrics, " in TEXT
 
 
-def test_the_test_command_is_what_ci_runs():
+def test_test_command_matches_ci():
     command = next(line for line in TEXT.splitlines() if line.endswith("-m pytest"))
     script = (ROOT / ".ci" / "run").read_text().replace(" -q -e", " -e")
     assert command in script
 
 
-RUN_HERE = ("xplain explain", "xplain compare", "xplain evaluate ./imagenet_val", "xplain list", "xplain cite")
-ABSENT = ("resnet", "cuda", "samples/tables", "my_digits")  # weights to download, a GPU; what has tests of its own
+RECIPE_COMMANDS = ("xplain explain", "xplain compare", "xplain evaluate ./imagenet_val", "xplain list", "xplain cite")
+SKIPPED = ("resnet", "cuda", "samples/tables", "my_digits")  # need a download or a GPU, or have their own test
 TOY = ("-m", "python:tests.helpers.factories:imagenet_like", "--device", "cpu")
 
 
-def _lines() -> list[str]:
-    """The lines of every shell block, without their comments."""
+def shell_lines() -> list[str]:
+    """Return the lines of every shell block, without their comments."""
     blocks = re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL)
     return [line.split("  #")[0].strip() for line in "\n".join(blocks).splitlines()]
 
 
-RECIPES = [line for line in dict.fromkeys(_lines()) if line.startswith(RUN_HERE) and not re.search(r"[|>]", line)]
-PIPELINES = [line for line in _lines() if re.search(r"[|>]|^XPLAIN_", line) and "xplain" in line]
+RECIPES = [
+    line for line in dict.fromkeys(shell_lines()) if line.startswith(RECIPE_COMMANDS) and not re.search(r"[|>]", line)
+]
+PIPELINES = [line for line in shell_lines() if re.search(r"[|>]|^XPLAIN_", line) and "xplain" in line]
 
 
 @pytest.fixture
-def here(tmp_path):
-    """What the recipes name: samples, photos, ./imagenet_val and its boxes."""
+def recipe_folder(tmp_path):
+    """Make the files that the recipes name: samples, photos, ./imagenet_val and its boxes."""
     shutil.copytree(SAMPLES, tmp_path / "samples")
     for folder in ("photos", "imagenet_val"):
         for name, wnid in (("cat", "n02123159"), ("espresso", "n07920052")):
-            place = tmp_path / folder / wnid
-            place.mkdir(parents=True)
-            shutil.copy(SAMPLES / f"{name}.jpg", place)
+            class_folder = tmp_path / folder / wnid
+            class_folder.mkdir(parents=True)
+            shutil.copy(SAMPLES / f"{name}.jpg", class_folder)
     (tmp_path / "boxes.csv").write_text("image,x0,y0,x1,y1\ncat.jpg,10,10,200,200\nespresso.jpg,10,10,200,200\n")
     return tmp_path
 
 
 @pytest.mark.parametrize("command", RECIPES)
-def test_recipes_run(command, xp, here):
-    """Each recipe runs on the samples and a small network, but for what needs a download or a GPU."""
-    if any(word in command for word in ABSENT):
-        pytest.skip("needs weights that are not here, or a GPU, or is tested below")
-    quick = {"list": (), "cite": ()}.get(command.split()[1], TOY)
+def test_recipes_run(command, xp, recipe_folder):
+    """Run each recipe on the samples and a small network, except for recipes that need a download or a GPU."""
+    if any(word in command for word in SKIPPED):
+        pytest.skip("needs a download or a GPU, or has its own test")
+    model = {"list": (), "cite": ()}.get(command.split()[1], TOY)
     if command == "xplain compare runs/a runs/b":
-        quick = ()
+        model = ()
         for run in ("a", "b"):
             assert xp("evaluate", "photos", "-a", "saliency", *TOY, "--seed", ord(run), "-o", f"runs/{run}").code == 0
-    ran = xp(*shlex.split(command)[1:], *quick)
+    ran = xp(*shlex.split(command)[1:], *model)
     assert ran.code == 0, ran.err
     assert ran.lines
 
 
 @pytest.mark.parametrize("line", PIPELINES)
-def test_pipelines_run(line, here):
-    """Each line with a pipe or a redirection, by a shell in which ``xplain`` is this one with a small network."""
+def test_pipelines_run(line, recipe_folder):
+    """Run each line with a pipe or a redirection in a shell whose ``xplain`` uses a small network."""
     missing = [tool for tool in ("bash", "jq", "curl") if tool in f"bash {line}" and shutil.which(tool) is None]
     if missing:
         pytest.skip(f"no {missing[0]}")
-    command = here / "bin" / "xplain"
+    command = recipe_folder / "bin" / "xplain"
     command.parent.mkdir()
     command.write_text(f'#!/bin/sh\nexec {sys.executable} -m xplain "$@"\n')
     command.chmod(0o755)
@@ -110,23 +112,23 @@ def test_pipelines_run(line, here):
         ["bash", "-euo", "pipefail", "-c", line],
         capture_output=True,
         text=True,
-        cwd=here,
+        cwd=recipe_folder,
         env=os.environ | settings,
         check=False,
     )
     assert ran.returncode == 0, ran.stderr
-    made = [here / name for name in re.findall(r"> (\S+)", line)]
-    assert ran.stdout or all(path.stat().st_size for path in made)
+    written = [recipe_folder / name for name in re.findall(r"> (\S+)", line)]
+    assert ran.stdout or all(path.stat().st_size for path in written)
 
 
-def test_pipelines_were_found():
-    """So that another way of writing them does not leave the test above with nothing."""
+def test_readme_has_recipes_and_pipelines():
+    """Guard against a README whose commands the tests above do not match."""
     assert len(PIPELINES) == 5
     assert len(RECIPES) >= 25
 
 
-def test_a_new_method_in_ten_lines(tmp_path):
-    """The section, followed literally in a copy of the package."""
+def test_new_method_section(tmp_path):
+    """Follow the section in a copy of the package."""
     module, line = re.findall(r"```python\n(.*?)```", TEXT[TEXT.index("### A new method") :], re.DOTALL)[:2]
     shutil.copytree(ROOT / "xplain", tmp_path / "xplain", ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "xplain" / "methods" / "gradient_share.py").write_text(module, "utf-8")
@@ -155,8 +157,8 @@ raise SystemExit(run(["list", "methods", "--search", "gradient-share"]))
     assert ran.stdout.startswith("gradient-share\tgs\tpower=1.0")
 
 
-def test_the_library_in_ten_lines(monkeypatch):
-    """The section, to the letter but for a small network, and the shapes that its comments name."""
+def test_library_section(monkeypatch):
+    """Run the section with a small network, and check the shapes that its comments state."""
     (code,) = re.findall(r"```python\n(.*?)```", TEXT[TEXT.index("## Library") : TEXT.index("## Speed")], re.DOTALL)
     monkeypatch.chdir(ROOT)
     names: dict = {}
@@ -169,8 +171,8 @@ def test_the_library_in_ten_lines(monkeypatch):
     assert names["score"].curve.shape == (1, side + 1)
 
 
-def test_your_own_model(xp, tmp_path, monkeypatch):
-    """The section, followed to the letter: its script, then its commands."""
+def test_own_model_section(xp, tmp_path, monkeypatch):
+    """Run the section's script, then its commands."""
     section = TEXT[TEXT.index("## Your own model") : TEXT.index("## Library")]
     (script,), (shell,) = (re.findall(f"```{kind}\n(.*?)```", section, re.DOTALL) for kind in ("python", "sh"))
     (tmp_path / "my_digits.py").write_text(script, "utf-8")

@@ -1,4 +1,4 @@
-"""The embedded classifier on photographs: numbers against other programs' arrays, where those are at hand."""
+"""The default model on photographs, against arrays of reference programs if they are available."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.conftest import ROOT, SAMPLES
 
 SHARED = ROOT.parent / "shared"
 ORACLES = sorted((SHARED / "oracles").glob("*.npz"))
-needs_oracles = pytest.mark.skipif(not ORACLES, reason="the reference arrays are not here")
+needs_oracles = pytest.mark.skipif(not ORACLES, reason="the reference arrays are not available")
 
 
 @pytest.fixture(scope="module")
@@ -32,16 +32,16 @@ def cosine(a: torch.Tensor, b: torch.Tensor) -> float:
 
 
 @needs_oracles
-def test_probabilities(clf, reference):
+def test_probabilities_match_reference(clf, reference):
     with torch.no_grad():
-        found = clf(reference["x"][None]).softmax(1)[0]
-    assert float((found - reference["probabilities"]).abs().max()) < 1e-4
-    assert int(found.argmax()) == int(reference["target"])
+        probabilities = clf(reference["x"][None]).softmax(1)[0]
+    assert float((probabilities - reference["probabilities"]).abs().max()) < 1e-4
+    assert int(probabilities.argmax()) == int(reference["target"])
 
 
 @needs_oracles
 @pytest.mark.parametrize(("steps", "least"), [(1, 0.99), (5, 0.6)])
-def test_agi_is_the_authors_program(clf, reference, steps, least):
+def test_agi_matches_authors_program(clf, reference, steps, least):
     contrasts = reference["agi_false_classes"].tolist()
     att = xplain.attribute(clf, reference["x"][None], "agi", variant="official", steps=steps, against=contrasts)
     assert cosine(att.values[0], reference[f"agi_official_{steps}"]) >= least
@@ -49,7 +49,7 @@ def test_agi_is_the_authors_program(clf, reference, steps, least):
 
 @needs_oracles
 @pytest.mark.parametrize(("ascent", "step_size", "radius"), [("smooth", 0.001, 0.3), ("sharp", 0.1, None)])
-def test_mfaba_left_is_the_authors_program_with_cleared_gradients(clf, reference, ascent, step_size, radius):
+def test_mfaba_left_matches_authors_program(clf, reference, ascent, step_size, radius):
     att = xplain.attribute(
         clf, reference["x"][None], "mfaba", rule="left", ascent=ascent, step_size=step_size, radius=radius
     )
@@ -58,7 +58,7 @@ def test_mfaba_left_is_the_authors_program_with_cleared_gradients(clf, reference
 
 
 @needs_oracles
-def test_integrated_gradients_is_captums(clf, reference):
+def test_integrated_gradients_matches_captum(clf, reference):
     att = xplain.attribute(clf, reference["x"][None], "ig", steps=50, score="logit")
     expected = reference["ig_gausslegendre50_logit_black"]
     assert cosine(att.values[0], expected) >= 0.9999
@@ -66,8 +66,8 @@ def test_integrated_gradients_is_captums(clf, reference):
 
 
 @needs_oracles
-def test_the_gap_of_integrated_gradients_closes_with_nodes(clf, reference):
-    """On this network 50 nodes leave 15 % (tiger cat) and 4 % (espresso) of the logit, in the reference arrays too."""
+def test_integrated_gradients_gap_shrinks(clf, reference):
+    """On this model 50 nodes leave a gap of 15 % (tiger cat) and 4 % (espresso) of the logit, also in the reference arrays."""
     gaps = []
     for steps in (50, 400):
         att = xplain.attribute(clf, reference["x"][None], "ig", steps=steps, score="prob")
@@ -77,7 +77,7 @@ def test_the_gap_of_integrated_gradients_closes_with_nodes(clf, reference):
 
 
 @needs_oracles
-def test_the_trapezoid_is_more_complete_than_the_left_rule(clf, reference):
+def test_trapezoid_is_more_complete(clf, reference):
     def gap(rule: str) -> float:
         att = xplain.attribute(clf, reference["x"][None], "mfaba", rule=rule, ascent="sharp")
         return abs(float(att.gap / att.expected))
@@ -85,21 +85,22 @@ def test_the_trapezoid_is_more_complete_than_the_left_rule(clf, reference):
     assert gap("trapezoid") < gap("left")
 
 
-def test_top_1_of_the_photographs(clf):
+def test_top1_of_photographs(clf):
     folder = SHARED / "imagenet_samples"
     if not folder.is_dir():
-        pytest.skip("the labelled photographs are not here")
+        pytest.skip("the labeled photographs are not available")
     files = sorted(folder.glob("*/*.JPEG"))
     right = 0
-    for some in (files[k : k + 16] for k in range(0, len(files), 16)):
+    for start in range(0, len(files), 16):
+        batch = files[start : start + 16]
         with torch.no_grad():
-            best = clf(torch.stack([xplain.read_image(path) for path in some])).argmax(1)
-        right += sum(clf.wnids[index] == path.parent.name for index, path in zip(best.tolist(), some, strict=True))
+            best = clf(torch.stack([xplain.read_image(path) for path in batch])).argmax(1)
+        right += sum(clf.wnids[index] == path.parent.name for index, path in zip(best.tolist(), batch, strict=True))
     assert right / len(files) == pytest.approx(0.88, abs=0.02)
 
 
 @pytest.mark.parametrize(("name", "label"), [("cat", "tiger cat"), ("espresso", "espresso")])
-def test_neflag_beats_the_controls_on_the_samples(clf, name, label):
+def test_neflag_beats_controls(clf, name, label):
     x = xplain.read_image(SAMPLES / f"{name}.jpg")[None]
     maps = {method: xplain.attribute(clf, x, method) for method in ("neflag", "random", "sobel")}
     assert clf.labels[int(maps["neflag"].target)] == label
@@ -112,7 +113,7 @@ def test_neflag_beats_the_controls_on_the_samples(clf, name, label):
     assert gains["neflag"] > gains["random"] + 0.02
 
 
-def test_the_samples_are_where_their_readme_says():
+def test_samples_readme_names_files():
     text = (SAMPLES / "README.md").read_text("utf-8")
     for path in Path(SAMPLES).glob("*.[jp][pn]g"):
         assert path.name in text

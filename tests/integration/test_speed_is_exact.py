@@ -1,4 +1,4 @@
-"""What makes the engine fast does not change its numbers: folding, layout, chunks, kept memory; and memory does not grow with nodes."""
+"""Folding, layout and batching do not change results, and memory does not grow with the number of nodes."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ from xplain.methods._quadrature import quadrature
 from xplain.models.optimize import inference_copy
 
 
-def plain_integrated_gradients(made: xplain.Classifier, x: Tensor, target: int, steps: int) -> Tensor:
-    """One node at a time through the model as it is, from black."""
+def plain_integrated_gradients(classifier: xplain.Classifier, x: Tensor, target: int, steps: int) -> Tensor:
+    """Return integrated gradients from black, one node at a time, on the unprepared model."""
     nodes, weights = quadrature("gauss-legendre", steps, x)
     total = torch.zeros_like(x)
     for node, weight in zip(nodes, weights, strict=True):
         point = (node * x).requires_grad_()
-        total += weight * torch.autograd.grad(made(point)[:, target].sum(), point)[0]
+        total += weight * torch.autograd.grad(classifier(point)[:, target].sum(), point)[0]
     return x * total
 
 
 @pytest.mark.parametrize(
     ("name", "weights"), [("efficientnet-lite0", None), ("resnet18", "random"), ("densenet121", "random")]
 )
-def test_prepared_and_chunked_is_the_plain_model_in_float32(name, weights):
-    made = xplain.load_classifier(name, "cpu", weights)
+def test_prepared_model_matches_plain(name, weights):
+    classifier = xplain.load_classifier(name, "cpu", weights)
     x = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(3))
-    ready = inference_copy(made)
+    prepared = inference_copy(classifier)
     with torch.no_grad():
-        expected = made(x)
-        assert (ready(ready.to_memory_format(x)) - expected).abs().max() < 1e-4 * expected.abs().max()
-    ours = xplain.attribute(made, x, "ig", target=7, steps=7, batch_size=3).values.double().flatten(1)
-    theirs = plain_integrated_gradients(made, x, 7, 7).double().flatten(1)
+        expected = classifier(x)
+        assert (prepared(prepared.to_memory_format(x)) - expected).abs().max() < 1e-4 * expected.abs().max()
+    ours = xplain.attribute(classifier, x, "ig", target=7, steps=7, batch_size=3).values.double().flatten(1)
+    theirs = plain_integrated_gradients(classifier, x, 7, 7).double().flatten(1)
     assert torch.cosine_similarity(ours, theirs, dim=1).min() > 0.9999
 
 
 @pytest.mark.parametrize("steps", [50, 1000])
-def test_more_nodes_take_no_more_rows_at_a_time(steps):
-    made = toys.classifier(toys.small_net())
-    rows = toys.watch(made)
-    xplain.attribute(made, toys.images(1), "ig", target=1, steps=steps, batch_size=10)
+def test_batch_size_limits_rows(steps):
+    classifier = toys.classifier(toys.small_net())
+    rows = toys.watch(classifier)
+    xplain.attribute(classifier, toys.images(1), "ig", target=1, steps=steps, batch_size=10)
     assert max(rows) == 10

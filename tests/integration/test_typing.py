@@ -1,4 +1,4 @@
-"""The public names as a strict type checker sees them in a user's program."""
+"""The public API under mypy --strict in a user's program."""
 
 from __future__ import annotations
 
@@ -51,8 +51,11 @@ WRONG = {
 
 
 @pytest.fixture(scope="module")
-def said(tmp_path_factory) -> list[str]:
-    """What mypy --strict says of the program with a wrong line for each of WRONG at its end."""
+def reported_lines(tmp_path_factory) -> list[str]:
+    """Return, for each error of mypy in the program followed by the lines of WRONG, the name in the line's comment.
+
+    A line without a comment is returned as it is.
+    """
     file = tmp_path_factory.mktemp("user") / "program.py"
     file.write_text("\n".join((PROGRAM, *(f"{line}  # {name}" for name, line in WRONG.items()))))
     ran = subprocess.run(
@@ -65,14 +68,13 @@ def said(tmp_path_factory) -> list[str]:
     )
     assert ran.returncode in (0, 1), ran.stderr
     text = file.read_text().splitlines()
-    found = [line.split(":", 2) for line in ran.stdout.splitlines() if line.startswith("program.py:")]
-    return [text[int(number) - 1].rpartition("  # ")[2] for _, number, *_ in found]
+    errors = [line.split(":", 2) for line in ran.stdout.splitlines() if line.startswith("program.py:")]
+    return [text[int(number) - 1].rpartition("  # ")[2] for _, number, *_ in errors]
 
 
-def test_a_users_program_is_strictly_typed_and_wrong_lines_are_found(said):
-    """Right lines carry no comment: what is said of one stands here as the line itself."""
-    assert sorted(set(said)) == sorted(WRONG)
+def test_mypy_reports_only_wrong_lines(reported_lines):
+    assert sorted(set(reported_lines)) == sorted(WRONG)
 
 
-def test_the_package_says_that_it_is_typed():
+def test_package_is_marked_typed():
     assert (ROOT / "xplain" / "py.typed").exists()

@@ -13,7 +13,7 @@ from xplain.core.errors import UsageError
 from xplain.core.types import Cost
 from xplain.data.preprocessing import Preprocessing
 from xplain.models.layers import Layout
-from xplain.models.optimize import working_copy
+from xplain.models.optimize import inference_copy
 from xplain.oracle import Oracle
 from xplain.oracle.attention import find_patches, probe_attention
 from xplain.oracle.attention_recorder import record_attention
@@ -89,9 +89,9 @@ def reduce_heads(weights: Tensor, gradients: Tensor | None) -> Tensor:
 @pytest.mark.parametrize("differentiate", [False, True])
 def test_probe_attention_counts_rows(differentiate):
     model, x, y = token_classifier(toys.token_net()), toys.images(3), torch.tensor([0, 1, 2])
-    rows, reported = toys.watch(model), list[int]()
+    rows, reported = toys.trace_outputs(model), list[int]()
     oracle = Oracle(model, images=3, batch_size=2, on_rows=reported.append)
-    working_copy(model)
+    inference_copy(model)
     rows.clear()
     probe_attention(oracle, x, y, "toy", reduce_heads, differentiate=differentiate)
     # one row each without and with recording; a row for the patches and for each token before them; the images

@@ -13,7 +13,7 @@ from tests.oracle.helpers import is_close, make_seeded, small_classifier
 from xplain.core.errors import UsageError
 from xplain.core.types import Cost
 from xplain.data.preprocessing import Preprocessing
-from xplain.models.optimize import working_copy
+from xplain.models.optimize import inference_copy
 from xplain.oracle import Oracle
 from xplain.oracle.layers import probe_layer, weighted_layers
 
@@ -159,7 +159,7 @@ def test_probe_removes_hooks():
     with pytest.raises(RuntimeError, match="index 99"):
         oracle.probe(X, torch.tensor([3, 99]), "conv2")
     for fold in (True, False):
-        assert count_hooks(working_copy(model, fold=fold)) == 0
+        assert count_hooks(inference_copy(model, fold=fold)) == 0
     assert count_hooks(model) == 0
 
 
@@ -184,7 +184,7 @@ def test_probe_removes_hooks_after_model_error():
     memory["limit"] = 2
     with pytest.raises(KeyError, match="in the user's model"):
         oracle.probe(x, y, "net.conv2")
-    assert count_hooks(working_copy(model, fold=False)) == 0
+    assert count_hooks(inference_copy(model, fold=False)) == 0
     assert oracle.probe(x[:2], y[:2], "net.conv2").activations.shape == (2, 12, 4, 5)
 
 

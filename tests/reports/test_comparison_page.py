@@ -1,4 +1,4 @@
-"""compare.html in a browser: pictures as xplain draws them, controls, keys, themes, a phone, hostile names."""
+"""compare.html in a browser: pictures, controls, keys, themes, a narrow screen, hostile names."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import shutil
 import numpy as np
 import pytest
 
-from tests.helpers.comparisons import HOSTILE, cell, comparison, noise, row
+from tests.helpers.comparisons import HOSTILE, make_cell, make_comparison, make_row, noise
 from xplain.core.config import RenderOptions
-from xplain.reports.comparison import describe
-from xplain.reports.comparison_page import make_page
-from xplain.reports.render import colour, heat, masked, overlay, top
+from xplain.reports.comparison import describe_comparison
+from xplain.reports.comparison_page import make_comparison_page
+from xplain.reports.render import apply_colormap, keep_top_pixels, mask, normalize, overlay
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 QUIET = ("gpu", "quic", "background-networking", "component-update", "sync")
@@ -23,45 +23,48 @@ PHOTO = np.repeat(np.linspace(60, 200, 24).astype(np.uint8)[:, None, None], 32, 
 
 @pytest.fixture(scope="module")
 def browser():
-    """Headless Chromium."""
+    """Return headless Chromium."""
     api = pytest.importorskip("playwright.sync_api")
     if CHROMIUM is None:
-        pytest.skip("no chromium here")
+        pytest.skip("chromium is not installed")
     with api.sync_playwright() as play:
-        found = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield found
-        found.close()
+        chromium = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield chromium
+        chromium.close()
 
 
 @pytest.fixture(scope="module")
-def file(tmp_path_factory):
-    """The page of two images by two methods, one cell of which failed."""
-    first = [cell(MAPS[0], 0.5, 0.25, 1.0, ["odd"]), cell(MAPS[1], 0.75, None, 0.5)]
-    rows = [row(first, image=PHOTO), row([cell(noise(3), 0.9), None], name="b.png", label="plain")]
-    found = comparison(rows, ("first <i>", "second"), failed=["<img src=x onerror=alert(2)>"])
+def page_file(tmp_path_factory):
+    """Write the page of two images and two methods; one make_cell failed."""
+    first_cells = [make_cell(MAPS[0], 0.5, 0.25, 1.0, ["odd"]), make_cell(MAPS[1], 0.75, None, 0.5)]
+    rows = [make_row(first_cells, image=PHOTO), make_row([make_cell(noise(3), 0.9), None], name="b.png", label="plain")]
+    page_comparison = make_comparison(rows, ("first <i>", "second"), failed=["<img src=x onerror=alert(2)>"])
     path = tmp_path_factory.mktemp("page") / "ü <b>'.html"
-    path.write_text(make_page(found, describe(found, "", [])), "utf-8")
+    record = describe_comparison(page_comparison, "", [])
+    path.write_text(make_comparison_page(page_comparison, record), "utf-8")
     return path
 
 
 @pytest.fixture
-def page(browser, file):
-    """The page, opened from its file; whatever it asks the network for or complains of is an error."""
+def page(browser, page_file):
+    """Open the page from its file; fail on network requests, script errors and dialogs."""
     opened = browser.new_page(viewport={"width": 1200, "height": 800}, color_scheme="light")
-    trouble: list[str] = []
-    opened.on("request", lambda r: trouble.append(r.url) if not r.url.startswith(("file:", "data:", "blob:")) else None)
-    opened.on("pageerror", lambda error: trouble.append(str(error)))
-    opened.on("console", lambda m: trouble.append(m.text) if m.type == "error" else None)
-    opened.on("dialog", lambda dialog: trouble.append(dialog.message))
-    opened.goto(file.as_uri())
+    problems: list[str] = []
+    opened.on(
+        "request", lambda r: problems.append(r.url) if not r.url.startswith(("file:", "data:", "blob:")) else None
+    )
+    opened.on("pageerror", lambda error: problems.append(str(error)))
+    opened.on("console", lambda m: problems.append(m.text) if m.type == "error" else None)
+    opened.on("dialog", lambda dialog: problems.append(dialog.message))
+    opened.goto(page_file.as_uri())
     opened.wait_for_selector("body[data-painted=yes]")
     yield opened
     opened.close()
-    assert trouble == []
+    assert problems == []
 
 
-def painted(page, k=0):
-    """(H, W, 3) the k-th canvas, when all are painted."""
+def read_canvas(page, k=0):
+    """Return the pixels (H, W, 3) of the k-th canvas after all are painted."""
     page.wait_for_selector("body[data-painted=yes]")
     script = """k => { const c = document.querySelectorAll("canvas")[k];
         return [c.height, c.width, ...c.getContext("2d").getImageData(0, 0, c.width, c.height).data]; }"""
@@ -69,31 +72,31 @@ def painted(page, k=0):
     return np.array(values).reshape(height, width, 4)[..., :3]
 
 
-def assert_alike(found, expected, off=3):
-    """The same but for rounding, and the image's JPEG."""
-    assert np.abs(found.astype(int) - expected.astype(int)).max() <= off
+def assert_close(pixels, expected, tolerance=3):
+    """Compare up to rounding, and to the JPEG compression of the image."""
+    assert np.abs(pixels.astype(int) - expected.astype(int)).max() <= tolerance
 
 
-def test_pictures_are_those_of_the_png(page):
+def test_canvases_match_rendered_pictures(page):
     for k, values in enumerate(MAPS):
-        assert_alike(painted(page, k), overlay(PHOTO, heat(values, RenderOptions()), RenderOptions()), 6)
+        assert_close(read_canvas(page, k), overlay(PHOTO, normalize(values, RenderOptions()), RenderOptions()), 6)
     page.keyboard.press("2")
-    assert_alike(painted(page), colour(heat(MAPS[0], RenderOptions()), RenderOptions()))
+    assert_close(read_canvas(page), apply_colormap(normalize(MAPS[0], RenderOptions()), RenderOptions()))
     page.keyboard.press("3")
-    assert_alike(painted(page), masked(PHOTO, heat(MAPS[0], RenderOptions())), 6)
+    assert_close(read_canvas(page), mask(PHOTO, normalize(MAPS[0], RenderOptions())), 6)
     page.get_by_text("signed", exact=True).click()
     signed = RenderOptions(sign="signed")
-    assert_alike(painted(page), colour(heat(MAPS[0], signed), signed))
+    assert_close(read_canvas(page), apply_colormap(normalize(MAPS[0], signed), signed))
     page.keyboard.press("5")
-    assert_alike(painted(page), top(PHOTO, MAPS[0], RenderOptions()), 6)
+    assert_close(read_canvas(page), keep_top_pixels(PHOTO, MAPS[0], RenderOptions()), 6)
 
 
-def test_sliders_clip_and_lay_over_anew(page):
+def test_sliders_repaint_maps(page):
     page.keyboard.press("2")
     page.locator("#low").fill("30")
     page.locator("#high").fill("90")
-    look = RenderOptions(clip=(30, 90))
-    assert_alike(painted(page), colour(heat(MAPS[0], look), look))
+    options = RenderOptions(clip=(30, 90))
+    assert_close(read_canvas(page), apply_colormap(normalize(MAPS[0], options), options))
     assert page.locator("#low-out").text_content() == "30"
     page.locator("#high").fill("20")  # the ends do not cross
     assert float(page.locator("#low-out").text_content()) == pytest.approx(19.9)
@@ -102,15 +105,15 @@ def test_sliders_clip_and_lay_over_anew(page):
     assert float(page.locator("#low-out").text_content()) == pytest.approx(19.8)
     page.keyboard.press("1")
     page.locator("#opacity").fill("0")
-    assert_alike(painted(page), overlay(PHOTO, heat(MAPS[0], look), RenderOptions(opacity=0)), 6)
+    assert_close(read_canvas(page), overlay(PHOTO, normalize(MAPS[0], options), RenderOptions(opacity=0)), 6)
 
 
-def test_values_are_read_with_their_precision(page):
+def test_pointer_and_keys_read_values(page):
     page.locator("canvas").first.hover(position={"x": 103, "y": 78})  # of 200 x 150 for 32 x 24
     text = page.locator("#read").text_content()
-    x, y, value, off = re.match(r"pixel \((\d+), (\d+)\):\s+first <i> (\S+) ± (\S+)", text).groups()
+    x, y, value, error = re.match(r"pixel \((\d+), (\d+)\):\s+first <i> (\S+) ± (\S+)", text).groups()
     assert (x, y) == ("16", "12")
-    assert float(value) == pytest.approx(MAPS[0].sum(axis=0)[12, 16], rel=1e-3, abs=float(off))
+    assert float(value) == pytest.approx(MAPS[0].sum(axis=0)[12, 16], rel=1e-3, abs=float(error))
     page.keyboard.press("Tab")
     page.locator("canvas").first.focus()
     page.keyboard.press("ArrowLeft")
@@ -118,7 +121,7 @@ def test_values_are_read_with_their_precision(page):
     assert page.locator("#read").text_content().startswith("pixel (15, 2):")
 
 
-def test_rows_and_columns_are_sorted_by_score(page):
+def test_rows_and_columns_are_sorted(page):
     heads = page.locator("thead th")
     assert heads.all_text_contents() == ["input", "first <i>", "second"]
     page.select_option("#columns-by", "insertion")  # means 0.7 and 0.75
@@ -131,7 +134,7 @@ def test_rows_and_columns_are_sorted_by_score(page):
     assert names.all_text_contents()[0] == "b.png"
 
 
-def test_what_is_written_is_text_whatever_it_holds(page):
+def test_hostile_names_are_shown_as_text(page):
     assert page.locator("tbody th b").first.text_content() == HOSTILE.split("/")[-1]
     assert HOSTILE in page.locator("tbody th").first.text_content()
     assert page.locator("script").count() == 2
@@ -146,18 +149,18 @@ def test_what_is_written_is_text_whatever_it_holds(page):
     assert "16 bits" in page.locator("#precision").text_content()
 
 
-def test_themes_and_a_phone(page):
-    def back():
+def test_themes_and_narrow_screen(page):
+    def background():
         return page.evaluate("getComputedStyle(document.body).backgroundColor")
 
-    white = back()
+    white = background()
     page.emulate_media(color_scheme="dark")
-    dark = back()
+    dark = background()
     assert white == "rgb(255, 255, 255)" != dark
     page.locator("#theme").click()
-    assert (back(), page.locator("#theme").text_content()) == (white, "theme: light")
+    assert (background(), page.locator("#theme").text_content()) == (white, "theme: light")
     page.locator("#theme").click()
-    assert back() == dark
+    assert background() == dark
     page.set_viewport_size({"width": 390, "height": 800})
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     assert page.locator("td .name").first.is_visible()

@@ -1,4 +1,4 @@
-"""The report's page: everything that comes from outside is escaped, and nothing is fetched."""
+"""report.html: names are escaped, nothing is fetched, numbers and curves are shown."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import re
 
 import numpy as np
 
-from xplain.reports.evaluation_page import make_page
+from xplain.reports.evaluation_page import make_evaluation_page
 from xplain.reports.render import encode_png
 
 HOSTILE = "<script>alert(\"1\")</script> & 'é'"
 
 
-def summary() -> dict:
+def make_summary() -> dict:
+    """Return a summary with hostile names and one row."""
     row = {
         "method": HOSTILE, "metric": "deletion", "mean": 0.25, "std": 0.1, "low": 0.2, "high": 0.3, "n": 3,
         "undefined": {HOSTILE: 1}, "difference": None, "curve": [1.0, 0.5, 0.0],
@@ -31,18 +32,19 @@ def summary() -> dict:
     }
 
 
-def test_hostile_names_are_text(tmp_path):
+def test_page_escapes_hostile_names(tmp_path):
     record = {"key": HOSTILE, "name": HOSTILE, "metric": "deletion", "value": 0.1, "place": "best"}
     (tmp_path / "a.png").write_bytes(encode_png(np.zeros((2, 2, 3), dtype=np.uint8), record))
-    page = make_page(summary(), [tmp_path / "a.png"], HOSTILE)
+    page = make_evaluation_page(make_summary(), [tmp_path / "a.png"], HOSTILE)
     assert "<script" not in page
     assert page.count("&lt;script&gt;") >= 8
     assert not re.search(r"(src|href)=\"(?!data:)", page)
-    assert "http" not in page
+    assert "http" not in page.replace("http-equiv", "")
+    assert "default-src 'none'" in page
 
 
-def test_numbers_and_curve_are_on_the_page():
-    page = make_page(summary(), [], "")
+def test_page_shows_numbers_and_curves():
+    page = make_evaluation_page(make_summary(), [], "")
     assert "<td>0.2500</td>" in page
     assert "[0.2000, 0.3000]" in page
     (points,) = re.findall(r'points="([^"]+)"', page)

@@ -1,4 +1,4 @@
-"""A paper's figures in a configuration file: what is read, what is refused, and where they stand in the results."""
+"""Published values in a configuration file: reading, errors, and their place in results."""
 
 from __future__ import annotations
 
@@ -12,7 +12,13 @@ import xplain.pipelines.catalog  # noqa: F401  (registers methods and metrics)
 from tests.conftest import TINY
 from xplain.core.config import Choice
 from xplain.core.errors import InputError, UsageError
-from xplain.reports.published import Figure, about_published, find_figures, published_number, read_published
+from xplain.reports.published import (
+    PublishedValue,
+    format_published,
+    published_notes,
+    read_published,
+    resolve_values,
+)
 
 FILE = """
 protocol = "agi"
@@ -34,7 +40,7 @@ figures = [
 
 @pytest.fixture
 def read(tmp_path):
-    """Write a file and read its table."""
+    """Return a function that writes a file and reads its table."""
 
     def write_and_read(text: str = FILE):
         (tmp_path / "table-1.toml").write_text(text)
@@ -43,21 +49,21 @@ def read(tmp_path):
     return write_and_read
 
 
-def test_the_table_is_read(read):
-    found = read()
-    assert (found.name, found.source, found.protocol) == ("table-1", "A paper, Table 1", "agi")
-    assert (found.unknown, found.notes) == (("the size of the images",), ("one softmax",))
-    assert found.models == ["python:tests.helpers.factories:tiny", "resnet50 on CIFAR-10"]
+def test_read_published(read):
+    published = read()
+    assert (published.name, published.source, published.protocol) == ("table-1", "A paper, Table 1", "agi")
+    assert (published.unknown, published.notes) == (("the size of the images",), ("one softmax",))
+    assert published.models == ["python:tests.helpers.factories:tiny", "resnet50 on CIFAR-10"]
     sm, deletion = Choice("sm"), Choice("deletion", (("steps", "4"),))
-    assert found.figures[1] == Figure("python:tests.helpers.factories:tiny", sm, deletion, 0.02058)
+    assert published.values[1] == PublishedValue("python:tests.helpers.factories:tiny", sm, deletion, 0.02058)
 
 
-def test_without_a_table_there_is_none(read):
+def test_read_published_without_table(read):
     assert read_published(None) is None
     assert read("seed = 1\n") is None
 
 
-def test_the_evaluate_tables_protocol_holds_for_the_figures(read):
+def test_read_published_uses_evaluate_protocol(read):
     text = FILE.replace("[evaluate]", '[evaluate]\nprotocol = "mfaba"')
     assert read(text).protocol == "mfaba"
 
@@ -69,21 +75,21 @@ def test_the_evaluate_tables_protocol_holds_for_the_figures(read):
         ("value = 1}", "valeu = 1}", "unknown key 'valeu' in a figure of .*; did you mean 'value'"),
         ("value = 1}", 'value = "1"}', "value '1' of a figure of .* is not a number"),
         ("value = 1}", "value = true}", "value True of a figure of .* is not a number"),
-        (", value = 1}", "}", "a figure of .* has no value; give it model, method, metric, value"),
-        ('source = "A paper, Table 1"\n', "", r"\[published\] in .* has no source; give it source, figures"),
-        ('"A paper, Table 1"', "1", "source in .* is not a text"),
-        ('["one softmax"]', '"one softmax"', r'notes in .* is not a list of texts; write notes = \["..."\]'),
-        ('method = "sm", metric = "deletion:steps=4", value = 0.5', 'method = 1, metric = "", value = 0.5', "not all texts"),
+        (", value = 1}", "}", "a figure of .* has no value; set model, method, metric, value in it"),
+        ('source = "A paper, Table 1"\n', "", r"\[published\] in .* has no source; set source, figures in it"),
+        ('"A paper, Table 1"', "1", "source in .* is not a string"),
+        ('["one softmax"]', '"one softmax"', r'notes in .* is not a list of strings; write notes = \["..."\]'),
+        ('method = "sm", metric = "deletion:steps=4", value = 0.5', 'method = 1, metric = "", value = 0.5', "not all strings"),
         ('method = "sm", metric = "ins', 'method = "sm:absolute", metric = "ins', "cannot read 'absolute' in 'sm:absolute'"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_named(read, old, new, message):
+def test_read_published_malformed_table(read, old, new, message):
     assert FILE.count(old) == 1
     with pytest.raises(UsageError, match=message):
         read(FILE.replace(old, new))
 
 
-def test_published_must_be_a_table(read):
+def test_read_published_wrong_types(read):
     with pytest.raises(UsageError, match=r"\[published\] in .* is not a table"):
         read("published = 3\n")
     with pytest.raises(UsageError, match=r"figures in .* is not a list of tables"):
@@ -92,13 +98,13 @@ def test_published_must_be_a_table(read):
         read("[published\n")
 
 
-def test_figures_are_found_however_methods_and_metrics_are_written(read):
-    figures = find_figures(read())
-    assert sorted(figures.values()) == [0.02058, 0.125, 0.5, 1.0]
+def test_resolve_values_of_aliases(read):
+    values = resolve_values(read())
+    assert sorted(values.values()) == [0.02058, 0.125, 0.5, 1.0]
     for text in ("saliency", "sm:absolute=false"):
         assert (
-            find_figures(read(FILE.replace('method = "sm", metric = "del', f'method = "{text}", metric = "del')))
-            == figures
+            resolve_values(read(FILE.replace('method = "sm", metric = "del', f'method = "{text}", metric = "del')))
+            == values
         )
 
 
@@ -111,17 +117,17 @@ def test_figures_are_found_however_methods_and_metrics_are_written(read):
         ("insertion:steps=4,area=trapezoid", "deletion:steps=4", "table-1 has two figures for python:tests.helpers.factories:tiny"),
     ],
 )  # fmt: skip
-def test_figures_of_nothing_are_refused(read, old, new, message):
+def test_resolve_values_of_unknown_names(read, old, new, message):
     with pytest.raises(UsageError, match=message):
-        find_figures(read(FILE.replace(old, new, 1)))
+        resolve_values(read(FILE.replace(old, new, 1)))
 
 
 @pytest.mark.parametrize(("value", "text"), [(None, "-"), (0.48, "0.4800"), (0.02058, "0.02058"), (-0.006, "-0.0060")])
-def test_figures_are_shown_as_printed(value, text):
-    assert published_number(value) == text
+def test_format_published(value, text):
+    assert format_published(value) == text
 
 
-def test_figures_stand_beside_the_runs_own(xp, photos):
+def test_evaluate_adds_paper_values(xp, photos):
     Path("table-1.toml").write_text(FILE)
     (summary,) = xp("evaluate", photos, *TINY, "--config", "table-1.toml", "--json").records
     labels = {"integrated-gradients:steps=5", "saliency", "saliency:absolute=true", "random"}
@@ -146,7 +152,7 @@ def test_figures_stand_beside_the_runs_own(xp, photos):
     assert "<h2>Not in the paper</h2><ul><li>the size of the images</li></ul>" in page
 
 
-def test_the_table_is_printed_with_what_is_not_known(xp, photos):
+def test_evaluate_prints_paper_values(xp, photos):
     Path("table-1.toml").write_text(FILE)
     ran = xp("evaluate", photos, *TINY, "--config", "table-1.toml", "-o", "run")
     assert ran.lines[2].startswith("| metric | method | mean | published | 95 % interval |")
@@ -164,31 +170,31 @@ def test_the_table_is_printed_with_what_is_not_known(xp, photos):
     ("model", "models"),
     [
         ({"name": "b"}, "its models: a, b"),
-        ({"name": "c"}, "its models: a, b; c is none of them, so there is no figure to compare with"),
-        (None, "its models: a, b;  is none of them, so there is no figure to compare with"),
+        ({"name": "c"}, "its models: a, b; c is not among them, so no value can be compared"),
+        (None, "its models: a, b; this run is not among them, so no value can be compared"),
     ],
 )
-def test_a_heading_without_texts_is_left_out(model, models):
-    about = {"source": "A paper", "models": ["a", "b"], "unknown": [], "notes": []}
-    summary = {"published": about, "run": {"fingerprint": {"model": model}}}
-    assert about_published(summary) == {"Published": ["A paper", models]}
-    about["notes"] = ["one softmax"]
-    assert about_published(summary) == {"Published": ["A paper", models], "Notes": ["one softmax"]}
-    assert about_published({"run": summary["run"]}) == {}
+def test_published_notes_skip_empty_headings(model, models):
+    table = {"source": "A paper", "models": ["a", "b"], "unknown": [], "notes": []}
+    summary = {"published": table, "run": {"fingerprint": {"model": model}}}
+    assert published_notes(summary) == {"Published": ["A paper", models]}
+    table["notes"] = ["one softmax"]
+    assert published_notes(summary) == {"Published": ["A paper", models], "Notes": ["one softmax"]}
+    assert published_notes({"run": summary["run"]}) == {}
 
 
-def test_another_model_than_the_papers_has_no_figures_but_their_names(xp, photos):
+def test_evaluate_model_without_published_values(xp, photos):
     Path("table-1.toml").write_text(FILE)
     smooth = ("-m", "python:tests.helpers.factories:smooth", "--device", "cpu")
     ran = xp("evaluate", photos, *smooth, "--config", "table-1.toml", "-o", "run")
     assert {line.split(" | ")[3] for line in ran.lines if line.startswith("| deletion")} == {"-"}
     assert (
         "- its models: python:tests.helpers.factories:tiny, resnet50 on CIFAR-10; "
-        "python:tests.helpers.factories:smooth is none of them, so there is no figure to compare with"
+        "python:tests.helpers.factories:smooth is not among them, so no value can be compared"
     ) in ran.lines
 
 
-def test_figures_are_no_part_of_a_run(xp, photos):
+def test_run_ignores_published_values(xp, photos):
     Path("table-1.toml").write_text(FILE)
     args = ("evaluate", photos, *TINY, "-M", "deletion:steps=4", "-a", "sm", "-o", "run", "--json")
     xp(*args, "--protocol", "agi", "--config", "table-1.toml")
@@ -199,7 +205,7 @@ def test_figures_are_no_part_of_a_run(xp, photos):
     assert "published" not in summary["rows"][0]
 
 
-def test_a_wrong_figure_is_known_before_the_run(xp, photos):
+def test_evaluate_checks_published_first(xp, photos):
     Path("t.toml").write_text(FILE.replace('method = "sm", metric = "ins', 'method = "smm", metric = "ins'))
     ran = xp("evaluate", photos, *TINY, "--config", "t.toml", "-o", "run")
     assert (ran.code, ran.err, Path("run").exists()) == (
@@ -209,7 +215,7 @@ def test_a_wrong_figure_is_known_before_the_run(xp, photos):
     )
 
 
-def test_the_table_is_for_evaluate(xp, photos):
+def test_explain_refuses_published_table(xp, photos):
     Path("t.toml").write_text(FILE)
     ran = xp("explain", photos, *TINY, "--config", "t.toml")
     assert (ran.code, ran.err) == (2, "xplain: error: unknown table [published] in t.toml; it is for evaluate\n")

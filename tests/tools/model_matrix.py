@@ -1,10 +1,8 @@
 """Try every method on a model of every family, with random weights: ``python -m tests.tools.model_matrix``.
 
-The README's table is made from the result.
-
-A pair of model and method gives a map that keeps the contract, or is refused in one line; what does neither is broken, and the script
-then ends with 1. Each pair is kept in a file as it is done, so that the same command goes on after an interruption.
-Model names after the command choose some, for a sample.
+The README's table is made of the result. A method either keeps its contract on a model, or xplain refuses the pair with a one-line
+error; everything else is broken, and the script then exits with code 1. Each result is appended to a file, so that the same command
+continues an interrupted run. Model names as arguments restrict the run to these models.
 """
 
 from __future__ import annotations
@@ -23,15 +21,16 @@ import xplain
 from tests.helpers import toys
 from tests.helpers.on_models import BrokenError, count_rows, keep_contract
 from tests.helpers.state import state
-from tests.tools.update_readme import README, ROOT, put
+from tests.tools.update_readme import README, ROOT, replace_section
 from xplain.core.errors import XplainError, first_line
 from xplain.core.registry import METHODS, MethodSpec
-from xplain.pipelines.compatibility import minimal_settings
+from xplain.pipelines.catalog import least_settings
+from xplain.reports.tables import markdown_table
 
-SIDE = 64  # pixels, where the model takes that
-KEPT = ROOT / "build" / "matrix.jsonl"
-# The smallest model of each family of torchvision's, of four kinds of timm's, and the embedded one; with the side of its images
-# where it is not SIDE: Inception's unpadded convolutions leave no map of less, MaxViT's windows and the mixer's tokens are fixed.
+SIDE = 64  # image size in pixels, if the model accepts it
+RESULTS = ROOT / "build" / "matrix.jsonl"
+# The smallest model of each family of torchvision, models of four families of timm, and the default model, with their image sizes.
+# Inception's unpadded convolutions need 107 pixels; MaxViT's windows and the mixer's tokens are fixed.
 MODELS: dict[str, int] = {
     "efficientnet-lite0": SIDE,
     "alexnet": SIDE,
@@ -63,8 +62,8 @@ MODELS: dict[str, int] = {
 
 
 @dataclass(frozen=True)
-class Pair:
-    """What came of a method on a model. outcome: fits, refused or broken; text: why it does not fit."""
+class PairResult:
+    """The result of a method on a model. outcome: fits, refused or broken. text: the reason, if it does not fit."""
 
     model: str
     method: str
@@ -72,12 +71,12 @@ class Pair:
     text: str = ""
 
 
-Found = Mapping[str, Mapping[str, Pair]]  # by model and method
+Results = Mapping[str, Mapping[str, PairResult]]  # by model and method
 
 
-def try_pairs(name: str, known: Collection[str] = ()) -> Iterator[Pair]:
-    """Every method on a model, but for those that are ``known``."""
-    missing = [spec for spec in METHODS if spec.name not in known]
+def try_methods(name: str, done: Collection[str] = ()) -> Iterator[PairResult]:
+    """Yield the result of every method on a model, except for methods in ``done``."""
+    missing = [spec for spec in METHODS if spec.name not in done]
     if not missing:
         return
     classifier = xplain.load_classifier(name, device="cpu", weights="random", image_size=MODELS[name])
@@ -86,87 +85,98 @@ def try_pairs(name: str, known: Collection[str] = ()) -> Iterator[Pair]:
     before = state(classifier)
     for spec in missing:
         outcome, text = try_method(spec, classifier, images, rows)
-        if (after := state(classifier)) != before:
-            outcome, text = "broken", "the model is not as it was"
+        after = state(classifier)
+        if after != before:
+            outcome, text = "broken", "the method changed the model"
         before = after
-        yield Pair(name, spec.name, outcome, text)
+        yield PairResult(name, spec.name, outcome, text)
 
 
 def try_method(
     spec: MethodSpec, classifier: xplain.Classifier, images: torch.Tensor, rows: Counter[str]
 ) -> tuple[str, str]:
-    """(outcome, text) as in Pair. rows: as in ``keep_contract``."""
+    """Return outcome and text as in PairResult. rows: as ``keep_contract`` takes it."""
     try:
-        keep_contract(spec, classifier, images, minimal_settings(spec, classifier.size), rows)
-    except XplainError as refusal:
-        return "refused", str(refusal)  # one line, as every XplainError
+        keep_contract(spec, classifier, images, least_settings(spec, classifier.size), rows)
+    except XplainError as error:
+        return "refused", str(error)
     except BrokenError as error:
         return "broken", str(error)
-    except Exception as error:  # any other is a crash, and is listed as one
+    except Exception as error:  # a crash of the method is a result too
         return "broken", f"{type(error).__name__}: {first_line(error)}"
     return "fits", ""
 
 
-def summary(found: Found) -> str:
-    """The README's table: models that the same methods refuse are in one row, with the side of their images in pixels."""
-    rows: dict[str, list[str]] = {}
-    for name, pairs in found.items():
-        refused = ", ".join(f"`{pair.method}`" for pair in pairs.values() if pair.outcome == "refused")
-        rows.setdefault(refused or "none", []).append(f"`{name}`" + f" ({MODELS[name]})" * (MODELS[name] != SIDE))
-    lines = ["| models | methods that refuse them |", "|---|---|"]
-    return "\n".join(lines + [f"| {', '.join(names)} | {refused} |" for refused, names in rows.items()])
+def readme_table(results: Results) -> str:
+    """Return the README's table: a row per set of refusing methods, with its models and their image sizes if not SIDE."""
+    models_by_refusals: dict[str, list[str]] = {}
+    for name, by_method in results.items():
+        refused = [f"`{result.method}`" for result in by_method.values() if result.outcome == "refused"]
+        size = "" if MODELS[name] == SIDE else f" ({MODELS[name]})"
+        models_by_refusals.setdefault(", ".join(refused) or "none", []).append(f"`{name}`{size}")
+    rows = [[", ".join(models), refused] for refused, models in models_by_refusals.items()]
+    return markdown_table(["models", "methods that refuse them"], rows)
 
 
-def every_pair(found: Found) -> str:
-    """A row for each method, a column for each model; below, why methods do not fit."""
+def full_table(results: Results) -> str:
+    """Return a table of methods by models, and a table of the reasons why methods do not fit."""
     words = {"fits": "fits", "refused": "–", "broken": "BROKEN"}
-    lines = [f"| method | {' | '.join(found)} |", "|---" * (len(found) + 1) + "|"]
+    rows = []
     for spec in METHODS:
-        outcomes = [words[pairs[spec.name].outcome] if spec.name in pairs else "?" for pairs in found.values()]
-        lines.append(f"| {spec.name} | {' | '.join(outcomes)} |")
-    lines += ["", "| model | method | why not |", "|---|---|---|"]
-    for pair in (pair for pairs in found.values() for pair in pairs.values() if pair.text):
-        text = pair.text.replace("|", "\\|")
-        lines.append(f"| {pair.model} | {pair.method} | {text} |")
-    return "\n".join(lines)
+        outcomes = []
+        for by_method in results.values():
+            result = by_method.get(spec.name)
+            outcomes.append("?" if result is None else words[result.outcome])
+        rows.append([spec.name, *outcomes])
+    reasons = []
+    for by_method in results.values():
+        reasons += [[result.model, result.method, result.text] for result in by_method.values() if result.text]
+    table = markdown_table(["method", *results], rows)
+    return table + "\n\n" + markdown_table(["model", "method", "why not"], reasons)
 
 
-def read_kept(path: Path) -> dict[str, dict[str, Pair]]:
-    """The pairs that are done, by model and method, in the order of MODELS and METHODS."""
+def load_results(path: Path) -> dict[str, dict[str, PairResult]]:
+    """Return the results of a file by model and method, in the order of MODELS and METHODS."""
     lines = path.read_text("utf-8").splitlines() if path.exists() else []
-    pairs = {(pair.model, pair.method): pair for pair in (Pair(**json.loads(line)) for line in lines)}
-    done = {name: {m.name: pairs[name, m.name] for m in METHODS if (name, m.name) in pairs} for name in MODELS}
-    return {name: found for name, found in done.items() if found}
+    loaded = [PairResult(**json.loads(line)) for line in lines]
+    by_pair = {(result.model, result.method): result for result in loaded}
+    results = {}
+    for name in MODELS:
+        by_method = {spec.name: by_pair[name, spec.name] for spec in METHODS if (name, spec.name) in by_pair}
+        if by_method:
+            results[name] = by_method
+    return results
 
 
-def try_missing(names: Sequence[str], path: Path) -> None:
-    """Try the pairs that are not in the file at ``path`` yet, and append each to it."""
+def run_missing(names: Sequence[str], path: Path) -> None:
+    """Try the pairs that the file at ``path`` does not have yet, and append each result to it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     for name in names:
         with path.open("a", encoding="utf-8") as stream:
-            for pair in try_pairs(name, read_kept(path).get(name, {})):
-                print(json.dumps(asdict(pair), ensure_ascii=False), file=stream, flush=True)
-                print(*asdict(pair).values(), sep="\t", flush=True)
+            for result in try_methods(name, load_results(path).get(name, {})):
+                print(json.dumps(asdict(result), ensure_ascii=False), file=stream, flush=True)
+                print(*asdict(result).values(), sep="\t", flush=True)
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Try what is missing; put the table into the README once every pair has been tried and none is broken."""
+    """Run what is missing; write the README's table if every pair was tried and none is broken. Return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.tools.model_matrix", description=__doc__)
-    parser.add_argument("models", nargs="*", metavar="MODEL", help="only these")
-    parser.add_argument("--kept", type=Path, default=KEPT, help="where pairs are kept (default: %(default)s)")
-    parser.add_argument("--table", type=Path, help="write the table of all pairs here, as Markdown")
-    chosen = parser.parse_args(arguments)
-    if unknown := [name for name in chosen.models if name not in MODELS]:
-        parser.error(f"not among the models that are tried: {', '.join(unknown)}")
+    parser.add_argument("models", nargs="*", metavar="MODEL", help="try these models only")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="file of the results (default: %(default)s)")
+    parser.add_argument("--table", type=Path, help="write the table of all pairs to this Markdown file")
+    options = parser.parse_args(arguments)
+    unknown = [name for name in options.models if name not in MODELS]
+    if unknown:
+        parser.error(f"unknown models: {', '.join(unknown)}")
     torch.set_num_threads(1)
-    try_missing(chosen.models or list(MODELS), chosen.kept)
-    found = read_kept(chosen.kept)
-    outcomes = Counter(pair.outcome for pairs in found.values() for pair in pairs.values())
+    run_missing(options.models or list(MODELS), options.results)
+    results = load_results(options.results)
+    outcomes = Counter(result.outcome for by_method in results.values() for result in by_method.values())
     print(*(f"{count} {outcome}" for outcome, count in outcomes.items()), sep=", ")
-    if chosen.table is not None:
-        chosen.table.write_text(every_pair(found) + "\n", "utf-8")
+    if options.table is not None:
+        options.table.write_text(full_table(results) + "\n", "utf-8")
     if outcomes["fits"] + outcomes["refused"] == len(MODELS) * len(list(METHODS)):
-        README.write_text(put(README.read_text("utf-8"), "fits", summary(found)), "utf-8")
+        README.write_text(replace_section(README.read_text("utf-8"), "fits", readme_table(results)), "utf-8")
     return int(outcomes["broken"] > 0)
 
 

@@ -1,4 +1,4 @@
-"""Make the README's tables from the registry, and its pictures: ``python -m tests.tools.update_readme`` (or ``make readme``)."""
+"""Write the README's tables and pictures: ``python -m tests.tools.update_readme`` (or ``make readme``)."""
 
 from __future__ import annotations
 
@@ -9,96 +9,102 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from xplain.reports.tables import markdown_table
+
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
-PICTURE = ROOT / "samples" / ".readme" / "cat.neflag.jpg"
+FIGURE = ROOT / "samples" / ".readme" / "cat.neflag.jpg"
 MONTAGE = ROOT / "samples" / ".readme" / "cat.methods.jpg"
 
 
 def methods_table() -> str:
-    """A row for each method: name, alias, what it is, passes, paper."""
+    """Return a table with a row per method: name, alias, summary, passes, paper."""
     from xplain.pipelines import catalog
 
-    rows = ["| method | alias | what it is | passes an image | source |", "|---|---|---|---|---|"]
-    for row in catalog.list_methods():
-        source = f"[{_short(row['paper'])}]({row['url']})" if row["url"] else _short(row["paper"])
-        alias = f"`{row['alias']}`" if row["alias"] else ""
-        rows.append(f"| `{row['name']}` | {alias} | {_cell(row['summary'])} | {row['passes']} | {source} |")
-    return "\n".join(rows)
+    rows = []
+    for method in catalog.list_methods():
+        alias = f"`{method['alias']}`" if method["alias"] else ""
+        source = short_citation(method["paper"])
+        if method["url"]:
+            source = f"[{source}]({method['url']})"
+        rows.append([f"`{method['name']}`", alias, method["summary"], method["passes"], source])
+    return markdown_table(["method", "alias", "what it is", "passes an image", "source"], rows)
 
 
 def metrics_table() -> str:
-    """A row for each metric: name, direction, what it is, unit."""
+    """Return a table with a row per metric: name, direction, summary, unit."""
     from xplain.pipelines import catalog
 
-    rows = ["| metric | better | what it is | unit |", "|---|---|---|---|"]
-    rows += [
-        f"| `{row['name']}` | {row['better']} | {_cell(row['summary'])} | {row['unit']} |"
-        for row in catalog.list_metrics()
-    ]
-    return "\n".join(rows)
+    rows = []
+    for metric in catalog.list_metrics():
+        rows.append([f"`{metric['name']}`", metric["better"], metric["summary"], metric["unit"]])
+    return markdown_table(["metric", "better", "what it is", "unit"], rows)
 
 
-def _cell(text: str) -> str:
-    """Text in a cell, whose bars would end it."""
-    return text.replace("|", "\\|")
-
-
-def _short(citation: str) -> str:
-    """``Pan et al. 2021`` of ``Pan, Li, Zhu (2021). Title. Venue.``"""
-    found = re.match(r"(?P<first>[^,(]+)(?P<more>,[^(]*)?\((?P<year>\d{4})\)", citation)
-    if not found:
+def short_citation(citation: str) -> str:
+    """Return ``Pan et al. 2021`` of ``Pan, Li, Zhu (2021). Title. Venue.``, or "control" if the text is no citation."""
+    match = re.match(r"(?P<first>[^,(]+)(?P<more>,[^(]*)?\((?P<year>\d{4})\)", citation)
+    if match is None:
         return "control"
-    return f"{found['first'].strip()}{' et al.' if found['more'] else ''} {found['year']}"
+    et_al = " et al." if match["more"] else ""
+    return f"{match['first'].strip()}{et_al} {match['year']}"
 
 
-def montage(folder: Path) -> Image.Image:
-    """Every method's overlay of the cat under its name, from ``cat.<method>.overlay.png`` in a folder."""
+def make_montage(folder: Path) -> Image.Image:
+    """Return the pictures ``cat.<method>.overlay.png`` of a folder in a grid, each below its method's name."""
     from xplain.core.registry import METHODS
 
-    side, head, columns = 150, 18, 7
+    side, heading, columns = 150, 18, 7
     font = ImageFont.load_default(14)
     names = [spec.name for spec in METHODS if (folder / f"cat.{spec.name}.overlay.png").exists()]
     rows = -(-len(names) // columns)
-    sheet = Image.new("RGB", (columns * (side + 6), rows * (side + head + 4)), "white")
-    pen = ImageDraw.Draw(sheet)
-    for number, name in enumerate(names):
-        left, top = number % columns * (side + 6) + 3, number // columns * (side + head + 4)
-        pen.text((left, top), name, fill="black", font=font)
+    montage = Image.new("RGB", (columns * (side + 6), rows * (side + heading + 4)), "white")
+    draw = ImageDraw.Draw(montage)
+    for index, name in enumerate(names):
+        row, column = divmod(index, columns)
+        left, top = column * (side + 6) + 3, row * (side + heading + 4)
+        draw.text((left, top), name, fill="black", font=font)
         with Image.open(folder / f"cat.{name}.overlay.png") as picture:
-            sheet.paste(picture.convert("RGB").resize((side, side), Image.Resampling.LANCZOS), (left, top + head))
-    return sheet
+            small = picture.convert("RGB").resize((side, side), Image.Resampling.LANCZOS)
+            montage.paste(small, (left, top + heading))
+    return montage
 
 
-def fill(text: str) -> str:
-    """The README with each table of the registry put between its markers."""
-    for name, table in (("methods", methods_table()), ("metrics", metrics_table())):
-        text = put(text, name, table)
-    return text
+def update_tables(text: str) -> str:
+    """Return the README with the tables of the registry."""
+    text = replace_section(text, "methods", methods_table())
+    return replace_section(text, "metrics", metrics_table())
 
 
-def put(text: str, name: str, table: str) -> str:
-    """The text with a table between the markers of its name."""
+def replace_section(text: str, name: str, content: str) -> str:
+    """Return the text with ``content`` between the markers ``<!-- name -->`` and ``<!-- /name -->``."""
     pattern = re.compile(f"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
-    return pattern.sub(lambda found: f"{found[1]}{table}\n{found[2]}", text)
+    return pattern.sub(lambda match: f"{match[1]}{content}\n{match[2]}", text)
 
 
-def main() -> int:
-    """Rewrite the tables and the pictures (every method once, at its defaults: minutes)."""
+def write_pictures(folder: str) -> int:
+    """Explain the cat with every method at its defaults, write the README's pictures, and return the exit code."""
     from xplain.cli.app import run
     from xplain.core.config import Compute
     from xplain.pipelines.catalog import list_fits
 
-    README.write_text(fill(README.read_text("utf-8")), "utf-8")
-    with tempfile.TemporaryDirectory() as folder:
-        code = run(["explain", "samples/cat.jpg", "--save", "figure", "--device", "cpu", "-o", folder])
-        with Image.open(Path(folder, "cat.neflag.figure.png")) as figure:
-            figure.convert("RGB").save(PICTURE, quality=88, optimize=True)
-        fitting = [row["name"] for row in list_fits(Compute(device="cpu")) if row["fits"] == "yes"]
-        every = [part for name in fitting for part in ("-a", name)]
-        code = code or run(["explain", "samples/cat.jpg", *every, "--device", "cpu", "-o", folder])
-        montage(Path(folder)).save(MONTAGE, quality=85)
+    explain = ["explain", "samples/cat.jpg", "--device", "cpu", "-o", folder]
+    code = run([*explain, "--save", "figure"])
+    with Image.open(Path(folder, "cat.neflag.figure.png")) as figure:
+        figure.convert("RGB").save(FIGURE, quality=88, optimize=True)
+    for method in list_fits(Compute(device="cpu")):
+        if method["fits"] == "yes":
+            explain += ["-a", method["name"]]
+    code = code or run(explain)
+    make_montage(Path(folder)).save(MONTAGE, quality=85)
     return code
+
+
+def main() -> int:
+    """Write the tables, then the pictures, which takes minutes."""
+    README.write_text(update_tables(README.read_text("utf-8")), "utf-8")
+    with tempfile.TemporaryDirectory() as folder:
+        return write_pictures(folder)
 
 
 if __name__ == "__main__":

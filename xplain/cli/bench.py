@@ -78,7 +78,7 @@ def bench(
 def _run(config: BenchConfig, output: Path | None, out: OutputOptions) -> int:
     """Print the records as they are measured, or the tables at the end."""
     from xplain.pipelines import benchmark as pipeline
-    from xplain.reports.tables import benchmark_table
+    from xplain.reports.benchmark_report import benchmark_table
 
     records: list[dict[str, Any]] = []
     is_read = True

@@ -135,10 +135,10 @@ def _refuse_image_options(context: typer.Context) -> None:
 def _compare_runs(folders: Sequence[Path], output: Path, formats: Sequence[str], overwrite: bool, as_json: bool) -> int:
     """Compare runs and print the table or the record; return the exit code."""
     from xplain.pipelines.compare_runs import write_run_comparison
-    from xplain.reports.run_comparison import to_markdown
+    from xplain.reports.run_comparison import run_comparison_table
 
     record = write_run_comparison(folders, output, formats, overwrite)
-    print_lines(to_json(record) if as_json else to_markdown(record).removesuffix("\n"))
+    print_lines(to_json(record) if as_json else run_comparison_table(record).removesuffix("\n"))
     return ExitCode.PARTIAL if any(row["undefined"] for row in record["pairs"]) else ExitCode.OK
 
 

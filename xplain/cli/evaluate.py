@@ -19,7 +19,7 @@ from xplain.core.errors import ExitCode, Failure, UsageError
 from xplain.core.files import lock_directory, to_json
 from xplain.core.types import Interval
 from xplain.pipelines.distributed import shard_from_env, wait_for_ranks
-from xplain.reports.published import Published, find_figures, put_beside, read_published
+from xplain.reports.published import Published, add_published, read_published, resolve_values
 
 NEFLAG, MODELS = ["neflag"], [EMBEDDED]
 SEVERITY = (ExitCode.OK, ExitCode.PARTIAL, ExitCode.INPUT_ERROR)  # of exit codes, the worst last
@@ -138,7 +138,7 @@ def _run(configs: Sequence[EvaluateConfig], published: Published | None, out: Ou
     from xplain.pipelines import roar
 
     if published:
-        find_figures(published)  # reports an unknown name before hours of work
+        resolve_values(published)  # reports an unknown name before hours of work
     roar.check_requests(configs)
     if len(configs) > 1:
         pipeline.check_models(configs)
@@ -182,13 +182,13 @@ def _failures(config: EvaluateConfig, out: OutputOptions) -> Iterator[Failure]:
 def _report(config: EvaluateConfig, published: Published | None, as_json: bool, first: bool) -> ExitCode:
     """Write and print the summary of a run directory; return the exit code."""
     from xplain.pipelines.examples import write_examples
-    from xplain.reports.summary import summarise_run
-    from xplain.reports.tables import to_markdown, write_report
+    from xplain.reports.evaluation_report import evaluation_table, write_report
+    from xplain.reports.summary import summarize_run
 
     with lock_directory(config.output, wait=True):  # shards may end at the same time
-        summary = summarise_run(config.output, config.interval)
+        summary = summarize_run(config.output, config.interval)
         if published:
-            summary = put_beside(summary, published)
+            summary = add_published(summary, published)
         write_examples(config)
         write_report(config.output, summary)
     for text in summary["warnings"]:
@@ -196,7 +196,7 @@ def _report(config: EvaluateConfig, published: Published | None, as_json: bool, 
     if as_json:
         print_lines(to_json(summary))
     else:
-        print_lines(("" if first else "\n") + to_markdown(summary).removesuffix("\n"))
+        print_lines(("" if first else "\n") + evaluation_table(summary).removesuffix("\n"))
     return _exit_code(config, summary)
 
 

@@ -143,7 +143,7 @@ class RenderOptions:
     opacity: Annotated[float, Option("--opacity", "Opacity of the colors, 0 to 1.", low=0, high=1)] = 0.8
 
     @property
-    def colours(self) -> str:
+    def colormap(self) -> str:
         """The name of the colormap: inferno for magnitudes, a diverging one for signed attributions."""
         if self.cmap != "auto":
             return self.cmap

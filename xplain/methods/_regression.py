@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from xplain.oracle import Oracle
-from xplain.oracle.blocks import Block
+from xplain.oracle.batching import Block
 
 
 class SegmentRegression:

@@ -94,7 +94,7 @@ def _mean_gradient(
     bases = (cosine_basis(x.shape[-2], x), cosine_basis(x.shape[-1], x))
     total = torch.zeros_like(x)
     for block in oracle.blocks(x, samples):
-        images, numbers = block.images, first + block.samples(x.device)
+        images, numbers = block.images, first + block.point_indices(x.device)
         copies = _change_frequencies(x[images], rng.take(images), numbers, bases, noise, spread)
         draws = rng.child("diversity").take(images).uniform(numbers, (4,), x.dtype)
         size, top, left, chance = draws.unbind(dim=2)

@@ -82,7 +82,7 @@ def boundary_ig(
     total = (x - end) * line_integral(oracle, x, y, end, nodes, weights)
     return Attribution(
         total,
-        expected=oracle.change(end, x, y),
+        expected=oracle.score_change(end, x, y),
         details={"distance": (x - end).detach().flatten(1).norm(dim=1), "attack_steps": attack.steps},
         flags={f"the label did not change within {attack_steps} steps": ~attack.changed},
     )

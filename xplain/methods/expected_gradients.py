@@ -54,7 +54,7 @@ def expected_gradients(
     usable = None if references is None else _find_usable(x, references)
     total = torch.zeros_like(x)
     for block in oracle.blocks(x, samples):
-        numbers, images = block.samples(x.device), block.images
+        numbers, images = block.point_indices(x.device), block.images
         if references is None or usable is None:
             baseline = rng.take(images).uniform(numbers, tuple(x.shape[1:]), x.dtype)
         else:

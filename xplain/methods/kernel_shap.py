@@ -59,7 +59,7 @@ def kernel_shap(
     is_exact = _count_proper(counts) <= samples
     rows = int(torch.where(is_exact, _count_proper(counts), samples).max())
     for block in oracle.blocks(x, max(rows, 1)):
-        images, numbers = block.images, block.samples(x.device)
+        images, numbers = block.images, block.point_indices(x.device)
         drawn = _draw_coalitions(rng.take(images), numbers, size_distribution[images], exists[images])
         listed = _list_coalitions(numbers, counts[images], regression.size)
         members = torch.where(is_exact[images, None, None], listed, drawn) & exists[images, None]

@@ -66,7 +66,7 @@ def lime(
     regression = SegmentRegression(oracle, x, y, labels, fill)
     counts = regression.counts
     for block in oracle.blocks(x, samples):
-        images, numbers = block.images, block.samples(x.device)
+        images, numbers = block.images, block.point_indices(x.device)
         drawn = rng.take(images).uniform(numbers, (regression.size,), torch.float64) < 0.5
         visible = (drawn | (numbers == 0)[:, None]) & regression.exists[images, None]
         distance = 1 - (visible.double().sum(dim=2) / counts[images, None]).sqrt()

@@ -80,7 +80,9 @@ def neflag(
     negative = torch.zeros(len(x), dtype=x.dtype, device=x.device)
     for block in oracle.blocks(x, samples):
         center = x[block.images, None]
-        point = center + radius * _draw_offsets(rng.take(block.images), block.samples(x.device), shape, init, x.dtype)
+        point = center + radius * _draw_offsets(
+            rng.take(block.images), block.point_indices(x.device), shape, init, x.dtype
+        )
         gradient = torch.zeros_like(point)
         for _ in range(steps):
             gradient = oracle.block_gradients(block, point, y)

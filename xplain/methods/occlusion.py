@@ -60,7 +60,7 @@ def occlusion(
     count = len(rows) * len(columns)
     drops = x.new_zeros(len(x), count)
     for block in oracle.blocks(x, count):
-        position = block.samples(x.device)
+        position = block.point_indices(x.device)
         mask = rows[position // len(columns), :, None] * columns[position % len(columns), None, :]
         occluded = torch.lerp(x[block.images, None], fill[block.images, None], mask[None, :, None])
         scores = oracle.block_scores(block, occluded, y)

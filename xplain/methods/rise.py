@@ -61,7 +61,7 @@ def rise(
     rows, columns = _upsampling_matrices(height, grid, x), _upsampling_matrices(width, grid, x)
     total = torch.zeros_like(x[:, :1])
     for block in oracle.blocks(x, masks):
-        images, numbers = block.images, block.samples(x.device)
+        images, numbers = block.images, block.point_indices(x.device)
         cells = (rng.take(images).uniform(numbers, (grid, grid), x.dtype) < keep).to(x.dtype)
         down = rows[rng.child("down").take(images).integers(numbers, (), len(rows))]
         across = columns[rng.child("across").take(images).integers(numbers, (), len(columns))]

@@ -52,7 +52,7 @@ def smoothgrad(
     mean, sums = torch.zeros_like(x), torch.zeros_like(x)
     for block in oracle.blocks(x, samples):
         images, seen, new = block.images, block.points.start, block.shape[1]
-        draws = rng.take(images).normal(block.samples(x.device), tuple(x.shape[1:]), x.dtype)
+        draws = rng.take(images).normal(block.point_indices(x.device), tuple(x.shape[1:]), x.dtype)
         gradients = oracle.block_gradients(block, x[images, None] + sigma[images] * draws, y)
         if kind == "absolute":
             sums[images] += gradients.abs().sum(dim=1)

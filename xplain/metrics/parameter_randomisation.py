@@ -14,6 +14,7 @@ from xplain.core.types import Score
 from xplain.metrics._similarity import Similarity, compare_maps
 from xplain.metrics.inputs import Explain, MetricInput
 from xplain.models.randomization import randomize_layers
+from xplain.oracle.layers import weighted_layers
 
 SANITY = Paper(
     "Sanity checks for saliency maps",
@@ -59,7 +60,7 @@ def parameter_randomisation(
     stay the same, so ``random`` scores 1. Undefined (NaN) where a map is constant, as Grad-CAM's often is if there is no
     evidence for the class left.
     """
-    layers = inputs.oracle.layers(inputs.images)
+    layers = weighted_layers(inputs.oracle, inputs.images)
     if not layers:
         raise UsageError("parameter-randomisation requires a model with parameters", "choose another model or metric")
     count = min(stages, len(layers))

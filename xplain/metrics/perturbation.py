@@ -18,7 +18,7 @@ from xplain.data.baselines import BLUR_SIGMA
 from xplain.data.filters import gaussian_blur, rise_blur
 from xplain.metrics._ranking import ranks
 from xplain.metrics.inputs import MetricInput
-from xplain.oracle.blocks import Block
+from xplain.oracle.batching import Block
 
 Fill = Literal["black", "mean", "blur", "black+blur", "rise-blur"]
 Unit = Literal["pixel", "union3", "scalar"]
@@ -168,7 +168,7 @@ def _compute_curve(inputs: MetricInput, step_of_value: Tensor, steps: int, start
 
 def _replace_values(block: Block, step_of_value: Tensor, start: Tensor, end: Tensor) -> Tensor:
     """Return the block's points (b, k, C, H, W): ``start`` with the values of ``end`` that are replaced by each step."""
-    steps = block.samples(step_of_value.device)[None, :, None, None, None]
+    steps = block.point_indices(step_of_value.device)[None, :, None, None, None]
     replaced = step_of_value[block.images, None] <= steps
     return torch.where(replaced, end[block.images, None], start[block.images, None])
 

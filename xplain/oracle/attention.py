@@ -12,7 +12,7 @@ from torch import Tensor
 
 from xplain.core.errors import UsageError
 from xplain.models import Classifier
-from xplain.models.layers import Layout, watch
+from xplain.models.layers import Layout, trace_outputs
 from xplain.oracle.attention_recorder import AttentionWeights, NaNProbe, record_attention
 from xplain.oracle.propagation import check_same_logits
 from xplain.oracle.targets import compute_scores
@@ -38,7 +38,7 @@ class AttentionResult(NamedTuple):
     tokens: Tokens
 
 
-# The tokens of a working copy, by image size.
+# The tokens of an inference copy, by image size.
 _tokens: WeakKeyDictionary[Classifier, dict[tuple[int, int], Tokens]] = WeakKeyDictionary()
 
 
@@ -59,7 +59,7 @@ def probe_attention(
     Raises UsageError unless all attention runs over the same tokens, which contain one grid of patches, and if writing the
     attention out changes the logits.
     """
-    model = oracle.working_copy(fold=oracle.fold)
+    model = oracle.inference_copy(fold=oracle.fold)
     tokens = _find_tokens(oracle, model, x[:1], method)
 
     def run(x: Tensor, y: Tensor, contrasts: Tensor | None) -> tuple[Tensor, ...]:
@@ -93,7 +93,7 @@ def _find_tokens(oracle: Oracle, model: Classifier, x: Tensor, method: str) -> T
     if size not in known:
         expected = oracle.forward(model, x)
         with record_attention(model.model) as attentions:
-            logits, outputs = watch(model.model, lambda _: oracle.forward(model, x), size)
+            logits, outputs = trace_outputs(model.model, lambda _: oracle.forward(model, x), size)
         check_same_logits(method, logits, expected, loose=oracle.precision != "fp32")
         count = count_tokens(method, attentions, rows=1)
         layout = find_patches(method, count, [output.layout for output in outputs])

@@ -41,10 +41,6 @@ class Block(NamedTuple):
         """Return the indices (k,) of the block's points."""
         return torch.arange(self.points.start, self.points.stop, device=device)
 
-    def samples(self, device: torch.device) -> Tensor:
-        """Former name of ``point_indices``, to be deleted."""
-        return self.point_indices(device)
-
 
 def rows_per_call(classifier: Classifier, x: Tensor, batch_size: int | None = None) -> int:
     """Return the number of rows per model call for images shaped like x (..., C, H, W).

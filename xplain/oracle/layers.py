@@ -20,7 +20,7 @@ from xplain.oracle.targets import compute_scores
 if TYPE_CHECKING:
     from xplain.oracle.oracle import Oracle
 
-# The last spatial layer of a working copy and its layout, by image size.
+# The last spatial layer of an inference copy and its layout, by image size.
 _last_spatial_layers: WeakKeyDictionary[Classifier, dict[tuple[int, int], tuple[str, Layout]]] = WeakKeyDictionary()
 
 
@@ -40,13 +40,13 @@ def probe_layer(
 
     x: (B, C, H, W) images. y: (B,) target classes.
     layer: the name of a module, or ``auto``: the last module in execution order whose output is a map of the image (see
-    ``last_spatial_layer``). A module that runs several times is read at its last run. Tokens and channels-last outputs
+    ``find_last_spatial_layer``). A module that runs several times is read at its last run. Tokens and channels-last outputs
     are rearranged to (B, K, h, w) without class and register tokens.
     differentiate: if False, no backward pass runs, and the gradients have no channels.
     Raises UsageError if there is no such layer, if its output has no height and width, or if the score does not depend
     on it.
     """
-    model = oracle.working_copy(fold=False)
+    model = oracle.inference_copy(fold=False)
     name, layout = _find_layer(oracle, model, x, layer)
     module = model.model.get_submodule(name)
 
@@ -73,11 +73,11 @@ def probe_layer(
 def weighted_layers(oracle: Oracle, x: Tensor) -> list[tuple[str, ...]]:
     """Return the layers that have weights, in execution order, each as the names of its modules.
 
-    x: (B, C, H, W) images, of which the first is used. See ``xplain.models.layers.weighted_layers``.
+    x: (B, C, H, W) images, of which the first is used. See ``xplain.models.layers.find_weighted_layers``.
     """
-    model = oracle.working_copy(fold=False)
+    model = oracle.inference_copy(fold=False)
     oracle.count_rows(checks=1)
-    return model_layers.weighted_layers(model.model, lambda: oracle.forward(model, x[:1]))
+    return model_layers.find_weighted_layers(model.model, lambda: oracle.forward(model, x[:1]))
 
 
 class _OutputRecorder:
@@ -113,12 +113,12 @@ def _find_layer(oracle: Oracle, model: Classifier, x: Tensor, name: str) -> tupl
     if name == "auto":
         known = _last_spatial_layers.setdefault(model, {})
         if size not in known:
-            known[size] = model_layers.last_spatial_layer(model.model, run, size)
+            known[size] = model_layers.find_last_spatial_layer(model.model, run, size)
         return known[size]
     names = [module_name for module_name, _ in model.model.named_modules() if module_name]
     if name not in names:
         raise UsageError(f"the model has no layer {name!r}", did_you_mean(name, names, "use the name of a module"))
-    layout = model_layers.layout_of_layer(model.model, run, size, name)
+    layout = model_layers.find_layout(model.model, run, size, name)
     if layout is None:
         raise UsageError(f"layer {name!r} has no output with height and width", "choose another layer")
     return name, layout

@@ -14,10 +14,7 @@ from torch import Tensor
 
 from xplain.core.types import Cost, Precision, ScoreKind
 from xplain.models import Classifier
-from xplain.models.layers import Layout, find_last_spatial_layer, find_layout, find_weighted_layers, trace_outputs
 from xplain.models.optimize import inference_copy, tf32_flags
-from xplain.oracle.answers import AttentionResult, GradientResult, LayerResult, PropagationResult
-from xplain.oracle.attention import NaNProbe, Tokens, check_global, find_patches, record_attention, token_groups
 from xplain.oracle.batching import Block, make_blocks, rows_per_call, run_in_batches
 from xplain.oracle.layers import LayerResult, probe_layer
 from xplain.oracle.targets import compute_scores
@@ -64,7 +61,7 @@ class Oracle:
         self.cost = Cost()
         self.image_rows = torch.zeros(images, 2, dtype=torch.float64, device=classifier.device)  # forwards, backwards
         self._batch_size = batch_size
-        self._working_copies: dict[bool, Classifier] = {}
+        self._inference_copies: dict[bool, Classifier] = {}
         self._on_rows = on_rows
 
     @property
@@ -81,7 +78,7 @@ class Oracle:
 
         def run(x: Tensor) -> tuple[Tensor]:
             with torch.no_grad():
-                logits = self.forward(self.working_copy(fold=self.fold), x)
+                logits = self.forward(self.inference_copy(fold=self.fold), x)
             if check:
                 self.count_rows(checks=len(x))
             else:
@@ -127,7 +124,7 @@ class Oracle:
         def run(x: Tensor, y: Tensor, contrasts: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
             x = x.detach().requires_grad_()
             with torch.enable_grad():
-                logits = self.forward(self.working_copy(fold=self.fold), x)
+                logits = self.forward(self.inference_copy(fold=self.fold), x)
                 scores = compute_scores(logits, y, self.score, contrasts)
                 gradients = _differentiate(scores, x)
             self.count_rows(forwards=len(x), backwards=scores.numel())
@@ -159,182 +156,18 @@ class Oracle:
         row = block.image_indices(points.device)
         return self.scores(points.flatten(0, 1), y[row], row, kind=kind).unflatten(0, block.shape)
 
-    def sweep(
-        self, x: Tensor, y: Tensor, count: int, points: Callable[[Block], Tensor], image: Tensor | None = None
-    ) -> Iterator[tuple[Block, Tensor, Tensor]]:
-        """Yield (block, scores, gradients). To be deleted: use ``blocks`` and ``block_gradients``."""
-        for block in self.blocks(x, count):
-            row = block.image_indices(x.device)
-            result = self.gradients(points(block).flatten(0, 1), y[row], row if image is None else image[row])
-            yield block, result.scores.unflatten(0, block.shape), result.values.unflatten(0, block.shape)
-
-    def scan(
-        self, x: Tensor, y: Tensor, count: int, points: Callable[[Block], Tensor], kind: ScoreKind | None = None
-    ) -> Iterator[tuple[Block, Tensor]]:
-        """Yield (block, scores). To be deleted: use ``blocks`` and ``block_scores``."""
-        for block in self.blocks(x, count):
-            yield block, self.block_scores(block, points(block), y, kind)
-
     def probe(self, x: Tensor, y: Tensor, layer: str = "auto", *, differentiate: bool = True) -> LayerResult:
-        """Activations of a layer and the score's gradients there.
+        """Return the activations of a layer and the gradients of the score there, see ``probe_layer``."""
+        return probe_layer(self, x, y, layer, differentiate=differentiate)
 
-        layer: a module's name, or ``auto``: the last module in execution whose output is a map of the image (see
-        ``find_last_spatial_layer``). A module that runs several times is read at its last run. Tokens and channels-last outputs
-        are turned into maps; class and register tokens are left out.
-        differentiate: without it there is no backward, and the gradients have no channels. Raises UsageError.
-        """
-        model = self._copy(fold=False)
-        name, layout = self._find_layer(model, x, layer)
-        held: list[Tensor] = []
-
-        def hold(_: nn.Module, __: object, output: Tensor) -> Tensor:
-            held[:] = [output]
-            return output.clone()  # what follows may write into it
-
-        def run(x: Tensor, y: Tensor, contrasts: Tensor | None) -> tuple[Tensor, Tensor]:
-            with torch.set_grad_enabled(differentiate):
-                logits = self._call(model, x.detach().requires_grad_(differentiate))
-                gradient: Tensor | None = held[0]
-                if differentiate:
-                    score = compute_scores(logits, y, self.score, contrasts).sum()
-                    (gradient,) = torch.autograd.grad(score, held[0], allow_unused=True)
-            if gradient is None:
-                raise UsageError(f"the score does not depend on layer {name!r}", "name another layer")
-            self._count(forwards=len(x), backwards=len(x) if differentiate else 0)
-            slopes = layout.to_map(gradient)
-            return layout.to_map(held[0].detach()), slopes if differentiate else slopes[:, :0]
-
-        self._account(len(x), None, backwards=int(differentiate))
-        handle = model.model.get_submodule(name).register_forward_hook(hold)
-        try:
-            activations, gradients = self._batched(run, x, y, self._contrasts(None))
-            return LayerResult(activations, gradients, name)
-        finally:
-            handle.remove()
-
-    def _find_layer(self, model: Classifier, x: Tensor, name: str) -> tuple[str, Layout]:
-        """The named layer, or with ``auto`` the last spatial one, and how its output is laid out; found once a model."""
-        size = (x.shape[-2], x.shape[-1])
-
-        def run(rows: int) -> Tensor:
-            self._count(checks=rows)
-            with torch.no_grad():
-                return self._call(model, x[:1].expand(rows, -1, -1, -1))
-
-        if name == "auto":
-            known = _LAYERS.setdefault(model, {})
-            if size not in known:
-                known[size] = find_last_spatial_layer(model.model, run, size)
-            return known[size]
-        modules = [each for each, _ in model.model.named_modules() if each]
-        if name not in modules:
-            raise UsageError(f"the model has no layer {name!r}", did_you_mean(name, modules, "name one of its modules"))
-        layout = find_layout(model.model, run, size, name)
-        if layout is None:
-            raise UsageError(f"layer {name!r} has no output with height and width", "name another layer")
-        return name, layout
-
-    # ---------------------------------------------------------------- attention
-
-    def attention(
-        self, x: Tensor, y: Tensor, method: str, join: Callable[[Tensor, Tensor | None], Tensor], *, differentiate: bool
-    ) -> AttentionResult:
-        """What ``join`` makes of each attention's weights (B, heads, N, N) and of the score's gradients there: (B, N, N).
-
-        The attention is written out (see ``attention.py``). differentiate: without it there is no backward, and ``join`` gets
-        no gradients. Raises UsageError, naming ``method``, unless all attention runs over the same tokens of a grid of
-        patches, and when the logits are not the model's own.
-        """
-        model = self.working_copy(fold=self.fold)
-        tokens = self._find_tokens(model, x[:1], method)
-
-        def run(x: Tensor, y: Tensor, contrasts: Tensor | None) -> tuple[Tensor, ...]:
-            with torch.set_grad_enabled(differentiate), record_attention(model.model) as sites:
-                logits = self.forward(model, x.detach().requires_grad_(differentiate))
-                check_global(method, sites, len(x))
-                weights = [site.weights for site in sites]
-                slopes: Sequence[Tensor | None] = [None] * len(weights)
-                if differentiate:
-                    score = compute_scores(logits, y, self.score, contrasts).sum()
-                    slopes = torch.autograd.grad(score, weights, materialize_grads=True)
-            self.count_rows(forwards=len(x), backwards=len(x) if differentiate else 0)
-            with torch.no_grad():
-                return tuple(join(each, slope) for each, slope in zip(weights, slopes, strict=True))
-
-        self.count_image_rows(len(x), None, backwards=int(differentiate))
-        return AttentionResult(self.run_in_batches(run, x, y, self._contrasts(None)), tokens)
-
-    @torch.no_grad()
-    def _find_tokens(self, model: Classifier, x: Tensor, method: str) -> Tokens:
-        """Among the tokens of one image the grid of patches, and those that the logits are read from; found once a model."""
-        size = (x.shape[-2], x.shape[-1])
-        known = _TOKENS.setdefault(model, {})
-        if size not in known:
-            expected = self.forward(model, x)
-            with record_attention(model.model) as sites:
-                logits, seen = trace_outputs(model.model, lambda _: self._call(model, x), size)
-            check_same(method, logits, expected, loose=self.precision != "fp32")
-            layout = find_patches(method, check_global(method, sites, 1), [each.layout for each in seen])
-            groups = token_groups(layout).to(x.device)
-            with record_attention(model.model, NaNProbe(len(sites) - 1, groups)):
-                used = self.forward(model, x.expand(len(groups), -1, -1, -1)).isnan().any(dim=1)
-            known[size] = Tokens(layout, groups[used].any(dim=0))
-            self.count_rows(checks=2 + len(groups))
-        return known[size]
-
-    def layers(self, x: Tensor) -> list[tuple[str, ...]]:
-        """The layers with weights in the order of execution, each the names of its modules (see ``find_weighted_layers``)."""
-        model = self._copy(fold=False)
-        self._count(checks=1)
-        return find_weighted_layers(model.model, lambda: self._call(model, x[:1]))
-
-    # ---------------------------------------------------------------- propagate
-
-    def propagate(self, x: Tensor, y: Tensor, rules: Rules, *streams: Tensor) -> PropagationResult:
-        """The score's gradient, every operation of the model replaced by its rule (see ``rules.py``).
-
-        streams: images (B, C, H, W) that go through the model together with x, such as baselines.
-        Raises UsageError where an operation or the score has no rule, and when the logits are not the model's own.
-        """
-        rules.admit(self.score)
-        model = self.working_copy(fold=self.fold)
-        names: list[str] = []
-
-        def run(x: Tensor, y: Tensor, contrasts: Tensor | None, *streams: Tensor) -> tuple[Tensor, ...]:
-            rows = torch.cat([x, *streams]).detach().requires_grad_()
-            with torch.enable_grad(), rewritten(model, rules, rows) as mode:
-                try:
-                    logits = self.forward(model, rows)
-                except RuntimeError as error:
-                    if not streams or device_error(error):
-                        raise
-                    # streams end at the first layer; the model counted on their rows
-                    why = f"{rules.method} cannot follow the model's forward: {first_line(error)}"
-                    raise UsageError(why, ANY_MODEL) from None
-                mode.check(logits)
-            with torch.no_grad():
-                check_same(rules.method, logits[:1], self.forward(model, x[:1]), loose=self.precision != "fp32")
-            with torch.enable_grad():
-                scores = compute_scores(rules.seed(logits[: len(x)]), y, self.score, contrasts)
-                (gradient,) = torch.autograd.grad(scores.sum(), rows)
-            self.count_rows(forwards=len(logits), backwards=len(logits), checks=1)
-            self.count_image_rows(len(logits), None, backwards=1)
-            names[:] = mode.sums
-            return scores.detach(), gradient.unflatten(0, (-1, len(x))).transpose(0, 1), *mode.sums.values()
-
-        scores, gradients, *sums = self.run_in_batches(run, x, y, self._contrasts(None), *streams)
-        return PropagationResult(scores, gradients, dict(zip(names, sums, strict=True)))
-
-    # ----------------------------------------------------------------- one call
-
-    def working_copy(self, *, fold: bool) -> Classifier:
-        """The classifier's working copy, looked up once."""
-        if fold not in self._copies:
-            self._copies[fold] = inference_copy(self.classifier, fold=fold)
-        return self._copies[fold]
+    def inference_copy(self, *, fold: bool) -> Classifier:
+        """Return the inference copy of the classifier. fold: with batch norms folded into convolutions."""
+        if fold not in self._inference_copies:
+            self._inference_copies[fold] = inference_copy(self.classifier, fold=fold)
+        return self._inference_copies[fold]
 
     def forward(self, model: Classifier, x: Tensor) -> Tensor:
-        """Return the logits of a working copy in float32 or float64. Autocast wraps the forward pass only."""
+        """Return the logits of an inference copy in float32 or float64. Autocast wraps the forward pass only."""
         autocast = torch.autocast(x.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext()
         with tf32_flags(self.precision, x.device), autocast:
             logits = model(model.to_memory_format(x))

@@ -24,8 +24,9 @@ from xplain.data.sources import find_images
 from xplain.metrics.inputs import Explain
 from xplain.models import Classifier
 from xplain.oracle import Oracle
+from xplain.oracle.batching import rows_per_call
 from xplain.oracle.runtime import inference_session, predict
-from xplain.oracle.targets import Classes, check_images, check_logits, find_contrasts, find_targets
+from xplain.oracle.targets import Classes, check_images, find_contrasts, find_targets, has_finite_logits
 
 MAX_REFERENCES = 512  # images read from a directory of baselines, evenly spread over its sorted files
 CONTROL = "random"  # part of every evaluation: a method that does not beat it explains nothing
@@ -99,7 +100,7 @@ def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
 def predict_finite(classifier: Classifier, images: Tensor, compute: ComputeOptions) -> tuple[Tensor, Cost]:
     """Return the logits (B, classes) and their cost. Raises InputError unless all logits are finite."""
     logits, cost = predict(classifier, images, compute)
-    bad = (~check_logits(logits)).nonzero()
+    bad = (~has_finite_logits(logits)).nonzero()
     if len(bad):
         raise InputError(
             f"the model's logits for image {int(bad[0])} are not finite", "check the weights and --precision"
@@ -159,7 +160,7 @@ class MethodRun:
         """Return how many images fill one model call. images: for their size; None for images of the classifier's size."""
         if images is None:
             images = torch.empty(1, 3, *classifier.size, device=classifier.device)
-        rows = Oracle(classifier, batch_size=batch_size).rows(images)
+        rows = rows_per_call(classifier, images, batch_size)
         return max(rows // max(self.spec.parallel(**self.settings), 1), 1)
 
     def attribute(
@@ -187,7 +188,7 @@ class MethodRun:
             content = images if drawn_for is None else drawn_for
             supplies = self._supplies(images[index], content[index], contrasts, index, compute.seed)
             result: Attribution = self.spec.function(oracle, images[index], targets[index], **self.settings, **supplies)
-            spent = {"forwards": oracle.spent[:, 0], "backwards": oracle.spent[:, 1]}
+            spent = {"forwards": oracle.image_rows[:, 0], "backwards": oracle.image_rows[:, 1]}
             values = result.values.detach().contiguous()
             parts.append(replace(result, values=values, details=result.details | spent))
             cost = cost + oracle.cost
@@ -212,7 +213,7 @@ class MethodRun:
             batch_size=compute.batch_size,
             precision=compute.precision,
             fold=not self.spec.plain,
-            tick=on_rows,
+            on_rows=on_rows,
         )
 
     def _supplies(

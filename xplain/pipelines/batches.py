@@ -16,7 +16,7 @@ from xplain.data.images import LoadedImage, prefetch_images
 from xplain.data.sources import ImageSource
 from xplain.models import Classifier
 from xplain.oracle.runtime import predict
-from xplain.oracle.targets import TargetSpec, check_logits
+from xplain.oracle.targets import TargetSpec, has_finite_logits
 from xplain.pipelines.attribution import MethodRun
 
 
@@ -132,7 +132,7 @@ def _predict_group(
     images = torch.stack([loaded.pixels for _, loaded in read]).to(classifier.device, classifier.dtype)
     logits, _ = predict(classifier, images, compute)
     failures, usable = [], []
-    for i, finite in enumerate(check_logits(logits).tolist()):
+    for i, finite in enumerate(has_finite_logits(logits).tolist()):
         item = read[i][0]
         if not finite:
             error = InputError(

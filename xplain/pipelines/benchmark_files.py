@@ -10,7 +10,7 @@ from pathlib import Path
 from xplain.core.config import BenchConfig
 from xplain.core.files import write_json, write_text
 from xplain.pipelines.benchmark_records import Group
-from xplain.reports.tables import benchmark_table
+from xplain.reports.benchmark_report import benchmark_table
 
 
 @dataclass(frozen=True)

@@ -24,12 +24,12 @@ from xplain.pipelines.measurement import MetricRun, resolve_metrics, run_metrics
 from xplain.pipelines.progress import OnProgress, ProgressCounter
 from xplain.pipelines.records import describe_explanation, describe_prediction, describe_run, describe_target
 from xplain.reports.agreement import draw_agreement
-from xplain.reports.comparison import Cell, Comparison, Row, describe
-from xplain.reports.comparison_figure import SHOWS, draw_sheet
-from xplain.reports.comparison_files import RECORD, begin, check_folder, drop, kept, write_all
-from xplain.reports.comparison_page import make_page
+from xplain.reports.comparison import Cell, Comparison, Row, describe_comparison
+from xplain.reports.comparison_figure import PICTURE_TITLES, draw_comparison
+from xplain.reports.comparison_files import RECORD, check_folder, discard, finish, load_existing, start
+from xplain.reports.comparison_page import make_comparison_page
 from xplain.reports.figures import check_formats
-from xplain.reports.render import colour_map, remarks, to_pixels
+from xplain.reports.render import get_colormap, render_warnings, to_pixels
 
 OnFailure = Callable[[Failure], None]
 ROW_KEYS = ("input", "sha256", "target", "prediction")  # stored once per row, not in every cell
@@ -48,32 +48,32 @@ def write_comparison(config: CompareConfig, on_progress: OnProgress, on_failure:
     check_folder(config.output, names, config.overwrite)
     run = ComparisonRun.load(config)
     with lock_directory(config.output):
-        if record := kept(config.output, names, run.fingerprint, config.overwrite):
+        if record := load_existing(config.output, names, run.fingerprint, config.overwrite):
             return record
-        cells = ArrayStore(begin(config.output, run.fingerprint), "values")
+        cells = ArrayStore(start(config.output, run.fingerprint), "values")
         comparison = run.compare(cells, on_progress, on_failure)
         if not any(cell for row in comparison.rows for cell in row.cells):
-            drop(config.output)
+            discard(config.output)
             return None
         paths = [str(config.output / name) for name in (*names, RECORD)]
-        record = describe(comparison, run.fingerprint, paths)
-        figures = draw_sheet(comparison, config.shows, formats)
+        record = describe_comparison(comparison, run.fingerprint, paths)
+        figures = draw_comparison(comparison, config.shows, formats)
         contents = {f"compare.{extension}": content for extension, content in figures.items()}
         if columns > 1:
             for extension, content in draw_agreement(record, formats).items():
                 contents[f"agreement.{extension}"] = content
-        contents["compare.html"] = make_page(comparison, record).encode()
-        write_all(config.output, contents, record)
+        contents["compare.html"] = make_comparison_page(comparison, record).encode()
+        finish(config.output, contents, record)
     return record
 
 
 def _check_request(config: CompareConfig) -> None:
     """Raise UsageError for what is wrong with a request before a model is loaded."""
-    colour_map(config.render.colours)
+    get_colormap(config.render.colormap)
     check_formats(config.formats)
     for show in config.shows:
-        if show not in SHOWS:
-            hint = did_you_mean(show, SHOWS, f"choose from {', '.join(SHOWS)}")
+        if show not in PICTURE_TITLES:
+            hint = did_you_mean(show, PICTURE_TITLES, f"choose from {', '.join(PICTURE_TITLES)}")
             raise UsageError(f"unknown picture {show!r} for --show", hint)
     check_methods(config.methods, config.layer)
     if not config.measured and (config.metrics or config.protocol):
@@ -278,7 +278,7 @@ class ModelComparison:
                 continue
             values = result.values[i].float().cpu().numpy()
             record = self._describe_cell(method, batch, result, i)
-            record["warnings"] += remarks(values, self.config.render)
+            record["warnings"] += render_warnings(values, self.config.render)
             record |= {"scores": scores[i]}
             cells.save(name, method.label, marks[i], values, record)
             yield Cell(record, values)

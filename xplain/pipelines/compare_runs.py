@@ -17,13 +17,20 @@ from xplain.core.files import lock_directory
 from xplain.core.run_store import check_run, fingerprint, read_run, settings_digest
 from xplain.pipelines.attribution import CONTROL
 from xplain.reports.comparison import SCHEMA
-from xplain.reports.comparison_files import RECORD, begin, check_folder, kept, write_all
+from xplain.reports.comparison_files import RECORD, check_folder, finish, load_existing, start
 from xplain.reports.figures import check_formats
-from xplain.reports.run_comparison import draw_differences, make_runs_page
-from xplain.reports.statistics import EXACT, PERMUTATIONS, count_wins, estimate, holm, sign_flip_p
+from xplain.reports.run_comparison import draw_differences, make_run_comparison_page
+from xplain.reports.statistics import (
+    MAX_EXACT,
+    PERMUTATIONS,
+    count_wins,
+    estimate_mean,
+    holm_correction,
+    sign_flip_test,
+)
 
 TEST = (
-    f"two-sided sign-flip permutation test of the mean difference (exact up to {EXACT} images, else {PERMUTATIONS} patterns); "
+    f"two-sided sign-flip permutation test of the mean difference (exact up to {MAX_EXACT} images, else {PERMUTATIONS} patterns); "
     "p (Holm) is corrected over all pairs and metrics by Holm 1979; intervals are 95 % bootstrap intervals of one pair each"
 )
 
@@ -113,13 +120,13 @@ def write_run_comparison(
     check_folder(output, names, overwrite)
     record = compare_runs(folders) | {"files": [str(output / name) for name in (*names, RECORD)]}
     with lock_directory(output):
-        if existing := kept(output, names, record["fingerprint"], overwrite):
+        if existing := load_existing(output, names, record["fingerprint"], overwrite):
             return existing
-        begin(output, record["fingerprint"])
+        start(output, record["fingerprint"])
         figures = draw_differences(record, formats)
         contents = {f"compare.{extension}": content for extension, content in figures.items()}
-        contents["compare.html"] = make_runs_page(record).encode("utf-8", "backslashreplace")
-        write_all(output, contents, record)
+        contents["compare.html"] = make_run_comparison_page(record).encode("utf-8", "backslashreplace")
+        finish(output, contents, record)
     return record
 
 
@@ -280,8 +287,8 @@ def compare_pairs(
     """Return one row per metric and pair: mean of first minus second, interval, wins, p, and Holm's p over all rows."""
     plan = [(label, a, b) for label in metrics for a, b in pairs]
     differences = np.stack([values[a.name, label] - values[b.name, label] for label, a, b in plan], axis=1)
-    p_values = sign_flip_p(differences)
-    adjusted = holm(p_values)
+    p_values = sign_flip_test(differences)
+    adjusted = holm_correction(p_values)
     rows = []
     for k, (label, a, b) in enumerate(plan):
         column = differences[:, k]
@@ -307,7 +314,7 @@ def compare_pairs(
 
 def _describe_estimate(values: Floats) -> dict[str, Any]:
     """Return mean, standard deviation, interval and n, with None for NaN."""
-    return {key: _nan_to_none(value) for key, value in asdict(estimate(values)).items()}
+    return {key: _nan_to_none(value) for key, value in asdict(estimate_mean(values)).items()}
 
 
 def _nan_to_none(value: float) -> float | None:

@@ -22,8 +22,8 @@ from xplain.pipelines.background import Deferred, run_in_background
 from xplain.pipelines.batches import PredictedBatch, TargetedBatch, largest_group, make_items, predict_batches
 from xplain.pipelines.progress import OnProgress, ProgressCounter, ignore_progress
 from xplain.pipelines.records import describe_explanation, describe_run
-from xplain.reports.explanation_files import Outputs
-from xplain.reports.render import KINDS, colour_map
+from xplain.reports.explanation_files import ExplanationFiles
+from xplain.reports.render import KINDS, get_colormap
 
 Paths = dict[str, Path]  # the files of an explanation by kind
 
@@ -55,7 +55,7 @@ def _explain_images(config: ExplainConfig, on_progress: OnProgress) -> Iterator[
     classifier = load_model(config.model)
     target_spec = TargetSpec.parse(config.target, config.against, classifier)
     methods = _resolve_methods(config, classifier)
-    outputs = Outputs(config.output, tuple(dict.fromkeys(config.saves)), config.render, config.overwrite)
+    outputs = ExplanationFiles(config.output, tuple(dict.fromkeys(config.saves)), config.render, config.overwrite)
     rows = len(sources) * target_spec.count * sum(method.rows_per_image for method in methods)
     counter = ProgressCounter(on_progress, rows)
     run = ExplainRun(
@@ -75,7 +75,7 @@ def _explain_images(config: ExplainConfig, on_progress: OnProgress) -> Iterator[
 
 def _check_request(config: ExplainConfig, sources: Sequence[ImageSource]) -> None:
     """Raise UsageError for what is wrong with a request before a model is loaded."""
-    colour_map(config.render.colours)
+    get_colormap(config.render.colormap)
     for kind in config.saves:
         if kind not in KINDS:
             raise UsageError(f"unknown kind {kind!r} for --save", f"choose from {', '.join(KINDS)}")
@@ -111,7 +111,7 @@ class ExplainRun:
     classifier: Classifier
     target_spec: TargetSpec
     methods: Sequence[MethodRun]
-    outputs: Outputs
+    outputs: ExplanationFiles
     facts: dict[str, Any]
     counter: ProgressCounter
 
@@ -143,7 +143,7 @@ class ExplainRun:
         for i, (item, target) in enumerate(zip(batch.items, batch.targets.tolist(), strict=True)):
             files = self.outputs.paths(item.source.stem, method.label, self.target_spec.suffix(target))
             try:
-                record = self.outputs.kept(files, batch.loaded[i].digest, self.fingerprint(method))
+                record = self.outputs.load_existing(files, batch.loaded[i].digest, self.fingerprint(method))
             except InputError as error:
                 yield Failure(item.key, error)
                 continue

@@ -95,7 +95,7 @@ def measure(
 def _metric_oracle(
     classifier: Classifier, compute: ComputeOptions, on_rows: Callable[[int], None] | None = None
 ) -> Oracle:
-    return Oracle(classifier, score="prob", batch_size=compute.batch_size, precision=compute.precision, tick=on_rows)
+    return Oracle(classifier, score="prob", batch_size=compute.batch_size, precision=compute.precision, on_rows=on_rows)
 
 
 def _check_shapes(images: Tensor, attributions: Tensor, boxes: Tensor | None) -> None:

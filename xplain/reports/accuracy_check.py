@@ -1,93 +1,116 @@
-"""Whether a model does on the labelled images what it should: a wrong label file or class order makes every number meaningless."""
+"""Warn if a model's top-1 accuracy on labeled images is implausible: wrong labels or a wrong class order make results meaningless."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from math import exp, lgamma, log
 
 import numpy as np
 
-Confusions = Counter[tuple[int, int]]  # how many images of a class (label) are taken for which (predicted)
+Confusions = Counter[tuple[int, int]]  # number of images by (label, predicted class)
 
-ALLOWANCE = 0.15  # other photographs of the same classes: 11 to 14 points on ImageNetV2 (Recht et al. 2019, table 1)
-RARE = 0.001  # a warning is wrong once in a thousand runs, or less
+ALLOWANCE = 0.15  # accepted drop on other photographs: 11 to 14 points on ImageNetV2 (Recht et al. 2019, table 1)
+RARE = 0.001  # at most one in a thousand warnings is false
 LIKELY = 0.01
 
 
 def accuracy_warnings(
-    right: int,
+    correct: int,
     n: int,
     published: float | None,
     source: str,
     classes: int | None,
     halves: Sequence[Confusions] = (Counter(), Counter()),
 ) -> list[str]:
-    """What is to be said of a top-1 of ``right`` in ``n`` labelled images; nothing where it is as it should be.
+    """Return warnings about a top-1 accuracy that is far below the published one, or close to chance.
 
-    Far under: a model that is right with chance ``published - ALLOWANCE`` would get this few or fewer right with a probability
-    under RARE, P(X <= right), X ~ Binomial(n, p). Near chance: this many or more are no rarer than LIKELY where each is
-    right with chance 1 / classes, and this few are rarer than RARE half-way between that and always. Few images say little, and
-    then nothing is said. published: top-1 share, or None where it is not known; so is classes. halves: as for ``renumbering``, which
-    is named where it explains what is near chance.
+    correct, n: number of correctly classified images, and of labeled images.
+    published: top-1 accuracy of the weights in [0, 1]; None if unknown.
+    source: of the published accuracy.
+    classes: number of the model's classes; None if unknown.
+    halves: predictions in two disjoint parts of the images, from which ``suggest_class_order`` may explain chance.
+
+    Far below: P(X <= correct) < RARE for X ~ Binomial(n, published - ALLOWANCE). Close to chance:
+    P(X >= correct) > LIKELY for X ~ Binomial(n, 1 / classes), and P(X <= correct) < RARE for a model half-way between
+    chance and always correct. Few images therefore give no warning.
     """
-    found = []
-    if published is not None and n and _at_most(right, n, published - ALLOWANCE) < RARE:
-        found.append(
-            f"the model's top-1 on these {n} labelled images is {right / n:.3f}, far under the {published:.3f} that its weights "
+    texts = []
+    if published is not None and n and _is_far_below(correct, n, published):
+        texts.append(
+            f"the model's top-1 on these {n} labeled images is {correct / n:.3f}, far below the {published:.3f} that its weights "
             f"publish ({source}); check the labels, the preprocessing and the class order"
         )
-    if classes and classes > 1 and n:
-        chance = 1 / classes
-        if 1 - _at_most(right - 1, n, chance) > LIKELY and _at_most(right, n, (1 + chance) / 2) < RARE:
-            better = renumbering(halves, classes)
-            found.append(
-                f"the model's top-1 on these {n} labelled images is {right / n:.3f}, as if it guessed among {classes} classes; "
-                "check that its class order is that of the labels (--classes)" + (f"; {better}" if better else "")
-            )
-    return found
+    if classes and classes > 1 and n and _is_near_chance(correct, n, 1 / classes):
+        text = (
+            f"the model's top-1 on these {n} labeled images is {correct / n:.3f}, as if it guessed among {classes} classes; "
+            "check that its class order is that of the labels (--classes)"
+        )
+        suggestion = suggest_class_order(halves, classes)
+        texts.append(f"{text}; {suggestion}" if suggestion else text)
+    return texts
 
 
-def renumbering(halves: Sequence[Confusions], classes: int) -> str:
-    """What a wrong class order looks like, said in words; nothing where the predictions do not look so.
+def _is_far_below(correct: int, n: int, published: float) -> bool:
+    return _probability_at_most(correct, n, published - ALLOWANCE) < RARE
 
-    halves: two disjoint parts of the labelled images. The one-to-one renumbering of classes that is right most often on one half is
-    tried on the other, and the other way round: guesses are right there with chance 1 / classes, and a text is given where this
-    many or more would be rarer than RARE.
+
+def _is_near_chance(correct: int, n: int, chance: float) -> bool:
+    if _probability_at_least(correct, n, chance) <= LIKELY:
+        return False
+    return _probability_at_most(correct, n, (1 + chance) / 2) < RARE
+
+
+def suggest_class_order(halves: Sequence[Confusions], classes: int) -> str:
+    """Return a text about a class order that would make the predictions correct; empty if there is no evidence for one.
+
+    halves: predictions in two disjoint parts of the labeled images.
+    classes: number of the model's classes.
+
+    The one-to-one renumbering of classes that is most often correct on one half is tested on the other half, and vice
+    versa. A model that guesses is correct there with chance 1 / classes; a text is returned if so many or more correct
+    images have a probability below RARE.
     """
-    right, found = 0, dict[int, int]()
-    for some, others in (halves, halves[::-1]):
-        order = _best_renumbering(some)
-        right += sum(count for (label, predicted), count in others.items() if order.get(label) == predicted)
-        found = order | found
-    n = sum(half.total() for half in halves)
-    if not n or 1 - _at_most(right - 1, n, 1 / classes) >= RARE:
+    first, second = halves
+    order, reverse_order = _best_order(first), _best_order(second)
+    correct = _count_correct(second, order) + _count_correct(first, reverse_order)
+    n = first.total() + second.total()
+    if not n or _probability_at_least(correct, n, 1 / classes) >= RARE:
         return ""
-    moved = [f"{label} are taken for {predicted}" for label, predicted in sorted(found.items()) if label != predicted]
-    more = ", ..." if len(moved) > 3 else ""
-    return f"with its classes renumbered it would be {right / n:.3f}: images of class {', of '.join(moved[:3])}{more}"
+    examples = []
+    for label, predicted in sorted({**reverse_order, **order}.items()):
+        if label != predicted:
+            examples.append(f"{label} are predicted as {predicted}")
+    ending = ", ..." if len(examples) > 3 else ""
+    return f"with its classes renumbered it would be {correct / n:.3f}: images of class {', of '.join(examples[:3])}{ending}"
 
 
-def _best_renumbering(confusions: Confusions) -> dict[int, int]:
-    """Predicted class by label, each used once, so that as many images as can be are right."""
+def _count_correct(confusions: Confusions, order: dict[int, int]) -> int:
+    return sum(count for (label, predicted), count in confusions.items() if order.get(label) == predicted)
+
+
+def _best_order(confusions: Confusions) -> dict[int, int]:
+    """Return the one-to-one assignment from label to predicted class with the most correct images."""
     from scipy.optimize import linear_sum_assignment  # slow to import
 
-    labels, predictions = (sorted({pair[k] for pair in confusions}) for k in (0, 1))
-    row, column = ({each: place for place, each in enumerate(some)} for some in (labels, predictions))
-    counts = np.zeros((len(labels), len(predictions)))
+    labels = sorted({label for label, _ in confusions})
+    classes = sorted({predicted for _, predicted in confusions})
+    row_of = {label: row for row, label in enumerate(labels)}
+    column_of = {predicted: column for column, predicted in enumerate(classes)}
+    counts = np.zeros((len(labels), len(classes)))
     for (label, predicted), count in confusions.items():
-        counts[row[label], column[predicted]] = count
+        counts[row_of[label], column_of[predicted]] = count
     rows, columns = linear_sum_assignment(counts, maximize=True)
-    return {labels[i]: predictions[k] for i, k in zip(rows, columns, strict=True) if counts[i, k]}
+    pairs = zip(rows, columns, strict=True)
+    return {labels[row]: classes[column] for row, column in pairs if counts[row, column]}
 
 
-def _at_most(k: int, n: int, p: float) -> float:
-    """P(X <= k) for X ~ Binomial(n, p)."""
-    if k < 0:
-        return 0.0
-    if p <= 0 or k >= n:
-        return 1.0
-    if p >= 1:
-        return 0.0
-    logs = (lgamma(n + 1) - lgamma(i + 1) - lgamma(n - i + 1) + i * log(p) + (n - i) * log(1 - p) for i in range(k + 1))
-    return sum(map(exp, logs))
+def _probability_at_most(k: int, n: int, p: float) -> float:
+    """Return P(X <= k) for X ~ Binomial(n, p). A p outside [0, 1] is clipped."""
+    from scipy.stats import binom  # slow to import
+
+    return float(binom.cdf(k, n, min(max(p, 0.0), 1.0)))
+
+
+def _probability_at_least(k: int, n: int, p: float) -> float:
+    """Return P(X >= k) for X ~ Binomial(n, p)."""
+    return 1 - _probability_at_most(k - 1, n, p)

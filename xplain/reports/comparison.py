@@ -1,4 +1,4 @@
-"""A comparison's rows and columns, and the record of it that is written as ``compare.json``."""
+"""A comparison of methods on images, and its record ``compare.json``."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import numpy as np
 from xplain.core.array_store import Floats
 from xplain.core.config import RenderOptions
 from xplain.core.errors import Failure
-from xplain.reports.agreement import MEASURES, agree, mean_agreement
-from xplain.reports.render import Bytes
+from xplain.reports.agreement import MEASURES, compute_agreement, mean_agreement
+from xplain.reports.render import Pixels
 
 SCHEMA = 1
 
 
 @dataclass(frozen=True, eq=False)
 class Cell:
-    """One method on one image: its record with scores, and the raw attribution (C, H, W)."""
+    """One method on one image. record: with scores. values: the raw attribution (C, H, W)."""
 
     record: dict[str, Any]
     values: Floats
@@ -27,75 +27,112 @@ class Cell:
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """An image as a model sees it, (H, W, 3), what the model says of it, and a cell a column; None where it failed."""
+    """One target of an image for one model.
+
+    record: the image, the model, its prediction and the target.
+    image: (H, W, 3), the model's input.
+    cells: one per column; None if the method failed.
+    """
 
     record: dict[str, Any]
-    image: Bytes
+    image: Pixels
     cells: Sequence[Cell | None]
+
+    @property
+    def maps(self) -> list[Floats | None]:
+        """The attributions of the cells."""
+        return [None if cell is None else cell.values for cell in self.cells]
 
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Columns by label, metrics by label with their descriptions, rows; models by name with the facts of their runs."""
+    """Methods on images, with scores.
+
+    columns: labels of the methods.
+    metrics: descriptions by label.
+    failed: the inputs and cells that failed.
+    models: by name, the settings that their runs share.
+    """
 
     columns: tuple[str, ...]
     metrics: Mapping[str, dict[str, Any]]
     rows: Sequence[Row]
     failed: Sequence[Failure]
-    look: RenderOptions
+    options: RenderOptions
     models: Mapping[str, dict[str, Any]]
 
-    def value(self, row: Row, column: int, metric: str) -> float | None:
-        """A cell's score, None where it failed or is undefined."""
+    def score(self, row: Row, column: int, metric: str) -> float | None:
+        """Return a cell's score, or None if the cell failed or the score is undefined."""
         cell = row.cells[column]
         return None if cell is None else cell.record["scores"][metric]["value"]
 
-    def best(self, row: Row, metric: str) -> float | None:
-        """The best score in a row; None where there are fewer than two."""
-        values = [v for k in range(len(self.columns)) if (v := self.value(row, k, metric)) is not None]
-        if len(values) < 2:
+    def row_scores(self, row: Row, metric: str) -> list[float]:
+        """Return the defined scores of a row."""
+        scores = [self.score(row, column, metric) for column in range(len(self.columns))]
+        return [score for score in scores if score is not None]
+
+    def best_score(self, row: Row, metric: str) -> float | None:
+        """Return the best score of a row, or None if fewer than two are defined."""
+        scores = self.row_scores(row, metric)
+        if len(scores) < 2:
             return None
-        return max(values) if self.metrics[metric]["better"] == "higher" else min(values)
+        return max(scores) if self.metrics[metric]["better"] == "higher" else min(scores)
+
+    def column_scores(self, column: int, metric: str) -> list[float]:
+        """Return the defined scores of a column."""
+        scores = [self.score(row, column, metric) for row in self.rows]
+        return [score for score in scores if score is not None]
 
 
-def describe(comparison: Comparison, fingerprint: str, files: Sequence[str]) -> dict[str, Any]:
-    """What ``compare.json`` holds: everything but the maps."""
-    rows, agreements = [], []
-    for row in comparison.rows:
-        found = agree([None if cell is None else cell.values for cell in row.cells], comparison.look)
-        agreements.append(found)
-        cells = [None if cell is None else cell.record for cell in row.cells]
-        rows.append(row.record | {"cells": cells, "agreement": {name: _plain(each) for name, each in found.items()}})
+def describe_comparison(comparison: Comparison, fingerprint: str, files: Sequence[str]) -> dict[str, Any]:
+    """Return the content of ``compare.json``: all results except the maps.
+
+    fingerprint: of the settings, models and images.
+    files: paths of the comparison's files.
+    """
+    agreements = [compute_agreement(row.maps, comparison.options) for row in comparison.rows]
+    rows = [_describe_row(row, agreement) for row, agreement in zip(comparison.rows, agreements, strict=True)]
     return {
         "schema": SCHEMA,
         "kind": "images",
         "fingerprint": fingerprint,
         "columns": list(comparison.columns),
         "metrics": dict(comparison.metrics),
-        "render": asdict(comparison.look),
+        "render": asdict(comparison.options),
         "models": dict(comparison.models),
         "rows": rows,
-        "means": [_means(comparison, k) for k in range(len(comparison.columns))],
+        "means": [_describe_column(comparison, column) for column in range(len(comparison.columns))],
         "agreement": {
-            name: {"what": MEASURES[name], "mean": _plain(mean), "n": count.tolist()}
+            name: {"what": MEASURES[name], "mean": _to_lists(mean), "n": count.tolist()}
             for name, (mean, count) in mean_agreement(agreements).items()
         },
-        "failed": [{"input": each.name, "error": str(each.error)} for each in comparison.failed],
+        "failed": [{"input": failure.name, "error": str(failure.error)} for failure in comparison.failed],
         "files": list(files),
     }
 
 
-def _means(comparison: Comparison, column: int) -> dict[str, Any]:
-    """A column's mean scores over the rows that have one, and seconds an image."""
-    cells = [cell for row in comparison.rows if (cell := row.cells[column]) is not None]
+def _describe_row(row: Row, agreement: Mapping[str, Floats]) -> dict[str, Any]:
+    cells = [None if cell is None else cell.record for cell in row.cells]
+    matrices = {name: _to_lists(matrix) for name, matrix in agreement.items()}
+    return row.record | {"cells": cells, "agreement": matrices}
+
+
+def _describe_column(comparison: Comparison, column: int) -> dict[str, Any]:
+    """Return a column's mean scores over the rows that have one, and its mean seconds per image."""
     scores = {}
     for metric in comparison.metrics:
-        values = [v for row in comparison.rows if (v := comparison.value(row, column, metric)) is not None]
+        values = comparison.column_scores(column, metric)
         scores[metric] = {"mean": float(np.mean(values)) if values else None, "n": len(values)}
-    seconds = float(np.mean([cell.record["cost"]["seconds"] for cell in cells])) if cells else None
-    return {"column": comparison.columns[column], "scores": scores, "seconds": seconds, "n": len(cells)}
+    cells = [row.cells[column] for row in comparison.rows]
+    seconds = [cell.record["cost"]["seconds"] for cell in cells if cell is not None]
+    return {
+        "column": comparison.columns[column],
+        "scores": scores,
+        "seconds": float(np.mean(seconds)) if seconds else None,
+        "n": len(seconds),
+    }
 
 
-def _plain(values: Floats) -> list[list[float | None]]:
-    """Rows of numbers rounded to six digits, None for NaN, which JSON cannot hold."""
-    return [[None if np.isnan(v) else round(float(v), 6) for v in row] for row in values]
+def _to_lists(matrix: Floats) -> list[list[float | None]]:
+    """Return rows of numbers rounded to six digits, with None for NaN, which JSON cannot hold."""
+    return [[None if np.isnan(value) else round(float(value), 6) for value in row] for row in matrix]

@@ -1,9 +1,9 @@
-"""``compare.png``: images down, methods across, in type that can be read in a paper's column."""
+"""``compare.png``: a figure with a row per image and a column per method, readable at the column width of a paper."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +11,24 @@ import numpy as np
 
 from xplain.core.files import printable
 from xplain.reports.comparison import Cell, Comparison, Row
-from xplain.reports.figures import COLUMN, HEAD, LINE, PAGE, SMALL, Pen, paper_style, save_figure, wrap
-from xplain.reports.render import Bytes, colour, heat, masked, overlay, top
+from xplain.reports.figures import (
+    COLUMN_WIDTH,
+    HEADING_SIZE,
+    LINE_HEIGHT,
+    PAGE_WIDTH,
+    TEXT_SIZE,
+    Box,
+    FigureCanvas,
+    new_figure,
+    paper_style,
+    save_figure,
+    shorten,
+    wrap_label,
+)
+from xplain.reports.render import Pixels, apply_colormap, keep_top_pixels, mask, normalize, overlay
+from xplain.reports.tables import direction_arrow
 
-SHOWS = {  # what stands above each kind of picture when the kinds stand side by side
+PICTURE_TITLES = {  # of each kind of picture that --show accepts, in figures with several kinds
     "overlay": "overlay",
     "heatmap": "heatmap",
     "masked": "heatmap × input",
@@ -22,211 +36,243 @@ SHOWS = {  # what stands above each kind of picture when the kinds stand side by
     "curves": "curves",
 }
 GAP = 0.06  # inches between cells
-CURVE_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito
-SHORT = {"insertion": "ins", "deletion": "del", "difference": "ins-del"}
+KEY_HEIGHT = 0.42  # inches of the color bar and its labels
+GRAY = "#444444"
+CURVE_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito
+SHORT_NAMES = {"insertion": "ins", "deletion": "del", "difference": "ins-del"}
 
 
-def draw_sheet(comparison: Comparison, shows: Sequence[str], forms: Sequence[str]) -> dict[str, bytes]:
-    """The figure in each format. One method with several ``shows`` has them across, several methods have them down."""
+def draw_comparison(comparison: Comparison, pictures: Sequence[str], formats: Sequence[str]) -> dict[str, bytes]:
+    """Return the figure by format.
+
+    pictures: keys of PICTURE_TITLES. With one method they are columns; with several methods they are stacked in each cell.
+    """
     with paper_style():
-        figure = Sheet.of(comparison, shows).draw()
-        return {form: save_figure(figure, form) for form in forms}
+        figure = ComparisonFigure.of(comparison, pictures).draw()
+        return {form: save_figure(figure, form) for form in formats}
 
 
 @dataclass(frozen=True, eq=False)
-class Sheet:
-    """Where everything stands, in inches from the top left."""
+class ComparisonFigure:
+    """The layout of the figure, in inches.
+
+    across: for each column of pictures, the index of its method, and its kind of picture if kinds are columns, else "".
+    stacked: the kinds of pictures in each cell if methods are columns, else [""].
+    side: width of a picture.
+    """
 
     comparison: Comparison
-    across: Sequence[tuple[int, str]]  # (column, show) of each column of pictures when shows stand across
-    down: Sequence[str]
+    across: Sequence[tuple[int, str]]
+    stacked: Sequence[str]
     side: float
 
     @classmethod
-    def of(cls, comparison: Comparison, shows: Sequence[str]) -> Sheet:
-        """The layout: as wide as a column for two pictures across, else as a page; wider from eight on."""
+    def of(cls, comparison: Comparison, pictures: Sequence[str]) -> ComparisonFigure:
+        """Fit up to three columns into a paper's column and up to seven into a page; more make the figure wider."""
         if len(comparison.columns) == 1:
-            across, down = [(0, show) for show in shows], [""]
+            across, stacked = [(0, kind) for kind in pictures], [""]
         else:
-            across, down = [(k, "") for k in range(len(comparison.columns))], list(shows)
+            across, stacked = [(index, "") for index in range(len(comparison.columns))], list(pictures)
         count = 1 + len(across)
-        width = COLUMN if count < 4 else PAGE
-        return cls(comparison, across, down, max((width - GAP) / count - GAP, 0.95))
+        width = COLUMN_WIDTH if count < 4 else PAGE_WIDTH
+        return cls(comparison, across, stacked, max((width - GAP) / count - GAP, 0.95))
 
     @property
     def width(self) -> float:
-        """Inches."""
+        """Width of the figure."""
         return (1 + len(self.across)) * (self.side + GAP) + GAP
 
     @property
-    def letters(self) -> int:
-        """How many letters of a caption fit under a picture."""
-        return int(self.side * 72 / (SMALL * 0.57))
+    def characters(self) -> int:
+        """Number of characters of TEXT_SIZE that fit under a picture."""
+        return int(self.side * 72 / (TEXT_SIZE * 0.57))
 
     def draw(self) -> Any:
-        """The matplotlib figure."""
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
+        """Return the matplotlib figure."""
+        rows = self.comparison.rows
+        headings = self._headings()
+        top = GAP + LINE_HEIGHT * max(map(len, headings)) + GAP
+        heights = [self._row_height(row) for row in rows]
+        footnotes = self._footnotes()
+        height = top + sum(heights) + KEY_HEIGHT
+        if footnotes:
+            height += LINE_HEIGHT * len(footnotes) + GAP
+        canvas = FigureCanvas(new_figure(self.width, height), self.width, height)
+        for number, heading in enumerate(headings, 1):
+            canvas.text(self._center(number), top - GAP / 2, heading, size=HEADING_SIZE, above=True)
+        y = top
+        for index, row in enumerate(rows):
+            self._draw_row(canvas, row, y, with_legend=index == 0)
+            y += heights[index]
+        self._draw_color_key(canvas, y + 0.03)
+        canvas.text(GAP, y + KEY_HEIGHT, footnotes, align="left", color=GRAY)
+        return canvas.figure
 
-        heads = [wrap(self._head(k, show), int(self.letters * SMALL / HEAD), 3) for k, show in self.across]
-        top_of_rows = GAP + LINE * max(map(len, heads)) + GAP
-        heights = [self._row_height(row) for row in self.comparison.rows]
-        notes = self._notes()
-        height = top_of_rows + sum(heights) + 0.42 + (LINE * len(notes) + GAP if notes else 0)
-        figure = Figure(figsize=(self.width, height))
-        FigureCanvasAgg(figure)
-        pen = Pen(figure, self.width, height)
-        for k, head in enumerate(heads, 1):
-            pen.write(self._left(k) + self.side / 2, top_of_rows - GAP / 2, head, size=HEAD, up=True)
-        y = top_of_rows
-        for number, (row, tall) in enumerate(zip(self.comparison.rows, heights, strict=True)):
-            self._draw_row(pen, row, y, number == 0)
-            y += tall
-        self._draw_key(pen, y + 0.03)
-        pen.write(GAP, y + 0.42, notes, size=SMALL, align="left", colour="#444444")
-        return figure
+    def _left(self, number: int) -> float:
+        """Return the left edge of a column of pictures; column 0 holds the images."""
+        return GAP + number * (self.side + GAP)
 
-    def _left(self, k: int) -> float:
-        return GAP + k * (self.side + GAP)
+    def _center(self, number: int) -> float:
+        return self._left(number) + self.side / 2
 
-    def _head(self, column: int, show: str) -> str:
-        label = self.comparison.columns[column]
-        return f"{label}\n{SHOWS[show]}" if show and len(self.across) > 1 else label
+    def _headings(self) -> list[list[str]]:
+        """Return the lines above each column of pictures."""
+        headings = []
+        for column, kind in self.across:
+            text = self.comparison.columns[column]
+            if kind and len(self.across) > 1:
+                text = f"{text}\n{PICTURE_TITLES[kind]}"
+            headings.append(wrap_label(text, int(self.characters * TEXT_SIZE / HEADING_SIZE), 3))
+        return headings
 
     def _picture_height(self, row: Row) -> float:
         return self.side * row.image.shape[0] / row.image.shape[1]
 
     def _row_height(self, row: Row) -> float:
-        lines = 1 + len(self.comparison.metrics)  # below several pictures; the input's stand beside the second
-        lines = max(len(self._input_lines(row)), lines) if len(self.down) == 1 else lines
-        return len(self.down) * (self._picture_height(row) + GAP) + lines * LINE + GAP
+        lines = 1 + len(self.comparison.metrics)
+        if len(self.stacked) == 1:  # else the text about the image is beside the second picture
+            lines = max(len(self._image_lines(row)), lines)
+        return len(self.stacked) * (self._picture_height(row) + GAP) + lines * LINE_HEIGHT + GAP
 
-    def _input_lines(self, row: Row) -> list[str]:
-        """File, model where there are several, the class explained and its probability."""
+    def _image_lines(self, row: Row) -> list[str]:
+        """Return the text under an image: file, model if there are several, and the explained class with its probability."""
         record, target = row.record, row.record["target"]
         name = str(record["input"]).replace("\\", "/").rsplit("/", 1)[-1]
-        lines = [*wrap(name, self.letters, 1)]
+        lines = wrap_label(name, self.characters, 1)
         if len(self.comparison.models) > 1:
-            lines += wrap(record["model"], self.letters, 3)
-        lines += wrap(f"{class_name(target)} {target['probability']:.2f}", self.letters, 2)
+            lines += wrap_label(record["model"], self.characters, 3)
+        lines += wrap_label(f"{class_name(target)} {target['probability']:.2f}", self.characters, 2)
         best = record["prediction"][0]
         if best["index"] != target["index"]:
-            lines += wrap(f"top: {class_name(best)} {best['probability']:.2f}", self.letters, 2)
+            lines += wrap_label(f"top: {class_name(best)} {best['probability']:.2f}", self.characters, 2)
         return lines
 
-    def _draw_row(self, pen: Pen, row: Row, y: float, first: bool) -> None:
-        tall = self._picture_height(row)
-        pen.show(self._left(0), y, self.side, tall, row.image)
-        for k, (column, show) in enumerate(self.across, 1):
-            cell = row.cells[column]
-            for number, kind in enumerate([show] if show else self.down):
-                place = (self._left(k), y + number * (tall + GAP), self.side, tall)
-                if cell is None:
-                    pen.missing(*place)
-                elif kind == "curves":
-                    self._draw_curves(pen, place, cell, with_key=first and (bool(show) or k == 1))
-                else:
-                    pen.show(*place, self._picture(kind, row, cell))
-        below = y + len(self.down) * (tall + GAP)
-        lines = self._input_lines(row)
-        pen.write(self._left(0) + self.side / 2, y + tall + GAP, lines, size=SMALL)
-        for k, (column, show) in enumerate(self.across, 1):
-            if show and k > 1:
-                continue
-            self._caption(pen, row, column, self._left(k) + self.side / 2, below)
+    def _draw_row(self, canvas: FigureCanvas, row: Row, y: float, with_legend: bool) -> None:
+        """Draw an image, its cells and their captions."""
+        height = self._picture_height(row)
+        canvas.image(Box(self._left(0), y, self.side, height), row.image)
+        for number, (column, kind) in enumerate(self.across, 1):
+            for index, picture in enumerate([kind] if kind else self.stacked):
+                box = Box(self._left(number), y + index * (height + GAP), self.side, height)
+                is_first_curve = with_legend and (bool(kind) or number == 1)
+                self._draw_picture(canvas, box, picture, row, row.cells[column], is_first_curve)
+        canvas.text(self._center(0), y + height + GAP, self._image_lines(row))
+        for number, (column, kind) in enumerate(self.across, 1):
+            if not kind or number == 1:
+                self._write_caption(canvas, row, column, self._center(number), y + len(self.stacked) * (height + GAP))
 
-    def _picture(self, kind: str, row: Row, cell: Cell) -> Bytes:
-        look = self.comparison.look
+    def _draw_picture(
+        self, canvas: FigureCanvas, box: Box, kind: str, row: Row, cell: Cell | None, with_legend: bool
+    ) -> None:
+        if cell is None:
+            canvas.placeholder(box)
+        elif kind == "curves":
+            self._draw_curves(canvas, box, cell, with_legend)
+        else:
+            canvas.image(box, self._render_map(kind, row, cell))
+
+    def _render_map(self, kind: str, row: Row, cell: Cell) -> Pixels:
+        options = self.comparison.options
         if kind == "top10":
-            return top(row.image, cell.values, look)
-        shown = heat(cell.values, look)
+            return keep_top_pixels(row.image, cell.values, options)
+        heatmap = normalize(cell.values, options)
         if kind == "heatmap":
-            return colour(shown, look)
-        return masked(row.image, shown) if kind == "masked" else overlay(row.image, shown, look)
+            return apply_colormap(heatmap, options)
+        if kind == "masked":
+            return mask(row.image, heatmap)
+        return overlay(row.image, heatmap, options)
 
-    def _caption(self, pen: Pen, row: Row, column: int, x: float, y: float) -> None:
-        """Scores, the best of the row bold, and seconds."""
+    def _write_caption(self, canvas: FigureCanvas, row: Row, column: int, x: float, y: float) -> None:
+        """Write the scores, with the best of the row in bold, and the seconds."""
         cell = row.cells[column]
         if cell is None:
             return
         for metric in self.comparison.metrics:
-            score = cell.record["scores"][metric]
-            bold = score["value"] is not None and score["value"] == self.comparison.best(row, metric)
-            value = "undefined" if score["value"] is None else f"{score['value']:.3f}"
-            pen.write(x, y, [f"{self._short(metric)} {value}"], size=SMALL, bold=bold)
-            y += LINE
-        mark = self._mark(cell)
-        pen.write(x, y, [f"{cell.record['cost']['seconds']:.2g} s{mark}"], size=SMALL, colour="#444444")
+            value = cell.record["scores"][metric]["value"]
+            is_best = value is not None and value == self.comparison.best_score(row, metric)
+            text = "undefined" if value is None else f"{value:.3f}"
+            canvas.text(x, y, [f"{self._short_name(metric)} {text}"], bold=is_best)
+            y += LINE_HEIGHT
+        canvas.text(x, y, [f"{cell.record['cost']['seconds']:.2g} s{self._footnote_mark(cell)}"], color=GRAY)
 
-    def _short(self, metric: str) -> str:
-        """A metric's name as short as it is still told from the others."""
+    def _short_name(self, metric: str) -> str:
+        """Return a metric's name without parameters, or its whole label if two metrics have that name."""
         name = metric.split(":")[0]
-        same = [each for each in self.comparison.metrics if each.split(":")[0] == name]
-        text = SHORT.get(name, name) if len(same) == 1 else metric
-        room = self.letters - len(" 0.000")
-        return text if len(text) <= room else text[: room - 1] + "…"
+        same_name = [label for label in self.comparison.metrics if label.split(":")[0] == name]
+        text = SHORT_NAMES.get(name, name) if len(same_name) == 1 else metric
+        return shorten(text, self.characters - len(" 0.000"))
 
-    def _mark(self, cell: Cell) -> str:
-        found = [str(k) for k, text in enumerate(self._remarks(), 1) if text in cell.record["warnings"]]
-        return f" ({', '.join(found)})" if found else ""
-
-    def _remarks(self) -> list[str]:
-        """All warnings, each once."""
+    def _warnings(self) -> list[str]:
+        """Return the distinct warnings of all cells."""
         cells = [cell for row in self.comparison.rows for cell in row.cells if cell is not None]
         return list(dict.fromkeys(text for cell in cells for text in cell.record["warnings"]))
 
-    def _notes(self) -> list[str]:
-        room = int((self.width - 2 * GAP) * 72 / (SMALL * 0.55))
-        notes = [f"({k}) {text}" for k, text in enumerate(self._remarks(), 1)]
-        return [line for note in notes for line in textwrap.wrap(note, room)]
+    def _footnote_mark(self, cell: Cell) -> str:
+        numbers = [str(number) for number, text in enumerate(self._warnings(), 1) if text in cell.record["warnings"]]
+        return f" ({', '.join(numbers)})" if numbers else ""
 
-    def _draw_key(self, pen: Pen, y: float) -> None:
-        """The colour bar: what its ends stand for, the same for every map."""
-        look = self.comparison.look
-        low, high = (f"{value:g}" for value in look.clip)
-        ramp = np.linspace(-1 if look.sign == "signed" else 0, 1, 256)[None]
+    def _footnotes(self) -> list[str]:
+        """Return the numbered warnings as lines of the figure's width."""
+        characters = int((self.width - 2 * GAP) * 72 / (TEXT_SIZE * 0.55))
+        lines = []
+        for number, text in enumerate(self._warnings(), 1):
+            lines += textwrap.wrap(f"({number}) {text}", characters)
+        return lines
+
+    def _draw_color_key(self, canvas: FigureCanvas, y: float) -> None:
+        """Draw the color bar that all maps share, and explain the metrics' names."""
+        options = self.comparison.options
+        is_signed = options.sign == "signed"
         width = min(1.6, self.width * 0.3)
         left = self.width / 2 - width / 2
-        pen.show(left, y + 0.04, width, 0.08, colour(ramp, look), frame=True)
-        names = (
-            (f"-p{high}", f"{look.sign}, 0 in the middle", f"p{high}")
-            if look.sign == "signed"
-            else (f"≤ p{low}", look.sign, f"≥ p{high}")
-        )
-        for share, name, align in ((0, names[0], "left"), (0.5, names[1], "center"), (1, names[2], "right")):
-            pen.write(left + share * width, y + 0.13, [name], size=SMALL, align=align)
-        better = {"higher": "↑", "lower": "↓"}
-        metrics = [f"{self._short(m)} {better[each['better']]} = {m}" for m, each in self.comparison.metrics.items()]
-        best = ["best in bold"] if metrics and len(self.comparison.columns) > 1 else []
-        note = "; ".join(["percentiles p of each map's own values", *metrics, *best])
-        room = int(self.width * 72 / (SMALL * 0.55))
-        pen.write(self.width / 2, y + 0.25, wrap(note, room, 1), size=SMALL, colour="#444444")
+        colors = apply_colormap(np.linspace(-1 if is_signed else 0, 1, 256)[None], options)
+        canvas.image(Box(left, y + 0.04, width, 0.08), colors, frame=True)
+        low, high = (f"{percentile:g}" for percentile in options.clip)
+        names = [f"≤ p{low}", options.sign, f"≥ p{high}"]
+        if is_signed:
+            names = [f"-p{high}", "signed, 0 in the middle", f"p{high}"]
+        for share, name, align in zip((0, 0.5, 1), names, ("left", "center", "right"), strict=True):
+            canvas.text(left + share * width, y + 0.13, [name], align=align)
+        characters = int(self.width * 72 / (TEXT_SIZE * 0.55))
+        canvas.text(self.width / 2, y + 0.25, wrap_label(self._legend_text(), characters, 1), color=GRAY)
 
-    def _draw_curves(self, pen: Pen, place: tuple[float, float, float, float], cell: Cell, with_key: bool) -> None:
-        """Each metric's curve over the share of pixels, the area under it shaded."""
-        axis = pen.axis(*place, inset=(0.16, 0.13))
-        for (metric, score), tint in zip(cell.record["scores"].items(), CURVE_COLOURS, strict=False):
+    def _legend_text(self) -> str:
+        metrics = self.comparison.metrics
+        parts = ["percentiles p of each map's own values"]
+        parts += [f"{self._short_name(label)} {direction_arrow(metrics[label])} = {label}" for label in metrics]
+        if metrics and len(self.comparison.columns) > 1:
+            parts.append("best in bold")
+        return "; ".join(parts)
+
+    def _draw_curves(self, canvas: FigureCanvas, box: Box, cell: Cell, with_legend: bool) -> None:
+        """Draw each metric's curve over the share of pixels, with the area below it shaded."""
+        scores = cell.record["scores"]
+        axes = canvas.axes(box, left=0.16, below=0.13)
+        for (metric, score), color in zip(scores.items(), CURVE_COLORS, strict=False):
             if score["curve"]:
                 share = np.linspace(0, 1, len(score["curve"]))
-                axis.plot(
-                    share, score["curve"], color=tint, lw=0.9, label=printable(self._short(metric)), clip_on=False
-                )
-                axis.fill_between(share, score["curve"], color=tint, alpha=0.15, lw=0)
-        axis.set_xlim(0, 1)
-        values = [v for score in cell.record["scores"].values() for v in score["curve"] or ()]
-        axis.set_ylim(min([0, *values]), max([1, *values]))
-        axis.set_xticks((0, 1), ("0", "1"))
-        axis.set_yticks((0, 1), ("0", "1"))
-        axis.tick_params(labelsize=SMALL - 0.5, length=1.5, pad=1)
-        axis.spines[["top", "right"]].set_visible(False)
-        if with_key and cell.record["scores"]:
-            key = axis.legend(
-                loc="best", fontsize=SMALL - 0.5, frameon=False, handlelength=0.8, borderpad=0, labelspacing=0.2
-            )
-            for text in key.get_texts():
-                text.set_parse_math(False)
+                label = printable(self._short_name(metric))
+                axes.plot(share, score["curve"], color=color, lw=0.9, label=label, clip_on=False)
+                axes.fill_between(share, score["curve"], color=color, alpha=0.15, lw=0)
+        values = [value for score in scores.values() for value in score["curve"] or ()]
+        axes.set_xlim(0, 1)
+        axes.set_ylim(min([0, *values]), max([1, *values]))
+        axes.set_xticks((0, 1), ("0", "1"))
+        axes.set_yticks((0, 1), ("0", "1"))
+        axes.tick_params(labelsize=TEXT_SIZE - 0.5, length=1.5, pad=1)
+        axes.spines[["top", "right"]].set_visible(False)
+        if with_legend and scores:
+            _draw_legend(axes)
 
 
-def class_name(described: dict[str, Any]) -> str:
-    """A class by name, or by index where it has none."""
-    return str(described["name"] or f"class {described['index']}")
+def _draw_legend(axes: Any) -> None:
+    legend = axes.legend(
+        loc="best", fontsize=TEXT_SIZE - 0.5, frameon=False, handlelength=0.8, borderpad=0, labelspacing=0.2
+    )
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+
+
+def class_name(description: Mapping[str, Any]) -> str:
+    """Return a class's name, or ``class INDEX`` if it has none."""
+    return str(description["name"] or f"class {description['index']}")

@@ -1,4 +1,4 @@
-"""The files of a comparison: what is there already, what an interruption left of it, and writing."""
+"""The files of a comparison: load existing ones, start, finish or discard the folder of an unfinished one."""
 
 from __future__ import annotations
 
@@ -13,64 +13,71 @@ from xplain.core.errors import UsageError
 from xplain.core.files import write_file, write_json
 
 RECORD = "compare.json"
-PART = "compare.part"  # a folder with what is finished of a comparison that is not
-ABOUT = "about.json"  # in it: which comparison
+PART = "compare.part"  # folder with the finished cells of an unfinished comparison
+ABOUT = "about.json"  # in it: the fingerprint of that comparison
 
 
 def check_folder(folder: Path, names: Sequence[str], overwrite: bool) -> None:
-    """Refuse files that no comparison wrote, before anything is computed. Raises UsageError naming the first."""
-    if not overwrite and _read(folder / RECORD) is None and _read(folder / PART / ABOUT) is None:
-        _refuse([folder / name for name in names])
+    """Check, before anything is computed, that a comparison wrote the existing files.
 
-
-def kept(folder: Path, names: Sequence[str], fingerprint: str, overwrite: bool) -> dict[str, Any] | None:
-    """The record of the same comparison where all its files are there; else None.
-
-    Raises UsageError naming the first file that is there from another one.
+    Raises UsageError for the first of ``names`` that exists in a folder without a comparison's record.
     """
-    if overwrite or _is(_read(folder / PART / ABOUT), fingerprint):
-        return None
-    there = _read(folder / RECORD)
-    if not _is(there, fingerprint):
-        _refuse([folder / name for name in names])
-        return None
-    return there if all((folder / name).exists() for name in names) else None
+    if not overwrite and _read_json(folder / RECORD) is None and _read_json(folder / PART / ABOUT) is None:
+        _check_absent(folder, names)
 
 
-def begin(folder: Path, fingerprint: str) -> Path:
-    """The folder for what is finished before all is; it says which comparison is being made. Raises InputError."""
+def load_existing(folder: Path, names: Sequence[str], fingerprint: str, overwrite: bool) -> dict[str, Any] | None:
+    """Return the record of the same comparison if all its files exist, else None.
+
+    Raises UsageError for the first of ``names`` that another comparison wrote.
+    """
+    if overwrite or _has_fingerprint(_read_json(folder / PART / ABOUT), fingerprint):
+        return None
+    record = _read_json(folder / RECORD)
+    if not _has_fingerprint(record, fingerprint):
+        _check_absent(folder, names)
+        return None
+    return record if all((folder / name).exists() for name in names) else None
+
+
+def start(folder: Path, fingerprint: str) -> Path:
+    """Make and return the folder for finished cells, marked with the fingerprint. Raises InputError if that fails."""
     write_json(folder / PART / ABOUT, {"fingerprint": fingerprint})
     return folder / PART
 
 
-def drop(folder: Path) -> None:
-    """Leave nothing of a comparison that came to nothing."""
+def discard(folder: Path) -> None:
+    """Remove a comparison without results, and its folder if that is empty."""
     shutil.rmtree(folder / PART, ignore_errors=True)
-    with suppress(OSError):  # where something else is in it
+    with suppress(OSError):  # the folder holds other files
         folder.rmdir()
 
 
-def write_all(folder: Path, contents: Mapping[str, bytes], record: Mapping[str, Any]) -> None:
-    """Write every file by rename; the record last, so that it is there only where the others are."""
+def finish(folder: Path, contents: Mapping[str, bytes], record: Mapping[str, Any]) -> None:
+    """Write every file atomically, the record last, so that it exists only if all others do; remove the finished cells."""
     for name, content in contents.items():
         write_file(folder / name, content)
     write_json(folder / RECORD, record)
     shutil.rmtree(folder / PART, ignore_errors=True)
 
 
-def _is(record: Mapping[str, Any] | None, fingerprint: str) -> bool:
+def _has_fingerprint(record: Mapping[str, Any] | None, fingerprint: str) -> bool:
     return record is not None and record.get("fingerprint") == fingerprint
 
 
-def _refuse(paths: Sequence[Path]) -> None:
-    for path in paths:
+def _check_absent(folder: Path, names: Sequence[str]) -> None:
+    for name in names:
+        path = folder / name
         if path.exists():
-            raise UsageError(f"{str(path)!r} is there from something else", "give --overwrite or another --output")
+            raise UsageError(
+                f"{str(path)!r} already exists and is not from this comparison",
+                "use --overwrite or choose another --output",
+            )
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def _read_json(path: Path) -> dict[str, Any] | None:
     try:
-        found = json.loads(path.read_text("utf-8"))
+        content = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) else None
+    return content if isinstance(content, dict) else None

@@ -1,4 +1,4 @@
-"""Where explanations go: names of files, what is already there, and writing."""
+"""The files of ``xplain explain``: their names, existing ones, and writing."""
 
 from __future__ import annotations
 
@@ -12,77 +12,92 @@ from xplain.core.array_store import Floats
 from xplain.core.config import RenderOptions
 from xplain.core.errors import InputError, UsageError
 from xplain.core.files import write_file
-from xplain.reports.render import draw, encode_raw, read_record, remarks, to_pixels
+from xplain.reports.render import draw, encode_raw, read_record, render_warnings, to_pixels
 
-LONGEST = 255  # bytes of a file's name on every usual file system
+MAX_NAME_BYTES = 255  # on common file systems
+OVERWRITE_HINT = "use --overwrite or choose another --output"
 
 
 @dataclass(frozen=True)
-class Outputs:
-    """The files of a run. directory None: one PNG, given back instead of written."""
+class ExplanationFiles:
+    """The files of a run.
+
+    directory: the output directory; None: ``write`` returns one PNG instead of writing files.
+    kinds: overlay, heatmap, masked, figure, raw.
+    options: how pictures are drawn.
+    overwrite: replace existing files.
+    """
 
     directory: Path | None
-    saves: Sequence[str]
-    look: RenderOptions
+    kinds: Sequence[str]
+    options: RenderOptions
     overwrite: bool
 
     def paths(self, stem: str, label: str, target: str) -> dict[str, Path]:
-        """``OUT/<stem>.<method>[.<target>].<kind>.png|npz`` by kind."""
+        """Return, by kind, the path ``OUT/<stem>.<method>[.<target>].<kind>.png``, or ``.npz`` for raw."""
         name = ".".join(filter(None, (stem, label, target)))
         folder = self.directory or Path()
-        return {kind: folder / f"{name}.{kind}.{'npz' if kind == 'raw' else 'png'}" for kind in self.saves}
+        return {kind: folder / f"{name}.{kind}.{'npz' if kind == 'raw' else 'png'}" for kind in self.kinds}
 
     def check(self, stems: Iterable[str], label: str, target: str, fingerprint: str) -> None:
-        """Refuse a run whose files are there from other settings. Raises UsageError naming the first."""
+        """Raise UsageError for the first file that exists with other settings than those of the fingerprint."""
         if self.overwrite or self.directory is None or not self.directory.is_dir():
             return
         for stem in stems:
             for path in self.paths(stem, label, target).values():
-                there = os.path.exists(path)  # noqa: PTH110  (a name that is too long fails its image alone)
-                if there and (read_record(path) or {}).get("fingerprint") != fingerprint:
-                    raise UsageError(
-                        f"{str(path)!r} is there from other settings", "give --overwrite or another --output"
-                    )
+                exists = os.path.exists(path)  # noqa: PTH110  (False for a name that is too long; Path.exists raises)
+                if exists and (read_record(path) or {}).get("fingerprint") != fingerprint:
+                    raise UsageError(f"{str(path)!r} already exists with different settings", OVERWRITE_HINT)
 
-    def kept(self, paths: dict[str, Path], digest: str, fingerprint: str) -> dict[str, Any] | None:
-        """The record of files that are all there already, made from this image and these settings; else None.
+    def load_existing(self, paths: dict[str, Path], digest: str, fingerprint: str) -> dict[str, Any] | None:
+        """Return the record of an explanation if all its files exist, else None.
 
-        Raises InputError when a file is there that was made from something else, or cannot be called what it should be.
+        paths: as ``paths`` returns them.
+        digest: SHA-256 of the image file.
+        fingerprint: of the settings.
+
+        Raises InputError if a file exists with another image or other settings, or if a name is too long.
         """
         if self.directory is None:
             return None
-        if long := next((path for path in paths.values() if len(os.fsencode(path.name)) > LONGEST), None):
-            raise InputError(f"{str(long)!r} is longer than the name of a file may be", "shorten the image's name")
+        for path in paths.values():
+            if len(os.fsencode(path.name)) > MAX_NAME_BYTES:
+                raise InputError(f"the file name {str(path)!r} is too long", "shorten the image's name")
         if self.overwrite:
             return None
-        records = [_check_own(path, digest, fingerprint) for path in paths.values() if path.exists()]
+        records = [_read_matching(path, digest, fingerprint) for path in paths.values() if path.exists()]
         return records[0] if len(records) == len(paths) else None
 
     def write(self, paths: dict[str, Path], image: Floats, attribution: Floats, record: dict[str, Any]) -> bytes | None:
-        """Write every kind; PNG bytes instead where there is no directory. image, attribution: (C, H, W).
+        """Write the file of every kind; without a directory, return the PNG bytes of the first kind.
 
-        Raises InputError where a file cannot be written, or another process has meanwhile put one there from something else.
+        paths: as ``paths`` returns them.
+        image, attribution: (C, H, W).
+        record: embedded in each file; ``warnings`` and ``files`` are added to it.
+
+        Raises InputError if a file cannot be written, or if another process wrote it in the meantime from other input.
         """
-        pixels = to_pixels(image)
-        record["warnings"] += remarks(attribution, self.look)
+        record["warnings"] += render_warnings(attribution, self.options)
         record["files"] = {} if self.directory is None else {kind: str(path) for kind, path in paths.items()}
         for kind, path in paths.items():
-            content = (
-                encode_raw(image, attribution, record)
-                if kind == "raw"
-                else draw(kind, pixels, attribution, self.look, record)
-            )
+            content = self._encode(kind, image, attribution, record)
             if self.directory is None:
                 return content
             if not write_file(path, content, replace=self.overwrite):
-                _check_own(path, record["sha256"], record["fingerprint"])
+                _read_matching(path, record["sha256"], record["fingerprint"])
         return None
 
+    def _encode(self, kind: str, image: Floats, attribution: Floats, record: dict[str, Any]) -> bytes:
+        if kind == "raw":
+            return encode_raw(image, attribution, record)
+        return draw(kind, to_pixels(image), attribution, self.options, record)
 
-def _check_own(path: Path, digest: str, fingerprint: str) -> dict[str, Any]:
-    """The record of a file that was made from this image and these settings. Raises InputError for another one."""
+
+def _read_matching(path: Path, digest: str, fingerprint: str) -> dict[str, Any]:
+    """Return the record of a file. Raises InputError if it is of another image or other settings."""
     record = read_record(path) or {}
-    if (record.get("sha256"), record.get("fingerprint")) != (digest, fingerprint):
-        other = "another image" if record.get("fingerprint") == fingerprint else "other settings"
-        raise InputError(f"{str(path)!r} is there from {other}", "give --overwrite or another --output")
+    if record.get("fingerprint") != fingerprint:
+        raise InputError(f"{str(path)!r} already exists with different settings", OVERWRITE_HINT)
+    if record.get("sha256") != digest:
+        raise InputError(f"{str(path)!r} already exists for another image", OVERWRITE_HINT)
     return record

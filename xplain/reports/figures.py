@@ -1,112 +1,141 @@
-"""Drawing figures for papers: sizes in inches and points, places from the top left, and bytes that repeat."""
+"""matplotlib figures for papers: style, sizes, formats, and a canvas measured in inches from the top left."""
 
 from __future__ import annotations
 
 import io
+import re
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from xplain.core.errors import UsageError
 from xplain.core.files import printable
-from xplain.reports.render import Bytes, lenient_letters
+from xplain.reports.render import Pixels, ignore_missing_glyphs
 
 FORMATS = ("png", "pdf", "svg")
-PAGE, COLUMN = 7.16, 3.5  # inches: the width of a page and of a column in two-column proceedings
-LINE, HEAD, SMALL = 0.115, 7.5, 6.5  # inches from line to line; points of headings and captions
+PAGE_WIDTH, COLUMN_WIDTH = 7.16, 3.5  # inches, in two-column proceedings
+LINE_HEIGHT = 0.115  # inches
+HEADING_SIZE, TEXT_SIZE = 7.5, 6.5  # points
 
 
-def check_formats(given: Sequence[str]) -> None:
-    """Raise UsageError for what is no format of figures."""
-    for each in given:
-        if each not in FORMATS:
-            raise UsageError(f"unknown format {each!r}", f"choose from {', '.join(FORMATS)}")
+def check_formats(formats: Sequence[str]) -> None:
+    """Raise UsageError for a format that figures cannot be saved in."""
+    for name in formats:
+        if name not in FORMATS:
+            raise UsageError(f"unknown format {name!r}", f"choose from {', '.join(FORMATS)}")
 
 
 @contextmanager
 def paper_style() -> Iterator[None]:
-    """matplotlib's settings for figures in papers."""
+    """Use matplotlib settings for figures in papers, and draw missing glyphs without a warning."""
     import matplotlib
 
     settings = {
         "font.family": "DejaVu Sans",
-        "font.size": SMALL,
+        "font.size": TEXT_SIZE,
         "axes.linewidth": 0.5,
         "xtick.major.width": 0.5,
         "ytick.major.width": 0.5,
         "pdf.fonttype": 42,
         "svg.hashsalt": "xplain",
     }
-    with matplotlib.rc_context(settings), lenient_letters():
+    with matplotlib.rc_context(settings), ignore_missing_glyphs():
         yield
 
 
+def new_figure(width: float, height: float, layout: Literal["constrained"] | None = None) -> Any:
+    """Return a matplotlib figure of that size in inches that needs no display."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout=layout)
+    FigureCanvasAgg(figure)
+    return figure
+
+
 def save_figure(figure: Any, form: str) -> bytes:
-    """The figure's bytes as png (300 dots an inch), pdf or svg; the same figure gives the same bytes."""
+    """Return the figure's bytes as png (300 dpi), pdf or svg. The same figure gives the same bytes."""
     stream = io.BytesIO()
     metadata = {"png": {}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}[form]
     figure.savefig(stream, format=form, dpi=300, metadata=metadata, facecolor="white")
     return stream.getvalue()
 
 
+@dataclass(frozen=True)
+class Box:
+    """A rectangle in inches from the top left of a figure."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+
 @dataclass(frozen=True, eq=False)
-class Pen:
-    """Draws on a figure at places given in inches from the top left."""
+class FigureCanvas:
+    """Draws on a matplotlib figure of width by height inches, at positions in inches from the top left."""
 
     figure: Any
     width: float
     height: float
 
-    def axis(self, x: float, y: float, width: float, tall: float, inset: tuple[float, float] = (0, 0)) -> Any:
-        """Axes in a box; inset: room for tick labels at the left and below."""
-        left, below = inset
-        box = ((x + left) / self.width, 1 - (y + tall - below) / self.height)
-        return self.figure.add_axes((*box, (width - left) / self.width, (tall - below) / self.height))
+    def axes(self, box: Box, left: float = 0, below: float = 0) -> Any:
+        """Add axes in a box. left, below: space for tick labels inside the box."""
+        corner = ((box.x + left) / self.width, 1 - (box.y + box.height - below) / self.height)
+        return self.figure.add_axes((*corner, (box.width - left) / self.width, (box.height - below) / self.height))
 
-    def show(self, x: float, y: float, width: float, tall: float, pixels: Bytes, frame: bool = False) -> None:
-        """A picture that fills its box."""
-        axis = self.axis(x, y, width, tall)
-        axis.imshow(pixels, aspect="auto", interpolation="nearest")
-        axis.set_xticks(())
-        axis.set_yticks(())
-        axis.spines[:].set_visible(frame)
+    def image(self, box: Box, pixels: Pixels, frame: bool = False) -> None:
+        """Draw an image that fills its box."""
+        axes = self._bare_axes(box, frame)
+        axes.imshow(pixels, aspect="auto", interpolation="nearest")
 
-    def missing(self, x: float, y: float, width: float, tall: float) -> None:
-        """The place of a cell that failed."""
-        axis = self.axis(x, y, width, tall)
-        axis.set_facecolor("#eeeeee")
-        axis.set_xticks(())
-        axis.set_yticks(())
-        axis.spines[:].set_visible(False)
-        axis.text(0.5, 0.5, "failed", ha="center", va="center", size=SMALL, color="#666666")
+    def placeholder(self, box: Box) -> None:
+        """Fill the box of a failed cell with gray and the word "failed"."""
+        axes = self._bare_axes(box, frame=False)
+        axes.set_facecolor("#eeeeee")
+        axes.text(0.5, 0.5, "failed", ha="center", va="center", size=TEXT_SIZE, color="#666666")
 
-    def write(
-        self, x: float, y: float, lines: Sequence[str], *, size: float, align: str = "center", up: bool = False,
-        bold: bool = False, colour: str = "black",
+    def _bare_axes(self, box: Box, frame: bool) -> Any:
+        axes = self.axes(box)
+        axes.set_xticks(())
+        axes.set_yticks(())
+        axes.spines[:].set_visible(frame)
+        return axes
+
+    def text(
+        self, x: float, y: float, lines: Sequence[str], *, size: float = TEXT_SIZE, align: str = "center",
+        above: bool = False, bold: bool = False, color: str = "black",
     ) -> None:  # fmt: skip
-        """Lines of text below (up: above) a point."""
-        y -= LINE * len(lines) if up else 0
-        for k, line in enumerate(lines):
+        """Write lines of text below the point (x, y), or above it."""
+        if above:
+            y -= LINE_HEIGHT * len(lines)
+        for number, line in enumerate(lines):
             self.figure.text(
-                x / self.width, 1 - (y + k * LINE) / self.height, printable(line), size=size, ha=align, va="top",
-                weight="bold" if bold else "normal", color=colour, parse_math=False,
+                x / self.width, 1 - (y + number * LINE_HEIGHT) / self.height, printable(line), size=size, ha=align,
+                va="top", weight="bold" if bold else "normal", color=color, parse_math=False,
             )  # fmt: skip
 
 
-def wrap(text: str, room: int, most: int) -> list[str]:
-    """At most ``most`` lines of about ``room`` letters, broken at any sign of punctuation; the rest is cut off."""
-    lines = []
-    for part in text.split("\n"):
-        loose = part.replace(":", ":\u200b").replace(",", ",\u200b").replace("-", "-\u200b").replace("_", "_\u200b")
-        words = [piece for word in loose.split(" ") for piece in (word + " ").split("\u200b")]
-        line = ""
-        for word in words:
-            if line and len(line + word.rstrip()) > room:
-                lines.append(line.rstrip())
-                line = ""
-            line += word
-        lines.append(line.rstrip())
-    if len(lines) > most:
-        lines = [*lines[: most - 1], lines[most - 1] + "…"]
-    return [line if len(line) <= room + 1 else line[:room] + "…" for line in lines]
+def shorten(text: str, length: int) -> str:
+    """Return the text cut to ``length`` characters, the last of which is then an ellipsis."""
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+class _PunctuationWrapper(textwrap.TextWrapper):
+    """Breaks lines after ``:``, ``,``, ``-`` and ``_`` as well as at spaces."""
+
+    wordsep_re = re.compile(r"( +|(?<=[:,_-])(?=[^ ]))")
+
+
+def wrap_label(text: str, width: int, max_lines: int) -> list[str]:
+    """Return at most ``max_lines`` lines of about ``width`` characters, broken at spaces and punctuation.
+
+    An ellipsis ends text that is cut off.
+    """
+    wrapper = _PunctuationWrapper(width=width, break_long_words=False)
+    lines = [line for part in text.split("\n") for line in wrapper.wrap(part) or [""]]
+    if len(lines) > max_lines:
+        lines = [*lines[: max_lines - 1], lines[max_lines - 1] + "…"]
+    return [line if len(line) <= width + 1 else line[:width] + "…" for line in lines]

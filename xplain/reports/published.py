@@ -1,6 +1,6 @@
-"""A paper's figures, read from the [published] table of a configuration file and put beside a run's own.
+"""A paper's values, read from the [published] table of a configuration file and shown next to a run's results.
 
-They change no number: a run with and without them has the same fingerprint, and they are not kept in it.
+They change no result: they are not in the fingerprint, and the run directory does not store them.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ from xplain.core.errors import UsageError, did_you_mean
 from xplain.core.protocols import choose_metrics
 from xplain.core.registry import METHODS, METRICS, Spec
 
-KEYS = ("source", "figures", "unknown", "notes")
-PARTS = ("model", "method", "metric", "value")
-Key = tuple[str, str, str]  # model; method and metric, each with all its parameters
+TABLE_KEYS = ("source", "figures", "unknown", "notes")
+REQUIRED_KEYS = ("source", "figures")
+FIGURE_KEYS = ("model", "method", "metric", "value")
+Key = tuple[str, str, str]  # model, and method and metric with all their parameters
 
 
 @dataclass(frozen=True)
-class Figure:
-    """One number of a table. model: as the table's run names it, or in words where it cannot be run."""
+class PublishedValue:
+    """One number of a paper's table. model: a model's name, or a description if xplain cannot run it."""
 
     model: str
     method: Choice
@@ -33,131 +34,159 @@ class Figure:
 
 @dataclass(frozen=True)
 class Published:
-    """name: the file's. protocol: under which the metrics are to be read. unknown: settings that the paper leaves open.
+    """A paper's table.
 
-    notes: where the run departs from the paper or its program, and what else its reader should know.
+    name: stem of the file's name.
+    source: the paper and its table.
+    protocol: the protocol that sets the metrics' defaults.
+    unknown: settings that the paper does not state.
+    notes: where the run differs from the paper or its program, and other remarks.
     """
 
     name: str
     source: str
-    figures: tuple[Figure, ...]
+    values: tuple[PublishedValue, ...]
     protocol: str | None = None
     unknown: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
     def models(self) -> list[str]:
-        """Each model once, in the table's order."""
-        return list(dict.fromkeys(figure.model for figure in self.figures))
+        """The distinct models, in the table's order."""
+        return list(dict.fromkeys(published.model for published in self.values))
 
 
 def read_published(path: Path | None) -> Published | None:
-    """The [published] table of a configuration file, None where there is none. Raises UsageError, InputError."""
-    content = read_toml(path) if path is not None else {}
+    """Read the [published] table of a TOML file; None if there is no file or no table.
+
+    Raises UsageError if the table is malformed, and InputError if the file cannot be read.
+    """
+    if path is None:
+        return None
+    content = read_toml(path)
     table = content.get(PUBLISHED)
     if table is None:
         return None
     where = f"[{PUBLISHED}] in {path}"
-    _check_keys(table, KEYS, ("source", "figures"), where)
+    _check_keys(table, TABLE_KEYS, REQUIRED_KEYS, where)
+    _check_types(table, where)
+    return Published(
+        path.stem,
+        table["source"],
+        tuple(_read_value(figure, where) for figure in table["figures"]),
+        {**content, **content.get("evaluate", {})}.get("protocol"),
+        tuple(table.get("unknown", ())),
+        tuple(table.get("notes", ())),
+    )
+
+
+def _check_types(table: Mapping[str, Any], where: str) -> None:
     if not isinstance(table["source"], str):
-        raise UsageError(f"source in {where} is not a text", "name the paper and the table")
+        raise UsageError(f"source in {where} is not a string", "set it to the paper and the table")
     for key in ("unknown", "notes"):
         if not _is_list_of(table.get(key, []), str):
-            raise UsageError(f"{key} in {where} is not a list of texts", f'write {key} = ["..."]')
+            raise UsageError(f"{key} in {where} is not a list of strings", f'write {key} = ["..."]')
     if not _is_list_of(table["figures"], Mapping):
         raise UsageError(f"figures in {where} is not a list of tables", "write figures = [{model = ..., value = ...}]")
-    figures = tuple(_read_figure(each, where) for each in table["figures"])
-    protocol = {**content, **content.get("evaluate", {})}.get("protocol")
-    name = path.stem if path is not None else ""
-    return Published(name, table["source"], figures, protocol, *(tuple(table.get(k, ())) for k in ("unknown", "notes")))
 
 
-def _read_figure(table: Mapping[str, Any], where: str) -> Figure:
-    _check_keys(table, PARTS, PARTS, f"a figure of {where}")
-    model, method, metric, value = (table[part] for part in PARTS)
+def _read_value(figure: Mapping[str, Any], where: str) -> PublishedValue:
+    _check_keys(figure, FIGURE_KEYS, FIGURE_KEYS, f"a figure of {where}")
+    model, method, metric, value = (figure[key] for key in FIGURE_KEYS)
     if not _is_list_of([model, method, metric], str):
-        raise UsageError(f"model, method and metric of a figure of {where} are not all texts", "write them in quotes")
+        raise UsageError(f"model, method and metric of a figure of {where} are not all strings", "write them in quotes")
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise UsageError(f"value {value!r} of a figure of {where} is not a number", "write it as the paper prints it")
-    return Figure(model, Choice.parse(method), Choice.parse(metric), float(value))
+    return PublishedValue(model, Choice.parse(method), Choice.parse(metric), float(value))
 
 
-def _check_keys(table: Any, known: Sequence[str], needed: Sequence[str], where: str) -> None:
+def _check_keys(table: Any, known: Sequence[str], required: Sequence[str], where: str) -> None:
     if not isinstance(table, Mapping):
-        raise UsageError(f"{where} is not a table", f"give it {', '.join(needed)}")
+        raise UsageError(f"{where} is not a table", f"set {', '.join(required)} in it")
     for key in table:
         if key not in known:
-            raise UsageError(f"unknown key {key!r} in {where}", did_you_mean(key, known, f"it has {', '.join(known)}"))
-    if missing := [key for key in needed if key not in table]:
-        raise UsageError(f"{where} has no {missing[0]}", f"give it {', '.join(needed)}")
+            hint = did_you_mean(key, known, f"the keys are {', '.join(known)}")
+            raise UsageError(f"unknown key {key!r} in {where}", hint)
+    for key in required:
+        if key not in table:
+            raise UsageError(f"{where} has no {key}", f"set {', '.join(required)} in it")
 
 
 def _is_list_of(value: Any, kind: type) -> bool:
-    return isinstance(value, list) and all(isinstance(each, kind) for each in value)
+    return isinstance(value, list) and all(isinstance(element, kind) for element in value)
 
 
-def find_figures(published: Published) -> dict[Key, float]:
-    """Value by model, method and metric. Raises UsageError for a method, metric or parameter that there is not."""
-    found: dict[Key, float] = {}
-    for figure in published.figures:
-        method, (metric,) = figure.method, choose_metrics(published.protocol, (figure.metric,))
-        key = (figure.model, _of_choice(METHODS.get(method.name), method), _of_choice(METRICS.get(metric.name), metric))
-        if key in found:
-            raise UsageError(f"{published.name} has two figures for {' '.join(key)}", "give each once")
-        found[key] = figure.value
-    return found
+def resolve_values(published: Published) -> dict[Key, float]:
+    """Return the values by model, method and metric, with all parameters at their defaults or as given.
+
+    Raises UsageError for an unknown method, metric or parameter, and for two values of the same key.
+    """
+    values: dict[Key, float] = {}
+    for entry in published.values:
+        (metric,) = choose_metrics(published.protocol, (entry.metric,))
+        method_key = _choice_key(METHODS.get(entry.method.name), entry.method)
+        key = (entry.model, method_key, _choice_key(METRICS.get(metric.name), metric))
+        if key in values:
+            raise UsageError(f"{published.name} has two figures for {' '.join(key)}", "remove one of them")
+        values[key] = entry.value
+    return values
 
 
-def put_beside(summary: Mapping[str, Any], published: Published) -> dict[str, Any]:
-    """The summary with ``published`` in every row (None where the paper has no figure), and what is known of the table."""
-    run, figures = summary["run"], find_figures(published)
-    model = _model_of(summary)
+def add_published(summary: Mapping[str, Any], published: Published) -> dict[str, Any]:
+    """Return the summary with the paper's table as ``published``, and ``published`` in every row.
 
-    def value(row: Mapping[str, Any]) -> float | None:
+    A row's value is None if the paper has no value for its model, method and metric.
+    """
+    run, values = summary["run"], resolve_values(published)
+    model = _model_name(summary)
+    rows = []
+    for row in summary["rows"]:
         method, metric = run["methods"][row["method"]], run["metrics"][row["metric"]]
         key = (model, _key(method["method"], method["params"]), _key(metric["metric"], metric["params"]))
-        return figures.get(key)
-
-    about = {
+        rows.append({**row, "published": values.get(key)})
+    table = {
         "table": published.name,
         "source": published.source,
         "models": published.models,
         "unknown": list(published.unknown),
         "notes": list(published.notes),
     }
-    return {**summary, "published": about, "rows": [{**row, "published": value(row)} for row in summary["rows"]]}
+    return {**summary, "published": table, "rows": rows}
 
 
-def published_number(value: float | None) -> str:
-    """A paper's figure, not rounded; a dash where it has none."""
-    return "-" if value is None else f"{value:.4f}" if value == round(value, 4) else f"{value:g}"
+def format_published(value: float | None) -> str:
+    """Return a paper's value, with at least four digits and not rounded; a dash for None."""
+    if value is None:
+        return "-"
+    return f"{value:.4f}" if value == round(value, 4) else f"{value:g}"
 
 
-def about_published(summary: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Texts by heading: where the figures beside a run come from, what the paper leaves open, and what else to know."""
+def published_notes(summary: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return texts by heading: the source of the published values, what the paper does not state, and notes."""
     if "published" not in summary:
         return {}
-    about, model = summary["published"], _model_of(summary)
-    models = f"its models: {', '.join(about['models'])}"
-    other = "" if model in about["models"] else f"; {model} is none of them, so there is no figure to compare with"
-    found = {
-        "Published": [about["source"], models + other],
-        "Not in the paper": about["unknown"],
-        "Notes": about["notes"],
+    table, model = summary["published"], _model_name(summary)
+    models = f"its models: {', '.join(table['models'])}"
+    if model not in table["models"]:
+        models += f"; {model or 'this run'} is not among them, so no value can be compared"
+    notes = {
+        "Published": [table["source"], models],
+        "Not in the paper": table["unknown"],
+        "Notes": table["notes"],
     }
-    return {title: texts for title, texts in found.items() if texts}
+    return {heading: texts for heading, texts in notes.items() if texts}
 
 
-def _model_of(summary: Mapping[str, Any]) -> str:
-    """The name of the model explained; empty in a run that only trains networks of its own."""
+def _model_name(summary: Mapping[str, Any]) -> str:
+    """Return the name of the explained model; empty for a run that only trains its own networks."""
     model = summary["run"]["fingerprint"]["model"]
     return model["name"] if model else ""
 
 
-def _of_choice(spec: Spec, choice: Choice) -> str:
+def _choice_key(spec: Spec, choice: Choice) -> str:
     return _key(spec.name, spec.resolve(dict(choice.params)))
 
 
 def _key(name: str, settings: Mapping[str, Any]) -> str:
-    """The same text for the same name and parameters, however they were written."""
+    """Return the same text for the same name and parameters, in whatever order they are given."""
     return f"{name} {json.dumps(settings, sort_keys=True)}"

@@ -1,6 +1,6 @@
-"""Attributions to pictures: reduce, clip, colour, lay over.
+"""Draw attributions as pictures: reduce channels, clip, color, overlay; and embed records in PNG and NPZ files.
 
-Pictures are for looking: everything here is a pure function of the raw values.
+Pictures are for viewing only: they are computed from the raw values, which they do not change.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import io
 import json
 import textwrap
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,131 +23,149 @@ from xplain.core.config import Reduce, RenderOptions
 from xplain.core.errors import UsageError, did_you_mean
 from xplain.core.files import printable, to_json
 
-Bytes = NDArray[np.uint8]
+Pixels = NDArray[np.uint8]
 KINDS = ("overlay", "heatmap", "masked", "figure", "raw")
 CHUNK = "xplain"  # the PNG text chunk that holds the record
+GRAY_WEIGHTS = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 
-def to_pixels(image: Floats) -> Bytes:
-    """(H, W, C) bytes of an image (C, H, W) in [0, 1]."""
-    pixels: Bytes = (image.transpose(1, 2, 0) * 255).round().astype(np.uint8)
+def to_pixels(image: Floats) -> Pixels:
+    """Return the bytes (H, W, C) of an image (C, H, W) in [0, 1]."""
+    pixels: Pixels = (image.transpose(1, 2, 0) * 255).round().astype(np.uint8)
     return pixels
 
 
 def reduce_channels(attribution: Floats, how: Reduce) -> Floats:
-    """(H, W) of (C, H, W): the signed sum or mean over channels, the sum of magnitudes, or the largest magnitude."""
-    if how == "abs-sum":
-        return np.abs(attribution).sum(axis=0)
-    if how == "max":
-        return np.abs(attribution).max(axis=0)
-    return attribution.sum(axis=0) if how == "sum" else attribution.mean(axis=0)
+    """Return (H, W) of (C, H, W): the signed sum or mean over channels, the sum of magnitudes, or the largest magnitude."""
+    match how:
+        case "sum":
+            return attribution.sum(axis=0)
+        case "mean":
+            return attribution.mean(axis=0)
+        case "abs-sum":
+            return np.abs(attribution).sum(axis=0)
+        case "max":
+            return np.abs(attribution).max(axis=0)
 
 
-def in_order(attribution: Floats, look: RenderOptions) -> Floats:
-    """(H, W) float64 saliency in the order of what is drawn: the values, their negatives, or their magnitudes."""
-    values = reduce_channels(attribution.astype(np.float64), look.reduce)
-    return {"positive": values, "negative": -values}.get(look.sign, np.abs(values))
+def visible_part(attribution: Floats, options: RenderOptions) -> Floats:
+    """Return the saliency (H, W) float64 whose positive values are drawn: the values, their negatives or their magnitudes."""
+    values = reduce_channels(attribution.astype(np.float64), options.reduce)
+    if options.sign == "positive":
+        return values
+    return -values if options.sign == "negative" else np.abs(values)
 
 
-def scale(attribution: Floats, look: RenderOptions) -> tuple[float, float]:
-    """The values that become the ends of the colours: percentiles of the part that is drawn."""
-    low, high = np.percentile(np.maximum(in_order(attribution, look), 0), look.clip)
+def clip_limits(attribution: Floats, options: RenderOptions) -> tuple[float, float]:
+    """Return the values that become the ends of the colormap: percentiles of the drawn part."""
+    low, high = np.percentile(np.maximum(visible_part(attribution, options), 0), options.clip)
     return float(low), float(high)
 
 
-def heat(attribution: Floats, look: RenderOptions) -> Floats:
-    """(H, W) in [0, 1], or in [-1, 1] around exactly zero for signed maps.
+def normalize(attribution: Floats, options: RenderOptions) -> Floats:
+    """Return the heatmap (H, W) of an attribution (C, H, W), in [0, 1], or in [-1, 1] for signed maps.
 
-    The map's values below the lower percentile become 0, those above the upper one become 1, and those between are
+    Values below the lower percentile become 0, values above the upper one become 1, and values in between are
     scaled linearly (Pan et al. 2021, section 5.1). Signed maps are clipped by the percentiles of their magnitudes.
-    Where the two percentiles agree, only what lies above them is drawn; a map that has nothing above them gives zeros.
+    If the two percentiles are equal, only values above them are drawn; without such values the heatmap is zero.
     """
-    shown = np.maximum(in_order(attribution, look), 0)
-    low, high = scale(attribution, look)
-    scaled = np.clip((shown - low) / (high - low), 0, 1) if high > low else (shown > high).astype(np.float64)
-    values = reduce_channels(attribution.astype(np.float64), look.reduce)
-    return np.sign(values) * scaled if look.sign == "signed" else scaled
+    visible = np.maximum(visible_part(attribution, options), 0)
+    scaled = _scale(visible, *clip_limits(attribution, options))
+    if options.sign != "signed":
+        return scaled
+    return np.sign(reduce_channels(attribution.astype(np.float64), options.reduce)) * scaled
 
 
-def remarks(attribution: Floats, look: RenderOptions) -> list[str]:
-    """What is odd about a map, in the words of a record; empty for an ordinary one."""
-    values, shown = reduce_channels(attribution, look.reduce), in_order(attribution, look)
-    low, high = scale(attribution, look)
-    found = []
+def _scale(values: Floats, low: float, high: float) -> Floats:
+    """Return the values scaled from [low, high] to [0, 1] and clipped."""
+    if low == high:
+        return (values > high).astype(np.float64)
+    return np.clip((values - low) / (high - low), 0, 1)
+
+
+def render_warnings(attribution: Floats, options: RenderOptions) -> list[str]:
+    """Return warnings about a map that is drawn empty or nearly empty."""
+    values, visible = reduce_channels(attribution, options.reduce), visible_part(attribution, options)
+    low, high = clip_limits(attribution, options)
+    texts = []
     if values.min() == values.max():
-        found.append("the map is constant")
+        texts.append("the map is constant")
     elif np.count_nonzero(values) == 1:
-        found.append("a single pixel of the map is not zero")
-    elif not (shown > 0).any():
-        found.append(f"the map has no {look.sign} value")
-    if not high > low:
-        empty = not (shown > high).any()
-        found.append(
-            "the picture is empty: the clipped map has no contrast"
-            if empty
-            else "the percentiles of the clip agree: only what lies above them is drawn"
-        )
-    return found
+        texts.append("a single pixel of the map is not zero")
+    elif not (visible > 0).any():
+        texts.append(f"the map has no {options.sign} value")
+    if low == high:
+        if (visible > high).any():
+            texts.append("the clip percentiles are equal: only values above them are drawn")
+        else:
+            texts.append("the picture is empty: the clipped map has no contrast")
+    return texts
 
 
-def colour(heatmap: Floats, look: RenderOptions) -> Bytes:
-    """(H, W, 3) colours of a heat."""
-    position = (heatmap + 1) / 2 if look.sign == "signed" else heatmap
-    return (colour_map(look.colours)(position)[..., :3] * 255).round().astype(np.uint8)
-
-
-def colour_map(name: str) -> Any:
-    """matplotlib's colour map. Raises UsageError with near matches."""
+def get_colormap(name: str) -> Any:
+    """Return matplotlib's colormap. Raises UsageError with similar names if there is none."""
     import matplotlib
 
     if name not in matplotlib.colormaps:
-        raise UsageError(
-            f"unknown colour map {name!r}", did_you_mean(name, matplotlib.colormaps, "see matplotlib's names")
-        )
+        hint = did_you_mean(name, matplotlib.colormaps, "see matplotlib's names")
+        raise UsageError(f"unknown colormap {name!r}", hint)
     return matplotlib.colormaps[name]
 
 
-def overlay(image: Bytes, heatmap: Floats, look: RenderOptions) -> Bytes:
-    """(H, W, 3): the greyed image under the colours; where there is no heat, the image shows."""
-    grey = image @ np.array([0.299, 0.587, 0.114])
-    ground = (0.5 * image + 0.5 * grey[..., None]) * 0.75
-    weight = look.opacity * np.abs(heatmap)[..., None] ** 0.5
-    return ((1 - weight) * ground + weight * colour(heatmap, look)).round().clip(0, 255).astype(np.uint8)
+def apply_colormap(heatmap: Floats, options: RenderOptions) -> Pixels:
+    """Return the colors (H, W, 3) of a heatmap (H, W)."""
+    position = (heatmap + 1) / 2 if options.sign == "signed" else heatmap
+    return (get_colormap(options.colormap)(position)[..., :3] * 255).round().astype(np.uint8)
 
 
-def masked(image: Bytes, heatmap: Floats) -> Bytes:
-    """(H, W, 3): the image times the heat (AGI paper, Fig. 3)."""
+def overlay(image: Pixels, heatmap: Floats, options: RenderOptions) -> Pixels:
+    """Return (H, W, 3): the darkened, half gray image under the colors, which are transparent where the heatmap is 0."""
+    gray = image @ np.array(GRAY_WEIGHTS)
+    background = (0.5 * image + 0.5 * gray[..., None]) * 0.75
+    weight = options.opacity * np.abs(heatmap)[..., None] ** 0.5
+    blend = (1 - weight) * background + weight * apply_colormap(heatmap, options)
+    return blend.round().clip(0, 255).astype(np.uint8)
+
+
+def mask(image: Pixels, heatmap: Floats) -> Pixels:
+    """Return (H, W, 3): the image times the magnitude of the heatmap (AGI paper, Fig. 3)."""
     return (image * np.abs(heatmap)[..., None]).round().astype(np.uint8)
 
 
-def top(image: Bytes, attribution: Floats, look: RenderOptions, share: float = 0.1) -> Bytes:
-    """(H, W, 3): the image's most relevant ``share`` of pixels on grey (DGA paper, Fig. 6). Ties keep raster order."""
-    order = np.argsort(-in_order(attribution, look), axis=None, kind="stable")[
-        : max(round(share * image[..., 0].size), 1)
-    ]
-    found = np.full_like(image, 128)
-    found.reshape(-1, 3)[order] = image.reshape(-1, 3)[order]
-    return found
+def keep_top_pixels(image: Pixels, attribution: Floats, options: RenderOptions, share: float = 0.1) -> Pixels:
+    """Return (H, W, 3): the image's ``share`` of most relevant pixels on gray (DGA paper, Fig. 6).
 
-
-def draw(kind: str, image: Bytes, attribution: Floats, look: RenderOptions, record: Mapping[str, Any]) -> bytes:
-    """A PNG of one kind (overlay, heatmap, masked, figure), with the record inside it.
-
-    image: (H, W, 3); attribution: (C, H, W).
+    Ties are broken in raster order. At least one pixel is kept.
     """
-    shown = heat(attribution, look)
-    if kind == "figure":
-        return figure(image, shown, attribution, look, record)
-    pixels = {
-        "overlay": lambda: overlay(image, shown, look),
-        "heatmap": lambda: colour(shown, look),
-        "masked": lambda: masked(image, shown),
-    }[kind]()
+    count = max(round(share * image[..., 0].size), 1)
+    top = np.argsort(-visible_part(attribution, options), axis=None, kind="stable")[:count]
+    pixels = np.full_like(image, 128)
+    pixels.reshape(-1, 3)[top] = image.reshape(-1, 3)[top]
+    return pixels
+
+
+def draw(kind: str, image: Pixels, attribution: Floats, options: RenderOptions, record: Mapping[str, Any]) -> bytes:
+    """Return a PNG with the record inside it.
+
+    kind: overlay, heatmap, masked or figure.
+    image: (H, W, 3).
+    attribution: (C, H, W).
+    """
+    heatmap = normalize(attribution, options)
+    match kind:
+        case "overlay":
+            pixels = overlay(image, heatmap, options)
+        case "heatmap":
+            pixels = apply_colormap(heatmap, options)
+        case "masked":
+            pixels = mask(image, heatmap)
+        case _:
+            return draw_figure(image, heatmap, attribution, options, record)
     return encode_png(pixels, record)
 
 
-def encode_png(pixels: Bytes, record: Mapping[str, Any]) -> bytes:
-    """PNG bytes with the record as JSON in a text chunk."""
+def encode_png(pixels: Pixels, record: Mapping[str, Any]) -> bytes:
+    """Return PNG bytes with the record as JSON in a text chunk."""
     chunk = PngImagePlugin.PngInfo()
     chunk.add_itxt(CHUNK, to_json(record), zip=True)
     stream = io.BytesIO()
@@ -156,84 +174,101 @@ def encode_png(pixels: Bytes, record: Mapping[str, Any]) -> bytes:
 
 
 @contextmanager
-def lenient_letters() -> Iterator[None]:
-    """Letters that matplotlib's font lacks become boxes without a warning."""
+def ignore_missing_glyphs() -> Iterator[None]:
+    """Draw characters that matplotlib's font lacks as boxes, without a warning."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font", category=UserWarning)
         yield
 
 
-def figure(image: Bytes, shown: Floats, attribution: Floats, look: RenderOptions, record: Mapping[str, Any]) -> bytes:
-    """Input, heatmap with colour bar, overlay and the model's five best classes, with a caption."""
+def draw_figure(
+    image: Pixels, heatmap: Floats, attribution: Floats, options: RenderOptions, record: Mapping[str, Any]
+) -> bytes:
+    """Return a PNG of the image, the heatmap with a color bar, the overlay and the model's best classes, with a caption.
+
+    image: (H, W, 3).
+    heatmap: (H, W), as ``normalize`` makes it of the attribution (C, H, W).
+    record: embedded in the file; the caption and the classes are read from it.
+    """
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context({"font.size": 7.5, "axes.titlesize": 8}), lenient_letters():
-        canvas = Figure(figsize=(9, 2.45), dpi=210, layout="constrained")
-        FigureCanvasAgg(canvas)
-        first, second, beside, third, last = canvas.subplots(1, 5, width_ratios=(1, 1, 0.05, 1, 0.9))
-        axes = (first, second, third)
-        low = -1 if look.sign == "signed" else 0
-        axes[0].imshow(image)
-        painted = axes[1].imshow(shown, cmap=look.colours, vmin=low, vmax=1)
-        axes[2].imshow(overlay(image, shown, look))
-        for axis, title in zip(axes, ("input", f"{look.sign} attribution", "overlay"), strict=True):
-            axis.set_title(title)
-            axis.set_axis_off()
-        bar = canvas.colorbar(painted, cax=beside, ticks=(low, 0, 1))
-        bar.set_ticklabels(_tick_labels(attribution, look), fontsize=6.5)
-        _draw_predictions(last, record)
-        canvas.suptitle(textwrap.fill(printable(_caption(record)), 130), fontsize=8, parse_math=False)
+    with matplotlib.rc_context({"font.size": 7.5, "axes.titlesize": 8}), ignore_missing_glyphs():
+        figure = Figure(figsize=(9, 2.45), dpi=210, layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.subplots(1, 5, width_ratios=(1, 1, 0.05, 1, 0.9))
+        _draw_panels(figure, axes, image, heatmap, options, _tick_labels(attribution, options))
+        _draw_predictions(axes[4], record)
+        figure.suptitle(textwrap.fill(printable(_caption(record)), 130), fontsize=8, parse_math=False)
         stream = io.BytesIO()
-        canvas.savefig(stream, format="png", metadata={CHUNK: json.dumps(record)})
+        figure.savefig(stream, format="png", metadata={CHUNK: json.dumps(record)})
     return stream.getvalue()
 
 
-def _tick_labels(attribution: Floats, look: RenderOptions) -> list[str]:
-    low, high = scale(attribution, look)
-    return (
-        [f"≤ -{high:.2g}", f"±{low:.2g}", f"≥ {high:.2g}"]
-        if look.sign == "signed"
-        else ["", f"≤ {low:.2g}", f"≥ {high:.2g}"]
-    )
+def _draw_panels(
+    figure: Any, axes: Sequence[Any], image: Pixels, heatmap: Floats, options: RenderOptions, tick_labels: Sequence[str]
+) -> None:
+    """Draw the image, the heatmap, its color bar and the overlay on the first four axes."""
+    low = -1 if options.sign == "signed" else 0
+    axes[0].imshow(image)
+    drawn_heatmap = axes[1].imshow(heatmap, cmap=options.colormap, vmin=low, vmax=1)
+    axes[3].imshow(overlay(image, heatmap, options))
+    for index, title in ((0, "input"), (1, f"{options.sign} attribution"), (3, "overlay")):
+        axes[index].set_title(title)
+        axes[index].set_axis_off()
+    bar = figure.colorbar(drawn_heatmap, cax=axes[2], ticks=(low, 0, 1))
+    bar.set_ticklabels(tick_labels, fontsize=6.5)
 
 
-def _draw_predictions(axis: Any, record: Mapping[str, Any]) -> None:
-    best = list(record.get("prediction", ()))[::-1]
-    names = [printable(str(each["name"] or each["index"])) for each in best]
-    names = [name if len(name) <= 24 else name[:23] + "…" for name in names]
+def _tick_labels(attribution: Floats, options: RenderOptions) -> list[str]:
+    low, high = clip_limits(attribution, options)
+    if options.sign == "signed":
+        return [f"≤ -{high:.2g}", f"±{low:.2g}", f"≥ {high:.2g}"]
+    return ["", f"≤ {low:.2g}", f"≥ {high:.2g}"]
+
+
+def _draw_predictions(axes: Any, record: Mapping[str, Any]) -> None:
+    """Draw a bar per predicted class, the best on top, and color the explained class."""
+    predictions = list(record.get("prediction", ()))[::-1]
     explained = record.get("target", {}).get("index")
-    colours = ["#d1495b" if each["index"] == explained else "#7a8b99" for each in best]
-    axis.barh(range(len(best)), [each["probability"] for each in best], color=colours)
-    axis.set_yticks(range(len(best)), names, parse_math=False)
-    axis.set_xlim(0, 1)
-    axis.set_box_aspect(1)
-    axis.set_title("probability")
-    axis.spines[["top", "right"]].set_visible(False)
+    names = []
+    for prediction in predictions:
+        name = printable(str(prediction["name"] or prediction["index"]))
+        names.append(name if len(name) <= 24 else name[:23] + "…")
+    colors = ["#d1495b" if prediction["index"] == explained else "#7a8b99" for prediction in predictions]
+    axes.barh(range(len(predictions)), [prediction["probability"] for prediction in predictions], color=colors)
+    axes.set_yticks(range(len(predictions)), names, parse_math=False)
+    axes.set_xlim(0, 1)
+    axes.set_box_aspect(1)
+    axes.set_title("probability")
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _caption(record: Mapping[str, Any]) -> str:
+    """Return ``METHOD (param=value, ...) for “CLASS”``."""
     target = record.get("target", {})
-    params = ", ".join(f"{key}={json.dumps(value).strip(chr(34))}" for key, value in record.get("params", {}).items())
     name = target.get("name") or target.get("index")
-    return f"{record.get('method')} ({params}) for “{name}”" if params else f"{record.get('method')} for “{name}”"
+    params = ", ".join(f"{key}={json.dumps(value).strip(chr(34))}" for key, value in record.get("params", {}).items())
+    if params:
+        return f"{record.get('method')} ({params}) for “{name}”"
+    return f"{record.get('method')} for “{name}”"
 
 
 def encode_raw(image: Floats, attribution: Floats, record: Mapping[str, Any]) -> bytes:
-    """NPZ bytes: attribution float32 (C, H, W), image float32 (3, H, W), record as JSON text."""
+    """Return NPZ bytes: attribution float32 (C, H, W), image float32 (3, H, W), and the record as JSON text."""
     return encode_arrays({"attribution": attribution, "image": image}, record)
 
 
 def read_record(path: Path) -> dict[str, Any] | None:
-    """The record in a PNG or NPZ that xplain wrote, or None where there is none."""
+    """Return the record in a PNG or NPZ file that xplain wrote, or None if the file holds none."""
     try:
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as content:
-                found = json.loads(str(content["record"]))
+                record = json.loads(str(content["record"]))
         else:
             with Image.open(path) as image:
-                found = json.loads(image.info[CHUNK])
+                record = json.loads(image.info[CHUNK])
     except (*DAMAGED, Image.DecompressionBombError):
         return None
-    return found if isinstance(found, dict) else None
+    return record if isinstance(record, dict) else None

@@ -1,7 +1,7 @@
-"""From the records of a run to its summary: means with intervals, paired differences, mean curves, the model's top-1.
+"""Summarize the records of a run: means with intervals, paired differences, mean curves, and the model's top-1 accuracy.
 
-Records are read one after the other and come in any order: everything is computed in the order of the items' names, so that a run
-that was interrupted, sharded or spread over ranks has the summary of one that was not. No seconds are in it, for the same reason.
+Records are read one at a time and in any order. Everything is computed in the order of the items' names, so that an interrupted,
+sharded or distributed run has the same summary as any other. For the same reason the summary holds no times.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import wraps
 from pathlib import Path
@@ -24,188 +24,221 @@ from xplain.core.errors import InputError
 from xplain.core.run_store import check_run, read_run, settings_digest
 from xplain.core.types import Interval
 from xplain.reports.accuracy_check import Confusions, accuracy_warnings
-from xplain.reports.statistics import BOOTSTRAP_RESAMPLES, LEVEL, Estimate, estimate, paired_difference
+from xplain.reports.statistics import (
+    BOOTSTRAP_RESAMPLES,
+    CONFIDENCE_LEVEL,
+    Estimate,
+    estimate_mean,
+    paired_difference,
+)
 
 T = TypeVar("T")
 
 
-def taken_up(take: Callable[[T, Mapping[str, Any]], None]) -> Callable[[T, Mapping[str, Any]], None]:
-    """The same for records that may be damaged: raises InputError for one that evaluate does not write."""
+def validated(add: Callable[[T, Mapping[str, Any]], None]) -> Callable[[T, Mapping[str, Any]], None]:
+    """Decorate a method that reads a record, so that it raises InputError for a damaged one."""
 
-    @wraps(take)
+    @wraps(add)
     def checked(self: T, record: Mapping[str, Any]) -> None:
         try:
-            take(self, record)
+            add(self, record)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            why = f"{type(error).__name__}: {error}"
-            raise InputError(f"the record of {record['key']!r} is damaged ({why})", "delete its line") from None
+            reason = f"{type(error).__name__}: {error}"
+            raise InputError(f"the record of {record['key']!r} is damaged ({reason})", "delete its line") from None
 
     return checked
 
 
 @dataclass
-class Column:
-    """The results of one method by one metric, packed: a hundred million numbers fit into a gigabyte."""
+class ScoreColumn:
+    """The results of one method by one metric, in packed arrays: a hundred million numbers take a gigabyte."""
 
-    at: dict[str, int] = field(default_factory=dict)  # place by item
-    values: array[float] = field(default_factory=lambda: array("d"))  # NaN where undefined
-    curves: array[float] = field(default_factory=lambda: array("d"))
-    curved: array[int] = field(default_factory=lambda: array("q"))  # places that have a curve
+    index: dict[str, int] = field(default_factory=dict)  # of an item's value, by key
+    values: array[float] = field(default_factory=lambda: array("d"))  # NaN if undefined
+    curves: array[float] = field(default_factory=lambda: array("d"))  # one after the other
+    curve_items: array[int] = field(default_factory=lambda: array("q"))  # indices of the items that have a curve
     undefined: Counter[str] = field(default_factory=Counter)
     forwards: int = 0
     backwards: int = 0
 
-    @taken_up
+    @validated
     def add(self, record: Mapping[str, Any]) -> None:
-        """Take up a record."""
-        place = self.at[record["key"]] = len(self.values)
+        """Add the result of an item."""
+        index = self.index[record["key"]] = len(self.values)
         self.values.append(math.nan if record["value"] is None else record["value"])
         if not isinstance(record["undefined"], str | None):
-            raise TypeError("its reason is no text")
+            raise TypeError("its reason is not a string")
         if record["undefined"]:
             self.undefined[record["undefined"]] += 1
         if record["curve"] is not None:
-            self.curved.append(place)
-            self.curves.extend(record["curve"])
-            if len(record["curve"]) < 2 or len(self.curves) % len(self.curved):
-                raise ValueError("its curve has another length")
+            self._add_curve(index, record["curve"])
         self.forwards += record["cost"]["forwards"]
         self.backwards += record["cost"]["backwards"]
 
-    def ordered(self, keys: Iterable[str]) -> Floats:
-        """The values of these items."""
-        return np.frombuffer(self.values)[[self.at[key] for key in keys]]
+    def _add_curve(self, index: int, curve: Sequence[float]) -> None:
+        self.curve_items.append(index)
+        self.curves.extend(curve)
+        if len(curve) < 2 or len(self.curves) % len(self.curve_items):
+            raise ValueError("its curve has another length")
+
+    def values_of(self, keys: Iterable[str]) -> Floats:
+        """Return the values of items."""
+        return np.frombuffer(self.values)[[self.index[key] for key in keys]]
 
     def mean_curve(self) -> list[float] | None:
-        """The mean over the items that have one, summed in the order of their names."""
-        if not self.curved:
+        """Return the mean over the items that have a curve, summed in the order of their names; None if there are none."""
+        if not self.curve_items:
             return None
-        names = np.array(list(self.at))
-        order = names[np.frombuffer(self.curved, dtype=np.int64)].argsort(kind="stable")
-        curves: Floats = np.frombuffer(self.curves).reshape(len(self.curved), -1)
+        names = np.array(list(self.index))
+        order = names[np.frombuffer(self.curve_items, dtype=np.int64)].argsort(kind="stable")
+        curves: Floats = np.frombuffer(self.curves).reshape(len(self.curve_items), -1)
         return _mean_rows(curves, order).round(6).tolist()
 
 
-def _mean_rows(rows: Floats, order: NDArray[np.int64], chunk: int = 4096) -> Floats:
-    """The mean row, added up in order, a chunk at a time."""
+def _mean_rows(rows: Floats, order: NDArray[np.int64], chunk_size: int = 4096) -> Floats:
+    """Return the mean row, summed in order and chunk by chunk."""
     total = np.zeros(rows.shape[1])
-    for start in range(0, len(order), chunk):
-        total += rows[order[start : start + chunk]].sum(axis=0)
+    for start in range(0, len(order), chunk_size):
+        total += rows[order[start : start + chunk_size]].sum(axis=0)
     return total / len(order)
 
 
-@dataclass
-class Tally:
-    """What a run's records come to: a column for each method and metric, and what is known of each image."""
+def _empty_halves() -> tuple[Confusions, Confusions]:
+    return Counter(), Counter()
 
-    columns: dict[tuple[str, str], Column]
+
+@dataclass
+class RunAggregator:
+    """The results of a run: a column per method and metric, and the predictions on labeled images.
+
+    halves: predictions in two halves of the images, split by a digest of the name.
+    failed: keys of the images that could not be evaluated.
+    """
+
+    columns: dict[tuple[str, str], ScoreColumn]
     evaluated: int = 0
-    halves: tuple[Confusions, Confusions] = field(
-        default_factory=lambda: (Counter(), Counter())
-    )  # by a digest of the name
+    halves: tuple[Confusions, Confusions] = field(default_factory=_empty_halves)
     failed: set[str] = field(default_factory=set)
 
     @classmethod
-    def of(cls, description: Mapping[str, Any], records: Iterable[Mapping[str, Any]]) -> Tally:
-        """Read all records. Those of methods and metrics whose settings or definitions have changed since are passed over."""
+    def of(cls, description: Mapping[str, Any], records: Iterable[Mapping[str, Any]]) -> RunAggregator:
+        """Read all records. Ignores records of methods and metrics whose settings or definitions have changed."""
         pairs = [(method, metric) for metric in description["metrics"] for method in description["methods"]]
-        marks = {settings_digest(description["methods"][a], description["metrics"][b]): (a, b) for a, b in pairs}
-        tally = cls({pair: Column() for pair in pairs})
-        done = set()
+        pair_by_mark = {
+            settings_digest(description["methods"][method], description["metrics"][metric]): (method, metric)
+            for method, metric in pairs
+        }
+        aggregator = cls({pair: ScoreColumn() for pair in pairs})
+        evaluated = set()
         for record in records:
             if record["mark"] == "failed":
-                tally.failed.add(record["key"])
+                aggregator.failed.add(record["key"])
             elif record["mark"] == "item":
-                tally.see(record)
-                done.add(record["key"])
-            elif pair := marks.get(record["mark"]):
-                tally.columns[pair].add(record)
-        tally.failed -= done  # it could be read later
-        return tally
+                aggregator.add_image(record)
+                evaluated.add(record["key"])
+            elif record["mark"] in pair_by_mark:
+                aggregator.columns[pair_by_mark[record["mark"]]].add(record)
+        aggregator.failed -= evaluated  # a later attempt succeeded
+        return aggregator
 
-    @taken_up
-    def see(self, record: Mapping[str, Any]) -> None:
-        """Take up what is known of an image."""
+    @validated
+    def add_image(self, record: Mapping[str, Any]) -> None:
+        """Count an evaluated image, and its prediction if it has a label."""
         self.evaluated += 1
         if record["label"] is not None:
             half = self.halves[crc32(record["key"].encode("utf-8", "surrogateescape")) % 2]
             half[record["label"], record["predicted"]] += 1
 
     @property
-    def labelled(self) -> int:
-        """Images whose class is known."""
+    def labeled(self) -> int:
+        """The number of labeled images."""
         return sum(half.total() for half in self.halves)
 
     @property
-    def right(self) -> int:
-        """Those that the model takes for what they are."""
+    def correct(self) -> int:
+        """The number of labeled images that the model classifies correctly."""
         return sum(count for half in self.halves for (label, predicted), count in half.items() if label == predicted)
 
     def warnings(self, description: Mapping[str, Any]) -> list[str]:
-        """What makes the numbers doubtful."""
+        """Return warnings about an implausible accuracy."""
         published = description.get("accuracy") or {"top1": None, "source": ""}
         return accuracy_warnings(
-            self.right, self.labelled, published["top1"], published["source"], description.get("classes"), self.halves
+            self.correct,
+            self.labeled,
+            published["top1"],
+            published["source"],
+            description.get("classes"),
+            self.halves,
         )
 
 
-def summarise_run(folder: Path, interval: Interval = "percentile") -> dict[str, Any]:
-    """The summary of all records in a run directory. Raises InputError where they are not what evaluate writes."""
+def summarize_run(folder: Path, interval: Interval = "percentile") -> dict[str, Any]:
+    """Return the summary of all records in a run directory. Raises InputError if evaluate did not write them."""
     description, records = read_run(folder)
     check_run(description, str(folder))
-    return summarise(description, records, interval)
+    return summarize(description, records, interval)
 
 
-def summarise(
+def summarize(
     description: Mapping[str, Any], records: Iterable[Mapping[str, Any]], interval: Interval = "percentile"
 ) -> dict[str, Any]:
-    """Means with intervals for every method and metric, paired differences to the first method, and the model's top-1.
+    """Return means with intervals per method and metric, paired differences to the first method, and the top-1 accuracy.
 
-    A value is undefined where its record says why; undefined values are counted by reason and stay out of the means.
+    description: content of ``run.json``.
+    records: of ``items/*.jsonl``.
+    interval: kind of the bootstrap intervals.
+
+    Undefined values are counted by reason and excluded from the means.
     """
-    tally = Tally.of(description, records)
+    aggregator = RunAggregator.of(description, records)
     first = next(iter(description["methods"]))
+    rows = []
+    for (method, metric), column in aggregator.columns.items():
+        reference = None if method == first else aggregator.columns[first, metric]
+        rows.append(_summarize_column(method, metric, column, reference, interval))
     return {
         "schema": description["schema"],
         "run": {key: value for key, value in description.items() if key != "schema"},
         "items": {
-            "evaluated": tally.evaluated,
-            "failed": len(tally.failed),
+            "evaluated": aggregator.evaluated,
+            "failed": len(aggregator.failed),
             "of": description["dataset"]["items"],
         },
-        "top1": tally.right / tally.labelled if tally.labelled else None,
-        "labelled": tally.labelled,
-        "warnings": tally.warnings(description),
-        "interval": {"kind": interval, "level": LEVEL, "draws": BOOTSTRAP_RESAMPLES},
-        "rows": [
-            _row(method, metric, column, None if method == first else tally.columns[first, metric], interval)
-            for (method, metric), column in tally.columns.items()
-        ],
+        "top1": aggregator.correct / aggregator.labeled if aggregator.labeled else None,
+        "labelled": aggregator.labeled,
+        "warnings": aggregator.warnings(description),
+        "interval": {"kind": interval, "level": CONFIDENCE_LEVEL, "draws": BOOTSTRAP_RESAMPLES},
+        "rows": rows,
     }
 
 
-def _row(method: str, metric: str, column: Column, reference: Column | None, interval: Interval) -> dict[str, Any]:
-    keys = sorted(column.at)
-    values = column.ordered(keys)
-    both = [key for key in keys if reference is not None and key in reference.at]
-    difference = None
-    if reference is not None and both:
-        difference = paired_difference(column.ordered(both), reference.ordered(both), interval)
+def _summarize_column(
+    method: str, metric: str, column: ScoreColumn, reference: ScoreColumn | None, interval: Interval
+) -> dict[str, Any]:
+    keys = sorted(column.index)
     return {
         "method": method,
         "metric": metric,
-        **_plain(estimate(values, interval)),
+        **_to_json(estimate_mean(column.values_of(keys), interval)),
         "undefined": dict(sorted(column.undefined.items())),
-        "difference": None if difference is None else _plain(difference),
+        "difference": None if reference is None else _difference(column, reference, interval),
         "curve": column.mean_curve(),
         "forwards": column.forwards / len(keys) if keys else None,
         "backwards": column.backwards / len(keys) if keys else None,
     }
 
 
-def _plain(found: Estimate) -> dict[str, Any]:
-    """With None for NaN, which JSON cannot hold."""
+def _difference(column: ScoreColumn, reference: ScoreColumn, interval: Interval) -> dict[str, Any] | None:
+    """Return the mean difference over the items that both columns have, or None without such items."""
+    common = [key for key in sorted(column.index) if key in reference.index]
+    if not common:
+        return None
+    return _to_json(paired_difference(column.values_of(common), reference.values_of(common), interval))
+
+
+def _to_json(estimate: Estimate) -> dict[str, Any]:
+    """Return the fields of an estimate, with None for NaN, which JSON cannot hold."""
     return {
         key: None if isinstance(value, float) and not math.isfinite(value) else value
-        for key, value in asdict(found).items()
+        for key, value in asdict(estimate).items()
     }

@@ -1,3 +1,0 @@
-"""Former home of ``Block``, to be deleted."""
-
-from xplain.oracle.batching import Block as Block

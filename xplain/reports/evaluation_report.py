@@ -1,0 +1,147 @@
+"""The files that report an evaluation run: ``summary.json``, ``summary.csv``, ``summary.md`` and ``report.html``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from xplain.core.files import to_json, write_json, write_text
+from xplain.reports.evaluation_page import make_evaluation_page
+from xplain.reports.published import format_published, published_notes
+from xplain.reports.tables import (
+    csv_table,
+    direction_arrow,
+    escape_cell,
+    format_interval,
+    format_number,
+    markdown_table,
+)
+
+CSV_COLUMNS = (
+    "method",
+    "metric",
+    "mean",
+    "std",
+    "low",
+    "high",
+    "n",
+    "undefined",
+    "difference",
+    "difference_low",
+    "difference_high",
+)
+
+
+def write_report(folder: Path, summary: Mapping[str, Any]) -> None:
+    """Write ``summary.json``, ``summary.csv``, ``summary.md`` and ``report.html`` into a run directory, each atomically.
+
+    summary: as ``summarize_run`` returns it, with ``published`` if ``add_published`` added a paper's values.
+    Raises InputError if a file cannot be written.
+    """
+    provenance = to_json({key: value for key, value in summary["run"].items() if key != "metrics"}, indent=1)
+    pictures = sorted(folder.joinpath("gallery").glob("*.png"))
+    write_text(folder / "report.html", make_evaluation_page(summary, pictures, provenance))
+    write_json(folder / "summary.json", summary)
+    write_text(folder / "summary.csv", evaluation_csv(summary))
+    write_text(folder / "summary.md", evaluation_table(summary))
+
+
+def evaluation_csv(summary: Mapping[str, Any]) -> str:
+    """Return the summary's rows as CSV; undefined numbers are empty."""
+    columns = [*CSV_COLUMNS]
+    if "published" in summary:
+        columns.append("published")
+    return csv_table(columns, [_csv_row(row, columns) for row in summary["rows"]])
+
+
+def _csv_row(row: Mapping[str, Any], columns: list[str]) -> dict[str, Any]:
+    difference = row["difference"] or {"mean": None, "low": None, "high": None}
+    values = {
+        **row,
+        "undefined": sum(row["undefined"].values()),
+        "difference": difference["mean"],
+        "difference_low": difference["low"],
+        "difference_high": difference["high"],
+    }
+    return {column: values[column] for column in columns}
+
+
+def evaluation_table(summary: Mapping[str, Any]) -> str:
+    """Return the summary as Markdown: what was evaluated, warnings, the table with intervals, and notes."""
+    lines = [_headline(summary)]
+    lines += [f"\n**Warning:** {text}." for text in summary["warnings"]]
+    lines += ["", _means_table(summary)]
+    for title, texts in published_notes(summary).items():
+        lines += ["", f"{title}:", *(f"- {text}" for text in texts)]
+    for label, metric in summary["run"]["metrics"].items():
+        if "places" in metric:
+            lines += ["", _curves_table(summary, label), "", f"{label} {metric['note']}."]
+    return "\n".join(lines) + "\n"
+
+
+def _headline(summary: Mapping[str, Any]) -> str:
+    """Return one line about the images, the model and the protocol."""
+    run, items = summary["run"], summary["items"]
+    data = escape_cell(run["dataset"]["location"])
+    model = run["fingerprint"]["model"]  # None if no metric evaluates single images
+    if model:
+        data = f"{items['evaluated']} images of {data}, {model['name']}"
+    clauses = [f"{data}, protocol {run.get('protocol') or 'xplain'}, target {run['fingerprint']['target']}"]
+    if summary["top1"] is not None:
+        clauses.append(f"the model's top-1 here is {summary['top1']:.3f}")
+    if items["failed"]:
+        clauses.append(f"{items['failed']} failed")
+    return "; ".join(clauses)
+
+
+def _means_table(summary: Mapping[str, Any]) -> str:
+    """Return a table with a row per method and metric."""
+    run = summary["run"]
+    first = next(iter(run["methods"]))
+    with_published = "published" in summary
+    published = ["published"] if with_published else []
+    header = [
+        "metric",
+        "method",
+        "mean",
+        *published,
+        interval_name(summary),
+        "n",
+        "undefined",
+        f"difference to {first}",
+    ]
+    rows = []
+    for row in summary["rows"]:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in row["undefined"].items())
+        cells = [f"{row['metric']} {direction_arrow(run['metrics'][row['metric']])}", row["method"]]
+        cells.append(format_number(row["mean"]))
+        if with_published:
+            cells.append(format_published(row["published"]))
+        cells += [format_interval(row), str(row["n"]), reasons or "0", _format_difference(row["difference"])]
+        rows.append(cells)
+    return markdown_table(header, rows)
+
+
+def _curves_table(summary: Mapping[str, Any], metric: str) -> str:
+    """Return a table of the mean curves of a metric that has few points."""
+    shares = summary["run"]["metrics"][metric]["places"]
+    header = [f"{metric}, removed", *(f"{100 * share:.4g} %" for share in shares)]
+    rows = []
+    for row in summary["rows"]:
+        if row["metric"] == metric and row["curve"]:
+            rows.append([row["method"], *map(format_number, row["curve"])])
+    return markdown_table(header, rows)
+
+
+def interval_name(summary: Mapping[str, Any]) -> str:
+    """Return the header of the interval column, such as ``95 % interval (BCa)``."""
+    name = f"{100 * summary['interval']['level']:.0f} % interval"
+    return f"{name} (BCa)" if summary["interval"]["kind"] == "bca" else name
+
+
+def _format_difference(difference: Mapping[str, Any] | None) -> str:
+    if difference is None or difference["mean"] is None:
+        return ""
+    text = f"{difference['mean']:+.4f}"
+    return f"{text} ({format_interval(difference)})" if difference["low"] is not None else text

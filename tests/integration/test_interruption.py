@@ -79,6 +79,23 @@ def test_compare_resumes_interrupted_writing(xp, noise, monkeypatch):
     assert xp(*command_line).code == 0
 
 
+def test_compare_removes_rest_of_interrupted_cleanup(xp, noise, monkeypatch):
+    """The folder of finished cells is deleted last, and its description before them."""
+    from xplain.reports import comparison_files as files
+
+    def interrupt_cleanup(folder, ignore_errors):
+        (folder / "about.json").unlink()
+        interrupt()
+
+    command_line = ("compare", noise, *TINY, *OPTIONS["compare"], "-o", "run")
+    with monkeypatch.context() as patch:
+        patch.setattr(files.shutil, "rmtree", interrupt_cleanup)
+        assert xp(*command_line).code == 130
+    assert list(Path("run/compare.part").iterdir())
+    assert xp(*command_line).code == 0
+    assert not Path("run/compare.part").exists()
+
+
 def test_bench_resumes_interrupted_run(xp, monkeypatch):
     from xplain.pipelines import model_benchmark
 

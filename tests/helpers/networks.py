@@ -19,7 +19,7 @@ OPTIONS["vgg11"] = {"init_weights": False}
 
 
 @lru_cache(maxsize=4)
-def family(name: str) -> xplain.Classifier:
+def torchvision_classifier(name: str) -> xplain.Classifier:
     """Return a torchvision model in evaluation mode, with batch norm statistics of random images."""
     models = pytest.importorskip("torchvision").models
     with torch.random.fork_rng(devices=[]):
@@ -44,7 +44,7 @@ def family(name: str) -> xplain.Classifier:
     return xplain.Classifier(model.eval(), name=name, mean=MEAN, std=STD, preprocessing=preprocessing).eval()
 
 
-def photos(name: str, count: int = 2) -> torch.Tensor:
+def smooth_images(name: str, count: int = 2) -> torch.Tensor:
     """Return random smooth images (count, 3, side, side) in [0, 1]."""
     side = SIZES.get(name, 64)
     noise = torch.rand(count, 3, 8, 8, generator=torch.Generator().manual_seed(3))

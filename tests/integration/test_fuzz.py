@@ -330,7 +330,7 @@ def test_corrupted_records(tmp_path, data):
     records = [corrupt(data, record) if k == which else record for k, record in enumerate(RECORDS)]
     (folder / "items" / "0.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     (folder / "run.json").write_text(json.dumps(corrupt(data, RUN) if which < 0 else RUN))
-    summary = attempt(summarise_run, folder)
+    summary = attempt(summarize_run, folder)
     if summary is not None:
         evaluation_csv(summary), evaluation_table(summary), make_evaluation_page(summary, [], "")
     attempt(compare_runs, [folder])

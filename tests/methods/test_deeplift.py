@@ -10,7 +10,7 @@ from torch import nn
 
 import xplain
 from tests.helpers import chains, toys
-from tests.helpers.networks import family, photos
+from tests.helpers.networks import smooth_images, torchvision_classifier
 from tests.reference import propagation
 from xplain.core.errors import UsageError
 
@@ -69,9 +69,9 @@ def test_saturated_sigmoid_gets_contributions():
 
 def test_center_subtracts_class_mean():
     layers, x = chains.chain(), chains.images()
-    made = chains.as_classifier(layers)
-    classes = torch.stack([xplain.attribute(made, x, "deeplift", target=c).values for c in range(4)])
-    result = xplain.attribute(made, x, "deeplift", target=2, center=True)
+    classifier = chains.as_classifier(layers)
+    classes = torch.stack([xplain.attribute(classifier, x, "deeplift", target=c).values for c in range(4)])
+    result = xplain.attribute(classifier, x, "deeplift", target=2, center=True)
     toys.assert_same(result.values, classes[2] - classes.mean(dim=0))
     assert float(result.gap.abs().max()) < 1e-12
 
@@ -96,9 +96,9 @@ def test_rules_equal_literal_reference(rule, baseline):
 @both_rules
 def test_no_biases_give_gradient_times_input(rule):
     """With f(0) = 0 everywhere, Δy / Δx of a ReLU is its derivative (Rescale); both rules have the same sum."""
-    made, x = chains.as_classifier(chains.chain(2, bias=0.0)), chains.images()
-    expected = xplain.attribute(made, x, "gxi", target=0).values
-    values = xplain.attribute(made, x, "deeplift", target=0, rule=rule).values
+    classifier, x = chains.as_classifier(chains.chain(2, bias=0.0)), chains.images()
+    expected = xplain.attribute(classifier, x, "gxi", target=0).values
+    values = xplain.attribute(classifier, x, "deeplift", target=0, rule=rule).values
     if rule == "rescale":
         toys.assert_same(values, expected)
     toys.assert_same(values.sum(dim=(1, 2, 3)), expected.sum(dim=(1, 2, 3)))
@@ -139,38 +139,38 @@ def test_negative_scales_swap_parts():
 def test_vgg_without_max_pooling_agrees_with_captum():
     """Captum has Rescale for modules that are used once. Its max-pooling differs, so average pooling replaces it here."""
     attr = pytest.importorskip("captum.attr")
-    made = copy.deepcopy(family("vgg11")).double()
-    for i, module in enumerate(made.model.features):
+    classifier = copy.deepcopy(torchvision_classifier("vgg11")).double()
+    for i, module in enumerate(classifier.model.features):
         if isinstance(module, nn.MaxPool2d):
-            made.model.features[i] = nn.AvgPool2d(2)
+            classifier.model.features[i] = nn.AvgPool2d(2)
         if isinstance(module, nn.ReLU):
-            made.model.features[i] = nn.ReLU()
-    x = photos("vgg11", 1).double()
-    theirs = attr.DeepLift(made).attribute(x, torch.zeros_like(x), target=5).detach()
-    toys.assert_same(xplain.attribute(made, x, "deeplift", target=5).values, theirs, rtol=1e-5)
+            classifier.model.features[i] = nn.ReLU()
+    x = smooth_images("vgg11", 1).double()
+    theirs = attr.DeepLift(classifier).attribute(x, torch.zeros_like(x), target=5).detach()
+    toys.assert_same(xplain.attribute(classifier, x, "deeplift", target=5).values, theirs, rtol=1e-5)
 
 
 @both_rules
 @pytest.mark.parametrize("model", ["vgg11", "resnet18", "mobilenet_v3_small", "shufflenet_v2_x0_5"])
 def test_networks_are_complete_in_float32(model, rule):
-    result = xplain.attribute(family(model), photos(model), "deeplift", target=[3, 7], rule=rule)
+    result = xplain.attribute(torchvision_classifier(model), smooth_images(model), "deeplift", target=[3, 7], rule=rule)
     assert result.values.isfinite().all()
     assert float((result.gap / result.expected).abs().max()) < 1e-4
 
 
 @both_rules
 def test_batch_equals_single_images(rule):
-    made, x = family("resnet18"), photos("resnet18")
-    together = xplain.attribute(made, x, "deeplift", target=[3, 7], rule=rule).values
+    classifier, x = torchvision_classifier("resnet18"), smooth_images("resnet18")
+    together = xplain.attribute(classifier, x, "deeplift", target=[3, 7], rule=rule).values
     for i, target in enumerate((3, 7)):
-        alone = xplain.attribute(made, x[i : i + 1], "deeplift", target=target, rule=rule).values[0]
+        alone = xplain.attribute(classifier, x[i : i + 1], "deeplift", target=target, rule=rule).values[0]
         assert float((together[i] - alone).norm() / alone.norm()) < 1e-3
 
 
 @both_rules
 def test_baseline_image_gets_zeros(rule):
-    made, x = chains.as_classifier(chains.chain()), torch.zeros(2, 3, 2, 2, dtype=torch.float64)
-    assert not xplain.attribute(made, x, "deeplift", target=0, rule=rule).values.any()
+    classifier, x = chains.as_classifier(chains.chain()), torch.zeros(2, 3, 2, 2, dtype=torch.float64)
+    assert not xplain.attribute(classifier, x, "deeplift", target=0, rule=rule).values.any()
 
 
 @both_rules

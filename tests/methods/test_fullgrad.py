@@ -7,25 +7,25 @@ from torch import nn
 
 import xplain
 from tests.helpers import chains, toys
-from tests.helpers.networks import family, photos
+from tests.helpers.networks import smooth_images, torchvision_classifier
 from xplain.core.errors import UsageError
 
 
-def sum_of_terms(made, x, **settings) -> torch.Tensor:
-    return xplain.attribute(made, x, "fullgrad", target=[1, 2], **settings).details["total"]
+def sum_of_terms(classifier, x, **settings) -> torch.Tensor:
+    return xplain.attribute(classifier, x, "fullgrad", target=[1, 2], **settings).details["total"]
 
 
-def logits_of_targets(made, x) -> torch.Tensor:
-    return made(x).detach()[[0, 1], [1, 2]].double()
+def logits_of_targets(classifier, x) -> torch.Tensor:
+    return classifier(x).detach()[[0, 1], [1, 2]].double()
 
 
 @pytest.mark.parametrize("baseline", ["mean", "black"])
 @pytest.mark.parametrize("activation", [nn.ReLU, nn.ReLU6, nn.Hardswish, nn.SiLU, nn.LeakyReLU])
 def test_terms_sum_to_logit(activation, baseline):
     """The terms are biases for ReLU, and implicit biases too for other activations."""
-    made, _ = toys.with_pixels(toys.small_net(scale=15.0, activation=activation))
+    classifier, _ = toys.with_pixels(toys.small_net(scale=15.0, activation=activation))
     x = toys.images()
-    toys.assert_same(sum_of_terms(made, x, baseline=baseline), logits_of_targets(made, x))
+    toys.assert_same(sum_of_terms(classifier, x, baseline=baseline), logits_of_targets(classifier, x))
 
 
 def terms_by_hooks(net: toys.SmallNet, u: torch.Tensor, target: int) -> tuple[list[torch.Tensor], torch.Tensor]:
@@ -54,13 +54,13 @@ def terms_by_hooks(net: toys.SmallNet, u: torch.Tensor, target: int) -> tuple[li
 
 def test_bias_terms_equal_uniform_fullgrad():
     net, x = toys.small_net(scale=15.0), toys.images()
-    made, _ = toys.with_pixels(net)
+    classifier, _ = toys.with_pixels(net)
     terms, input_term = terms_by_hooks(net, toys.normalise(x), 1)
     rest = sum(term.flatten(1).sum(dim=1) for term in terms)
-    uniform = xplain.attribute(made, x, "uniform-fullgrad", target=1).values
+    uniform = xplain.attribute(classifier, x, "uniform-fullgrad", target=1).values
     spread = (rest / input_term[0].numel())[:, None, None, None].expand_as(input_term)
     toys.assert_same(uniform - input_term, spread, rtol=1e-7)
-    total = xplain.attribute(made, x, "fullgrad", target=1).details["total"]
+    total = xplain.attribute(classifier, x, "fullgrad", target=1).details["total"]
     toys.assert_same(total, rest + input_term.sum(dim=(1, 2, 3)))
 
 
@@ -80,7 +80,7 @@ def rescaled(term: torch.Tensor, rescale: str) -> torch.Tensor:
 def test_map_sums_rescaled_terms(rescale):
     """A convolution and the batch norm that is folded into it form one term."""
     net, x = toys.small_net(scale=15.0), toys.images()
-    made, _ = toys.with_pixels(net)
+    classifier, _ = toys.with_pixels(net)
     (conv, norm, second, _), input_term = terms_by_hooks(net, toys.normalise(x), 1)
     scale = net.norm1.weight / (net.norm1.running_var + net.norm1.eps).sqrt()
     gradient = norm / (net.norm1.bias - net.norm1.running_mean * scale)[:, None, None]
@@ -88,24 +88,24 @@ def test_map_sums_rescaled_terms(rescale):
     toys.assert_same(folded.sum(), (conv + norm).sum())
     expected = rescaled(input_term, rescale) + rescaled(folded, rescale)
     expected = expected + F.interpolate(rescaled(second, rescale), size=x.shape[-2:], mode="bilinear")
-    values = xplain.attribute(made, x, "fullgrad", target=1, rescale=rescale).values
+    values = xplain.attribute(classifier, x, "fullgrad", target=1, rescale=rescale).values
     toys.assert_same(values, expected.detach(), rtol=1e-7)
 
 
 def test_no_biases_leave_input_term():
-    made = chains.as_classifier(chains.chain(bias=0.0))
+    classifier = chains.as_classifier(chains.chain(bias=0.0))
     x = chains.images()
-    input_term = xplain.attribute(made, x, "gxi", target=0).values
-    toys.assert_same(xplain.attribute(made, x, "fullgrad", target=0).values, rescaled(input_term, "layer"))
+    input_term = xplain.attribute(classifier, x, "gxi", target=0).values
+    toys.assert_same(xplain.attribute(classifier, x, "fullgrad", target=0).values, rescaled(input_term, "layer"))
 
 
 @pytest.mark.parametrize("model", ["vgg11", "resnet18", "mobilenet_v3_small", "googlenet"])
 def test_networks_sum_to_logit_in_float32(model):
     """With transformed inputs (GoogLeNet), gates and hardswish (MobileNetV3)."""
-    made, x = family(model), photos(model)
-    result = xplain.attribute(made, x, "fullgrad", target=[1, 2])
+    classifier, x = torchvision_classifier(model), smooth_images(model)
+    result = xplain.attribute(classifier, x, "fullgrad", target=[1, 2])
     assert result.values.isfinite().all()
-    expected = logits_of_targets(made, x)
+    expected = logits_of_targets(classifier, x)
     assert float(((result.details["total"] - expected) / expected).abs().max()) < 1e-3
 
 
@@ -116,7 +116,7 @@ def test_nonlinear_scores_are_refused(score):
 
 
 def test_terms_sum_to_margin():
-    made, x = chains.as_classifier(chains.chain()), chains.images(1)
-    total = xplain.attribute(made, x, "fullgrad", target=1, score="margin").details["total"]
-    logits = made(x)[0].detach()
+    classifier, x = chains.as_classifier(chains.chain()), chains.images(1)
+    total = xplain.attribute(classifier, x, "fullgrad", target=1, score="margin").details["total"]
+    logits = classifier(x)[0].detach()
     assert float(total) == pytest.approx(float(logits[1] - logits[[0, 2, 3]].max()))

@@ -9,7 +9,7 @@ from torch import nn
 
 import xplain
 from tests.helpers import chains, toys
-from tests.helpers.networks import family, photos
+from tests.helpers.networks import smooth_images, torchvision_classifier
 from tests.reference import propagation
 from xplain.core.errors import UsageError
 
@@ -45,9 +45,11 @@ def test_method_equals_literal_reference(name):
 
 @both_methods
 def test_network_without_relus_gives_gradient(name):
-    made = toys.classifier(nn.Sequential(nn.Conv2d(3, 4, 3), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(48, 3)).double())
+    classifier = toys.classifier(
+        nn.Sequential(nn.Conv2d(3, 4, 3), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(48, 3)).double()
+    )
     x = toys.images()
-    toys.assert_same(xplain.attribute(made, x, name).values, xplain.attribute(made, x, "saliency").values)
+    toys.assert_same(xplain.attribute(classifier, x, name).values, xplain.attribute(classifier, x, "saliency").values)
 
 
 def test_equivalent_networks_differ():
@@ -91,20 +93,20 @@ def test_in_place_addition_is_followed(name):
 @both_methods
 def test_vgg_agrees_with_captum(name):
     attr = pytest.importorskip("captum.attr")
-    made, x = copy.deepcopy(family("vgg11")).double(), photos("vgg11", 1).double()
-    theirs = {"guided-backprop": attr.GuidedBackprop, "deconvnet": attr.Deconvolution}[name](made)
+    classifier, x = copy.deepcopy(torchvision_classifier("vgg11")).double(), smooth_images("vgg11", 1).double()
+    theirs = {"guided-backprop": attr.GuidedBackprop, "deconvnet": attr.Deconvolution}[name](classifier)
     toys.assert_same(
-        xplain.attribute(made, x, name, target=7).values, theirs.attribute(x, target=7).detach(), rtol=1e-6
+        xplain.attribute(classifier, x, name, target=7).values, theirs.attribute(x, target=7).detach(), rtol=1e-6
     )
 
 
 @both_methods
 @pytest.mark.parametrize("model", ["resnet18", "googlenet", "mobilenet_v2"])
 def test_functional_and_shared_relus_are_found(name, model):
-    made, x = family(model), photos(model)
-    values = xplain.attribute(made, x, name, target=7).values
+    classifier, x = torchvision_classifier(model), smooth_images(model)
+    values = xplain.attribute(classifier, x, name, target=7).values
     assert values.isfinite().all()
-    plain = xplain.attribute(made, x, "saliency", target=7).values
+    plain = xplain.attribute(classifier, x, "saliency", target=7).values
     assert float(torch.corrcoef(torch.stack([values.flatten(), plain.flatten()]))[0, 1]) < 0.9
 
 

@@ -11,7 +11,7 @@ from torch import nn
 
 import xplain
 from tests.helpers import chains, toys
-from tests.helpers.networks import MEAN, STD, family, photos
+from tests.helpers.networks import MEAN, STD, smooth_images, torchvision_classifier
 from tests.reference import propagation
 from xplain.core.errors import UsageError
 from xplain.methods.lrp import LrpRule
@@ -27,8 +27,8 @@ def correlation(a: torch.Tensor, b: torch.Tensor) -> float:
 @pytest.mark.parametrize("rule", list(SETTINGS))
 def test_lrp_equals_literal_reference(rule):
     layers, x = chains.chain(3), chains.images() - 0.4  # pixels of both signs
-    made = chains.as_classifier(layers)
-    values = xplain.attribute(made, x, "lrp", target=1, rule=rule, epsilon=1e-12, **SETTINGS[rule]).values
+    classifier = chains.as_classifier(layers)
+    values = xplain.attribute(classifier, x, "lrp", target=1, rule=rule, epsilon=1e-12, **SETTINGS[rule]).values
     for image, value in zip(x, values, strict=True):
         name = {"alpha-beta": "alpha2-beta1"}.get(rule, rule)
         expected = propagation.relevance(layers, image.flatten().numpy(), 1, name)
@@ -45,28 +45,28 @@ def test_deep_taylor_equals_literal_reference():
 
 def test_zero_rule_is_input_times_gradient():
     """On ReLU networks with folded batch norms: R = u ⊙ ∂f/∂u, with u the normalized image."""
-    made, _ = toys.with_pixels(toys.small_net(scale=15.0))
+    classifier, _ = toys.with_pixels(toys.small_net(scale=15.0))
     x = toys.images()
-    gradients = xplain.attribute(made, x, "saliency", target=1).values
-    expected = (x - made.mean) * gradients
-    toys.assert_same(xplain.attribute(made, x, "lrp", target=1, rule="zero").values, expected, rtol=1e-5)
+    gradients = xplain.attribute(classifier, x, "saliency", target=1).values
+    expected = (x - classifier.mean) * gradients
+    toys.assert_same(xplain.attribute(classifier, x, "lrp", target=1, rule="zero").values, expected, rtol=1e-5)
 
 
 def test_epsilon_limits():
-    made, x = chains.as_classifier(chains.chain()), chains.images()
-    zero = xplain.attribute(made, x, "lrp", target=1, rule="zero").values
-    toys.assert_same(xplain.attribute(made, x, "lrp", target=1, epsilon=1e-12).values, zero, rtol=1e-4)
-    large = xplain.attribute(made, x, "lrp", target=1, epsilon=10.0).values
+    classifier, x = chains.as_classifier(chains.chain()), chains.images()
+    zero = xplain.attribute(classifier, x, "lrp", target=1, rule="zero").values
+    toys.assert_same(xplain.attribute(classifier, x, "lrp", target=1, epsilon=1e-12).values, zero, rtol=1e-4)
+    large = xplain.attribute(classifier, x, "lrp", target=1, epsilon=10.0).values
     assert bool((large.abs().sum(dim=(1, 2, 3)) < 0.1 * zero.abs().sum(dim=(1, 2, 3))).all())
 
 
 def test_alpha_one_and_large_gamma_are_z_plus():
-    made = chains.as_classifier(chains.chain(5, bias=0.0))
+    classifier = chains.as_classifier(chains.chain(5, bias=0.0))
     x = chains.images()
-    target = made(x).argmax(dim=1)  # z-plus requires positive outputs
-    plus = xplain.attribute(made, x, "lrp", target=target, rule="z-plus").values
-    toys.assert_same(xplain.attribute(made, x, "lrp", target=target, rule="alpha-beta", alpha=1.0).values, plus)
-    boosted = xplain.attribute(made, x, "lrp", target=target, rule="gamma", gamma=1e9).values
+    target = classifier(x).argmax(dim=1)  # z-plus requires positive outputs
+    plus = xplain.attribute(classifier, x, "lrp", target=target, rule="z-plus").values
+    toys.assert_same(xplain.attribute(classifier, x, "lrp", target=target, rule="alpha-beta", alpha=1.0).values, plus)
+    boosted = xplain.attribute(classifier, x, "lrp", target=target, rule="gamma", gamma=1e9).values
     toys.assert_same(boosted, plus, rtol=1e-5)
 
 
@@ -87,19 +87,19 @@ def test_rules_conserve_logit_without_biases(rule):
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(2)
-        made = toys.classifier(Residual().double(), mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.2))
+        classifier = toys.classifier(Residual().double(), mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.2))
     x = toys.images()
     values = xplain.attribute(
-        made, x, "lrp", rule=rule, epsilon=1e-12
+        classifier, x, "lrp", rule=rule, epsilon=1e-12
     ).values  # a negative logit may have no positive part
-    toys.assert_same(values.sum(dim=(1, 2, 3)), made(x).amax(dim=1).detach(), rtol=1e-5)
+    toys.assert_same(values.sum(dim=(1, 2, 3)), classifier(x).amax(dim=1).detach(), rtol=1e-5)
 
 
 @pytest.mark.parametrize("model", ["vgg11", "resnet18", "googlenet"])
 def test_deep_taylor_conserves_logit_and_sign(model):
-    made, x = family(model), photos(model)
-    values = xplain.attribute(made, x, "deep-taylor", target=[3, 7]).values
-    logits = made(x).detach()[[0, 1], [3, 7]]
+    classifier, x = torchvision_classifier(model), smooth_images(model)
+    values = xplain.attribute(classifier, x, "deep-taylor", target=[3, 7]).values
+    logits = classifier(x).detach()[[0, 1], [3, 7]]
     torch.testing.assert_close(values.sum(dim=(1, 2, 3)), logits, rtol=1e-3, atol=1e-3)
     assert bool((values * logits.sign()[:, None, None, None] >= -1e-6 * values.abs().max()).all())
 
@@ -122,7 +122,9 @@ def test_gate_gets_no_relevance():
     assert chains.explain("lrp", squeezed, 0.3, 0.8) == pytest.approx([0.3 * gate, 0.8 * gate])
 
 
-def zennit_relevance(model: str, made: xplain.Classifier, x: torch.Tensor, target: int, rule: str) -> torch.Tensor:
+def zennit_relevance(
+    model: str, classifier: xplain.Classifier, x: torch.Tensor, target: int, rule: str
+) -> torch.Tensor:
     """Return zennit's map, on the network without the normalization."""
     pytest.importorskip("zennit")
     from zennit import composites, torchvision
@@ -142,7 +144,7 @@ def zennit_relevance(model: str, made: xplain.Classifier, x: torch.Tensor, targe
         "epsilon-plus": lambda: composites.EpsilonPlus(canonizers=canonizers),
         "epsilon-gamma-box": lambda: composites.EpsilonGammaBox(canonizers=canonizers, **ends),
     }[rule]()
-    net, u = copy.deepcopy(made.model), (x - mean) / std
+    net, u = copy.deepcopy(classifier.model), (x - mean) / std
     start = torch.zeros_like(net(u))
     start[:, target] = net(u)[:, target].detach()
     with warnings.catch_warnings(), Gradient(model=net, composite=composite) as attributor:
@@ -153,28 +155,30 @@ def zennit_relevance(model: str, made: xplain.Classifier, x: torch.Tensor, targe
 @pytest.mark.parametrize("rule", ["epsilon", "epsilon-plus", "epsilon-gamma-box"])
 @pytest.mark.parametrize("model", ["vgg11", "resnet18"])
 def test_lrp_agrees_with_zennit(model, rule):
-    made, x = copy.deepcopy(family(model)).double(), photos(model, 1).double()
-    values = xplain.attribute(made, x, "lrp", target=7, rule=rule).values
-    assert correlation(values, zennit_relevance(model, made, x, 7, rule)) > 0.999
+    classifier, x = copy.deepcopy(torchvision_classifier(model)).double(), smooth_images(model, 1).double()
+    values = xplain.attribute(classifier, x, "lrp", target=7, rule=rule).values
+    assert correlation(values, zennit_relevance(model, classifier, x, 7, rule)) > 0.999
 
 
 def test_lrp_agrees_with_captum():
     """Captum applies its epsilon rule to every layer and treats max-pooling as xplain does."""
     attr = pytest.importorskip("captum.attr")
-    made = copy.deepcopy(family("vgg11")).double()
-    for i, module in enumerate(made.model.features):
+    classifier = copy.deepcopy(torchvision_classifier("vgg11")).double()
+    for i, module in enumerate(classifier.model.features):
         if isinstance(module, nn.ReLU):
-            made.model.features[i] = nn.ReLU()
-    x = photos("vgg11", 1).double()
-    u = (x - made.mean) / made.std
-    theirs = attr.LRP(made.model).attribute(u, target=7).detach()
-    assert correlation(xplain.attribute(made, x, "lrp", target=7, epsilon=1e-9).values, theirs) > 0.999
+            classifier.model.features[i] = nn.ReLU()
+    x = smooth_images("vgg11", 1).double()
+    u = (x - classifier.mean) / classifier.std
+    theirs = attr.LRP(classifier.model).attribute(u, target=7).detach()
+    assert correlation(xplain.attribute(classifier, x, "lrp", target=7, epsilon=1e-9).values, theirs) > 0.999
 
 
 @pytest.mark.parametrize("rule", ["epsilon", "epsilon-gamma-box"])
 @pytest.mark.parametrize("model", ["mobilenet_v3_small", "shufflenet_v2_x0_5"])
 def test_gates_and_shuffled_channels_are_finite(model, rule):
-    values = xplain.attribute(family(model), photos(model), "lrp", target=[3, 7], rule=rule).values
+    values = xplain.attribute(
+        torchvision_classifier(model), smooth_images(model), "lrp", target=[3, 7], rule=rule
+    ).values
     assert values.isfinite().all()
     assert float(values.abs().max()) > 0
 

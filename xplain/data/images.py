@@ -69,12 +69,19 @@ def read_image(
 ) -> Tensor:
     """Read an image file as model input, as the commands do. Classifiers normalize it themselves.
 
-    path: an image file. EXIF orientation is applied, transparency is blended with white, color profiles are ignored.
-    size: input side in pixels or (height, width); the short side is resized to size / 0.875 (bicubic), then the center is cropped.
-    preprocessing: replaces ``size``; pass ``classifier.preprocessing``, because models differ in how they resize.
-    Returns float32 (3, H, W) in [0, 1] on the CPU. Raises InputError if the file cannot be used.
+    Args:
+        path: an image file. EXIF orientation is applied, transparency is blended with white, color profiles are ignored.
+        size: input side in pixels or (height, width). The short side is resized to size / 0.875 (bicubic), then the center is cropped.
+        preprocessing: replaces ``size``; pass ``classifier.preprocessing``, because models differ in how they resize.
 
-    >>> x = xplain.read_image("cat.jpg", preprocessing=clf.preprocessing)[None]
+    Returns:
+        float32 (3, H, W) in [0, 1] on the CPU.
+
+    Raises:
+        InputError: the file cannot be used.
+
+    Example:
+        >>> x = xplain.read_image("cat.jpg", preprocessing=clf.preprocessing)[None]
     """
     source = ImageSource(Path(path), Path(path).stem)
     return preprocess(decode_image(source.read(), source.name), preprocessing or Preprocessing.for_size(size))

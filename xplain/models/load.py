@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
@@ -21,7 +20,7 @@ from xplain.models.efficientnet_lite0 import load_efficientnet_lite0
 from xplain.models.inspection import inspect_model
 from xplain.models.optimize import copy_classifier
 from xplain.models.programs import check_program, load_program
-from xplain.models.randomization import RANDOM, load_untrained
+from xplain.models.randomization import RANDOM, initialize_untrained, untrained_seed
 
 PROGRAMS = ("script:", "export:")
 # Copies of classifiers with other weights, by the SHA-256 of the weights file.
@@ -69,8 +68,12 @@ def load_classifier(
     """
     torch_device = select_device(str(device))
     path = None if weights is None else Path(weights)
-    build = partial(_build, name, path, image_size, offline)
-    classifier = load_untrained(build) if path == RANDOM else build()
+    if path == RANDOM:
+        with untrained_seed():
+            classifier = _build(name, path, image_size, offline)
+            initialize_untrained(classifier)
+    else:
+        classifier = _build(name, path, image_size, offline)
     classifier.to(torch_device).eval()
     names_source = "the model's labels"
     if classes is not None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -76,22 +77,27 @@ def _draw_like(values: Tensor) -> Tensor:
     return torch.randn(values.shape, dtype=torch.float64) * wide.std(correction=0) + wide.mean()
 
 
-def load_untrained(build: Callable[[], Classifier]) -> Classifier:
-    """Return the classifier that ``build`` makes with weights drawn from seed 0.
+@contextmanager
+def untrained_seed() -> Iterator[None]:
+    """Seed torch for untrained weights while the block runs, so that they are the same at every call."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
+
+
+def initialize_untrained(classifier: Classifier) -> None:
+    """Make an untrained classifier usable: call it within ``untrained_seed``, right after the classifier is made.
 
     Batch norms get the statistics of noise images; without them activations grow from layer to layer, softmax saturates and its
     gradients vanish. Linear layers that start as zeros are drawn too.
     Raises InputError if the model does not accept images of its size.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        classifier = build().eval()
-        _draw_zero_linears(classifier)
-        detect_channels(classifier)
-        noise = torch.rand(4, classifier.channels, *classifier.size, dtype=classifier.dtype)
-        _calibrate_batch_norms(classifier, noise)
+    classifier.eval()
+    _draw_zero_linears(classifier)
+    detect_channels(classifier)
+    noise = torch.rand(4, classifier.channels, *classifier.size, dtype=classifier.dtype)
+    _calibrate_batch_norms(classifier, noise)
     classifier.weights = replace(UNTRAINED, sha256=hash_tensors(classifier.model))
-    return classifier
 
 
 def _draw_zero_linears(classifier: Classifier) -> None:

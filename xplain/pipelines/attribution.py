@@ -49,25 +49,31 @@ def attribute(
 ) -> Attribution:
     """Compute signed raw attributions of a batch of images, in units of the explained score.
 
-    images: float (B, C, H, W) in [0, 1], not normalized, on any device; ``read_image`` makes them.
-    method: name or alias, such as ``agi`` or ``ig``. ``params`` are its parameters; ``xplain list methods --json`` lists them with
-        defaults, sources, and deviations from the papers.
-    target: class index, wnid or name for all images, or one per image. Default: the top class of each image.
-    against: contrast classes, for all images or (B, A): the score becomes the target's minus the mean of theirs; ``agi`` uses them as
-        its false classes. ``runner-up``: the best other class of each image.
-    score: the scalar that is differentiated: logit, prob, log-prob, or margin (over the best other logit). Default: the method's own.
-    seed: seed of all random draws, which depend on it and on the pixels of each image, not on the batch.
-    precision: fp32, tf32 or bf16.
-    batch_size: rows per model call, or ``auto``.
-    progress: called with the number of rows after each model call.
+    Args:
+        images: float (B, C, H, W) in [0, 1], not normalized, on any device; ``read_image`` makes them.
+        method: name or alias of a method, such as ``agi`` or ``ig``.
+        target: class index, wnid or name for all images, or one per image. Defaults to the top class of each image.
+        against: contrast classes for all images, or (B, A). The score becomes the target's minus the mean of theirs; ``agi`` uses them
+            as its false classes. ``runner-up`` is the best other class of each image.
+        score: the scalar that is differentiated: ``logit``, ``prob``, ``log-prob``, or ``margin`` (over the best other logit). Defaults
+            to the method's own.
+        seed: seed of all random draws. They depend on it and on the pixels of each image, not on the batch.
+        precision: ``fp32``, ``tf32`` or ``bf16``.
+        batch_size: rows per model call, or ``auto``.
+        progress: function that is called with the number of rows after each model call.
+        params: parameters of the method; ``xplain list methods --json`` lists them with defaults, sources and deviations.
 
-    Returns an Attribution on the classifier's device: values (B, C, H, W), or (B, 1, H, W) for methods without color; target (B,);
-    cost in rows for the batch. Images and classifier are not modified.
+    Returns:
+        An Attribution on the classifier's device: values (B, C, H, W), or (B, 1, H, W) for methods without color; target (B,); cost in
+        rows for the batch. The images and the classifier are not modified.
 
-    Raises UsageError for invalid names and values, InputError if images or logits are not finite, DeviceError if one row does not fit
-    into memory; all are XplainErrors.
+    Raises:
+        UsageError: a name or value is invalid.
+        InputError: images or logits are not finite.
+        DeviceError: one row does not fit into memory.
 
-    >>> att = xplain.attribute(clf, x, "integrated-gradients", steps=100, target="tabby")
+    Example:
+        >>> att = xplain.attribute(clf, x, "integrated-gradients", steps=100, target="tabby")
     """
     method_run = MethodRun.resolve(METHODS.get(method), params, classifier.preprocessing, score=score)
     check_choice("score", method_run.score, get_args(ScoreKind))

@@ -55,12 +55,10 @@ def _explain_images(config: ExplainConfig, on_progress: OnProgress) -> Iterator[
     classifier = load_model(config.model)
     target_spec = TargetSpec.parse(config.target, config.against, classifier)
     methods = _resolve_methods(config, classifier)
-    outputs = ExplanationFiles(config.output, tuple(dict.fromkeys(config.saves)), config.render, config.overwrite)
+    files = ExplanationFiles(config.output, tuple(dict.fromkeys(config.saves)), config.render, config.overwrite)
     rows = len(sources) * target_spec.count * sum(method.rows_per_image for method in methods)
     counter = ProgressCounter(on_progress, rows)
-    run = ExplainRun(
-        config, classifier, target_spec, methods, outputs, describe_run(config.compute, classifier), counter
-    )
+    run = ExplainRun(config, classifier, target_spec, methods, files, describe_run(config.compute, classifier), counter)
     run.check_existing([source.stem for source in sources])
     needs_labels = target_spec.kind == "label"
     items, unlabelled = make_items(sources, classifier.class_names, needs_labels=needs_labels)
@@ -111,7 +109,7 @@ class ExplainRun:
     classifier: Classifier
     target_spec: TargetSpec
     methods: Sequence[MethodRun]
-    outputs: ExplanationFiles
+    files: ExplanationFiles
     facts: dict[str, Any]
     counter: ProgressCounter
 
@@ -126,7 +124,7 @@ class ExplainRun:
         if self.target_spec.kind in ("auto", "class"):
             suffix = self.target_spec.suffix(self.target_spec.index)
             for method in self.methods:
-                self.outputs.check(stems, method.label, suffix, self.fingerprint(method))
+                self.files.check(stems, method.label, suffix, self.fingerprint(method))
 
     def explain_batch(self, batch: PredictedBatch) -> Iterator[Outcome | Deferred[Outcome]]:
         """Explain every target by every method."""
@@ -141,9 +139,9 @@ class ExplainRun:
         """Run one method on images that fit into a model call; explanations that exist already are loaded instead."""
         missing, paths = [], []
         for i, (item, target) in enumerate(zip(batch.items, batch.targets.tolist(), strict=True)):
-            files = self.outputs.paths(item.source.stem, method.label, self.target_spec.suffix(target))
+            files = self.files.paths(item.source.stem, method.label, self.target_spec.suffix(target))
             try:
-                record = self.outputs.load_existing(files, batch.loaded[i].digest, self.fingerprint(method))
+                record = self.files.load_existing(files, batch.loaded[i].digest, self.fingerprint(method))
             except InputError as error:
                 yield Failure(item.key, error)
                 continue
@@ -184,4 +182,4 @@ class ExplainRun:
         record |= self.facts | {"render": asdict(self.config.render), "fingerprint": self.fingerprint(method)}
         image = batch.images[i].float().cpu().numpy()
         attribution = values.float().cpu().numpy()
-        return Explained(record, self.outputs.write(paths, image, attribution, record))
+        return Explained(record, self.files.write(paths, image, attribution, record))

@@ -57,20 +57,26 @@ def measure(
 ) -> Score:
     """Compute one value of a metric per image; NaN where it is undefined.
 
-    images: float (B, C, H, W) in [0, 1].
-    attributions: (B, C or 1, H, W), raw and signed, from ``attribute`` or another program.
-    metric: name, such as ``deletion``. ``params`` are its parameters; ``xplain list metrics --json`` lists them with unit, bounds,
-        direction, source, and when the value is undefined.
-    target: the class that is measured, as in ``attribute``. Pass ``att.target`` if it is not the model's top class.
-    method: what made the attributions, for metrics that attribute again or depend on what a map contains:
-        ``NAME[:key=value,...]``, or a function (classifier, images, target) -> attributions.
-    seed, precision, batch_size, progress: as in ``attribute``.
+    Args:
+        images: float (B, C, H, W) in [0, 1], not normalized, on any device.
+        attributions: (B, C or 1, H, W), raw and signed, from ``attribute`` or another program.
+        metric: name of a metric, such as ``deletion``.
+        target: the class that is measured, as in ``attribute``. Pass ``att.target`` if it is not the model's top class.
+        method: what made the attributions, for metrics that attribute again or depend on what a map contains:
+            ``NAME[:key=value,...]``, or a function (classifier, images, target) -> attributions.
+        seed, precision, batch_size, progress: as in ``attribute``.
+        params: parameters of the metric; ``xplain list metrics --json`` lists them with unit, bounds, direction and source.
 
-    Returns a Score: values (B,), curve (B, K+1) or None, undefined: masks (B,) by reason.
+    Returns:
+        A Score: values (B,), curve (B, K+1) or None, undefined: masks (B,) by reason.
 
-    Raises as ``attribute``, and InputError for maps of another size.
+    Raises:
+        UsageError: a name or value is invalid, or the metric needs ``method``.
+        InputError: images, logits or attributions are not finite, or attributions have another size.
+        DeviceError: one row does not fit into memory.
 
-    >>> score = xplain.measure(clf, x, att.values, "deletion", target=att.target, steps=28)
+    Example:
+        >>> score = xplain.measure(clf, x, att.values, "deletion", target=att.target, steps=28)
     """
     boxes = params.pop("boxes") if isinstance(params.get("boxes"), Tensor) else None
     metric_run = MetricRun.resolve(METRICS.get(metric), params)

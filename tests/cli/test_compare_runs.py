@@ -18,13 +18,13 @@ DELETION = {"metric": "deletion", "params": {"steps": 8}, "version": 1, "better"
 METRICS = {"insertion": INSERTION, "deletion": DELETION}
 
 
-def method(name):
-    return {"method": name, "params": {}, "score": "logit", "method_version": 1, "deviations": ""}
+def method(name, deviations=""):
+    return {"method": name, "params": {}, "score": "logit", "method_version": 1, "deviations": deviations}
 
 
-def write_run(folder, values, metrics=METRICS, model="net", keys=KEYS, target=1, digest="0"):
+def write_run(folder, values, metrics=METRICS, model="net", keys=KEYS, target=1, digest="0", deviations=""):
     """Write a run directory. values: scores by (method, metric), None where undefined."""
-    methods = {name: method(name) for name, _ in values}
+    methods = {name: method(name, deviations) for name, _ in values}
     description = {
         "schema": 1, "fingerprint": {"model": {"name": model}, "target": "auto", "seed": 0},
         "dataset": {"location": "val", "items": len(keys), "labelled": 0}, "methods": methods, "metrics": metrics,
@@ -105,6 +105,15 @@ def test_compare_runs_counts_repeated_method_once(xp):
         ("insertion", "ig", "random"),
     ]
     assert len(record["pairs"]) == 6
+
+
+def test_compare_runs_ignores_reworded_deviations(xp):
+    """The texts about a method may change with the version of xplain; the method is still the same."""
+    write_run("a", both("agi", 1, 0.1) | both("random", 9, 0.0), deviations="before")
+    write_run("b", both("ig", 2, 0.0) | both("random", 9, 0.0), deviations="after")
+    (record,) = xp("compare", "a", "b", "--json").records
+    assert record["repeated"] == ["random @ b"]
+    assert [arm["name"] for arm in record["arms"]] == ["agi", "ig", "random"]
 
 
 def test_single_run_pairs_its_methods(xp):

@@ -34,7 +34,7 @@ dist:
 
 # The oldest and the newest versions that pyproject.toml admits, each in an environment of its own (gigabytes of torch), with what the
 # rest stands on: every method and metric on small networks, the oracle, models, and a first explanation. PYTHON= chooses the interpreter.
-CORE = tests/contracts tests/oracle tests/models tests/integration/test_real_weights.py tests/cli/test_explain.py tests/cli/test_list.py
+CORE = tests/contracts tests/oracle tests/models tests/integration/test_real_weights.py tests/cli/test_explain*.py tests/cli/test_list.py
 oldest: RESOLUTION = lowest-direct
 newest: RESOLUTION = highest
 oldest newest:

@@ -8,7 +8,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # small networks: more threads on
 
 import json
 import shutil
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,35 @@ def xp(capsys, monkeypatch, tmp_path):
         return Ran(code, captured.out, captured.err)
 
     return call
+
+
+@dataclass
+class MethodCalls:
+    """Runs of methods. sizes: number of images of each run. before: functions to call before a run, by its number from 1."""
+
+    sizes: list[int] = field(default_factory=list)
+    before: dict[int, Callable[[], object]] = field(default_factory=dict)
+
+
+@pytest.fixture
+def method_calls(monkeypatch) -> MethodCalls:
+    """Record the runs of methods from now on."""
+    from xplain.pipelines.attribution import MethodRun
+
+    calls, attribute = MethodCalls(), MethodRun.attribute
+
+    def recorded(method, classifier, images, *arguments, **options):
+        calls.sizes.append(len(images))
+        calls.before.get(len(calls.sizes), lambda: None)()
+        return attribute(method, classifier, images, *arguments, **options)
+
+    monkeypatch.setattr(MethodRun, "attribute", recorded)
+    return calls
+
+
+def interrupt() -> None:
+    """Raise KeyboardInterrupt, as Ctrl-C does."""
+    raise KeyboardInterrupt
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""``xplain compare`` on images from the outside: records, files, columns, rows, and what it refuses."""
+"""``xplain compare`` on images: records, files, columns, rows and errors."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ FAST = (*TINY, "--no-metrics", "-o", "out")
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Without the drawing, which has its own tests."""
-    import xplain.pipelines.comparisons as package
+    """Skip the drawing, which has its own tests."""
+    import xplain.pipelines.compare_images as package
 
     monkeypatch.setattr(package, "draw_comparison", lambda found, shows, forms: dict.fromkeys(forms, b"sheet"))
     monkeypatch.setattr(package, "draw_agreement", lambda record, forms: dict.fromkeys(forms, b"matrix"))
 
 
-def test_scores_and_agreement_are_the_librarys(xp):
+def test_compare_equals_library(xp):
     ran = xp("compare", CAT, ROCKET, *TINY, "-a", "sm", "-a", "ig:steps=5", "-o", "out", "-M", "insertion:steps=8")
     assert (ran.code, ran.lines) == (0, [f"out/{name}" for name in FILES])
     assert all(Path(line).stat().st_size > 1000 for line in ran.lines)
@@ -41,19 +41,19 @@ def test_scores_and_agreement_are_the_librarys(xp):
         assert row["target"]["index"] == int(clf(x).argmax())
         for att, cell in zip(maps, row["cells"], strict=True):
             score = xplain.measure(clf, x, att.values, "insertion", steps=8)
-            found = cell["scores"]["insertion:steps=8"]
-            assert found["value"] == pytest.approx(float(score.values), abs=1e-9)
-            assert found["curve"] == pytest.approx(score.curve[0].tolist(), abs=1e-6)
+            entry = cell["scores"]["insertion:steps=8"]
+            assert entry["value"] == pytest.approx(float(score.values), abs=1e-9)
+            assert entry["curve"] == pytest.approx(score.curve[0].tolist(), abs=1e-6)
             assert cell["cost"]["backwards"] == (5 if cell["method"] == "integrated-gradients" else 1)
         sums = [att.values[0].float().sum(dim=0).numpy().ravel() for att in maps]
-        ranks = [each.argsort().argsort() for each in sums]
+        ranks = [values.argsort().argsort() for values in sums]
         assert row["agreement"]["spearman"][0][1] == pytest.approx(np.corrcoef(*ranks)[0, 1], abs=1e-4)
     means = [row["cells"][1]["scores"]["insertion:steps=8"]["value"] for row in record["rows"]]
     assert record["means"][1]["scores"]["insertion:steps=8"] == {"mean": pytest.approx(np.mean(means)), "n": 2}
 
 
-def test_boxes_are_found_by_the_images_names_and_sizes(xp, photos, quick):
-    """The centre of the input lies in one photograph's box and not in the other's; the third has none."""
+def test_compare_reads_boxes_by_name(xp, photos, quick):
+    """The center of the input is inside the box of the first photograph and outside that of the second; the third has no box."""
     rows = []
     for key, first, last in (("cat/a.jpg", 0.4, 0.6), ("espresso/b.jpg", 0.3, 0.4)):
         with Image.open(photos / key) as image:
@@ -69,7 +69,7 @@ def test_boxes_are_found_by_the_images_names_and_sizes(xp, photos, quick):
     assert scores["c.jpg"]["undefined"] == "the image has no box of the target"
 
 
-def test_rows_are_images_then_models_then_targets(xp, quick):
+def test_rows_order_images_models_targets(xp, quick):
     other = ("-m", "python:tests.helpers.factories:smooth")
     ran = xp("compare", CAT, ROCKET, *FAST, *other, "-a", "sm", "--target", "top:2", "--json")
     (record,) = ran.records
@@ -86,15 +86,15 @@ def test_rows_are_images_then_models_then_targets(xp, quick):
     ]  # one method agrees with itself
 
 
-def test_each_rival_is_a_column(xp, quick):
+def test_against_makes_columns(xp, quick):
     (record,) = xp(
         "compare", CAT, *FAST, "-a", "sm", "--target", "0", "--against", "rocket", "--against", "3,4", "--json"
     ).records
     assert record["columns"] == ["saliency vs rocket", "saliency vs 3,4"]
-    assert [[each["index"] for each in cell["against"]] for cell in record["rows"][0]["cells"]] == [[2], [3, 4]]
+    assert [[target["index"] for target in cell["against"]] for cell in record["rows"][0]["cells"]] == [[2], [3, 4]]
 
 
-def test_the_same_comparison_is_kept_and_others_refused(xp, quick, monkeypatch):
+def test_compare_keeps_finished_comparison(xp, quick, monkeypatch):
     args = ("compare", CAT, *FAST, "-a", "sm", "-a", "gxi")
     first = xp(*args, "--json")
     assert first.code == 0
@@ -116,17 +116,17 @@ def test_the_same_comparison_is_kept_and_others_refused(xp, quick, monkeypatch):
     assert xp(*args).code == 2
 
 
-def test_what_fails_is_said_counted_and_left_out(xp, quick):
+def test_compare_skips_failed_images(xp, quick):
     Path("bad.jpg").write_text("x")
     ran = xp("compare", CAT, "bad.jpg", *FAST, "-a", "sm", "--json")
     assert ran.code == 5
-    assert [each["input"] for each in ran.records[0]["failed"]] == ["bad.jpg"]
+    assert [failure["input"] for failure in ran.records[0]["failed"]] == ["bad.jpg"]
     assert len(ran.records[0]["rows"]) == 1
     assert xp("compare", "bad.jpg", *FAST, "-a", "sm", "--overwrite").code == 3
     assert xp("compare", CAT, "bad.jpg", *FAST, "-a", "sm", "--fail-fast", "--overwrite").code == 3
 
 
-def test_undefined_scores_and_odd_maps_are_in_the_record(xp, quick):
+def test_record_has_undefined_scores_and_warnings(xp, quick):
     from PIL import Image
 
     Image.new("RGB", (40, 40), "gray").save("flat.png")
@@ -147,18 +147,26 @@ def test_undefined_scores_and_odd_maps_are_in_the_record(xp, quick):
         (
             [CAT, "-a", "sm", "-a", "saliency"],
             2,
-            "method 'saliency' is asked for twice; give each set of parameters once",
+            "method 'saliency' is requested twice; request each set of parameters once",
         ),
-        ([CAT, "--show", "curve"], 2, "unknown picture 'curve'; did you mean 'curves'?"),
+        ([CAT, "--show", "curve"], 2, "unknown picture 'curve' for --show; did you mean 'curves'?"),
         ([CAT, "--save", "eps"], 2, "unknown format 'eps'; choose from png, pdf, svg"),
-        ([CAT, "--layer", "act2", "-a", "sm"], 2, "--layer act2 means nothing to saliency; leave it out"),
-        ([CAT, "-m", "resnet18", "--classes", "x.txt"], 2, "--weights and --classes belong to one model; give one -m"),
-        ([CAT, "--no-metrics", "-M", "morf"], 2, "--no-metrics and -M exclude one another; leave one of them out"),
+        (
+            [CAT, "--layer", "act2", "-a", "sm"],
+            2,
+            "--layer act2 is not supported by saliency; remove it, or add a method with a layer",
+        ),
+        (
+            [CAT, "-m", "resnet18", "--classes", "x.txt"],
+            2,
+            "--weights and --classes apply to one model only; pass one -m",
+        ),
+        ([CAT, "--no-metrics", "-M", "morf"], 2, "--no-metrics excludes -M and --protocol; remove one of them"),
         ([], 2, "no image given"),
         (["nowhere.jpg", "-a", "sm"], 3, "no such file: 'nowhere.jpg'"),
     ],
 )
-def test_wrong_use_is_one_line(xp, args, code, text):
+def test_compare_usage_error_is_one_line(xp, args, code, text):
     ran = xp("compare", *TINY, *args)
     assert (ran.code, ran.out) == (code, "")
     assert text in ran.err

@@ -1,4 +1,4 @@
-"""``xplain compare RUN RUN``: which runs and methods are paired, numbers by hand, and what is refused."""
+"""``xplain compare RUN RUN``: paired methods, numbers computed by hand, and errors."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ DELETION = {"metric": "deletion", "params": {"steps": 8}, "version": 1, "better"
 METRICS = {"insertion": INSERTION, "deletion": DELETION}
 
 
-def method(name):
-    return {"method": name, "params": {}, "score": "logit", "method_version": 1, "deviations": ""}
+def method(name, deviations=""):
+    return {"method": name, "params": {}, "score": "logit", "method_version": 1, "deviations": deviations}
 
 
-def write_run(folder, values, metrics=METRICS, model="net", keys=KEYS, target=1, digest="0"):
-    """A run directory of scores by (method, metric), None where undefined."""
-    methods = {name: method(name) for name, _ in values}
+def write_run(folder, values, metrics=METRICS, model="net", keys=KEYS, target=1, digest="0", deviations=""):
+    """Write a run directory. values: scores by (method, metric), None where undefined."""
+    methods = {name: method(name, deviations) for name, _ in values}
     description = {
         "schema": 1, "fingerprint": {"model": {"name": model}, "target": "auto", "seed": 0},
         "dataset": {"location": "val", "items": len(keys), "labelled": 0}, "methods": methods, "metrics": metrics,
@@ -47,7 +47,7 @@ def scores(seed, shift=0.0):
 
 
 def both(name, seed, shift):
-    """Scores of a method by both metrics: better by ``shift``."""
+    """Return the scores of a method by both metrics, better by ``shift``."""
     return {(name, "insertion"): scores(seed, shift), (name, "deletion"): scores(seed + 50, -shift)}
 
 
@@ -55,7 +55,7 @@ def pairs(record):
     return [(row["metric"], row["first"], row["second"]) for row in record["pairs"]]
 
 
-def test_differences_by_hand(xp):
+def test_differences_equal_manual_computation(xp):
     write_run("a", both("agi", 1, 0.3))
     write_run("b", both("ig", 2, 0.0))
     ran = xp("compare", "a", "b", "--json")
@@ -73,7 +73,7 @@ def test_differences_by_hand(xp):
     assert json.loads(Path("xplain-compare/compare.json").read_text()) == record
 
 
-def test_the_table_is_printed_and_pictures_are_written(xp):
+def test_compare_runs_writes_all_files(xp):
     write_run("a", both("agi", 1, 0.3))
     write_run("b", both("<script>", 2, 0.0))
     ran = xp("compare", "a", "b", "-o", "out", "--save", "svg")
@@ -94,7 +94,7 @@ def test_the_table_is_printed_and_pictures_are_written(xp):
     assert xp("compare", "a", "c", "-o", "out", "--overwrite").code == 0
 
 
-def test_methods_under_one_setting_are_all_paired_and_repeats_counted_once(xp):
+def test_compare_runs_counts_repeated_method_once(xp):
     write_run("a", both("agi", 1, 0.1) | both("random", 9, 0.0))
     write_run("b", both("ig", 2, 0.0) | both("random", 9, 0.0))
     (record,) = xp("compare", "a", "b", "--json").records
@@ -107,13 +107,22 @@ def test_methods_under_one_setting_are_all_paired_and_repeats_counted_once(xp):
     assert len(record["pairs"]) == 6
 
 
-def test_one_run_compares_its_methods(xp):
+def test_compare_runs_ignores_reworded_deviations(xp):
+    """The texts about a method may change with the version of xplain; the method is still the same."""
+    write_run("a", both("agi", 1, 0.1) | both("random", 9, 0.0), deviations="before")
+    write_run("b", both("ig", 2, 0.0) | both("random", 9, 0.0), deviations="after")
+    (record,) = xp("compare", "a", "b", "--json").records
+    assert record["repeated"] == ["random @ b"]
+    assert [arm["name"] for arm in record["arms"]] == ["agi", "ig", "random"]
+
+
+def test_single_run_pairs_its_methods(xp):
     write_run("a", both("agi", 1, 0.1) | both("ig", 2, 0.0))
     (record,) = xp("compare", "a", "--json").records
     assert pairs(record) == [("insertion", "agi", "ig"), ("deletion", "agi", "ig")]
 
 
-def test_models_are_compared_by_the_same_method(xp):
+def test_models_are_paired_by_method(xp):
     write_run("a", both("agi", 1, 0.1) | both("ig", 2, 0.0), model="m")
     write_run("b", both("agi", 3, 0.1) | both("ig", 4, 0.0), model="n")
     (record,) = xp("compare", "a", "b", "--json").records
@@ -128,7 +137,7 @@ def test_models_are_compared_by_the_same_method(xp):
     assert ran.code == 0  # the methods of a with one another
 
 
-def test_undefined_pairs_are_counted_and_left_out(xp):
+def test_undefined_pairs_are_counted(xp):
     values = both("agi", 1, 0.3)
     values["agi", "insertion"][4] = None
     write_run("a", values)
@@ -151,15 +160,18 @@ def changed(**params):
     [
         (
             {"keys": [*KEYS[:9], "c/new.jpg"]},
-            "other images: 'c/9.jpg' is in 'a' and not in 'b' (1 such); evaluate the same images",
+            "the runs have different images: 'c/9.jpg' is in 'a' and not in 'b' (1 in total); evaluate the same images",
         ),
-        ({"digest": "1"}, "other images: 'c/0.jpg' has other bytes in 'a' and 'b'; evaluate the same files"),
-        ({"target": 2}, "other targets: for 'c/0.jpg' class 1 in 'a' and 2 in 'b' (10 such)"),
+        (
+            {"digest": "1"},
+            "the runs have different images: the bytes of 'c/0.jpg' differ between 'a' and 'b'; evaluate the same files",
+        ),
+        ({"target": 2}, "the runs explain different targets: for 'c/0.jpg' class 1 in 'a' and 2 in 'b' (10 in total)"),
         ({"metrics": changed(steps=9)}, "deletion is defined differently: steps is 8 in 'a' and 9 in 'b'"),
         ({"metrics": changed(unit="pixel")}, "deletion is defined differently: unit is None in 'a' and 'pixel' in 'b'"),
     ],
 )
-def test_what_cannot_be_paired_is_refused_with_the_difference(xp, change, text):
+def test_compare_runs_names_the_difference(xp, change, text):
     write_run("a", both("agi", 1, 0.3))
     write_run("b", both("ig", 2, 0.0), **change)
     ran = xp("compare", "a", "b")
@@ -168,7 +180,7 @@ def test_what_cannot_be_paired_is_refused_with_the_difference(xp, change, text):
     assert ran.err.count("\n") == 1
 
 
-def test_metrics_of_some_runs_only_are_left_out_and_said(xp):
+def test_compare_runs_skips_uncommon_metrics(xp):
     write_run("a", both("agi", 1, 0.3))
     write_run("b", {("ig", "insertion"): scores(2)}, metrics={"insertion": INSERTION})
     ran = xp("compare", "a", "b")
@@ -179,7 +191,7 @@ def test_metrics_of_some_runs_only_are_left_out_and_said(xp):
     assert (ran.code, "the runs have no metric in common" in ran.err) == (3, True)
 
 
-def test_unfinished_runs_and_wrong_use(xp):
+def test_compare_runs_rejects_unfinished_run(xp):
     write_run("a", both("agi", 1, 0.3))
     write_run("b", both("ig", 2, 0.0))
     lines = Path("b/items/0.jsonl").read_text().splitlines(keepends=True)
@@ -187,31 +199,37 @@ def test_unfinished_runs_and_wrong_use(xp):
     ran = xp("compare", "a", "b")
     assert (ran.code, ran.err.count("\n")) == (3, 1)
     assert (
-        "the run 'b' lacks deletion of ig for 'c/8.jpg' and 1 more; finish it with the same xplain evaluate" in ran.err
+        "the run 'b' is missing deletion of ig for 'c/8.jpg' and 1 more; finish it with the same xplain evaluate"
+        in ran.err
     )
-    assert "a run is given twice; give each run once" in xp("compare", "a", "a").err
-    assert "'a' is a run and 'x.jpg' is none; give images, or run directories" in xp("compare", "a", "x.jpg").err
-    assert "--method is not for runs; leave it out" in xp("compare", "a", "b", "-a", "sm").err
+    assert "a run is repeated; pass each run once" in xp("compare", "a", "a").err
+    assert (
+        "'a' is a run directory and 'x.jpg' is not; pass images, or run directories" in xp("compare", "a", "x.jpg").err
+    )
+    assert "--method does not apply to run directories; remove --method" in xp("compare", "a", "b", "-a", "sm").err
 
 
-def test_a_single_method_is_compared_with_nothing(xp):
+def test_compare_runs_needs_two_methods(xp):
     write_run("a", both("agi", 1, 0.3))
     ran = xp("compare", "a")
     assert (ran.code, ran.out) == (2, "")
-    assert "'a' holds one method and nothing to compare it with; give another run" in ran.err
+    assert (
+        "'a' contains one method and nothing to compare it with; pass another run, or evaluate a second method"
+        in ran.err
+    )
 
 
-def test_a_run_without_a_result_is_refused(xp):
+def test_compare_runs_needs_results(xp):
     write_run("a", both("agi", 1, 0.3))
     write_run("b", both("agi", 1, 0.3))
     for path in Path("b", "items").iterdir():
         path.write_text("")  # as when the first image was not finished
     ran = xp("compare", "a", "b")
     assert (ran.code, ran.out) == (3, "")
-    assert "the run 'b' holds no result; finish it with xplain evaluate" in ran.err
+    assert "the run 'b' has no results; finish it with xplain evaluate" in ran.err
 
 
-def test_a_difference_that_is_nowhere_defined_has_no_number_and_no_mark(xp):
+def test_undefined_difference_is_not_drawn(xp):
     write_run("a", both("agi", 1, 0.3) | {("agi", "insertion"): [None] * len(KEYS)})
     write_run("b", both("ig", 2, 0.0))
     ran = xp("compare", "a", "b", "-o", "out", "--json")
@@ -223,7 +241,7 @@ def test_a_difference_that_is_nowhere_defined_has_no_number_and_no_mark(xp):
     assert Path("out/compare.html").read_text().count("<svg") == 1
 
 
-def test_runs_of_evaluate_are_read(xp, photos):
+def test_compare_runs_reads_evaluate_output(xp, photos):
     common = (*TINY, "-M", "deletion:steps=4", "-M", "insertion:steps=4")
     for folder, name in (("a", "sm"), ("b", "gxi")):
         assert xp("evaluate", photos, *common, "-a", name, "-o", folder).code == 0

@@ -1,4 +1,4 @@
-"""``xplain evaluate``: numbers, resume, shards, and what it refuses."""
+"""``xplain evaluate``: numbers, resume, shards, several models and errors."""
 
 from __future__ import annotations
 
@@ -13,46 +13,48 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from xplain.pipelines.plans import Measured
 
 import xplain
 from tests.conftest import ROOT, SAMPLES, TINY
-from xplain.core.types import Score
 
 QUICK = (*TINY, "-M", "insertion:steps=8", "-M", "deletion:steps=8", "-o", "run")
 
 
 def scores(folder: str = "run") -> dict[tuple[str, str, str], float | None]:
-    """Value by (image, method, metric) over all ranks."""
+    """Return the values of all ranks by (image, method, metric)."""
     lines = [
         json.loads(line) for path in Path(folder, "items").glob("*.jsonl") for line in path.read_text().splitlines()
     ]
     return {(r["key"], r["method"], r["metric"]): r["value"] for r in lines if r["mark"] != "item"}
 
 
-def test_values_are_the_librarys(xp, photos):
+def test_evaluate_equals_library(xp, photos):
     ran = xp("evaluate", photos, *QUICK, "-a", "ig:steps=5", "--json")
     assert ran.code == 0
     clf = xplain.load_classifier("python:tests.helpers.factories:tiny", device="cpu")
-    found = scores()
+    values_by_key = scores()
     for key in ("cat/a.jpg", "espresso/b.jpg", "rocket/c.jpg"):
         x = xplain.read_image(photos / key, preprocessing=clf.preprocessing)[None]
         att = xplain.attribute(clf, x, "ig", steps=5)
         for metric in ("insertion", "deletion"):
             expected = float(xplain.measure(clf, x, att.values, metric, steps=8).values)
-            assert found[key, "integrated-gradients:steps=5", f"{metric}:steps=8"] == pytest.approx(expected, abs=1e-9)
+            assert values_by_key[key, "integrated-gradients:steps=5", f"{metric}:steps=8"] == pytest.approx(
+                expected, abs=1e-9
+            )
 
 
-def test_the_summary_says_how_sure_it_is(xp, photos):
+def test_summary_has_intervals_and_differences(xp, photos):
     (summary,) = xp("evaluate", photos, *QUICK, "-a", "sm", "-a", "ig:steps=5", "--json").records
-    found = scores()
+    values_by_key = scores()
     rows = {(row["method"], row["metric"]): row for row in summary["rows"]}
     assert set(rows) == {
         (m, e)
         for m in ("saliency", "integrated-gradients:steps=5", "random")
         for e in ("insertion:steps=8", "deletion:steps=8")
     }
-    values = [found[key, "random", "deletion:steps=8"] for key in ("cat/a.jpg", "espresso/b.jpg", "rocket/c.jpg")]
+    values = [
+        values_by_key[key, "random", "deletion:steps=8"] for key in ("cat/a.jpg", "espresso/b.jpg", "rocket/c.jpg")
+    ]
     row = rows["random", "deletion:steps=8"]
     assert (row["n"], row["undefined"]) == (3, {})
     assert row["mean"] == pytest.approx(np.mean(values))
@@ -69,21 +71,7 @@ def test_the_summary_says_how_sure_it_is(xp, photos):
     assert "| deletion:steps=8 ↓ | random |" in Path("run/summary.md").read_text()
 
 
-@pytest.mark.parametrize(
-    ("steps", "kept"), [(8, range(9)), (20, range(21)), (40, range(0, 41, 2)), (224, np.linspace(0, 224, 21).round())]
-)
-def test_curves_keep_21_of_their_own_points_at_most(steps, kept):
-    score = Score(torch.tensor([0.5]), torch.arange(steps + 1.0)[None])
-    assert Measured(None, score, {}).read(0)["curve"] == [float(k) for k in kept]
-
-
-def test_a_curve_of_one_point_is_none():
-    score = Score(torch.tensor([0.5]), torch.tensor([[0.5]]))
-    assert Measured(None, score, {}).read(0) == {"value": 0.5, "undefined": None, "curve": None}
-    assert Measured(None, score, {}).read(0, None)["curve"] is None
-
-
-def test_top_1_is_over_the_labelled_images(xp, photos):
+def test_top1_counts_labelled_images(xp, photos):
     (summary,) = xp("evaluate", photos, *QUICK, "-a", "sm", "--json").records
     clf = xplain.load_classifier("python:tests.helpers.factories:tiny", device="cpu")
     right = [
@@ -94,7 +82,7 @@ def test_top_1_is_over_the_labelled_images(xp, photos):
     assert summary["top1"] == pytest.approx(sum(right) / 3)
 
 
-def test_true_labels_can_be_the_targets(xp, photos):
+def test_target_label_uses_true_class(xp, photos):
     xp("evaluate", photos, *QUICK, "-a", "sm", "--target", "label")
     lines = [json.loads(line) for line in Path("run/items/0.jsonl").read_text().splitlines()]
     assert {r["key"]: r["target"] for r in lines if "target" in r} == {
@@ -104,7 +92,7 @@ def test_true_labels_can_be_the_targets(xp, photos):
     }
 
 
-def test_a_killed_run_with_a_torn_line_goes_on_to_the_unbroken_result(xp, photos):
+def test_evaluate_resumes_after_torn_line(xp, photos):
     xp("evaluate", photos, *QUICK, "-a", "sm")
     whole = scores()
     lines = Path("run/items/0.jsonl").read_bytes().splitlines(keepends=True)
@@ -115,7 +103,7 @@ def test_a_killed_run_with_a_torn_line_goes_on_to_the_unbroken_result(xp, photos
         assert Path("run/items/0.jsonl").read_bytes().count(b"\n") == len(lines)
 
 
-def test_what_is_done_is_not_done_again(xp, photos, monkeypatch):
+def test_evaluate_keeps_finished_results(xp, photos, monkeypatch):
     xp("evaluate", photos, *QUICK, "-a", "sm")
     monkeypatch.setattr(
         "xplain.pipelines.attribution.MethodRun.attribute", lambda *_, **__: pytest.fail("computed again")
@@ -123,7 +111,7 @@ def test_what_is_done_is_not_done_again(xp, photos, monkeypatch):
     assert xp("evaluate", photos, *QUICK, "-a", "sm").code == 0
 
 
-def test_methods_and_metrics_may_be_added_later(xp, photos):
+def test_methods_and_metrics_are_added(xp, photos):
     xp("evaluate", photos, *QUICK, "-a", "sm")
     before = scores()
     (summary,) = xp("evaluate", photos, *QUICK, "-M", "morf:steps=4", "-a", "gxi", "--json").records
@@ -136,7 +124,7 @@ def test_methods_and_metrics_may_be_added_later(xp, photos):
 @pytest.mark.parametrize(
     "change", [["--seed", "1"], ["--target", "label"], ["--precision", "bf16"], ["--image-size", "40"]]
 )
-def test_another_fingerprint_is_refused_with_the_difference(xp, photos, change):
+def test_other_settings_are_named(xp, photos, change):
     xp("evaluate", photos, *QUICK, "-a", "sm")
     ran = xp("evaluate", photos, *QUICK, "-a", "sm", *change)
     assert ran.code == 2
@@ -144,13 +132,13 @@ def test_another_fingerprint_is_refused_with_the_difference(xp, photos, change):
     assert f"'run' holds a run with other settings: its {key} is " in ran.err
 
 
-def test_batch_size_and_limit_are_no_part_of_the_fingerprint(xp, photos):
+def test_limit_and_batch_size_may_change(xp, photos):
     assert xp("evaluate", photos, *QUICK, "-a", "sm", "--limit", "1").code == 0
     assert xp("evaluate", photos, *QUICK, "-a", "sm", "-b", "1").code == 0
     assert len(scores()) == 3 * 2 * 2
 
 
-def test_shards_together_are_the_whole(xp, photos):
+def test_shards_equal_whole_run(xp, photos):
     for part in ("0/2", "1/2"):
         assert xp("evaluate", photos, *QUICK, "-a", "neflag:samples=3", "--shard", part).code == 0
     assert sorted(path.name for path in Path("run/items").iterdir()) == ["0.jsonl", "1.jsonl"]
@@ -159,7 +147,7 @@ def test_shards_together_are_the_whole(xp, photos):
     assert scores("one") == pytest.approx(sharded, abs=1e-12)
 
 
-def test_two_ranks_equal_one(xp, photos):
+def test_torchrun_equals_one_process(xp, photos):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "xplain"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     ran = subprocess.run(
@@ -170,13 +158,13 @@ def test_two_ranks_equal_one(xp, photos):
     (summary,) = [json.loads(line) for line in ran.stdout.splitlines() if line.startswith("{")]
     assert summary["items"]["evaluated"] == 3
     xp("evaluate", photos, *QUICK[:-1], "one", "-a", "sm", "-b", "1")
-    found = [json.loads(Path(folder, "summary.json").read_text()) for folder in ("run", "one")]
-    for each in found:
-        del each["run"]["environment"]["versions"]  # of what this process has imported, which other tests decide
-    assert found[0] == found[1]
+    summaries = [json.loads(Path(folder, "summary.json").read_text()) for folder in ("run", "one")]
+    for summary in summaries:
+        del summary["run"]["environment"]["versions"]  # of the imported libraries, which depend on other tests
+    assert summaries[0] == summaries[1]
 
 
-def test_metrics_that_are_not_defined_are_counted_by_reason(xp, photos):
+def test_undefined_values_are_counted(xp, photos):
     ran = xp(
         "evaluate",
         photos,
@@ -200,7 +188,7 @@ def test_metrics_that_are_not_defined_are_counted_by_reason(xp, photos):
     assert rows["integrated-gradients:steps=4", "completeness-gap"]["n"] == 3
 
 
-def test_a_bad_image_is_counted_and_the_rest_is_done(xp, photos):
+def test_evaluate_skips_bad_image(xp, photos):
     (photos / "cat" / "bad.jpg").write_text("no picture")
     ran = xp("evaluate", photos, *QUICK, "-a", "sm", "--json")
     assert ran.code == 5
@@ -208,7 +196,7 @@ def test_a_bad_image_is_counted_and_the_rest_is_done(xp, photos):
     assert xp("evaluate", photos, *QUICK, "-a", "sm", "--fail-fast").code == 3
 
 
-def test_protocols_are_presets(xp, photos):
+def test_protocol_sets_metrics(xp, photos):
     (summary,) = xp("evaluate", photos, *TINY, "-a", "sm", "--protocol", "dga", "-o", "run", "--json").records
     assert list(summary["run"]["metrics"]) == ["morf", "lerf"]
     ran = xp("evaluate", photos, *TINY, "-a", "sm", "--protocol", "agi", "-M", "deletion:steps=4", "-o", "b", "--json")
@@ -222,19 +210,19 @@ def test_protocols_are_presets(xp, photos):
         (["-M", "delition"], 2, "unknown metric 'delition'; did you mean 'deletion'?"),
         (["-a", "agii"], 2, "unknown method 'agii'; did you mean 'agi'?"),
         (["--protocol", "agy"], 2, "unknown protocol 'agy'; did you mean 'agi'?"),
-        (["--shard", "2/2"], 2, "cannot read the shard '2/2'; write I/N with I from 0 to N-1"),
-        (["--target", "cat"], 2, "target 'cat' is not for a data set; give auto or label"),
+        (["--shard", "2/2"], 2, "cannot parse the shard '2/2'; write I/N with I from 0 to N-1"),
+        (["--target", "cat"], 2, "target 'cat' is not supported for data sets; use auto or label"),
         (["--limit", "0"], 2, "'--limit'"),
     ],
 )
-def test_wrong_use_is_one_line(xp, photos, args, code, text):
+def test_evaluate_usage_error_is_one_line(xp, photos, args, code, text):
     ran = xp("evaluate", photos, *TINY, *args)
     assert (ran.code, ran.out) == (code, "")
     assert text in ran.err
     assert ran.err.count("\n") == 1
 
 
-def test_no_data_set(xp):
+def test_missing_data_set_is_input_error(xp):
     ran = xp("evaluate", "nowhere", *TINY)
     assert (ran.code, ran.err) == (
         3,
@@ -242,7 +230,7 @@ def test_no_data_set(xp):
     )
 
 
-def test_flat_folders_need_labels_only_for_label_targets(xp, tmp_path):
+def test_flat_folder_needs_no_labels(xp, tmp_path):
     (tmp_path / "flat").mkdir()
     shutil.copy(SAMPLES / "cat.jpg", tmp_path / "flat" / "a.jpg")
     (summary,) = xp("evaluate", "flat", *QUICK, "-a", "sm", "--json").records
@@ -254,7 +242,7 @@ TWO = ("-m", "python:tests.helpers.factories:tiny", "-m", "python:tests.helpers.
 FOLDERS = ("python-tests.helpers.factories-tiny", "python-tests.helpers.factories-smooth")
 
 
-def test_each_model_has_a_run_of_its_own(xp, photos):
+def test_models_have_separate_runs(xp, photos):
     ran = xp("evaluate", photos, *TWO, "-M", "deletion:steps=4", "-a", "sm", "-o", "both", "--json")
     assert (ran.code, [s["run"]["fingerprint"]["model"]["name"] for s in ran.records]) == (0, list(TWO[1:4:2]))
     for name, folder in zip(TWO[1:4:2], FOLDERS, strict=True):
@@ -266,18 +254,18 @@ def test_each_model_has_a_run_of_its_own(xp, photos):
     assert ran.lines[ran.lines.index("") + 1].startswith("| metric")
 
 
-def test_models_without_an_output_lie_side_by_side(xp, photos):
+def test_models_have_default_directories(xp, photos):
     assert xp("evaluate", photos, *TWO, "-M", "deletion:steps=2", "-a", "sm").code == 0
     assert {path.name for path in Path("xplain-runs").iterdir()} == {f"photos.{folder}" for folder in FOLDERS}
 
 
-def test_the_worst_model_gives_the_exit_code(xp, photos):
+def test_worst_model_sets_exit_code(xp, photos):
     ran = xp("evaluate", photos, *TINY, "-m", "python:tests.helpers.factories:broken", *QUICK[4:], "-a", "sm", "--json")
     undefined = [sum(sum(row["undefined"].values()) for row in summary["rows"]) for summary in ran.records]
     assert (ran.code, undefined[0], undefined[1] > 0) == (5, 0, True)
 
 
-def test_a_model_that_cannot_be_used_is_known_before_the_others_run(xp, photos):
+def test_models_are_checked_first(xp, photos):
     ran = xp(
         "evaluate",
         photos,
@@ -294,7 +282,7 @@ def test_a_model_that_cannot_be_used_is_known_before_the_others_run(xp, photos):
     assert (ran.code, ran.out, Path("run").exists()) == (2, "", False)
     assert "has no function 'tinny'; did you mean 'tiny'?" in ran.err
     ran = xp("evaluate", photos, *TINY, *TINY[:2], "-o", "run")
-    assert ran.err == "xplain: error: model 'python:tests.helpers.factories:tiny' is asked for twice; name it once\n"
+    assert ran.err == "xplain: error: model 'python:tests.helpers.factories:tiny' is requested twice; request it once\n"
 
 
 @pytest.mark.parametrize(
@@ -304,16 +292,16 @@ def test_a_model_that_cannot_be_used_is_known_before_the_others_run(xp, photos):
         (("-M", "deletion:steps=2", "-M", "deletion:steps=2"), "metric 'deletion:steps=2'"),
     ],
 )
-def test_what_is_asked_for_twice_is_refused(xp, photos, twice, named):
+def test_repeated_choice_is_rejected(xp, photos, twice, named):
     ran = xp("evaluate", photos, *TINY, *twice, "-o", "run")
     assert (ran.code, ran.out, Path("run").exists()) == (2, "", False)
-    assert ran.err == f"xplain: error: {named} is asked for twice; give each set of parameters once\n"
+    assert ran.err == f"xplain: error: {named} is requested twice; request each set of parameters once\n"
 
 
 @pytest.mark.parametrize(
     "models", ['"python:tests.helpers.factories:smooth"', '["python:tests.helpers.factories:smooth"]']
 )
-def test_models_in_a_file_are_overridden_by_flags(xp, photos, models):
+def test_flag_overrides_models_of_file(xp, photos, models):
     Path("c.toml").write_text(
         f'model = {models}\ndevice = "cpu"\n[evaluate]\nmetric = "deletion:steps=2"\nmethod = "sm"\n'
     )

@@ -1,4 +1,4 @@
-"""What ``xplain evaluate`` says of data sets, labels and places that it cannot use: one line each, with its code."""
+"""Errors of ``xplain evaluate`` for data sets, labels and run directories: one line, with an exit code."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ QUICK = (*TINY, "-M", "deletion:steps=2", "-a", "sm", "-o", "run")
 
 
 def make(files: dict[str, str | None]) -> None:
-    """Files with a text; None: a photograph; a name that ends in a slash: a folder."""
+    """Write files with these texts. None: a photograph; a name that ends in a slash: a folder."""
     for name, text in files.items():
         path = Path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -43,7 +43,7 @@ FLAT = {"d/a.jpg": None, "d/b.jpg": None}
         (FLAT | {"l.csv": "a.jpg\nb.jpg\n"}, ["d", "--labels", "l.csv"], 3, "line 1 of 'l.csv' has 1 columns; write file name,class"),
         (FLAT | {"l.csv": ""}, ["d", "--labels", "l.csv"], 3, "'l.csv' has no label for 'a.jpg' and 1 others; add a row for every file"),
         (FLAT, ["d", "--labels", "none.csv"], 3, "cannot read the labels 'none.csv': "),
-        (FLAT, ["d", "--target", "label"], 2, "--target label needs labels; give class folders or --labels"),
+        (FLAT, ["d", "--target", "label"], 2, "--target label requires labels; use class folders or --labels"),
         ({"list.txt": "a.jpg"}, ["list.txt", "--labels", "l.csv"], 2, "--labels requires a folder of images, not 'list.txt'"),
         (FLAT | {"run": "a file"}, ["d"], 3, "cannot write 'run/items': Not a directory"),
         (FLAT | {"run/run.json": "{}"}, ["d"], 3, "cannot use the run directory 'run': "),
@@ -52,7 +52,7 @@ FLAT = {"d/a.jpg": None, "d/b.jpg": None}
         (FLAT | {"run/items/0.jsonl": "[1]\n"}, ["d"], 3, "line 1 of 'run/items/0.jsonl' is damaged: "),
     ],
 )  # fmt: skip
-def test_it_stops_with_one_line(xp, files, args, code, text):
+def test_invalid_input_is_one_line(xp, files, args, code, text):
     make(files)
     ran = xp("evaluate", *args, *QUICK)
     assert (ran.code, ran.out) == (code, "")
@@ -61,7 +61,7 @@ def test_it_stops_with_one_line(xp, files, args, code, text):
     assert not Path("run/summary.json").exists()
 
 
-def test_a_run_of_another_data_set_with_the_same_settings_goes_on_beside_it(xp):
+def test_run_accepts_other_data_set(xp):
     make({"d/a.jpg": None, "e/b.jpg": None})
     assert xp("evaluate", "d", *QUICK).code == 0
     ran = xp("evaluate", "e", *QUICK, "--json")
@@ -72,7 +72,7 @@ def test_a_run_of_another_data_set_with_the_same_settings_goes_on_beside_it(xp):
     }
 
 
-def test_all_images_failing_is_an_input_error_with_a_summary(xp):
+def test_all_failed_images_is_input_error(xp):
     make({"d/a.jpg": "nonsense", "d/b.png": "", "list.txt": "d/a.jpg\nd/b.png\nd/none.jpg\n"})
     ran = xp("evaluate", "list.txt", *QUICK, "--json")
     assert ran.code == 3
@@ -87,7 +87,7 @@ def test_all_images_failing_is_an_input_error_with_a_summary(xp):
     assert ran.err.count("\n") == 3
 
 
-def test_logits_that_are_not_finite_are_counted(xp):
+def test_bad_logits_fail_the_image(xp):
     from PIL import Image
 
     make({"d/a.jpg": None})
@@ -98,7 +98,7 @@ def test_logits_that_are_not_finite_are_counted(xp):
     assert ran.records[0]["items"] == {"evaluated": 1, "failed": 1, "of": 2}
 
 
-def test_odd_names_are_items(xp):
+def test_unusual_file_names_are_evaluated(xp):
     names = ["-rf.jpg", "a b.jpg", "é日.jpg", "$(x).jpg", "a;b'\".jpg", "x" * 200 + ".jpg"]
     make(dict.fromkeys(f"d/{name}" for name in names))
     ran = xp("evaluate", "d", *QUICK, "--save-maps", "--json")

@@ -1,4 +1,4 @@
-"""``--help`` of each command: what it does, how it ends, and examples that work."""
+"""``--help`` of each command: exit codes, environment variables, and examples that run."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ GROUP = typer.main.get_command(app)
 TOY = ("-m", "python:tests.helpers.factories:imagenet_like", "--device", "cpu")
 QUICK = {"explain": TOY, "evaluate": TOY, "compare": TOY}
 RUNNERS = ("explain._run", "evaluate._run", "bench._run", "compare._compare_images", "compare._compare_runs")
-# weights to download, earlier runs, another program's output, seconds of measuring
-ELSEWHERE = ("resnet50", "runs/a runs/b", "--files-from", "xplain bench")
+# they need downloaded weights, earlier runs, output of another program, or seconds of measuring
+NOT_RUN = ("resnet50", "runs/a runs/b", "--files-from", "xplain bench")
 
 
 def examples_of(command: str | None) -> list[str]:
-    """The example lines of a command's help, or of the whole program's, each from ``xplain`` on and without redirection."""
+    """Return the example lines in the help of a command or, for None, of xplain; each begins with ``xplain``, without redirection."""
     page = GROUP if command is None else GROUP.commands[command]
     lines = [line for line in page.help.splitlines() if line.startswith("  ")]
     return [re.sub(r"^.*\| | >> .*$", "", line.strip()) for line in lines]
@@ -33,7 +33,7 @@ EXAMPLES = sorted({line for command in (None, *GROUP.commands) for line in examp
 
 @pytest.fixture
 def photos_here(tmp_path):
-    """What the examples name: cat.jpg, espresso.jpg, photos."""
+    """The images that the examples name: cat.jpg, espresso.jpg, photos."""
     for name in ("cat.jpg", "espresso.jpg"):
         shutil.copy(SAMPLES / name, tmp_path)
     for name, wnid in (("cat.jpg", "n02123159"), ("espresso.jpg", "n07920052")):
@@ -43,32 +43,32 @@ def photos_here(tmp_path):
 
 
 @pytest.mark.parametrize("command", GROUP.commands)
-def test_every_command_has_examples_of_itself(command):
+def test_command_has_examples(command):
     lines = examples_of(command)
     assert len(lines) >= 2
     assert all(shlex.split(line)[:2] == ["xplain", command] for line in lines)
 
 
 @pytest.mark.parametrize("line", EXAMPLES)
-def test_examples_are_read_and_their_names_are_known(line, xp, monkeypatch, photos_here, tmp_path):
+def test_examples_are_valid(line, xp, monkeypatch, photos_here, tmp_path):
     for run in ("a", "b"):
         (tmp_path / "runs" / run).mkdir(parents=True)
         (tmp_path / "runs" / run / "run.json").write_text("{}")
     for name in ("list_fits", "list_models"):
         monkeypatch.setattr(f"xplain.pipelines.catalog.{name}", lambda *_: [])
-    seen = []
+    received = []
     for name in RUNNERS:
-        monkeypatch.setattr(f"xplain.cli.{name}", lambda *given: seen.append(given[0]) or 0)
+        monkeypatch.setattr(f"xplain.cli.{name}", lambda *arguments: received.append(arguments[0]) or 0)
     ran = xp(*shlex.split(line)[1:])
     assert (ran.code, ran.err) == (0, "")
-    requests = [each for given in seen for each in (given if isinstance(given, list) else [given])]
-    for request in requests:
+    configs = [config for entry in received for config in (entry if isinstance(entry, list) else [entry])]
+    for config in configs:
         for registry, choices in ((METHODS, "methods"), (METRICS, "metrics")):
-            for choice in getattr(request, choices, ()):
+            for choice in getattr(config, choices, ()):
                 registry.get(choice.name).resolve(dict(choice.params))
 
 
-@pytest.mark.parametrize("line", [line for line in EXAMPLES if not any(word in line for word in ELSEWHERE)])
+@pytest.mark.parametrize("line", [line for line in EXAMPLES if not any(word in line for word in NOT_RUN)])
 def test_examples_run(line, xp, photos_here):
     command, *rest = shlex.split(line)[1:]
     ran = xp(command, *rest, *QUICK.get(command, ()))
@@ -77,7 +77,7 @@ def test_examples_run(line, xp, photos_here):
 
 
 @pytest.mark.parametrize("command", ["explain", "evaluate", "compare", "bench"])
-def test_help_names_exit_codes_and_the_environment(command, xp):
+def test_help_lists_exit_codes_and_variables(command, xp):
     text = xp(command, "--help").out
     assert re.search(r"\n +5  finished, but some items failed", text)
     assert re.search(r"\n +130  interrupted", text)
@@ -85,8 +85,8 @@ def test_help_names_exit_codes_and_the_environment(command, xp):
     assert max(map(len, text.splitlines())) <= 110
 
 
-def test_an_option_by_its_name_in_brackets(xp, monkeypatch, photos_here):
-    """What the help says of the environment: XPLAIN_<OPTION>, which a flag wins over."""
+def test_variable_in_help_sets_option(xp, monkeypatch, photos_here):
+    """The environment variable is XPLAIN_<OPTION>; a flag takes precedence."""
     monkeypatch.setenv("XPLAIN_SEED", "7")
     assert xp("explain", "cat.jpg", "-a", "random", *TOY, "--json").records[0]["seed"] == 7
     assert xp("explain", "cat.jpg", "-a", "random", *TOY, "--json", "--seed", "8", "-o", "b").records[0]["seed"] == 8

@@ -1,4 +1,4 @@
-"""``xplain evaluate --protocol``: the numbers are those of the papers' programs, written out pixel by pixel."""
+"""``xplain evaluate --protocol``: the numbers equal those of the papers' programs, here written pixel by pixel."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ from tests.helpers import factories, toys
 from tests.reference.perturbation import area, ranking, rise_blur, rise_curve
 
 MODEL = "python:tests.helpers.factories:normalised"
-ASK = ("-m", MODEL, "--device", "cpu", "-a", "gxi", "--save-curves", "-o", "run", "--json")
+OPTIONS = ("-m", MODEL, "--device", "cpu", "-a", "gxi", "--save-curves", "-o", "run", "--json")
 
 
 def curves() -> dict[tuple[str, str], np.ndarray]:
-    """By (image, metric)."""
-    found = {}
+    """Return the saved curves by (image, metric)."""
+    curves = {}
     for path in Path("run/curves").iterdir():
         with np.load(path) as content:
             record = json.loads(str(content["record"]))
             if record["method"] == "input-x-gradient":
-                found[record["key"], record["metric"]] = content["curve"]
-    return found
+                curves[record["key"], record["metric"]] = content["curve"]
+    return curves
 
 
 def values() -> dict[tuple[str, str], float]:
-    """By (image, metric)."""
+    """Return the values by (image, metric)."""
     lines = [json.loads(line) for line in Path("run/items/0.jsonl").read_text().splitlines()]
     return {
-        (each["key"], each["metric"].split(":")[0]): each["value"]
-        for each in lines
-        if each.get("method") == "input-x-gradient"
+        (record["key"], record["metric"].split(":")[0]): record["value"]
+        for record in lines
+        if record.get("method") == "input-x-gradient"
     }
 
 
-def test_rise_is_what_the_rise_program_computes(xp, photos):
-    """Everything in normalised units: deletion to zero, insertion from the blur, the clean image's top class, 4 pixels a step."""
-    (summary,) = xp("evaluate", photos, *ASK, "--protocol", "rise").records
+def test_rise_protocol_equals_rise_program(xp, photos):
+    """In normalized units: deletion to zero, insertion from the blur, top class of the original image, 4 pixels per step."""
+    (summary,) = xp("evaluate", photos, *OPTIONS, "--protocol", "rise").records
     net = factories.normalised()
     loaded = xplain.load_classifier(MODEL, device="cpu")
     expected: dict[tuple[str, str], list[float]] = {}
@@ -57,12 +57,12 @@ def test_rise_is_what_the_rise_program_computes(xp, photos):
         order = ranking(xplain.attribute(loaded, x[None], "gxi", target=target).values[0].sum(dim=0))
         expected[key, "deletion"] = rise_curve(probability, image, torch.zeros_like(image), order, 4)
         expected[key, "insertion"] = rise_curve(probability, rise_blur(image), image, order, 4)
-    found, areas = curves(), values()
-    assert found.keys() == areas.keys() == expected.keys()
-    for each, curve in expected.items():
+    saved, areas = curves(), values()
+    assert saved.keys() == areas.keys() == expected.keys()
+    for key, curve in expected.items():
         assert len(curve) == 225
-        np.testing.assert_allclose(found[each], curve, rtol=1e-6)  # curves are kept in float32
-        assert areas[each] == pytest.approx(area(curve), rel=1e-9)
+        np.testing.assert_allclose(saved[key], curve, rtol=1e-6)  # curves are saved in float32
+        assert areas[key] == pytest.approx(area(curve), rel=1e-9)
     for row in summary["rows"]:
         if row["method"] == "input-x-gradient":
             name = row["metric"].split(":")[0]

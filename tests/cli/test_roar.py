@@ -1,4 +1,4 @@
-"""``xplain evaluate -M roar``: trials are kept, go on after an interruption, and stand beside what looks at single images."""
+"""``xplain evaluate -M roar``: trials are stored, resumed and added, also together with metrics of single images."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ CPU = ("--device", "cpu", "-o", "run", "--json")
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Path:
-    """40 images to train on and 20 to test on, as PNG files."""
+    """A folder with 40 training and 20 test images as PNG files."""
     return write_set(make_set(40, 20), tmp_path_factory.mktemp("patches"))
 
 
 @pytest.fixture(autouse=True)
 def patch():
-    """The true map as a method."""
+    """Register the true map as the method ``patch``."""
 
     @method("patch", cost=lambda **_: (0, 0))
     def patch(oracle, x, y) -> Attribution:
@@ -38,43 +38,44 @@ def patch():
 
 
 def lines(folder: str = "run") -> dict[tuple[str, str], dict]:
-    """Records by trial and method, without the seconds."""
-    found = [
+    """Return the records by trial and method, without the seconds."""
+    records = [
         json.loads(line) for path in Path(folder, "items").glob("*.jsonl") for line in path.read_text().splitlines()
     ]
-    for each in found:
-        each.get("cost", {}).pop("seconds", None)
-    return {(each["key"], each["method"]): each for each in found if "method" in each}
+    for record in records:
+        record.get("cost", {}).pop("seconds", None)
+    return {(record["key"], record["method"]): record for record in records if "method" in record}
 
 
-def test_table_records_and_files(xp, made, monkeypatch):
+def test_roar_writes_records_and_report(xp, made, monkeypatch):
     seen = []
 
     @contextmanager
-    def show_counter(wanted, unit="images"):
+    def show_progress(wanted, unit):
         yield lambda done, total: seen.append((unit, done, total))
 
-    monkeypatch.setattr("xplain.cli.evaluate.show_counter", show_counter)
+    monkeypatch.setattr("xplain.cli.evaluate.show_progress", show_progress)
     ran = xp("evaluate", made, "-M", f"{METRIC},trials=2", "-a", "patch", *CPU)
     assert ran.code == 0, ran.err
     epochs = 2 * (2 + 2 * 2 * 2)  # trials x (the first network's, and those of each method and fraction)
     assert [done for _, done, _ in seen] == sorted(done for _, done, _ in seen)
-    assert ({each[0] for each in seen}, {each[2] for each in seen}, seen[-1][1]) == ({"epochs"}, {epochs}, epochs)
+    units, totals = {unit for unit, _, _ in seen}, {total for _, _, total in seen}
+    assert (units, totals, seen[-1][1]) == ({"epochs"}, {epochs}, epochs)
     assert len({done for _, done, _ in seen}) == epochs + 1
     (summary,) = ran.records
     rows = {row["method"]: row for row in summary["rows"]}
     assert list(rows) == ["patch", "random"]
-    found = lines()
-    assert set(found) == {(f"trial {n}", name) for n in (1, 2) for name in rows}
+    records = lines()
+    assert set(records) == {(f"trial {n}", name) for n in (1, 2) for name in rows}
     for name, row in rows.items():
-        mine = [found[f"trial {n}", name] for n in (1, 2)]
+        trials = [records[f"trial {n}", name] for n in (1, 2)]
         assert row["n"] == 2
-        assert row["mean"] == pytest.approx(sum(each["value"] for each in mine) / 2)
+        assert row["mean"] == pytest.approx(sum(trial["value"] for trial in trials) / 2)
         assert row["curve"] == pytest.approx(
-            [sum(pair) / 2 for pair in zip(*(each["curve"] for each in mine), strict=True)]
+            [sum(pair) / 2 for pair in zip(*(trial["curve"] for trial in trials), strict=True)]
         )
-        assert all(each["value"] == pytest.approx(sum(each["curve"][1:]) / 2, abs=1e-6) for each in mine)
-    differences = [found[f"trial {n}", "random"]["value"] - found[f"trial {n}", "patch"]["value"] for n in (1, 2)]
+        assert all(trial["value"] == pytest.approx(sum(trial["curve"][1:]) / 2, abs=1e-6) for trial in trials)
+    differences = [records[f"trial {n}", "random"]["value"] - records[f"trial {n}", "patch"]["value"] for n in (1, 2)]
     assert rows["random"]["difference"]["mean"] == pytest.approx(sum(differences) / 2)
     entry = summary["run"]["metrics"][METRIC]
     assert (entry["places"], entry["trials"], entry["better"]) == ([0.0, 0.12, 0.3], 2, "lower")
@@ -83,7 +84,7 @@ def test_table_records_and_files(xp, made, monkeypatch):
     assert text.startswith(f"{made}, protocol xplain, target auto\n")
     assert f"| {METRIC}, removed | 0 % | 12 % | 30 % |" in text
     assert (
-        f"{METRIC} explains the networks that it trains (small) on 40 and tests on 20 images of 12 x 12 (its train"
+        f"{METRIC} explains networks that it trains itself (small) on 40 images and tests on 20 images of 12 x 12 (its train"
         in text
     )
     assert "efficientnet" not in text
@@ -91,21 +92,20 @@ def test_table_records_and_files(xp, made, monkeypatch):
     assert sorted(path.name for path in Path("run/roar").rglob("*.pt")) == ["base.pt", "base.pt"]
 
 
-def test_weights_and_order_are_common_to_methods_and_differ_between_trials(xp, made):
+def test_trial_shares_first_network(xp, made):
     xp("evaluate", made, "-M", f"{METRIC},trials=2", "-a", "patch", *CPU)
-    found = lines()
-    whole = {key: each["curve"][0] for key, each in found.items()}
+    accuracies = {key: record["curve"][0] for key, record in lines().items()}
     for n in (1, 2):
-        assert whole[f"trial {n}", "patch"] == whole[f"trial {n}", "random"]
+        assert accuracies[f"trial {n}", "patch"] == accuracies[f"trial {n}", "random"]
     one, two = Path("run/roar").rglob("base.pt")
     assert one.read_bytes() != two.read_bytes()
 
 
 @pytest.mark.parametrize("saves", [1, 3, 6, 8])
-def test_a_killed_run_goes_on_to_the_unbroken_numbers(xp, made, monkeypatch, saves):
-    """2 epochs of the first network; spent and ranks of two parts; then 2 epochs for each fraction: killed among each."""
-    asked = ("evaluate", made, "-M", f"{METRIC},trials=1", "-a", "saliency", *CPU)
-    xp(*asked)
+def test_roar_resumes_killed_run(xp, made, monkeypatch, saves):
+    """Saved are 2 epochs of the first network, cost and ranks of two parts, and 2 epochs per fraction; killed within each."""
+    command = ("evaluate", made, "-M", f"{METRIC},trials=1", "-a", "saliency", *CPU)
+    xp(*command)
     whole = lines()
     save, done = DirectoryCheckpoints.save, []
 
@@ -115,7 +115,7 @@ def test_a_killed_run_goes_on_to_the_unbroken_numbers(xp, made, monkeypatch, sav
         if len(done) == saves:
             raise KeyboardInterrupt
 
-    again = ["broken" if each == "run" else each for each in asked]
+    again = ["broken" if part == "run" else part for part in command]
     with monkeypatch.context() as patched:
         patched.setattr(DirectoryCheckpoints, "save", kill)
         assert xp(*again).code == 130
@@ -127,7 +127,7 @@ def test_a_killed_run_goes_on_to_the_unbroken_numbers(xp, made, monkeypatch, sav
         assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
-def test_trials_and_methods_may_be_added_later(xp, made, monkeypatch):
+def test_trials_and_methods_are_added(xp, made, monkeypatch):
     xp("evaluate", made, "-M", f"{METRIC},trials=1", "-a", "patch", *CPU)
     before = lines()
     (summary,) = xp("evaluate", made, "-M", f"{METRIC},trials=2", "-a", "patch", "-a", "sobel", *CPU).records
@@ -138,7 +138,7 @@ def test_trials_and_methods_may_be_added_later(xp, made, monkeypatch):
     assert xp("evaluate", made, "-M", f"{METRIC},trials=2", "-a", "patch", *CPU).code == 0
 
 
-def test_shards_share_the_trials(xp, made):
+def test_shards_divide_trials(xp, made):
     for part in ("0/2", "1/2"):
         assert xp("evaluate", made, "-M", f"{METRIC},trials=3", "-a", "patch", "--shard", part, *CPU).code == 0
     shares = [
@@ -151,8 +151,8 @@ def test_shards_share_the_trials(xp, made):
     assert lines("one") == sharded
 
 
-def test_beside_metrics_of_single_images(xp, tmp_path):
-    """One data set, one run, in either order: deletion looks at the model, roar at networks of its own."""
+def test_roar_with_metrics_of_images(xp, tmp_path):
+    """One data set and one run, in either order: deletion measures the model, roar its own networks."""
     data = make_set(12, 6)
     folder = write_set(data, tmp_path / "data") / "test"  # class folders without train and test: divided by roar
     (folder / "upright").rename(folder / "0")
@@ -173,8 +173,8 @@ def test_beside_metrics_of_single_images(xp, tmp_path):
     assert {(row["metric"], row["method"]): row["mean"] for row in late.records[0]["rows"]} == values
 
 
-def test_digits(xp, tmp_path):
-    """Handwritten digits, 8 x 8: what is learnt, and what is lost with a tenth and nine tenths of the pixels."""
+def test_roar_on_handwritten_digits(xp, tmp_path):
+    """Handwritten digits of 8 x 8: the accuracy with all pixels, and without a tenth and nine tenths of them."""
     datasets = pytest.importorskip("sklearn.datasets")
     digits = datasets.load_digits()
     for i, (image, label) in enumerate(zip(digits.images, digits.target, strict=True)):
@@ -189,11 +189,12 @@ def test_digits(xp, tmp_path):
         assert whole > 0.9
         assert whole >= tenth > most
     assert (
-        "on 600 and tests on 359 images of 8 x 8 (80 % of each class for training" in Path("run/summary.md").read_text()
+        "on 600 images and tests on 359 images of 8 x 8 (80 % of each class for training"
+        in Path("run/summary.md").read_text()
     )
 
 
-def test_what_is_no_image_is_counted(xp, tmp_path):
+def test_roar_counts_bad_image(xp, tmp_path):
     folder = write_set(make_set(12, 6), tmp_path / "data")
     (folder / "train" / "level" / "bad.png").write_text("no picture")
     quick = METRIC.replace("epochs=2", "epochs=1") + ",trials=1"
@@ -206,32 +207,32 @@ def test_what_is_no_image_is_counted(xp, tmp_path):
 @pytest.mark.parametrize(
     ("args", "text"),
     [
-        (["-m", "resnet50"], "--model has no part in roar, which explains networks that it trains itself; leave it out"),
-        (["--limit", "5"], "--limit has no part in roar, which explains networks that it trains itself; write roar:per_class=N"),
-        (["--image-size", "64"], "--image-size has no part in roar, which explains networks that it trains itself; write roar:size=N"),
-        (["-M", "deletion", *TINY, "-m", "resnet50"], "roar with 2 models, none of which it explains; run -M roar by itself"),
+        (["-m", "resnet50"], "--model cannot be used with roar, which trains its own networks; remove --model"),
+        (["--limit", "5"], "--limit cannot be used with roar, which trains its own networks; use roar:per_class=N"),
+        (["--image-size", "64"], "--image-size cannot be used with roar, which trains its own networks; use roar:size=N"),
+        (["-M", "deletion", *TINY, "-m", "resnet50"], "roar trains its own networks and ignores the 2 models; run -M roar separately"),
         (["-M", "roar:fractions=0.5.9"], "roar: fractions=0.5.9 is not accepted; use increasing percentages such as"),
         (["-M", "roar:network=resnet"], "roar: network=resnet is not accepted; use cnn or small"),
     ],
 )  # fmt: skip
-def test_what_makes_no_sense_is_refused_before_anything_is_read(xp, args, text):
+def test_roar_usage_error_is_one_line(xp, args, text):
     ran = xp("evaluate", "nowhere", "-M", "roar", *args)
     assert (ran.code, ran.out) == (2, "")
     assert text in ran.err
     assert ran.err.count("\n") == 1
 
 
-def test_other_images_in_the_same_directory_are_refused(xp, tmp_path):
+def test_roar_rejects_run_of_other_images(xp, tmp_path):
     folder = write_set(make_set(12, 6), tmp_path / "data")
     quick = METRIC.replace("epochs=2", "epochs=1") + ",trials=1"
     assert xp("evaluate", folder, "-M", quick, "-a", "patch", *CPU).code == 0
     Image.new("RGB", (12, 12)).save(folder / "train" / "level" / "more.png")
     ran = xp("evaluate", folder, "-M", quick, "-a", "patch", *CPU)
     assert ran.code == 2
-    assert "of other images; give another --output, or the same data set" in ran.err
+    assert "of other images; choose another --output, or the same data set" in ran.err
 
 
-def test_the_default_directory_names_no_model(xp, made):
+def test_roar_default_directory_has_no_model(xp, made):
     quick = METRIC.replace("epochs=2", "epochs=1") + ",trials=1"
     assert xp("evaluate", made, "-M", quick, "-a", "patch", "--device", "cpu").code == 0
     assert Path("xplain-runs", f"{made.name}.roar", "summary.md").exists()

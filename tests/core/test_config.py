@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from xplain.core.config import Choice, Compute, parse_batch_size, parse_clip, read_config_file
+from xplain.core.config import (
+    Choice,
+    ComputeOptions,
+    ModelOptions,
+    RenderOptions,
+    parse_batch_size,
+    parse_clip,
+    parse_count,
+    parse_shard,
+    read_config_file,
+)
 from xplain.core.errors import InputError, UsageError
 
 OPTIONS = ("batch_size", "method", "seed", "output")
@@ -41,15 +51,15 @@ def test_choice_rejects_incomplete_parameter(text, part):
 
 @pytest.mark.parametrize("text", ["", " ", ":steps=3"])
 def test_choice_rejects_missing_name(text):
-    with pytest.raises(UsageError, match="no name in"):
+    with pytest.raises(UsageError, match="missing name in"):
         Choice.parse(text)
 
 
 def test_choice_rejects_repeated_parameter():
     with pytest.raises(UsageError) as error:
         Choice.parse("agi:steps=1,steps=2")
-    assert str(error.value) == "parameter 'steps' is given twice in 'agi:steps=1,steps=2'; give it once"
-    with pytest.raises(UsageError, match="'step_size' is given twice"):
+    assert str(error.value) == "parameter 'steps' is repeated in 'agi:steps=1,steps=2'; set it once"
+    with pytest.raises(UsageError, match="'step_size' is repeated"):
         Choice.parse("agi:step-size=1,step_size=1")
 
 
@@ -62,7 +72,7 @@ def test_parse_batch_size(text, rows):
 def test_parse_batch_size_rejects_other_text(text):
     with pytest.raises(UsageError) as error:
         parse_batch_size(text)
-    assert str(error.value) == f"batch size {text!r} is not a number of rows; write auto or a whole number from 1"
+    assert str(error.value) == f"invalid batch size {text!r}; use auto or a whole number >= 1"
 
 
 @pytest.mark.parametrize(
@@ -74,7 +84,7 @@ def test_parse_clip(text, clip):
 
 @pytest.mark.parametrize("text", ["80", "80,", "80,90,99", "a,b", ""])
 def test_parse_clip_rejects_other_text(text):
-    with pytest.raises(UsageError, match=f"cannot read clip '{text}'"):
+    with pytest.raises(UsageError, match=f"cannot parse the clip '{text}'"):
         parse_clip(text)
 
 
@@ -84,8 +94,37 @@ def test_parse_clip_rejects_invalid_range(text):
         parse_clip(text)
 
 
-def test_compute_defaults():
-    assert Compute() == Compute("efficientnet-lite0", None, None, "auto", "fp32", None, 0, None)
+@pytest.mark.parametrize(("text", "shard"), [("0/1", (0, 1)), ("2/3", (2, 3))])
+def test_parse_shard(text, shard):
+    assert parse_shard(text) == shard
+
+
+@pytest.mark.parametrize("text", ["", "1", "1/1", "-1/2", "0/0", "0/", "/2", "a/b", "0/1/2", "1.0/2"])
+def test_parse_shard_rejects_other_text(text):
+    with pytest.raises(UsageError) as error:
+        parse_shard(text)
+    assert str(error.value) == f"cannot parse the shard {text!r}; write I/N with I from 0 to N-1"
+
+
+def test_parse_count_rejects_many_digits():
+    """int() refuses texts of thousands of digits with an error of its own."""
+    assert parse_count("9" * 19) == int("9" * 19)
+    assert parse_count("9" * 20) is None
+    assert parse_count("9" * 5000) is None
+
+
+def test_option_group_defaults():
+    assert ModelOptions() == ModelOptions("efficientnet-lite0", None, None, None, "auto", False)
+    assert ComputeOptions() == ComputeOptions("fp32", None, 0)
+    assert RenderOptions() == RenderOptions((80.0, 99.0), "positive", "sum", "auto", 0.8)
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [({}, "inferno"), ({"sign": "signed"}, "RdBu_r"), ({"sign": "signed", "cmap": "viridis"}, "viridis")],
+)
+def test_render_options_choose_colormap(options, name):
+    assert RenderOptions(**options).colours == name
 
 
 @pytest.fixture
@@ -143,6 +182,13 @@ def test_invalid_toml_raises_input_error(read, text):
         read(text)
     assert error.value.exit_code == 3
     assert "\n" not in str(error.value)
+
+
+def test_published_table_needs_evaluate(read):
+    text = "seed = 1\n[published]\nsource = 'a paper'\n"
+    assert read(text, "evaluate") == {"seed": 1}
+    with pytest.raises(UsageError, match=r"unknown table \[published\] in .*; only evaluate uses it"):
+        read(text, "explain")
 
 
 def test_missing_config_file_raises_input_error(tmp_path):

@@ -42,26 +42,26 @@ def broken() -> nn.Module:
     return poisoned(torch.nan, slice(None))
 
 
-class Frail:
-    """When the networks of ``frail`` fail: from forward number ``at`` on, with ``error``; ``calls`` counts."""
+class Failure:
+    """When the networks of ``failing`` fail: from forward pass number ``at`` on, with ``error``. calls: number of passes so far."""
 
     calls = 0
     at: int | None = None
     error: Exception = RuntimeError()
 
 
-def frail() -> nn.Module:
-    """``tiny`` that fails as ``Frail`` says."""
+def failing() -> nn.Module:
+    """Return ``tiny`` with forward passes that fail according to ``Failure``."""
     model = tiny()
     forward = model.forward
 
-    def failing(x: Tensor) -> Tensor:
-        Frail.calls += 1
-        if Frail.at is not None and Frail.calls >= Frail.at:
-            raise Frail.error
+    def forward_or_fail(x: Tensor) -> Tensor:
+        Failure.calls += 1
+        if Failure.at is not None and Failure.calls >= Failure.at:
+            raise Failure.error
         return forward(x)
 
-    model.forward = failing
+    model.forward = forward_or_fail
     return model
 
 

@@ -1,39 +1,39 @@
-"""Work behind the caller: in order, at most so much at a time, and finished whatever ends it."""
+"""Tests of xplain.pipelines.background."""
 
 import threading
 from functools import partial
 
 import pytest
 
-from xplain.pipelines.background import MOST, Later, finish_behind
+from xplain.pipelines.background import MAX_PENDING, Deferred, run_in_background
 
 
-def test_results_come_in_order_while_the_next_are_made():
-    """The first work ends only when the second item has been made: done at once, this would wait for ever."""
+def test_background_computes_items_while_working():
+    """The first work ends only when the second item has been computed; without a thread it would wait until its timeout."""
     second = threading.Event()
 
     def items():
-        yield Later(lambda: second.wait(60))
+        yield Deferred(lambda: second.wait(60))
         second.set()
         yield 2
-        yield Later(lambda: 3)
+        yield Deferred(lambda: 3)
 
-    assert list(finish_behind(items())) == [True, 2, 3]
+    assert list(run_in_background(items())) == [True, 2, 3]
 
 
-def test_what_needs_no_work_is_handed_on_at_once():
-    made = []
+def test_background_yields_finished_items_immediately():
+    computed = []
 
     def items():
         for k in range(3):
-            made.append(k)
+            computed.append(k)
             yield k
 
-    found = finish_behind(items())
-    assert (next(found), made) == (0, [0])
+    results = run_in_background(items())
+    assert (next(results), computed) == (0, [0])
 
 
-def test_one_thread_does_one_after_the_other():
+def test_background_works_in_one_thread():
     threads, done = set(), []
 
     def work(k):
@@ -41,54 +41,54 @@ def test_one_thread_does_one_after_the_other():
         done.append(k)
         return k
 
-    assert list(finish_behind(Later(partial(work, k)) for k in range(20))) == list(range(20)) == done
+    assert list(run_in_background(Deferred(partial(work, k)) for k in range(20))) == list(range(20)) == done
     assert len(threads) == 1
     assert threading.current_thread() not in threads
 
 
-def test_at_most_so_many_wait():
-    go, made = threading.Event(), []
+def test_background_limits_pending_results():
+    go, computed = threading.Event(), []
 
     def items():
-        for k in range(MOST + 3):
-            if k > MOST:
-                go.set()  # reached only when the caller has asked for more than the first
-            made.append(k)
-            yield Later(lambda k=k: go.wait(60) and k)
+        for k in range(MAX_PENDING + 3):
+            if k > MAX_PENDING:
+                go.set()  # reached only when the caller has requested more than the first result
+            computed.append(k)
+            yield Deferred(lambda k=k: go.wait(60) and k)
 
     threading.Timer(0.2, go.set).start()
-    found = finish_behind(items())
-    assert next(found) == 0
-    assert made == list(range(MOST + 1))
-    assert list(found) == list(range(1, MOST + 3))
+    results = run_in_background(items())
+    assert next(results) == 0
+    assert computed == list(range(MAX_PENDING + 1))
+    assert list(results) == list(range(1, MAX_PENDING + 3))
 
 
-@pytest.mark.parametrize("where", ["made", "done"])
+@pytest.mark.parametrize("where", ["item", "work"])
 @pytest.mark.parametrize("error", [ValueError("no"), KeyboardInterrupt("no")])
-def test_an_error_comes_after_what_was_before_it(where, error):
+def test_background_raises_after_earlier_results(where, error):
     def fail():
         raise error
 
     def items():
-        yield Later(lambda: 1)
-        yield Later(lambda: 2)
-        if where == "made":
+        yield Deferred(lambda: 1)
+        yield Deferred(lambda: 2)
+        if where == "item":
             fail()
-        yield Later(fail)
-        yield 3  # which nobody hears of
+        yield Deferred(fail)
+        yield 3  # not yielded after the error
 
-    found = finish_behind(items())
-    assert [next(found), next(found)] == [1, 2]
+    results = run_in_background(items())
+    assert [next(results), next(results)] == [1, 2]
     with pytest.raises(type(error), match="no"):
-        next(found)
+        next(results)
 
 
-def test_what_was_begun_is_finished_when_the_caller_leaves():
+def test_background_finishes_submitted_work_when_closed():
     done = []
-    found = finish_behind(Later(lambda k=k: done.append(k)) for k in range(2))
-    next(found)
-    found.close()
+    results = run_in_background(Deferred(lambda k=k: done.append(k)) for k in range(2))
+    next(results)
+    results.close()
     assert done in ([0], [0, 1])
     assert threading.active_count() == 1 or not any(
-        each.name.startswith("ThreadPool") for each in threading.enumerate()
+        thread.name.startswith("ThreadPool") for thread in threading.enumerate()
     )

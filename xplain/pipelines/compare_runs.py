@@ -252,7 +252,7 @@ def collect_methods(runs: Sequence[EvaluatedRun]) -> tuple[list[RunMethod], list
     for run in runs:
         for label, description in run.description["methods"].items():
             method = RunMethod("", label, run)
-            key = (method.settings, json.dumps(description, sort_keys=True))
+            key = (method.settings, _method_settings(description))
             if key in unique:
                 repeated.append(f"{label} @ {run.name}")
             else:
@@ -264,6 +264,13 @@ def collect_methods(runs: Sequence[EvaluatedRun]) -> tuple[list[RunMethod], list
         name = method.label if labels.count(method.label) == 1 else f"{method.label} @ {method.run.name}"
         named.append(RunMethod(name, method.label, method.run))
     return named, repeated
+
+
+def _method_settings(description: Mapping[str, Any]) -> str:
+    """Return what determines the numbers of a method, as JSON; its texts may differ between versions of xplain."""
+    return json.dumps(
+        {key: description[key] for key in ("method", "params", "score", "method_version")}, sort_keys=True
+    )
 
 
 def find_pairs(methods: Sequence[RunMethod]) -> list[tuple[RunMethod, RunMethod]]:

@@ -37,7 +37,11 @@ def load_existing(folder: Path, names: Sequence[str], fingerprint: str, overwrit
     if not _has_fingerprint(record, fingerprint):
         _check_absent(folder, names)
         return None
-    return record if all((folder / name).exists() for name in names) else None
+    if not all((folder / name).exists() for name in names):
+        return None
+    if _read_json(folder / PART / ABOUT) is None:  # an interruption of ``finish`` left some of the cells
+        shutil.rmtree(folder / PART, ignore_errors=True)
+    return record
 
 
 def start(folder: Path, fingerprint: str) -> Path:

@@ -1,4 +1,4 @@
-"""``xplain evaluate`` with the metrics that attribute again or look at boxes, beside insertion and deletion."""
+"""``xplain evaluate`` with metrics that run the method again, or that read boxes, together with deletion."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ METRICS = {
     "label-randomisation:similarity=ssim": {"similarity": "ssim"},
     "pointing-game:boxes=boxes.csv,tolerance=2": {"tolerance": 2},
 }
-ASKED = (*TINY, *(part for name in METRICS for part in ("-M", name)), "-a", "sm", "-o", "run")
+OPTIONS = (*TINY, *(part for name in METRICS for part in ("-M", name)), "-a", "sm", "-o", "run")
 
 
 def records() -> list[dict]:
@@ -28,12 +28,12 @@ def records() -> list[dict]:
 
 
 def values() -> dict[tuple[str, str, str], float | None]:
-    return {(each["key"], each["method"], each["metric"]): each["value"] for each in records()}
+    return {(record["key"], record["method"], record["metric"]): record["value"] for record in records()}
 
 
 @pytest.fixture
 def boxes(photos) -> Path:
-    """The upper left quarter of each photograph, but for the rocket's, which has none; named by key and by file name."""
+    """A file with the upper left quarter of two photographs, one by key and one by file name; the rocket has no box."""
     lines = ["image,x0,y0,x1,y1"]
     for key in ("cat/a.jpg", "espresso/b.jpg"):
         with Image.open(photos / key) as image:
@@ -43,8 +43,8 @@ def boxes(photos) -> Path:
     return path
 
 
-def test_they_run_beside_the_curves_and_go_on_where_they_stopped(xp, photos, boxes):
-    ran = xp("evaluate", photos, *ASKED)
+def test_metrics_equal_library_and_resume(xp, photos, boxes):
+    ran = xp("evaluate", photos, *OPTIONS)
     assert ran.code == 5  # the rocket has no box
     assert all(f"| {name}" in ran.out for name in METRICS)
     assert "1: the image has no box of the target" in Path("run/report.html").read_text()
@@ -64,17 +64,17 @@ def test_they_run_beside_the_curves_and_go_on_where_they_stopped(xp, photos, box
     assert whole["cat/a.jpg", "random", "parameter-randomisation:stages=2"] == pytest.approx(1)
 
     Path("run/items/0.jsonl").write_bytes(b"".join(lines[:9]) + lines[9][:20])
-    xp("evaluate", photos, *ASKED)
+    xp("evaluate", photos, *OPTIONS)
     assert values() == whole
 
 
-def test_other_boxes_under_the_same_name_are_another_metric(xp, photos, boxes):
-    asked = (*TINY, "-M", "pointing-game:boxes=boxes.csv", "-a", "center", "-o", "run")
-    xp("evaluate", photos, *asked)
-    before = {each["mark"] for each in records()}
+def test_changed_boxes_are_measured_again(xp, photos, boxes):
+    options = (*TINY, "-M", "pointing-game:boxes=boxes.csv", "-a", "center", "-o", "run")
+    xp("evaluate", photos, *options)
+    before = {record["mark"] for record in records()}
     boxes.write_text("a.jpg,0,0,1,1\n")
-    xp("evaluate", photos, *asked)
-    assert {each["mark"] for each in records()} > before
+    xp("evaluate", photos, *options)
+    assert {record["mark"] for record in records()} > before
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_other_boxes_under_the_same_name_are_another_metric(xp, photos, boxes):
         ("a.jpg,0,0,1,1,horse\n", 3, "a box in 'boxes.csv': unknown class 'horse'"),
     ],
 )
-def test_boxes_that_cannot_be_used_are_one_line(xp, photos, text, code, words):
+def test_invalid_boxes_are_one_line(xp, photos, text, code, words):
     if text is not None:
         Path("boxes.csv").write_text(text)
     ran = xp("evaluate", photos, *TINY, "-M", "pointing-game:boxes=boxes.csv", "-a", "center", "-o", "run")

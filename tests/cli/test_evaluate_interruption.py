@@ -1,4 +1,4 @@
-"""Runs that are killed, cut short, spread or short of space end in the summary of a run that was not, bit for bit."""
+"""``xplain evaluate`` that is killed, stopped, sharded or out of disk space: the final summary equals an uninterrupted run's."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from PIL import Image
 from tests.conftest import TINY
 from tests.helpers.processes import start
 
-ASK = (
+OPTIONS = (
     "-M",
     "insertion:steps=6",
     "-M",
@@ -35,7 +35,7 @@ REPORTS = ("summary.json", "summary.csv", "summary.md", "report.html")
 
 @pytest.fixture
 def noise(tmp_path) -> Path:
-    """Fourteen small images in class folders, and among them two files that are none."""
+    """Fourteen small images in class folders, and two files that are not images."""
     rng = np.random.default_rng(0)
     folder = tmp_path / "noise"
     for i in range(14):
@@ -60,8 +60,8 @@ def written(folder: str) -> int:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_killed_ten_times_it_ends_in_the_unbroken_runs_summary(xp, noise):
-    command = ["evaluate", str(noise), *TINY, *ASK, "-b", "3"]
+def test_killed_run_equals_uninterrupted_run(xp, noise):
+    command = ["evaluate", str(noise), *TINY, *OPTIONS, "-b", "3"]
     assert xp(*command, "-o", "whole").code == 5
     size, chance = written("whole"), random.Random(7)
     killed = 0
@@ -81,8 +81,15 @@ def test_killed_ten_times_it_ends_in_the_unbroken_runs_summary(xp, noise):
     assert names("run") == names("whole")
 
 
-def test_begun_as_the_second_of_two_and_ended_alone(xp, noise):
-    command = ("evaluate", noise, *TINY, *ASK, "-b", "1")  # other groups, so one image a call for the same bits
+def test_shard_continues_as_whole_run(xp, noise):
+    command = (
+        "evaluate",
+        noise,
+        *TINY,
+        *OPTIONS,
+        "-b",
+        "1",
+    )  # shards group the images differently: one image per call, for the same bits
     xp(*command, "-o", "whole")
     ran = xp(*command, "-o", "run", "--shard", "1/2", "--json")
     assert ran.records[0]["items"] == {"evaluated": 7, "failed": 1, "of": 16}
@@ -91,14 +98,14 @@ def test_begun_as_the_second_of_two_and_ended_alone(xp, noise):
     assert reports("run") == reports("whole")
 
 
-def test_failures_of_other_shards_count(xp, noise):
+def test_summary_counts_failures_of_shards(xp, noise):
     command = ("evaluate", noise, *TINY, "-M", "deletion:steps=2", "-a", "sm", "-o", "run", "--json")
     xp(*command, "--shard", "0/2")
     ran = xp(*command, "--shard", "1/2")
     assert ran.records[0]["items"] == {"evaluated": 14, "failed": 2, "of": 16}
 
 
-def test_an_image_that_was_repaired_counts_as_done(xp, noise):
+def test_repaired_image_is_evaluated(xp, noise):
     command = ("evaluate", noise, *TINY, "-M", "deletion:steps=2", "-a", "sm", "-o", "run", "--json")
     assert xp(*command).records[0]["items"]["failed"] == 2
     for name in ("cat/1bad.png", "rocket/20.png"):
@@ -109,8 +116,8 @@ def test_an_image_that_was_repaired_counts_as_done(xp, noise):
 
 
 @pytest.mark.parametrize("room", [400, 3000, 9000])
-def test_without_space_it_ends_on_one_line_and_goes_on_when_there_is_some(xp, noise, room):
-    command = ("evaluate", noise, *TINY, *ASK[:-1], "-b", "3")
+def test_full_disk_run_is_resumed(xp, noise, room):
+    command = ("evaluate", noise, *TINY, *OPTIONS[:-1], "-b", "3")
     xp(*command, "-o", "whole")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     Path("run/items").mkdir(parents=True)
@@ -128,7 +135,7 @@ def test_without_space_it_ends_on_one_line_and_goes_on_when_there_is_some(xp, no
     assert reports("run") == reports("whole")
 
 
-def test_a_second_run_of_the_same_shard_is_refused(xp, noise):
+def test_locked_shard_is_rejected(xp, noise):
     from xplain.core.run_store import RunStore
 
     command = ("evaluate", noise, *TINY, "-M", "deletion:steps=2", "-a", "sm", "-o", "run")

@@ -85,14 +85,14 @@ def replace_section(text: str, name: str, content: str) -> str:
 def write_pictures(folder: str) -> int:
     """Explain the cat with every method at its defaults, write the README's pictures, and return the exit code."""
     from xplain.cli.app import run
-    from xplain.core.config import Compute
+    from xplain.core.config import ModelOptions
     from xplain.pipelines.catalog import list_fits
 
     explain = ["explain", "samples/cat.jpg", "--device", "cpu", "-o", folder]
     code = run([*explain, "--save", "figure"])
     with Image.open(Path(folder, "cat.neflag.figure.png")) as figure:
         figure.convert("RGB").save(FIGURE, quality=88, optimize=True)
-    for method in list_fits(Compute(device="cpu")):
+    for method in list_fits(ModelOptions(device="cpu")):
         if method["fits"] == "yes":
             explain += ["-a", method["name"]]
     code = code or run(explain)

@@ -124,7 +124,7 @@ def test_option_group_defaults():
     [({}, "inferno"), ({"sign": "signed"}, "RdBu_r"), ({"sign": "signed", "cmap": "viridis"}, "viridis")],
 )
 def test_render_options_choose_colormap(options, name):
-    assert RenderOptions(**options).colours == name
+    assert RenderOptions(**options).colormap == name
 
 
 @pytest.fixture

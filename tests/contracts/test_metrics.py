@@ -14,10 +14,11 @@ import xplain.pipelines.attribution
 from tests.conftest import TINY
 from tests.contracts import quick
 from tests.helpers import toys
+from xplain.core.config import ComputeOptions
 from xplain.core.registry import METRICS, MetricSpec
 from xplain.metrics.inputs import MetricInput
 from xplain.oracle import Oracle
-from xplain.pipelines.attribution import Runtime, run_metric
+from xplain.pipelines.measurement import MetricRun
 
 # metrics that train networks or need annotations have their own tests
 SPECS = [spec for spec in METRICS if spec.scope == "image" and "boxes" not in spec.parameters]
@@ -171,7 +172,7 @@ def test_metric_cache_respects_parameters(name, variants):
     spec = METRICS.get(name)
     inputs = MetricInput(Oracle(CLASSIFIER, score="prob"), X, make_maps(), torch.tensor(TARGETS))
     for options in ({}, *variants):
-        score = run_metric(spec, spec.resolve(make_settings(spec) | options), inputs, Runtime())
+        score = MetricRun.resolve(spec, make_settings(spec) | options).measure(inputs, ComputeOptions())
         assert_equal(score, compute_score(spec, **options))
         assert not options or not torch.equal(score.values, compute_reference_score(name).values)
 

@@ -7,11 +7,12 @@ import xplain
 import xplain.methods._quadrature
 import xplain.methods.integrated_gradients as ig
 import xplain.oracle.oracle
-import xplain.pipelines.attribution
+import xplain.pipelines.measurement
 from tests.helpers import toys
 from xplain.core.errors import InputError
 from xplain.oracle import Oracle
 from xplain.oracle.oracle import GradientResult
+from xplain.pipelines.attribution import MethodRun
 
 RULES = ["gauss-legendre", "midpoint", "left", "right", "trapezoid"]
 X = toys.images(3)
@@ -187,7 +188,7 @@ def check_nan_is_refused(metric: str) -> None:
 @pytest.mark.parametrize("repair", [lambda x: x, lambda x: x.nan_to_num()])
 def test_ranked_nan_is_caught(metric, repair, monkeypatch):
     check_nan_is_refused(metric)
-    monkeypatch.setattr(xplain.pipelines.attribution, "check_images", lambda classifier, images, *_: repair(images))
+    monkeypatch.setattr(xplain.pipelines.measurement, "check_images", lambda classifier, images, *_: repair(images))
     assert fails(check_nan_is_refused, metric)
 
 
@@ -229,12 +230,12 @@ def check_raw_values() -> None:
 
 def test_maps_scaled_to_one_are_caught(monkeypatch):
     check_raw_values()
-    original = xplain.pipelines.attribution.run_method
+    original = MethodRun.attribute
 
     def scale(*arguments, **keywords):
         result = original(*arguments, **keywords)
         result.values.sub_(result.values.min()).div_(result.values.max())
         return result
 
-    monkeypatch.setattr(xplain.pipelines.attribution, "run_method", scale)
+    monkeypatch.setattr(MethodRun, "attribute", scale)
     assert fails(check_raw_values)

@@ -67,17 +67,17 @@ def test_find_ignores_underscores(text, index):
 
 def test_find_rejects_duplicate_name():
     text = refused(named(["crane", "dog", "crane"], ["n1", "n2", "n3"]).class_names.find, "crane")
-    assert text == "class name 'crane' is ambiguous: it is the name of 0 and 2; use the index or the wnid"
+    assert text == "class name 'crane' is ambiguous: classes 0 and 2 have it; use the index or the wnid"
 
 
 def test_find_rejects_ambiguous_case(imagenet):
     model = named(["Cardigan", "cardigan"])
     assert [model.class_names.find(each) for each in ("Cardigan", "cardigan")] == [0, 1]
     assert refused(model.class_names.find, "CARDIGAN").startswith(
-        "class name 'CARDIGAN' is ambiguous: it is the name of 0 and 1"
+        "class name 'CARDIGAN' is ambiguous: classes 0 and 1 have it"
     )
     assert refused(imagenet.class_names.find, "CARDIGAN").startswith(
-        "class name 'CARDIGAN' is ambiguous: it is the name of 264 and 474"
+        "class name 'CARDIGAN' is ambiguous: classes 264 and 474 have it"
     )
 
 

@@ -78,8 +78,8 @@ def test_offline_commands_download_nothing(xp, photos, home, connections, comman
     ran = xp(*COMMANDS[command], "-m", NET, "--device", "cpu", "--offline")
     assert (ran.code, ran.out, connections) == (3, "", [])
     assert ran.err == (
-        f"xplain: error: the weights of {NET} are not there as {home}/hub/checkpoints/{FILE}, "
-        "and --offline downloads nothing; put the file there, or give --weights FILE\n"
+        f"xplain: error: the weights of {NET} are missing at {home}/hub/checkpoints/{FILE}, "
+        "and --offline downloads nothing; put the file there, or use --weights FILE\n"
     )
     assert not home.exists()
 
@@ -107,7 +107,7 @@ def test_offline_models_without_download(xp, home, connections):
 def test_offline_data_sets_download_nothing(xp, home, connections):
     ran = xp("evaluate", "torchvision:CIFAR10:data", "-M", "roar", "-a", "saliency", "--device", "cpu", "--offline")
     assert (ran.code, connections) == (3, [])
-    assert ran.err.startswith("xplain: error: no whole CIFAR10 in 'data'; get it once by python -c ")
+    assert ran.err.startswith("xplain: error: CIFAR10 is missing or incomplete in 'data'; download it with: python -c ")
 
 
 def test_offline_timm_uses_hub_cache(tmp_path):
@@ -134,7 +134,7 @@ def test_offline_timm_uses_hub_cache(tmp_path):
     error, codes = ran.stderr.splitlines()
     assert codes == "3 0"
     assert error.startswith(f"xplain: error: cannot load the weights of timm:{TIMM} without a download (--offline): ")
-    assert error.endswith("; give --weights FILE")
+    assert error.endswith("; use --weights FILE")
     record = json.loads(ran.stdout)
     clf = xplain.load_classifier(f"timm:{TIMM}", device="cpu", weights=place / weights)
     x = xplain.read_image(CAT, preprocessing=clf.preprocessing)[None]
@@ -160,8 +160,8 @@ def test_offline_timm_uses_torch_cache(url_model, home, connections, monkeypatch
     with pytest.raises(InputError) as error:
         xplain.load_classifier(url_model, device="cpu", offline=True)
     assert str(error.value) == (
-        f"the weights of {url_model} are not there as {home}/hub/checkpoints/net-0123abcd.pth, "
-        "and --offline downloads nothing; put the file there, or give --weights FILE"
+        f"the weights of {url_model} are missing at {home}/hub/checkpoints/net-0123abcd.pth, "
+        "and --offline downloads nothing; put the file there, or use --weights FILE"
     )
     assert connections == []
 

@@ -11,14 +11,14 @@ import xplain
 from tests.helpers import toys
 from tests.helpers.photographs import PHOTOGRAPHS
 from tests.reference import information_curves as reference
+from xplain.core.config import ComputeOptions
 from xplain.core.registry import METRICS
 from xplain.core.rng import Streams
 from xplain.metrics import information_curves
 from xplain.metrics.inputs import MetricInput
 from xplain.metrics.sensitivity_n import draw_subsets
 from xplain.oracle import Oracle
-from xplain.oracle.runtime import Runtime
-from xplain.pipelines.attribution import run_metric
+from xplain.pipelines.measurement import MetricRun
 
 THRESHOLDS = "1+3+10+25+60"
 SHARES = (0.01, 0.03, 0.1, 0.25, 0.6)
@@ -189,7 +189,7 @@ def test_aic_sic_share_forwards():
     inputs = MetricInput(oracle, X, MAPS, torch.ones(3, dtype=torch.int64))
     settings = {"thresholds": THRESHOLDS, "min_probability": 0.0}
     specs = [METRICS.get(name) for name in ("aic", "sic")]
-    both = [run_metric(spec, spec.resolve(settings), inputs, Runtime()) for spec in specs]
+    both = [MetricRun.resolve(spec, settings).measure(inputs, ComputeOptions()) for spec in specs]
     assert oracle.cost.forwards == 3 * 7
     for spec, together in zip(specs, both, strict=True):
         alone = compute_score(spec.name)

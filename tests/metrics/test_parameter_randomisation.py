@@ -49,7 +49,7 @@ def test_curve_matches_scipy_spearman(order):
 @pytest.mark.parametrize("similarity", ["spearman", "ssim"])
 def test_unchanged_network_scores_one(similarity, monkeypatch):
     changed = compute_score(similarity=similarity).values
-    monkeypatch.setattr("xplain.models.randomization.initialise", lambda module, seed: None)
+    monkeypatch.setattr("xplain.models.randomization.reinitialize", lambda module, seed: None)
     score = compute_score(similarity=similarity)
     assert score.values.tolist() == pytest.approx([1] * 3, abs=1e-12)
     assert changed.max() < 0.9

@@ -9,13 +9,13 @@ from torch import Tensor
 import xplain
 from tests.helpers import toys
 from tests.reference import road as reference
+from xplain.core.config import ComputeOptions
 from xplain.core.errors import UsageError
 from xplain.core.registry import METRICS
 from xplain.core.rng import Streams
 from xplain.metrics.inputs import MetricInput
 from xplain.oracle import Oracle
-from xplain.oracle.runtime import Runtime
-from xplain.pipelines.attribution import run_metric
+from xplain.pipelines.measurement import MetricRun
 
 X = toys.images(3)
 MAPS = toys.images(3, seed=9) - 0.5
@@ -91,7 +91,7 @@ def test_road_metrics_share_forwards():
     counts = []
     for name in ("road-morf", "road", "road-lerf"):
         spec = METRICS.get(name)
-        run_metric(spec, spec.resolve({"percentiles": "10+50"}), inputs, Runtime())
+        MetricRun.resolve(spec, {"percentiles": "10+50"}).measure(inputs, ComputeOptions())
         counts.append(oracle.cost.forwards)
     assert counts == [6, 12, 12]
     assert compute_score().cost.forwards == 3 * 6

@@ -205,13 +205,15 @@ def test_rank_pixels_of_large_images():
 
 def test_measure_rejects_roar():
     model = classifier(small_net())
-    with pytest.raises(xplain.XplainError, match="roar has no value for an image; use xplain evaluate DATASET -M roar"):
+    with pytest.raises(
+        xplain.XplainError, match="roar is not defined for single images; use xplain evaluate DATASET -M roar"
+    ):
         xplain.measure(model, images(), images(), "roar")
 
 
 @pytest.mark.parametrize("text", ["10+", "ten", "101", "0", "-1", "50+10", "10+10", ""])
 def test_fractions_invalid_are_rejected(text):
-    with pytest.raises(xplain.XplainError, match=r"roar: fractions=.* is not accepted; give rising percentages"):
+    with pytest.raises(xplain.XplainError, match=r"roar: fractions=.* is not accepted; use increasing percentages"):
         METRICS.get("roar").resolve({"fractions": text})
 
 

@@ -228,7 +228,7 @@ def test_fraction_100_is_undefined():
     "text", ["", "0", "abc", "10+", "10..", "20+10", "10+10", "101", "-5", "nan", "90..10", "0..50"]
 )
 def test_fractions_invalid_are_rejected(text):
-    with pytest.raises(UsageError, match=r"give rising percentages such as 10\.\.90 or 10\+30\+50"):
+    with pytest.raises(UsageError, match=r"use increasing percentages such as 10\.\.90 or 10\+30\+50"):
         compute_score(toys.classifier(NET), MAPS, fractions=text)
 
 

@@ -89,7 +89,7 @@ def reduce_heads(weights: Tensor, gradients: Tensor | None) -> Tensor:
 @pytest.mark.parametrize("differentiate", [False, True])
 def test_probe_attention_counts_rows(differentiate):
     model, x, y = token_classifier(toys.token_net()), toys.images(3), torch.tensor([0, 1, 2])
-    rows, reported = toys.trace_outputs(model), list[int]()
+    rows, reported = toys.watch(model), list[int]()
     oracle = Oracle(model, images=3, batch_size=2, on_rows=reported.append)
     inference_copy(model)
     rows.clear()

@@ -198,7 +198,7 @@ def test_cost_counts_rows_by_purpose():
 
 def test_cost_counts_all_rows_of_model():
     model = small_classifier()
-    rows = toys.trace_outputs(model)
+    rows = toys.watch(model)
     x, y = toys.images(5), torch.tensor([0, 1, 2, 3, 4])
     oracle = Oracle(model, batch_size=2)
     oracle.logits(x)

@@ -23,7 +23,7 @@ KEEP = Rules(
 def test_kept_gradients_are_the_gradient():
     """5 images with a stream of 5 others, 2 per call: the rows of both count, and one row per call is a check."""
     model, x, y = small_classifier(), toys.images(5), torch.tensor([0, 1, 2, 3, 4])
-    rows, reported = toys.trace_outputs(model), list[int]()
+    rows, reported = toys.watch(model), list[int]()
     oracle = Oracle(model, images=5, batch_size=2, on_rows=reported.append)
     result = propagate(oracle, x, y, KEEP, 1 - x)
     assert rows == [4, 1, 4, 1, 2, 1]

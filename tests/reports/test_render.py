@@ -155,7 +155,7 @@ def test_encode_raw_keeps_bytes(tmp_path):
         assert json.loads(str(content["record"])) == {"a": "ü"}
 
 
-@pytest.mark.parametrize("content", [b"", b"not a png", b"\x89PNG\r\n\x1a\n", hostile.bomb()])
+@pytest.mark.parametrize("content", [b"", b"not a png", b"\x89PNG\r\n\x1a\n", hostile.make_bomb()])
 def test_read_record_of_foreign_png(tmp_path, content):
     (tmp_path / "a.png").write_bytes(content)
     assert render.read_record(tmp_path / "a.png") is None
@@ -177,6 +177,6 @@ def test_failed_write_keeps_old_file(tmp_path, monkeypatch):
 
     (tmp_path / "a.png").write_bytes(b"old")
     monkeypatch.setattr("pathlib.Path.replace", raise_disk_full)
-    with pytest.raises(InputError, match=r"cannot write .*a\.png': No space left on device; .*make room and run"):
+    with pytest.raises(InputError, match=r"cannot write .*a\.png': No space left on device; .*free disk space, then run"):
         write_file(tmp_path / "a.png", b"new")
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a.png", b"old")]

@@ -24,7 +24,7 @@ from tests.helpers.state import state
 from tests.tools.update_readme import README, ROOT, replace_section
 from xplain.core.errors import XplainError, first_line
 from xplain.core.registry import METHODS, MethodSpec
-from xplain.pipelines.catalog import least_settings
+from xplain.pipelines.compatibility import minimal_settings
 from xplain.reports.tables import markdown_table
 
 SIDE = 64  # image size in pixels, if the model accepts it
@@ -97,7 +97,7 @@ def try_method(
 ) -> tuple[str, str]:
     """Return outcome and text as in PairResult. rows: as ``keep_contract`` takes it."""
     try:
-        keep_contract(spec, classifier, images, least_settings(spec, classifier.size), rows)
+        keep_contract(spec, classifier, images, minimal_settings(spec, classifier.size), rows)
     except XplainError as error:
         return "refused", str(error)
     except BrokenError as error:

@@ -42,7 +42,7 @@ SYSTEM_ERROR_NUMBERS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errn
 class XplainError(Exception):
     """A problem that the user can solve. ``str(error)`` is one line: what is wrong; what to do."""
 
-    exit_code = ExitCode.BUG
+    exit_code: int = ExitCode.BUG
 
     def __init__(self, message: str, hint: str = "") -> None:
         text = f"{message}; {hint}" if hint else message

@@ -1,10 +1,10 @@
-"""What many tests use: the command line in this process, and the sample photographs."""
+"""Fixtures that many tests use: the command line in this process, and the sample photographs."""
 
 from __future__ import annotations
 
 import os
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # small networks: more threads only wait for one another
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # for small networks, threads only wait for each other
 
 import json
 import shutil
@@ -21,7 +21,7 @@ TINY = ("-m", "python:tests.helpers.factories:tiny", "--device", "cpu")
 
 @dataclass(frozen=True)
 class Ran:
-    """What a command left behind."""
+    """The exit code and the output of a command."""
 
     code: int
     out: str
@@ -38,7 +38,7 @@ class Ran:
 
 @pytest.fixture
 def xp(capsys, monkeypatch, tmp_path):
-    """Run ``xplain`` with arguments, in a fresh folder, without the user's environment."""
+    """Return a function that runs ``xplain`` with arguments, in a new folder and without the user's environment."""
     from xplain.cli.app import run
 
     for name in [name for name in os.environ if name.startswith("XPLAIN_")]:
@@ -47,7 +47,7 @@ def xp(capsys, monkeypatch, tmp_path):
 
     def call(*arguments: object) -> Ran:
         capsys.readouterr()
-        code = run([str(each) for each in arguments])
+        code = run([str(argument) for argument in arguments])
         captured = capsys.readouterr()
         return Ran(code, captured.out, captured.err)
 

@@ -1,4 +1,4 @@
-"""The command as a whole: help without torch, versions, what the default run imports, broken pipes."""
+"""The command as a whole: help and version without torch, imports of the default run, signals and broken pipes."""
 
 from __future__ import annotations
 
@@ -89,10 +89,10 @@ def test_closed_stderr_keeps_exit_code():
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_early_signal_exits_silently(number):
-    """The first thing that is imported sends it."""
+    """The first import sends the signal."""
     code = (
         "import os, sys, signal; sys.argv = ['xplain', 'list', 'methods']; import xplain.__main__ as entry\n"
-        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background jobs inherit that it is ignored
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # background jobs of a shell ignore SIGINT
         "class Sender:\n"
         "    def find_spec(self, name, *_):\n"
         f"        if name == 'xplain.cli': os.kill(os.getpid(), {int(number)})\n"
@@ -109,7 +109,7 @@ def test_system_exit_is_passed_on(xp, monkeypatch):
 
 
 def test_interrupt_hidden_by_other_error(xp, monkeypatch):
-    """As libraries do that are interrupted while they are imported."""
+    """As libraries that are interrupted during their import do."""
 
     def interrupted(*_):
         try:

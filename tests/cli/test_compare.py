@@ -147,7 +147,7 @@ def test_record_has_undefined_scores_and_warnings(xp, quick):
         (
             [CAT, "-a", "sm", "-a", "saliency"],
             2,
-            "method 'saliency' is requested twice; request each set of parameters once",
+            "method 'saliency' is repeated; pass each set of parameters once",
         ),
         ([CAT, "--show", "curve"], 2, "unknown picture 'curve' for --show; did you mean 'curves'?"),
         ([CAT, "--save", "eps"], 2, "unknown format 'eps'; choose from png, pdf, svg"),
@@ -161,7 +161,11 @@ def test_record_has_undefined_scores_and_warnings(xp, quick):
             2,
             "--weights and --classes apply to one model only; pass one -m",
         ),
-        ([CAT, "--no-metrics", "-M", "morf"], 2, "--no-metrics excludes -M and --protocol; remove one of them"),
+        (
+            [CAT, "--no-metrics", "-M", "morf"],
+            2,
+            "--no-metrics cannot be combined with -M or --protocol; remove one of them",
+        ),
         ([], 2, "no image given"),
         (["nowhere.jpg", "-a", "sm"], 3, "no such file: 'nowhere.jpg'"),
     ],

@@ -282,7 +282,7 @@ def test_models_are_checked_first(xp, photos):
     assert (ran.code, ran.out, Path("run").exists()) == (2, "", False)
     assert "has no function 'tinny'; did you mean 'tiny'?" in ran.err
     ran = xp("evaluate", photos, *TINY, *TINY[:2], "-o", "run")
-    assert ran.err == "xplain: error: model 'python:tests.helpers.factories:tiny' is requested twice; request it once\n"
+    assert ran.err == "xplain: error: model 'python:tests.helpers.factories:tiny' is repeated; pass each model once\n"
 
 
 @pytest.mark.parametrize(
@@ -295,7 +295,7 @@ def test_models_are_checked_first(xp, photos):
 def test_repeated_choice_is_rejected(xp, photos, twice, named):
     ran = xp("evaluate", photos, *TINY, *twice, "-o", "run")
     assert (ran.code, ran.out, Path("run").exists()) == (2, "", False)
-    assert ran.err == f"xplain: error: {named} is requested twice; request each set of parameters once\n"
+    assert ran.err == f"xplain: error: {named} is repeated; pass each set of parameters once\n"
 
 
 @pytest.mark.parametrize(

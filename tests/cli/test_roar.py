@@ -229,7 +229,7 @@ def test_roar_rejects_run_of_other_images(xp, tmp_path):
     Image.new("RGB", (12, 12)).save(folder / "train" / "level" / "more.png")
     ran = xp("evaluate", folder, "-M", quick, "-a", "patch", *CPU)
     assert ran.code == 2
-    assert "of other images; choose another --output, or the same data set" in ran.err
+    assert "on other images; choose another --output, or use the same data set" in ran.err
 
 
 def test_roar_default_directory_has_no_model(xp, made):

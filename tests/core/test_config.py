@@ -139,7 +139,7 @@ def read(tmp_path):
     return write_and_read
 
 
-def test_top_level_options_apply_to_every_command(read):
+def test_top_level_options_apply_everywhere(read):
     text = 'seed = 3\nbatch-size = 8\nmethod = ["agi", "ig"]\n'
     for command in COMMANDS:
         assert read(text, command) == {"seed": 3, "batch_size": 8, "method": ["agi", "ig"]}

@@ -1,4 +1,4 @@
-"""Models for the command line's tests, called as ``python:tests.helpers.factories:NAME``."""
+"""Models for tests of the command line, loaded as ``python:tests.helpers.factories:NAME``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.helpers.toys import MEAN, STD, small_net
 
 
 def tiny() -> nn.Module:
-    """Five named classes on 32 x 32 images, float64."""
+    """Return a network with five named classes on 32 x 32 images, float64."""
     model = small_net(seed=3)
     model.size = 32
     model.labels = ["cat", "espresso", "rocket", "astronaut", "nothing"]
@@ -17,28 +17,28 @@ def tiny() -> nn.Module:
 
 
 def single() -> nn.Module:
-    """``tiny`` in float32."""
+    """Return ``tiny`` in float32."""
     model = tiny().float()
     model.size, model.labels = 32, ["cat", "espresso", "rocket", "astronaut", "nothing"]
     return model
 
 
 def poisoned(value: float, classes: slice) -> nn.Module:
-    """``tiny`` with another value for these logits wherever the image is dark on average."""
+    """Return ``tiny`` with ``value`` for the logits of these classes if the image is dark on average."""
     model = tiny()
     forward = model.forward
 
-    def other(x: Tensor) -> Tensor:
+    def poisoned_forward(x: Tensor) -> Tensor:
         logits = forward(x).clone()
         logits[x.mean(dim=(1, 2, 3)) < 0.25, classes] = value
         return logits
 
-    model.forward = other
+    model.forward = poisoned_forward
     return model
 
 
 def broken() -> nn.Module:
-    """Logits that are NaN wherever the image is dark on average."""
+    """Return a network whose logits are NaN if the image is dark on average."""
     return poisoned(torch.nan, slice(None))
 
 
@@ -66,17 +66,17 @@ def failing() -> nn.Module:
 
 
 def infinite() -> nn.Module:
-    """A network with one logit that is infinite wherever the image is dark on average."""
+    """Return a network with one logit that is infinite if the image is dark on average."""
     return poisoned(torch.inf, slice(1))
 
 
 def not_a_model() -> str:
-    """Something else."""
+    """Return a text instead of a network."""
     return "no module"
 
 
 def imagenet_like() -> nn.Module:
-    """A small untrained network with ImageNet's class names, float64."""
+    """Return a small untrained network with ImageNet's class names, float64."""
     from xplain.data.class_names import load_imagenet_classes
 
     model = small_net(seed=4, classes=1000)
@@ -86,7 +86,7 @@ def imagenet_like() -> nn.Module:
 
 
 def smooth() -> nn.Module:
-    """Five named classes, with SiLU for ReLU, float64."""
+    """Return a network with five named classes, and SiLU instead of ReLU, float64."""
     model = small_net(seed=5, activation=nn.SiLU)
     model.size = 32
     model.labels = ["cat", "espresso", "rocket", "astronaut", "nothing"]
@@ -94,26 +94,26 @@ def smooth() -> nn.Module:
 
 
 def oblong() -> nn.Module:
-    """Five classes on images of 24 x 40, float64."""
+    """Return a network with five classes on images of 24 x 40, float64."""
     model = small_net(seed=6)
     model.size = (24, 40)
     return model
 
 
 def wants_eight() -> nn.Module:
-    """A network for images of 8 x 8 that does not say so."""
+    """Return a network for images of 8 x 8 that does not declare its size."""
     return nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2))
 
 
 def soft() -> nn.Module:
-    """A network that ends in a softmax, float64."""
+    """Return a network that ends in a softmax, float64."""
     model = nn.Sequential(small_net(seed=7), nn.Softmax(dim=1))
     model.size = 32
     return model
 
 
 def normalised() -> nn.Module:
-    """Five classes on images of 28 x 32 (224 steps of four pixels), normalised by ``toys.MEAN`` and ``toys.STD``, float64."""
+    """Return a network with five classes on images of 28 x 32 (224 steps of four pixels), normalized by MEAN and STD, float64."""
     model = small_net(seed=8)
     model.size, model.mean, model.std = (28, 32), MEAN, STD
     return model

@@ -1,4 +1,4 @@
-"""Small models whose attributions are known in closed form, and small random networks; all in float64."""
+"""Small models with attributions in closed form, and small random networks; all in float64."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 import xplain
 from xplain.data.preprocessing import Preprocessing
 
-torch.set_num_threads(1)  # on tensors this small, threads only wait for one another
+torch.set_num_threads(1)  # for tensors this small, threads only wait for each other
 
 MEAN, STD = (0.45, 0.5, 0.4), (0.25, 0.2, 0.3)
 
@@ -28,7 +28,7 @@ class Linear(nn.Module):
 
 
 class Function(nn.Module):
-    """Logits by any function of the images; a parameter fixes the type to float64."""
+    """A model whose logits are a function of the images; its parameter sets the type to float64."""
 
     def __init__(self, function) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class Function(nn.Module):
 
 
 class Hidden(torch.autograd.Function):
-    """The same numbers and gradient, by code that no rule sees."""
+    """The identity, by a custom function that propagation rules do not detect."""
 
     @staticmethod
     def forward(ctx, x):
@@ -72,7 +72,7 @@ class SmallNet(nn.Module):
 
 
 class Attend(nn.Module):
-    """A residual attention of tokens (B, N, K), in one of the three ways that models write it; ``weights`` keeps the third's."""
+    """A residual attention of tokens (B, N, K), in one of three common implementations; the third one stores its ``weights``."""
 
     def __init__(self, width: int, heads: int, kind: str) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ class Attend(nn.Module):
         if self.kind == "module":
             return x + self.inner(z, z, z, need_weights=False)[0]
         q, k, v = nn.functional.linear(z, self.inner.in_proj_weight, self.inner.in_proj_bias).chunk(3, dim=-1)
-        q, k, v = (each.unflatten(2, (self.heads, -1)).transpose(1, 2) for each in (q, k, v))
+        q, k, v = (tensor.unflatten(2, (self.heads, -1)).transpose(1, 2) for tensor in (q, k, v))
         if self.kind == "fused":
             mixed = nn.functional.scaled_dot_product_attention(q, k, v)
         else:
@@ -96,7 +96,7 @@ class Attend(nn.Module):
 
 
 class TokenNet(nn.Module):
-    """Convolutions to a grid of tokens, two attentions, and a linear head on the class token, or on the patches' mean."""
+    """Convolutions to a grid of tokens, two attentions, and a linear head on the class token, or on the mean of the patches."""
 
     def __init__(self, classes: int = 5, *, kind: str = "fused", average: bool = False) -> None:
         super().__init__()
@@ -117,7 +117,7 @@ class TokenNet(nn.Module):
 
 
 def token_net(seed: int = 0, **options) -> nn.Module:
-    """A TokenNet with random weights in float64; its queries and keys are large enough for uneven attention."""
+    """Return a TokenNet with random weights in float64; its queries and keys are large enough for uneven attention."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = TokenNet(**options).double().eval()
@@ -127,7 +127,7 @@ def token_net(seed: int = 0, **options) -> nn.Module:
 
 
 def small_net(seed: int = 0, *, scale: float = 3.0, **options) -> nn.Module:
-    """A SmallNet with random weights in float64; ``scale`` widens the logits so that probabilities differ."""
+    """Return a SmallNet with random weights in float64; ``scale`` spreads the logits, so that probabilities differ."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = SmallNet(**options).double().eval()
@@ -141,30 +141,30 @@ def small_net(seed: int = 0, *, scale: float = 3.0, **options) -> nn.Module:
 
 
 def classifier(model: nn.Module, **options) -> xplain.Classifier:
-    """The module as a classifier on the CPU."""
+    """Return the module as a classifier on the CPU."""
     return xplain.Classifier(model, name="toy", **options).eval()
 
 
 def images(count: int = 2, height: int = 8, width: int = 10, seed: int = 1, channels: int = 3) -> Tensor:
-    """Random images (count, channels, height, width) in float64, away from 0 and 1."""
+    """Return random images (count, channels, height, width) in float64, between 0.1 and 0.9."""
     generator = torch.Generator().manual_seed(seed)
     return torch.rand(count, channels, height, width, dtype=torch.float64, generator=generator) * 0.8 + 0.1
 
 
 def normalise(x: Tensor) -> Tensor:
-    """Images or one image (..., 3, H, W) in the units of a network trained with MEAN and STD."""
-    mean, std = (torch.tensor(each, dtype=x.dtype)[:, None, None] for each in (MEAN, STD))
+    """Return images (..., 3, H, W) normalized by MEAN and STD."""
+    mean, std = (torch.tensor(values, dtype=x.dtype)[:, None, None] for values in (MEAN, STD))
     return (x - mean) / std
 
 
 def with_pixels(model: nn.Module) -> tuple[xplain.Classifier, Callable[[Tensor], Tensor]]:
-    """A classifier that normalises by MEAN and STD, and the same logits of pixels written by hand."""
+    """Return a classifier that normalizes by MEAN and STD, and a function that computes the same logits of pixels."""
     made = classifier(model, mean=MEAN, std=STD, preprocessing=Preprocessing.for_size(12))
     return made, lambda x: model(normalise(x))
 
 
 def watch(made: xplain.Classifier) -> list[int]:
-    """A list that grows by the rows of every call with images of ``images()``; set it up before the first use."""
+    """Return a list that grows by the number of rows of every call with images of ``images()``; call this before the first use."""
     rows: list[int] = []
 
     def note(_: object, inputs: tuple[Tensor, ...], __: object) -> None:
@@ -175,13 +175,13 @@ def watch(made: xplain.Classifier) -> list[int]:
     return rows
 
 
-def warned(found: xplain.Attribution, words: str) -> list[bool]:
-    """For each image, whether the warning that contains ``words`` applies to it."""
-    (mask,) = (mask for text, mask in found.flags.items() if words in text)
+def warned(attribution: xplain.Attribution, words: str) -> list[bool]:
+    """Return for each image whether the warning that contains ``words`` applies to it."""
+    (mask,) = (mask for text, mask in attribution.flags.items() if words in text)
     return mask.tolist()
 
 
 def assert_same(actual: Tensor, expected: Tensor, rtol: float = 1e-9) -> None:
-    """Equal to ``rtol``; entries lost in cancellation to ``rtol`` / 1000 of the largest one."""
+    """Assert equality to ``rtol``; small entries, which cancellation affects, to ``rtol`` / 1000 of the largest one."""
     atol = rtol / 1000 * float(expected.abs().max())
     torch.testing.assert_close(actual, expected, rtol=rtol, atol=atol, check_dtype=False)

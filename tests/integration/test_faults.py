@@ -156,7 +156,7 @@ def test_deleted_output_is_made_again(xp, noise, command, monkeypatch):
     assert expected[command] in names
 
 
-def test_evaluate_stops_if_its_run_is_deleted(xp, noise, method_calls):
+def test_evaluate_stops_if_run_deleted(xp, noise, method_calls):
     method_calls.before[3] = lambda: shutil.rmtree("run")
     command_line = ("evaluate", noise, *TINY, *OPTIONS["evaluate"], "-o", "run")
     ran = xp(*command_line)

@@ -453,7 +453,7 @@ def test_unknown_keyword_value_is_rejected():
     ("texts", "message"),
     [
         (["ig:steps=0"], "integrated-gradients: steps=0 is not accepted"),
-        (["ig:steps=2", "integrated-gradients:steps=2"], "method 'integrated-gradients:steps=2' is requested twice"),
+        (["ig:steps=2", "integrated-gradients:steps=2"], "method 'integrated-gradients:steps=2' is repeated"),
     ],
 )
 def test_check_methods_rejects_invalid_choices(texts, message):

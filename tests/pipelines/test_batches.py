@@ -80,7 +80,7 @@ def test_predict_batches_fails_unreadable_images(classifier, items):
 
 
 @pytest.mark.parametrize("factory", [factories.broken, factories.infinite])
-def test_predict_batches_fails_images_with_bad_logits(items, factory):
+def test_predict_batches_fails_bad_logits(items, factory):
     Image.new("RGB", (32, 32)).save(items[1].source.path)  # dark, and so with logits that are not finite
     classifier = toys.classifier(factory(), preprocessing=Preprocessing.for_size(32))
     (failures,), (batch,) = collect(classifier, items, 5)
@@ -93,7 +93,7 @@ def test_predict_batches_fails_images_with_bad_logits(items, factory):
     toys.assert_same(batch.logits, classifier(batch.images).detach())
 
 
-def test_predict_batches_needs_labels_only_if_told(classifier, items):
+def test_predict_batches_can_need_labels(classifier, items):
     items[2] = Item("c.png", items[2].source, None)
     (failures,), (batch,) = collect(classifier, items, 5, needs_labels=True)
     assert [str(failure.error) for failure in failures] == ["'c.png' has no label; label it, or remove it"]

@@ -186,7 +186,7 @@ def test_resolve_metrics_labels_without_trials():
     [("deletion:steps=2", "deletion:steps=2"), ("roar:trials=1", "roar:trials=2")],
 )
 def test_resolve_metrics_rejects_repeated_metric(texts):
-    with pytest.raises(UsageError, match="is requested twice; request each set of parameters once"):
+    with pytest.raises(UsageError, match="is repeated; pass each set of parameters once"):
         resolve_metrics(None, tuple(Choice.parse(text) for text in texts))
 
 

@@ -105,7 +105,7 @@ def _for_each_model(
     """Return one configuration per model, each with its own run directory. Raises UsageError for a repeated model."""
     repeated = next((name for name in models if models.count(name) > 1), None)
     if repeated is not None:
-        raise UsageError(f"model {repeated!r} is requested twice", "request it once")
+        raise UsageError(f"model {repeated!r} is repeated", "pass each model once")
     folders = _run_directories(config, models, output, published)
     return [
         replace(config, model=replace(config.model, name=name), output=folder)

@@ -109,7 +109,7 @@ def predict_finite(classifier: Classifier, images: Tensor, compute: ComputeOptio
     bad = (~has_finite_logits(logits)).nonzero()
     if len(bad):
         raise InputError(
-            f"the model's logits for image {int(bad[0])} are not finite", "check the weights and --precision"
+            f"the model's logits for image {int(bad[0])} are not finite", "check the weights and the precision"
         )
     return logits, cost
 
@@ -317,10 +317,10 @@ def label_of(choice: Choice, name: str) -> str:
 
 
 def check_distinct(labels: Iterable[str], kind: str = "method") -> None:
-    """Raise UsageError if a method (or another ``kind``) is requested twice with the same parameters."""
+    """Raise UsageError if a method (or another ``kind``) is repeated with the same parameters."""
     for label, count in Counter(labels).items():
         if count > 1:
-            raise UsageError(f"{kind} {label!r} is requested twice", "request each set of parameters once")
+            raise UsageError(f"{kind} {label!r} is repeated", "pass each set of parameters once")
 
 
 def with_control(choices: tuple[Choice, ...]) -> tuple[Choice, ...]:

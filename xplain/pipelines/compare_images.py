@@ -77,7 +77,7 @@ def _check_request(config: CompareConfig) -> None:
             raise UsageError(f"unknown picture {show!r} for --show", hint)
     check_methods(config.methods, config.layer)
     if not config.measured and (config.metrics or config.protocol):
-        raise UsageError("--no-metrics excludes -M and --protocol", "remove one of them")
+        raise UsageError("--no-metrics cannot be combined with -M or --protocol", "remove one of them")
     if len(config.models) > 1 and (config.model.weights or config.model.classes):
         raise UsageError("--weights and --classes apply to one model only", "pass one -m")
 

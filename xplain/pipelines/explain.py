@@ -85,7 +85,7 @@ def _check_request(config: ExplainConfig, sources: Sequence[ImageSource]) -> Non
 
 
 def _resolve_methods(config: ExplainConfig, classifier: Classifier) -> list[MethodRun]:
-    """Resolve the methods; one that is requested several times has its parameters in its file names."""
+    """Resolve the methods; a repeated method has its parameters in its file names."""
     methods = resolve_methods(config.methods, config.score, classifier, config.layer)
     counts = Counter(method.spec.name for method in methods)
     named = []

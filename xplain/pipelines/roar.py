@@ -132,8 +132,8 @@ def _describe(
     known = stored.get("metrics", {}).get(metric.label)
     if known is not None and known["params"]["images"] != digest:
         raise UsageError(
-            f"{str(config.output)!r} contains {metric.label} of other images",
-            "choose another --output, or the same data set",
+            f"{str(config.output)!r} contains {metric.label} on other images",
+            "choose another --output, or use the same data set",
         )
     own = {key: facts[key] for key in ("seed", "precision")} | {"target": config.target}
     return {

@@ -177,6 +177,8 @@ def test_failed_write_keeps_old_file(tmp_path, monkeypatch):
 
     (tmp_path / "a.png").write_bytes(b"old")
     monkeypatch.setattr("pathlib.Path.replace", raise_disk_full)
-    with pytest.raises(InputError, match=r"cannot write .*a\.png': No space left on device; .*free disk space, then run"):
+    with pytest.raises(
+        InputError, match=r"cannot write .*a\.png': No space left on device; .*free disk space, then run"
+    ):
         write_file(tmp_path / "a.png", b"new")
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a.png", b"old")]

@@ -119,7 +119,9 @@ def find_runs(inputs: Sequence[str]) -> bool:
     runs = [name for name in inputs if (Path(name) / "run.json").is_file()]
     if runs and len(runs) < len(inputs):
         other = next(name for name in inputs if name not in runs)
-        raise UsageError(f"{runs[0]!r} is a run directory and {other!r} is not", "pass either images or run directories")
+        raise UsageError(
+            f"{runs[0]!r} is a run directory and {other!r} is not", "pass either images or run directories"
+        )
     return bool(runs)
 
 

@@ -185,7 +185,10 @@ def common_metrics(runs: Sequence[EvaluatedRun]) -> tuple[dict[str, dict[str, An
                 continue
             for other in run.metrics.values():
                 if other["metric"] == metric["metric"]:
-                    raise InputError(_metric_difference(metric, other, first, run), "evaluate both with the same parameters and version")
+                    raise InputError(
+                        _metric_difference(metric, other, first, run),
+                        "evaluate both with the same parameters and version",
+                    )
             left_out.add(label)
             del common[label]
         known = {_definition(metric) for metric in first.metrics.values()}

@@ -24,16 +24,16 @@ from xplain.core.errors import ExitCode, XplainError, device_error, system_error
 
 EPILOG = """\b
 Exit codes:
-  0  done
-  1  a bug in xplain
+  0  success
+  1  internal error (a bug in xplain)
   2  usage error
-  3  invalid input
-  4  device or memory error
-  5  finished, but some items failed or were undefined
+  3  invalid or unreadable input
+  4  device error or out of memory
+  5  partial success: some items failed or have undefined values
   130  interrupted
 
-Each option can also be set by the environment variable in brackets, or in a TOML file (--config).
-Precedence: command line, environment, file."""
+Each option can also be set with the environment variable shown in brackets or in a TOML file (--config).
+Order of precedence: command line, environment variables, configuration file."""
 
 app = typer.Typer(
     name="xplain",
@@ -46,13 +46,13 @@ app.command("explain", epilog=EPILOG)(explain)
 app.command("evaluate", epilog=EPILOG)(evaluate)
 app.command("compare", epilog=EPILOG)(compare)
 app.command("bench", epilog=EPILOG)(bench)
-app.command("list")(list_things)
+app.command("list", epilog=EPILOG)(list_things)
 app.command("cite")(cite)
 
 
 @app.callback()
 def main(version: Version = False) -> None:
-    """Explain image classifications, and measure how reliable the explanations are.
+    """Explain image classifiers and evaluate the explanations.
 
     \b
     Examples:
@@ -61,8 +61,8 @@ def main(version: Version = False) -> None:
       xplain compare cat.jpg -a agi -a ig -a neflag
       xplain list methods
 
-    Run xplain COMMAND --help for the options and examples of a command, and xplain --install-completion to
-    install shell completion of commands, options, methods, metrics and models.
+    Run "xplain COMMAND --help" for the options and examples of a command. Run "xplain --install-completion" to enable shell
+    completion.
     """
 
 

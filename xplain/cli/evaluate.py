@@ -30,28 +30,45 @@ def evaluate(
     dataset: Annotated[
         str,
         typer.Argument(
-            help="A folder of class folders, a flat folder, a text file of paths, tar shards, or torchvision:NAME:ROOT."
+            metavar="DATASET",
+            help="Directory with one folder per class, flat directory of images, text file of paths, tar shards, or "
+            "torchvision:NAME:ROOT.",
         ),
     ],
     metric: common.Metrics = NONE,
     method: common.Methods = NEFLAG,
     protocol: common.Protocol = None,
-    target: Annotated[str, option("--target", help="auto (the model's top class) or label (the true class).")] = "auto",
+    target: Annotated[
+        str, option("--target", help="Class to explain: auto (predicted class) or label (true class).")
+    ] = "auto",
     score: common.Score = None,
-    limit: Annotated[int | None, option("--limit", help="Number of images, evenly spread.", min=1)] = None,
+    limit: Annotated[
+        int | None, option("--limit", help="Maximum number of images, selected evenly across the dataset.", min=1)
+    ] = None,
     per_class: Annotated[int | None, option("--per-class", help="Maximum number of images per class.", min=1)] = None,
-    labels: Annotated[str | None, option("--labels", help="CSV of file name and class, for a flat folder.")] = None,
-    shard: Annotated[str | None, option("--shard", help="Process shard I of N, I/N, counted from 0.")] = None,
-    fail_fast: Annotated[bool, option("--fail-fast", help="Stop at the first image that fails.")] = False,
-    save_maps: Annotated[bool, option("--save-maps", help="Save the raw attributions as NPZ in RUN/maps.")] = False,
-    save_curves: Annotated[bool, option("--save-curves", help="Save full curves as NPZ in RUN/curves.")] = False,
-    interval: Annotated[Interval, option("--interval", help="Bootstrap interval: percentile or bca.")] = "percentile",
+    labels: Annotated[
+        str | None, option("--labels", help="CSV file with file names and classes, for a flat directory.")
+    ] = None,
+    shard: Annotated[
+        str | None, option("--shard", help="Process shard I of N, written I/N, with I counted from 0.")
+    ] = None,
+    fail_fast: Annotated[bool, option("--fail-fast", help="Stop at the first failure.")] = False,
+    save_maps: Annotated[
+        bool, option("--save-maps", help="Save the raw attributions as NPZ files in RUN/maps.")
+    ] = False,
+    save_curves: Annotated[
+        bool, option("--save-curves", help="Save the full curves as NPZ files in RUN/curves.")
+    ] = False,
+    interval: Annotated[
+        Interval, option("--interval", help="Bootstrap confidence interval: percentile or bca.")
+    ] = "percentile",
     output: Annotated[
         Path | None,
         option(
             "--output",
             "-o",
-            help="Run directory, or with several models the parent of theirs; default: xplain-runs/<data set>.<model>.",
+            help="Run directory RUN. With several models, the parent of their run directories "
+            "(default: xplain-runs/DATASET.MODEL).",
         ),
     ] = None,
     model: common.Models = MODELS,
@@ -59,10 +76,11 @@ def evaluate(
     compute: ComputeOptions = ComputeOptions(),
     out: OutputOptions = OutputOptions(),
 ) -> int:
-    """Evaluate methods by metrics on a data set. Run the same command again to resume.
+    """Evaluate attribution methods on a dataset.
 
-    Writes RUN/items/*.jsonl image by image, then summary.json, .csv, .md and report.html. Prints the table: means
-    with 95 % bootstrap intervals, a random control, and paired differences to the first method.
+    Writes the results of each image to RUN/items/*.jsonl, and then summary.json, summary.csv, summary.md and
+    report.html. Prints a table of mean scores with 95% bootstrap confidence intervals and paired differences from the first
+    method. A random control is included. To resume an interrupted run, run the same command again.
 
     \b
     Examples:

@@ -27,35 +27,45 @@ NEFLAG, OVERLAY = ["neflag"], ["overlay"]
 @with_groups
 def explain(
     images: Annotated[
-        list[str] | None, typer.Argument(help="Files, directories, globs, @list.txt, or - for image bytes on stdin.")
+        list[str] | None,
+        typer.Argument(
+            metavar="IMAGE",
+            help="Image files, directories, glob patterns, @list.txt (a file of paths), or - to read one image from stdin.",
+        ),
     ] = None,
     method: common.Methods = NEFLAG,
     target: common.Target = "auto",
     against: Annotated[
         str | None,
-        option("--against", help="Contrast CLASS[,CLASS], or runner-up: why the target and not these."),
+        option(
+            "--against",
+            help="Contrast classes, CLASS[,CLASS...] or runner-up: explain the target relative to these classes.",
+        ),
     ] = None,
-    save: Annotated[list[str], option("--save", help="overlay, heatmap, masked, figure or raw; repeatable.")] = OVERLAY,
+    save: Annotated[
+        list[str], option("--save", help="Output to save: overlay, heatmap, masked, figure or raw; repeatable.")
+    ] = OVERLAY,
     render: RenderOptions = RenderOptions(),
     layer: common.Layer = None,
     score: common.Score = None,
     files_from: common.FilesFrom = None,
     overwrite: Annotated[
-        bool, option("--overwrite", help="Overwrite existing files that have different settings.")
+        bool, option("--overwrite", help="Overwrite existing files that were written with different settings.")
     ] = False,
-    fail_fast: Annotated[bool, option("--fail-fast", help="Stop at the first image that fails.")] = False,
-    output: Annotated[Path, option("--output", "-o", help="Output directory; - writes one PNG to stdout.")] = Path(
-        "xplain-out"
-    ),
+    fail_fast: Annotated[bool, option("--fail-fast", help="Stop at the first failure.")] = False,
+    output: Annotated[
+        Path, option("--output", "-o", help="Output directory, or - to write a single PNG to stdout.")
+    ] = Path("xplain-out"),
     model: common.Model = EMBEDDED,
     model_options: ModelOptions = ModelOptions(),
     compute: ComputeOptions = ComputeOptions(),
     out: OutputOptions = OutputOptions(),
 ) -> int:
-    """Explain images: write pictures, raw values and records that show why a model chose a class.
+    """Explain why a model predicts a class for an image.
 
-    Writes OUT/<stem>.<method>[.<target>].<kind>.png|npz and prints each path. Run the same command again to resume.
-    An image that fails is reported and skipped (exit code 5).
+    Writes visualizations or raw attributions to OUTPUT/<stem>.<method>[.<target>].<kind>.png (.npz for raw attributions) and
+    prints the path of each file, or its JSON record with --json. To resume an interrupted run, run the same command again.
+    Images that cannot be explained are reported and skipped (exit code 5).
 
     \b
     Examples:

@@ -21,14 +21,17 @@ Kind = Literal["methods", "metrics", "models", "protocols", "classes"]
 
 @with_groups
 def list_things(
-    kind: Annotated[Kind, typer.Argument(help="What to list.")],
-    search: Annotated[str, option("--search", help="Only rows that contain this text.")] = "",
+    kind: Annotated[
+        Kind,
+        typer.Argument(metavar="KIND", help="Kind of entries to list."),
+    ],
+    search: Annotated[str, option("--search", help="Show only entries that contain this text.")] = "",
     model: Annotated[
         str | None,
         option(
             "--model",
             "-m",
-            help="With methods: which of them fit this model, and why not; with classes: its classes.",
+            help='With "methods", check which methods support this model; with "classes", list the classes of this model.',
             autocompletion=complete_model,
         ),
     ] = None,
@@ -37,7 +40,7 @@ def list_things(
 ) -> int:
     """List methods, metrics, models, protocols or classes.
 
-    Prints a table on a terminal, tab-separated columns otherwise, and all fields with --json.
+    Prints a table to a terminal and tab-separated columns otherwise. With --json, prints all fields.
 
     \b
     Examples:

@@ -103,28 +103,48 @@ class ModelOptions:
     name: str = EMBEDDED
     weights: Annotated[
         Path | None,
-        Option("--weights", "A .pt, .pth or .safetensors file; nothing in it is executed. random: untrained weights."),
+        Option(
+            "--weights",
+            'Weights file (.pt, .pth or .safetensors), loaded without executing code, or "random" for untrained weights.',
+        ),
     ] = None
     classes: Annotated[
-        Path | None, Option("--classes", "Class names: one per line, or CSV with the columns index,wnid,name.")
+        Path | None,
+        Option(
+            "--classes",
+            "File with class names: one name per line, or CSV with the columns index, wnid (WordNet ID) and name.",
+        ),
     ] = None
     image_size: Annotated[
-        int | None, Option("--image-size", "Side of the input in pixels; default: the model's own.", low=1)
+        int | None,
+        Option(
+            "--image-size", "Height and width of the model input in pixels (default: the model's native size).", low=1
+        ),
     ] = None
-    device: Annotated[str, Option("--device", "auto, cpu, cuda, cuda:N or mps.")] = "auto"
-    offline: Annotated[bool, Option("--offline", "Download nothing; use weights that are already on disk.")] = False
+    device: Annotated[str, Option("--device", "Device to run on: auto, cpu, cuda, cuda:N or mps.")] = "auto"
+    offline: Annotated[
+        bool, Option("--offline", "Do not download anything; use only weights that are already on disk.")
+    ] = False
 
 
 @dataclass(frozen=True)
 class ComputeOptions:
     """The arithmetic and the random seed of a run. batch_size: rows per model call, None for automatic."""
 
-    precision: Annotated[Precision, Option("--precision", "fp32, tf32 or bf16 (faster on GPUs, less exact).")] = "fp32"
+    precision: Annotated[
+        Precision,
+        Option("--precision", "Floating-point precision; tf32 and bf16 are faster on GPUs but less accurate."),
+    ] = "fp32"
     batch_size: Annotated[
         int | None,
-        Option("--batch-size -b", "Rows per model call: auto, or a number.", parse_batch_size, "auto"),
+        Option(
+            "--batch-size -b",
+            "Maximum batch size per forward pass: auto or a positive integer.",
+            parse_batch_size,
+            "auto",
+        ),
     ] = None
-    seed: Annotated[int, Option("--seed", "Seed of all random draws.", low=0)] = 0
+    seed: Annotated[int, Option("--seed", "Random seed.", low=0)] = 0
 
 
 @dataclass(frozen=True)
@@ -133,14 +153,19 @@ class RenderOptions:
 
     clip: Annotated[
         tuple[float, float],
-        Option("--clip", "LOW,HIGH percentiles mapped to the ends of the colormap.", parse_clip, "80,99"),
+        Option(
+            "--clip",
+            "Percentiles LOW,HIGH of the attributions that are mapped to the ends of the colormap.",
+            parse_clip,
+            "80,99",
+        ),
     ] = (80.0, 99.0)
-    sign: Annotated[Sign, Option("--sign", "Which part of the attribution is drawn.")] = "positive"
-    reduce: Annotated[Reduce, Option("--reduce", "How channels are reduced to one value per pixel.")] = "sum"
-    cmap: Annotated[str, Option("--cmap", "A matplotlib colormap; auto: inferno, or RdBu_r for --sign signed.")] = (
-        "auto"
-    )
-    opacity: Annotated[float, Option("--opacity", "Opacity of the colors, 0 to 1.", low=0, high=1)] = 0.8
+    sign: Annotated[Sign, Option("--sign", "Sign of the attributions to show.")] = "positive"
+    reduce: Annotated[Reduce, Option("--reduce", "How to reduce the channels to one value per pixel.")] = "sum"
+    cmap: Annotated[
+        str, Option("--cmap", "Matplotlib colormap; auto selects RdBu_r for --sign signed and inferno otherwise.")
+    ] = "auto"
+    opacity: Annotated[float, Option("--opacity", "Opacity of the overlay, from 0 to 1.", low=0, high=1)] = 0.8
 
     @property
     def colormap(self) -> str:

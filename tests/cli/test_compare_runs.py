@@ -204,7 +204,7 @@ def test_compare_runs_rejects_unfinished_run(xp):
     )
     assert "a run is repeated; pass each run once" in xp("compare", "a", "a").err
     assert (
-        "'a' is a run directory and 'x.jpg' is not; pass either images or run directories"
+        "cannot compare the run directory 'a' with 'x.jpg', which is not a run directory; pass either images or run directories"
         in xp("compare", "a", "x.jpg").err
     )
     assert "--method does not apply to run directories; remove --method" in xp("compare", "a", "b", "-a", "sm").err

@@ -211,8 +211,8 @@ def test_roar_counts_bad_image(xp, tmp_path):
         (["--limit", "5"], "--limit cannot be used with roar, which trains its own networks; use roar:per_class=N"),
         (["--image-size", "64"], "--image-size cannot be used with roar, which trains its own networks; use roar:size=N"),
         (["-M", "deletion", *TINY, "-m", "resnet50"], "roar trains its own networks and ignores the 2 models; run -M roar separately"),
-        (["-M", "roar:fractions=0.5.9"], "roar: fractions=0.5.9 is not accepted; use increasing percentages such as"),
-        (["-M", "roar:network=resnet"], "roar: network=resnet is not accepted; use cnn or small"),
+        (["-M", "roar:fractions=0.5.9"], "roar: invalid value fractions=0.5.9; use increasing percentages such as"),
+        (["-M", "roar:network=resnet"], "roar: invalid value network=resnet; use cnn or small"),
     ],
 )  # fmt: skip
 def test_roar_usage_error_is_one_line(xp, args, text):

@@ -111,7 +111,7 @@ def test_damaged_line_raises_with_number(tmp_path):
     with RunStore.open(tmp_path, 0, RUN) as store:
         store.append([record("a")])
     (tmp_path / "items" / "0.jsonl").open("a").write("nonsense\n")
-    with pytest.raises(InputError, match=r"line 2 of .*0\.jsonl' is damaged: .*; delete the line"):
+    with pytest.raises(InputError, match=r"line 2 of .*0\.jsonl' is not a valid record: .*; remove the line"):
         read_keys(tmp_path)
     with pytest.raises(InputError, match="line 2 of"):
         RunStore.open(tmp_path, 0, RUN)
@@ -120,7 +120,9 @@ def test_damaged_line_raises_with_number(tmp_path):
 def test_second_writer_of_rank_raises(tmp_path):
     with RunStore.open(tmp_path, 0, RUN) as first:
         first.append([record("a")])
-        with pytest.raises(InputError, match=r"another process is writing .*0\.jsonl'; wait for it, or choose another"):
+        with pytest.raises(
+            InputError, match=r"another process is writing to .*0\.jsonl'; wait for it to finish or use another"
+        ):
             RunStore.open(tmp_path, 0, RUN | {"methods": {"c": {}}})
         assert read_run(tmp_path)[0] == RUN  # the rejected description is not written
         with RunStore.open(tmp_path, 1, RUN) as other:
@@ -153,7 +155,8 @@ def test_other_fingerprint_keeps_run_unchanged(tmp_path):
     RunStore.open(tmp_path, 0, RUN).__exit__()
     before = sorted(tmp_path.rglob("*")), (tmp_path / "run.json").read_text()
     with pytest.raises(
-        UsageError, match="holds a run with other settings: its seed is 0, not 1; choose another --output"
+        UsageError,
+        match="contains a run with a different seed: 0 instead of 1; use the same settings or another --output",
     ):
         RunStore.open(tmp_path, 3, RUN | {"fingerprint": {"seed": 1}})
     assert (sorted(tmp_path.rglob("*")), (tmp_path / "run.json").read_text()) == before

@@ -87,9 +87,7 @@ def test_numbers_match_class_names_first(tmp_path):
 
 def test_unnamed_classes_number_folders_in_order(tmp_path):
     make_files(tmp_path, "b/1.png", "a/1.png", "c/1.png")
-    note = (
-        "the classes of SmallNet have no names; the folders are numbered in order, from 'a' (class 0) to 'c' (class 2)"
-    )
+    note = "the classes of SmallNet have no names; assuming that the sorted folders are classes 0 ('a') to 2 ('c')"
     with pytest.warns(ModelNote, match=f"^{re.escape(note)}$"):
         assert read_labels(tmp_path, make_model(3)) == {"a/1.png": 0, "b/1.png": 1, "c/1.png": 2}
 

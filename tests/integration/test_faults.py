@@ -162,7 +162,7 @@ def test_evaluate_stops_if_run_deleted(xp, noise, method_calls):
     ran = xp(*command_line)
     assert ran.code == 3
     assert single_line(ran.err) == (
-        "xplain: error: 'run/items/0.jsonl' was deleted during the run; run the same command again"
+        "xplain: error: 'run/items/0.jsonl' was deleted or replaced during the run; run the same command again"
     )
     assert len(method_calls.sizes) == 3
     assert xp(*command_line).code == 0

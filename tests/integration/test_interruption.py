@@ -35,9 +35,7 @@ def test_signals_leave_resumable_files(xp, noise, command):
         if code not in (0, -signal.SIGKILL):
             assert code == 130
             err = Path("err").read_text()  # empty if the signal came before the command line was imported
-            assert not err or "finished results are complete, run the same command to resume: xplain" in single_line(
-                err
-            )
+            assert not err or "finished results are saved. To resume, run: xplain" in single_line(err)
         check_files(Path("run"))
     assert 130 in codes or -signal.SIGKILL in codes
     assert xp(*command_line, "-o", "run").code == 0
@@ -168,7 +166,7 @@ def test_bench_without_output_names_option(xp, monkeypatch):
     ran = xp("bench", *TINY, *OPTIONS["bench"])
     assert ran.code == 130
     assert single_line(ran.err) == (
-        "xplain: error: interrupted, and no results were saved; use --output to make bench resumable"
+        "xplain: error: interrupted before any results were saved; use --output to make the benchmark resumable"
     )
 
 
@@ -185,7 +183,7 @@ def test_broken_pipe_stops_remaining_work(xp, noise, command):
     err = Path("err").read_text()
     if command in ("explain", "bench"):  # they print results at once, and stop
         assert code == 130
-        assert "interrupted; finished results are complete" in single_line(err)
+        assert "interrupted; finished results are saved" in single_line(err)
         assert 0 < len(check_files(Path("run"))) < 24
         assert xp(*command_line).code == 0
     else:

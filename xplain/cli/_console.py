@@ -77,8 +77,8 @@ def print_lines(*lines: str) -> bool:
         return False
     except OSError as error:
         discard_output()
-        message = f"cannot write to standard output: {error.strerror}"
-        raise InputError(message, "free some space, or write to a file") from None
+        message = f"cannot write to stdout: {error.strerror}"
+        raise InputError(message, "free disk space or redirect the output to another file") from None
     return True
 
 

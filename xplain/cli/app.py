@@ -123,7 +123,7 @@ def _interruptible() -> Iterator[_Signals]:
 
 def _report_interruption(arguments: Sequence[str]) -> int:
     command = shlex.join(["xplain", *arguments])
-    log.info("interrupted; finished results are complete, run the same command to resume: %s", command)
+    log.info("interrupted; finished results are saved. To resume, run: %s", command)
     return ExitCode.INTERRUPTED
 
 

@@ -91,7 +91,9 @@ def bench(
     except KeyboardInterrupt:
         if output is not None:
             raise
-        raise StoppedError("interrupted, and no results were saved", "use --output to make bench resumable") from None
+        raise StoppedError(
+            "interrupted before any results were saved", "use --output to make the benchmark resumable"
+        ) from None
 
 
 def _run(config: BenchConfig, output: Path | None, out: OutputOptions) -> int:
@@ -116,7 +118,7 @@ def _print_record(record: dict[str, Any], out: OutputOptions) -> bool:
     """Print the record, or what was measured. Returns False if the reader of stdout has left."""
     if out.show_progress and record["kind"] == "run":
         log.info(
-            "measured %s on %s (images: %d, program: %s)",
+            "measured %s on %s (images: %d, implementation: %s)",
             record["label"],
             record["model"],
             record["images"],

@@ -131,7 +131,8 @@ def find_runs(inputs: Sequence[str]) -> bool:
     if runs and len(runs) < len(inputs):
         other = next(name for name in inputs if name not in runs)
         raise UsageError(
-            f"{runs[0]!r} is a run directory and {other!r} is not", "pass either images or run directories"
+            f"cannot compare the run directory {runs[0]!r} with {other!r}, which is not a run directory",
+            "pass either images or run directories",
         )
     return bool(runs)
 

@@ -92,7 +92,7 @@ def evaluate(
       xplain evaluate photos -m resnet50 -m vgg16 -a agi
     """
     if target not in ("auto", "label"):
-        raise UsageError(f"target {target!r} is not supported for data sets", "use auto or label")
+        raise UsageError(f"evaluate does not support target {target!r}", "use auto or label")
     config = EvaluateConfig(
         replace(model_options, name=model[0]),
         compute,
@@ -123,7 +123,7 @@ def _for_each_model(
     """Return one configuration per model, each with its own run directory. Raises UsageError for a repeated model."""
     repeated = next((name for name in models if models.count(name) > 1), None)
     if repeated is not None:
-        raise UsageError(f"model {repeated!r} is repeated", "pass each model once")
+        raise UsageError(f"model {repeated!r} is specified more than once", "pass each model once")
     folders = _run_directories(config, models, output, published)
     return [
         replace(config, model=replace(config.model, name=name), output=folder)

@@ -78,7 +78,9 @@ def explain(
     """
     to_stdout = str(output) == "-"
     if to_stdout and out.as_json:
-        raise UsageError("-o - and --json both write to stdout", "use one of them")
+        raise UsageError(
+            "--output - cannot be combined with --json, because both write to stdout", "use only one of them"
+        )
     config = ExplainConfig(
         replace(model_options, name=model),
         compute,
@@ -103,7 +105,7 @@ def _run(config: ExplainConfig, out: OutputOptions) -> int:
     from xplain.pipelines import explain as pipeline
 
     explained, failed, is_read = 0, 0, True
-    with show_progress(out.show_progress, "rows") as on_progress:
+    with show_progress(out.show_progress, "samples") as on_progress:
         for outcome in pipeline.explain(config, on_progress):
             if not is_read:
                 raise KeyboardInterrupt  # the reader of stdout has left before the end
@@ -116,7 +118,7 @@ def _run(config: ExplainConfig, out: OutputOptions) -> int:
             explained += 1
             is_read = _print_outcome(outcome, out.as_json)
     if failed and explained:
-        log.info("%d explanations written, %d failed", explained, failed)
+        log.info("explanations written: %d, failures: %d", explained, failed)
     if not failed:
         return ExitCode.OK
     return ExitCode.PARTIAL if explained else ExitCode.INPUT_ERROR

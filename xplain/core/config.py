@@ -12,7 +12,7 @@ from xplain.core.errors import InputError, UsageError, did_you_mean
 from xplain.core.types import Interval, Precision, ScoreKind
 
 EMBEDDED = "efficientnet-lite0"  # the default model, which needs no download
-MAX_DIGITS = 20  # of a whole number; int() rejects strings of thousands of digits
+MAX_DIGITS = 20  # of an integer; int() rejects strings of thousands of digits
 PUBLISHED = "published"  # the TOML table with the figures of a paper, which evaluate prints next to its own
 Sign = Literal["positive", "negative", "absolute", "signed"]
 Reduce = Literal["sum", "mean", "abs-sum", "max"]
@@ -34,19 +34,19 @@ class Choice:
         for part in filter(None, parts):
             key, equals, value = part.partition("=")
             if not equals or not key.strip() or not value.strip():
-                raise UsageError(f"cannot read {part!r} in {text!r}", "write NAME:key=value,key=value")
+                raise UsageError(f"invalid parameter {part!r} in {text!r}", "use NAME:key=value,key=value")
             pairs.append((key.strip().replace("-", "_"), value.strip()))
         keys = [key for key, _ in pairs]
         repeated = sorted(key for key in keys if keys.count(key) > 1)
         if repeated:
-            raise UsageError(f"parameter {repeated[0]!r} is repeated in {text!r}", "set it once")
+            raise UsageError(f"parameter {repeated[0]!r} is set more than once in {text!r}", "set it only once")
         if not name.strip():
-            raise UsageError(f"missing name in {text!r}", "write NAME:key=value,key=value")
+            raise UsageError(f"{text!r} does not start with a name", "use NAME:key=value,key=value")
         return cls(name.strip(), tuple(pairs))
 
 
 def parse_count(text: str) -> int | None:
-    """Return a whole number >= 0, or None for any other text and for numbers of more than MAX_DIGITS digits."""
+    """Return an integer >= 0, or None for any other text and for numbers of more than MAX_DIGITS digits."""
     return int(text) if text.isdecimal() and len(text) < MAX_DIGITS else None
 
 
@@ -55,7 +55,7 @@ def parse_shard(text: str) -> tuple[int, int]:
     index_text, slash, count_text = text.partition("/")
     index, count = parse_count(index_text), parse_count(count_text)
     if not slash or index is None or count is None or index >= count:
-        raise UsageError(f"cannot parse the shard {text!r}", "write I/N with I from 0 to N-1")
+        raise UsageError(f"invalid shard {text!r}", "use I/N with 0 <= I < N")
     return index, count
 
 
@@ -65,7 +65,7 @@ def parse_batch_size(text: str) -> int | None:
         return None
     rows = parse_count(text)
     if not rows:
-        raise UsageError(f"invalid batch size {text!r}", "use auto or a whole number >= 1")
+        raise UsageError(f"invalid batch size {text!r}", "use auto or a positive integer")
     return rows
 
 
@@ -74,9 +74,11 @@ def parse_clip(text: str) -> tuple[float, float]:
     try:
         low, high = map(float, text.split(","))
     except ValueError:
-        raise UsageError(f"cannot parse the clip {text!r}", "write LOW,HIGH in percent, such as 80,99") from None
+        raise UsageError(f"invalid clip {text!r}", "use two percentiles LOW,HIGH, such as 80,99") from None
     if not 0 <= low < high <= 100:
-        raise UsageError(f"clip {text!r} is not 0 <= LOW < HIGH <= 100", "use percentiles such as 80,99")
+        raise UsageError(
+            f"invalid clip {text!r}: the percentiles must satisfy 0 <= LOW < HIGH <= 100", "use a value such as 80,99"
+        )
     return low, high
 
 
@@ -267,7 +269,9 @@ def read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:  # a TOMLDecodeError is a ValueError
-        raise InputError(f"cannot read the configuration {path}: {error}", "use a TOML file") from None
+        raise InputError(
+            f"cannot read the configuration file {str(path)!r}: {error}", "check that it is valid TOML"
+        ) from None
 
 
 def read_config_file(path: Path, command: str, options: Collection[str], commands: Collection[str]) -> dict[str, Any]:
@@ -284,9 +288,9 @@ def read_config_file(path: Path, command: str, options: Collection[str], command
     tables = {key: value for key, value in content.items() if isinstance(value, Mapping)}
     for name in tables:
         if name not in commands:
-            hint = did_you_mean(name, commands, "name the table after a command")
+            hint = did_you_mean(name, commands, "use the name of a command as the table name")
             raise UsageError(
-                f"unknown table [{name}] in {path}", "only evaluate uses it" if name == PUBLISHED else hint
+                f"unknown table [{name}] in {path}", "use it only with evaluate" if name == PUBLISHED else hint
             )
     merged = {key: value for key, value in content.items() if key not in tables} | dict(tables.get(command, {}))
     values = {key.replace("-", "_"): value for key, value in merged.items()}

@@ -23,7 +23,7 @@ def write_error(path: Path | str, error: OSError) -> InputError:
     if error.errno in DISK_FULL:
         hint = "free disk space, then run the same command again to resume"
     elif error.errno == errno.ENAMETOOLONG:
-        hint = "rename the file to a shorter name"
+        hint = "use a shorter file name"
     return InputError(f"cannot write {str(path)!r}: {error.strerror}", hint)
 
 
@@ -96,7 +96,7 @@ def lock_directory(folder: Path, *, wait: bool = False) -> Iterator[None]:
     try:
         if handle >= 0 and not lock_file(handle, wait=wait):
             raise InputError(
-                f"another process is writing into {str(folder)!r}", "wait for it, or choose another --output"
+                f"another process is writing to {str(folder)!r}", "wait for it to finish or use another --output"
             )
         yield
     finally:

@@ -94,7 +94,9 @@ class RunStore:
                 written = self._stream.write(content) or 0
                 content = content[written:]
         except FileNotFoundError:
-            raise InputError(f"{str(path)!r} was deleted during the run", "run the same command again") from None
+            raise InputError(
+                f"{str(path)!r} was deleted or replaced during the run", "run the same command again"
+            ) from None
         except OSError as error:
             raise write_error(path, error) from None
         self._remember(records)
@@ -129,7 +131,8 @@ def _open_items(folder: Path, rank: int, description: Record) -> FileIO:
         stream = resources.enter_context(FileIO(path, "a"))
         if not lock_file(stream.fileno(), wait=False):
             raise InputError(
-                f"another process is writing {str(path)!r}", "wait for it, or choose another --shard or --output"
+                f"another process is writing to {str(path)!r}",
+                "wait for it to finish or use another --shard or --output",
             )
         _write_description(folder, description)
         resources.pop_all()
@@ -142,7 +145,7 @@ def read_run(folder: Path) -> tuple[Record, Iterator[Record]]:
         return _read_description(folder), read_records(folder)
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(
-            f"{str(folder)!r} is not a run directory: {error}", "pass a directory that evaluate wrote"
+            f"{str(folder)!r} is not a run directory: {error}", 'pass an output directory of "xplain evaluate"'
         ) from None
 
 
@@ -175,7 +178,10 @@ def _read_batches(path: Path) -> Iterator[tuple[list[Record], int]]:
                 is_last = not record.pop("more", False)
                 record["key"], record["mark"] = intern(record["key"]), intern(record["mark"])
             except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-                raise InputError(f"line {number} of {str(path)!r} is damaged: {error}", "delete the line") from None
+                raise InputError(
+                    f"line {number} of {str(path)!r} is not a valid record: {error}",
+                    "remove the line and run evaluate again",
+                ) from None
             batch.append(record)
             if is_last:
                 yield batch, end
@@ -188,7 +194,7 @@ def _read_description(folder: Path) -> Record:
     if not isinstance(content, dict) or not all(
         isinstance(content.get(table), dict) for table in ("fingerprint", "methods", "metrics")
     ):
-        raise ValueError("run.json does not describe a run")
+        raise ValueError("run.json has no run description")
     return content
 
 
@@ -203,8 +209,8 @@ def _check_description(folder: Path, description: Record) -> Record | None:
         is_undecided = key in old and old[key] is None  # such as the model of a run with dataset metrics only
         if old.get(key) != new.get(key) and not is_undecided:
             raise UsageError(
-                f"{str(folder)!r} holds a run with other settings: its {key} is {old.get(key)!r}, not {new.get(key)!r}",
-                "choose another --output or use the same settings",
+                f"{str(folder)!r} contains a run with a different {key}: {old.get(key)!r} instead of {new.get(key)!r}",
+                "use the same settings or another --output",
             )
     return existing
 
@@ -247,7 +253,7 @@ def check_run(description: Mapping[str, Any], folder: str) -> None:
         wrong.append("methods")
     if wrong:
         raise InputError(
-            f"run.json in {folder!r} is damaged: check {wrong[0]!r}", "run evaluate again with another --output"
+            f"run.json in {folder!r} has an invalid entry {wrong[0]!r}", "use another --output and run evaluate again"
         )
 
 

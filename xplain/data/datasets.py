@@ -183,8 +183,8 @@ def _use_as_indices(folders: Sequence[str], class_names: ClassNames) -> dict[str
         )
     if sorted(folders) != sorted(folders, key=int):
         emit_note(
-            f"folder names are used as class indices ({last!r} is class {int(last)}), but torchvision's ImageFolder sorts them as "
-            "text; if the model was trained with ImageFolder, pass --classes in that order"
+            f"using the folder names as class indices ({last!r} is class {int(last)}). torchvision's ImageFolder sorts folder names as "
+            "text instead: if the model was trained with ImageFolder, pass a --classes file in that order"
         )
     return {name: int(name) for name in folders}
 
@@ -194,15 +194,15 @@ def _number_in_order(folders: Sequence[str], class_names: ClassNames) -> dict[st
     count = class_names.count or len(folders)
     if len(folders) == count:
         emit_note(
-            f"the classes of {class_names.model} have no names; the folders are numbered in order, "
-            f"from {folders[0]!r} (class 0) to {folders[-1]!r} (class {count - 1})"
+            f"the classes of {class_names.model} have no names; assuming that the sorted folders are "
+            f"classes 0 ({folders[0]!r}) to {count - 1} ({folders[-1]!r})"
         )
         return {name: index for index, name in enumerate(folders)}
     if all(map(is_wnid, folders)):
         raise _unknown_wnids(folders)
     emit_note(
-        f"{class_names.model} has {count} classes without names, but there are {len(folders)} class folders "
-        f"({folders[0]!r}, ...), so the images are not labeled; pass --classes with one name per class to label them"
+        f"the images are not labeled, because {class_names.model} has {count} classes without names but there are {len(folders)} "
+        f"class folders ({folders[0]!r}, ...); pass a --classes file with one name per class"
     )
     return {}
 

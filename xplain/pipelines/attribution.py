@@ -87,7 +87,7 @@ def attribute(
         result = method_run.attribute(classifier, images, targets, compute, contrasts=contrasts, on_rows=progress)
     outside = ((images < 0) | (images > 1)).flatten(1).any(dim=1)
     cost = replace(result.cost + cost, seconds=time.perf_counter() - started)
-    return replace(result, flags=result.flags | {"pixels outside [0, 1]": outside}, cost=cost)
+    return replace(result, flags=result.flags | {"the image has values outside [0, 1]": outside}, cost=cost)
 
 
 def resolve_compute(seed: int, precision: Precision, batch_size: int | str) -> ComputeOptions:

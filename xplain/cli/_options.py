@@ -1,4 +1,4 @@
-"""The options that several commands share. Each can also be set by XPLAIN_<OPTION>, and in a --config file."""
+"""Options shared by several commands. Each can also be set with XPLAIN_<OPTION> or in a --config file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _show_version(value: bool) -> None:
 
 
 def _use_config(context: typer.Context, path: Path | None) -> Path | None:
-    """Make the values of a configuration file the defaults of the command that is being parsed."""
+    """Use the values of a configuration file as defaults for the command being parsed."""
     if path is None:
         return None
     names = {
@@ -108,7 +108,7 @@ Version = Annotated[
 
 @dataclass(frozen=True)
 class OutputOptions:
-    """What a command prints, and the file that its options come from."""
+    """Output options and the configuration file."""
 
     as_json: Annotated[bool, option("--json", help="Print one JSON record per line to stdout.")] = False
     quiet: Annotated[bool, option("--quiet", "-q", help="Print errors only.", callback=_be_quiet)] = False
@@ -120,5 +120,5 @@ class OutputOptions:
 
     @property
     def show_progress(self) -> bool:
-        """Whether progress is shown."""
+        """Whether to show progress."""
         return not (self.quiet or self.no_progress)

@@ -97,7 +97,7 @@ def bench(
 
 
 def _run(config: BenchConfig, output: Path | None, out: OutputOptions) -> int:
-    """Print the records as they are measured, or the tables at the end."""
+    """Print each record as soon as it is measured, or the tables at the end."""
     from xplain.pipelines import benchmark as pipeline
     from xplain.reports.benchmark_report import benchmark_table
 
@@ -105,7 +105,7 @@ def _run(config: BenchConfig, output: Path | None, out: OutputOptions) -> int:
     is_read = True
     for group in pipeline.bench(config, output):
         if not is_read:
-            raise KeyboardInterrupt  # the reader of stdout has left before the end
+            raise KeyboardInterrupt  # the reader closed stdout early
         for record in group:
             is_read = _print_record(record, out) and is_read
         records += group
@@ -115,7 +115,7 @@ def _run(config: BenchConfig, output: Path | None, out: OutputOptions) -> int:
 
 
 def _print_record(record: dict[str, Any], out: OutputOptions) -> bool:
-    """Print the record, or what was measured. Returns False if the reader of stdout has left."""
+    """Print the record or log the measurement. Return False if stdout was closed."""
     if out.show_progress and record["kind"] == "run":
         log.info(
             "measured %s on %s (images: %d, implementation: %s)",

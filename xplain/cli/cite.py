@@ -1,4 +1,4 @@
-"""``xplain cite``: BibTeX entries of methods and metrics."""
+"""``xplain cite``: print BibTeX entries for methods and metrics."""
 
 from __future__ import annotations
 

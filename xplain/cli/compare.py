@@ -1,4 +1,4 @@
-"""``xplain compare``: methods side by side on images, or evaluation runs paired by image."""
+"""``xplain compare``: compare methods on images, or evaluation runs paired by image."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def compare(
 
 
 def find_runs(inputs: Sequence[str]) -> bool:
-    """Return whether all inputs are run directories. Raises UsageError if only some are."""
+    """Return whether all inputs are run directories. Raise UsageError if only some of them are."""
     runs = [name for name in inputs if (Path(name) / "run.json").is_file()]
     if runs and len(runs) < len(inputs):
         other = next(name for name in inputs if name not in runs)
@@ -138,7 +138,7 @@ def find_runs(inputs: Sequence[str]) -> bool:
 
 
 def _refuse_image_options(context: typer.Context) -> None:
-    """Raise UsageError for an option on the command line that does not apply to runs."""
+    """Raise UsageError if the command line has an option that does not apply to run directories."""
     for name in context.params:
         source = context.get_parameter_source(name)
         if source is not None and source.name == "COMMANDLINE" and name not in RUN_OPTIONS:
@@ -147,7 +147,7 @@ def _refuse_image_options(context: typer.Context) -> None:
 
 
 def _compare_runs(folders: Sequence[Path], output: Path, formats: Sequence[str], overwrite: bool, as_json: bool) -> int:
-    """Compare runs and print the table or the record; return the exit code."""
+    """Compare runs, print the table or the record, and return the exit code."""
     from xplain.pipelines.compare_runs import write_run_comparison
     from xplain.reports.run_comparison import run_comparison_table
 

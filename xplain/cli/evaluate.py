@@ -1,4 +1,4 @@
-"""``xplain evaluate``: how faithful explanations are, on a data set, with intervals."""
+"""``xplain evaluate``: evaluate attribution methods on a dataset."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from xplain.pipelines.distributed import shard_from_env, wait_for_ranks
 from xplain.reports.published import Published, add_published, read_published, resolve_values
 
 NEFLAG, MODELS = ["neflag"], [EMBEDDED]
-SEVERITY = (ExitCode.OK, ExitCode.PARTIAL, ExitCode.INPUT_ERROR)  # of exit codes, the worst last
+SEVERITY = (ExitCode.OK, ExitCode.PARTIAL, ExitCode.INPUT_ERROR)  # exit codes, from best to worst
 
 
 @with_groups
@@ -134,7 +134,7 @@ def _for_each_model(
 def _run_directories(
     config: EvaluateConfig, models: Sequence[str], output: Path | None, published: Published | None
 ) -> list[Path]:
-    """Return the run directory of each model; without --output xplain-runs/<data set>.<model>[.<table>]."""
+    """Return the run directory of each model. The default is xplain-runs/<dataset>.<model>[.<table>]."""
     from xplain.pipelines.roar import trains_own_networks
 
     names = [name.replace(":", "-").replace("/", "-") for name in models]
@@ -151,12 +151,15 @@ def _run_directories(
 
 
 def _run(configs: Sequence[EvaluateConfig], published: Published | None, out: OutputOptions) -> int:
-    """Evaluate and report each model; return the worst exit code. Under torchrun rank 0 reports when all ranks are done."""
+    """Evaluate and report each model and return the worst exit code.
+
+    With torchrun, rank 0 writes the reports after all ranks have finished.
+    """
     from xplain.pipelines import evaluate as pipeline
     from xplain.pipelines import roar
 
     if published:
-        resolve_values(published)  # reports an unknown name before hours of work
+        resolve_values(published)  # fail early on unknown names
     roar.check_requests(configs)
     if len(configs) > 1:
         pipeline.check_models(configs)
@@ -176,7 +179,7 @@ def _run(configs: Sequence[EvaluateConfig], published: Published | None, out: Ou
 
 
 def _evaluate(config: EvaluateConfig, out: OutputOptions) -> int:
-    """Compute what a run is missing; return the number of failed images. Raises the first failure with --fail-fast."""
+    """Compute the missing results of a run and return the number of failed images. With --fail-fast, raise the first failure."""
     failed = 0
     for failure in _failures(config, out):
         if config.fail_fast:
@@ -187,7 +190,7 @@ def _evaluate(config: EvaluateConfig, out: OutputOptions) -> int:
 
 
 def _failures(config: EvaluateConfig, out: OutputOptions) -> Iterator[Failure]:
-    """Compute metrics of single images, then metrics that train networks on the whole data set; yield failed images."""
+    """Compute per-image metrics and then metrics that train networks on the whole dataset. Yield the failed images."""
     from xplain.pipelines import evaluate as pipeline
     from xplain.pipelines import roar
 
@@ -203,7 +206,7 @@ def _report(config: EvaluateConfig, published: Published | None, as_json: bool, 
     from xplain.reports.evaluation_report import evaluation_table, write_report
     from xplain.reports.summary import summarize_run
 
-    with lock_directory(config.output, wait=True):  # shards may end at the same time
+    with lock_directory(config.output, wait=True):  # shards may finish at the same time
         summary = summarize_run(config.output, config.interval)
         if published:
             summary = add_published(summary, published)
@@ -219,7 +222,11 @@ def _report(config: EvaluateConfig, published: Published | None, as_json: bool, 
 
 
 def _exit_code(config: EvaluateConfig, summary: dict[str, Any]) -> ExitCode:
-    """Return OK if nothing failed or is undefined (except for the unrequested control), PARTIAL if something was evaluated."""
+    """Return the exit code of a run.
+
+    OK: no image failed and no value is undefined, except for values of a control that was not requested. PARTIAL: something was
+    evaluated. INPUT_ERROR: nothing was evaluated.
+    """
     from xplain.pipelines.attribution import CONTROL
 
     unrequested = {CONTROL} - {choice.name for choice in config.methods}

@@ -1,4 +1,4 @@
-"""``xplain explain``: pictures and records that show why a model chose a class."""
+"""``xplain explain``: generate explanations for images."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def explain(
 
 
 def _run(config: ExplainConfig, out: OutputOptions) -> int:
-    """Print outcomes as they are finished; return the exit code."""
+    """Print each result as soon as it is finished and return the exit code."""
     from xplain.pipelines import explain as pipeline
 
     explained, failed, is_read = 0, 0, True
@@ -125,7 +125,7 @@ def _run(config: ExplainConfig, out: OutputOptions) -> int:
 
 
 def _print_outcome(outcome: Explained, as_json: bool) -> bool:
-    """Print paths, record or PNG, and the warnings. Returns False if the reader of stdout has left."""
+    """Print the paths, the record or the PNG, and log the warnings. Return False if stdout was closed."""
     record, is_read = outcome.record, True
     if outcome.content is not None:
         sys.stdout.buffer.write(outcome.content)

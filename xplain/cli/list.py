@@ -1,4 +1,4 @@
-"""``xplain list``: the available methods, metrics, models, protocols and classes."""
+"""``xplain list``: list methods, metrics, models, protocols or classes."""
 
 from __future__ import annotations
 
@@ -90,13 +90,15 @@ def _to_text(value: Any) -> str:
 
 
 def _print_table(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
-    """Print these columns as a table as wide as the terminal."""
+    """Print the given columns as a table that fits the terminal width."""
     from rich.console import Console
     from rich.table import Table
 
+    from xplain.pipelines.catalog import HEADINGS
+
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
     for key in columns:
-        table.add_column(key, overflow="fold")
+        table.add_column(HEADINGS.get(key, key), overflow="fold")
     for row in rows:
         table.add_row(*(_to_text(row[key]) for key in columns))
     Console().print(table)

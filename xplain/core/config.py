@@ -51,7 +51,7 @@ def parse_count(text: str) -> int | None:
 
 
 def parse_shard(text: str) -> tuple[int, int]:
-    """Parse ``I/N`` with 0 <= I < N. Raises UsageError."""
+    """Parse ``I/N``. Raise UsageError unless 0 <= I < N."""
     index_text, slash, count_text = text.partition("/")
     index, count = parse_count(index_text), parse_count(count_text)
     if not slash or index is None or count is None or index >= count:
@@ -60,7 +60,7 @@ def parse_shard(text: str) -> tuple[int, int]:
 
 
 def parse_batch_size(text: str) -> int | None:
-    """Return the number of rows per call, or None for ``auto``. Raises UsageError."""
+    """Return the batch size, or None for ``auto``. Raise UsageError unless it is ``auto`` or a positive integer."""
     if text == "auto":
         return None
     rows = parse_count(text)
@@ -70,7 +70,7 @@ def parse_batch_size(text: str) -> int | None:
 
 
 def parse_clip(text: str) -> tuple[float, float]:
-    """Parse ``LOW,HIGH`` percentiles with 0 <= LOW < HIGH <= 100. Raises UsageError."""
+    """Parse the percentiles ``LOW,HIGH``. Raise UsageError unless 0 <= LOW < HIGH <= 100."""
     try:
         low, high = map(float, text.split(","))
     except ValueError:

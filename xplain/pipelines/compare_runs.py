@@ -1,4 +1,4 @@
-"""The flow of ``xplain compare RUN RUN...``: pair the methods of evaluation runs by image, test and report the differences."""
+"""Implementation of ``xplain compare RUN...``: pair methods by image and test their differences."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ TEST = (
 class EvaluatedRun:
     """The results of an evaluation run.
 
-    images, targets: SHA-256 and explained class by key. values: value by mark and key, None where undefined.
+    images, targets: dicts that map keys to the SHA-256 digest and the explained class. values: values by settings digest and key, with None
+    for undefined values.
     """
 
     name: str
@@ -50,7 +51,7 @@ class EvaluatedRun:
 
     @classmethod
     def read(cls, folder: Path, name: str) -> EvaluatedRun:
-        """Read a run directory. Raises InputError if the folder is not one, or has no results."""
+        """Read a run directory. Raise InputError if ``folder`` is not a run directory or has no results."""
         description, records = read_run(folder)
         check_run(description, str(folder))
         run = cls(name, description, {}, {}, {})
@@ -75,13 +76,13 @@ class EvaluatedRun:
 
     @property
     def metrics(self) -> dict[str, dict[str, Any]]:
-        """The metrics of single images by label."""
+        """Per-image metrics by label."""
         return {label: metric for label, metric in self.description["metrics"].items() if "scope" not in metric}
 
 
 @dataclass(frozen=True, eq=False)
 class RunMethod:
-    """A method of a run. name: unique among all runs. label: its name in the run."""
+    """A method of a run. name: unique name across all runs. label: name within the run."""
 
     name: str
     label: str
@@ -89,11 +90,11 @@ class RunMethod:
 
     @property
     def settings(self) -> str:
-        """What determines the numbers besides the method: the fingerprint of the run, as JSON."""
+        """The settings of the run that affect the results, as JSON."""
         return json.dumps(self.run.description["fingerprint"], sort_keys=True)
 
     def values(self, metric: Mapping[str, Any], keys: Sequence[str]) -> Floats:
-        """Return the values of these images, NaN where undefined. Raises InputError naming a missing image."""
+        """Return the values of the images, with NaN for undefined values. Raise InputError if an image is missing."""
         mark = settings_digest(self.run.description["methods"][self.label], metric)
         stored = self.run.values.get(mark, {})
         missing = [key for key in keys if key not in stored]
@@ -112,7 +113,7 @@ def write_run_comparison(
 ) -> dict[str, Any]:
     """Compare evaluation runs image by image; write the figure, the page and the record. Returns the record.
 
-    Raises an XplainError for runs that cannot be paired, and for existing files of something else.
+    Raises XplainError if the runs cannot be paired or if a file of another command would be overwritten.
     """
     formats = ("png", *formats)
     check_formats(formats)
@@ -131,7 +132,7 @@ def write_run_comparison(
 
 
 def compare_runs(folders: Sequence[Path]) -> dict[str, Any]:
-    """Return the record of a comparison. Raises InputError if runs cannot be paired, and UsageError if there is nothing to pair."""
+    """Return the record of a comparison. Raise InputError if the runs cannot be paired and UsageError if there is nothing to compare."""
     names = _distinct_names(folders)
     runs = [EvaluatedRun.read(folder, name) for folder, name in zip(folders, names, strict=True)]
     metrics, left_out = common_metrics(runs)
@@ -164,7 +165,7 @@ def compare_runs(folders: Sequence[Path]) -> dict[str, Any]:
 
 
 def _distinct_names(folders: Sequence[Path]) -> list[str]:
-    """Return the last parts of the folders if they differ, else their paths. Raises UsageError for a repeated folder."""
+    """Return the directory names if they are distinct, otherwise the full paths. Raise UsageError if a directory is repeated."""
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise UsageError("a run is repeated", "pass each run once")
     short = [folder.resolve().name for folder in folders]
@@ -172,7 +173,7 @@ def _distinct_names(folders: Sequence[Path]) -> list[str]:
 
 
 def common_metrics(runs: Sequence[EvaluatedRun]) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """Return the metrics that all runs define in the same way, by the labels of the first run, and the labels of the others.
+    """Return the metrics with identical settings in all runs, by their label in the first run, and the labels of the remaining metrics.
 
     Raises InputError naming the parameter in which two definitions of a metric differ.
     """
@@ -203,7 +204,7 @@ def _definition(metric: Mapping[str, Any]) -> str:
 
 
 def _metric_difference(a: Mapping[str, Any], b: Mapping[str, Any], first: EvaluatedRun, other: EvaluatedRun) -> str:
-    """Return a sentence that names the first part in which two definitions differ."""
+    """Return a message that states the first difference between two definitions of a metric."""
     one = _definition_parts(a)
     two = _definition_parts(b)
     key = next(key for key in sorted({*one, *two}) if one.get(key) != two.get(key))
@@ -216,7 +217,7 @@ def _definition_parts(metric: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_images(first: EvaluatedRun, other: EvaluatedRun) -> None:
-    """Raise InputError naming an image that one run is missing, or whose bytes differ."""
+    """Raise InputError if an image is missing from one run or if its content differs."""
     for one, two in ((first, other), (other, first)):
         missing = sorted(one.images.keys() - two.images.keys())
         if missing:
@@ -233,7 +234,7 @@ def check_images(first: EvaluatedRun, other: EvaluatedRun) -> None:
 
 
 def check_targets(first: EvaluatedRun, other: EvaluatedRun) -> None:
-    """Raise InputError naming an image whose explained class differs."""
+    """Raise InputError if the explained class of an image differs."""
     common = sorted(first.targets.keys() & other.targets.keys())
     changed = [key for key in common if first.targets[key] != other.targets[key]]
     if changed:
@@ -246,7 +247,9 @@ def check_targets(first: EvaluatedRun, other: EvaluatedRun) -> None:
 
 
 def collect_methods(runs: Sequence[EvaluatedRun]) -> tuple[list[RunMethod], list[str]]:
-    """Return the methods of all runs, and the names of repetitions: a method in two runs with identical settings is used once.
+    """Return the methods of all runs and the names of duplicates.
+
+    A method that occurs in several runs with identical settings is used once.
 
     The name of a method includes its run if another method has the same label.
     """
@@ -260,7 +263,7 @@ def collect_methods(runs: Sequence[EvaluatedRun]) -> tuple[list[RunMethod], list
                 repeated.append(f"{label} @ {run.name}")
             else:
                 unique[key] = method
-    methods = sorted(unique.values(), key=lambda method: method.label == CONTROL)  # the control comes last
+    methods = sorted(unique.values(), key=lambda method: method.label == CONTROL)  # put the control last
     labels = [method.label for method in methods]
     named = []
     for method in methods:
@@ -270,16 +273,16 @@ def collect_methods(runs: Sequence[EvaluatedRun]) -> tuple[list[RunMethod], list
 
 
 def _method_settings(description: Mapping[str, Any]) -> str:
-    """Return what determines the numbers of a method, as JSON; its texts may differ between versions of xplain."""
+    """Return the settings of a method that affect its results, as JSON, without texts that may differ between versions of xplain."""
     return json.dumps(
         {key: description[key] for key in ("method", "params", "score", "method_version")}, sort_keys=True
     )
 
 
 def find_pairs(methods: Sequence[RunMethod]) -> list[tuple[RunMethod, RunMethod]]:
-    """Return the pairs to compare: methods with the same settings, and the same method with different settings.
+    """Return the pairs to compare: different methods in runs with the same settings, and the same method in runs with different settings.
 
-    If there are none and every run has one method (besides the control), those are compared.
+    If no such pair exists and every run has a single method besides the control, compare these methods.
     """
     pairs = [(a, b) for a, b in combinations(methods, 2) if (a.settings == b.settings) != (a.label == b.label)]
     others = [method for method in methods if method.label != CONTROL]
@@ -294,7 +297,11 @@ def compare_pairs(
     metrics: Mapping[str, Mapping[str, Any]],
     values: Mapping[tuple[str, str], Floats],
 ) -> list[dict[str, Any]]:
-    """Return one row per metric and pair: mean of first minus second, interval, wins, p, and Holm's p over all rows."""
+    """Return one row per metric and pair.
+
+    A row has the mean difference (first minus second), its confidence interval, the wins, the p-value, and the p-value with Holm's
+    correction over all rows.
+    """
     plan = [(label, a, b) for label in metrics for a, b in pairs]
     differences = np.stack([values[a.name, label] - values[b.name, label] for label, a, b in plan], axis=1)
     p_values = sign_flip_test(differences)
@@ -323,7 +330,7 @@ def compare_pairs(
 
 
 def _describe_estimate(values: Floats) -> dict[str, Any]:
-    """Return mean, standard deviation, interval and n, with None for NaN."""
+    """Return the mean, standard deviation, confidence interval and sample size, with NaN replaced by None."""
     return {key: _nan_to_none(value) for key, value in asdict(estimate_mean(values)).items()}
 
 

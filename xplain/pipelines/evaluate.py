@@ -1,4 +1,4 @@
-"""The flow of ``xplain evaluate`` for metrics of single images: every method and metric in one pass, stored per item."""
+"""Implementation of ``xplain evaluate`` for per-image metrics: run every method and metric in one pass and store the results per image."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from xplain.pipelines.records import describe_cost, describe_run, list_flags
 
 
 def evaluate(config: EvaluateConfig, on_progress: OnProgress = ignore_progress) -> Iterator[Failure]:
-    """Compute what the run directory is missing; yield each image that failed. ``on_progress`` counts images.
+    """Compute the results that are missing in the run directory and yield the failed images. ``on_progress`` counts images.
 
-    Metrics that train networks on the whole data set are not computed here but in ``xplain.pipelines.roar``.
+    Metrics that train networks on the whole dataset are computed in ``xplain.pipelines.roar``.
     Raises an XplainError for an error of the request as a whole.
     """
     check_methods(config.methods)
@@ -51,7 +51,7 @@ def evaluate(config: EvaluateConfig, on_progress: OnProgress = ignore_progress) 
 
 
 def check_models(configs: Sequence[EvaluateConfig]) -> None:
-    """Load the model of each request once, so that one that cannot be used is reported before the others run for hours."""
+    """Load the model of each request once to detect invalid models before a long evaluation starts."""
     for config in configs:
         load_model(config.model)
 
@@ -63,7 +63,7 @@ def _describe(
     metrics: Sequence[MetricRun],
     items: Sequence[Item],
 ) -> dict[str, Any]:
-    """Return the content of ``run.json``. Only the fingerprint must agree when a run is continued."""
+    """Return the content of ``run.json``. A run can be resumed only if its fingerprint is unchanged."""
     facts = describe_run(config.compute, classifier)
     stable = {key: facts[key] for key in ("model", "preprocessing", "seed", "precision")}
     labelled = sum(item.label is not None for item in items)
@@ -81,14 +81,14 @@ def _describe(
 
 
 def _count_classes(classifier: Classifier) -> int:
-    """Return the number of logits."""
+    """Return the number of classes of the model."""
     blank = torch.zeros(1, 3, *classifier.size, device=classifier.device, dtype=classifier.dtype)
     return predict(classifier, blank, ComputeOptions())[0].shape[1]
 
 
 @dataclass(frozen=True, eq=False)
 class EvaluationRun:
-    """What all batches of one run share."""
+    """State shared by all batches of a run."""
 
     config: EvaluateConfig
     classifier: Classifier
@@ -98,12 +98,12 @@ class EvaluationRun:
 
     @cached_property
     def target_spec(self) -> TargetSpec:
-        """The class of each image that is explained."""
+        """Specification of the class to explain for each image."""
         return TargetSpec.parse(self.config.target, None, self.classifier)
 
     @cached_property
     def marks(self) -> dict[tuple[str, str], str]:
-        """A digest of the settings and definition versions of each method and metric."""
+        """Digests of the settings and versions of each pair of method and metric."""
         return {
             (method.label, metric.label): settings_digest(method.describe(), metric.describe())
             for method in self.methods
@@ -117,16 +117,16 @@ class EvaluationRun:
 
     @cached_property
     def maps(self) -> ArrayStore:
-        """The raw attributions, if they are saved."""
+        """Store for the raw attributions, which is disabled if they are not saved."""
         return ArrayStore(self.config.output / "maps" if self.config.save_maps else None, "attribution")
 
     @cached_property
     def curves(self) -> ArrayStore:
-        """The full curves, if they are saved."""
+        """Store for the full curves, which is disabled if they are not saved."""
         return ArrayStore(self.config.output / "curves" if self.config.save_curves else None, "curve")
 
     def is_missing(self, key: str, method: MethodRun) -> bool:
-        """Return whether an item lacks the map of a method or the value or curve of a metric."""
+        """Return whether a map, value or curve of an item is missing."""
         if self.maps.is_missing(key, method.label, self.map_marks[method.label]):
             return True
         return any(self._is_metric_missing(key, method, metric) for metric in self.metrics)
@@ -138,10 +138,10 @@ class EvaluationRun:
         return self.store.has_curve(key, mark) and self.curves.is_missing(key, _curve_label(method, metric), mark)
 
     def evaluate(self, items: Sequence[Item], on_progress: OnProgress) -> Iterator[Failure]:
-        """Compute what is missing, a group of images at a time; yield each image that failed.
+        """Compute the missing results batch by batch and yield the failed images.
 
-        Groups are written whole and begin at the first unfinished item (failed ones come last). So a run that was interrupted groups
-        the images as an uninterrupted one, and has the same numbers to the bit.
+        Each batch is written as a unit and starts at the first unfinished item; failed items come last. A resumed run therefore forms the
+        same batches as an uninterrupted run, and its results are bit-identical.
         """
         unfinished = [item for item in items if any(self.is_missing(item.key, method) for method in self.methods)]
         todo = sorted(unfinished, key=lambda item: self.store.has(item.key, "failed"))
@@ -164,7 +164,7 @@ class EvaluationRun:
         self.store.append([{"key": f.name, "mark": "failed", "error": str(f.error)} for f in new])
 
     def evaluate_batch(self, batch: PredictedBatch) -> None:
-        """Run each method on the images that need it, and the metrics on its attributions."""
+        """Run each method on the images with missing results, and evaluate the metrics on the attributions."""
         self._store_items(batch)
         (targeted,) = batch.for_targets(self.target_spec, self.classifier)
         for method in self.methods:
@@ -173,7 +173,7 @@ class EvaluationRun:
                 self._evaluate_part(method, part)
 
     def _store_items(self, batch: PredictedBatch) -> None:
-        """Store what does not depend on the method: hash, label and prediction of each image."""
+        """Store the results that do not depend on the method: hash, label and prediction of each image."""
         probabilities, predicted = batch.logits.double().softmax(dim=1).max(dim=1)
         rows = zip(batch.items, batch.loaded, predicted.tolist(), probabilities.tolist(), strict=True)
         records = [
@@ -190,7 +190,7 @@ class EvaluationRun:
         self.store.append([record for record in records if not self.store.has(record["key"], "item")])
 
     def _evaluate_part(self, method: MethodRun, batch: TargetedBatch) -> None:
-        """Run one method on images that fit into a model call; its attributions serve all metrics."""
+        """Run one method on images that share a forward pass and evaluate all metrics on its attributions."""
         attribution = self._load_maps(method, batch) or self._attribute(method, batch)
         keys = tuple(item.key for item in batch.items)
         sizes = tuple(loaded.size for loaded in batch.loaded)
@@ -223,7 +223,7 @@ class EvaluationRun:
         }
 
     def _save_curve(self, method: MethodRun, result: MetricResult, record: dict[str, Any], i: int) -> None:
-        """Save the full curve of one value, if it has one and curves are saved."""
+        """Save the full curve of a value if the value has a curve and curves are saved."""
         if record["curve"] is None or result.score.curve is None:
             return
         metric = result.metric_run
@@ -252,7 +252,7 @@ class EvaluationRun:
         return result
 
     def _load_maps(self, method: MethodRun, batch: TargetedBatch) -> Attribution | None:
-        """Load the saved maps of these images, or return None unless all are what the method would compute, to the bit."""
+        """Load the saved maps of the images. Return None unless all maps exist and are bit-identical to what the method would compute."""
         if batch.images.dtype != torch.float32:
             return None
         values, records = [], []

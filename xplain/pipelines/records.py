@@ -23,7 +23,7 @@ LIBRARIES = ("torch", "torchvision", "timm", "numpy", "pillow")
 
 
 def describe_run(compute: ComputeOptions, classifier: Classifier) -> dict[str, Any]:
-    """Return the entries that all explanations of a run share: model, preprocessing, seed, precision, device and versions."""
+    """Return the record entries common to all explanations of a run: model, preprocessing, seed, precision, device and versions."""
     model: dict[str, Any] = {"name": classifier.name, "weights": asdict(classifier.weights)}
     if classifier.notes:
         model["notes"] = classifier.notes
@@ -47,7 +47,7 @@ def _versions() -> dict[str, str]:
                 versions[name] = version(name)
             except PackageNotFoundError:
                 continue
-    if webp := features.version("webp"):  # aic and sic measure information by its file sizes
+    if webp := features.version("webp"):  # aic and sic estimate information from WebP file sizes
         versions["libwebp"] = webp
     return versions
 
@@ -66,7 +66,7 @@ def describe_prediction(classifier: Classifier, probabilities: Tensor) -> list[d
 def describe_explanation(
     classifier: Classifier, method: MethodRun, batch: TargetedBatch, result: Attribution, i: int
 ) -> dict[str, Any]:
-    """Return the entries of one explanation: image ``i`` of a batch, whose attributions are ``result``."""
+    """Return the record entries of image ``i`` of a batch with the attributions ``result``."""
     probabilities = batch.logits[i].double().softmax(dim=0)
     loaded = batch.loaded[i]
     booked = ("forwards", "backwards")  # listed under "cost"
@@ -87,14 +87,14 @@ def describe_explanation(
 
 
 def _describe_completeness(result: Attribution, i: int) -> dict[str, float] | None:
-    """Return expected sum, sum and gap of one image, or None if the method does not claim completeness."""
+    """Return the expected sum, the actual sum and the gap of one image, or None if the method does not satisfy completeness."""
     if result.expected is None or result.gap is None:
         return None
     return {"expected": float(result.expected[i]), "sum": float(result.total[i]), "gap": float(result.gap[i])}
 
 
 def describe_cost(result: Attribution, i: int) -> dict[str, float]:
-    """Return the forward and backward rows of one image, and its share of the seconds."""
+    """Return the forward passes, backward passes and time of one image. The time is the average over the batch."""
     rows = {name: round(float(result.details[name][i])) for name in ("forwards", "backwards")}
     return rows | {"seconds": round(result.cost.seconds / len(result.values), 4)}
 

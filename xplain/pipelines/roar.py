@@ -1,6 +1,6 @@
-"""The flow of ``xplain evaluate`` for metrics that train networks on a whole data set (remove and retrain), trial by trial.
+"""Implementation of ``xplain evaluate`` for metrics that train networks on a whole dataset (remove and retrain).
 
-RUN/roar/<settings>/trial-N/ holds the first network of each trial, and the state of an unfinished method.
+RUN/roar/<settings>/trial-N/ contains the first network of each trial and the checkpoints of unfinished methods.
 """
 
 from __future__ import annotations
@@ -37,7 +37,10 @@ NOT_IN_FIRST_NETWORK = ("trials", "fractions")  # settings of a metric that do n
 
 
 def trains_own_networks(config: EvaluateConfig) -> str | None:
-    """Return the name of the metric if all requested metrics train their own networks, so that ``-m`` is ignored; else None."""
+    """Return the name of the first metric if all requested metrics train their own networks, otherwise None.
+
+    Such metrics ignore ``--model``.
+    """
     metrics = resolve_metrics(config.protocol, config.metrics)
     if any(metric.spec.scope == "image" for metric in metrics):
         return None
@@ -45,7 +48,7 @@ def trains_own_networks(config: EvaluateConfig) -> str | None:
 
 
 def check_requests(configs: Sequence[EvaluateConfig]) -> None:
-    """Raise UsageError for options that do not apply to metrics that train their own networks. configs: one per model."""
+    """Raise UsageError if an option does not apply to metrics that train their own networks. configs: one configuration per model."""
     config = configs[0]
     metrics = [m for m in resolve_metrics(config.protocol, config.metrics) if m.spec.scope == "dataset"]
     if metrics and len(configs) > 1:
@@ -67,7 +70,7 @@ def check_requests(configs: Sequence[EvaluateConfig]) -> None:
 
 
 def _options_of_the_model(config: EvaluateConfig) -> list[str]:
-    """Return the given options that concern the model or single images."""
+    """Return the specified options that apply only to the model or to per-image metrics."""
     given = {
         "--model": config.model.name != EMBEDDED,
         "--weights": config.model.weights is not None,
@@ -83,7 +86,7 @@ def _options_of_the_model(config: EvaluateConfig) -> list[str]:
 
 
 def run_trials(config: EvaluateConfig, on_progress: OnProgress = ignore_progress) -> Iterator[Failure]:
-    """Run the trials that the run directory is missing; yield each image that could not be read. ``on_progress`` counts epochs.
+    """Run the trials that are missing in the run directory and yield the images that cannot be read. ``on_progress`` counts epochs.
 
     Raises an XplainError for an error of the request as a whole.
     """
@@ -126,7 +129,7 @@ def _describe(
     digest: str,
     methods: Sequence[MethodRun],
 ) -> dict[str, Any]:
-    """Return the content of ``run.json``, merged with what other metrics stored. Raises UsageError if the run has other images."""
+    """Return the content of ``run.json``, merged with the entries of other metrics. Raise UsageError if the run has different images."""
     facts = describe_run(config.compute, example)
     stored = read_run(config.output)[0] if (config.output / "run.json").exists() else {}
     known = stored.get("metrics", {}).get(metric.label)
@@ -158,7 +161,7 @@ def _describe(
 
 
 def _note(metric: MetricRun, data: TrainTestSplit) -> str:
-    """Return how to read the values; reports print it after the name of the metric."""
+    """Return a note on how to interpret the values. Reports print it after the name of the metric."""
     height, width = data.train.pixels.shape[2:]
     return (
         f"explains networks that it trains itself ({metric.settings['network']}) on {len(data.train)} images and tests on "
@@ -168,21 +171,21 @@ def _note(metric: MetricRun, data: TrainTestSplit) -> str:
 
 
 def _describe_metric(metric: MetricRun, digest: str) -> dict[str, Any]:
-    """Return what determines the numbers: it includes the images, and not the number of trials."""
+    """Return the settings that affect the values, including the images but not the number of trials."""
     description = metric.describe()
     params = {key: value for key, value in description["params"].items() if key != "trials"}
     return description | {"params": params | {"images": digest}}
 
 
 def _removed_shares(metric: MetricRun) -> list[float]:
-    """Return the shares of removed pixels at which a curve has its points."""
+    """Return the fractions of removed pixels at the points of a curve."""
     percentages = read_percentages(metric.settings["fractions"])
     return [0.0, *(percent / 100 for percent in percentages)]
 
 
 @dataclass(frozen=True, eq=False)
 class RetrainingRun:
-    """What all trials of one metric share."""
+    """State shared by all trials of a metric."""
 
     config: EvaluateConfig
     metric: MetricRun
@@ -193,12 +196,12 @@ class RetrainingRun:
 
     @cached_property
     def marks(self) -> dict[str, str]:
-        """A digest of what determines the numbers of each method."""
+        """Digests of the settings that affect the values of each method."""
         description = _describe_metric(self.metric, self.digest)
         return {method.label: settings_digest(method.describe(), description) for method in self.methods}
 
     def run(self, on_progress: OnProgress) -> None:
-        """Run every method in each trial of this process that is missing it."""
+        """Run the missing methods of each trial of this process."""
         numbers = select_shard(range(1, self.metric.settings["trials"] + 1), *self.config.shard)
         missing = {number: self._missing_methods(number) for number in numbers}
         first = self.metric.settings["epochs"]  # of the first network of a trial
@@ -220,7 +223,10 @@ class RetrainingRun:
         return estimate_epochs(self.data, method.rows_per_image, settings["fractions"], settings["epochs"])
 
     def _run_trial(self, number: int, method: MethodRun, counter: ProgressCounter) -> dict[str, Any]:
-        """Return the record of one method in one trial. Its checkpoints are deleted; the first network of the trial stays."""
+        """Run one method in one trial and return its record.
+
+        Delete the checkpoints of the method, but keep the first network of the trial.
+        """
         compute, mark = self.config.compute, self.marks[method.label]
         seed = seed_of(compute.seed, "trial", number)
         states = DirectoryCheckpoints(self.config.output / self.metric.spec.name / self._folder / f"trial-{number}")
@@ -244,7 +250,7 @@ class RetrainingRun:
 
     @property
     def _folder(self) -> str:
-        """A digest of what determines the first networks."""
+        """Digest of the settings that affect the first networks."""
         settings = {key: value for key, value in self.metric.settings.items() if key not in NOT_IN_FIRST_NETWORK}
         compute = self.config.compute
         return fingerprint(settings, self.metric.spec.version, self.digest, compute.seed, compute.precision)[:16]
@@ -252,7 +258,7 @@ class RetrainingRun:
     def _make_attribute(
         self, method: MethodRun, compute: ComputeOptions, states: CheckpointStore, spent: str
     ) -> Attribute:
-        """Return the method with the random draws of a trial; it adds its cost to the checkpoint ``spent``."""
+        """Return a function that runs the method with the random numbers of a trial and adds its cost to the checkpoint ``spent``."""
 
         def attribute(network: Classifier, images: Tensor, labels: Tensor) -> Tensor:
             targets = labels

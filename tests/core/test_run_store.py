@@ -165,10 +165,10 @@ def test_other_fingerprint_keeps_run_unchanged(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ({"b": 1}, {}, "its b is 1, not None"),  # only the existing run has it
-        ({}, {"b": 1}, "its b is None, not 1"),
-        ({"b": 1, "c": 1}, {"b": 2, "c": 2}, "its b is 1, not 2"),
-        ({"b": (1, 2)}, {"b": [1, 3]}, r"its b is \[1, 2\], not \[1, 3\]"),
+        ({"b": 1}, {}, "a different b: 1 instead of None"),  # only the existing run has it
+        ({}, {"b": 1}, "a different b: None instead of 1"),
+        ({"b": 1, "c": 1}, {"b": 2, "c": 2}, "a different b: 1 instead of 2"),
+        ({"b": (1, 2)}, {"b": [1, 3]}, r"a different b: \[1, 2\] instead of \[1, 3\]"),
     ],
 )
 def test_first_fingerprint_difference_is_named(tmp_path, old, new, message):
@@ -182,7 +182,7 @@ def test_undecided_fingerprint_is_set_once(tmp_path):
     RunStore.open(tmp_path, 0, RUN | {"fingerprint": {"model": None}}).__exit__()
     RunStore.open(tmp_path, 0, RUN | {"fingerprint": {"model": "a"}}).__exit__()
     assert read_run(tmp_path)[0]["fingerprint"] == {"model": "a"}
-    with pytest.raises(UsageError, match="its model is 'a', not 'b'"):
+    with pytest.raises(UsageError, match="a different model: 'a' instead of 'b'"):
         RunStore.open(tmp_path, 0, RUN | {"fingerprint": {"model": "b"}})
 
 

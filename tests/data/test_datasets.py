@@ -54,7 +54,8 @@ def test_numbered_folders_are_class_indices(tmp_path):
     """Emits a note, because ImageFolder sorts these names in another order."""
     make_files(tmp_path, "10/a.png", "2/b.png", "0/c.png")
     with pytest.warns(
-        ModelNote, match=r"used as class indices \('10' is class 10\), but torchvision's ImageFolder sorts them as text"
+        ModelNote,
+        match=r"folder names as class indices \('10' is class 10\)\. torchvision's ImageFolder sorts folder names as text",
     ):
         assert list(read_labels(tmp_path, make_model(11)).items()) == [("0/c.png", 0), ("2/b.png", 2), ("10/a.png", 10)]
 
@@ -94,7 +95,7 @@ def test_unnamed_classes_number_folders_in_order(tmp_path):
 
 def test_unnamed_classes_number_wnid_folders(tmp_path):
     make_files(tmp_path, "n02102040/1.png", "n01440764/1.png")
-    with pytest.warns(ModelNote, match=r"'n01440764' \(class 0\) to 'n02102040' \(class 1\)"):
+    with pytest.warns(ModelNote, match=r"classes 0 \('n01440764'\) to 1 \('n02102040'\)"):
         assert read_labels(tmp_path, make_model(2)) == {"n01440764/1.png": 0, "n02102040/1.png": 1}
     with pytest.raises(InputError, match=r"the folders are named by wnids \(n01440764, \.\.\.\), but the wnids"):
         read_labels(tmp_path, make_model(3))
@@ -106,8 +107,8 @@ def test_unnamed_classes_number_wnid_folders(tmp_path):
 def test_wrong_folder_count_leaves_images_unlabeled(tmp_path, count):
     make_files(tmp_path, "b/1.png", "a/1.png", "c/1.png")
     note = (
-        f"SmallNet has {count} classes without names, but there are 3 class folders ('a', ...), so the images are not "
-        "labeled; pass --classes with one name per class to label them"
+        f"the images are not labeled, because SmallNet has {count} classes without names but there are 3 class folders "
+        "('a', ...); pass a --classes file with one name per class"
     )
     with pytest.warns(ModelNote, match=re.escape(note)):
         items = read_dataset(str(tmp_path), make_model(count).class_names, None)
@@ -117,7 +118,7 @@ def test_wrong_folder_count_leaves_images_unlabeled(tmp_path, count):
 def test_torchvision_class_order_is_kept(tmp_path):
     """FashionMNIST's names are not sorted."""
     names = ["T-shirt/top", "Trouser", "Pullover"]
-    with pytest.warns(ModelNote, match=r"'T-shirt/top' \(class 0\) to 'Pullover' \(class 2\)"):
+    with pytest.warns(ModelNote, match=r"classes 0 \('T-shirt/top'\) to 2 \('Pullover'\)"):
         assert match_folders_to_classes(names, make_model(3).class_names) == {
             "T-shirt/top": 0,
             "Trouser": 1,

@@ -42,12 +42,12 @@ def load(model: nn.Module, size: object = (8, 10), **options) -> tuple[xplain.Cl
 @pytest.mark.parametrize(
     ("wrap", "description"),
     [
-        (lambda z: (z, z.new_ones(2, 3, 4, 4)), "a tuple; its '0'"),
-        (lambda z: [z.new_ones(2, 3, 4, 4), z], "a list; its '1'"),
-        (lambda z: {"out": z}, "a dict; its 'out'"),
-        (lambda z: OrderedDict(hidden=z * 2, logits=z), "a OrderedDict; its 'logits'"),
-        (lambda z: Pair(z * 2, z), "a Pair; its 'logits'"),
-        (lambda z: Output(None, z), "a Output; its 'scores'"),
+        (lambda z: (z, z.new_ones(2, 3, 4, 4)), "a tuple; using its entry '0'"),
+        (lambda z: [z.new_ones(2, 3, 4, 4), z], "a list; using its entry '1'"),
+        (lambda z: {"out": z}, "a dict; using its entry 'out'"),
+        (lambda z: OrderedDict(hidden=z * 2, logits=z), "a OrderedDict; using its entry 'logits'"),
+        (lambda z: Pair(z * 2, z), "a Pair; using its entry 'logits'"),
+        (lambda z: Output(None, z), "a Output; using its entry 'scores'"),
     ],
 )
 def test_logits_found_in_structured_output(wrap, description):

@@ -113,7 +113,7 @@ def write_run_comparison(
 ) -> dict[str, Any]:
     """Compare evaluation runs image by image; write the figure, the page and the record. Returns the record.
 
-    Raises XplainError if the runs cannot be paired or if a file of another command would be overwritten.
+    Raises XplainError if the runs cannot be paired or if existing files were not written by this comparison.
     """
     formats = ("png", *formats)
     check_formats(formats)

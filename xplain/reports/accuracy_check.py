@@ -81,7 +81,9 @@ def suggest_class_order(halves: Sequence[Confusions], classes: int) -> str:
         if label != predicted:
             examples.append(f"images of class {label} are predicted as class {predicted}")
     ending = ", ..." if len(examples) > 3 else ""
-    return f"a different class order would increase it to {correct / n:.3f}: {', '.join(examples[:3])}{ending}"
+    return (
+        f"a different class order would increase the accuracy to {correct / n:.3f}: {', '.join(examples[:3])}{ending}"
+    )
 
 
 def _count_correct(confusions: Confusions, order: dict[int, int]) -> int:

@@ -81,14 +81,14 @@ def test_roar_writes_records_and_report(xp, made, monkeypatch):
     assert (entry["places"], entry["trials"], entry["better"]) == ([0.0, 0.12, 0.3], 2, "lower")
     assert summary["run"]["fingerprint"]["model"] is None
     text = Path("run/summary.md").read_text()
-    assert text.startswith(f"{made}, protocol xplain, target auto\n")
-    assert f"| {METRIC}, removed | 0 % | 12 % | 30 % |" in text
+    assert text.startswith(f"{made}; protocol: xplain; target: auto\n")
+    assert f"| {METRIC}, removed fraction | 0% | 12% | 30% |" in text
     assert (
-        f"{METRIC} explains networks that it trains itself (small) on 40 images and tests on 20 images of 12 x 12 (its train"
+        f"{METRIC} trains its own networks (small) on 40 images and tests them on 20 images of 12 x 12 pixels (predefined train"
         in text
     )
     assert "efficientnet" not in text
-    assert "n counts trials" in Path("run/report.html").read_text()
+    assert "n is the number of trials" in Path("run/report.html").read_text()
     assert sorted(path.name for path in Path("run/roar").rglob("*.pt")) == ["base.pt", "base.pt"]
 
 

@@ -149,19 +149,19 @@ def test_evaluate_adds_paper_values(xp, photos):
     page = folder.joinpath("report.html").read_text()
     assert "<th>published</th>" in page
     assert "<td>0.02058</td>" in page
-    assert "<h2>Not in the paper</h2><ul><li>the size of the images</li></ul>" in page
+    assert "<h2>Not specified in the paper</h2><ul><li>the size of the images</li></ul>" in page
 
 
 def test_evaluate_prints_paper_values(xp, photos):
     Path("table-1.toml").write_text(FILE)
     ran = xp("evaluate", photos, *TINY, "--config", "table-1.toml", "-o", "run")
-    assert ran.lines[2].startswith("| metric | method | mean | published | 95 % interval |")
+    assert ran.lines[2].startswith("| metric | method | mean | published | 95% CI |")
     (row,) = [line.split(" | ") for line in ran.lines if "| saliency |" in line and "deletion" in line]
     assert row[3] == "0.02058"
-    after = "\n".join(ran.lines[ran.lines.index("Published:") :])
+    after = "\n".join(ran.lines[ran.lines.index("Published values:") :])
     assert after == (
-        "Published:\n- A paper, Table 1\n- its models: python:tests.helpers.factories:tiny, resnet50 on CIFAR-10\n\n"
-        "Not in the paper:\n- the size of the images\n\nNotes:\n- one softmax"
+        "Published values:\n- A paper, Table 1\n- models in the table: python:tests.helpers.factories:tiny, resnet50 on CIFAR-10\n\n"
+        "Not specified in the paper:\n- the size of the images\n\nNotes:\n- one softmax"
     )
     assert Path("run/summary.md").read_text() == ran.out
 
@@ -169,17 +169,17 @@ def test_evaluate_prints_paper_values(xp, photos):
 @pytest.mark.parametrize(
     ("model", "models"),
     [
-        ({"name": "b"}, "its models: a, b"),
-        ({"name": "c"}, "its models: a, b; c is not among them, so no value can be compared"),
-        (None, "its models: a, b; this run is not among them, so no value can be compared"),
+        ({"name": "b"}, "models in the table: a, b"),
+        ({"name": "c"}, "models in the table: a, b; c is not one of them, so no published value is shown"),
+        (None, "models in the table: a, b; this run is not one of them, so no published value is shown"),
     ],
 )
 def test_published_notes_skip_empty_headings(model, models):
     table = {"source": "A paper", "models": ["a", "b"], "unknown": [], "notes": []}
     summary = {"published": table, "run": {"fingerprint": {"model": model}}}
-    assert published_notes(summary) == {"Published": ["A paper", models]}
+    assert published_notes(summary) == {"Published values": ["A paper", models]}
     table["notes"] = ["one softmax"]
-    assert published_notes(summary) == {"Published": ["A paper", models], "Notes": ["one softmax"]}
+    assert published_notes(summary) == {"Published values": ["A paper", models], "Notes": ["one softmax"]}
     assert published_notes({"run": summary["run"]}) == {}
 
 
@@ -189,8 +189,8 @@ def test_evaluate_model_without_published_values(xp, photos):
     ran = xp("evaluate", photos, *smooth, "--config", "table-1.toml", "-o", "run")
     assert {line.split(" | ")[3] for line in ran.lines if line.startswith("| deletion")} == {"-"}
     assert (
-        "- its models: python:tests.helpers.factories:tiny, resnet50 on CIFAR-10; "
-        "python:tests.helpers.factories:smooth is not among them, so no value can be compared"
+        "- models in the table: python:tests.helpers.factories:tiny, resnet50 on CIFAR-10; "
+        "python:tests.helpers.factories:smooth is not one of them, so no published value is shown"
     ) in ran.lines
 
 

@@ -35,7 +35,7 @@ def _count_forwards(*, thresholds: str, **_: object) -> int:
     "aic",
     better="higher",
     unit="area under accuracy by information",
-    axis="share of the information",
+    axis="fraction of information",
     draws="information-curves",
     undefined="where the image is not classified as the target, is not larger than its blurred version, or the blurred "
     "version is classified as the target too",
@@ -65,7 +65,7 @@ def aic(
     "sic",
     better="higher",
     unit="area under probability by information",
-    axis="share of the information",
+    axis="fraction of information",
     draws="information-curves",
     undefined="where the target's probability is under min_probability or no higher than for the blurred image, or the image "
     "is not larger than its blurred version",

@@ -30,8 +30,9 @@ from xplain.reports.statistics import (
 )
 
 TEST = (
-    f"two-sided sign-flip permutation test of the mean difference (exact up to {MAX_EXACT} images, else {PERMUTATIONS} patterns); "
-    "p (Holm) is corrected over all pairs and metrics by Holm 1979; intervals are 95 % bootstrap intervals of one pair each"
+    f"Two-sided sign-flip permutation test of the mean difference (exact for up to {MAX_EXACT} images, otherwise {PERMUTATIONS} random "
+    "sign patterns). Holm's correction (1979) covers all pairs and metrics. Each interval is an uncorrected 95% bootstrap confidence "
+    "interval for one pair."
 )
 
 

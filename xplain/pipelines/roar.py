@@ -161,9 +161,9 @@ def _note(metric: MetricRun, data: TrainTestSplit) -> str:
     """Return how to read the values; reports print it after the name of the metric."""
     height, width = data.train.pixels.shape[2:]
     return (
-        f"explains networks that it trains itself ({metric.settings['network']}) on {len(data.train)} images and tests on "
-        f"{len(data.test)} images of {height} x {width} ({data.origin}); n counts trials, the value is the mean test accuracy over "
-        "the fractions"
+        f"trains its own networks ({metric.settings['network']}) on {len(data.train)} images and tests them on "
+        f"{len(data.test)} images of {height} x {width} pixels ({data.origin}); n is the number of trials, and each value is the "
+        "mean test accuracy over the fractions"
     )
 
 

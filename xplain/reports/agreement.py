@@ -18,11 +18,11 @@ from xplain.reports.figures import PAGE_WIDTH, TEXT_SIZE, new_figure, paper_styl
 from xplain.reports.render import normalize, visible_part
 
 MEASURES = {
-    "spearman": "Spearman's rank correlation of the saliencies, -1 to 1",
-    "top10": "share of the highest tenth of pixels that both have, 0 to 1; 0.1 by chance",
-    "ssim": "structural similarity of the clipped heatmaps, at most 1",
+    "spearman": "Spearman's rank correlation between saliency maps, from -1 to 1",
+    "top10": "overlap of the top 10% of pixels, from 0 to 1 (0.1 expected by chance)",
+    "ssim": "structural similarity between clipped heatmaps, at most 1",
 }
-TITLES = {"spearman": "Spearman's ρ", "top10": "overlap of the top 10 %", "ssim": "SSIM of the heatmaps"}
+TITLES = {"spearman": "Spearman's ρ", "top10": "overlap of the top 10%", "ssim": "SSIM between heatmaps"}
 
 
 def compute_agreement(maps: Sequence[Floats | None], options: RenderOptions) -> dict[str, Floats]:
@@ -119,5 +119,5 @@ def _draw_panel(axes: Any, title: str, means: Floats, labels: Sequence[str], wit
 
 def _format_agreement(value: float) -> str:
     if np.isnan(value):
-        return "?"
+        return "n/a"
     return f"{value:.2f}".replace("-0.00", "0.00").replace("-", "\u2212")

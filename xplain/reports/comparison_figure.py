@@ -32,7 +32,7 @@ PICTURE_TITLES = {  # of each kind of picture that --show accepts, in figures wi
     "overlay": "overlay",
     "heatmap": "heatmap",
     "masked": "heatmap × input",
-    "top10": "top 10 %",
+    "top10": "top 10%",
     "curves": "curves",
 }
 GAP = 0.06  # inches between cells
@@ -144,7 +144,7 @@ class ComparisonFigure:
         lines += wrap_label(f"{class_name(target)} {target['probability']:.2f}", self.characters, 2)
         best = record["prediction"][0]
         if best["index"] != target["index"]:
-            lines += wrap_label(f"top: {class_name(best)} {best['probability']:.2f}", self.characters, 2)
+            lines += wrap_label(f"predicted: {class_name(best)} {best['probability']:.2f}", self.characters, 2)
         return lines
 
     def _draw_row(self, canvas: FigureCanvas, row: Row, y: float, with_legend: bool) -> None:
@@ -230,7 +230,7 @@ class ComparisonFigure:
         low, high = options.clip
         names = [f"≤ p{low:g}", options.sign, f"≥ p{high:g}"]
         if is_signed:
-            names = [f"-p{high:g}", "signed, 0 in the middle", f"p{high:g}"]
+            names = [f"-p{high:g}", "signed (0 at the center)", f"p{high:g}"]
         for share, name, align in zip((0, 0.5, 1), names, ("left", "center", "right"), strict=True):
             canvas.text(left + share * width, y + 0.13, [name], align=align)
         characters = int(self.width * 72 / (TEXT_SIZE * 0.55))
@@ -238,7 +238,7 @@ class ComparisonFigure:
 
     def _legend_text(self) -> str:
         metrics = self.comparison.metrics
-        parts = ["percentiles p of each map's own values"]
+        parts = ["pN: N-th percentile of the values of each map"]
         parts += [f"{self._short_name(label)} {direction_arrow(metrics[label])} = {label}" for label in metrics]
         if metrics and len(self.comparison.columns) > 1:
             parts.append("best in bold")

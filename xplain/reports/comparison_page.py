@@ -48,8 +48,8 @@ def _page_settings(comparison: Comparison, record: Mapping[str, Any], quantizati
         "columns": comparison.columns,
         "metrics": comparison.metrics,
         "look": {"clip": options.clip, "sign": options.sign, "reduce": options.reduce, "opacity": options.opacity},
-        "quantisation": {"levels": quantization.levels, "power": quantization.power, "bits": quantization.bits},
-        "colours": {
+        "quantization": {"levels": quantization.levels, "power": quantization.power, "bits": quantization.bits},
+        "colors": {
             "magnitude": _hex_colors(options, "positive"),
             "signed": _hex_colors(options, "signed"),
             "curves": CURVE_COLORS,

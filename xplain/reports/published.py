@@ -168,12 +168,12 @@ def published_notes(summary: Mapping[str, Any]) -> dict[str, list[str]]:
     if "published" not in summary:
         return {}
     table, model = summary["published"], _model_name(summary)
-    models = f"its models: {', '.join(table['models'])}"
+    models = f"models in the table: {', '.join(table['models'])}"
     if model not in table["models"]:
-        models += f"; {model or 'this run'} is not among them, so no value can be compared"
+        models += f"; {model or 'this run'} is not one of them, so no published value is shown"
     notes = {
-        "Published": [table["source"], models],
-        "Not in the paper": table["unknown"],
+        "Published values": [table["source"], models],
+        "Not specified in the paper": table["unknown"],
         "Notes": table["notes"],
     }
     return {heading: texts for heading, texts in notes.items() if texts}

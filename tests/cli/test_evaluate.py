@@ -295,7 +295,7 @@ def test_models_are_checked_first(xp, photos):
 def test_repeated_choice_is_rejected(xp, photos, twice, named):
     ran = xp("evaluate", photos, *TINY, *twice, "-o", "run")
     assert (ran.code, ran.out, Path("run").exists()) == (2, "", False)
-    assert ran.err == f"xplain: error: {named} is repeated; pass each set of parameters once\n"
+    assert ran.err == f"xplain: error: {named} is specified more than once; remove the duplicate\n"
 
 
 @pytest.mark.parametrize(

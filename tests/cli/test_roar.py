@@ -189,7 +189,7 @@ def test_roar_on_handwritten_digits(xp, tmp_path):
         assert whole > 0.9
         assert whole >= tenth > most
     assert (
-        "on 600 images and tests on 359 images of 8 x 8 (80 % of each class for training"
+        "on 600 images and tests them on 359 images of 8 x 8 pixels (80%/20% split of each class"
         in Path("run/summary.md").read_text()
     )
 
@@ -210,7 +210,7 @@ def test_roar_counts_bad_image(xp, tmp_path):
         (["-m", "resnet50"], "--model cannot be used with roar, which trains its own networks; remove --model"),
         (["--limit", "5"], "--limit cannot be used with roar, which trains its own networks; use roar:per_class=N"),
         (["--image-size", "64"], "--image-size cannot be used with roar, which trains its own networks; use roar:size=N"),
-        (["-M", "deletion", *TINY, "-m", "resnet50"], "roar trains its own networks and ignores the 2 models; run -M roar separately"),
+        (["-M", "deletion", *TINY, "-m", "resnet50"], "roar trains its own networks and cannot be combined with several models; evaluate it in a separate run"),
         (["-M", "roar:fractions=0.5.9"], "roar: fractions=0.5.9 is not accepted; use increasing percentages such as"),
         (["-M", "roar:network=resnet"], "roar: network=resnet is not accepted; use cnn or small"),
     ],
@@ -229,7 +229,7 @@ def test_roar_rejects_run_of_other_images(xp, tmp_path):
     Image.new("RGB", (12, 12)).save(folder / "train" / "level" / "more.png")
     ran = xp("evaluate", folder, "-M", quick, "-a", "patch", *CPU)
     assert ran.code == 2
-    assert "on other images; choose another --output, or use the same data set" in ran.err
+    assert "results for different images; use another --output or the same dataset" in ran.err
 
 
 def test_roar_default_directory_has_no_model(xp, made):

@@ -16,7 +16,7 @@ from xplain.data.preprocessing import Preprocessing
 METHODS = ("attention-rollout", "attention-relevance")
 X = toys.images(2)
 TARGETS = [1, 3]
-NONE = "the model has no such attention"
+NONE = "but none was found in the model"
 
 
 def weights_and_gradients(

@@ -37,7 +37,9 @@ def test_cuda_index_is_checked(monkeypatch, name, count, available):
     if available:
         assert select_device(name) == torch.device(name)
     else:
-        with pytest.raises(DeviceError, match=f"device '{name}' is not available: torch .* finds {count} CUDA devices"):
+        with pytest.raises(
+            DeviceError, match=f"device '{name}' is not available: PyTorch .* found {count} CUDA devices"
+        ):
             select_device(name)
 
 

@@ -106,7 +106,7 @@ def test_empty_layer_name_is_refused():
 
 
 def test_layer_without_space_is_refused():
-    with pytest.raises(UsageError, match="layer 'head' has no output with height and width"):
+    with pytest.raises(UsageError, match="layer 'head' has no spatial output"):
         Oracle(small_classifier()).probe(X, Y, "head")
 
 

@@ -77,9 +77,9 @@ def test_read_published_uses_evaluate_protocol(read):
         ("value = 1}", "value = true}", "value True of a figure of .* is not a number"),
         (", value = 1}", "}", "a figure of .* has no value; set model, method, metric, value in it"),
         ('source = "A paper, Table 1"\n', "", r"\[published\] in .* has no source; set source, figures in it"),
-        ('"A paper, Table 1"', "1", "source in .* is not a string"),
-        ('["one softmax"]', '"one softmax"', r'notes in .* is not a list of strings; write notes = \["..."\]'),
-        ('method = "sm", metric = "deletion:steps=4", value = 0.5', 'method = 1, metric = "", value = 0.5', "not all strings"),
+        ('"A paper, Table 1"', "1", "source in .* must be a string"),
+        ('["one softmax"]', '"one softmax"', r'notes in .* must be a list of strings; use notes = \["..."\]'),
+        ('method = "sm", metric = "deletion:steps=4", value = 0.5', 'method = 1, metric = "", value = 0.5', "must be strings"),
         ('method = "sm", metric = "ins', 'method = "sm:absolute", metric = "ins', "cannot read 'absolute' in 'sm:absolute'"),
     ],
 )  # fmt: skip
@@ -90,9 +90,9 @@ def test_read_published_malformed_table(read, old, new, message):
 
 
 def test_read_published_wrong_types(read):
-    with pytest.raises(UsageError, match=r"\[published\] in .* is not a table"):
+    with pytest.raises(UsageError, match=r"\[published\] in .* must be a table"):
         read("published = 3\n")
-    with pytest.raises(UsageError, match=r"figures in .* is not a list of tables"):
+    with pytest.raises(UsageError, match=r"figures in .* must be a list of tables"):
         read('[published]\nsource = "a"\nfigures = [1]\n')
     with pytest.raises(InputError, match="cannot read the configuration"):
         read("[published\n")
@@ -114,7 +114,7 @@ def test_resolve_values_of_aliases(read):
         ('method = "sm", metric = "ins', 'method = "smm", metric = "ins', "unknown method 'smm'"),
         ('method = "sm", metric = "ins', 'method = "sm:steps=3", metric = "ins', "saliency has no parameter 'steps'"),
         ("insertion:steps=4,area", "insertoin:steps=4,area", "unknown metric 'insertoin'"),
-        ("insertion:steps=4,area=trapezoid", "deletion:steps=4", "table-1 has two figures for python:tests.helpers.factories:tiny"),
+        ("insertion:steps=4,area=trapezoid", "deletion:steps=4", "table-1 has two values for python:tests.helpers.factories:tiny"),
     ],
 )  # fmt: skip
 def test_resolve_values_of_unknown_names(read, old, new, message):

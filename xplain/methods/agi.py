@@ -102,7 +102,7 @@ def draw_classes(oracle: Oracle, x: Tensor, y: Tensor, rng: Streams, count: int)
     """
     total = oracle.logits(x[:1], check=True).shape[1]
     if total < 2:
-        raise UsageError("the model has only one class, so there is no false class", "use another method")
+        raise UsageError("false classes require a model with at least two classes", "use another method")
     first_sample = torch.zeros(1, dtype=torch.long, device=x.device)
     keys = rng.uniform(first_sample, (total,), torch.float64)[:, 0]
     keys = keys.scatter(1, y[:, None], 2.0)  # the target sorts last

@@ -176,8 +176,8 @@ def _named_entries(output: object) -> dict[str, object]:
 
 def _logits_error(output: object, candidates: Sequence[str]) -> InputError:
     description = str(tuple(output.shape)) if isinstance(output, Tensor) else type(output).__name__
-    hint = "the model must be an image classifier"
+    hint = "use an image classifier"
     if candidates:
         description += f" with {' and '.join(candidates)}"
-        hint = "name the logits 'logits' in the model's output"
-    return InputError(f"the model returned {description}, not logits (images, classes)", hint)
+        hint = "return the logits under the key 'logits'"
+    return InputError(f"the model returned {description} instead of logits of shape (images, classes)", hint)

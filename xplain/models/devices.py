@@ -42,6 +42,6 @@ def _check_cuda(name: str, index: int) -> None:
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if index >= count:
         raise DeviceError(
-            f"device {name!r} is not available: torch {torch.__version__} finds {count} CUDA devices",
-            "use --device cpu",
+            f"device {name!r} is not available: PyTorch {torch.__version__} found {count} CUDA devices",
+            "use another --device",
         )

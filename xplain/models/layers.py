@@ -98,7 +98,7 @@ def find_last_spatial_layer(model: nn.Module, forward: Forward, size: Size) -> t
     """
     layers = _select_candidates(trace_outputs(model, forward, size)[1])
     if not layers:
-        raise InputError("no layer of the model has an output with height and width", "choose a layer with --layer")
+        raise InputError("no layer with a spatial output (height and width) was found", "set a layer with --layer")
     last = layers[-1]
     if last.layout.kind == "tokens":
         last = _find_last_used(model, forward, layers[-MAX_CANDIDATES:])

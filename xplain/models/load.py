@@ -130,7 +130,7 @@ def _load_by_name(name: str, path: Path | None, image_size: int | None, offline:
 
 def _load_program(name: str, path: Path | None) -> Classifier:
     if path is not None:
-        raise UsageError(f"the model {name!r} contains its own weights", "remove --weights")
+        raise UsageError(f"the model {name!r} includes its weights", "remove --weights")
     classifier = wrap_module(load_program(name), name, None)
     classifier.weights = describe_weights_file(Path(name.partition(":")[2]))
     return classifier

@@ -166,7 +166,7 @@ def _get_weights(name: str, weights: Any, offline: bool) -> tuple[Weights, dict[
     except (URLError, HTTPException, OSError, RuntimeError) as error:
         reason = getattr(error, "reason", None) or error
         raise InputError(
-            f"cannot download {path.name} for {name} ({reason}), and it is not in {path.parent}",
-            "put the file there, or use --weights FILE",
+            f"cannot download {path.name} for {name} ({reason}), and {path.parent} contains no copy",
+            "put the file there or use --weights FILE",
         ) from None
     return describe_weights_file(path), state

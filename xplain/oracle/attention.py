@@ -109,7 +109,7 @@ def count_tokens(method: str, attentions: Sequence[AttentionWeights], rows: int)
     """Return the number N of tokens of every attention. Raises UsageError unless all weights are (rows, heads, N, N)."""
     if not attentions:
         raise UsageError(
-            f"{method} requires attention over one grid of tokens, but the model has no such attention", ALTERNATIVES
+            f"{method} requires attention over a single grid of tokens, but none was found in the model", ALTERNATIVES
         )
     count = attentions[0].weights.shape[-1]
     for weights, module in attentions:
@@ -118,8 +118,8 @@ def count_tokens(method: str, attentions: Sequence[AttentionWeights], rows: int)
             size = " x ".join(map(str, shape))
             images = "1 image" if rows == 1 else f"{rows} images"
             raise UsageError(
-                f"{method} requires attention over one grid of tokens, but the attention weights of "
-                f"{module or 'the model'} are {size} for {images}",
+                f"{method} requires attention over a single grid of tokens, but the attention weights of "
+                f"{module or 'the model'} have shape {size} for {images}",
                 ALTERNATIVES,
             )
     return int(count)
@@ -131,7 +131,7 @@ def find_patches(method: str, count: int, layouts: Sequence[Layout]) -> Layout:
         if layout.kind == "tokens" and layout.tokens == count:
             return layout
     raise UsageError(
-        f"{method} requires attention over one grid of tokens, but {count} tokens are not a grid", ALTERNATIVES
+        f"{method} requires attention over a single grid of tokens, but {count} tokens do not form a grid", ALTERNATIVES
     )
 
 

@@ -120,7 +120,8 @@ def _halve_rows(classifier: Classifier, x: Tensor, size: int) -> None:
     if size == 1:
         side = f"{x.shape[-2]}x{x.shape[-1]}"
         raise DeviceError(
-            f"out of memory on {x.device} with one row of {side}", "use a smaller model or another --device"
+            f"out of memory on {x.device} with a single image of {side} pixels",
+            "use a smaller model or another --device",
         )
     _row_limits.setdefault(classifier, {})[tuple(x.shape[-3:])] = size // 2
 

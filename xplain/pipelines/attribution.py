@@ -109,7 +109,7 @@ def predict_finite(classifier: Classifier, images: Tensor, compute: ComputeOptio
     bad = (~has_finite_logits(logits)).nonzero()
     if len(bad):
         raise InputError(
-            f"the model's logits for image {int(bad[0])} are not finite", "check the weights and the precision"
+            f"the logits of image {int(bad[0])} contain NaN or infinity", "check the weights or use precision fp32"
         )
     return logits, cost
 
@@ -261,7 +261,7 @@ def _read_references(directory: str, preprocessing: Preprocessing) -> Tensor | N
     if directory == "noise":
         return None
     if not Path(directory).is_dir():
-        raise InputError(f"no directory of baselines {directory!r}", "pass a directory of images, or noise")
+        raise InputError(f"baseline directory {directory!r} not found", 'pass a directory of images, or "noise"')
     sources = find_images([directory])
     sources = sources[:: -(-len(sources) // MAX_REFERENCES)]
     images = [decode_image(source.read(), source.name) for source in sources]
@@ -301,7 +301,7 @@ def check_methods(choices: Sequence[Choice], layer: str | None = None) -> None:
     check_distinct(label_of(choice, spec.name) for spec, choice in zip(specs, choices, strict=True))
     if layer and not any("layer" in spec.parameters for spec in specs):
         names = ", ".join(spec.name for spec in specs)
-        raise UsageError(f"--layer {layer} is not supported by {names}", "remove it, or add a method with a layer")
+        raise UsageError(f"--layer {layer} is not supported by {names}", "remove it or add a layer-based method")
 
 
 def _with_layer(spec: MethodSpec, choice: Choice, layer: str | None) -> dict[str, Any]:
@@ -320,7 +320,7 @@ def check_distinct(labels: Iterable[str], kind: str = "method") -> None:
     """Raise UsageError if a method (or another ``kind``) is repeated with the same parameters."""
     for label, count in Counter(labels).items():
         if count > 1:
-            raise UsageError(f"{kind} {label!r} is repeated", "pass each set of parameters once")
+            raise UsageError(f"{kind} {label!r} is specified more than once", "remove the duplicate")
 
 
 def with_control(choices: tuple[Choice, ...]) -> tuple[Choice, ...]:

@@ -109,12 +109,13 @@ def _check_shapes(images: Tensor, attributions: Tensor, boxes: Tensor | None) ->
     size, channels = (len(images), *images.shape[2:]), images.shape[1]
     if (len(attributions), *attributions.shape[2:]) != size or attributions.shape[1] not in (1, channels):
         raise InputError(
-            f"attributions {tuple(attributions.shape)} do not match images {tuple(images.shape)}",
-            "pass one map per image, (B, C or 1, H, W)",
+            f"attributions of shape {tuple(attributions.shape)} do not match images of shape {tuple(images.shape)}",
+            "pass attributions of shape (B, C, H, W) or (B, 1, H, W)",
         )
     if boxes is not None and (boxes.ndim != 3 or len(boxes) != len(images) or boxes.shape[2] != 4):
         raise InputError(
-            f"boxes {tuple(boxes.shape)} do not match {len(images)} images", "pass boxes as (images, boxes, 4)"
+            f"boxes of shape {tuple(boxes.shape)} do not match {len(images)} images",
+            "pass boxes of shape (images, boxes, 4)",
         )
 
 
@@ -171,7 +172,7 @@ class MetricRun:
         """
         if self.spec.scope != "image":
             name = self.spec.name
-            raise UsageError(f"{name} is not defined for single images", f"use xplain evaluate DATASET -M {name}")
+            raise UsageError(f"{name} requires a dataset", f'use "xplain evaluate DATASET --metric {name}"')
         supplies = self._supplies(inputs, compute.seed, explain)
         if self.settings.get("boxes") is not None:
             inputs = replace(inputs, boxes=self._locate_boxes(inputs))
@@ -189,7 +190,9 @@ class MetricRun:
             supplies["load"] = partial(copy_with_weights, inputs.oracle.classifier)
         if "explain" in self.spec.needs:
             if explain is None:
-                raise UsageError(f"{self.spec.name} needs the method", "pass it, for example method='saliency'")
+                raise UsageError(
+                    f"{self.spec.name} requires the attribution method", "pass it, for example method='saliency'"
+                )
             supplies["explain"] = explain
         return supplies
 
@@ -197,8 +200,8 @@ class MetricRun:
         """Read the boxes of the images in a batch from the file that ``boxes`` names."""
         if not (inputs.keys and inputs.sizes):
             raise UsageError(
-                f"{self.spec.name} looks up boxes by image name, which is unknown here",
-                "pass boxes as a tensor (images, boxes, 4) in pixels of the images",
+                f"{self.spec.name} cannot look up boxes in a file, because the images have no names",
+                "pass a tensor of shape (images, boxes, 4) in image pixels",
             )
         classifier = inputs.oracle.classifier
         return locate_boxes(

@@ -51,7 +51,8 @@ def check_requests(configs: Sequence[EvaluateConfig]) -> None:
     if metrics and len(configs) > 1:
         name = metrics[0].spec.name
         raise UsageError(
-            f"{name} trains its own networks and ignores the {len(configs)} models", f"run -M {name} separately"
+            f"{name} trains its own networks and cannot be combined with several models",
+            "evaluate it in a separate run",
         )
     own = trains_own_networks(config)
     if own is None:
@@ -132,8 +133,8 @@ def _describe(
     known = stored.get("metrics", {}).get(metric.label)
     if known is not None and known["params"]["images"] != digest:
         raise UsageError(
-            f"{str(config.output)!r} contains {metric.label} on other images",
-            "choose another --output, or use the same data set",
+            f"{str(config.output)!r} contains {metric.label} results for different images",
+            "use another --output or the same dataset",
         )
     own = {key: facts[key] for key in ("seed", "precision")} | {"target": config.target}
     return {

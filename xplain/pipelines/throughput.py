@@ -109,7 +109,9 @@ def find_best_batch_size(work: Callable[[Tensor], None], images: Tensor) -> Batc
         if len(rates) > 2 and max(list(rates.values())[-2:]) < max(rates.values()):
             break
     if not rates:
-        raise DeviceError(f"out of memory on {images.device} with one row", "use a smaller model or another --device")
+        raise DeviceError(
+            f"out of memory on {images.device} with a single image", "use a smaller model or another --device"
+        )
     return BatchSizeSearch(max(rates, key=rates.__getitem__), rates)
 
 

@@ -58,7 +58,10 @@ def _describe_ceiling(record: Record) -> str:
     name = record["model"]["name"]
     lines = [f"{name} ({weights}, {height} x {width}), throughput of the bare model at its fastest batch size:"]
     for key, title in (("prepared", "optimized by xplain"), ("plain", "unmodified")):
-        rates = [f"{rate['rows_per_second']:.3g} {kind.removesuffix('s')} rows/s at batch size {rate['rows']}" for kind, rate in record[key].items()]
+        rates = [
+            f"{rate['rows_per_second']:.3g} {kind.removesuffix('s')} rows/s at batch size {rate['rows']}"
+            for kind, rate in record[key].items()
+        ]
         lines.append(f"* {title}: {', '.join(rates)}")
     return "\n".join(lines)
 

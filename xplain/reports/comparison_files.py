@@ -74,8 +74,8 @@ def _check_absent(folder: Path, names: Sequence[str]) -> None:
         path = folder / name
         if path.exists():
             raise UsageError(
-                f"{str(path)!r} already exists and is not from this comparison",
-                "use --overwrite or choose another --output",
+                f"{str(path)!r} already exists and was not written by this comparison",
+                "use --overwrite or another --output",
             )
 
 

@@ -107,7 +107,7 @@ def get_colormap(name: str) -> Any:
     import matplotlib
 
     if name not in matplotlib.colormaps:
-        hint = did_you_mean(name, matplotlib.colormaps, "see matplotlib's names")
+        hint = did_you_mean(name, matplotlib.colormaps, "use the name of a Matplotlib colormap")
         raise UsageError(f"unknown colormap {name!r}", hint)
     return matplotlib.colormaps[name]
 

@@ -11,7 +11,18 @@ from xplain.reports.tables import direction_arrow, format_interval, format_numbe
 from xplain.reports.templates import render_page
 
 Row = Mapping[str, Any]  # one pair by one metric, as ``compare_runs`` describes it
-COLUMNS = ("metric", "first", "second", "difference", "95% CI", "win rate", "p-value", "p-value (Holm)", "n", "undefined")
+COLUMNS = (
+    "metric",
+    "first",
+    "second",
+    "difference",
+    "95% CI",
+    "win rate",
+    "p-value",
+    "p-value (Holm)",
+    "n",
+    "undefined",
+)
 BAR_COLUMN = 5  # the page draws the interval before this column
 SIGNIFICANCE = 0.05
 FIRST_WORSE, FIRST_BETTER, NO_DIFFERENCE = "#d55e00", "#0072b2", "#777777"
@@ -54,7 +65,9 @@ def _facts(record: Mapping[str, Any]) -> list[str]:
         f"{record['test']} Number of tests: {test_count}.",
     ]
     if record["repeated"]:
-        lines.append(f"Methods that are in several runs with identical settings are used once: {', '.join(record['repeated'])}.")
+        lines.append(
+            f"Methods that are in several runs with identical settings are used once: {', '.join(record['repeated'])}."
+        )
     if record["left_out"]:
         lines.append(f"Metrics that are not in every run are skipped: {', '.join(record['left_out'])}.")
     return lines

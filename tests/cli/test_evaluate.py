@@ -183,7 +183,7 @@ def test_undefined_values_are_counted(xp, photos):
     )
     assert ran.code == 5
     rows = {(row["method"], row["metric"]): row for row in ran.records[0]["rows"]}
-    assert rows["saliency", "completeness-gap"]["undefined"] == {"the method claims no completeness": 3}
+    assert rows["saliency", "completeness-gap"]["undefined"] == {"the method does not satisfy completeness": 3}
     assert (rows["saliency", "error-rate"]["n"], rows["saliency", "error-rate"]["mean"]) == (0, None)
     assert rows["integrated-gradients:steps=4", "completeness-gap"]["n"] == 3
 

@@ -210,7 +210,7 @@ def test_roar_counts_bad_image(xp, tmp_path):
         (["-m", "resnet50"], "--model cannot be used with roar, which trains its own networks; remove --model"),
         (["--limit", "5"], "--limit cannot be used with roar, which trains its own networks; use roar:per_class=N"),
         (["--image-size", "64"], "--image-size cannot be used with roar, which trains its own networks; use roar:size=N"),
-        (["-M", "deletion", *TINY, "-m", "resnet50"], "roar trains its own networks and cannot be combined with several models; evaluate it in a separate run"),
+        (["-M", "deletion", *TINY, "-m", "resnet50"], "roar trains its own networks and cannot be combined with several models"),
         (["-M", "roar:fractions=0.5.9"], "roar: fractions=0.5.9 is not accepted; use increasing percentages such as"),
         (["-M", "roar:network=resnet"], "roar: network=resnet is not accepted; use cnn or small"),
     ],

@@ -151,7 +151,7 @@ def test_method_determines_content_and_score(method, content, score):
 
 
 def test_unknown_method_requires_content():
-    with pytest.raises(UsageError, match="requires the kind of attribution .*; set content=slopes"):
+    with pytest.raises(UsageError, match=r"requires the kind of attribution .*; set content=slopes"):
         compute_score(SLOPES)
     with pytest.raises(UsageError, match="requires the kind of attribution"):
         compute_score(SLOPES, method=lambda classifier, images, target: images)

@@ -51,10 +51,10 @@ def aic(
     order: Order = "signed",
     monotone: bool = True,
 ) -> Score:
-    """Compute the area under the accuracy information curve: whether the target is the top class, by image information.
+    """Compute the area under the accuracy information curve.
 
     As ``sic``, but the performance is 1 if the target is the top class, else 0. ``min_probability`` is compared with this
-    performance, as in the authors' program, so any value above 0 excludes images that are not classified as the target.
+    performance, as in the authors' code, so any value above 0 excludes images that are not classified as the target.
     """
     information, _, is_top = _get_points(inputs, rng, thresholds, order)
     reasons = ("the image is not classified as the target", "the blurred image is classified as the target")
@@ -81,7 +81,7 @@ def sic(
     order: Order = "signed",
     monotone: bool = True,
 ) -> Score:
-    """Compute the area under the softmax information curve: the target's probability, by image information.
+    """Compute the area under the softmax information curve.
 
     The blurred image keeps the corners and 1 % of the pixels, which are drawn at random and are the same for every method; the
     other pixels are interpolated linearly between them. At each threshold, the pixels with the highest attributions

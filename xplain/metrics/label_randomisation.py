@@ -37,7 +37,7 @@ def label_randomisation(
     absolute: bool = False,
     weights: ExistingPath | None = None,
 ) -> Score:
-    """Compare the map with the same method's map of another class, which is drawn at random.
+    """Compare the map with the map of the same method for a random other class.
 
     The other class is uniform over all classes but the target. It depends on the seed and the image only, so it is the same for
     every method (the random logit test).

@@ -46,7 +46,7 @@ def parameter_randomisation(
     stages: Steps = 10,
     order: Literal["cascading", "independent"] = "cascading",
 ) -> Score:
-    """Average the similarity of the map to the maps of the same network with randomized layers, from the output inwards.
+    """Average the similarity between the map and the maps of the network with layers randomized from the output to the input.
 
     Stage k of K reinitializes the last round(k·L/K) of the network's L layers (``cascading``), or only those layers that
     stage k - 1 did not reinitialize (``independent``), and runs the method again for the same class. The value is the mean over

@@ -47,30 +47,32 @@ def attribute(
     progress: Callable[[int], None] | None = None,
     **params: Any,
 ) -> Attribution:
-    """Compute signed raw attributions of a batch of images, in units of the explained score.
+    """Compute signed attributions for a batch of images, in units of the explained score.
 
     Args:
-        images: float (B, C, H, W) in [0, 1], not normalized, on any device; ``read_image`` makes them.
+        images: floating-point images of shape (B, C, H, W) with values in [0, 1], not normalized, on any device. See ``read_image``.
         method: name or alias of a method, such as ``agi`` or ``ig``.
-        target: class index, wnid or name for all images, or one per image. Defaults to the top class of each image.
-        against: contrast classes for all images, or (B, A). The score becomes the target's minus the mean of theirs; ``agi`` uses them
-            as its false classes. ``runner-up`` is the best other class of each image.
-        score: the scalar that is differentiated: ``logit``, ``prob``, ``log-prob``, or ``margin`` (over the best other logit). Defaults
-            to the method's own.
-        seed: seed of all random draws. They depend on it and on the pixels of each image, not on the batch.
+        target: class index, WordNet ID or class name, either one for all images or one per image. Default: the predicted class of
+            each image.
+        against: contrast classes, either for all images or of shape (B, A). The explained score is the score of the target minus the
+            mean score of the contrast classes; ``agi`` uses them as false classes. ``runner-up`` selects the most probable class
+            other than the target.
+        score: model output to explain: ``logit``, ``prob``, ``log-prob`` or ``margin`` (the target's logit minus the largest other
+            logit). Default: set by the method.
+        seed: random seed. Random numbers depend on the seed and on the pixels of each image, but not on the batch.
         precision: ``fp32``, ``tf32`` or ``bf16``.
-        batch_size: rows per model call, or ``auto``.
-        progress: function that is called with the number of rows after each model call.
-        params: parameters of the method; ``xplain list methods --json`` lists them with defaults, sources and deviations.
+        batch_size: maximum number of samples per forward pass, or ``auto``.
+        progress: callback that receives the number of processed samples after each forward pass.
+        params: parameters of the method. ``xplain list methods --json`` lists them with their defaults.
 
     Returns:
-        An Attribution on the classifier's device: values (B, C, H, W), or (B, 1, H, W) for methods without color; target (B,); cost in
-        rows for the batch. The images and the classifier are not modified.
+        An Attribution on the classifier's device, with ``values`` of shape (B, C, H, W), or (B, 1, H, W) for methods that do not
+        distinguish channels, ``target`` of shape (B,) and the ``cost`` of the batch. The images and the classifier are not modified.
 
     Raises:
-        UsageError: a name or value is invalid.
-        InputError: images or logits are not finite.
-        DeviceError: one row does not fit into memory.
+        UsageError: if a name or value is invalid.
+        InputError: if images or logits contain NaN or infinity.
+        DeviceError: if a single image does not fit in memory.
 
     Example:
         >>> att = xplain.attribute(clf, x, "integrated-gradients", steps=100, target="tabby")
@@ -184,7 +186,7 @@ class MethodRun:
 
         contrasts: (B, A) contrast classes, or None. on_rows: called with the number of rows after each model call.
         drawn_for: images on which the random draws depend; None for ``images`` themselves.
-        Raises as the method, and DeviceError if one row does not fit into memory.
+        Raises as the method, and DeviceError if a single image does not fit in memory.
         """
         started = time.perf_counter()
         size = self.images_per_call(classifier, compute.batch_size, images)

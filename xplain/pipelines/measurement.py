@@ -55,25 +55,26 @@ def measure(
     progress: Callable[[int], None] | None = None,
     **params: Any,
 ) -> Score:
-    """Compute one value of a metric per image; NaN where it is undefined.
+    """Compute a metric for each image. Undefined values are NaN.
 
     Args:
-        images: float (B, C, H, W) in [0, 1], not normalized, on any device.
-        attributions: (B, C or 1, H, W), raw and signed, from ``attribute`` or another program.
+        images: floating-point images of shape (B, C, H, W) with values in [0, 1], not normalized, on any device.
+        attributions: raw, signed attributions of shape (B, C, H, W) or (B, 1, H, W), from ``attribute`` or another library.
         metric: name of a metric, such as ``deletion``.
-        target: the class that is measured, as in ``attribute``. Pass ``att.target`` if it is not the model's top class.
-        method: what made the attributions, for metrics that attribute again or depend on what a map contains:
-            ``NAME[:key=value,...]``, or a function (classifier, images, target) -> attributions.
+        target: target class, as in ``attribute``. Pass ``att.target`` if the explained class is not the predicted class.
+        method: attribution method that produced the attributions. Required by metrics that rerun the method or that depend on the
+            kind of attribution. ``NAME[:key=value,...]``, or a function (classifier, images, target) -> attributions.
         seed, precision, batch_size, progress: as in ``attribute``.
-        params: parameters of the metric; ``xplain list metrics --json`` lists them with unit, bounds, direction and source.
+        params: parameters of the metric. ``xplain list metrics --json`` lists them with their defaults.
 
     Returns:
-        A Score: values (B,), curve (B, K+1) or None, undefined: masks (B,) by reason.
+        A Score with ``values`` of shape (B,), ``curve`` of shape (B, K + 1) or None, and ``undefined``, which maps each reason to a mask
+        of shape (B,).
 
     Raises:
-        UsageError: a name or value is invalid, or the metric needs ``method``.
-        InputError: images, logits or attributions are not finite, or attributions have another size.
-        DeviceError: one row does not fit into memory.
+        UsageError: if a name or value is invalid, or if ``method`` is required but missing.
+        InputError: if images, logits or attributions contain NaN or infinity, or if the attributions do not match the images.
+        DeviceError: if a single image does not fit in memory.
 
     Example:
         >>> score = xplain.measure(clf, x, att.values, "deletion", target=att.target, steps=28)

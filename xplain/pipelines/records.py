@@ -87,7 +87,7 @@ def describe_explanation(
 
 
 def _describe_completeness(result: Attribution, i: int) -> dict[str, float] | None:
-    """Return expected sum, sum and gap of one image, or None if the method does not claim completeness."""
+    """Return expected sum, sum and gap of one image, or None if the method does not satisfy completeness."""
     if result.expected is None or result.gap is None:
         return None
     return {"expected": float(result.expected[i]), "sum": float(result.total[i]), "gap": float(result.gap[i])}

@@ -229,7 +229,7 @@ def _first_of_each_class(entries: Sequence[Entry], count: int) -> list[Entry]:
 
 
 def _first_size(entries: Sequence[Entry]) -> tuple[int, int]:
-    """Return (height, width) of the first readable image."""
+    """Return the (height, width) of the first readable image."""
     for entry in entries:
         try:
             width, height = entry.read().size

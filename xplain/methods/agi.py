@@ -41,7 +41,8 @@ def _cost(steps: int, classes: int, path: str, **_: object) -> tuple[int, int]:
     "The softmax is applied once.",
     plain=True,
     rounding="Signed steps: gradient entries near zero change sign between correct float32 implementations. Smallest cosine similarity on "
-    "eight photographs with 3 classes: batch size 1 against 7 and auto 1.00 at one step, 0.93 at five; float32 against float64 1.00 and 0.72.",
+    "eight photographs with 3 classes: batch size 1 against 7 and auto 1.00 at one step, 0.93 at five; float32 against float64 1.00 and "
+    "0.72.",
 )
 def agi(
     oracle: Oracle,

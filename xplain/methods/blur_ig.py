@@ -71,7 +71,7 @@ def blur(x: Tensor, sigmas: Tensor) -> Tensor:
 
 
 def _blur_matrices(side: int, sigmas: Tensor) -> Tensor:
-    """Return matrices (k, side, side) that blur a line of ``side`` pixels."""
+    """Return the matrices (k, side, side) that blur a row of ``side`` pixels."""
     basis = cosine_basis(side, sigmas)
     frequency = math.pi / side * torch.arange(side, dtype=sigmas.dtype, device=sigmas.device)
     return (basis.T * torch.exp(-((sigmas[:, None] * frequency) ** 2) / 2)[:, None, :]) @ basis

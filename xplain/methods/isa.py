@@ -114,10 +114,11 @@ def _walk(
     sign: int,
     movable: Tensor | None = None,
 ) -> Tensor:
-    """Return Σ α |g| (B, C, H, W) of a signed walk from x, divided by the change of its loss in the walk's direction.
+    """Return Σ α |g| (B, C, H, W) along a signed-gradient walk from x, divided by the change of the loss along the walk.
 
-    number: of the round. sign: 1 ascends -f - penalty ‖x‖, -1 descends -f + penalty ‖x‖.
-    movable: (B, d) bool, the values that may move; None: all.
+    number: index of the round.
+    sign: 1 to ascend -f - penalty ‖x‖, -1 to descend -f + penalty ‖x‖.
+    movable: (B, d), boolean mask of the values that may change, or None for all values.
     """
     total = torch.zeros_like(x)
     first_loss = loss = torch.zeros_like(y, dtype=x.dtype)

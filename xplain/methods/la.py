@@ -27,8 +27,8 @@ from xplain.oracle import Oracle
     at_most=True,
     parallel=lambda classes, **_: classes,
     deviations="False classes are drawn per image from all classes except the target; the authors' code draws once per call, without a "
-    "seed, and replaces the predicted class by a neighbor. The scores of the code sum over the labels of the whole batch (a batch of one is not "
-    "affected); here each image has its own. As in the code, a descent of the target replaces the last of the 20 classes. "
+    "seed, and replaces the predicted class by a neighbor. The scores of the code sum over the labels of the whole batch (a batch of one "
+    "is not affected); here each image has its own. As in the code, a descent of the target replaces the last of the 20 classes. "
     "The library defaults of the code are share=0.1, steps=30; its experiments use 0.05 and 20.",
     plain=True,
     rounding="Signed steps: gradient entries near zero change sign between correct float32 implementations.",

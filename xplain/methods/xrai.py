@@ -73,7 +73,7 @@ def xrai(
 
 
 def _average_parts(values: Tensor, part: Tensor) -> tuple[Tensor, Tensor]:
-    """Average the values (H, W) of an image over its parts (H, W). Returns the map (H, W) and the number of parts."""
+    """Average the values (H, W) of an image over its segments ``part`` (H, W). Return the map (H, W) and the number of segments."""
     part = part.flatten()
     sums = torch.zeros(int(part.max()) + 1, dtype=torch.float64, device=values.device)
     sizes = torch.zeros_like(sums).index_add_(0, part, torch.ones_like(part, dtype=torch.float64))

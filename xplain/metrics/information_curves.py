@@ -150,9 +150,10 @@ def _evaluate_masks(inputs: MetricInput, known: NDArray[np.bool_]) -> Tensor:
 def _score(
     information: Tensor, performance: Tensor, reasons: tuple[str, str], min_performance: float, monotone: bool
 ) -> Score:
-    """Return the areas under the curves of performance (B, K+2) by information (B, K+2).
+    """Return the areas under the curves of performance (B, K + 2) against information (B, K + 2).
 
-    reasons: of undefined values, if the image's performance is too low, and if the blurred image's is not lower.
+    reasons: reasons for undefined values: the performance on the image is too low, and the performance on the blurred image is
+    not lower.
     """
     is_low = performance[:, -1] < min_performance
     is_better = performance[:, -1] > performance[:, 0]

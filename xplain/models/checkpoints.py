@@ -159,12 +159,14 @@ def _list_problems(label: str, names: Sequence[str]) -> str:
 
 
 def match_names(state: State, expected: State, source: str) -> State:
-    """Return the entries of ``state`` that belong to the model under the model's names, without the prefix of a wrapper.
+    """Return the entries of ``state`` that belong to the model, under the names of the model's state dict.
 
-    Training wrappers add a prefix to every name (``module.``, ``model.``, ``_orig_mod.``), and some save other networks,
-    such as a loss, in the same file. If there are several copies of the weights, the averaged one is used.
-    expected: the model's own state dict. source: for messages.
-    Raises InputError if it is unclear which of several copies to use.
+    Training wrappers add a prefix to every name (``module.``, ``model.``, ``_orig_mod.``), and some also save other networks,
+    such as a loss, in the same file. If there are several sets of weights, the averaged set is used.
+
+    expected: state dict of the model.
+    source: name of the file or model, used in error messages.
+    Raises InputError if the set of weights to use is ambiguous.
     """
     prefixes = _complete_prefixes(state, expected)
     if not prefixes:
@@ -177,7 +179,7 @@ def match_names(state: State, expected: State, source: str) -> State:
 
 
 def _complete_prefixes(state: State, expected: State) -> list[str]:
-    """Return the prefixes under which ``state`` contains all names of the model: ``""`` for no prefix."""
+    """Return the prefixes under which ``state`` contains all names of the model's state dict, with ``""`` for no prefix."""
     needed = [name for name in expected if not _is_counter(name)]
     if not needed:
         return []

@@ -106,7 +106,7 @@ class Classifier(nn.Module):
         return self.model(pixels)
 
     def to_memory_format(self, images: Tensor) -> Tensor:
-        """Return the images in the memory format of the network: contiguous or channels-last."""
+        """Convert images to the memory format of the network, contiguous or channels last."""
         return images.contiguous(memory_format=self.memory_format)
 
     @property
@@ -121,7 +121,7 @@ class Classifier(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Floating-point type of the parameters."""
+        """Floating-point dtype of the parameters."""
         return self.mean.dtype
 
     @property

@@ -38,7 +38,7 @@ def _default_device() -> torch.device:
 
 
 def _check_cuda(name: str, index: int) -> None:
-    """Raise DeviceError unless a CUDA device has this index."""
+    """Raise DeviceError if no CUDA device has the given index."""
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if index >= count:
         raise DeviceError(

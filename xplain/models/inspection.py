@@ -26,7 +26,7 @@ def inspect_model(classifier: Classifier) -> None:
     if key:
         notes.append(f"the model returns a {type(output).__name__}; its {key!r} is taken as the logits")
     if classifier.channels == 1:
-        notes.append("the model takes one channel: it is given the grey value of the pixels")
+        notes.append("the model takes one channel: it is given the gray value of the pixels")
     if logits.shape[1] == 1:
         notes.append("the model has one output: its softmax is always 1, and probabilities say nothing")
     elif _is_softmax_output(logits):

@@ -1,7 +1,7 @@
-"""Load programs as models: TorchScript (``script:FILE``) and exported programs (``export:FILE``).
+"""Load TorchScript programs (``script:FILE``) and torch.export programs (``export:FILE``) as models.
 
-Such a file contains code that torch's interpreter runs. It is therefore loaded only as the model (like a ``python:`` factory),
-never as weights.
+Such files contain code that PyTorch executes. They are therefore loaded only as models, like ``python:`` factories, and never as
+weights.
 """
 
 from __future__ import annotations
@@ -72,9 +72,9 @@ def _load_export(file: str) -> Program:
 
 
 def check_program(classifier: Classifier) -> None:
-    """Set ``channels``. Raises InputError if the program has a fixed batch size or cannot be differentiated.
+    """Set ``channels`` and check the program. Raise InputError if it has a fixed batch size or does not support gradients.
 
-    Returns silently if it accepts no batch at all: ``inspect_model`` then reports the size of the images.
+    If the program rejects every batch, return without an error, because ``inspect_model`` reports the image size.
     """
     noise = torch.rand((3, 3, *classifier.size), generator=torch.Generator().manual_seed(0), dtype=classifier.dtype)
     noise = noise.to(classifier.device)

@@ -34,10 +34,10 @@ def load_timm(name: str, path: Path | None, side: int | None = None, offline: bo
     """Load a timm model as a classifier.
 
     name: ``timm:NAME``, ``timm:hf-hub:USER/REPOSITORY`` or ``timm:local-dir:FOLDER``.
-    path: a weights file to use instead of the pretrained weights, or RANDOM.
-    side: of the images in pixels, for models that are built for one size; timm resamples position embeddings.
-    offline: use only weights that were downloaded before.
-    Raises UsageError for an unknown name or if timm is missing, and InputError for weights or a side that cannot be used.
+    path: weights file to use instead of the pretrained weights, RANDOM for untrained weights, or None.
+    side: image size in pixels for models with a fixed input size. timm interpolates the position embeddings.
+    offline: use only weights that are already downloaded.
+    Raises UsageError if the name is unknown or timm is not installed, and InputError if the weights or the image size are invalid.
     """
     if offline:
         _set_hub_offline()

@@ -87,7 +87,7 @@ def patch_map(flow: Tensor, tokens: Tokens) -> Tensor:
 
 @torch.no_grad()
 def _find_tokens(oracle: Oracle, model: Classifier, x: Tensor, method: str) -> Tokens:
-    """Return the tokens of the model for images shaped like x (1, C, H, W). Raises UsageError."""
+    """Return the tokens of the model for images with the shape of x (1, C, H, W). Raise UsageError if the attention is unsuitable."""
     size = (x.shape[-2], x.shape[-1])
     known = _tokens.setdefault(model, {})
     if size not in known:

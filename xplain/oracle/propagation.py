@@ -70,7 +70,7 @@ class Rules:
 
 
 def keep_gradient(*kinds: Kind) -> dict[Kind, Rule]:
-    """Return a rule table in which these kinds of operation keep their gradient."""
+    """Return a rule table in which the given kinds of operations keep their gradient."""
     return dict.fromkeys(kinds, Operation.run)
 
 

@@ -208,8 +208,8 @@ class ModelComparison:
     ) -> Iterator[Failure | tuple[ImageSource, Row]]:
         """Yield failures and finished rows with their sources."""
         needs_labels = self.target_specs[0].kind == "label"
-        items, unlabelled = make_items(sources, self.classifier.class_names, needs_labels=needs_labels)
-        yield from unlabelled
+        items, unlabeled = make_items(sources, self.classifier.class_names, needs_labels=needs_labels)
+        yield from unlabeled
         size = largest_group(self.methods, self.classifier, self.config.compute)
         with inference_session(self.classifier):
             for failures, batch in predict_batches(

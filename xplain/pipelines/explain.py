@@ -61,8 +61,8 @@ def _explain_images(config: ExplainConfig, on_progress: OnProgress) -> Iterator[
     run = ExplainRun(config, classifier, target_spec, methods, files, describe_run(config.compute, classifier), counter)
     run.check_existing([source.stem for source in sources])
     needs_labels = target_spec.kind == "label"
-    items, unlabelled = make_items(sources, classifier.class_names, needs_labels=needs_labels)
-    yield from unlabelled
+    items, unlabeled = make_items(sources, classifier.class_names, needs_labels=needs_labels)
+    yield from unlabeled
     size = largest_group(methods, classifier, config.compute)
     with inference_session(classifier):
         for failures, batch in predict_batches(classifier, items, config.compute, size=size, needs_labels=needs_labels):

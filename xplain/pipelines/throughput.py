@@ -87,7 +87,7 @@ class Throughput:
 
 
 def measure_throughput(model: PlainModel, images: Tensor) -> Throughput:
-    """Find the fastest batch sizes of a model on images (B, C, H, W). Raises DeviceError if one row does not fit into memory."""
+    """Find the fastest batch sizes of a model on images (B, C, H, W). Raises DeviceError if one row does not fit in memory."""
     with model.allocator():
         gradients = find_best_batch_size(model.gradient, images)
         forwards = find_best_batch_size(model.forward, images)
@@ -97,7 +97,7 @@ def measure_throughput(model: PlainModel, images: Tensor) -> Throughput:
 def find_best_batch_size(work: Callable[[Tensor], None], images: Tensor) -> BatchSizeSearch:
     """Time ``work`` with growing batches of images (B, C, H, W), which are repeated to fill a batch.
 
-    Stops when two successive batch sizes are slower than the fastest, or when a batch does not fit into memory.
+    Stops when two successive batch sizes are slower than the fastest, or when a batch does not fit in memory.
     Raises DeviceError if one row does not fit.
     """
     rates: dict[int, float] = {}
@@ -121,7 +121,7 @@ def repeat_to_size(images: Tensor, size: int) -> Tensor:
 
 
 def _measure_rate(work: Callable[[Tensor], None], batch: Tensor) -> float | None:
-    """Return rows per second, or None if the batch does not fit into memory."""
+    """Return rows per second, or None if the batch does not fit in memory."""
     try:
         work(batch)
         seconds = [measure_seconds(lambda: work(batch), batch.device) for _ in range(TIMED_CALLS)]

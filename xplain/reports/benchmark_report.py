@@ -52,7 +52,7 @@ def _describe_machine(record: Record) -> str:
 
 
 def _describe_ceiling(record: Record) -> str:
-    """Return the rates of the plain model at its best batch size, with and without xplain's preparation."""
+    """Return the rates of the bare model at its fastest batch size, with and without xplain's optimizations."""
     height, width = record["size"]
     weights = "untrained" if record["model"]["weights"]["source"] == "random" else "trained"
     name = record["model"]["name"]
@@ -76,7 +76,7 @@ def _runs_table(runs: Sequence[Record], with_agreement: bool) -> str:
 
 
 def _run_cells(run: Record) -> list[str]:
-    """Return a run's cells under COLUMNS; a run that failed has its error in place of numbers."""
+    """Return the table cells of a run. The cells of a failed run contain its error instead of numbers."""
     program = run["program"]
     if run["rows_asked"]:
         program += f", batch size {run['rows_asked']}"

@@ -116,7 +116,7 @@ class ComparisonFigure:
         return self._left(number) + self.side / 2
 
     def _headings(self) -> list[list[str]]:
-        """Return the lines above each column of pictures."""
+        """Return the heading of each column, as lines."""
         headings = []
         for column, kind in self.across:
             text = self.comparison.columns[column]
@@ -196,7 +196,7 @@ class ComparisonFigure:
         canvas.text(x, y, [f"{cell.record['cost']['seconds']:.2g} s{self._footnote_mark(cell)}"], color=GRAY)
 
     def _short_name(self, metric: str) -> str:
-        """Return a metric's name without parameters, or its whole label if two metrics have that name."""
+        """Return the short name of a metric, or its full label if the name is ambiguous."""
         name = metric.split(":")[0]
         same_name = [label for label in self.comparison.metrics if label.split(":")[0] == name]
         text = SHORT_NAMES.get(name, name) if len(same_name) == 1 else metric
@@ -220,7 +220,7 @@ class ComparisonFigure:
         return lines
 
     def _draw_color_key(self, canvas: FigureCanvas, y: float) -> None:
-        """Draw the color bar that all maps share, and explain the metrics' names."""
+        """Draw the shared color bar and the legend of the metric names."""
         options = self.comparison.options
         is_signed = options.sign == "signed"
         width = min(1.6, self.width * 0.3)

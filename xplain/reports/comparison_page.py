@@ -42,7 +42,7 @@ def _reduce(cell: Cell | None, options: RenderOptions) -> Floats | None:
 
 
 def _page_settings(comparison: Comparison, record: Mapping[str, Any], quantization: Quantization) -> dict[str, Any]:
-    """Return what the page's script needs besides the rows."""
+    """Return the data that the script of the page needs, except for the rows."""
     options = comparison.options
     return {
         "columns": comparison.columns,

@@ -34,7 +34,7 @@ class ExplanationFiles:
     overwrite: bool
 
     def paths(self, stem: str, label: str, target: str) -> dict[str, Path]:
-        """Return, by kind, the path ``OUT/<stem>.<method>[.<target>].<kind>.png``, or ``.npz`` for raw."""
+        """Return the output path of each kind: ``OUTPUT/<stem>.<method>[.<target>].<kind>.png``, or ``.npz`` for ``raw``."""
         name = ".".join(filter(None, (stem, label, target)))
         folder = self.directory or Path()
         return {kind: folder / f"{name}.{kind}.{'npz' if kind == 'raw' else 'png'}" for kind in self.kinds}

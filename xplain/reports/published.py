@@ -57,7 +57,7 @@ class Published:
 
 
 def read_published(path: Path | None) -> Published | None:
-    """Read the [published] table of a TOML file; None if there is no file or no table.
+    """Read the [published] table of a TOML file. Return None if there is no file or no table.
 
     Raises UsageError if the table is malformed, and InputError if the file cannot be read.
     """
@@ -169,7 +169,7 @@ def format_published(value: float | None) -> str:
 
 
 def published_notes(summary: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Return texts by heading: the source of the published values, what the paper does not state, and notes."""
+    """Return the notes on published values by heading: source, settings that the paper does not specify, and remarks."""
     if "published" not in summary:
         return {}
     table, model = summary["published"], _model_name(summary)

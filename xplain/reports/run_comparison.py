@@ -140,7 +140,7 @@ def make_run_comparison_page(record: Mapping[str, Any]) -> str:
 
 
 def _largest_magnitude(rows: Sequence[Row], metric: str) -> float:
-    """Return the largest magnitude of a metric's means and interval ends, which all its bars share as their scale."""
+    """Return the largest magnitude of the means and interval limits of a metric, which is the common scale of its bars."""
     values = [row[key] for row in rows if row["metric"] == metric for key in ("low", "high", "mean")]
     return max((abs(value) for value in values if value is not None), default=0) or 1
 

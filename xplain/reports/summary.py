@@ -84,7 +84,7 @@ class ScoreColumn:
             raise ValueError("the curve has a different length than in other records")
 
     def values_of(self, keys: Iterable[str]) -> Floats:
-        """Return the values of items."""
+        """Return the values of the items with the given keys."""
         return np.frombuffer(self.values)[[self.index[key] for key in keys]]
 
     def mean_curve(self) -> list[float] | None:

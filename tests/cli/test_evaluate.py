@@ -250,7 +250,7 @@ def test_models_have_separate_runs(xp, photos):
         assert scores(f"both/{folder}") == scores("one")
         shutil.rmtree("one")
     ran = xp("evaluate", photos, *TWO, "-M", "deletion:steps=4", "-a", "sm", "-o", "both")
-    assert [line.split(",")[1].strip() for line in ran.lines if " images of " in line] == list(TWO[1:4:2])
+    assert [re.search(", model ([^;]+);", line)[1] for line in ran.lines if " images from " in line] == list(TWO[1:4:2])
     assert ran.lines[ran.lines.index("") + 1].startswith("| metric")
 
 

@@ -78,7 +78,7 @@ def test_explain_error_is_one_line(xp, args, code, text):
             2,
             "module 'tests.helpers.factories' has no function 'tinny'; did you mean 'tiny'?",
         ),
-        ("python:tests.nowhere:tiny", 2, "no module 'tests.nowhere'"),
+        ("python:tests.nowhere:tiny", 2, "module 'tests.nowhere' of model 'python:tests.nowhere:tiny' not found"),
         ("python:tests.helpers.factories", 2, "invalid model name 'python:tests.helpers.factories'"),
         ("python:tests.helpers.factories:not_a_model", 3, "returned str, not an nn.Module"),
         ("resnet51", 2, "unknown model 'resnet51'; did you mean 'resnet5"),

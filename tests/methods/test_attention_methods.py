@@ -195,7 +195,7 @@ def refused(model: nn.Module, method: str, images: Tensor) -> str:
             toys.classifier(model, preprocessing=Preprocessing(size=tuple(images.shape[-2:]))), images, method
         )
     assert "\n" not in str(error.value)
-    assert str(error.value).startswith(f"{method} requires attention over one grid of tokens, but ")
+    assert str(error.value).startswith(f"{method} requires attention over a single grid of tokens, but ")
     return str(error.value)
 
 

@@ -147,7 +147,7 @@ def test_lost_in_place_write_is_refused():
         other.relu_()
         return other
 
-    with pytest.raises(UsageError, match="does not support the model's forward"):
+    with pytest.raises(UsageError, match="does not support the model: the logits"):
         chains.explain("gbp", sneaky, -0.5)
     with pytest.raises(UsageError, match="has no rule for index_fill_"):
         chains.explain("gbp", lambda v: v.clone().index_fill_(0, torch.tensor([0]), 0.0), 0.5)

@@ -362,13 +362,13 @@ def test_load_weights_lists_unknown_names():
 def test_load_weights_lists_different_shapes():
     weights = random_state() | {"head.weight": torch.ones(7, 12), "head.bias": torch.ones(7)}
     text = input_error(load_weights, toys.small_net(), weights, "a.pth")
-    assert "different shape head.weight (7, 12) for (5, 12), head.bias (7,) for (5,)" in text
+    assert "size mismatch (head.weight (7, 12) for (5, 12), head.bias (7,) for (5,))" in text
 
 
 def test_load_weights_shortens_long_list():
     text = input_error(load_weights, toys.small_net(), {}, "a.pth")
     # 11 names (two convolutions, a norm of four, a linear layer) without the batch counter
-    assert "missing conv1.weight, conv1.bias, norm1.weight and 7 more" in text
+    assert "missing keys (conv1.weight, conv1.bias, norm1.weight and 7 more)" in text
 
 
 def test_load_weights_error_changes_nothing():
@@ -381,5 +381,5 @@ def test_load_weights_error_changes_nothing():
 def test_load_classifier_rejects_other_weights(tmp_path):
     torch.save(random_state(), tmp_path / "a.pth")
     text = input_error(xplain.load_classifier, "efficientnet-lite0", "cpu", tmp_path / "a.pth")
-    assert "missing stem.0.weight" in text
+    assert "missing keys (stem.0.weight" in text
     assert "unknown conv1.weight" in text

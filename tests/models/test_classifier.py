@@ -63,7 +63,7 @@ def test_attribute_rejects_nonfinite_logits(bad):
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_measure_rejects_nonfinite_logits(bad):
     model, images = nonfinite_classifier(bad)
-    with pytest.raises(InputError, match="not finite"):
+    with pytest.raises(InputError, match="NaN or infinity"):
         xplain.measure(model, images, images, "deletion", steps=2)
 
 

@@ -47,7 +47,7 @@ def test_cuda_index_is_checked(monkeypatch, name, count, available):
 def test_unavailable_device_raises_device_error(monkeypatch, name):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    with pytest.raises(DeviceError, match=f"device '{name}' is not available.*; use --device cpu") as error:
+    with pytest.raises(DeviceError, match=f"device '{name}' is not available.*; use another --device") as error:
         xplain.load_classifier(toys.small_net(), device=name)
     assert error.value.exit_code == 4
 

@@ -218,7 +218,7 @@ def test_timm_image_size_is_set(name):
 
 def test_timm_image_size_is_rejected():
     text = load_error("timm:mixer_s32_224", weights="random", image_size=64)
-    assert text.startswith("timm:mixer_s32_224 does not accept images of 64 x 64 (")
+    assert text.startswith("timm:mixer_s32_224 does not accept images of 64 x 64 pixels (")
 
 
 def test_untrained_one_channel_model(tmp_path):

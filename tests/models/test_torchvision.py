@@ -188,7 +188,7 @@ def test_vit_image_size_is_interpolated(hub):
 @pytest.mark.parametrize(("name", "side"), [("vit_b_32", 65), ("maxvit_t", 64)])
 def test_image_size_cannot_be_built(name, side):
     with pytest.raises(
-        InputError, match=rf"^{name} does not accept images of {side} x {side} \(.+\); use another --image-size$"
+        InputError, match=rf"^{name} does not accept images of {side} x {side} pixels \(.+\); use another --image-size$"
     ):
         xplain.load_classifier(name, device="cpu", weights="random", image_size=side)
 
@@ -215,7 +215,7 @@ def test_failed_download_names_the_file(hub, monkeypatch, failure):
     text = str(error.value)
     assert error.value.exit_code == 3
     assert text.startswith("cannot download resnet18-f37072fd.pth for resnet18 (")
-    assert f"it is not in {hub}; " in text
+    assert f"{hub} contains no copy; " in text
     assert text.endswith("--weights FILE")
     assert "\n" not in text
 

@@ -105,7 +105,7 @@ def test_unknown_target_suggests_similar_name():
 @pytest.mark.parametrize("target", [[0, 1], [0, 1, 2, 3], torch.tensor([0, 1])], ids=in_a_line)
 def test_target_count_must_match_images(target):
     text = refused(attribute, target=target)
-    assert text == f"{len(target)} targets for 3 images; pass one target, or one per image"
+    assert text == f"got {len(target)} targets for 3 images; pass one target, or one target per image"
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def test_against_repeated_class_is_rejected():
     assert (
         refused(attribute, target=2, against=[0, 0]) == "the contrast classes contain a duplicate; pass each class once"
     )
-    assert "repeated" in refused(attribute, target=2, against=["cat", 0])
+    assert "duplicate" in refused(attribute, target=2, against=["cat", 0])
 
 
 @pytest.mark.parametrize(
@@ -285,7 +285,7 @@ def test_baselines_need_another_image(tmp_path):
 @pytest.mark.parametrize("shape", [(3, 8, 10), (2, 3, 8, 9), (2, 1, 8, 10)])
 def test_baselines_must_have_image_shape(shape):
     with pytest.raises(
-        InputError, match=r"baselines \(.*\) do not match images \(\d, 3, 8, 10\); pass baselines \(N, C, H, W\)"
+        InputError, match=r"baselines of shape \(.*\) do not match images of shape \(\d, 3, 8, 10\); pass baselines of shape \(N, C, H, W\)"
     ):
         expected_gradients(X, torch.zeros(shape, dtype=torch.float64))
 
@@ -455,7 +455,7 @@ def test_unknown_keyword_value_is_rejected():
     ("texts", "message"),
     [
         (["ig:steps=0"], "integrated-gradients: steps=0 is not accepted"),
-        (["ig:steps=2", "integrated-gradients:steps=2"], "method 'integrated-gradients:steps=2' is repeated"),
+        (["ig:steps=2", "integrated-gradients:steps=2"], "method 'integrated-gradients:steps=2' is specified more than once"),
     ],
 )
 def test_check_methods_rejects_invalid_choices(texts, message):

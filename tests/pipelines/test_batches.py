@@ -171,8 +171,7 @@ def test_make_items_labels_by_folder(classifier):
     assert [item.label for item in items] == [1, 4]
     assert len(failures) == 1
     text = str(failures[0].error)
-    assert text.startswith("'-' has no label: unknown class 'dogg'; did you mean 'dog'?; ")
-    assert text.endswith("; move it to a folder named after its class")
+    assert text == "'-' has no label: unknown class 'dogg'; did you mean 'dog'?"
     items, failures = make_items(sources, classifier.class_names, needs_labels=False)
     assert ([item.label for item in items], failures) == ([None] * 3, [])
 

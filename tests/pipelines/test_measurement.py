@@ -65,7 +65,7 @@ def test_measure_needs_one_map_per_image(shape):
 
 
 def test_measure_rejects_other_channel_count():
-    with pytest.raises(InputError, match=r"attributions \(3, 2, 8, 10\)"):
+    with pytest.raises(InputError, match=r"attributions of shape \(3, 2, 8, 10\)"):
         xplain.measure(CLASSIFIER, X, torch.zeros(3, 2, 8, 10), "deletion", steps=2)
 
 

@@ -90,9 +90,11 @@ def make_items(
         if needs_labels:
             try:
                 label = class_names.find_folder(source.folder)
-            except UsageError:
-                text = f"{source.name!r} has no label: folder {source.folder!r} does not match exactly one class"
-                failures.append(Failure(source.name, InputError(text, "move it to a folder named after its class")))
+            except UsageError as error:
+                reason, _, hint = str(error).partition("; ")
+                if not hint.startswith("did you mean"):
+                    hint = "move it to a folder named after its class"
+                failures.append(Failure(source.name, InputError(f"{source.name!r} has no label: {reason}", hint)))
                 continue
         items.append(Item(source.name, source, label))
     return items, failures

@@ -230,7 +230,7 @@ def test_compare_runs_needs_results(xp):
         path.write_text("")  # as when the first image was not finished
     ran = xp("compare", "a", "b")
     assert (ran.code, ran.out) == (3, "")
-    assert "the run 'b' has no results; finish it with xplain evaluate" in ran.err
+    assert "run 'b' has no results; run the same evaluate command again" in ran.err
 
 
 def test_undefined_difference_is_not_drawn(xp):

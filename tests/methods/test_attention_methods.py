@@ -228,7 +228,7 @@ class Pyramid(nn.Module):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_several_grids_are_refused(method):
-    assert "the attention weights of two are 1 x 3 x 4 x 4 for 1 image" in refused(
+    assert "the attention weights of two have shape 1 x 3 x 4 x 4 for 1 image" in refused(
         Pyramid().eval(), method, toys.images(1, 16, 16)
     )
 

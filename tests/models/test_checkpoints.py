@@ -382,4 +382,4 @@ def test_load_classifier_rejects_other_weights(tmp_path):
     torch.save(random_state(), tmp_path / "a.pth")
     text = input_error(xplain.load_classifier, "efficientnet-lite0", "cpu", tmp_path / "a.pth")
     assert "missing keys (stem.0.weight" in text
-    assert "unknown conv1.weight" in text
+    assert "unexpected keys (conv1.weight" in text

@@ -103,7 +103,7 @@ def test_one_channel_model_receives_gray(normalized):
     if normalized:
         net.mean, net.std = [0.5], [0.25]
     classifier, notes = load(net)
-    assert notes == ["the model takes one channel: it is given the grey value of the pixels"]
+    assert notes == ["the model takes one channel: it is given the gray value of the pixels"]
     luma = torch.tensor([0.299, 0.587, 0.114], dtype=torch.float64)[:, None, None]
     gray = (X * luma).sum(dim=1, keepdim=True).requires_grad_()
     pixels = (gray - 0.5) / 0.25 if normalized else gray

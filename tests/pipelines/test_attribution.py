@@ -285,7 +285,8 @@ def test_baselines_need_another_image(tmp_path):
 @pytest.mark.parametrize("shape", [(3, 8, 10), (2, 3, 8, 9), (2, 1, 8, 10)])
 def test_baselines_must_have_image_shape(shape):
     with pytest.raises(
-        InputError, match=r"baselines of shape \(.*\) do not match images of shape \(\d, 3, 8, 10\); pass baselines of shape \(N, C, H, W\)"
+        InputError,
+        match=r"baselines of shape \(.*\) do not match images of shape \(\d, 3, 8, 10\); pass baselines of shape \(N, C, H, W\)",
     ):
         expected_gradients(X, torch.zeros(shape, dtype=torch.float64))
 
@@ -455,7 +456,10 @@ def test_unknown_keyword_value_is_rejected():
     ("texts", "message"),
     [
         (["ig:steps=0"], "integrated-gradients: steps=0 is not accepted"),
-        (["ig:steps=2", "integrated-gradients:steps=2"], "method 'integrated-gradients:steps=2' is specified more than once"),
+        (
+            ["ig:steps=2", "integrated-gradients:steps=2"],
+            "method 'integrated-gradients:steps=2' is specified more than once",
+        ),
     ],
 )
 def test_check_methods_rejects_invalid_choices(texts, message):

@@ -60,7 +60,7 @@ def draw_other_classes(inputs: MetricInput, rng: Streams) -> Tensor:
     classes = inputs.oracle.logits(inputs.images[:1], check=True).shape[1]
     if classes < 2:
         raise UsageError(
-            "label-randomisation requires at least two classes, but the model has one", "choose another metric"
+            "label-randomisation requires at least two classes, but the model has one", "use another metric"
         )
     sample = torch.zeros(1, dtype=torch.long, device=inputs.y.device)
     drawn = rng.integers(sample, (), classes - 1)[:, 0]

@@ -62,7 +62,7 @@ def parameter_randomisation(
     """
     layers = weighted_layers(inputs.oracle, inputs.images)
     if not layers:
-        raise UsageError("parameter-randomisation requires a model with parameters", "choose another model or metric")
+        raise UsageError("parameter-randomisation requires a model with parameters", "use another model or metric")
     count = min(stages, len(layers))
     networks = randomize_layers(inputs.oracle.classifier, layers, seed, count, cascade=order == "cascading")
     similarities = [compare_maps(inputs.attributions, inputs.attributions, similarity, absolute=absolute)]

@@ -25,7 +25,7 @@ def select_device(name: str) -> torch.device:
     if kind == "cuda":
         _check_cuda(name, int(index or 0))
     if kind == "mps" and not torch.backends.mps.is_available():
-        raise DeviceError(f"device {name!r} is not available", "use --device cpu")
+        raise DeviceError(f"device {name!r} is not available", "use another --device")
     return torch.device(name)
 
 

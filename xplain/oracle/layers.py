@@ -61,7 +61,7 @@ def probe_layer(
             scores = compute_scores(logits, y, oracle.score, contrasts)
             (gradient,) = torch.autograd.grad(scores.sum(), output, allow_unused=True)
         if gradient is None:
-            raise UsageError(f"the score does not depend on layer {name!r}", "choose another layer")
+            raise UsageError(f"the score does not depend on layer {name!r}", "use another layer")
         oracle.count_rows(forwards=len(x), backwards=len(x))
         return activations, layout.to_map(gradient)
 

@@ -63,7 +63,7 @@ class EvaluatedRun:
                     "delete its line and run evaluate again",
                 )
         if not run.values:
-            raise InputError(f"the run {name!r} has no results", "finish it with xplain evaluate")
+            raise InputError(f"run {name!r} has no results", "run the same evaluate command again")
         return run
 
     def _add(self, record: Mapping[str, Any]) -> bool:

@@ -160,15 +160,21 @@ def changed(**params):
     [
         (
             {"keys": [*KEYS[:9], "c/new.jpg"]},
-            "the runs have different images: 'c/9.jpg' is in 'a' and not in 'b' (1 in total); evaluate the same images",
+            "the runs have different images: 'c/9.jpg' is in 'a' but not in 'b'; evaluate both runs on the same images",
         ),
         (
             {"digest": "1"},
-            "the runs have different images: the bytes of 'c/0.jpg' differ between 'a' and 'b'; evaluate the same files",
+            "the runs have different images: the file 'c/0.jpg' differs between 'a' and 'b'; evaluate both runs on the same files",
         ),
-        ({"target": 2}, "the runs explain different targets: for 'c/0.jpg' class 1 in 'a' and 2 in 'b' (10 in total)"),
-        ({"metrics": changed(steps=9)}, "deletion is defined differently: steps is 8 in 'a' and 9 in 'b'"),
-        ({"metrics": changed(unit="pixel")}, "deletion is defined differently: unit is None in 'a' and 'pixel' in 'b'"),
+        (
+            {"target": 2},
+            "the runs explain different classes of 10 images: for 'c/0.jpg', class 1 in 'a' but class 2 in 'b'",
+        ),
+        ({"metrics": changed(steps=9)}, "deletion has different settings in the runs: steps is 8 in 'a' but 9 in 'b'"),
+        (
+            {"metrics": changed(unit="pixel")},
+            "deletion has different settings in the runs: unit is None in 'a' but 'pixel' in 'b'",
+        ),
     ],
 )
 def test_compare_runs_names_the_difference(xp, change, text):
@@ -185,7 +191,7 @@ def test_compare_runs_skips_uncommon_metrics(xp):
     write_run("b", {("ig", "insertion"): scores(2)}, metrics={"insertion": INSERTION})
     ran = xp("compare", "a", "b")
     assert ran.code == 0
-    assert "Skipped because not every run has it: deletion." in ran.out
+    assert "Metrics that are not in every run are skipped: deletion." in ran.out
     write_run("c", {("ig", "deletion"): scores(2)}, metrics={"deletion": DELETION})
     ran = xp("compare", "b", "c")
     assert (ran.code, "the runs have no metric in common" in ran.err) == (3, True)
@@ -199,10 +205,10 @@ def test_compare_runs_rejects_unfinished_run(xp):
     ran = xp("compare", "a", "b")
     assert (ran.code, ran.err.count("\n")) == (3, 1)
     assert (
-        "the run 'b' is missing deletion of ig for 'c/8.jpg' and 1 more; finish it with the same xplain evaluate"
+        "run 'b' is incomplete: missing deletion of ig for 'c/8.jpg' and 1 more; run the same evaluate command again"
         in ran.err
     )
-    assert "a run is repeated; pass each run once" in xp("compare", "a", "a").err
+    assert "a' is passed more than once; pass each run once" in xp("compare", "a", "a").err
     assert (
         "cannot compare the run directory 'a' with 'x.jpg', which is not a run directory; pass either images or run directories"
         in xp("compare", "a", "x.jpg").err
@@ -214,10 +220,7 @@ def test_compare_runs_needs_two_methods(xp):
     write_run("a", both("agi", 1, 0.3))
     ran = xp("compare", "a")
     assert (ran.code, ran.out) == (2, "")
-    assert (
-        "'a' contains one method and nothing to compare it with; pass another run, or evaluate a second method"
-        in ran.err
-    )
+    assert "run 'a' contains only one method; pass a second run or evaluate another method" in ran.err
 
 
 def test_compare_runs_needs_results(xp):
@@ -227,7 +230,7 @@ def test_compare_runs_needs_results(xp):
         path.write_text("")  # as when the first image was not finished
     ran = xp("compare", "a", "b")
     assert (ran.code, ran.out) == (3, "")
-    assert "the run 'b' has no results; finish it with xplain evaluate" in ran.err
+    assert "run 'b' has no results; run the same evaluate command again" in ran.err
 
 
 def test_undefined_difference_is_not_drawn(xp):

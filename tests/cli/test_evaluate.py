@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -183,7 +184,7 @@ def test_undefined_values_are_counted(xp, photos):
     )
     assert ran.code == 5
     rows = {(row["method"], row["metric"]): row for row in ran.records[0]["rows"]}
-    assert rows["saliency", "completeness-gap"]["undefined"] == {"the method claims no completeness": 3}
+    assert rows["saliency", "completeness-gap"]["undefined"] == {"the method does not satisfy completeness": 3}
     assert (rows["saliency", "error-rate"]["n"], rows["saliency", "error-rate"]["mean"]) == (0, None)
     assert rows["integrated-gradients:steps=4", "completeness-gap"]["n"] == 3
 
@@ -250,7 +251,7 @@ def test_models_have_separate_runs(xp, photos):
         assert scores(f"both/{folder}") == scores("one")
         shutil.rmtree("one")
     ran = xp("evaluate", photos, *TWO, "-M", "deletion:steps=4", "-a", "sm", "-o", "both")
-    assert [line.split(",")[1].strip() for line in ran.lines if " images of " in line] == list(TWO[1:4:2])
+    assert [re.search(", model ([^;]+);", line)[1] for line in ran.lines if " images from " in line] == list(TWO[1:4:2])
     assert ran.lines[ran.lines.index("") + 1].startswith("| metric")
 
 
@@ -298,7 +299,7 @@ def test_models_are_checked_first(xp, photos):
 def test_repeated_choice_is_rejected(xp, photos, twice, named):
     ran = xp("evaluate", photos, *TINY, *twice, "-o", "run")
     assert (ran.code, ran.out, Path("run").exists()) == (2, "", False)
-    assert ran.err == f"xplain: error: {named} is repeated; pass each set of parameters once\n"
+    assert ran.err == f"xplain: error: {named} is specified more than once; remove the duplicate\n"
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ def test_files_of_other_settings_need_overwrite(xp):
     assert ran.code == 2
     assert ran.err == (
         "xplain: error: 'xplain-out/cat.integrated-gradients.overlay.png' already exists with different settings; "
-        "use --overwrite or choose another --output\n"
+        "use --overwrite or another --output\n"
     )
     assert xp("explain", CAT, *TINY, "-a", "ig:steps=6", "--overwrite").code == 0
 

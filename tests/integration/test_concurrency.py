@@ -46,7 +46,7 @@ def test_explain_keeps_files_of_other_process(xp, noise, method_calls):
     method_calls.before[2] = write_between
     ran = xp("explain", noise, *TINY, "-a", "sm", "-o", "run", "-b", "1")
     assert ran.code == 3
-    assert "already exists with different settings; use --overwrite or choose another --output" in single_line(ran.err)
+    assert "already exists with different settings; use --overwrite or another --output" in single_line(ran.err)
     seeds = [read_record(path)["seed"] for path in Path("run").rglob("*.png")]
     assert seeds == [1] * 6
 

@@ -114,5 +114,5 @@ def test_weights_missing_or_incompatible(tmp_path):
     ):
         compute_score("saliency", weights="nowhere.pth")
     torch.save(toys.small_net(classes=3).state_dict(), tmp_path / "three.pth")
-    with pytest.raises(InputError, match="do not fit the model"):
+    with pytest.raises(InputError, match="do not match the model"):
         compute_score("saliency", X[:1], X[:1], target=0, weights=str(tmp_path / "three.pth"))

@@ -206,7 +206,7 @@ def test_rank_pixels_of_large_images():
 def test_measure_rejects_roar():
     model = classifier(small_net())
     with pytest.raises(
-        xplain.XplainError, match="roar is not defined for single images; use xplain evaluate DATASET -M roar"
+        xplain.XplainError, match='roar requires a dataset; use "xplain evaluate DATASET --metric roar"'
     ):
         xplain.measure(model, images(), images(), "roar")
 

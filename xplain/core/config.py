@@ -1,4 +1,4 @@
-"""The configuration of each command: option groups, one frozen dataclass per command, and the TOML reader."""
+"""Configuration of the commands: option groups, one frozen dataclass per command and the TOML reader."""
 
 from __future__ import annotations
 
@@ -84,10 +84,12 @@ def parse_clip(text: str) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Option:
-    """The command-line option of a field: ``field: Annotated[type, Option(...)] = default``.
+    """Command-line option of a dataclass field, declared as ``field: Annotated[type, Option(...)] = default``.
 
-    flags: the long name, then the short one, separated by a space. parse: converts the text on the command line to the field's type;
-    ``text_default`` is the default in that notation. low, high: bounds of a number.
+    flags: long name and optional short name, separated by a space.
+    parse: function that converts the command-line text to the type of the field.
+    text_default: default value as command-line text.
+    low, high: bounds of a number.
     """
 
     flags: str
@@ -151,7 +153,11 @@ class ComputeOptions:
 
 @dataclass(frozen=True)
 class RenderOptions:
-    """How attributions are drawn. clip: percentiles mapped to the ends of the colormap. opacity: of the brightest color, 0 to 1."""
+    """Rendering options.
+
+    clip: percentiles that are mapped to the ends of the colormap.
+    opacity: opacity of the brightest color, from 0 to 1.
+    """
 
     clip: Annotated[
         tuple[float, float],
@@ -179,7 +185,7 @@ class RenderOptions:
 
 @dataclass(frozen=True)
 class ExplainConfig:
-    """One run of ``xplain explain``. output: None writes one PNG to standard output."""
+    """Configuration of ``xplain explain``. output: output directory, or None to write one PNG to stdout."""
 
     model: ModelOptions
     compute: ComputeOptions
@@ -199,7 +205,7 @@ class ExplainConfig:
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """One run of ``xplain evaluate`` for one model. shard: (index, count)."""
+    """Configuration of ``xplain evaluate`` for one model. shard: (index, count)."""
 
     model: ModelOptions
     compute: ComputeOptions
@@ -222,7 +228,7 @@ class EvaluateConfig:
 
 @dataclass(frozen=True)
 class BenchConfig:
-    """One run of ``xplain bench``. models: measured one after the other with the other fields of ``model``."""
+    """Configuration of ``xplain bench``. models: names of the models, which share the other fields of ``model``."""
 
     model: ModelOptions
     compute: ComputeOptions
@@ -237,10 +243,12 @@ class BenchConfig:
 
 @dataclass(frozen=True)
 class CompareConfig:
-    """One run of ``xplain compare`` on images.
+    """Configuration of ``xplain compare`` for images.
 
-    models: compared one after the other with the other fields of ``model``. against: each makes a column of every method.
-    measured: whether metrics are computed. formats: of figures, besides PNG.
+    models: names of the models, which share the other fields of ``model``.
+    against: contrast classes; each adds a column for every method.
+    measured: whether metrics are computed.
+    formats: figure formats in addition to PNG.
     """
 
     model: ModelOptions

@@ -1,4 +1,4 @@
-"""Exceptions, exit codes, and notes to the user.
+"""Exceptions, exit codes and warnings.
 
 An error message is one line: the wrong value, the rule that it breaks, and what to do.
 """
@@ -78,7 +78,7 @@ class ModelNote(UserWarning):
 
 
 def emit_note(text: str) -> None:
-    """Warn with a ModelNote that points to the first caller outside xplain."""
+    """Emit a ModelNote whose location is the first caller outside xplain."""
     level = 1
     while _is_own_module(level):
         level += 1
@@ -86,7 +86,7 @@ def emit_note(text: str) -> None:
 
 
 def _is_own_module(level: int) -> bool:
-    """Return whether the frame at a stack level, counted from the caller, belongs to xplain."""
+    """Return whether the stack frame at ``level``, counted from the caller, belongs to xplain."""
     try:
         module = sys._getframe(level).f_globals.get("__name__", "")
     except ValueError:  # beyond the outermost frame
@@ -96,16 +96,16 @@ def _is_own_module(level: int) -> bool:
 
 @dataclass(frozen=True)
 class Failure:
-    """An input that cannot be used, with its error. Commands report it and continue with the other inputs."""
+    """An input that failed and its error. Commands report the failure and continue with the next input."""
 
     name: str
     error: XplainError
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an exception of Python, NumPy or PyTorch reports too little memory.
+    """Return whether a Python, NumPy or PyTorch exception is an out-of-memory error.
 
-    Compares names and texts, because this module must not import torch.
+    The function compares names and messages, because this module must not import torch.
     """
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
@@ -115,7 +115,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def device_error(error: BaseException) -> DeviceError | None:
-    """Convert an exception to a DeviceError if the device ran out of memory or failed; else return None."""
+    """Return a DeviceError if the exception reports a failed device or too little memory, otherwise None."""
     first = first_line(error)
     if is_out_of_memory(error):
         return DeviceError(
@@ -128,7 +128,7 @@ def device_error(error: BaseException) -> DeviceError | None:
 
 
 def system_error(error: BaseException) -> InputError | None:
-    """Convert an exception to an InputError if a disk is full or failing, or too many files are open; else return None."""
+    """Return an InputError if the exception reports a full or failing disk or too many open files, otherwise None."""
     if not isinstance(error, OSError) or error.errno not in SYSTEM_ERROR_NUMBERS:
         return None
     message = f"{error.strerror}: {error.filename!r}" if error.filename else str(error.strerror)
@@ -142,7 +142,7 @@ def first_line(error: BaseException) -> str:
 
 
 def did_you_mean(name: str, known: Iterable[str], otherwise: str = "") -> str:
-    """Return the hint for an unknown name: up to three similar known names, or ``otherwise`` if there are none."""
+    """Return a hint for an unknown name: up to three similar names, or ``otherwise`` if no name is similar."""
     lowered = {candidate.lower(): candidate for candidate in known}
     matches = [lowered[match] for match in get_close_matches(name.lower(), lowered, n=3, cutoff=0.6)]
     return f"did you mean {' or '.join(map(repr, matches))}?" if matches else otherwise

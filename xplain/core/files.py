@@ -70,7 +70,7 @@ def _umask() -> int:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text atomically. Bytes of a file name that are not UTF-8 become escapes."""
+    """Atomically write text as UTF-8. Bytes that are not valid UTF-8, as in some file names, are escaped."""
     write_file(path, text.encode("utf-8", "backslashreplace"))
 
 

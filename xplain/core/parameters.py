@@ -98,7 +98,7 @@ ExistingPath = Annotated[str, EXISTING_PATH]
 
 @dataclass(frozen=True)
 class Parameter:
-    """A keyword parameter of a registered function, with its accepted values."""
+    """Keyword parameter of a registered function and its accepted values."""
 
     name: str
     kind: type

@@ -38,7 +38,7 @@ class Spec:
 
     @cached_property
     def parameters(self) -> dict[str, Parameter]:
-        """The parameters that a user can set, by name: keyword-only, with a default."""
+        """User parameters by name: the keyword-only parameters with a default."""
         hints = get_type_hints(self.function, include_extras=True)
         return {
             name: Parameter.read(name, keyword.default, hints[name])
@@ -120,7 +120,7 @@ class MetricSpec(Spec):
     better: Literal["higher", "lower"] = "higher"
     bounds: tuple[float, float] = (0.0, 1.0)
     unit: str = ""
-    axis: str = "share of pixels"
+    axis: str = "fraction of pixels"
     draws: str = ""
     forwards: Callable[..., int] = field(default=lambda **_: 0)
     attributions: Callable[..., int] = field(default=lambda **_: 0)

@@ -140,7 +140,7 @@ def _open_items(folder: Path, rank: int, description: Record) -> FileIO:
 
 
 def read_run(folder: Path) -> tuple[Record, Iterator[Record]]:
-    """Return the description of a run directory and an iterator of its records. Raises InputError if it is not a run directory."""
+    """Return the description of a run and an iterator over its records. Raise InputError if ``folder`` is not a run directory."""
     try:
         return _read_description(folder), read_records(folder)
     except (OSError, ValueError, RecursionError) as error:
@@ -150,7 +150,7 @@ def read_run(folder: Path) -> tuple[Record, Iterator[Record]]:
 
 
 def read_records(folder: Path) -> Iterator[Record]:
-    """Yield the complete records of all ranks; each pair of key and mark once. Raises InputError if a line is damaged."""
+    """Yield the complete records of all ranks, one per pair of key and settings digest. Raise InputError if a line is invalid."""
     known: KeysByMark = defaultdict(set)
     for path in _item_files(folder):
         for batch, _ in _read_batches(path):
@@ -238,7 +238,7 @@ def settings_digest(method: Mapping[str, Any], metric: Mapping[str, Any]) -> str
 
 
 def check_run(description: Mapping[str, Any], folder: str) -> None:
-    """Raise InputError unless the description of a run has the fields that evaluate writes."""
+    """Validate the description of a run. Raise InputError if a field is missing or invalid."""
     tables: list[tuple[Record, Any, str]] = [(RUN_SCHEMA, description, "run.json")]
     tables += [(METHOD_SCHEMA, table, label) for label, table in description["methods"].items()]
     tables += [(METRIC_SCHEMA, table, label) for label, table in description["metrics"].items()]

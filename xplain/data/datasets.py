@@ -77,7 +77,7 @@ def select_shard(items: Sequence[T], index: int, count: int) -> list[T]:
 
 
 def _read_torchvision(location: str, class_names: ClassNames) -> list[Item]:
-    """Read the test images, encoded as PNG in memory."""
+    """Read the test images of a torchvision dataset and encode them as PNG in memory."""
     _, entries, names, _ = find_entries(location, 0)
     classes = match_folders_to_classes(names, class_names)
     items = []
@@ -110,7 +110,10 @@ def _read_shards(paths: Sequence[Path], class_names: ClassNames) -> list[Item]:
 
 
 def _label_sample(sample: TarSample, find_class: Callable[[str], int]) -> int | None:
-    """Return the class of a sample, or None if its label is optional and no class. Raises InputError otherwise."""
+    """Return the class of a sample, or None if an optional label is not a class.
+
+    Raises InputError if a required label is not a class.
+    """
     if sample.label is None:
         return None
     try:

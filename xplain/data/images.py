@@ -67,18 +67,21 @@ def _to_rgb(image: Image) -> Image:
 def read_image(
     path: str | Path, size: int | Sequence[int] = 224, *, preprocessing: Preprocessing | None = None
 ) -> Tensor:
-    """Read an image file as model input, as the commands do. Classifiers normalize it themselves.
+    """Read an image file as a model input. The image is not normalized, because classifiers normalize their input.
+
+    With ``preprocessing=classifier.preprocessing``, the result is the input that the commands use.
 
     Args:
-        path: an image file. EXIF orientation is applied, transparency is blended with white, color profiles are ignored.
+        path: path of the image file. EXIF orientation is applied, transparent pixels are blended with white, and color profiles are
+            ignored.
         size: input side in pixels or (height, width). The short side is resized to size / 0.875 (bicubic), then the center is cropped.
-        preprocessing: replaces ``size``; pass ``classifier.preprocessing``, because models differ in how they resize.
+        preprocessing: preprocessing to use instead of ``size``, usually ``classifier.preprocessing``, because models resize differently.
 
     Returns:
         float32 (3, H, W) in [0, 1] on the CPU.
 
     Raises:
-        InputError: the file cannot be used.
+        InputError: if the file cannot be used.
 
     Example:
         >>> x = xplain.read_image("cat.jpg", preprocessing=clf.preprocessing)[None]

@@ -68,12 +68,12 @@ class ImageSource:
 
 
 def too_large_error(name: str) -> DeviceError:
-    """Return the error for an image that does not fit into memory."""
+    """Return the error for an image that does not fit in memory."""
     return DeviceError(f"{name!r} is too large for the available memory", "reduce its size")
 
 
 def _check_readable(path: Path, name: str) -> None:
-    """Raise InputError if reading would block or never end. Raises OSError if the file cannot be inspected."""
+    """Raise InputError if reading the file could block or never end, and OSError if the file cannot be inspected."""
     mode = path.stat().st_mode
     if stat.S_ISFIFO(mode) and not path.as_posix().startswith("/dev/"):  # /dev/fd/N is the shell's <(command)
         raise InputError(f"{name!r} is a pipe", "pass - and send the image to standard input")

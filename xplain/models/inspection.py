@@ -67,7 +67,8 @@ def size_error(name: str, size: tuple[int, int], error: Exception) -> InputError
     error: the exception that the model raised; its first line becomes part of the message.
     """
     return InputError(
-        f"{name} does not accept images of {size[0]} x {size[1]} ({first_line(error)})", "use another --image-size"
+        f"{name} does not accept images of {size[0]} x {size[1]} pixels ({first_line(error)})",
+        "use another --image-size",
     )
 
 

@@ -47,30 +47,32 @@ def attribute(
     progress: Callable[[int], None] | None = None,
     **params: Any,
 ) -> Attribution:
-    """Compute signed raw attributions of a batch of images, in units of the explained score.
+    """Compute signed attributions for a batch of images, in units of the explained score.
 
     Args:
-        images: float (B, C, H, W) in [0, 1], not normalized, on any device; ``read_image`` makes them.
+        images: floating-point images of shape (B, C, H, W) with values in [0, 1], not normalized, on any device. See ``read_image``.
         method: name or alias of a method, such as ``agi`` or ``ig``.
-        target: class index, wnid or name for all images, or one per image. Defaults to the top class of each image.
-        against: contrast classes for all images, or (B, A). The score becomes the target's minus the mean of theirs; ``agi`` uses them
-            as its false classes. ``runner-up`` is the best other class of each image.
-        score: the scalar that is differentiated: ``logit``, ``prob``, ``log-prob``, or ``margin`` (over the best other logit). Defaults
-            to the method's own.
-        seed: seed of all random draws. They depend on it and on the pixels of each image, not on the batch.
+        target: class index, WordNet ID or class name, either one for all images or one per image. Default: the predicted class of
+            each image.
+        against: contrast classes, either for all images or of shape (B, A). The explained score is the score of the target minus the
+            mean score of the contrast classes; ``agi`` uses them as false classes. ``runner-up`` selects the most probable class
+            other than the target.
+        score: model output to explain: ``logit``, ``prob``, ``log-prob`` or ``margin`` (the target's logit minus the largest other
+            logit). Default: set by the method.
+        seed: random seed. Random numbers depend on the seed and on the pixels of each image, but not on the batch.
         precision: ``fp32``, ``tf32`` or ``bf16``.
-        batch_size: rows per model call, or ``auto``.
-        progress: function that is called with the number of rows after each model call.
-        params: parameters of the method; ``xplain list methods --json`` lists them with defaults, sources and deviations.
+        batch_size: maximum number of samples per forward pass, or ``auto``.
+        progress: callback that receives the number of processed samples after each forward pass.
+        params: parameters of the method. ``xplain list methods --json`` lists them with their defaults.
 
     Returns:
-        An Attribution on the classifier's device: values (B, C, H, W), or (B, 1, H, W) for methods without color; target (B,); cost in
-        rows for the batch. The images and the classifier are not modified.
+        An Attribution on the classifier's device, with ``values`` of shape (B, C, H, W), or (B, 1, H, W) for methods that do not
+        distinguish channels, ``target`` of shape (B,) and the ``cost`` of the batch. The images and the classifier are not modified.
 
     Raises:
-        UsageError: a name or value is invalid.
-        InputError: images or logits are not finite.
-        DeviceError: one row does not fit into memory.
+        UsageError: if a name or value is invalid.
+        InputError: if images or logits contain NaN or infinity.
+        DeviceError: if a single image does not fit in memory.
 
     Example:
         >>> att = xplain.attribute(clf, x, "integrated-gradients", steps=100, target="tabby")
@@ -109,7 +111,7 @@ def predict_finite(classifier: Classifier, images: Tensor, compute: ComputeOptio
     bad = (~has_finite_logits(logits)).nonzero()
     if len(bad):
         raise InputError(
-            f"the model's logits for image {int(bad[0])} are not finite", "check the weights and the precision"
+            f"the logits of image {int(bad[0])} contain NaN or infinity", "check the weights or use precision fp32"
         )
     return logits, cost
 
@@ -273,7 +275,7 @@ def _read_references(directory: str, preprocessing: Preprocessing) -> Tensor | N
     if directory == "noise":
         return None
     if not Path(directory).is_dir():
-        raise InputError(f"no directory of baselines {directory!r}", "pass a directory of images, or noise")
+        raise InputError(f"baseline directory {directory!r} not found", 'pass a directory of images, or "noise"')
     sources = find_images([directory])
     sources = sources[:: -(-len(sources) // MAX_REFERENCES)]
     images = [decode_image(source.read(), source.name) for source in sources]
@@ -316,7 +318,7 @@ def check_methods(choices: Sequence[Choice], layer: str | None = None) -> None:
     check_distinct(label_of(choice, spec.name) for spec, choice in zip(specs, choices, strict=True))
     if layer and not any("layer" in spec.parameters for spec in specs):
         names = ", ".join(spec.name for spec in specs)
-        raise UsageError(f"--layer {layer} is not supported by {names}", "remove it, or add a method with a layer")
+        raise UsageError(f"--layer {layer} is not supported by {names}", "remove it or add a layer-based method")
 
 
 def _with_layer(spec: MethodSpec, choice: Choice, layer: str | None) -> dict[str, Any]:
@@ -335,7 +337,7 @@ def check_distinct(labels: Iterable[str], kind: str = "method") -> None:
     """Raise UsageError if a method (or another ``kind``) occurs twice with the same parameters."""
     for label, count in Counter(labels).items():
         if count > 1:
-            raise UsageError(f"{kind} {label!r} is repeated", "pass each set of parameters once")
+            raise UsageError(f"{kind} {label!r} is specified more than once", "remove the duplicate")
 
 
 def with_control(choices: tuple[Choice, ...]) -> tuple[Choice, ...]:

@@ -94,8 +94,10 @@ def make_items(
             try:
                 label = class_names.find_folder(source.folder)
             except UsageError as error:
-                text = f"{source.name!r} has no label: {error}"
-                failures.append(Failure(source.name, InputError(text, "move it to a folder named after its class")))
+                reason, _, hint = str(error).partition("; ")
+                if not hint.startswith("did you mean"):
+                    hint = "move it to a folder named after its class"
+                failures.append(Failure(source.name, InputError(f"{source.name!r} has no label: {reason}", hint)))
                 continue
         items.append(Item(source.name, source, label))
     return items, failures
@@ -139,11 +141,11 @@ def _predict_group(
         item = read[i][0]
         if not finite:
             error = InputError(
-                f"the model's logits for {item.key!r} are not finite", "check the weights and --precision"
+                f"the logits of {item.key!r} contain NaN or infinity", "check the weights or use --precision fp32"
             )
             failures.append(Failure(item.key, error))
         elif needs_labels and item.label is None:
-            error = InputError(f"{item.key!r} has no label", "label it, or remove it")
+            error = InputError(f"{item.key!r} has no label", "add a label or remove the image")
             failures.append(Failure(item.key, error))
         else:
             usable.append(i)

@@ -82,7 +82,8 @@ class BenchmarkCase:
     def compare_with_fp32(self, images: Tensor, targets: Tensor) -> dict[str, float] | None:
         """Return the agreement with float32 results for the worst image, or None if the precision is float32.
 
-        Attributions: cosine similarity and Spearman's rank correlation. Metrics: the largest absolute difference.
+        For attributions, the measures are the cosine similarity and Spearman's rank correlation. For metrics, the measure is the
+        largest absolute difference.
         """
         if self.compute.precision == "fp32":
             return None

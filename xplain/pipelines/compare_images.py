@@ -74,12 +74,12 @@ def _check_request(config: CompareConfig) -> None:
     for show in config.shows:
         if show not in PICTURE_TITLES:
             hint = did_you_mean(show, PICTURE_TITLES, f"choose from {', '.join(PICTURE_TITLES)}")
-            raise UsageError(f"unknown picture {show!r} for --show", hint)
+            raise UsageError(f"unknown value {show!r} for --show", hint)
     check_methods(config.methods, config.layer)
     if not config.measured and (config.metrics or config.protocol):
-        raise UsageError("--no-metrics cannot be combined with -M or --protocol", "remove one of them")
+        raise UsageError("--no-metrics cannot be combined with --metric or --protocol", "remove one of them")
     if len(config.models) > 1 and (config.model.weights or config.model.classes):
-        raise UsageError("--weights and --classes apply to one model only", "pass one -m")
+        raise UsageError("--weights and --classes can be used with one model only", "pass a single --model")
 
 
 def _resolve_metrics(config: CompareConfig) -> list[MetricRun]:
@@ -89,7 +89,7 @@ def _resolve_metrics(config: CompareConfig) -> list[MetricRun]:
     metrics = resolve_metrics(config.protocol, config.metrics)
     for metric in metrics:
         if metric.spec.scope != "image":
-            raise UsageError(f"{metric.label} is not defined for single images", "use xplain evaluate")
+            raise UsageError(f"{metric.label} requires a dataset", "use xplain evaluate")
         if config.against and "explain" in metric.spec.needs:
             raise UsageError(f"{metric.label} does not support --against", "remove one of them")
     return metrics
@@ -208,8 +208,8 @@ class ModelComparison:
     ) -> Iterator[Failure | tuple[ImageSource, Row]]:
         """Yield failures, and finished rows with their image sources."""
         needs_labels = self.target_specs[0].kind == "label"
-        items, unlabelled = make_items(sources, self.classifier.class_names, needs_labels=needs_labels)
-        yield from unlabelled
+        items, unlabeled = make_items(sources, self.classifier.class_names, needs_labels=needs_labels)
+        yield from unlabeled
         size = largest_group(self.methods, self.classifier, self.config.compute)
         with inference_session(self.classifier):
             for failures, batch in predict_batches(
@@ -273,7 +273,9 @@ class ModelComparison:
             return
         for i, name in enumerate(names):
             if not bool(result.values[i].isfinite().all()):
-                reason = InputError(f"the attribution of {name!r} is not finite", "check the weights and --precision")
+                reason = InputError(
+                    f"the attributions of {name!r} contain NaN or infinity", "check the weights or use --precision fp32"
+                )
                 yield Failure(name, _name_method(method, reason))
                 continue
             values = result.values[i].float().cpu().numpy()

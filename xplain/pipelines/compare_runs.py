@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
@@ -30,8 +31,9 @@ from xplain.reports.statistics import (
 )
 
 TEST = (
-    f"two-sided sign-flip permutation test of the mean difference (exact up to {MAX_EXACT} images, else {PERMUTATIONS} patterns); "
-    "p (Holm) is corrected over all pairs and metrics by Holm 1979; intervals are 95 % bootstrap intervals of one pair each"
+    f"Two-sided sign-flip permutation test of the mean difference (exact for up to {MAX_EXACT} images, otherwise {PERMUTATIONS} random "
+    "sign patterns). Holm's correction (1979) covers all pairs and metrics. Each interval is an uncorrected 95% bootstrap confidence "
+    "interval for one pair."
 )
 
 
@@ -57,13 +59,16 @@ class EvaluatedRun:
         run = cls(name, description, {}, {}, {})
         for record in records:
             if not run._add(record):
-                raise InputError(f"the record of {record['key']!r} in {str(folder)!r} is damaged", "delete its line")
+                raise InputError(
+                    f"the record of {record['key']!r} in {str(folder)!r} is invalid",
+                    "delete its line and run evaluate again",
+                )
         if not run.values:
-            raise InputError(f"the run {name!r} has no results", "finish it with xplain evaluate")
+            raise InputError(f"run {name!r} has no results", "run the same evaluate command again")
         return run
 
     def _add(self, record: Mapping[str, Any]) -> bool:
-        """Add a record. Returns False if it is damaged."""
+        """Add a record. Return False if it is invalid."""
         key, is_item = record["key"], record["mark"] == "item"
         if is_item and isinstance(record.get("sha256"), str):
             self.images[key] = record["sha256"]
@@ -102,7 +107,7 @@ class RunMethod:
             what = f"{metric['metric']} of {self.label} for {missing[0]!r}"
             more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
             raise InputError(
-                f"the run {self.run.name!r} is missing {what}{more}", "finish it with the same xplain evaluate"
+                f"run {self.run.name!r} is incomplete: missing {what}{more}", "run the same evaluate command again"
             )
         values = [stored[key] for key in keys]
         return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
@@ -143,8 +148,8 @@ def compare_runs(folders: Sequence[Path]) -> dict[str, Any]:
     pairs = find_pairs(methods)
     if not pairs:
         raise UsageError(
-            f"{names[0]!r} contains one method and nothing to compare it with",
-            "pass another run, or evaluate a second method",
+            f"run {names[0]!r} contains only one method",
+            "pass a second run or evaluate another method",
         )
     keys = sorted(runs[0].images)
     values = {(m.name, label): m.values(metric, keys) for m in methods for label, metric in metrics.items()}
@@ -166,8 +171,9 @@ def compare_runs(folders: Sequence[Path]) -> dict[str, Any]:
 
 def _distinct_names(folders: Sequence[Path]) -> list[str]:
     """Return the directory names if they are distinct, otherwise the full paths. Raise UsageError if a directory is repeated."""
-    if len({folder.resolve() for folder in folders}) < len(folders):
-        raise UsageError("a run is repeated", "pass each run once")
+    for folder, count in Counter(folder.resolve() for folder in folders).items():
+        if count > 1:
+            raise UsageError(f"the run directory {str(folder)!r} is passed more than once", "pass each run once")
     short = [folder.resolve().name for folder in folders]
     return short if len(set(short)) == len(short) else [str(folder) for folder in folders]
 
@@ -188,14 +194,14 @@ def common_metrics(runs: Sequence[EvaluatedRun]) -> tuple[dict[str, dict[str, An
                 if other["metric"] == metric["metric"]:
                     raise InputError(
                         _metric_difference(metric, other, first, run),
-                        "evaluate both with the same parameters and version",
+                        "evaluate both runs with the same settings",
                     )
             left_out.add(label)
             del common[label]
         known = {_definition(metric) for metric in first.metrics.values()}
         left_out |= {label for definition, label in definitions.items() if definition not in known}
     if not common:
-        raise InputError("the runs have no metric in common", "evaluate them with the same -M")
+        raise InputError("the runs have no metric in common", "evaluate them with the same --metric")
     return common, sorted(left_out)
 
 
@@ -208,8 +214,8 @@ def _metric_difference(a: Mapping[str, Any], b: Mapping[str, Any], first: Evalua
     one = _definition_parts(a)
     two = _definition_parts(b)
     key = next(key for key in sorted({*one, *two}) if one.get(key) != two.get(key))
-    values = f"{one.get(key)!r} in {first.name!r} and {two.get(key)!r} in {other.name!r}"
-    return f"{a['metric']} is defined differently: {key} is {values}"
+    values = f"{one.get(key)!r} in {first.name!r} but {two.get(key)!r} in {other.name!r}"
+    return f"{a['metric']} has different settings in the runs: {key} is {values}"
 
 
 def _definition_parts(metric: Mapping[str, Any]) -> dict[str, Any]:
@@ -221,15 +227,18 @@ def check_images(first: EvaluatedRun, other: EvaluatedRun) -> None:
     for one, two in ((first, other), (other, first)):
         missing = sorted(one.images.keys() - two.images.keys())
         if missing:
+            images = (
+                f"{len(missing)} images, including {missing[0]!r}, are" if len(missing) > 1 else f"{missing[0]!r} is"
+            )
             raise InputError(
-                f"the runs have different images: {missing[0]!r} is in {one.name!r} and not in {two.name!r} ({len(missing)} in total)",
-                "evaluate the same images",
+                f"the runs have different images: {images} in {one.name!r} but not in {two.name!r}",
+                "evaluate both runs on the same images",
             )
     for key in sorted(first.images):
         if first.images[key] != other.images[key]:
             raise InputError(
-                f"the runs have different images: the bytes of {key!r} differ between {first.name!r} and {other.name!r}",
-                "evaluate the same files",
+                f"the runs have different images: the file {key!r} differs between {first.name!r} and {other.name!r}",
+                "evaluate both runs on the same files",
             )
 
 
@@ -239,10 +248,11 @@ def check_targets(first: EvaluatedRun, other: EvaluatedRun) -> None:
     changed = [key for key in common if first.targets[key] != other.targets[key]]
     if changed:
         key = changed[0]
+        images = "1 image" if len(changed) == 1 else f"{len(changed)} images"
         raise InputError(
-            f"the runs explain different targets: for {key!r} class {first.targets[key]} in {first.name!r} and "
-            f"{other.targets[key]} in {other.name!r} ({len(changed)} in total)",
-            "evaluate both with --target label",
+            f"the runs explain different classes of {images}: for {key!r}, class {first.targets[key]} in {first.name!r} but "
+            f"class {other.targets[key]} in {other.name!r}",
+            "evaluate both runs with --target label",
         )
 
 

@@ -66,11 +66,11 @@ def _describe(
     """Return the content of ``run.json``. A run can be resumed only if its fingerprint is unchanged."""
     facts = describe_run(config.compute, classifier)
     stable = {key: facts[key] for key in ("model", "preprocessing", "seed", "precision")}
-    labelled = sum(item.label is not None for item in items)
+    labeled = sum(item.label is not None for item in items)
     return {
         "schema": SCHEMA,
         "fingerprint": stable | {"target": config.target},
-        "dataset": {"location": config.dataset, "items": len(items), "labelled": labelled},
+        "dataset": {"location": config.dataset, "items": len(items), "labelled": labeled},
         "classes": _count_classes(classifier),
         "accuracy": None if classifier.accuracy is None else asdict(classifier.accuracy),
         "protocol": config.protocol,

@@ -61,8 +61,8 @@ def _explain_images(config: ExplainConfig, on_progress: OnProgress) -> Iterator[
     run = ExplainRun(config, classifier, target_spec, methods, files, describe_run(config.compute, classifier), counter)
     run.check_existing([source.stem for source in sources])
     needs_labels = target_spec.kind == "label"
-    items, unlabelled = make_items(sources, classifier.class_names, needs_labels=needs_labels)
-    yield from unlabelled
+    items, unlabeled = make_items(sources, classifier.class_names, needs_labels=needs_labels)
+    yield from unlabeled
     size = largest_group(methods, classifier, config.compute)
     with inference_session(classifier):
         for failures, batch in predict_batches(classifier, items, config.compute, size=size, needs_labels=needs_labels):
@@ -76,11 +76,13 @@ def _check_request(config: ExplainConfig, sources: Sequence[ImageSource]) -> Non
     get_colormap(config.render.colormap)
     for kind in config.saves:
         if kind not in KINDS:
-            raise UsageError(f"unknown kind {kind!r} for --save", f"choose from {', '.join(KINDS)}")
+            raise UsageError(f"unknown value {kind!r} for --save", f"choose from {', '.join(KINDS)}")
     if config.output is None:
         single = (len(sources), len(config.methods), len(config.saves)) == (1, 1, 1)
         if not single or "raw" in config.saves:
-            raise UsageError("-o - writes one PNG", "pass one image, one method and one --save other than raw")
+            raise UsageError(
+                "--output - writes a single PNG", "pass one image, one method and one --save value other than raw"
+            )
     check_methods(config.methods, config.layer)
 
 
@@ -179,7 +181,9 @@ class ExplainRun:
         """Write the files of one image and return the explanation, or a Failure if the attributions are not finite."""
         key, values = batch.items[i].key, result.values[i]
         if not bool(values.isfinite().all()):
-            error = InputError(f"the attribution of {key!r} is not finite", "check the weights and --precision")
+            error = InputError(
+                f"the attributions of {key!r} contain NaN or infinity", "check the weights or use --precision fp32"
+            )
             return Failure(key, error)
         record = describe_explanation(self.classifier, method, batch, result, i)
         record |= self.facts | {"render": asdict(self.config.render), "fingerprint": self.fingerprint(method)}

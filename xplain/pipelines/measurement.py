@@ -55,25 +55,26 @@ def measure(
     progress: Callable[[int], None] | None = None,
     **params: Any,
 ) -> Score:
-    """Compute one value of a metric per image; NaN where it is undefined.
+    """Compute a metric for each image. Undefined values are NaN.
 
     Args:
-        images: float (B, C, H, W) in [0, 1], not normalized, on any device.
-        attributions: (B, C or 1, H, W), raw and signed, from ``attribute`` or another program.
+        images: floating-point images of shape (B, C, H, W) with values in [0, 1], not normalized, on any device.
+        attributions: raw, signed attributions of shape (B, C, H, W) or (B, 1, H, W), from ``attribute`` or another library.
         metric: name of a metric, such as ``deletion``.
-        target: the class that is measured, as in ``attribute``. Pass ``att.target`` if it is not the model's top class.
-        method: what made the attributions, for metrics that attribute again or depend on what a map contains:
-            ``NAME[:key=value,...]``, or a function (classifier, images, target) -> attributions.
+        target: target class, as in ``attribute``. Pass ``att.target`` if the explained class is not the predicted class.
+        method: attribution method that produced the attributions. Required by metrics that rerun the method or that depend on the
+            kind of attribution. ``NAME[:key=value,...]``, or a function (classifier, images, target) -> attributions.
         seed, precision, batch_size, progress: as in ``attribute``.
-        params: parameters of the metric; ``xplain list metrics --json`` lists them with unit, bounds, direction and source.
+        params: parameters of the metric. ``xplain list metrics --json`` lists them with their defaults.
 
     Returns:
-        A Score: values (B,), curve (B, K+1) or None, undefined: masks (B,) by reason.
+        A Score with ``values`` of shape (B,), ``curve`` of shape (B, K + 1) or None, and ``undefined``, which maps each reason to a mask
+        of shape (B,).
 
     Raises:
-        UsageError: a name or value is invalid, or the metric needs ``method``.
-        InputError: images, logits or attributions are not finite, or attributions have another size.
-        DeviceError: one row does not fit into memory.
+        UsageError: if a name or value is invalid, or if ``method`` is required but missing.
+        InputError: if images, logits or attributions contain NaN or infinity, or if the attributions do not match the images.
+        DeviceError: if a single image does not fit in memory.
 
     Example:
         >>> score = xplain.measure(clf, x, att.values, "deletion", target=att.target, steps=28)
@@ -109,12 +110,13 @@ def _check_shapes(images: Tensor, attributions: Tensor, boxes: Tensor | None) ->
     size, channels = (len(images), *images.shape[2:]), images.shape[1]
     if (len(attributions), *attributions.shape[2:]) != size or attributions.shape[1] not in (1, channels):
         raise InputError(
-            f"attributions {tuple(attributions.shape)} do not match images {tuple(images.shape)}",
-            "pass one map per image, (B, C or 1, H, W)",
+            f"attributions of shape {tuple(attributions.shape)} do not match images of shape {tuple(images.shape)}",
+            "pass attributions of shape (B, C, H, W) or (B, 1, H, W)",
         )
     if boxes is not None and (boxes.ndim != 3 or len(boxes) != len(images) or boxes.shape[2] != 4):
         raise InputError(
-            f"boxes {tuple(boxes.shape)} do not match {len(images)} images", "pass boxes as (images, boxes, 4)"
+            f"boxes of shape {tuple(boxes.shape)} do not match {len(images)} images",
+            "pass boxes of shape (images, boxes, 4)",
         )
 
 
@@ -172,7 +174,7 @@ class MetricRun:
         """
         if self.spec.scope != "image":
             name = self.spec.name
-            raise UsageError(f"{name} is not defined for single images", f"use xplain evaluate DATASET -M {name}")
+            raise UsageError(f"{name} requires a dataset", f'use "xplain evaluate DATASET --metric {name}"')
         supplies = self._supplies(inputs, compute.seed, explain)
         if self.settings.get("boxes") is not None:
             inputs = replace(inputs, boxes=self._locate_boxes(inputs))
@@ -190,7 +192,9 @@ class MetricRun:
             supplies["load"] = partial(copy_with_weights, inputs.oracle.classifier)
         if "explain" in self.spec.needs:
             if explain is None:
-                raise UsageError(f"{self.spec.name} needs the method", "pass it, for example method='saliency'")
+                raise UsageError(
+                    f"{self.spec.name} requires the attribution method", "pass it, for example method='saliency'"
+                )
             supplies["explain"] = explain
         return supplies
 
@@ -198,8 +202,8 @@ class MetricRun:
         """Read the bounding boxes of the images in a batch from the file ``boxes``."""
         if not (inputs.keys and inputs.sizes):
             raise UsageError(
-                f"{self.spec.name} looks up boxes by image name, which is unknown here",
-                "pass boxes as a tensor (images, boxes, 4) in pixels of the images",
+                f"{self.spec.name} cannot look up boxes in a file, because the images have no names",
+                "pass a tensor of shape (images, boxes, 4) in image pixels",
             )
         classifier = inputs.oracle.classifier
         return locate_boxes(

@@ -54,7 +54,8 @@ def check_requests(configs: Sequence[EvaluateConfig]) -> None:
     if metrics and len(configs) > 1:
         name = metrics[0].spec.name
         raise UsageError(
-            f"{name} trains its own networks and ignores the {len(configs)} models", f"run -M {name} separately"
+            f"{name} trains its own networks and cannot be combined with several models",
+            "evaluate it in a separate run",
         )
     own = trains_own_networks(config)
     if own is None:
@@ -135,8 +136,8 @@ def _describe(
     known = stored.get("metrics", {}).get(metric.label)
     if known is not None and known["params"]["images"] != digest:
         raise UsageError(
-            f"{str(config.output)!r} contains {metric.label} on other images",
-            "choose another --output, or use the same data set",
+            f"{str(config.output)!r} contains {metric.label} results for different images",
+            "use another --output or the same dataset",
         )
     own = {key: facts[key] for key in ("seed", "precision")} | {"target": config.target}
     return {
@@ -164,9 +165,9 @@ def _note(metric: MetricRun, data: TrainTestSplit) -> str:
     """Return a note on how to interpret the values. Reports print it after the name of the metric."""
     height, width = data.train.pixels.shape[2:]
     return (
-        f"explains networks that it trains itself ({metric.settings['network']}) on {len(data.train)} images and tests on "
-        f"{len(data.test)} images of {height} x {width} ({data.origin}); n counts trials, the value is the mean test accuracy over "
-        "the fractions"
+        f"trains its own networks ({metric.settings['network']}) on {len(data.train)} images and tests them on "
+        f"{len(data.test)} images of {height} x {width} pixels ({data.origin}); n is the number of trials, and each value is the "
+        "mean test accuracy over the fractions"
     )
 
 

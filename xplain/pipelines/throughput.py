@@ -88,7 +88,7 @@ class Throughput:
 
 
 def measure_throughput(model: PlainModel, images: Tensor) -> Throughput:
-    """Find the fastest batch sizes of a model on images (B, C, H, W). Raises DeviceError if one row does not fit into memory."""
+    """Find the fastest batch sizes of a model on images (B, C, H, W). Raises DeviceError if one row does not fit in memory."""
     with model.allocator():
         gradients = find_best_batch_size(model.gradient, images)
         forwards = find_best_batch_size(model.forward, images)
@@ -110,7 +110,9 @@ def find_best_batch_size(work: Callable[[Tensor], None], images: Tensor) -> Batc
         if len(rates) > 2 and max(list(rates.values())[-2:]) < max(rates.values()):
             break
     if not rates:
-        raise DeviceError(f"out of memory on {images.device} with one row", "use a smaller model or another --device")
+        raise DeviceError(
+            f"out of memory on {images.device} with a single image", "use a smaller model or another --device"
+        )
     return BatchSizeSearch(max(rates, key=rates.__getitem__), rates)
 
 
@@ -120,7 +122,7 @@ def repeat_to_size(images: Tensor, size: int) -> Tensor:
 
 
 def _measure_rate(work: Callable[[Tensor], None], batch: Tensor) -> float | None:
-    """Return rows per second, or None if the batch does not fit into memory."""
+    """Return rows per second, or None if the batch does not fit in memory."""
     try:
         work(batch)
         seconds = [measure_seconds(lambda: work(batch), batch.device) for _ in range(TIMED_CALLS)]

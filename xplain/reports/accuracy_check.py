@@ -31,7 +31,7 @@ def accuracy_warnings(
     halves: predictions in two disjoint parts of the images, from which ``suggest_class_order`` may explain chance.
 
     Far below: P(X <= correct) < RARE for X ~ Binomial(n, published - ALLOWANCE). Close to chance:
-    P(X >= correct) > LIKELY for X ~ Binomial(n, 1 / classes), and P(X <= correct) < RARE for a model half-way between
+    P(X >= correct) > LIKELY for X ~ Binomial(n, 1 / classes), and P(X <= correct) < RARE for a model halfway between
     chance and always correct. Few images therefore give no warning.
     """
     texts = []

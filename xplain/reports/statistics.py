@@ -82,11 +82,11 @@ def bca_levels(values: Floats, means: Floats) -> tuple[float, float]:
 
 
 def bootstrap_means(values: Floats, seed: int, chunk_size: int = 1 << 20) -> Floats:
-    """Return the means (BOOTSTRAP_RESAMPLES,) of samples of n values with replacement.
+    """Return the means (BOOTSTRAP_RESAMPLES,) of bootstrap samples of the values.
 
     values: (n,).
-    seed: of the draws.
-    chunk_size: number of draws in memory at a time.
+    seed: random seed.
+    chunk_size: maximum number of sampled values in memory.
     """
     rng = np.random.default_rng(seed)
     n = len(values)

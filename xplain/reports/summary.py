@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 
 def validated(add: Callable[[T, Mapping[str, Any]], None]) -> Callable[[T, Mapping[str, Any]], None]:
-    """Decorate a method that reads a record, so that it raises InputError for a damaged one."""
+    """Decorate a method that reads a record, so that it raises InputError for an invalid one."""
 
     @wraps(add)
     def checked(self: T, record: Mapping[str, Any]) -> None:
@@ -44,7 +44,9 @@ def validated(add: Callable[[T, Mapping[str, Any]], None]) -> Callable[[T, Mappi
             add(self, record)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             reason = f"{type(error).__name__}: {error}"
-            raise InputError(f"the record of {record['key']!r} is damaged ({reason})", "delete its line") from None
+            raise InputError(
+                f"the record of {record['key']!r} is invalid ({reason})", "delete its line and run evaluate again"
+            ) from None
 
     return checked
 
@@ -67,7 +69,7 @@ class ScoreColumn:
         index = self.index[record["key"]] = len(self.values)
         self.values.append(math.nan if record["value"] is None else record["value"])
         if not isinstance(record["undefined"], str | None):
-            raise TypeError("its reason is not a string")
+            raise TypeError("undefined must be a string")
         if record["undefined"]:
             self.undefined[record["undefined"]] += 1
         if record["curve"] is not None:
@@ -79,10 +81,10 @@ class ScoreColumn:
         self.curve_items.append(index)
         self.curves.extend(curve)
         if len(curve) < 2 or len(self.curves) % len(self.curve_items):
-            raise ValueError("its curve has another length")
+            raise ValueError("the curve has a different length than in other records")
 
     def values_of(self, keys: Iterable[str]) -> Floats:
-        """Return the values of items."""
+        """Return the values of the items with the given keys."""
         return np.frombuffer(self.values)[[self.index[key] for key in keys]]
 
     def mean_curve(self) -> list[float] | None:

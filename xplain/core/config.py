@@ -16,6 +16,7 @@ MAX_DIGITS = 20  # of a whole number; int() rejects strings of thousands of digi
 PUBLISHED = "published"  # the TOML table with the figures of a paper, which evaluate prints next to its own
 Sign = Literal["positive", "negative", "absolute", "signed"]
 Reduce = Literal["sum", "mean", "abs-sum", "max"]
+PerClassOrder = Literal["random", "first"]
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,10 @@ class ExplainConfig:
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """One run of ``xplain evaluate`` for one model. shard: (index, count)."""
+    """One run of ``xplain evaluate`` for one model. shard: (index, count).
+
+    per_class_order: which images ``per_class`` takes; None: as the run directory, random in a new one.
+    """
 
     model: ModelOptions
     compute: ComputeOptions
@@ -185,6 +189,7 @@ class EvaluateConfig:
     score: ScoreKind | None = None
     limit: int | None = None
     per_class: int | None = None
+    per_class_order: PerClassOrder | None = None
     labels: str | None = None
     shard: tuple[int, int] = (0, 1)
     fail_fast: bool = False

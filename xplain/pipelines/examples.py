@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,9 +30,10 @@ class Example(NamedTuple):
     target: int
 
 
-def write_examples(config: EvaluateConfig, count: int = 4) -> None:
+def write_examples(config: EvaluateConfig, selected: Collection[str] | None = None, count: int = 4) -> None:
     """Draw the ``count`` best and worst explanations of the first method by the first metric into RUN/gallery.
 
+    selected: keys of the images to choose from; None for all.
     Each overlay contains a record of what it shows. They are computed again, so that a run need not save its maps; existing overlays
     of the same explanations are kept.
     """
@@ -46,11 +47,11 @@ def write_examples(config: EvaluateConfig, count: int = 4) -> None:
     examples = [
         Example(record["key"], record["value"], record["target"])
         for record in records
-        if record["mark"] == mark and record["value"] is not None
+        if record["mark"] == mark and record["value"] is not None and (selected is None or record["key"] in selected)
     ]
-    selected = select_examples(examples, description["metrics"][metric]["better"] == "higher", count)
-    if not _are_drawn(folder, selected):
-        _draw_all(config, folder, selected, method, metric)
+    chosen = select_examples(examples, description["metrics"][metric]["better"] == "higher", count)
+    if not _are_drawn(folder, chosen):
+        _draw_all(config, folder, chosen, method, metric)
 
 
 def _are_drawn(folder: Path, selected: Mapping[str, Sequence[Example]]) -> bool:

@@ -14,7 +14,7 @@ import numpy as np
 from xplain.core.array_store import Floats
 from xplain.core.errors import InputError, UsageError
 from xplain.core.files import lock_directory
-from xplain.core.run_store import check_run, fingerprint, read_run, settings_digest
+from xplain.core.run_store import LATE_ENTRIES, check_run, fingerprint, read_run, settings_digest
 from xplain.pipelines.attribution import CONTROL
 from xplain.reports.comparison import SCHEMA
 from xplain.reports.comparison_files import RECORD, check_folder, finish, load_existing, start
@@ -74,6 +74,12 @@ class EvaluatedRun:
         return True
 
     @property
+    def settings(self) -> dict[str, Any]:
+        """The fingerprint without the entries that choose images and labels, which are compared image by image."""
+        entries = self.description["fingerprint"]
+        return {key: value for key, value in entries.items() if key not in LATE_ENTRIES}
+
+    @property
     def metrics(self) -> dict[str, dict[str, Any]]:
         """The metrics of single images by label."""
         return {label: metric for label, metric in self.description["metrics"].items() if "scope" not in metric}
@@ -89,8 +95,8 @@ class RunMethod:
 
     @property
     def settings(self) -> str:
-        """What determines the numbers besides the method: the fingerprint of the run, as JSON."""
-        return json.dumps(self.run.description["fingerprint"], sort_keys=True)
+        """What determines the numbers besides the method and the images: the fingerprint of the run, as JSON."""
+        return json.dumps(self.run.settings, sort_keys=True)
 
     def values(self, metric: Mapping[str, Any], keys: Sequence[str]) -> Floats:
         """Return the values of these images, NaN where undefined. Raises InputError naming a missing image."""
@@ -138,6 +144,7 @@ def compare_runs(folders: Sequence[Path]) -> dict[str, Any]:
     for run in runs[1:]:
         check_images(runs[0], run)
         check_targets(runs[0], run)
+        check_class_names(runs[0], run, metrics)
     methods, repeated = collect_methods(runs)
     pairs = find_pairs(methods)
     if not pairs:
@@ -151,7 +158,7 @@ def compare_runs(folders: Sequence[Path]) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "kind": "runs",
-        "fingerprint": fingerprint(names, rows, [run.description["fingerprint"] for run in runs]),
+        "fingerprint": fingerprint(names, rows, [run.settings for run in runs]),
         "images": len(keys),
         "runs": [_describe_run(run) for run in runs],
         "metrics": metrics,
@@ -242,6 +249,18 @@ def check_targets(first: EvaluatedRun, other: EvaluatedRun) -> None:
             f"the runs explain different targets: for {key!r} class {first.targets[key]} in {first.name!r} and "
             f"{other.targets[key]} in {other.name!r} ({len(changed)} in total)",
             "evaluate both with --target label",
+        )
+
+
+def check_class_names(first: EvaluatedRun, other: EvaluatedRun, metrics: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raise InputError if the runs name the classes of one model differently and a metric reads a file, such as boxes with classes."""
+    names = [run.description["fingerprint"].get("class_names") for run in (first, other)]
+    is_same_model = first.settings.get("model") == other.settings.get("model")
+    labels = [label for label, metric in metrics.items() if metric.get("files")]
+    if labels and is_same_model and None not in names and names[0] != names[1]:
+        raise InputError(
+            f"{first.name!r} and {other.name!r} have different class names, which {labels[0]} looks up in its file",
+            "evaluate both with the same --classes",
         )
 
 

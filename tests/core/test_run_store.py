@@ -186,6 +186,56 @@ def test_undecided_fingerprint_is_set_once(tmp_path):
         RunStore.open(tmp_path, 0, RUN | {"fingerprint": {"model": "b"}})
 
 
+@pytest.mark.parametrize("key", run_store.LATE_ENTRIES)
+def test_late_entries_may_be_unknown(tmp_path, key):
+    """A run of an earlier version lacks them; once known, they are kept and must agree."""
+    for entries in ({}, {key: None}, {key: "x"}, {}, {key: None}, {key: "x"}):
+        RunStore.open(tmp_path, 0, RUN | {"fingerprint": {"seed": 0} | entries}).__exit__()
+    assert read_run(tmp_path)[0]["fingerprint"] == {"seed": 0, key: "x"}
+    with pytest.raises(UsageError, match=f"its {key} is 'x', not 'y'"):
+        RunStore.open(tmp_path, 0, RUN | {"fingerprint": {"seed": 0, key: "y"}})
+
+
+def test_other_references_are_refused(tmp_path):
+    for references in ({}, {"references": "x"}, {"references": "x"}):
+        RunStore.open(tmp_path, 0, RUN | {"methods": {"a": references}}).__exit__()
+    with pytest.raises(UsageError, match="holds a run with other baseline images of a; restore the images or"):
+        RunStore.open(tmp_path, 0, RUN | {"methods": {"a": {"references": "y"}}})
+
+
+def test_refused_check_keeps_description_and_lock(tmp_path):
+    def refuse(store: RunStore) -> None:
+        assert store.items == {"a": ("5", 1)}
+        raise UsageError("no")
+
+    with RunStore.open(tmp_path, 0, RUN) as store:
+        store.append([record("a", "item", sha256="5", label=1)])
+    other = RUN | {"methods": {"c": {}}}
+    with pytest.raises(UsageError, match="no"):
+        RunStore.open(tmp_path, 0, other, refuse)
+    assert read_run(tmp_path)[0] == RUN
+    with RunStore.open(tmp_path, 0, other, lambda store: store.append([record("b")])):  # the lock is free again
+        assert set(read_run(tmp_path)[0]["methods"]) == {"a", "c"}
+    assert read_keys(tmp_path) == ["a", "b"]
+
+
+def test_states_of_files_are_remembered_with_their_hash(tmp_path):
+    """Records of all ranks count, in any order; those of another hash do not."""
+    with RunStore.open(tmp_path, 1, RUN) as store:
+        store.append([record("a", "item", sha256="5", label=None, file=[1, 2, 3]), record("b", "item", sha256="6")])
+    with RunStore.open(tmp_path, 0, RUN) as store:
+        store.append([record("a", "file", sha256="5", file=(4, 5, 6)), record("a", "file", sha256="7", file=(7, 8, 9))])
+    for opened in (store, RunStore.open(tmp_path, 2, RUN)):
+        assert [opened.is_unchanged("a", state) for state in ((1, 2, 3), (4, 5, 6), (7, 8, 9), (1, 2, 4))] == [
+            True,
+            True,
+            False,
+            False,
+        ]
+        assert not opened.is_unchanged("b", (1, 2, 3))
+        assert not opened.is_unchanged("c", (1, 2, 3))
+
+
 def test_earlier_methods_stay_first(tmp_path):
     RunStore.open(tmp_path, 0, RUN).__exit__()
     RunStore.open(tmp_path, 0, RUN | {"methods": {"c": {"new": 1}}}).__exit__()

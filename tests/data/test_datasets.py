@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +13,8 @@ import pytest
 from tests.helpers import toys
 from tests.helpers.factories import imagenet_like
 from xplain.core.errors import InputError, ModelNote
-from xplain.data.datasets import match_folders_to_classes, read_dataset, select_items, select_shard
+from xplain.data.datasets import Item, match_folders_to_classes, read_dataset, select_items, select_shard
+from xplain.data.sources import ImageSource
 from xplain.models import Classifier, load_classifier
 
 
@@ -182,6 +184,21 @@ def test_labels_csv_must_be_complete(tmp_path, imagenet):
     (tmp_path / "l.csv").write_text("a.png,1\nb.png,nonsense\n")
     with pytest.raises(InputError, match=r"line 2 .*unknown class 'nonsense'"):
         read_dataset(str(tmp_path / "flat"), imagenet.class_names, str(tmp_path / "l.csv"))
+
+
+def test_random_choice_depends_on_seed_and_name_only():
+    names = [f"{label}/{i}.png" for label in range(3) for i in range(20)] + ["2/\udcff.png"]  # bytes that are not UTF-8
+    items = [Item(name, ImageSource(None, name, content=b""), int(name[0])) for name in names]
+    chosen = {item.key for item in select_items(items, None, 5, 0)}
+    assert [sum(key.startswith(f"{label}/") for key in chosen) for label in range(3)] == [5, 5, 5]
+    assert {item.key for item in select_items(items[::-1], None, 5, 0)} == chosen
+    assert {item.key for item in select_items([item for item in items if item.key in chosen], None, 5, 0)} == chosen
+    assert chosen < {item.key for item in select_items(items, None, 6, 0)}
+    assert len({frozenset(item.key for item in select_items(items, None, 5, seed)) for seed in range(20)}) == 20
+    counts = Counter(item.key for seed in range(400) for item in select_items(items[:20], None, 5, seed))
+    assert all(60 < counts[item.key] < 140 for item in items[:20])  # 100 on average, with a deviation of 9
+    keys = [item.key for item in select_items(items, None, 5, 0)]
+    assert keys == sorted(keys, key=names.index)  # in the order of the data set
 
 
 def test_select_items_and_select_shard(tmp_path):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,12 +14,23 @@ from xplain.cli._console import log, print_lines
 from xplain.cli._groups import option, with_groups
 from xplain.cli._options import NONE, OutputOptions
 from xplain.cli._progress import show_progress
-from xplain.core.config import EMBEDDED, Choice, ComputeOptions, EvaluateConfig, ModelOptions, parse_shard
+from xplain.core.config import (
+    EMBEDDED,
+    Choice,
+    ComputeOptions,
+    EvaluateConfig,
+    ModelOptions,
+    PerClassOrder,
+    parse_shard,
+)
 from xplain.core.errors import ExitCode, Failure, UsageError
 from xplain.core.files import lock_directory, to_json
 from xplain.core.types import Interval
 from xplain.pipelines.distributed import shard_from_env, wait_for_ranks
 from xplain.reports.published import Published, add_published, read_published, resolve_values
+
+if TYPE_CHECKING:
+    from xplain.pipelines.evaluate import EvaluationPlan
 
 NEFLAG, MODELS = ["neflag"], [EMBEDDED]
 SEVERITY = (ExitCode.OK, ExitCode.PARTIAL, ExitCode.INPUT_ERROR)  # exit codes, from best to worst
@@ -46,6 +57,13 @@ def evaluate(
         int | None, option("--limit", help="Maximum number of images, selected evenly across the dataset.", min=1)
     ] = None,
     per_class: Annotated[int | None, option("--per-class", help="Maximum number of images per class.", min=1)] = None,
+    per_class_order: Annotated[
+        PerClassOrder | None,
+        option(
+            "--per-class-order",
+            help="Images that --per-class selects: random (depends on --seed) or first (default: random).",
+        ),
+    ] = None,
     labels: Annotated[
         str | None, option("--labels", help="CSV file with file names and classes, for a flat directory.")
     ] = None,
@@ -93,6 +111,8 @@ def evaluate(
     """
     if target not in ("auto", "label"):
         raise UsageError(f"evaluate does not support target {target!r}", "use auto or label")
+    if per_class_order is not None and per_class is None:
+        raise UsageError("--per-class-order requires --per-class", "add --per-class N")
     config = EvaluateConfig(
         replace(model_options, name=model[0]),
         compute,
@@ -105,6 +125,7 @@ def evaluate(
         score=score,
         limit=limit,
         per_class=per_class,
+        per_class_order=per_class_order,
         labels=labels,
         shard=parse_shard(shard) if shard else shard_from_env(),
         fail_fast=fail_fast,
@@ -165,52 +186,73 @@ def _run(configs: Sequence[EvaluateConfig], published: Published | None, out: Ou
         pipeline.check_models(configs)
     shard = configs[0].shard
     is_rank = shard == shard_from_env() and shard[1] > 1
-    failed, codes = 0, list[ExitCode]()
+    covered, codes = list[Covered](), list[ExitCode]()
     for config in configs:
-        failed += _evaluate(config, out)
+        covered.append(_evaluate(config, out))
         if not is_rank:
-            codes.append(_report(config, published, out.as_json, first=not codes))
+            codes.append(_report(config, covered[-1], published, out.as_json, first=not codes))
     if is_rank:
         if not wait_for_ranks(shard):
-            return ExitCode.PARTIAL if failed else ExitCode.OK
-        for config in configs:
-            codes.append(_report(config, published, out.as_json, first=not codes))
+            return ExitCode.PARTIAL if any(part.failed for part in covered) else ExitCode.OK
+        for config, part in zip(configs, covered, strict=True):
+            codes.append(_report(config, part, published, out.as_json, first=not codes))
     return max(codes, key=SEVERITY.index)
 
 
-def _evaluate(config: EvaluateConfig, out: OutputOptions) -> int:
-    """Compute the missing results of a run and return the number of failed images. With --fail-fast, raise the first failure."""
-    failed = 0
-    for failure in _failures(config, out):
+@dataclass
+class Covered:
+    """The images that a command evaluates. selected: keys of the images of all shards, or None for all images of the run.
+
+    failed: keys of the images that failed in this process.
+    """
+
+    selected: frozenset[str] | None
+    failed: list[str] = field(default_factory=list)
+
+    @property
+    def keys(self) -> frozenset[str] | None:
+        """The keys of the images that the summary covers."""
+        return None if self.selected is None else self.selected.union(self.failed)
+
+
+def _evaluate(config: EvaluateConfig, out: OutputOptions) -> Covered:
+    """Compute the missing results of a run and log the failed images. With --fail-fast, raise the first failure."""
+    from xplain.pipelines import evaluate as pipeline
+
+    plan = pipeline.load_plan(config)
+    covered = Covered(None if plan is None else frozenset(item.key for item in plan.items))
+    for failure in _failures(config, plan, out):
         if config.fail_fast:
             raise failure.error
-        failed += 1
+        covered.failed.append(failure.name)
         log.error("%s", failure.error)
-    return failed
+    return covered
 
 
-def _failures(config: EvaluateConfig, out: OutputOptions) -> Iterator[Failure]:
+def _failures(config: EvaluateConfig, plan: EvaluationPlan | None, out: OutputOptions) -> Iterator[Failure]:
     """Compute per-image metrics and then metrics that train networks on the whole dataset. Yield the failed images."""
-    from xplain.pipelines import evaluate as pipeline
     from xplain.pipelines import roar
 
-    with show_progress(out.show_progress, "images") as on_progress:
-        yield from pipeline.evaluate(config, on_progress)
+    if plan is not None:
+        with show_progress(out.show_progress, "images") as on_progress:
+            yield from plan.evaluate(on_progress)
     with show_progress(out.show_progress, "epochs") as on_progress:
         yield from roar.run_trials(config, on_progress)
 
 
-def _report(config: EvaluateConfig, published: Published | None, as_json: bool, first: bool) -> ExitCode:
+def _report(
+    config: EvaluateConfig, covered: Covered, published: Published | None, as_json: bool, first: bool
+) -> ExitCode:
     """Write and print the summary of a run directory; return the exit code."""
     from xplain.pipelines.examples import write_examples
     from xplain.reports.evaluation_report import evaluation_table, write_report
     from xplain.reports.summary import summarize_run
 
     with lock_directory(config.output, wait=True):  # shards may finish at the same time
-        summary = summarize_run(config.output, config.interval)
+        summary = summarize_run(config.output, config.interval, covered.keys)
         if published:
             summary = add_published(summary, published)
-        write_examples(config)
+        write_examples(config, covered.keys)
         write_report(config.output, summary)
     for text in summary["warnings"]:
         log.warning("%s", text)

@@ -16,6 +16,7 @@ MAX_DIGITS = 20  # of an integer; int() rejects strings of thousands of digits
 PUBLISHED = "published"  # the TOML table with the figures of a paper, which evaluate prints next to its own
 Sign = Literal["positive", "negative", "absolute", "signed"]
 Reduce = Literal["sum", "mean", "abs-sum", "max"]
+PerClassOrder = Literal["random", "first"]
 
 
 @dataclass(frozen=True)
@@ -205,7 +206,10 @@ class ExplainConfig:
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """Configuration of ``xplain evaluate`` for one model. shard: (index, count)."""
+    """Configuration of ``xplain evaluate`` for one model. shard: (index, count).
+
+    per_class_order: how ``per_class`` selects images; None uses the order of an existing run, or random in a new one.
+    """
 
     model: ModelOptions
     compute: ComputeOptions
@@ -218,6 +222,7 @@ class EvaluateConfig:
     score: ScoreKind | None = None
     limit: int | None = None
     per_class: int | None = None
+    per_class_order: PerClassOrder | None = None
     labels: str | None = None
     shard: tuple[int, int] = (0, 1)
     fail_fast: bool = False

@@ -13,6 +13,7 @@ from typing import Any
 
 from xplain.core.errors import InputError
 
+FileState = tuple[int, int, int]
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NO_HARD_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)  # errors of file systems without them
 
@@ -120,6 +121,12 @@ def lock_file(handle: int, *, wait: bool) -> bool:
     except OSError:
         return True
     return True
+
+
+def file_state(path: Path) -> FileState:
+    """Return size, modification time and change time of a file, which tell whether it was written since. Raises OSError."""
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def printable(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from xplain.core.errors import InputError, UsageError, emit_note
+from xplain.core.rng import seed_of
 from xplain.data.class_names import ClassNames, is_wnid
 from xplain.data.sources import SUFFIXES, ImageSource, find_images, has_images
 from xplain.data.splits import find_entries, has_train_and_test, is_torchvision
@@ -58,17 +60,37 @@ def read_dataset(location: str, class_names: ClassNames, labels: str | None = No
     raise InputError(f"no data set {location!r}", "pass a folder, a text file of paths, or tar shards")
 
 
-def select_items(items: Iterable[Item], limit: int | None, per_class: int | None) -> list[Item]:
-    """Return the first ``per_class`` images of each class, and of these ``limit`` images at even distances."""
-    selected: list[Item] = []
-    counts: dict[int | None, int] = {}
-    for item in items:
-        counts[item.label] = counts.get(item.label, 0) + 1
-        if per_class is None or counts[item.label] <= per_class:
-            selected.append(item)
+def select_items(
+    items: Iterable[Item], limit: int | None, per_class: int | None, seed: int | None = None
+) -> list[Item]:
+    """Return ``per_class`` images of each class, and of these ``limit`` images at even distances, in the order of the data set.
+
+    seed: seed of a random choice per class, which depends on the names of the images only, so that a larger choice contains a
+    smaller one; None: the first images of each class.
+    """
+    selected = list(items)
+    if per_class is not None:
+        selected = _select_per_class(selected, per_class, seed)
     if limit is None or limit >= len(selected):
         return selected
     return [selected[len(selected) * k // limit] for k in range(limit)]
+
+
+def _select_per_class(items: Sequence[Item], count: int, seed: int | None) -> list[Item]:
+    positions: dict[int | None, list[int]] = {}
+    for position, item in enumerate(items):
+        positions.setdefault(item.label, []).append(position)
+    selected: list[int] = []
+    for members in positions.values():
+        if seed is not None:
+            members.sort(key=lambda position: _draw(seed, items[position].key))
+        selected += members[:count]
+    return [items[position] for position in sorted(selected)]
+
+
+def _draw(seed: int, key: str) -> int:
+    """Return a random number for the name of an image."""
+    return seed_of(seed, "per class", os.fsencode(key).hex())
 
 
 def select_shard(items: Sequence[T], index: int, count: int) -> list[T]:

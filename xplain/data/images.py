@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xplain.core.errors import Failure, InputError, XplainError, first_line
+from xplain.core.files import FileState
 from xplain.data.preprocessing import Preprocessing, preprocess
 from xplain.data.sources import ImageSource, too_large_error
 
@@ -92,12 +93,17 @@ def read_image(
 
 @dataclass(frozen=True, eq=False)
 class LoadedImage:
-    """A preprocessed image. digest: SHA-256 of its file. pixels: (3, H, W) in [0, 1]. size: (height, width) of the upright file."""
+    """A preprocessed image.
+
+    digest: SHA-256 of its file. pixels: (3, H, W) in [0, 1]. size: (height, width) of the upright file.
+    state: of the file before it was read, or None if there is no file.
+    """
 
     source: ImageSource
     digest: str
     pixels: Tensor
     size: tuple[int, int]
+    state: FileState | None = None
 
 
 def prefetch_images(
@@ -107,9 +113,11 @@ def prefetch_images(
 
     def read(source: ImageSource) -> LoadedImage | Failure:
         try:
+            state = source.state()
             content = source.read()
             image = decode_image(content, source.name)
-            return LoadedImage(source, sha256(content), preprocess(image, preprocessing), (image.height, image.width))
+            pixels = preprocess(image, preprocessing)
+            return LoadedImage(source, sha256(content), pixels, (image.height, image.width), state)
         except XplainError as error:
             return Failure(source.name, error)
 

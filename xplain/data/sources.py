@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from xplain.core.errors import DeviceError, InputError, UsageError
+from xplain.core.files import FileState, file_state
 
 SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".pbm", ".avif")
@@ -57,6 +58,15 @@ class ImageSource:
             raise InputError(f"cannot read {self.name!r}: {reason}", "pass a readable image file") from None
         except MemoryError:
             raise too_large_error(self.name) from None
+
+    def state(self) -> FileState | None:
+        """Return the state of the file that holds the image, or None if there is none."""
+        if self.content is not None or self.path is None:
+            return None
+        try:
+            return file_state(self.path)
+        except (OSError, ValueError):  # ValueError: a null byte in the name
+            return None
 
     def _read_span(self, path: Path, start: int, size: int) -> bytes:
         with path.open("rb") as stream:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
 
@@ -18,9 +20,9 @@ from xplain.core.errors import InputError, UsageError, did_you_mean
 from xplain.core.registry import METHODS, MethodSpec
 from xplain.core.rng import Streams
 from xplain.core.types import Attribution, Cost, Precision, ScoreKind
-from xplain.data.images import decode_image
+from xplain.data.images import decode_image, sha256
 from xplain.data.preprocessing import Preprocessing, preprocess
-from xplain.data.sources import find_images
+from xplain.data.sources import ImageSource, find_images
 from xplain.metrics.inputs import Explain
 from xplain.models import Classifier
 from xplain.oracle import Oracle
@@ -170,6 +172,19 @@ class MethodRun:
             "method_version": self.spec.version,
         }
 
+    def hash_references(self) -> dict[str, str]:
+        """Return the SHA-256 of the files of the reference images under ``references``, or {} if a directory names none."""
+        return self._reference_hashes
+
+    @cached_property
+    def _reference_hashes(self) -> dict[str, str]:
+        if self.references is None or self.settings["baselines"] == "tensor":
+            return {}
+        digest = hashlib.sha256()
+        for source in _find_references(self.settings["baselines"]):
+            digest.update(sha256(source.read()).encode())
+        return {"references": digest.hexdigest()}
+
     def images_per_call(self, classifier: Classifier, batch_size: int | None, images: Tensor | None = None) -> int:
         """Return the number of images to process together, whose samples fill a forward pass.
 
@@ -276,10 +291,13 @@ def _read_references(directory: str, preprocessing: Preprocessing) -> Tensor | N
         return None
     if not Path(directory).is_dir():
         raise InputError(f"baseline directory {directory!r} not found", 'pass a directory of images, or "noise"')
-    sources = find_images([directory])
-    sources = sources[:: -(-len(sources) // MAX_REFERENCES)]
-    images = [decode_image(source.read(), source.name) for source in sources]
+    images = [decode_image(source.read(), source.name) for source in _find_references(directory)]
     return torch.stack([preprocess(image, preprocessing) for image in images])
+
+
+def _find_references(directory: str) -> list[ImageSource]:
+    sources = find_images([directory])
+    return sources[:: -(-len(sources) // MAX_REFERENCES)]
 
 
 def _concatenate(parts: list[Attribution]) -> Attribution:

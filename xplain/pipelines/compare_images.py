@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -22,7 +22,13 @@ from xplain.pipelines.attribution import MethodRun, check_methods, label_of, res
 from xplain.pipelines.batches import PredictedBatch, TargetedBatch, largest_group, make_items, predict_batches
 from xplain.pipelines.measurement import MetricRun, resolve_metrics, run_metrics
 from xplain.pipelines.progress import OnProgress, ProgressCounter
-from xplain.pipelines.records import describe_explanation, describe_prediction, describe_run, describe_target
+from xplain.pipelines.records import (
+    describe_explanation,
+    describe_prediction,
+    describe_run,
+    describe_target,
+    is_current,
+)
 from xplain.reports.agreement import draw_agreement
 from xplain.reports.comparison import Cell, Comparison, Row, describe_comparison
 from xplain.reports.comparison_figure import PICTURE_TITLES, draw_comparison
@@ -49,6 +55,7 @@ def write_comparison(config: CompareConfig, on_progress: OnProgress, on_failure:
     run = ComparisonRun.load(config)
     with lock_directory(config.output):
         if record := load_existing(config.output, names, run.fingerprint, config.overwrite):
+            run.check_existing(record)
             return record
         cells = ArrayStore(start(config.output, run.fingerprint), "values")
         comparison = run.compare(cells, on_progress, on_failure)
@@ -142,6 +149,21 @@ class ComparisonRun:
         request = (config.target, config.against, asdict(config.render), config.shows)
         digests = [(source.name, _hash_source(source)) for source in self.sources]
         return fingerprint(models, methods, metrics, request, digests)
+
+    def check_existing(self, record: Mapping[str, Any]) -> None:
+        """Raise UsageError if a finished comparison has other class names or baseline images."""
+        models = {model.classifier.name: model for model in self.models}
+        for row in record["rows"]:
+            model = models[row["model"]]
+            is_same = is_current(row, model.classifier) and all(
+                cell is None or is_current(cell, model.classifier, method)
+                for cell, method in zip(row["cells"], model.methods, strict=True)
+            )
+            if not is_same:
+                raise UsageError(
+                    f"{str(self.config.output)!r} holds a comparison with other class names or baseline images",
+                    "use --overwrite or choose another --output",
+                )
 
     def compare(self, cells: ArrayStore, on_progress: OnProgress, on_failure: OnFailure) -> Comparison:
         """Compute all cells. Rows are ordered by image, then model, then target.
@@ -260,7 +282,7 @@ class ModelComparison:
         names = tuple(loaded.source.name for loaded in batch.loaded)
         marks = [self._mark(method, batch, i) for i in range(len(batch))]
         saved = [cells.load(name, method.label, mark) for name, mark in zip(names, marks, strict=True)]
-        if all(saved):
+        if all(entry and is_current(entry[1], self.classifier, method) for entry in saved):
             yield from (Cell(entry[1], entry[0]) for entry in saved if entry)
             return
         try:

@@ -15,7 +15,7 @@ import numpy as np
 from xplain.core.array_store import Floats
 from xplain.core.errors import InputError, UsageError
 from xplain.core.files import lock_directory
-from xplain.core.run_store import check_run, fingerprint, read_run, settings_digest
+from xplain.core.run_store import LATE_ENTRIES, check_run, fingerprint, read_run, settings_digest
 from xplain.pipelines.attribution import CONTROL
 from xplain.reports.comparison import SCHEMA
 from xplain.reports.comparison_files import RECORD, check_folder, finish, load_existing, start
@@ -80,6 +80,12 @@ class EvaluatedRun:
         return True
 
     @property
+    def settings(self) -> dict[str, Any]:
+        """The fingerprint without the entries that choose images and labels, which are compared image by image."""
+        entries = self.description["fingerprint"]
+        return {key: value for key, value in entries.items() if key not in LATE_ENTRIES}
+
+    @property
     def metrics(self) -> dict[str, dict[str, Any]]:
         """Per-image metrics by label."""
         return {label: metric for label, metric in self.description["metrics"].items() if "scope" not in metric}
@@ -96,7 +102,7 @@ class RunMethod:
     @property
     def settings(self) -> str:
         """The settings of the run that affect the results, as JSON."""
-        return json.dumps(self.run.description["fingerprint"], sort_keys=True)
+        return json.dumps(self.run.settings, sort_keys=True)
 
     def values(self, metric: Mapping[str, Any], keys: Sequence[str]) -> Floats:
         """Return the values of the images, with NaN for undefined values. Raise InputError if an image is missing."""
@@ -144,6 +150,7 @@ def compare_runs(folders: Sequence[Path]) -> dict[str, Any]:
     for run in runs[1:]:
         check_images(runs[0], run)
         check_targets(runs[0], run)
+        check_class_names(runs[0], run, metrics)
     methods, repeated = collect_methods(runs)
     pairs = find_pairs(methods)
     if not pairs:
@@ -157,7 +164,7 @@ def compare_runs(folders: Sequence[Path]) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "kind": "runs",
-        "fingerprint": fingerprint(names, rows, [run.description["fingerprint"] for run in runs]),
+        "fingerprint": fingerprint(names, rows, [run.settings for run in runs]),
         "images": len(keys),
         "runs": [_describe_run(run) for run in runs],
         "metrics": metrics,
@@ -253,6 +260,18 @@ def check_targets(first: EvaluatedRun, other: EvaluatedRun) -> None:
             f"the runs explain different classes of {images}: for {key!r}, class {first.targets[key]} in {first.name!r} but "
             f"class {other.targets[key]} in {other.name!r}",
             "evaluate both runs with --target label",
+        )
+
+
+def check_class_names(first: EvaluatedRun, other: EvaluatedRun, metrics: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raise InputError if the runs name the classes of one model differently and a metric reads a file, such as boxes with classes."""
+    names = [run.description["fingerprint"].get("class_names") for run in (first, other)]
+    is_same_model = first.settings.get("model") == other.settings.get("model")
+    labels = [label for label, metric in metrics.items() if metric.get("files")]
+    if labels and is_same_model and None not in names and names[0] != names[1]:
+        raise InputError(
+            f"{first.name!r} and {other.name!r} have different class names, which {labels[0]} looks up in its file",
+            "evaluate both with the same --classes",
         )
 
 

@@ -10,10 +10,11 @@ from typing import Any
 import torch
 
 from xplain.core.array_store import ArrayStore
-from xplain.core.config import ComputeOptions, EvaluateConfig
-from xplain.core.errors import Failure, UsageError
-from xplain.core.run_store import SCHEMA, RunStore, fingerprint, settings_digest
+from xplain.core.config import ComputeOptions, EvaluateConfig, PerClassOrder
+from xplain.core.errors import Failure, InputError, UsageError, emit_note
+from xplain.core.run_store import SCHEMA, RunStore, fingerprint, read_run, settings_digest
 from xplain.core.types import Attribution, Cost
+from xplain.data.class_names import ClassNames
 from xplain.data.datasets import Item, read_dataset, select_items, select_shard
 from xplain.models import Classifier
 from xplain.oracle.runtime import inference_session, load_model, predict
@@ -23,6 +24,7 @@ from xplain.pipelines.batches import PredictedBatch, TargetedBatch, largest_grou
 from xplain.pipelines.measurement import MetricResult, MetricRun, resolve_metrics, run_metrics
 from xplain.pipelines.progress import OnProgress, ignore_progress
 from xplain.pipelines.records import describe_cost, describe_run, list_flags
+from xplain.pipelines.stored_items import check_loaded_items, check_stored_items
 
 
 def evaluate(config: EvaluateConfig, on_progress: OnProgress = ignore_progress) -> Iterator[Failure]:
@@ -31,23 +33,78 @@ def evaluate(config: EvaluateConfig, on_progress: OnProgress = ignore_progress) 
     Metrics that train networks on the whole dataset are computed in ``xplain.pipelines.roar``.
     Raises an XplainError for an error of the request as a whole.
     """
+    plan = load_plan(config)
+    if plan is not None:
+        yield from plan.evaluate(on_progress)
+
+
+@dataclass(frozen=True, eq=False)
+class EvaluationPlan:
+    """A checked request with its loaded model. items: the selected images, of which a shard is a part."""
+
+    config: EvaluateConfig
+    classifier: Classifier
+    methods: Sequence[MethodRun]
+    metrics: Sequence[MetricRun]
+    items: Sequence[Item]
+    per_class_order: PerClassOrder | None
+
+    def evaluate(self, on_progress: OnProgress = ignore_progress) -> Iterator[Failure]:
+        """Compute what the run directory is missing; yield each image that failed. ``on_progress`` counts images."""
+        config, classifier = self.config, self.classifier
+        with (
+            inference_session(classifier),
+            RunStore.open(config.output, config.shard[0], _describe(self), self._check_store) as store,
+        ):
+            run = EvaluationRun(config, classifier, self.methods, self.metrics, store)
+            yield from run.evaluate(select_shard(self.items, *config.shard), on_progress)
+
+    def _check_store(self, store: RunStore) -> None:
+        check_stored_items(store, self.items, self.classifier.class_names)
+
+
+def load_plan(config: EvaluateConfig) -> EvaluationPlan | None:
+    """Check a request, load the model and select the images; return None if no metric evaluates single images."""
     check_methods(config.methods)
     metrics = [metric for metric in resolve_metrics(config.protocol, config.metrics) if metric.spec.scope == "image"]
     if not metrics:
-        return
+        return None
     classifier = load_model(config.model)
     methods = resolve_methods(with_control(config.methods), config.score, classifier)
-    items = read_dataset(config.dataset, classifier.class_names, config.labels)
-    items = select_items(items, config.limit, config.per_class)
+    order = _per_class_order(config)
+    items = _unique_items(read_dataset(config.dataset, classifier.class_names, config.labels))
+    items = select_items(items, config.limit, config.per_class, config.compute.seed if order == "random" else None)
     if config.target == "label" and all(item.label is None for item in items):
         raise UsageError("--target label requires labels", "use class folders or --labels")
-    description = _describe(config, classifier, methods, metrics, items)
-    with (
-        inference_session(classifier),
-        RunStore.open(config.output, config.shard[0], description) as store,
-    ):
-        run = EvaluationRun(config, classifier, methods, metrics, store)
-        yield from run.evaluate(select_shard(items, *config.shard), on_progress)
+    return EvaluationPlan(config, classifier, methods, metrics, items, order)
+
+
+def _per_class_order(config: EvaluateConfig) -> PerClassOrder | None:
+    """Return which images ``--per-class`` takes, as an existing run does; None without ``--per-class``."""
+    if config.per_class is None or config.per_class_order is not None:
+        return config.per_class_order
+    if not (config.output / "run.json").exists():
+        return "random"
+    stored = read_run(config.output)[0]["fingerprint"]
+    if "per_class" in stored:
+        return "first" if stored["per_class"] == "first" else "random"
+    emit_note(
+        f"{str(config.output)!r} was begun by an earlier version of xplain, so --per-class takes the first images of each class; "
+        "use --per-class-order random to draw them"
+    )
+    return "first"
+
+
+def _unique_items(items: Sequence[Item]) -> list[Item]:
+    """Return each image once. Raises InputError if a list names an image twice with different classes."""
+    unique: dict[str, Item] = {}
+    for item in items:
+        first = unique.setdefault(item.key, item)
+        if first.label != item.label:
+            raise InputError(
+                f"the data set gives {item.key!r} two classes: {first.label} and {item.label}", "remove one"
+            )
+    return list(unique.values())
 
 
 def check_models(configs: Sequence[EvaluateConfig]) -> None:
@@ -56,28 +113,37 @@ def check_models(configs: Sequence[EvaluateConfig]) -> None:
         load_model(config.model)
 
 
-def _describe(
-    config: EvaluateConfig,
-    classifier: Classifier,
-    methods: Sequence[MethodRun],
-    metrics: Sequence[MetricRun],
-    items: Sequence[Item],
-) -> dict[str, Any]:
-    """Return the content of ``run.json``. A run can be resumed only if its fingerprint is unchanged."""
+def _describe(plan: EvaluationPlan) -> dict[str, Any]:
+    """Return the content of ``run.json``. A run can be resumed only if its fingerprint and its baseline images are unchanged."""
+    config, classifier, items = plan.config, plan.classifier, plan.items
     facts = describe_run(config.compute, classifier)
     stable = {key: facts[key] for key in ("model", "preprocessing", "seed", "precision")}
     labeled = sum(item.label is not None for item in items)
     return {
         "schema": SCHEMA,
-        "fingerprint": stable | {"target": config.target},
+        "fingerprint": stable
+        | {
+            "target": config.target,
+            "class_names": _hash_class_names(classifier.class_names),
+            "per_class": plan.per_class_order,
+        },
         "dataset": {"location": config.dataset, "items": len(items), "labelled": labeled},
         "classes": _count_classes(classifier),
         "accuracy": None if classifier.accuracy is None else asdict(classifier.accuracy),
         "protocol": config.protocol,
-        "methods": {m.label: m.describe() | {"deviations": m.spec.deviations} for m in methods},
-        "metrics": {m.label: m.describe() | {"axis": m.spec.axis} for m in metrics},
+        "methods": {
+            m.label: m.describe() | {"deviations": m.spec.deviations} | m.hash_references() for m in plan.methods
+        },
+        "metrics": {m.label: m.describe() | {"axis": m.spec.axis} for m in plan.metrics},
         "environment": {"device": facts["device"], "versions": facts["versions"]},
     }
+
+
+def _hash_class_names(class_names: ClassNames) -> str | None:
+    """Return a digest of the names of the classes, which decide the classes of labels and boxes; None if they have none."""
+    if not class_names.labels and not class_names.wnids:
+        return None
+    return fingerprint(list(class_names.labels), list(class_names.wnids))[:16]
 
 
 def _count_classes(classifier: Classifier) -> int:
@@ -165,6 +231,7 @@ class EvaluationRun:
 
     def evaluate_batch(self, batch: PredictedBatch) -> None:
         """Run each method on the images with missing results, and evaluate the metrics on the attributions."""
+        check_loaded_items(self.store, batch.items, batch.loaded)
         self._store_items(batch)
         (targeted,) = batch.for_targets(self.target_spec, self.classifier)
         for method in self.methods:
@@ -184,6 +251,7 @@ class EvaluationRun:
                 "label": item.label,
                 "predicted": index,
                 "probability": probability,
+                "file": loaded.state,
             }
             for item, loaded, index, probability in rows
         ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,11 +30,13 @@ class Example(NamedTuple):
     target: int
 
 
-def write_examples(config: EvaluateConfig, count: int = 4) -> None:
+def write_examples(config: EvaluateConfig, selected: Collection[str] | None = None, count: int = 4) -> None:
     """Render the ``count`` best and worst explanations of the first method, ranked by the first metric, to RUN/gallery.
 
     The record of each overlay is embedded in its file. The maps are recomputed, so the run need not save them. Overlays that already show
     these explanations are kept.
+
+    selected: keys of the images to choose from, or None for all images.
     """
     folder = config.output / "gallery"
     description, records = read_run(config.output)
@@ -46,11 +48,11 @@ def write_examples(config: EvaluateConfig, count: int = 4) -> None:
     examples = [
         Example(record["key"], record["value"], record["target"])
         for record in records
-        if record["mark"] == mark and record["value"] is not None
+        if record["mark"] == mark and record["value"] is not None and (selected is None or record["key"] in selected)
     ]
-    selected = select_examples(examples, description["metrics"][metric]["better"] == "higher", count)
-    if not _are_drawn(folder, selected):
-        _draw_all(config, folder, selected, method, metric)
+    chosen = select_examples(examples, description["metrics"][metric]["better"] == "higher", count)
+    if not _are_drawn(folder, chosen):
+        _draw_all(config, folder, chosen, method, metric)
 
 
 def _are_drawn(folder: Path, selected: Mapping[str, Sequence[Example]]) -> bool:

@@ -21,8 +21,8 @@ from xplain.pipelines.attribution import MethodRun, check_distinct, check_method
 from xplain.pipelines.background import Deferred, run_in_background
 from xplain.pipelines.batches import PredictedBatch, TargetedBatch, largest_group, make_items, predict_batches
 from xplain.pipelines.progress import OnProgress, ProgressCounter, ignore_progress
-from xplain.pipelines.records import describe_explanation, describe_run
-from xplain.reports.explanation_files import ExplanationFiles
+from xplain.pipelines.records import describe_explanation, describe_run, is_current
+from xplain.reports.explanation_files import OVERWRITE_HINT, ExplanationFiles
 from xplain.reports.render import KINDS, get_colormap
 
 Paths = dict[str, Path]  # the files of an explanation by kind
@@ -147,6 +147,11 @@ class ExplainRun:
             files = self.files.paths(item.source.stem, method.label, self.target_spec.suffix(target))
             try:
                 record = self.files.load_existing(files, batch.loaded[i].digest, self.fingerprint(method))
+                if record is not None and not is_current(record, self.classifier, method):
+                    raise InputError(
+                        f"{str(next(iter(files.values())))!r} already exists with other class names or baseline images",
+                        OVERWRITE_HINT,
+                    )
             except InputError as error:
                 yield Failure(item.key, error)
                 continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -63,6 +64,24 @@ def describe_prediction(classifier: Classifier, probabilities: Tensor) -> list[d
     return [describe_target(classifier, index, probabilities) for index in best]
 
 
+def is_current(record: Mapping[str, Any], classifier: Classifier, method: MethodRun | None = None) -> bool:
+    """Return whether the class names and the baseline images of a stored record are those of today, as far as it has them."""
+    described = [record.get("target"), *(record.get("against") or ()), *(record.get("prediction") or ())]
+    if not all(_has_same_names(entry, classifier) for entry in described):
+        return False
+    references = method.hash_references() if method is not None else {}
+    return record.get("references") in (None, references.get("references"))
+
+
+def _has_same_names(entry: Any, classifier: Classifier) -> bool:
+    """Return whether a class has the stored name and wnid; unknown ones agree with any."""
+    if not isinstance(entry, Mapping) or not isinstance(entry.get("index"), int):
+        return True
+    names = classifier.class_names.describe(entry["index"])
+    pairs = [(entry.get(key), names[key]) for key in ("wnid", "name")]
+    return all(old == new or old is None or new is None for old, new in pairs)
+
+
 def describe_explanation(
     classifier: Classifier, method: MethodRun, batch: TargetedBatch, result: Attribution, i: int
 ) -> dict[str, Any]:
@@ -83,6 +102,7 @@ def describe_explanation(
         "details": details | result.facts,
         "rounding": method.spec.rounding or None,
         "warnings": list_flags(result, i),
+        **method.hash_references(),
     }
 
 

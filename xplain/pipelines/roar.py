@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -19,7 +19,7 @@ from xplain.core.config import EMBEDDED, ComputeOptions, EvaluateConfig
 from xplain.core.errors import Failure, UsageError
 from xplain.core.parameters import read_percentages
 from xplain.core.rng import seed_of
-from xplain.core.run_store import SCHEMA, RunStore, fingerprint, read_run, settings_digest
+from xplain.core.run_store import LATE_ENTRIES, SCHEMA, RunStore, fingerprint, read_run, settings_digest
 from xplain.core.types import Score
 from xplain.data.datasets import select_shard
 from xplain.data.splits import TrainTestSplit, read_split
@@ -80,6 +80,7 @@ def _options_of_the_model(config: EvaluateConfig) -> list[str]:
         "--image-size": config.model.image_size is not None,
         "--limit": config.limit is not None,
         "--per-class": config.per_class is not None,
+        "--per-class-order": config.per_class_order is not None,
         "--save-maps": config.save_maps,
         "--save-curves": config.save_curves,
     }
@@ -133,20 +134,16 @@ def _describe(
     """Return the content of ``run.json``, merged with the entries of other metrics. Raise UsageError if the run has different images."""
     facts = describe_run(config.compute, example)
     stored = read_run(config.output)[0] if (config.output / "run.json").exists() else {}
-    known = stored.get("metrics", {}).get(metric.label)
-    if known is not None and known["params"]["images"] != digest:
-        raise UsageError(
-            f"{str(config.output)!r} contains {metric.label} results for different images",
-            "use another --output or the same dataset",
-        )
+    _check_images(config, metric, digest, stored.get("metrics", {}))
     own = {key: facts[key] for key in ("seed", "precision")} | {"target": config.target}
+    undecided = dict.fromkeys(("model", "preprocessing", *LATE_ENTRIES))
     return {
         "schema": SCHEMA,
         "dataset": {"location": config.dataset, "items": 0, "labelled": 0},
         "protocol": config.protocol,
         **stored,
-        "fingerprint": {"model": None, "preprocessing": None} | stored.get("fingerprint", {}) | own,
-        "methods": {m.label: m.describe() | {"deviations": m.spec.deviations} for m in methods},
+        "fingerprint": undecided | stored.get("fingerprint", {}) | own,
+        "methods": {m.label: m.describe() | {"deviations": m.spec.deviations} | m.hash_references() for m in methods},
         "metrics": {
             metric.label: _describe_metric(metric, digest)
             | {
@@ -159,6 +156,18 @@ def _describe(
         },
         "environment": {"device": facts["device"], "versions": facts["versions"]},
     }
+
+
+def _check_images(config: EvaluateConfig, metric: MetricRun, digest: str, stored: Mapping[str, Any]) -> None:
+    """Raise UsageError if a stored metric has read other images or labels from the same part of the data set."""
+    for label, known in stored.items():
+        params = known["params"] if "scope" in known else {}
+        is_same_part = all(params.get(name) == metric.settings[name] for name in ("size", "per_class"))
+        if "images" in params and params["images"] != digest and (is_same_part or label == metric.label):
+            raise UsageError(
+                f"{str(config.output)!r} contains {label} results for different images",
+                "use another --output or the same dataset",
+            )
 
 
 def _note(metric: MetricRun, data: TrainTestSplit) -> str:

@@ -178,6 +178,4 @@ def test_full_stdout_is_one_line(xp, noise, command):
     full = os.open("/dev/full", os.O_WRONLY)
     assert wait(start(command_line, out=full, err=Path("err"))) == 3
     os.close(full)
-    assert single_line(Path("err").read_text()).startswith(
-        "xplain: error: cannot write to standard output: No space left"
-    )
+    assert single_line(Path("err").read_text()).startswith("xplain: error: cannot write to stdout: No space left")

@@ -171,7 +171,7 @@ def test_model_rejecting_its_size_is_an_error(xp):
     result = xp("explain", SAMPLES / "cat.jpg", "-m", "python:tests.helpers.factories:wants_eight")
     assert result.code == 3
     assert result.err.startswith(
-        "xplain: error: python:tests.helpers.factories:wants_eight does not accept images of 224 x 224 ("
+        "xplain: error: python:tests.helpers.factories:wants_eight does not accept images of 224 x 224 pixels ("
     )
     assert result.err.count("\n") == 1
 

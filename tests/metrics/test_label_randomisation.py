@@ -86,7 +86,7 @@ def test_constant_map_is_undefined():
 def test_single_class_model_is_rejected():
     alone = toys.classifier(toys.small_net(classes=1))
     with pytest.raises(
-        UsageError, match="label-randomisation requires at least two classes, but the model has one; choose"
+        UsageError, match="label-randomisation requires at least two classes, but the model has one; use"
     ):
         compute_score("saliency", X[:1], X[:1], alone, target=0)
 

@@ -90,6 +90,9 @@ Layer = Annotated[
     str | None, option("--layer", help="Target layer of layer-based methods; default: the last spatial layer.")
 ]
 FilesFrom = Annotated[str | None, option("--files-from", help="A file of image paths, one per line; - for stdin.")]
+Null = Annotated[
+    bool, option("--null", "-0", help="Paths in --files-from end with NUL bytes, as find -print0 writes them.")
+]
 Version = Annotated[
     bool, typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=_show_version)
 ]

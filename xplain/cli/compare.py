@@ -63,6 +63,7 @@ def compare(
     layer: common.Layer = None,
     score: common.Score = None,
     files_from: common.FilesFrom = None,
+    null: common.Null = False,
     overwrite: Annotated[
         bool, option("--overwrite", help="Overwrite existing files that this command did not write.")
     ] = False,
@@ -101,6 +102,7 @@ def compare(
         protocol=protocol,
         measured=not no_metrics,
         files_from=files_from,
+        null=null,
         target=target,
         against=tuple(dict.fromkeys(against)),
         score=score,

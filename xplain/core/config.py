@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from xplain.core.errors import InputError, UsageError, did_you_mean
+from xplain.core.text_files import decode_text
 from xplain.core.types import Interval, Precision, ScoreKind
 
 EMBEDDED = "efficientnet-lite0"  # the default model, which needs no download
@@ -152,7 +153,7 @@ class RenderOptions:
 
 @dataclass(frozen=True)
 class ExplainConfig:
-    """One run of ``xplain explain``. output: None writes one PNG to standard output."""
+    """One run of ``xplain explain``. output: None writes one PNG to standard output. null: paths in ``files_from`` end with NUL bytes."""
 
     model: ModelOptions
     compute: ComputeOptions
@@ -160,6 +161,7 @@ class ExplainConfig:
     methods: tuple[Choice, ...]
     output: Path | None
     files_from: str | None = None
+    null: bool = False
     target: str = "auto"
     against: str | None = None
     score: ScoreKind | None = None
@@ -213,7 +215,7 @@ class CompareConfig:
     """One run of ``xplain compare`` on images.
 
     models: compared one after the other with the other fields of ``model``. against: each makes a column of every method.
-    measured: whether metrics are computed. formats: of figures, besides PNG.
+    measured: whether metrics are computed. formats: of figures, besides PNG. null: paths in ``files_from`` end with NUL bytes.
     """
 
     model: ModelOptions
@@ -226,6 +228,7 @@ class CompareConfig:
     protocol: str | None = None
     measured: bool = True
     files_from: str | None = None
+    null: bool = False
     target: str = "auto"
     against: tuple[str, ...] = ()
     score: ScoreKind | None = None
@@ -240,7 +243,7 @@ class CompareConfig:
 def read_toml(path: Path) -> dict[str, Any]:
     """Read a TOML file. Raises InputError if it cannot be read."""
     try:
-        return tomllib.loads(path.read_text("utf-8"))
+        return tomllib.loads(decode_text(path.read_bytes()))
     except (OSError, ValueError, RecursionError) as error:  # a TOMLDecodeError is a ValueError
         raise InputError(f"cannot read the configuration {path}: {error}", "use a TOML file") from None
 

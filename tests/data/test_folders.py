@@ -108,6 +108,8 @@ def test_broken_links_fail_when_read(folder):
     Path("set/turn.png").symlink_to("turn.png")
     Path("set/gone").symlink_to("nowhere")
     assert walk("set") == ["set/1.png", "set/gone.png", "set/turn.png"]
+    with pytest.warns(ModelNote, match=r"^skipped 1 broken link: 'set/gone'$"):
+        find_images(["set"])
 
 
 def test_boxes_and_training_sets_follow_links(folder):

@@ -17,12 +17,14 @@ class SkippedFiles:
     """What a walk over folders did not read.
 
     unread: images of other formats. own_pictures, own_folders: output of xplain. loops: links to folders that contain them.
+    broken: links to nothing, which may have been folders.
     """
 
     unread: list[Path] = field(default_factory=list)
     own_pictures: list[Path] = field(default_factory=list)
     own_folders: list[Path] = field(default_factory=list)
     loops: list[Path] = field(default_factory=list)
+    broken: list[Path] = field(default_factory=list)
 
     @property
     def own(self) -> list[Path]:
@@ -47,6 +49,8 @@ class SkippedFiles:
             texts.append(
                 f"skipped {_count(self.loops, 'link')} to a folder that contains the link: {_name(self.loops)}"
             )
+        if self.broken:
+            texts.append(f"skipped {_count(self.broken, 'broken link')}: {_name(self.broken)}")
         return texts
 
     def emit_notes(self) -> None:
@@ -111,13 +115,15 @@ def walk_images(root: Path, skipped: SkippedFiles) -> Iterator[Path]:
             path = Path(folder, name)
             if name.startswith("."):
                 continue
-            if path.suffix.lower() in suffixes:
-                if is_own_picture(path):
-                    skipped.own_pictures.append(path)
-                elif not _is_special(path):
+            if is_own_picture(path):
+                skipped.own_pictures.append(path)
+            elif path.suffix.lower() in suffixes:
+                if not _is_special(path):
                     yield path
             elif is_unread_image(path):
                 skipped.unread.append(path)
+            elif path.is_symlink() and not os.path.exists(path):  # noqa: PTH110  (never raises)
+                skipped.broken.append(path)
     for error in errors:
         yield Path(error.filename)
 

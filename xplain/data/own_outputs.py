@@ -16,7 +16,9 @@ RECORDS = {  # keys of the records that mark an output folder, by file
     "compare.json": ("fingerprint", "files"),
     "compare.part/about.json": ("fingerprint",),
 }
-FIGURES = frozenset(("compare.png", "agreement.png"))  # of compare, which hold no record
+FIGURES = frozenset(
+    ("compare.png", "agreement.png", "compare.svg", "agreement.svg")
+)  # of compare, which hold no record
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 TEXT_CHUNKS = (b"tEXt", b"zTXt", b"iTXt")
 KEYWORD = b"xplain\0"  # of the text chunk that holds the record
@@ -24,10 +26,10 @@ KEYWORD = b"xplain\0"  # of the text chunk that holds the record
 
 def is_own_picture(path: Path) -> bool:
     """Return whether xplain wrote a picture: a PNG that holds a record, or a figure next to the record of ``compare``."""
-    if path.suffix.lower() != ".png":
-        return False
     if path.name in FIGURES and has_record(path.parent):
         return True
+    if path.suffix.lower() != ".png":
+        return False
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would block
             return False

@@ -222,7 +222,7 @@ class _ImageSearch:
     def _add_directory(self, path: Path) -> None:
         skipped = SkippedFiles()
         files = list(walk_images(path, skipped))
-        if not files and has_record(path):
+        if not files and not skipped.own and has_record(path):
             skipped.own_folders.append(path)
         self.skipped.extend(skipped)
         if not files:

@@ -174,16 +174,18 @@ def _split_at_null(content: bytes) -> list[str]:
 
 
 class _ImageSearch:
-    """The images of the arguments in order, each once, and what is skipped."""
+    """The images of the arguments in order, each once, and what is skipped.
+
+    own_images: pictures of xplain that a glob matches, or that are named and in the output directory.
+    problem: the error of the first argument that holds output of xplain only.
+    """
 
     def __init__(self, output: Path | None) -> None:
         self.output = None if output is None else Path(os.path.realpath(output))
         self.skipped = SkippedFiles()
         self.images: dict[str, _FoundImage] = {}
-        self.own_images: dict[
-            str, _FoundImage
-        ] = {}  # pictures of xplain that a glob matches, or that are named and in the output directory
-        self.problem: InputError | None = None  # of an argument that holds output of xplain only
+        self.own_images: dict[str, _FoundImage] = {}
+        self.problem: InputError | None = None
 
     def add(self, argument: str) -> None:
         """Add the images of one argument."""

@@ -59,7 +59,7 @@ def test_no_arguments_show_help(xp):
 
 
 def test_bug_prints_traceback(xp, monkeypatch):
-    monkeypatch.setattr("xplain.pipelines.explain.find_images", lambda *_: 1 / 0)
+    monkeypatch.setattr("xplain.pipelines.explain.find_images", lambda *_, **__: 1 / 0)
     ran = xp("explain", SAMPLES / "cat.jpg")
     assert ran.code == 1
     assert "ZeroDivisionError" in ran.err
@@ -103,7 +103,7 @@ def test_early_signal_exits_silently(number):
 
 
 def test_system_exit_is_passed_on(xp, monkeypatch):
-    monkeypatch.setattr("xplain.pipelines.explain.find_images", lambda *_: sys.exit(7))
+    monkeypatch.setattr("xplain.pipelines.explain.find_images", lambda *_, **__: sys.exit(7))
     with pytest.raises(SystemExit, match="7"):
         xp("explain", SAMPLES / "cat.jpg")
 
@@ -111,7 +111,7 @@ def test_system_exit_is_passed_on(xp, monkeypatch):
 def test_interrupt_hidden_by_other_error(xp, monkeypatch):
     """As libraries that are interrupted during their import do."""
 
-    def interrupted(*_):
+    def interrupted(*_, **__):
         try:
             signal.raise_signal(signal.SIGINT)
         except KeyboardInterrupt:

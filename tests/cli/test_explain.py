@@ -168,7 +168,7 @@ def test_images_from_lists_globs_stdin(xp, photos, monkeypatch):
     Path("list.txt").write_text(f"{photos}/cat/a.jpg\n\n{photos}/rocket/c.jpg\n")
     assert len(xp("explain", "@list.txt", *TINY, "-a", "sm").lines) == 2
     assert len(xp("explain", f"{photos}/*/*.jpg", *TINY, "-a", "sm", "-o", "g").lines) == 3
-    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{photos}/cat/a.jpg\n"))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(f"{photos}/cat/a.jpg\n".encode())))
     assert xp("explain", "--files-from", "-", *TINY, "-a", "sm", "-o", "f").lines == ["f/a.saliency.overlay.png"]
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(CAT.read_bytes())))
     assert xp("explain", "-", *TINY, "-a", "sm", "-o", "s").lines == ["s/stdin.saliency.overlay.png"]

@@ -176,7 +176,7 @@ def test_unknown_table_suggests_similar_name(read):
         read("[explian]\nseed = 3\n")
 
 
-@pytest.mark.parametrize("text", ["seed = ", "seed = 1\nseed = 2\n", b"\xff\xfe"])
+@pytest.mark.parametrize("text", ["seed = ", "seed = 1\nseed = 2\n", b"\xff\xfea"])
 def test_invalid_toml_raises_input_error(read, text):
     with pytest.raises(InputError, match=r"cannot read the configuration file '.*x\.toml'") as error:
         read(text)

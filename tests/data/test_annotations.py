@@ -67,7 +67,7 @@ def test_damaged_csv_raises_with_line(tmp_path, text, message):
 def test_csv_with_wrong_encoding_raises(tmp_path):
     path = tmp_path / "boxes.csv"
     path.write_bytes("b\u00e4r.jpg,0,0,1,1".encode("latin-1"))
-    with pytest.raises(InputError, match=r"cannot read the boxes '.*boxes.csv': 'utf-8' codec"):
+    with pytest.raises(InputError, match=r"cannot read the boxes '.*boxes.csv': it is not UTF-8 text"):
         read_annotations(str(path))
 
 

@@ -9,8 +9,9 @@ import io
 import json
 import os
 import tarfile
-from contextlib import nullcontext, redirect_stderr, redirect_stdout
+from contextlib import nullcontext, redirect_stderr, redirect_stdout, suppress
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -32,18 +33,20 @@ from xplain.core.checkpoint_store import DirectoryCheckpoints
 from xplain.core.errors import InputError, XplainError
 from xplain.core.registry import METHODS, METRICS
 from xplain.core.run_store import RunStore, read_run, settings_digest
+from xplain.core.text_files import decode_text, split_lines
 from xplain.data.annotations import read_annotations
 from xplain.data.class_names import read_class_names
 from xplain.data.datasets import read_dataset
 from xplain.data.images import decode_image
-from xplain.data.sources import find_images
+from xplain.data.own_outputs import is_own_file
+from xplain.data.sources import _read_list, find_images
 from xplain.models.checkpoints import read_weights
 from xplain.oracle.targets import TargetSpec
 from xplain.pipelines.compare_runs import compare_runs
 from xplain.reports.evaluation_page import make_evaluation_page
 from xplain.reports.evaluation_report import evaluation_csv, evaluation_table
 from xplain.reports.published import read_published
-from xplain.reports.render import read_record
+from xplain.reports.render import draw, read_record
 from xplain.reports.summary import summarize_run
 
 ATTEMPTS = int(os.environ.get("XPLAIN_FUZZ_EXAMPLES", "100"))
@@ -377,6 +380,23 @@ def test_read_lists_and_classes(tmp_path, content):
     attempt(read_class_names, path)
 
 
+@fuzz
+@given(st.binary(max_size=60) | texts.map(lambda text: text.encode("utf-16", "surrogatepass")), st.booleans())
+@example(b"\xff\xfe\x00\x00", False)
+@example(b"\xef\xbb\xbf", False)
+@example(b"\x00@\x00", True)
+def test_read_path_lists(tmp_path, content, null):
+    with suppress(ValueError):
+        text = decode_text(content)
+        assert "\n" not in "".join(split_lines(text))
+        assert split_lines("\n".join(split_lines(text)) + "\n") == (split_lines(text) or [""])
+    path = tmp_path / "list.txt"
+    path.write_bytes(content)
+    for name in attempt(partial(_read_list, null=null), str(path)) or []:
+        assert name
+        assert "\0" not in name
+
+
 valid_images = st.sampled_from([content for _, content, error in FILES.values() if not error])
 damage = st.lists(st.tuples(st.integers(0, 1 << 16), st.binary(min_size=1, max_size=4)), max_size=6)
 
@@ -398,6 +418,7 @@ def test_decode_image_files(tmp_path, content, changes, cut):
     path.write_bytes(broken)
     record = attempt(read_record, path)
     assert record is None or isinstance(record, dict)
+    assert is_own_file(path) in (False, record is not None)
 
 
 def make_tar() -> bytes:
@@ -432,6 +453,12 @@ READERS = {  # kind: (reader, file name, content)
     ),
     "weights": (read_weights, "a.pth", save_to_bytes({"w": torch.ones(3)})),
     "safetensors": (read_weights, "a.safetensors", save({"w": torch.ones(3)})),
+    "own picture": (
+        is_own_file,
+        "a.png",
+        draw("overlay", np.zeros((4, 4, 3), np.uint8), np.ones((1, 4, 4)), config.RenderOptions(), {}),
+    ),
+    "own array": (is_own_file, "a.npz", encode_arrays({"values": np.ones((1, 4, 4))}, {"key": "a"})),
     "boxes": (lambda path: read_annotations(str(path.parent)), "a.xml", VOC),
 }
 

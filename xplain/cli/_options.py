@@ -101,6 +101,9 @@ Layer = Annotated[
 FilesFrom = Annotated[
     str | None, option("--files-from", help="Text file with one image path per line, or - to read from stdin.")
 ]
+Null = Annotated[
+    bool, option("--null", "-0", help="Paths in --files-from end with NUL bytes, as find -print0 writes them.")
+]
 Version = Annotated[
     bool, typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=_show_version)
 ]

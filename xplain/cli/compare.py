@@ -74,6 +74,7 @@ def compare(
     layer: common.Layer = None,
     score: common.Score = None,
     files_from: common.FilesFrom = None,
+    null: common.Null = False,
     overwrite: Annotated[
         bool, option("--overwrite", help="Overwrite existing files that were not written by this comparison.")
     ] = False,
@@ -112,6 +113,7 @@ def compare(
         protocol=protocol,
         measured=not no_metrics,
         files_from=files_from,
+        null=null,
         target=target,
         against=tuple(dict.fromkeys(against)),
         score=score,

@@ -26,6 +26,7 @@ from xplain.core.config import (
 from xplain.core.errors import ExitCode, Failure, UsageError
 from xplain.core.files import lock_directory, to_json
 from xplain.core.types import Interval
+from xplain.data.output_checks import check_run_directory
 from xplain.pipelines.distributed import shard_from_env, wait_for_ranks
 from xplain.reports.published import Published, add_published, read_published, resolve_values
 
@@ -182,6 +183,8 @@ def _run(configs: Sequence[EvaluateConfig], published: Published | None, out: Ou
     if published:
         resolve_values(published)  # fail early on unknown names
     roar.check_requests(configs)
+    for config in configs:
+        check_run_directory(config.dataset, config.output)
     if len(configs) > 1:
         pipeline.check_models(configs)
     shard = configs[0].shard

@@ -49,6 +49,7 @@ def explain(
     layer: common.Layer = None,
     score: common.Score = None,
     files_from: common.FilesFrom = None,
+    null: common.Null = False,
     overwrite: Annotated[
         bool, option("--overwrite", help="Overwrite existing files that were written with different settings.")
     ] = False,
@@ -74,7 +75,7 @@ def explain(
       xplain explain cat.jpg --target "tiger cat" --against tabby --json
       xplain explain cat.jpg --target top:3 --save figure -o why
       xplain explain cat.jpg -m resnet50 --weights tuned.pth --classes names.txt
-      find photos -name '*.jpg' | xplain explain --files-from - --json
+      find photos -name '*.jpg' -print0 | xplain explain --files-from - -0 --json
     """
     to_stdout = str(output) == "-"
     if to_stdout and out.as_json:
@@ -88,6 +89,7 @@ def explain(
         methods=tuple(Choice.parse(text) for text in method),
         output=None if to_stdout else output,
         files_from=files_from,
+        null=null,
         target=target,
         against=against,
         score=score,

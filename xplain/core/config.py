@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from xplain.core.errors import InputError, UsageError, did_you_mean
+from xplain.core.text_files import decode_text
 from xplain.core.types import Interval, Precision, ScoreKind
 
 EMBEDDED = "efficientnet-lite0"  # the default model, which needs no download
@@ -186,7 +187,11 @@ class RenderOptions:
 
 @dataclass(frozen=True)
 class ExplainConfig:
-    """Configuration of ``xplain explain``. output: output directory, or None to write one PNG to stdout."""
+    """Configuration of ``xplain explain``.
+
+    output: output directory, or None to write one PNG to stdout.
+    null: whether the paths in ``files_from`` end with NUL bytes.
+    """
 
     model: ModelOptions
     compute: ComputeOptions
@@ -194,6 +199,7 @@ class ExplainConfig:
     methods: tuple[Choice, ...]
     output: Path | None
     files_from: str | None = None
+    null: bool = False
     target: str = "auto"
     against: str | None = None
     score: ScoreKind | None = None
@@ -254,6 +260,7 @@ class CompareConfig:
     against: contrast classes; each adds a column for every method.
     measured: whether metrics are computed.
     formats: figure formats in addition to PNG.
+    null: whether the paths in ``files_from`` end with NUL bytes.
     """
 
     model: ModelOptions
@@ -266,6 +273,7 @@ class CompareConfig:
     protocol: str | None = None
     measured: bool = True
     files_from: str | None = None
+    null: bool = False
     target: str = "auto"
     against: tuple[str, ...] = ()
     score: ScoreKind | None = None
@@ -280,7 +288,7 @@ class CompareConfig:
 def read_toml(path: Path) -> dict[str, Any]:
     """Read a TOML file. Raises InputError if it cannot be read."""
     try:
-        return tomllib.loads(path.read_text("utf-8"))
+        return tomllib.loads(decode_text(path.read_bytes()))
     except (OSError, ValueError, RecursionError) as error:  # a TOMLDecodeError is a ValueError
         raise InputError(
             f"cannot read the configuration file {str(path)!r}: {error}", "check that it is valid TOML"

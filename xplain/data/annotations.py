@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,6 +14,8 @@ import torch
 from torch import Tensor
 
 from xplain.core.errors import InputError, UsageError
+from xplain.core.text_files import read_csv_rows
+from xplain.data.folders import walk_files
 from xplain.data.preprocessing import Preprocessing
 
 COLUMNS = "image,x0,y0,x1,y1[,class]"
@@ -81,10 +82,7 @@ def _read(path: str, _modified: int) -> Annotations:
 
 def _read_csv(path: Path) -> Iterator[tuple[str, Box]]:
     """Yield (image name, box) for each row."""
-    try:
-        rows = [row for row in csv.reader(path.read_text("utf-8-sig").splitlines()) if row]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"cannot read the boxes {str(path)!r}: {error}", f"use CSV with {COLUMNS}") from None
+    rows = read_csv_rows(path, "the boxes", f"use CSV with {COLUMNS}")
     for number, row in enumerate(rows, 1):
         try:
             box = _make_box(row[1:5], *row[5:6])
@@ -94,12 +92,12 @@ def _read_csv(path: Path) -> Iterator[tuple[str, Box]]:
             raise InputError(
                 f"line {number} of {str(path)!r} is not a box: {','.join(row)}", f"write {COLUMNS}"
             ) from None
-        yield row[0].strip(), box
+        yield row[0].strip(" \t"), box
 
 
 def _read_xml_folder(folder: Path) -> Iterator[tuple[str, Box]]:
     """Yield (image name, box) for each object in the XML files."""
-    for path in sorted(folder.rglob("*.xml")):
+    for path in sorted(path for path in walk_files(folder) if path.suffix == ".xml"):
         name = path.relative_to(folder).with_suffix("").as_posix()
         try:
             for element in parse_xml(path.read_bytes()).iter("object"):

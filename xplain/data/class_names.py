@@ -12,6 +12,7 @@ from pathlib import Path
 
 from xplain.core.config import parse_count
 from xplain.core.errors import InputError, UsageError, did_you_mean
+from xplain.core.text_files import read_lines
 
 WNID = re.compile(r"n\d{8}")
 
@@ -94,10 +95,7 @@ def read_class_names(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     The indices must be 0, 1, 2, ... in any order. The column wnid is optional; without it, wnids is ().
     Raises InputError if the file cannot be read.
     """
-    try:
-        lines = [line for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read the class names {str(path)!r}: {error}", "pass a text or CSV file") from None
+    lines = [line for line in read_lines(path, "the class names", "pass a text or CSV file") if line.strip()]
     if not lines:
         raise InputError(f"no class name in {str(path)!r}", "write one name per line")
     separator = "\t" if "\t" in lines[0] else ","

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -13,8 +12,11 @@ from typing import TypeVar
 
 from xplain.core.errors import InputError, UsageError, emit_note
 from xplain.core.rng import seed_of
+from xplain.core.text_files import read_csv_rows, read_lines
 from xplain.data.class_names import ClassNames, is_wnid
-from xplain.data.sources import SUFFIXES, ImageSource, find_images, has_images
+from xplain.data.folders import SkippedFiles, has_images
+from xplain.data.formats import is_image_name
+from xplain.data.sources import ImageSource, find_images
 from xplain.data.splits import find_entries, has_train_and_test, is_torchvision
 from xplain.data.tar_shards import TarSample, find_shards, read_shards
 
@@ -30,7 +32,9 @@ class Item:
     label: int | None
 
 
-def read_dataset(location: str, class_names: ClassNames, labels: str | None = None) -> list[Item]:
+def read_dataset(
+    location: str, class_names: ClassNames, labels: str | None = None, skipped: SkippedFiles | None = None
+) -> list[Item]:
     """Return the images of a data set in a fixed order, with their classes if known.
 
     location: one of
@@ -41,6 +45,7 @@ def read_dataset(location: str, class_names: ClassNames, labels: str | None = No
         a data set with a test part, which is read: a folder with ``train`` and ``test``, or ``torchvision:NAME:ROOT``.
     class_names: the classes of the model.
     labels: a CSV file of file name and class; requires a folder of images.
+    skipped: receives the files of folders that are not read; without it, notes are emitted.
     Raises InputError if there is no image or a folder matches no class.
     """
     path = Path(location)
@@ -52,10 +57,11 @@ def read_dataset(location: str, class_names: ClassNames, labels: str | None = No
     if tars:
         return _read_shards(tars, class_names)
     if path.is_dir() and has_train_and_test(path):
-        return [replace(item, key=f"test/{item.key}") for item in _read_folder(path / "test", class_names, labels)]
+        items = _read_folder(path / "test", class_names, labels, skipped)
+        return [replace(item, key=f"test/{item.key}") for item in items]
     if path.is_dir():
-        return _read_folder(path, class_names, labels)
-    if path.is_file() and path.suffix.lower() not in SUFFIXES:
+        return _read_folder(path, class_names, labels, skipped)
+    if path.is_file() and not is_image_name(path):
         return _read_list(path, class_names)
     raise InputError(f"no data set {location!r}", "pass a folder, a text file of paths, or tar shards")
 
@@ -146,8 +152,8 @@ def _label_sample(sample: TarSample, find_class: Callable[[str], int]) -> int | 
         return None
 
 
-def _read_folder(path: Path, class_names: ClassNames, labels: str | None) -> list[Item]:
-    sources = find_images([str(path)])
+def _read_folder(path: Path, class_names: ClassNames, labels: str | None, skipped: SkippedFiles | None) -> list[Item]:
+    sources = find_images([str(path)], skipped=skipped)
     keys = [source.path.relative_to(path).as_posix() for source in sources if source.path is not None]
     if labels is not None:
         classes = _read_labels(Path(labels), class_names)
@@ -241,18 +247,13 @@ def _unknown_wnids(folders: Sequence[str]) -> InputError:
 
 def _read_labels(path: Path, class_names: ClassNames) -> dict[str, int]:
     """Read file names and their classes from CSV with two columns. An optional first row of column names is skipped."""
-    try:
-        rows = [row for row in csv.reader(path.read_text("utf-8-sig").splitlines()) if row]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(
-            f"cannot read the labels {str(path)!r}: {error}", "use CSV with the columns file name and class"
-        ) from None
+    rows = read_csv_rows(path, "the labels", "use CSV with the columns file name and class")
     classes: dict[str, int] = {}
     find_class = cache(class_names.find)
     for number, row in enumerate(rows, 1):
         if len(row) < 2:
             raise InputError(f"line {number} of {str(path)!r} has {len(row)} columns", "write file name,class")
-        name, label = row[0].strip(), row[1].strip()
+        name, label = row[0].strip(" \t"), row[1].strip()
         try:
             classes[name] = find_class(label)
         except UsageError as error:
@@ -263,14 +264,11 @@ def _read_labels(path: Path, class_names: ClassNames) -> dict[str, int]:
 
 def _read_list(path: Path, class_names: ClassNames) -> list[Item]:
     """Read lines of ``path`` or ``path<tab>class``; relative paths start at the list's folder."""
-    try:
-        lines = path.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read the list {str(path)!r}: {error}", "pass a text file of paths") from None
+    lines = read_lines(path, "the list", "pass a text file of paths")
     items = []
     find_class = cache(class_names.find)
     for number, line in enumerate(lines, 1):
-        name, *columns = (column.strip() for column in line.split("\t"))
+        name, *columns = (column.strip(" ") for column in line.split("\t"))
         if not name:
             continue
         if not Path(name).name:

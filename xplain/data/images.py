@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from xplain.core.errors import Failure, InputError, XplainError, first_line
 from xplain.core.files import FileState
+from xplain.data.formats import is_heif, register_heif, suggest_format
 from xplain.data.preprocessing import Preprocessing, preprocess
 from xplain.data.sources import ImageSource, too_large_error
 
@@ -31,6 +32,8 @@ def decode_image(content: bytes, name: str) -> Image:
 
     if not content:
         raise InputError(f"{name!r} is empty (0 bytes)", "pass an image file")
+    if is_heif(content):
+        register_heif()
     try:
         with Image.open(io.BytesIO(content)) as image:
             image.load()
@@ -40,9 +43,7 @@ def decode_image(content: bytes, name: str) -> Image:
                 )
             return _to_rgb(ImageOps.exif_transpose(image))
     except UnidentifiedImageError:
-        raise InputError(
-            f"{name!r} is not an image that Pillow can read", "use JPEG, PNG, WebP, TIFF or a similar format"
-        ) from None
+        raise InputError(f"{name!r} is not an image that Pillow can read", suggest_format(content)) from None
     except Image.DecompressionBombError as error:
         raise InputError(f"{name!r} is too large: {error}", "reduce its size") from None
     except MemoryError:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from xplain.core.errors import Failure, InputError, UsageError, did_you_mean
 from xplain.core.rng import seed_of
+from xplain.data.folders import SkippedFiles, is_output_folder
 from xplain.data.images import decode_image
 from xplain.data.preprocessing import Preprocessing, preprocess
 from xplain.data.sources import ImageSource, find_images
@@ -120,10 +121,14 @@ def find_entries(location: str, seed: int) -> tuple[list[Entry], list[Entry], tu
             f"no folder {location!r} to train on", "pass a folder of class folders or torchvision:CIFAR10:ROOT"
         )
     if has_train_and_test(path):
-        train, classes = _find_in_folder(path / "train", "train/")
-        test, _ = _find_in_folder(path / "test", "test/", classes)
+        skipped = SkippedFiles()
+        train, classes = _find_in_folder(path / "train", skipped, "train/")
+        test, _ = _find_in_folder(path / "test", skipped, "test/", classes)
+        skipped.emit_notes()
         return train, test, classes, "predefined train and test folders"
-    entries, classes = _find_in_folder(path)
+    skipped = SkippedFiles()
+    entries, classes = _find_in_folder(path, skipped)
+    skipped.emit_notes()
     train, test = _split_at_random(entries, classes, seed)
     percent = 100 * TEST_FRACTION
     return (
@@ -141,12 +146,21 @@ def is_torchvision(location: str) -> bool:
 
 def has_train_and_test(path: Path) -> bool:
     """Return whether a folder holds the folders ``train`` and ``test``, both with folders inside."""
-    return all(any(child.is_dir() for child in path.glob(f"{part}/*")) for part in ("train", "test"))
+    return all(any(_is_class_folder(child) for child in path.glob(f"{part}/*")) for part in ("train", "test"))
 
 
-def _find_in_folder(path: Path, prefix: str = "", classes: Sequence[str] = ()) -> tuple[list[Entry], tuple[str, ...]]:
-    """Find the images in the class folders of ``path``. Classes are ``classes``, or else the folder names, numbers in numeric order."""
-    sources = find_images([str(path)])
+def _is_class_folder(path: Path) -> bool:
+    return path.is_dir() and not is_output_folder(path)
+
+
+def _find_in_folder(
+    path: Path, skipped: SkippedFiles, prefix: str = "", classes: Sequence[str] = ()
+) -> tuple[list[Entry], tuple[str, ...]]:
+    """Find the images in the class folders of ``path``. ``skipped`` receives what is not read.
+
+    Classes are ``classes``, or else the folder names, numbers in numeric order.
+    """
+    sources = find_images([str(path)], skipped=skipped)
     files = [source.path.relative_to(path) for source in sources if source.path is not None]
     for file in files:
         if len(file.parts) == 1:

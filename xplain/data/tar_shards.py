@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from xplain.core.errors import InputError, UsageError
-from xplain.data.sources import SUFFIXES, ImageSource
+from xplain.core.text_files import decode_text
+from xplain.data.formats import read_suffixes
+from xplain.data.sources import ImageSource
 
 MAX_LABEL_BYTES = 1 << 16  # longer members are no labels
 LABEL_KEYS = ("label", "cls", "class", "class_id", "target")  # of a JSON object
@@ -103,7 +105,8 @@ def _iterate_members(path: Path) -> Iterator[dict[str, Any]]:
 
 def _make_sample(group: dict[str, Any], shard: str) -> TarSample | None:
     """Return the sample for the first image in a group of tar members, or None if the group has no image."""
-    suffix = next((suffix for suffix in group if f".{suffix}" in SUFFIXES), None)
+    suffixes = read_suffixes()
+    suffix = next((suffix for suffix in group if f".{suffix}" in suffixes), None)
     if suffix is None:
         return None
     location: MemberLocation = group[suffix]
@@ -124,7 +127,11 @@ def _read_text(location: MemberLocation) -> str:
         return ""
     with location.path.open("rb") as stream:
         stream.seek(location.start)
-        return stream.read(location.size).decode("utf-8", "replace").strip()
+        content = stream.read(location.size)
+    try:
+        return decode_text(content, "replace").strip()
+    except ValueError:  # binary data
+        return content.decode("utf-8", "replace").strip()
 
 
 def _read_json_label(location: MemberLocation) -> str | None:

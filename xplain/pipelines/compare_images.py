@@ -135,7 +135,7 @@ class ComparisonRun:
         columns = [
             MethodColumn.make(choice, against) for choice in config.methods for against in config.against or (None,)
         ]
-        sources = find_images(config.inputs, config.files_from)
+        sources = find_images(config.inputs, config.files_from, null=config.null, output=config.output)
         models = [ModelComparison.load(config, name, columns, metrics) for name in config.models]
         return cls(config, columns, metrics, sources, models)
 

@@ -13,6 +13,7 @@ from xplain.core.config import EvaluateConfig, RenderOptions
 from xplain.core.files import write_file
 from xplain.core.run_store import read_run, settings_digest
 from xplain.data.datasets import read_dataset
+from xplain.data.folders import SkippedFiles
 from xplain.data.images import decode_image
 from xplain.data.preprocessing import preprocess
 from xplain.data.sources import ImageSource
@@ -72,7 +73,7 @@ def _draw_all(
     if method is None:  # requested by an earlier command only
         return
     shutil.rmtree(folder, ignore_errors=True)
-    items = read_dataset(config.dataset, classifier.class_names, config.labels)
+    items = read_dataset(config.dataset, classifier.class_names, config.labels, SkippedFiles())  # noted before
     sources = {item.key: item.source for item in items}
     for place, examples in selected.items():
         for rank, example in enumerate(examples):

@@ -50,7 +50,7 @@ def explain(config: ExplainConfig, on_progress: OnProgress = ignore_progress) ->
 
 def _explain_images(config: ExplainConfig, on_progress: OnProgress) -> Iterator[Outcome | Deferred[Outcome]]:
     """Yield the outcomes in order. Rendering and writing of new explanations are deferred."""
-    sources = find_images(config.inputs, config.files_from)
+    sources = find_images(config.inputs, config.files_from, null=config.null, output=config.output)
     _check_request(config, sources)
     classifier = load_model(config.model)
     target_spec = TargetSpec.parse(config.target, config.against, classifier)

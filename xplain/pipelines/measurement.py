@@ -23,6 +23,8 @@ from xplain.core.registry import METHODS, METRICS, MetricSpec
 from xplain.core.rng import Streams
 from xplain.core.types import Attribution, Precision, Score
 from xplain.data.annotations import locate_boxes, read_annotations
+from xplain.data.folders import walk_files
+from xplain.data.own_outputs import is_in_own_folder, is_own_file
 from xplain.metrics.inputs import Explain, MetricInput
 from xplain.models import Classifier
 from xplain.models.load import copy_with_weights
@@ -217,16 +219,21 @@ class MetricRun:
 
 
 def _hash_path(path: Path) -> str:
-    """Return the SHA-256 digest of a file, or of the sorted file names and contents of a directory."""
+    """Return the SHA-256 digest of a file, or of the sorted file names and contents of a directory without output of xplain."""
     digest = hashlib.sha256()
     if path.is_file():
         digest.update(path.read_bytes())
         return digest.hexdigest()
-    for file in sorted(path.rglob("*")):
-        if file.is_file():
+    for file in sorted(walk_files(path)):
+        if file.is_file() and (file.suffix == ".xml" or not _is_output(file, path)):
             digest.update(file.relative_to(path).as_posix().encode() + b"\0")
             digest.update(file.read_bytes())
     return digest.hexdigest()
+
+
+def _is_output(file: Path, root: Path) -> bool:
+    """Return whether xplain wrote a file below ``root``, or the folder that holds it."""
+    return is_in_own_folder(file, root) or is_own_file(file)
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from io import BytesIO
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from xplain.core.errors import InputError, UsageError, emit_note
+from xplain.data.class_folders import list_class_folders, note_empty_folders
 from xplain.data.class_names import ClassNames, is_wnid
 from xplain.data.sources import SUFFIXES, ImageSource, find_images, has_images
 from xplain.data.splits import find_entries, has_train_and_test, is_torchvision
@@ -50,7 +51,9 @@ def read_dataset(location: str, class_names: ClassNames, labels: str | None = No
     if tars:
         return _read_shards(tars, class_names)
     if path.is_dir() and has_train_and_test(path):
-        return [replace(item, key=f"test/{item.key}") for item in _read_folder(path / "test", class_names, labels)]
+        trained = list_class_folders(path / "train")
+        items = _read_folder(path / "test", class_names, labels, trained)
+        return [replace(item, key=f"test/{item.key}") for item in items]
     if path.is_dir():
         return _read_folder(path, class_names, labels)
     if path.is_file() and path.suffix.lower() not in SUFFIXES:
@@ -121,7 +124,10 @@ def _label_sample(sample: TarSample, find_class: Callable[[str], int]) -> int | 
         return None
 
 
-def _read_folder(path: Path, class_names: ClassNames, labels: str | None) -> list[Item]:
+def _read_folder(
+    path: Path, class_names: ClassNames, labels: str | None, more_folders: Iterable[str] = ()
+) -> list[Item]:
+    """Read a folder of images. more_folders: class folders that are elsewhere, such as those of the training images."""
     sources = find_images([str(path)])
     keys = [source.path.relative_to(path).as_posix() for source in sources if source.path is not None]
     if labels is not None:
@@ -133,7 +139,7 @@ def _read_folder(path: Path, class_names: ClassNames, labels: str | None) -> lis
     folders = sorted({key.split("/")[0] for key in keys if "/" in key})
     if not folders:
         return [Item(key, source, None) for key, source in zip(keys, sources, strict=True)]
-    classes = match_folders_to_classes(folders, class_names)
+    classes = match_folders_to_classes(folders, class_names, [*list_class_folders(path), *more_folders])
     items = [Item(key, source, classes.get(key.split("/")[0])) for key, source in zip(keys, sources, strict=True)]
     return sorted(items, key=lambda item: (-1 if item.label is None else item.label, item.key))
 
@@ -149,18 +155,22 @@ def _look_up(keys: Sequence[str], classes: dict[str, int], source: str) -> list[
     return [classes[name] for name in names]
 
 
-def match_folders_to_classes(folders: Sequence[str], class_names: ClassNames) -> dict[str, int]:
+def match_folders_to_classes(
+    folders: Sequence[str], class_names: ClassNames, all_folders: Iterable[str] = ()
+) -> dict[str, int]:
     """Return the class of each folder by its name.
 
+    folders: the folders that hold images. all_folders: also those without images, which count where folders are numbered.
     A folder belongs to the class with its name or wnid; a number that is no class name is a class index.
     If the classes have no names and the folder names are neither wnids nor numbers, the folders are numbered in the given order,
     provided that there is one per class (sorted, this is the order of torchvision's ImageFolder); otherwise no folder has a class.
     Both cases emit a note. Raises InputError if a folder matches no class.
     """
+    added = set(all_folders) - set(folders)
     if all(name.isdecimal() for name in folders) and not all(name in class_names.labels for name in folders):
-        return _use_as_indices(folders, class_names)
+        return _use_as_indices([*folders, *sorted(filter(str.isdecimal, added))], class_names)
     if not class_names.labels and not class_names.wnids:
-        return _number_in_order(folders, class_names)
+        return _number_in_order(folders, added, class_names)
     if all(map(is_wnid, folders)) and not class_names.wnids:
         raise _unknown_wnids(folders)
     classes: dict[str, int] = {}
@@ -189,17 +199,24 @@ def _use_as_indices(folders: Sequence[str], class_names: ClassNames) -> dict[str
     return {name: int(name) for name in folders}
 
 
-def _number_in_order(folders: Sequence[str], class_names: ClassNames) -> dict[str, int]:
-    """Number the folders if there is one per class of a model without class names; else return {}. Emits a note."""
+def _number_in_order(filled: Sequence[str], empty: Collection[str], class_names: ClassNames) -> dict[str, int]:
+    """Number the folders if there is one per class of a model without class names; else return {}. Emits a note.
+
+    Empty folders count, except if only the folders with images are one per class.
+    """
+    folders = sorted({*filled, *empty}) if empty else filled
     count = class_names.count or len(folders)
+    if len(folders) != count and len(filled) == count:
+        folders, empty = filled, ()
     if len(folders) == count:
         emit_note(
             f"the classes of {class_names.model} have no names; the folders are numbered in order, "
             f"from {folders[0]!r} (class 0) to {folders[-1]!r} (class {count - 1})"
         )
+        note_empty_folders(empty)
         return {name: index for index, name in enumerate(folders)}
-    if all(map(is_wnid, folders)):
-        raise _unknown_wnids(folders)
+    if all(map(is_wnid, filled)):
+        raise _unknown_wnids(filled)
     emit_note(
         f"{class_names.model} has {count} classes without names, but there are {len(folders)} class folders "
         f"({folders[0]!r}, ...), so the images are not labeled; pass --classes with one name per class to label them"

@@ -362,6 +362,9 @@ def test_valid_records_are_read(tmp_path):
 @given(st.binary(max_size=200) | st.lists(texts, max_size=5).map(lambda rows: "\n".join(rows).encode()))
 @example(b'"')
 @example(b"a.png,\x00")
+@example(b"\x00 1\n../\x00,1")
+@example(b"Id,PredictionString\na,0 1 2 3 4 1 1 2 3 4")
+@example(b"1" * 5000)
 def test_read_lists_and_classes(tmp_path, content):
     folder = tmp_path / "set"
     folder.mkdir(exist_ok=True)

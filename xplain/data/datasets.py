@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -13,6 +12,8 @@ from typing import TypeVar
 from xplain.core.errors import InputError, UsageError, emit_note
 from xplain.data.class_folders import list_class_folders, note_empty_folders
 from xplain.data.class_names import ClassNames, is_wnid
+from xplain.data.label_files import read_label_file
+from xplain.data.list_files import read_list_file
 from xplain.data.sources import SUFFIXES, ImageSource, find_images, has_images
 from xplain.data.splits import find_entries, has_train_and_test, is_torchvision
 from xplain.data.tar_shards import TarSample, find_shards, read_shards
@@ -35,11 +36,11 @@ def read_dataset(location: str, class_names: ClassNames, labels: str | None = No
     location: one of
         a folder of class folders, named by wnid, class name, or number (the class index);
         a folder of images without classes;
-        a text file of paths, each with an optional tab and class;
+        a text file of paths, each with an optional class after a tab, comma or space;
         tar shards: a ``.tar`` file, a brace pattern, or a folder of ``.tar`` files;
         a data set with a test part, which is read: a folder with ``train`` and ``test``, or ``torchvision:NAME:ROOT``.
     class_names: the classes of the model.
-    labels: a CSV file of file name and class; requires a folder of images.
+    labels: a table of file names and classes (see ``read_label_file``); requires a folder of images.
     Raises InputError if there is no image or a folder matches no class.
     """
     path = Path(location)
@@ -131,28 +132,14 @@ def _read_folder(
     sources = find_images([str(path)])
     keys = [source.path.relative_to(path).as_posix() for source in sources if source.path is not None]
     if labels is not None:
-        classes = _read_labels(Path(labels), class_names)
-        return [
-            Item(key, source, label)
-            for key, source, label in zip(keys, sources, _look_up(keys, classes, labels), strict=True)
-        ]
+        classes_in_order = read_label_file(Path(labels), path, keys, class_names)
+        return [Item(key, source, label) for key, source, label in zip(keys, sources, classes_in_order, strict=True)]
     folders = sorted({key.split("/")[0] for key in keys if "/" in key})
     if not folders:
         return [Item(key, source, None) for key, source in zip(keys, sources, strict=True)]
     classes = match_folders_to_classes(folders, class_names, [*list_class_folders(path), *more_folders])
     items = [Item(key, source, classes.get(key.split("/")[0])) for key, source in zip(keys, sources, strict=True)]
     return sorted(items, key=lambda item: (-1 if item.label is None else item.label, item.key))
-
-
-def _look_up(keys: Sequence[str], classes: dict[str, int], source: str) -> list[int]:
-    """Return the class of each key, which ``classes`` lists by path or by file name. Raises InputError if one is missing."""
-    names = [key if key in classes else Path(key).name for key in keys]
-    missing = [key for key, name in zip(keys, names, strict=True) if name not in classes]
-    if missing:
-        raise InputError(
-            f"{source!r} has no label for {missing[0]!r} and {len(missing) - 1} others", "add a row for every file"
-        )
-    return [classes[name] for name in names]
 
 
 def match_folders_to_classes(
@@ -231,49 +218,11 @@ def _unknown_wnids(folders: Sequence[str]) -> InputError:
     )
 
 
-def _read_labels(path: Path, class_names: ClassNames) -> dict[str, int]:
-    """Read file names and their classes from CSV with two columns. An optional first row of column names is skipped."""
-    try:
-        rows = [row for row in csv.reader(path.read_text("utf-8-sig").splitlines()) if row]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(
-            f"cannot read the labels {str(path)!r}: {error}", "use CSV with the columns file name and class"
-        ) from None
-    classes: dict[str, int] = {}
-    find_class = cache(class_names.find)
-    for number, row in enumerate(rows, 1):
-        if len(row) < 2:
-            raise InputError(f"line {number} of {str(path)!r} has {len(row)} columns", "write file name,class")
-        name, label = row[0].strip(), row[1].strip()
-        try:
-            classes[name] = find_class(label)
-        except UsageError as error:
-            if number > 1:  # the first row may name the columns
-                raise InputError(f"line {number} of {str(path)!r}: {error}", "write file name,class") from None
-    return classes
-
-
 def _read_list(path: Path, class_names: ClassNames) -> list[Item]:
-    """Read lines of ``path`` or ``path<tab>class``; relative paths start at the list's folder."""
-    try:
-        lines = path.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read the list {str(path)!r}: {error}", "pass a text file of paths") from None
+    """Read the images of a list; relative paths start at the list's folder."""
     items = []
-    find_class = cache(class_names.find)
-    for number, line in enumerate(lines, 1):
-        name, *columns = (column.strip() for column in line.split("\t"))
-        if not name:
-            continue
-        if not Path(name).name:
-            raise InputError(f"line {number} of the list {str(path)!r} is not a file path", "write one path per line")
-        file = path.parent / name
-        source = ImageSource(file, str(Path(name).with_suffix("")), file.absolute().parent.name)
-        try:
-            label = find_class(columns[0]) if columns else None
-        except UsageError as error:
-            raise InputError(f"line {number} of {str(path)!r}: {error}", "write a path, a tab and its class") from None
-        items.append(Item(name, source, label))
-    if not items:
-        raise InputError(f"the list {str(path)!r} holds no path", "write one path per line")
+    for row in read_list_file(path, class_names):
+        file = path.parent / row.name
+        source = ImageSource(file, str(Path(row.name).with_suffix("")), file.absolute().parent.name)
+        items.append(Item(row.name, source, row.label))
     return items

@@ -432,6 +432,11 @@ READERS = {  # kind: (reader, file name, content)
     ),
     "weights": (read_weights, "a.pth", save_to_bytes({"w": torch.ones(3)})),
     "safetensors": (read_weights, "a.safetensors", save({"w": torch.ones(3)})),
+    "box table": (
+        lambda path: read_annotations(str(path)).find_boxes("v/a.png"),
+        "a.csv",
+        b"image,xmin,ymin,xmax,ymax,class\nv/a.png,1,2,3,4,cat\nv/a,5,6,7.5,8\n",
+    ),
     "boxes": (lambda path: read_annotations(str(path.parent)), "a.xml", VOC),
 }
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
@@ -404,7 +405,14 @@ def make_tar() -> bytes:
     """Return a small tar file."""
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w") as tar:
-        for name, content in (("a.jpg", b"x"), ("a.cls", b"1"), ("b.png", b"y"), ("b.json", b'{"label": 2}')):
+        for name, content in (
+            ("a.jpg", b"x"),
+            ("a.cls", b"1"),
+            ("b.png", b"y"),
+            ("b.json", b'{"label": 2}'),
+            ("c.d.gif", b"z"),
+            ("c.cls", b"0"),
+        ):
             member = tarfile.TarInfo(name)
             member.size = len(content)
             tar.addfile(member, io.BytesIO(content))
@@ -424,6 +432,7 @@ VOC = (
 )
 READERS = {  # kind: (reader, file name, content)
     "tar": (lambda path: read_dataset(str(path), CLASSIFIER.class_names), "a.tar", make_tar()),
+    "tar.gz": (lambda path: read_dataset(str(path), CLASSIFIER.class_names), "a.tar.gz", gzip.compress(make_tar())),
     "npz": (read_record, "a.npz", encode_arrays({"values": np.ones((1, 4, 4))}, {"key": "a"})),
     "states": (
         lambda path: DirectoryCheckpoints(path.parent).load("a"),
@@ -446,7 +455,7 @@ READERS = {  # kind: (reader, file name, content)
 @given(damage, st.integers(0, 1 << 16), st.binary(max_size=40) | st.none())
 def test_read_data_files(tmp_path_factory, kind, changes, cut, replacement):
     read, name, content = READERS[kind]
-    if kind == "tar":
+    if kind.startswith("tar"):
         pytest.importorskip("webdataset")
     broken = bytearray(content if replacement is None else replacement)
     for position, new in changes if broken else ():

@@ -12,6 +12,7 @@ from typing import TypeVar
 from xplain.core.errors import InputError, UsageError, emit_note
 from xplain.data.class_folders import list_class_folders, note_empty_folders
 from xplain.data.class_names import ClassNames, is_wnid
+from xplain.data.compressed_tars import is_tar_name, list_tars
 from xplain.data.label_files import read_label_file
 from xplain.data.list_files import read_list_file
 from xplain.data.sources import SUFFIXES, ImageSource, find_images, has_images
@@ -37,7 +38,7 @@ def read_dataset(location: str, class_names: ClassNames, labels: str | None = No
         a folder of class folders, named by wnid, class name, or number (the class index);
         a folder of images without classes;
         a text file of paths, each with an optional class after a tab, comma or space;
-        tar shards: a ``.tar`` file, a brace pattern, or a folder of ``.tar`` files;
+        tar shards: a ``.tar`` or ``.tar.gz`` file, a brace pattern, or a folder of such files;
         a data set with a test part, which is read: a folder with ``train`` and ``test``, or ``torchvision:NAME:ROOT``.
     class_names: the classes of the model.
     labels: a table of file names and classes (see ``read_label_file``); requires a folder of images.
@@ -101,16 +102,20 @@ def _find_tars(location: str) -> list[Path]:
     """
     path = Path(location)
     if path.is_dir():
-        tars = sorted(file for file in path.glob("*") if file.suffix.lower() == ".tar" and file.name[0] != ".")
+        tars = list_tars(path)
         return tars if tars and not has_images(path) else []
-    if location.lower().endswith(".tar") and (path.exists() or "{" in location):
+    if is_tar_name(location) and (path.exists() or "{" in location):
         return find_shards(location)
     return []
 
 
 def _read_shards(paths: Sequence[Path], class_names: ClassNames) -> list[Item]:
     find_class = cache(class_names.find)  # find compares with every name
-    return [Item(sample.key, sample.source, _label_sample(sample, find_class)) for sample in read_shards(paths)]
+    items = [Item(sample.key, sample.source, _label_sample(sample, find_class)) for sample in read_shards(paths)]
+    unlabeled = [item.key for item in items if item.label is None]
+    if 0 < len(unlabeled) < len(items):
+        emit_note(f"{len(unlabeled)} of {len(items)} images in the tar shards have no label, such as {unlabeled[0]!r}")
+    return items
 
 
 def _label_sample(sample: TarSample, find_class: Callable[[str], int]) -> int | None:

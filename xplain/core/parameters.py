@@ -116,7 +116,7 @@ class Parameter:
                 bounds = next((item for item in metadata if isinstance(item, Bounds | TextFormat)), bounds)
             else:
                 optional = True
-                (hint,) = (member for member in get_args(hint) if member is not NoneType)
+                [hint] = [member for member in get_args(hint) if member is not NoneType]
         choices = get_args(hint) if get_origin(hint) is Literal else ()
         return cls(name, str if choices else hint, default, choices, bounds, optional)
 

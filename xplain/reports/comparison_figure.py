@@ -227,10 +227,10 @@ class ComparisonFigure:
         left = self.width / 2 - width / 2
         colors = apply_colormap(np.linspace(-1 if is_signed else 0, 1, 256)[None], options)
         canvas.image(Box(left, y + 0.04, width, 0.08), colors, frame=True)
-        low, high = (f"{percentile:g}" for percentile in options.clip)
-        names = [f"≤ p{low}", options.sign, f"≥ p{high}"]
+        low, high = options.clip
+        names = [f"≤ p{low:g}", options.sign, f"≥ p{high:g}"]
         if is_signed:
-            names = [f"-p{high}", "signed, 0 in the middle", f"p{high}"]
+            names = [f"-p{high:g}", "signed, 0 in the middle", f"p{high:g}"]
         for share, name, align in zip((0, 0.5, 1), names, ("left", "center", "right"), strict=True):
             canvas.text(left + share * width, y + 0.13, [name], align=align)
         characters = int(self.width * 72 / (TEXT_SIZE * 0.55))

@@ -92,11 +92,13 @@ def _check_types(table: Mapping[str, Any], where: str) -> None:
 
 def _read_value(figure: Mapping[str, Any], where: str) -> PublishedValue:
     _check_keys(figure, FIGURE_KEYS, FIGURE_KEYS, f"a figure of {where}")
-    model, method, metric, value = (figure[key] for key in FIGURE_KEYS)
-    if not _is_list_of([model, method, metric], str):
+    names = [figure["model"], figure["method"], figure["metric"]]
+    value = figure["value"]
+    if not _is_list_of(names, str):
         raise UsageError(f"model, method and metric of a figure of {where} are not all strings", "write them in quotes")
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise UsageError(f"value {value!r} of a figure of {where} is not a number", "write it as the paper prints it")
+    model, method, metric = names
     return PublishedValue(model, Choice.parse(method), Choice.parse(metric), float(value))
 
 

@@ -72,7 +72,9 @@ def bca_levels(values: Floats, means: Floats) -> tuple[float, float]:
     bias = NORMAL.inv_cdf(min(max(below, smallest), 1 - smallest))
     deviations = values - mean  # the factor n - 1 cancels
     acceleration = float((deviations**3).sum() / (6 * (deviations**2).sum() ** 1.5))
-    low, high = (bias + NORMAL.inv_cdf(level) for level in _percentile_levels())
+    lower_level, upper_level = _percentile_levels()
+    low = bias + NORMAL.inv_cdf(lower_level)
+    high = bias + NORMAL.inv_cdf(upper_level)
     return (
         NORMAL.cdf(bias + low / (1 - acceleration * low)),
         NORMAL.cdf(bias + high / (1 - acceleration * high)),

@@ -193,3 +193,10 @@ def test_contradictory_list_raises(tmp_path):
             read_list(tmp_path, f"x/d.webp\t0\na.png\tcat\n{other}\tdog\n")
     with pytest.warns(ModelNote, match="2 lines repeat earlier lines and count once in '.*list.txt', such as line 2"):
         assert read_list(tmp_path, "a.png\n./a.png\tdog\nx/../a.png\t1") == [("a.png", 1)]
+
+
+def test_names_may_hold_other_line_separators(tmp_path):
+    (tmp_path / "\x0ba\u2028b.png").write_bytes(b"x")
+    (tmp_path / "list.txt").write_text("\x0ba\u2028b.png\t1\r\n", "utf-8", newline="")
+    (item,) = read_dataset(str(tmp_path / "list.txt"), PETS)
+    assert (item.key, item.label, item.source.path.is_file()) == ("\x0ba\u2028b.png", 1, True)

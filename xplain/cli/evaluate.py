@@ -40,7 +40,9 @@ def evaluate(
     score: common.Score = None,
     limit: Annotated[int | None, option("--limit", help="Number of images, evenly spread.", min=1)] = None,
     per_class: Annotated[int | None, option("--per-class", help="Maximum number of images per class.", min=1)] = None,
-    labels: Annotated[str | None, option("--labels", help="Table of file names and classes, for a folder of images.")] = None,
+    labels: Annotated[
+        str | None, option("--labels", help="Table of file names and classes, for a folder of images.")
+    ] = None,
     shard: Annotated[str | None, option("--shard", help="Process shard I of N, I/N, counted from 0.")] = None,
     fail_fast: Annotated[bool, option("--fail-fast", help="Stop at the first image that fails.")] = False,
     save_maps: Annotated[bool, option("--save-maps", help="Save the raw attributions as NPZ in RUN/maps.")] = False,

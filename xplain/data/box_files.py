@@ -12,7 +12,7 @@ from xml.parsers.expat import ExpatError, ParserCreate
 
 from xplain.core.errors import InputError, emit_note
 from xplain.data.file_index import normalize_name
-from xplain.data.label_rows import CLASS_COLUMNS, FILE_COLUMNS, has_image_suffix, read_lines
+from xplain.data.label_rows import BLANKS, CLASS_COLUMNS, FILE_COLUMNS, has_image_suffix, read_lines
 
 COLUMNS = "image,x0,y0,x1,y1[,class]"
 EDGE_COLUMNS = (  # names of left, top, right, bottom in headings
@@ -82,7 +82,7 @@ class BoxColumns:
         if len(cells) <= max(self.name, *self.edges):
             raise ValueError("it has too few columns")
         label = cells[self.label] if self.label is not None and self.label < len(cells) else ""
-        return cells[self.name].strip(), make_box([cells[i] for i in self.edges], label)
+        return cells[self.name].strip(BLANKS), make_box([cells[i] for i in self.edges], label)
 
 
 def read_box_table(path: Path) -> Iterator[BoxRow]:
@@ -92,7 +92,7 @@ def read_box_table(path: Path) -> Iterator[BoxRow]:
     """
     hint = f"use CSV with {COLUMNS}"
     columns = BoxColumns()
-    for position, (number, line) in enumerate(read_lines(path, "boxes", hint)):
+    for position, (number, line) in enumerate(read_lines(path, "the boxes", hint)):
         try:
             cells = _split(line)
             if position == 0 and _is_heading(cells):

@@ -24,7 +24,7 @@ def read_label_file(path: Path, folder: Path, keys: Sequence[str], class_names: 
     keys: the paths of the images in the folder, in order.
     Raises InputError if the table has no class for an image, if its rows contradict each other, or if it cannot be read.
     """
-    lines = read_lines(path, "labels", FORMS)
+    lines = read_lines(path, "the labels", FORMS)
     finder = ClassFinder(class_names)
     index = FileIndex(folder, keys)
     if is_ground_truth([line for _, line in lines], finder, index):

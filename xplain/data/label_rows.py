@@ -22,6 +22,7 @@ CLASS_COLUMNS = (
     "class_name", "label_name", "ground_truth", "predictionstring",
 )  # fmt: skip
 KAGGLE = re.compile(r"(\S+(?:\s+-?\d+(?:\.\d+)?){4})(?:\s+\S+(?:\s+-?\d+(?:\.\d+)?){4})*")
+BLANKS = " \t"  # other white space may be part of a name
 MAX_SPLITS = 20  # of a line at spaces
 
 
@@ -36,13 +37,16 @@ class LabelRow:
 
 
 def read_lines(path: Path, what: str, hint: str) -> list[tuple[int, str]]:
-    """Return (line number, line) of the lines of a text file that are not blank. Raises InputError if it cannot be read."""
+    """Return (line number, line) of the lines of a text file that are not blank.
+
+    what: the purpose of the file, such as ``the labels``. Raises InputError with the hint if it cannot be read.
+    """
     try:
         text = path.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read the {what} {str(path)!r}: {error}", hint) from None
+        raise InputError(f"cannot read {what} {str(path)!r}: {error}", hint) from None
     lines = re.split(r"\r\n|\r|\n", text)
-    return [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    return [(number, line) for number, line in enumerate(lines, 1) if line.strip(BLANKS)]
 
 
 def has_image_suffix(name: str) -> bool:
@@ -103,7 +107,7 @@ class Columns:
         """Return the file name and the class of a row, or None if it has too few columns."""
         if len(cells) <= max(self.name, self.label):
             return None
-        return cells[self.name].strip(), cells[self.label].strip()
+        return cells[self.name].strip(BLANKS), cells[self.label].strip(BLANKS)
 
 
 def split_columns(line: str) -> Iterator[list[str]]:
@@ -116,8 +120,8 @@ def split_columns(line: str) -> Iterator[list[str]]:
                 yield next(csv.reader([line], delimiter=separator, skipinitialspace=True), [])
             except csv.Error:
                 continue
-    line = line.strip()
-    for match in list(re.finditer(r"\s+", line))[: -MAX_SPLITS - 1 : -1]:
+    line = line.strip(BLANKS)
+    for match in list(re.finditer(r"[ \t]+", line))[: -MAX_SPLITS - 1 : -1]:
         yield [line[: match.start()], line[match.end() :]]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from xplain.core.errors import InputError
 from xplain.data.class_names import ClassNames
-from xplain.data.label_rows import ClassFinder, Columns, LabelRow, has_image_suffix, parse_row, read_lines
+from xplain.data.label_rows import BLANKS, ClassFinder, Columns, LabelRow, has_image_suffix, parse_row, read_lines
 from xplain.data.sources import SUFFIXES
 from xplain.data.unique_labels import UniqueLabels
 
@@ -26,7 +26,7 @@ def read_list_file(path: Path, class_names: ClassNames) -> list[LabelRow]:
     labels: UniqueLabels[int] = UniqueLabels(str(path))
     rows: dict[str, LabelRow] = {}
     columns = Columns()
-    for position, (number, line) in enumerate(read_lines(path, "list", "pass a text file of paths")):
+    for position, (number, line) in enumerate(read_lines(path, "the list", "pass a text file of paths")):
         row = _parse_line(path, number, line, columns, finder)
         if position == 0 and row.label is None and _is_heading(path, row, line):
             columns = Columns.of_heading(line) or Columns()
@@ -46,7 +46,7 @@ def read_list_file(path: Path, class_names: ClassNames) -> list[LabelRow]:
 
 def _parse_line(path: Path, number: int, line: str, columns: Columns, finder: ClassFinder) -> LabelRow:
     """Return the row of a line. Its text is "" if the line is only a path."""
-    stripped = line.strip()
+    stripped = line.strip(BLANKS)
 
     def is_file(name: str) -> bool:
         return has_image_suffix(name) or _exists(path.parent / name)

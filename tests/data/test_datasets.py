@@ -210,3 +210,31 @@ def test_select_items_and_select_shard(tmp_path):
     parts = [select_shard(items, k, 3) for k in range(3)]
     assert sorted(i.key for part in parts for i in part) == [i.key for i in items]
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def test_empty_class_folder_keeps_its_number(tmp_path):
+    make_files(tmp_path, "ant/1.png", "cow/1.png")
+    (tmp_path / "bee").mkdir()
+    with pytest.warns(ModelNote, match="1 folder without images counts as a class, such as 'bee'"):
+        assert read_labels(tmp_path, make_model(3)) == {"ant/1.png": 0, "cow/1.png": 2}
+
+
+def test_empty_folder_that_is_no_class_is_not_numbered(tmp_path):
+    make_files(tmp_path, "ant/1.png", "cow/1.png")
+    (tmp_path / "bee").mkdir()
+    (tmp_path / ".cache").mkdir()
+    assert read_labels(tmp_path, make_model(2)) == {"ant/1.png": 0, "cow/1.png": 1}
+    assert read_labels(tmp_path, make_model(3, ["cow", "emu", "ant"])) == {"cow/1.png": 0, "ant/1.png": 2}
+
+
+def test_empty_numbered_folder_shows_numbering_from_one(tmp_path):
+    make_files(tmp_path, "1/a.png", "2/b.png")
+    (tmp_path / "3").mkdir()
+    with pytest.raises(InputError, match=r"folder '3' matches no class: class index 3 is not in 0 \.\. 2"):
+        read_labels(tmp_path, make_model(3))
+
+
+def test_test_part_is_numbered_by_training_folders(tmp_path):
+    make_files(tmp_path, "train/ant/1.png", "train/bee/1.png", "train/cow/1.png", "test/ant/2.png", "test/cow/2.png")
+    with pytest.warns(ModelNote, match="such as 'bee'"):
+        assert read_labels(tmp_path, make_model(3)) == {"test/ant/2.png": 0, "test/cow/2.png": 2}

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
@@ -368,6 +369,9 @@ def test_valid_records_are_read(tmp_path):
 @given(st.binary(max_size=200) | st.lists(texts, max_size=5).map(lambda rows: "\n".join(rows).encode()))
 @example(b'"')
 @example(b"a.png,\x00")
+@example(b"\x00 1\n../\x00,1")
+@example(b"Id,PredictionString\na,0 1 2 3 4 1 1 2 3 4")
+@example(b"1" * 5000)
 def test_read_lists_and_classes(tmp_path, content):
     folder = tmp_path / "set"
     folder.mkdir(exist_ok=True)
@@ -425,7 +429,14 @@ def make_tar() -> bytes:
     """Return a small tar file."""
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w") as tar:
-        for name, content in (("a.jpg", b"x"), ("a.cls", b"1"), ("b.png", b"y"), ("b.json", b'{"label": 2}')):
+        for name, content in (
+            ("a.jpg", b"x"),
+            ("a.cls", b"1"),
+            ("b.png", b"y"),
+            ("b.json", b'{"label": 2}'),
+            ("c.d.gif", b"z"),
+            ("c.cls", b"0"),
+        ):
             member = tarfile.TarInfo(name)
             member.size = len(content)
             tar.addfile(member, io.BytesIO(content))
@@ -445,6 +456,7 @@ VOC = (
 )
 READERS = {  # kind: (reader, file name, content)
     "tar": (lambda path: read_dataset(str(path), CLASSIFIER.class_names), "a.tar", make_tar()),
+    "tar.gz": (lambda path: read_dataset(str(path), CLASSIFIER.class_names), "a.tar.gz", gzip.compress(make_tar())),
     "npz": (read_record, "a.npz", encode_arrays({"values": np.ones((1, 4, 4))}, {"key": "a"})),
     "states": (
         lambda path: DirectoryCheckpoints(path.parent).load("a"),
@@ -459,6 +471,11 @@ READERS = {  # kind: (reader, file name, content)
         draw("overlay", np.zeros((4, 4, 3), np.uint8), np.ones((1, 4, 4)), config.RenderOptions(), {}),
     ),
     "own array": (is_own_file, "a.npz", encode_arrays({"values": np.ones((1, 4, 4))}, {"key": "a"})),
+    "box table": (
+        lambda path: read_annotations(str(path)).find_boxes("v/a.png"),
+        "a.csv",
+        b"image,xmin,ymin,xmax,ymax,class\nv/a.png,1,2,3,4,cat\nv/a,5,6,7.5,8\n",
+    ),
     "boxes": (lambda path: read_annotations(str(path.parent)), "a.xml", VOC),
 }
 
@@ -468,7 +485,7 @@ READERS = {  # kind: (reader, file name, content)
 @given(damage, st.integers(0, 1 << 16), st.binary(max_size=40) | st.none())
 def test_read_data_files(tmp_path_factory, kind, changes, cut, replacement):
     read, name, content = READERS[kind]
-    if kind == "tar":
+    if kind.startswith("tar"):
         pytest.importorskip("webdataset")
     broken = bytearray(content if replacement is None else replacement)
     for position, new in changes if broken else ():

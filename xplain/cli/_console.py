@@ -39,6 +39,7 @@ def log_to_stderr() -> Iterator[None]:
         warnings.formatwarning = _format_warning
         log.setLevel(logging.INFO)
         root.addHandler(handler)
+        handler.addFilter(_DropRepeatedNotes())
         try:
             yield
         finally:
@@ -85,3 +86,20 @@ def print_lines(*lines: str) -> bool:
 def discard_output(stream: int = 1) -> None:
     """Redirect stdout (or stderr, if ``stream`` is 2) to /dev/null, including buffered output."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+
+
+class _DropRepeatedNotes(logging.Filter):
+    """Drop a note that was printed before, for example because a data set is read twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._printed: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether to print a message."""
+        text = record.getMessage()
+        if record.name != WARNINGS_LOGGER or not text.startswith("note: "):
+            return True
+        is_new = text not in self._printed
+        self._printed.add(text)
+        return is_new

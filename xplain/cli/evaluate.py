@@ -66,7 +66,7 @@ def evaluate(
         ),
     ] = None,
     labels: Annotated[
-        str | None, option("--labels", help="CSV file with file names and classes, for a flat directory.")
+        str | None, option("--labels", help="Table of file names and classes, for a directory of images.")
     ] = None,
     shard: Annotated[
         str | None, option("--shard", help="Process shard I of N, written I/N, with I counted from 0.")

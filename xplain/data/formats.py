@@ -59,6 +59,11 @@ def read_suffixes() -> frozenset[str]:
     return SUFFIXES | HEIF_SUFFIXES if has_heif() else SUFFIXES
 
 
+def is_read_suffix(suffix: str) -> bool:
+    """Return whether images with this suffix, in lower case and with the dot, are read from folders and tar shards."""
+    return suffix in SUFFIXES or (suffix in HEIF_SUFFIXES and has_heif())
+
+
 def is_image_name(path: Path) -> bool:
     """Return whether a name has the suffix of an image, read or not."""
     return path.suffix.lower() in SUFFIXES | HEIF_SUFFIXES | UNREAD_SUFFIXES

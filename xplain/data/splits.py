@@ -16,6 +16,7 @@ from torch import Tensor
 
 from xplain.core.errors import Failure, InputError, UsageError, did_you_mean
 from xplain.core.rng import seed_of
+from xplain.data.class_folders import list_class_folders, note_untrained_folders
 from xplain.data.folders import SkippedFiles, is_output_folder
 from xplain.data.images import decode_image
 from xplain.data.preprocessing import Preprocessing, preprocess
@@ -165,6 +166,8 @@ def _find_in_folder(
     for file in files:
         if len(file.parts) == 1:
             raise InputError(f"{str(path / file)!r} is not in a class folder", "move every image into a class folder")
+    if not classes:
+        note_untrained_folders(sorted(set(list_class_folders(path)) - {file.parts[0] for file in files}))
     names = sorted({file.parts[0] for file in files}, key=lambda name: (int(name) if name.isdecimal() else -1, name))
     for name in names:
         if classes and name not in classes:

@@ -10,7 +10,7 @@ from xplain.data.folders import is_output_folder
 
 
 def list_class_folders(path: Path) -> list[str]:
-    """Return the names of the folders in a dataset, sorted as torchvision's ImageFolder does, without hidden folders and output of xplain."""
+    """Return the sorted names of the folders in a dataset, without hidden folders and output of xplain."""
     try:
         folders = [child for child in path.iterdir() if child.name[0] != "." and child.is_dir()]
         return sorted(folder.name for folder in folders if not is_output_folder(folder))

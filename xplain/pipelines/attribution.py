@@ -153,6 +153,11 @@ class MethodRun:
         """The largest number of forward rows per image."""
         return self.spec.cost(**self.settings)[0]
 
+    @property
+    def slopes(self) -> bool:
+        """Whether the attributions are slopes (see ``MethodSpec``)."""
+        return self.spec.slopes
+
     def describe(self) -> dict[str, Any]:
         """Return the entries of a record: method, parameters, score and version of the definition."""
         return {

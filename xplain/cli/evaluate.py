@@ -14,7 +14,7 @@ from xplain.cli._console import log, print_lines
 from xplain.cli._groups import option, with_groups
 from xplain.cli._options import NONE, OutputOptions
 from xplain.cli._progress import show_progress
-from xplain.core.config import EMBEDDED, Choice, ComputeOptions, EvaluateConfig, ModelOptions, parse_shard
+from xplain.core.config import EMBEDDED, Choice, ComputeOptions, EvaluateConfig, MapFolder, ModelOptions, parse_shard
 from xplain.core.errors import ExitCode, Failure, UsageError
 from xplain.core.files import lock_directory, to_json
 from xplain.core.types import Interval
@@ -35,6 +35,10 @@ def evaluate(
     ],
     metric: common.Metrics = NONE,
     method: common.Methods = NEFLAG,
+    maps: Annotated[
+        list[str],
+        option("--maps", help="NAME=DIR: evaluate maps of another program (.npy, .npz), named by image; repeatable."),
+    ] = NONE,
     protocol: common.Protocol = None,
     target: Annotated[str, option("--target", help="auto (the model's top class) or label (the true class).")] = "auto",
     score: common.Score = None,
@@ -72,6 +76,7 @@ def evaluate(
       xplain evaluate photos -M road -M sensitivity-n:masks=50 -a ig --target label
       xplain evaluate photos --shard 0/4 -o runs/b
       xplain evaluate photos -m resnet50 -m vgg16 -a agi
+      xplain evaluate photos -a ig --maps captum=maps/captum
     """
     if target not in ("auto", "label"):
         raise UsageError(f"target {target!r} is not supported for data sets", "use auto or label")
@@ -93,6 +98,7 @@ def evaluate(
         interval=interval,
         save_maps=save_maps,
         save_curves=save_curves,
+        maps=tuple(MapFolder.parse(text) for text in maps),
     )
     published = read_published(out.config)
     configs = _for_each_model(config, model, output, published)
@@ -136,9 +142,11 @@ def _run(configs: Sequence[EvaluateConfig], published: Published | None, out: Ou
     """Evaluate and report each model; return the worst exit code. Under torchrun rank 0 reports when all ranks are done."""
     from xplain.pipelines import evaluate as pipeline
     from xplain.pipelines import roar
+    from xplain.pipelines.external_maps import check_map_requests
 
     if published:
         resolve_values(published)  # reports an unknown name before hours of work
+    check_map_requests(configs)
     roar.check_requests(configs)
     if len(configs) > 1:
         pipeline.check_models(configs)

@@ -13,6 +13,7 @@ from xplain.core.types import Interval, Precision, ScoreKind
 
 EMBEDDED = "efficientnet-lite0"  # the default model, which needs no download
 MAX_DIGITS = 20  # of a whole number; int() rejects strings of thousands of digits
+EXTERNAL_MAPS = "external-maps"  # instead of a method's name, in the records of maps that another program made
 PUBLISHED = "published"  # the TOML table with the figures of a paper, which evaluate prints next to its own
 Sign = Literal["positive", "negative", "absolute", "signed"]
 Reduce = Literal["sum", "mean", "abs-sum", "max"]
@@ -43,6 +44,25 @@ class Choice:
         if not name.strip():
             raise UsageError(f"missing name in {text!r}", "write NAME:key=value,key=value")
         return cls(name.strip(), tuple(pairs))
+
+
+@dataclass(frozen=True)
+class MapFolder:
+    """A folder of maps that another program made, and their name in tables: ``NAME=DIR``."""
+
+    name: str
+    folder: str
+
+    @classmethod
+    def parse(cls, text: str) -> MapFolder:
+        """Parse ``captum=maps/ig``. Raises UsageError if a part is missing or the name holds other than letters, digits and _.+-"""
+        name, _, folder = text.partition("=")
+        if not name.strip() or not folder.strip():
+            raise UsageError(f"cannot read --maps {text!r}", "write NAME=DIR")
+        name = name.strip()
+        if not all(char.isalnum() or char in "_.+-" for char in name):
+            raise UsageError(f"invalid name {name!r} in --maps {text!r}", "use letters, digits and _ . + -")
+        return cls(name, folder.strip())
 
 
 def parse_count(text: str) -> int | None:
@@ -172,7 +192,7 @@ class ExplainConfig:
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """One run of ``xplain evaluate`` for one model. shard: (index, count)."""
+    """One run of ``xplain evaluate`` for one model. shard: (index, count). maps: of other programs, evaluated like methods."""
 
     model: ModelOptions
     compute: ComputeOptions
@@ -191,6 +211,7 @@ class EvaluateConfig:
     interval: Interval = "percentile"
     save_maps: bool = False
     save_curves: bool = False
+    maps: tuple[MapFolder, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -12,17 +12,20 @@ import torch
 from xplain.core.array_store import ArrayStore
 from xplain.core.config import ComputeOptions, EvaluateConfig
 from xplain.core.errors import Failure, UsageError
-from xplain.core.run_store import SCHEMA, RunStore, fingerprint, settings_digest
+from xplain.core.run_store import SCHEMA, RunStore, fingerprint, read_records, read_run, settings_digest
 from xplain.core.types import Attribution, Cost
 from xplain.data.datasets import Item, read_dataset, select_items, select_shard
 from xplain.models import Classifier
 from xplain.oracle.runtime import inference_session, load_model, predict
 from xplain.oracle.targets import TargetSpec
-from xplain.pipelines.attribution import MethodRun, check_methods, resolve_methods, with_control
+from xplain.pipelines.attribution import CONTROL, MethodRun, check_methods, resolve_methods, with_control
 from xplain.pipelines.batches import PredictedBatch, TargetedBatch, largest_group, predict_batches
+from xplain.pipelines.external_maps import ExternalMaps, check_map_names, note_assumptions
 from xplain.pipelines.measurement import MetricResult, MetricRun, resolve_metrics, run_metrics
 from xplain.pipelines.progress import OnProgress, ignore_progress
 from xplain.pipelines.records import describe_cost, describe_run, list_flags
+
+Source = MethodRun | ExternalMaps
 
 
 def evaluate(config: EvaluateConfig, on_progress: OnProgress = ignore_progress) -> Iterator[Failure]:
@@ -32,22 +35,40 @@ def evaluate(config: EvaluateConfig, on_progress: OnProgress = ignore_progress) 
     Raises an XplainError for an error of the request as a whole.
     """
     check_methods(config.methods)
+    check_map_names(config.maps)
     metrics = [metric for metric in resolve_metrics(config.protocol, config.metrics) if metric.spec.scope == "image"]
     if not metrics:
         return
     classifier = load_model(config.model)
     methods = resolve_methods(with_control(config.methods), config.score, classifier)
     items = read_dataset(config.dataset, classifier.class_names, config.labels)
+    external_maps = _find_external_maps(config, metrics, items)
     items = select_items(items, config.limit, config.per_class)
     if config.target == "label" and all(item.label is None for item in items):
         raise UsageError("--target label requires labels", "use class folders or --labels")
-    description = _describe(config, classifier, methods, metrics, items)
+    description = _describe(config, classifier, _order_sources(methods, external_maps), metrics, items)
     with (
         inference_session(classifier),
         RunStore.open(config.output, config.shard[0], description) as store,
     ):
-        run = EvaluationRun(config, classifier, methods, metrics, store)
+        run = EvaluationRun(config, classifier, methods, metrics, store, external_maps)
         yield from run.evaluate(select_shard(items, *config.shard), on_progress)
+
+
+def _find_external_maps(
+    config: EvaluateConfig, metrics: Sequence[MetricRun], items: Sequence[Item]
+) -> list[ExternalMaps]:
+    """Find the maps that are evaluated next to the methods, for all images of the data set, so that --limit may change."""
+    if config.maps:
+        note_assumptions(metrics)
+    keys = list(dict.fromkeys(item.key for item in items))
+    return [ExternalMaps.find(folder, keys) for folder in config.maps]
+
+
+def _order_sources(methods: Sequence[MethodRun], maps: Sequence[ExternalMaps]) -> list[Source]:
+    """Return methods and external maps as tables list them: the control is the last unless it is the first."""
+    last = [method for method in methods[1:] if method.spec.name == CONTROL]
+    return [*(method for method in methods if method not in last), *maps, *last]
 
 
 def check_models(configs: Sequence[EvaluateConfig]) -> None:
@@ -59,7 +80,7 @@ def check_models(configs: Sequence[EvaluateConfig]) -> None:
 def _describe(
     config: EvaluateConfig,
     classifier: Classifier,
-    methods: Sequence[MethodRun],
+    sources: Sequence[Source],
     metrics: Sequence[MetricRun],
     items: Sequence[Item],
 ) -> dict[str, Any]:
@@ -74,10 +95,17 @@ def _describe(
         "classes": _count_classes(classifier),
         "accuracy": None if classifier.accuracy is None else asdict(classifier.accuracy),
         "protocol": config.protocol,
-        "methods": {m.label: m.describe() | {"deviations": m.spec.deviations} for m in methods},
+        "methods": {source.label: source.describe() | _describe_origin(source) for source in sources},
         "metrics": {m.label: m.describe() | {"axis": m.spec.axis} for m in metrics},
         "environment": {"device": facts["device"], "versions": facts["versions"]},
     }
+
+
+def _describe_origin(source: Source) -> dict[str, Any]:
+    """Return the entries of a method or of external maps in ``run.json`` that do not determine numbers."""
+    if isinstance(source, MethodRun):
+        return {"deviations": source.spec.deviations}
+    return {"deviations": "", "location": source.folder, "maps": len(source.files)}
 
 
 def _count_classes(classifier: Classifier) -> int:
@@ -88,13 +116,19 @@ def _count_classes(classifier: Classifier) -> int:
 
 @dataclass(frozen=True, eq=False)
 class EvaluationRun:
-    """What all batches of one run share."""
+    """What all batches of one run share. external_maps: evaluated next to the methods."""
 
     config: EvaluateConfig
     classifier: Classifier
     methods: Sequence[MethodRun]
     metrics: Sequence[MetricRun]
     store: RunStore
+    external_maps: Sequence[ExternalMaps] = ()
+
+    @property
+    def sources(self) -> list[Source]:
+        """What is evaluated."""
+        return [*self.methods, *self.external_maps]
 
     @cached_property
     def target_spec(self) -> TargetSpec:
@@ -103,10 +137,10 @@ class EvaluationRun:
 
     @cached_property
     def marks(self) -> dict[tuple[str, str], str]:
-        """A digest of the settings and definition versions of each method and metric."""
+        """A digest of the settings and definition versions of each method or external maps, and metric."""
         return {
-            (method.label, metric.label): settings_digest(method.describe(), metric.describe())
-            for method in self.methods
+            (source.label, metric.label): settings_digest(source.describe(), metric.describe())
+            for source in self.sources
             for metric in self.metrics
         }
 
@@ -125,17 +159,17 @@ class EvaluationRun:
         """The full curves, if they are saved."""
         return ArrayStore(self.config.output / "curves" if self.config.save_curves else None, "curve")
 
-    def is_missing(self, key: str, method: MethodRun) -> bool:
+    def is_missing(self, key: str, source: Source) -> bool:
         """Return whether an item lacks the map of a method or the value or curve of a metric."""
-        if self.maps.is_missing(key, method.label, self.map_marks[method.label]):
+        if isinstance(source, MethodRun) and self.maps.is_missing(key, source.label, self.map_marks[source.label]):
             return True
-        return any(self._is_metric_missing(key, method, metric) for metric in self.metrics)
+        return any(self._is_metric_missing(key, source, metric) for metric in self.metrics)
 
-    def _is_metric_missing(self, key: str, method: MethodRun, metric: MetricRun) -> bool:
-        mark = self.marks[method.label, metric.label]
+    def _is_metric_missing(self, key: str, source: Source, metric: MetricRun) -> bool:
+        mark = self.marks[source.label, metric.label]
         if not self.store.has(key, mark):
             return True
-        return self.store.has_curve(key, mark) and self.curves.is_missing(key, _curve_label(method, metric), mark)
+        return self.store.has_curve(key, mark) and self.curves.is_missing(key, _curve_label(source, metric), mark)
 
     def evaluate(self, items: Sequence[Item], on_progress: OnProgress) -> Iterator[Failure]:
         """Compute what is missing, a group of images at a time; yield each image that failed.
@@ -143,17 +177,19 @@ class EvaluationRun:
         Groups are written whole and begin at the first unfinished item (failed ones come last). So a run that was interrupted groups
         the images as an uninterrupted one, and has the same numbers to the bit.
         """
-        unfinished = [item for item in items if any(self.is_missing(item.key, method) for method in self.methods)]
+        for maps in self.external_maps:
+            self._keep_results(maps, items)
+        unfinished = [item for item in items if any(self.is_missing(item.key, source) for source in self.sources)]
         todo = sorted(unfinished, key=lambda item: self.store.has(item.key, "failed"))
         done = len(items) - len(todo)
         on_progress(done, len(items))
-        size = largest_group(self.methods, self.classifier, self.config.compute)
+        size = largest_group(self.sources, self.classifier, self.config.compute)
         needs_labels = self.config.target == "label"
         for failures, batch in predict_batches(
             self.classifier, todo, self.config.compute, size=size, needs_labels=needs_labels
         ):
             if batch is not None:
-                self.evaluate_batch(batch)
+                yield from self.evaluate_batch(batch)
             self._store_failures(failures)
             yield from failures
             done += len(failures) + (0 if batch is None else len(batch.items))
@@ -163,14 +199,18 @@ class EvaluationRun:
         new = [failure for failure in failures if not self.store.has(failure.name, "failed")]
         self.store.append([{"key": f.name, "mark": "failed", "error": str(f.error)} for f in new])
 
-    def evaluate_batch(self, batch: PredictedBatch) -> None:
-        """Run each method on the images that need it, and the metrics on its attributions."""
+    def evaluate_batch(self, batch: PredictedBatch) -> Iterator[Failure]:
+        """Run each method on the images that need it, and the metrics on all attributions; yield maps that cannot be used."""
         self._store_items(batch)
         (targeted,) = batch.for_targets(self.target_spec, self.classifier)
-        for method in self.methods:
-            missing = [i for i, item in enumerate(batch.items) if self.is_missing(item.key, method)]
-            for part in targeted.parts(method, self.classifier, self.config.compute, missing):
-                self._evaluate_part(method, part)
+        for source in self.sources:
+            missing = [i for i, item in enumerate(batch.items) if self.is_missing(item.key, source)]
+            for part in targeted.parts(source, self.classifier, self.config.compute, missing):
+                if isinstance(source, MethodRun):
+                    attribution = self._load_maps(source, part) or self._attribute(source, part)
+                    self._run_metrics(source, part, attribution)
+                else:
+                    yield from self._evaluate_maps(source, part)
 
     def _store_items(self, batch: PredictedBatch) -> None:
         """Store what does not depend on the method: hash, label and prediction of each image."""
@@ -189,48 +229,87 @@ class EvaluationRun:
         ]
         self.store.append([record for record in records if not self.store.has(record["key"], "item")])
 
-    def _evaluate_part(self, method: MethodRun, batch: TargetedBatch) -> None:
-        """Run one method on images that fit into a model call; its attributions serve all metrics."""
-        attribution = self._load_maps(method, batch) or self._attribute(method, batch)
+    def _run_metrics(self, source: Source, batch: TargetedBatch, attribution: Attribution) -> None:
+        """Compute the missing metrics of images that fit into a model call, from the same attributions."""
         keys = tuple(item.key for item in batch.items)
         sizes = tuple(loaded.size for loaded in batch.loaded)
-        metrics = [m for m in self.metrics if any(self._is_metric_missing(key, method, m) for key in keys)]
+        metrics = [m for m in self.metrics if any(self._is_metric_missing(key, source, m) for key in keys)]
         records = []
         for result in run_metrics(
-            method, metrics, self.classifier, batch.images, attribution, self.config.compute, keys, sizes
+            source, metrics, self.classifier, batch.images, attribution, self.config.compute, keys, sizes
         ):
-            mark = self.marks[method.label, result.metric_run.label]
+            mark = self.marks[source.label, result.metric_run.label]
             for i, key in enumerate(keys):
-                record = self._describe_value(method, result, batch, attribution, i)
-                self._save_curve(method, result, record, i)
+                record = self._describe_value(source, result, batch, attribution, i)
+                self._save_curve(source, result, record, i)
                 if not self.store.has(key, mark):
                     records.append(record)
         self.store.append(records)
 
+    def _evaluate_maps(self, maps: ExternalMaps, batch: TargetedBatch) -> Iterator[Failure]:
+        """Run the metrics on external maps; a map that cannot be used is a failure, and its values are undefined."""
+        errors, groups = maps.load(batch, self.classifier)
+        for index, attribution in groups:
+            self._run_metrics(maps, batch.select(index), attribution)
+        records = []
+        for i, error in errors.items():
+            key, attribution = batch.items[i].key, maps.unusable(batch.select([i]))
+            for metric in self.metrics:
+                result = MetricResult.of_unusable_map(metric, error.reason)
+                record = self._describe_value(maps, result, batch.select([i]), attribution, 0)
+                if not self.store.has(key, record["mark"]):
+                    records.append(record | {"error": str(error)})
+        self.store.append(records)
+        yield from (Failure(batch.items[i].key, error) for i, error in errors.items())
+
     def _describe_value(
-        self, method: MethodRun, result: MetricResult, batch: TargetedBatch, attribution: Attribution, i: int
+        self, source: Source, result: MetricResult, batch: TargetedBatch, attribution: Attribution, i: int
     ) -> dict[str, Any]:
-        """Return the record of one value."""
-        metric = result.metric_run.label
-        return {
-            "key": batch.items[i].key,
-            "mark": self.marks[method.label, metric],
-            "method": method.label,
-            "metric": metric,
+        """Return the record of one value. ``map_mark`` is a digest of the settings with the content of the item's map only."""
+        key, metric = batch.items[i].key, result.metric_run
+        record = {
+            "key": key,
+            "mark": self.marks[source.label, metric.label],
+            "method": source.label,
+            "metric": metric.label,
             **result.read(i),
             "target": int(batch.targets[i]),
             "cost": describe_cost(attribution, i),
         }
+        if isinstance(source, ExternalMaps):
+            record["map_mark"] = settings_digest(source.describe_item(key), metric.describe())
+        return record
 
-    def _save_curve(self, method: MethodRun, result: MetricResult, record: dict[str, Any], i: int) -> None:
+    def _keep_results(self, maps: ExternalMaps, items: Sequence[Item]) -> None:
+        """Store the results of maps that have not changed again, if other maps of their folder have.
+
+        They include the results of metrics that only earlier commands requested.
+        """
+        missing: dict[tuple[str, str], tuple[str, str]] = {}
+        metrics = read_run(self.config.output)[0]["metrics"]
+        for label, metric in ((label, metric) for label, metric in metrics.items() if "scope" not in metric):
+            mark = settings_digest(maps.describe(), metric)
+            for item in items:
+                if not self.store.has(item.key, mark):
+                    map_mark = settings_digest(maps.describe_item(item.key), metric)
+                    missing[item.key, map_mark] = (mark, label)
+        records = {}
+        for record in read_records(self.config.output) if missing else ():
+            kept = missing.get((record["key"], record.get("map_mark", "")))
+            if kept is not None:
+                mark, label = kept
+                records[record["key"], mark] = record | {"mark": mark, "metric": label}
+        self.store.append(list(records.values()))
+
+    def _save_curve(self, source: Source, result: MetricResult, record: dict[str, Any], i: int) -> None:
         """Save the full curve of one value, if it has one and curves are saved."""
         if record["curve"] is None or result.score.curve is None:
             return
         metric = result.metric_run
         entries = {key: record[key] for key in ("key", "mark", "method", "metric")}
-        entries |= method.describe() | metric.describe() | {"value": record["value"]}
+        entries |= source.describe() | metric.describe() | {"value": record["value"]}
         curve = result.score.curve[i].float().cpu().numpy()
-        self.curves.save(record["key"], _curve_label(method, metric), record["mark"], curve, entries)
+        self.curves.save(record["key"], _curve_label(source, metric), record["mark"], curve, entries)
 
     def _attribute(self, method: MethodRun, batch: TargetedBatch) -> Attribution:
         """Run the method, and save its maps if requested."""
@@ -274,5 +353,5 @@ class EvaluationRun:
         )
 
 
-def _curve_label(method: MethodRun, metric: MetricRun) -> str:
-    return f"{method.label} {metric.label}"
+def _curve_label(source: Source, metric: MetricRun) -> str:
+    return f"{source.label} {metric.label}"

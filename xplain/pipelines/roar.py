@@ -53,6 +53,9 @@ def check_requests(configs: Sequence[EvaluateConfig]) -> None:
         raise UsageError(
             f"{name} trains its own networks and ignores the {len(configs)} models", f"run -M {name} separately"
         )
+    if metrics and config.maps:
+        name = metrics[0].spec.name
+        raise UsageError(f"{name} trains its own networks, which --maps do not explain", f"run -M {name} separately")
     own = trains_own_networks(config)
     if own is None:
         return

@@ -39,7 +39,8 @@ def save_own(path, record: dict) -> None:
 
 def test_parse_map_folder():
     assert MapFolder.parse(" my-ig.2 = a=b/c ") == MapFolder("my-ig.2", "a=b/c")
-    for text in ("", "x", "x=", "=x", "a b=x", "a:steps=2", "a|b=x", "a\nb=x"):
+    assert "~" not in MapFolder.parse("x=~/maps").folder
+    for text in ("", "x", "x=", "=x", "a b=x", "a:steps=2", "a|b=x", "-a=x", "a\nb=x"):
         with pytest.raises(UsageError, match="--maps"):
             MapFolder.parse(text)
 

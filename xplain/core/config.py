@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -55,14 +56,16 @@ class MapFolder:
 
     @classmethod
     def parse(cls, text: str) -> MapFolder:
-        """Parse ``captum=maps/ig``. Raises UsageError if a part is missing or the name holds other than letters, digits and _.+-"""
+        """Parse ``captum=maps/ig``. Raises UsageError if a part is missing or the name is not made of letters, digits and _.+-"""
         name, _, folder = text.partition("=")
         if not name.strip() or not folder.strip():
             raise UsageError(f"cannot read --maps {text!r}", "write NAME=DIR")
         name = name.strip()
-        if not all(char.isalnum() or char in "_.+-" for char in name):
-            raise UsageError(f"invalid name {name!r} in --maps {text!r}", "use letters, digits and _ . + -")
-        return cls(name, folder.strip())
+        if not name[0].isalnum() or not all(char.isalnum() or char in "_.+-" for char in name):
+            raise UsageError(
+                f"invalid name {name!r} in --maps {text!r}", "use letters, digits and _ . + -, after a letter or digit"
+            )
+        return cls(name, os.path.expanduser(folder.strip()))  # noqa: PTH111  (never raises)
 
 
 def parse_count(text: str) -> int | None:

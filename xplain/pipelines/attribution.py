@@ -158,6 +158,11 @@ class MethodRun:
         """Whether the attributions are slopes (see ``MethodSpec``)."""
         return self.spec.slopes
 
+    @property
+    def origin(self) -> dict[str, Any]:
+        """The entries of ``run.json`` that do not determine numbers."""
+        return {"deviations": self.spec.deviations}
+
     def describe(self) -> dict[str, Any]:
         """Return the entries of a record: method, parameters, score and version of the definition."""
         return {

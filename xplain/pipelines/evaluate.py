@@ -12,7 +12,7 @@ import torch
 from xplain.core.array_store import ArrayStore
 from xplain.core.config import ComputeOptions, EvaluateConfig
 from xplain.core.errors import Failure, UsageError
-from xplain.core.run_store import SCHEMA, RunStore, fingerprint, read_records, read_run, settings_digest
+from xplain.core.run_store import SCHEMA, RunStore, fingerprint, settings_digest
 from xplain.core.types import Attribution, Cost
 from xplain.data.datasets import Item, read_dataset, select_items, select_shard
 from xplain.models import Classifier
@@ -20,7 +20,7 @@ from xplain.oracle.runtime import inference_session, load_model, predict
 from xplain.oracle.targets import TargetSpec
 from xplain.pipelines.attribution import CONTROL, MethodRun, check_methods, resolve_methods, with_control
 from xplain.pipelines.batches import PredictedBatch, TargetedBatch, largest_group, predict_batches
-from xplain.pipelines.external_maps import ExternalMaps, check_map_names, note_assumptions
+from xplain.pipelines.external_maps import ExternalMaps, check_map_names, find_external_maps
 from xplain.pipelines.measurement import MetricResult, MetricRun, resolve_metrics, run_metrics
 from xplain.pipelines.progress import OnProgress, ignore_progress
 from xplain.pipelines.records import describe_cost, describe_run, list_flags
@@ -42,7 +42,7 @@ def evaluate(config: EvaluateConfig, on_progress: OnProgress = ignore_progress) 
     classifier = load_model(config.model)
     methods = resolve_methods(with_control(config.methods), config.score, classifier)
     items = read_dataset(config.dataset, classifier.class_names, config.labels)
-    external_maps = _find_external_maps(config, metrics, items)
+    external_maps = find_external_maps(config.maps, metrics, items)
     items = select_items(items, config.limit, config.per_class)
     if config.target == "label" and all(item.label is None for item in items):
         raise UsageError("--target label requires labels", "use class folders or --labels")
@@ -53,16 +53,6 @@ def evaluate(config: EvaluateConfig, on_progress: OnProgress = ignore_progress) 
     ):
         run = EvaluationRun(config, classifier, methods, metrics, store, external_maps)
         yield from run.evaluate(select_shard(items, *config.shard), on_progress)
-
-
-def _find_external_maps(
-    config: EvaluateConfig, metrics: Sequence[MetricRun], items: Sequence[Item]
-) -> list[ExternalMaps]:
-    """Find the maps that are evaluated next to the methods, for all images of the data set, so that --limit may change."""
-    if config.maps:
-        note_assumptions(metrics)
-    keys = list(dict.fromkeys(item.key for item in items))
-    return [ExternalMaps.find(folder, keys) for folder in config.maps]
 
 
 def _order_sources(methods: Sequence[MethodRun], maps: Sequence[ExternalMaps]) -> list[Source]:
@@ -95,17 +85,10 @@ def _describe(
         "classes": _count_classes(classifier),
         "accuracy": None if classifier.accuracy is None else asdict(classifier.accuracy),
         "protocol": config.protocol,
-        "methods": {source.label: source.describe() | _describe_origin(source) for source in sources},
+        "methods": {source.label: source.describe() | source.origin for source in sources},
         "metrics": {m.label: m.describe() | {"axis": m.spec.axis} for m in metrics},
         "environment": {"device": facts["device"], "versions": facts["versions"]},
     }
-
-
-def _describe_origin(source: Source) -> dict[str, Any]:
-    """Return the entries of a method or of external maps in ``run.json`` that do not determine numbers."""
-    if isinstance(source, MethodRun):
-        return {"deviations": source.spec.deviations}
-    return {"deviations": "", "location": source.folder, "maps": len(source.files)}
 
 
 def _count_classes(classifier: Classifier) -> int:
@@ -178,7 +161,7 @@ class EvaluationRun:
         the images as an uninterrupted one, and has the same numbers to the bit.
         """
         for maps in self.external_maps:
-            self._keep_results(maps, items)
+            maps.keep_results([item.key for item in items], self.store)
         unfinished = [item for item in items if any(self.is_missing(item.key, source) for source in self.sources)]
         todo = sorted(unfinished, key=lambda item: self.store.has(item.key, "failed"))
         done = len(items) - len(todo)
@@ -279,27 +262,6 @@ class EvaluationRun:
         if isinstance(source, ExternalMaps):
             record["map_mark"] = settings_digest(source.describe_item(key), metric.describe())
         return record
-
-    def _keep_results(self, maps: ExternalMaps, items: Sequence[Item]) -> None:
-        """Store the results of maps that have not changed again, if other maps of their folder have.
-
-        They include the results of metrics that only earlier commands requested.
-        """
-        missing: dict[tuple[str, str], tuple[str, str]] = {}
-        metrics = read_run(self.config.output)[0]["metrics"]
-        for label, metric in ((label, metric) for label, metric in metrics.items() if "scope" not in metric):
-            mark = settings_digest(maps.describe(), metric)
-            for item in items:
-                if not self.store.has(item.key, mark):
-                    map_mark = settings_digest(maps.describe_item(item.key), metric)
-                    missing[item.key, map_mark] = (mark, label)
-        records = {}
-        for record in read_records(self.config.output) if missing else ():
-            kept = missing.get((record["key"], record.get("map_mark", "")))
-            if kept is not None:
-                mark, label = kept
-                records[record["key"], mark] = record | {"mark": mark, "metric": label}
-        self.store.append(list(records.values()))
 
     def _save_curve(self, source: Source, result: MetricResult, record: dict[str, Any], i: int) -> None:
         """Save the full curve of one value, if it has one and curves are saved."""

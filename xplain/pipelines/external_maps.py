@@ -15,8 +15,9 @@ from torch import Tensor
 from xplain.core.config import EXTERNAL_MAPS, ComputeOptions, EvaluateConfig, MapFolder
 from xplain.core.errors import InputError, UsageError, emit_note
 from xplain.core.registry import METHODS
-from xplain.core.run_store import fingerprint
+from xplain.core.run_store import RunStore, fingerprint, read_records, read_run, settings_digest
 from xplain.core.types import Attribution
+from xplain.data.datasets import Item
 from xplain.data.images import LoadedImage
 from xplain.data.map_files import MapError, MapFile, read_map
 from xplain.data.map_folders import find_maps
@@ -50,11 +51,18 @@ def check_map_requests(configs: Sequence[EvaluateConfig]) -> None:
         )
 
 
-def note_assumptions(metrics: Sequence[MetricRun]) -> None:
-    """Emit a note for each metric that assumes a score for maps that do not name one."""
-    for metric in metrics:
+def find_external_maps(
+    folders: Sequence[MapFolder], metrics: Sequence[MetricRun], items: Sequence[Item]
+) -> list[ExternalMaps]:
+    """Find the maps of a data set in each folder. Emits a note for each metric that assumes what the maps explain.
+
+    items: all images of the data set, so that their selection does not change what the maps are.
+    """
+    for metric in metrics if folders else ():
         if metric.settings.get("score") == "auto" and metric.settings.get("content") != "auto":
             emit_note(f"{metric.label} assumes that the maps explain the logit; set score=prob or another one if not")
+    keys = list(dict.fromkeys(item.key for item in items))
+    return [ExternalMaps.find(folder, keys) for folder in folders]
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +94,11 @@ class ExternalMaps:
     def slopes(self) -> None:
         """Whether the maps hold slopes is unknown."""
 
+    @property
+    def origin(self) -> dict[str, Any]:
+        """The entries of ``run.json`` that do not determine numbers."""
+        return {"deviations": "", "location": self.folder, "maps": len(self.files)}
+
     def describe(self) -> dict[str, Any]:
         """Return the entries of a record, as a method does; they include the content of all maps."""
         return self._describe(fingerprint(sorted(self.hashes.items())))
@@ -97,6 +110,26 @@ class ExternalMaps:
     def _describe(self, content: str | None) -> dict[str, Any]:
         params = {"name": self.label, "sha256": content}
         return {"method": EXTERNAL_MAPS, "params": params, "score": "unknown", "method_version": VERSION}
+
+    def keep_results(self, keys: Sequence[str], store: RunStore) -> None:
+        """Store the results of maps that have not changed again, if other maps of the folder have.
+
+        They include the results of metrics that only earlier commands requested.
+        """
+        missing: dict[tuple[str, str], dict[str, str]] = {}  # the new entries of a record, by key and ``map_mark``
+        for label, metric in read_run(store.folder)[0]["metrics"].items():
+            mark = settings_digest(self.describe(), metric)
+            if "scope" in metric:
+                continue
+            for key in keys:
+                if not store.has(key, mark):
+                    missing[key, settings_digest(self.describe_item(key), metric)] = {"mark": mark, "metric": label}
+        records = {}
+        for record in read_records(store.folder) if missing else ():
+            entries = missing.get((record["key"], record.get("map_mark", "")))
+            if entries is not None:
+                records[record["key"], entries["mark"]] = record | entries
+        store.append(list(records.values()))
 
     def explainer(self, classifier: Classifier, content: Tensor, compute: ComputeOptions) -> None:
         """Return None: the method cannot be run again."""

@@ -70,7 +70,7 @@ def test_other_errors_are_not_converted(error):
 
 def test_system_error_reports_full_disk():
     converted = system_error(OSError(errno.ENOSPC, "No space left on device", "a.png"))
-    assert str(converted) == "No space left on device: 'a.png'; solve this, then run the same command again"
+    assert str(converted) == "No space left on device: 'a.png'; fix this, then run the same command again"
 
 
 def test_note_points_to_first_caller_outside_xplain():

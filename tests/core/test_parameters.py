@@ -2,35 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
-
 import pytest
 
+from tests.helpers.example_method import example
 from xplain.core.errors import UsageError
-from xplain.core.parameters import Bounds, Fraction, Parameter, Positive, Steps
+from xplain.core.parameters import Bounds, Parameter
 from xplain.core.registry import Spec
-
-Color = Literal["black", "white", "blur"]
-
-
-def example(
-    oracle,
-    x,
-    *,
-    rng,
-    against: str | None,
-    count: Steps = 10,
-    level: Fraction = 0.5,
-    size: Positive = 1.0,
-    flag: bool = False,
-    color: Color = "black",
-    layer: str = "auto",
-    limit: Steps | None = None,
-    tint: Color | None = None,
-    span: Annotated[int, Bounds(low=2, high=5)] = 3,
-):
-    """Explain the image. This is the second sentence."""
-
 
 PARAMETERS = Spec("example", example).parameters
 

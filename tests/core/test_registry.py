@@ -2,35 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
-
 import pytest
 
+from tests.helpers.example_method import example
 from xplain.core.errors import UsageError
-from xplain.core.parameters import Bounds, Fraction, Positive, Steps
 from xplain.core.registry import METHODS, METRICS, MethodSpec, Registry, Spec
-
-Color = Literal["black", "white", "blur"]
-
-
-def example(
-    oracle,
-    x,
-    *,
-    rng,
-    against: str | None,
-    count: Steps = 10,
-    level: Fraction = 0.5,
-    size: Positive = 1.0,
-    flag: bool = False,
-    color: Color = "black",
-    layer: str = "auto",
-    limit: Steps | None = None,
-    tint: Color | None = None,
-    span: Annotated[int, Bounds(low=2, high=5)] = 3,
-):
-    """Explain the image. This is the second sentence."""
-
 
 SPEC = Spec("example", example, doc=example.__doc__ or "")
 

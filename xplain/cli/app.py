@@ -26,8 +26,8 @@ EPILOG = """\b
 Exit codes:
   0  done
   1  a bug in xplain
-  2  wrong use
-  3  an input cannot be used
+  2  usage error
+  3  invalid input
   4  device or memory error
   5  finished, but some items failed or were undefined
   130  interrupted

@@ -142,7 +142,7 @@ def system_error(error: BaseException) -> InputError | None:
     if not isinstance(error, OSError) or error.errno not in SYSTEM_ERROR_NUMBERS:
         return None
     message = f"{error.strerror}: {error.filename!r}" if error.filename else str(error.strerror)
-    return InputError(message, "solve this, then run the same command again")
+    return InputError(message, "fix this, then run the same command again")
 
 
 def first_line(error: BaseException) -> str:

@@ -115,8 +115,8 @@ def predict_batches(
 ) -> Iterator[tuple[list[Failure], PredictedBatch | None]]:
     """Read images ahead, ``size`` at a time, and predict each group once.
 
-    Yields for each group the images that failed, and the others as a batch, None if there are none. An image fails if it cannot be
-    read, if its logits are not finite, or without a label if ``needs_labels``.
+    Yields, for each group, the images that failed and a batch of the others (None if all failed). An image fails if it cannot be
+    read, if its logits are not finite, or if ``needs_labels`` and it has no label.
     """
     start = 0
     for group in prefetch_images((item.source for item in items), classifier.preprocessing, size):

@@ -68,7 +68,7 @@ def write_comparison(config: CompareConfig, on_progress: OnProgress, on_failure:
 
 
 def _check_request(config: CompareConfig) -> None:
-    """Raise UsageError for what is wrong with a request before a model is loaded."""
+    """Raise UsageError if the request is invalid, before a model is loaded."""
     get_colormap(config.render.colormap)
     check_formats(config.formats)
     for show in config.shows:

@@ -72,7 +72,7 @@ def _explain_images(config: ExplainConfig, on_progress: OnProgress) -> Iterator[
 
 
 def _check_request(config: ExplainConfig, sources: Sequence[ImageSource]) -> None:
-    """Raise UsageError for what is wrong with a request before a model is loaded."""
+    """Raise UsageError if the request is invalid, before a model is loaded."""
     get_colormap(config.render.colormap)
     for kind in config.saves:
         if kind not in KINDS:

@@ -6,6 +6,7 @@ import re
 import shlex
 import shutil
 
+import numpy as np
 import pytest
 import typer
 
@@ -33,13 +34,16 @@ EXAMPLES = sorted({line for command in (None, *GROUP.commands) for line in examp
 
 @pytest.fixture
 def photos_here(tmp_path):
-    """The images that the examples name: cat.jpg, espresso.jpg, photos."""
+    """The files that the examples name: cat.jpg, espresso.jpg, photos, maps/captum."""
     for name in ("cat.jpg", "espresso.jpg"):
         shutil.copy(SAMPLES / name, tmp_path)
     for name, wnid in (("cat.jpg", "n02123159"), ("espresso.jpg", "n07920052")):
         folder = tmp_path / "photos" / wnid
         folder.mkdir(parents=True)
         shutil.copy(SAMPLES / name, folder)
+    (tmp_path / "maps" / "captum").mkdir(parents=True)
+    for name in ("cat", "espresso"):
+        np.save(tmp_path / "maps" / "captum" / f"{name}.npy", np.ones((32, 32)))
 
 
 @pytest.mark.parametrize("command", GROUP.commands)

@@ -39,6 +39,7 @@ from xplain.data.annotations import read_annotations
 from xplain.data.class_names import read_class_names
 from xplain.data.datasets import read_dataset
 from xplain.data.images import decode_image
+from xplain.data.map_files import read_map, read_map_record
 from xplain.data.own_outputs import is_own_file
 from xplain.data.sources import _read_list, find_images
 from xplain.models.checkpoints import read_weights
@@ -454,10 +455,32 @@ VOC = (
     b"<annotation><object><name>cat</name><bndbox><xmin>1</xmin><ymin>2</ymin><xmax>3</xmax><ymax>4</ymax></bndbox></object>"
     b"</annotation>"
 )
+MAP = np.linspace(-1, 1, 48, dtype=np.float32).reshape(3, 4, 4)
+
+
+def read_map_file(path: Path) -> None:
+    """Read a map of another program: its record, then its values, which are finite and have the right shape."""
+    assert isinstance(read_map_record(path), dict)
+    with path.open("rb") as stream:
+        content = read_map(stream, path.name, (4, 4))
+    assert content.values.shape in ((1, 4, 4), (3, 4, 4))
+    assert np.isfinite(content.values).all()
+    assert isinstance(content.record, dict)
+
+
+def save_map() -> bytes:
+    """Return the bytes of a map as numpy.save writes them."""
+    stream = io.BytesIO()
+    np.save(stream, MAP)
+    return stream.getvalue()
+
+
 READERS = {  # kind: (reader, file name, content)
     "tar": (lambda path: read_dataset(str(path), CLASSIFIER.class_names), "a.tar", make_tar()),
     "tar.gz": (lambda path: read_dataset(str(path), CLASSIFIER.class_names), "a.tar.gz", gzip.compress(make_tar())),
     "npz": (read_record, "a.npz", encode_arrays({"values": np.ones((1, 4, 4))}, {"key": "a"})),
+    "maps as npy": (read_map_file, "a.npy", save_map()),
+    "maps as npz": (read_map_file, "a.npz", encode_arrays({"attribution": MAP}, {"target": {"index": 1}})),
     "states": (
         lambda path: DirectoryCheckpoints(path.parent).load("a"),
         "a.pt",

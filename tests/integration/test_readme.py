@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from tests.conftest import ROOT, SAMPLES
@@ -65,7 +66,7 @@ PIPELINES = [line for line in shell_lines() if re.search(r"[|>]|^XPLAIN_", line)
 
 @pytest.fixture
 def recipe_folder(tmp_path):
-    """Make the files that the recipes name: samples, photos, ./imagenet_val and its boxes."""
+    """Make the files that the recipes name: samples, photos, ./imagenet_val, its boxes and maps."""
     shutil.copytree(SAMPLES, tmp_path / "samples")
     for folder in ("photos", "imagenet_val"):
         for name, wnid in (("cat", "n02123159"), ("espresso", "n07920052")):
@@ -73,6 +74,9 @@ def recipe_folder(tmp_path):
             class_folder.mkdir(parents=True)
             shutil.copy(SAMPLES / f"{name}.jpg", class_folder)
     (tmp_path / "boxes.csv").write_text("image,x0,y0,x1,y1\ncat.jpg,10,10,200,200\nespresso.jpg,10,10,200,200\n")
+    (tmp_path / "captum_maps").mkdir()
+    for name in ("cat", "espresso"):
+        np.save(tmp_path / "captum_maps" / f"{name}.npy", np.ones((32, 32)))
     return tmp_path
 
 

@@ -19,6 +19,7 @@ from xplain.core.config import (
     Choice,
     ComputeOptions,
     EvaluateConfig,
+    MapFolder,
     ModelOptions,
     PerClassOrder,
     parse_shard,
@@ -49,6 +50,10 @@ def evaluate(
     ],
     metric: common.Metrics = NONE,
     method: common.Methods = NEFLAG,
+    maps: Annotated[
+        list[str],
+        option("--maps", help="NAME=DIR: evaluate maps of another program (.npy, .npz), named by image; repeatable."),
+    ] = NONE,
     protocol: common.Protocol = None,
     target: Annotated[
         str, option("--target", help="Class to explain: auto (predicted class) or label (true class).")
@@ -109,6 +114,7 @@ def evaluate(
       xplain evaluate photos -M road -M sensitivity-n:masks=50 -a ig --target label
       xplain evaluate photos --shard 0/4 -o runs/b
       xplain evaluate photos -m resnet50 -m vgg16 -a agi
+      xplain evaluate photos -a ig --maps captum=maps/captum
     """
     if target not in ("auto", "label"):
         raise UsageError(f"evaluate does not support target {target!r}", "use auto or label")
@@ -133,6 +139,7 @@ def evaluate(
         interval=interval,
         save_maps=save_maps,
         save_curves=save_curves,
+        maps=tuple(MapFolder.parse(text) for text in maps),
     )
     published = read_published(out.config)
     configs = _for_each_model(config, model, output, published)
@@ -179,9 +186,11 @@ def _run(configs: Sequence[EvaluateConfig], published: Published | None, out: Ou
     """
     from xplain.pipelines import evaluate as pipeline
     from xplain.pipelines import roar
+    from xplain.pipelines.external_maps import check_map_requests
 
     if published:
         resolve_values(published)  # fail early on unknown names
+    check_map_requests(configs)
     roar.check_requests(configs)
     for config in configs:
         check_run_directory(config.dataset, config.output)

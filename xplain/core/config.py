@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from xplain.core.types import Interval, Precision, ScoreKind
 
 EMBEDDED = "efficientnet-lite0"  # the default model, which needs no download
 MAX_DIGITS = 20  # of an integer; int() rejects strings of thousands of digits
+EXTERNAL_MAPS = "external-maps"  # instead of a method's name, in the records of maps that another program made
 PUBLISHED = "published"  # the TOML table with the figures of a paper, which evaluate prints next to its own
 Sign = Literal["positive", "negative", "absolute", "signed"]
 Reduce = Literal["sum", "mean", "abs-sum", "max"]
@@ -45,6 +47,27 @@ class Choice:
         if not name.strip():
             raise UsageError(f"{text!r} does not start with a name", "use NAME:key=value,key=value")
         return cls(name.strip(), tuple(pairs))
+
+
+@dataclass(frozen=True)
+class MapFolder:
+    """A folder of maps that another program made, and their name in tables: ``NAME=DIR``."""
+
+    name: str
+    folder: str
+
+    @classmethod
+    def parse(cls, text: str) -> MapFolder:
+        """Parse ``captum=maps/ig``. Raises UsageError if a part is missing or the name is not made of letters, digits and _.+-"""
+        name, _, folder = text.partition("=")
+        if not name.strip() or not folder.strip():
+            raise UsageError(f"cannot read --maps {text!r}", "write NAME=DIR")
+        name = name.strip()
+        if not name[0].isalnum() or not all(char.isalnum() or char in "_.+-" for char in name):
+            raise UsageError(
+                f"invalid name {name!r} in --maps {text!r}", "use letters, digits and _ . + -, after a letter or digit"
+            )
+        return cls(name, os.path.expanduser(folder.strip()))  # noqa: PTH111  (never raises)
 
 
 def parse_count(text: str) -> int | None:
@@ -214,6 +237,7 @@ class ExplainConfig:
 class EvaluateConfig:
     """Configuration of ``xplain evaluate`` for one model. shard: (index, count).
 
+    maps: directories of maps of other programs, which are evaluated like methods.
     per_class_order: how ``per_class`` selects images; None uses the order of an existing run, or random in a new one.
     """
 
@@ -235,6 +259,7 @@ class EvaluateConfig:
     interval: Interval = "percentile"
     save_maps: bool = False
     save_curves: bool = False
+    maps: tuple[MapFolder, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,18 @@ class UsageError(XplainError):
     exit_code = ExitCode.USAGE_ERROR
 
 
+class UnknownMethodError(UsageError):
+    """A metric depends on the method that made a map, which is unknown.
+
+    reason: the message without the hint. parameter: of the metric, with a value that replaces the method, if there is one.
+    """
+
+    def __init__(self, reason: str, hint: str, parameter: str = "") -> None:
+        super().__init__(reason, hint)
+        self.reason = reason
+        self.parameter = parameter
+
+
 class InputError(XplainError):
     """An image, weights file, label or run directory is missing or invalid."""
 

@@ -64,4 +64,7 @@ def error_rate(inputs: MetricInput) -> Score:
 def _undefined_score(inputs: MetricInput) -> Score:
     """Return NaN for every image."""
     values = torch.full((len(inputs.images),), torch.nan, dtype=torch.float64, device=inputs.images.device)
-    return Score(values, undefined={"the method does not satisfy completeness": values.isnan()})
+    reason = "the method does not satisfy completeness"
+    if inputs.score is None:
+        reason = "it is unknown what the attributions should sum to"
+    return Score(values, undefined={reason: values.isnan()})

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from xplain.core.errors import UsageError
+from xplain.core.errors import UnknownMethodError
 from xplain.core.papers import Paper
 from xplain.core.parameters import Fraction, Positive, Steps
 from xplain.core.registry import metric
@@ -58,7 +58,7 @@ def infidelity(
     score: f; ``auto`` is the score that the method explains.
     normalize: scale φ by E <I, φ> Δf / E <I, φ>², so that the scale of the map does not matter; undefined (NaN) where
     that divides by zero.
-    A map of one channel holds one slope for all channels, or the sum of their contributions. Raises UsageError if ``content`` is
+    A map of one channel holds one slope for all channels, or the sum of their contributions. Raises an error if ``content`` is
     ``auto`` and the method is unknown.
     """
     slopes = _holds_slopes(inputs, content)
@@ -95,13 +95,14 @@ def _score(predicted: Tensor, changes: Tensor, *, normalize: bool) -> Score:
 
 
 def _holds_slopes(inputs: MetricInput, content: Content) -> bool:
-    """Return whether the map contains gradients. Raise UsageError if ``content`` is ``auto`` and the method is unknown."""
+    """Return whether the map contains gradients. Raise UnknownMethodError if ``content`` is ``auto`` and the method is unknown."""
     if content != "auto":
         return content == "slopes"
     if inputs.slopes is None:
-        raise UsageError(
+        raise UnknownMethodError(
             "infidelity requires the kind of attribution (gradients or contributions)",
             "set content=slopes for gradients or content=contributions, or pass the method, for example method='saliency'",
+            parameter="content=slopes or content=contributions",
         )
     return inputs.slopes
 

@@ -163,6 +163,16 @@ class MethodRun:
         """Maximum number of forward passes per image."""
         return self.spec.cost(**self.settings)[0]
 
+    @property
+    def slopes(self) -> bool:
+        """Whether the attributions are slopes (see ``MethodSpec``)."""
+        return self.spec.slopes
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """The entries of ``run.json`` that do not determine numbers."""
+        return {"deviations": self.spec.deviations}
+
     def describe(self) -> dict[str, Any]:
         """Return the record of the method: name, parameters, score and version."""
         return {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -17,7 +18,13 @@ from xplain.data.sources import ImageSource
 from xplain.models import Classifier
 from xplain.oracle.runtime import predict
 from xplain.oracle.targets import TargetSpec, has_finite_logits
-from xplain.pipelines.attribution import MethodRun
+
+
+class RunsInCalls(Protocol):
+    """A method, or what is evaluated in place of one."""
+
+    def images_per_call(self, classifier: Classifier, batch_size: int | None) -> int:
+        """Return how many images fill one model call."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +71,7 @@ class TargetedBatch(PredictedBatch):
         )
 
     def parts(
-        self, method: MethodRun, classifier: Classifier, compute: ComputeOptions, index: Sequence[int] | None = None
+        self, method: RunsInCalls, classifier: Classifier, compute: ComputeOptions, index: Sequence[int] | None = None
     ) -> Iterator[TargetedBatch]:
         """Yield the images in order, in batches that fill a forward pass of the method.
 
@@ -103,7 +110,7 @@ def make_items(
     return items, failures
 
 
-def largest_group(methods: Iterable[MethodRun], classifier: Classifier, compute: ComputeOptions) -> int:
+def largest_group(methods: Iterable[RunsInCalls], classifier: Classifier, compute: ComputeOptions) -> int:
     """Return the number of images to read at a time: the maximum number of images per batch over the methods."""
     return max(method.images_per_call(classifier, compute.batch_size) for method in methods)
 

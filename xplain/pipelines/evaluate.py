@@ -19,12 +19,15 @@ from xplain.data.datasets import Item, read_dataset, select_items, select_shard
 from xplain.models import Classifier
 from xplain.oracle.runtime import inference_session, load_model, predict
 from xplain.oracle.targets import TargetSpec
-from xplain.pipelines.attribution import MethodRun, check_methods, resolve_methods, with_control
+from xplain.pipelines.attribution import CONTROL, MethodRun, check_methods, resolve_methods, with_control
 from xplain.pipelines.batches import PredictedBatch, TargetedBatch, largest_group, predict_batches
+from xplain.pipelines.external_maps import ExternalMaps, check_map_names, find_external_maps
 from xplain.pipelines.measurement import MetricResult, MetricRun, resolve_metrics, run_metrics
 from xplain.pipelines.progress import OnProgress, ignore_progress
 from xplain.pipelines.records import describe_cost, describe_run, list_flags
 from xplain.pipelines.stored_items import check_loaded_items, check_stored_items
+
+Source = MethodRun | ExternalMaps
 
 
 def evaluate(config: EvaluateConfig, on_progress: OnProgress = ignore_progress) -> Iterator[Failure]:
@@ -48,6 +51,12 @@ class EvaluationPlan:
     metrics: Sequence[MetricRun]
     items: Sequence[Item]
     per_class_order: PerClassOrder | None
+    external_maps: Sequence[ExternalMaps] = ()
+
+    @property
+    def sources(self) -> list[Source]:
+        """The methods and the external maps, in the order of the tables."""
+        return _order_sources(self.methods, self.external_maps)
 
     def evaluate(self, on_progress: OnProgress = ignore_progress) -> Iterator[Failure]:
         """Compute what the run directory is missing; yield each image that failed. ``on_progress`` counts images."""
@@ -56,7 +65,7 @@ class EvaluationPlan:
             inference_session(classifier),
             RunStore.open(config.output, config.shard[0], _describe(self), self._check_store) as store,
         ):
-            run = EvaluationRun(config, classifier, self.methods, self.metrics, store)
+            run = EvaluationRun(config, classifier, self.methods, self.metrics, store, self.external_maps)
             yield from run.evaluate(select_shard(self.items, *config.shard), on_progress)
 
     def _check_store(self, store: RunStore) -> None:
@@ -66,6 +75,7 @@ class EvaluationPlan:
 def load_plan(config: EvaluateConfig) -> EvaluationPlan | None:
     """Check a request, load the model and select the images; return None if no metric evaluates single images."""
     check_methods(config.methods)
+    check_map_names(config.maps)
     metrics = [metric for metric in resolve_metrics(config.protocol, config.metrics) if metric.spec.scope == "image"]
     if not metrics:
         return None
@@ -73,10 +83,11 @@ def load_plan(config: EvaluateConfig) -> EvaluationPlan | None:
     methods = resolve_methods(with_control(config.methods), config.score, classifier)
     order = _per_class_order(config)
     items = _unique_items(read_dataset(config.dataset, classifier.class_names, config.labels))
+    external_maps = find_external_maps(config.maps, metrics, items)
     items = select_items(items, config.limit, config.per_class, config.compute.seed if order == "random" else None)
     if config.target == "label" and all(item.label is None for item in items):
         raise UsageError("--target label requires labels", "use class folders or --labels")
-    return EvaluationPlan(config, classifier, methods, metrics, items, order)
+    return EvaluationPlan(config, classifier, methods, metrics, items, order, external_maps)
 
 
 def _per_class_order(config: EvaluateConfig) -> PerClassOrder | None:
@@ -107,6 +118,12 @@ def _unique_items(items: Sequence[Item]) -> list[Item]:
     return list(unique.values())
 
 
+def _order_sources(methods: Sequence[MethodRun], maps: Sequence[ExternalMaps]) -> list[Source]:
+    """Return methods and external maps as tables list them: the control is the last unless it is the first."""
+    last = [method for method in methods[1:] if method.spec.name == CONTROL]
+    return [*(method for method in methods if method not in last), *maps, *last]
+
+
 def check_models(configs: Sequence[EvaluateConfig]) -> None:
     """Load the model of each request once to detect invalid models before a long evaluation starts."""
     for config in configs:
@@ -131,9 +148,7 @@ def _describe(plan: EvaluationPlan) -> dict[str, Any]:
         "classes": _count_classes(classifier),
         "accuracy": None if classifier.accuracy is None else asdict(classifier.accuracy),
         "protocol": config.protocol,
-        "methods": {
-            m.label: m.describe() | {"deviations": m.spec.deviations} | m.hash_references() for m in plan.methods
-        },
+        "methods": {source.label: _describe_source(source) for source in plan.sources},
         "metrics": {m.label: m.describe() | {"axis": m.spec.axis} for m in plan.metrics},
         "environment": {"device": facts["device"], "versions": facts["versions"]},
     }
@@ -146,6 +161,12 @@ def _hash_class_names(class_names: ClassNames) -> str | None:
     return fingerprint(list(class_names.labels), list(class_names.wnids))[:16]
 
 
+def _describe_source(source: Source) -> dict[str, Any]:
+    """Return the record of a method or of external maps."""
+    record = source.describe() | source.origin
+    return record | source.hash_references() if isinstance(source, MethodRun) else record
+
+
 def _count_classes(classifier: Classifier) -> int:
     """Return the number of classes of the model."""
     blank = torch.zeros(1, 3, *classifier.size, device=classifier.device, dtype=classifier.dtype)
@@ -154,13 +175,19 @@ def _count_classes(classifier: Classifier) -> int:
 
 @dataclass(frozen=True, eq=False)
 class EvaluationRun:
-    """State shared by all batches of a run."""
+    """State shared by all batches of a run. external_maps: evaluated next to the methods."""
 
     config: EvaluateConfig
     classifier: Classifier
     methods: Sequence[MethodRun]
     metrics: Sequence[MetricRun]
     store: RunStore
+    external_maps: Sequence[ExternalMaps] = ()
+
+    @property
+    def sources(self) -> list[Source]:
+        """What is evaluated."""
+        return [*self.methods, *self.external_maps]
 
     @cached_property
     def target_spec(self) -> TargetSpec:
@@ -169,10 +196,10 @@ class EvaluationRun:
 
     @cached_property
     def marks(self) -> dict[tuple[str, str], str]:
-        """Digests of the settings and versions of each pair of method and metric."""
+        """Digests of the settings and versions of each pair of method (or external maps) and metric."""
         return {
-            (method.label, metric.label): settings_digest(method.describe(), metric.describe())
-            for method in self.methods
+            (source.label, metric.label): settings_digest(source.describe(), metric.describe())
+            for source in self.sources
             for metric in self.metrics
         }
 
@@ -191,17 +218,17 @@ class EvaluationRun:
         """Store for the full curves, which is disabled if they are not saved."""
         return ArrayStore(self.config.output / "curves" if self.config.save_curves else None, "curve")
 
-    def is_missing(self, key: str, method: MethodRun) -> bool:
+    def is_missing(self, key: str, source: Source) -> bool:
         """Return whether a map, value or curve of an item is missing."""
-        if self.maps.is_missing(key, method.label, self.map_marks[method.label]):
+        if isinstance(source, MethodRun) and self.maps.is_missing(key, source.label, self.map_marks[source.label]):
             return True
-        return any(self._is_metric_missing(key, method, metric) for metric in self.metrics)
+        return any(self._is_metric_missing(key, source, metric) for metric in self.metrics)
 
-    def _is_metric_missing(self, key: str, method: MethodRun, metric: MetricRun) -> bool:
-        mark = self.marks[method.label, metric.label]
+    def _is_metric_missing(self, key: str, source: Source, metric: MetricRun) -> bool:
+        mark = self.marks[source.label, metric.label]
         if not self.store.has(key, mark):
             return True
-        return self.store.has_curve(key, mark) and self.curves.is_missing(key, _curve_label(method, metric), mark)
+        return self.store.has_curve(key, mark) and self.curves.is_missing(key, _curve_label(source, metric), mark)
 
     def evaluate(self, items: Sequence[Item], on_progress: OnProgress) -> Iterator[Failure]:
         """Compute the missing results batch by batch and yield the failed images.
@@ -209,17 +236,19 @@ class EvaluationRun:
         Each batch is written as a unit and starts at the first unfinished item; failed items come last. A resumed run therefore forms the
         same batches as an uninterrupted run, and its results are bit-identical.
         """
-        unfinished = [item for item in items if any(self.is_missing(item.key, method) for method in self.methods)]
+        for maps in self.external_maps:
+            maps.keep_results([item.key for item in items], self.store)
+        unfinished = [item for item in items if any(self.is_missing(item.key, source) for source in self.sources)]
         todo = sorted(unfinished, key=lambda item: self.store.has(item.key, "failed"))
         done = len(items) - len(todo)
         on_progress(done, len(items))
-        size = largest_group(self.methods, self.classifier, self.config.compute)
+        size = largest_group(self.sources, self.classifier, self.config.compute)
         needs_labels = self.config.target == "label"
         for failures, batch in predict_batches(
             self.classifier, todo, self.config.compute, size=size, needs_labels=needs_labels
         ):
             if batch is not None:
-                self.evaluate_batch(batch)
+                yield from self.evaluate_batch(batch)
             self._store_failures(failures)
             yield from failures
             done += len(failures) + (0 if batch is None else len(batch.items))
@@ -229,15 +258,19 @@ class EvaluationRun:
         new = [failure for failure in failures if not self.store.has(failure.name, "failed")]
         self.store.append([{"key": f.name, "mark": "failed", "error": str(f.error)} for f in new])
 
-    def evaluate_batch(self, batch: PredictedBatch) -> None:
-        """Run each method on the images with missing results, and evaluate the metrics on the attributions."""
+    def evaluate_batch(self, batch: PredictedBatch) -> Iterator[Failure]:
+        """Run each method on the images with missing results, and evaluate the metrics. Yield the external maps that cannot be used."""
         check_loaded_items(self.store, batch.items, batch.loaded)
         self._store_items(batch)
         (targeted,) = batch.for_targets(self.target_spec, self.classifier)
-        for method in self.methods:
-            missing = [i for i, item in enumerate(batch.items) if self.is_missing(item.key, method)]
-            for part in targeted.parts(method, self.classifier, self.config.compute, missing):
-                self._evaluate_part(method, part)
+        for source in self.sources:
+            missing = [i for i, item in enumerate(batch.items) if self.is_missing(item.key, source)]
+            for part in targeted.parts(source, self.classifier, self.config.compute, missing):
+                if isinstance(source, MethodRun):
+                    attribution = self._load_maps(source, part) or self._attribute(source, part)
+                    self._run_metrics(source, part, attribution)
+                else:
+                    yield from self._evaluate_maps(source, part)
 
     def _store_items(self, batch: PredictedBatch) -> None:
         """Store the results that do not depend on the method: hash, label and prediction of each image."""
@@ -257,48 +290,66 @@ class EvaluationRun:
         ]
         self.store.append([record for record in records if not self.store.has(record["key"], "item")])
 
-    def _evaluate_part(self, method: MethodRun, batch: TargetedBatch) -> None:
-        """Run one method on images that share a forward pass and evaluate all metrics on its attributions."""
-        attribution = self._load_maps(method, batch) or self._attribute(method, batch)
+    def _run_metrics(self, source: Source, batch: TargetedBatch, attribution: Attribution) -> None:
+        """Evaluate the missing metrics of images that share a forward pass on their attributions."""
         keys = tuple(item.key for item in batch.items)
         sizes = tuple(loaded.size for loaded in batch.loaded)
-        metrics = [m for m in self.metrics if any(self._is_metric_missing(key, method, m) for key in keys)]
+        metrics = [m for m in self.metrics if any(self._is_metric_missing(key, source, m) for key in keys)]
         records = []
         for result in run_metrics(
-            method, metrics, self.classifier, batch.images, attribution, self.config.compute, keys, sizes
+            source, metrics, self.classifier, batch.images, attribution, self.config.compute, keys, sizes
         ):
-            mark = self.marks[method.label, result.metric_run.label]
+            mark = self.marks[source.label, result.metric_run.label]
             for i, key in enumerate(keys):
-                record = self._describe_value(method, result, batch, attribution, i)
-                self._save_curve(method, result, record, i)
+                record = self._describe_value(source, result, batch, attribution, i)
+                self._save_curve(source, result, record, i)
                 if not self.store.has(key, mark):
                     records.append(record)
         self.store.append(records)
 
+    def _evaluate_maps(self, maps: ExternalMaps, batch: TargetedBatch) -> Iterator[Failure]:
+        """Run the metrics on external maps; a map that cannot be used is a failure, and its values are undefined."""
+        errors, groups = maps.load(batch, self.classifier)
+        for index, attribution in groups:
+            self._run_metrics(maps, batch.select(index), attribution)
+        records = []
+        for i, error in errors.items():
+            key, attribution = batch.items[i].key, maps.unusable(batch.select([i]))
+            for metric in self.metrics:
+                result = MetricResult.of_unusable_map(metric, error.reason)
+                record = self._describe_value(maps, result, batch.select([i]), attribution, 0)
+                if not self.store.has(key, record["mark"]):
+                    records.append(record | {"error": str(error)})
+        self.store.append(records)
+        yield from (Failure(batch.items[i].key, error) for i, error in errors.items())
+
     def _describe_value(
-        self, method: MethodRun, result: MetricResult, batch: TargetedBatch, attribution: Attribution, i: int
+        self, source: Source, result: MetricResult, batch: TargetedBatch, attribution: Attribution, i: int
     ) -> dict[str, Any]:
-        """Return the record of one value."""
-        metric = result.metric_run.label
-        return {
-            "key": batch.items[i].key,
-            "mark": self.marks[method.label, metric],
-            "method": method.label,
-            "metric": metric,
+        """Return the record of one value. ``map_mark`` is a digest of the settings with the content of the item's map only."""
+        key, metric = batch.items[i].key, result.metric_run
+        record = {
+            "key": key,
+            "mark": self.marks[source.label, metric.label],
+            "method": source.label,
+            "metric": metric.label,
             **result.read(i),
             "target": int(batch.targets[i]),
             "cost": describe_cost(attribution, i),
         }
+        if isinstance(source, ExternalMaps):
+            record["map_mark"] = settings_digest(source.describe_item(key), metric.describe())
+        return record
 
-    def _save_curve(self, method: MethodRun, result: MetricResult, record: dict[str, Any], i: int) -> None:
+    def _save_curve(self, source: Source, result: MetricResult, record: dict[str, Any], i: int) -> None:
         """Save the full curve of a value if the value has a curve and curves are saved."""
         if record["curve"] is None or result.score.curve is None:
             return
         metric = result.metric_run
         entries = {key: record[key] for key in ("key", "mark", "method", "metric")}
-        entries |= method.describe() | metric.describe() | {"value": record["value"]}
+        entries |= source.describe() | metric.describe() | {"value": record["value"]}
         curve = result.score.curve[i].float().cpu().numpy()
-        self.curves.save(record["key"], _curve_label(method, metric), record["mark"], curve, entries)
+        self.curves.save(record["key"], _curve_label(source, metric), record["mark"], curve, entries)
 
     def _attribute(self, method: MethodRun, batch: TargetedBatch) -> Attribution:
         """Run the method, and save its maps if requested."""
@@ -342,5 +393,5 @@ class EvaluationRun:
         )
 
 
-def _curve_label(method: MethodRun, metric: MetricRun) -> str:
-    return f"{method.label} {metric.label}"
+def _curve_label(source: Source, metric: MetricRun) -> str:
+    return f"{source.label} {metric.label}"

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -16,12 +16,12 @@ from torch import Tensor
 import xplain.metrics  # noqa: F401  (importing registers them)
 from xplain.core.allocator import retain_freed_memory
 from xplain.core.config import Choice, ComputeOptions
-from xplain.core.errors import InputError, UsageError
+from xplain.core.errors import InputError, UnknownMethodError, UsageError, emit_note
 from xplain.core.parameters import EXISTING_PATH
 from xplain.core.protocols import choose_metrics
 from xplain.core.registry import METHODS, METRICS, MetricSpec
 from xplain.core.rng import Streams
-from xplain.core.types import Attribution, Precision, Score
+from xplain.core.types import Attribution, Precision, Score, ScoreKind
 from xplain.data.annotations import locate_boxes, read_annotations
 from xplain.data.folders import walk_files
 from xplain.data.own_outputs import is_in_own_folder, is_own_file
@@ -194,7 +194,7 @@ class MetricRun:
             supplies["load"] = partial(copy_with_weights, inputs.oracle.classifier)
         if "explain" in self.spec.needs:
             if explain is None:
-                raise UsageError(
+                raise UnknownMethodError(
                     f"{self.spec.name} requires the attribution method", "pass it, for example method='saliency'"
                 )
             supplies["explain"] = explain
@@ -244,6 +244,12 @@ class MetricResult:
     score: Score
     undefined: dict[str, Tensor]
 
+    @classmethod
+    def of_unusable_map(cls, metric_run: MetricRun, reason: str) -> MetricResult:
+        """Return the result of one image whose map cannot be used."""
+        score = undefined_score(1, reason)
+        return cls(metric_run, score, score.undefined)
+
     def read(self, i: int, points: int | None = CURVE_POINTS) -> dict[str, Any]:
         """Return the value of one image, the reason if it is undefined, and the curve.
 
@@ -279,8 +285,30 @@ def without_trials(choice: Choice) -> Choice:
     return Choice(choice.name, tuple(params))
 
 
+class MapSource(Protocol):
+    """Where attributions come from: a method, or the files of another program."""
+
+    @property
+    def label(self) -> str:
+        """The name in tables."""
+
+    @property
+    def score(self) -> ScoreKind | None:
+        """The score that the attributions explain; None if unknown."""
+
+    @property
+    def slopes(self) -> bool | None:
+        """Whether the attributions are slopes (see ``MethodSpec``); None if unknown."""
+
+    def describe(self) -> dict[str, Any]:
+        """Return what determines the attributions."""
+
+    def explainer(self, classifier: Classifier, content: Tensor, compute: ComputeOptions) -> Explain | None:
+        """Return the method as metrics run it again, or None if it is unknown."""
+
+
 def run_metrics(
-    method_run: MethodRun,
+    source: MapSource,
     metric_runs: Sequence[MetricRun],
     classifier: Classifier,
     images: Tensor,
@@ -292,6 +320,7 @@ def run_metrics(
     """Yield the result of each metric on one batch of attributions.
 
     images: (B, C, H, W). keys: names of the images. sizes: (height, width) of the image files.
+    A metric that requires the method is undefined for maps of an unknown one.
     """
     assert attribution.target is not None
     finite = attribution.values.isfinite().flatten(1).all(dim=1)
@@ -303,11 +332,22 @@ def run_metrics(
         attribution.expected,
         keys,
         sizes,
-        score=method_run.score,
-        slopes=method_run.spec.slopes,
+        score=source.score,
+        slopes=source.slopes,
     )
-    explain = method_run.explainer(classifier, images, compute)
+    explain = source.explainer(classifier, images, compute)
     for metric_run in metric_runs:
-        score = metric_run.measure(inputs, compute, explain)
+        try:
+            score = metric_run.measure(inputs, compute, explain)
+        except UnknownMethodError as error:
+            way_out = f"; set {error.parameter}" if error.parameter else ""
+            emit_note(f"{metric_run.label} is undefined for {source.label}: {error.reason}{way_out}")
+            score = undefined_score(len(images), error.reason, images.device)
         undefined = score.undefined | {"the attribution is not finite": ~finite}
         yield MetricResult(metric_run, score, undefined)
+
+
+def undefined_score(count: int, reason: str, device: torch.device | None = None) -> Score:
+    """Return a score that is undefined for all of ``count`` images."""
+    values = torch.full((count,), torch.nan, dtype=torch.float64, device=device)
+    return Score(values, undefined={reason: values.isnan()})

@@ -57,6 +57,9 @@ def check_requests(configs: Sequence[EvaluateConfig]) -> None:
             f"{name} trains its own networks and cannot be combined with several models",
             "evaluate it in a separate run",
         )
+    if metrics and config.maps:
+        name = metrics[0].spec.name
+        raise UsageError(f"{name} trains its own networks, which --maps do not explain", f"run -M {name} separately")
     own = trains_own_networks(config)
     if own is None:
         return

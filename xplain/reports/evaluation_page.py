@@ -9,6 +9,7 @@ from typing import Any
 
 from xplain.reports.coverage import coverage_notes
 from xplain.reports.curve_plot import make_curve_plot
+from xplain.reports.map_notes import unusable_map_notes
 from xplain.reports.published import format_published, published_notes
 from xplain.reports.render import read_record
 from xplain.reports.tables import direction_arrow, format_number
@@ -35,13 +36,20 @@ def make_evaluation_page(summary: Mapping[str, Any], pictures: Sequence[Path], p
         header=_table_header(summary),
         rows=[_table_row(summary, row) for row in summary["rows"]],
         interval=summary["interval"]["kind"],
-        metric_notes=[f"{label} {metric['note']}" for label, metric in run["metrics"].items() if "note" in metric],
+        metric_notes=_list_notes(summary),
         colors=colors,
         plots=[plot for plot in plots if plot is not None],
         published=published_notes(summary),
         galleries=_galleries(pictures, next(iter(run["methods"]))),
         provenance=provenance,
     )
+
+
+def _list_notes(summary: Mapping[str, Any]) -> list[str]:
+    """Return what to know about metrics and external maps."""
+    metrics = summary["run"]["metrics"]
+    notes = [f"{label} {metric['note']}" for label, metric in metrics.items() if "note" in metric]
+    return notes + [note.removesuffix(".") for note in unusable_map_notes(summary)]
 
 
 def _facts(summary: Mapping[str, Any]) -> list[str]:

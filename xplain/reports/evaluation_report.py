@@ -9,6 +9,7 @@ from typing import Any
 from xplain.core.files import to_json, write_json, write_text
 from xplain.reports.coverage import count_images, coverage_notes
 from xplain.reports.evaluation_page import make_evaluation_page
+from xplain.reports.map_notes import unusable_map_notes
 from xplain.reports.published import format_published, published_notes
 from xplain.reports.tables import (
     csv_table,
@@ -73,6 +74,8 @@ def evaluation_table(summary: Mapping[str, Any]) -> str:
     lines = [_headline(summary)]
     lines += [f"\n**Warning:** {text}." for text in summary["warnings"]]
     lines += ["", _means_table(summary)]
+    for text in unusable_map_notes(summary):
+        lines += ["", text]
     for title, texts in published_notes(summary).items():
         lines += ["", f"{title}:", *(f"- {text}" for text in texts)]
     for label, metric in summary["run"]["metrics"].items():

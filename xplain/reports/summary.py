@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xplain.core.array_store import Floats
-from xplain.core.config import parse_count
+from xplain.core.config import EXTERNAL_MAPS, parse_count
 from xplain.core.errors import InputError
 from xplain.core.run_store import check_run, read_run, settings_digest
 from xplain.core.types import Interval
@@ -117,6 +117,7 @@ class RunAggregator:
     halves: predictions in two halves of the images, split by a digest of the name.
     failed: keys of the images that could not be evaluated.
     selected: keys of the images to summarize, or None for all. unselected: number of evaluated images that are left out.
+    unusable_maps: keys of the images whose external map cannot be used, by method and reason.
     """
 
     columns: dict[tuple[str, str], ScoreColumn]
@@ -125,6 +126,7 @@ class RunAggregator:
     failed: set[str] = field(default_factory=set)
     selected: Collection[str] | None = None
     unselected: int = 0
+    unusable_maps: dict[str, dict[str, set[str]]] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -154,6 +156,9 @@ class RunAggregator:
                 pair = pair_by_mark[mark]
                 if aggregator.is_requested(key, description["metrics"][pair[1]]):
                     aggregator.columns[pair].add(record)
+                    if "error" in record:
+                        reasons = aggregator.unusable_maps.setdefault(pair[0], {})
+                        reasons.setdefault(record["undefined"], set()).add(key)
         aggregator.failed -= evaluated  # a later attempt succeeded
         return aggregator
 
@@ -231,7 +236,8 @@ def summarize(
     rows = []
     for (method, metric), column in aggregator.columns.items():
         reference = None if method == first else aggregator.columns[first, metric]
-        rows.append(_summarize_column(method, metric, column, reference, interval))
+        is_external = description["methods"][method]["method"] == EXTERNAL_MAPS  # their cost is unknown
+        rows.append(_summarize_column(method, metric, column, reference, interval, is_external=is_external))
     return {
         "schema": description["schema"],
         "run": {key: value for key, value in description.items() if key != "schema"},
@@ -243,6 +249,10 @@ def summarize(
         "unselected": aggregator.unselected,
         "top1": aggregator.correct / aggregator.labeled if aggregator.labeled else None,
         "labelled": aggregator.labeled,
+        "unusable_maps": {
+            method: {reason: sorted(keys) for reason, keys in sorted(reasons.items())}
+            for method, reasons in aggregator.unusable_maps.items()
+        },
         "warnings": aggregator.warnings(description),
         "interval": {"kind": interval, "level": CONFIDENCE_LEVEL, "draws": BOOTSTRAP_RESAMPLES},
         "rows": rows,
@@ -250,9 +260,16 @@ def summarize(
 
 
 def _summarize_column(
-    method: str, metric: str, column: ScoreColumn, reference: ScoreColumn | None, interval: Interval
+    method: str,
+    metric: str,
+    column: ScoreColumn,
+    reference: ScoreColumn | None,
+    interval: Interval,
+    *,
+    is_external: bool,
 ) -> dict[str, Any]:
     keys = sorted(column.index)
+    has_cost = bool(keys) and not is_external
     return {
         "method": method,
         "metric": metric,
@@ -260,8 +277,8 @@ def _summarize_column(
         "undefined": dict(sorted(column.undefined.items())),
         "difference": None if reference is None else _difference(column, reference, interval),
         "curve": column.mean_curve(),
-        "forwards": column.forwards / len(keys) if keys else None,
-        "backwards": column.backwards / len(keys) if keys else None,
+        "forwards": column.forwards / len(keys) if has_cost else None,
+        "backwards": column.backwards / len(keys) if has_cost else None,
     }
 
 

@@ -1,0 +1,148 @@
+"""Read attribution maps that other programs wrote as NPY or NPZ. Nothing in a file is unpickled."""
+
+from __future__ import annotations
+
+import json
+import lzma
+import math
+import struct
+import tokenize
+import zipfile
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+
+from xplain.core.array_store import DAMAGED, Floats
+from xplain.core.errors import InputError
+
+SUFFIXES = (".npy", ".npz")
+ATTRIBUTION, RECORD = "attribution", "record"  # arrays of the NPZ files that xplain writes
+NOT_MAPS = (RECORD, "image")
+MAX_RECORD_BYTES = 1 << 24
+UNREADABLE = (*DAMAGED, RecursionError, OverflowError, struct.error, tokenize.TokenError, lzma.LZMAError)
+FORM = "write (H, W) or (C, H, W) with C = 1 or 3"
+
+
+class MapError(InputError):
+    """A map that cannot be used. reason: why, without the name of the file, so that maps can be counted by it."""
+
+    def __init__(self, reason: str, message: str, hint: str = "") -> None:
+        super().__init__(message, hint)
+        self.reason = reason
+
+
+class MapFile(NamedTuple):
+    """The content of a file. values: float64 (C, H, W) with C = 1 or 3. record: of files that xplain wrote, else {}."""
+
+    values: Floats
+    record: dict[str, Any]
+
+
+class _Header(NamedTuple):
+    shape: tuple[int, ...]
+    fortran_order: bool
+    dtype: np.dtype[Any]
+
+
+def read_map(stream: BinaryIO, name: str, size: tuple[int, int]) -> MapFile:
+    """Read a map for a model input of ``size`` (height, width). name: of the file; ``.npz`` selects the format.
+
+    An NPZ holds the map as ``attribution``, or holds no other array than the map. The data of a map of another shape are not read.
+    Raises MapError.
+    """
+    try:
+        if name.lower().endswith(".npz"):
+            with zipfile.ZipFile(stream) as archive:
+                with archive.open(f"{_find_array(archive, name)}.npy") as member:
+                    values = _read_values(member, name, size)  # type: ignore[arg-type]  # has no writelines
+                return MapFile(values, _read_record(archive))
+        return MapFile(_read_values(stream, name, size), {})
+    except MapError:
+        raise
+    except UNREADABLE as error:
+        raise _unreadable(f"cannot read the map {name!r}: {error or type(error).__name__}", "write it again") from None
+
+
+def read_map_record(path: Path) -> dict[str, Any]:
+    """Return the record of an NPZ file that holds an attribution; {} if it has none or cannot be read."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return _read_record(archive) if f"{ATTRIBUTION}.npy" in archive.namelist() else {}
+    except UNREADABLE:
+        return {}
+
+
+def _unreadable(message: str, hint: str) -> MapError:
+    return MapError("the map cannot be read", message, hint)
+
+
+def _find_array(archive: zipfile.ZipFile, name: str) -> str:
+    """Return the name of the array that is the map. Raises MapError if several arrays could be."""
+    names = [member.removesuffix(".npy") for member in archive.namelist() if member.endswith(".npy")]
+    candidates = [array for array in names if array not in NOT_MAPS]
+    if ATTRIBUTION in candidates:
+        return ATTRIBUTION
+    if len(candidates) != 1:
+        listed = ", ".join(map(repr, sorted(candidates)[:5])) or "none"
+        raise _unreadable(f"{name!r} holds {len(candidates)} arrays ({listed})", f"name the map {ATTRIBUTION!r}")
+    return candidates[0]
+
+
+def _read_values(stream: BinaryIO, name: str, size: tuple[int, int]) -> Floats:
+    """Read one array in NPY format. Raises MapError unless it holds finite real numbers in the right shape."""
+    header = _read_header(stream)
+    if header.dtype.hasobject:
+        raise _unreadable(f"{name!r} holds pickled Python objects, which are not loaded", "write an array of numbers")
+    if header.dtype.kind not in "fiub":
+        raise _unreadable(f"{name!r} holds values of type {header.dtype}", "write real numbers, such as float32")
+    if not _fits(header.shape, size):
+        height, width = size
+        raise MapError(
+            "the map has the wrong shape",
+            f"{name!r} has the shape {header.shape}, but the model's input is {height} x {width}",
+            FORM,
+        )
+    array = _read_array(stream, header)
+    with np.errstate(over="ignore"):  # long doubles become infinite, which is reported
+        values: Floats = array.reshape(-1, *size).astype(np.float64)
+    if not np.isfinite(values).all():
+        raise MapError("the map is not finite", f"the map {name!r} holds NaN or infinite values", "compute it again")
+    return values
+
+
+def _read_header(stream: BinaryIO) -> _Header:
+    """Read the header of an NPY file. Raises ValueError for other files."""
+    version = np.lib.format.read_magic(stream)
+    if version == (1, 0):
+        return _Header(*np.lib.format.read_array_header_1_0(stream))
+    if version == (2, 0):
+        return _Header(*np.lib.format.read_array_header_2_0(stream))
+    raise ValueError(f"its NPY version is {version[0]}.{version[1]}, not 1.0 or 2.0")
+
+
+def _fits(shape: tuple[int, ...], size: tuple[int, int]) -> bool:
+    """Return whether an array is (H, W) or (C, H, W) with C = 1 or 3."""
+    return shape[-2:] == size and shape[:-2] in ((), (1,), (3,))
+
+
+def _read_array(stream: BinaryIO, header: _Header) -> np.ndarray[Any, np.dtype[Any]]:
+    """Read the data that follow a header. Raises ValueError if the file is too short."""
+    length = math.prod(header.shape) * header.dtype.itemsize
+    content = stream.read(length)
+    if len(content) < length:
+        raise ValueError(f"it ends after {len(content)} of {length} bytes of data")
+    order = "F" if header.fortran_order else "C"
+    return np.frombuffer(content, dtype=header.dtype).reshape(header.shape, order=order)  # type: ignore[call-overload]
+
+
+def _read_record(archive: zipfile.ZipFile) -> dict[str, Any]:
+    """Return the record that xplain stored in an NPZ file as JSON text, or {} if the file holds none."""
+    if f"{RECORD}.npy" not in archive.namelist():
+        return {}
+    with archive.open(f"{RECORD}.npy") as stream:
+        header = _read_header(stream)  # type: ignore[arg-type]
+        if header.dtype.kind != "U" or math.prod(header.shape) * header.dtype.itemsize > MAX_RECORD_BYTES:
+            return {}
+        record = json.loads(str(_read_array(stream, header)))  # type: ignore[arg-type]
+    return record if isinstance(record, dict) else {}

@@ -59,7 +59,7 @@ def test_no_arguments_show_help(xp):
 
 
 def test_bug_prints_traceback(xp, monkeypatch):
-    monkeypatch.setattr("xplain.pipelines.explain.find_images", lambda *_: 1 / 0)
+    monkeypatch.setattr("xplain.pipelines.explain.find_images", lambda *_, **__: 1 / 0)
     ran = xp("explain", SAMPLES / "cat.jpg")
     assert ran.code == 1
     assert "ZeroDivisionError" in ran.err
@@ -103,7 +103,7 @@ def test_early_signal_exits_silently(number):
 
 
 def test_system_exit_is_passed_on(xp, monkeypatch):
-    monkeypatch.setattr("xplain.pipelines.explain.find_images", lambda *_: sys.exit(7))
+    monkeypatch.setattr("xplain.pipelines.explain.find_images", lambda *_, **__: sys.exit(7))
     with pytest.raises(SystemExit, match="7"):
         xp("explain", SAMPLES / "cat.jpg")
 
@@ -111,7 +111,7 @@ def test_system_exit_is_passed_on(xp, monkeypatch):
 def test_interrupt_hidden_by_other_error(xp, monkeypatch):
     """As libraries that are interrupted during their import do."""
 
-    def interrupted(*_):
+    def interrupted(*_, **__):
         try:
             signal.raise_signal(signal.SIGINT)
         except KeyboardInterrupt:
@@ -125,7 +125,7 @@ def test_interrupt_hidden_by_other_error(xp, monkeypatch):
 def test_rank_variable_is_checked(xp, monkeypatch):
     monkeypatch.setenv("RANK", "x")
     ran = xp("evaluate", SAMPLES)
-    assert (ran.code, ran.err) == (2, "xplain: error: cannot parse the shard 'x/1'; write I/N with I from 0 to N-1\n")
+    assert (ran.code, ran.err) == (2, "xplain: error: invalid shard 'x/1'; use I/N with 0 <= I < N\n")
 
 
 def test_messages_escape_control_characters(xp):

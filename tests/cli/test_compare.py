@@ -133,7 +133,10 @@ def test_record_has_undefined_scores_and_warnings(xp, quick):
     ran = xp("compare", "flat.png", *TINY, "-a", "sobel", "-a", "sm", "-M", "error-rate", "-o", "out", "--json")
     assert ran.code == 5
     flat, other = ran.records[0]["rows"][0]["cells"]
-    assert flat["warnings"] == ["the map is constant", "the picture is empty: the clipped map has no contrast"]
+    assert flat["warnings"] == [
+        "the map is constant",
+        "the visualization is blank, because the clipped map is constant",
+    ]
     assert other["scores"]["error-rate"]["undefined"]
     assert ran.records[0]["agreement"]["spearman"]["mean"] == [[None, None], [None, 1.0]]
     assert "warning: flat.png: sobel: the map is constant" in ran.err

@@ -22,11 +22,11 @@ def method(name, deviations=""):
     return {"method": name, "params": {}, "score": "logit", "method_version": 1, "deviations": deviations}
 
 
-def write_run(folder, values, metrics=METRICS, model="net", keys=KEYS, target=1, digest="0", deviations=""):
+def write_run(folder, values, metrics=METRICS, model="net", keys=KEYS, target=1, digest="0", deviations="", late=None):
     """Write a run directory. values: scores by (method, metric), None where undefined."""
     methods = {name: method(name, deviations) for name, _ in values}
     description = {
-        "schema": 1, "fingerprint": {"model": {"name": model}, "target": "auto", "seed": 0},
+        "schema": 1, "fingerprint": {"model": {"name": model}, "target": "auto", "seed": 0} | (late or {}),
         "dataset": {"location": "val", "items": len(keys), "labelled": 0}, "methods": methods, "metrics": metrics,
     }  # fmt: skip
     lines = [{"key": key, "mark": "item", "sha256": digest + key, "label": None, "predicted": 1} for key in keys]
@@ -210,7 +210,7 @@ def test_compare_runs_rejects_unfinished_run(xp):
     )
     assert "a' is passed more than once; pass each run once" in xp("compare", "a", "a").err
     assert (
-        "'a' is a run directory and 'x.jpg' is not; pass either images or run directories"
+        "cannot compare the run directory 'a' with 'x.jpg', which is not a run directory; pass either images or run directories"
         in xp("compare", "a", "x.jpg").err
     )
     assert "--method does not apply to run directories; remove --method" in xp("compare", "a", "b", "-a", "sm").err
@@ -257,3 +257,36 @@ def test_compare_runs_reads_evaluate_output(xp, photos):
     for row in record["pairs"]:
         expected = means[row["first"], row["metric"]] - means[row["second"], row["metric"]]
         assert row["mean"] == pytest.approx(expected, abs=1e-12)
+
+
+def test_entries_of_newer_versions_do_not_separate_runs(xp):
+    """A run is continued by a version that also stores the class names: its comparison with another run stays the same."""
+    write_run("a", both("agi", 1, 0.3))
+    write_run("b", both("ig", 2, 0.0))
+    before = xp("compare", "a", "b", "--json").records[0]
+    description = json.loads(Path("a/run.json").read_text())
+    description["fingerprint"] |= {"class_names": "1", "per_class": "random"}
+    Path("a/run.json").write_text(json.dumps(description))
+    ran = xp("compare", "a", "b", "--json")
+    assert (ran.code, ran.records[0]) == (0, before)
+    assert pairs(before) == [("insertion", "agi", "ig"), ("deletion", "agi", "ig")]
+
+
+@pytest.mark.parametrize(
+    ("files", "model", "names", "code"),
+    [
+        ({"boxes": "5"}, "net", "12", 3),
+        ({}, "net", "12", 0),
+        ({"boxes": "5"}, "other", "12", 0),
+        ({"boxes": "5"}, "net", "11", 0),
+    ],
+)
+def test_class_names_matter_for_files(xp, files, model, names, code):
+    metrics = {"insertion": METRICS["insertion"] | ({"files": files} if files else {})}
+    for folder, name, digest, network in (("a", "agi", names[0], "net"), ("b", "ig", names[1], model)):
+        values = {(name, "insertion"): scores(3 if folder == "a" else 4)}
+        write_run(folder, values, metrics=metrics, model=network, late={"class_names": digest})
+    ran = xp("compare", "a", "b")
+    assert ran.code == code
+    if code:
+        assert "'a' and 'b' have different class names, which insertion looks up in its file; evaluate both" in ran.err

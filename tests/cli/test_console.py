@@ -117,3 +117,11 @@ def test_log_restores_warnings_and_levels(capsys):
     with log_to_stderr():
         warnings.warn("shown again", ModelNote, stacklevel=1)
     assert capsys.readouterr().err == "xplain: note: shown again\n"
+
+
+def test_repeated_note_is_printed_once(capsys):
+    for _ in range(2):
+        with log_to_stderr():
+            for line, text in enumerate(("a", "a", "b")):
+                warnings.warn_explicit(text, ModelNote, "f.py", line)
+    assert capsys.readouterr().err == "xplain: note: a\nxplain: note: b\n" * 2

@@ -49,7 +49,7 @@ FLAT = {"d/a.jpg": None, "d/b.jpg": None}
         (FLAT | {"run/run.json": "{}"}, ["d"], 3, "cannot use the run directory 'run': "),
         (FLAT | {"run/run.json": "nonsense"}, ["d"], 3, "cannot use the run directory 'run': "),
         (FLAT | {"run/items": "a file"}, ["d"], 3, "cannot write 'run/items': File exists"),
-        (FLAT | {"run/items/0.jsonl": "[1]\n"}, ["d"], 3, "line 1 of 'run/items/0.jsonl' is damaged: "),
+        (FLAT | {"run/items/0.jsonl": "[1]\n"}, ["d"], 3, "line 1 of 'run/items/0.jsonl' is not a valid record: "),
     ],
 )  # fmt: skip
 def test_invalid_input_is_one_line(xp, files, args, code, text):

@@ -168,7 +168,7 @@ def test_images_from_lists_globs_stdin(xp, photos, monkeypatch):
     Path("list.txt").write_text(f"{photos}/cat/a.jpg\n\n{photos}/rocket/c.jpg\n")
     assert len(xp("explain", "@list.txt", *TINY, "-a", "sm").lines) == 2
     assert len(xp("explain", f"{photos}/*/*.jpg", *TINY, "-a", "sm", "-o", "g").lines) == 3
-    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{photos}/cat/a.jpg\n"))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(f"{photos}/cat/a.jpg\n".encode())))
     assert xp("explain", "--files-from", "-", *TINY, "-a", "sm", "-o", "f").lines == ["f/a.saliency.overlay.png"]
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(CAT.read_bytes())))
     assert xp("explain", "-", *TINY, "-a", "sm", "-o", "s").lines == ["s/stdin.saliency.overlay.png"]
@@ -203,7 +203,7 @@ def test_same_method_has_distinct_files(xp):
 def test_empty_picture_is_a_warning(xp):
     Image.new("RGB", (40, 40), "gray").save("flat.png")
     ran = xp("explain", "flat.png", *TINY, "-a", "sobel", "--json")
-    empty = "the picture is empty: the clipped map has no contrast"
+    empty = "the visualization is blank, because the clipped map is constant"
     assert ran.records[0]["warnings"] == ["the map is constant", empty]
     assert f"warning: flat.png: sobel: {empty}" in ran.err
     assert xp("explain", "flat.png", *TINY, "-a", "sobel", "-q", "-o", "q").err == ""

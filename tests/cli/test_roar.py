@@ -211,8 +211,8 @@ def test_roar_counts_bad_image(xp, tmp_path):
         (["--limit", "5"], "--limit cannot be used with roar, which trains its own networks; use roar:per_class=N"),
         (["--image-size", "64"], "--image-size cannot be used with roar, which trains its own networks; use roar:size=N"),
         (["-M", "deletion", *TINY, "-m", "resnet50"], "roar trains its own networks and cannot be combined with several models"),
-        (["-M", "roar:fractions=0.5.9"], "roar: fractions=0.5.9 is not accepted; use increasing percentages such as"),
-        (["-M", "roar:network=resnet"], "roar: network=resnet is not accepted; use cnn or small"),
+        (["-M", "roar:fractions=0.5.9"], "roar: invalid value fractions=0.5.9; use increasing percentages such as"),
+        (["-M", "roar:network=resnet"], "roar: invalid value network=resnet; use cnn or small"),
     ],
 )  # fmt: skip
 def test_roar_usage_error_is_one_line(xp, args, text):
@@ -230,6 +230,23 @@ def test_roar_rejects_run_of_other_images(xp, tmp_path):
     ran = xp("evaluate", folder, "-M", quick, "-a", "patch", *CPU)
     assert ran.code == 2
     assert "results for different images; use another --output or the same dataset" in ran.err
+    ran = xp(
+        "evaluate", folder, "-M", quick.replace("12+30", "20"), "-a", "patch", *CPU
+    )  # another metric of the same images
+    assert (ran.code, "contains roar:fractions=12+30" in ran.err) == (2, True)
+
+
+def test_summary_counts_requested_trials(xp, made):
+    quick = METRIC.replace("epochs=2", "epochs=1")
+    command = ("evaluate", made, "-a", "patch", "--device", "cpu", "-o", "run")
+    ran = xp(*command, "-M", f"{quick},trials=3", "--shard", "0/2")
+    assert ran.lines[0].endswith(f"; 2 of 3 trials of {quick}")
+    assert f"2 of 3 trials of {quick}" in Path("run/report.html").read_text()
+    ran = xp(*command, "-M", f"{quick},trials=2", "--json")
+    assert {row["n"] for row in ran.records[0]["rows"]} == {2}
+    assert xp(*command, "-M", f"{quick},trials=1", "--json").records[0]["rows"][0]["n"] == 1
+    assert "trials of" not in Path("run/summary.md").read_text().splitlines()[0]
+    assert xp(*command, "-M", f"{quick},trials=3", "--json").records[0]["rows"][0]["n"] == 3
 
 
 def test_roar_default_directory_has_no_model(xp, made):

@@ -46,7 +46,7 @@ def test_resolve_rejects_unknown_parameter():
     with pytest.raises(UsageError) as error:
         SPEC.resolve({"zzz": 3})
     assert str(error.value) == (
-        "example has no parameter 'zzz'; its parameters are: count, level, size, flag, color, layer, limit, tint, span"
+        "example has no parameter 'zzz'; use count or level or size or flag or color or layer or limit or tint or span"
     )
 
 
@@ -86,7 +86,7 @@ def test_get_unknown_name_raises(name, hint):
 
 @pytest.mark.parametrize(("name", "alias"), [("saliency", ""), ("ig", ""), ("new", "ig"), ("new", "saliency")])
 def test_add_taken_name_raises(name, alias):
-    with pytest.raises(ValueError, match="registered twice"):
+    with pytest.raises(ValueError, match="already registered"):
         make_registry().add(Spec(name, example, alias=alias))
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from xplain.core.errors import InputError, UsageError
+from xplain.core.errors import InputError, ModelNote, UsageError
 from xplain.data.annotations import Box, locate_boxes, read_annotations
 from xplain.data.preprocessing import Preprocessing, preprocess
 
@@ -67,7 +67,7 @@ def test_damaged_csv_raises_with_line(tmp_path, text, message):
 def test_csv_with_wrong_encoding_raises(tmp_path):
     path = tmp_path / "boxes.csv"
     path.write_bytes("b\u00e4r.jpg,0,0,1,1".encode("latin-1"))
-    with pytest.raises(InputError, match=r"cannot read the boxes '.*boxes.csv': 'utf-8' codec"):
+    with pytest.raises(InputError, match=r"cannot read the boxes '.*boxes.csv': it is not UTF-8 text"):
         read_annotations(str(path))
 
 
@@ -119,3 +119,80 @@ def test_locate_boxes_rejects_unknown_class(tmp_path):
     path.write_text("a.jpg,0,0,1,1,horse\n")
     with pytest.raises(InputError, match=r"a box in '.*boxes.csv': unknown class 'horse'; use the model's class names"):
         locate_boxes(read_annotations(str(path)), ["a.jpg"], [(9, 9)], [0], Preprocessing(), find_class)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "image,x0,y0,x1,y1,class\nv/p.png,1,2,3,4,cat\n",
+        "filename;width;height;class;xmin;ymin;xmax;ymax\nv/p.png;48;40;cat;1;2;3;4\n",
+        "label\tymin\txmin\tymax\txmax\timage_id\ncat\t2\t1\t4\t3\tv/p\n",
+        "bild,links,oben,rechts,unten,art\n./v/p.png,1,2,3,4,cat\nv//p.png,1,2,3,4,cat\n",
+    ],
+)
+def test_heading_states_columns(tmp_path, text):
+    (tmp_path / "boxes.csv").write_text(text)
+    assert read_annotations(str(tmp_path / "boxes.csv")).find_boxes("v/p.png") == (Box(1, 2, 3, 4, "cat"),)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("p.png,9,0,3,4\nq.png,0,0,1,1\n", r"line 1 of .* is not a box: p\.png,9,0,3,4; write image,x0,y0,x1,y1"),
+        ("p,nan,0,3,4\nq,0,0,1,1\n", r"line 1 of .* is not a box"),
+        ("p.png,left,top,right,bottom\nq.png,0,0,1,1\n", r"line 1 of .* is not a box"),
+        ("p,,,,\nq.png,0,0,1,1\n", r"line 1 of .* is not a box"),
+        ("image,x,y,w,h\nq.png,0,0,1,1\n", "its heading does not name the columns x0, y0, x1 and y1"),
+        ("image,xmin,xmax,ymin\nq.png,0,0,1,1\n", "its heading does not name the columns x0, y0, x1 and y1"),
+        ("p.png,0.1,0.1,0.5,0.9\nq.png,0,0,1,1\n", r"the boxes in '.*' are fractions of the image"),
+    ],
+)
+def test_invalid_first_row_raises(tmp_path, text, message):
+    (tmp_path / "boxes.csv").write_text(text)
+    with pytest.raises(InputError, match=message):
+        read_annotations(str(tmp_path / "boxes.csv"))
+
+
+@pytest.mark.parametrize(
+    "second", ["p.png,1,2,3,4,dog", "./p.png,1,2,3,4,dog", "p,1,2,3,4,dog", "x/../p.png,1.0,2,3,4"]
+)
+def test_contradictory_boxes_raise(tmp_path, second):
+    (tmp_path / "boxes.csv").write_text(f"p.png,1,2,3,4,cat\nq.png,0,0,1,1\n{second}\n")
+    with pytest.raises(
+        InputError, match=r"line 1 of .* and line 3 of .* contradict each other: the same box of 'p\.png'"
+    ):
+        read_annotations(str(tmp_path / "boxes.csv")).find_boxes("p.png")
+
+
+def test_boxes_under_two_spellings_are_merged(tmp_path):
+    (tmp_path / "boxes.csv").write_text("p.png,1,2,3,4\n./p.png,1,2,3,4\np,5,6,7,8\n")
+    with pytest.warns(ModelNote, match=r"1 of the boxes in '.*' repeat another box of their image and count once"):
+        annotations = read_annotations(str(tmp_path / "boxes.csv"))
+    assert annotations.find_boxes("p.png") == (Box(1, 2, 3, 4), Box(5, 6, 7, 8))
+
+
+def locate(path, key: str, height: int, width: int):
+    return locate_boxes(read_annotations(str(path)), [key], [(height, width)], [0], Preprocessing(), find_class)
+
+
+@pytest.mark.parametrize("edges", ["0,0,31,20", "0,0,30,21", "-1,0,5,5", "0,-0.5,5,5", "100,100,200,200"])
+@pytest.mark.parametrize("label", ["", ",dog"])
+def test_box_outside_image_raises(tmp_path, edges, label):
+    (tmp_path / "boxes.csv").write_text(f"p.png,0,0,30,20\np.png,{edges}{label}\n")
+    with pytest.raises(InputError, match=rf"the box {edges} \(line 2 of '.*'\) is outside 'p\.png' of 30 x 20 pixels"):
+        locate(tmp_path / "boxes.csv", "p.png", 20, 30)
+
+
+def test_xml_box_of_other_size_raises(tmp_path):
+    (tmp_path / "7.xml").write_text(VOC.replace("</width>", "</width><height>60</height>"))
+    assert locate(tmp_path, "7.jpg", 60, 50).shape == locate(tmp_path, "7.jpg", 50, 60).shape == (1, 1, 4)
+    with pytest.raises(InputError, match=r"'.*7\.xml' was drawn on 50 x 60 pixels, but '7\.jpg' has 100 x 120"):
+        locate(tmp_path, "7.jpg", 120, 100)
+    with pytest.raises(InputError, match=r"is outside '7\.jpg' of 25 x 30 pixels"):
+        locate(tmp_path, "7.jpg", 30, 25)
+
+
+def test_xml_boxes_from_zero_start_at_first_pixel(tmp_path):
+    (tmp_path / "7.xml").write_text(VOC.replace("<xmin>1<", "<xmin>0<"))
+    with pytest.warns(ModelNote, match=r"boxes in '.*' start at 0 \(number of boxes: 1\)"):
+        assert read_annotations(str(tmp_path)).find_boxes("7")[0] == Box(0, 1, 30, 40, "cat")

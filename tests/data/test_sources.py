@@ -176,3 +176,54 @@ def test_file_without_permission_raises(folder):
     (source,) = find_images(["a.png"])
     with pytest.raises(InputError, match="cannot read"):
         source.read()
+
+
+NAMES = ["a\u2028b.png", "c\x85d.png", "e\x0bf.png", "\x0cg.png", "h\u2029"]
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_names_in_lists_end_at_newlines(folder, newline):
+    make_files(*NAMES)
+    Path("list.txt").write_bytes("".join(name + newline for name in NAMES).encode())
+    assert [source.path.name for source in find_images(["@list.txt"])] == NAMES
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_lists_have_byte_order_marks(folder, monkeypatch, encoding):
+    content = "ä.png\r\nb.png\r\n".encode(encoding)
+    Path("list.txt").write_bytes(content)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+    for files_from in ("list.txt", "-"):
+        assert [source.path.name for source in find_images([], files_from)] == ["ä.png", "b.png"]
+
+
+def test_null_separates_names(folder, monkeypatch):
+    names = [b"a\nb.png", b" c.png ", "\ufeffd.png".encode(), b"latin-\xe9.png", b"\x85.png"]
+    for name in names:
+        Path(os.fsdecode(name)).write_bytes(b"x")
+    for content in (b"\0".join(names), b"\0".join(names) + b"\0"):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+        sources = find_images([], "-", null=True)
+        assert [os.fsencode(source.path) for source in sources] == names
+        assert [source.read() for source in sources] == [b"x"] * 5
+    Path("list.txt").write_bytes(b"".join(name + b"\n" for name in names[3:]))
+    assert [os.fsencode(source.path) for source in find_images(["@list.txt"])] == names[3:]
+
+
+@pytest.mark.parametrize(
+    ("content", "null", "text"),
+    [
+        (b"a.png\0b.png\0", False, "holds NUL bytes; for a list that find -print0 wrote, use --null"),
+        (b"a.png\nb.png\n", True, "has lines but no NUL bytes; omit --null"),
+        (b"\0\0", True, "holds no path; write one path per NUL byte"),
+    ],
+)
+def test_lists_with_other_separator_raise(folder, content, null, text):
+    Path("list.txt").write_bytes(content)
+    with pytest.raises(InputError, match=text):
+        find_images([], "list.txt", null=null)
+
+
+def test_null_without_list_raises(folder):
+    with pytest.raises(UsageError, match="--null requires --files-from"):
+        find_images(["a.png"], null=True)

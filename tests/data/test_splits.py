@@ -14,7 +14,7 @@ from PIL import Image
 
 from tests.helpers import toys
 from tests.helpers.patches import make_set, write_set
-from xplain.core.errors import InputError, UsageError
+from xplain.core.errors import InputError, ModelNote, UsageError
 from xplain.data.datasets import read_dataset
 from xplain.data.images import decode_image
 from xplain.data.preprocessing import Preprocessing
@@ -198,3 +198,10 @@ def test_too_large_split_raises_before_reading(tmp_path, monkeypatch):
     monkeypatch.setattr("xplain.data.splits.MAX_BYTES", 8 * 3 * 4 * 4 - 1)
     with pytest.raises(InputError, match=r"8 images of 4 x 4 need .* of memory; set size=32 or per_class=N"):
         read_split(str(folder))
+
+
+def test_read_split_reports_untrained_folder(tmp_path):
+    write_classes(tmp_path / "all", {"ant": 3, "bee": 0, "cow": 3})
+    with pytest.warns(ModelNote, match="class folders without images are not trained: 1, such as 'bee'"):
+        data, _ = read_split(str(tmp_path / "all"))
+    assert data.classes == ("ant", "cow")

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
 import json
+import lzma
 import pickle
 import sys
 import tarfile
+import warnings
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import SAMPLES, TINY
 from tests.helpers.factories import tiny
-from xplain.core.errors import InputError, UsageError
+from xplain.core.errors import InputError, ModelNote, UsageError
 from xplain.data.datasets import read_dataset
 from xplain.models import load_classifier
 
@@ -85,6 +89,88 @@ def test_label_members(tmp_path, model, members, label):
     assert read_labels(tmp_path / "a.tar", model) == {"a.tar/a.jpg": label}
 
 
+@pytest.mark.parametrize(
+    ("members", "labels"),
+    [
+        ({"k__1__png": b"x", "k__1__cls": "1", "k__2__png": b"x", "k__2__cls": "2"}, {"k.1.png": 1, "k.2.png": 2}),
+        ({"k__png": b"x", "k__cls": "0", "k__v2__png": b"x", "k__v2__cls": "2"}, {"k.png": 0, "k.v2.png": 2}),
+        ({"v1__0/k__in__jpg": b"x", "v1__0/k__cls": "1"}, {"v1.0/k.in.jpg": 1}),
+        ({"2021__01__05__jpg": b"x", "2021__01__06__jpg": b"x"}, {"2021.01.05.jpg": None, "2021.01.06.jpg": None}),
+        ({"a__cls": "1", "b__json": '{"label": 2}', "b__jpg": b"x", "c__txt": "cat", "a__jpg": b"x", "c__jpg": b"x"},
+         {"b.jpg": 2, "a.jpg": 1, "c.jpg": 0}),
+        ({"k__txt": "cat", "k__png": b"x", "k__b__txt": "espresso", "k__b__png": b"x"}, {"k.png": 0, "k.b.png": 1}),
+    ],
+)  # fmt: skip
+def test_labels_are_joined_by_key(tmp_path, model, members, labels):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ModelNote)
+        assert read_labels(write_tar(tmp_path / "a.tar", **members), model) == {
+            f"a.tar/{name}": label for name, label in labels.items()
+        }
+
+
+@pytest.mark.parametrize(
+    ("members", "labels", "note"),
+    [
+        ({"a__jpg": b"x", "a__png": b"x"}, {"a.jpg": None}, "images that are not read .*: 1, such as 'a.tar/a.png'"),
+        ({"a__jpg": b"x", "a__mask__png": b"x", "a__cls": "1"}, {"a.jpg": 1}, "images that are not read .*: 1, such as 'a.tar/a.mask.png'"),
+        ({"x/a__jpg": b"x", "x/.hid__jpg": b"x"}, {"x/a.jpg": None}, "images that are not read .*: 1, such as 'a.tar/x/.hid.jpg'"),
+        ({"a__jpg": b"x", "b__cls": "1"}, {"a.jpg": None}, "labels without an image: 1, such as 'a.tar/b.cls'"),
+        ({"a__jpg": b"x", "a__cls": "1", "b__jpg": b"x"}, {"a.jpg": 1, "b.jpg": None}, "1 of 2 images .* have no label"),
+        ({"a__jpg": b"x", "a__cls": "1", "b__txt": b"", "a__CLS": "1"}, {"a.jpg": 1}, "repeat an equal label of the same name: 1"),
+        ({"s__in__jpg": b"x", "s__out__jpg": b"x", "s__cls": "1"}, {"s.in.jpg": 1, "s.out.jpg": 1},
+         "images that share the label of another image: 1, such as 'a.tar/s.out.jpg'"),
+    ],
+)  # fmt: skip
+def test_unused_members_are_counted(tmp_path, model, members, labels, note):
+    with pytest.warns(ModelNote, match=note) as notes:
+        assert read_labels(write_tar(tmp_path / "a.tar", **members), model) == {
+            f"a.tar/{name}": label for name, label in labels.items()
+        }
+    assert len(notes) == 1
+
+
+def test_linked_member_is_counted(tmp_path, model):
+    path = write_tar(tmp_path / "a.tar", a__jpg=b"x", a__cls="1")
+    with tarfile.open(path, "a") as tar:
+        link = tarfile.TarInfo("b.jpg")
+        link.type, link.linkname = tarfile.LNKTYPE, "a.jpg"
+        tar.addfile(link)
+    with pytest.warns(ModelNote, match="images that are not read .*: 1, such as 'a.tar/b.jpg'"):
+        assert read_labels(path, model) == {"a.tar/a.jpg": 1}
+
+
+@pytest.mark.parametrize(
+    ("suffix", "compress"),
+    [
+        (".tar.gz", gzip.compress),
+        (".tgz", gzip.compress),
+        (".TAR.BZ2", bz2.compress),
+        (".tar.xz", lzma.compress),
+        (".tar", gzip.compress),
+    ],
+)
+def test_compressed_shards(tmp_path, model, suffix, compress):
+    content = write_tar(tmp_path / "plain", a__jpg=b"one", a__cls="1", b__jpg=b"two", b__cls="2").read_bytes()
+    path = tmp_path / f"s{suffix}"
+    path.write_bytes(compress(content))
+    for location in (path, tmp_path):
+        items = read_dataset(str(location), model.class_names)
+        assert [(item.key, item.label) for item in items] == [(f"s{suffix}/a.jpg", 1), (f"s{suffix}/b.jpg", 2)]
+        assert [item.source.read() for item in reversed(items)] == [b"two", b"one"]
+        assert all(item.source.content is None for item in items)
+    path.write_bytes(compress(content)[:-9])
+    with pytest.raises(InputError, match=r"cannot decompress '.*'"):
+        read_dataset(str(path), model.class_names)
+
+
+def test_compressed_copy_is_not_read(tmp_path, model):
+    content = write_tar(tmp_path / "s.tar", a__jpg=b"x").read_bytes()
+    (tmp_path / "s.tar.gz").write_bytes(gzip.compress(content))
+    with pytest.warns(ModelNote, match=r"compressed copies of tar files that are not read: 1, such as 's\.tar\.gz'"):
+        assert read_labels(tmp_path, model) == {"s.tar/a.jpg": None}
+
+
 class Trap:
     """An object that fails the test when it is unpickled."""
 
@@ -112,7 +198,11 @@ def test_no_code_in_shard_runs(tmp_path, model):
         ({"a__jpg": b"x", "a__cls": "catt"}, r"the label of 'a\.tar/a\.jpg': unknown class 'catt'; did you mean 'cat'"),
         ({"a__txt": b"x"}, r"no image in '.*a\.tar' and 0 more shards; name members KEY\.jpg"),
         ({"a__jpg": b"x", "b__jpg": b"x", "a__JPG": b"x"}, r"two images are named 'a\.tar/a\.jpg'"),
-        ({"a__jpg": b"x", "a__JPG": b"x"}, r"cannot read the shard '.*a\.tar': a\.JPG: duplicate"),
+        ({"a__jpg": b"x", "a__JPG": b"x"}, r"two images are named 'a\.tar/a\.jpg'"),
+        (
+            {"a__jpg": b"x", "a__cls": b"1", "b__jpg": b"x", "a__CLS": b"2"},
+            r"two members of 'a\.tar' are named 'a\.CLS'",
+        ),
     ],
 )
 def test_invalid_shard_raises(tmp_path, model, members, text):

@@ -28,7 +28,7 @@ def test_locked_directory_is_rejected(xp, noise, command):
         ran = xp(*command_line)
     assert (ran.code, ran.out) == (3, "")
     assert single_line(ran.err) == (
-        "xplain: error: another process is writing into 'run'; wait for it, or choose another --output"
+        "xplain: error: another process is writing to 'run'; wait for it to finish or use another --output"
     )
     assert xp(*command_line).code == 0
 

@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
 import tarfile
-from contextlib import nullcontext, redirect_stderr, redirect_stdout
+from contextlib import nullcontext, redirect_stderr, redirect_stdout, suppress
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -32,18 +34,20 @@ from xplain.core.checkpoint_store import DirectoryCheckpoints
 from xplain.core.errors import InputError, XplainError
 from xplain.core.registry import METHODS, METRICS
 from xplain.core.run_store import RunStore, read_run, settings_digest
+from xplain.core.text_files import decode_text, split_lines
 from xplain.data.annotations import read_annotations
 from xplain.data.class_names import read_class_names
 from xplain.data.datasets import read_dataset
 from xplain.data.images import decode_image
-from xplain.data.sources import find_images
+from xplain.data.own_outputs import is_own_file
+from xplain.data.sources import _read_list, find_images
 from xplain.models.checkpoints import read_weights
 from xplain.oracle.targets import TargetSpec
 from xplain.pipelines.compare_runs import compare_runs
 from xplain.reports.evaluation_page import make_evaluation_page
 from xplain.reports.evaluation_report import evaluation_csv, evaluation_table
 from xplain.reports.published import read_published
-from xplain.reports.render import read_record
+from xplain.reports.render import draw, read_record
 from xplain.reports.summary import summarize_run
 
 ATTEMPTS = int(os.environ.get("XPLAIN_FUZZ_EXAMPLES", "100"))
@@ -256,6 +260,9 @@ lines = st.binary(max_size=60) | st.sampled_from(
         b'{"key": 1, "mark": []}',
         b'{"key": "a", "mark": "item"}',
         b'{"key": {}}',
+        b'{"key": "a", "mark": "item", "sha256": [], "label": {}, "file": [1, 2, 3]}',
+        b'{"key": "a", "mark": "file", "sha256": "0", "file": [1, [], 3]}',
+        b'{"key": "a", "mark": "file", "file": 1}',
         b"\xff",
     ]
 )
@@ -362,6 +369,9 @@ def test_valid_records_are_read(tmp_path):
 @given(st.binary(max_size=200) | st.lists(texts, max_size=5).map(lambda rows: "\n".join(rows).encode()))
 @example(b'"')
 @example(b"a.png,\x00")
+@example(b"\x00 1\n../\x00,1")
+@example(b"Id,PredictionString\na,0 1 2 3 4 1 1 2 3 4")
+@example(b"1" * 5000)
 def test_read_lists_and_classes(tmp_path, content):
     folder = tmp_path / "set"
     folder.mkdir(exist_ok=True)
@@ -372,6 +382,23 @@ def test_read_lists_and_classes(tmp_path, content):
         assert item.label is None or 0 <= item.label < 5
     attempt(read_dataset, str(folder), CLASSIFIER.class_names, str(path))
     attempt(read_class_names, path)
+
+
+@fuzz
+@given(st.binary(max_size=60) | texts.map(lambda text: text.encode("utf-16", "surrogatepass")), st.booleans())
+@example(b"\xff\xfe\x00\x00", False)
+@example(b"\xef\xbb\xbf", False)
+@example(b"\x00@\x00", True)
+def test_read_path_lists(tmp_path, content, null):
+    with suppress(ValueError):
+        text = decode_text(content)
+        assert "\n" not in "".join(split_lines(text))
+        assert split_lines("\n".join(split_lines(text)) + "\n") == (split_lines(text) or [""])
+    path = tmp_path / "list.txt"
+    path.write_bytes(content)
+    for name in attempt(partial(_read_list, null=null), str(path)) or []:
+        assert name
+        assert "\0" not in name
 
 
 valid_images = st.sampled_from([content for _, content, error in FILES.values() if not error])
@@ -395,13 +422,21 @@ def test_decode_image_files(tmp_path, content, changes, cut):
     path.write_bytes(broken)
     record = attempt(read_record, path)
     assert record is None or isinstance(record, dict)
+    assert is_own_file(path) in (False, record is not None)
 
 
 def make_tar() -> bytes:
     """Return a small tar file."""
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w") as tar:
-        for name, content in (("a.jpg", b"x"), ("a.cls", b"1"), ("b.png", b"y"), ("b.json", b'{"label": 2}')):
+        for name, content in (
+            ("a.jpg", b"x"),
+            ("a.cls", b"1"),
+            ("b.png", b"y"),
+            ("b.json", b'{"label": 2}'),
+            ("c.d.gif", b"z"),
+            ("c.cls", b"0"),
+        ):
             member = tarfile.TarInfo(name)
             member.size = len(content)
             tar.addfile(member, io.BytesIO(content))
@@ -421,6 +456,7 @@ VOC = (
 )
 READERS = {  # kind: (reader, file name, content)
     "tar": (lambda path: read_dataset(str(path), CLASSIFIER.class_names), "a.tar", make_tar()),
+    "tar.gz": (lambda path: read_dataset(str(path), CLASSIFIER.class_names), "a.tar.gz", gzip.compress(make_tar())),
     "npz": (read_record, "a.npz", encode_arrays({"values": np.ones((1, 4, 4))}, {"key": "a"})),
     "states": (
         lambda path: DirectoryCheckpoints(path.parent).load("a"),
@@ -429,6 +465,17 @@ READERS = {  # kind: (reader, file name, content)
     ),
     "weights": (read_weights, "a.pth", save_to_bytes({"w": torch.ones(3)})),
     "safetensors": (read_weights, "a.safetensors", save({"w": torch.ones(3)})),
+    "own picture": (
+        is_own_file,
+        "a.png",
+        draw("overlay", np.zeros((4, 4, 3), np.uint8), np.ones((1, 4, 4)), config.RenderOptions(), {}),
+    ),
+    "own array": (is_own_file, "a.npz", encode_arrays({"values": np.ones((1, 4, 4))}, {"key": "a"})),
+    "box table": (
+        lambda path: read_annotations(str(path)).find_boxes("v/a.png"),
+        "a.csv",
+        b"image,xmin,ymin,xmax,ymax,class\nv/a.png,1,2,3,4,cat\nv/a,5,6,7.5,8\n",
+    ),
     "boxes": (lambda path: read_annotations(str(path.parent)), "a.xml", VOC),
 }
 
@@ -438,7 +485,7 @@ READERS = {  # kind: (reader, file name, content)
 @given(damage, st.integers(0, 1 << 16), st.binary(max_size=40) | st.none())
 def test_read_data_files(tmp_path_factory, kind, changes, cut, replacement):
     read, name, content = READERS[kind]
-    if kind == "tar":
+    if kind.startswith("tar"):
         pytest.importorskip("webdataset")
     broken = bytearray(content if replacement is None else replacement)
     for position, new in changes if broken else ():

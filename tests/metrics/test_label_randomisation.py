@@ -110,7 +110,7 @@ def test_weights_compare_same_class(tmp_path):
 def test_weights_missing_or_incompatible(tmp_path):
     with pytest.raises(
         UsageError,
-        match=r"label-randomisation: weights=nowhere.pth is not accepted; use an existing file or folder or none",
+        match=r"label-randomisation: invalid value weights=nowhere.pth; use an existing file or folder or none",
     ):
         compute_score("saliency", weights="nowhere.pth")
     torch.save(toys.small_net(classes=3).state_dict(), tmp_path / "three.pth")

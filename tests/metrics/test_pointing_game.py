@@ -81,7 +81,7 @@ def test_invisible_boxes_are_undefined():
     assert score.values[2] == 1
     assert {reason: mask.tolist() for reason, mask in score.undefined.items()} == {
         "the image has no box of the target": [True, False, False, False],
-        "the object is outside the crop": [False, True, False, True],
+        "all boxes of the target are outside the crop": [False, True, False, True],
     }
 
 
@@ -102,5 +102,5 @@ def test_boxes_missing_or_invalid(tmp_path):
         UsageError, match="cannot look up boxes in a file, because the images have no names; pass a tensor"
     ):
         xplain.measure(NET, images, maps, "pointing-game", target=0, boxes=str(tmp_path / "boxes.csv"))
-    with pytest.raises(UsageError, match=r"boxes=nowhere.csv is not accepted; use an existing file"):
+    with pytest.raises(UsageError, match=r"invalid value boxes=nowhere.csv; use an existing file"):
         xplain.measure(NET, images, maps, "pointing-game", target=0, boxes="nowhere.csv")

@@ -213,7 +213,7 @@ def test_measure_rejects_roar():
 
 @pytest.mark.parametrize("text", ["10+", "ten", "101", "0", "-1", "50+10", "10+10", ""])
 def test_fractions_invalid_are_rejected(text):
-    with pytest.raises(xplain.XplainError, match=r"roar: fractions=.* is not accepted; use increasing percentages"):
+    with pytest.raises(xplain.XplainError, match=r"roar: invalid value fractions=.*; use increasing percentages"):
         METRICS.get("roar").resolve({"fractions": text})
 
 

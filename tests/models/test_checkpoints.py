@@ -175,7 +175,7 @@ def copies(*prefixes: str) -> dict[str, torch.Tensor]:
 def test_load_weights_prefers_averaged(tmp_path, content):
     torch.save(content, tmp_path / "a.pth")
     model = toys.small_net(seed=8)
-    with pytest.warns(ModelNote, match=r"a\.pth' contains averaged weights: '.*ema.*' is used"):
+    with pytest.warns(ModelNote, match=r"a\.pth' contains averaged weights; using '.*ema.*'"):
         load_weights(model, read_weights(tmp_path / "a.pth"), str(tmp_path / "a.pth"))
     assert is_same_state(model.state_dict(), random_state(5))
 

@@ -231,7 +231,7 @@ def test_untrained_one_channel_model(tmp_path):
         )
         classifier = xplain.load_classifier(f"timm:local-dir:{folder}", device="cpu", weights="random")
         assert (classifier.channels, classifier.classes) == (1, 3)
-        assert classifier.notes == ["the model takes one channel: it is given the gray value of the pixels"]
+        assert classifier.notes == ["the model has one input channel; images are converted to grayscale"]
         x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
         norm = classifier.model.bn1
         assert float(norm.running_mean.abs().max()) > 0  # calibrated on noise

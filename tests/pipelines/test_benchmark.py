@@ -156,7 +156,7 @@ def test_bench_times_for_real(xp, short_ceiling):
     assert one["images_per_second"]["low"] <= one["images_per_second"]["median"] <= one["images_per_second"]["high"]
     assert len(one["seconds"]) == 2
     model = "python:tests.helpers.factories:tiny"
-    assert f"measured integrated-gradients:steps=3 on {model} (images: 1, program: xplain)" in ran.err
+    assert f"measured integrated-gradients:steps=3 on {model} (images: 1, implementation: xplain)" in ran.err
 
 
 def test_interrupted_bench_leaves_results_on_disk(xp, prescribed_seconds, tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from itertools import product
 
 import numpy as np
@@ -16,7 +17,7 @@ from xplain.core.registry import METRICS, MetricSpec
 from xplain.core.types import Score
 from xplain.metrics.inputs import MetricInput
 from xplain.oracle import Oracle
-from xplain.pipelines.measurement import MetricResult, MetricRun, _make_explainer, resolve_metrics
+from xplain.pipelines.measurement import MetricResult, MetricRun, _hash_path, _make_explainer, resolve_metrics
 
 LABELS = ["cat", "dog", "fox", "owl", "eel"]
 NET = toys.small_net(1, scale=15.0)
@@ -205,3 +206,24 @@ def test_metric_run_hashes_named_files(tmp_path):
     after = MetricRun.resolve(METRICS.get("pointing-game"), params).describe()
     assert before["files"] != after["files"]
     assert "files" not in MetricRun.resolve(METRICS.get("deletion"), {}).describe()
+
+
+def test_hash_of_folder_ignores_output_only(tmp_path):
+    """The hash of a folder is that of earlier versions; output of xplain does not change it, and a linked folder does."""
+    for name in ("a.xml", "sub/b.xml", "sub/c.jpg", ".hidden/d", "e-f/g.xml"):
+        (tmp_path / "boxes" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "boxes" / name).write_text(name)
+    digest = hashlib.sha256()
+    for path in sorted((tmp_path / "boxes").rglob("*")):
+        if path.is_file():
+            digest.update(path.relative_to(tmp_path / "boxes").as_posix().encode() + b"\0" + path.read_bytes())
+    assert _hash_path(tmp_path / "boxes") == digest.hexdigest()
+    for name in ("xplain-runs/x/summary.json", "sub/xplain-out/a.png", "run/items/0.jsonl", "run/summary.md"):
+        (tmp_path / "boxes" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "boxes" / name).write_text("output")
+    (tmp_path / "boxes/run/run.json").write_text('{"fingerprint": {}, "methods": {}, "metrics": {}}')
+    assert _hash_path(tmp_path / "boxes") == digest.hexdigest()
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more/h.xml").write_text("h")
+    (tmp_path / "boxes/linked").symlink_to(tmp_path / "more")
+    assert _hash_path(tmp_path / "boxes") != digest.hexdigest()

@@ -80,7 +80,7 @@ def test_read_published_uses_evaluate_protocol(read):
         ('"A paper, Table 1"', "1", "source in .* must be a string"),
         ('["one softmax"]', '"one softmax"', r'notes in .* must be a list of strings; use notes = \["..."\]'),
         ('method = "sm", metric = "deletion:steps=4", value = 0.5', 'method = 1, metric = "", value = 0.5', "must be strings"),
-        ('method = "sm", metric = "ins', 'method = "sm:absolute", metric = "ins', "cannot read 'absolute' in 'sm:absolute'"),
+        ('method = "sm", metric = "ins', 'method = "sm:absolute", metric = "ins', "invalid parameter 'absolute' in 'sm:absolute'"),
     ],
 )  # fmt: skip
 def test_read_published_malformed_table(read, old, new, message):
@@ -94,7 +94,7 @@ def test_read_published_wrong_types(read):
         read("published = 3\n")
     with pytest.raises(UsageError, match=r"figures in .* must be a list of tables"):
         read('[published]\nsource = "a"\nfigures = [1]\n')
-    with pytest.raises(InputError, match="cannot read the configuration"):
+    with pytest.raises(InputError, match="cannot read the configuration file"):
         read("[published\n")
 
 
@@ -218,4 +218,4 @@ def test_evaluate_checks_published_first(xp, photos):
 def test_explain_refuses_published_table(xp, photos):
     Path("t.toml").write_text(FILE)
     ran = xp("explain", photos, *TINY, "--config", "t.toml")
-    assert (ran.code, ran.err) == (2, "xplain: error: unknown table [published] in t.toml; only evaluate uses it\n")
+    assert (ran.code, ran.err) == (2, "xplain: error: unknown table [published] in t.toml; use it only with evaluate\n")

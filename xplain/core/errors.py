@@ -40,7 +40,7 @@ SYSTEM_ERROR_NUMBERS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errn
 
 
 class XplainError(Exception):
-    """A problem that the user can solve. ``str(error)`` is one line: what is wrong; what to do."""
+    """An error that the user can fix. ``str(error)`` is one line: what is wrong; what to do."""
 
     exit_code: int = ExitCode.BUG
 
@@ -50,19 +50,19 @@ class XplainError(Exception):
 
 
 class UsageError(XplainError):
-    """Usage error: an unknown name, a parameter out of range, or options that exclude each other."""
+    """Invalid usage, such as an unknown name, a parameter out of range or conflicting options."""
 
     exit_code = ExitCode.USAGE_ERROR
 
 
 class InputError(XplainError):
-    """An image, weight file, label or run directory cannot be used."""
+    """An image, weights file, label or run directory is missing or invalid."""
 
     exit_code = ExitCode.INPUT_ERROR
 
 
 class DeviceError(XplainError):
-    """The device is missing, has failed, or has too little memory."""
+    """The device is unavailable, failed or ran out of memory."""
 
     exit_code = ExitCode.DEVICE_ERROR
 
@@ -74,7 +74,7 @@ class StoppedError(XplainError):
 
 
 class ModelNote(UserWarning):
-    """A note on a model or its classes that the user should read: what was detected, what is assumed."""
+    """A warning about what was detected or assumed about a model or its classes."""
 
 
 def emit_note(text: str) -> None:
@@ -118,10 +118,12 @@ def device_error(error: BaseException) -> DeviceError | None:
     """Return a DeviceError if the exception reports a failed device or too little memory, otherwise None."""
     first = first_line(error)
     if is_out_of_memory(error):
-        return DeviceError(f"out of memory: {first}", "use a smaller --batch-size, fewer images or another --device")
+        return DeviceError(
+            f"out of memory: {first}", "reduce --batch-size or the number of images, or use another --device"
+        )
     is_device_text = isinstance(error, RuntimeError) and any(text in str(error) for text in DEVICE_ERROR_TEXTS)
     if is_device_text or type(error).__name__ == "AcceleratorError":
-        return DeviceError(f"device error: {first}", "check the device; run the same command again to resume")
+        return DeviceError(f"device error: {first}", "check the device, then run the same command again")
     return None
 
 

@@ -1,67 +1,73 @@
-"""Read bounding boxes from CSV or Pascal VOC XML, and map them to the model input."""
+"""Find the bounding boxes of images, and map them to the model input."""
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
-from xml.etree import ElementTree
-from xml.parsers.expat import ExpatError, ParserCreate
 
 import torch
 from torch import Tensor
 
-from xplain.core.errors import InputError, UsageError
+from xplain.core.errors import InputError, UsageError, emit_note
+from xplain.data.box_files import COLUMNS, Box, BoxRow, read_box_table, read_xml_folder
 from xplain.data.preprocessing import Preprocessing
 
-COLUMNS = "image,x0,y0,x1,y1[,class]"
+__all__ = ["Annotations", "Box", "locate_boxes", "read_annotations"]
 
-
-class Box(NamedTuple):
-    """A bounding box in pixels of the upright image file. label: a class, or "".
-
-    Edges are coordinates: column c covers c to c + 1.
-    """
-
-    left: float
-    top: float
-    right: float
-    bottom: float
-    label: str = ""
+TOLERANCE = 1e-3  # pixels by which rounded edges may exceed the image
 
 
 @dataclass(frozen=True, eq=False)
 class Annotations:
     """The boxes of a data set.
 
-    source: the file or folder, for messages. boxes: by image name, which is a key of the data set or a file name,
+    source: the file or folder, for messages. rows: by image name, which is a key of the data set or a file name,
     with or without suffix.
     """
 
     source: str
-    boxes: Mapping[str, tuple[Box, ...]]
+    rows: Mapping[str, Sequence[BoxRow]] = field(repr=False)
 
     def find_boxes(self, key: str) -> tuple[Box, ...]:
-        """Return the boxes of an image, or () if it has none.
+        """Return the boxes of an image, or () if it has none."""
+        return tuple(row.box for row in self.find_rows(key))
 
-        Looks up ``a/b.jpg``, ``a/b``, ``b.jpg`` and ``b`` in this order, and returns the boxes of the first name that has any.
+    def find_rows(self, key: str) -> list[BoxRow]:
+        """Return the rows of an image, each box once.
+
+        Looks up the names ``a/b.jpg`` and ``a/b``, then ``b.jpg`` and ``b``, and returns the rows of the first pair that has any.
+        Raises InputError if rows contradict each other.
         """
         parts = PurePosixPath(key).parts
         for start in range(len(parts)):
             name = PurePosixPath(*parts[start:])
-            for candidate in (name.as_posix(), name.with_suffix("").as_posix()):
-                if candidate in self.boxes:
-                    return self.boxes[candidate]
-        return ()
+            spellings = dict.fromkeys((name.as_posix(), name.with_suffix("").as_posix()))
+            rows = [row for spelling in spellings for row in self.rows.get(spelling, ())]
+            if rows:
+                return _unique_rows(rows)
+        return []
+
+
+def _unique_rows(rows: Iterable[BoxRow]) -> list[BoxRow]:
+    """Return the rows of an image with each box once. Raises InputError if a box has two classes."""
+    unique: dict[tuple[float, ...], BoxRow] = {}
+    for row in rows:
+        first = unique.setdefault(row.box[:4], row)
+        if first.box.label != row.box.label:
+            raise InputError(
+                f"{first.place} and {row.place} contradict each other: the same box of {first.name!r} is "
+                f"{first.box.label!r} and {row.box.label!r}",
+                "remove the wrong one",
+            )
+    return list(unique.values())
 
 
 def read_annotations(path: str) -> Annotations:
-    """Read boxes from a CSV file or a folder of Pascal VOC XML files. The result is cached until the path is modified.
+    """Read boxes from a table or a folder of Pascal VOC XML files. The result is cached until the path is modified.
 
-    CSV has the columns image,x0,y0,x1,y1 and optionally class; a first row of column names is skipped.
+    A table has the columns image,x0,y0,x1,y1 and optionally class, in this order or in the order of its heading.
     XML files are named after their images; they count pixels from 1 and include the last one.
     Raises InputError that names the file and line.
     """
@@ -70,70 +76,42 @@ def read_annotations(path: str) -> Annotations:
 
 @lru_cache(maxsize=4)
 def _read(path: str, _modified: int) -> Annotations:
-    rows = _read_xml_folder(Path(path)) if Path(path).is_dir() else _read_csv(Path(path))
-    boxes: dict[str, tuple[Box, ...]] = {}
-    for name, box in rows:
-        boxes[name] = (*boxes.get(name, ()), box)
-    if not boxes:
+    rows = list(read_xml_folder(Path(path)) if Path(path).is_dir() else read_box_table(Path(path)))
+    if not rows:
         raise InputError(f"no box in {path!r}", f"use CSV with {COLUMNS}, or a folder of Pascal VOC XML files")
-    return Annotations(path, boxes)
+    _refuse_fractions(path, rows)
+    by_name: dict[str, list[BoxRow]] = {}
+    for row in rows:
+        by_name.setdefault(row.name, []).append(row)
+    unique = {name: _unique_rows(image_rows) for name, image_rows in by_name.items()}
+    repeated = len(rows) - sum(map(len, unique.values()))
+    if repeated:
+        emit_note(f"{repeated} of the boxes in {path!r} repeat another box of their image and count once")
+    return Annotations(path, unique)
 
 
-def _read_csv(path: Path) -> Iterator[tuple[str, Box]]:
-    """Yield (image name, box) for each row."""
-    try:
-        rows = [row for row in csv.reader(path.read_text("utf-8-sig").splitlines()) if row]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"cannot read the boxes {str(path)!r}: {error}", f"use CSV with {COLUMNS}") from None
-    for number, row in enumerate(rows, 1):
-        try:
-            box = _make_box(row[1:5], *row[5:6])
-        except (ValueError, TypeError):
-            if number == 1:  # may name the columns
-                continue
-            raise InputError(
-                f"line {number} of {str(path)!r} is not a box: {','.join(row)}", f"write {COLUMNS}"
-            ) from None
-        yield row[0].strip(), box
+def _refuse_fractions(path: str, rows: Sequence[BoxRow]) -> None:
+    """Raise InputError if the edges are fractions of the image instead of pixels."""
+    if all(max(row.box[:4]) <= 1 for row in rows) and any(edge % 1 for row in rows for edge in row.box[:4]):
+        raise InputError(
+            f"the boxes in {path!r} are fractions of the image, from 0 to 1", "write them in pixels of the upright file"
+        )
 
 
-def _read_xml_folder(folder: Path) -> Iterator[tuple[str, Box]]:
-    """Yield (image name, box) for each object in the XML files."""
-    for path in sorted(folder.rglob("*.xml")):
-        name = path.relative_to(folder).with_suffix("").as_posix()
-        try:
-            for element in parse_xml(path.read_bytes()).iter("object"):
-                edges = [element.findtext(f"bndbox/{edge}") for edge in ("xmin", "ymin", "xmax", "ymax")]
-                box = _make_box(edges, element.findtext("name") or "")
-                yield name, box._replace(left=box.left - 1, top=box.top - 1)
-        except (ExpatError, OSError, ValueError, TypeError) as error:
-            raise InputError(f"cannot read the boxes in {str(path)!r}: {error}", "use Pascal VOC XML") from None
-
-
-def parse_xml(content: bytes) -> ElementTree.Element:
-    """Return the root element of an XML document.
-
-    Raises ExpatError if it is not XML, and ValueError if it declares an entity, which could expand to any size.
-    """
-    builder, parser = ElementTree.TreeBuilder(), ParserCreate()
-
-    def refuse_entity(name: str, *_: object) -> None:
-        raise ValueError(f"it declares the entity {name!r}")
-
-    parser.EntityDeclHandler = refuse_entity
-    parser.StartElementHandler = builder.start
-    parser.EndElementHandler = builder.end
-    parser.CharacterDataHandler = builder.data
-    parser.Parse(content, True)
-    return builder.close()
-
-
-def _make_box(edges: Sequence[str | None], label: str = "") -> Box:
-    """Return a box. Raises ValueError or TypeError unless the edges are four numbers that enclose an area."""
-    left, top, right, bottom = (float(edge) for edge in edges)  # type: ignore[arg-type]
-    if not (left < right and top < bottom):
-        raise ValueError("the box is empty")
-    return Box(left, top, right, bottom, label.strip())
+def _check_inside(row: BoxRow, key: str, width: int, height: int) -> None:
+    """Raise InputError if a box is not inside its image, or was drawn on an image of another size."""
+    left, top, right, bottom = row.box[:4]
+    hint = "write boxes in pixels of the upright file"
+    if min(left, top) < -TOLERANCE or right > width + TOLERANCE or bottom > height + TOLERANCE:
+        raise InputError(
+            f"the box {left:g},{top:g},{right:g},{bottom:g} ({row.place}) is outside {key!r} of {width} x {height} pixels",
+            hint,
+        )
+    if row.size is not None and row.size not in ((width, height), (height, width)):
+        raise InputError(
+            f"the box in {row.place} was drawn on {row.size[0]} x {row.size[1]} pixels, but {key!r} has {width} x {height}",
+            hint,
+        )
 
 
 def locate_boxes(
@@ -150,11 +128,14 @@ def locate_boxes(
     keys: names of the images in the data set. sizes: (height, width) of the upright files.
     targets: class per image; boxes of other classes are skipped, boxes without a class are used for every target.
     find_class: returns the index of a class name.
-    Raises InputError if the model does not have the class of a box.
+    Raises InputError if the model does not have the class of a box, or a box is not inside its image.
     """
     located = []
     for key, (height, width), target in zip(keys, sizes, targets, strict=True):
         geometry = preprocessing.geometry(width, height)
+        rows = annotations.find_rows(key)
+        for row in rows:
+            _check_inside(row, key, width, height)
         located.append(
             [
                 (
@@ -163,7 +144,7 @@ def locate_boxes(
                     box.right * geometry.width / width - geometry.left,
                     box.bottom * geometry.height / height - geometry.top,
                 )
-                for box in annotations.find_boxes(key)
+                for box in (row.box for row in rows)
                 if not box.label or _find_index(box.label, annotations.source, find_class) == target
             ]
         )

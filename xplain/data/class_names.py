@@ -12,6 +12,7 @@ from pathlib import Path
 
 from xplain.core.config import parse_count
 from xplain.core.errors import InputError, UsageError, did_you_mean
+from xplain.core.text_files import read_lines
 
 WNID = re.compile(r"n\d{8}")
 
@@ -83,9 +84,20 @@ def is_wnid(name: str) -> bool:
 @cache
 def load_imagenet_classes() -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return (wnids, names) of the 1000 ImageNet classes in the usual order."""
-    text = resources.files("xplain.data").joinpath("imagenet1k.tsv").read_text("utf-8")
-    rows = [line.split("\t") for line in text.splitlines()[1:]]
+    rows = _load_imagenet_table()
     return tuple(row[1] for row in rows), tuple(row[2] for row in rows)
+
+
+@cache
+def load_ilsvrc_wnids() -> tuple[str, ...]:
+    """Return the wnids of the 1000 ImageNet classes in the order of ILSVRC2012_ID, which counts from 1 in the development kit."""
+    return tuple(row[1] for row in sorted(_load_imagenet_table(), key=lambda row: int(row[3])))
+
+
+def _load_imagenet_table() -> list[list[str]]:
+    """Return the rows of the table of ImageNet classes: index, wnid, name, ILSVRC2012_ID."""
+    text = resources.files("xplain.data").joinpath("imagenet1k.tsv").read_text("utf-8")
+    return [line.split("\t") for line in text.splitlines()[1:]]
 
 
 def read_class_names(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -94,10 +106,7 @@ def read_class_names(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     The indices must be 0, 1, 2, ... in any order. The column wnid is optional; without it, wnids is ().
     Raises InputError if the file cannot be read.
     """
-    try:
-        lines = [line for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read the class names {str(path)!r}: {error}", "pass a text or CSV file") from None
+    lines = [line for line in read_lines(path, "the class names", "pass a text or CSV file") if line.strip()]
     if not lines:
         raise InputError(f"no class name in {str(path)!r}", "write one name per line")
     separator = "\t" if "\t" in lines[0] else ","

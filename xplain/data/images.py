@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xplain.core.errors import Failure, InputError, XplainError, first_line
+from xplain.core.files import FileState
+from xplain.data.formats import is_heif, register_heif, suggest_format
 from xplain.data.preprocessing import Preprocessing, preprocess
 from xplain.data.sources import ImageSource, too_large_error
 
@@ -30,6 +32,8 @@ def decode_image(content: bytes, name: str) -> Image:
 
     if not content:
         raise InputError(f"{name!r} is empty (0 bytes)", "pass an image file")
+    if is_heif(content):
+        register_heif()
     try:
         with Image.open(io.BytesIO(content)) as image:
             image.load()
@@ -39,9 +43,7 @@ def decode_image(content: bytes, name: str) -> Image:
                 )
             return _to_rgb(ImageOps.exif_transpose(image))
     except UnidentifiedImageError:
-        raise InputError(
-            f"{name!r} is not an image that Pillow can read", "use JPEG, PNG, WebP, TIFF or a similar format"
-        ) from None
+        raise InputError(f"{name!r} is not an image that Pillow can read", suggest_format(content)) from None
     except Image.DecompressionBombError as error:
         raise InputError(f"{name!r} is too large: {error}", "reduce its size") from None
     except MemoryError:
@@ -92,12 +94,17 @@ def read_image(
 
 @dataclass(frozen=True, eq=False)
 class LoadedImage:
-    """A preprocessed image. digest: SHA-256 of its file. pixels: (3, H, W) in [0, 1]. size: (height, width) of the upright file."""
+    """A preprocessed image.
+
+    digest: SHA-256 of its file. pixels: (3, H, W) in [0, 1]. size: (height, width) of the upright file.
+    state: of the file before it was read, or None if there is no file.
+    """
 
     source: ImageSource
     digest: str
     pixels: Tensor
     size: tuple[int, int]
+    state: FileState | None = None
 
 
 def prefetch_images(
@@ -107,9 +114,11 @@ def prefetch_images(
 
     def read(source: ImageSource) -> LoadedImage | Failure:
         try:
+            state = source.state()
             content = source.read()
             image = decode_image(content, source.name)
-            return LoadedImage(source, sha256(content), preprocess(image, preprocessing), (image.height, image.width))
+            pixels = preprocess(image, preprocessing)
+            return LoadedImage(source, sha256(content), pixels, (image.height, image.width), state)
         except XplainError as error:
             return Failure(source.name, error)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import glob
 import os
 import stat
@@ -13,10 +14,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from xplain.core.errors import DeviceError, InputError, UsageError
+from xplain.core.files import FileState, file_state
+from xplain.core.text_files import decode_text, split_lines
+from xplain.data.folders import SkippedFiles, walk_images
+from xplain.data.formats import read_suffixes
+from xplain.data.globs import expand_glob
+from xplain.data.own_outputs import has_record, is_own_file, is_own_picture
 
-SUFFIXES = frozenset(
-    (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".pbm", ".avif")
-)
+UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,15 @@ class ImageSource:
         except MemoryError:
             raise too_large_error(self.name) from None
 
+    def state(self) -> FileState | None:
+        """Return the state of the file that holds the image, or None if there is none."""
+        if self.content is not None or self.path is None:
+            return None
+        try:
+            return file_state(self.path)
+        except (OSError, ValueError):  # ValueError: a null byte in the name
+            return None
+
     def _read_span(self, path: Path, start: int, size: int) -> bytes:
         with path.open("rb") as stream:
             stream.seek(start)
@@ -88,10 +102,20 @@ class _FoundImage(NamedTuple):
     relative: str
 
 
-def find_images(arguments: Iterable[str], files_from: str | None = None) -> list[ImageSource]:
+def find_images(
+    arguments: Iterable[str],
+    files_from: str | None = None,
+    *,
+    null: bool = False,
+    output: Path | None = None,
+    skipped: SkippedFiles | None = None,
+) -> list[ImageSource]:
     """Find the images in files, directories (recursively), globs, ``@list.txt`` and ``-`` (an image on standard input).
 
-    files_from: a file of paths, one per line; ``-`` is standard input.
+    files_from: a file of paths, one per line; ``-`` is standard input. null: its paths end with NUL bytes instead.
+    output: the output directory; pictures in it that xplain wrote are skipped if other images are named.
+    skipped: receives what is not read in directories; without it, notes are emitted.
+    Directories are searched through links. Images that xplain wrote are not searched for.
     Missing files are kept, so that each is reported when it is read. An image that occurs twice is returned once.
     Raises InputError if a directory, glob or list holds no image, and UsageError if there is no argument.
     """
@@ -100,13 +124,18 @@ def find_images(arguments: Iterable[str], files_from: str | None = None) -> list
         raise UsageError("no image given", "pass files, directories, globs, @list.txt, - or --files-from FILE")
     if "-" in arguments and files_from == "-":
         raise UsageError("standard input cannot be both an image and a list", "use - or --files-from -, not both")
+    if null and files_from is None:
+        raise UsageError("--null requires --files-from", "add --files-from FILE or -")
     if files_from is not None:
-        arguments += list(_read_list(files_from))
-    unique: dict[str, _FoundImage] = {}
+        arguments += _read_list(files_from, null=null)
+    search = _ImageSearch(output)
     for argument in _expand_lists(arguments):
-        for image in _expand(argument):
-            unique.setdefault(_absolute(image.path) if image.path else "-", image)
-    images = list(unique.values())
+        search.add(argument)
+    images = search.finish()
+    if skipped is None:
+        search.skipped.emit_notes()
+    else:
+        skipped.extend(search.skipped)
     return [_make_source(image.path, stem) for image, stem in zip(images, _distinct_stems(images), strict=True)]
 
 
@@ -124,76 +153,119 @@ def _expand_lists(arguments: Iterable[str]) -> Iterator[str]:
             yield argument
 
 
-def _read_list(name: str) -> list[str]:
+def _read_list(name: str, *, null: bool = False) -> list[str]:
+    """Read the paths of a list. Bytes that are not UTF-8 are kept, because file names may hold any."""
+    separator = "NUL byte" if null else "line"
     try:
-        text = sys.stdin.read() if name == "-" else Path(name).read_text("utf-8")
+        content = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+        paths = _split_at_null(content) if null else _split_path_lines(content)
     except (OSError, ValueError) as error:
-        raise InputError(f"cannot read the list {name!r}: {error}", "pass a text file with one path per line") from None
-    paths = [line for line in text.splitlines() if line.strip()]
+        raise InputError(
+            f"cannot read the list {name!r}: {error}", f"pass a text file with one path per {separator}"
+        ) from None
     if not paths:
-        raise InputError(f"the list {name!r} holds no path", "write one path per line")
+        raise InputError(f"the list {name!r} holds no path", f"write one path per {separator}")
     return paths
 
 
-def _expand(argument: str) -> Iterator[_FoundImage]:
-    """Yield the images of one argument."""
-    path = Path(argument)
-    if argument == "-":
-        yield _FoundImage(None, "stdin")
-    elif os.path.isdir(argument):  # noqa: PTH112  (never raises)
-        yield from _expand_directory(path)
-    elif not os.path.exists(argument) and glob.has_magic(argument) and "\0" not in argument:  # noqa: PTH110
-        yield from _expand_glob(argument)
-    elif not path.name:
-        raise InputError(f"{argument!r} is not a file name", "pass files, directories or globs")
-    else:
-        yield _FoundImage(path, path.name)
+def _split_path_lines(content: bytes) -> list[str]:
+    """Return the lines that are not blank. Raises ValueError for binary data."""
+    if b"\0" in content and not content.startswith(UTF16_MARKS):
+        raise ValueError("it holds NUL bytes; for a list that find -print0 wrote, use --null")
+    return [line for line in split_lines(decode_text(content, "surrogateescape")) if line.strip()]
 
 
-def _expand_directory(path: Path) -> Iterator[_FoundImage]:
-    files = list(_walk(path))
-    if not files:
-        raise InputError(
-            f"no image in the directory {str(path)!r}", f"supported suffixes are {' '.join(sorted(SUFFIXES))}"
-        )
-    if files == [path]:
-        raise InputError(f"cannot list the directory {str(path)!r}", "check its permissions")
-    for file in files:
-        yield _FoundImage(file, str(file.relative_to(path)))
+def _split_at_null(content: bytes) -> list[str]:
+    """Return the paths that end with NUL bytes. Raises ValueError if there is no NUL byte but more than one line."""
+    paths = [os.fsdecode(path) for path in content.split(b"\0") if path]
+    if len(paths) == 1 and b"\0" not in content and b"\n" in content:
+        raise ValueError("it has lines but no NUL bytes; omit --null")
+    return paths
 
 
-def _expand_glob(pattern: str) -> Iterator[_FoundImage]:
-    matches = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207  (absolute and relative patterns alike)
-    if not matches:
-        raise InputError(f"no file matches {pattern!r}", "check the pattern")
-    for match in matches:
-        if Path(match).is_dir():
-            yield from _expand(match)
+class _ImageSearch:
+    """The images of the arguments in order, each once, and what is skipped.
+
+    own_images: pictures of xplain that a glob matches, or that are named and in the output directory.
+    problem: the error of the first argument that holds output of xplain only.
+    """
+
+    def __init__(self, output: Path | None) -> None:
+        self.output = None if output is None else Path(os.path.realpath(output))
+        self.skipped = SkippedFiles()
+        self.images: dict[str, _FoundImage] = {}
+        self.own_images: dict[str, _FoundImage] = {}
+        self.problem: InputError | None = None
+
+    def add(self, argument: str) -> None:
+        """Add the images of one argument."""
+        path = Path(argument)
+        if argument == "-":
+            self.images.setdefault("-", _FoundImage(None, "stdin"))
+        elif os.path.isdir(argument):  # noqa: PTH112  (never raises)
+            self._add_directory(path)
+        elif not os.path.exists(argument) and glob.has_magic(argument) and "\0" not in argument:  # noqa: PTH110
+            self._add_glob(argument)
+        elif not path.name:
+            raise InputError(f"{argument!r} is not a file name", "pass files, directories or globs")
         else:
-            yield _FoundImage(Path(match), Path(match).name)
+            self._add_file(path, is_own=self._is_own_output(path))
 
+    def finish(self) -> list[_FoundImage]:
+        """Return the images. Pictures of xplain are included if there are no others."""
+        if not self.images:
+            self.images = self.own_images
+        else:
+            self.skipped.own_pictures += [image.path for image in self.own_images.values() if image.path]
+        if not self.images and self.problem is not None:
+            raise self.problem
+        return list(self.images.values())
 
-def _walk(directory: Path) -> Iterator[Path]:
-    """Yield the images below a directory, then the folders that cannot be listed, which fail when they are read."""
-    errors: list[OSError] = []
-    for folder, subfolders, files in os.walk(directory, onerror=errors.append):
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        for name in sorted(files):
-            path = Path(folder, name)
-            if path.suffix.lower() in SUFFIXES and not name.startswith(".") and not _is_special(path):
-                yield path
-    for error in errors:
-        yield Path(error.filename)
+    def _add_file(self, path: Path, *, is_own: bool) -> None:
+        images = self.own_images if is_own else self.images
+        images.setdefault(_absolute(path), _FoundImage(path, path.name))
 
+    def _is_own_output(self, path: Path) -> bool:
+        """Return whether a file is a picture in the output directory that xplain wrote."""
+        if self.output is None or self.output not in Path(os.path.realpath(path)).parents:
+            return False
+        return is_own_picture(path)
 
-def _is_special(path: Path) -> bool:
-    """Return whether a path is a pipe, socket or device. Broken links are not: they fail when they are read."""
-    return os.path.exists(path) and not os.path.isfile(path)  # noqa: PTH110, PTH113  (never raise)
+    def _add_directory(self, path: Path) -> None:
+        skipped = SkippedFiles()
+        files = list(walk_images(path, skipped))
+        if not files and not skipped.own and has_record(path):
+            skipped.own_folders.append(path)
+        self.skipped.extend(skipped)
+        if not files:
+            self._add_problem(f"no image in the directory {str(path)!r}", skipped)
+        if files == [path]:
+            raise InputError(f"cannot list the directory {str(path)!r}", "check its permissions")
+        for file in files:
+            self.images.setdefault(_absolute(file), _FoundImage(file, str(file.relative_to(path))))
 
+    def _add_glob(self, pattern: str) -> None:
+        skipped = SkippedFiles()
+        matches = expand_glob(pattern, skipped)
+        self.skipped.extend(skipped)
+        if not matches:
+            self._add_problem(f"no file matches {pattern!r}", skipped)
+        for match in matches:
+            if match.is_dir():
+                self._add_directory(match)
+            else:
+                self._add_file(match, is_own=is_own_file(match))
 
-def has_images(directory: Path) -> bool:
-    """Return whether a directory holds an image, at any depth."""
-    return next(_walk(directory), None) is not None
+    def _add_problem(self, message: str, skipped: SkippedFiles) -> None:
+        """Raise InputError for an argument without images; keep it for later if the argument holds output of xplain."""
+        if skipped.own:
+            message = f"{message} that xplain did not write"
+            self.problem = self.problem or InputError(message, "pass files by name to explain pictures of xplain")
+            return
+        if skipped.unread:
+            raise InputError(f"{message}: {skipped.reasons()[0]}")
+        hint = f"supported suffixes are {' '.join(sorted(read_suffixes()))}"
+        raise InputError(message, "check the pattern" if message.startswith("no file") else hint)
 
 
 def _distinct_stems(images: list[_FoundImage]) -> list[str]:

@@ -16,6 +16,8 @@ from torch import Tensor
 
 from xplain.core.errors import Failure, InputError, UsageError, did_you_mean
 from xplain.core.rng import seed_of
+from xplain.data.class_folders import list_class_folders, note_untrained_folders
+from xplain.data.folders import SkippedFiles, is_output_folder
 from xplain.data.images import decode_image
 from xplain.data.preprocessing import Preprocessing, preprocess
 from xplain.data.sources import ImageSource, find_images
@@ -120,10 +122,14 @@ def find_entries(location: str, seed: int) -> tuple[list[Entry], list[Entry], tu
             f"no folder {location!r} to train on", "pass a folder of class folders or torchvision:CIFAR10:ROOT"
         )
     if has_train_and_test(path):
-        train, classes = _find_in_folder(path / "train", "train/")
-        test, _ = _find_in_folder(path / "test", "test/", classes)
+        skipped = SkippedFiles()
+        train, classes = _find_in_folder(path / "train", skipped, "train/")
+        test, _ = _find_in_folder(path / "test", skipped, "test/", classes)
+        skipped.emit_notes()
         return train, test, classes, "predefined train and test folders"
-    entries, classes = _find_in_folder(path)
+    skipped = SkippedFiles()
+    entries, classes = _find_in_folder(path, skipped)
+    skipped.emit_notes()
     train, test = _split_at_random(entries, classes, seed)
     percent = 100 * TEST_FRACTION
     return (
@@ -141,16 +147,27 @@ def is_torchvision(location: str) -> bool:
 
 def has_train_and_test(path: Path) -> bool:
     """Return whether a folder holds the folders ``train`` and ``test``, both with folders inside."""
-    return all(any(child.is_dir() for child in path.glob(f"{part}/*")) for part in ("train", "test"))
+    return all(any(_is_class_folder(child) for child in path.glob(f"{part}/*")) for part in ("train", "test"))
 
 
-def _find_in_folder(path: Path, prefix: str = "", classes: Sequence[str] = ()) -> tuple[list[Entry], tuple[str, ...]]:
-    """Find the images in the class folders of ``path``. Classes are ``classes``, or else the folder names, numbers in numeric order."""
-    sources = find_images([str(path)])
+def _is_class_folder(path: Path) -> bool:
+    return path.is_dir() and not is_output_folder(path)
+
+
+def _find_in_folder(
+    path: Path, skipped: SkippedFiles, prefix: str = "", classes: Sequence[str] = ()
+) -> tuple[list[Entry], tuple[str, ...]]:
+    """Find the images in the class folders of ``path``. ``skipped`` receives what is not read.
+
+    Classes are ``classes``, or else the folder names, numbers in numeric order.
+    """
+    sources = find_images([str(path)], skipped=skipped)
     files = [source.path.relative_to(path) for source in sources if source.path is not None]
     for file in files:
         if len(file.parts) == 1:
             raise InputError(f"{str(path / file)!r} is not in a class folder", "move every image into a class folder")
+    if not classes:
+        note_untrained_folders(sorted(set(list_class_folders(path)) - {file.parts[0] for file in files}))
     names = sorted({file.parts[0] for file in files}, key=lambda name: (int(name) if name.isdecimal() else -1, name))
     for name in names:
         if classes and name not in classes:

@@ -1,7 +1,7 @@
 """Find the images and labels in tar shards of the webdataset layout.
 
 Only tar headers and small label members are read here; an image is read later from its location in the file.
-webdataset (the extra ``webdataset``) groups the members into samples; its decoders and URLs, which can run code, are not used.
+Of webdataset (the extra ``webdataset``) only brace patterns are used; its decoders and URLs, which can run code, are not.
 """
 
 from __future__ import annotations
@@ -9,25 +9,19 @@ from __future__ import annotations
 import json
 import os
 import tarfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from xplain.core.errors import InputError, UsageError
-from xplain.data.sources import SUFFIXES, ImageSource
+from xplain.core.errors import InputError, UsageError, emit_note
+from xplain.core.text_files import decode_text
+from xplain.data.compressed_tars import uncompressed_tar
+from xplain.data.sources import ImageSource
+from xplain.data.tar_members import Member, ShardMembers, read_bytes, read_members
 
 MAX_LABEL_BYTES = 1 << 16  # longer members are no labels
 LABEL_KEYS = ("label", "cls", "class", "class_id", "target")  # of a JSON object
-
-
-@dataclass(frozen=True)
-class MemberLocation:
-    """The position of a member's bytes in its tar file."""
-
-    path: Path
-    start: int
-    size: int
 
 
 @dataclass(frozen=True)
@@ -55,30 +49,72 @@ def find_shards(location: str) -> list[Path]:
     return paths
 
 
+@dataclass
+class SkippedMembers:
+    """Names of members that are not used, or used with an assumption, in all shards."""
+
+    images: list[str] = field(default_factory=list)
+    labels: list[str] = field(default_factory=list)
+    repeated: list[str] = field(default_factory=list)
+    shared: list[str] = field(default_factory=list)
+
+    def note(self) -> None:
+        """Emit a note for each reason."""
+        for names, text in (
+            (
+                self.images,
+                "images that are not read (hidden files, links, or further images of a sample)",
+            ),
+            (self.labels, "labels without an image"),
+            (self.repeated, "labels that repeat an equal label of the same name"),
+            (self.shared, "images that share the label of another image"),
+        ):
+            if names:
+                emit_note(f"tar shards: {text}: {len(names)}, such as {names[0]!r}")
+
+
 def read_shards(paths: Sequence[Path]) -> list[TarSample]:
-    """Return the images of the shards in order. Raises InputError if there is none or a shard is not a tar file."""
-    webdataset = _import_webdataset(str(paths[0]))
+    """Return the images of the shards in order. Notes count the members that are not used.
+
+    Raises InputError if there is no image or a shard is not a tar file.
+    """
+    _import_webdataset(str(paths[0]))
     root = Path(os.path.commonpath([path.absolute().parent for path in paths]))
     samples: dict[str, TarSample] = {}
+    skipped = SkippedMembers()
     for path in paths:
         shard = path.absolute().relative_to(root).as_posix()
-        try:
-            for group in webdataset.tariterators.group_by_keys(_iterate_members(path)):
-                sample = _make_sample(group, shard)
-                if sample is None:
-                    continue
-                if sample.key in samples:
-                    raise InputError(f"two images are named {sample.key!r}", "rename one of them")
-                samples[sample.key] = sample
-        except (tarfile.TarError, OSError, ValueError) as error:
-            # webdataset appends arguments to its ValueErrors
-            reason = error.args[0] if error.args and isinstance(error, ValueError) else error
-            raise InputError(
-                f"cannot read the shard {str(path)!r}: {reason}", "use complete, uncompressed tar files"
-            ) from None
+        for sample in _read_shard(path, shard, skipped):
+            if sample.key in samples:
+                raise InputError(f"two images are named {sample.key!r}", "rename one of them")
+            samples[sample.key] = sample
     if not samples:
         raise InputError(f"no image in {str(paths[0])!r} and {len(paths) - 1} more shards", "name members KEY.jpg")
+    skipped.note()
     return list(samples.values())
+
+
+def _read_shard(path: Path, shard: str, skipped: SkippedMembers) -> list[TarSample]:
+    """Return the images of a shard, and add the members that are not used to ``skipped``."""
+    samples = []
+    used: set[Member] = set()
+    try:
+        members = read_members(uncompressed_tar(path), shard)
+        for image in members.images:
+            sample, label = _make_sample(image, members, shard)
+            samples.append(sample)
+            if label in used:
+                skipped.shared.append(sample.key)
+            used.update([label] if label else [])
+    except (tarfile.TarError, OSError, ValueError) as error:
+        raise InputError(
+            f"cannot read the shard {str(path)!r}: {error}", "use complete, uncompressed tar files"
+        ) from None
+    lonely = [label for (_, suffix), label in members.labels.items() if suffix == "cls" and label not in used]
+    skipped.images.extend(f"{shard}/{member.name}" for member in members.unused)
+    skipped.labels.extend(f"{shard}/{member.name}" for member in lonely)
+    skipped.repeated.extend(f"{shard}/{member.name}" for member in members.repeated)
+    return samples
 
 
 def _import_webdataset(location: str) -> Any:
@@ -91,46 +127,31 @@ def _import_webdataset(location: str) -> Any:
     return webdataset
 
 
-def _iterate_members(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the regular members of a tar file with their locations, as webdataset's ``group_by_keys`` expects them."""
-    with tarfile.open(path, "r:") as tar:
-        for member in tar:
-            if member.isreg() and not member.issparse():
-                location = MemberLocation(path, member.offset_data, member.size)
-                yield {"fname": member.name, "data": location, "__url__": str(path)}
-            tar.members = []  # type: ignore[attr-defined]  # otherwise memory grows with the shard
+def _make_sample(image: Member, members: ShardMembers, shard: str) -> tuple[TarSample, Member | None]:
+    """Return an image with its label, and the member that holds the label."""
+    stem = f"{shard}/{image.stem}"
+    key = f"{stem}.{image.suffix}"
+    source = ImageSource(image.path, stem, span=(image.start, image.size), member=key)
+    for member in members.find_labels(image):
+        label = _read_json_label(member) if member.suffix == "json" else _read_text(member)
+        if label is not None:
+            return TarSample(key, source, label, must_be_class=member.suffix == "cls"), member
+    return TarSample(key, source, None, must_be_class=False), None
 
 
-def _make_sample(group: dict[str, Any], shard: str) -> TarSample | None:
-    """Return the sample for the first image in a group of tar members, or None if the group has no image."""
-    suffix = next((suffix for suffix in group if f".{suffix}" in SUFFIXES), None)
-    if suffix is None:
-        return None
-    location: MemberLocation = group[suffix]
-    stem = f"{shard}/{group['__key__']}"
-    key = f"{stem}.{suffix}"
-    source = ImageSource(location.path, stem, span=(location.start, location.size), member=key)
-    if "cls" in group:
-        return TarSample(key, source, _read_text(group["cls"]), must_be_class=True)
-    label = _read_json_label(group["json"]) if "json" in group else None
-    if label is None and "txt" in group:
-        label = _read_text(group["txt"])
-    return TarSample(key, source, label, must_be_class=False)
-
-
-def _read_text(location: MemberLocation) -> str:
+def _read_text(member: Member) -> str:
     """Return a member as text, or "" if it is too large for a label."""
-    if location.size > MAX_LABEL_BYTES:
-        return ""
-    with location.path.open("rb") as stream:
-        stream.seek(location.start)
-        return stream.read(location.size).decode("utf-8", "replace").strip()
+    content = read_bytes(member, MAX_LABEL_BYTES)
+    try:
+        return decode_text(content, "replace").strip()
+    except ValueError:  # binary data
+        return content.decode("utf-8", "replace").strip()
 
 
-def _read_json_label(location: MemberLocation) -> str | None:
+def _read_json_label(member: Member) -> str | None:
     """Return the label in a JSON member: a whole number, a text, or the value of an object that has exactly one of LABEL_KEYS."""
     try:
-        value = json.loads(_read_text(location))
+        value = json.loads(_read_text(member))
     except (ValueError, RecursionError):
         return None
     if isinstance(value, dict):

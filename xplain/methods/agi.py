@@ -92,7 +92,7 @@ def agi(
         total,
         expected=expected,
         details={"classes": false_classes, "steps": ascents.steps.unflatten(0, false_classes.shape)},
-        flags={f"no false class was reached within {steps} steps": ~reached.any(dim=1)},
+        flags={f"the attack reached no false class within {steps} steps": ~reached.any(dim=1)},
     )
 
 

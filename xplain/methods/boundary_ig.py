@@ -84,7 +84,7 @@ def boundary_ig(
         total,
         expected=oracle.score_change(end, x, y),
         details={"distance": (x - end).detach().flatten(1).norm(dim=1), "attack_steps": attack.steps},
-        flags={f"the label did not change within {attack_steps} steps": ~attack.changed},
+        flags={f"the predicted class did not change within {attack_steps} steps": ~attack.changed},
     )
 
 

@@ -99,7 +99,10 @@ def sic(
     Images are rounded to 8 bits. Sizes depend on the version of libwebp, which the run records.
     """
     information, probabilities, _ = _get_points(inputs, rng, thresholds, order)
-    reasons = ("the target's probability is under min_probability", "the blurred image has no lower probability")
+    reasons = (
+        "the target's probability is below min_probability",
+        "the target's probability is not lower for the blurred image",
+    )
     return _score(information, probabilities, reasons, min_probability, monotone)
 
 

@@ -54,5 +54,8 @@ def pointing_game(
     is_outside = ~has_no_box & ~is_visible.any(dim=1)
     return Score(
         hit.double().masked_fill(has_no_box | is_outside, torch.nan),
-        undefined={"the image has no box of the target": has_no_box, "the object is outside the crop": is_outside},
+        undefined={
+            "the image has no box of the target": has_no_box,
+            "all boxes of the target are outside the crop": is_outside,
+        },
     )

@@ -234,7 +234,7 @@ def count_finetuned_classes(state: State, expected: State, source: str) -> int |
 
 
 def _note_averaged(source: str, key: str) -> None:
-    emit_note(f"{source!r} contains averaged weights: {key!r} is used")
+    emit_note(f"{source!r} contains averaged weights; using {key!r}")
 
 
 def describe_weights_file(path: Path) -> Weights:

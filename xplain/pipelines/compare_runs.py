@@ -1,4 +1,4 @@
-"""The flow of ``xplain compare RUN RUN...``: pair the methods of evaluation runs by image, test and report the differences."""
+"""Implementation of ``xplain compare RUN...``: pair methods by image and test their differences."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import numpy as np
 from xplain.core.array_store import Floats
 from xplain.core.errors import InputError, UsageError
 from xplain.core.files import lock_directory
-from xplain.core.run_store import check_run, fingerprint, read_run, settings_digest
+from xplain.core.run_store import LATE_ENTRIES, check_run, fingerprint, read_run, settings_digest
 from xplain.pipelines.attribution import CONTROL
 from xplain.reports.comparison import SCHEMA
 from xplain.reports.comparison_files import RECORD, check_folder, finish, load_existing, start
@@ -41,7 +41,8 @@ TEST = (
 class EvaluatedRun:
     """The results of an evaluation run.
 
-    images, targets: SHA-256 and explained class by key. values: value by mark and key, None where undefined.
+    images, targets: dicts that map keys to the SHA-256 digest and the explained class. values: values by settings digest and key, with None
+    for undefined values.
     """
 
     name: str
@@ -52,7 +53,7 @@ class EvaluatedRun:
 
     @classmethod
     def read(cls, folder: Path, name: str) -> EvaluatedRun:
-        """Read a run directory. Raises InputError if the folder is not one, or has no results."""
+        """Read a run directory. Raise InputError if ``folder`` is not a run directory or has no results."""
         description, records = read_run(folder)
         check_run(description, str(folder))
         run = cls(name, description, {}, {}, {})
@@ -79,14 +80,20 @@ class EvaluatedRun:
         return True
 
     @property
+    def settings(self) -> dict[str, Any]:
+        """The fingerprint without the entries that choose images and labels, which are compared image by image."""
+        entries = self.description["fingerprint"]
+        return {key: value for key, value in entries.items() if key not in LATE_ENTRIES}
+
+    @property
     def metrics(self) -> dict[str, dict[str, Any]]:
-        """The metrics of single images by label."""
+        """Per-image metrics by label."""
         return {label: metric for label, metric in self.description["metrics"].items() if "scope" not in metric}
 
 
 @dataclass(frozen=True, eq=False)
 class RunMethod:
-    """A method of a run. name: unique among all runs. label: its name in the run."""
+    """A method of a run. name: unique name across all runs. label: name within the run."""
 
     name: str
     label: str
@@ -94,11 +101,11 @@ class RunMethod:
 
     @property
     def settings(self) -> str:
-        """What determines the numbers besides the method: the fingerprint of the run, as JSON."""
-        return json.dumps(self.run.description["fingerprint"], sort_keys=True)
+        """The settings of the run that affect the results, as JSON."""
+        return json.dumps(self.run.settings, sort_keys=True)
 
     def values(self, metric: Mapping[str, Any], keys: Sequence[str]) -> Floats:
-        """Return the values of these images, NaN where undefined. Raises InputError naming a missing image."""
+        """Return the values of the images, with NaN for undefined values. Raise InputError if an image is missing."""
         mark = settings_digest(self.run.description["methods"][self.label], metric)
         stored = self.run.values.get(mark, {})
         missing = [key for key in keys if key not in stored]
@@ -117,7 +124,7 @@ def write_run_comparison(
 ) -> dict[str, Any]:
     """Compare evaluation runs image by image; write the figure, the page and the record. Returns the record.
 
-    Raises an XplainError for runs that cannot be paired, and for existing files of something else.
+    Raises XplainError if the runs cannot be paired or if existing files were not written by this comparison.
     """
     formats = ("png", *formats)
     check_formats(formats)
@@ -136,13 +143,14 @@ def write_run_comparison(
 
 
 def compare_runs(folders: Sequence[Path]) -> dict[str, Any]:
-    """Return the record of a comparison. Raises InputError if runs cannot be paired, and UsageError if there is nothing to pair."""
+    """Return the record of a comparison. Raise InputError if the runs cannot be paired and UsageError if there is nothing to compare."""
     names = _distinct_names(folders)
     runs = [EvaluatedRun.read(folder, name) for folder, name in zip(folders, names, strict=True)]
     metrics, left_out = common_metrics(runs)
     for run in runs[1:]:
         check_images(runs[0], run)
         check_targets(runs[0], run)
+        check_class_names(runs[0], run, metrics)
     methods, repeated = collect_methods(runs)
     pairs = find_pairs(methods)
     if not pairs:
@@ -156,7 +164,7 @@ def compare_runs(folders: Sequence[Path]) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "kind": "runs",
-        "fingerprint": fingerprint(names, rows, [run.description["fingerprint"] for run in runs]),
+        "fingerprint": fingerprint(names, rows, [run.settings for run in runs]),
         "images": len(keys),
         "runs": [_describe_run(run) for run in runs],
         "metrics": metrics,
@@ -169,7 +177,7 @@ def compare_runs(folders: Sequence[Path]) -> dict[str, Any]:
 
 
 def _distinct_names(folders: Sequence[Path]) -> list[str]:
-    """Return the last parts of the folders if they differ, else their paths. Raises UsageError for a repeated folder."""
+    """Return the directory names if they are distinct, otherwise the full paths. Raise UsageError if a directory is repeated."""
     for folder, count in Counter(folder.resolve() for folder in folders).items():
         if count > 1:
             raise UsageError(f"the run directory {str(folder)!r} is passed more than once", "pass each run once")
@@ -178,7 +186,7 @@ def _distinct_names(folders: Sequence[Path]) -> list[str]:
 
 
 def common_metrics(runs: Sequence[EvaluatedRun]) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """Return the metrics that all runs define in the same way, by the labels of the first run, and the labels of the others.
+    """Return the metrics with identical settings in all runs, by their label in the first run, and the labels of the remaining metrics.
 
     Raises InputError naming the parameter in which two definitions of a metric differ.
     """
@@ -209,7 +217,7 @@ def _definition(metric: Mapping[str, Any]) -> str:
 
 
 def _metric_difference(a: Mapping[str, Any], b: Mapping[str, Any], first: EvaluatedRun, other: EvaluatedRun) -> str:
-    """Return a sentence that names the first part in which two definitions differ."""
+    """Return a message that states the first difference between two definitions of a metric."""
     one = _definition_parts(a)
     two = _definition_parts(b)
     key = next(key for key in sorted({*one, *two}) if one.get(key) != two.get(key))
@@ -222,7 +230,7 @@ def _definition_parts(metric: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_images(first: EvaluatedRun, other: EvaluatedRun) -> None:
-    """Raise InputError naming an image that one run is missing or whose file differs."""
+    """Raise InputError if an image is missing from one run or if its content differs."""
     for one, two in ((first, other), (other, first)):
         missing = sorted(one.images.keys() - two.images.keys())
         if missing:
@@ -242,7 +250,7 @@ def check_images(first: EvaluatedRun, other: EvaluatedRun) -> None:
 
 
 def check_targets(first: EvaluatedRun, other: EvaluatedRun) -> None:
-    """Raise InputError naming an image whose explained class differs."""
+    """Raise InputError if the explained class of an image differs."""
     common = sorted(first.targets.keys() & other.targets.keys())
     changed = [key for key in common if first.targets[key] != other.targets[key]]
     if changed:
@@ -255,8 +263,22 @@ def check_targets(first: EvaluatedRun, other: EvaluatedRun) -> None:
         )
 
 
+def check_class_names(first: EvaluatedRun, other: EvaluatedRun, metrics: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raise InputError if the runs name the classes of one model differently and a metric reads a file, such as boxes with classes."""
+    names = [run.description["fingerprint"].get("class_names") for run in (first, other)]
+    is_same_model = first.settings.get("model") == other.settings.get("model")
+    labels = [label for label, metric in metrics.items() if metric.get("files")]
+    if labels and is_same_model and None not in names and names[0] != names[1]:
+        raise InputError(
+            f"{first.name!r} and {other.name!r} have different class names, which {labels[0]} looks up in its file",
+            "evaluate both with the same --classes",
+        )
+
+
 def collect_methods(runs: Sequence[EvaluatedRun]) -> tuple[list[RunMethod], list[str]]:
-    """Return the methods of all runs, and the names of repetitions: a method in two runs with identical settings is used once.
+    """Return the methods of all runs and the names of duplicates.
+
+    A method that occurs in several runs with identical settings is used once.
 
     The name of a method includes its run if another method has the same label.
     """
@@ -270,7 +292,7 @@ def collect_methods(runs: Sequence[EvaluatedRun]) -> tuple[list[RunMethod], list
                 repeated.append(f"{label} @ {run.name}")
             else:
                 unique[key] = method
-    methods = sorted(unique.values(), key=lambda method: method.label == CONTROL)  # the control comes last
+    methods = sorted(unique.values(), key=lambda method: method.label == CONTROL)  # put the control last
     labels = [method.label for method in methods]
     named = []
     for method in methods:
@@ -280,16 +302,16 @@ def collect_methods(runs: Sequence[EvaluatedRun]) -> tuple[list[RunMethod], list
 
 
 def _method_settings(description: Mapping[str, Any]) -> str:
-    """Return what determines the numbers of a method, as JSON; its texts may differ between versions of xplain."""
+    """Return the settings of a method that affect its results, as JSON, without texts that may differ between versions of xplain."""
     return json.dumps(
         {key: description[key] for key in ("method", "params", "score", "method_version")}, sort_keys=True
     )
 
 
 def find_pairs(methods: Sequence[RunMethod]) -> list[tuple[RunMethod, RunMethod]]:
-    """Return the pairs to compare: methods with the same settings, and the same method with different settings.
+    """Return the pairs to compare: different methods in runs with the same settings, and the same method in runs with different settings.
 
-    If there are none and every run has one method (besides the control), those are compared.
+    If no such pair exists and every run has a single method besides the control, compare these methods.
     """
     pairs = [(a, b) for a, b in combinations(methods, 2) if (a.settings == b.settings) != (a.label == b.label)]
     others = [method for method in methods if method.label != CONTROL]
@@ -304,7 +326,11 @@ def compare_pairs(
     metrics: Mapping[str, Mapping[str, Any]],
     values: Mapping[tuple[str, str], Floats],
 ) -> list[dict[str, Any]]:
-    """Return one row per metric and pair: mean of first minus second, interval, wins, p, and Holm's p over all rows."""
+    """Return one row per metric and pair.
+
+    A row has the mean difference (first minus second), its confidence interval, the wins, the p-value, and the p-value with Holm's
+    correction over all rows.
+    """
     plan = [(label, a, b) for label in metrics for a, b in pairs]
     differences = np.stack([values[a.name, label] - values[b.name, label] for label, a, b in plan], axis=1)
     p_values = sign_flip_test(differences)
@@ -333,7 +359,7 @@ def compare_pairs(
 
 
 def _describe_estimate(values: Floats) -> dict[str, Any]:
-    """Return mean, standard deviation, interval and n, with None for NaN."""
+    """Return the mean, standard deviation, confidence interval and sample size, with NaN replaced by None."""
     return {key: _nan_to_none(value) for key, value in asdict(estimate_mean(values)).items()}
 
 

@@ -1,4 +1,4 @@
-"""Resolve metrics and run them: ``measure`` of the library, and ``MetricRun`` for the commands."""
+"""Run metrics: ``measure`` for library users and ``MetricRun`` for the commands."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ from xplain.core.registry import METHODS, METRICS, MetricSpec
 from xplain.core.rng import Streams
 from xplain.core.types import Attribution, Precision, Score
 from xplain.data.annotations import locate_boxes, read_annotations
+from xplain.data.folders import walk_files
+from xplain.data.own_outputs import is_in_own_folder, is_own_file
 from xplain.metrics.inputs import Explain, MetricInput
 from xplain.models import Classifier
 from xplain.models.load import copy_with_weights
@@ -36,7 +38,7 @@ from xplain.pipelines.attribution import (
     resolve_compute,
 )
 
-CURVE_POINTS = 21  # stored per item of a data set, at most
+CURVE_POINTS = 21  # maximum number of points stored per item
 AttributionFunction = Callable[[Classifier, Tensor, Tensor], Tensor]  # (classifier, images, target) -> attributions
 
 
@@ -106,7 +108,7 @@ def _metric_oracle(
 
 
 def _check_shapes(images: Tensor, attributions: Tensor, boxes: Tensor | None) -> None:
-    """Raise InputError unless there is one map of the right size per image, and one list of boxes per image if there are any."""
+    """Raise InputError unless there is one map of the right size per image and, if there are boxes, one list of boxes per image."""
     size, channels = (len(images), *images.shape[2:]), images.shape[1]
     if (len(attributions), *attributions.shape[2:]) != size or attributions.shape[1] not in (1, channels):
         raise InputError(
@@ -123,7 +125,7 @@ def _check_shapes(images: Tensor, attributions: Tensor, boxes: Tensor | None) ->
 def _make_explainer(
     oracle: Oracle, method: str | AttributionFunction, images: Tensor, compute: ComputeOptions
 ) -> Explain:
-    """Return the method as metrics run it again."""
+    """Return a function with which metrics can rerun the method."""
     default = oracle.classifier
     if not isinstance(method, str):
         return lambda images, y, classifier=None, image=None: method(classifier or default, images, y)
@@ -134,7 +136,7 @@ def _make_explainer(
 
 @dataclass(frozen=True, eq=False)
 class MetricRun:
-    """A metric with checked parameters, ready to run. label: the name in tables."""
+    """A metric with validated parameters. label: display name in tables."""
 
     spec: MetricSpec
     settings: dict[str, Any]
@@ -142,12 +144,12 @@ class MetricRun:
 
     @classmethod
     def resolve(cls, spec: MetricSpec, params: Mapping[str, Any], label: str = "") -> MetricRun:
-        """Check the parameters. Raises UsageError."""
+        """Validate the parameters. Raise UsageError if one is invalid."""
         return cls(spec, spec.resolve(params), label or spec.name)
 
     @cached_property
     def files(self) -> dict[str, str]:
-        """The SHA-256 of the files that parameters name."""
+        """SHA-256 digests of the files used as parameters, by parameter name."""
         paths = {
             name: self.settings[name]
             for name, parameter in self.spec.parameters.items()
@@ -156,7 +158,7 @@ class MetricRun:
         return {name: _hash_path(Path(path)) for name, path in paths.items() if path is not None}
 
     def describe(self) -> dict[str, Any]:
-        """Return what determines the numbers of the metric, and how to read them."""
+        """Return the settings that affect the values of the metric, and its unit and direction."""
         description = {
             "metric": self.spec.name,
             "params": self.settings,
@@ -167,9 +169,10 @@ class MetricRun:
         return description | ({"files": self.files} if self.files else {})
 
     def measure(self, inputs: MetricInput, compute: ComputeOptions, explain: Explain | None = None) -> Score:
-        """Run the metric on a batch. Random draws depend on the image and the metric, and so are the same for all methods.
+        """Run the metric on a batch. Random numbers depend on the image and the metric and are therefore the same for all methods.
 
-        explain: the method, for metrics that attribute again. Raises UsageError if it is needed and missing.
+        explain: function that reruns the method, required by metrics that recompute attributions. Raises UsageError if it is required but
+        missing.
         """
         if self.spec.scope != "image":
             name = self.spec.name
@@ -181,7 +184,7 @@ class MetricRun:
         return result
 
     def _supplies(self, inputs: MetricInput, seed: int, explain: Explain | None) -> dict[str, Any]:
-        """Return the keywords that the metric needs besides its parameters. Raises UsageError without a needed method."""
+        """Return the extra keyword arguments that the metric requires. Raise UsageError if the method is required but missing."""
         supplies: dict[str, Any] = {}
         if "rng" in self.spec.needs:
             supplies["rng"] = Streams.of(inputs.images, seed, self.spec.draws or self.spec.name)
@@ -198,7 +201,7 @@ class MetricRun:
         return supplies
 
     def _locate_boxes(self, inputs: MetricInput) -> Tensor:
-        """Read the boxes of the images in a batch from the file that ``boxes`` names."""
+        """Read the bounding boxes of the images in a batch from the file ``boxes``."""
         if not (inputs.keys and inputs.sizes):
             raise UsageError(
                 f"{self.spec.name} cannot look up boxes in a file, because the images have no names",
@@ -216,33 +219,41 @@ class MetricRun:
 
 
 def _hash_path(path: Path) -> str:
-    """Return the SHA-256 of a file, or of the names and bytes of the files of a folder in sorted order."""
+    """Return the SHA-256 digest of a file, or of the sorted file names and contents of a directory without output of xplain."""
     digest = hashlib.sha256()
     if path.is_file():
         digest.update(path.read_bytes())
         return digest.hexdigest()
-    for file in sorted(path.rglob("*")):
-        if file.is_file():
+    for file in sorted(walk_files(path)):
+        if file.is_file() and (file.suffix == ".xml" or not _is_output(file, path)):
             digest.update(file.relative_to(path).as_posix().encode() + b"\0")
             digest.update(file.read_bytes())
     return digest.hexdigest()
 
 
+def _is_output(file: Path, root: Path) -> bool:
+    """Return whether xplain wrote a file below ``root``, or the folder that holds it."""
+    return is_in_own_folder(file, root) or is_own_file(file)
+
+
 @dataclass(frozen=True, eq=False)
 class MetricResult:
-    """The score of a metric on a batch. undefined: masks (B,) by reason."""
+    """Result of a metric on a batch. undefined: dict that maps each reason to a mask (B,)."""
 
     metric_run: MetricRun
     score: Score
     undefined: dict[str, Tensor]
 
     def read(self, i: int, points: int | None = CURVE_POINTS) -> dict[str, Any]:
-        """Return value, reason if undefined, and curve of one image. points: of the curve, at most; None for all."""
+        """Return the value of one image, the reason if it is undefined, and the curve.
+
+        points: maximum number of curve points, or None for all.
+        """
         reasons = [reason for reason, mask in self.undefined.items() if bool(mask[i])]
         value = float(self.score.values[i])
         if reasons or value != value:
             return {"value": None, "undefined": reasons[0] if reasons else "not a number", "curve": None}
-        if self.score.curve is None or self.score.curve.shape[1] < 2:  # a single point repeats the value
+        if self.score.curve is None or self.score.curve.shape[1] < 2:  # a single point is just the value
             return {"value": value, "undefined": None, "curve": None}
         curve = self.score.curve[i]
         if points is not None and points < len(curve):  # never repeat points
@@ -252,7 +263,7 @@ class MetricResult:
 
 
 def resolve_metrics(protocol: str | None, choices: tuple[Choice, ...]) -> list[MetricRun]:
-    """Resolve the metrics of a protocol, or the requested ones. Raises UsageError."""
+    """Resolve the metrics of a protocol or the requested metrics. Raise UsageError if one is invalid."""
     runs = []
     for choice in choose_metrics(protocol, choices):
         spec = METRICS.get(choice.name)
@@ -263,7 +274,7 @@ def resolve_metrics(protocol: str | None, choices: tuple[Choice, ...]) -> list[M
 
 
 def without_trials(choice: Choice) -> Choice:
-    """Drop the number of trials, which may be raised when a run is continued, like the number of images."""
+    """Remove the number of trials, which may be increased when a run is resumed."""
     params = [(key, value) for key, value in choice.params if key != "trials"]
     return Choice(choice.name, tuple(params))
 
@@ -280,7 +291,7 @@ def run_metrics(
 ) -> Iterator[MetricResult]:
     """Yield the result of each metric on one batch of attributions.
 
-    images: (B, C, H, W). keys, sizes: names of the images, heights and widths of their files.
+    images: (B, C, H, W). keys: names of the images. sizes: (height, width) of the image files.
     """
     assert attribution.target is not None
     finite = attribution.values.isfinite().flatten(1).all(dim=1)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from xplain.reports.coverage import coverage_notes
 from xplain.reports.curve_plot import make_curve_plot
 from xplain.reports.published import format_published, published_notes
 from xplain.reports.render import read_record
@@ -55,7 +56,7 @@ def _facts(summary: Mapping[str, Any]) -> list[str]:
         facts.append(f"top-1 accuracy {summary['top1']:.3f}")
     if items["failed"]:
         facts.append(f"failed images: {items['failed']}")
-    return facts
+    return facts + coverage_notes(summary)
 
 
 def _table_header(summary: Mapping[str, Any]) -> list[str]:

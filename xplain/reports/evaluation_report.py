@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from xplain.core.files import to_json, write_json, write_text
+from xplain.reports.coverage import count_images, coverage_notes
 from xplain.reports.evaluation_page import make_evaluation_page
 from xplain.reports.published import format_published, published_notes
 from xplain.reports.tables import (
@@ -86,12 +87,13 @@ def _headline(summary: Mapping[str, Any]) -> str:
     data = escape_cell(run["dataset"]["location"])
     model = run["fingerprint"]["model"]  # None if no metric evaluates single images
     if model:
-        data = f"{items['evaluated']} images from {data}, model {model['name']}"
+        data = f"{count_images(summary)} from {data}, model {model['name']}"
     clauses = [f"{data}; protocol: {run.get('protocol') or 'xplain'}; target: {run['fingerprint']['target']}"]
     if summary["top1"] is not None:
         clauses.append(f"top-1 accuracy {summary['top1']:.3f}")
     if items["failed"]:
         clauses.append(f"failed images: {items['failed']}")
+    clauses += coverage_notes(summary)
     return "; ".join(clauses)
 
 

@@ -91,14 +91,14 @@ def render_warnings(attribution: Floats, options: RenderOptions) -> list[str]:
     if values.min() == values.max():
         texts.append("the map is constant")
     elif np.count_nonzero(values) == 1:
-        texts.append("a single pixel of the map is not zero")
+        texts.append("only one pixel of the map is nonzero")
     elif not (visible > 0).any():
-        texts.append(f"the map has no {options.sign} value")
+        texts.append(f"the map has no {options.sign} values")
     if low == high:
         if (visible > high).any():
-            texts.append("the clip percentiles are equal: only values above them are drawn")
+            texts.append("the two clip percentiles have the same value, so only larger values are visible")
         else:
-            texts.append("the picture is empty: the clipped map has no contrast")
+            texts.append("the visualization is blank, because the clipped map is constant")
     return texts
 
 

@@ -47,7 +47,7 @@ def test_metrics_equal_library_and_resume(xp, photos, boxes):
     ran = xp("evaluate", photos, *OPTIONS)
     assert ran.code == 5  # the rocket has no box
     assert all(f"| {name}" in ran.out for name in METRICS)
-    assert "1: the image has no box of the target" in Path("run/report.html").read_text()
+    assert "1 (the image has no box of the target)" in Path("run/report.html").read_text()
     whole, lines = values(), Path("run/items/0.jsonl").read_bytes().splitlines(keepends=True)
     assert len(whole) == 3 * 2 * 5
 

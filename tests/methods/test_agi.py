@@ -265,7 +265,7 @@ def test_draw_classes_depends_on_image_and_seed():
 
 
 def test_agi_rejects_model_with_one_class():
-    with pytest.raises(UsageError, match="one class"):
+    with pytest.raises(UsageError, match="at least two classes"):
         xplain.attribute(toys.classifier(toys.small_net(1, classes=1)), X, "agi")
 
 

@@ -66,7 +66,7 @@ def test_la_two_classes_is_non_negative():
 
 def test_la_rejects_model_with_one_class():
     model = toys.classifier(toys.Linear(torch.randn(1, 3, 8, 10, dtype=torch.float64)))
-    with pytest.raises(UsageError, match="one class"):
+    with pytest.raises(UsageError, match="at least two classes"):
         xplain.attribute(model, X, "la")
 
 

@@ -35,6 +35,7 @@ from xplain.core.run_store import RunStore, read_run, settings_digest
 from xplain.data.annotations import read_annotations
 from xplain.data.class_names import read_class_names
 from xplain.data.datasets import read_dataset
+from xplain.data.image_metadata import strip_metadata
 from xplain.data.images import decode_image
 from xplain.data.sources import find_images
 from xplain.models.checkpoints import read_weights
@@ -395,6 +396,21 @@ def test_decode_image_files(tmp_path, content, changes, cut):
     path.write_bytes(broken)
     record = attempt(read_record, path)
     assert record is None or isinstance(record, dict)
+
+
+headers = st.sampled_from([b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\0\x08\0\0\0", b"MM\0+\0\x08\0\0", b""])
+
+
+@fuzz
+@given(headers, st.binary(max_size=80))
+@example(b"II*\0", b"\x08\0\0\0\xff\xff")
+@example(b"\xff\xd8\xff", b"\xe1\0\0" * 9)
+def test_strip_metadata(header, rest):
+    content = header + rest
+    copies = list(strip_metadata(content))
+    assert 1 <= len(copies) <= 4
+    assert all(len(copy) <= len(content) and copy.startswith(header[:2]) for copy in copies)
+    attempt(decode_image, content, "a")
 
 
 def make_tar() -> bytes:

@@ -96,7 +96,7 @@ def read_class_names(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """
     try:
         lines = [line for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # ValueError: other bytes, or a null byte in the name
         raise InputError(f"cannot read the class names {str(path)!r}: {error}", "pass a text or CSV file") from None
     if not lines:
         raise InputError(f"no class name in {str(path)!r}", "write one name per line")

@@ -14,11 +14,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from itertools import islice
+from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xplain.core.current_image import processing_image
-from xplain.core.errors import Failure, InputError, XplainError, emit_note, first_line
+from xplain.core.errors import Failure, InputError, UsageError, XplainError, emit_note, first_line
 from xplain.data.image_metadata import TIFF_HEADERS, read_orientation, strip_metadata, turn_upright
 from xplain.data.pixel_formats import convert_to_rgb
 from xplain.data.preprocessing import Preprocessing, preprocess
@@ -114,13 +115,27 @@ def read_image(
         float32 (3, H, W) in [0, 1] on the CPU.
 
     Raises:
+        UsageError: an argument is invalid.
         InputError: the file cannot be used.
 
     Example:
         >>> x = xplain.read_image("cat.jpg", preprocessing=clf.preprocessing)[None]
     """
+    if not isinstance(path, str | PathLike) or not isinstance(fspath(path), str):
+        raise UsageError(
+            f"the image is of type {type(path).__name__}, not a path",
+            "pass the path of a file, or convert pixels: torch.tensor(array / 255).permute(2, 0, 1).float()",
+        )
+    if preprocessing is None:
+        preprocessing = Preprocessing.for_size(size)
+    if not isinstance(preprocessing, Preprocessing):
+        raise UsageError(f"preprocessing is of type {type(preprocessing).__name__}", "pass classifier.preprocessing")
     source = ImageSource(Path(path), Path(path).stem)
-    return preprocess(decode_image(source.read(), source.name), preprocessing or Preprocessing.for_size(size))
+    image = decode_image(source.read(), source.name)
+    try:
+        return preprocess(image, preprocessing)
+    except MemoryError:
+        raise too_large_error(source.name) from None
 
 
 @dataclass(frozen=True, eq=False)

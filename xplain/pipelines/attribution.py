@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
 import xplain.methods  # noqa: F401  (importing registers them)
-from xplain.core.config import Choice, ComputeOptions, parse_batch_size
-from xplain.core.errors import InputError, UsageError, did_you_mean
+from xplain.core.config import Choice, ComputeOptions
+from xplain.core.errors import MODEL_ERRORS, InputError, UsageError, device_error, first_line
 from xplain.core.registry import METHODS, MethodSpec
 from xplain.core.rng import Streams
 from xplain.core.types import Attribution, Cost, Precision, ScoreKind
@@ -26,7 +26,15 @@ from xplain.models import Classifier
 from xplain.oracle import Oracle
 from xplain.oracle.batching import rows_per_call
 from xplain.oracle.runtime import inference_session, predict
-from xplain.oracle.targets import Classes, check_images, find_contrasts, find_targets, has_finite_logits
+from xplain.oracle.targets import Classes, find_contrasts, find_targets, has_finite_logits
+from xplain.pipelines.arguments import (
+    check_choice,
+    check_classifier,
+    check_images,
+    check_progress,
+    check_references,
+    resolve_compute,
+)
 
 MAX_REFERENCES = 512  # images read from a directory of baselines, evenly spread over its sorted files
 CONTROL = "random"  # part of every evaluation: a method that does not beat it explains nothing
@@ -50,7 +58,7 @@ def attribute(
     """Compute signed raw attributions of a batch of images, in units of the explained score.
 
     Args:
-        images: float (B, C, H, W) in [0, 1], not normalized, on any device; ``read_image`` makes them.
+        images: float (B, C, H, W) in [0, 1], not normalized, on any device, a tensor or a NumPy array; ``read_image`` makes them.
         method: name or alias of a method, such as ``agi`` or ``ig``.
         target: class index, wnid or name for all images, or one per image. Defaults to the top class of each image.
         against: contrast classes for all images, or (B, A). The score becomes the target's minus the mean of theirs; ``agi`` uses them
@@ -68,16 +76,20 @@ def attribute(
         rows for the batch. The images and the classifier are not modified.
 
     Raises:
-        UsageError: a name or value is invalid.
-        InputError: images or logits are not finite.
+        UsageError: a name, value or shape is invalid.
+        InputError: images or logits are not finite, images are not in [0, 1], or the model does not accept their size.
         DeviceError: one row does not fit into memory.
 
     Example:
         >>> att = xplain.attribute(clf, x, "integrated-gradients", steps=100, target="tabby")
     """
-    method_run = MethodRun.resolve(METHODS.get(method), params, classifier.preprocessing, score=score)
-    check_choice("score", method_run.score, get_args(ScoreKind))
+    check_classifier(classifier)
+    if score is not None:
+        check_choice("score", score, get_args(ScoreKind))
+    spec, params = METHODS.get(method), check_references(params)
+    method_run = MethodRun.resolve(spec, params, classifier.preprocessing, score=score)
     compute = resolve_compute(seed, precision, batch_size)
+    check_progress(progress)
     started = time.perf_counter()
     images = check_images(classifier, images)
     with inference_session(classifier):
@@ -85,27 +97,18 @@ def attribute(
         targets = find_targets(classifier, target, logits)
         contrasts = find_contrasts(classifier, against, logits, targets)
         result = method_run.attribute(classifier, images, targets, compute, contrasts=contrasts, on_rows=progress)
-    outside = ((images < 0) | (images > 1)).flatten(1).any(dim=1)
-    cost = replace(result.cost + cost, seconds=time.perf_counter() - started)
-    return replace(result, flags=result.flags | {"pixels outside [0, 1]": outside}, cost=cost)
-
-
-def resolve_compute(seed: int, precision: Precision, batch_size: int | str) -> ComputeOptions:
-    """Check the keywords that ``attribute`` and ``measure`` share."""
-    check_choice("precision", precision, get_args(Precision))
-    return ComputeOptions(precision, parse_batch_size(str(batch_size)), seed)
-
-
-def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
-    """Raise UsageError unless ``value`` is one of the choices."""
-    if value not in choices:
-        hint = did_you_mean(str(value), choices, f"choose from {', '.join(choices)}")
-        raise UsageError(f"unknown {name} {value!r}", hint)
+    return replace(result, cost=replace(result.cost + cost, seconds=time.perf_counter() - started))
 
 
 def predict_finite(classifier: Classifier, images: Tensor, compute: ComputeOptions) -> tuple[Tensor, Cost]:
-    """Return the logits (B, classes) and their cost. Raises InputError unless all logits are finite."""
-    logits, cost = predict(classifier, images, compute)
+    """Return the logits (B, classes) and their cost. Raises InputError unless the model accepts the images and all logits are finite."""
+    try:
+        logits, cost = predict(classifier, images, compute)
+    except MODEL_ERRORS as error:
+        raise device_error(error) or InputError(
+            f"the model failed on images {tuple(images.shape)}: {type(error).__name__}: {first_line(error)}",
+            "pass images of the size that the model expects, such as classifier.size",
+        ) from error
     bad = (~has_finite_logits(logits)).nonzero()
     if len(bad):
         raise InputError(
@@ -260,7 +263,7 @@ def _read_references(directory: str, preprocessing: Preprocessing) -> Tensor | N
     """Read at most MAX_REFERENCES images (N, 3, H, W) of a directory, evenly spread; None for ``noise``. Raises InputError."""
     if directory == "noise":
         return None
-    if not Path(directory).is_dir():
+    if not os.path.isdir(directory):  # noqa: PTH112  (never raises)
         raise InputError(f"no directory of baselines {directory!r}", "pass a directory of images, or noise")
     sources = find_images([directory])
     sources = sources[:: -(-len(sources) // MAX_REFERENCES)]

@@ -10,6 +10,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,13 +28,20 @@ from xplain.metrics.inputs import Explain, MetricInput
 from xplain.models import Classifier
 from xplain.models.load import copy_with_weights
 from xplain.oracle import Oracle
-from xplain.oracle.targets import Classes, check_images, find_targets
+from xplain.oracle.targets import Classes, find_targets
+from xplain.pipelines.arguments import (
+    check_attributions,
+    check_boxes,
+    check_classifier,
+    check_images,
+    check_progress,
+    resolve_compute,
+)
 from xplain.pipelines.attribution import (
     MethodRun,
     check_distinct,
     label_of,
     predict_finite,
-    resolve_compute,
 )
 
 CURVE_POINTS = 21  # stored per item of a data set, at most
@@ -58,8 +66,8 @@ def measure(
     """Compute one value of a metric per image; NaN where it is undefined.
 
     Args:
-        images: float (B, C, H, W) in [0, 1], not normalized, on any device.
-        attributions: (B, C or 1, H, W), raw and signed, from ``attribute`` or another program.
+        images: float (B, C, H, W) in [0, 1], not normalized, on any device, a tensor or a NumPy array.
+        attributions: (B, C or 1, H, W), raw and signed, from ``attribute`` or another program, a tensor or a NumPy array.
         metric: name of a metric, such as ``deletion``.
         target: the class that is measured, as in ``attribute``. Pass ``att.target`` if it is not the model's top class.
         method: what made the attributions, for metrics that attribute again or depend on what a map contains:
@@ -71,19 +79,25 @@ def measure(
         A Score: values (B,), curve (B, K+1) or None, undefined: masks (B,) by reason.
 
     Raises:
-        UsageError: a name or value is invalid, or the metric needs ``method``.
-        InputError: images, logits or attributions are not finite, or attributions have another size.
+        UsageError: a name, value or shape is invalid, or the metric needs ``method``.
+        InputError: images, logits or attributions are not finite, images are not in [0, 1], the model does not accept their size, or
+            attributions have another size.
         DeviceError: one row does not fit into memory.
 
     Example:
         >>> score = xplain.measure(clf, x, att.values, "deletion", target=att.target, steps=28)
     """
-    boxes = params.pop("boxes") if isinstance(params.get("boxes"), Tensor) else None
+    check_classifier(classifier)
+    boxes = None
+    if isinstance(params.get("boxes"), Tensor | np.ndarray):
+        boxes = check_boxes(params.pop("boxes"))
     metric_run = MetricRun.resolve(METRICS.get(metric), params)
     compute = resolve_compute(seed, precision, batch_size)
+    check_progress(progress)
+    _check_method(method)
     started = time.perf_counter()
     images = check_images(classifier, images)
-    attributions = check_images(classifier, attributions, "attributions")
+    attributions = check_attributions(classifier, attributions)
     _check_shapes(images, attributions, boxes)
     with retain_freed_memory():
         logits, cost = predict_finite(classifier, images, compute)
@@ -118,16 +132,36 @@ def _check_shapes(images: Tensor, attributions: Tensor, boxes: Tensor | None) ->
         )
 
 
+def _check_method(method: object) -> None:
+    """Raise UsageError unless ``method`` is text, a function or None."""
+    if method is not None and not isinstance(method, str) and not callable(method):
+        raise UsageError(
+            f"method is of type {type(method).__name__}",
+            "pass NAME[:key=value,...] or a function (classifier, images, target) -> attributions",
+        )
+
+
 def _make_explainer(
     oracle: Oracle, method: str | AttributionFunction, images: Tensor, compute: ComputeOptions
 ) -> Explain:
     """Return the method as metrics run it again."""
     default = oracle.classifier
     if not isinstance(method, str):
-        return lambda images, y, classifier=None, image=None: method(classifier or default, images, y)
+        return _wrap_function(method, default)
     choice = Choice.parse(method)
     method_run = MethodRun.resolve(METHODS.get(choice.name), dict(choice.params), default.preprocessing)
     return method_run.explainer(default, images, compute, oracle)
+
+
+def _wrap_function(method: AttributionFunction, default: Classifier) -> Explain:
+    """Return a user's function as metrics call it. It raises InputError unless the result has the shape of attributions."""
+
+    def explain(images: Tensor, y: Tensor, classifier: Classifier | None = None, image: Tensor | None = None) -> Tensor:
+        attributions = check_attributions(default, method(classifier or default, images, y), finite=False)
+        _check_shapes(images, attributions, None)
+        return attributions
+
+    return explain
 
 
 @dataclass(frozen=True, eq=False)

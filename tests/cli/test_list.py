@@ -86,3 +86,10 @@ def test_list_models_names(xp):
     assert names[0] == "efficientnet-lite0"
     assert {"resnet152", "vgg19", "inception_v3", "vit_b_16"} <= set(names)
     assert not any("fcn" in name or "raft" in name for name in names if ":" not in name)
+
+
+def test_table_headings_differ_from_keys(xp, monkeypatch):
+    monkeypatch.setattr("xplain.pipelines.catalog.list_fits", lambda _: [{"name": "agi", "fits": "no", "why": "x"}])
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    text = re.sub(r"\x1b\[[0-9;]*m", "", xp("list", "methods", "-m", "net").out)
+    assert text.split()[:3] == ["name", "supported", "reason"]

@@ -1,4 +1,4 @@
-"""Standard output and standard error of the command line: lines of results, and one-line messages by ``logging``."""
+"""Console output: results on stdout and one-line log messages on stderr."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def log_to_stderr() -> Iterator[None]:
 
 
 def silence_notes() -> None:
-    """Print errors only, until ``log_to_stderr`` ends (``--quiet``)."""
+    """Suppress everything but errors until ``log_to_stderr`` exits (``--quiet``)."""
     log.setLevel(logging.ERROR)
     for handler in logging.getLogger().handlers:
         if isinstance(handler, _StderrHandler):
@@ -92,9 +92,9 @@ def _format_warning(
 
 
 def print_lines(*lines: str) -> bool:
-    """Print lines on stdout and flush. Returns False if their reader has left (``| head``); then print nothing more.
+    """Print lines to stdout and flush. Return False if the reader closed the pipe (as in ``| head``); the caller must then stop printing.
 
-    Raises InputError if stdout cannot be written for another reason.
+    Raise InputError if writing to stdout fails for another reason.
     """
     if not lines:
         return True
@@ -105,11 +105,11 @@ def print_lines(*lines: str) -> bool:
         return False
     except OSError as error:
         discard_output()
-        message = f"cannot write to standard output: {error.strerror}"
-        raise InputError(message, "free some space, or write to a file") from None
+        message = f"cannot write to stdout: {error.strerror}"
+        raise InputError(message, "free disk space or redirect the output to another file") from None
     return True
 
 
 def discard_output(stream: int = 1) -> None:
-    """Send stdout (or stderr, 2) to /dev/null from now on, including what is still buffered."""
+    """Redirect stdout (or stderr, if ``stream`` is 2) to /dev/null, including buffered output."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream)

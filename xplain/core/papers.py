@@ -10,7 +10,9 @@ from dataclasses import dataclass
 class Paper:
     """The paper that defines a method or metric.
 
-    authors: surnames separated by ", ". venue: a conference, or a journal if ``journal`` is true. arxiv: identifier.
+    authors: surnames, separated by ", ".
+    venue: name of the conference or, if ``journal`` is true, of the journal.
+    arxiv: arXiv identifier.
     """
 
     title: str
@@ -33,7 +35,7 @@ class Paper:
 
     @property
     def bibtex(self) -> str:
-        """A BibTeX entry. Its key is the first surname, the year and the first word of the title with more than three letters."""
+        """BibTeX entry. The key is the first surname, the year and the first title word with more than three letters."""
         if not self.venue:
             kind, venue_field = "misc", ""
         elif self.journal:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from xplain.core.current_image import processing_image
 from xplain.core.errors import Failure, InputError, UsageError, XplainError, emit_note, first_line
+from xplain.core.files import FileState
 from xplain.data.image_metadata import TIFF_HEADERS, read_orientation, strip_metadata, turn_upright
 from xplain.data.pixel_formats import convert_to_rgb
 from xplain.data.preprocessing import Preprocessing, preprocess
@@ -104,12 +105,15 @@ def _silence_libtiff() -> None:
 def read_image(
     path: str | Path, size: int | Sequence[int] = 224, *, preprocessing: Preprocessing | None = None
 ) -> Tensor:
-    """Read an image file as model input, as the commands do. Classifiers normalize it themselves.
+    """Read an image file as a model input. The image is not normalized, because classifiers normalize their input.
+
+    With ``preprocessing=classifier.preprocessing``, the result is the input that the commands use.
 
     Args:
-        path: an image file. EXIF orientation is applied, transparency is blended with white, color profiles are ignored.
+        path: path of the image file. EXIF orientation is applied, transparent pixels are blended with white, and color profiles are
+            ignored.
         size: input side in pixels or (height, width). The short side is resized to size / 0.875 (bicubic), then the center is cropped.
-        preprocessing: replaces ``size``; pass ``classifier.preprocessing``, because models differ in how they resize.
+        preprocessing: preprocessing to use instead of ``size``, usually ``classifier.preprocessing``, because models resize differently.
 
     Returns:
         float32 (3, H, W) in [0, 1] on the CPU.
@@ -140,12 +144,17 @@ def read_image(
 
 @dataclass(frozen=True, eq=False)
 class LoadedImage:
-    """A preprocessed image. digest: SHA-256 of its file. pixels: (3, H, W) in [0, 1]. size: (height, width) of the upright file."""
+    """A preprocessed image.
+
+    digest: SHA-256 of its file. pixels: (3, H, W) in [0, 1]. size: (height, width) of the upright file.
+    state: of the file before it was read, or None if there is no file.
+    """
 
     source: ImageSource
     digest: str
     pixels: Tensor
     size: tuple[int, int]
+    state: FileState | None = None
 
 
 def prefetch_images(
@@ -155,9 +164,11 @@ def prefetch_images(
 
     def read(source: ImageSource) -> LoadedImage | Failure:
         try:
+            state = source.state()
             content = source.read()
             image = decode_image(content, source.name)
-            return LoadedImage(source, sha256(content), preprocess(image, preprocessing), (image.height, image.width))
+            pixels = preprocess(image, preprocessing)
+            return LoadedImage(source, sha256(content), pixels, (image.height, image.width), state)
         except XplainError as error:
             return Failure(source.name, error)
 

@@ -49,7 +49,7 @@ def _import_module(module_name: str, name: str) -> ModuleType:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise  # an import inside the user's module failed
         raise UsageError(
-            f"no module {module_name!r} for the model {name!r}", "run the command in the directory that contains it"
+            f"module {module_name!r} of model {name!r} not found", "install it or run the command in its directory"
         ) from None
 
 
@@ -61,7 +61,8 @@ def wrap_module(model: nn.Module, name: str, path: Path | None) -> Classifier:
     """
     if path == RANDOM:
         raise UsageError(
-            f"{name!r} does not support --weights random", "use it with efficientnet-lite0, torchvision or timm models"
+            f"{name!r} does not support --weights random",
+            "use --weights random only with efficientnet-lite0, torchvision and timm models",
         )
     if any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
         raise InputError(f"the model {name} is on the meta device and has no weights", "create it on cpu or cuda")
@@ -123,5 +124,5 @@ def _read_channel_values(model: nn.Module, attribute: str) -> list[float]:
         hint = "set one value per channel, 3 or 1"
         raise InputError(f"the model's {attribute!r} is of type {type(value).__name__}", hint) from None
     if len(numbers) not in (1, 3):
-        raise InputError(f"the model's {attribute!r} has {len(numbers)} values", "set one value per channel, 3 or 1")
+        raise InputError(f"the model's {attribute!r} has {len(numbers)} values", "use 1 or 3 values, one per channel")
     return numbers

@@ -93,7 +93,7 @@ class TargetSpec:
         if target.startswith("top:"):
             count = parse_count(target.removeprefix("top:"))
             if not count:
-                raise UsageError(f"cannot read the target {target!r}", "use top:K with K >= 1")
+                raise UsageError(f"invalid target {target!r}", "use top:K with K >= 1")
             return cls("top", count=count, against=contrasts)
         return cls("class", index=classifier.class_names.find(target), against=contrasts)
 
@@ -143,7 +143,7 @@ def find_targets(classifier: Classifier, target: Classes | None, logits: Tensor)
     indices = _find_indices(classifier, target, logits)
     if indices.ndim > 1 or indices.numel() not in (1, len(logits)):
         targets = f"{len(indices)} targets" if indices.ndim == 1 else f"targets of shape {tuple(indices.shape)}"
-        raise UsageError(f"{targets} for {len(logits)} images", "pass one target, or one per image")
+        raise UsageError(f"got {targets} for {len(logits)} images", "pass one target, or one target per image")
     return indices.expand(len(logits))
 
 
@@ -157,19 +157,20 @@ def find_contrasts(classifier: Classifier, against: Classes | None, logits: Tens
         return None
     if isinstance(against, str) and against == RUNNER_UP:
         if logits.shape[1] < 2:
-            raise UsageError("a model with one class has no runner-up", "omit --against")
+            raise UsageError("a model with one class has no runner-up", "remove --against")
         return logits.scatter(1, y[:, None], -torch.inf).argmax(dim=1, keepdim=True)
     contrasts = _find_indices(classifier, against, logits)
     if contrasts.ndim < 2:
         contrasts = contrasts.reshape(1, -1).expand(len(y), -1)
     if contrasts.ndim != 2 or len(contrasts) != len(y) or contrasts.shape[1] == 0:
         raise UsageError(
-            f"contrast classes of shape {tuple(contrasts.shape)} for {len(y)} images", "pass (A,) or (B, A) classes"
+            f"contrast classes of shape {tuple(contrasts.shape)} do not match {len(y)} images",
+            "pass shape (A,) or (B, A)",
         )
     if bool((contrasts == y[:, None]).any()):
-        raise UsageError("a class cannot be explained against itself", "remove the target class from --against")
+        raise UsageError("the target class is also a contrast class", "remove it from the contrast classes")
     if any(len(set(row)) < len(row) for row in contrasts.tolist()):
-        raise UsageError("a contrast class is repeated", "pass each class once")
+        raise UsageError("the contrast classes contain a duplicate", "pass each class once")
     return contrasts
 
 
@@ -184,9 +185,9 @@ def _find_indices(classifier: Classifier, classes: Classes, logits: Tensor) -> T
             raise TypeError
         indices = torch.as_tensor(classes, device=logits.device)
     except (TypeError, ValueError, RuntimeError, OverflowError):
-        raise UsageError(f"cannot read the classes {classes!r}", "use indices, wnids or names") from None
+        raise UsageError(f"invalid classes {classes!r}", "use class indices, WordNet IDs or names") from None
     if indices.dtype not in INTEGER_TYPES:
-        raise UsageError(f"class indices have the type {indices.dtype}", "use integers")
+        raise UsageError(f"class indices must be integers, got {indices.dtype}", "pass an integer tensor")
     indices = indices.long()
     count = logits.shape[1]
     is_invalid = (indices < 0) | (indices >= count)

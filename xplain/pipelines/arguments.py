@@ -64,7 +64,7 @@ def check_attributions(classifier: Classifier, attributions: object, *, finite: 
     Raises UsageError unless they are floating point (B, C, H, W) with B >= 1, and InputError unless they are finite.
     """
     tensor = _to_tensor(attributions, "attributions", "pass the values of an Attribution: attribution.values")
-    _check_floating_batch(tensor, "attributions", "pass raw values")
+    _check_floating_batch(tensor, "attributions", "pass the raw attributions")
     return _to_classifier(classifier, tensor, "attributions", finite=finite)
 
 
@@ -155,15 +155,15 @@ def _array_to_tensor(array: np.ndarray[Any, Any], name: str) -> Tensor:
 def _check_floating_batch(tensor: Tensor, name: str, hint: str) -> None:
     """Raise UsageError unless a tensor is floating point (B, C, H, W) and not empty."""
     if tensor.ndim != 4 or not tensor.is_floating_point():
-        actual = f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
-        raise UsageError(f"{name} are {actual}, not floating point (B, C, H, W)", hint)
+        actual = f"{str(tensor.dtype).removeprefix('torch.')} of shape {tuple(tensor.shape)}"
+        raise UsageError(f"{name} must be a floating-point tensor of shape (B, C, H, W), got {actual}", hint)
     if not tensor.numel():
-        raise UsageError(f"{name} of shape {tuple(tensor.shape)} are empty", "pass at least one")
+        raise UsageError(f"{name} are empty (shape {tuple(tensor.shape)})", "pass at least one image")
 
 
 def _conversion_hint(images: Tensor) -> str:
     """Return how to make floating-point images (B, C, H, W) of a tensor."""
-    hint = "divide 8-bit pixels by 255 and add the batch dimension"
+    hint = "divide 8-bit pixels by 255 and add a batch dimension"
     return f"move the channels first by {_permutation(images)}, {hint}" if _has_channels_last(images) else hint
 
 

@@ -1,4 +1,4 @@
-"""The flow of ``xplain explain``: find images, predict, attribute, draw and write."""
+"""Implementation of ``xplain explain``: find images, predict, attribute, render and write."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from xplain.pipelines.attribution import MethodRun, check_distinct, check_method
 from xplain.pipelines.background import Deferred, run_in_background
 from xplain.pipelines.batches import PredictedBatch, TargetedBatch, largest_group, make_items, predict_batches
 from xplain.pipelines.progress import OnProgress, ProgressCounter, ignore_progress
-from xplain.pipelines.records import describe_explanation, describe_run
-from xplain.reports.explanation_files import ExplanationFiles
+from xplain.pipelines.records import describe_explanation, describe_run, is_current
+from xplain.reports.explanation_files import OVERWRITE_HINT, ExplanationFiles
 from xplain.reports.render import KINDS, get_colormap
 
 Paths = dict[str, Path]  # the files of an explanation by kind
@@ -30,7 +30,7 @@ Paths = dict[str, Path]  # the files of an explanation by kind
 
 @dataclass(frozen=True)
 class Explained:
-    """A finished explanation: its record, and the bytes of the PNG if it was not written to a file."""
+    """A finished explanation: its record and, if it was not written to a file, the PNG bytes."""
 
     record: dict[str, Any]
     content: bytes | None = None
@@ -40,16 +40,16 @@ Outcome = Explained | Failure
 
 
 def explain(config: ExplainConfig, on_progress: OnProgress = ignore_progress) -> Iterator[Outcome]:
-    """Explain images; yield each explanation when its files are written, and each image that failed, in order.
+    """Explain images and yield, in order, each explanation after its files are written and each failed image.
 
-    Files are drawn and written in the background while the next images are explained. ``on_progress`` counts model rows.
+    Rendering and writing run in the background while the next images are explained. ``on_progress`` counts samples.
     Raises an XplainError for an error of the request as a whole.
     """
     return run_in_background(_explain_images(config, on_progress))
 
 
 def _explain_images(config: ExplainConfig, on_progress: OnProgress) -> Iterator[Outcome | Deferred[Outcome]]:
-    """Yield the outcomes in order; drawing and writing of new explanations is deferred."""
+    """Yield the outcomes in order. Rendering and writing of new explanations are deferred."""
     sources = find_images(config.inputs, config.files_from)
     _check_request(config, sources)
     classifier = load_model(config.model)
@@ -61,8 +61,8 @@ def _explain_images(config: ExplainConfig, on_progress: OnProgress) -> Iterator[
     run = ExplainRun(config, classifier, target_spec, methods, files, describe_run(config.compute, classifier), counter)
     run.check_existing([source.stem for source in sources])
     needs_labels = target_spec.kind == "label"
-    items, unlabelled = make_items(sources, classifier.class_names, needs_labels=needs_labels)
-    yield from unlabelled
+    items, unlabeled = make_items(sources, classifier.class_names, needs_labels=needs_labels)
+    yield from unlabeled
     size = largest_group(methods, classifier, config.compute)
     with inference_session(classifier):
         for failures, batch in predict_batches(classifier, items, config.compute, size=size, needs_labels=needs_labels):
@@ -72,20 +72,22 @@ def _explain_images(config: ExplainConfig, on_progress: OnProgress) -> Iterator[
 
 
 def _check_request(config: ExplainConfig, sources: Sequence[ImageSource]) -> None:
-    """Raise UsageError for what is wrong with a request before a model is loaded."""
+    """Raise UsageError if the request is invalid, before a model is loaded."""
     get_colormap(config.render.colormap)
     for kind in config.saves:
         if kind not in KINDS:
-            raise UsageError(f"unknown kind {kind!r} for --save", f"choose from {', '.join(KINDS)}")
+            raise UsageError(f"unknown value {kind!r} for --save", f"choose from {', '.join(KINDS)}")
     if config.output is None:
         single = (len(sources), len(config.methods), len(config.saves)) == (1, 1, 1)
         if not single or "raw" in config.saves:
-            raise UsageError("-o - writes one PNG", "pass one image, one method and one --save other than raw")
+            raise UsageError(
+                "--output - writes a single PNG", "pass one image, one method and one --save value other than raw"
+            )
     check_methods(config.methods, config.layer)
 
 
 def _resolve_methods(config: ExplainConfig, classifier: Classifier) -> list[MethodRun]:
-    """Resolve the methods; a repeated method has its parameters in its file names."""
+    """Resolve the methods. If a method occurs several times, the file names include its parameters."""
     methods = resolve_methods(config.methods, config.score, classifier, config.layer)
     counts = Counter(method.spec.name for method in methods)
     named = []
@@ -97,7 +99,7 @@ def _resolve_methods(config: ExplainConfig, classifier: Classifier) -> list[Meth
 
 
 def _file_label(label: str) -> str:
-    """Return ``agi_steps=10`` for ``agi:steps=10``; slashes of paths become hyphens."""
+    """Return the label as part of a file name: ``agi:steps=10`` becomes ``agi_steps=10``, and slashes become hyphens."""
     return label.replace(":", "_", 1).replace("/", "-")
 
 
@@ -114,20 +116,23 @@ class ExplainRun:
     counter: ProgressCounter
 
     def fingerprint(self, method: MethodRun) -> str:
-        """Return a digest of the settings that determine numbers and pictures, without the image."""
+        """Return a digest of all settings that affect the outputs, excluding the image."""
         stable = {key: value for key, value in self.facts.items() if key != "device"}
         config = self.config
         return fingerprint(stable, method.describe(), config.target, config.against, asdict(config.render))
 
     def check_existing(self, stems: Sequence[str]) -> None:
-        """Raise UsageError for files with other settings if the target, and so the file names, is known before prediction."""
+        """Raise UsageError if output files with different settings exist.
+
+        The check is possible only if the target, and therefore the file name, is known before prediction.
+        """
         if self.target_spec.kind in ("auto", "class"):
             suffix = self.target_spec.suffix(self.target_spec.index)
             for method in self.methods:
                 self.files.check(stems, method.label, suffix, self.fingerprint(method))
 
     def explain_batch(self, batch: PredictedBatch) -> Iterator[Outcome | Deferred[Outcome]]:
-        """Explain every target by every method."""
+        """Explain every target with every method."""
         for targeted in batch.for_targets(self.target_spec, self.classifier):
             for method in self.methods:
                 for part in targeted.parts(method, self.classifier, self.config.compute):
@@ -136,12 +141,17 @@ class ExplainRun:
                     self.counter.finish_part()
 
     def _explain_part(self, method: MethodRun, batch: TargetedBatch) -> Iterator[Outcome | Deferred[Outcome]]:
-        """Run one method on images that fit into a model call; explanations that exist already are loaded instead."""
+        """Run one method on images that share a forward pass, and load explanations that already exist."""
         missing, paths = [], []
         for i, (item, target) in enumerate(zip(batch.items, batch.targets.tolist(), strict=True)):
             files = self.files.paths(item.source.stem, method.label, self.target_spec.suffix(target))
             try:
                 record = self.files.load_existing(files, batch.loaded[i].digest, self.fingerprint(method))
+                if record is not None and not is_current(record, self.classifier, method):
+                    raise InputError(
+                        f"{str(next(iter(files.values())))!r} already exists with other class names or baseline images",
+                        OVERWRITE_HINT,
+                    )
             except InputError as error:
                 yield Failure(item.key, error)
                 continue
@@ -156,7 +166,7 @@ class ExplainRun:
     def _attribute(
         self, method: MethodRun, batch: TargetedBatch, paths: Sequence[Paths]
     ) -> Iterator[Failure | Deferred[Outcome]]:
-        """Compute the attributions and defer writing them."""
+        """Compute the attributions and defer the writing of their files."""
         try:
             result = method.attribute(
                 self.classifier,
@@ -173,10 +183,12 @@ class ExplainRun:
             yield Deferred(partial(self._write, method, batch, i, result, paths[i]))
 
     def _write(self, method: MethodRun, batch: TargetedBatch, i: int, result: Attribution, paths: Paths) -> Outcome:
-        """Write the files of one image; an attribution that is not finite has none."""
+        """Write the files of one image and return the explanation, or a Failure if the attributions are not finite."""
         key, values = batch.items[i].key, result.values[i]
         if not bool(values.isfinite().all()):
-            error = InputError(f"the attribution of {key!r} is not finite", "check the weights and --precision")
+            error = InputError(
+                f"the attributions of {key!r} contain NaN or infinity", "check the weights or use --precision fp32"
+            )
             return Failure(key, error)
         record = describe_explanation(self.classifier, method, batch, result, i)
         record |= self.facts | {"render": asdict(self.config.render), "fingerprint": self.fingerprint(method)}

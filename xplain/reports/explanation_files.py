@@ -15,7 +15,7 @@ from xplain.core.files import write_file
 from xplain.reports.render import draw, encode_raw, read_record, render_warnings, to_pixels
 
 MAX_NAME_BYTES = 255  # on common file systems
-OVERWRITE_HINT = "use --overwrite or choose another --output"
+OVERWRITE_HINT = "use --overwrite or another --output"
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class ExplanationFiles:
     overwrite: bool
 
     def paths(self, stem: str, label: str, target: str) -> dict[str, Path]:
-        """Return, by kind, the path ``OUT/<stem>.<method>[.<target>].<kind>.png``, or ``.npz`` for raw."""
+        """Return the output path of each kind: ``OUTPUT/<stem>.<method>[.<target>].<kind>.png``, or ``.npz`` for ``raw``."""
         name = ".".join(filter(None, (stem, label, target)))
         folder = self.directory or Path()
         return {kind: folder / f"{name}.{kind}.{'npz' if kind == 'raw' else 'png'}" for kind in self.kinds}
@@ -62,7 +62,7 @@ class ExplanationFiles:
             return None
         for path in paths.values():
             if len(os.fsencode(path.name)) > MAX_NAME_BYTES:
-                raise InputError(f"the file name {str(path)!r} is too long", "shorten the image's name")
+                raise InputError(f"the file name {str(path)!r} is too long", "rename the image file")
         if self.overwrite:
             return None
         records = [_read_matching(path, digest, fingerprint) for path in paths.values() if path.exists()]

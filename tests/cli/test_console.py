@@ -11,6 +11,7 @@ import pytest
 
 from xplain.cli._console import log, log_to_stderr, silence_notes
 from xplain.cli._progress import show_progress
+from xplain.core.current_image import processing_image
 from xplain.core.errors import ModelNote
 
 
@@ -96,11 +97,32 @@ def test_log_shows_notes_and_library_warnings(capsys):
     ]
 
 
+def test_log_names_image_of_library_messages(capsys):
+    with log_to_stderr():
+        for name in ("a.png", "b.png"):
+            with processing_image(name):
+                for _ in range(2):
+                    warnings.warn_explicit("odd\ntag", UserWarning, "x.py", 1, module="PIL.Image")
+                    logging.getLogger("PIL.TiffImagePlugin").error("too many samples")
+                log.info("note")
+    expected = [
+        line
+        for name in ("a", "b")
+        for line in (
+            f"xplain: warning: '{name}.png': odd tag",
+            f"xplain: warning: '{name}.png': too many samples",
+            "xplain: note",
+        )
+    ]
+    assert capsys.readouterr().err.splitlines() == expected
+
+
 def test_log_shows_only_errors_when_silenced(capsys):
     with log_to_stderr():
         silence_notes()
         warnings.warn("two channels", ModelNote, stacklevel=1)
         warnings.warn("use another function", FutureWarning, stacklevel=1)
+        logging.getLogger("PIL.TiffImagePlugin").error("too many samples")
         log.info("3 of 4")
         log.warning("empty map")
         log.error("no such file")

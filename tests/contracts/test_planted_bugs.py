@@ -188,7 +188,7 @@ def check_nan_is_refused(metric: str) -> None:
 @pytest.mark.parametrize("repair", [lambda x: x, lambda x: x.nan_to_num()])
 def test_ranked_nan_is_caught(metric, repair, monkeypatch):
     check_nan_is_refused(metric)
-    monkeypatch.setattr(xplain.pipelines.measurement, "check_images", lambda classifier, images, *_: repair(images))
+    monkeypatch.setattr(xplain.pipelines.measurement, "check_attributions", lambda classifier, maps, **_: repair(maps))
     assert fails(check_nan_is_refused, metric)
 
 

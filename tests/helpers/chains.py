@@ -52,4 +52,5 @@ def scalar_classifier(function, *values: float) -> tuple[xplain.Classifier, Tens
 def explain(name: str, function, *values: float, **settings) -> list[float]:
     """Return the attributions of the values."""
     classifier, image = scalar_classifier(function, *values)
-    return xplain.attribute(classifier, image, name, target=0, **settings).values.flatten().tolist()
+    with toys.any_range():
+        return xplain.attribute(classifier, image, name, target=0, **settings).values.flatten().tolist()

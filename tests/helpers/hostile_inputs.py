@@ -10,6 +10,8 @@ import zlib
 import numpy as np
 from PIL import Image, ImageCms
 
+from tests.helpers.image_files import make_chunk, make_png, make_tiff
+
 DRAWN = np.linspace(0, 255, 40 * 30 * 3).reshape(40, 30, 3).astype(np.uint8)
 PHOTO = Image.fromarray(np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8))
 PICTURE = Image.fromarray(DRAWN)
@@ -106,6 +108,16 @@ FILES: dict[str, tuple[str, bytes, str]] = {
     "inverted CMYK": ("a.jpg", CMYK, ""),
     "16-bit grey": ("a.png", encode_image(Image.fromarray(DRAWN[..., 0].astype(np.uint16) * 257), "PNG"), ""),
     "bilevel": ("a.png", encode_image(PICTURE.convert("1"), "PNG"), ""),
+    "16-bit TIFF in which 0 is white": ("a.tif", make_tiff(bytes(range(20)), 10, 16, photometric=0), ""),
+    "12-bit TIFF": ("a.tif", make_tiff(bytes(range(15)), 10, 12), ""),
+    "32-bit TIFF": ("a.tif", make_tiff(bytes(range(40)), 10, 32), ""),
+    "signed TIFF": ("a.tif", make_tiff(bytes(range(20)), 10, 16, sample_format=2), "signed 16-bit pixels"),
+    "16-bit RGB with a transparent color": ("a.png", make_png(DRAWN.astype(int) * 257, 16, [0, 257, 514]), ""),
+    "much metadata": (
+        "a.png",
+        make_png(DRAWN, 8, extra=make_chunk(b"zTXt", b"k\0\0" + zlib.compress(bytes(3 << 20)))),
+        "",
+    ),
     "palette": ("a.png", encode_image(PALETTE, "PNG"), ""),
     "palette with transparency": ("a.png", encode_image(PALETTE, "PNG", transparency=bytes(range(16))), ""),
     "LA": ("a.png", encode_image(PICTURE.convert("LA"), "PNG"), ""),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
@@ -149,6 +151,13 @@ def images(count: int = 2, height: int = 8, width: int = 10, seed: int = 1, chan
     """Return random images (count, channels, height, width) in float64, between 0.1 and 0.9."""
     generator = torch.Generator().manual_seed(seed)
     return torch.rand(count, channels, height, width, dtype=torch.float64, generator=generator) * 0.8 + 0.1
+
+
+@contextmanager
+def any_range() -> Iterator[None]:
+    """Let ``attribute`` and ``measure`` take numbers outside [0, 1], as networks in closed form do."""
+    with patch("xplain.pipelines.arguments.check_range"):
+        yield
 
 
 def normalise(x: Tensor) -> Tensor:

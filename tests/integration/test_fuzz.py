@@ -38,6 +38,7 @@ from xplain.core.text_files import decode_text, split_lines
 from xplain.data.annotations import read_annotations
 from xplain.data.class_names import read_class_names
 from xplain.data.datasets import read_dataset
+from xplain.data.image_metadata import strip_metadata
 from xplain.data.images import decode_image
 from xplain.data.map_files import read_map, read_map_record
 from xplain.data.own_outputs import is_own_file
@@ -424,6 +425,21 @@ def test_decode_image_files(tmp_path, content, changes, cut):
     record = attempt(read_record, path)
     assert record is None or isinstance(record, dict)
     assert is_own_file(path) in (False, record is not None)
+
+
+headers = st.sampled_from([b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\0\x08\0\0\0", b"MM\0+\0\x08\0\0", b""])
+
+
+@fuzz
+@given(headers, st.binary(max_size=80))
+@example(b"II*\0", b"\x08\0\0\0\xff\xff")
+@example(b"\xff\xd8\xff", b"\xe1\0\0" * 9)
+def test_strip_metadata(header, rest):
+    content = header + rest
+    copies = list(strip_metadata(content))
+    assert 1 <= len(copies) <= 4
+    assert all(len(copy) <= len(content) and copy.startswith(header[:2]) for copy in copies)
+    attempt(decode_image, content, "a")
 
 
 def make_tar() -> bytes:

@@ -17,6 +17,8 @@ from xplain.data.preprocessing import Preprocessing, preprocess
 
 EXPLAIN = ("explain", *TINY, "-a", "random", "-o", "out", "--save", "raw")
 
+NOTES = {"TIFF of several pages": ["xplain: note: 'in/a.tiff' has several pages; the first is used"]}
+
 
 def write(name: str, content: bytes) -> Path:
     path = Path("in", name)
@@ -43,7 +45,7 @@ def test_explain_single_file(xp, kind):
         assert error in lines[0]
         assert ran.out == ""
     else:
-        assert (ran.code, lines) == (0, [])
+        assert (ran.code, lines) == (0, NOTES.get(kind, []))
         (written,) = Path("out").rglob("*.npz")
         assert written.resolve().is_relative_to(Path("out").resolve())
         with np.load(written) as file:
@@ -75,6 +77,21 @@ def test_decode_image_applies_orientation(orientation):
     exif = Image.Exif()
     exif[ORIENTATION] = orientation
     assert np.array_equal(np.asarray(decode_image(encode_image(stored, "PNG", exif=exif), "a.png")), DRAWN)
+
+
+def test_pillow_warnings_name_every_image(xp, monkeypatch):
+    """A warning with the same text is printed for each image, once, on one line, and not with -q."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1500)
+    for name in ("a.png", "b.png", "c.png"):
+        write(name, PNG)  # 1200 pixels
+    large = encode_image(Image.fromarray(DRAWN).resize((40, 50)), "PNG")
+    write("a.png", large)
+    write("b.png", large)
+    lines = read_messages(xp(*EXPLAIN, "in").err)
+    for name in ("a.png", "b.png"):
+        assert len([line for line in lines if line.startswith(f"xplain: warning: 'in/{name}': Image size (2000 ")]) == 1
+    assert not any("c.png" in line for line in lines)
+    assert xp(*EXPLAIN, "in", "-q", "--overwrite").err == ""
 
 
 def test_preprocess_long_thin_image():

@@ -9,23 +9,48 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from xplain.core.current_image import current_image
 from xplain.core.errors import InputError, ModelNote
 from xplain.core.files import printable
 
 log = logging.getLogger("xplain")
 WARNINGS_LOGGER = "py.warnings"  # where logging.captureWarnings sends warnings
+NOTE = "note"
 PREFIXES = {logging.ERROR: "error: ", logging.WARNING: "warning: "}
 
 
 class _StderrHandler(logging.Handler):
-    """Print each message on one line of the current sys.stderr, with control characters escaped."""
+    """Print each message on one line of the current sys.stderr, with control characters escaped.
+
+    A message of a library names the image that caused it, and is printed once per image; ``quiet`` hides it.
+    """
+
+    quiet = False
 
     def emit(self, record: logging.LogRecord) -> None:
-        prefix = "" if record.name == WARNINGS_LOGGER else PREFIXES.get(record.levelno, "")
+        text = _format_record(record) if record.name == log.name else self._format_library_message(record)
+        if not text:
+            return
         try:
-            print(f"xplain: {prefix}{printable(record.getMessage())}", file=sys.stderr, flush=True)
-        except OSError:  # stderr is closed; continue without it
+            print(f"xplain: {printable(text)}", file=sys.stderr, flush=True)
+        except OSError:  # nobody reads standard error; the command continues
             discard_output(2)
+
+    def _format_library_message(self, record: logging.LogRecord) -> str:
+        """Return the line for a message of a library or a note of xplain; empty if it is not printed."""
+        label, text = "warning", " ".join(record.getMessage().split())
+        if record.name == WARNINGS_LOGGER:
+            label, _, text = text.partition(": ")
+        image = current_image()
+        if self.quiet or (image and text in image.warned):
+            return ""
+        if image:
+            image.warned.add(text)
+        return f"{label}: {text}" if image is None or label == NOTE else f"{label}: {image.name!r}: {text}"
+
+
+def _format_record(record: logging.LogRecord) -> str:
+    return f"{PREFIXES.get(record.levelno, '')}{record.getMessage()}"
 
 
 @contextmanager
@@ -34,6 +59,8 @@ def log_to_stderr() -> Iterator[None]:
     handler = _StderrHandler()
     root, format_warning, level = logging.getLogger(), warnings.formatwarning, log.level
     with warnings.catch_warnings():
+        for category in (UserWarning, RuntimeWarning):  # of every image, not of the first with the same text
+            warnings.filterwarnings("always", category=category, module=r"PIL\.")
         warnings.simplefilter("default", ModelNote)
         logging.captureWarnings(True)
         warnings.formatwarning = _format_warning
@@ -45,7 +72,6 @@ def log_to_stderr() -> Iterator[None]:
         finally:
             root.removeHandler(handler)
             log.setLevel(level)
-            logging.getLogger(WARNINGS_LOGGER).setLevel(logging.NOTSET)
             warnings.formatwarning = format_warning
             logging.captureWarnings(False)
 
@@ -53,14 +79,16 @@ def log_to_stderr() -> Iterator[None]:
 def silence_notes() -> None:
     """Suppress everything but errors until ``log_to_stderr`` exits (``--quiet``)."""
     log.setLevel(logging.ERROR)
-    logging.getLogger(WARNINGS_LOGGER).setLevel(logging.ERROR)
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, _StderrHandler):
+            handler.quiet = True
 
 
 def _format_warning(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
 ) -> str:
-    """Format an xplain note or a library warning as one line."""
-    label = "note" if issubclass(category, ModelNote) else "warning"
+    """Return a note of xplain, or the warning of a library, on one line."""
+    label = NOTE if issubclass(category, ModelNote) else "warning"
     return f"{label}: {' '.join(str(message).split())}"
 
 

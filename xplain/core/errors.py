@@ -36,6 +36,8 @@ DEVICE_ERROR_TEXTS = (
     "MPS backend",
 )
 OUT_OF_MEMORY_TEXTS = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+# Errors that models raise for inputs that they do not accept.
+MODEL_ERRORS = (RuntimeError, TypeError, ValueError, AttributeError, LookupError, AssertionError)
 SYSTEM_ERROR_NUMBERS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE)
 
 

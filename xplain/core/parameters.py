@@ -6,12 +6,15 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
+from numbers import Number
+from os import PathLike
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from xplain.core.errors import UsageError, did_you_mean
 
+MAX_INTEGER = 2**63 - 1  # of tensors
 PERCENTAGE_STEP = 10  # of A..B
 TYPE_DESCRIPTIONS = {int: "an integer", float: "a number", bool: "true or false"}
 BOOLEANS = {"true": True, "false": False}
@@ -140,11 +143,11 @@ class Parameter:
 
         owner: name of the method or metric, for the message. Raises UsageError if the value is not accepted.
         """
-        if self.optional and (value is None or value == "none"):
+        if self.optional and (value is None or (isinstance(value, str) and value == "none")):
             return None
         try:
             parsed = self._convert(value)
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, OverflowError, RuntimeError):  # RuntimeError: of tensors
             parsed = None
         if parsed is None or (self.bounds and not self.bounds.accepts(parsed)):
             usage = f"use {self.accepted_values}"
@@ -153,14 +156,18 @@ class Parameter:
         return parsed
 
     def _convert(self, value: Any) -> Any:
-        """Return ``value`` as this parameter's type, or None. Raises ValueError, TypeError or KeyError if that is impossible."""
+        """Return ``value`` as this parameter's type, or None. Raises as its type does if that is impossible."""
         if self.choices:
-            return value if value in self.choices else None
+            return value if isinstance(value, str) and value in self.choices else None
         if self.kind is bool:
             return value if isinstance(value, bool) else BOOLEANS[str(value).lower()]
         if value is None or isinstance(value, bool) or (self.kind is int and isinstance(value, float)):
             return None
+        if self.kind is str and not isinstance(value, str | Number | PathLike):
+            return None
         converted = self.kind(value)
         if isinstance(converted, float) and not math.isfinite(converted):
+            return None
+        if isinstance(converted, int) and abs(converted) > MAX_INTEGER:
             return None
         return converted

@@ -165,6 +165,10 @@ class Registry(Generic[S]):
 
     def get(self, name: str) -> S:
         """Return the spec of a name or alias. Raises UsageError with similar names."""
+        if not isinstance(name, str):
+            raise UsageError(
+                f"the {self.kind} is of type {type(name).__name__}", f"pass a name; see xplain list {self.kind}s"
+            )
         if name in self._modules:
             import_module(self._modules[name])
         elif name not in self._specs:

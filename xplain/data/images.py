@@ -1,23 +1,29 @@
 """Decode images to upright 8-bit RGB, read them as model input, and prefetch them with threads.
 
-Every command decodes alike: EXIF orientation is applied, transparency is blended with white, 16-bit gray is scaled to 8 bits,
-the first frame of an animation is used, color profiles are ignored, and all modes become RGB.
+Every command decodes alike: EXIF orientation is applied, transparency is blended with white, gray of 12, 16 and 32 bits is scaled
+to 8 bits, the first frame of an animation is used, color profiles are ignored, and all modes become RGB.
 """
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import io
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from itertools import islice
+from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xplain.core.errors import Failure, InputError, XplainError, first_line
+from xplain.core.current_image import processing_image
+from xplain.core.errors import Failure, InputError, UsageError, XplainError, emit_note, first_line
 from xplain.core.files import FileState
 from xplain.data.formats import is_heif, register_heif, suggest_format
+from xplain.data.image_metadata import TIFF_HEADERS, read_orientation, strip_metadata, turn_upright
+from xplain.data.pixel_formats import convert_to_rgb
 from xplain.data.preprocessing import Preprocessing, preprocess
 from xplain.data.sources import ImageSource, too_large_error
 
@@ -25,45 +31,74 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
+# Texts of Pillow's exceptions that report too little memory, or a size that it refuses.
+DECODER_MEMORY_TEXTS = ("out of memory error", "decoder error -9")
+
 
 def decode_image(content: bytes, name: str) -> Image:
     """Decode the bytes of an image file to an upright 8-bit RGB Pillow image. Raises InputError that names ``name``."""
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
     if not content:
         raise InputError(f"{name!r} is empty (0 bytes)", "pass an image file")
+    with processing_image(name):
+        error: InputError | None = None
+        for variant in strip_metadata(content):  # metadata that Pillow cannot parse hides no pixels
+            try:
+                return _decode(variant, name)
+            except _UnreadableError as unreadable:
+                error = unreadable
+        raise InputError(str(error)) from None
+
+
+class _UnreadableError(InputError):
+    """Pillow cannot read a file, which may be due to its metadata."""
+
+
+def _decode(content: bytes, name: str) -> Image:
+    from PIL import Image, UnidentifiedImageError
+
     if is_heif(content):
         register_heif()
     try:
         with Image.open(io.BytesIO(content)) as image:
+            raw_mode = _raw_mode(image)
+            _silence_libtiff()
             image.load()
-            if image.mode == "F":
-                raise InputError(
-                    f"{name!r} has floating-point pixels, whose range is not defined", "save it with 8 or 16 bits"
-                )
-            return _to_rgb(ImageOps.exif_transpose(image))
+            if image.format == "TIFF" and getattr(image, "is_animated", False):
+                emit_note(f"{name!r} has several pages; the first is used")
+            return turn_upright(convert_to_rgb(image, raw_mode, content, name), read_orientation(image))
     except UnidentifiedImageError:
-        raise InputError(f"{name!r} is not an image that Pillow can read", suggest_format(content)) from None
+        is_tiff = content[:4] in TIFF_HEADERS
+        hint = "save it as PNG, or as TIFF with 8 or 16 bits" if is_tiff else suggest_format(content)
+        raise _UnreadableError(f"{name!r} is not an image that Pillow can read", hint) from None
     except Image.DecompressionBombError as error:
         raise InputError(f"{name!r} is too large: {error}", "reduce its size") from None
-    except MemoryError:
-        raise too_large_error(name) from None
     except XplainError:
         raise
     except Exception as error:  # decoders raise many types
-        raise InputError(f"{name!r} is damaged: {first_line(error)}", "restore the file or leave it out") from None
+        if isinstance(error, MemoryError) or any(text in str(error) for text in DECODER_MEMORY_TEXTS):
+            raise too_large_error(name) from None
+        raise _UnreadableError(
+            f"{name!r} is damaged: {first_line(error)}", "restore the file or leave it out"
+        ) from None
 
 
-def _to_rgb(image: Image) -> Image:
-    import numpy as np
-    from PIL import Image
+def _raw_mode(image: Image) -> str:
+    """Return how the file stores pixels in Pillow's notation, such as ``RGB;16B``; empty if the decoder has another form."""
+    tiles = getattr(image, "tile", None)
+    return tiles[0].args if tiles and isinstance(tiles[0].args, str) else ""
 
-    if image.mode.startswith("I"):  # 16-bit gray
-        image = Image.fromarray((np.asarray(image).clip(0, 65535) / 257).round().astype(np.uint8))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
+
+@cache
+def _silence_libtiff() -> None:
+    """Stop libtiff from writing to standard error. What it reports is part of the exceptions that Pillow raises."""
+    from PIL import _imaging
+
+    try:
+        handler = ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler
+    except (OSError, AttributeError, TypeError):  # not a part of this Pillow
+        return
+    handler.argtypes, handler.restype = [ctypes.c_void_p], ctypes.c_void_p
+    handler(None)
 
 
 def read_image(
@@ -83,13 +118,27 @@ def read_image(
         float32 (3, H, W) in [0, 1] on the CPU.
 
     Raises:
-        InputError: if the file cannot be used.
+        UsageError: an argument is invalid.
+        InputError: the file cannot be used.
 
     Example:
         >>> x = xplain.read_image("cat.jpg", preprocessing=clf.preprocessing)[None]
     """
+    if not isinstance(path, str | PathLike) or not isinstance(fspath(path), str):
+        raise UsageError(
+            f"the image is of type {type(path).__name__}, not a path",
+            "pass the path of a file, or convert pixels: torch.tensor(array / 255).permute(2, 0, 1).float()",
+        )
+    if preprocessing is None:
+        preprocessing = Preprocessing.for_size(size)
+    if not isinstance(preprocessing, Preprocessing):
+        raise UsageError(f"preprocessing is of type {type(preprocessing).__name__}", "pass classifier.preprocessing")
     source = ImageSource(Path(path), Path(path).stem)
-    return preprocess(decode_image(source.read(), source.name), preprocessing or Preprocessing.for_size(size))
+    image = decode_image(source.read(), source.name)
+    try:
+        return preprocess(image, preprocessing)
+    except MemoryError:
+        raise too_large_error(source.name) from None
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from xplain.core.errors import UsageError
 
 if TYPE_CHECKING:
     from PIL.Image import Image, Resampling
     from torch import Tensor
 
 MAX_ASPECT_RATIO = 50  # of an image that is resized as a whole before the crop
+
+MAX_SIDE = 2**16 - 1  # pixels of model input
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 
@@ -42,8 +47,14 @@ class Preprocessing:
 
     @classmethod
     def for_size(cls, size: int | Sequence[int]) -> Preprocessing:
-        """Return the usual preprocessing for an input side or (height, width) in pixels: resize to size / 0.875, crop the center."""
-        height, width = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+        """Return the usual preprocessing for an input side or (height, width) in pixels: resize to size / 0.875, crop the center.
+
+        Raises UsageError for any other size.
+        """
+        sides = list(size) if isinstance(size, Sequence) and not isinstance(size, str | bytes) else [size, size]
+        if len(sides) != 2:
+            raise UsageError(f"the size {size!r} has {len(sides)} numbers", "use a side in pixels, or (height, width)")
+        height, width = (check_side(side, "size") for side in sides)
         return cls((height, width), round(max(height, width) / 0.875))
 
     def geometry(self, width: int, height: int) -> CropGeometry:
@@ -63,6 +74,14 @@ class Preprocessing:
     def resized_to(self, side: int) -> Preprocessing:
         """Return the same preprocessing for square inputs of ``side`` pixels, with ``resize`` scaled in proportion."""
         return replace(self, size=(side, side), resize=round(self.resize * side / max(self.size)))
+
+
+def check_side(side: object, name: str) -> int:
+    """Return the side of a model input in pixels. Raises UsageError unless it is a whole number from 1 to MAX_SIDE."""
+    pixels = int(side) if isinstance(side, Integral) and not isinstance(side, bool) else 0
+    if not 1 <= pixels <= MAX_SIDE:
+        raise UsageError(f"invalid {name} {side!r}", f"use a whole number of pixels from 1 to {MAX_SIDE}")
+    return pixels
 
 
 def preprocess(image: Image, preprocessing: Preprocessing) -> Tensor:

@@ -130,6 +130,12 @@ class Classifier(nn.Module):
         return ClassNames(self.labels, self.wnids, self.classes, self.name)
 
 
+def find_wrapped_classifier(value: object) -> Classifier | None:
+    """Return a classifier, or the classifier inside a wrapper such as torch.compile or DataParallel; None for anything else."""
+    candidates = (value, getattr(value, "_orig_mod", None), getattr(value, "module", None))
+    return next((candidate for candidate in candidates if isinstance(candidate, Classifier)), None)
+
+
 def find_logits(output: object) -> tuple[Tensor, str]:
     """Return the logits (B, classes) in a model's output, and their key: an index, a name, or ``""`` for the output itself.
 

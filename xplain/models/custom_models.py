@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import nn
@@ -55,39 +57,72 @@ def wrap_module(model: nn.Module, name: str, path: Path | None) -> Classifier:
     """Return a user's module as a classifier, with the weights in ``path`` if it is not None.
 
     Attributes ``mean``, ``std``, ``size``, ``labels`` and ``wnids`` of the module are used if it has them.
-    Raises InputError if the weights do not fit, and UsageError if ``path`` is RANDOM.
+    Raises InputError if the weights do not fit or an attribute is of the wrong type, and UsageError if ``path`` is RANDOM.
     """
     if path == RANDOM:
         raise UsageError(
             f"{name!r} does not support --weights random",
             "use --weights random only with efficientnet-lite0, torchvision and timm models",
         )
+    if any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
+        raise InputError(f"the model {name} is on the meta device and has no weights", "create it on cpu or cuda")
     record = Weights(name)
     if path is not None:
         record = describe_weights_file(path)
         load_weights(model, read_weights(path), record.source)
-    size = getattr(model, "size", None)
+    size = _read_attribute(model, "size")
     return Classifier(
         model,
         name=name,
-        labels=list(getattr(model, "labels", ())),
-        wnids=list(getattr(model, "wnids", ())),
+        labels=_read_names(model, "labels"),
+        wnids=_read_names(model, "wnids"),
         mean=_read_channel_values(model, "mean"),
         std=_read_channel_values(model, "std"),
-        preprocessing=None if size is None else Preprocessing.for_size(size),
+        preprocessing=None if size is None else _read_preprocessing(size),
         weights=record,
     )
+
+
+def _read_attribute(model: nn.Module, attribute: str) -> Any:
+    """Return an attribute of a module; None if it has none, or a method of that name."""
+    value = getattr(model, attribute, None)
+    return None if callable(value) and not isinstance(value, torch.Tensor) else value
+
+
+def _read_names(model: nn.Module, attribute: str) -> list[str]:
+    """Return a list of names that is an attribute of a module, or []. Raises InputError for any other value."""
+    value = _read_attribute(model, attribute)
+    if value is None:
+        return []
+    is_list = isinstance(value, Iterable) and not isinstance(value, str | Mapping)
+    if not is_list or not all(isinstance(name, str) for name in value):
+        raise InputError(
+            f"the model's {attribute!r} is not a list of names", f"set model.{attribute} to a list of text"
+        )
+    return list(value)
+
+
+def _read_preprocessing(size: Any) -> Preprocessing:
+    """Return the preprocessing for the ``size`` of a module. Raises InputError if it is no size."""
+    try:
+        return Preprocessing.for_size(size.tolist() if hasattr(size, "tolist") else size)
+    except UsageError as error:
+        raise InputError(f"the model's 'size' is not a size: {error}") from None
 
 
 def _read_channel_values(model: nn.Module, attribute: str) -> list[float]:
     """Return an attribute's value for all channels or for each of three, or [] if the module has no such numbers.
 
-    Raises InputError for any other count.
+    Raises InputError for any other value or count.
     """
-    value = getattr(model, attribute, None)
-    if value is None or isinstance(value, bool) or (callable(value) and not isinstance(value, torch.Tensor)):
+    value = _read_attribute(model, attribute)
+    if value is None or isinstance(value, bool):
         return []
-    numbers = torch.as_tensor(value, dtype=torch.float64).flatten().tolist()
+    try:
+        numbers = torch.as_tensor(value, dtype=torch.float64).flatten().tolist()
+    except (TypeError, ValueError, RuntimeError):
+        hint = "set one value per channel, 3 or 1"
+        raise InputError(f"the model's {attribute!r} is of type {type(value).__name__}", hint) from None
     if len(numbers) not in (1, 3):
         raise InputError(f"the model's {attribute!r} has {len(numbers)} values", "use 1 or 3 values, one per channel")
     return numbers

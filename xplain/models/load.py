@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from os import PathLike
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
@@ -10,10 +11,11 @@ import torch
 from torch import nn
 
 from xplain.core.config import EMBEDDED
-from xplain.core.errors import InputError, UsageError, emit_note
+from xplain.core.errors import MODEL_ERRORS, InputError, UsageError, device_error, emit_note
 from xplain.data.class_names import read_class_names
+from xplain.data.preprocessing import check_side
 from xplain.models.checkpoints import describe_weights_file, hash_tensors, load_weights, read_weights
-from xplain.models.classifier import Classifier
+from xplain.models.classifier import Classifier, find_wrapped_classifier
 from xplain.models.custom_models import load_factory, wrap_module
 from xplain.models.devices import select_device
 from xplain.models.efficientnet_lite0 import load_efficientnet_lite0
@@ -66,6 +68,7 @@ def load_classifier(
     Example:
         >>> classifier = xplain.load_classifier("resnet50", device="cuda", weights="tuned.safetensors", classes="names.txt")
     """
+    _check_arguments(name, device, weights, classes, image_size)
     torch_device = select_device(str(device))
     path = None if weights is None else Path(weights)
     if path == RANDOM:
@@ -85,6 +88,27 @@ def load_classifier(
     _inspect(classifier, required=image_size is not None or not isinstance(name, nn.Module))
     _check_class_names(classifier, names_source)
     return classifier
+
+
+def _check_arguments(name: object, device: object, weights: object, classes: object, image_size: object) -> None:
+    """Raise UsageError unless the arguments of ``load_classifier`` have the right types."""
+    if find_wrapped_classifier(name):
+        raise UsageError("the model is a classifier already", "pass it to attribute and measure as it is")
+    if not isinstance(name, str | nn.Module):
+        hint = "create it: pass Model(), not Model" if isinstance(name, type) else "pass a name or an nn.Module"
+        if isinstance(name, PathLike):
+            hint = "pass the name of its architecture, and the file as weights"
+        raise UsageError(f"the model is of type {type(name).__name__}", hint)
+    if not isinstance(device, str | torch.device):
+        raise UsageError(f"unknown device {device!r}", "use auto, cpu, cuda, cuda:N or mps")
+    if weights is not None and not isinstance(weights, str | PathLike):
+        hint = "pass a file, or call model.load_state_dict and pass the model"
+        raise UsageError(f"weights are of type {type(weights).__name__}, not a path", hint)
+    if classes is not None and not isinstance(classes, str | PathLike):
+        hint = "pass a file with one name per line, or set the names as model.labels"
+        raise UsageError(f"classes are of type {type(classes).__name__}, not a path", hint)
+    if image_size is not None:
+        check_side(image_size, "image size")
 
 
 def copy_with_weights(classifier: Classifier, path: str) -> Classifier:
@@ -144,6 +168,12 @@ def _inspect(classifier: Classifier, *, required: bool) -> None:
     try:
         inspect_model(classifier)
     except InputError:
+        if required:
+            raise
+    except MODEL_ERRORS as error:
+        known = device_error(error)
+        if known:
+            raise known from None
         if required:
             raise
     for note in classifier.notes:

@@ -10,12 +10,22 @@ import torch
 from torch import Tensor
 
 from xplain.core.config import parse_count
-from xplain.core.errors import InputError, UsageError
+from xplain.core.errors import UsageError
 from xplain.core.types import ScoreKind
 from xplain.models import Classifier
 
 Classes = int | str | Sequence[int | str] | Tensor
 RUNNER_UP = "runner-up"
+INTEGER_TYPES = (
+    torch.uint8,
+    torch.int8,
+    torch.int16,
+    torch.int32,
+    torch.int64,
+    torch.uint16,
+    torch.uint32,
+    torch.uint64,
+)
 
 
 def compute_scores(logits: Tensor, y: Tensor, kind: ScoreKind, against: Tensor | None = None) -> Tensor:
@@ -152,7 +162,7 @@ def find_contrasts(classifier: Classifier, against: Classes | None, logits: Tens
     contrasts = _find_indices(classifier, against, logits)
     if contrasts.ndim < 2:
         contrasts = contrasts.reshape(1, -1).expand(len(y), -1)
-    if len(contrasts) != len(y) or contrasts.shape[1] == 0:
+    if contrasts.ndim != 2 or len(contrasts) != len(y) or contrasts.shape[1] == 0:
         raise UsageError(
             f"contrast classes of shape {tuple(contrasts.shape)} do not match {len(y)} images",
             "pass shape (A,) or (B, A)",
@@ -168,43 +178,26 @@ def _find_indices(classifier: Classifier, classes: Classes, logits: Tensor) -> T
     """Return class indices, checked against the number of classes. Raises UsageError."""
     if isinstance(classes, str):
         classes = [classifier.class_names.find(classes)]
-    elif isinstance(classes, Sequence):
+    elif isinstance(classes, Sequence) and not isinstance(classes, bytes):
         classes = [classifier.class_names.find(item) if isinstance(item, str) else item for item in classes]
     try:
+        if isinstance(classes, bytes):
+            raise TypeError
         indices = torch.as_tensor(classes, device=logits.device)
-    except (TypeError, ValueError, RuntimeError):
+    except (TypeError, ValueError, RuntimeError, OverflowError):
         raise UsageError(f"invalid classes {classes!r}", "use class indices, WordNet IDs or names") from None
-    if indices.is_floating_point() or indices.dtype == torch.bool:
+    if indices.dtype not in INTEGER_TYPES:
         raise UsageError(f"class indices must be integers, got {indices.dtype}", "pass an integer tensor")
+    indices = indices.long()
     count = logits.shape[1]
     is_invalid = (indices < 0) | (indices >= count)
     if bool(is_invalid.any()):
         raise _index_error(int(indices[is_invalid].flatten()[0]), count)
-    return indices.long()
+    return indices
 
 
 def _index_error(index: int, count: int) -> UsageError:
     return UsageError(f"class index {index} is not in 0 .. {count - 1}", "see xplain list classes")
-
-
-def check_images(classifier: Classifier, images: Tensor, name: str = "images") -> Tensor:
-    """Return images or attributions on the classifier's device and in its type.
-
-    name: ``images`` or ``attributions``, for errors.
-    Raises UsageError unless they are floating point (B, C, H, W) with B >= 1, and InputError unless they are finite.
-    """
-    if images.ndim != 4 or not images.is_floating_point():
-        actual = f"{str(images.dtype).removeprefix('torch.')} of shape {tuple(images.shape)}"
-        hint = (
-            "divide 8-bit pixels by 255 and add a batch dimension" if name == "images" else "pass the raw attributions"
-        )
-        raise UsageError(f"{name} must be a floating-point tensor of shape (B, C, H, W), got {actual}", hint)
-    if not images.numel():
-        raise UsageError(f"{name} are empty (shape {tuple(images.shape)})", "pass at least one image")
-    if not bool(images.isfinite().all()):
-        raise InputError(f"the {name} contain NaN or infinity", "pass finite values")
-    images = images.clone() if images.is_inference() else images.detach()
-    return images.to(classifier.device, classifier.dtype)
 
 
 def has_finite_logits(logits: Tensor) -> Tensor:

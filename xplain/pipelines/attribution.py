@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
 import xplain.methods  # noqa: F401  (importing registers them)
-from xplain.core.config import Choice, ComputeOptions, parse_batch_size
-from xplain.core.errors import InputError, UsageError, did_you_mean
+from xplain.core.config import Choice, ComputeOptions
+from xplain.core.errors import MODEL_ERRORS, InputError, UsageError, device_error, first_line
 from xplain.core.registry import METHODS, MethodSpec
 from xplain.core.rng import Streams
 from xplain.core.types import Attribution, Cost, Precision, ScoreKind
@@ -28,7 +28,15 @@ from xplain.models import Classifier
 from xplain.oracle import Oracle
 from xplain.oracle.batching import rows_per_call
 from xplain.oracle.runtime import inference_session, predict
-from xplain.oracle.targets import Classes, check_images, find_contrasts, find_targets, has_finite_logits
+from xplain.oracle.targets import Classes, find_contrasts, find_targets, has_finite_logits
+from xplain.pipelines.arguments import (
+    check_choice,
+    check_classifier,
+    check_images,
+    check_progress,
+    check_references,
+    resolve_compute,
+)
 
 MAX_REFERENCES = 512  # maximum number of baseline images, spaced evenly over the sorted files
 CONTROL = "random"  # included in every evaluation; a useful method must outperform it
@@ -52,7 +60,7 @@ def attribute(
     """Compute signed attributions for a batch of images, in units of the explained score.
 
     Args:
-        images: floating-point images of shape (B, C, H, W) with values in [0, 1], not normalized, on any device. See ``read_image``.
+        images: float (B, C, H, W) in [0, 1], not normalized, on any device, a tensor or a NumPy array; ``read_image`` makes them.
         method: name or alias of a method, such as ``agi`` or ``ig``.
         target: class index, WordNet ID or class name, either one for all images or one per image. Default: the predicted class of
             each image.
@@ -72,16 +80,20 @@ def attribute(
         distinguish channels, ``target`` of shape (B,) and the ``cost`` of the batch. The images and the classifier are not modified.
 
     Raises:
-        UsageError: if a name or value is invalid.
-        InputError: if images or logits contain NaN or infinity.
-        DeviceError: if a single image does not fit in memory.
+        UsageError: a name, value or shape is invalid.
+        InputError: images or logits are not finite, images are not in [0, 1], or the model does not accept their size.
+        DeviceError: one row does not fit into memory.
 
     Example:
         >>> att = xplain.attribute(clf, x, "integrated-gradients", steps=100, target="tabby")
     """
-    method_run = MethodRun.resolve(METHODS.get(method), params, classifier.preprocessing, score=score)
-    check_choice("score", method_run.score, get_args(ScoreKind))
+    check_classifier(classifier)
+    if score is not None:
+        check_choice("score", score, get_args(ScoreKind))
+    spec, params = METHODS.get(method), check_references(params)
+    method_run = MethodRun.resolve(spec, params, classifier.preprocessing, score=score)
     compute = resolve_compute(seed, precision, batch_size)
+    check_progress(progress)
     started = time.perf_counter()
     images = check_images(classifier, images)
     with inference_session(classifier):
@@ -89,27 +101,18 @@ def attribute(
         targets = find_targets(classifier, target, logits)
         contrasts = find_contrasts(classifier, against, logits, targets)
         result = method_run.attribute(classifier, images, targets, compute, contrasts=contrasts, on_rows=progress)
-    outside = ((images < 0) | (images > 1)).flatten(1).any(dim=1)
-    cost = replace(result.cost + cost, seconds=time.perf_counter() - started)
-    return replace(result, flags=result.flags | {"the image has values outside [0, 1]": outside}, cost=cost)
-
-
-def resolve_compute(seed: int, precision: Precision, batch_size: int | str) -> ComputeOptions:
-    """Validate the keyword arguments shared by ``attribute`` and ``measure``."""
-    check_choice("precision", precision, get_args(Precision))
-    return ComputeOptions(precision, parse_batch_size(str(batch_size)), seed)
-
-
-def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
-    """Raise UsageError unless ``value`` is one of the choices."""
-    if value not in choices:
-        hint = did_you_mean(str(value), choices, f"choose from {', '.join(choices)}")
-        raise UsageError(f"unknown {name} {value!r}", hint)
+    return replace(result, cost=replace(result.cost + cost, seconds=time.perf_counter() - started))
 
 
 def predict_finite(classifier: Classifier, images: Tensor, compute: ComputeOptions) -> tuple[Tensor, Cost]:
-    """Return the logits (B, classes) and their cost. Raise InputError if any logit is not finite."""
-    logits, cost = predict(classifier, images, compute)
+    """Return the logits (B, classes) and their cost. Raises InputError unless the model accepts the images and all logits are finite."""
+    try:
+        logits, cost = predict(classifier, images, compute)
+    except MODEL_ERRORS as error:
+        raise device_error(error) or InputError(
+            f"the model failed on images {tuple(images.shape)}: {type(error).__name__}: {first_line(error)}",
+            "pass images of the size that the model expects, such as classifier.size",
+        ) from error
     bad = (~has_finite_logits(logits)).nonzero()
     if len(bad):
         raise InputError(
@@ -299,7 +302,7 @@ def _read_references(directory: str, preprocessing: Preprocessing) -> Tensor | N
     """
     if directory == "noise":
         return None
-    if not Path(directory).is_dir():
+    if not os.path.isdir(directory):  # noqa: PTH112  (never raises)
         raise InputError(f"baseline directory {directory!r} not found", 'pass a directory of images, or "noise"')
     images = [decode_image(source.read(), source.name) for source in _find_references(directory)]
     return torch.stack([preprocess(image, preprocessing) for image in images])

@@ -10,6 +10,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,13 +30,20 @@ from xplain.metrics.inputs import Explain, MetricInput
 from xplain.models import Classifier
 from xplain.models.load import copy_with_weights
 from xplain.oracle import Oracle
-from xplain.oracle.targets import Classes, check_images, find_targets
+from xplain.oracle.targets import Classes, find_targets
+from xplain.pipelines.arguments import (
+    check_attributions,
+    check_boxes,
+    check_classifier,
+    check_images,
+    check_progress,
+    resolve_compute,
+)
 from xplain.pipelines.attribution import (
     MethodRun,
     check_distinct,
     label_of,
     predict_finite,
-    resolve_compute,
 )
 
 CURVE_POINTS = 21  # maximum number of points stored per item
@@ -60,8 +68,8 @@ def measure(
     """Compute a metric for each image. Undefined values are NaN.
 
     Args:
-        images: floating-point images of shape (B, C, H, W) with values in [0, 1], not normalized, on any device.
-        attributions: raw, signed attributions of shape (B, C, H, W) or (B, 1, H, W), from ``attribute`` or another library.
+        images: float (B, C, H, W) in [0, 1], not normalized, on any device, a tensor or a NumPy array.
+        attributions: (B, C or 1, H, W), raw and signed, from ``attribute`` or another program, a tensor or a NumPy array.
         metric: name of a metric, such as ``deletion``.
         target: target class, as in ``attribute``. Pass ``att.target`` if the explained class is not the predicted class.
         method: attribution method that produced the attributions. Required by metrics that rerun the method or that depend on the
@@ -74,19 +82,25 @@ def measure(
         of shape (B,).
 
     Raises:
-        UsageError: if a name or value is invalid, or if ``method`` is required but missing.
-        InputError: if images, logits or attributions contain NaN or infinity, or if the attributions do not match the images.
-        DeviceError: if a single image does not fit in memory.
+        UsageError: a name, value or shape is invalid, or the metric needs ``method``.
+        InputError: images, logits or attributions are not finite, images are not in [0, 1], the model does not accept their size, or
+            attributions have another size.
+        DeviceError: one row does not fit into memory.
 
     Example:
         >>> score = xplain.measure(clf, x, att.values, "deletion", target=att.target, steps=28)
     """
-    boxes = params.pop("boxes") if isinstance(params.get("boxes"), Tensor) else None
+    check_classifier(classifier)
+    boxes = None
+    if isinstance(params.get("boxes"), Tensor | np.ndarray):
+        boxes = check_boxes(params.pop("boxes"))
     metric_run = MetricRun.resolve(METRICS.get(metric), params)
     compute = resolve_compute(seed, precision, batch_size)
+    check_progress(progress)
+    _check_method(method)
     started = time.perf_counter()
     images = check_images(classifier, images)
-    attributions = check_images(classifier, attributions, "attributions")
+    attributions = check_attributions(classifier, attributions)
     _check_shapes(images, attributions, boxes)
     with retain_freed_memory():
         logits, cost = predict_finite(classifier, images, compute)
@@ -122,16 +136,36 @@ def _check_shapes(images: Tensor, attributions: Tensor, boxes: Tensor | None) ->
         )
 
 
+def _check_method(method: object) -> None:
+    """Raise UsageError unless ``method`` is text, a function or None."""
+    if method is not None and not isinstance(method, str) and not callable(method):
+        raise UsageError(
+            f"method is of type {type(method).__name__}",
+            "pass NAME[:key=value,...] or a function (classifier, images, target) -> attributions",
+        )
+
+
 def _make_explainer(
     oracle: Oracle, method: str | AttributionFunction, images: Tensor, compute: ComputeOptions
 ) -> Explain:
     """Return a function with which metrics can rerun the method."""
     default = oracle.classifier
     if not isinstance(method, str):
-        return lambda images, y, classifier=None, image=None: method(classifier or default, images, y)
+        return _wrap_function(method, default)
     choice = Choice.parse(method)
     method_run = MethodRun.resolve(METHODS.get(choice.name), dict(choice.params), default.preprocessing)
     return method_run.explainer(default, images, compute, oracle)
+
+
+def _wrap_function(method: AttributionFunction, default: Classifier) -> Explain:
+    """Return a user's function as metrics call it. It raises InputError unless the result has the shape of attributions."""
+
+    def explain(images: Tensor, y: Tensor, classifier: Classifier | None = None, image: Tensor | None = None) -> Tensor:
+        attributions = check_attributions(default, method(classifier or default, images, y), finite=False)
+        _check_shapes(images, attributions, None)
+        return attributions
+
+    return explain
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,197 @@
+"""Check the arguments of ``attribute`` and ``measure``: classifiers, images, attributions and numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from typing import Any, get_args
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from xplain.core.config import ComputeOptions, parse_batch_size
+from xplain.core.errors import InputError, UsageError, did_you_mean
+from xplain.core.types import Precision
+from xplain.models import Classifier
+from xplain.models.classifier import find_wrapped_classifier
+
+RANGE_TOLERANCE = 1e-5  # for rounding noise
+READ_HINT = "use xplain.read_image(path, preprocessing=classifier.preprocessing)[None]"
+RANGE_HINT = (
+    "pass pixels in [0, 1]: divide 8-bit pixels by 255, do not normalize them (the classifier does), "
+    "and clamp(0, 1) what a resize overshoots"
+)
+
+BOXES_HINT = "pass numbers (images, boxes, 4) in pixels of the images"
+
+
+def check_classifier(classifier: object) -> None:
+    """Raise UsageError unless the argument is a classifier."""
+    if isinstance(classifier, Classifier):
+        return
+    kind = type(classifier).__name__
+    if find_wrapped_classifier(classifier):
+        raise UsageError(f"the classifier is wrapped in {kind}", "pass the result of xplain.load_classifier itself")
+    if isinstance(classifier, nn.Module):
+        raise UsageError(f"the model {kind} is not a classifier", "wrap it by xplain.load_classifier(model)")
+    if isinstance(classifier, str):
+        raise UsageError(
+            f"the classifier is the text {classifier!r}", f"load it by xplain.load_classifier({classifier!r})"
+        )
+    raise UsageError(f"the classifier is of type {kind}", "pass the result of xplain.load_classifier")
+
+
+def check_images(classifier: Classifier, images: object) -> Tensor:
+    """Return images on the classifier's device and in its type.
+
+    images: a tensor or a NumPy array.
+    Raises UsageError unless they are floating point (B, C, H, W) with B >= 1 and the channels of the classifier, and InputError
+    unless all values are finite and in [0, 1], except for rounding noise.
+    """
+    tensor = _to_tensor(images, "images", READ_HINT)
+    _check_floating_batch(tensor, "images", _conversion_hint(tensor))
+    _check_channels(classifier, tensor)
+    tensor = _to_classifier(classifier, tensor, "images")
+    check_range(tensor, "images")
+    return tensor
+
+
+def check_attributions(classifier: Classifier, attributions: object, *, finite: bool = True) -> Tensor:
+    """Return attributions on the classifier's device and in its type.
+
+    attributions: a tensor or a NumPy array. finite: NaN and infinity are errors.
+    Raises UsageError unless they are floating point (B, C, H, W) with B >= 1, and InputError unless they are finite.
+    """
+    tensor = _to_tensor(attributions, "attributions", "pass the values of an Attribution: attribution.values")
+    _check_floating_batch(tensor, "attributions", "pass the raw attributions")
+    return _to_classifier(classifier, tensor, "attributions", finite=finite)
+
+
+def check_references(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters of a method with ``baselines`` as a tensor if it is an array of images. Raises InputError as for images."""
+    baselines = params.get("baselines")
+    if not isinstance(baselines, Tensor | np.ndarray):
+        return dict(params)
+    tensor = _to_tensor(baselines, "baselines", READ_HINT)
+    if not tensor.is_floating_point():
+        raise UsageError(f"the baselines are of type {tensor.dtype}, not floating point", RANGE_HINT)
+    if not bool(tensor.isfinite().all()):
+        raise InputError("the baselines contain NaN or infinity", "pass finite values")
+    check_range(tensor, "baselines")
+    return {**params, "baselines": tensor}
+
+
+def check_boxes(boxes: object) -> Tensor:
+    """Return boxes as a tensor, from a tensor or a NumPy array. Raises UsageError for another type, or if they are not real numbers."""
+    tensor = _to_tensor(boxes, "boxes", BOXES_HINT)
+    if tensor.is_complex() or tensor.dtype == torch.bool:
+        raise UsageError(f"the boxes are of type {tensor.dtype}", BOXES_HINT)
+    return tensor
+
+
+def check_range(images: Tensor, name: str) -> None:
+    """Raise InputError unless the values lie in [0, 1], except for rounding noise."""
+    if not images.numel():
+        return
+    low, high = (float(value) for value in images.aminmax())
+    tolerance = max(RANGE_TOLERANCE, torch.finfo(images.dtype).eps)
+    if low < -tolerance or high > 1 + tolerance:
+        raise InputError(f"the {name} have values from {low:.4g} to {high:.4g}, not in [0, 1]", RANGE_HINT)
+
+
+def check_progress(progress: object) -> None:
+    """Raise UsageError unless ``progress`` is a function or None."""
+    if progress is not None and not callable(progress):
+        raise UsageError(
+            f"progress is of type {type(progress).__name__}", "pass a function that takes a number of rows"
+        )
+
+
+def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
+    """Raise UsageError unless ``value`` is one of the choices."""
+    if not isinstance(value, str) or value not in choices:
+        hint = did_you_mean(str(value), choices, f"choose from {', '.join(choices)}")
+        raise UsageError(f"unknown {name} {value!r}", hint)
+
+
+def resolve_compute(seed: int, precision: Precision, batch_size: int | str) -> ComputeOptions:
+    """Check the keywords that ``attribute`` and ``measure`` share. Raises UsageError."""
+    if not isinstance(seed, int | np.integer) or isinstance(seed, bool):
+        raise UsageError(f"invalid seed {seed!r}", "use a whole number")
+    check_choice("precision", precision, get_args(Precision))
+    return ComputeOptions(precision, parse_batch_size(str(batch_size)), int(seed))
+
+
+def _to_tensor(value: object, name: str, hint: str) -> Tensor:
+    """Return a dense tensor, from a tensor or a NumPy array. hint: how to convert something else."""
+    if isinstance(value, np.ndarray):
+        return _array_to_tensor(value, name)
+    if isinstance(value, Tensor):
+        if value.is_meta:
+            raise UsageError(f"the {name} are on the meta device and have no values", "move them to cpu or cuda")
+        if value.layout is not torch.strided or value.is_nested or value.is_quantized:
+            raise UsageError(f"the {name} are not a dense tensor", "use to_dense(), dequantize() or torch.stack")
+        return value
+    if isinstance(value, list | tuple):
+        hint = "use torch.stack on a list of (C, H, W) tensors"
+    elif not isinstance(value, str | bytes | PathLike) and not _is_pillow_image(value) and name == "images":
+        hint = f"pass a tensor (B, C, H, W); {READ_HINT}"
+    raise UsageError(f"the {name} are of type {type(value).__name__}, not a tensor or array", hint)
+
+
+def _is_pillow_image(value: object) -> bool:
+    return type(value).__module__.startswith("PIL.")
+
+
+def _array_to_tensor(array: np.ndarray[Any, Any], name: str) -> Tensor:
+    """Return a NumPy array as a tensor. Raises UsageError if no tensor has its type."""
+    try:
+        return torch.tensor(np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("=")))
+    except (TypeError, ValueError):
+        raise UsageError(f"the {name} are an array of {array.dtype}", "use array.astype('float32')") from None
+
+
+def _check_floating_batch(tensor: Tensor, name: str, hint: str) -> None:
+    """Raise UsageError unless a tensor is floating point (B, C, H, W) and not empty."""
+    if tensor.ndim != 4 or not tensor.is_floating_point():
+        actual = f"{str(tensor.dtype).removeprefix('torch.')} of shape {tuple(tensor.shape)}"
+        raise UsageError(f"{name} must be a floating-point tensor of shape (B, C, H, W), got {actual}", hint)
+    if not tensor.numel():
+        raise UsageError(f"{name} are empty (shape {tuple(tensor.shape)})", "pass at least one image")
+
+
+def _conversion_hint(images: Tensor) -> str:
+    """Return how to make floating-point images (B, C, H, W) of a tensor."""
+    hint = "divide 8-bit pixels by 255 and add a batch dimension"
+    return f"move the channels first by {_permutation(images)}, {hint}" if _has_channels_last(images) else hint
+
+
+def _has_channels_last(images: Tensor) -> bool:
+    """Return whether a tensor looks like (H, W, C) or (B, H, W, C)."""
+    return images.ndim in (3, 4) and images.shape[-1] in (1, 3, 4) and images.shape[-3] not in (1, 3, 4)
+
+
+def _permutation(images: Tensor) -> str:
+    return "images.permute(0, 3, 1, 2)" if images.ndim == 4 else "images.permute(2, 0, 1)"
+
+
+def _check_channels(classifier: Classifier, images: Tensor) -> None:
+    """Raise UsageError unless the images have three channels, or as many as the normalization of the classifier."""
+    channels = images.shape[1]
+    if channels in (3, len(classifier.mean)):
+        return
+    hints = {1: "repeat the gray channel by images.expand(-1, 3, -1, -1)", 4: "remove transparency by images[:, :3]"}
+    hint = hints.get(channels, "pass images with red, green and blue")
+    if _has_channels_last(images):
+        hint = f"move the channels first by {_permutation(images)}"
+    raise UsageError(f"images {tuple(images.shape)} have {channels} channels, not 3", hint)
+
+
+def _to_classifier(classifier: Classifier, tensor: Tensor, name: str, *, finite: bool = True) -> Tensor:
+    """Return a tensor on the classifier's device and in its type. Raises InputError if it must be finite and is not."""
+    tensor = tensor.clone() if tensor.is_inference() else tensor.detach()
+    tensor = tensor.to(classifier.device, classifier.dtype)
+    if finite and not bool(tensor.isfinite().all()):
+        raise InputError(f"the {name} contain NaN or infinity", "pass finite values")
+    return tensor

@@ -11,13 +11,12 @@ import typer
 
 from xplain.cli import _options as common
 from xplain.cli._completion import complete_method, complete_model
-from xplain.cli._console import log, print_lines
+from xplain.cli._console import log, print_json, print_lines, print_paths
 from xplain.cli._groups import option, with_groups
 from xplain.cli._options import NONE, OutputOptions
 from xplain.cli._progress import show_progress
 from xplain.core.config import EMBEDDED, Choice, CompareConfig, ComputeOptions, ModelOptions, RenderOptions
 from xplain.core.errors import ExitCode, Failure, UsageError
-from xplain.core.files import to_json
 
 METHODS, MODELS, OVERLAY = ["saliency", "ig", "neflag"], [EMBEDDED], ["overlay"]
 RUN_OPTIONS = ("inputs", "save", "overwrite", "output", "offline", *(field.name for field in fields(OutputOptions)))
@@ -140,7 +139,10 @@ def _compare_runs(folders: Sequence[Path], output: Path, formats: Sequence[str],
     from xplain.reports.run_comparison import run_comparison_table
 
     record = write_run_comparison(folders, output, formats, overwrite)
-    print_lines(to_json(record) if as_json else run_comparison_table(record).removesuffix("\n"))
+    if as_json:
+        print_json(record)
+    else:
+        print_lines(run_comparison_table(record).removesuffix("\n"))
     return ExitCode.PARTIAL if any(row["undefined"] for row in record["pairs"]) else ExitCode.OK
 
 
@@ -162,9 +164,9 @@ def _compare_images(config: CompareConfig, out: OutputOptions) -> int:
             for warning in cell["warnings"] if cell else ():
                 log.warning("%s: %s: %s", row["input"], label, warning)
     if out.as_json:
-        print_lines(to_json(record))
+        print_json(record)
     else:
-        print_lines(*record["files"])
+        print_paths(*record["files"])
     return ExitCode.PARTIAL if record["failed"] or _has_undefined(record) else ExitCode.OK
 
 

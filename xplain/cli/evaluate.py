@@ -10,13 +10,13 @@ from typing import Annotated, Any
 import typer
 
 from xplain.cli import _options as common
-from xplain.cli._console import log, print_lines
+from xplain.cli._console import log, print_json, print_lines
 from xplain.cli._groups import option, with_groups
 from xplain.cli._options import NONE, OutputOptions
 from xplain.cli._progress import show_progress
 from xplain.core.config import EMBEDDED, Choice, ComputeOptions, EvaluateConfig, ModelOptions, parse_shard
 from xplain.core.errors import ExitCode, Failure, UsageError
-from xplain.core.files import lock_directory, to_json
+from xplain.core.files import lock_directory
 from xplain.core.types import Interval
 from xplain.pipelines.distributed import shard_from_env, wait_for_ranks
 from xplain.reports.published import Published, add_published, read_published, resolve_values
@@ -194,7 +194,7 @@ def _report(config: EvaluateConfig, published: Published | None, as_json: bool, 
     for text in summary["warnings"]:
         log.warning("%s", text)
     if as_json:
-        print_lines(to_json(summary))
+        print_json(summary)
     else:
         print_lines(("" if first else "\n") + evaluation_table(summary).removesuffix("\n"))
     return _exit_code(config, summary)

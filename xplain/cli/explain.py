@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from xplain.cli import _options as common
-from xplain.cli._console import log, print_lines
+from xplain.cli._console import log, print_json, print_paths, write_bytes
 from xplain.cli._groups import option, with_groups
 from xplain.cli._options import OutputOptions
 from xplain.cli._progress import show_progress
 from xplain.core.config import EMBEDDED, Choice, ComputeOptions, ExplainConfig, ModelOptions, RenderOptions
 from xplain.core.errors import ExitCode, Failure, UsageError
-from xplain.core.files import to_json
 
 if TYPE_CHECKING:
     from xplain.pipelines.explain import Explained
@@ -116,11 +115,11 @@ def _print_outcome(outcome: Explained, as_json: bool) -> bool:
     """Print paths, record or PNG, and the warnings. Returns False if the reader of stdout has left."""
     record, is_read = outcome.record, True
     if outcome.content is not None:
-        sys.stdout.buffer.write(outcome.content)
+        is_read = write_bytes(outcome.content)
     elif as_json:
-        is_read = print_lines(to_json(record))
+        is_read = print_json(record)
     else:
-        is_read = print_lines(*record["files"].values())
+        is_read = print_paths(*record["files"].values())
     for warning in record["warnings"]:
         log.warning("%s: %s: %s", record["input"], record["method"], warning)
     return is_read

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from xplain.cli._completion import complete_model
-from xplain.cli._console import print_lines
+from xplain.cli._console import print_json, print_lines
 from xplain.cli._groups import option, with_groups
 from xplain.cli._options import OutputOptions
 from xplain.core.config import EMBEDDED, ModelOptions
@@ -54,7 +54,7 @@ def list_things(
     rows = [row for row in _list_rows(shown, options) if search.lower() in to_json(row).lower()]
     columns = catalog.COLUMNS[shown]
     if out.as_json:
-        print_lines(*(to_json(row) for row in rows))
+        print_json(*rows)
     elif sys.stdout.isatty():
         _print_table(rows, columns)
     else:

@@ -126,7 +126,13 @@ def device_error(error: BaseException) -> DeviceError | None:
 
 
 def system_error(error: BaseException) -> InputError | None:
-    """Convert an exception to an InputError if a disk is full or failing, or too many files are open; else return None."""
+    """Convert an exception to an InputError if a disk is full or failing, or too many files are open; else return None.
+
+    A file name that the encoding of the file system cannot express is converted too.
+    """
+    if isinstance(error, UnicodeEncodeError) and error.encoding == sys.getfilesystemencoding():
+        message = f"the file name {error.object!a} cannot be encoded in {error.encoding}"
+        return InputError(message, "use a UTF-8 locale, or set PYTHONUTF8=1")
     if not isinstance(error, OSError) or error.errno not in SYSTEM_ERROR_NUMBERS:
         return None
     message = f"{error.strerror}: {error.filename!r}" if error.filename else str(error.strerror)

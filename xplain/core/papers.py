@@ -5,6 +5,31 @@ from __future__ import annotations
 import unicodedata
 from dataclasses import dataclass
 
+LATEX_ACCENTS = {
+    "\N{COMBINING GRAVE ACCENT}": "`",
+    "\N{COMBINING ACUTE ACCENT}": "'",
+    "\N{COMBINING CIRCUMFLEX ACCENT}": "^",
+    "\N{COMBINING TILDE}": "~",
+    "\N{COMBINING DIAERESIS}": '"',
+    "\N{COMBINING CARON}": "v ",
+    "\N{COMBINING CEDILLA}": "c ",
+    "\N{COMBINING RING ABOVE}": "r ",
+    "\N{COMBINING BREVE}": "u ",
+}
+LATEX_LETTERS = {"ß": "{\\ss}", "ø": "{\\o}", "Ø": "{\\O}", "ł": "{\\l}", "Ł": "{\\L}", "ı": "{\\i}"}
+
+
+def to_latex(text: str) -> str:
+    """Return the text in ASCII, with LaTeX commands for accented letters: ``M{\\"u}ller``."""
+    return "".join(char if char.isascii() else _latex_letter(char) for char in text)
+
+
+def _latex_letter(char: str) -> str:
+    letter, *accents = unicodedata.normalize("NFKD", char)
+    if len(accents) == 1 and accents[0] in LATEX_ACCENTS:
+        return f"{{\\{LATEX_ACCENTS[accents[0]]}{letter}}}"
+    return LATEX_LETTERS.get(char, char)
+
 
 @dataclass(frozen=True)
 class Paper:

@@ -256,7 +256,11 @@ def read_config_file(path: Path, command: str, options: Collection[str], command
     content = read_toml(path)
     if command == "evaluate":
         content.pop(PUBLISHED, None)
-    tables = {key: value for key, value in content.items() if isinstance(value, Mapping)}
+    tables = {
+        key: value
+        for key, value in content.items()
+        if isinstance(value, Mapping) and key.replace("-", "_") not in options
+    }
     for name in tables:
         if name not in commands:
             hint = did_you_mean(name, commands, "name the table after a command")
@@ -267,5 +271,6 @@ def read_config_file(path: Path, command: str, options: Collection[str], command
     values = {key.replace("-", "_"): value for key, value in merged.items()}
     for name in values:
         if name not in options:
-            raise UsageError(f"unknown option {name!r} in {path}", did_you_mean(name, options, "see --help"))
+            known = [option.replace("_", "-") for option in options]
+            raise UsageError(f"unknown option {name!r} in {path}", did_you_mean(name, known, "see --help"))
     return values

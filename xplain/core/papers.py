@@ -25,7 +25,7 @@ def to_latex(text: str) -> str:
 
 
 def _latex_letter(char: str) -> str:
-    letter, *accents = unicodedata.normalize("NFKD", char)
+    letter, *accents = list(unicodedata.normalize("NFKD", char))
     if len(accents) == 1 and accents[0] in LATEX_ACCENTS:
         return f"{{\\{LATEX_ACCENTS[accents[0]]}{letter}}}"
     return LATEX_LETTERS.get(char, char)

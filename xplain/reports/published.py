@@ -41,6 +41,7 @@ class Published:
     protocol: the protocol that sets the metrics' defaults.
     unknown: settings that the paper does not state.
     notes: where the run differs from the paper or its program, and other remarks.
+    file: the path, for errors.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Published:
     protocol: str | None = None
     unknown: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    file: str = ""
 
     @property
     def models(self) -> list[str]:
@@ -77,27 +79,37 @@ def read_published(path: Path | None) -> Published | None:
         {**content, **content.get("evaluate", {})}.get("protocol"),
         tuple(table.get("unknown", ())),
         tuple(table.get("notes", ())),
+        str(path),
     )
 
 
 def _check_types(table: Mapping[str, Any], where: str) -> None:
     if not isinstance(table["source"], str):
-        raise UsageError(f"source in {where} is not a string", "set it to the paper and the table")
+        raise UsageError(
+            f"source in {where}, {table['source']!r}, is not a string", "set it to the paper and the table"
+        )
     for key in ("unknown", "notes"):
         if not _is_list_of(table.get(key, []), str):
-            raise UsageError(f"{key} in {where} is not a list of strings", f'write {key} = ["..."]')
+            raise UsageError(f"{key} in {where}, {table[key]!r}, is not a list of strings", f'write {key} = ["..."]')
     if not _is_list_of(table["figures"], Mapping):
-        raise UsageError(f"figures in {where} is not a list of tables", "write figures = [{model = ..., value = ...}]")
+        raise UsageError(
+            f"figures in {where}, {table['figures']!r}, is not a list of tables",
+            "write figures = [{model = ..., value = ...}]",
+        )
 
 
 def _read_value(figure: Mapping[str, Any], where: str) -> PublishedValue:
     _check_keys(figure, FIGURE_KEYS, FIGURE_KEYS, f"a figure of {where}")
     model, method, metric, value = (figure[key] for key in FIGURE_KEYS)
     if not _is_list_of([model, method, metric], str):
-        raise UsageError(f"model, method and metric of a figure of {where} are not all strings", "write them in quotes")
+        text = f"model, method and metric of a figure of {where}, {[model, method, metric]!r}, are not all strings"
+        raise UsageError(text, "write them in quotes")
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise UsageError(f"value {value!r} of a figure of {where} is not a number", "write it as the paper prints it")
-    return PublishedValue(model, Choice.parse(method), Choice.parse(metric), float(value))
+    try:
+        return PublishedValue(model, Choice.parse(method), Choice.parse(metric), float(value))
+    except UsageError as error:
+        raise UsageError(f"a figure of {where}: {error}") from None
 
 
 def _check_keys(table: Any, known: Sequence[str], required: Sequence[str], where: str) -> None:
@@ -123,13 +135,20 @@ def resolve_values(published: Published) -> dict[Key, float]:
     """
     values: dict[Key, float] = {}
     for entry in published.values:
-        (metric,) = choose_metrics(published.protocol, (entry.metric,))
-        method_key = _choice_key(METHODS.get(entry.method.name), entry.method)
-        key = (entry.model, method_key, _choice_key(METRICS.get(metric.name), metric))
+        try:
+            key = _resolve_key(published, entry)
+        except UsageError as error:
+            raise UsageError(f"a figure of [{PUBLISHED}] in {published.file or published.name}: {error}") from None
         if key in values:
             raise UsageError(f"{published.name} has two figures for {' '.join(key)}", "remove one of them")
         values[key] = entry.value
     return values
+
+
+def _resolve_key(published: Published, entry: PublishedValue) -> Key:
+    (metric,) = choose_metrics(published.protocol, (entry.metric,))
+    method_key = _choice_key(METHODS.get(entry.method.name), entry.method)
+    return entry.model, method_key, _choice_key(METRICS.get(metric.name), metric)
 
 
 def add_published(summary: Mapping[str, Any], published: Published) -> dict[str, Any]:

@@ -54,7 +54,7 @@ def _convert_value(path: Path, key: str, value: Any, accepted: ValueType) -> Any
     """Return a value of a configuration file as the type of its option. Raises UsageError."""
     converted = accepted.convert(value)
     if converted is None:
-        raise refuse_value(f"{key.replace('_', '-')} = ", value, accepted, f" in {path}")
+        raise refuse_value(f"{key.replace('_', '-')!r} in {path}", value, accepted)
     return converted
 
 

@@ -107,13 +107,13 @@ def _no_command() -> None:
     """Do nothing; the callback of a command without one."""
 
 
-def refuse_value(name: str, value: Any, accepted: ValueType, place: str = "") -> UsageError:
-    """Return the error of a value that an option does not accept. name: ``seed = `` or ``--seed ``. place: `` in c.toml``."""
+def refuse_value(name: str, value: Any, accepted: ValueType) -> UsageError:
+    """Return the error of a value that an option does not accept. name: ``'seed' in c.toml`` or ``'--seed'``."""
     usage = f"use {accepted.description}"
     if isinstance(value, list) and not accepted.repeatable:
         usage += ", not a list"
     hint = did_you_mean(str(value), accepted.choices, usage) if accepted.choices else usage
-    return UsageError(f"{name}{_show(value)}{place} is not accepted", hint)
+    return UsageError(f"invalid value for {name}: {_show(value)}", hint)
 
 
 def _show(value: Any) -> str:
@@ -133,8 +133,8 @@ def refuse_parsed_value(error: typer.TyperException) -> UsageError | None:
         return None
     accepted = value_types(context)[parameter.name]
     if context.get_parameter_source(parameter.name).name == "ENVIRONMENT":
-        return refuse_value(f"{parameter.envvar}=", os.environ[parameter.envvar], accepted)
-    return refuse_value(f"{max(parameter.opts, key=len)} ", _input_of(error), accepted)
+        return refuse_value(parameter.envvar, os.environ[parameter.envvar], accepted)
+    return refuse_value(repr(max(parameter.opts, key=len)), _input_of(error), accepted)
 
 
 def _input_of(error: typer.BadParameter) -> Any:

@@ -24,17 +24,25 @@ class ProgressCounter:
     done: float = 0
     planned: float = 0
 
+    def skip(self, amount: float) -> None:
+        """Count work that an earlier run has done, before the first part."""
+        self.done += amount
+        self.planned += amount
+
     def start_part(self, amount: float) -> None:
         """Plan the next part."""
         self.planned += amount
-        self.on_progress(self.done, self.total)
+        self._report()
 
     def advance(self, amount: float) -> None:
         """Count finished work."""
         self.done += amount
-        self.on_progress(self.done, self.total)
+        self._report()
 
     def finish_part(self) -> None:
         """Count everything planned so far as done."""
         self.done = self.planned
-        self.on_progress(self.done, self.total)
+        self._report()
+
+    def _report(self) -> None:
+        self.on_progress(min(self.done, self.total), self.total)

@@ -156,5 +156,8 @@ def test_ctrl_c_keeps_finished_files(xp, photos, method_calls):
     ran = xp("explain", photos, *TINY, "-a", "sm", "-b", "1")
     assert (ran.code, len(ran.lines)) == (130, 1)
     command = shlex.join(["xplain", "explain", str(photos), *TINY, "-a", "sm", "-b", "1"])
-    assert ran.err == f"xplain: interrupted; finished results are complete, run the same command to resume: {command}\n"
+    assert (
+        ran.err.splitlines(keepends=True)[-1]
+        == f"xplain: interrupted; finished results are complete, run the same command to resume: {command}\n"
+    )
     assert [p.name for p in Path("xplain-out").rglob("*") if p.is_file()] == ["a.saliency.overlay.png"]

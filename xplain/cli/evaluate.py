@@ -197,6 +197,7 @@ def _report(config: EvaluateConfig, published: Published | None, as_json: bool, 
         print_json(summary)
     else:
         print_lines(("" if first else "\n") + evaluation_table(summary).removesuffix("\n"))
+    log.info("the report is %s, the run directory %s", config.output / "report.html", config.output)
     return _exit_code(config, summary)
 
 

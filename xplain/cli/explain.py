@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -119,6 +119,15 @@ def _print_outcome(outcome: Explained, as_json: bool) -> bool:
         is_read = print_json(record)
     else:
         is_read = print_paths(*record["files"].values())
+    log.info("%s", _summarize(record))
     for warning in record["warnings"]:
         log.warning("%s: %s: %s", record["input"], record["method"], warning)
     return is_read
+
+
+def _summarize(record: dict[str, Any]) -> str:
+    """Return ``cat.jpg: tiger cat 0.39 -> path``: the image, the explained class, its probability, and the files."""
+    target = record["target"]
+    name = target["name"] or f"class {target['index']}"
+    text = f"{record['input']}: {name} {target['probability']:.2f}"
+    return f"{text} -> {', '.join(record['files'].values())}" if record["files"] else text

@@ -15,8 +15,9 @@ from xplain.cli._groups import option, with_groups
 from xplain.cli._options import NONE, OutputOptions
 from xplain.cli._progress import show_progress
 from xplain.core.config import EMBEDDED, Choice, ComputeOptions, EvaluateConfig, ModelOptions, parse_shard
-from xplain.core.errors import ExitCode, Failure, UsageError
+from xplain.core.errors import ExitCode, Failure, InputError, UsageError
 from xplain.core.files import lock_directory
+from xplain.core.run_store import read_run
 from xplain.core.types import Interval
 from xplain.pipelines.distributed import shard_from_env, wait_for_ranks
 from xplain.reports.published import Published, add_published, read_published, resolve_values
@@ -129,7 +130,20 @@ def _run_directories(
     if config.dataset.startswith("torchvision:"):
         data = config.dataset.split(":")[1]
     table = f".{published.name}" if published else ""
-    return [Path("xplain-runs") / f"{data}.{name}{table}" for name in names]
+    folders = [Path("xplain-runs") / f"{data}.{name}{table}" for name in names]
+    return [_choose_folder(folder, config) for folder in folders]
+
+
+def _choose_folder(folder: Path, config: EvaluateConfig) -> Path:
+    """Return the default run directory, or one beside it that names the settings if it has a run with others."""
+    expected = {"target": config.target, "seed": config.compute.seed, "precision": config.compute.precision}
+    try:
+        existing = read_run(folder)[0]["fingerprint"]
+    except InputError:
+        return folder
+    if all(existing.get(key) in (value, None) for key, value in expected.items()):
+        return folder
+    return folder.with_name(f"{folder.name}.{config.target}.{config.compute.precision}.seed={config.compute.seed}")
 
 
 def _run(configs: Sequence[EvaluateConfig], published: Published | None, out: OutputOptions) -> int:

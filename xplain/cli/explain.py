@@ -14,7 +14,7 @@ from xplain.cli._groups import option, with_groups
 from xplain.cli._options import OutputOptions
 from xplain.cli._progress import show_progress
 from xplain.core.config import EMBEDDED, Choice, ComputeOptions, ExplainConfig, ModelOptions, RenderOptions
-from xplain.core.errors import ExitCode, Failure, UsageError
+from xplain.core.errors import ExitCode, Failure, UsageError, no_image_error
 
 if TYPE_CHECKING:
     from xplain.pipelines.explain import Explained
@@ -64,6 +64,8 @@ def explain(
       xplain explain cat.jpg -m resnet50 --weights tuned.pth --classes names.txt
       find photos -name '*.jpg' | xplain explain --files-from - --json
     """
+    if not images and files_from is None:
+        raise no_image_error()
     to_stdout = str(output) == "-"
     if to_stdout and out.as_json:
         raise UsageError("-o - and --json both write to stdout", "use one of them")

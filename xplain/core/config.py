@@ -213,7 +213,8 @@ class CompareConfig:
     """One run of ``xplain compare`` on images.
 
     models: compared one after the other with the other fields of ``model``. against: each makes a column of every method.
-    measured: whether metrics are computed. formats: of figures, besides PNG.
+    measured: whether metrics are computed. formats: of figures, besides PNG. any_folder: write another comparison than that in
+    ``output`` into a folder beside it, instead of refusing.
     """
 
     model: ModelOptions
@@ -235,6 +236,7 @@ class CompareConfig:
     render: RenderOptions = field(default_factory=RenderOptions)
     overwrite: bool = False
     fail_fast: bool = False
+    any_folder: bool = False
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -73,6 +73,11 @@ class StoppedError(XplainError):
     exit_code = ExitCode.INTERRUPTED
 
 
+def no_image_error() -> UsageError:
+    """Return the error of a command without images."""
+    return UsageError("no image given", "pass files, directories, globs, @list.txt, - or --files-from FILE")
+
+
 class ModelNote(UserWarning):
     """A note on a model or its classes that the user should read: what was detected, what is assumed."""
 

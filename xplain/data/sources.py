@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from xplain.core.errors import DeviceError, InputError, UsageError
+from xplain.core.errors import DeviceError, InputError, UsageError, no_image_error
 
 SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".pbm", ".avif")
@@ -97,7 +97,7 @@ def find_images(arguments: Iterable[str], files_from: str | None = None) -> list
     """
     arguments = list(arguments)
     if not arguments and files_from is None:
-        raise UsageError("no image given", "pass files, directories, globs, @list.txt, - or --files-from FILE")
+        raise no_image_error()
     if "-" in arguments and files_from == "-":
         raise UsageError("standard input cannot be both an image and a list", "use - or --files-from -, not both")
     if files_from is not None:

@@ -115,7 +115,8 @@ def list_papers(names: Sequence[str]) -> list[Paper]:
     papers: dict[str, Paper] = {}
     for name in names:
         if name not in specs:
-            raise UsageError(f"unknown method or metric {name!r}", did_you_mean(name, specs))
+            hint = did_you_mean(name, specs, "see xplain list methods and xplain list metrics")
+            raise UsageError(f"unknown method or metric {name!r}", hint)
         paper = specs[name].paper
         if paper is None:
             raise UsageError(f"{name!r} is a control and has no paper", "remove it from the command")

@@ -1,4 +1,4 @@
-"""``xplain list``: the available methods, metrics, models, protocols and classes."""
+"""``xplain list``: the available methods, metrics, models, protocols, classes and layers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from xplain.core.config import EMBEDDED, ModelOptions
 from xplain.core.errors import ExitCode
 from xplain.core.files import to_json
 
-Kind = Literal["methods", "metrics", "models", "protocols", "classes"]
+Kind = Literal["methods", "metrics", "models", "protocols", "classes", "layers"]
 
 
 @with_groups
@@ -28,14 +28,14 @@ def list_things(
         option(
             "--model",
             "-m",
-            help="With methods: which of them fit this model, and why not; with classes: its classes.",
+            help="With methods: which of them fit this model, and why not; with classes and layers: those of this model.",
             autocompletion=complete_model,
         ),
     ] = None,
     model_options: ModelOptions = ModelOptions(),
     out: OutputOptions = OutputOptions(),
 ) -> int:
-    """List methods, metrics, models, protocols or classes.
+    """List methods, metrics, models, protocols, classes or layers.
 
     Prints a table on a terminal, tab-separated columns otherwise, and all fields with --json.
 
@@ -46,6 +46,7 @@ def list_things(
       xplain list classes --search cat
       xplain list models --search resnet
       xplain list methods --model resnet50
+      xplain list layers --model resnet50
     """
     from xplain.pipelines import catalog
 
@@ -76,6 +77,8 @@ def _list_rows(kind: str, options: ModelOptions) -> list[dict[str, Any]]:
             return catalog.list_models()
         case "protocols":
             return catalog.list_protocols()
+        case "layers":
+            return catalog.list_model_layers(options)
         case _:
             return catalog.list_classes(options)
 

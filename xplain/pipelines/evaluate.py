@@ -21,7 +21,7 @@ from xplain.oracle.targets import TargetSpec
 from xplain.pipelines.attribution import MethodRun, check_methods, resolve_methods, with_control
 from xplain.pipelines.batches import PredictedBatch, TargetedBatch, largest_group, predict_batches
 from xplain.pipelines.measurement import MetricResult, MetricRun, resolve_metrics, run_metrics
-from xplain.pipelines.progress import OnProgress, ignore_progress
+from xplain.pipelines.progress import OnProgress, RowCounter, ignore_progress
 from xplain.pipelines.records import describe_cost, describe_run, list_flags
 
 
@@ -153,7 +153,8 @@ class EvaluationRun:
             self.classifier, todo, self.config.compute, size=size, needs_labels=needs_labels
         ):
             if batch is not None:
-                self.evaluate_batch(batch)
+                rows = self.rows_per_image * len(batch.items)
+                self.evaluate_batch(batch, RowCounter(on_progress, done, len(batch.items), len(items), rows))
             self._store_failures(failures)
             yield from failures
             done += len(failures) + (0 if batch is None else len(batch.items))
@@ -163,14 +164,21 @@ class EvaluationRun:
         new = [failure for failure in failures if not self.store.has(failure.name, "failed")]
         self.store.append([{"key": f.name, "mark": "failed", "error": str(f.error)} for f in new])
 
-    def evaluate_batch(self, batch: PredictedBatch) -> None:
+    @cached_property
+    def rows_per_image(self) -> int:
+        """The largest number of model rows that all methods and metrics need for an image."""
+        side = max(self.classifier.size)
+        measured = sum(metric.spec.forwards(side=side, **metric.settings) for metric in self.metrics)
+        return sum(method.rows_per_image + measured for method in self.methods)
+
+    def evaluate_batch(self, batch: PredictedBatch, counter: RowCounter) -> None:
         """Run each method on the images that need it, and the metrics on its attributions."""
         self._store_items(batch)
         (targeted,) = batch.for_targets(self.target_spec, self.classifier)
         for method in self.methods:
             missing = [i for i, item in enumerate(batch.items) if self.is_missing(item.key, method)]
             for part in targeted.parts(method, self.classifier, self.config.compute, missing):
-                self._evaluate_part(method, part)
+                self._evaluate_part(method, part, counter)
 
     def _store_items(self, batch: PredictedBatch) -> None:
         """Store what does not depend on the method: hash, label and prediction of each image."""
@@ -189,15 +197,23 @@ class EvaluationRun:
         ]
         self.store.append([record for record in records if not self.store.has(record["key"], "item")])
 
-    def _evaluate_part(self, method: MethodRun, batch: TargetedBatch) -> None:
+    def _evaluate_part(self, method: MethodRun, batch: TargetedBatch, counter: RowCounter) -> None:
         """Run one method on images that fit into a model call; its attributions serve all metrics."""
-        attribution = self._load_maps(method, batch) or self._attribute(method, batch)
+        attribution = self._load_maps(method, batch) or self._attribute(method, batch, counter)
         keys = tuple(item.key for item in batch.items)
         sizes = tuple(loaded.size for loaded in batch.loaded)
         metrics = [m for m in self.metrics if any(self._is_metric_missing(key, method, m) for key in keys)]
         records = []
         for result in run_metrics(
-            method, metrics, self.classifier, batch.images, attribution, self.config.compute, keys, sizes
+            method,
+            metrics,
+            self.classifier,
+            batch.images,
+            attribution,
+            self.config.compute,
+            keys,
+            sizes,
+            counter.advance,
         ):
             mark = self.marks[method.label, result.metric_run.label]
             for i, key in enumerate(keys):
@@ -232,9 +248,11 @@ class EvaluationRun:
         curve = result.score.curve[i].float().cpu().numpy()
         self.curves.save(record["key"], _curve_label(method, metric), record["mark"], curve, entries)
 
-    def _attribute(self, method: MethodRun, batch: TargetedBatch) -> Attribution:
+    def _attribute(self, method: MethodRun, batch: TargetedBatch, counter: RowCounter) -> Attribution:
         """Run the method, and save its maps if requested."""
-        result = method.attribute(self.classifier, batch.images, batch.targets, self.config.compute)
+        result = method.attribute(
+            self.classifier, batch.images, batch.targets, self.config.compute, on_rows=counter.advance
+        )
         for i, item in enumerate(batch.items):
             record = {
                 "key": item.key,

@@ -273,15 +273,17 @@ def run_metrics(
     compute: ComputeOptions,
     keys: tuple[str, ...],
     sizes: tuple[tuple[int, int], ...] = (),
+    on_rows: Callable[[int], None] | None = None,
 ) -> Iterator[MetricResult]:
     """Yield the result of each metric on one batch of attributions.
 
-    images: (B, C, H, W). keys, sizes: names of the images, heights and widths of their files.
+    images: (B, C, H, W). keys, sizes: names of the images, heights and widths of their files. on_rows: called with the number of rows
+    after each model call.
     """
     assert attribution.target is not None
     finite = attribution.values.isfinite().flatten(1).all(dim=1)
     inputs = MetricInput(
-        _metric_oracle(classifier, compute),
+        _metric_oracle(classifier, compute, on_rows),
         images,
         attribution.values.to(images.dtype).nan_to_num(),
         attribution.target,

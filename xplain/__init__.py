@@ -1,4 +1,4 @@
-"""xplain: explain image classifications, and measure how reliable the explanations are.
+"""xplain: explain image classifiers and evaluate the explanations.
 
     clf = xplain.load_classifier("efficientnet-lite0")
     x = xplain.read_image("cat.jpg", preprocessing=clf.preprocessing)[None]

@@ -125,7 +125,7 @@ def test_interrupt_hidden_by_other_error(xp, monkeypatch):
 def test_rank_variable_is_checked(xp, monkeypatch):
     monkeypatch.setenv("RANK", "x")
     ran = xp("evaluate", SAMPLES)
-    assert (ran.code, ran.err) == (2, "xplain: error: cannot parse the shard 'x/1'; write I/N with I from 0 to N-1\n")
+    assert (ran.code, ran.err) == (2, "xplain: error: invalid shard 'x/1'; use I/N with 0 <= I < N\n")
 
 
 def test_messages_escape_control_characters(xp):

@@ -177,7 +177,7 @@ def test_quiet_hides_all_but_errors(xp, photos, method_calls):
     ran = xp(*arguments, "-q", "-o", "q")
     assert (ran.code, ran.err.count("\n")) == (5, 1)
     assert ran.err.startswith("xplain: error: ")
-    assert xp(*arguments, "-o", "loud").err.splitlines()[-1] == "xplain: 3 explanations written, 1 failed"
+    assert xp(*arguments, "-o", "loud").err.splitlines()[-1] == "xplain: explanations written: 3, failures: 1"
     (photos / "cat" / "bad.jpg").unlink()
     for flags, text in (([], "xplain: interrupted; "), (["-q"], "")):
         method_calls.before[len(method_calls.sizes) + 1] = interrupt
@@ -211,5 +211,5 @@ def test_bench_prints_each_run(xp, monkeypatch, flags):
     record = {"kind": "run", "label": "sm", "model": "net", "images": 1, "program": "xplain"}
     monkeypatch.setattr("xplain.pipelines.benchmark.bench", lambda config, output: [[record]])
     monkeypatch.setattr("xplain.reports.benchmark_report.benchmark_table", lambda records: "")
-    assert xp("bench").err == "xplain: measured sm on net (images: 1, program: xplain)\n"
+    assert xp("bench").err == "xplain: measured sm on net (images: 1, implementation: xplain)\n"
     assert xp("bench", *flags).err == ""

@@ -107,7 +107,7 @@ def test_compare_keeps_finished_comparison(xp, quick, monkeypatch):
     assert ran.code == 2
     assert (
         ran.err
-        == "xplain: error: 'out/compare.png' already exists and is not from this comparison; use --overwrite or choose another --output\n"
+        == "xplain: error: 'out/compare.png' already exists and was not written by this comparison; use --overwrite or another --output\n"
     )
     assert xp(*args, "--sign", "signed", "--overwrite").code == 0
     shutil.rmtree("out")
@@ -133,7 +133,10 @@ def test_record_has_undefined_scores_and_warnings(xp, quick):
     ran = xp("compare", "flat.png", *TINY, "-a", "sobel", "-a", "sm", "-M", "error-rate", "-o", "out", "--json")
     assert ran.code == 5
     flat, other = ran.records[0]["rows"][0]["cells"]
-    assert flat["warnings"] == ["the map is constant", "the picture is empty: the clipped map has no contrast"]
+    assert flat["warnings"] == [
+        "the map is constant",
+        "the visualization is blank, because the clipped map is constant",
+    ]
     assert other["scores"]["error-rate"]["undefined"]
     assert ran.records[0]["agreement"]["spearman"]["mean"] == [[None, None], [None, 1.0]]
     assert "warning: flat.png: sobel: the map is constant" in ran.err
@@ -147,24 +150,24 @@ def test_record_has_undefined_scores_and_warnings(xp, quick):
         (
             [CAT, "-a", "sm", "-a", "saliency"],
             2,
-            "method 'saliency' is repeated; pass each set of parameters once",
+            "method 'saliency' is specified more than once; remove the duplicate",
         ),
-        ([CAT, "--show", "curve"], 2, "unknown picture 'curve' for --show; did you mean 'curves'?"),
-        ([CAT, "--save", "eps"], 2, "unknown format 'eps'; choose from png, pdf, svg"),
+        ([CAT, "--show", "curve"], 2, "unknown value 'curve' for --show; did you mean 'curves'?"),
+        ([CAT, "--save", "eps"], 2, "unknown figure format 'eps'; choose from png, pdf, svg"),
         (
             [CAT, "--layer", "act2", "-a", "sm"],
             2,
-            "--layer act2 is not supported by saliency; remove it, or add a method with a layer",
+            "--layer act2 is not supported by saliency; remove it or add a layer-based method",
         ),
         (
             [CAT, "-m", "resnet18", "--classes", "x.txt"],
             2,
-            "--weights and --classes apply to one model only; pass one -m",
+            "--weights and --classes can be used with one model only; pass a single --model",
         ),
         (
             [CAT, "--no-metrics", "-M", "morf"],
             2,
-            "--no-metrics cannot be combined with -M or --protocol; remove one of them",
+            "--no-metrics cannot be combined with --metric or --protocol; remove one of them",
         ),
         ([], 2, "no image given"),
         (["nowhere.jpg", "-a", "sm"], 3, "no such file: 'nowhere.jpg'"),

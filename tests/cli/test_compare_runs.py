@@ -22,11 +22,11 @@ def method(name, deviations=""):
     return {"method": name, "params": {}, "score": "logit", "method_version": 1, "deviations": deviations}
 
 
-def write_run(folder, values, metrics=METRICS, model="net", keys=KEYS, target=1, digest="0", deviations=""):
+def write_run(folder, values, metrics=METRICS, model="net", keys=KEYS, target=1, digest="0", deviations="", late=None):
     """Write a run directory. values: scores by (method, metric), None where undefined."""
     methods = {name: method(name, deviations) for name, _ in values}
     description = {
-        "schema": 1, "fingerprint": {"model": {"name": model}, "target": "auto", "seed": 0},
+        "schema": 1, "fingerprint": {"model": {"name": model}, "target": "auto", "seed": 0} | (late or {}),
         "dataset": {"location": "val", "items": len(keys), "labelled": 0}, "methods": methods, "metrics": metrics,
     }  # fmt: skip
     lines = [{"key": key, "mark": "item", "sha256": digest + key, "label": None, "predicted": 1} for key in keys]
@@ -160,15 +160,21 @@ def changed(**params):
     [
         (
             {"keys": [*KEYS[:9], "c/new.jpg"]},
-            "the runs have different images: 'c/9.jpg' is in 'a' and not in 'b' (1 in total); evaluate the same images",
+            "the runs have different images: 'c/9.jpg' is in 'a' but not in 'b'; evaluate both runs on the same images",
         ),
         (
             {"digest": "1"},
-            "the runs have different images: the bytes of 'c/0.jpg' differ between 'a' and 'b'; evaluate the same files",
+            "the runs have different images: the file 'c/0.jpg' differs between 'a' and 'b'; evaluate both runs on the same files",
         ),
-        ({"target": 2}, "the runs explain different targets: for 'c/0.jpg' class 1 in 'a' and 2 in 'b' (10 in total)"),
-        ({"metrics": changed(steps=9)}, "deletion is defined differently: steps is 8 in 'a' and 9 in 'b'"),
-        ({"metrics": changed(unit="pixel")}, "deletion is defined differently: unit is None in 'a' and 'pixel' in 'b'"),
+        (
+            {"target": 2},
+            "the runs explain different classes of 10 images: for 'c/0.jpg', class 1 in 'a' but class 2 in 'b'",
+        ),
+        ({"metrics": changed(steps=9)}, "deletion has different settings in the runs: steps is 8 in 'a' but 9 in 'b'"),
+        (
+            {"metrics": changed(unit="pixel")},
+            "deletion has different settings in the runs: unit is None in 'a' but 'pixel' in 'b'",
+        ),
     ],
 )
 def test_compare_runs_names_the_difference(xp, change, text):
@@ -185,7 +191,7 @@ def test_compare_runs_skips_uncommon_metrics(xp):
     write_run("b", {("ig", "insertion"): scores(2)}, metrics={"insertion": INSERTION})
     ran = xp("compare", "a", "b")
     assert ran.code == 0
-    assert "Skipped because not every run has it: deletion." in ran.out
+    assert "Metrics that are not in every run are skipped: deletion." in ran.out
     write_run("c", {("ig", "deletion"): scores(2)}, metrics={"deletion": DELETION})
     ran = xp("compare", "b", "c")
     assert (ran.code, "the runs have no metric in common" in ran.err) == (3, True)
@@ -199,12 +205,12 @@ def test_compare_runs_rejects_unfinished_run(xp):
     ran = xp("compare", "a", "b")
     assert (ran.code, ran.err.count("\n")) == (3, 1)
     assert (
-        "the run 'b' is missing deletion of ig for 'c/8.jpg' and 1 more; finish it with the same xplain evaluate"
+        "run 'b' is incomplete: missing deletion of ig for 'c/8.jpg' and 1 more; run the same evaluate command again"
         in ran.err
     )
-    assert "a run is repeated; pass each run once" in xp("compare", "a", "a").err
+    assert "a' is passed more than once; pass each run once" in xp("compare", "a", "a").err
     assert (
-        "'a' is a run directory and 'x.jpg' is not; pass either images or run directories"
+        "cannot compare the run directory 'a' with 'x.jpg', which is not a run directory; pass either images or run directories"
         in xp("compare", "a", "x.jpg").err
     )
     assert "--method does not apply to run directories; remove --method" in xp("compare", "a", "b", "-a", "sm").err
@@ -214,10 +220,7 @@ def test_compare_runs_needs_two_methods(xp):
     write_run("a", both("agi", 1, 0.3))
     ran = xp("compare", "a")
     assert (ran.code, ran.out) == (2, "")
-    assert (
-        "'a' contains one method and nothing to compare it with; pass another run, or evaluate a second method"
-        in ran.err
-    )
+    assert "run 'a' contains only one method; pass a second run or evaluate another method" in ran.err
 
 
 def test_compare_runs_needs_results(xp):
@@ -227,7 +230,7 @@ def test_compare_runs_needs_results(xp):
         path.write_text("")  # as when the first image was not finished
     ran = xp("compare", "a", "b")
     assert (ran.code, ran.out) == (3, "")
-    assert "the run 'b' has no results; finish it with xplain evaluate" in ran.err
+    assert "run 'b' has no results; run the same evaluate command again" in ran.err
 
 
 def test_undefined_difference_is_not_drawn(xp):
@@ -254,3 +257,36 @@ def test_compare_runs_reads_evaluate_output(xp, photos):
     for row in record["pairs"]:
         expected = means[row["first"], row["metric"]] - means[row["second"], row["metric"]]
         assert row["mean"] == pytest.approx(expected, abs=1e-12)
+
+
+def test_entries_of_newer_versions_do_not_separate_runs(xp):
+    """A run is continued by a version that also stores the class names: its comparison with another run stays the same."""
+    write_run("a", both("agi", 1, 0.3))
+    write_run("b", both("ig", 2, 0.0))
+    before = xp("compare", "a", "b", "--json").records[0]
+    description = json.loads(Path("a/run.json").read_text())
+    description["fingerprint"] |= {"class_names": "1", "per_class": "random"}
+    Path("a/run.json").write_text(json.dumps(description))
+    ran = xp("compare", "a", "b", "--json")
+    assert (ran.code, ran.records[0]) == (0, before)
+    assert pairs(before) == [("insertion", "agi", "ig"), ("deletion", "agi", "ig")]
+
+
+@pytest.mark.parametrize(
+    ("files", "model", "names", "code"),
+    [
+        ({"boxes": "5"}, "net", "12", 3),
+        ({}, "net", "12", 0),
+        ({"boxes": "5"}, "other", "12", 0),
+        ({"boxes": "5"}, "net", "11", 0),
+    ],
+)
+def test_class_names_matter_for_files(xp, files, model, names, code):
+    metrics = {"insertion": METRICS["insertion"] | ({"files": files} if files else {})}
+    for folder, name, digest, network in (("a", "agi", names[0], "net"), ("b", "ig", names[1], model)):
+        values = {(name, "insertion"): scores(3 if folder == "a" else 4)}
+        write_run(folder, values, metrics=metrics, model=network, late={"class_names": digest})
+    ran = xp("compare", "a", "b")
+    assert ran.code == code
+    if code:
+        assert "'a' and 'b' have different class names, which insertion looks up in its file; evaluate both" in ran.err

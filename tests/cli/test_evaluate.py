@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -129,7 +130,7 @@ def test_other_settings_are_named(xp, photos, change):
     ran = xp("evaluate", photos, *QUICK, "-a", "sm", *change)
     assert ran.code == 2
     key = "preprocessing" if change[0] == "--image-size" else change[0][2:]
-    assert f"'run' holds a run with other settings: its {key} is " in ran.err
+    assert f"'run' contains a run with a different {key}: " in ran.err
 
 
 def test_limit_and_batch_size_may_change(xp, photos):
@@ -183,7 +184,7 @@ def test_undefined_values_are_counted(xp, photos):
     )
     assert ran.code == 5
     rows = {(row["method"], row["metric"]): row for row in ran.records[0]["rows"]}
-    assert rows["saliency", "completeness-gap"]["undefined"] == {"the method claims no completeness": 3}
+    assert rows["saliency", "completeness-gap"]["undefined"] == {"the method does not satisfy completeness": 3}
     assert (rows["saliency", "error-rate"]["n"], rows["saliency", "error-rate"]["mean"]) == (0, None)
     assert rows["integrated-gradients:steps=4", "completeness-gap"]["n"] == 3
 
@@ -210,8 +211,8 @@ def test_protocol_sets_metrics(xp, photos):
         (["-M", "delition"], 2, "unknown metric 'delition'; did you mean 'deletion'?"),
         (["-a", "agii"], 2, "unknown method 'agii'; did you mean 'agi'?"),
         (["--protocol", "agy"], 2, "unknown protocol 'agy'; did you mean 'agi'?"),
-        (["--shard", "2/2"], 2, "cannot parse the shard '2/2'; write I/N with I from 0 to N-1"),
-        (["--target", "cat"], 2, "target 'cat' is not supported for data sets; use auto or label"),
+        (["--shard", "2/2"], 2, "invalid shard '2/2'; use I/N with 0 <= I < N"),
+        (["--target", "cat"], 2, "evaluate does not support target 'cat'; use auto or label"),
         (["--limit", "0"], 2, "'--limit'"),
     ],
 )
@@ -250,7 +251,7 @@ def test_models_have_separate_runs(xp, photos):
         assert scores(f"both/{folder}") == scores("one")
         shutil.rmtree("one")
     ran = xp("evaluate", photos, *TWO, "-M", "deletion:steps=4", "-a", "sm", "-o", "both")
-    assert [line.split(",")[1].strip() for line in ran.lines if " images of " in line] == list(TWO[1:4:2])
+    assert [re.search(", model ([^;]+);", line)[1] for line in ran.lines if " images from " in line] == list(TWO[1:4:2])
     assert ran.lines[ran.lines.index("") + 1].startswith("| metric")
 
 
@@ -282,7 +283,10 @@ def test_models_are_checked_first(xp, photos):
     assert (ran.code, ran.out, Path("run").exists()) == (2, "", False)
     assert "has no function 'tinny'; did you mean 'tiny'?" in ran.err
     ran = xp("evaluate", photos, *TINY, *TINY[:2], "-o", "run")
-    assert ran.err == "xplain: error: model 'python:tests.helpers.factories:tiny' is repeated; pass each model once\n"
+    assert (
+        ran.err
+        == "xplain: error: model 'python:tests.helpers.factories:tiny' is specified more than once; pass each model once\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -295,7 +299,7 @@ def test_models_are_checked_first(xp, photos):
 def test_repeated_choice_is_rejected(xp, photos, twice, named):
     ran = xp("evaluate", photos, *TINY, *twice, "-o", "run")
     assert (ran.code, ran.out, Path("run").exists()) == (2, "", False)
-    assert ran.err == f"xplain: error: {named} is repeated; pass each set of parameters once\n"
+    assert ran.err == f"xplain: error: {named} is specified more than once; remove the duplicate\n"
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ FLAT = {"d/a.jpg": None, "d/b.jpg": None}
         (FLAT | {"run/run.json": "{}"}, ["d"], 3, "cannot use the run directory 'run': "),
         (FLAT | {"run/run.json": "nonsense"}, ["d"], 3, "cannot use the run directory 'run': "),
         (FLAT | {"run/items": "a file"}, ["d"], 3, "cannot write 'run/items': File exists"),
-        (FLAT | {"run/items/0.jsonl": "[1]\n"}, ["d"], 3, "line 1 of 'run/items/0.jsonl' is damaged: "),
+        (FLAT | {"run/items/0.jsonl": "[1]\n"}, ["d"], 3, "line 1 of 'run/items/0.jsonl' is not a valid record: "),
     ],
 )  # fmt: skip
 def test_invalid_input_is_one_line(xp, files, args, code, text):
@@ -94,7 +94,7 @@ def test_bad_logits_fail_the_image(xp):
     Image.new("RGB", (32, 32)).save("d/dark.png")
     ran = xp("evaluate", "d", "-m", "python:tests.helpers.factories:broken", "--device", "cpu", *QUICK[4:], "--json")
     assert ran.code == 5
-    assert "the model's logits for 'dark.png' are not finite; check the weights" in ran.err
+    assert "the logits of 'dark.png' contain NaN or infinity; check the weights" in ran.err
     assert ran.records[0]["items"] == {"evaluated": 1, "failed": 1, "of": 2}
 
 

@@ -145,6 +145,6 @@ def test_locked_shard_is_rejected(xp, noise):
         ran = xp(*command)
         assert (ran.code, ran.out) == (3, "")
         assert ran.err == (
-            "xplain: error: another process is writing 'run/items/0.jsonl'; wait for it, or choose another --shard or --output\n"
+            "xplain: error: another process is writing to 'run/items/0.jsonl'; wait for it to finish or use another --shard or --output\n"
         )
         assert xp(*command, "--shard", "1/2").code == 5

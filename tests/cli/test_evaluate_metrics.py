@@ -80,7 +80,7 @@ def test_changed_boxes_are_measured_again(xp, photos, boxes):
 @pytest.mark.parametrize(
     ("text", "code", "words"),
     [
-        (None, 2, "boxes=boxes.csv is not accepted; use an existing file or folder or none"),
+        (None, 2, "invalid value boxes=boxes.csv; use an existing file or folder or none"),
         ("a.jpg,0,0,1,1\nb.jpg,1\n", 3, "line 2 of 'boxes.csv' is not a box: b.jpg,1"),
         ("a.jpg,0,0,1,1,horse\n", 3, "a box in 'boxes.csv': unknown class 'horse'"),
     ],

@@ -204,7 +204,7 @@ def test_same_method_has_distinct_files(xp):
 def test_empty_picture_is_a_warning(xp):
     Image.new("RGB", (40, 40), "gray").save("flat.png")
     ran = xp("explain", "flat.png", *TINY, "-a", "sobel", "--json")
-    empty = "the picture is empty: the clipped map has no contrast"
+    empty = "the visualization is blank, because the clipped map is constant"
     assert ran.records[0]["warnings"] == ["the map is constant", empty]
     assert f"warning: flat.png: sobel: {empty}" in ran.err
     assert xp("explain", "flat.png", *TINY, "-a", "sobel", "-q", "-o", "q").err == ""

@@ -26,36 +26,36 @@ CAT = SAMPLES / "cat.jpg"
         ([], 2, "no image given; pass files, directories"),
         ([CAT, "-a", "agii"], 2, "unknown method 'agii'; did you mean 'agi'?"),
         ([CAT, "-a", "agi:step=3"], 2, "agi has no parameter 'step'; did you mean 'steps'"),
-        ([CAT, "-a", "agi:steps=0"], 2, "agi: steps=0 is not accepted; use a whole number from 1"),
-        ([CAT, "-a", "agi:variant=paperr"], 2, "agi: variant=paperr is not accepted; did you mean 'paper'?"),
-        ([CAT, "-a", "agi:steps"], 2, "cannot read 'steps' in 'agi:steps'; write NAME:key=value,key=value"),
+        ([CAT, "-a", "agi:steps=0"], 2, "agi: invalid value steps=0; use an integer >= 1"),
+        ([CAT, "-a", "agi:variant=paperr"], 2, "agi: invalid value variant=paperr; did you mean 'paper'?"),
+        ([CAT, "-a", "agi:steps"], 2, "invalid parameter 'steps' in 'agi:steps'; use NAME:key=value,key=value"),
         ([CAT, "--target", "rockett"], 2, "unknown class 'rockett'; did you mean 'rocket'?"),
         ([CAT, "--target", "9"], 2, "class index 9 is not in 0 .. 4; see xplain list classes"),
-        ([CAT, "--target", "top:0"], 2, "cannot read the target 'top:0'; use top:K with K >= 1"),
-        ([CAT, "--target", "cat", "--against", "cat"], 2, "a class cannot be explained against itself"),
-        ([CAT, "--save", "overly"], 2, "unknown kind 'overly' for --save; choose from overlay"),
-        ([CAT, "--clip", "99,80"], 2, "clip '99,80' is not 0 <= LOW < HIGH <= 100"),
+        ([CAT, "--target", "top:0"], 2, "invalid target 'top:0'; use top:K with K >= 1"),
+        ([CAT, "--target", "cat", "--against", "cat"], 2, "the target class is also a contrast class"),
+        ([CAT, "--save", "overly"], 2, "unknown value 'overly' for --save; choose from overlay"),
+        ([CAT, "--clip", "99,80"], 2, "invalid clip '99,80': the percentiles must satisfy 0 <= LOW < HIGH <= 100"),
         ([CAT, "--cmap", "infrno"], 2, "unknown colormap 'infrno'; did you mean 'inferno'"),
         (
             [CAT, "--layer", "act2"],
             2,
-            "--layer act2 is not supported by neflag; remove it, or add a method with a layer",
+            "--layer act2 is not supported by neflag; remove it or add a layer-based method",
         ),
         ([CAT, "-a", "grad-cam", "--layer", "act9"], 2, "the model has no layer 'act9'; did you mean 'act"),
-        ([CAT, "-b", "0"], 2, "invalid batch size '0'; use auto or a whole number >= 1"),
+        ([CAT, "-b", "0"], 2, "invalid batch size '0'; use auto or a positive integer"),
         ([CAT, "--device", "cuda:7"], 4, "device 'cuda:7' is not available"),
         ([CAT, "--device", "tpu"], 2, "unknown device 'tpu'; use auto, cpu, cuda, cuda:N or mps"),
-        ([CAT, "--weights", "none.pth"], 3, "no weights file 'none.pth'; check --weights"),
+        ([CAT, "--weights", "none.pth"], 3, "weights file 'none.pth' not found; check --weights"),
         (
             [CAT, "-o", "-", "--save", "raw"],
             2,
-            "-o - writes one PNG; pass one image, one method and one --save other than raw",
+            "--output - writes a single PNG; pass one image, one method and one --save value other than raw",
         ),
-        ([CAT, "-o", "-", "--json"], 2, "-o - and --json both write to stdout"),
+        ([CAT, "-o", "-", "--json"], 2, "--output - cannot be combined with --json, because both write to stdout"),
         ([CAT, "-o", "zero.jpg/x"], 3, "cannot write 'zero.jpg/x/cat.neflag.overlay.png'"),
         ([CAT, "--nothing"], 2, "no such option"),
         ([CAT, "--seed", "x"], 2, "'--seed'"),
-        ([CAT, "--config", "none.toml"], 3, "cannot read the configuration none.toml"),
+        ([CAT, "--config", "none.toml"], 3, "cannot read the configuration file 'none.toml'"),
     ],
 )
 def test_explain_error_is_one_line(xp, args, code, text):
@@ -78,7 +78,7 @@ def test_explain_error_is_one_line(xp, args, code, text):
             2,
             "module 'tests.helpers.factories' has no function 'tinny'; did you mean 'tiny'?",
         ),
-        ("python:tests.nowhere:tiny", 2, "no module 'tests.nowhere'"),
+        ("python:tests.nowhere:tiny", 2, "module 'tests.nowhere' of model 'python:tests.nowhere:tiny' not found"),
         ("python:tests.helpers.factories", 2, "invalid model name 'python:tests.helpers.factories'"),
         ("python:tests.helpers.factories:not_a_model", 3, "returned str, not an nn.Module"),
         ("resnet51", 2, "unknown model 'resnet51'; did you mean 'resnet5"),
@@ -95,7 +95,7 @@ def test_explain_skips_bad_image(xp, photos):
     (photos / "cat" / "bad.jpg").write_text("x")
     ran = xp("explain", photos, *TINY, "-a", "sm")
     assert (ran.code, len(ran.lines)) == (5, 3)
-    assert ran.err.splitlines()[-1] == "xplain: 3 explanations written, 1 failed"
+    assert ran.err.splitlines()[-1] == "xplain: explanations written: 3, failures: 1"
     assert xp("explain", photos, *TINY, "-a", "sm", "--fail-fast").code == 3
 
 
@@ -105,7 +105,7 @@ def test_bad_logits_fail_the_image(xp, tmp_path):
     broken = ("-m", "python:tests.helpers.factories:broken", "--device", "cpu")
     ran = xp("explain", "dark.png", *broken, "-a", "sm")
     assert ran.code == 3
-    assert "the model's logits for 'dark.png' are not finite" in ran.err
+    assert "the logits of 'dark.png' contain NaN or infinity" in ran.err
     both = xp("explain", "dark.png", "cat.jpg", *broken, "-a", "sm")
     assert (both.code, both.lines) == (5, ["xplain-out/cat.saliency.overlay.png"])
 

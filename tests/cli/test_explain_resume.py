@@ -156,8 +156,47 @@ def test_ctrl_c_keeps_finished_files(xp, photos, method_calls):
     ran = xp("explain", photos, *TINY, "-a", "sm", "-b", "1")
     assert (ran.code, len(ran.lines)) == (130, 1)
     command = shlex.join(["xplain", "explain", str(photos), *TINY, "-a", "sm", "-b", "1"])
-    assert (
-        ran.err.splitlines(keepends=True)[-1]
-        == f"xplain: interrupted; finished results are complete, run the same command to resume: {command}\n"
-    )
+    assert ran.err.endswith(f"xplain: interrupted; finished results are saved. To resume, run: {command}\n")
     assert [p.name for p in Path("xplain-out").rglob("*") if p.is_file()] == ["a.saliency.overlay.png"]
+
+
+@pytest.mark.parametrize(
+    "target", [("--target", "cat"), ("--target", "label"), ("--target", "cat", "--against", "rocket"), ()]
+)
+@pytest.mark.parametrize("command", ["explain", "compare"])
+def test_changed_class_names_need_overwrite(xp, tmp_path, command, target):
+    """Explanations name classes: those of an earlier --classes are not taken for those of a corrected one."""
+    (tmp_path / "cat").mkdir()
+    shutil.copy(CAT, tmp_path / "cat" / "a.jpg")
+    names = ["cat", "espresso", "rocket", "astronaut", "nothing"]
+    options = ("--no-metrics",) if command == "compare" else ("--save", "raw")
+    request = (
+        command,
+        "cat/a.jpg",
+        *TINY,
+        "-a",
+        "sm",
+        *options,
+        *target,
+        "--classes",
+        "classes.txt",
+        "-o",
+        "out",
+        "--json",
+    )
+    Path("classes.txt").write_text("\n".join(names))
+    first = xp(*request)
+    assert first.code == 0
+    assert xp(*request).records == first.records
+    swapped = (
+        [names[1], names[0], *names[2:]] if "--against" not in target else ["cat", "rocket", "espresso", *names[3:]]
+    )
+    Path("classes.txt").write_text("\n".join(swapped))
+    ran = xp(*request)
+    fresh = xp(*(part if part != "out" else "fresh" for part in request))
+    if ran.code == 0:  # the class is part of the file name
+        assert ran.records[0]["target"] == fresh.records[0]["target"] != first.records[0]["target"]
+    else:
+        assert (ran.code, ran.err.count("\n")) == (3 if command == "explain" else 2, 1)
+        assert "with other class names or baseline images; use --overwrite or choose another --output" in ran.err
+        assert xp(*request, "--overwrite").code == 0

@@ -76,12 +76,12 @@ def test_examples_run(line, xp, photos_here):
     assert ran.lines
 
 
-@pytest.mark.parametrize("command", ["explain", "evaluate", "compare", "bench"])
+@pytest.mark.parametrize("command", ["explain", "evaluate", "compare", "bench", "list"])
 def test_help_lists_exit_codes_and_variables(command, xp):
     text = xp(command, "--help").out
-    assert re.search(r"\n +5  finished, but some items failed", text)
+    assert re.search(r"\n +5  partial success: some items failed", text)
     assert re.search(r"\n +130  interrupted", text)
-    assert "XPLAIN_SEED" in text
+    assert "XPLAIN_MODEL" in text
     assert max(map(len, text.splitlines())) <= 110
 
 

@@ -113,3 +113,10 @@ def test_list_layers_of_transformer(xp):
     rows = [line.split("\t") for line in xp("list", "layers", "-m", "vit_b_32", "--weights", "random").lines]
     assert list({row[2] for row in rows}) == ["7x7"]
     assert [row[0] for row in rows if row[3]] == ["encoder.layers.encoder_layer_11.ln_1"]
+
+
+def test_table_headings_differ_from_keys(xp, monkeypatch):
+    monkeypatch.setattr("xplain.pipelines.catalog.list_fits", lambda _: [{"name": "agi", "fits": "no", "why": "x"}])
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    text = re.sub(r"\x1b\[[0-9;]*m", "", xp("list", "methods", "-m", "net").out)
+    assert text.split()[:3] == ["name", "supported", "reason"]

@@ -81,14 +81,14 @@ def test_roar_writes_records_and_report(xp, made, monkeypatch):
     assert (entry["places"], entry["trials"], entry["better"]) == ([0.0, 0.12, 0.3], 2, "lower")
     assert summary["run"]["fingerprint"]["model"] is None
     text = Path("run/summary.md").read_text()
-    assert text.startswith(f"{made}, protocol xplain, target auto\n")
-    assert f"| {METRIC}, removed | 0 % | 12 % | 30 % |" in text
+    assert text.startswith(f"{made}; protocol: xplain; target: auto\n")
+    assert f"| {METRIC}, removed fraction | 0% | 12% | 30% |" in text
     assert (
-        f"{METRIC} explains networks that it trains itself (small) on 40 images and tests on 20 images of 12 x 12 (its train"
+        f"{METRIC} trains its own networks (small) on 40 images and tests them on 20 images of 12 x 12 pixels (predefined train"
         in text
     )
     assert "efficientnet" not in text
-    assert "n counts trials" in Path("run/report.html").read_text()
+    assert "n is the number of trials" in Path("run/report.html").read_text()
     assert sorted(path.name for path in Path("run/roar").rglob("*.pt")) == ["base.pt", "base.pt"]
 
 
@@ -189,7 +189,7 @@ def test_roar_on_handwritten_digits(xp, tmp_path):
         assert whole > 0.9
         assert whole >= tenth > most
     assert (
-        "on 600 images and tests on 359 images of 8 x 8 (80 % of each class for training"
+        "on 600 images and tests them on 359 images of 8 x 8 pixels (80%/20% split of each class"
         in Path("run/summary.md").read_text()
     )
 
@@ -210,9 +210,9 @@ def test_roar_counts_bad_image(xp, tmp_path):
         (["-m", "resnet50"], "--model cannot be used with roar, which trains its own networks; remove --model"),
         (["--limit", "5"], "--limit cannot be used with roar, which trains its own networks; use roar:per_class=N"),
         (["--image-size", "64"], "--image-size cannot be used with roar, which trains its own networks; use roar:size=N"),
-        (["-M", "deletion", *TINY, "-m", "resnet50"], "roar trains its own networks and ignores the 2 models; run -M roar separately"),
-        (["-M", "roar:fractions=0.5.9"], "roar: fractions=0.5.9 is not accepted; use increasing percentages such as"),
-        (["-M", "roar:network=resnet"], "roar: network=resnet is not accepted; use cnn or small"),
+        (["-M", "deletion", *TINY, "-m", "resnet50"], "roar trains its own networks and cannot be combined with several models"),
+        (["-M", "roar:fractions=0.5.9"], "roar: invalid value fractions=0.5.9; use increasing percentages such as"),
+        (["-M", "roar:network=resnet"], "roar: invalid value network=resnet; use cnn or small"),
     ],
 )  # fmt: skip
 def test_roar_usage_error_is_one_line(xp, args, text):
@@ -229,7 +229,24 @@ def test_roar_rejects_run_of_other_images(xp, tmp_path):
     Image.new("RGB", (12, 12)).save(folder / "train" / "level" / "more.png")
     ran = xp("evaluate", folder, "-M", quick, "-a", "patch", *CPU)
     assert ran.code == 2
-    assert "on other images; choose another --output, or use the same data set" in ran.err
+    assert "results for different images; use another --output or the same dataset" in ran.err
+    ran = xp(
+        "evaluate", folder, "-M", quick.replace("12+30", "20"), "-a", "patch", *CPU
+    )  # another metric of the same images
+    assert (ran.code, "contains roar:fractions=12+30" in ran.err) == (2, True)
+
+
+def test_summary_counts_requested_trials(xp, made):
+    quick = METRIC.replace("epochs=2", "epochs=1")
+    command = ("evaluate", made, "-a", "patch", "--device", "cpu", "-o", "run")
+    ran = xp(*command, "-M", f"{quick},trials=3", "--shard", "0/2")
+    assert ran.lines[0].endswith(f"; 2 of 3 trials of {quick}")
+    assert f"2 of 3 trials of {quick}" in Path("run/report.html").read_text()
+    ran = xp(*command, "-M", f"{quick},trials=2", "--json")
+    assert {row["n"] for row in ran.records[0]["rows"]} == {2}
+    assert xp(*command, "-M", f"{quick},trials=1", "--json").records[0]["rows"][0]["n"] == 1
+    assert "trials of" not in Path("run/summary.md").read_text().splitlines()[0]
+    assert xp(*command, "-M", f"{quick},trials=3", "--json").records[0]["rows"][0]["n"] == 3
 
 
 def test_roar_default_directory_has_no_model(xp, made):

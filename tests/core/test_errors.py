@@ -49,13 +49,13 @@ def test_device_error_reports_out_of_memory(error):
     converted = device_error(error)
     assert converted is not None
     assert str(converted).startswith("out of memory: ")
-    assert str(converted).endswith("; use a smaller --batch-size, fewer images or another --device")
+    assert str(converted).endswith("; reduce --batch-size or the number of images, or use another --device")
 
 
 def test_device_error_reports_failed_device():
     converted = device_error(RuntimeError("CUDA error: device-side assert triggered\nmore"))
     assert str(converted) == (
-        "device error: CUDA error: device-side assert triggered; check the device; run the same command again to resume"
+        "device error: CUDA error: device-side assert triggered; check the device, then run the same command again"
     )
 
 
@@ -70,7 +70,7 @@ def test_other_errors_are_not_converted(error):
 
 def test_system_error_reports_full_disk():
     converted = system_error(OSError(errno.ENOSPC, "No space left on device", "a.png"))
-    assert str(converted) == "No space left on device: 'a.png'; solve this, then run the same command again"
+    assert str(converted) == "No space left on device: 'a.png'; fix the problem, then run the same command again"
 
 
 def test_note_points_to_first_caller_outside_xplain():

@@ -2,35 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
-
 import pytest
 
+from tests.helpers.example_method import example
 from xplain.core.errors import UsageError
-from xplain.core.parameters import Bounds, Fraction, Parameter, Positive, Steps
+from xplain.core.parameters import Bounds, Parameter
 from xplain.core.registry import Spec
-
-Color = Literal["black", "white", "blur"]
-
-
-def example(
-    oracle,
-    x,
-    *,
-    rng,
-    against: str | None,
-    count: Steps = 10,
-    level: Fraction = 0.5,
-    size: Positive = 1.0,
-    flag: bool = False,
-    color: Color = "black",
-    layer: str = "auto",
-    limit: Steps | None = None,
-    tint: Color | None = None,
-    span: Annotated[int, Bounds(low=2, high=5)] = 3,
-):
-    """Explain the image. This is the second sentence."""
-
 
 PARAMETERS = Spec("example", example).parameters
 
@@ -56,15 +33,15 @@ def test_read_parameter_from_signature():
 def test_accepted_values_description():
     descriptions = {name: parameter.accepted_values for name, parameter in PARAMETERS.items()}
     assert descriptions == {
-        "count": "a whole number from 1",
-        "level": "a number from 0 to 1",
-        "size": "a number over 0",
+        "count": "an integer >= 1",
+        "level": "a number between 0 and 1",
+        "size": "a number > 0",
         "flag": "true or false",
         "color": "black or white or blur",
         "layer": "text",
-        "limit": "a whole number from 1 or none",
+        "limit": "an integer >= 1 or none",
         "tint": "black or white or blur or none",
-        "span": "a whole number from 2 to 5",
+        "span": "an integer between 2 and 5",
     }
 
 
@@ -140,30 +117,30 @@ def test_parse_converts_value(name, value, expected):
 )
 def test_parse_rejects_invalid_value(name, value):
     text = parse_error(name, value)
-    assert text.startswith(f"example: {name}={value} is not accepted")
+    assert text.startswith(f"example: invalid value {name}={value}")
     assert "; " in text
 
 
 def test_parse_error_names_accepted_values():
-    assert parse_error("count", "0") == "example: count=0 is not accepted; use a whole number from 1"
-    assert parse_error("level", "2") == "example: level=2 is not accepted; use a number from 0 to 1"
-    assert parse_error("flag", "maybe") == "example: flag=maybe is not accepted; use true or false"
-    assert parse_error("limit", "x") == "example: limit=x is not accepted; use a whole number from 1 or none"
+    assert parse_error("count", "0") == "example: invalid value count=0; use an integer >= 1"
+    assert parse_error("level", "2") == "example: invalid value level=2; use a number between 0 and 1"
+    assert parse_error("flag", "maybe") == "example: invalid value flag=maybe; use true or false"
+    assert parse_error("limit", "x") == "example: invalid value limit=x; use an integer >= 1 or none"
 
 
 def test_parse_error_suggests_similar_choice():
-    assert parse_error("color", "blakc") == "example: color=blakc is not accepted; did you mean 'black'?"
-    assert parse_error("color", "zzz") == "example: color=zzz is not accepted; use black or white or blur"
+    assert parse_error("color", "blakc") == "example: invalid value color=blakc; did you mean 'black'?"
+    assert parse_error("color", "zzz") == "example: invalid value color=zzz; use black or white or blur"
 
 
 @pytest.mark.parametrize(
     ("bounds", "inside", "outside", "text"),
     [
-        (Bounds(low=1), (1, 2, 1e9), (0, 0.999, -5), "from 1"),
-        (Bounds(low=0, high=1), (0, 0.5, 1), (-1e-9, 1.0001), "from 0 to 1"),
-        (Bounds(above=0), (1e-300, 3), (0, -1), "over 0"),
-        (Bounds(above=0, high=2), (0.1, 2), (0, 2.1), "over 0 to 2"),
-        (Bounds(high=4), (-9, 4), (4.5,), "to 4"),
+        (Bounds(low=1), (1, 2, 1e9), (0, 0.999, -5), ">= 1"),
+        (Bounds(low=0, high=1), (0, 0.5, 1), (-1e-9, 1.0001), "between 0 and 1"),
+        (Bounds(above=0), (1e-300, 3), (0, -1), "> 0"),
+        (Bounds(above=0, high=2), (0.1, 2), (0, 2.1), "> 0 and <= 2"),
+        (Bounds(high=4), (-9, 4), (4.5,), "<= 4"),
         (Bounds(), (-1e9, 1e9), (), ""),
     ],
 )

@@ -2,35 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
-
 import pytest
 
+from tests.helpers.example_method import example
 from xplain.core.errors import UsageError
-from xplain.core.parameters import Bounds, Fraction, Positive, Steps
 from xplain.core.registry import METHODS, METRICS, MethodSpec, Registry, Spec
-
-Color = Literal["black", "white", "blur"]
-
-
-def example(
-    oracle,
-    x,
-    *,
-    rng,
-    against: str | None,
-    count: Steps = 10,
-    level: Fraction = 0.5,
-    size: Positive = 1.0,
-    flag: bool = False,
-    color: Color = "black",
-    layer: str = "auto",
-    limit: Steps | None = None,
-    tint: Color | None = None,
-    span: Annotated[int, Bounds(low=2, high=5)] = 3,
-):
-    """Explain the image. This is the second sentence."""
-
 
 SPEC = Spec("example", example, doc=example.__doc__ or "")
 
@@ -70,7 +46,7 @@ def test_resolve_rejects_unknown_parameter():
     with pytest.raises(UsageError) as error:
         SPEC.resolve({"zzz": 3})
     assert str(error.value) == (
-        "example has no parameter 'zzz'; its parameters are: count, level, size, flag, color, layer, limit, tint, span"
+        "example has no parameter 'zzz'; use count or level or size or flag or color or layer or limit or tint or span"
     )
 
 
@@ -110,7 +86,7 @@ def test_get_unknown_name_raises(name, hint):
 
 @pytest.mark.parametrize(("name", "alias"), [("saliency", ""), ("ig", ""), ("new", "ig"), ("new", "saliency")])
 def test_add_taken_name_raises(name, alias):
-    with pytest.raises(ValueError, match="registered twice"):
+    with pytest.raises(ValueError, match="already registered"):
         make_registry().add(Spec(name, example, alias=alias))
 
 

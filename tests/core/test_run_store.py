@@ -111,7 +111,7 @@ def test_damaged_line_raises_with_number(tmp_path):
     with RunStore.open(tmp_path, 0, RUN) as store:
         store.append([record("a")])
     (tmp_path / "items" / "0.jsonl").open("a").write("nonsense\n")
-    with pytest.raises(InputError, match=r"line 2 of .*0\.jsonl' is damaged: .*; delete the line"):
+    with pytest.raises(InputError, match=r"line 2 of .*0\.jsonl' is not a valid record: .*; remove the line"):
         read_keys(tmp_path)
     with pytest.raises(InputError, match="line 2 of"):
         RunStore.open(tmp_path, 0, RUN)
@@ -120,7 +120,9 @@ def test_damaged_line_raises_with_number(tmp_path):
 def test_second_writer_of_rank_raises(tmp_path):
     with RunStore.open(tmp_path, 0, RUN) as first:
         first.append([record("a")])
-        with pytest.raises(InputError, match=r"another process is writing .*0\.jsonl'; wait for it, or choose another"):
+        with pytest.raises(
+            InputError, match=r"another process is writing to .*0\.jsonl'; wait for it to finish or use another"
+        ):
             RunStore.open(tmp_path, 0, RUN | {"methods": {"c": {}}})
         assert read_run(tmp_path)[0] == RUN  # the rejected description is not written
         with RunStore.open(tmp_path, 1, RUN) as other:
@@ -153,7 +155,8 @@ def test_other_fingerprint_keeps_run_unchanged(tmp_path):
     RunStore.open(tmp_path, 0, RUN).__exit__()
     before = sorted(tmp_path.rglob("*")), (tmp_path / "run.json").read_text()
     with pytest.raises(
-        UsageError, match="holds a run with other settings: its seed is 0, not 1; choose another --output"
+        UsageError,
+        match="contains a run with a different seed: 0 instead of 1; use the same settings or another --output",
     ):
         RunStore.open(tmp_path, 3, RUN | {"fingerprint": {"seed": 1}})
     assert (sorted(tmp_path.rglob("*")), (tmp_path / "run.json").read_text()) == before
@@ -162,10 +165,10 @@ def test_other_fingerprint_keeps_run_unchanged(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ({"b": 1}, {}, "its b is 1, not None"),  # only the existing run has it
-        ({}, {"b": 1}, "its b is None, not 1"),
-        ({"b": 1, "c": 1}, {"b": 2, "c": 2}, "its b is 1, not 2"),
-        ({"b": (1, 2)}, {"b": [1, 3]}, r"its b is \[1, 2\], not \[1, 3\]"),
+        ({"b": 1}, {}, "a different b: 1 instead of None"),  # only the existing run has it
+        ({}, {"b": 1}, "a different b: None instead of 1"),
+        ({"b": 1, "c": 1}, {"b": 2, "c": 2}, "a different b: 1 instead of 2"),
+        ({"b": (1, 2)}, {"b": [1, 3]}, r"a different b: \[1, 2\] instead of \[1, 3\]"),
     ],
 )
 def test_first_fingerprint_difference_is_named(tmp_path, old, new, message):
@@ -179,8 +182,58 @@ def test_undecided_fingerprint_is_set_once(tmp_path):
     RunStore.open(tmp_path, 0, RUN | {"fingerprint": {"model": None}}).__exit__()
     RunStore.open(tmp_path, 0, RUN | {"fingerprint": {"model": "a"}}).__exit__()
     assert read_run(tmp_path)[0]["fingerprint"] == {"model": "a"}
-    with pytest.raises(UsageError, match="its model is 'a', not 'b'"):
+    with pytest.raises(UsageError, match="a different model: 'a' instead of 'b'"):
         RunStore.open(tmp_path, 0, RUN | {"fingerprint": {"model": "b"}})
+
+
+@pytest.mark.parametrize("key", run_store.LATE_ENTRIES)
+def test_late_entries_may_be_unknown(tmp_path, key):
+    """A run of an earlier version lacks them; once known, they are kept and must agree."""
+    for entries in ({}, {key: None}, {key: "x"}, {}, {key: None}, {key: "x"}):
+        RunStore.open(tmp_path, 0, RUN | {"fingerprint": {"seed": 0} | entries}).__exit__()
+    assert read_run(tmp_path)[0]["fingerprint"] == {"seed": 0, key: "x"}
+    with pytest.raises(UsageError, match=f"its {key} is 'x', not 'y'"):
+        RunStore.open(tmp_path, 0, RUN | {"fingerprint": {"seed": 0, key: "y"}})
+
+
+def test_other_references_are_refused(tmp_path):
+    for references in ({}, {"references": "x"}, {"references": "x"}):
+        RunStore.open(tmp_path, 0, RUN | {"methods": {"a": references}}).__exit__()
+    with pytest.raises(UsageError, match="holds a run with other baseline images of a; restore the images or"):
+        RunStore.open(tmp_path, 0, RUN | {"methods": {"a": {"references": "y"}}})
+
+
+def test_refused_check_keeps_description_and_lock(tmp_path):
+    def refuse(store: RunStore) -> None:
+        assert store.items == {"a": ("5", 1)}
+        raise UsageError("no")
+
+    with RunStore.open(tmp_path, 0, RUN) as store:
+        store.append([record("a", "item", sha256="5", label=1)])
+    other = RUN | {"methods": {"c": {}}}
+    with pytest.raises(UsageError, match="no"):
+        RunStore.open(tmp_path, 0, other, refuse)
+    assert read_run(tmp_path)[0] == RUN
+    with RunStore.open(tmp_path, 0, other, lambda store: store.append([record("b")])):  # the lock is free again
+        assert set(read_run(tmp_path)[0]["methods"]) == {"a", "c"}
+    assert read_keys(tmp_path) == ["a", "b"]
+
+
+def test_states_of_files_are_remembered_with_their_hash(tmp_path):
+    """Records of all ranks count, in any order; those of another hash do not."""
+    with RunStore.open(tmp_path, 1, RUN) as store:
+        store.append([record("a", "item", sha256="5", label=None, file=[1, 2, 3]), record("b", "item", sha256="6")])
+    with RunStore.open(tmp_path, 0, RUN) as store:
+        store.append([record("a", "file", sha256="5", file=(4, 5, 6)), record("a", "file", sha256="7", file=(7, 8, 9))])
+    for opened in (store, RunStore.open(tmp_path, 2, RUN)):
+        assert [opened.is_unchanged("a", state) for state in ((1, 2, 3), (4, 5, 6), (7, 8, 9), (1, 2, 4))] == [
+            True,
+            True,
+            False,
+            False,
+        ]
+        assert not opened.is_unchanged("b", (1, 2, 3))
+        assert not opened.is_unchanged("c", (1, 2, 3))
 
 
 def test_earlier_methods_stay_first(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +13,8 @@ import pytest
 from tests.helpers import toys
 from tests.helpers.factories import imagenet_like
 from xplain.core.errors import InputError, ModelNote
-from xplain.data.datasets import match_folders_to_classes, read_dataset, select_items, select_shard
+from xplain.data.datasets import Item, match_folders_to_classes, read_dataset, select_items, select_shard
+from xplain.data.sources import ImageSource
 from xplain.models import Classifier, load_classifier
 
 
@@ -54,7 +56,8 @@ def test_numbered_folders_are_class_indices(tmp_path):
     """Emits a note, because ImageFolder sorts these names in another order."""
     make_files(tmp_path, "10/a.png", "2/b.png", "0/c.png")
     with pytest.warns(
-        ModelNote, match=r"used as class indices \('10' is class 10\), but torchvision's ImageFolder sorts them as text"
+        ModelNote,
+        match=r"folder names as class indices \('10' is class 10\)\. torchvision's ImageFolder sorts folder names as text",
     ):
         assert list(read_labels(tmp_path, make_model(11)).items()) == [("0/c.png", 0), ("2/b.png", 2), ("10/a.png", 10)]
 
@@ -87,16 +90,14 @@ def test_numbers_match_class_names_first(tmp_path):
 
 def test_unnamed_classes_number_folders_in_order(tmp_path):
     make_files(tmp_path, "b/1.png", "a/1.png", "c/1.png")
-    note = (
-        "the classes of SmallNet have no names; the folders are numbered in order, from 'a' (class 0) to 'c' (class 2)"
-    )
+    note = "the classes of SmallNet have no names; assuming that the sorted folders are classes 0 ('a') to 2 ('c')"
     with pytest.warns(ModelNote, match=f"^{re.escape(note)}$"):
         assert read_labels(tmp_path, make_model(3)) == {"a/1.png": 0, "b/1.png": 1, "c/1.png": 2}
 
 
 def test_unnamed_classes_number_wnid_folders(tmp_path):
     make_files(tmp_path, "n02102040/1.png", "n01440764/1.png")
-    with pytest.warns(ModelNote, match=r"'n01440764' \(class 0\) to 'n02102040' \(class 1\)"):
+    with pytest.warns(ModelNote, match=r"classes 0 \('n01440764'\) to 1 \('n02102040'\)"):
         assert read_labels(tmp_path, make_model(2)) == {"n01440764/1.png": 0, "n02102040/1.png": 1}
     with pytest.raises(InputError, match=r"the folders are named by wnids \(n01440764, \.\.\.\), but the wnids"):
         read_labels(tmp_path, make_model(3))
@@ -108,8 +109,8 @@ def test_unnamed_classes_number_wnid_folders(tmp_path):
 def test_wrong_folder_count_leaves_images_unlabeled(tmp_path, count):
     make_files(tmp_path, "b/1.png", "a/1.png", "c/1.png")
     note = (
-        f"SmallNet has {count} classes without names, but there are 3 class folders ('a', ...), so the images are not "
-        "labeled; pass --classes with one name per class to label them"
+        f"the images are not labeled, because SmallNet has {count} classes without names but there are 3 class folders "
+        "('a', ...); pass a --classes file with one name per class"
     )
     with pytest.warns(ModelNote, match=re.escape(note)):
         items = read_dataset(str(tmp_path), make_model(count).class_names, None)
@@ -119,7 +120,7 @@ def test_wrong_folder_count_leaves_images_unlabeled(tmp_path, count):
 def test_torchvision_class_order_is_kept(tmp_path):
     """FashionMNIST's names are not sorted."""
     names = ["T-shirt/top", "Trouser", "Pullover"]
-    with pytest.warns(ModelNote, match=r"'T-shirt/top' \(class 0\) to 'Pullover' \(class 2\)"):
+    with pytest.warns(ModelNote, match=r"classes 0 \('T-shirt/top'\) to 2 \('Pullover'\)"):
         assert match_folders_to_classes(names, make_model(3).class_names) == {
             "T-shirt/top": 0,
             "Trouser": 1,
@@ -183,6 +184,21 @@ def test_labels_csv_must_be_complete(tmp_path, imagenet):
     (tmp_path / "l.csv").write_text("a.png,1\nb.png,nonsense\n")
     with pytest.raises(InputError, match=r"line 2 .*unknown class 'nonsense'"):
         read_dataset(str(tmp_path / "flat"), imagenet.class_names, str(tmp_path / "l.csv"))
+
+
+def test_random_choice_depends_on_seed_and_name_only():
+    names = [f"{label}/{i}.png" for label in range(3) for i in range(20)] + ["2/\udcff.png"]  # bytes that are not UTF-8
+    items = [Item(name, ImageSource(None, name, content=b""), int(name[0])) for name in names]
+    chosen = {item.key for item in select_items(items, None, 5, 0)}
+    assert [sum(key.startswith(f"{label}/") for key in chosen) for label in range(3)] == [5, 5, 5]
+    assert {item.key for item in select_items(items[::-1], None, 5, 0)} == chosen
+    assert {item.key for item in select_items([item for item in items if item.key in chosen], None, 5, 0)} == chosen
+    assert chosen < {item.key for item in select_items(items, None, 6, 0)}
+    assert len({frozenset(item.key for item in select_items(items, None, 5, seed)) for seed in range(20)}) == 20
+    counts = Counter(item.key for seed in range(400) for item in select_items(items[:20], None, 5, seed))
+    assert all(60 < counts[item.key] < 140 for item in items[:20])  # 100 on average, with a deviation of 9
+    keys = [item.key for item in select_items(items, None, 5, 0)]
+    assert keys == sorted(keys, key=names.index)  # in the order of the data set
 
 
 def test_select_items_and_select_shard(tmp_path):

@@ -44,7 +44,7 @@ def sort_contents(images, classes) -> list[tuple[str, bytes]]:
 def test_read_split_from_train_and_test(tmp_path):
     data = make_set(12, 6)
     split, failed = read_split(str(write_set(data, tmp_path)))
-    assert (failed, split.classes, split.origin) == ([], ("level", "upright"), "its train and test folders")
+    assert (failed, split.classes, split.origin) == ([], ("level", "upright"), "predefined train and test folders")
     for images, expected in ((split.train, data.train), (split.test, data.test)):
         assert sort_contents(images, split.classes) == sort_contents(expected, data.classes)
 
@@ -55,7 +55,7 @@ def test_read_split_divides_each_class(tmp_path):
     assert torch.bincount(split.train.labels).tolist() == [8, 4, 1]
     assert torch.bincount(split.test.labels).tolist() == [2, 1, 1]
     assert sorted(read_levels(split.train) + read_levels(split.test)) == list(range(17))
-    assert split.origin == "80 % of each class for training, 20 % for testing, seed 0"
+    assert split.origin == "80%/20% split of each class into training and test images, seed 0"
     again, _ = read_split(folder)
     assert read_levels(again.test) == read_levels(split.test)
     others = {tuple(read_levels(read_split(folder, seed=seed)[0].test)) for seed in range(1, 6)}

@@ -28,7 +28,7 @@ def test_locked_directory_is_rejected(xp, noise, command):
         ran = xp(*command_line)
     assert (ran.code, ran.out) == (3, "")
     assert single_line(ran.err) == (
-        "xplain: error: another process is writing into 'run'; wait for it, or choose another --output"
+        "xplain: error: another process is writing to 'run'; wait for it to finish or use another --output"
     )
     assert xp(*command_line).code == 0
 
@@ -46,7 +46,7 @@ def test_explain_keeps_files_of_other_process(xp, noise, method_calls):
     method_calls.before[2] = write_between
     ran = xp("explain", noise, *TINY, "-a", "sm", "-o", "run", "-b", "1")
     assert ran.code == 3
-    assert "already exists with different settings; use --overwrite or choose another --output" in single_line(ran.err)
+    assert "already exists with different settings; use --overwrite or another --output" in single_line(ran.err)
     seeds = [read_record(path)["seed"] for path in Path("run").rglob("*.png")]
     assert seeds.count(1) == 6
 

@@ -162,7 +162,7 @@ def test_evaluate_stops_if_run_deleted(xp, noise, method_calls):
     ran = xp(*command_line)
     assert ran.code == 3
     assert single_line(ran.err) == (
-        "xplain: error: 'run/items/0.jsonl' was deleted during the run; run the same command again"
+        "xplain: error: 'run/items/0.jsonl' was deleted or replaced during the run; run the same command again"
     )
     assert len(method_calls.sizes) == 3
     assert xp(*command_line).code == 0
@@ -178,6 +178,4 @@ def test_full_stdout_is_one_line(xp, noise, command):
     full = os.open("/dev/full", os.O_WRONLY)
     assert wait(start(command_line, out=full, err=Path("err"))) == 3
     os.close(full)
-    assert single_line(Path("err").read_text()).startswith(
-        "xplain: error: cannot write to standard output: No space left"
-    )
+    assert single_line(Path("err").read_text()).startswith("xplain: error: cannot write to stdout: No space left")

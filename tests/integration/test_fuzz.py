@@ -256,6 +256,9 @@ lines = st.binary(max_size=60) | st.sampled_from(
         b'{"key": 1, "mark": []}',
         b'{"key": "a", "mark": "item"}',
         b'{"key": {}}',
+        b'{"key": "a", "mark": "item", "sha256": [], "label": {}, "file": [1, 2, 3]}',
+        b'{"key": "a", "mark": "file", "sha256": "0", "file": [1, [], 3]}',
+        b'{"key": "a", "mark": "file", "file": 1}',
         b"\xff",
     ]
 )

@@ -9,7 +9,9 @@ import signal
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from tests.conftest import TINY, interrupt
 from tests.helpers.commands import COMMANDS, OPTIONS, check_files, needs_fork, read_results, single_line
@@ -35,14 +37,62 @@ def test_signals_leave_resumable_files(xp, noise, command):
         if code not in (0, -signal.SIGKILL):
             assert code == 130
             err = Path("err").read_text()  # empty if the signal came before the command line was imported
-            assert not err or "finished results are complete, run the same command to resume: xplain" in single_line(
-                err
-            )
+            assert not err or "finished results are saved. To resume, run: xplain" in single_line(err)
         check_files(Path("run"))
     assert 130 in codes or -signal.SIGKILL in codes
     assert xp(*command_line, "-o", "run").code == 0
     assert check_files(Path("run")) == check_files(Path("whole"))
     assert read_results(command, Path("run")) == read_results(command, Path("whole"))
+
+
+@needs_fork
+@pytest.mark.parametrize("change", ["labels", "images"])
+def test_changed_input_after_kill_is_never_mixed(xp, tmp_path, change):
+    """Killed at any time, a run whose labels or images change is refused, or equals a run on the changed ones alone."""
+    rng = np.random.default_rng(4)
+    names = [f"{i:02}.png" for i in range(12)]
+
+    def write(name: str) -> None:
+        Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(tmp_path / "flat" / name)
+
+    def label(name: str, text: str) -> None:
+        Path("l.csv").write_text("".join(f"{other},{text if other == name else 'cat'}\n" for other in names))
+
+    (tmp_path / "flat").mkdir()
+    command = [
+        "evaluate",
+        str(tmp_path / "flat"),
+        *TINY,
+        *OPTIONS["evaluate"],
+        "--labels",
+        "l.csv",
+        "--target",
+        "label",
+    ]
+    codes = set()
+    for number, place in enumerate((0, 3, 6, 9, 11)):
+        for name in names:
+            write(name)
+        label("", "cat")
+        run, fresh = f"run {number}", f"fresh {number}"
+        child = start([*command, "-o", run])
+        wanted = Path(run, "items", "0.jsonl")
+        while not wanted.exists() or wanted.read_bytes().count(b"item") < 5:
+            time.sleep(0.001)
+        os.kill(child, signal.SIGKILL)
+        wait(child)
+        stored = {record["key"] for record in map(json.loads, wanted.read_bytes().split(b"\n")[:-1])}
+        if change == "labels":
+            label(names[place], "rocket")
+        else:
+            write(names[place])
+        code = xp(*command, "-o", run).code
+        assert code == (2 if names[place] in stored else 0)
+        codes.add(code)
+        if code == 0:
+            assert xp(*command, "-o", fresh).code == 0
+            assert read_results("evaluate", Path(run)) == read_results("evaluate", Path(fresh))
+    assert 2 in codes
 
 
 def test_compare_resumes_interrupted_comparison(xp, noise, method_calls):
@@ -168,7 +218,7 @@ def test_bench_without_output_names_option(xp, monkeypatch):
     ran = xp("bench", *TINY, *OPTIONS["bench"])
     assert ran.code == 130
     assert single_line(ran.err) == (
-        "xplain: error: interrupted, and no results were saved; use --output to make bench resumable"
+        "xplain: error: interrupted before any results were saved; use --output to make the benchmark resumable"
     )
 
 
@@ -185,7 +235,7 @@ def test_broken_pipe_stops_remaining_work(xp, noise, command):
     err = Path("err").read_text()
     if command in ("explain", "bench"):  # they print results at once, and stop
         assert code == 130
-        assert "interrupted; finished results are complete" in single_line(err)
+        assert "interrupted; finished results are saved" in single_line(err)
         assert 0 < len(check_files(Path("run"))) < 24
         assert xp(*command_line).code == 0
     else:

@@ -78,8 +78,8 @@ def test_offline_commands_download_nothing(xp, photos, home, connections, comman
     ran = xp(*COMMANDS[command], "-m", NET, "--device", "cpu", "--offline")
     assert (ran.code, ran.out, connections) == (3, "", [])
     assert ran.err == (
-        f"xplain: error: the weights of {NET} are missing at {home}/hub/checkpoints/{FILE}, "
-        "and --offline downloads nothing; put the file there, or use --weights FILE\n"
+        f"xplain: error: weights of {NET} not found at {home}/hub/checkpoints/{FILE}, "
+        "and --offline disables downloads; put the file there or use --weights FILE\n"
     )
     assert not home.exists()
 
@@ -160,8 +160,8 @@ def test_offline_timm_uses_torch_cache(url_model, home, connections, monkeypatch
     with pytest.raises(InputError) as error:
         xplain.load_classifier(url_model, device="cpu", offline=True)
     assert str(error.value) == (
-        f"the weights of {url_model} are missing at {home}/hub/checkpoints/net-0123abcd.pth, "
-        "and --offline downloads nothing; put the file there, or use --weights FILE"
+        f"weights of {url_model} not found at {home}/hub/checkpoints/net-0123abcd.pth, "
+        "and --offline disables downloads; put the file there or use --weights FILE"
     )
     assert connections == []
 
@@ -187,5 +187,5 @@ def test_timm_url_checks_hash(url_model, home, monkeypatch, url, digits):
 
 def test_offline_rejects_online_hub(url_model, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    with pytest.raises(UsageError, match="set HF_HUB_OFFLINE=1 before Python starts"):
+    with pytest.raises(UsageError, match="set HF_HUB_OFFLINE=1 before starting Python"):
         xplain.load_classifier(url_model, device="cpu", offline=True)

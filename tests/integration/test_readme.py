@@ -235,7 +235,7 @@ def test_own_model_section(xp, tmp_path, monkeypatch):
     assert train == "python my_digits.py"
     runpy.run_path("my_digits.py", run_name="__main__")
     count = len(list(tmp_path.glob("digits/test/seven/*.png")))
-    note = "xplain: note: the model takes one channel: it is given the grey value of the pixels\n"
+    note = "xplain: note: the model has one input channel; images are converted to grayscale\n"
     ran = xp(*shlex.split(explain)[1:], "--json", "--device", "cpu")
     assert (ran.code, len(ran.records)) == (0, 2 * count)
     assert ran.err.startswith(note)

@@ -72,7 +72,7 @@ def test_training_checkpoints_run_no_code(tmp_path):
     torch.save({"epoch": Trap()}, tmp_path / "one.pt")
     (tmp_path / "two.pt").write_bytes(pickle.dumps(Trap()))
     for name in ("one", "two"):
-        with pytest.raises(InputError, match="cannot resume from"):
+        with pytest.raises(InputError, match="cannot resume from checkpoint"):
             DirectoryCheckpoints(tmp_path).load(name)
 
 

@@ -346,4 +346,4 @@ def test_agi_flags_unreached_false_classes(steps, reached):
         steps=steps,
         variant="paper",
     )
-    assert toys.warned(attribution, f"no false class was reached within {steps} steps") == [not reached]
+    assert toys.warned(attribution, f"the attack reached no false class within {steps} steps") == [not reached]

@@ -16,7 +16,7 @@ from xplain.data.preprocessing import Preprocessing
 METHODS = ("attention-rollout", "attention-relevance")
 X = toys.images(2)
 TARGETS = [1, 3]
-NONE = "the model has no such attention"
+NONE = "but none was found in the model"
 
 
 def weights_and_gradients(
@@ -195,7 +195,7 @@ def refused(model: nn.Module, method: str, images: Tensor) -> str:
             toys.classifier(model, preprocessing=Preprocessing(size=tuple(images.shape[-2:]))), images, method
         )
     assert "\n" not in str(error.value)
-    assert str(error.value).startswith(f"{method} requires attention over one grid of tokens, but ")
+    assert str(error.value).startswith(f"{method} requires attention over a single grid of tokens, but ")
     return str(error.value)
 
 
@@ -228,7 +228,7 @@ class Pyramid(nn.Module):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_several_grids_are_refused(method):
-    assert "the attention weights of two are 1 x 3 x 4 x 4 for 1 image" in refused(
+    assert "the attention weights of two have shape 1 x 3 x 4 x 4 for 1 image" in refused(
         Pyramid().eval(), method, toys.images(1, 16, 16)
     )
 

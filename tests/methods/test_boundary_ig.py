@@ -38,7 +38,7 @@ def test_boundary_ig_equals_reference(target, score, step_size, radius):
         attack = reference.attack(NETWORK, f, image, steps=8, step_size=step_size, radius=radius, halvings=BISECTIONS)
         toys.assert_same(attribution.values[k], integrated_gradients(f, image, attack.end, 5, "gauss-legendre"))
         assert int(attribution.details["attack_steps"][k]) == attack.steps
-        assert bool(attribution.flags["the label did not change within 8 steps"][k]) == (not attack.changed)
+        assert bool(attribution.flags["the predicted class did not change within 8 steps"][k]) == (not attack.changed)
         torch.testing.assert_close(attribution.details["distance"][k], (image - attack.end).norm())
 
 
@@ -59,7 +59,7 @@ def test_boundary_ig_official_equals_reference(radius):
         f = gradients.probability(NETWORK, 1)
         attack = reference.official_attack(NETWORK, f, image, steps=6, step_size=0.01, radius=radius)
         toys.assert_same(attribution.values[k], reference.trapezoid_of_captum(f, image, attack.end, 7))
-        assert bool(attribution.flags["the label did not change within 6 steps"][k]) == (not attack.changed)
+        assert bool(attribution.flags["the predicted class did not change within 6 steps"][k]) == (not attack.changed)
 
 
 def test_boundary_ig_covers_both_outcomes():
@@ -84,12 +84,12 @@ def test_boundary_ig_linear_model_closed_form():
     torch.testing.assert_close(attribution.values[0], far * w.abs(), atol=2e-4, rtol=0)
     assert float(attribution.total) == pytest.approx(1.5, abs=0.01 / 2**BISECTIONS * float(w.abs().sum()))
     torch.testing.assert_close(attribution.gap, torch.zeros(1, dtype=torch.float64), atol=1e-12, rtol=0)
-    assert not attribution.flags["the label did not change within 50 steps"]
+    assert not attribution.flags["the predicted class did not change within 50 steps"]
 
 
 def test_boundary_ig_flags_failed_attack():
     attribution = xplain.attribute(linear(1e6, X[0]), X[:1], "big", target=0, score="margin", attack_steps=4)
-    assert attribution.flags["the label did not change within 4 steps"]
+    assert attribution.flags["the predicted class did not change within 4 steps"]
     assert attribution.details["attack_steps"] == 4
     torch.testing.assert_close(attribution.values[0], 0.004 * (WEIGHT[0] - WEIGHT[1]).abs())
 

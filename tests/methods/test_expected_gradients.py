@@ -74,7 +74,7 @@ def test_expected_gradients_approaches_integrated_gradients():
 
 
 def test_expected_gradients_rejects_own_baseline_only():
-    with pytest.raises(InputError, match="no image but the explained one"):
+    with pytest.raises(InputError, match="the explained image is the only baseline"):
         xplain.attribute(CLASSIFIER, X[:1], "eg", samples=2, baselines=X[:1])
 
 

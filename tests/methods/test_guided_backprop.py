@@ -133,11 +133,11 @@ def test_refusal_names_module():
 
 
 def test_custom_and_compiled_code_is_refused():
-    with pytest.raises(UsageError, match="cannot see into compiled or custom code"):
+    with pytest.raises(UsageError, match="cannot trace compiled or custom operations"):
         chains.explain("gbp", lambda v: toys.Hidden.apply(v) * 2, 0.5)
     net = nn.Sequential(nn.Flatten(), nn.Linear(12, 3), nn.ReLU()).double().requires_grad_(False)
     scripted = torch.jit.script(net)
-    with pytest.raises(UsageError, match="cannot see into compiled or custom code"):
+    with pytest.raises(UsageError, match="cannot trace compiled or custom operations"):
         xplain.attribute(toys.classifier(scripted), chains.images(), "gbp")
 
 
@@ -147,7 +147,7 @@ def test_lost_in_place_write_is_refused():
         other.relu_()
         return other
 
-    with pytest.raises(UsageError, match="cannot follow the model's forward"):
+    with pytest.raises(UsageError, match="does not support the model: the logits"):
         chains.explain("gbp", sneaky, -0.5)
     with pytest.raises(UsageError, match="has no rule for index_fill_"):
         chains.explain("gbp", lambda v: v.clone().index_fill_(0, torch.tensor([0]), 0.0), 0.5)

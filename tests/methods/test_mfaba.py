@@ -46,7 +46,7 @@ def test_mfaba_equals_reference(ascent, rule, path):
 @pytest.mark.parametrize("ascent", ["sharp", "smooth"])
 def test_mfaba_step_limit_equals_reference(ascent, path):
     attribution = compare(ascent, steps=4, path=path)
-    assert toys.warned(attribution, "the label did not change within 4 steps") == [True, True, False]
+    assert toys.warned(attribution, "the predicted class did not change within 4 steps") == [True, True, False]
 
 
 @pytest.mark.parametrize("path", ["curve", "norm", "cosine"])
@@ -258,7 +258,7 @@ def test_mfaba_stops_at_first_label_change():
     for n in (1, 2, 5):
         attribution = xplain.attribute(linear((n - 0.5) * 0.05 * norm), X[:1], "mfaba", target=0, step_size=0.05)
         assert attribution.details["steps"].tolist() == [n]
-        assert toys.warned(attribution, "the label did not change") == [False]
+        assert toys.warned(attribution, "the predicted class did not change") == [False]
 
 
 def test_mfaba_ignores_finished_images():
@@ -277,7 +277,7 @@ def test_mfaba_saturated_softmax_gives_zero(ascent, path):
     model = toys.classifier(toys.Linear(weight, torch.tensor([200.0, 0.0])))
     attribution = xplain.attribute(model, X.float(), "mfaba", ascent=ascent, path=path, steps=3)
     assert attribution.values.unique().tolist() == [0.0]
-    assert toys.warned(attribution, "the label did not change within 3 steps") == [True, True, True]
+    assert toys.warned(attribution, "the predicted class did not change within 3 steps") == [True, True, True]
 
 
 def test_mfaba_path_stays_in_range():
@@ -316,6 +316,6 @@ def test_mfaba_cost_per_step():
 
 def test_mfaba_cost_at_step_limit():
     attribution = xplain.attribute(CLASSIFIER, X[:2], "mfaba", target=TARGETS[:2], step_size=0.1, steps=4)
-    assert toys.warned(attribution, "the label did not change within 4 steps") == [True, True]
+    assert toys.warned(attribution, "the predicted class did not change within 4 steps") == [True, True]
     assert METHODS.get("mfaba").cost(steps=4) == (5, 5)
     assert (attribution.cost.forwards, attribution.cost.backwards) == (2 * 5, 2 * 5)

@@ -81,7 +81,7 @@ def test_left_and_right_degree_of_exactness(rule):
 
 def test_trapezoid_rejects_one_node():
     with pytest.raises(
-        UsageError, match="rule=trapezoid requires at least two nodes, not steps=1; use steps=2 or more"
+        UsageError, match="rule=trapezoid requires at least two steps, but steps=1; use steps=2 or more"
     ):
         quadrature("trapezoid", 1, LIKE)
 

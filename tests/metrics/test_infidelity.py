@@ -151,11 +151,9 @@ def test_method_determines_content_and_score(method, content, score):
 
 
 def test_unknown_method_requires_content():
-    with pytest.raises(
-        UsageError, match="infidelity cannot tell whether the map holds slopes or contributions; pass content=slopes"
-    ):
+    with pytest.raises(UsageError, match=r"requires the kind of attribution .*; set content=slopes"):
         compute_score(SLOPES)
-    with pytest.raises(UsageError, match="cannot tell whether the map holds"):
+    with pytest.raises(UsageError, match="requires the kind of attribution"):
         compute_score(SLOPES, method=lambda classifier, images, target: images)
 
 

@@ -159,7 +159,7 @@ def test_undefined_reasons_are_separate():
     probabilities = [probability(photo) for photo in PHOTOGRAPHS]
     score = compute_score("sic", images=images, min_probability=(probabilities[0] + probabilities[1]) / 2)
     low = 2 if probabilities[1] < probabilities[0] else 0
-    assert find_reasons(score) == {"the target's probability is under min_probability": sorted({1, low})}
+    assert find_reasons(score) == {"the target's probability is below min_probability": sorted({1, low})}
     assert score.values.isnan().tolist() == [i in (1, low) for i in range(3)]
     score = compute_score("sic", images=images)
     assert find_reasons(score) == {"the image is not larger than its blurred version": [1]}
@@ -179,7 +179,7 @@ def test_undefined_reasons_are_separate():
 def test_probable_blurred_images_are_undefined():
     model = toys.classifier(toys.Function(lambda x: -sharpness(x)))
     score = compute_score("sic", model=model)
-    assert find_reasons(score) == {"the blurred image has no lower probability": [0, 1, 2]}
+    assert find_reasons(score) == {"the target's probability is not lower for the blurred image": [0, 1, 2]}
     assert score.values.isnan().all()
     assert score.curve.isnan().all()
 

@@ -86,7 +86,7 @@ def test_constant_map_is_undefined():
 def test_single_class_model_is_rejected():
     alone = toys.classifier(toys.small_net(classes=1))
     with pytest.raises(
-        UsageError, match="label-randomisation requires at least two classes, but the model has one; choose"
+        UsageError, match="label-randomisation requires at least two classes, but the model has one; use"
     ):
         compute_score("saliency", X[:1], X[:1], alone, target=0)
 
@@ -110,9 +110,9 @@ def test_weights_compare_same_class(tmp_path):
 def test_weights_missing_or_incompatible(tmp_path):
     with pytest.raises(
         UsageError,
-        match=r"label-randomisation: weights=nowhere.pth is not accepted; use an existing file or folder or none",
+        match=r"label-randomisation: invalid value weights=nowhere.pth; use an existing file or folder or none",
     ):
         compute_score("saliency", weights="nowhere.pth")
     torch.save(toys.small_net(classes=3).state_dict(), tmp_path / "three.pth")
-    with pytest.raises(InputError, match="do not fit the model"):
+    with pytest.raises(InputError, match="do not match the model"):
         compute_score("saliency", X[:1], X[:1], target=0, weights=str(tmp_path / "three.pth"))

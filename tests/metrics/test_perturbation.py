@@ -175,7 +175,7 @@ def test_baseline_pair_is_averaged(metric):
 
 
 def test_baseline_unknown_is_rejected():
-    with pytest.raises(UsageError, match="deletion: baseline=grey is not accepted"):
+    with pytest.raises(UsageError, match="deletion: invalid value baseline=grey"):
         compute_score("deletion", PERFECT, baseline="grey")
 
 

@@ -81,7 +81,7 @@ def test_invisible_boxes_are_undefined():
     assert score.values[2] == 1
     assert {reason: mask.tolist() for reason, mask in score.undefined.items()} == {
         "the image has no box of the target": [True, False, False, False],
-        "the object is outside the crop": [False, True, False, True],
+        "all boxes of the target are outside the crop": [False, True, False, True],
     }
 
 
@@ -91,12 +91,16 @@ def test_invisible_box_is_never_hit():
 
 def test_boxes_missing_or_invalid(tmp_path):
     images, maps = toys.images(1, HEIGHT, WIDTH), make_peak(1, 1)
-    with pytest.raises(UsageError, match="pointing-game requires object boxes; pass boxes=FILE"):
+    with pytest.raises(UsageError, match="pointing-game requires object boxes; set boxes=FILE"):
         xplain.measure(NET, images, maps, "pointing-game", target=0)
-    with pytest.raises(InputError, match=r"boxes \(1, 4\) do not match 1 images; pass boxes as \(images, boxes, 4\)"):
+    with pytest.raises(
+        InputError, match=r"boxes of shape \(1, 4\) do not match 1 images; pass boxes of shape \(images, boxes, 4\)"
+    ):
         xplain.measure(NET, images, maps, "pointing-game", target=0, boxes=torch.zeros(1, 4))
     (tmp_path / "boxes.csv").write_text("a.jpg,0,0,1,1\n")
-    with pytest.raises(UsageError, match="looks up boxes by image name, which is unknown here; pass boxes as a tensor"):
+    with pytest.raises(
+        UsageError, match="cannot look up boxes in a file, because the images have no names; pass a tensor"
+    ):
         xplain.measure(NET, images, maps, "pointing-game", target=0, boxes=str(tmp_path / "boxes.csv"))
-    with pytest.raises(UsageError, match=r"boxes=nowhere.csv is not accepted; use an existing file"):
+    with pytest.raises(UsageError, match=r"invalid value boxes=nowhere.csv; use an existing file"):
         xplain.measure(NET, images, maps, "pointing-game", target=0, boxes="nowhere.csv")

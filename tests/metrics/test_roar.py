@@ -206,14 +206,14 @@ def test_rank_pixels_of_large_images():
 def test_measure_rejects_roar():
     model = classifier(small_net())
     with pytest.raises(
-        xplain.XplainError, match="roar is not defined for single images; use xplain evaluate DATASET -M roar"
+        xplain.XplainError, match='roar requires a dataset; use "xplain evaluate DATASET --metric roar"'
     ):
         xplain.measure(model, images(), images(), "roar")
 
 
 @pytest.mark.parametrize("text", ["10+", "ten", "101", "0", "-1", "50+10", "10+10", ""])
 def test_fractions_invalid_are_rejected(text):
-    with pytest.raises(xplain.XplainError, match=r"roar: fractions=.* is not accepted; use increasing percentages"):
+    with pytest.raises(xplain.XplainError, match=r"roar: invalid value fractions=.*; use increasing percentages"):
         METRICS.get("roar").resolve({"fractions": text})
 
 

@@ -110,7 +110,7 @@ def test_measure_accuracy():
 def test_checkpoints_reject_code(tmp_path):
     states = DirectoryCheckpoints(tmp_path)
     torch.save({"network": StoppedError}, tmp_path / "net.pt")
-    with pytest.raises(XplainError, match=r"cannot resume from .*net\.pt.*; delete"):
+    with pytest.raises(XplainError, match=r"cannot resume from checkpoint .*net\.pt.*; remove"):
         states.load("net")
     (tmp_path / "net.pt").write_bytes(b"no state")
     with pytest.raises(XplainError, match="cannot resume"):

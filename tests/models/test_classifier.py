@@ -55,7 +55,7 @@ def nonfinite_classifier(bad: float) -> tuple[xplain.Classifier, torch.Tensor]:
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 def test_attribute_rejects_nonfinite_logits(bad):
     model, images = nonfinite_classifier(bad)
-    with pytest.raises(InputError, match="logits for image 2 are not finite") as error:
+    with pytest.raises(InputError, match="logits of image 2 contain NaN or infinity") as error:
         xplain.attribute(model, images, "saliency")
     assert error.value.exit_code == 3
 
@@ -63,7 +63,7 @@ def test_attribute_rejects_nonfinite_logits(bad):
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_measure_rejects_nonfinite_logits(bad):
     model, images = nonfinite_classifier(bad)
-    with pytest.raises(InputError, match="not finite"):
+    with pytest.raises(InputError, match="NaN or infinity"):
         xplain.measure(model, images, images, "deletion", steps=2)
 
 
@@ -78,5 +78,7 @@ def test_measure_rejects_nonfinite_logits(bad):
     ],
 )
 def test_forward_rejects_output_without_logits(function, description):
-    with pytest.raises(InputError, match=rf"the model returned {description}, not logits \(images, classes\)"):
+    with pytest.raises(
+        InputError, match=rf"the model returned {description} instead of logits of shape \(images, classes\)"
+    ):
         toys.classifier(toys.Function(function))(toys.images())

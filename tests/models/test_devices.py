@@ -37,7 +37,9 @@ def test_cuda_index_is_checked(monkeypatch, name, count, available):
     if available:
         assert select_device(name) == torch.device(name)
     else:
-        with pytest.raises(DeviceError, match=f"device '{name}' is not available: torch .* finds {count} CUDA devices"):
+        with pytest.raises(
+            DeviceError, match=f"device '{name}' is not available: PyTorch .* found {count} CUDA devices"
+        ):
             select_device(name)
 
 
@@ -45,7 +47,7 @@ def test_cuda_index_is_checked(monkeypatch, name, count, available):
 def test_unavailable_device_raises_device_error(monkeypatch, name):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    with pytest.raises(DeviceError, match=f"device '{name}' is not available.*; use --device cpu") as error:
+    with pytest.raises(DeviceError, match=f"device '{name}' is not available.*; use another --device") as error:
         xplain.load_classifier(toys.small_net(), device=name)
     assert error.value.exit_code == 4
 

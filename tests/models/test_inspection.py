@@ -42,12 +42,12 @@ def load(model: nn.Module, size: object = (8, 10), **options) -> tuple[xplain.Cl
 @pytest.mark.parametrize(
     ("wrap", "description"),
     [
-        (lambda z: (z, z.new_ones(2, 3, 4, 4)), "a tuple; its '0'"),
-        (lambda z: [z.new_ones(2, 3, 4, 4), z], "a list; its '1'"),
-        (lambda z: {"out": z}, "a dict; its 'out'"),
-        (lambda z: OrderedDict(hidden=z * 2, logits=z), "a OrderedDict; its 'logits'"),
-        (lambda z: Pair(z * 2, z), "a Pair; its 'logits'"),
-        (lambda z: Output(None, z), "a Output; its 'scores'"),
+        (lambda z: (z, z.new_ones(2, 3, 4, 4)), "a tuple; using its entry '0'"),
+        (lambda z: [z.new_ones(2, 3, 4, 4), z], "a list; using its entry '1'"),
+        (lambda z: {"out": z}, "a dict; using its entry 'out'"),
+        (lambda z: OrderedDict(hidden=z * 2, logits=z), "a OrderedDict; using its entry 'logits'"),
+        (lambda z: Pair(z * 2, z), "a Pair; using its entry 'logits'"),
+        (lambda z: Output(None, z), "a Output; using its entry 'scores'"),
     ],
 )
 def test_logits_found_in_structured_output(wrap, description):
@@ -66,7 +66,7 @@ def test_logits_found_in_1x1_map():
 
 def test_softmax_output_becomes_log():
     classifier, notes = load(nn.Sequential(NET, nn.Softmax(dim=1)))
-    assert notes == ["the model ends in a softmax: the logarithm of its output stands for the logits"]
+    assert notes == ["the model output is a softmax; using its logarithm as the logits"]
     toys.assert_same(classifier(X), NET(X).log_softmax(dim=1))
     toys.assert_same(
         xplain.attribute(classifier, X, "saliency", target=1, score="prob").values,
@@ -103,7 +103,7 @@ def test_one_channel_model_receives_gray(normalized):
     if normalized:
         net.mean, net.std = [0.5], [0.25]
     classifier, notes = load(net)
-    assert notes == ["the model takes one channel: it is given the grey value of the pixels"]
+    assert notes == ["the model has one input channel; images are converted to grayscale"]
     luma = torch.tensor([0.299, 0.587, 0.114], dtype=torch.float64)[:, None, None]
     gray = (X * luma).sum(dim=1, keepdim=True).requires_grad_()
     pixels = (gray - 0.5) / 0.25 if normalized else gray
@@ -171,7 +171,7 @@ def test_model_rejecting_its_size_is_an_error(xp):
     result = xp("explain", SAMPLES / "cat.jpg", "-m", "python:tests.helpers.factories:wants_eight")
     assert result.code == 3
     assert result.err.startswith(
-        "xplain: error: python:tests.helpers.factories:wants_eight does not accept images of 224 x 224 ("
+        "xplain: error: python:tests.helpers.factories:wants_eight does not accept images of 224 x 224 pixels ("
     )
     assert result.err.count("\n") == 1
 
@@ -180,7 +180,7 @@ def test_model_rejecting_its_size_is_an_error(xp):
 def test_any_number_of_classes(count):
     classifier, notes = load(toys.small_net(classes=count))
     assert classifier.classes == count
-    assert (len(notes) == 1 and notes[0].startswith("the model has one output")) == (count == 1)
+    assert (len(notes) == 1 and notes[0].startswith("the model has a single output")) == (count == 1)
     values = xplain.attribute(classifier, X, "ig", steps=2).values
     assert values.isfinite().all()
     with pytest.raises(UsageError, match=f"class index {count} is not in 0 .. {count - 1}"):
@@ -198,7 +198,7 @@ def test_notes_are_printed_and_recorded(xp):
         "saliency",
     )
     result = xp(*command, "--json")
-    note = "the model ends in a softmax: the logarithm of its output stands for the logits"
+    note = "the model output is a softmax; using its logarithm as the logits"
     assert result.err == f"xplain: note: {note}\n"
     assert [record["model"]["notes"] for record in result.records] == [[note], [note]]
     assert xp(*command, "-q", "-o", "elsewhere").err == ""

@@ -110,7 +110,9 @@ def test_one_pixel_map_is_not_spatial():
 
 @pytest.mark.parametrize("model", [nn.Flatten(), nn.Sequential(nn.Flatten(), nn.Linear(192, 2)), nn.Conv2d(3, 2, 8)])
 def test_model_without_spatial_layer_is_an_error(model):
-    with pytest.raises(InputError, match=r"no layer of the model has an output with height and width; .*--layer") as e:
+    with pytest.raises(
+        InputError, match=r"no layer with a spatial output \(height and width\) was found; .*--layer"
+    ) as e:
         last_layer_name(model, 8)
     assert e.value.exit_code == 3
 

@@ -42,5 +42,7 @@ def test_models_labels_must_match_classes():
 
 
 def test_image_size_rejected_by_model():
-    with pytest.raises(InputError, match=r"Linear does not accept images of 9 x 9 \(.*\); use another --image-size"):
+    with pytest.raises(
+        InputError, match=r"Linear does not accept images of 9 x 9 pixels \(.*\); use another --image-size"
+    ):
         xplain.load_classifier(toys.Linear(torch.ones(2, 3, 8, 8)), device="cpu", image_size=9)

@@ -66,8 +66,8 @@ def test_program_is_rejected_as_weights(tmp_path, kind):
     with pytest.raises(InputError) as error:
         xplain.load_classifier(toys.small_net(), device="cpu", weights=path)
     assert str(error.value) == (
-        f"the weights file {path!r} is a program; programs are not run as weights; "
-        f"load it as the model if you trust it: -m {name}"
+        f"{path!r} contains a program, which is not executed when loading weights; "
+        f"if you trust the file, load it as a model with --model {name}"
     )
 
 
@@ -95,19 +95,19 @@ class Detached(nn.Module):
 
 def test_program_with_fixed_batch_is_rejected(tmp_path):
     assert load_error(script(tmp_path / "a.pt", FixedBatch()), image_size=16).startswith(
-        "the program accepts one batch size only ("
+        "the exported program has a fixed batch size ("
     )
 
 
 def test_program_without_gradient_is_rejected(tmp_path):
     text = load_error(script(tmp_path / "a.pt", Detached()), image_size=16)
-    assert text.startswith("the program cannot be differentiated; ")
+    assert text.startswith("the exported program does not support gradients; ")
 
 
 def test_load_program_invalid_file(tmp_path):
     path = tmp_path / "a.pt"
     path.write_text("nothing")
     for kind in ("script", "export"):
-        assert load_error(f"{kind}:{path}").startswith(f"cannot load the program {str(path)!r}: ")
+        assert load_error(f"{kind}:{path}").startswith(f"cannot load the exported program {str(path)!r}: ")
         assert load_error(f"{kind}:{tmp_path / 'gone'}").startswith("no such file: ")
-    assert "contains its own weights" in load_error(f"script:{path}", weights=path)
+    assert "includes its weights" in load_error(f"script:{path}", weights=path)

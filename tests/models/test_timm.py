@@ -109,7 +109,7 @@ def test_local_dir_weights_are_hashed(tmp_path):
 
 
 def test_local_dir_cannot_be_loaded(tmp_path):
-    hint = "; use a folder with config.json and model.safetensors, as timm saves them"
+    hint = "; use a directory saved by timm, with config.json and model.safetensors"
     name = f"timm:local-dir:{tmp_path / 'gone'}"
     assert load_error(name) == f"cannot load {name}: Config file not found: {tmp_path / 'gone' / 'config.json'}{hint}"
     name = f"timm:local-dir:{save_folder(tmp_path / 'a', architecture='no_such_model')}"
@@ -199,10 +199,7 @@ def test_feature_model_requires_classes(tmp_path):
     features = timm.create_model(name, **options)
     save_folder(tmp_path / "a", features, **config)
     folder = f"timm:local-dir:{tmp_path / 'a'}"
-    assert (
-        load_error(folder)
-        == f"{folder} returns features and has no classes; use --weights of a model with a classifier"
-    )
+    assert load_error(folder) == f"{folder} has no classification head; use --weights with the weights of a classifier"
     with torch.random.fork_rng(devices=[]):
         tuned = timm.create_model(name, num_classes=4)
         torch.save({f"module.{key}": tensor for key, tensor in tuned.state_dict().items()}, tmp_path / "tuned.pth")
@@ -221,7 +218,7 @@ def test_timm_image_size_is_set(name):
 
 def test_timm_image_size_is_rejected():
     text = load_error("timm:mixer_s32_224", weights="random", image_size=64)
-    assert text.startswith("timm:mixer_s32_224 does not accept images of 64 x 64 (")
+    assert text.startswith("timm:mixer_s32_224 does not accept images of 64 x 64 pixels (")
 
 
 def test_untrained_one_channel_model(tmp_path):
@@ -234,7 +231,7 @@ def test_untrained_one_channel_model(tmp_path):
         )
         classifier = xplain.load_classifier(f"timm:local-dir:{folder}", device="cpu", weights="random")
         assert (classifier.channels, classifier.classes) == (1, 3)
-        assert classifier.notes == ["the model takes one channel: it is given the grey value of the pixels"]
+        assert classifier.notes == ["the model has one input channel; images are converted to grayscale"]
         x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
         norm = classifier.model.bn1
         assert float(norm.running_mean.abs().max()) > 0  # calibrated on noise

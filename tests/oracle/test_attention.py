@@ -72,7 +72,8 @@ def test_find_patches_takes_last_matching_layout():
     layouts = [Layout("tokens", (2, 3), 1), Layout("tokens", (3, 2), 1), Layout("tokens", (3, 3), 1), Layout()]
     assert find_patches("attention-rollout", 7, layouts) == Layout("tokens", (3, 2), 1)
     with pytest.raises(
-        UsageError, match="attention-rollout requires attention over one grid of tokens, but 8 tokens are not a grid"
+        UsageError,
+        match="attention-rollout requires attention over a single grid of tokens, but 8 tokens do not form a grid",
     ):
         find_patches("attention-rollout", 8, layouts)
 
@@ -153,7 +154,7 @@ def test_changed_logits_are_refused(drift, refused, precision):
     oracle = Oracle(token_classifier(Drifting(drift)), precision=precision)
     x, y = toys.images(1).float(), torch.tensor([0])
     if refused in (precision, "both"):
-        with pytest.raises(UsageError, match="toy cannot follow the model's forward pass: its logits change"):
+        with pytest.raises(UsageError, match="toy does not support the model: the logits under its rules differ"):
             probe_attention(oracle, x, y, "toy", reduce_heads, differentiate=False)
     else:
         result = probe_attention(oracle, x, y, "toy", reduce_heads, differentiate=False)

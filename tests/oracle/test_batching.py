@@ -185,7 +185,9 @@ def test_out_of_memory_with_one_row_raises():
         Oracle(limited.classifier, batch_size=4).logits(toys.images(4))
     assert limited.calls == [4, 2, 1]
     assert error.value.exit_code == 4
-    assert str(error.value) == ("out of memory on cpu with one row of 8x10; use a smaller model or another --device")
+    assert str(error.value) == (
+        "out of memory on cpu with a single image of 8x10 pixels; use a smaller model or another --device"
+    )
 
 
 def test_other_errors_are_not_out_of_memory():

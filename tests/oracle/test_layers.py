@@ -93,7 +93,7 @@ def test_output_is_read_before_in_place_change():
 
 
 def test_unknown_layer_suggests_names():
-    for layer, hint in (("conv3", "did you mean 'conv"), ("zzzzzz", "use the name of a module")):
+    for layer, hint in (("conv3", "did you mean 'conv"), ("zzzzzz", "use a name from model.named_modules()")):
         with pytest.raises(UsageError) as error:
             Oracle(small_classifier()).probe(X, Y, layer)
         assert str(error.value).startswith(f"the model has no layer {layer!r}; {hint}")
@@ -102,11 +102,11 @@ def test_unknown_layer_suggests_names():
 def test_empty_layer_name_is_refused():
     with pytest.raises(UsageError) as error:
         Oracle(small_classifier()).probe(X, Y, "")
-    assert str(error.value) == "the model has no layer ''; use the name of a module"
+    assert str(error.value) == "the model has no layer ''; use a name from model.named_modules()"
 
 
 def test_layer_without_space_is_refused():
-    with pytest.raises(UsageError, match="layer 'head' has no output with height and width"):
+    with pytest.raises(UsageError, match="layer 'head' has no spatial output"):
         Oracle(small_classifier()).probe(X, Y, "head")
 
 

@@ -66,7 +66,7 @@ def test_error_with_streams_is_a_usage_error():
     x, y = toys.images(2), torch.tensor([0, 1])
     error = RuntimeError("shapes differ\nand more")
     with pytest.raises(
-        UsageError, match=r"^toy cannot follow the model's forward pass: shapes differ; use saliency, .* any model$"
+        UsageError, match=r"^toy does not support the model's forward pass: shapes differ; use saliency, .* any model$"
     ):
         propagate(Oracle(limited_classifier(2, error, [])), x, y, KEEP, x)
     with pytest.raises(
@@ -98,7 +98,7 @@ def test_changed_logits_are_refused(shift, refused):
     for precision in ("fp32", "bf16"):
         oracle = Oracle(toys.classifier(net), precision=precision)
         if refused in (precision, "both"):
-            with pytest.raises(UsageError, match="toy cannot follow the model's forward pass: its logits change"):
+            with pytest.raises(UsageError, match="toy does not support the model: the logits under its rules differ"):
                 propagate(oracle, x, y, KEEP)
         else:
             assert torch.allclose(propagate(oracle, x, y, KEEP).gradients.amax(), torch.tensor(1 / 80))
@@ -106,7 +106,7 @@ def test_changed_logits_are_refused(shift, refused):
 
 def test_custom_code_is_refused():
     model = toys.classifier(toys.Function(lambda x: toys.Hidden.apply(x.mean(dim=(2, 3)))))
-    with pytest.raises(UsageError, match="toy cannot see into compiled or custom code in the model"):
+    with pytest.raises(UsageError, match="toy cannot trace compiled or custom operations in the model"):
         propagate(Oracle(model), toys.images(2), torch.tensor([0, 1]), KEEP)
 
 
@@ -146,12 +146,12 @@ def test_check_same_logits_has_relative_tolerance(dtype, loose, tolerance, scale
         if is_same:
             check_same_logits("toy", actual, expected, loose=loose)
         else:
-            message = "toy cannot follow the model's forward pass: its logits change; use saliency"
+            message = "toy does not support the model: the logits under its rules differ from the model's logits; use saliency"
             with pytest.raises(UsageError, match=message):
                 check_same_logits("toy", actual, expected, loose=loose)
 
 
 @pytest.mark.parametrize("actual", [LOGITS[:, :2], LOGITS * torch.nan, LOGITS * torch.inf])
 def test_check_same_logits_refuses_shape_and_infinity(actual):
-    with pytest.raises(UsageError, match="its logits change"):
+    with pytest.raises(UsageError, match="the logits under its rules differ"):
         check_same_logits("toy", actual, LOGITS, loose=True)

@@ -85,7 +85,7 @@ def test_predict_batches_fails_bad_logits(items, factory):
     classifier = toys.classifier(factory(), preprocessing=Preprocessing.for_size(32))
     (failures,), (batch,) = collect(classifier, items, 5)
     assert [str(failure.error) for failure in failures] == [
-        "the model's logits for 'b.png' are not finite; check the weights and --precision"
+        "the logits of 'b.png' contain NaN or infinity; check the weights or use --precision fp32"
     ]
     assert isinstance(failures[0].error, InputError)
     assert keys([batch]) == [["a.png", "c.png", "d.png", "e.png"]]
@@ -96,7 +96,7 @@ def test_predict_batches_fails_bad_logits(items, factory):
 def test_predict_batches_can_need_labels(classifier, items):
     items[2] = Item("c.png", items[2].source, None)
     (failures,), (batch,) = collect(classifier, items, 5, needs_labels=True)
-    assert [str(failure.error) for failure in failures] == ["'c.png' has no label; label it, or remove it"]
+    assert [str(failure.error) for failure in failures] == ["'c.png' has no label; add a label or remove the image"]
     assert batch.labels == [0, 1, 3, 4]
     (failures,), (batch,) = collect(classifier, items, 5)
     assert failures == []
@@ -171,8 +171,7 @@ def test_make_items_labels_by_folder(classifier):
     assert [item.label for item in items] == [1, 4]
     assert len(failures) == 1
     text = str(failures[0].error)
-    assert text.startswith("'-' has no label: unknown class 'dogg'; did you mean 'dog'?; ")
-    assert text.endswith("; move it to a folder named after its class")
+    assert text == "'-' has no label: unknown class 'dogg'; did you mean 'dog'?"
     items, failures = make_items(sources, classifier.class_names, needs_labels=False)
     assert ([item.label for item in items], failures) == ([None] * 3, [])
 

@@ -110,7 +110,7 @@ def test_bench_writes_tables_and_files(xp, prescribed_seconds, tmp_path):
     assert ran.code == 0
     assert (tmp_path / "out" / "bench.md").read_text() == ran.out
     assert "(trained, 32 x 32)" in ran.out
-    assert "* as xplain prepares it: 16 gradients at 4, 16 forwards at 4" in ran.out
+    assert "* optimized by xplain: 16 gradient rows/s at batch size 4, 16 forward rows/s at batch size 4" in ran.out
     assert (
         "| saliency | 1 | xplain | 0.25 (0.25 to 0.25) | 0.25 (0.25 to 0.25) | 0.25 (0.25 to 0.25) | 0.0625" in ran.out
     )
@@ -156,7 +156,7 @@ def test_bench_times_for_real(xp, short_ceiling):
     assert one["images_per_second"]["low"] <= one["images_per_second"]["median"] <= one["images_per_second"]["high"]
     assert len(one["seconds"]) == 2
     model = "python:tests.helpers.factories:tiny"
-    assert f"measured integrated-gradients:steps=3 on {model} (images: 1, program: xplain)" in ran.err
+    assert f"measured integrated-gradients:steps=3 on {model} (images: 1, implementation: xplain)" in ran.err
 
 
 def test_interrupted_bench_leaves_results_on_disk(xp, prescribed_seconds, tmp_path, monkeypatch):
@@ -197,6 +197,6 @@ def test_bench_compares_bf16_with_fp32(xp, short_ceiling):
 
 def test_table_has_agreement_column_below_fp32(xp, short_ceiling):
     arguments = ("bench", *LITE, "-a", "saliency", "--images", 1, "--repeats", 1, "-q")
-    assert "against fp32" not in xp(*arguments).out
-    assert "| against fp32 |" in xp(*arguments, "--precision", "bf16").out
+    assert "agreement with fp32" not in xp(*arguments).out
+    assert "| agreement with fp32 |" in xp(*arguments, "--precision", "bf16").out
     assert xp(*arguments, "--precision", "bf16").out.splitlines()[-1].split("|")[-2].startswith(" cosine 0.")

@@ -58,13 +58,14 @@ def test_measure_counts_rows():
 @pytest.mark.parametrize("shape", [(2, 3, 8, 10), (3, 3, 8, 9), (1, 3, 8, 10)])
 def test_measure_needs_one_map_per_image(shape):
     with pytest.raises(
-        InputError, match=r"attributions \(.*\) do not match images \(3, 3, 8, 10\); pass one map per image"
+        InputError,
+        match=r"attributions of shape \(.*\) do not match images of shape \(3, 3, 8, 10\); pass attributions of shape",
     ):
         xplain.measure(CLASSIFIER, X, torch.zeros(shape), "deletion", steps=2)
 
 
 def test_measure_rejects_other_channel_count():
-    with pytest.raises(InputError, match=r"attributions \(3, 2, 8, 10\)"):
+    with pytest.raises(InputError, match=r"attributions of shape \(3, 2, 8, 10\)"):
         xplain.measure(CLASSIFIER, X, torch.zeros(3, 2, 8, 10), "deletion", steps=2)
 
 
@@ -108,21 +109,25 @@ def test_unknown_metric_suggests_similar_name():
 
 @pytest.mark.parametrize("shape", [(3, 4), (2, 1, 4), (3, 1, 5)])
 def test_measure_rejects_boxes_of_other_shape(shape):
-    with pytest.raises(InputError, match=r"boxes \(.*\) do not match 3 images; pass boxes as \(images, boxes, 4\)"):
+    with pytest.raises(
+        InputError, match=r"boxes of shape \(.*\) do not match 3 images; pass boxes of shape \(images, boxes, 4\)"
+    ):
         xplain.measure(CLASSIFIER, X, X, "pointing-game", boxes=torch.zeros(shape))
 
 
 def test_measure_rejects_metric_of_data_sets():
     with pytest.raises(UsageError) as error:
         xplain.measure(CLASSIFIER, X, X, "roar")
-    assert str(error.value) == "roar is not defined for single images; use xplain evaluate DATASET -M roar"
+    assert str(error.value) == 'roar requires a dataset; use "xplain evaluate DATASET --metric roar"'
 
 
 def test_measure_needs_box_tensor(tmp_path):
     """Names of images, which a file of boxes needs, are known only to the commands."""
     boxes = tmp_path / "boxes.csv"
     boxes.write_text("a.jpg,0,0,1,1\n")
-    with pytest.raises(UsageError, match="looks up boxes by image name, which is unknown here; pass boxes as a tensor"):
+    with pytest.raises(
+        UsageError, match="cannot look up boxes in a file, because the images have no names; pass a tensor"
+    ):
         xplain.measure(CLASSIFIER, X, X, "pointing-game", boxes=str(boxes))
 
 
@@ -137,7 +142,7 @@ def test_metric_reruns_the_method(method):
 def test_metric_needs_method_to_rerun():
     with pytest.raises(UsageError) as error:
         MetricRun.resolve(RERUN, {}).measure(rerun_inputs(), ComputeOptions())
-    assert str(error.value) == "rerun needs the method; pass it, for example method='saliency'"
+    assert str(error.value) == "rerun requires the attribution method; pass it, for example method='saliency'"
 
 
 def test_metric_reruns_method_with_same_draws():
@@ -186,7 +191,7 @@ def test_resolve_metrics_labels_without_trials():
     [("deletion:steps=2", "deletion:steps=2"), ("roar:trials=1", "roar:trials=2")],
 )
 def test_resolve_metrics_rejects_repeated_metric(texts):
-    with pytest.raises(UsageError, match="is repeated; pass each set of parameters once"):
+    with pytest.raises(UsageError, match="is specified more than once; remove the duplicate"):
         resolve_metrics(None, tuple(Choice.parse(text) for text in texts))
 
 

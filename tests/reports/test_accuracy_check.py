@@ -44,9 +44,10 @@ def test_accuracy_near_chance_warns(n, classes):
 def test_accuracy_warnings_name_the_numbers():
     far, guess = accuracy_warnings(1, 200, 0.751, "their table", 1000)
     assert (
-        "top-1 on these 200 labeled images is 0.005, far below the 0.751 that its weights publish (their table)" in far
+        "top-1 accuracy on these 200 labeled images is 0.005, far below the published accuracy 0.751 of the weights (their table)"
+        in far
     )
-    assert "is 0.005, as if it guessed among 1000 classes; check that its class order" in guess
+    assert "is 0.005, close to chance for 1000 classes; check that the class order" in guess
 
 
 def test_plausible_accuracies_do_not_warn():
@@ -71,8 +72,8 @@ def test_suggest_class_order_ignores_guesses():
     shifted = make_halves(120, 10, lambda i, label: (label + (2 if i % 7 == 6 else 1)) % 10)
     text = suggest_class_order(shifted, 10)  # 103 of 120
     assert text == (
-        "with its classes renumbered it would be 0.858: images of class 0 are predicted as 1, "
-        "of 1 are predicted as 2, of 2 are predicted as 3, ..."
+        "a different class order would increase the accuracy to 0.858: images of class 0 are predicted as class 1, "
+        "images of class 1 are predicted as class 2, images of class 2 are predicted as class 3, ..."
     )
     assert suggest_class_order(make_halves(120, 10, lambda i, _: int(guesses[i])), 10) == ""
     assert suggest_class_order(make_halves(120, 10, lambda *_: 3), 10) == ""
@@ -83,7 +84,7 @@ def test_suggest_class_order_ignores_guesses():
         suggest_class_order(make_halves(2, 10, lambda _, label: (label + 1) % 10), 10) == ""
     )  # two images are no evidence
     (warning,) = accuracy_warnings(0, 120, None, "", 10, shifted)
-    assert warning.endswith(f"check that its class order is that of the labels (--classes); {text}")
+    assert warning.endswith(f"check that the class order matches the labels (--classes); {text}")
     assert accuracy_warnings(60, 120, None, "", 10, shifted) == []  # half of them right is not near chance
 
 
@@ -117,7 +118,7 @@ def test_evaluate_warns_of_class_order(xp, tmp_path):
         "".join(f"{path.name}\t{(k + 1) % 5}\n" for path, k in zip(paths, predicted, strict=True)), "utf-8"
     )
     ran = xp("evaluate", "list.txt", *TINY, "-M", "deletion:steps=2", "-a", "sm", "-o", "run", "--json")
-    text = "the model's top-1 on these 20 labeled images is 0.000, as if it guessed among 5 classes"
+    text = "the top-1 accuracy on these 20 labeled images is 0.000, close to chance for 5 classes"
     assert ran.code == 0
     assert f"xplain: warning: {text}" in ran.err
     summary = ran.records[0]

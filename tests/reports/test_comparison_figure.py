@@ -59,7 +59,7 @@ def test_captions_show_scores():
         "second",
         "cat.png",
         "tabby 0.25",
-        "top: class 1 0.50",
+        "predicted: class 1",
         "2.5 s",
         "0.25 s (1)",
         "(1) odd",

@@ -123,11 +123,11 @@ def test_pointer_and_keys_read_values(page):
 
 def test_rows_and_columns_are_sorted(page):
     heads = page.locator("thead th")
-    assert heads.all_text_contents() == ["input", "first <i>", "second"]
+    assert heads.all_text_contents() == ["image", "first <i>", "second"]
     page.select_option("#columns-by", "insertion")  # means 0.7 and 0.75
-    assert heads.all_text_contents() == ["input", "second", "first <i>"]
+    assert heads.all_text_contents() == ["image", "second", "first <i>"]
     page.select_option("#columns-by", "deletion")  # one has none, and comes last
-    assert heads.all_text_contents() == ["input", "first <i>", "second"]
+    assert heads.all_text_contents() == ["image", "first <i>", "second"]
     names = page.locator("tbody th b")
     assert names.all_text_contents()[1] == "b.png"
     page.select_option("#rows-by", '["insertion",0]')

@@ -52,4 +52,4 @@ def test_page_shows_numbers_and_curves():
     assert x0 < x1 < x2
     assert y1 - y0 == y2 - y1 > 0
     assert "4 images" in page
-    assert "1 failed" in page
+    assert "failed images: 1" in page

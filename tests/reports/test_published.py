@@ -72,15 +72,15 @@ def test_read_published_uses_evaluate_protocol(read):
     ("old", "new", "message"),
     [
         ("unknown =", "unknwon =", r"unknown key 'unknwon' in \[published\] in .*table-1.toml; did you mean 'unknown'\?"),
-        ("value = 1}", "valeu = 1}", "unknown key 'valeu' in a figure of .*; did you mean 'value'"),
-        ("value = 1}", 'value = "1"}', "value '1' of a figure of .* is not a number"),
-        ("value = 1}", "value = true}", "value True of a figure of .* is not a number"),
-        (", value = 1}", "}", "a figure of .* has no value; set model, method, metric, value in it"),
-        ('source = "A paper, Table 1"\n', "", r"\[published\] in .* has no source; set source, figures in it"),
-        ('"A paper, Table 1"', "1", "source in .* is not a string"),
-        ('["one softmax"]', '"one softmax"', r'notes in .* is not a list of strings; write notes = \["..."\]'),
-        ('method = "sm", metric = "deletion:steps=4", value = 0.5', 'method = 1, metric = "", value = 0.5', "not all strings"),
-        ('method = "sm", metric = "ins', 'method = "sm:absolute", metric = "ins', "cannot read 'absolute' in 'sm:absolute'"),
+        ("value = 1}", "valeu = 1}", "unknown key 'valeu' in an entry of figures in .*; did you mean 'value'"),
+        ("value = 1}", 'value = "1"}', "value '1' in the figures of .* must be a number"),
+        ("value = 1}", "value = true}", "value True in the figures of .* must be a number"),
+        (", value = 1}", "}", "an entry of figures in .* has no value; set value"),
+        ('source = "A paper, Table 1"\n', "", r"\[published\] in .* has no source; set source"),
+        ('"A paper, Table 1"', "1", "source in .* must be a string"),
+        ('["one softmax"]', '"one softmax"', r'notes in .* must be a list of strings; use notes = \["..."\]'),
+        ('method = "sm", metric = "deletion:steps=4", value = 0.5', 'method = 1, metric = "", value = 0.5', "must be strings"),
+        ('method = "sm", metric = "ins', 'method = "sm:absolute", metric = "ins', "invalid parameter 'absolute' in 'sm:absolute'"),
     ],
 )  # fmt: skip
 def test_read_published_malformed_table(read, old, new, message):
@@ -90,11 +90,11 @@ def test_read_published_malformed_table(read, old, new, message):
 
 
 def test_read_published_wrong_types(read):
-    with pytest.raises(UsageError, match=r"\[published\] in .* is not a table"):
+    with pytest.raises(UsageError, match=r"\[published\] in .* must be a table"):
         read("published = 3\n")
-    with pytest.raises(UsageError, match=r"figures in .* is not a list of tables"):
+    with pytest.raises(UsageError, match=r"figures in .* must be a list of tables"):
         read('[published]\nsource = "a"\nfigures = [1]\n')
-    with pytest.raises(InputError, match="cannot read the configuration"):
+    with pytest.raises(InputError, match="cannot read the configuration file"):
         read("[published\n")
 
 
@@ -114,7 +114,7 @@ def test_resolve_values_of_aliases(read):
         ('method = "sm", metric = "ins', 'method = "smm", metric = "ins', "unknown method 'smm'"),
         ('method = "sm", metric = "ins', 'method = "sm:steps=3", metric = "ins', "saliency has no parameter 'steps'"),
         ("insertion:steps=4,area", "insertoin:steps=4,area", "unknown metric 'insertoin'"),
-        ("insertion:steps=4,area=trapezoid", "deletion:steps=4", "table-1 has two figures for python:tests.helpers.factories:tiny"),
+        ("insertion:steps=4,area=trapezoid", "deletion:steps=4", "table-1 has two values for python:tests.helpers.factories:tiny"),
     ],
 )  # fmt: skip
 def test_resolve_values_of_unknown_names(read, old, new, message):
@@ -149,19 +149,19 @@ def test_evaluate_adds_paper_values(xp, photos):
     page = folder.joinpath("report.html").read_text()
     assert "<th>published</th>" in page
     assert "<td>0.02058</td>" in page
-    assert "<h2>Not in the paper</h2><ul><li>the size of the images</li></ul>" in page
+    assert "<h2>Not specified in the paper</h2><ul><li>the size of the images</li></ul>" in page
 
 
 def test_evaluate_prints_paper_values(xp, photos):
     Path("table-1.toml").write_text(FILE)
     ran = xp("evaluate", photos, *TINY, "--config", "table-1.toml", "-o", "run")
-    assert ran.lines[2].startswith("| metric | method | mean | published | 95 % interval |")
+    assert ran.lines[2].startswith("| metric | method | mean | published | 95% CI |")
     (row,) = [line.split(" | ") for line in ran.lines if "| saliency |" in line and "deletion" in line]
     assert row[3] == "0.02058"
-    after = "\n".join(ran.lines[ran.lines.index("Published:") :])
+    after = "\n".join(ran.lines[ran.lines.index("Published values:") :])
     assert after == (
-        "Published:\n- A paper, Table 1\n- its models: python:tests.helpers.factories:tiny, resnet50 on CIFAR-10\n\n"
-        "Not in the paper:\n- the size of the images\n\nNotes:\n- one softmax"
+        "Published values:\n- A paper, Table 1\n- models in the table: python:tests.helpers.factories:tiny, resnet50 on CIFAR-10\n\n"
+        "Not specified in the paper:\n- the size of the images\n\nNotes:\n- one softmax"
     )
     assert Path("run/summary.md").read_text() == ran.out
 
@@ -169,17 +169,17 @@ def test_evaluate_prints_paper_values(xp, photos):
 @pytest.mark.parametrize(
     ("model", "models"),
     [
-        ({"name": "b"}, "its models: a, b"),
-        ({"name": "c"}, "its models: a, b; c is not among them, so no value can be compared"),
-        (None, "its models: a, b; this run is not among them, so no value can be compared"),
+        ({"name": "b"}, "models in the table: a, b"),
+        ({"name": "c"}, "models in the table: a, b; c is not one of them, so no published value is shown"),
+        (None, "models in the table: a, b; this run is not one of them, so no published value is shown"),
     ],
 )
 def test_published_notes_skip_empty_headings(model, models):
     table = {"source": "A paper", "models": ["a", "b"], "unknown": [], "notes": []}
     summary = {"published": table, "run": {"fingerprint": {"model": model}}}
-    assert published_notes(summary) == {"Published": ["A paper", models]}
+    assert published_notes(summary) == {"Published values": ["A paper", models]}
     table["notes"] = ["one softmax"]
-    assert published_notes(summary) == {"Published": ["A paper", models], "Notes": ["one softmax"]}
+    assert published_notes(summary) == {"Published values": ["A paper", models], "Notes": ["one softmax"]}
     assert published_notes({"run": summary["run"]}) == {}
 
 
@@ -189,8 +189,8 @@ def test_evaluate_model_without_published_values(xp, photos):
     ran = xp("evaluate", photos, *smooth, "--config", "table-1.toml", "-o", "run")
     assert {line.split(" | ")[3] for line in ran.lines if line.startswith("| deletion")} == {"-"}
     assert (
-        "- its models: python:tests.helpers.factories:tiny, resnet50 on CIFAR-10; "
-        "python:tests.helpers.factories:smooth is not among them, so no value can be compared"
+        "- models in the table: python:tests.helpers.factories:tiny, resnet50 on CIFAR-10; "
+        "python:tests.helpers.factories:smooth is not one of them, so no published value is shown"
     ) in ran.lines
 
 
@@ -218,4 +218,4 @@ def test_evaluate_checks_published_first(xp, photos):
 def test_explain_refuses_published_table(xp, photos):
     Path("t.toml").write_text(FILE)
     ran = xp("explain", photos, *TINY, "--config", "t.toml")
-    assert (ran.code, ran.err) == (2, "xplain: error: unknown table [published] in t.toml; only evaluate uses it\n")
+    assert (ran.code, ran.err) == (2, "xplain: error: unknown table [published] in t.toml; use it only with evaluate\n")

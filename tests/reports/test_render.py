@@ -72,12 +72,12 @@ def test_normalize_single_pixel_equal_percentiles(sign):
     shown = render.normalize(values, RenderOptions(sign=sign))
     assert (shown[1, 2], shown.sum()) == (1, 1)
     assert render.render_warnings(values, RenderOptions(sign=sign)) == [
-        "a single pixel of the map is not zero",
-        "the clip percentiles are equal: only values above them are drawn",
+        "only one pixel of the map is nonzero",
+        "the two clip percentiles have the same value, so only larger values are visible",
     ]
 
 
-EMPTY = "the picture is empty: the clipped map has no contrast"
+EMPTY = "the visualization is blank, because the clipped map is constant"
 
 
 @pytest.mark.parametrize(
@@ -86,9 +86,9 @@ EMPTY = "the picture is empty: the clipped map has no contrast"
         (RAMP, RenderOptions(), []),
         (np.zeros((3, 4, 4)), RenderOptions(), ["the map is constant", EMPTY]),
         (np.full((3, 4, 4), 7.0), RenderOptions(), ["the map is constant", EMPTY]),
-        (-1 - RAMP, RenderOptions(), ["the map has no positive value", EMPTY]),
+        (-1 - RAMP, RenderOptions(), ["the map has no positive values", EMPTY]),
         (-1 - RAMP, RenderOptions(sign="negative"), []),
-        (1 + RAMP, RenderOptions(sign="negative"), ["the map has no negative value", EMPTY]),
+        (1 + RAMP, RenderOptions(sign="negative"), ["the map has no negative values", EMPTY]),
         (-1 - RAMP, RenderOptions(sign="signed"), []),
         (np.minimum(RAMP, 50), RenderOptions(), [EMPTY]),
     ],

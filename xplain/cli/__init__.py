@@ -1,1 +1,4 @@
-"""The command line: one file a command; each parses, builds a config, calls one pipeline function and prints."""
+"""Command-line interface, with one module per command.
+
+Each command parses its options, calls one pipeline function and prints the result.
+"""

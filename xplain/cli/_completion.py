@@ -1,4 +1,4 @@
-"""Shell completion of names, without importing torch, which would keep every TAB waiting."""
+"""Shell completion of names. This module does not import torch, to keep completion fast."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from xplain.core.config import EMBEDDED
 from xplain.core.protocols import PROTOCOLS
 from xplain.core.registry import METHODS, METRICS
 
-# torchvision's classification models; asking torchvision would import torch
+# Names of torchvision's classification models, listed here because importing torchvision imports torch.
 TORCHVISION_NAMES = (
     "alexnet", "convnext_base", "convnext_large", "convnext_small", "convnext_tiny", "densenet121", "densenet161",
     "densenet169", "densenet201", "efficientnet_b0", "efficientnet_b1", "efficientnet_b2", "efficientnet_b3",
@@ -49,7 +49,7 @@ def complete_protocol(incomplete: str) -> list[str]:
 
 
 def complete_model(incomplete: str) -> list[str]:
-    """Return the embedded model, torchvision's models and the prefixes of others that start with ``incomplete``."""
+    """Return the model names and prefixes that start with ``incomplete``."""
     return [name for name in (EMBEDDED, *TORCHVISION_NAMES, *PREFIXES) if name.startswith(incomplete)]
 
 

@@ -1,4 +1,4 @@
-"""Standard output and standard error of the command line: lines of results, and one-line messages by ``logging``."""
+"""Console output: results on stdout and one-line log messages on stderr."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class _StderrHandler(logging.Handler):
         prefix = "" if record.name == WARNINGS_LOGGER else PREFIXES.get(record.levelno, "")
         try:
             print(f"xplain: {prefix}{printable(record.getMessage())}", file=sys.stderr, flush=True)
-        except OSError:  # nobody reads standard error; the command continues
+        except OSError:  # stderr is closed; continue without it
             discard_output(2)
 
 
@@ -51,7 +51,7 @@ def log_to_stderr() -> Iterator[None]:
 
 
 def silence_notes() -> None:
-    """Print errors only, until ``log_to_stderr`` ends (``--quiet``)."""
+    """Suppress everything but errors until ``log_to_stderr`` exits (``--quiet``)."""
     log.setLevel(logging.ERROR)
     logging.getLogger(WARNINGS_LOGGER).setLevel(logging.ERROR)
 
@@ -59,15 +59,15 @@ def silence_notes() -> None:
 def _format_warning(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
 ) -> str:
-    """Return a note of xplain, or the warning of a library, on one line."""
+    """Format an xplain note or a library warning as one line."""
     label = "note" if issubclass(category, ModelNote) else "warning"
     return f"{label}: {' '.join(str(message).split())}"
 
 
 def print_lines(*lines: str) -> bool:
-    """Print lines on stdout and flush. Returns False if their reader has left (``| head``); then print nothing more.
+    """Print lines to stdout and flush. Return False if the reader closed the pipe (as in ``| head``); the caller must then stop printing.
 
-    Raises InputError if stdout cannot be written for another reason.
+    Raise InputError if writing to stdout fails for another reason.
     """
     return not lines or _write(lambda: print(*lines, sep="\n", flush=True))
 
@@ -111,11 +111,11 @@ def _write(write: Callable[[], None]) -> bool:
         return False
     except OSError as error:
         discard_output()
-        message = f"cannot write to standard output: {error.strerror}"
-        raise InputError(message, "free some space, or write to a file") from None
+        message = f"cannot write to stdout: {error.strerror}"
+        raise InputError(message, "free disk space or redirect the output to another file") from None
     return True
 
 
 def discard_output(stream: int = 1) -> None:
-    """Send stdout (or stderr, 2) to /dev/null from now on, including what is still buffered."""
+    """Redirect stdout (or stderr, if ``stream`` is 2) to /dev/null, including buffered output."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream)

@@ -1,4 +1,4 @@
-"""Option groups: a command takes a group as one frozen dataclass, and offers each field that has an option."""
+"""Option groups: frozen dataclasses whose annotated fields become command-line options."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from xplain.core.errors import XplainError
 
 
 def option(*flags: str, help: str, **settings: Any) -> Any:
-    """Return a typer option that the environment variable XPLAIN_<LONG NAME> also sets."""
+    """Return a Typer option that can also be set with the environment variable XPLAIN_<LONG NAME>."""
     long = next(flag for flag in flags if flag.startswith("--"))
     variable = f"XPLAIN_{long[2:].replace('-', '_').upper()}"
     return typer.Option(*flags, help=help, envvar=variable, **settings)
 
 
 def with_groups(command: Callable[..., int]) -> Callable[..., int]:
-    """Return the command as the parser sees it: the options of each group take the place of the group.
+    """Return a function in whose signature each option group is replaced by its options.
 
     A group is a parameter whose type is a dataclass. Its fields are ``Annotated[type, Option(...)]`` (see ``xplain.core.config``) or
     ``Annotated[type, option(...)]``, with a default; other fields keep their default. ``~`` is expanded in every value, and an error names
@@ -50,7 +50,7 @@ def with_groups(command: Callable[..., int]) -> Callable[..., int]:
 
 
 def _make_group(kind: type, values: dict[str, Any]) -> Any:
-    """Take the values of a group's options out of ``values``, and return the group. Raises UsageError for invalid text."""
+    """Pop the option values of a group from ``values`` and return the group. Raise UsageError for invalid text."""
     arguments = {}
     for field, hint in _offered_fields(kind):
         value = values.pop(field.name)
@@ -64,7 +64,7 @@ def _make_group(kind: type, values: dict[str, Any]) -> Any:
 def _list_parameters(
     command: Callable[..., int], hints: Mapping[str, Any], groups: Mapping[str, type]
 ) -> Iterator[Parameter]:
-    """Yield the parameters of a command in order, with their types; for a group, one parameter per option."""
+    """Yield the parameters of a command in order. A group yields one parameter per option."""
     for parameter in signature(command).parameters.values():
         if parameter.name == "context":
             continue  # of every command

@@ -1,4 +1,4 @@
-"""The options that several commands share. Each can also be set by XPLAIN_<OPTION>, and in a --config file."""
+"""Options shared by several commands. Each can also be set with XPLAIN_<OPTION> or in a --config file."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _show_version(value: bool) -> None:
 
 
 def _use_config(context: typer.Context, path: Path | None) -> Path | None:
-    """Make the values of a configuration file the defaults of the command that is being parsed.
+    """Use the values of a configuration file as defaults for the command being parsed.
 
     Raises UsageError that names file, key and value for a value that the option does not accept.
     """
@@ -64,15 +64,18 @@ def _be_quiet(quiet: bool) -> bool:
     return quiet
 
 
-_MODEL = "efficientnet-lite0 (no download), a torchvision name, timm:NAME or python:module:factory"
-Model = Annotated[str, option("--model", "-m", help=f"{_MODEL}.", autocompletion=complete_model)]
-Models = Annotated[list[str], option("--model", "-m", help=f"{_MODEL}; repeatable.", autocompletion=complete_model)]
+MODEL_HELP = (
+    "Model: efficientnet-lite0 (built in), a torchvision model name, timm:NAME, python:MODULE:FACTORY, script:FILE (TorchScript) or "
+    "export:FILE (torch.export)"
+)
+Model = Annotated[str, option("--model", "-m", help=f"{MODEL_HELP}.", autocompletion=complete_model)]
+Models = Annotated[list[str], option("--model", "-m", help=f"{MODEL_HELP}; repeatable.", autocompletion=complete_model)]
 Methods = Annotated[
     list[str],
     option(
         "--method",
         "-a",
-        help="NAME[:key=value,...]; repeatable. See xplain list methods.",
+        help='Attribution method, NAME[:key=value,...]; repeatable. See "xplain list methods".',
         autocompletion=complete_method,
     ),
 ]
@@ -81,7 +84,7 @@ Metrics = Annotated[
     option(
         "--metric",
         "-M",
-        help="NAME[:key=value,...]; repeatable. Default: insertion and deletion.",
+        help='Metric, NAME[:key=value,...]; repeatable (default: insertion and deletion). See "xplain list metrics".',
         autocompletion=complete_metric,
     ),
 ]
@@ -89,18 +92,26 @@ Protocol = Annotated[
     str | None,
     option(
         "--protocol",
-        help="A preset of metrics: xplain, rise, agi, mfaba, neflag or dga.",
+        help='Predefined set of metrics: xplain, rise, agi, mfaba, neflag or dga. See "xplain list protocols".',
         autocompletion=complete_protocol,
     ),
 ]
 Target = Annotated[
-    str, option("--target", help="auto (top class), label (from the folder), a class index, wnid or name, or top:K.")
+    str,
+    option(
+        "--target",
+        help="Class to explain: auto (predicted class), label (class of the image's folder), a class index, WordNet ID or name, "
+        "or top:K (K most probable classes).",
+    ),
 ]
-Score = Annotated[ScoreKind | None, option("--score", help="The scalar that is explained; default: the method's own.")]
+Score = Annotated[ScoreKind | None, option("--score", help="Model output to explain (default: set by the method).")]
 Layer = Annotated[
-    str | None, option("--layer", help="Target layer of layer-based methods; default: the last spatial layer.")
+    str | None,
+    option("--layer", help="Layer used by layer-based methods (default: the last layer with a spatial output)."),
 ]
-FilesFrom = Annotated[str | None, option("--files-from", help="A file of image paths, one per line; - for stdin.")]
+FilesFrom = Annotated[
+    str | None, option("--files-from", help="Text file with one image path per line, or - to read from stdin.")
+]
 Version = Annotated[
     bool, typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=_show_version)
 ]
@@ -108,17 +119,17 @@ Version = Annotated[
 
 @dataclass(frozen=True)
 class OutputOptions:
-    """What a command prints, and the file that its options come from."""
+    """Output options and the configuration file."""
 
-    as_json: Annotated[bool, option("--json", help="Print one JSON record per line on stdout.")] = False
+    as_json: Annotated[bool, option("--json", help="Print one JSON record per line to stdout.")] = False
     quiet: Annotated[bool, option("--quiet", "-q", help="Print errors only.", callback=_be_quiet)] = False
-    no_progress: Annotated[bool, option("--no-progress", help="Do not show a progress bar.")] = False
+    no_progress: Annotated[bool, option("--no-progress", help="Hide the progress bar.")] = False
     config: Annotated[
-        Path | None, option("--config", help="A TOML file of options.", is_eager=True, callback=_use_config)
+        Path | None, option("--config", help="TOML file with option values.", is_eager=True, callback=_use_config)
     ] = None
     version: Version = False
 
     @property
     def show_progress(self) -> bool:
-        """Whether progress is shown."""
+        """Whether to show progress."""
         return not (self.quiet or self.no_progress)

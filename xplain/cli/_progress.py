@@ -1,4 +1,4 @@
-"""Progress bars on a terminal: percentage, rate, elapsed and remaining time."""
+"""Terminal progress bars with percentage, rate, elapsed time and remaining time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 @contextmanager
 def show_progress(wanted: bool, unit: str) -> Iterator[OnProgress]:
-    """Yield a function of (done, total), shown as a bar if ``wanted`` and stderr is a terminal. unit: plural, such as images."""
+    """Yield a callback ``(done, total)`` that updates a progress bar if ``wanted`` is true and stderr is a terminal.
+
+    unit: plural name of the unit, such as "images".
+    """
     if not wanted or not sys.stderr.isatty():
         yield ignore_progress
         return

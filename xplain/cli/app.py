@@ -1,4 +1,4 @@
-"""The ``xplain`` command: its subcommands, its exit codes, and how errors and signals end it."""
+"""The ``xplain`` command: subcommands, exit codes, and handling of errors and signals."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from xplain.core.errors import ExitCode, XplainError, device_error, system_error
 
 EPILOG = """\b
 Exit codes:
-  0  done
-  1  a bug in xplain
-  2  wrong use
-  3  an input cannot be used
-  4  device or memory error
-  5  finished, but some items failed or were undefined
+  0  success
+  1  internal error (a bug in xplain)
+  2  usage error
+  3  invalid or unreadable input
+  4  device error or out of memory
+  5  partial success: some items failed or have undefined values
   130  interrupted
 
-Each option can also be set by the environment variable in brackets, or in a TOML file (--config).
-Precedence: command line, environment, file."""
+Each option can also be set with the environment variable shown in brackets or in a TOML file (--config).
+Order of precedence: command line, environment variables, configuration file."""
 
 app = typer.Typer(
     name="xplain",
@@ -47,13 +47,13 @@ app.command("explain", epilog=EPILOG)(explain)
 app.command("evaluate", epilog=EPILOG)(evaluate)
 app.command("compare", epilog=EPILOG)(compare)
 app.command("bench", epilog=EPILOG)(bench)
-app.command("list")(list_things)
+app.command("list", epilog=EPILOG)(list_things)
 app.command("cite")(cite)
 
 
 @app.callback()
 def main(version: Version = False) -> None:
-    """Explain image classifications, and measure how reliable the explanations are.
+    """Explain image classifiers and evaluate the explanations.
 
     \b
     Examples:
@@ -62,19 +62,19 @@ def main(version: Version = False) -> None:
       xplain compare cat.jpg -a agi -a ig -a neflag
       xplain list methods
 
-    Run xplain COMMAND --help for the options and examples of a command, and xplain --install-completion to
-    install shell completion of commands, options, methods, metrics and models.
+    Run "xplain COMMAND --help" for the options and examples of a command. Run "xplain --install-completion" to enable shell
+    completion.
     """
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run the command line and return its exit code. An error that the user can solve is printed as one line on stderr."""
+    """Run the command line and return its exit code. Errors that the user can fix are printed to stderr as one line."""
     with _interruptible() as signals, log_to_stderr():
         try:
             with retain_freed_memory():
                 code = app(args=list(arguments), prog_name="xplain", standalone_mode=False)
             sys.stdout.flush()
-            if code == ExitCode.INTERRUPTED:  # the option parser turns Ctrl-C into this
+            if code == ExitCode.INTERRUPTED:  # Typer converts Ctrl-C to this exit code
                 raise KeyboardInterrupt
             return int(code) if isinstance(code, int) else ExitCode.OK
         except XplainError as error:
@@ -88,7 +88,7 @@ def run(arguments: Sequence[str]) -> int:
             discard_output()
             return ExitCode.OK
         except SystemExit as error:
-            if not isinstance(error.__context__, BrokenPipeError):  # which the option parser turns into this
+            if not isinstance(error.__context__, BrokenPipeError):  # Typer converts BrokenPipeError to SystemExit
                 raise
             discard_output()
             return ExitCode.OK
@@ -98,19 +98,19 @@ def run(arguments: Sequence[str]) -> int:
 
 @dataclass
 class _Signals:
-    """arrived: whether a signal came; what it interrupts may raise another error than KeyboardInterrupt."""
+    """Record of whether a signal arrived, because interrupted code may raise an error other than KeyboardInterrupt."""
 
     arrived: bool = False
 
     def interrupt(self, number: int, frame: object) -> None:
-        """Raise KeyboardInterrupt; a signal handler."""
+        """Handle a signal by raising KeyboardInterrupt."""
         self.arrived = True
         raise KeyboardInterrupt
 
 
 @contextmanager
 def _interruptible() -> Iterator[_Signals]:
-    """Turn SIGINT and SIGTERM into KeyboardInterrupt while the block runs, and remember that one arrived."""
+    """Convert SIGINT and SIGTERM to KeyboardInterrupt inside the block and record whether one arrived."""
     signals, handlers = _Signals(), {}
     with suppress(ValueError):  # not in the main thread
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -124,12 +124,12 @@ def _interruptible() -> Iterator[_Signals]:
 
 def _report_interruption(arguments: Sequence[str]) -> int:
     command = shlex.join(["xplain", *arguments])
-    log.info("interrupted; finished results are complete, run the same command to resume: %s", command)
+    log.info("interrupted; finished results are saved. To resume, run: %s", command)
     return ExitCode.INTERRUPTED
 
 
 def _report_failure(error: Exception) -> int:
-    """Print an error of the device or the system as one line, and any other as a traceback: it is a bug."""
+    """Print a device or system error as one line. Print any other exception with its traceback, because it is a bug."""
     known = device_error(error) or system_error(error)
     if known is None:
         import traceback
@@ -141,7 +141,7 @@ def _report_failure(error: Exception) -> int:
 
 
 def _report_usage_error(error: typer.TyperException) -> int:
-    """Print an error of the option parser as one line that names the help page."""
+    """Print an option-parsing error as one line that refers to the help page."""
     if type(error).__name__ == "NoArgsIsHelpError":
         sys.stdout.write(error.format_message() + "\n")
         return ExitCode.USAGE_ERROR

@@ -22,31 +22,50 @@ MODELS = [EMBEDDED]
 
 @with_groups
 def bench(
-    images: Annotated[list[str] | None, typer.Argument(help="Images to run on; default: uniform noise.")] = None,
+    images: Annotated[
+        list[str] | None, typer.Argument(metavar="IMAGE", help="Images to run on (default: uniform noise).")
+    ] = None,
     method: common.Methods = METHODS,
     metric: Annotated[
-        list[str], option("--metric", "-M", help="NAME[:key=value,...]; repeatable.", autocompletion=complete_metric)
+        list[str],
+        option(
+            "--metric",
+            "-M",
+            help='Metric, NAME[:key=value,...]; repeatable. See "xplain list metrics".',
+            autocompletion=complete_metric,
+        ),
     ] = NONE,
     model: common.Models = MODELS,
-    size: Annotated[int | None, option("--size", help="Alias of --image-size; takes precedence.", min=1)] = None,
-    count: Annotated[int, option("--images", help="Number of images to measure, in addition to one.", min=1)] = 8,
-    repeats: Annotated[int, option("--repeats", help="Timed rounds, after one warm-up run.", min=1)] = 5,
+    size: Annotated[
+        int | None, option("--size", help="Alias for --image-size; takes precedence over it.", min=1)
+    ] = None,
+    count: Annotated[
+        int,
+        option(
+            "--images", help="Number of images in the second measurement; the first measurement uses one image.", min=1
+        ),
+    ] = 8,
+    repeats: Annotated[int, option("--repeats", help="Number of timed rounds after one warm-up run.", min=1)] = 5,
     peer: Annotated[
         Literal["captum"] | None,
         option(
             "--peer",
-            help="Also time captum's version, or a plain loop for agi, mfaba, insertion, deletion and difference.",
+            help="Also time a reference implementation: Captum's, or a simple loop for agi, mfaba, insertion, deletion and difference.",
         ),
     ] = None,
-    output: Annotated[Path | None, option("--output", "-o", help="Directory for bench.json and bench.md.")] = None,
+    output: Annotated[
+        Path | None, option("--output", "-o", help="Directory in which to save bench.json and bench.md.")
+    ] = None,
     model_options: ModelOptions = ModelOptions(),
     compute: ComputeOptions = ComputeOptions(),
     out: OutputOptions = OutputOptions(),
 ) -> int:
-    """Measure images/s and rows/s of methods and metrics, on one image and on many.
+    """Measure the speed of methods and metrics.
 
-    The ceiling is the model without a method, timed in the same rounds. The share of the ceiling is the time that the plain model takes
-    for the same rows, divided by the time of the method. With --output, run the same command again to resume.
+    Reports the throughput on a single image and on several images, in images/s and in samples/s through the model. The bare
+    model, without an attribution method, is timed in the same rounds. The efficiency of a method is the time that the bare
+    model needs for the same number of samples divided by the time of the method. With --output, an interrupted benchmark can
+    be resumed by running the same command again.
 
     \b
     Examples:
@@ -71,11 +90,13 @@ def bench(
     except KeyboardInterrupt:
         if output is not None:
             raise
-        raise StoppedError("interrupted, and no results were saved", "use --output to make bench resumable") from None
+        raise StoppedError(
+            "interrupted before any results were saved", "use --output to make the benchmark resumable"
+        ) from None
 
 
 def _run(config: BenchConfig, output: Path | None, out: OutputOptions) -> int:
-    """Print the records as they are measured, or the tables at the end."""
+    """Print each record as soon as it is measured, or the tables at the end."""
     from xplain.pipelines import benchmark as pipeline
     from xplain.reports.benchmark_report import benchmark_table
 
@@ -83,7 +104,7 @@ def _run(config: BenchConfig, output: Path | None, out: OutputOptions) -> int:
     is_read = True
     for group in pipeline.bench(config, output):
         if not is_read:
-            raise KeyboardInterrupt  # the reader of stdout has left before the end
+            raise KeyboardInterrupt  # the reader closed stdout early
         for record in group:
             is_read = _print_record(record, out) and is_read
         records += group
@@ -93,10 +114,10 @@ def _run(config: BenchConfig, output: Path | None, out: OutputOptions) -> int:
 
 
 def _print_record(record: dict[str, Any], out: OutputOptions) -> bool:
-    """Print the record, or what was measured. Returns False if the reader of stdout has left."""
+    """Print the record or log the measurement. Return False if stdout was closed."""
     if out.show_progress and record["kind"] == "run":
         log.info(
-            "measured %s on %s (images: %d, program: %s)",
+            "measured %s on %s (images: %d, implementation: %s)",
             record["label"],
             record["model"],
             record["images"],

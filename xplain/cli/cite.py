@@ -1,4 +1,4 @@
-"""``xplain cite``: BibTeX entries of methods and metrics."""
+"""``xplain cite``: print BibTeX entries for methods and metrics."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from xplain.core.papers import to_latex
 def cite(
     names: Annotated[
         list[str],
-        typer.Argument(
-            metavar="NAME...", help="Names or aliases of methods and metrics.", autocompletion=complete_paper
-        ),
+        typer.Argument(metavar="NAME", help="Name or alias of a method or metric.", autocompletion=complete_paper),
     ],
     version: common.Version = False,
 ) -> int:
-    """Print the BibTeX entries of methods and metrics, each paper once.
+    """Print BibTeX entries for methods and metrics.
+
+    A paper shared by several of them is printed once.
 
     \b
     Examples:

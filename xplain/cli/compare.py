@@ -1,4 +1,4 @@
-"""``xplain compare``: methods side by side on images, or evaluation runs paired by image."""
+"""``xplain compare``: compare methods on images, or evaluation runs paired by image."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ METHODS, MODELS, OVERLAY = ["saliency", "ig", "neflag"], [EMBEDDED], ["overlay"]
 DEFAULT_FOLDER, DEFAULT_RUNS_FOLDER = Path("xplain-compare"), Path("xplain-compare-runs")
 RUN_OPTIONS = ("inputs", "save", "overwrite", "output", "offline", *(field.name for field in fields(OutputOptions)))
 SHOW_HELP = (
-    "overlay; heatmap; masked: heatmap x input (AGI Fig. 3); top10: the most relevant tenth of pixels (DGA Fig. 6); "
-    "curves: the curves of the metrics (AGI Fig. 5). Repeatable."
+    "What to show: overlay, heatmap, masked (heatmap times input; AGI paper, Fig. 3), top10 (top 10% of pixels; DGA paper, Fig. 6) "
+    "or curves (metric curves; AGI paper, Fig. 5); repeatable."
 )
 
 
@@ -32,41 +32,52 @@ def compare(
     context: typer.Context,
     inputs: Annotated[
         list[str] | None,
-        typer.Argument(help="Images (files, directories, globs, @list.txt, -), or run directories of evaluate."),
+        typer.Argument(
+            metavar="INPUT",
+            help='Images (files, directories, glob patterns, @list.txt or -), or run directories written by "xplain evaluate".',
+        ),
     ] = None,
     method: Annotated[
         list[str],
         option(
             "--method",
             "-a",
-            help="A column: NAME[:key=value,...]; repeatable. See xplain list methods.",
+            help='Attribution method, shown as one column: NAME[:key=value,...]; repeatable. See "xplain list methods".',
             autocompletion=complete_method,
         ),
     ] = METHODS,
     model: Annotated[
         list[str],
-        option("--model", "-m", help="One row per image and model; repeatable.", autocompletion=complete_model),
+        option(
+            "--model",
+            "-m",
+            help=f"{common.MODEL_HELP}; repeatable. The figure has one row per image and model.",
+            autocompletion=complete_model,
+        ),
     ] = MODELS,
     metric: common.Metrics = NONE,
     protocol: common.Protocol = None,
     no_metrics: Annotated[
-        bool, option("--no-metrics", help="Pictures and agreement only, which is much faster.")
+        bool, option("--no-metrics", help="Skip the metrics and show only the maps and their agreement (much faster).")
     ] = False,
     target: common.Target = "auto",
     against: Annotated[
         list[str],
-        option("--against", help="Contrast CLASS[,CLASS] or runner-up; one column each if repeated (AGI Fig. 7)."),
+        option(
+            "--against",
+            help="Contrast classes, CLASS[,CLASS...] or runner-up; repeatable, one column per value (AGI paper, Fig. 7).",
+        ),
     ] = NONE,
     show: Annotated[list[str], option("--show", help=SHOW_HELP)] = OVERLAY,
-    save: Annotated[list[str], option("--save", help="Additional figure formats: pdf, svg; repeatable.")] = NONE,
+    save: Annotated[list[str], option("--save", help="Additional figure format: pdf or svg; repeatable.")] = NONE,
     render: RenderOptions = RenderOptions(),
     layer: common.Layer = None,
     score: common.Score = None,
     files_from: common.FilesFrom = None,
     overwrite: Annotated[
-        bool, option("--overwrite", help="Overwrite existing files that this command did not write.")
+        bool, option("--overwrite", help="Overwrite existing files that were not written by this comparison.")
     ] = False,
-    fail_fast: Annotated[bool, option("--fail-fast", help="Stop at the first cell that fails.")] = False,
+    fail_fast: Annotated[bool, option("--fail-fast", help="Stop at the first failure.")] = False,
     output: Annotated[
         Path | None,
         option("--output", "-o", help="Output directory; default: xplain-compare, or xplain-compare-runs for runs."),
@@ -75,10 +86,10 @@ def compare(
     compute: ComputeOptions = ComputeOptions(),
     out: OutputOptions = OutputOptions(),
 ) -> int:
-    """Compare methods on images, or evaluation runs image by image.
+    """Compare methods on images, or compare evaluation runs.
 
-    Images: writes compare.png, compare.html, compare.json and agreement.png, and prints their paths.
-    Runs: prints a table of paired differences with intervals, win rates and Holm's correction.
+    For images, writes compare.png, compare.html, compare.json and agreement.png and prints their paths. For runs, which are
+    paired by image, prints a table of paired differences with confidence intervals, win rates and Holm-corrected p-values.
 
     \b
     Examples:
@@ -121,18 +132,19 @@ def compare(
 
 
 def find_runs(inputs: Sequence[str]) -> bool:
-    """Return whether all inputs are run directories. Raises UsageError if only some are."""
+    """Return whether all inputs are run directories. Raise UsageError if only some of them are."""
     runs = [name for name in inputs if (Path(name) / "run.json").is_file()]
     if runs and len(runs) < len(inputs):
         other = next(name for name in inputs if name not in runs)
         raise UsageError(
-            f"{runs[0]!r} is a run directory and {other!r} is not", "pass either images or run directories"
+            f"cannot compare the run directory {runs[0]!r} with {other!r}, which is not a run directory",
+            "pass either images or run directories",
         )
     return bool(runs)
 
 
 def _refuse_image_options(context: typer.Context) -> None:
-    """Raise UsageError for an option on the command line that does not apply to runs."""
+    """Raise UsageError if the command line has an option that does not apply to run directories."""
     for name in context.params:
         source = context.get_parameter_source(name)
         if source is not None and source.name == "COMMANDLINE" and name not in RUN_OPTIONS:
@@ -143,7 +155,7 @@ def _refuse_image_options(context: typer.Context) -> None:
 def _compare_runs(
     folders: Sequence[Path], output: Path | None, formats: Sequence[str], overwrite: bool, as_json: bool
 ) -> int:
-    """Compare runs and print the table or the record; return the exit code."""
+    """Compare runs, print the table or the record, and return the exit code."""
     from xplain.pipelines.compare_runs import write_run_comparison
     from xplain.reports.run_comparison import run_comparison_table
 

@@ -1,11 +1,11 @@
-"""``xplain evaluate``: how faithful explanations are, on a data set, with intervals."""
+"""``xplain evaluate``: evaluate attribution methods on a dataset."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,7 +14,15 @@ from xplain.cli._console import log, print_json, print_lines
 from xplain.cli._groups import option, with_groups
 from xplain.cli._options import NONE, OutputOptions
 from xplain.cli._progress import show_progress
-from xplain.core.config import EMBEDDED, Choice, ComputeOptions, EvaluateConfig, ModelOptions, parse_shard
+from xplain.core.config import (
+    EMBEDDED,
+    Choice,
+    ComputeOptions,
+    EvaluateConfig,
+    ModelOptions,
+    PerClassOrder,
+    parse_shard,
+)
 from xplain.core.errors import ExitCode, Failure, InputError, UsageError
 from xplain.core.files import lock_directory
 from xplain.core.run_store import read_run
@@ -22,8 +30,11 @@ from xplain.core.types import Interval
 from xplain.pipelines.distributed import shard_from_env, wait_for_ranks
 from xplain.reports.published import Published, add_published, read_published, resolve_values
 
+if TYPE_CHECKING:
+    from xplain.pipelines.evaluate import EvaluationPlan
+
 NEFLAG, MODELS = ["neflag"], [EMBEDDED]
-SEVERITY = (ExitCode.OK, ExitCode.PARTIAL, ExitCode.INPUT_ERROR)  # of exit codes, the worst last
+SEVERITY = (ExitCode.OK, ExitCode.PARTIAL, ExitCode.INPUT_ERROR)  # exit codes, from best to worst
 
 
 @with_groups
@@ -31,28 +42,52 @@ def evaluate(
     dataset: Annotated[
         str,
         typer.Argument(
-            help="A folder of class folders, a flat folder, a text file of paths, tar shards, or torchvision:NAME:ROOT."
+            metavar="DATASET",
+            help="Directory with one folder per class, flat directory of images, text file of paths, tar shards, or "
+            "torchvision:NAME:ROOT.",
         ),
     ],
     metric: common.Metrics = NONE,
     method: common.Methods = NEFLAG,
     protocol: common.Protocol = None,
-    target: Annotated[str, option("--target", help="auto (the model's top class) or label (the true class).")] = "auto",
+    target: Annotated[
+        str, option("--target", help="Class to explain: auto (predicted class) or label (true class).")
+    ] = "auto",
     score: common.Score = None,
-    limit: Annotated[int | None, option("--limit", help="Number of images, evenly spread.", min=1)] = None,
+    limit: Annotated[
+        int | None, option("--limit", help="Maximum number of images, selected evenly across the dataset.", min=1)
+    ] = None,
     per_class: Annotated[int | None, option("--per-class", help="Maximum number of images per class.", min=1)] = None,
-    labels: Annotated[str | None, option("--labels", help="CSV of file name and class, for a flat folder.")] = None,
-    shard: Annotated[str | None, option("--shard", help="Process shard I of N, I/N, counted from 0.")] = None,
-    fail_fast: Annotated[bool, option("--fail-fast", help="Stop at the first image that fails.")] = False,
-    save_maps: Annotated[bool, option("--save-maps", help="Save the raw attributions as NPZ in RUN/maps.")] = False,
-    save_curves: Annotated[bool, option("--save-curves", help="Save full curves as NPZ in RUN/curves.")] = False,
-    interval: Annotated[Interval, option("--interval", help="Bootstrap interval: percentile or bca.")] = "percentile",
+    per_class_order: Annotated[
+        PerClassOrder | None,
+        option(
+            "--per-class-order",
+            help="Images that --per-class selects: random (depends on --seed) or first (default: random).",
+        ),
+    ] = None,
+    labels: Annotated[
+        str | None, option("--labels", help="CSV file with file names and classes, for a flat directory.")
+    ] = None,
+    shard: Annotated[
+        str | None, option("--shard", help="Process shard I of N, written I/N, with I counted from 0.")
+    ] = None,
+    fail_fast: Annotated[bool, option("--fail-fast", help="Stop at the first failure.")] = False,
+    save_maps: Annotated[
+        bool, option("--save-maps", help="Save the raw attributions as NPZ files in RUN/maps.")
+    ] = False,
+    save_curves: Annotated[
+        bool, option("--save-curves", help="Save the full curves as NPZ files in RUN/curves.")
+    ] = False,
+    interval: Annotated[
+        Interval, option("--interval", help="Bootstrap confidence interval: percentile or bca.")
+    ] = "percentile",
     output: Annotated[
         Path | None,
         option(
             "--output",
             "-o",
-            help="Run directory, or with several models the parent of theirs; default: xplain-runs/<data set>.<model>.",
+            help="Run directory RUN. With several models, the parent of their run directories "
+            "(default: xplain-runs/DATASET.MODEL).",
         ),
     ] = None,
     model: common.Models = MODELS,
@@ -60,10 +95,11 @@ def evaluate(
     compute: ComputeOptions = ComputeOptions(),
     out: OutputOptions = OutputOptions(),
 ) -> int:
-    """Evaluate methods by metrics on a data set. Run the same command again to resume.
+    """Evaluate attribution methods on a dataset.
 
-    Writes RUN/items/*.jsonl image by image, then summary.json, .csv, .md and report.html. Prints the table: means
-    with 95 % bootstrap intervals, a random control, and paired differences to the first method.
+    Writes the results of each image to RUN/items/*.jsonl, and then summary.json, summary.csv, summary.md and
+    report.html. Prints a table of mean scores with 95% bootstrap confidence intervals and paired differences from the first
+    method. A random control is included. To resume an interrupted run, run the same command again.
 
     \b
     Examples:
@@ -75,7 +111,9 @@ def evaluate(
       xplain evaluate photos -m resnet50 -m vgg16 -a agi
     """
     if target not in ("auto", "label"):
-        raise UsageError(f"target {target!r} is not supported for data sets", "use auto or label")
+        raise UsageError(f"evaluate does not support target {target!r}", "use auto or label")
+    if per_class_order is not None and per_class is None:
+        raise UsageError("--per-class-order requires --per-class", "add --per-class N")
     config = EvaluateConfig(
         replace(model_options, name=model[0]),
         compute,
@@ -88,6 +126,7 @@ def evaluate(
         score=score,
         limit=limit,
         per_class=per_class,
+        per_class_order=per_class_order,
         labels=labels,
         shard=parse_shard(shard) if shard else shard_from_env(),
         fail_fast=fail_fast,
@@ -106,7 +145,7 @@ def _for_each_model(
     """Return one configuration per model, each with its own run directory. Raises UsageError for a repeated model."""
     repeated = next((name for name in models if models.count(name) > 1), None)
     if repeated is not None:
-        raise UsageError(f"model {repeated!r} is repeated", "pass each model once")
+        raise UsageError(f"model {repeated!r} is specified more than once", "pass each model once")
     folders = _run_directories(config, models, output, published)
     return [
         replace(config, model=replace(config.model, name=name), output=folder)
@@ -117,7 +156,7 @@ def _for_each_model(
 def _run_directories(
     config: EvaluateConfig, models: Sequence[str], output: Path | None, published: Published | None
 ) -> list[Path]:
-    """Return the run directory of each model; without --output xplain-runs/<data set>.<model>[.<table>]."""
+    """Return the run directory of each model. The default is xplain-runs/<dataset>.<model>[.<table>]."""
     from xplain.pipelines.roar import trains_own_networks
 
     names = [name.replace(":", "-").replace("/", "-") for name in models]
@@ -147,63 +186,87 @@ def _choose_folder(folder: Path, config: EvaluateConfig) -> Path:
 
 
 def _run(configs: Sequence[EvaluateConfig], published: Published | None, out: OutputOptions) -> int:
-    """Evaluate and report each model; return the worst exit code. Under torchrun rank 0 reports when all ranks are done."""
+    """Evaluate and report each model and return the worst exit code.
+
+    With torchrun, rank 0 writes the reports after all ranks have finished.
+    """
     from xplain.pipelines import evaluate as pipeline
     from xplain.pipelines import roar
 
     if published:
-        resolve_values(published)  # reports an unknown name before hours of work
+        resolve_values(published)  # fail early on unknown names
     roar.check_requests(configs)
     if len(configs) > 1:
         pipeline.check_models(configs)
     shard = configs[0].shard
     is_rank = shard == shard_from_env() and shard[1] > 1
-    failed, codes = 0, list[ExitCode]()
+    covered, codes = list[Covered](), list[ExitCode]()
     for config in configs:
-        failed += _evaluate(config, out)
+        covered.append(_evaluate(config, out))
         if not is_rank:
-            codes.append(_report(config, published, out.as_json, first=not codes))
+            codes.append(_report(config, covered[-1], published, out.as_json, first=not codes))
     if is_rank:
         if not wait_for_ranks(shard):
-            return ExitCode.PARTIAL if failed else ExitCode.OK
-        for config in configs:
-            codes.append(_report(config, published, out.as_json, first=not codes))
+            return ExitCode.PARTIAL if any(part.failed for part in covered) else ExitCode.OK
+        for config, part in zip(configs, covered, strict=True):
+            codes.append(_report(config, part, published, out.as_json, first=not codes))
     return max(codes, key=SEVERITY.index)
 
 
-def _evaluate(config: EvaluateConfig, out: OutputOptions) -> int:
-    """Compute what a run is missing; return the number of failed images. Raises the first failure with --fail-fast."""
-    failed = 0
-    for failure in _failures(config, out):
+@dataclass
+class Covered:
+    """The images that a command evaluates. selected: keys of the images of all shards, or None for all images of the run.
+
+    failed: keys of the images that failed in this process.
+    """
+
+    selected: frozenset[str] | None
+    failed: list[str] = field(default_factory=list)
+
+    @property
+    def keys(self) -> frozenset[str] | None:
+        """The keys of the images that the summary covers."""
+        return None if self.selected is None else self.selected.union(self.failed)
+
+
+def _evaluate(config: EvaluateConfig, out: OutputOptions) -> Covered:
+    """Compute the missing results of a run and log the failed images. With --fail-fast, raise the first failure."""
+    from xplain.pipelines import evaluate as pipeline
+
+    plan = pipeline.load_plan(config)
+    covered = Covered(None if plan is None else frozenset(item.key for item in plan.items))
+    for failure in _failures(config, plan, out):
         if config.fail_fast:
             raise failure.error
-        failed += 1
+        covered.failed.append(failure.name)
         log.error("%s", failure.error)
-    return failed
+    return covered
 
 
-def _failures(config: EvaluateConfig, out: OutputOptions) -> Iterator[Failure]:
-    """Compute metrics of single images, then metrics that train networks on the whole data set; yield failed images."""
-    from xplain.pipelines import evaluate as pipeline
+def _failures(config: EvaluateConfig, plan: EvaluationPlan | None, out: OutputOptions) -> Iterator[Failure]:
+    """Compute per-image metrics and then metrics that train networks on the whole dataset. Yield the failed images."""
     from xplain.pipelines import roar
 
-    with show_progress(out.show_progress, "images") as on_progress:
-        yield from pipeline.evaluate(config, on_progress)
+    if plan is not None:
+        with show_progress(out.show_progress, "images") as on_progress:
+            yield from plan.evaluate(on_progress)
     with show_progress(out.show_progress, "epochs") as on_progress:
         yield from roar.run_trials(config, on_progress)
 
 
-def _report(config: EvaluateConfig, published: Published | None, as_json: bool, first: bool) -> ExitCode:
+def _report(
+    config: EvaluateConfig, covered: Covered, published: Published | None, as_json: bool, first: bool
+) -> ExitCode:
     """Write and print the summary of a run directory; return the exit code."""
     from xplain.pipelines.examples import write_examples
     from xplain.reports.evaluation_report import evaluation_table, write_report
     from xplain.reports.summary import summarize_run
 
-    with lock_directory(config.output, wait=True):  # shards may end at the same time
-        summary = summarize_run(config.output, config.interval)
+    with lock_directory(config.output, wait=True):  # shards may finish at the same time
+        summary = summarize_run(config.output, config.interval, covered.keys)
         if published:
             summary = add_published(summary, published)
-        write_examples(config)
+        write_examples(config, covered.keys)
         write_report(config.output, summary)
     for text in summary["warnings"]:
         log.warning("%s", text)
@@ -216,7 +279,11 @@ def _report(config: EvaluateConfig, published: Published | None, as_json: bool, 
 
 
 def _exit_code(config: EvaluateConfig, summary: dict[str, Any]) -> ExitCode:
-    """Return OK if nothing failed or is undefined (except for the unrequested control), PARTIAL if something was evaluated."""
+    """Return the exit code of a run.
+
+    OK: no image failed and no value is undefined, except for values of a control that was not requested. PARTIAL: something was
+    evaluated. INPUT_ERROR: nothing was evaluated.
+    """
     from xplain.pipelines.attribution import CONTROL
 
     unrequested = {CONTROL} - {choice.name for choice in config.methods}

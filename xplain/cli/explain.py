@@ -1,4 +1,4 @@
-"""``xplain explain``: pictures and records that show why a model chose a class."""
+"""``xplain explain``: generate explanations for images."""
 
 from __future__ import annotations
 
@@ -25,35 +25,45 @@ NEFLAG, OVERLAY = ["neflag"], ["overlay"]
 @with_groups
 def explain(
     images: Annotated[
-        list[str] | None, typer.Argument(help="Files, directories, globs, @list.txt, or - for image bytes on stdin.")
+        list[str] | None,
+        typer.Argument(
+            metavar="IMAGE",
+            help="Image files, directories, glob patterns, @list.txt (a file of paths), or - to read one image from stdin.",
+        ),
     ] = None,
     method: common.Methods = NEFLAG,
     target: common.Target = "auto",
     against: Annotated[
         str | None,
-        option("--against", help="Contrast CLASS[,CLASS], or runner-up: why the target and not these."),
+        option(
+            "--against",
+            help="Contrast classes, CLASS[,CLASS...] or runner-up: explain the target relative to these classes.",
+        ),
     ] = None,
-    save: Annotated[list[str], option("--save", help="overlay, heatmap, masked, figure or raw; repeatable.")] = OVERLAY,
+    save: Annotated[
+        list[str], option("--save", help="Output to save: overlay, heatmap, masked, figure or raw; repeatable.")
+    ] = OVERLAY,
     render: RenderOptions = RenderOptions(),
     layer: common.Layer = None,
     score: common.Score = None,
     files_from: common.FilesFrom = None,
     overwrite: Annotated[
-        bool, option("--overwrite", help="Overwrite existing files that have different settings.")
+        bool, option("--overwrite", help="Overwrite existing files that were written with different settings.")
     ] = False,
-    fail_fast: Annotated[bool, option("--fail-fast", help="Stop at the first image that fails.")] = False,
-    output: Annotated[Path, option("--output", "-o", help="Output directory; - writes one PNG to stdout.")] = Path(
-        "xplain-out"
-    ),
+    fail_fast: Annotated[bool, option("--fail-fast", help="Stop at the first failure.")] = False,
+    output: Annotated[
+        Path, option("--output", "-o", help="Output directory, or - to write a single PNG to stdout.")
+    ] = Path("xplain-out"),
     model: common.Model = EMBEDDED,
     model_options: ModelOptions = ModelOptions(),
     compute: ComputeOptions = ComputeOptions(),
     out: OutputOptions = OutputOptions(),
 ) -> int:
-    """Explain images: write pictures, raw values and records that show why a model chose a class.
+    """Explain why a model predicts a class for an image.
 
-    Writes OUT/<stem>.<method>[.<target>].<kind>.png|npz and prints each path. Run the same command again to resume.
-    An image that fails is reported and skipped (exit code 5).
+    Writes visualizations or raw attributions to OUTPUT/<stem>.<method>[.<target>].<kind>.png (.npz for raw attributions) and
+    prints the path of each file, or its JSON record with --json. To resume an interrupted run, run the same command again.
+    Images that cannot be explained are reported and skipped (exit code 5).
 
     \b
     Examples:
@@ -68,7 +78,9 @@ def explain(
         raise no_image_error()
     to_stdout = str(output) == "-"
     if to_stdout and out.as_json:
-        raise UsageError("-o - and --json both write to stdout", "use one of them")
+        raise UsageError(
+            "--output - cannot be combined with --json, because both write to stdout", "use only one of them"
+        )
     config = ExplainConfig(
         replace(model_options, name=model),
         compute,
@@ -89,11 +101,11 @@ def explain(
 
 
 def _run(config: ExplainConfig, out: OutputOptions) -> int:
-    """Print outcomes as they are finished; return the exit code."""
+    """Print each result as soon as it is finished and return the exit code."""
     from xplain.pipelines import explain as pipeline
 
     explained, failed, is_read = 0, 0, True
-    with show_progress(out.show_progress, "rows") as on_progress:
+    with show_progress(out.show_progress, "samples") as on_progress:
         for outcome in pipeline.explain(config, on_progress):
             if not is_read:
                 raise KeyboardInterrupt  # the reader of stdout has left before the end
@@ -106,14 +118,14 @@ def _run(config: ExplainConfig, out: OutputOptions) -> int:
             explained += 1
             is_read = _print_outcome(outcome, out.as_json)
     if failed and explained:
-        log.info("%d explanations written, %d failed", explained, failed)
+        log.info("explanations written: %d, failures: %d", explained, failed)
     if not failed:
         return ExitCode.OK
     return ExitCode.PARTIAL if explained else ExitCode.INPUT_ERROR
 
 
 def _print_outcome(outcome: Explained, as_json: bool) -> bool:
-    """Print paths, record or PNG, and the warnings. Returns False if the reader of stdout has left."""
+    """Print the paths, the record or the PNG, and log the warnings. Return False if stdout was closed."""
     record, is_read = outcome.record, True
     if outcome.content is not None:
         is_read = write_bytes(outcome.content)

@@ -1,4 +1,4 @@
-"""``xplain list``: the available methods, metrics, models, protocols, classes and layers."""
+"""``xplain list``: list methods, metrics, models, protocols, classes or layers."""
 
 from __future__ import annotations
 
@@ -21,14 +21,17 @@ Kind = Literal["methods", "metrics", "models", "protocols", "classes", "layers"]
 
 @with_groups
 def list_things(
-    kind: Annotated[Kind, typer.Argument(help="What to list.")],
-    search: Annotated[str, option("--search", help="Only rows that contain this text.")] = "",
+    kind: Annotated[
+        Kind,
+        typer.Argument(metavar="KIND", help="Kind of entries to list."),
+    ],
+    search: Annotated[str, option("--search", help="Show only entries that contain this text.")] = "",
     model: Annotated[
         str | None,
         option(
             "--model",
             "-m",
-            help="With methods: which of them fit this model, and why not; with classes and layers: those of this model.",
+            help='With "methods", check which methods support this model; with "classes" or "layers", list those of this model.',
             autocompletion=complete_model,
         ),
     ] = None,
@@ -37,7 +40,7 @@ def list_things(
 ) -> int:
     """List methods, metrics, models, protocols, classes or layers.
 
-    Prints a table on a terminal, tab-separated columns otherwise, and all fields with --json.
+    Prints a table to a terminal and tab-separated columns otherwise. With --json, prints all fields.
 
     \b
     Examples:
@@ -90,13 +93,15 @@ def _to_text(value: Any) -> str:
 
 
 def _print_table(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
-    """Print these columns as a table as wide as the terminal."""
+    """Print the given columns as a table that fits the terminal width."""
     from rich.console import Console
     from rich.table import Table
 
+    from xplain.pipelines.catalog import HEADINGS
+
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
     for key in columns:
-        table.add_column(key, overflow="fold")
+        table.add_column(HEADINGS.get(key, key), overflow="fold")
     for row in rows:
         table.add_row(*(_to_text(row[key]) for key in columns))
     Console().print(table)

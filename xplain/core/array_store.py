@@ -55,12 +55,12 @@ class ArrayStore:
         return self.folder is not None and not self.path(key, label, mark).exists()
 
     def save(self, key: str, label: str, mark: str, array: Floats, record: Mapping[str, Any]) -> None:
-        """Write an array as float32, with its record, atomically. Raises InputError if the file cannot be written."""
+        """Atomically write an array as float32 together with its record. Raise InputError if the file cannot be written."""
         if self.folder is not None:
             write_file(self.path(key, label, mark), encode_arrays({self.array: array}, record))
 
     def load(self, key: str, label: str, mark: str) -> tuple[Floats, dict[str, Any]] | None:
-        """Return an array and its record, or None if the file is missing or damaged."""
+        """Return an array and its record, or None if the file is missing or corrupted."""
         if self.folder is None:
             return None
         try:
@@ -73,7 +73,10 @@ class ArrayStore:
 
 
 def _to_name_part(text: str) -> str:
-    """Keep ASCII letters, digits and ``_ = ,`` of a text, replace other runs by a hyphen, and truncate."""
+    """Return a text as part of a file name.
+
+    ASCII letters, digits, ``_``, ``=`` and ``,`` are kept, every other run of characters becomes a hyphen, and the result is truncated.
+    """
     return re.sub(r"[^A-Za-z0-9_=,]+", "-", text).strip("-")[:MAX_NAME_PART] or "item"
 
 

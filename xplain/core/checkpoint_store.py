@@ -45,7 +45,7 @@ class DirectoryCheckpoints:
             return None
         except Exception as error:  # damaged files raise many types
             raise InputError(
-                f"cannot resume from {str(path)!r}: {first_line(error)}", "delete the file to recompute it"
+                f"cannot resume from checkpoint {str(path)!r}: {first_line(error)}", "remove the file to start over"
             ) from None
         return state
 

@@ -1,4 +1,4 @@
-"""The configuration of each command: option groups, one frozen dataclass per command, and the TOML reader."""
+"""Configuration of the commands: option groups, one frozen dataclass per command and the TOML reader."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from xplain.core.errors import InputError, UsageError, did_you_mean
 from xplain.core.types import Interval, Precision, ScoreKind
 
 EMBEDDED = "efficientnet-lite0"  # the default model, which needs no download
-MAX_DIGITS = 20  # of a whole number; int() rejects strings of thousands of digits
+MAX_DIGITS = 20  # of an integer; int() rejects strings of thousands of digits
 PUBLISHED = "published"  # the TOML table with the figures of a paper, which evaluate prints next to its own
 Sign = Literal["positive", "negative", "absolute", "signed"]
 Reduce = Literal["sum", "mean", "abs-sum", "max"]
+PerClassOrder = Literal["random", "first"]
 
 
 @dataclass(frozen=True)
@@ -34,58 +35,62 @@ class Choice:
         for part in filter(None, parts):
             key, equals, value = part.partition("=")
             if not equals or not key.strip() or not value.strip():
-                raise UsageError(f"cannot read {part!r} in {text!r}", "write NAME:key=value,key=value")
+                raise UsageError(f"invalid parameter {part!r} in {text!r}", "use NAME:key=value,key=value")
             pairs.append((key.strip().replace("-", "_"), value.strip()))
         keys = [key for key, _ in pairs]
         repeated = sorted(key for key in keys if keys.count(key) > 1)
         if repeated:
-            raise UsageError(f"parameter {repeated[0]!r} is repeated in {text!r}", "set it once")
+            raise UsageError(f"parameter {repeated[0]!r} is set more than once in {text!r}", "set it only once")
         if not name.strip():
-            raise UsageError(f"missing name in {text!r}", "write NAME:key=value,key=value")
+            raise UsageError(f"{text!r} does not start with a name", "use NAME:key=value,key=value")
         return cls(name.strip(), tuple(pairs))
 
 
 def parse_count(text: str) -> int | None:
-    """Return a whole number >= 0, or None for any other text and for numbers of more than MAX_DIGITS digits."""
+    """Return an integer >= 0, or None for any other text and for numbers of more than MAX_DIGITS digits."""
     return int(text) if text.isdecimal() and len(text) < MAX_DIGITS else None
 
 
 def parse_shard(text: str) -> tuple[int, int]:
-    """Parse ``I/N`` with 0 <= I < N. Raises UsageError."""
+    """Parse ``I/N``. Raise UsageError unless 0 <= I < N."""
     index_text, slash, count_text = text.partition("/")
     index, count = parse_count(index_text), parse_count(count_text)
     if not slash or index is None or count is None or index >= count:
-        raise UsageError(f"cannot parse the shard {text!r}", "write I/N with I from 0 to N-1")
+        raise UsageError(f"invalid shard {text!r}", "use I/N with 0 <= I < N")
     return index, count
 
 
 def parse_batch_size(text: str) -> int | None:
-    """Return the number of rows per call, or None for ``auto``. Raises UsageError."""
+    """Return the batch size, or None for ``auto``. Raise UsageError unless it is ``auto`` or a positive integer."""
     if text == "auto":
         return None
     rows = parse_count(text)
     if not rows:
-        raise UsageError(f"invalid batch size {text!r}", "use auto or a whole number >= 1")
+        raise UsageError(f"invalid batch size {text!r}", "use auto or a positive integer")
     return rows
 
 
 def parse_clip(text: str) -> tuple[float, float]:
-    """Parse ``LOW,HIGH`` percentiles with 0 <= LOW < HIGH <= 100. Raises UsageError."""
+    """Parse the percentiles ``LOW,HIGH``. Raise UsageError unless 0 <= LOW < HIGH <= 100."""
     try:
         low, high = map(float, text.split(","))
     except ValueError:
-        raise UsageError(f"cannot parse the clip {text!r}", "write LOW,HIGH in percent, such as 80,99") from None
+        raise UsageError(f"invalid clip {text!r}", "use two percentiles LOW,HIGH, such as 80,99") from None
     if not 0 <= low < high <= 100:
-        raise UsageError(f"clip {text!r} is not 0 <= LOW < HIGH <= 100", "use percentiles such as 80,99")
+        raise UsageError(
+            f"invalid clip {text!r}: the percentiles must satisfy 0 <= LOW < HIGH <= 100", "use a value such as 80,99"
+        )
     return low, high
 
 
 @dataclass(frozen=True)
 class Option:
-    """The command-line option of a field: ``field: Annotated[type, Option(...)] = default``.
+    """Command-line option of a dataclass field, declared as ``field: Annotated[type, Option(...)] = default``.
 
-    flags: the long name, then the short one, separated by a space. parse: converts the text on the command line to the field's type;
-    ``text_default`` is the default in that notation. low, high: bounds of a number.
+    flags: long name and optional short name, separated by a space.
+    parse: function that converts the command-line text to the type of the field.
+    text_default: default value as command-line text.
+    low, high: bounds of a number.
     """
 
     flags: str
@@ -103,44 +108,73 @@ class ModelOptions:
     name: str = EMBEDDED
     weights: Annotated[
         Path | None,
-        Option("--weights", "A .pt, .pth or .safetensors file; nothing in it is executed. random: untrained weights."),
+        Option(
+            "--weights",
+            'Weights file (.pt, .pth or .safetensors), loaded without executing code, or "random" for untrained weights.',
+        ),
     ] = None
     classes: Annotated[
-        Path | None, Option("--classes", "Class names: one per line, or CSV with the columns index,wnid,name.")
+        Path | None,
+        Option(
+            "--classes",
+            "File with class names: one name per line, or CSV with the columns index, wnid (WordNet ID) and name.",
+        ),
     ] = None
     image_size: Annotated[
-        int | None, Option("--image-size", "Side of the input in pixels; default: the model's own.", low=1)
+        int | None,
+        Option(
+            "--image-size", "Height and width of the model input in pixels (default: the model's native size).", low=1
+        ),
     ] = None
-    device: Annotated[str, Option("--device", "auto, cpu, cuda, cuda:N or mps.")] = "auto"
-    offline: Annotated[bool, Option("--offline", "Download nothing; use weights that are already on disk.")] = False
+    device: Annotated[str, Option("--device", "Device to run on: auto, cpu, cuda, cuda:N or mps.")] = "auto"
+    offline: Annotated[
+        bool, Option("--offline", "Do not download anything; use only weights that are already on disk.")
+    ] = False
 
 
 @dataclass(frozen=True)
 class ComputeOptions:
     """The arithmetic and the random seed of a run. batch_size: rows per model call, None for automatic."""
 
-    precision: Annotated[Precision, Option("--precision", "fp32, tf32 or bf16 (faster on GPUs, less exact).")] = "fp32"
+    precision: Annotated[
+        Precision,
+        Option("--precision", "Floating-point precision; tf32 and bf16 are faster on GPUs but less accurate."),
+    ] = "fp32"
     batch_size: Annotated[
         int | None,
-        Option("--batch-size -b", "Rows per model call: auto, or a number.", parse_batch_size, "auto"),
+        Option(
+            "--batch-size -b",
+            "Maximum batch size per forward pass: auto or a positive integer.",
+            parse_batch_size,
+            "auto",
+        ),
     ] = None
-    seed: Annotated[int, Option("--seed", "Seed of all random draws.", low=0)] = 0
+    seed: Annotated[int, Option("--seed", "Random seed.", low=0)] = 0
 
 
 @dataclass(frozen=True)
 class RenderOptions:
-    """How attributions are drawn. clip: percentiles mapped to the ends of the colormap. opacity: of the brightest color, 0 to 1."""
+    """Rendering options.
+
+    clip: percentiles that are mapped to the ends of the colormap.
+    opacity: opacity of the brightest color, from 0 to 1.
+    """
 
     clip: Annotated[
         tuple[float, float],
-        Option("--clip", "LOW,HIGH percentiles mapped to the ends of the colormap.", parse_clip, "80,99"),
+        Option(
+            "--clip",
+            "Percentiles LOW,HIGH of the attributions that are mapped to the ends of the colormap.",
+            parse_clip,
+            "80,99",
+        ),
     ] = (80.0, 99.0)
-    sign: Annotated[Sign, Option("--sign", "Which part of the attribution is drawn.")] = "positive"
-    reduce: Annotated[Reduce, Option("--reduce", "How channels are reduced to one value per pixel.")] = "sum"
-    cmap: Annotated[str, Option("--cmap", "A matplotlib colormap; auto: inferno, or RdBu_r for --sign signed.")] = (
-        "auto"
-    )
-    opacity: Annotated[float, Option("--opacity", "Opacity of the colors, 0 to 1.", low=0, high=1)] = 0.8
+    sign: Annotated[Sign, Option("--sign", "Sign of the attributions to show.")] = "positive"
+    reduce: Annotated[Reduce, Option("--reduce", "How to reduce the channels to one value per pixel.")] = "sum"
+    cmap: Annotated[
+        str, Option("--cmap", "Matplotlib colormap; auto selects RdBu_r for --sign signed and inferno otherwise.")
+    ] = "auto"
+    opacity: Annotated[float, Option("--opacity", "Opacity of the overlay, from 0 to 1.", low=0, high=1)] = 0.8
 
     @property
     def colormap(self) -> str:
@@ -152,7 +186,7 @@ class RenderOptions:
 
 @dataclass(frozen=True)
 class ExplainConfig:
-    """One run of ``xplain explain``. output: None writes one PNG to standard output."""
+    """Configuration of ``xplain explain``. output: output directory, or None to write one PNG to stdout."""
 
     model: ModelOptions
     compute: ComputeOptions
@@ -172,7 +206,10 @@ class ExplainConfig:
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """One run of ``xplain evaluate`` for one model. shard: (index, count)."""
+    """Configuration of ``xplain evaluate`` for one model. shard: (index, count).
+
+    per_class_order: how ``per_class`` selects images; None uses the order of an existing run, or random in a new one.
+    """
 
     model: ModelOptions
     compute: ComputeOptions
@@ -185,6 +222,7 @@ class EvaluateConfig:
     score: ScoreKind | None = None
     limit: int | None = None
     per_class: int | None = None
+    per_class_order: PerClassOrder | None = None
     labels: str | None = None
     shard: tuple[int, int] = (0, 1)
     fail_fast: bool = False
@@ -195,7 +233,7 @@ class EvaluateConfig:
 
 @dataclass(frozen=True)
 class BenchConfig:
-    """One run of ``xplain bench``. models: measured one after the other with the other fields of ``model``."""
+    """Configuration of ``xplain bench``. models: names of the models, which share the other fields of ``model``."""
 
     model: ModelOptions
     compute: ComputeOptions
@@ -210,11 +248,13 @@ class BenchConfig:
 
 @dataclass(frozen=True)
 class CompareConfig:
-    """One run of ``xplain compare`` on images.
+    """Configuration of ``xplain compare`` for images.
 
-    models: compared one after the other with the other fields of ``model``. against: each makes a column of every method.
-    measured: whether metrics are computed. formats: of figures, besides PNG. any_folder: write another comparison than that in
-    ``output`` into a folder beside it, instead of refusing.
+    models: names of the models, which share the other fields of ``model``.
+    against: contrast classes; each adds a column for every method.
+    measured: whether metrics are computed.
+    formats: figure formats in addition to PNG.
+    any_folder: write another comparison than that in ``output`` into a folder beside it, instead of refusing.
     """
 
     model: ModelOptions
@@ -244,7 +284,9 @@ def read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:  # a TOMLDecodeError is a ValueError
-        raise InputError(f"cannot read the configuration {path}: {error}", "use a TOML file") from None
+        raise InputError(
+            f"cannot read the configuration file {str(path)!r}: {error}", "check that it is valid TOML"
+        ) from None
 
 
 def read_config_file(path: Path, command: str, options: Collection[str], commands: Collection[str]) -> dict[str, Any]:
@@ -265,9 +307,9 @@ def read_config_file(path: Path, command: str, options: Collection[str], command
     }
     for name in tables:
         if name not in commands:
-            hint = did_you_mean(name, commands, "name the table after a command")
+            hint = did_you_mean(name, commands, "use the name of a command as the table name")
             raise UsageError(
-                f"unknown table [{name}] in {path}", "only evaluate uses it" if name == PUBLISHED else hint
+                f"unknown table [{name}] in {path}", "use it only with evaluate" if name == PUBLISHED else hint
             )
     merged = {key: value for key, value in content.items() if key not in tables} | dict(tables.get(command, {}))
     values = {key.replace("-", "_"): value for key, value in merged.items()}

@@ -1,4 +1,4 @@
-"""Exceptions, exit codes, and notes to the user.
+"""Exceptions, exit codes and warnings.
 
 An error message is one line: the wrong value, the rule that it breaks, and what to do.
 """
@@ -40,7 +40,7 @@ SYSTEM_ERROR_NUMBERS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errn
 
 
 class XplainError(Exception):
-    """A problem that the user can solve. ``str(error)`` is one line: what is wrong; what to do."""
+    """An error that the user can fix. ``str(error)`` is one line: what is wrong; what to do."""
 
     exit_code: int = ExitCode.BUG
 
@@ -50,19 +50,19 @@ class XplainError(Exception):
 
 
 class UsageError(XplainError):
-    """Wrong use: an unknown name, a parameter out of range, or options that exclude each other."""
+    """Invalid usage, such as an unknown name, a parameter out of range or conflicting options."""
 
     exit_code = ExitCode.USAGE_ERROR
 
 
 class InputError(XplainError):
-    """An image, weight file, label or run directory cannot be used."""
+    """An image, weights file, label or run directory is missing or invalid."""
 
     exit_code = ExitCode.INPUT_ERROR
 
 
 class DeviceError(XplainError):
-    """The device is missing, has failed, or has too little memory."""
+    """The device is unavailable, failed or ran out of memory."""
 
     exit_code = ExitCode.DEVICE_ERROR
 
@@ -79,11 +79,11 @@ def no_image_error() -> UsageError:
 
 
 class ModelNote(UserWarning):
-    """A note on a model or its classes that the user should read: what was detected, what is assumed."""
+    """A warning about what was detected or assumed about a model or its classes."""
 
 
 def emit_note(text: str) -> None:
-    """Warn with a ModelNote that points to the first caller outside xplain."""
+    """Emit a ModelNote whose location is the first caller outside xplain."""
     level = 1
     while _is_own_module(level):
         level += 1
@@ -91,7 +91,7 @@ def emit_note(text: str) -> None:
 
 
 def _is_own_module(level: int) -> bool:
-    """Return whether the frame at a stack level, counted from the caller, belongs to xplain."""
+    """Return whether the stack frame at ``level``, counted from the caller, belongs to xplain."""
     try:
         module = sys._getframe(level).f_globals.get("__name__", "")
     except ValueError:  # beyond the outermost frame
@@ -101,16 +101,16 @@ def _is_own_module(level: int) -> bool:
 
 @dataclass(frozen=True)
 class Failure:
-    """An input that cannot be used, with its error. Commands report it and continue with the other inputs."""
+    """An input that failed and its error. Commands report the failure and continue with the next input."""
 
     name: str
     error: XplainError
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an exception of Python, NumPy or PyTorch reports too little memory.
+    """Return whether a Python, NumPy or PyTorch exception is an out-of-memory error.
 
-    Compares names and texts, because this module must not import torch.
+    The function compares names and messages, because this module must not import torch.
     """
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
@@ -120,20 +120,22 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def device_error(error: BaseException) -> DeviceError | None:
-    """Convert an exception to a DeviceError if the device ran out of memory or failed; else return None."""
+    """Return a DeviceError if the exception reports a failed device or too little memory, otherwise None."""
     first = first_line(error)
     if is_out_of_memory(error):
-        return DeviceError(f"out of memory: {first}", "use a smaller --batch-size, fewer images or another --device")
+        return DeviceError(
+            f"out of memory: {first}", "reduce --batch-size or the number of images, or use another --device"
+        )
     is_device_text = isinstance(error, RuntimeError) and any(text in str(error) for text in DEVICE_ERROR_TEXTS)
     if is_device_text or type(error).__name__ == "AcceleratorError":
-        return DeviceError(f"device error: {first}", "check the device; run the same command again to resume")
+        return DeviceError(f"device error: {first}", "check the device, then run the same command again")
     return None
 
 
 def system_error(error: BaseException) -> InputError | None:
-    """Convert an exception to an InputError if a disk is full or failing, or too many files are open; else return None.
+    """Return an InputError if the exception reports a full or failing disk or too many open files, otherwise None.
 
-    A file name that the encoding of the file system cannot express is converted too.
+    A file name that the encoding of the file system cannot express is reported too.
     """
     if isinstance(error, UnicodeEncodeError) and error.encoding == sys.getfilesystemencoding():
         message = f"the file name {error.object!a} cannot be encoded in {error.encoding}"
@@ -141,7 +143,7 @@ def system_error(error: BaseException) -> InputError | None:
     if not isinstance(error, OSError) or error.errno not in SYSTEM_ERROR_NUMBERS:
         return None
     message = f"{error.strerror}: {error.filename!r}" if error.filename else str(error.strerror)
-    return InputError(message, "solve this, then run the same command again")
+    return InputError(message, "fix the problem, then run the same command again")
 
 
 def first_line(error: BaseException) -> str:
@@ -151,7 +153,7 @@ def first_line(error: BaseException) -> str:
 
 
 def did_you_mean(name: str, known: Iterable[str], otherwise: str = "") -> str:
-    """Return the hint for an unknown name: up to three similar known names, or ``otherwise`` if there are none."""
+    """Return a hint for an unknown name: up to three similar names, or ``otherwise`` if no name is similar."""
     lowered = {candidate.lower(): candidate for candidate in known}
     matches = [lowered[match] for match in get_close_matches(name.lower(), lowered, n=3, cutoff=0.6)]
     return f"did you mean {' or '.join(map(repr, matches))}?" if matches else otherwise

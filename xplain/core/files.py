@@ -13,6 +13,7 @@ from typing import Any
 
 from xplain.core.errors import InputError
 
+FileState = tuple[int, int, int]
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NO_HARD_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)  # errors of file systems without them
 
@@ -23,7 +24,7 @@ def write_error(path: Path | str, error: OSError) -> InputError:
     if error.errno in DISK_FULL:
         hint = "free disk space, then run the same command again to resume"
     elif error.errno == errno.ENAMETOOLONG:
-        hint = "rename the file to a shorter name"
+        hint = "use a shorter file name"
     return InputError(f"cannot write {str(path)!r}: {error.strerror}", hint)
 
 
@@ -77,7 +78,7 @@ def _umask() -> int:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text atomically. Bytes of a file name that are not UTF-8 become escapes."""
+    """Atomically write text as UTF-8. Bytes that are not valid UTF-8, as in some file names, are escaped."""
     write_file(path, text.encode("utf-8", "backslashreplace"))
 
 
@@ -103,7 +104,7 @@ def lock_directory(folder: Path, *, wait: bool = False) -> Iterator[None]:
     try:
         if handle >= 0 and not lock_file(handle, wait=wait):
             raise InputError(
-                f"another process is writing into {str(folder)!r}", "wait for it, or choose another --output"
+                f"another process is writing to {str(folder)!r}", "wait for it to finish or use another --output"
             )
         yield
     finally:
@@ -127,6 +128,12 @@ def lock_file(handle: int, *, wait: bool) -> bool:
     except OSError:
         return True
     return True
+
+
+def file_state(path: Path) -> FileState:
+    """Return size, modification time and change time of a file, which tell whether it was written since. Raises OSError."""
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def printable(text: str) -> str:

@@ -54,7 +54,9 @@ def _latex_letter(char: str) -> str:
 class Paper:
     """The paper that defines a method or metric.
 
-    authors: full names separated by ", ", surnames last. venue: a conference, or a journal if ``journal`` is true. arxiv: identifier.
+    authors: full names, separated by ", "; the surname is last.
+    venue: name of the conference or, if ``journal`` is true, of the journal.
+    arxiv: arXiv identifier.
     """
 
     title: str
@@ -82,7 +84,7 @@ class Paper:
 
     @property
     def bibtex(self) -> str:
-        """A BibTeX entry. Its key is the first surname, the year and the first word of the title with more than three letters."""
+        """BibTeX entry. The key is the first surname, the year and the first title word with more than three letters."""
         if not self.venue:
             kind, venue_field = "misc", ""
         elif self.journal:

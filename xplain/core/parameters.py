@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from xplain.core.errors import UsageError, did_you_mean
 
 PERCENTAGE_STEP = 10  # of A..B
-TYPE_DESCRIPTIONS = {int: "a whole number", float: "a number", bool: "true or false"}
+TYPE_DESCRIPTIONS = {int: "an integer", float: "a number", bool: "true or false"}
 BOOLEANS = {"true": True, "false": False}
 
 
@@ -34,14 +34,16 @@ class Bounds:
         )
 
     def __str__(self) -> str:
+        if self.above is None and self.low is not None and self.high is not None:
+            return f"between {self.low:g} and {self.high:g}"
         limits = []
         if self.above is not None:
-            limits.append(f"over {self.above:g}")
+            limits.append(f"> {self.above:g}")
         elif self.low is not None:
-            limits.append(f"from {self.low:g}")
+            limits.append(f">= {self.low:g}")
         if self.high is not None:
-            limits.append(f"to {self.high:g}")
-        return " ".join(limits)
+            limits.append(f"<= {self.high:g}")
+        return " and ".join(limits)
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ ExistingPath = Annotated[str, EXISTING_PATH]
 
 @dataclass(frozen=True)
 class Parameter:
-    """A keyword parameter of a registered function, with its accepted values."""
+    """Keyword parameter of a registered function and its accepted values."""
 
     name: str
     kind: type
@@ -116,7 +118,7 @@ class Parameter:
                 bounds = next((item for item in metadata if isinstance(item, Bounds | TextFormat)), bounds)
             else:
                 optional = True
-                (hint,) = (member for member in get_args(hint) if member is not NoneType)
+                [hint] = [member for member in get_args(hint) if member is not NoneType]
         choices = get_args(hint) if get_origin(hint) is Literal else ()
         return cls(name, str if choices else hint, default, choices, bounds, optional)
 
@@ -147,7 +149,7 @@ class Parameter:
         if parsed is None or (self.bounds and not self.bounds.accepts(parsed)):
             usage = f"use {self.accepted_values}"
             hint = did_you_mean(str(value), self.choices, usage) if self.choices else usage
-            raise UsageError(f"{owner}: {self.name}={value!s} is not accepted", hint)
+            raise UsageError(f"{owner}: invalid value {self.name}={value!s}", hint)
         return parsed
 
     def _convert(self, value: Any) -> Any:

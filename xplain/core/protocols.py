@@ -56,7 +56,7 @@ PROTOCOLS = {protocol.name: protocol for protocol in _PROTOCOLS}
 
 
 def get_protocol(name: str) -> Protocol:
-    """Return a protocol by name. Raises UsageError with similar names."""
+    """Return the protocol with the given name. Raise UsageError, with similar names as a hint, if there is none."""
     if name not in PROTOCOLS:
         raise UsageError(
             f"unknown protocol {name!r}", did_you_mean(name, PROTOCOLS, f"choose from {', '.join(PROTOCOLS)}")

@@ -38,7 +38,7 @@ class Spec:
 
     @cached_property
     def parameters(self) -> dict[str, Parameter]:
-        """The parameters that a user can set, by name: keyword-only, with a default."""
+        """User parameters by name: the keyword-only parameters with a default."""
         hints = get_type_hints(self.function, include_extras=True)
         return {
             name: Parameter.read(name, keyword.default, hints[name])
@@ -63,8 +63,8 @@ class Spec:
         """
         for name in given:
             if name not in self.parameters:
-                known = ", ".join(self.parameters) or "none"
-                hint = did_you_mean(name, self.parameters, f"its parameters are: {known}")
+                usage = f"use {' or '.join(self.parameters)}" if self.parameters else "remove it"
+                hint = did_you_mean(name, self.parameters, usage)
                 raise UsageError(f"{self.name} has no parameter {name!r}", hint)
         return {
             name: parameter.parse(given[name], self.name) if name in given else parameter.default
@@ -120,7 +120,7 @@ class MetricSpec(Spec):
     better: Literal["higher", "lower"] = "higher"
     bounds: tuple[float, float] = (0.0, 1.0)
     unit: str = ""
-    axis: str = "share of pixels"
+    axis: str = "fraction of pixels"
     draws: str = ""
     forwards: Callable[..., int] = field(default=lambda **_: 0)
     attributions: Callable[..., int] = field(default=lambda **_: 0)
@@ -158,7 +158,7 @@ class Registry(Generic[S]):
         """Register ``spec``. Raises ValueError if its name or alias is taken."""
         for name in filter(None, (spec.name, spec.alias)):
             if name in self._specs or name in self._aliases:
-                raise ValueError(f"{self.kind} {name!r} is registered twice")
+                raise ValueError(f"{self.kind} {name!r} is already registered")
         self._specs[spec.name] = spec
         if spec.alias:
             self._aliases[spec.alias] = spec.name

@@ -19,7 +19,7 @@ _MIX_2 = -7723592293110705685  # 0x94D049BB133111EB
 
 
 def _shift(z: Tensor, bits: int) -> Tensor:
-    """Shift int64 right logically (torch shifts arithmetically)."""
+    """Apply a logical right shift to int64 values (the torch operator is arithmetic)."""
     return (z >> bits).bitwise_and_((1 << (64 - bits)) - 1)
 
 
@@ -82,7 +82,7 @@ class Streams:
         return drawn.to(dtype).clamp_(max=1 - torch.finfo(dtype).eps / 2)  # half precision could round up to 1
 
     def normal(self, samples: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        """Draw from the standard normal distribution, by its inverse distribution function."""
+        """Sample from the standard normal distribution by inverse transform sampling."""
         wide = torch.float64 if dtype == torch.float64 else torch.float32
         return self.uniform(samples, shape, wide).mul_(2).sub_(1).erfinv_().mul_(2**0.5).to(dtype)
 

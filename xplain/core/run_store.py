@@ -10,21 +10,22 @@ import hashlib
 import json
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from io import FileIO
 from pathlib import Path
 from sys import intern
-from typing import Any
+from typing import Any, NamedTuple
 
 from xplain.core.errors import InputError, UsageError
-from xplain.core.files import lock_directory, lock_file, to_json, write_error, write_json
+from xplain.core.files import FileState, lock_directory, lock_file, to_json, write_error, write_json
 
 SCHEMA = 1
 KeysByMark = defaultdict[str, set[str]]  # with interned strings, 50 bytes per record
 Record = dict[str, Any]
 NONE = type(None)
+LATE_ENTRIES = ("class_names", "per_class")  # of the fingerprint; None or missing, as in earlier versions, is unknown
 METHOD_SCHEMA: Record = {"method": str, "params": dict, "score": str, "method_version": int}
 METRIC_SCHEMA: Record = {"metric": str, "params": dict, "version": int, "better": str, "unit": str}
 RUN_SCHEMA: Record = {  # what ``run.json`` must hold for a summary or a comparison
@@ -36,12 +37,21 @@ RUN_SCHEMA: Record = {  # what ``run.json`` must hold for a summary or a compari
 }
 
 
+class StoredItem(NamedTuple):
+    """What a run has stored of an image: the SHA-256 of its bytes, and its label."""
+
+    sha256: str
+    label: int | None
+
+
 @dataclass(eq=False)
 class RunStore:
     """The records of one run. Open it with ``RunStore.open``, use it as a context manager, and write with ``append``.
 
     A record is a dictionary with at least ``key`` (the item) and ``mark`` (the settings digest, or a kind such as "item"),
-    which are unique together. Memory holds only these two, and whether a record has a ``curve``.
+    which are unique together, except for the mark "file". Memory holds only these two, and whether a record has a ``curve``.
+    Records with the mark "item" or "file" have a ``sha256`` and, under ``file``, a state of the file in which it had this hash.
+    items: the records with the mark "item", by key.
     """
 
     folder: Path
@@ -49,20 +59,25 @@ class RunStore:
     _stream: FileIO
     _known: KeysByMark = field(default_factory=lambda: defaultdict(set))
     _without_curve: KeysByMark = field(default_factory=lambda: defaultdict(set))
+    items: dict[str, StoredItem] = field(default_factory=dict)
+    _hashed: defaultdict[str, set[tuple[str, FileState]]] = field(default_factory=lambda: defaultdict(set))
 
     @classmethod
-    def open(cls, folder: Path, rank: int, description: Record) -> RunStore:
+    def open(
+        cls, folder: Path, rank: int, description: Record, check: Callable[[RunStore], None] | None = None
+    ) -> RunStore:
         """Create or resume the run in ``folder``.
 
         rank: number of this process; it writes ``items/<rank>.jsonl``.
         description: content of ``run.json``. Its ``fingerprint``, a dictionary of all settings that change numbers, must equal
         the fingerprint of an existing run.
+        check: called with the records of an existing run before its description is extended; raises to refuse.
         Raises UsageError that names the first difference of the fingerprints, and InputError if the folder cannot be written,
         is not a run directory, or another process is writing the items of this rank.
         """
         try:
             with ExitStack() as resources:
-                stream = resources.enter_context(_open_items(folder, rank, description))
+                stream = resources.enter_context(_open_items(folder, rank, description, extend=check is None))
                 store = cls(folder, rank, stream)
                 complete = 0  # bytes of this rank's file
                 for path in _item_files(folder):
@@ -76,7 +91,18 @@ class RunStore:
             raise InputError(
                 f"cannot use the run directory {str(folder)!r}: {error}", "choose another --output"
             ) from None
+        if check is not None:
+            store._check_and_extend(check, description)
         return store
+
+    def _check_and_extend(self, check: Callable[[RunStore], None], description: Record) -> None:
+        """Extend the description of the run if the check passes; close the store if it raises."""
+        with ExitStack() as resources:
+            resources.callback(self._stream.close)
+            check(self)
+            with lock_directory(self.folder / "items", wait=True):
+                _write_description(self.folder, description)
+            resources.pop_all()
 
     def append(self, records: Sequence[Record]) -> None:
         """Append records as one batch: after an interruption, all of them are kept or none.
@@ -94,7 +120,9 @@ class RunStore:
                 written = self._stream.write(content) or 0
                 content = content[written:]
         except FileNotFoundError:
-            raise InputError(f"{str(path)!r} was deleted during the run", "run the same command again") from None
+            raise InputError(
+                f"{str(path)!r} was deleted or replaced during the run", "run the same command again"
+            ) from None
         except OSError as error:
             raise write_error(path, error) from None
         self._remember(records)
@@ -107,12 +135,21 @@ class RunStore:
         """Return whether any rank has a record of this key and mark that holds a curve."""
         return self.has(key, mark) and key not in self._without_curve[mark]
 
+    def is_unchanged(self, key: str, state: FileState) -> bool:
+        """Return whether the file of an item had its stored hash when it was in this state."""
+        return key in self.items and (self.items[key].sha256, state) in self._hashed[key]
+
     def _remember(self, records: Sequence[Record]) -> None:
         for record in records:
             key, mark = intern(record["key"]), intern(record["mark"])
             self._known[mark].add(key)
             if record.get("curve") is None:
                 self._without_curve[mark].add(key)
+            if mark == "item":
+                self.items.setdefault(key, StoredItem(str(record.get("sha256")), record.get("label")))
+            if mark in ("item", "file") and record.get("file"):
+                size, modified, changed = record["file"]
+                self._hashed[key].add((record["sha256"], (size, modified, changed)))
 
     def __enter__(self) -> RunStore:
         return self
@@ -121,33 +158,35 @@ class RunStore:
         self._stream.close()
 
 
-def _open_items(folder: Path, rank: int, description: Record) -> FileIO:
-    """Open and lock the rank's item file, and write ``run.json``. Raises as ``RunStore.open``."""
+def _open_items(folder: Path, rank: int, description: Record, *, extend: bool) -> FileIO:
+    """Open and lock the rank's item file, and write ``run.json`` if it is missing or to be extended. Raises as ``RunStore.open``."""
     path = folder / "items" / f"{rank}.jsonl"
     with lock_directory(path.parent, wait=True), ExitStack() as resources:  # ranks that start together take turns
-        _check_description(folder, description)
+        is_new = _check_description(folder, description) is None
         stream = resources.enter_context(FileIO(path, "a"))
         if not lock_file(stream.fileno(), wait=False):
             raise InputError(
-                f"another process is writing {str(path)!r}", "wait for it, or choose another --shard or --output"
+                f"another process is writing to {str(path)!r}",
+                "wait for it to finish or use another --shard or --output",
             )
-        _write_description(folder, description)
+        if is_new or extend:
+            _write_description(folder, description)
         resources.pop_all()
     return stream
 
 
 def read_run(folder: Path) -> tuple[Record, Iterator[Record]]:
-    """Return the description of a run directory and an iterator of its records. Raises InputError if it is not a run directory."""
+    """Return the description of a run and an iterator over its records. Raise InputError if ``folder`` is not a run directory."""
     try:
         return _read_description(folder), read_records(folder)
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(
-            f"{str(folder)!r} is not a run directory: {error}", "pass a directory that evaluate wrote"
+            f"{str(folder)!r} is not a run directory: {error}", 'pass an output directory of "xplain evaluate"'
         ) from None
 
 
 def read_records(folder: Path) -> Iterator[Record]:
-    """Yield the complete records of all ranks; each pair of key and mark once. Raises InputError if a line is damaged."""
+    """Yield the complete records of all ranks, one per pair of key and settings digest. Raise InputError if a line is invalid."""
     known: KeysByMark = defaultdict(set)
     for path in _item_files(folder):
         for batch, _ in _read_batches(path):
@@ -175,7 +214,10 @@ def _read_batches(path: Path) -> Iterator[tuple[list[Record], int]]:
                 is_last = not record.pop("more", False)
                 record["key"], record["mark"] = intern(record["key"]), intern(record["mark"])
             except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-                raise InputError(f"line {number} of {str(path)!r} is damaged: {error}", "delete the line") from None
+                raise InputError(
+                    f"line {number} of {str(path)!r} is not a valid record: {error}",
+                    "remove the line and run evaluate again",
+                ) from None
             batch.append(record)
             if is_last:
                 yield batch, end
@@ -188,32 +230,54 @@ def _read_description(folder: Path) -> Record:
     if not isinstance(content, dict) or not all(
         isinstance(content.get(table), dict) for table in ("fingerprint", "methods", "metrics")
     ):
-        raise ValueError("run.json does not describe a run")
+        raise ValueError("run.json has no run description")
     return content
 
 
 def _check_description(folder: Path, description: Record) -> Record | None:
-    """Return the description of an existing run, or None. Raises UsageError if its fingerprint is another one."""
+    """Return the description of an existing run, or None. Raises UsageError if its fingerprint or its baselines are others."""
     if not (folder / "run.json").exists():
         return None
     existing = _read_description(folder)
     old = existing["fingerprint"]
     new = json.loads(json.dumps(description["fingerprint"]))  # as JSON returns it: lists instead of tuples
     for key in sorted({*old, *new}):
-        is_undecided = key in old and old[key] is None  # such as the model of a run with dataset metrics only
-        if old.get(key) != new.get(key) and not is_undecided:
+        if old.get(key) != new.get(key) and not _is_undecided(key, old, new):
             raise UsageError(
-                f"{str(folder)!r} holds a run with other settings: its {key} is {old.get(key)!r}, not {new.get(key)!r}",
-                "choose another --output or use the same settings",
+                f"{str(folder)!r} contains a run with a different {key}: {old.get(key)!r} instead of {new.get(key)!r}",
+                "use the same settings or another --output",
             )
+    _check_references(folder, existing["methods"], description["methods"])
     return existing
+
+
+def _is_undecided(key: str, old: Record, new: Record) -> bool:
+    """Return whether an entry is still open, such as the model of a run with dataset metrics only, or unknown."""
+    if key in LATE_ENTRIES:
+        return old.get(key) is None or new.get(key) is None
+    return key in old and old[key] is None
+
+
+def _check_references(folder: Path, old: Record, new: Record) -> None:
+    """Raise UsageError if the images that a method uses as baselines have changed; earlier versions stored no hash of them."""
+    for label in [label for label in new if label in old]:
+        hashes = [method.get("references") for method in (old[label], new[label]) if isinstance(method, dict)]
+        if None not in hashes and len(set(hashes)) > 1:
+            raise UsageError(
+                f"{str(folder)!r} holds a run with other baseline images of {label}",
+                "restore the images or choose another --output",
+            )
 
 
 def _write_description(folder: Path, description: Record) -> None:
     """Write ``run.json``, with the methods and metrics of an existing run before the new ones."""
     existing = _check_description(folder, description)
     if existing is not None:
-        description = description | {table: existing[table] | description[table] for table in ("methods", "metrics")}
+        merged = {table: existing[table] | description[table] for table in ("methods", "metrics")}
+        known = {
+            key: value for key, value in existing["fingerprint"].items() if key in LATE_ENTRIES and value is not None
+        }
+        description = description | merged | {"fingerprint": description["fingerprint"] | known}
     write_json(folder / "run.json", description)
 
 
@@ -232,7 +296,7 @@ def settings_digest(method: Mapping[str, Any], metric: Mapping[str, Any]) -> str
 
 
 def check_run(description: Mapping[str, Any], folder: str) -> None:
-    """Raise InputError unless the description of a run has the fields that evaluate writes."""
+    """Validate the description of a run. Raise InputError if a field is missing or invalid."""
     tables: list[tuple[Record, Any, str]] = [(RUN_SCHEMA, description, "run.json")]
     tables += [(METHOD_SCHEMA, table, label) for label, table in description["methods"].items()]
     tables += [(METRIC_SCHEMA, table, label) for label, table in description["metrics"].items()]
@@ -247,7 +311,7 @@ def check_run(description: Mapping[str, Any], folder: str) -> None:
         wrong.append("methods")
     if wrong:
         raise InputError(
-            f"run.json in {folder!r} is damaged: check {wrong[0]!r}", "run evaluate again with another --output"
+            f"run.json in {folder!r} has an invalid entry {wrong[0]!r}", "use another --output and run evaluate again"
         )
 
 

@@ -15,11 +15,11 @@ Interval = Literal["percentile", "bca"]
 
 @dataclass(frozen=True)
 class Cost:
-    """The cost of a computation. A row is one image in one pass through the model.
+    """Cost of a computation in model evaluations. A row is one image in one pass through the model.
 
     forwards: rows of forward passes. backwards: rows of backward passes. seconds: wall time.
-    checks: forward rows that the report needs and the attribution does not: the prediction that chooses the target, and the
-    end points of the completeness gap.
+    checks: forward rows that are used only for reporting: the prediction that selects the target, and the endpoints of the
+    completeness gap.
     """
 
     forwards: int = 0
@@ -43,15 +43,15 @@ class Cost:
 
 @dataclass(frozen=True, eq=False)
 class Attribution:
-    """Signed raw attributions of a batch of images, in units of the explained score.
+    """Signed attributions for a batch of images, in units of the explained score.
 
     values: (B, C, H, W) with C = 3, or C = 1 for methods that do not distinguish colors.
     target: (B,) explained class indices.
     cost: cost of the whole batch.
-    expected: (B,) sums that ``values`` should have if the method claims completeness, else None.
+    expected: (B,) theoretical sums of ``values`` for methods that satisfy completeness, otherwise None.
     details: values per image by name, each (B, ...): forward and backward rows, steps, acceptance rates.
-    flags: warnings by text, each a bool mask (B,) of the images that it applies to.
-    facts: texts by name that hold for the whole batch, such as the layer that was found by tracing.
+    flags: dict that maps each warning to a boolean mask (B,) of the affected images.
+    facts: information about the whole batch, such as the name of the layer that was used.
     """
 
     values: Tensor
@@ -69,7 +69,7 @@ class Attribution:
 
     @property
     def gap(self) -> Tensor | None:
-        """(B,) completeness gap ``total - expected``, or None if the method does not claim completeness."""
+        """Completeness gap ``total - expected`` of shape (B,), or None for methods that do not satisfy completeness."""
         return None if self.expected is None else self.total - self.expected.double()
 
 
@@ -80,7 +80,7 @@ class Score:
     values: (B,), NaN if undefined.
     curve: (B, K + 1) values at K steps and the start, or None.
     cost: cost of the whole batch.
-    undefined: reasons by text, each a bool mask (B,) of the images that it applies to.
+    undefined: dict that maps each reason to a boolean mask (B,) of the affected images.
     """
 
     values: Tensor

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from xplain.core.errors import InputError, UsageError, emit_note
+from xplain.core.rng import seed_of
 from xplain.data.class_names import ClassNames, is_wnid
 from xplain.data.sources import SUFFIXES, ImageSource, find_images, has_images
 from xplain.data.splits import find_entries, has_train_and_test, is_torchvision
@@ -58,17 +60,37 @@ def read_dataset(location: str, class_names: ClassNames, labels: str | None = No
     raise InputError(f"no data set {location!r}", "pass a folder, a text file of paths, or tar shards")
 
 
-def select_items(items: Iterable[Item], limit: int | None, per_class: int | None) -> list[Item]:
-    """Return the first ``per_class`` images of each class, and of these ``limit`` images at even distances."""
-    selected: list[Item] = []
-    counts: dict[int | None, int] = {}
-    for item in items:
-        counts[item.label] = counts.get(item.label, 0) + 1
-        if per_class is None or counts[item.label] <= per_class:
-            selected.append(item)
+def select_items(
+    items: Iterable[Item], limit: int | None, per_class: int | None, seed: int | None = None
+) -> list[Item]:
+    """Return ``per_class`` images of each class, and of these ``limit`` images at even distances, in the order of the data set.
+
+    seed: seed of a random choice per class, which depends on the names of the images only, so that a larger choice contains a
+    smaller one; None: the first images of each class.
+    """
+    selected = list(items)
+    if per_class is not None:
+        selected = _select_per_class(selected, per_class, seed)
     if limit is None or limit >= len(selected):
         return selected
     return [selected[len(selected) * k // limit] for k in range(limit)]
+
+
+def _select_per_class(items: Sequence[Item], count: int, seed: int | None) -> list[Item]:
+    positions: dict[int | None, list[int]] = {}
+    for position, item in enumerate(items):
+        positions.setdefault(item.label, []).append(position)
+    selected: list[int] = []
+    for members in positions.values():
+        if seed is not None:
+            members.sort(key=lambda position: _draw(seed, items[position].key))
+        selected += members[:count]
+    return [items[position] for position in sorted(selected)]
+
+
+def _draw(seed: int, key: str) -> int:
+    """Return a random number for the name of an image."""
+    return seed_of(seed, "per class", os.fsencode(key).hex())
 
 
 def select_shard(items: Sequence[T], index: int, count: int) -> list[T]:
@@ -77,7 +99,7 @@ def select_shard(items: Sequence[T], index: int, count: int) -> list[T]:
 
 
 def _read_torchvision(location: str, class_names: ClassNames) -> list[Item]:
-    """Read the test images, encoded as PNG in memory."""
+    """Read the test images of a torchvision dataset and encode them as PNG in memory."""
     _, entries, names, _ = find_entries(location, 0)
     classes = match_folders_to_classes(names, class_names)
     items = []
@@ -110,7 +132,10 @@ def _read_shards(paths: Sequence[Path], class_names: ClassNames) -> list[Item]:
 
 
 def _label_sample(sample: TarSample, find_class: Callable[[str], int]) -> int | None:
-    """Return the class of a sample, or None if its label is optional and no class. Raises InputError otherwise."""
+    """Return the class of a sample, or None if an optional label is not a class.
+
+    Raises InputError if a required label is not a class.
+    """
     if sample.label is None:
         return None
     try:
@@ -183,8 +208,8 @@ def _use_as_indices(folders: Sequence[str], class_names: ClassNames) -> dict[str
         )
     if sorted(folders) != sorted(folders, key=int):
         emit_note(
-            f"folder names are used as class indices ({last!r} is class {int(last)}), but torchvision's ImageFolder sorts them as "
-            "text; if the model was trained with ImageFolder, pass --classes in that order"
+            f"using the folder names as class indices ({last!r} is class {int(last)}). torchvision's ImageFolder sorts folder names as "
+            "text instead: if the model was trained with ImageFolder, pass a --classes file in that order"
         )
     return {name: int(name) for name in folders}
 
@@ -194,15 +219,15 @@ def _number_in_order(folders: Sequence[str], class_names: ClassNames) -> dict[st
     count = class_names.count or len(folders)
     if len(folders) == count:
         emit_note(
-            f"the classes of {class_names.model} have no names; the folders are numbered in order, "
-            f"from {folders[0]!r} (class 0) to {folders[-1]!r} (class {count - 1})"
+            f"the classes of {class_names.model} have no names; assuming that the sorted folders are "
+            f"classes 0 ({folders[0]!r}) to {count - 1} ({folders[-1]!r})"
         )
         return {name: index for index, name in enumerate(folders)}
     if all(map(is_wnid, folders)):
         raise _unknown_wnids(folders)
     emit_note(
-        f"{class_names.model} has {count} classes without names, but there are {len(folders)} class folders "
-        f"({folders[0]!r}, ...), so the images are not labeled; pass --classes with one name per class to label them"
+        f"the images are not labeled, because {class_names.model} has {count} classes without names but there are {len(folders)} "
+        f"class folders ({folders[0]!r}, ...); pass a --classes file with one name per class"
     )
     return {}
 

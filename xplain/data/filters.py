@@ -42,10 +42,11 @@ def cosine_basis(size: int, like: Tensor) -> Tensor:
 
 
 def rise_blur(x: Tensor) -> Tensor:
-    """Convolve images (..., H, W) with the 11 x 11 kernel of the RISE code, with zeros outside the image.
+    """Convolve images (..., H, W) with the 11 x 11 kernel of the RISE code, using zero padding.
 
-    RISE makes its "Gaussian of 5" by filtering a unit impulse on 11 x 11 pixels with mirrored borders. The kernel is therefore
-    nearly a box: 0.00883 in the center and 0.00774 in the corners; a truncated Gaussian has 0.0120 and 0.0044.
+    RISE creates its Gaussian kernel with sigma 5 by filtering an 11 x 11 unit impulse with reflection padding. The kernel is
+    therefore nearly uniform: 0.00883 at the center and 0.00774 in the corners, compared with 0.0120 and 0.0044 for a truncated
+    Gaussian.
     """
     impulse = torch.zeros(11, dtype=torch.float64)
     impulse[5] = 1

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xplain.core.errors import Failure, InputError, XplainError, first_line
+from xplain.core.files import FileState
 from xplain.data.preprocessing import Preprocessing, preprocess
 from xplain.data.sources import ImageSource, too_large_error
 
@@ -67,18 +68,21 @@ def _to_rgb(image: Image) -> Image:
 def read_image(
     path: str | Path, size: int | Sequence[int] = 224, *, preprocessing: Preprocessing | None = None
 ) -> Tensor:
-    """Read an image file as model input, as the commands do. Classifiers normalize it themselves.
+    """Read an image file as a model input. The image is not normalized, because classifiers normalize their input.
+
+    With ``preprocessing=classifier.preprocessing``, the result is the input that the commands use.
 
     Args:
-        path: an image file. EXIF orientation is applied, transparency is blended with white, color profiles are ignored.
+        path: path of the image file. EXIF orientation is applied, transparent pixels are blended with white, and color profiles are
+            ignored.
         size: input side in pixels or (height, width). The short side is resized to size / 0.875 (bicubic), then the center is cropped.
-        preprocessing: replaces ``size``; pass ``classifier.preprocessing``, because models differ in how they resize.
+        preprocessing: preprocessing to use instead of ``size``, usually ``classifier.preprocessing``, because models resize differently.
 
     Returns:
         float32 (3, H, W) in [0, 1] on the CPU.
 
     Raises:
-        InputError: the file cannot be used.
+        InputError: if the file cannot be used.
 
     Example:
         >>> x = xplain.read_image("cat.jpg", preprocessing=clf.preprocessing)[None]
@@ -89,12 +93,17 @@ def read_image(
 
 @dataclass(frozen=True, eq=False)
 class LoadedImage:
-    """A preprocessed image. digest: SHA-256 of its file. pixels: (3, H, W) in [0, 1]. size: (height, width) of the upright file."""
+    """A preprocessed image.
+
+    digest: SHA-256 of its file. pixels: (3, H, W) in [0, 1]. size: (height, width) of the upright file.
+    state: of the file before it was read, or None if there is no file.
+    """
 
     source: ImageSource
     digest: str
     pixels: Tensor
     size: tuple[int, int]
+    state: FileState | None = None
 
 
 def prefetch_images(
@@ -104,9 +113,11 @@ def prefetch_images(
 
     def read(source: ImageSource) -> LoadedImage | Failure:
         try:
+            state = source.state()
             content = source.read()
             image = decode_image(content, source.name)
-            return LoadedImage(source, sha256(content), preprocess(image, preprocessing), (image.height, image.width))
+            pixels = preprocess(image, preprocessing)
+            return LoadedImage(source, sha256(content), pixels, (image.height, image.width), state)
         except XplainError as error:
             return Failure(source.name, error)
 

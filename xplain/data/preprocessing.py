@@ -90,7 +90,7 @@ def preprocess(image: Image, preprocessing: Preprocessing) -> Tensor:
 
 
 def _resize_center(image: Image, geometry: CropGeometry, crop: tuple[int, int], resample: Resampling) -> Image:
-    """Return the part of the resized image that lies inside a crop of (width, height) pixels."""
+    """Resize an image and return the part that lies inside a crop of (width, height) pixels."""
     left, top = max(geometry.left, 0), max(geometry.top, 0)
     right = min(geometry.left + crop[0], geometry.width)
     bottom = min(geometry.top + crop[1], geometry.height)

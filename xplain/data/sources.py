@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from xplain.core.errors import DeviceError, InputError, UsageError, no_image_error
+from xplain.core.files import FileState, file_state
 
 SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".pbm", ".avif")
@@ -58,6 +59,15 @@ class ImageSource:
         except MemoryError:
             raise too_large_error(self.name) from None
 
+    def state(self) -> FileState | None:
+        """Return the state of the file that holds the image, or None if there is none."""
+        if self.content is not None or self.path is None:
+            return None
+        try:
+            return file_state(self.path)
+        except (OSError, ValueError):  # ValueError: a null byte in the name
+            return None
+
     def _read_span(self, path: Path, start: int, size: int) -> bytes:
         with path.open("rb") as stream:
             stream.seek(start)
@@ -68,12 +78,12 @@ class ImageSource:
 
 
 def too_large_error(name: str) -> DeviceError:
-    """Return the error for an image that does not fit into memory."""
+    """Return the error for an image that does not fit in memory."""
     return DeviceError(f"{name!r} is too large for the available memory", "reduce its size")
 
 
 def _check_readable(path: Path, name: str) -> None:
-    """Raise InputError if reading would block or never end. Raises OSError if the file cannot be inspected."""
+    """Raise InputError if reading the file could block or never end, and OSError if the file cannot be inspected."""
     mode = path.stat().st_mode
     if stat.S_ISFIFO(mode) and not path.as_posix().startswith("/dev/"):  # /dev/fd/N is the shell's <(command)
         raise InputError(f"{name!r} is a pipe", "pass - and send the image to standard input")

@@ -122,7 +122,7 @@ def find_entries(location: str, seed: int) -> tuple[list[Entry], list[Entry], tu
     if has_train_and_test(path):
         train, classes = _find_in_folder(path / "train", "train/")
         test, _ = _find_in_folder(path / "test", "test/", classes)
-        return train, test, classes, "its train and test folders"
+        return train, test, classes, "predefined train and test folders"
     entries, classes = _find_in_folder(path)
     train, test = _split_at_random(entries, classes, seed)
     percent = 100 * TEST_FRACTION
@@ -130,7 +130,7 @@ def find_entries(location: str, seed: int) -> tuple[list[Entry], list[Entry], tu
         train,
         test,
         classes,
-        f"{100 - percent:.0f} % of each class for training, {percent:.0f} % for testing, seed {seed}",
+        f"{100 - percent:.0f}%/{percent:.0f}% split of each class into training and test images, seed {seed}",
     )
 
 
@@ -229,7 +229,7 @@ def _first_of_each_class(entries: Sequence[Entry], count: int) -> list[Entry]:
 
 
 def _first_size(entries: Sequence[Entry]) -> tuple[int, int]:
-    """Return (height, width) of the first readable image."""
+    """Return the (height, width) of the first readable image."""
     for entry in entries:
         try:
             width, height = entry.read().size

@@ -102,7 +102,7 @@ def _iterate_members(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _make_sample(group: dict[str, Any], shard: str) -> TarSample | None:
-    """Return the first image of a group of members, or None if it has none."""
+    """Return the sample for the first image in a group of tar members, or None if the group has no image."""
     suffix = next((suffix for suffix in group if f".{suffix}" in SUFFIXES), None)
     if suffix is None:
         return None

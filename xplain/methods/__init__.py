@@ -1,6 +1,6 @@
 """The attribution methods, one module per method.
 
-A new method needs one line here: its module, and the names that the module registers. The order is that of ``xplain list methods``.
+To add a method, add a line with its module and the names that the module registers. ``xplain list methods`` uses this order.
 """
 
 from xplain.core.registry import METHODS

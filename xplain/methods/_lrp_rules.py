@@ -95,12 +95,12 @@ def whole(weight: Tensor) -> Tensor:
 
 
 def positive_part(weight: Tensor) -> Tensor:
-    """Return the positive weights, with zero for the others."""
+    """Return the weights with negative values set to zero."""
     return weight.clamp(min=0)
 
 
 def negative_part(weight: Tensor) -> Tensor:
-    """Return the negative weights, with zero for the others."""
+    """Return the weights with positive values set to zero."""
     return weight.clamp(max=0)
 
 
@@ -166,7 +166,7 @@ def sum_rule(op: Operation) -> Tensor:
 
 
 def pass_rule(op: Operation) -> Tensor:
-    """Pass R on unchanged."""
+    """Propagate the relevance R unchanged."""
     output: Tensor = op.run()
     return with_gradient_of(output, op.inputs[0].expand_as(output))
 

@@ -17,7 +17,7 @@ def quadrature(rule: Rule, steps: int, like: Tensor) -> tuple[Tensor, Tensor]:
     """Return nodes and weights (steps,) on [0, 1] with the dtype and device of ``like``; the weights sum to one.
 
     left k/n, right (k+1)/n, midpoint (k+1/2)/n for k = 0 .. n-1; trapezoid on n nodes from 0 to 1 inclusive;
-    gauss-legendre exact for polynomials up to degree 2n-1. Raises UsageError for a trapezoid of one node.
+    gauss-legendre exact for polynomials up to degree 2n-1. Raises UsageError if rule is trapezoid and steps is 1.
     """
     k = np.arange(steps)
     if rule == "gauss-legendre":
@@ -25,7 +25,7 @@ def quadrature(rule: Rule, steps: int, like: Tensor) -> tuple[Tensor, Tensor]:
         nodes, weights = (nodes + 1) / 2, weights / 2
     elif rule == "trapezoid":
         if steps < 2:
-            raise UsageError("rule=trapezoid requires at least two nodes, not steps=1", "use steps=2 or more")
+            raise UsageError("rule=trapezoid requires at least two steps, but steps=1", "use steps=2 or more")
         nodes, weights = k / (steps - 1), np.full(steps, 1 / (steps - 1))
         weights[[0, -1]] /= 2
     else:

@@ -38,13 +38,14 @@ def _cost(steps: int, classes: int, path: str, **_: object) -> tuple[int, int]:
     cost=_cost,
     at_most=True,
     parallel=lambda classes, **_: classes,
-    deviations="variant=official restarts every step from the clean image, as the authors' program does; it is not a path integral "
+    deviations="variant=official restarts every step from the clean image, as the authors' code does; it is not a path integral "
     "and not complete. variant=paper is Algorithm 1 with a clamp to [0, 1]; the displacement is computed after the clamp. False classes "
-    "are drawn per image from all classes except the target; the program draws once per run or uses a fixed grid. "
+    "are drawn per image from all classes except the target; the code draws once per run or uses a fixed grid. "
     "The softmax is applied once.",
     plain=True,
-    rounding="Signed steps: gradient entries near zero change sign between correct float32 programs. Smallest cosine similarity on eight "
-    "photographs with 3 classes: batch size 1 against 7 and auto 1.00 at one step, 0.93 at five; float32 against float64 1.00 and 0.72.",
+    rounding="Signed steps: gradient entries near zero change sign between correct float32 implementations. Smallest cosine similarity on "
+    "eight photographs with 3 classes: batch size 1 against 7 and auto 1.00 at one step, 0.93 at five; float32 against float64 1.00 and "
+    "0.72.",
 )
 def agi(
     oracle: Oracle,
@@ -94,7 +95,7 @@ def agi(
         total,
         expected=expected,
         details={"classes": false_classes, "steps": ascents.steps.unflatten(0, false_classes.shape)},
-        flags={f"no false class was reached within {steps} steps": ~reached.any(dim=1)},
+        flags={f"the attack reached no false class within {steps} steps": ~reached.any(dim=1)},
     )
 
 
@@ -105,7 +106,7 @@ def draw_classes(oracle: Oracle, x: Tensor, y: Tensor, rng: Streams, count: int)
     """
     total = oracle.logits(x[:1], check=True).shape[1]
     if total < 2:
-        raise UsageError("the model has only one class, so there is no false class", "use another method")
+        raise UsageError("false classes require a model with at least two classes", "use another method")
     first_sample = torch.zeros(1, dtype=torch.long, device=x.device)
     keys = rng.uniform(first_sample, (total,), torch.float64)[:, 0]
     keys = keys.scatter(1, y[:, None], 2.0)  # the target sorts last

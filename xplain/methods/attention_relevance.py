@@ -1,4 +1,4 @@
-"""Attention relevance: attention weights times their positive gradients, propagated through the layers."""
+"""Attention relevance: propagate the positive part of attention weights times gradients through the layers."""
 
 import torch
 from torch import Tensor
@@ -39,6 +39,6 @@ def attention_relevance(oracle: Oracle, x: Tensor, y: Tensor) -> Attribution:
 
 
 def _mean_positive(weights: Tensor, gradients: Tensor | None) -> Tensor:
-    """Return the mean over heads (B, N, N) of the positive part of weights times gradients."""
+    """Return the positive part of weights times gradients, averaged over the heads: (B, N, N)."""
     assert gradients is not None
     return (weights * gradients).clamp(min=0).mean(dim=1)

@@ -28,13 +28,13 @@ ENLARGEMENT = 1.15  # maximum side of a resized copy, as a multiple of the image
     axioms=frozenset({"implementation-invariance"}),
     cost=lambda steps, samples, **_: (steps * samples, steps * samples),
     parallel=lambda samples, **_: samples,
-    deviations="Follows the authors' program: it climbs towards the target, where an attack would move away from it. The softmax is "
-    "applied once before the logarithm (the program's cross-entropy applies it twice). Resized copies are scaled back to the image's "
-    "size, as in the later LA program, so that models with a fixed input size work too; sizes and positions are drawn per copy, not once "
-    "per batch. The last 20 gradients, which the program computes but does not use, are omitted. Gradients are normalized, so the map "
+    deviations="Follows the authors' code: the steps move toward the target, whereas an attack would move away from it. The softmax is "
+    "applied once before the logarithm (the cross-entropy of the code applies it twice). Resized copies are scaled back to the image's "
+    "size, as in the later LA code, so that models with a fixed input size work too; sizes and positions are drawn per copy, not once "
+    "per batch. The last 20 gradients, which the code computes but does not use, are omitted. Gradients are normalized, so the map "
     "has no unit.",
     plain=True,
-    rounding="Signed steps: gradient entries near zero change sign between correct float32 programs.",
+    rounding="Signed steps: gradient entries near zero change sign between correct float32 implementations.",
 )
 def attexplore(
     oracle: Oracle,

@@ -26,9 +26,9 @@ from xplain.oracle import Oracle
     axioms=frozenset({"completeness", "linearity", "dummy", "implementation-invariance"}),
     cost=lambda steps, **_: (steps, steps),
     parallel=lambda steps, **_: steps,
-    deviations="The Gaussian is not truncated and the borders are mirrored. The authors' program truncates it at 4 sigma, so that it does "
+    deviations="The Gaussian is not truncated and the borders are mirrored. The authors' code truncates it at 4 sigma, so that it does "
     "not blur below sigma 0.12 and its first interval contributes nothing, and it pads with zeros, which darkens the borders. "
-    "Each interval's gradient is computed at the midpoint of the interval and multiplied by the whole change over it; the program "
+    "Each interval's gradient is computed at the midpoint of the interval and multiplied by the whole change over it; the code "
     "multiplies the derivative at the left end by the interval's width. Intervals widen with sigma (spacing=geometric), since most of the "
     "score is lost within the first few pixels; linear is the paper's spacing.",
 )
@@ -77,7 +77,7 @@ def blur(x: Tensor, sigmas: Tensor) -> Tensor:
 
 
 def _blur_matrices(side: int, sigmas: Tensor) -> Tensor:
-    """Return matrices (k, side, side) that blur a line of ``side`` pixels."""
+    """Return the matrices (k, side, side) that blur a row of ``side`` pixels."""
     basis = cosine_basis(side, sigmas)
     frequency = math.pi / side * torch.arange(side, dtype=sigmas.dtype, device=sigmas.device)
     return (basis.T * torch.exp(-((sigmas[:, None] * frequency) ** 2) / 2)[:, None, :]) @ basis

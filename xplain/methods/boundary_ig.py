@@ -38,12 +38,12 @@ def _cost(variant: str, attack_steps: int, steps: int, **_: object) -> tuple[int
     cost=_cost,
     at_most=True,
     deviations="variant=paper: one signed attack that stops where the label changes, then a bisection of its last step; the paper takes "
-    "the closest end point of several attacks. variant=official: the program published with MFABA. It never stops, accumulates its "
+    "the closest end point of several attacks. variant=official: the code published with MFABA. It never stops, accumulates its "
     "gradients (they are never cleared), and weights 50 trapezoid nodes by 1/50, so that the share 1/steps of the sum is missing; its "
     "seven radii have no effect, since the attack never gets that far. Its loss is the cross-entropy of a softmax of a softmax, whose "
     "gradient is -∇p_t except for a term that vanishes with many classes; -∇p_t is used here (score=prob).",
     plain=True,
-    rounding="Signed steps: gradient entries near zero change sign between correct float32 programs.",
+    rounding="Signed steps: gradient entries near zero change sign between correct float32 implementations.",
 )
 def boundary_ig(
     oracle: Oracle,
@@ -84,7 +84,7 @@ def boundary_ig(
         total,
         expected=oracle.score_change(end, x, y),
         details={"distance": (x - end).detach().flatten(1).norm(dim=1), "attack_steps": attack.steps},
-        flags={f"the label did not change within {attack_steps} steps": ~attack.changed},
+        flags={f"the predicted class did not change within {attack_steps} steps": ~attack.changed},
     )
 
 
@@ -126,7 +126,7 @@ def _attack_to_boundary(
 
 
 def _bisect(oracle: Oracle, inside: Tensor, outside: Tensor, label: Tensor, image: Tensor) -> Tensor:
-    """Move ``outside`` (N, C, H, W) towards ``inside`` up to the boundary by ``BISECTIONS`` bisections.
+    """Move ``outside`` (N, C, H, W) toward ``inside`` up to the boundary by ``BISECTIONS`` bisections.
 
     label: (N,) the labels of the images. image: (N,) the indices of the images.
     """
@@ -140,7 +140,7 @@ def _bisect(oracle: Oracle, inside: Tensor, outside: Tensor, label: Tensor, imag
 def _attack_all_steps(
     oracle: Oracle, x: Tensor, y: Tensor, steps: int, step_size: float, radius: float | None
 ) -> _Attack:
-    """Attack each image for all steps, as the published program does."""
+    """Attack each image for all steps, as the published code does."""
     point, gradient_sum, label = x, torch.zeros_like(x), y
     for step in range(steps):
         result = oracle.gradients(point, y)

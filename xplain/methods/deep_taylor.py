@@ -71,9 +71,9 @@ RULES = Rules("deep-taylor", TABLE | {"linear": _linear_rule, "sum": _sum_rule},
     deviations="Positive biases, which the paper excludes, take no relevance. A negative score gives a negative map.",
 )
 def deep_taylor(oracle: Oracle, x: Tensor, y: Tensor) -> Attribution:
-    """Divide the score by first-order expansions at root points of every neuron: z⁺ in hidden layers, z^B at the pixels.
+    """Redistribute the score with first-order Taylor expansions at a root point of every neuron.
 
-    Hidden layers: R_j = Σ_k (a_j w_jk)⁺ R_k / Σ_j (a_j w_jk)⁺. First layer, whose pixels between 0 and 1 become l to h:
+    Hidden layers (z⁺ rule): R_j = Σ_k (a_j w_jk)⁺ R_k / Σ_j (a_j w_jk)⁺. First layer (z^B rule), whose pixels in [0, 1] become l to h:
     R_j = Σ_k (x_j w - l_j w⁺ - h_j w⁻) R_k / Σ_j (x_j w - l_j w⁺ - h_j w⁻). ReLUs pass R unchanged; max-pooling gives it to
     the maximum; sums, means and residual additions divide it in proportion to the magnitudes of the summands.
     Starts with R = f(x). Σ R = f(x), except for neurons without positive contributions, whose relevance is lost; R has the

@@ -47,7 +47,7 @@ def deeplift(
     baseline: Baseline = "black",
     center: bool = False,
 ) -> Attribution:
-    """Attribute the difference of the score to a baseline, by multipliers that obey the chain rule.
+    """Attribute the difference in score from a baseline, using multipliers that satisfy the chain rule.
 
     C = m Δx, where Δ is the value at the image minus the value at the baseline, and Σ C = Δf. Linear operations: m is the
     weight. rule=rescale: m = Δy / Δx for an elementwise function y, or its derivative if Δx is within rounding.

@@ -26,7 +26,7 @@ from xplain.oracle import Oracle
     deviations="Algorithm 1 (start=include) sums over n = 0 .. N, Eq. 12 (start=exclude) averages over n = 1 .. N. masks=wc and masks=epc "
     "apply one mask without scale (Eq. 5), because Eq. 8 would start with an empty image. The paper never uses its parameter β.",
     plain=True,
-    rounding="Masks threshold ranks: values near a threshold fall on either side of it in correct float32 programs. Lowest cosine "
+    rounding="Masks threshold ranks: values near a threshold fall on either side of it in correct float32 implementations. Lowest cosine "
     "similarity on eight photographs: batch size 1 against 7 and auto 1.000; float32 against float64 0.89.",
 )
 def dga(
@@ -41,7 +41,7 @@ def dga(
     start: Literal["include", "exclude"] = "include",
     baseline: Zero = "mean",
 ) -> Attribution:
-    """Sum the positive parts of local attributions over inputs without their weak and extreme features.
+    """Sum the positive local attributions over inputs from which weak and extreme features were removed.
 
     x̃(0) = x; for n = 0 .. N: φ_n = local attribution of x̃(n);
     x̃(n+1) = x ⊙ (n/N · M^WC + (1 - n/N) · M^EPC), where M^WC drops value j if the share of values k with |φ_k| <= |φ_j|

@@ -71,11 +71,12 @@ def _find_usable(x: Tensor, references: Tensor) -> Tensor:
     """Return (B, N) bool: whether a reference differs from the image."""
     if references.ndim != 4 or references.shape[1:] != x.shape[1:]:
         raise InputError(
-            f"baselines {tuple(references.shape)} do not match images {tuple(x.shape)}", "pass baselines (N, C, H, W)"
+            f"baselines of shape {tuple(references.shape)} do not match images of shape {tuple(x.shape)}",
+            "pass baselines of shape (N, C, H, W)",
         )
     usable = torch.stack([(references != image).flatten(1).any(dim=1) for image in x])
     if not bool(usable.any(dim=1).all()):
-        raise InputError("the baselines contain no image but the explained one", "add more baseline images")
+        raise InputError("the explained image is the only baseline", "pass other baseline images")
     return usable
 
 

@@ -91,7 +91,7 @@ def _affine_intercept(op: Operation) -> Tensor:
 
 
 def _activation_intercept(op: Operation) -> Tensor:
-    """Return z - z'(a) a, which is zero for ReLU."""
+    """Return the intercept z - z'(a) a of the linearized activation, which is zero for ReLU."""
     source = op.inputs[0].detach()
     return op.run(source) - derivative(op, source) * source
 

@@ -26,10 +26,11 @@ from xplain.oracle import Oracle
     ),
     axioms=frozenset({"completeness", "dummy", "implementation-invariance"}),
     cost=lambda steps, **_: (steps, steps),
-    deviations="The distance from the straight line is limited as in the authors' program, not by the paper's anchor points. Values "
-    "move by their share α of the way, which is the program's arithmetic without its division by x - x' and its comparison of floats.",
+    deviations="The distance from the straight line is limited as in the authors' code, not by the paper's anchor points. Values "
+    "move by their share α of the way, which is the arithmetic of the code without its division by x - x' and its comparison of floats.",
     plain=True,
-    rounding="Values move in the order of their gradients: nearly equal gradients are ordered differently by correct float32 programs.",
+    rounding="Values move in the order of their gradients: nearly equal gradients are ordered differently by correct float32 "
+    "implementations.",
 )
 def guided_ig(
     oracle: Oracle,

@@ -33,12 +33,12 @@ def _cost(block: int, ascent: int, descent: int, **_: object) -> tuple[int, int]
     axioms=frozenset({"implementation-invariance"}),
     cost=_cost,
     at_most=True,
-    deviations="Follows the authors' program, applied per image; the program computes norms, minima and changes of the loss over a batch. "
-    "The last round takes the remaining values; the program omits it, so that its most important values get 0. The program's shift, which "
+    deviations="Follows the authors' code, applied per image; the code computes norms, minima and changes of the loss over a batch. "
+    "The last round takes the remaining values; the code omits it, so that its most important values get 0. The shift of the code, which "
     "adds the minimum where the text subtracts it, is kept. The softmax is applied once. A round whose loss does not change is not "
-    "divided by that change, where the program divides by zero. The cost is given for 3 x 224 x 224 values.",
+    "divided by that change, where the code divides by zero. The cost is given for 3 x 224 x 224 values.",
     plain=True,
-    rounding="Signed steps and ranks: values near zero or near each other differ between correct float32 programs.",
+    rounding="Signed steps and ranks: values near zero or near each other differ between correct float32 implementations.",
 )
 def isa(
     oracle: Oracle,
@@ -54,7 +54,7 @@ def isa(
     penalty: Annotated[float, Bounds(low=0)] = 0.01,
     factor: Annotated[float, Bounds(low=0)] = 1.3,
 ) -> Attribution:
-    """Rank values by the round in which they are removed as the least important, plus their rank within the round.
+    """Rank features by the round in which they are removed as least important and by their rank within that round.
 
     L = -f. In round i the remaining values, x ⊙ M, are the start of an ascent of L - penalty ‖x‖ and a descent of L + penalty ‖x‖, by
     steps α sign g with g computed at noisy points; s = Σ α |g| of each, divided by the change of its loss, summed over both.
@@ -114,10 +114,11 @@ def _walk(
     sign: int,
     movable: Tensor | None = None,
 ) -> Tensor:
-    """Return Σ α |g| (B, C, H, W) of a signed walk from x, divided by the change of its loss in the walk's direction.
+    """Return Σ α |g| (B, C, H, W) along a signed-gradient walk from x, divided by the change of the loss along the walk.
 
-    number: of the round. sign: 1 ascends -f - penalty ‖x‖, -1 descends -f + penalty ‖x‖.
-    movable: (B, d) bool, the values that may move; None: all.
+    number: index of the round.
+    sign: 1 to ascend -f - penalty ‖x‖, -1 to descend -f + penalty ‖x‖.
+    movable: (B, d), boolean mask of the values that may change, or None for all values.
     """
     total = torch.zeros_like(x)
     first_loss = loss = torch.zeros_like(y, dtype=x.dtype)

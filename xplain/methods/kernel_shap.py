@@ -107,7 +107,10 @@ def _list_coalitions(numbers: Tensor, counts: Tensor, size: int) -> Tensor:
 
 
 def _kernel_weights(members: Tensor, counts: Tensor) -> Tensor:
-    """Return the weights (b, k) of the Shapley kernel, float64; 0 for the empty and the full coalition. counts: (b, 1)."""
+    """Return the Shapley kernel weights (b, k) in float64, with 0 for the empty and the full coalition.
+
+    counts: (b, 1), number of segments per image.
+    """
     sizes = members.double().sum(dim=2)
     kernel = (counts - 1) / (_binomial(counts, sizes) * sizes * (counts - sizes)).clamp(min=1)
     return torch.where((sizes > 0) & (sizes < counts), kernel, 0)

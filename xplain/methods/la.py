@@ -26,12 +26,12 @@ from xplain.oracle import Oracle
     cost=lambda steps, classes, **_: (classes * steps, (2 * classes - 1) * steps),
     at_most=True,
     parallel=lambda classes, **_: classes,
-    deviations="False classes are drawn per image from all classes except the target; the program draws once per call, without a seed, "
-    "and replaces the predicted class by a neighbor. The program's scores sum over the labels of the whole batch (a batch of one is not "
-    "affected); here each image has its own. As in the program, a descent of the target replaces the last of the 20 classes. "
-    "The program's library defaults are share=0.1, steps=30; its experiments use 0.05 and 20.",
+    deviations="False classes are drawn per image from all classes except the target; the authors' code draws once per call, without a "
+    "seed, and replaces the predicted class by a neighbor. The scores of the code sum over the labels of the whole batch (a batch of one "
+    "is not affected); here each image has its own. As in the code, a descent of the target replaces the last of the 20 classes. "
+    "The library defaults of the code are share=0.1, steps=30; its experiments use 0.05 and 20.",
     plain=True,
-    rounding="Signed steps: gradient entries near zero change sign between correct float32 programs.",
+    rounding="Signed steps: gradient entries near zero change sign between correct float32 implementations.",
 )
 def la(
     oracle: Oracle,
@@ -44,25 +44,27 @@ def la(
     steps: Steps = 20,
     classes: Steps = 20,
 ) -> Attribution:
-    """Sum the target's gradient times displacements towards false classes and away from the target.
+    """Sum the gradient of the target times displacements toward false classes and away from the target.
 
-    r = share · x per value. For each of ``classes`` - 1 false classes i, from x_0 = x, ``steps`` times:
+    Let r = share · x elementwise. For each of ``classes`` - 1 false classes i, start at x_0 = x and repeat ``steps`` times:
     x_k = clamp(x + r ⊙ sign ∇f^i(x_{k-1})); once more with x_k = clamp(x - r ⊙ sign ∇f^t(x_{k-1}));
     φ = -Σ ∇f^t(x_{k-1}) ⊙ (x_k - x). Every step restarts from the image, so this is not a path integral.
-    Black values do not move and get exactly 0. Raises UsageError if the model has only one class.
+    Zero values do not move and receive an attribution of exactly 0.
+    Raises UsageError if the model has only one class.
 
     x: images (B, C, H, W) in [0, 1].
     y: target classes (B,).
     against: false classes (B, A) to use instead of random ones.
-    share: size of the box as a share of the pixel values.
+    share: step size as a fraction of the pixel values.
     steps: number of steps per class.
-    classes: number of random false classes per image plus one (the target); all classes if the model has fewer.
+    classes: number of classes per image: the target and ``classes`` - 1 random false classes. If the model has fewer classes, all of
+    them are used.
     """
     false_classes = draw_classes(oracle, x, y, rng, classes - 1) if against is None else against
     all_images = torch.arange(len(x), device=x.device)
     image = all_images.repeat_interleave(false_classes.shape[1])
-    towards_false = torch.stack([false_classes.flatten(), y[image]], dim=1)
-    total = _explore(oracle, x, image, towards_false, share, steps)
+    toward_false = torch.stack([false_classes.flatten(), y[image]], dim=1)
+    total = _explore(oracle, x, image, toward_false, share, steps)
     total = total + _explore(oracle, x, all_images, y[:, None], -share, steps)
     return Attribution(total, details={"classes": false_classes})
 

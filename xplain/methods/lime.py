@@ -31,8 +31,8 @@ Fill = Literal["segment", "black", "white", "mean", "blur", "uniform"]
     axioms=frozenset({"linearity", "implementation-invariance"}),
     cost=lambda samples, **_: (samples, 0),
     parallel=lambda samples, **_: samples,
-    deviations="Superpixels are computed by SLIC, where the program uses quickshift. All other defaults are the program's: a hidden "
-    "superpixel shows its mean color, weights are the square root of the paper's kernel (the factor 2 below), ridge regression with "
+    deviations="Superpixels are computed by SLIC, where the authors' code uses quickshift. All other defaults are those of the code: a "
+    "hidden superpixel shows its mean color, weights are the square root of the paper's kernel (the factor 2 below), ridge regression with "
     "penalty 1 on all segments. A segment's coefficient is divided evenly among its pixels; figures of LIME assign the whole "
     "coefficient to each pixel.",
 )

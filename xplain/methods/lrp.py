@@ -54,7 +54,7 @@ def lrp(
     gamma: Annotated[float, Bounds(low=0)] = 0.25,
     alpha: Annotated[float, Bounds(low=1)] = 2.0,
 ) -> Attribution:
-    """Divide the logit layer by layer in proportion to the contribution of each input.
+    """Redistribute the logit backward through the layers in proportion to the contribution of each input.
 
     A layer z_k = Σ_j a_j w_jk + b_k gives its inputs R_j = Σ_k a_j ρ(w_jk) R_k / (z_k^ρ + ε sign z_k^ρ), sign 0 = 1.
     Biases take their part and keep it, so Σ R is the logit minus the relevance of the biases.

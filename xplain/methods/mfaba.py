@@ -74,7 +74,7 @@ def mfaba(
         total,
         expected=descent.start_score - descent.end_score if is_complete else None,
         details={"steps": descent.steps},
-        flags={f"the label did not change within {steps} steps": ~descent.changed},
+        flags={f"the predicted class did not change within {steps} steps": ~descent.changed},
     )
 
 

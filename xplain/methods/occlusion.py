@@ -32,7 +32,7 @@ def _count_positions(side: int, window: int, stride: int) -> int:
     cost=lambda window, stride, **_: (_count_positions(224, window, stride) ** 2 + 1, 0),
     at_most=True,
     parallel=lambda window, stride, **_: _count_positions(224, window, stride) ** 2,
-    deviations="PAIR's program corresponds to stride=1, reduce=sum. With a larger stride, a last window flush with the border covers the "
+    deviations="PAIR's code corresponds to stride=1, reduce=sum. With a larger stride, a last window flush with the border covers the "
     "remaining pixels. The cost is given for 224 x 224 pixels.",
 )
 def occlusion(
@@ -46,7 +46,7 @@ def occlusion(
     baseline: Baseline = "black",
     reduce: Literal["sum", "mean"] = "sum",
 ) -> Attribution:
-    """Sum the drops of the score over all windows that hide the pixel.
+    """Sum, for each pixel, the drop in the score over all windows that occlude the pixel.
 
     φ(λ) = Σ over windows W that contain λ of f(x) - f(x with W from the baseline).
     Windows are placed every ``stride`` pixels, and flush with the right and the lower border. A window larger than the image

@@ -28,8 +28,8 @@ from xplain.oracle import Oracle
     axioms=frozenset({"linearity", "implementation-invariance"}),
     cost=lambda masks, **_: (masks, 0),
     parallel=lambda masks, **_: masks,
-    deviations="Masks are drawn per image; the program draws one set for all images. Hidden pixels become the mean color, "
-    "the zero of the normalized input that the program multiplies (baseline=black is the paper's product with the pixels). "
+    deviations="Masks are drawn per image; the authors' code draws one set for all images. Hidden pixels become the mean color, "
+    "the zero of the normalized input that the code multiplies (baseline=black is the paper's product with the pixels). "
     "Grids are upsampled with half-pixel centers, edge values repeated.",
 )
 def rise(
@@ -43,7 +43,7 @@ def rise(
     keep: Annotated[float, Bounds(above=0, high=1)] = 0.5,
     baseline: Baseline = "mean",
 ) -> Attribution:
-    """Average the score of randomly masked images, at each pixel over the masks that show it.
+    """Average, for each pixel, the score over the random masks that keep the pixel visible.
 
     φ = 1 / (N p) Σ_i f(x' + M_i ⊙ (x - x')) M_i (Eq. 6), where M_i is an s x s grid of zeros and ones (ones with
     probability p), upsampled bilinearly to (s + 1) cells of ⌈H/s⌉ x ⌈W/s⌉ pixels, and cropped to the image at a random offset

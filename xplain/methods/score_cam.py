@@ -47,7 +47,7 @@ def score_cam(
     baseline: Baseline = "mean",
     channels: Annotated[int, Bounds(low=1)] | None = None,
 ) -> Attribution:
-    """Sum the channels of a layer, weighted by the score of the image that each channel masks, and keep the positive part.
+    """Sum the channels of a layer, weighted by the score of the image masked by each channel, and keep the positive part.
 
     φ = up(max(Σ_k w_k A^k, 0)), w = softmax over k of f(x' + H_k ⊙ (x - x')) (Algorithm 1), or those scores themselves
     (variant=official); H_k = A^k, upsampled to the image and scaled to [0, 1]. Returns (B, 1, H, W).

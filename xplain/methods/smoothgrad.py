@@ -40,16 +40,16 @@ def smoothgrad(
     noise: Annotated[float, Bounds(low=0)] = 0.15,
     kind: Literal["mean", "absolute", "square", "variance"] = "mean",
 ) -> Attribution:
-    """Average the gradients at noisy copies of the image.
+    """Average the gradients over noisy copies of the image.
 
     g_i = ∇f(x + ε_i), ε_i ~ N(0, σ²), σ = noise · (max x - min x) per image.
-    Kinds other than mean satisfy no axiom but dummy.
+    Kinds other than ``mean`` satisfy only the dummy axiom.
 
     x: images (B, C, H, W) in [0, 1].
     y: target classes (B,).
     samples: number of copies.
-    noise: standard deviation of the noise, as a share of the image's range.
-    kind: average g_i (mean), |g_i| (absolute), g_i² (square) or (g_i - mean g)² (variance).
+    noise: standard deviation of the noise, as a fraction of the value range of the image.
+    kind: quantity to average: ``mean`` for g_i, ``absolute`` for |g_i|, ``square`` for g_i² or ``variance`` for (g_i - mean g)².
     """
     value_range = x.amax(dim=(1, 2, 3), keepdim=True) - x.amin(dim=(1, 2, 3), keepdim=True)
     sigma = (noise * value_range)[:, None]

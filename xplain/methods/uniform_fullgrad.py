@@ -26,7 +26,7 @@ Zero = Literal["mean", "black"]
     "(tested) and is defined for all other networks too.",
 )
 def uniform_fullgrad(oracle: Oracle, x: Tensor, y: Tensor, *, baseline: Zero = "mean") -> Attribution:
-    """Multiply input and gradient, and spread the rest of the score evenly over all values.
+    """Multiply the input by the gradient and distribute the remaining score evenly over all pixels and channels.
 
     φ = (x - r) ⊙ ∇f(x) + (f(x) - Σ (x - r) ⊙ ∇f(x)) / d (Eq. 4), d = C·H·W, so that Σ φ = f(x).
     x: (B, C, H, W) in [0, 1]. y: (B,).

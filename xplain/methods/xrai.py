@@ -29,8 +29,8 @@ MIN_NEW_PIXELS = 50  # ignore regions that add fewer pixels
     axioms=frozenset({"implementation-invariance"}),
     cost=lambda steps, **_: (2 * steps, 2 * steps),
     parallel=lambda steps, **_: steps,
-    deviations="Baselines are black and white as in the paper; the authors' program uses the minimum and the maximum of the image. "
-    "Gauss-Legendre nodes replace the program's uniform ones. Channels are reduced by their maximum as in the program (reduce=max), so "
+    deviations="Baselines are black and white as in the paper; the authors' code uses the minimum and the maximum of the image. "
+    "Gauss-Legendre nodes replace the uniform nodes of the code. Channels are reduced by their maximum as in the code (reduce=max), so "
     "the sum of the map is not a difference of scores; with reduce=sum it is.",
     rounding="Regions are chosen in the order of their means: nearly equal means may be ordered differently.",
 )
@@ -43,7 +43,7 @@ def xrai(
     fast: bool = False,
     reduce: Literal["max", "sum"] = "max",
 ) -> Attribution:
-    """Choose regions greedily by their mean integrated gradients, and give each region that mean.
+    """Select regions greedily by their mean integrated gradient and assign that mean to their pixels.
 
     a = mean of the integrated gradients from black and from white (``steps`` nodes each), reduced over the channels.
     Candidates are overlapping regions (Felzenszwalb at six scales). Repeatedly, the region whose uncovered pixels have the highest mean of
@@ -77,7 +77,7 @@ def xrai(
 
 
 def _average_parts(values: Tensor, part: Tensor) -> tuple[Tensor, Tensor]:
-    """Average the values (H, W) of an image over its parts (H, W). Returns the map (H, W) and the number of parts."""
+    """Average the values (H, W) of an image over its segments ``part`` (H, W). Return the map (H, W) and the number of segments."""
     part = part.flatten()
     sums = torch.zeros(int(part.max()) + 1, dtype=torch.float64, device=values.device)
     sizes = torch.zeros_like(sums).index_add_(0, part, torch.ones_like(part, dtype=torch.float64))

@@ -70,10 +70,11 @@ def _make_levels(mask: Tensor) -> list[Tensor]:
 
 
 def _precondition(residual: Tensor, levels: list[Tensor]) -> Tensor:
-    """Return the sum over levels of hat functions times the residual under them.
+    """Apply the preconditioner of Bramble, Pasciak and Xu (1990).
 
-    The preconditioner of Bramble, Pasciak and Xu (1990). It makes the number of iterations nearly independent of the
-    distance to the next known pixel. All hat functions have about the same energy, so none is scaled.
+    It is the sum, over all levels, of the hat functions weighted by their inner product with the residual. It makes the number of
+    iterations nearly independent of the distance to the next known pixel. All hat functions have about the same energy, so none
+    is scaled.
     """
     parts = [residual]
     for level in levels[1:]:

@@ -159,7 +159,7 @@ def train_epoch(
 
 @contextmanager
 def _deterministic_cudnn() -> Iterator[None]:
-    """Select deterministic cuDNN algorithms inside the block, and restore the setting afterwards."""
+    """Select deterministic cuDNN algorithms inside the block, and restore the setting afterward."""
     before = torch.backends.cudnn.deterministic
     torch.backends.cudnn.deterministic = True
     try:
@@ -169,7 +169,7 @@ def _deterministic_cudnn() -> Iterator[None]:
 
 
 def measure_accuracy(classifier: Classifier, images: LabeledImages, precision: Precision) -> float:
-    """Return the top-1 accuracy on labelled images, in [0, 1]; NaN if a logit is not finite."""
+    """Return the top-1 accuracy on labeled images, in [0, 1]; NaN if a logit is not finite."""
     oracle = Oracle(classifier, precision=precision)
     correct = 0
     for start in range(0, len(images), ROWS_AT_ONCE):

@@ -17,7 +17,7 @@ TINY = 1e-8
     better="lower",
     bounds=(0, float("inf")),
     unit="score",
-    undefined="for methods that claim no completeness",
+    undefined="for methods that do not satisfy completeness",
     paper=Paper(
         "Axiomatic attribution for deep networks",
         "Mukund Sundararajan, Ankur Taly, Qiqi Yan",
@@ -29,7 +29,7 @@ TINY = 1e-8
 def completeness_gap(inputs: MetricInput, *, relative: bool = False) -> Score:
     """Measure how far the sum of the attributions is from the score difference that the method claims to explain.
 
-    |Σφ - Δf|, divided by max(|Δf|, 1e-8) if ``relative``. Undefined (NaN) for methods that claim no completeness.
+    |Σφ - Δf|, divided by max(|Δf|, 1e-8) if ``relative``. Undefined (NaN) for methods that do not satisfy completeness.
     """
     if inputs.expected is None:
         return _undefined_score(inputs)
@@ -45,7 +45,7 @@ def completeness_gap(inputs: MetricInput, *, relative: bool = False) -> Score:
     better="lower",
     bounds=(0, float("inf")),
     unit="share of the score difference",
-    undefined="for methods that claim no completeness, and where the score changes by less than 1e-8",
+    undefined="for methods that do not satisfy completeness, and where the score changes by less than 1e-8",
     paper=Paper(
         "MFABA: a more faithful and accelerated boundary-based attribution method for deep neural networks",
         "Zhiyu Zhu, Huaming Chen, Jiayu Zhang, Xinyi Wang, Zhibo Jin, Minhui Xue, Dongxiao Zhu, Kim-Kwang Raymond Choo",
@@ -57,7 +57,7 @@ def completeness_gap(inputs: MetricInput, *, relative: bool = False) -> Score:
 def error_rate(inputs: MetricInput) -> Score:
     """Compute the relative completeness gap, |Σφ / Δf - 1|.
 
-    The paper's formula omits the -1. Undefined (NaN) for methods that claim no completeness, and where |Δf| < 1e-8.
+    The paper's formula omits the -1. Undefined (NaN) for methods that do not satisfy completeness, and where |Δf| < 1e-8.
     """
     if inputs.expected is None:
         return _undefined_score(inputs)
@@ -70,4 +70,4 @@ def error_rate(inputs: MetricInput) -> Score:
 def _undefined_score(inputs: MetricInput) -> Score:
     """Return NaN for every image."""
     values = torch.full((len(inputs.images),), torch.nan, dtype=torch.float64, device=inputs.images.device)
-    return Score(values, undefined={"the method claims no completeness": values.isnan()})
+    return Score(values, undefined={"the method does not satisfy completeness": values.isnan()})

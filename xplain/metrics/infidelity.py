@@ -95,13 +95,13 @@ def _score(predicted: Tensor, changes: Tensor, *, normalize: bool) -> Score:
 
 
 def _holds_slopes(inputs: MetricInput, content: Content) -> bool:
-    """Return whether the map holds slopes. Raises UsageError if ``content`` is ``auto`` and the method is unknown."""
+    """Return whether the map contains gradients. Raise UsageError if ``content`` is ``auto`` and the method is unknown."""
     if content != "auto":
         return content == "slopes"
     if inputs.slopes is None:
         raise UsageError(
-            "infidelity cannot tell whether the map holds slopes or contributions",
-            "pass content=slopes (gradients), content=contributions, or the method, such as method='saliency'",
+            "infidelity requires the kind of attribution (gradients or contributions)",
+            "set content=slopes for gradients or content=contributions, or pass the method, for example method='saliency'",
         )
     return inputs.slopes
 

@@ -39,7 +39,7 @@ def _count_forwards(*, thresholds: str, **_: object) -> int:
     "aic",
     better="higher",
     unit="area under accuracy by information",
-    axis="share of the information",
+    axis="fraction of information",
     draws="information-curves",
     undefined="where the image is not classified as the target, is not larger than its blurred version, or the blurred "
     "version is classified as the target too",
@@ -55,10 +55,10 @@ def aic(
     order: Order = "signed",
     monotone: bool = True,
 ) -> Score:
-    """Compute the area under the accuracy information curve: whether the target is the top class, by image information.
+    """Compute the area under the accuracy information curve.
 
     As ``sic``, but the performance is 1 if the target is the top class, else 0. ``min_probability`` is compared with this
-    performance, as in the authors' program, so any value above 0 excludes images that are not classified as the target.
+    performance, as in the authors' code, so any value above 0 excludes images that are not classified as the target.
     """
     information, _, is_top = _get_points(inputs, rng, thresholds, order)
     reasons = ("the image is not classified as the target", "the blurred image is classified as the target")
@@ -69,7 +69,7 @@ def aic(
     "sic",
     better="higher",
     unit="area under probability by information",
-    axis="share of the information",
+    axis="fraction of information",
     draws="information-curves",
     undefined="where the target's probability is under min_probability or no higher than for the blurred image, or the image "
     "is not larger than its blurred version",
@@ -85,7 +85,7 @@ def sic(
     order: Order = "signed",
     monotone: bool = True,
 ) -> Score:
-    """Compute the area under the softmax information curve: the target's probability, by image information.
+    """Compute the area under the softmax information curve.
 
     The blurred image keeps the corners and 1 % of the pixels, which are drawn at random and are the same for every method; the
     other pixels are interpolated linearly between them. At each threshold, the pixels with the highest attributions
@@ -103,7 +103,10 @@ def sic(
     Images are rounded to 8 bits. Sizes depend on the version of libwebp, which the run records.
     """
     information, probabilities, _ = _get_points(inputs, rng, thresholds, order)
-    reasons = ("the target's probability is under min_probability", "the blurred image has no lower probability")
+    reasons = (
+        "the target's probability is below min_probability",
+        "the target's probability is not lower for the blurred image",
+    )
     return _score(information, probabilities, reasons, min_probability, monotone)
 
 
@@ -154,9 +157,10 @@ def _evaluate_masks(inputs: MetricInput, known: NDArray[np.bool_]) -> Tensor:
 def _score(
     information: Tensor, performance: Tensor, reasons: tuple[str, str], min_performance: float, monotone: bool
 ) -> Score:
-    """Return the areas under the curves of performance (B, K+2) by information (B, K+2).
+    """Return the areas under the curves of performance (B, K + 2) against information (B, K + 2).
 
-    reasons: of undefined values, if the image's performance is too low, and if the blurred image's is not lower.
+    reasons: reasons for undefined values: the performance on the image is too low, and the performance on the blurred image is
+    not lower.
     """
     is_low = performance[:, -1] < min_performance
     is_better = performance[:, -1] > performance[:, 0]

@@ -34,7 +34,7 @@ class MetricInput:
     images: (B, C, H, W) in [0, 1].
     attributions: (B, C or 1, H, W), raw and signed.
     y: (B,) target classes.
-    expected: (B,) the sums that the attributions should have; None if the method does not claim completeness.
+    expected: (B,) the sums that the attributions should have; None if the method does not satisfy completeness.
     keys: names of the images within their data set, if known.
     sizes: (height, width) of the image files, if known.
     boxes: (B, N, 4) left, top, right and bottom edges of objects in pixels of the images; unused rows are NaN.

@@ -37,7 +37,7 @@ def label_randomisation(
     absolute: bool = False,
     weights: ExistingPath | None = None,
 ) -> Score:
-    """Compare the map with the same method's map of another class, which is drawn at random.
+    """Compare the map with the map of the same method for a random other class.
 
     The other class is uniform over all classes but the target. It depends on the seed and the image only, so it is the same for
     every method (the random logit test).
@@ -60,7 +60,7 @@ def draw_other_classes(inputs: MetricInput, rng: Streams) -> Tensor:
     classes = inputs.oracle.logits(inputs.images[:1], check=True).shape[1]
     if classes < 2:
         raise UsageError(
-            "label-randomisation requires at least two classes, but the model has one", "choose another metric"
+            "label-randomisation requires at least two classes, but the model has one", "use another metric"
         )
     sample = torch.zeros(1, dtype=torch.long, device=inputs.y.device)
     drawn = rng.integers(sample, (), classes - 1)[:, 0]

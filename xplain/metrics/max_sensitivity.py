@@ -32,7 +32,7 @@ MAX_PIXELS = 512 * 224 * 224  # of perturbed images in memory at once: 0.3 GB
 def max_sensitivity(
     inputs: MetricInput, *, rng: Streams, explain: Explain, radius: Positive = 0.02, samples: Steps = 10
 ) -> Score:
-    """Find the largest relative change of the attribution over random images near the image.
+    """Estimate the largest relative change of the attribution under small random perturbations of the image.
 
     max over k of ‖φ(x + δ_k) - φ(x)‖ / ‖φ(x)‖, with Frobenius norms over channels and pixels.
     radius: δ_k is uniform in the cube ‖δ‖∞ <= radius, in pixel units; x + δ_k may leave [0, 1].

@@ -31,7 +31,7 @@ CONSTANT_MAP = "a map is constant"
     better="lower",
     bounds=(-1, 1),
     unit="mean similarity to the trained network's map",
-    axis="share of layers",
+    axis="fraction of layers",
     attributions=lambda stages, **_: stages,
     undefined="where the map, or the map of a stage, is constant",
     paper=SANITY,
@@ -46,7 +46,7 @@ def parameter_randomisation(
     stages: Steps = 10,
     order: Literal["cascading", "independent"] = "cascading",
 ) -> Score:
-    """Average the similarity of the map to the maps of the same network with randomized layers, from the output inwards.
+    """Average the similarity between the map and the maps of the network with layers randomized from the output to the input.
 
     Stage k of K reinitializes the last round(k·L/K) of the network's L layers (``cascading``), or only those layers that
     stage k - 1 did not reinitialize (``independent``), and runs the method again for the same class. The value is the mean over
@@ -62,7 +62,7 @@ def parameter_randomisation(
     """
     layers = weighted_layers(inputs.oracle, inputs.images)
     if not layers:
-        raise UsageError("parameter-randomisation requires a model with parameters", "choose another model or metric")
+        raise UsageError("parameter-randomisation requires a model with parameters", "use another model or metric")
     count = min(stages, len(layers))
     networks = randomize_layers(inputs.oracle.classifier, layers, seed, count, cascade=order == "cascading")
     similarities = [compare_maps(inputs.attributions, inputs.attributions, similarity, absolute=absolute)]

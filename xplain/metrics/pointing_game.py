@@ -41,7 +41,7 @@ def pointing_game(
     accuracies of the classes. Undefined (NaN) where no box of the target is visible.
     """
     if inputs.boxes is None:
-        raise UsageError("pointing-game requires object boxes", "pass boxes=FILE, or boxes as a tensor in the library")
+        raise UsageError("pointing-game requires object boxes", "set boxes=FILE, or pass a boxes tensor in Python")
     height, width = inputs.images.shape[-2:]
     highest = inputs.attributions.sum(dim=1).flatten(1).argmax(dim=1)
     column, row = (highest % width + 0.5)[:, None], (highest // width + 0.5)[:, None]
@@ -54,5 +54,8 @@ def pointing_game(
     is_outside = ~has_no_box & ~is_visible.any(dim=1)
     return Score(
         hit.double().masked_fill(has_no_box | is_outside, torch.nan),
-        undefined={"the image has no box of the target": has_no_box, "the object is outside the crop": is_outside},
+        undefined={
+            "the image has no box of the target": has_no_box,
+            "all boxes of the target are outside the crop": is_outside,
+        },
     )

@@ -87,7 +87,7 @@ def road_morf(
 ) -> Score:
     """Average the target's probability after the most relevant pixels are imputed from their neighbors.
 
-    The curve is the probability at each percentile. Parameters as in ``road``.
+    The curve contains the probability at each percentile. See ``road`` for the parameters.
     """
     return _score(_get_curve(inputs, rng, percentiles, noise, score, lowest=False))
 

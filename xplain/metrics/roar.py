@@ -1,4 +1,4 @@
-"""ROAR (remove and retrain): the accuracy of networks trained without the pixels that a method finds important."""
+"""ROAR (remove and retrain): accuracy of networks that are trained without the pixels that a method ranks highest."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ Attribute = Callable[[Classifier, Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """One method in one repetition of a metric that trains networks; the input of such a metric.
+    """Input of a metric that trains networks: one method in one trial.
 
-    data: the images to train and to test on.
-    seed: of the random draws of the trial, the same for every method.
-    attribute: the method.
-    checkpoints: intermediate results of the trial, which make it resumable.
-    prefix: folder of this method's checkpoints; the network trained on whole images is shared by all methods.
-    rows_per_image: forward rows of the method per image, for progress.
-    precision: of training and testing.
-    on_progress: called with the number of finished epochs, or of epochs that take as long as the finished work.
+    data: training and test images.
+    seed: random seed of the trial, which is the same for every method.
+    attribute: function that computes the attributions.
+    checkpoints: store for intermediate results, from which the trial can be resumed.
+    prefix: directory of the checkpoints of this method. The network trained on unmodified images is shared by all methods.
+    rows_per_image: forward rows of the method per image, used to report progress.
+    precision: floating-point precision for training and testing.
+    on_progress: callback that receives the number of finished epochs. Other work is converted to an equivalent number of epochs.
     """
 
     data: TrainTestSplit
@@ -136,9 +136,9 @@ def retrain(
 
 
 def rank_images(trial: Trial, classifier: Classifier, images: LabeledImages, part: str) -> Tensor | None:
-    """Return the rank (N, H, W) of each pixel in its image, 0 for the highest attribution; None unless all are finite.
+    """Return the rank (N, H, W) of each pixel in its image, with 0 for the highest attribution, or None if an attribution is not finite.
 
-    part: ``train`` or ``test``, for the names of checkpoints.
+    part: ``train`` or ``test``, used in the names of checkpoints.
     """
     height, width = images.pixels.shape[2:]
     size = max(PIXELS_AT_ONCE // (height * width), 1)

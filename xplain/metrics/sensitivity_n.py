@@ -26,7 +26,7 @@ ROUNDING = 1e-12  # relative differences of float64 sums below this are rounding
     better="higher",
     bounds=(-1, 1),
     unit="correlation",
-    axis="fractions, from the first to the last",
+    axis="removed fraction",
     undefined="where at some fraction the map's sums or the scores do not vary between subsets",
     forwards=lambda *, fractions, masks, **_: len(read_percentages(fractions)) * masks,
     paper=Paper(
@@ -136,7 +136,7 @@ def _assign_units(images: Tensor, unit: str, grid: int) -> Tensor:
         return torch.arange(shape[0] * height * width, device=images.device).reshape(shape)
     if grid > min(height, width):
         raise UsageError(
-            f"sensitivity-n: grid={grid} is finer than the image of {height} x {width} pixels", "use a smaller grid"
+            f"sensitivity-n: grid={grid} exceeds the image size of {height} x {width} pixels", "use a smaller grid"
         )
     rows = _assign_cells(height, grid, images)
     columns = _assign_cells(width, grid, images)

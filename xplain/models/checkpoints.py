@@ -53,10 +53,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise
     except pickle.UnpicklingError:
         raise InputError(
-            f"the weights file {str(path)!r} contains pickled objects that are not tensors; they are not loaded",
-            "save the state dict only: torch.save(model.state_dict(), FILE), or use a .safetensors file",
+            f"the weights file {str(path)!r} contains pickled objects other than tensors, which are not loaded",
+            "save only the state dict with torch.save(model.state_dict(), FILE) or use a .safetensors file",
         ) from None
-    except Exception as error:  # damaged files raise many types
+    except Exception as error:  # corrupted files raise many types
         raise InputError(
             f"cannot read the weights file {str(path)!r}: {first_line(error)}", "use a .pth or .safetensors file"
         ) from None
@@ -75,7 +75,7 @@ def _load_file(path: Path) -> object:
 
 def _check_exists(path: Path) -> None:
     if not path.is_file():
-        raise InputError(f"no weights file {str(path)!r}", "check --weights")
+        raise InputError(f"weights file {str(path)!r} not found", "check --weights")
 
 
 def _check_archive(path: Path) -> None:
@@ -87,12 +87,15 @@ def _check_archive(path: Path) -> None:
     kind = _program_kind([entry.filename for entry in entries])
     if kind:
         raise InputError(
-            f"the weights file {str(path)!r} is a program; programs are not run as weights",
-            f"load it as the model if you trust it: -m {kind}:{path}",
+            f"{str(path)!r} contains a program, which is not executed when loading weights",
+            f"if you trust the file, load it as a model with --model {kind}:{path}",
         )
     unpacked, size = sum(entry.file_size for entry in entries), path.stat().st_size
     if unpacked > size:  # torch.save does not compress tensors
-        raise InputError(f"the weights file {str(path)!r} has {size} bytes that unpack to {unpacked}", "save it again")
+        raise InputError(
+            f"the weights file {str(path)!r} is compressed ({size} bytes expand to {unpacked})",
+            "save it again with torch.save",
+        )
 
 
 def _program_kind(names: Sequence[str]) -> str:
@@ -113,7 +116,10 @@ def _unwrap_state_dict(content: object, path: Path) -> dict[str, Tensor]:
                 _note_averaged(str(path), key)
             content = content[key]
     if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
-        raise InputError(f"the weights file {str(path)!r} is not a state dict", "save model.state_dict()")
+        raise InputError(
+            f"the weights file {str(path)!r} does not contain a state dict",
+            "save it with torch.save(model.state_dict(), FILE)",
+        )
     return {str(name): tensor for name, tensor in content.items()}
 
 
@@ -134,12 +140,12 @@ def load_weights(model: nn.Module, state: State, source: str) -> None:
     ]
     problems = [
         _list_problems(label, names)
-        for label, names in (("missing", missing), ("unknown", unknown), ("different shape", shapes))
+        for label, names in (("missing keys", missing), ("unexpected keys", unknown), ("size mismatch", shapes))
         if names
     ]
     if problems:
         raise InputError(
-            f"the weights of {source} do not fit the model: {'; '.join(problems)}", "check --model and --weights"
+            f"the weights from {source} do not match the model: {', '.join(problems)}", "check --model and --weights"
         )
     versioned = OrderedDict(state)
     # Names and shapes are those of the current model, and so is the version. Some networks (MNASNet) need it.
@@ -148,17 +154,19 @@ def load_weights(model: nn.Module, state: State, source: str) -> None:
 
 
 def _list_problems(label: str, names: Sequence[str]) -> str:
-    text = f"{label} {', '.join(names[:3])}"
-    return f"{text} and {len(names) - 3} more" if len(names) > 3 else text
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"{label} ({', '.join(names[:3])}{more})"
 
 
 def match_names(state: State, expected: State, source: str) -> State:
-    """Return the entries of ``state`` that belong to the model under the model's names, without the prefix of a wrapper.
+    """Return the entries of ``state`` that belong to the model, under the names of the model's state dict.
 
-    Training wrappers add a prefix to every name (``module.``, ``model.``, ``_orig_mod.``), and some save other networks,
-    such as a loss, in the same file. If there are several copies of the weights, the averaged one is used.
-    expected: the model's own state dict. source: for messages.
-    Raises InputError if it is unclear which of several copies to use.
+    Training wrappers add a prefix to every name (``module.``, ``model.``, ``_orig_mod.``), and some also save other networks,
+    such as a loss, in the same file. If there are several sets of weights, the averaged set is used.
+
+    expected: state dict of the model.
+    source: name of the file or model, used in error messages.
+    Raises InputError if the set of weights to use is ambiguous.
     """
     prefixes = _complete_prefixes(state, expected)
     if not prefixes:
@@ -171,7 +179,7 @@ def match_names(state: State, expected: State, source: str) -> State:
 
 
 def _complete_prefixes(state: State, expected: State) -> list[str]:
-    """Return the prefixes under which ``state`` contains all names of the model: ``""`` for no prefix."""
+    """Return the prefixes under which ``state`` contains all names of the model's state dict, with ``""`` for no prefix."""
     needed = [name for name in expected if not _is_counter(name)]
     if not needed:
         return []
@@ -192,8 +200,8 @@ def _choose_prefix(prefixes: Sequence[str], source: str) -> str:
         return ""
     if len(prefixes) > 1:
         raise InputError(
-            f"{source!r} contains {len(prefixes)} copies of the weights: under {', '.join(prefixes)}",
-            "save only the ones to use",
+            f"{source!r} contains {len(prefixes)} sets of weights (prefixes {', '.join(prefixes)})",
+            "save only the set to use",
         )
     return prefixes[0]
 
@@ -226,7 +234,7 @@ def count_finetuned_classes(state: State, expected: State, source: str) -> int |
 
 
 def _note_averaged(source: str, key: str) -> None:
-    emit_note(f"{source!r} contains averaged weights: {key!r} is used")
+    emit_note(f"{source!r} contains averaged weights; using {key!r}")
 
 
 def describe_weights_file(path: Path) -> Weights:
@@ -254,6 +262,6 @@ def download_path(url: str) -> Path:
 def missing_download_error(path: Path, name: str) -> InputError:
     """Return the error for the model ``name`` with --offline if ``path`` does not exist."""
     return InputError(
-        f"the weights of {name} are missing at {path}, and --offline downloads nothing",
-        "put the file there, or use --weights FILE",
+        f"weights of {name} not found at {path}, and --offline disables downloads",
+        "put the file there or use --weights FILE",
     )

@@ -106,7 +106,7 @@ class Classifier(nn.Module):
         return self.model(pixels)
 
     def to_memory_format(self, images: Tensor) -> Tensor:
-        """Return the images in the memory format of the network: contiguous or channels-last."""
+        """Convert images to the memory format of the network, contiguous or channels last."""
         return images.contiguous(memory_format=self.memory_format)
 
     @property
@@ -121,7 +121,7 @@ class Classifier(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Floating-point type of the parameters."""
+        """Floating-point dtype of the parameters."""
         return self.mean.dtype
 
     @property
@@ -176,8 +176,8 @@ def _named_entries(output: object) -> dict[str, object]:
 
 def _logits_error(output: object, candidates: Sequence[str]) -> InputError:
     description = str(tuple(output.shape)) if isinstance(output, Tensor) else type(output).__name__
-    hint = "the model must be an image classifier"
+    hint = "use an image classifier"
     if candidates:
         description += f" with {' and '.join(candidates)}"
-        hint = "name the logits 'logits' in the model's output"
-    return InputError(f"the model returned {description}, not logits (images, classes)", hint)
+        hint = "return the logits under the key 'logits'"
+    return InputError(f"the model returned {description} instead of logits of shape (images, classes)", hint)

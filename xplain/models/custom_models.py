@@ -47,7 +47,7 @@ def _import_module(module_name: str, name: str) -> ModuleType:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise  # an import inside the user's module failed
         raise UsageError(
-            f"no module {module_name!r} for the model {name!r}", "run the command in the directory that contains it"
+            f"module {module_name!r} of model {name!r} not found", "install it or run the command in its directory"
         ) from None
 
 
@@ -59,7 +59,8 @@ def wrap_module(model: nn.Module, name: str, path: Path | None) -> Classifier:
     """
     if path == RANDOM:
         raise UsageError(
-            f"{name!r} does not support --weights random", "use it with efficientnet-lite0, torchvision or timm models"
+            f"{name!r} does not support --weights random",
+            "use --weights random only with efficientnet-lite0, torchvision and timm models",
         )
     record = Weights(name)
     if path is not None:
@@ -88,5 +89,5 @@ def _read_channel_values(model: nn.Module, attribute: str) -> list[float]:
         return []
     numbers = torch.as_tensor(value, dtype=torch.float64).flatten().tolist()
     if len(numbers) not in (1, 3):
-        raise InputError(f"the model's {attribute!r} has {len(numbers)} values", "set one value per channel, 3 or 1")
+        raise InputError(f"the model's {attribute!r} has {len(numbers)} values", "use 1 or 3 values, one per channel")
     return numbers

@@ -25,7 +25,7 @@ def select_device(name: str) -> torch.device:
     if kind == "cuda":
         _check_cuda(name, int(index or 0))
     if kind == "mps" and not torch.backends.mps.is_available():
-        raise DeviceError(f"device {name!r} is not available", "use --device cpu")
+        raise DeviceError(f"device {name!r} is not available", "use another --device")
     return torch.device(name)
 
 
@@ -38,10 +38,10 @@ def _default_device() -> torch.device:
 
 
 def _check_cuda(name: str, index: int) -> None:
-    """Raise DeviceError unless a CUDA device has this index."""
+    """Raise DeviceError if no CUDA device has the given index."""
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if index >= count:
         raise DeviceError(
-            f"device {name!r} is not available: torch {torch.__version__} finds {count} CUDA devices",
-            "use --device cpu",
+            f"device {name!r} is not available: PyTorch {torch.__version__} found {count} CUDA devices",
+            "use another --device",
         )

@@ -1,8 +1,8 @@
-"""EfficientNet-Lite0, the embedded default network. It needs neither torchvision nor timm.
+"""EfficientNet-Lite0, the built-in default model, which requires neither torchvision nor timm.
 
-Tan and Le, EfficientNet (ICML 2019), in the Lite variant by its authors: no squeeze-and-excitation, ReLU6, fixed stem and head.
-Padding is TensorFlow's "same": if a stride-2 convolution needs an odd number of rows or columns, the extra one goes to the bottom
-or the right.
+The Lite variant, by the authors of EfficientNet (Tan and Le, ICML 2019), has no squeeze-and-excitation, uses ReLU6 and keeps the
+stem and head fixed. Convolutions use TensorFlow's "same" padding: if the total padding is odd, the extra row or column is added at
+the bottom or right.
 """
 
 from __future__ import annotations

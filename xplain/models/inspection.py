@@ -24,14 +24,14 @@ def inspect_model(classifier: Classifier) -> None:
     classifier.classes = logits.shape[1]
     notes = classifier.notes
     if key:
-        notes.append(f"the model returns a {type(output).__name__}; its {key!r} is taken as the logits")
+        notes.append(f"the model returns a {type(output).__name__}; using its entry {key!r} as the logits")
     if classifier.channels == 1:
-        notes.append("the model takes one channel: it is given the grey value of the pixels")
+        notes.append("the model has one input channel; images are converted to grayscale")
     if logits.shape[1] == 1:
-        notes.append("the model has one output: its softmax is always 1, and probabilities say nothing")
+        notes.append("the model has a single output, so its softmax probability is always 1 and carries no information")
     elif _is_softmax_output(logits):
         classifier.probabilities = True
-        notes.append("the model ends in a softmax: the logarithm of its output stands for the logits")
+        notes.append("the model output is a softmax; using its logarithm as the logits")
 
 
 @torch.no_grad()
@@ -67,7 +67,8 @@ def size_error(name: str, size: tuple[int, int], error: Exception) -> InputError
     error: the exception that the model raised; its first line becomes part of the message.
     """
     return InputError(
-        f"{name} does not accept images of {size[0]} x {size[1]} ({first_line(error)})", "use another --image-size"
+        f"{name} does not accept images of {size[0]} x {size[1]} pixels ({first_line(error)})",
+        "use another --image-size",
     )
 
 

@@ -86,19 +86,20 @@ class TracedOutput:
 
 
 def find_last_spatial_layer(model: nn.Module, forward: Forward, size: Size) -> tuple[str, Layout]:
-    """Return the name and layout of the last module to finish whose output is a map with h, w > 1, other than a pooling layer.
+    """Return the name and layout of the last non-pooling module to finish whose output is a spatial map with h, w > 1.
 
-    A container that returns the output of its last child is chosen instead of the child: ``layer4`` for ResNet, but for VGG
-    the last ReLU before the last pooling. For maps of tokens it is the last layer whose patches the logits depend on: after
-    the last attention they depend on the class token only, so for a ViT it is the norm before the last attention.
+    If a container returns the output of its last child, the container is selected, such as ``layer4`` for ResNet. For VGG, the
+    last ReLU before the last pooling layer is selected. For token maps, the function selects the last layer whose patch tokens
+    affect the logits. In a ViT, only the class token affects the logits after the last attention block, so the norm before that
+    block is selected.
 
-    forward: number of rows -> logits (rows, classes) of that many copies of one image.
+    forward: function ``forward(n)`` that returns the logits (n, classes) for n copies of one image.
     size: height and width of the image in pixels.
-    Raises InputError if no module is spatial.
+    Raises InputError if no module has a spatial output.
     """
     layers = _select_candidates(trace_outputs(model, forward, size)[1])
     if not layers:
-        raise InputError("no layer of the model has an output with height and width", "choose a layer with --layer")
+        raise InputError("no layer with a spatial output (height and width) was found", "set a layer with --layer")
     last = layers[-1]
     if last.layout.kind == "tokens":
         last = _find_last_used(model, forward, layers[-MAX_CANDIDATES:])

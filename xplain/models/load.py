@@ -35,11 +35,11 @@ def load_classifier(
     image_size: int | None = None,
     offline: bool = False,
 ) -> Classifier:
-    """Load a classifier in evaluation mode: pixels in [0, 1] to logits, with the normalization inside.
+    """Load a classifier in evaluation mode. The classifier normalizes its input and maps pixels in [0, 1] to logits.
 
     Args:
         name: one of
-            ``efficientnet-lite0``, the embedded model, which needs no download;
+            ``efficientnet-lite0``, the built-in model, which requires no download;
             a torchvision classification model such as ``resnet50`` or ``resnet50.IMAGENET1K_V1``;
             ``timm:NAME``, a timm model;
             ``python:package.module:factory``, a function that returns an nn.Module;
@@ -48,20 +48,20 @@ def load_classifier(
             if it has them.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         weights: a ``.pt``, ``.pth`` or ``.safetensors`` file to use instead of the model's weights. No code in it is executed.
-            ``random`` uses untrained weights, the same at every call.
+            ``random`` uses untrained weights, which are the same in every call.
         classes: a file of class names, one per line, or a CSV file with the columns index, wnid, name.
-        image_size: side of the square input in pixels; defaults to the model's size. The resize before the crop is scaled in
-            proportion, and position embeddings of ViTs are interpolated.
-        offline: download nothing. A ``python:`` factory is not restricted.
+        image_size: height and width of the model input in pixels. Default: the native size of the model. The size before cropping is
+            scaled proportionally, and the position embeddings of ViTs are interpolated.
+        offline: do not download anything. The code of a ``python:`` factory is not restricted.
 
     Returns:
         A Classifier. ``size``, ``preprocessing``, ``labels`` and ``wnids`` describe its input and classes.
-        Every assumption about the model (such as a final softmax, or one input channel) is a ModelNote, a warning.
+        A ModelNote warning is emitted for every assumption about the model, such as a final softmax or a single input channel.
 
     Raises:
-        UsageError: the name is unknown, or options contradict each other.
-        InputError: weights, class names or image size cannot be used with the model.
-        DeviceError: the device is not available.
+        UsageError: if the name is unknown or the options are inconsistent.
+        InputError: if the weights, class names or image size do not match the model.
+        DeviceError: if the device is not available.
 
     Example:
         >>> classifier = xplain.load_classifier("resnet50", device="cuda", weights="tuned.safetensors", classes="names.txt")
@@ -130,7 +130,7 @@ def _load_by_name(name: str, path: Path | None, image_size: int | None, offline:
 
 def _load_program(name: str, path: Path | None) -> Classifier:
     if path is not None:
-        raise UsageError(f"the model {name!r} contains its own weights", "remove --weights")
+        raise UsageError(f"the model {name!r} includes its weights", "remove --weights")
     classifier = wrap_module(load_program(name), name, None)
     classifier.weights = describe_weights_file(Path(name.partition(":")[2]))
     return classifier

@@ -240,7 +240,10 @@ class _FixedBatchNormFunction(torch.autograd.Function):
 
 @contextmanager
 def tf32_flags(precision: str, device: torch.device) -> Iterator[None]:
-    """Allow TF32 on CUDA if ``precision`` is ``tf32``, and disallow it otherwise. Restore the flags at the end of the block."""
+    """Enable TF32 on CUDA inside the block if ``precision`` is ``tf32`` and disable it otherwise.
+
+    The previous flags are restored on exit.
+    """
     if device.type != "cuda":
         yield
         return

@@ -1,7 +1,7 @@
-"""Load programs as models: TorchScript (``script:FILE``) and exported programs (``export:FILE``).
+"""Load TorchScript programs (``script:FILE``) and torch.export programs (``export:FILE``) as models.
 
-Such a file contains code that torch's interpreter runs. It is therefore loaded only as the model (like a ``python:`` factory),
-never as weights.
+Such files contain code that PyTorch executes. They are therefore loaded only as models, like ``python:`` factories, and never as
+weights.
 """
 
 from __future__ import annotations
@@ -50,9 +50,10 @@ def load_program(name: str) -> Program:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # TorchScript is deprecated, but such files exist
             return _load_script(file) if kind == "script" else _load_export(file)
-    except Exception as error:  # damaged files raise many types
+    except Exception as error:  # corrupted files raise many types
         raise InputError(
-            f"cannot load the program {file!r}: {first_line(error)}", f"check that it is a file for {kind}:"
+            f"cannot load the exported program {file!r}: {first_line(error)}",
+            f"check that the prefix {kind}: matches the file",
         ) from None
 
 
@@ -71,9 +72,9 @@ def _load_export(file: str) -> Program:
 
 
 def check_program(classifier: Classifier) -> None:
-    """Set ``channels``. Raises InputError if the program has a fixed batch size or cannot be differentiated.
+    """Set ``channels`` and check the program. Raise InputError if it has a fixed batch size or does not support gradients.
 
-    Returns silently if it accepts no batch at all: ``inspect_model`` then reports the size of the images.
+    If the program rejects every batch, return without an error, because ``inspect_model`` reports the image size.
     """
     noise = torch.rand((3, 3, *classifier.size), generator=torch.Generator().manual_seed(0), dtype=classifier.dtype)
     noise = noise.to(classifier.device)
@@ -88,11 +89,13 @@ def check_program(classifier: Classifier) -> None:
     if any(failures):
         reason = next(filter(None, failures))
         raise InputError(
-            f"the program accepts one batch size only ({reason})",
-            "export it with a dynamic batch size: dynamic_shapes=({0: torch.export.Dim('batch')},)",
+            f"the exported program has a fixed batch size ({reason})",
+            "export it with a dynamic batch dimension: dynamic_shapes=({0: torch.export.Dim('batch')},)",
         )
     if not _is_differentiable(classifier, noise):
-        raise InputError("the program cannot be differentiated", "save it without no_grad and without quantization")
+        raise InputError(
+            "the exported program does not support gradients", "export it without torch.no_grad and quantization"
+        )
 
 
 @torch.no_grad()

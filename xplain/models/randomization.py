@@ -65,7 +65,10 @@ def reinitialize(module: nn.Module, seed: int) -> None:
 
 
 def _reset(module: nn.Module) -> None:
-    """Call the module's ``reset_parameters``. A container's is skipped: it could change the parameters of its children."""
+    """Call ``reset_parameters`` of a module.
+
+    The method of a container is not called, because it could reset the parameters of its children.
+    """
     reset = getattr(module, "reset_parameters", None)
     if callable(reset) and not list(module.children()):
         reset()

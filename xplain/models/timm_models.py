@@ -34,10 +34,10 @@ def load_timm(name: str, path: Path | None, side: int | None = None, offline: bo
     """Load a timm model as a classifier.
 
     name: ``timm:NAME``, ``timm:hf-hub:USER/REPOSITORY`` or ``timm:local-dir:FOLDER``.
-    path: a weights file to use instead of the pretrained weights, or RANDOM.
-    side: of the images in pixels, for models that are built for one size; timm resamples position embeddings.
-    offline: use only weights that were downloaded before.
-    Raises UsageError for an unknown name or if timm is missing, and InputError for weights or a side that cannot be used.
+    path: weights file to use instead of the pretrained weights, RANDOM for untrained weights, or None.
+    side: image size in pixels for models with a fixed input size. timm interpolates the position embeddings.
+    offline: use only weights that are already downloaded.
+    Raises UsageError if the name is unknown or timm is not installed, and InputError if the weights or the image size are invalid.
     """
     if offline:
         _set_hub_offline()
@@ -46,7 +46,7 @@ def load_timm(name: str, path: Path | None, side: int | None = None, offline: bo
     is_external = ":" in short  # a repository or folder: its classes need not be ImageNet's
     if not is_external and not timm.is_model(short):
         raise UsageError(
-            f"unknown model {name!r}", did_you_mean(short, timm.list_models(), "see xplain list models --search")
+            f"unknown model {name!r}", did_you_mean(short, timm.list_models(), 'use "xplain list models --search NAME"')
         )
     _check_download(name, needed=offline and path is None)
     model = _create(name, pretrained=path is None, offline=offline)
@@ -63,7 +63,7 @@ def load_timm(name: str, path: Path | None, side: int | None = None, offline: bo
             wnids, labels = (), ()
         load_weights(model, state, record.source)
     if not model.num_classes:
-        raise InputError(f"{name} returns features and has no classes", "use --weights of a model with a classifier")
+        raise InputError(f"{name} has no classification head", "use --weights with the weights of a classifier")
     data = timm.data.resolve_data_config({}, model=model)
     if side is not None:
         _set_input_size(model, name, side)
@@ -88,7 +88,8 @@ def _set_hub_offline() -> None:
         return
     if not constants.HF_HUB_OFFLINE:
         raise UsageError(
-            "huggingface_hub was imported before offline=True", "set HF_HUB_OFFLINE=1 before Python starts"
+            "huggingface_hub was imported before offline mode was enabled",
+            "set HF_HUB_OFFLINE=1 before starting Python",
         )
 
 
@@ -134,7 +135,7 @@ def _create(name: str, *, pretrained: bool, offline: bool, **options: Any) -> An
         reason = first_line(error)
     if short.startswith("local-dir:"):
         raise InputError(
-            f"cannot load {name}: {reason}", "use a folder with config.json and model.safetensors, as timm saves them"
+            f"cannot load {name}: {reason}", "use a directory saved by timm, with config.json and model.safetensors"
         )
     condition = " without a download (--offline)" if offline else ""
     raise InputError(f"cannot load the weights of {name}{condition}: {reason}", "use --weights FILE")

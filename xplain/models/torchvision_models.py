@@ -45,11 +45,11 @@ def torchvision_names() -> list[str]:
 def load_torchvision(name: str, path: Path | None, side: int | None = None, offline: bool = False) -> Classifier:
     """Load a torchvision model as a classifier.
 
-    name: of a model, with its default weights (``resnet50``) or others (``resnet50.IMAGENET1K_V1``).
-    path: a weights file to use instead, or RANDOM.
-    side: of the images in pixels, for models that are built for one size; position embeddings of a ViT are interpolated.
-    offline: use only weights that were downloaded before.
-    Raises UsageError for an unknown name, and InputError for weights or a side that cannot be used.
+    name: model name (``resnet50``), optionally followed by the name of the weights (``resnet50.IMAGENET1K_V1``).
+    path: weights file to use instead of the pretrained weights, RANDOM for untrained weights, or None.
+    side: image size in pixels for models with a fixed input size. The position embeddings of ViTs are interpolated.
+    offline: use only weights that are already downloaded.
+    Raises UsageError if the name is unknown, and InputError if the weights or the image size are invalid.
     """
     builder, weights = _find_weights(name)
     options = OPTIONS_WITH_WEIGHTS.get(builder, {}) | _size_options(builder, side or weights.meta["min_size"][0])
@@ -166,7 +166,7 @@ def _get_weights(name: str, weights: Any, offline: bool) -> tuple[Weights, dict[
     except (URLError, HTTPException, OSError, RuntimeError) as error:
         reason = getattr(error, "reason", None) or error
         raise InputError(
-            f"cannot download {path.name} for {name} ({reason}), and it is not in {path.parent}",
-            "put the file there, or use --weights FILE",
+            f"cannot download {path.name} for {name} ({reason}), and {path.parent} contains no copy",
+            "put the file there or use --weights FILE",
         ) from None
     return describe_weights_file(path), state

@@ -87,7 +87,7 @@ def patch_map(flow: Tensor, tokens: Tokens) -> Tensor:
 
 @torch.no_grad()
 def _find_tokens(oracle: Oracle, model: Classifier, x: Tensor, method: str) -> Tokens:
-    """Return the tokens of the model for images shaped like x (1, C, H, W). Raises UsageError."""
+    """Return the tokens of the model for images with the shape of x (1, C, H, W). Raise UsageError if the attention is unsuitable."""
     size = (x.shape[-2], x.shape[-1])
     known = _tokens.setdefault(model, {})
     if size not in known:
@@ -109,7 +109,7 @@ def count_tokens(method: str, attentions: Sequence[AttentionWeights], rows: int)
     """Return the number N of tokens of every attention. Raises UsageError unless all weights are (rows, heads, N, N)."""
     if not attentions:
         raise UsageError(
-            f"{method} requires attention over one grid of tokens, but the model has no such attention", ALTERNATIVES
+            f"{method} requires attention over a single grid of tokens, but none was found in the model", ALTERNATIVES
         )
     count = attentions[0].weights.shape[-1]
     for weights, module in attentions:
@@ -118,8 +118,8 @@ def count_tokens(method: str, attentions: Sequence[AttentionWeights], rows: int)
             size = " x ".join(map(str, shape))
             images = "1 image" if rows == 1 else f"{rows} images"
             raise UsageError(
-                f"{method} requires attention over one grid of tokens, but the attention weights of "
-                f"{module or 'the model'} are {size} for {images}",
+                f"{method} requires attention over a single grid of tokens, but the attention weights of "
+                f"{module or 'the model'} have shape {size} for {images}",
                 ALTERNATIVES,
             )
     return int(count)
@@ -131,7 +131,7 @@ def find_patches(method: str, count: int, layouts: Sequence[Layout]) -> Layout:
         if layout.kind == "tokens" and layout.tokens == count:
             return layout
     raise UsageError(
-        f"{method} requires attention over one grid of tokens, but {count} tokens are not a grid", ALTERNATIVES
+        f"{method} requires attention over a single grid of tokens, but {count} tokens do not form a grid", ALTERNATIVES
     )
 
 

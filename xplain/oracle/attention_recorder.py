@@ -60,7 +60,7 @@ def record_attention(model: nn.Module, nan_probe: NaNProbe | None = None) -> Ite
 
 
 class _RunningModule(NamedTuple):
-    """A module that is running, and the first two dimensions of its tokens."""
+    """A module whose forward pass is running and the first two dimensions of its tokens."""
 
     name: str
     tokens: tuple[int, ...]

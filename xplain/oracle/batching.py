@@ -17,7 +17,7 @@ CPU_PIXELS_PER_CALL = 13 * 224 * 224  # measured: 8 to 16 rows of 224 x 224 are 
 GPU_PIXELS_PER_CALL = 128 * 224 * 224
 MAX_ROWS = 256
 
-# The number of rows that fit into memory, by image shape; filled when a call ran out of memory.
+# The number of rows that fit in memory, by image shape; filled when a call ran out of memory.
 _row_limits: WeakKeyDictionary[Classifier, dict[tuple[int, ...], int]] = WeakKeyDictionary()
 
 
@@ -80,7 +80,7 @@ def run_in_batches(
 
     run: a function of a batch of x and of each of ``others``, to tensors (rows, ...). An ``other`` that is None stays None.
     When a call runs out of memory, it is repeated with half the rows, and later calls use no more rows than that.
-    Raises DeviceError if one row does not fit into memory.
+    Raises DeviceError if a single image does not fit in memory.
     """
     outputs: list[tuple[Tensor, ...]] = []
     start = 0
@@ -103,7 +103,7 @@ def run_in_batches(
 
 
 def _default_rows(x: Tensor) -> int:
-    """Return the number of rows per call for the device and the image size of x."""
+    """Return the default batch size for the device and image size of x."""
     pixels = CPU_PIXELS_PER_CALL if x.device.type == "cpu" else GPU_PIXELS_PER_CALL
     return min(max(pixels // (x.shape[-1] * x.shape[-2]), 1), MAX_ROWS)
 
@@ -120,7 +120,8 @@ def _halve_rows(classifier: Classifier, x: Tensor, size: int) -> None:
     if size == 1:
         side = f"{x.shape[-2]}x{x.shape[-1]}"
         raise DeviceError(
-            f"out of memory on {x.device} with one row of {side}", "use a smaller model or another --device"
+            f"out of memory on {x.device} with a single image of {side} pixels",
+            "use a smaller model or another --device",
         )
     _row_limits.setdefault(classifier, {})[tuple(x.shape[-3:])] = size // 2
 

@@ -61,7 +61,7 @@ def probe_layer(
             scores = compute_scores(logits, y, oracle.score, contrasts)
             (gradient,) = torch.autograd.grad(scores.sum(), output, allow_unused=True)
         if gradient is None:
-            raise UsageError(f"the score does not depend on layer {name!r}", "choose another layer")
+            raise UsageError(f"the score does not depend on layer {name!r}", "use another layer")
         oracle.count_rows(forwards=len(x), backwards=len(x))
         return activations, layout.to_map(gradient)
 
@@ -152,8 +152,10 @@ def _find_layer(oracle: Oracle, model: Classifier, x: Tensor, name: str) -> tupl
         return known[size]
     names = [module_name for module_name, _ in model.model.named_modules() if module_name]
     if name not in names:
-        raise UsageError(f"the model has no layer {name!r}", did_you_mean(name, names, "use the name of a module"))
+        raise UsageError(
+            f"the model has no layer {name!r}", did_you_mean(name, names, "use a name from model.named_modules()")
+        )
     layout = model_layers.find_layout(model.model, run, size, name)
     if layout is None:
-        raise UsageError(f"layer {name!r} has no output with height and width", "choose another layer")
+        raise UsageError(f"layer {name!r} has no spatial output (height and width)", "use another layer")
     return name, layout

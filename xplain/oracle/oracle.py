@@ -1,6 +1,6 @@
-"""The only caller of the model: logits, scores and gradients of any number of rows, and the count of rows.
+"""Oracle: the only component that calls the model. It computes logits, scores and gradients and counts the rows.
 
-A method says at which points it needs them; the oracle decides how many rows go through the model per call.
+A method requests values at a set of points, and the oracle chooses the batch size of each model call.
 """
 
 from __future__ import annotations
@@ -21,7 +21,12 @@ from xplain.oracle.targets import compute_scores
 
 
 class GradientResult(NamedTuple):
-    """Scores (rows,) or (rows, S), gradients (rows, C, H, W) or (rows, S, C, H, W), and the top classes (rows,)."""
+    """Scores and gradients of a batch.
+
+    scores: (rows,) or (rows, S).
+    values: gradients (rows, C, H, W) or (rows, S, C, H, W).
+    predicted: predicted classes (rows,).
+    """
 
     scores: Tensor
     values: Tensor
@@ -204,7 +209,7 @@ class Oracle:
         self.image_rows += forwards.to(self.image_rows)[:, None] * passes
 
     def _contrasts_of(self, image: Tensor | None) -> Tensor | None:
-        """Return the contrast classes (rows, A) of the images to which the rows belong, or None."""
+        """Return the contrast classes (rows, A) of the image of each row, or None."""
         if self.against is None or image is None:
             return self.against
         return self.against[image]

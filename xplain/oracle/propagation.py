@@ -70,7 +70,7 @@ class Rules:
 
 
 def keep_gradient(*kinds: Kind) -> dict[Kind, Rule]:
-    """Return a rule table in which these kinds of operation keep their gradient."""
+    """Return a rule table in which the given kinds of operations keep their gradient."""
     return dict.fromkeys(kinds, Operation.run)
 
 
@@ -138,7 +138,7 @@ def _forward_by_rules(
             if not has_streams or device_error(error):
                 raise
             # the rule of the first layer may merge the streams, and the model relied on the number of rows
-            message = f"{rules.method} cannot follow the model's forward pass: {first_line(error)}"
+            message = f"{rules.method} does not support the model's forward pass: {first_line(error)}"
             raise UsageError(message, ANY_MODEL) from None
         mode.check_tracked(logits)
     return logits, mode.sums
@@ -155,7 +155,9 @@ def check_same_logits(method: str, actual: Tensor, expected: Tensor, *, loose: b
         tolerance = 5e-3
     scale = expected.abs().max().clamp(min=1)
     if actual.shape != expected.shape or not bool((actual - expected).abs().max() <= tolerance * scale):
-        raise UsageError(f"{method} cannot follow the model's forward pass: its logits change", ANY_MODEL)
+        raise UsageError(
+            f"{method} does not support the model: the logits under its rules differ from the model's logits", ANY_MODEL
+        )
 
 
 class _RuleMode(TorchFunctionMode):
@@ -197,7 +199,7 @@ class _RuleMode(TorchFunctionMode):
         """Raise UsageError if the tensor was computed from the image by an operation that the mode did not intercept."""
         if TRACKED not in vars(tensor):
             where = self.modules[-1] or "the model"
-            raise UsageError(f"{self.rules.method} cannot see into compiled or custom code in {where}", ANY_MODEL)
+            raise UsageError(f"{self.rules.method} cannot trace compiled or custom operations in {where}", ANY_MODEL)
 
 
 @contextmanager

@@ -83,7 +83,7 @@ class TargetSpec:
         if target.startswith("top:"):
             count = parse_count(target.removeprefix("top:"))
             if not count:
-                raise UsageError(f"cannot read the target {target!r}", "use top:K with K >= 1")
+                raise UsageError(f"invalid target {target!r}", "use top:K with K >= 1")
             return cls("top", count=count, against=contrasts)
         return cls("class", index=classifier.class_names.find(target), against=contrasts)
 
@@ -133,7 +133,7 @@ def find_targets(classifier: Classifier, target: Classes | None, logits: Tensor)
     indices = _find_indices(classifier, target, logits)
     if indices.ndim > 1 or indices.numel() not in (1, len(logits)):
         targets = f"{len(indices)} targets" if indices.ndim == 1 else f"targets of shape {tuple(indices.shape)}"
-        raise UsageError(f"{targets} for {len(logits)} images", "pass one target, or one per image")
+        raise UsageError(f"got {targets} for {len(logits)} images", "pass one target, or one target per image")
     return indices.expand(len(logits))
 
 
@@ -147,19 +147,20 @@ def find_contrasts(classifier: Classifier, against: Classes | None, logits: Tens
         return None
     if isinstance(against, str) and against == RUNNER_UP:
         if logits.shape[1] < 2:
-            raise UsageError("a model with one class has no runner-up", "omit --against")
+            raise UsageError("a model with one class has no runner-up", "remove --against")
         return logits.scatter(1, y[:, None], -torch.inf).argmax(dim=1, keepdim=True)
     contrasts = _find_indices(classifier, against, logits)
     if contrasts.ndim < 2:
         contrasts = contrasts.reshape(1, -1).expand(len(y), -1)
     if len(contrasts) != len(y) or contrasts.shape[1] == 0:
         raise UsageError(
-            f"contrast classes of shape {tuple(contrasts.shape)} for {len(y)} images", "pass (A,) or (B, A) classes"
+            f"contrast classes of shape {tuple(contrasts.shape)} do not match {len(y)} images",
+            "pass shape (A,) or (B, A)",
         )
     if bool((contrasts == y[:, None]).any()):
-        raise UsageError("a class cannot be explained against itself", "remove the target class from --against")
+        raise UsageError("the target class is also a contrast class", "remove it from the contrast classes")
     if any(len(set(row)) < len(row) for row in contrasts.tolist()):
-        raise UsageError("a contrast class is repeated", "pass each class once")
+        raise UsageError("the contrast classes contain a duplicate", "pass each class once")
     return contrasts
 
 
@@ -172,9 +173,9 @@ def _find_indices(classifier: Classifier, classes: Classes, logits: Tensor) -> T
     try:
         indices = torch.as_tensor(classes, device=logits.device)
     except (TypeError, ValueError, RuntimeError):
-        raise UsageError(f"cannot read the classes {classes!r}", "use indices, wnids or names") from None
+        raise UsageError(f"invalid classes {classes!r}", "use class indices, WordNet IDs or names") from None
     if indices.is_floating_point() or indices.dtype == torch.bool:
-        raise UsageError(f"class indices have the type {indices.dtype}", "use integers")
+        raise UsageError(f"class indices must be integers, got {indices.dtype}", "pass an integer tensor")
     count = logits.shape[1]
     is_invalid = (indices < 0) | (indices >= count)
     if bool(is_invalid.any()):
@@ -193,11 +194,13 @@ def check_images(classifier: Classifier, images: Tensor, name: str = "images") -
     Raises UsageError unless they are floating point (B, C, H, W) with B >= 1, and InputError unless they are finite.
     """
     if images.ndim != 4 or not images.is_floating_point():
-        actual = f"{tuple(images.shape)} {str(images.dtype).removeprefix('torch.')}"
-        hint = "divide 8-bit pixels by 255 and add the batch dimension" if name == "images" else "pass raw values"
-        raise UsageError(f"{name} are {actual}, not floating point (B, C, H, W)", hint)
+        actual = f"{str(images.dtype).removeprefix('torch.')} of shape {tuple(images.shape)}"
+        hint = (
+            "divide 8-bit pixels by 255 and add a batch dimension" if name == "images" else "pass the raw attributions"
+        )
+        raise UsageError(f"{name} must be a floating-point tensor of shape (B, C, H, W), got {actual}", hint)
     if not images.numel():
-        raise UsageError(f"{name} of shape {tuple(images.shape)} are empty", "pass at least one")
+        raise UsageError(f"{name} are empty (shape {tuple(images.shape)})", "pass at least one image")
     if not bool(images.isfinite().all()):
         raise InputError(f"the {name} contain NaN or infinity", "pass finite values")
     images = images.clone() if images.is_inference() else images.detach()

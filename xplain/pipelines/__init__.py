@@ -1,1 +1,1 @@
-"""The flow of each command, and the library functions behind it."""
+"""Implementations of the commands and of the corresponding library functions."""

@@ -1,11 +1,13 @@
-"""Resolve attribution methods and run them: ``attribute`` of the library, and ``MethodRun`` for the commands."""
+"""Run attribution methods: ``attribute`` for library users and ``MethodRun`` for the commands."""
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
 
@@ -18,9 +20,9 @@ from xplain.core.errors import InputError, UsageError, did_you_mean
 from xplain.core.registry import METHODS, MethodSpec
 from xplain.core.rng import Streams
 from xplain.core.types import Attribution, Cost, Precision, ScoreKind
-from xplain.data.images import decode_image
+from xplain.data.images import decode_image, sha256
 from xplain.data.preprocessing import Preprocessing, preprocess
-from xplain.data.sources import find_images
+from xplain.data.sources import ImageSource, find_images
 from xplain.metrics.inputs import Explain
 from xplain.models import Classifier
 from xplain.oracle import Oracle
@@ -28,8 +30,8 @@ from xplain.oracle.batching import rows_per_call
 from xplain.oracle.runtime import inference_session, predict
 from xplain.oracle.targets import Classes, check_images, find_contrasts, find_targets, has_finite_logits
 
-MAX_REFERENCES = 512  # images read from a directory of baselines, evenly spread over its sorted files
-CONTROL = "random"  # part of every evaluation: a method that does not beat it explains nothing
+MAX_REFERENCES = 512  # maximum number of baseline images, spaced evenly over the sorted files
+CONTROL = "random"  # included in every evaluation; a useful method must outperform it
 
 
 @torch.inference_mode(mode=False)
@@ -47,30 +49,32 @@ def attribute(
     progress: Callable[[int], None] | None = None,
     **params: Any,
 ) -> Attribution:
-    """Compute signed raw attributions of a batch of images, in units of the explained score.
+    """Compute signed attributions for a batch of images, in units of the explained score.
 
     Args:
-        images: float (B, C, H, W) in [0, 1], not normalized, on any device; ``read_image`` makes them.
+        images: floating-point images of shape (B, C, H, W) with values in [0, 1], not normalized, on any device. See ``read_image``.
         method: name or alias of a method, such as ``agi`` or ``ig``.
-        target: class index, wnid or name for all images, or one per image. Defaults to the top class of each image.
-        against: contrast classes for all images, or (B, A). The score becomes the target's minus the mean of theirs; ``agi`` uses them
-            as its false classes. ``runner-up`` is the best other class of each image.
-        score: the scalar that is differentiated: ``logit``, ``prob``, ``log-prob``, or ``margin`` (over the best other logit). Defaults
-            to the method's own.
-        seed: seed of all random draws. They depend on it and on the pixels of each image, not on the batch.
+        target: class index, WordNet ID or class name, either one for all images or one per image. Default: the predicted class of
+            each image.
+        against: contrast classes, either for all images or of shape (B, A). The explained score is the score of the target minus the
+            mean score of the contrast classes; ``agi`` uses them as false classes. ``runner-up`` selects the most probable class
+            other than the target.
+        score: model output to explain: ``logit``, ``prob``, ``log-prob`` or ``margin`` (the target's logit minus the largest other
+            logit). Default: set by the method.
+        seed: random seed. Random numbers depend on the seed and on the pixels of each image, but not on the batch.
         precision: ``fp32``, ``tf32`` or ``bf16``.
-        batch_size: rows per model call, or ``auto``.
-        progress: function that is called with the number of rows after each model call.
-        params: parameters of the method; ``xplain list methods --json`` lists them with defaults, sources and deviations.
+        batch_size: maximum number of samples per forward pass, or ``auto``.
+        progress: callback that receives the number of processed samples after each forward pass.
+        params: parameters of the method. ``xplain list methods --json`` lists them with their defaults.
 
     Returns:
-        An Attribution on the classifier's device: values (B, C, H, W), or (B, 1, H, W) for methods without color; target (B,); cost in
-        rows for the batch. The images and the classifier are not modified.
+        An Attribution on the classifier's device, with ``values`` of shape (B, C, H, W), or (B, 1, H, W) for methods that do not
+        distinguish channels, ``target`` of shape (B,) and the ``cost`` of the batch. The images and the classifier are not modified.
 
     Raises:
-        UsageError: a name or value is invalid.
-        InputError: images or logits are not finite.
-        DeviceError: one row does not fit into memory.
+        UsageError: if a name or value is invalid.
+        InputError: if images or logits contain NaN or infinity.
+        DeviceError: if a single image does not fit in memory.
 
     Example:
         >>> att = xplain.attribute(clf, x, "integrated-gradients", steps=100, target="tabby")
@@ -87,11 +91,11 @@ def attribute(
         result = method_run.attribute(classifier, images, targets, compute, contrasts=contrasts, on_rows=progress)
     outside = ((images < 0) | (images > 1)).flatten(1).any(dim=1)
     cost = replace(result.cost + cost, seconds=time.perf_counter() - started)
-    return replace(result, flags=result.flags | {"pixels outside [0, 1]": outside}, cost=cost)
+    return replace(result, flags=result.flags | {"the image has values outside [0, 1]": outside}, cost=cost)
 
 
 def resolve_compute(seed: int, precision: Precision, batch_size: int | str) -> ComputeOptions:
-    """Check the keywords that ``attribute`` and ``measure`` share."""
+    """Validate the keyword arguments shared by ``attribute`` and ``measure``."""
     check_choice("precision", precision, get_args(Precision))
     return ComputeOptions(precision, parse_batch_size(str(batch_size)), seed)
 
@@ -104,22 +108,24 @@ def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
 
 
 def predict_finite(classifier: Classifier, images: Tensor, compute: ComputeOptions) -> tuple[Tensor, Cost]:
-    """Return the logits (B, classes) and their cost. Raises InputError unless all logits are finite."""
+    """Return the logits (B, classes) and their cost. Raise InputError if any logit is not finite."""
     logits, cost = predict(classifier, images, compute)
     bad = (~has_finite_logits(logits)).nonzero()
     if len(bad):
         raise InputError(
-            f"the model's logits for image {int(bad[0])} are not finite", "check the weights and the precision"
+            f"the logits of image {int(bad[0])} contain NaN or infinity", "check the weights or use precision fp32"
         )
     return logits, cost
 
 
 @dataclass(frozen=True, eq=False)
 class MethodRun:
-    """A method with checked parameters, ready to run.
+    """A method with validated parameters.
 
-    settings: all parameters. references: images (N, C, H, W) that ``baselines=DIR`` names, or None. score: the scalar that is explained.
-    label: the name in file names and tables.
+    settings: values of all parameters.
+    references: images (N, C, H, W) from the directory ``baselines``, or None.
+    score: explained model output.
+    label: display name in tables and file names.
     """
 
     spec: MethodSpec
@@ -138,7 +144,11 @@ class MethodRun:
         score: ScoreKind | None = None,
         label: str = "",
     ) -> MethodRun:
-        """Check the parameters and read the reference images. score: None for the method's own. Raises UsageError, InputError."""
+        """Validate the parameters and load the reference images.
+
+        score: explained model output, or None for the default of the method.
+        Raises UsageError if a parameter is invalid, and InputError if the reference images cannot be read.
+        """
         baselines = params.get("baselines")
         references: Tensor | None
         if isinstance(baselines, Tensor):
@@ -150,11 +160,11 @@ class MethodRun:
 
     @property
     def rows_per_image(self) -> int:
-        """The largest number of forward rows per image."""
+        """Maximum number of forward passes per image."""
         return self.spec.cost(**self.settings)[0]
 
     def describe(self) -> dict[str, Any]:
-        """Return the entries of a record: method, parameters, score and version of the definition."""
+        """Return the record of the method: name, parameters, score and version."""
         return {
             "method": self.spec.name,
             "params": self.settings,
@@ -162,8 +172,24 @@ class MethodRun:
             "method_version": self.spec.version,
         }
 
+    def hash_references(self) -> dict[str, str]:
+        """Return the SHA-256 of the files of the reference images under ``references``, or {} if a directory names none."""
+        return self._reference_hashes
+
+    @cached_property
+    def _reference_hashes(self) -> dict[str, str]:
+        if self.references is None or self.settings["baselines"] == "tensor":
+            return {}
+        digest = hashlib.sha256()
+        for source in _find_references(self.settings["baselines"]):
+            digest.update(sha256(source.read()).encode())
+        return {"references": digest.hexdigest()}
+
     def images_per_call(self, classifier: Classifier, batch_size: int | None, images: Tensor | None = None) -> int:
-        """Return how many images fill one model call. images: for their size; None for images of the classifier's size."""
+        """Return the number of images to process together, whose samples fill a forward pass.
+
+        images: images whose size is used, or None for the input size of the classifier.
+        """
         if images is None:
             images = torch.empty(1, 3, *classifier.size, device=classifier.device)
         rows = rows_per_call(classifier, images, batch_size)
@@ -180,11 +206,11 @@ class MethodRun:
         on_rows: Callable[[int], None] | None = None,
         drawn_for: Tensor | None = None,
     ) -> Attribution:
-        """Run the method on images (B, C, H, W) for target classes (B,), as many images at a time as fill a model call.
+        """Run the method on images (B, C, H, W) and target classes (B,) in batches that fill a forward pass.
 
         contrasts: (B, A) contrast classes, or None. on_rows: called with the number of rows after each model call.
-        drawn_for: images on which the random draws depend; None for ``images`` themselves.
-        Raises as the method, and DeviceError if one row does not fit into memory.
+        drawn_for: images that seed the random numbers, or None to use ``images``.
+        Raises the errors of the method, and DeviceError if a single sample does not fit in memory.
         """
         started = time.perf_counter()
         size = self.images_per_call(classifier, compute.batch_size, images)
@@ -209,7 +235,7 @@ class MethodRun:
         contrasts: Tensor | None,
         on_rows: Callable[[int], None] | None,
     ) -> Oracle:
-        """Make the oracle of one group of images. A method that needs ``against`` decides itself what its contrast classes mean."""
+        """Create the oracle for a batch of images. Methods with the argument ``against`` interpret the contrast classes themselves."""
         scored = None if contrasts is None or "against" in self.spec.needs else contrasts[index]
         return Oracle(
             classifier,
@@ -225,7 +251,7 @@ class MethodRun:
     def _supplies(
         self, images: Tensor, content: Tensor, contrasts: Tensor | None, index: Tensor, seed: int
     ) -> dict[str, Any]:
-        """Return the keywords that the method needs besides its parameters. content: the images that seed the random draws."""
+        """Return the extra keyword arguments that the method requires. content: images that seed the random numbers."""
         supplies: dict[str, Any] = {}
         if "against" in self.spec.needs:
             supplies["against"] = None if contrasts is None else contrasts[index]
@@ -238,9 +264,9 @@ class MethodRun:
     def explainer(
         self, classifier: Classifier, content: Tensor, compute: ComputeOptions, oracle: Oracle | None = None
     ) -> Explain:
-        """Return the method as metrics run it again, with the random draws of ``content`` (B, C, H, W).
+        """Return a function with which metrics can rerun the method, using the random numbers of ``content`` (B, C, H, W).
 
-        oracle: its cost includes the rows of these runs.
+        oracle: oracle to whose cost the reruns are added.
         """
         default = classifier
 
@@ -257,19 +283,25 @@ class MethodRun:
 
 
 def _read_references(directory: str, preprocessing: Preprocessing) -> Tensor | None:
-    """Read at most MAX_REFERENCES images (N, 3, H, W) of a directory, evenly spread; None for ``noise``. Raises InputError."""
+    """Load up to MAX_REFERENCES evenly spaced images (N, 3, H, W) from a directory, or return None for ``noise``.
+
+    Raises InputError if the directory does not exist or an image cannot be read.
+    """
     if directory == "noise":
         return None
     if not Path(directory).is_dir():
-        raise InputError(f"no directory of baselines {directory!r}", "pass a directory of images, or noise")
-    sources = find_images([directory])
-    sources = sources[:: -(-len(sources) // MAX_REFERENCES)]
-    images = [decode_image(source.read(), source.name) for source in sources]
+        raise InputError(f"baseline directory {directory!r} not found", 'pass a directory of images, or "noise"')
+    images = [decode_image(source.read(), source.name) for source in _find_references(directory)]
     return torch.stack([preprocess(image, preprocessing) for image in images])
 
 
+def _find_references(directory: str) -> list[ImageSource]:
+    sources = find_images([directory])
+    return sources[:: -(-len(sources) // MAX_REFERENCES)]
+
+
 def _concatenate(parts: list[Attribution]) -> Attribution:
-    """Join the results of groups of images into one batch."""
+    """Concatenate the results of several batches."""
     first = parts[0]
     return replace(
         first,
@@ -283,7 +315,10 @@ def _concatenate(parts: list[Attribution]) -> Attribution:
 def resolve_methods(
     choices: Sequence[Choice], score: ScoreKind | None, classifier: Classifier, layer: str | None = None
 ) -> list[MethodRun]:
-    """Resolve the methods of a command. score: None for each method's own. layer: for the methods that have a layer."""
+    """Resolve the requested methods.
+
+    score: explained output, or None for the default of each method. layer: layer for layer-based methods.
+    """
     runs = []
     for choice in choices:
         spec = METHODS.get(choice.name)
@@ -294,37 +329,37 @@ def resolve_methods(
 
 
 def check_methods(choices: Sequence[Choice], layer: str | None = None) -> None:
-    """Raise UsageError for invalid methods before a model is loaded, and for a layer that none of them supports."""
+    """Validate the methods before a model is loaded. Raise UsageError if a method is invalid or if none of them supports ``layer``."""
     specs = [METHODS.get(choice.name) for choice in choices]
     for spec, choice in zip(specs, choices, strict=True):
         spec.resolve(_with_layer(spec, choice, layer))
     check_distinct(label_of(choice, spec.name) for spec, choice in zip(specs, choices, strict=True))
     if layer and not any("layer" in spec.parameters for spec in specs):
         names = ", ".join(spec.name for spec in specs)
-        raise UsageError(f"--layer {layer} is not supported by {names}", "remove it, or add a method with a layer")
+        raise UsageError(f"--layer {layer} is not supported by {names}", "remove it or add a layer-based method")
 
 
 def _with_layer(spec: MethodSpec, choice: Choice, layer: str | None) -> dict[str, Any]:
-    """Return the parameters of a choice, with the common layer if the method has one and does not set it itself."""
+    """Return the parameters of ``choice``. Add ``layer`` if the method is layer-based and the choice does not set a layer."""
     params = dict(choice.params)
     return {"layer": layer, **params} if layer and "layer" in spec.parameters else params
 
 
 def label_of(choice: Choice, name: str) -> str:
-    """Return a method or metric as requested, under its full name: ``agi:steps=10``."""
+    """Return the label of a method or metric: its full name and the requested parameters, such as ``agi:steps=10``."""
     params = ",".join(f"{key}={value}" for key, value in choice.params)
     return f"{name}:{params}" if params else name
 
 
 def check_distinct(labels: Iterable[str], kind: str = "method") -> None:
-    """Raise UsageError if a method (or another ``kind``) is repeated with the same parameters."""
+    """Raise UsageError if a method (or another ``kind``) occurs twice with the same parameters."""
     for label, count in Counter(labels).items():
         if count > 1:
-            raise UsageError(f"{kind} {label!r} is repeated", "pass each set of parameters once")
+            raise UsageError(f"{kind} {label!r} is specified more than once", "remove the duplicate")
 
 
 def with_control(choices: tuple[Choice, ...]) -> tuple[Choice, ...]:
-    """Append the random control to the methods unless it is one of them."""
+    """Append the random control to the methods if it is missing."""
     if any(choice.name == CONTROL for choice in choices):
         return choices
     return (*choices, Choice(CONTROL))

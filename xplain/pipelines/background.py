@@ -1,4 +1,4 @@
-"""Run deferred work, such as drawing and writing, in a background thread, and yield the results in order."""
+"""Run deferred work, such as rendering and writing files, in a background thread and yield the results in order."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from functools import partial
 from typing import Generic, NoReturn, TypeVar
 
 T = TypeVar("T")
-MAX_PENDING = 4  # results that wait for the thread; each holds the tensors that it works on
+MAX_PENDING = 4  # maximum number of pending results; each keeps its tensors in memory
 
 
 @dataclass(frozen=True, eq=False)
 class Deferred(Generic[T]):
-    """Work that is still to be done. work: a function that returns the result."""
+    """A deferred computation. work: function that returns the result."""
 
     work: Callable[[], T]
 
 
 def run_in_background(items: Iterable[T | Deferred[T]]) -> Iterator[T]:
-    """Yield the results of ``items`` in order; one thread does the deferred work while further items are computed.
+    """Yield the results of ``items`` in order. A background thread runs the deferred work while the next items are computed.
 
-    At most MAX_PENDING results wait. If computing an item or its work fails, the results before it are yielded first, then the error
-    (or KeyboardInterrupt) is raised. Work that has been submitted is finished in any case.
+    At most MAX_PENDING results are pending. If an item or its deferred work raises an exception (including KeyboardInterrupt), the earlier
+    results are yielded before the exception is raised. Submitted work always runs to completion.
     """
     pending = deque[T | Future[T]]()
     with ThreadPoolExecutor(1) as thread:
@@ -35,7 +35,7 @@ def run_in_background(items: Iterable[T | Deferred[T]]) -> Iterator[T]:
 
 
 def _defer_error(items: Iterable[T | Deferred[T]]) -> Iterator[T | Deferred[T]]:
-    """Yield the items; if computing one raises, yield work that raises the same error, and stop."""
+    """Yield the items. If computing an item raises an exception, yield deferred work that raises it, and stop."""
     try:
         yield from items
     except (Exception, KeyboardInterrupt) as error:
@@ -47,7 +47,7 @@ def _raise(error: BaseException) -> NoReturn:
 
 
 def _pop_finished(pending: deque[T | Future[T]], most: int) -> Iterator[T]:
-    """Remove and yield the first results that are finished, and further ones until at most ``most`` are pending."""
+    """Remove and yield finished results from the front of the queue, and wait for more results until at most ``most`` are pending."""
     while pending and (len(pending) > most or not isinstance(pending[0], Future) or pending[0].done()):
         first = pending.popleft()
         yield first.result() if isinstance(first, Future) else first

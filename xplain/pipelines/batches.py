@@ -1,4 +1,4 @@
-"""The loop that explain, evaluate and compare share: read images ahead, predict each group once, drop what cannot be used."""
+"""Prediction loop shared by explain, evaluate and compare: prefetch images, predict each batch once and drop unusable images."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from xplain.pipelines.attribution import MethodRun
 
 @dataclass(frozen=True, eq=False)
 class PredictedBatch:
-    """Images that were read and predicted: images (B, 3, H, W) on the classifier's device, finite logits (B, classes)."""
+    """A batch of images (B, 3, H, W) on the classifier's device, with finite logits (B, classes)."""
 
     items: Sequence[Item]
     loaded: Sequence[LoadedImage]
@@ -31,11 +31,11 @@ class PredictedBatch:
 
     @property
     def labels(self) -> list[int | None]:
-        """The true class of each image, None where it is unknown."""
+        """True class of each image, or None if unknown."""
         return [item.label for item in self.items]
 
     def for_targets(self, target_spec: TargetSpec, classifier: Classifier) -> Iterator[TargetedBatch]:
-        """Yield the batch once per target that the specification names, with the targets and contrast classes of each image."""
+        """Yield the batch once per requested target, with the target and contrast classes of each image."""
         for targets in target_spec.targets(self.logits, self.labels):
             contrasts = target_spec.contrasts(classifier, self.logits, targets)
             yield TargetedBatch(self.items, self.loaded, self.images, self.logits, targets, contrasts)
@@ -52,7 +52,7 @@ class TargetedBatch(PredictedBatch):
         return len(self.items)
 
     def select(self, index: Sequence[int]) -> TargetedBatch:
-        """Return the images at these positions."""
+        """Return the images at the given indices."""
         index = list(index)
         return TargetedBatch(
             [self.items[i] for i in index],
@@ -66,7 +66,10 @@ class TargetedBatch(PredictedBatch):
     def parts(
         self, method: MethodRun, classifier: Classifier, compute: ComputeOptions, index: Sequence[int] | None = None
     ) -> Iterator[TargetedBatch]:
-        """Yield the images in order, as many at a time as fill a model call of a method. index: positions of some images only."""
+        """Yield the images in order, in batches that fill a forward pass of the method.
+
+        index: indices of the images to use, or None for all.
+        """
         index = range(len(self)) if index is None else index
         size = method.images_per_call(classifier, compute.batch_size)
         for start in range(0, len(index), size):
@@ -80,7 +83,7 @@ class TargetedBatch(PredictedBatch):
 def make_items(
     sources: Iterable[ImageSource], class_names: ClassNames, *, needs_labels: bool
 ) -> tuple[list[Item], list[Failure]]:
-    """Make items of image files, and the failures of those without a label if ``needs_labels``.
+    """Create dataset items from image files. If ``needs_labels`` is true, images without a label become failures.
 
     The label of an image is the class that its folder is named after.
     """
@@ -91,25 +94,27 @@ def make_items(
             try:
                 label = class_names.find_folder(source.folder)
             except UsageError as error:
-                text = f"{source.name!r} has no label: {error}"
-                failures.append(Failure(source.name, InputError(text, "move it to a folder named after its class")))
+                reason, _, hint = str(error).partition("; ")
+                if not hint.startswith("did you mean"):
+                    hint = "move it to a folder named after its class"
+                failures.append(Failure(source.name, InputError(f"{source.name!r} has no label: {reason}", hint)))
                 continue
         items.append(Item(source.name, source, label))
     return items, failures
 
 
 def largest_group(methods: Iterable[MethodRun], classifier: Classifier, compute: ComputeOptions) -> int:
-    """Return the number of images to read at a time: as many as the method with the widest groups takes."""
+    """Return the number of images to read at a time: the maximum number of images per batch over the methods."""
     return max(method.images_per_call(classifier, compute.batch_size) for method in methods)
 
 
 def predict_batches(
     classifier: Classifier, items: Sequence[Item], compute: ComputeOptions, *, size: int, needs_labels: bool
 ) -> Iterator[tuple[list[Failure], PredictedBatch | None]]:
-    """Read images ahead, ``size`` at a time, and predict each group once.
+    """Prefetch images in batches of ``size`` and predict each batch once.
 
-    Yields for each group the images that failed, and the others as a batch, None if there are none. An image fails if it cannot be
-    read, if its logits are not finite, or without a label if ``needs_labels``.
+    Yield, for each batch, the failures and a batch of the remaining images, or None if no image remains. An image fails if it cannot be
+    read, if its logits are not finite, or if ``needs_labels`` is true and it has no label.
     """
     start = 0
     for group in prefetch_images((item.source for item in items), classifier.preprocessing, size):
@@ -128,7 +133,7 @@ def predict_batches(
 def _predict_group(
     classifier: Classifier, read: Sequence[tuple[Item, LoadedImage]], compute: ComputeOptions, *, needs_labels: bool
 ) -> tuple[list[Failure], PredictedBatch | None]:
-    """Predict images, and drop those without finite logits or a needed label."""
+    """Predict images and drop those with non-finite logits or a missing required label."""
     images = torch.stack([loaded.pixels for _, loaded in read]).to(classifier.device, classifier.dtype)
     logits, _ = predict(classifier, images, compute)
     failures, usable = [], []
@@ -136,11 +141,11 @@ def _predict_group(
         item = read[i][0]
         if not finite:
             error = InputError(
-                f"the model's logits for {item.key!r} are not finite", "check the weights and --precision"
+                f"the logits of {item.key!r} contain NaN or infinity", "check the weights or use --precision fp32"
             )
             failures.append(Failure(item.key, error))
         elif needs_labels and item.label is None:
-            error = InputError(f"{item.key!r} has no label", "label it, or remove it")
+            error = InputError(f"{item.key!r} has no label", "add a label or remove the image")
             failures.append(Failure(item.key, error))
         else:
             usable.append(i)

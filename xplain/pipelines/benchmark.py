@@ -17,10 +17,10 @@ from xplain.pipelines.reference_implementations import find_reference
 
 
 def bench(config: BenchConfig, output: Path | None = None) -> Iterator[Group]:
-    """Measure, and yield groups of records that were measured together: the environment, then for each model its ceiling and its runs.
+    """Run the benchmark and yield groups of records: the environment, then the bare-model throughput and the runs of each model.
 
-    output: the directory for bench.json and bench.md, which are written before a group is yielded. An interrupted benchmark is
-    resumed there. Raises an XplainError.
+    output: directory of bench.json and bench.md, which are updated before each group is yielded. An interrupted benchmark in this directory
+    is resumed. Raises XplainError if the request is invalid or the files cannot be written.
     """
     if output is None:
         yield from measure_models(config)
@@ -32,17 +32,17 @@ def bench(config: BenchConfig, output: Path | None = None) -> Iterator[Group]:
         for group in measure_models(config, existing):
             groups.append(group)
             is_new_run = group[0]["kind"] == "run" and group not in existing
-            if is_new_run or not existing:  # files of an interrupted benchmark stay until there is more to write
+            if is_new_run or not existing:  # keep the files of an interrupted benchmark until new results exist
                 files.write(groups)
             yield group
         files.finish(groups)
 
 
 def measure_models(config: BenchConfig, existing: Sequence[Group] = ()) -> Iterator[Group]:
-    """Measure every model; yields as ``bench``.
+    """Measure every model and yield the same groups as ``bench``.
 
-    existing: the groups of an interrupted benchmark with the same configuration. Its runs are not measured again on the same machine:
-    each was timed together with the plain model.
+    existing: groups of an interrupted benchmark with the same configuration. On the same machine, its runs are reused, because each of them
+    was timed together with the bare model.
     """
     _check_request(config)
     for number, name in enumerate(config.models):
@@ -56,7 +56,7 @@ def measure_models(config: BenchConfig, existing: Sequence[Group] = ()) -> Itera
 
 
 def _check_request(config: BenchConfig) -> None:
-    """Raise UsageError for invalid methods and metrics, and for a missing captum, before a model is loaded."""
+    """Raise UsageError if a method or metric is invalid or if Captum is required but missing, before a model is loaded."""
     for choice, spec in list_specs(config):
         spec.resolve(dict(choice.params))
         if config.peer:

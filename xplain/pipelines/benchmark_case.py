@@ -1,4 +1,4 @@
-"""The cases of ``xplain bench``: a method or metric with its settings, and the inputs of reference implementations."""
+"""Benchmark cases of ``xplain bench`` and the inputs of reference implementations."""
 
 from __future__ import annotations
 
@@ -31,8 +31,10 @@ def list_specs(config: BenchConfig) -> Iterator[tuple[Choice, Spec]]:
 class Task:
     """The input of a reference implementation.
 
-    images: (B, C, H, W) in [0, 1]. targets: (B,) the classes to explain. settings: all parameters of the method or metric.
-    maps: (B, 1, H, W) the attributions that a metric evaluates.
+    images: (B, C, H, W), values in [0, 1].
+    targets: (B,), classes to explain.
+    settings: values of all parameters of the method or metric.
+    maps: (B, 1, H, W), attributions to evaluate, used by metrics only.
     """
 
     classifier: Classifier
@@ -44,7 +46,7 @@ class Task:
 
 @dataclass(frozen=True, eq=False)
 class BenchmarkCase:
-    """A method or metric with the parameters of ``choice``. maps: attributions (B, 1, H, W) that a metric evaluates."""
+    """A method or metric to benchmark. maps: (B, 1, H, W), attributions to evaluate, used by metrics only."""
 
     spec: Spec
     choice: Choice
@@ -59,7 +61,7 @@ class BenchmarkCase:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """All parameters with their values."""
+        """Values of all parameters."""
         return self.spec.resolve(dict(self.choice.params))
 
     @property
@@ -68,19 +70,20 @@ class BenchmarkCase:
         return label_of(self.choice, self.spec.name)
 
     def run(self, images: Tensor, targets: Tensor) -> RunStats:
-        """Run once on images (B, C, H, W) for their target classes (B,)."""
+        """Run the case once on images (B, C, H, W) and target classes (B,)."""
         rows_of_calls: list[int] = []
         result = self._compute(images, targets, self.compute.precision, rows_of_calls.append)
         return RunStats(result.cost, max(rows_of_calls, default=0))
 
     def task(self, images: Tensor, targets: Tensor) -> Task:
-        """Return the same work as the input of a reference implementation."""
+        """Return the input for the reference implementation of this case."""
         return Task(self.classifier, images, targets, self.settings, self.maps[: len(images)])
 
     def compare_with_fp32(self, images: Tensor, targets: Tensor) -> dict[str, float] | None:
-        """Return the agreement with float32 results on the image where it is worst; None if the precision is float32.
+        """Return the agreement with float32 results for the worst image, or None if the precision is float32.
 
-        Attributions: cosine similarity and Spearman's rank correlation. Metrics: the largest absolute difference.
+        For attributions, the measures are the cosine similarity and Spearman's rank correlation. For metrics, the measure is the
+        largest absolute difference.
         """
         if self.compute.precision == "fp32":
             return None

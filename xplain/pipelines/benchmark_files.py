@@ -22,11 +22,11 @@ class BenchmarkFiles:
 
     @property
     def partial_path(self) -> Path:
-        """The file that exists until the benchmark is finished."""
+        """Path of the partial results, which exist until the benchmark is finished."""
         return self.folder / "bench.part.json"
 
     def load_existing(self) -> list[Group]:
-        """Return the groups that an interrupted benchmark with the same configuration measured, [] if there is none."""
+        """Return the groups measured by an interrupted benchmark with the same configuration, or [] if there is none."""
         try:
             content = json.loads(self.partial_path.read_text("utf-8"))
             return content["groups"] if content["asked"] == repr(self.config) else []
@@ -34,7 +34,7 @@ class BenchmarkFiles:
             return []
 
     def write(self, groups: Sequence[Group]) -> None:
-        """Write all groups that were measured so far. Raises InputError if the directory cannot be written."""
+        """Write all groups measured so far. Raise InputError if the files cannot be written."""
         write_json(self.partial_path, {"asked": repr(self.config), "groups": groups})
         self._write_results(groups)
 

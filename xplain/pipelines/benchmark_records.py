@@ -24,7 +24,7 @@ MEBIBYTE = 1 << 20
 
 
 def describe_machine(config: BenchConfig, device: torch.device) -> Record:
-    """Return the record of the environment: the machine, and how it is measured."""
+    """Return the record of the environment: hardware, precision and number of repeats."""
     return {
         "kind": "environment",
         "device": str(device),
@@ -52,7 +52,7 @@ def read_cpu_name() -> str:
 def describe_ceiling(
     compute: ComputeOptions, classifier: Classifier, rows_per_call: int, prepared: Throughput, unprepared: Throughput
 ) -> Record:
-    """Return the record of the plain model's throughput. rows_per_call: of the methods, if nothing limits them."""
+    """Return the record of the bare-model throughput. rows_per_call: batch size of methods without their own limit."""
     return {
         "kind": "ceiling",
         **describe_run(compute, classifier),
@@ -83,7 +83,8 @@ def describe_own_run(
 ) -> Record:
     """Return the record of xplain's run of a case.
 
-    gradients, forwards: the plain model's results in the same rounds, for the efficiency. agreement: with float32 results.
+    gradients, forwards: timing of the bare model in the same rounds, used to compute the efficiency. agreement: agreement with float32
+    results.
     """
     images, cost = result.candidate.images, result.stats.cost
     return _describe_result(case, result) | {
@@ -99,13 +100,13 @@ def describe_own_run(
 
 def describe_reference_run(case: BenchmarkCase, result: TimingResult, own: TimingResult) -> Record:
     """Return the record of a reference implementation. own: xplain's result in the same rounds."""
-    # a reference implementation that failed has no seconds
+    # a failed reference implementation has no timings
     ratios = [seconds / own_seconds for seconds, own_seconds in zip(result.seconds, own.seconds, strict=False)]
     return _describe_result(case, result) | {"xplain_is_faster_by": _spread(ratios)}
 
 
 def _describe_result(case: BenchmarkCase, result: TimingResult) -> Record:
-    """Return the entries of any program; the others are None."""
+    """Return the entries common to all implementations, with the other entries set to None."""
     images = result.candidate.images
     return {
         "kind": "run",
@@ -132,17 +133,17 @@ def _describe_result(case: BenchmarkCase, result: TimingResult) -> Record:
 
 
 def _rate_spread(amount: int, seconds: Sequence[float]) -> dict[str, float] | None:
-    """Return the spread of ``amount`` per second, None if it is zero."""
+    """Return the spread of ``amount`` per second, or None if ``amount`` is zero."""
     return _spread([amount / second for second in seconds]) if amount else None
 
 
 def _spread(values: Sequence[float]) -> dict[str, float] | None:
-    """Return median, low and high; None without values."""
+    """Return the median, minimum and maximum, or None if there are no values."""
     return asdict(Spread.of(values)) if values else None
 
 
 def _efficiencies(result: TimingResult, gradients: TimingResult, forwards: TimingResult) -> list[float]:
-    """Return, for each round, the seconds that the plain model takes for the same rows divided by the seconds of the case."""
+    """Return the efficiency in each round: the time of the bare model for the same number of samples divided by the time of the case."""
     cost, efficiencies = result.stats.cost, []
     for seconds, gradient_seconds, forward_seconds in zip(
         result.seconds, gradients.seconds, forwards.seconds, strict=True

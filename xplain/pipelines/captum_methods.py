@@ -1,4 +1,4 @@
-"""captum's implementations of methods, with the settings of xplain's. captum is imported when one runs."""
+"""Captum implementations of methods, with the same settings as in xplain. Captum is imported on first use."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Run = Callable[[Task, int | None], Tensor]
 
 
 def ignore_warnings(run: Run) -> Run:
-    """Decorate an implementation so that captum's warnings, such as those about its hooks, are not shown."""
+    """Suppress the warnings of Captum, such as those about its hooks."""
 
     @wraps(run)
     def run_silently(task: Task, rows: int | None) -> Tensor:
@@ -30,7 +30,7 @@ def ignore_warnings(run: Run) -> Run:
 
 @ignore_warnings
 def saliency(task: Task, rows: int | None) -> Tensor:
-    """Run ``Saliency`` without absolute values; ``rows`` is ignored."""
+    """Run ``Saliency`` without absolute values. ``rows`` is ignored."""
     from captum.attr import Saliency
 
     return Saliency(task.classifier).attribute(task.images, target=task.targets, abs=False)
@@ -62,7 +62,7 @@ def deconvnet(task: Task, rows: int | None) -> Tensor:
 
 @ignore_warnings
 def integrated_gradients(task: Task, rows: int | None) -> Tensor:
-    """Run ``IntegratedGradients`` with a black baseline, ``rows`` rows per model call."""
+    """Run ``IntegratedGradients`` with a black baseline and ``rows`` samples per forward pass."""
     from captum.attr import IntegratedGradients
 
     return IntegratedGradients(task.classifier).attribute(
@@ -76,7 +76,7 @@ def integrated_gradients(task: Task, rows: int | None) -> Tensor:
 
 @ignore_warnings
 def smoothgrad(task: Task, rows: int | None) -> Tensor:
-    """Run ``NoiseTunnel`` of ``Saliency``, about ``rows`` rows per model call."""
+    """Run ``Saliency`` with ``NoiseTunnel``, with about ``rows`` samples per forward pass."""
     from captum.attr import NoiseTunnel, Saliency
 
     return NoiseTunnel(Saliency(task.classifier)).attribute(
@@ -100,7 +100,7 @@ def deeplift(task: Task, rows: int | None) -> Tensor:
 
 @ignore_warnings
 def occlusion(task: Task, rows: int | None) -> Tensor:
-    """Run ``Occlusion``, about ``rows`` rows per model call; captum's default is one row per image."""
+    """Run ``Occlusion`` with about ``rows`` samples per forward pass. The Captum default is one sample per image."""
     from captum.attr import Occlusion
 
     window, stride, channels = task.settings["window"], task.settings["stride"], task.images.shape[1]
@@ -114,5 +114,5 @@ def occlusion(task: Task, rows: int | None) -> Tensor:
 
 
 def _rows_per_image(task: Task, rows: int | None) -> int | None:
-    """Return each image's share of the rows per call, for captum methods that pass all images to every call."""
+    """Return the number of samples per image and forward pass, for Captum methods that always process all images together."""
     return None if rows is None else max(rows // len(task.images), 1)

@@ -1,4 +1,4 @@
-"""The rows of ``xplain list`` and the papers of ``xplain cite``, read from the registry."""
+"""Data for ``xplain list`` and ``xplain cite``, read from the registry."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from xplain.oracle.layers import list_layers
 from xplain.oracle.runtime import inference_session, load_model
 from xplain.pipelines.compatibility import try_methods
 
-IMAGE_SIDE = 224  # pixels of the images for which ``list_metrics`` counts forward rows
+IMAGE_SIDE = 224  # image size in pixels for which ``list_metrics`` reports the cost
 COLUMNS = {
     "fits": ("name", "fits", "why"),
     "methods": ("name", "alias", "parameters", "passes", "axioms", "paper"),
@@ -31,11 +31,16 @@ COLUMNS = {
     "classes": ("index", "wnid", "name"),
     "layers": ("name", "type", "output", "auto"),
 }
+HEADINGS = {
+    "fits": "supported",
+    "why": "reason",
+    "unknown": "unspecified",
+}  # of columns with another heading than their key
 Row = dict[str, Any]
 
 
 def list_methods() -> list[Row]:
-    """Return a row per method, with the forward and backward rows per image and the parameters at their defaults."""
+    """Return one row per method, with its parameters and its cost per image at their defaults."""
     return [
         {
             "name": spec.name,
@@ -55,7 +60,7 @@ def list_methods() -> list[Row]:
 
 
 def describe_passes(spec: MethodSpec) -> str:
-    """Return the forward (F) and backward (B) rows per image at the default parameters, such as ``≤ 400 F, ≤ 800 B``."""
+    """Return the forward (F) and backward (B) passes per image at the default parameters, such as ``≤ 400 F, ≤ 800 B``."""
     forwards, backwards = spec.cost(**spec.resolve({}))
     sign = "≤ " if spec.at_most else ""
     passes = f"{sign}{forwards} F"
@@ -65,7 +70,7 @@ def describe_passes(spec: MethodSpec) -> str:
 
 
 def describe_parameters(spec: Spec) -> list[str]:
-    """Return ``name=default`` for each parameter, with its other choices if there are any: ``variant=official|paper``."""
+    """Return ``name=default`` for each parameter, followed by its other choices, such as ``variant=official|paper``."""
     texts = []
     for parameter in spec.parameters.values():
         others = [choice for choice in parameter.choices if choice != parameter.default]
@@ -75,14 +80,14 @@ def describe_parameters(spec: Spec) -> list[str]:
 
 
 def _format_value(value: Any) -> str:
-    """Return a parameter's value as it is written on the command line."""
+    """Format a parameter value as on the command line."""
     if value is None or isinstance(value, bool):
         return str(value).lower()
     return str(value)
 
 
 def list_fits(options: ModelOptions) -> list[Row]:
-    """Return a row per method: whether it works with a model, and the error if not. Runs every method once."""
+    """Run every method once on a model and return one row per method: whether it is supported, and the error otherwise."""
     rows = []
     for name, outcome in try_methods(load_model(options)):
         why = str(outcome) if isinstance(outcome, XplainError) else ""
@@ -112,7 +117,7 @@ def list_metrics() -> list[Row]:
 
 
 def list_papers(names: Sequence[str]) -> list[Paper]:
-    """Return the papers of methods and metrics, each once. names: names or aliases.
+    """Return the distinct papers of methods and metrics. names: names or aliases.
 
     Raises UsageError for an unknown name, and for a control, which has no paper.
     """
@@ -130,7 +135,7 @@ def list_papers(names: Sequence[str]) -> list[Paper]:
 
 
 def list_protocols() -> list[Row]:
-    """Return a row per protocol: its metrics with their parameters, its source, and what the source does not specify."""
+    """Return one row per protocol: its metrics and parameters, its source and unspecified settings."""
     return [
         {
             "name": protocol.name,
@@ -165,7 +170,7 @@ def _list_timm_models() -> list[Row]:
 
 
 def list_classes(options: ModelOptions) -> list[Row]:
-    """Return a row per class of a model: index, wnid and name. The embedded model is not loaded."""
+    """Return one row per class of a model: index, WordNet ID and name. The classes of the embedded model are read without loading it."""
     if options.classes is not None:
         wnids, names = read_class_names(options.classes)
     elif options.name == EMBEDDED:

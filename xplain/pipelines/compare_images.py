@@ -1,8 +1,8 @@
-"""The flow of ``xplain compare IMAGE...``: every method on every image and model in one pass, scored and drawn."""
+"""Implementation of ``xplain compare IMAGE...``: run, score and render every method on every image and model."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -22,7 +22,13 @@ from xplain.pipelines.attribution import MethodRun, check_methods, label_of, res
 from xplain.pipelines.batches import PredictedBatch, TargetedBatch, largest_group, make_items, predict_batches
 from xplain.pipelines.measurement import MetricRun, resolve_metrics, run_metrics
 from xplain.pipelines.progress import OnProgress, ProgressCounter
-from xplain.pipelines.records import describe_explanation, describe_prediction, describe_run, describe_target
+from xplain.pipelines.records import (
+    describe_explanation,
+    describe_prediction,
+    describe_run,
+    describe_target,
+    is_current,
+)
 from xplain.reports.agreement import draw_agreement
 from xplain.reports.comparison import Cell, Comparison, Row, describe_comparison
 from xplain.reports.comparison_figure import PICTURE_TITLES, draw_comparison
@@ -36,10 +42,10 @@ ROW_KEYS = ("input", "sha256", "target", "prediction")  # stored once per row, n
 
 
 def write_comparison(config: CompareConfig, on_progress: OnProgress, on_failure: OnFailure) -> dict[str, Any] | None:
-    """Compare methods on images; write the figures, the page and the record. Returns the record, or None if everything failed.
+    """Compare methods on images and write the figures, the page and the record. Return the record, or None if everything failed.
 
-    A finished comparison is not repeated, and an interrupted one is continued. ``on_progress`` counts maps; ``on_failure`` is called
-    for each failure, and may raise. Raises an XplainError for an error of the request as a whole.
+    A finished comparison is not repeated, and an interrupted comparison is resumed. ``on_progress`` counts maps. ``on_failure`` is called
+    for each failure and may raise it. Raises XplainError if the whole request is invalid.
     """
     formats = ("png", *config.formats)
     columns = len(config.methods) * max(len(config.against), 1)
@@ -51,6 +57,7 @@ def write_comparison(config: CompareConfig, on_progress: OnProgress, on_failure:
         config = replace(config, output=choose_folder(config.output, run.fingerprint))
     with lock_directory(config.output):
         if record := load_existing(config.output, names, run.fingerprint, config.overwrite):
+            run.check_existing(record)
             return record
         cells = ArrayStore(start(config.output, run.fingerprint), "values")
         comparison = run.compare(cells, on_progress, on_failure)
@@ -70,28 +77,28 @@ def write_comparison(config: CompareConfig, on_progress: OnProgress, on_failure:
 
 
 def _check_request(config: CompareConfig) -> None:
-    """Raise UsageError for what is wrong with a request before a model is loaded."""
+    """Raise UsageError if the request is invalid, before a model is loaded."""
     get_colormap(config.render.colormap)
     check_formats(config.formats)
     for show in config.shows:
         if show not in PICTURE_TITLES:
             hint = did_you_mean(show, PICTURE_TITLES, f"choose from {', '.join(PICTURE_TITLES)}")
-            raise UsageError(f"unknown picture {show!r} for --show", hint)
+            raise UsageError(f"unknown value {show!r} for --show", hint)
     check_methods(config.methods, config.layer)
     if not config.measured and (config.metrics or config.protocol):
-        raise UsageError("--no-metrics cannot be combined with -M or --protocol", "remove one of them")
+        raise UsageError("--no-metrics cannot be combined with --metric or --protocol", "remove one of them")
     if len(config.models) > 1 and (config.model.weights or config.model.classes):
-        raise UsageError("--weights and --classes apply to one model only", "pass one -m")
+        raise UsageError("--weights and --classes can be used with one model only", "pass a single --model")
 
 
 def _resolve_metrics(config: CompareConfig) -> list[MetricRun]:
-    """Resolve the metrics. Raises UsageError for metrics that cannot be computed for single images or with --against."""
+    """Resolve the metrics. Raise UsageError if a metric requires a dataset or does not support --against."""
     if not config.measured:
         return []
     metrics = resolve_metrics(config.protocol, config.metrics)
     for metric in metrics:
         if metric.spec.scope != "image":
-            raise UsageError(f"{metric.label} is not defined for single images", "use xplain evaluate")
+            raise UsageError(f"{metric.label} requires a dataset", "use xplain evaluate")
         if config.against and "explain" in metric.spec.needs:
             raise UsageError(f"{metric.label} does not support --against", "remove one of them")
     return metrics
@@ -99,7 +106,7 @@ def _resolve_metrics(config: CompareConfig) -> list[MetricRun]:
 
 @dataclass(frozen=True)
 class MethodColumn:
-    """A method, and the contrast classes of its targets or None. label: the heading."""
+    """A column of the comparison: a method and its contrast classes, if any. label: column heading."""
 
     choice: Choice
     against: str | None
@@ -136,7 +143,7 @@ class ComparisonRun:
 
     @property
     def fingerprint(self) -> str:
-        """A digest of what determines numbers and pictures: settings, models and the bytes of the images."""
+        """Digest of everything that affects the results: settings, models and image files."""
         config = self.config
         models = [{key: value for key, value in model.facts.items() if key != "device"} for model in self.models]
         methods = [[method.describe() for method in model.methods] for model in self.models]
@@ -145,10 +152,25 @@ class ComparisonRun:
         digests = [(source.name, _hash_source(source)) for source in self.sources]
         return fingerprint(models, methods, metrics, request, digests)
 
+    def check_existing(self, record: Mapping[str, Any]) -> None:
+        """Raise UsageError if a finished comparison has other class names or baseline images."""
+        models = {model.classifier.name: model for model in self.models}
+        for row in record["rows"]:
+            model = models[row["model"]]
+            is_same = is_current(row, model.classifier) and all(
+                cell is None or is_current(cell, model.classifier, method)
+                for cell, method in zip(row["cells"], model.methods, strict=True)
+            )
+            if not is_same:
+                raise UsageError(
+                    f"{str(self.config.output)!r} holds a comparison with other class names or baseline images",
+                    "use --overwrite or choose another --output",
+                )
+
     def compare(self, cells: ArrayStore, on_progress: OnProgress, on_failure: OnFailure) -> Comparison:
         """Compute all cells. Rows are ordered by image, then model, then target.
 
-        cells: finished cells are saved there, and loaded if the comparison was interrupted.
+        cells: store for finished cells, from which an interrupted comparison is resumed.
         """
         targets = sum(model.target_specs[0].count for model in self.models)
         total = len(self.sources) * len(self.columns) * targets
@@ -176,7 +198,7 @@ class ComparisonRun:
 
 
 def _hash_source(source: ImageSource) -> str:
-    """Return the SHA-256 of an image file, empty if it cannot be read."""
+    """Return the SHA-256 digest of an image file, or "" if it cannot be read."""
     try:
         return sha256(source.read())
     except InputError:
@@ -185,7 +207,7 @@ def _hash_source(source: ImageSource) -> str:
 
 @dataclass(frozen=True, eq=False)
 class ModelComparison:
-    """The part of a comparison that one model computes. target_specs, methods: one per column. facts: the record of the run."""
+    """The part of a comparison for one model. target_specs, methods: one per column. facts: common record entries of the run."""
 
     config: CompareConfig
     classifier: Classifier
@@ -208,10 +230,10 @@ class ModelComparison:
     def compare(
         self, sources: Sequence[ImageSource], cells: ArrayStore, counter: ProgressCounter
     ) -> Iterator[Failure | tuple[ImageSource, Row]]:
-        """Yield failures and finished rows with their sources."""
+        """Yield failures, and finished rows with their image sources."""
         needs_labels = self.target_specs[0].kind == "label"
-        items, unlabelled = make_items(sources, self.classifier.class_names, needs_labels=needs_labels)
-        yield from unlabelled
+        items, unlabeled = make_items(sources, self.classifier.class_names, needs_labels=needs_labels)
+        yield from unlabeled
         size = largest_group(self.methods, self.classifier, self.config.compute)
         with inference_session(self.classifier):
             for failures, batch in predict_batches(
@@ -224,9 +246,9 @@ class ModelComparison:
     def _compare_batch(
         self, batch: PredictedBatch, cells: ArrayStore, counter: ProgressCounter
     ) -> Iterator[Failure | tuple[ImageSource, Row]]:
-        """Explain every target by every column; yield failures, then the rows of each target."""
+        """Explain every target with every column. Yield the failures and then the rows of each target."""
         columns_by_target = [batch.for_targets(target_spec, self.classifier) for target_spec in self.target_specs]
-        for columns in zip(*columns_by_target, strict=True):  # the same target of every column
+        for columns in zip(*columns_by_target, strict=True):  # the same target in every column
             cells_of_columns = list[list[Cell | None]]()
             for method, targeted in zip(self.methods, columns, strict=True):
                 column = list[Cell | None]()
@@ -256,13 +278,13 @@ class ModelComparison:
     def _compare_part(self, method: MethodRun, batch: TargetedBatch, cells: ArrayStore) -> Iterator[Cell | Failure]:
         """Yield a cell or a failure for each image of one column.
 
-        Images that fit into one model call are computed together unless all are finished, so that the numbers are those of an
-        uninterrupted comparison, to the bit.
+        Images that share a forward pass are always computed together unless all of them are finished. The results are therefore
+        bit-identical to those of an uninterrupted comparison.
         """
         names = tuple(loaded.source.name for loaded in batch.loaded)
         marks = [self._mark(method, batch, i) for i in range(len(batch))]
         saved = [cells.load(name, method.label, mark) for name, mark in zip(names, marks, strict=True)]
-        if all(saved):
+        if all(entry and is_current(entry[1], self.classifier, method) for entry in saved):
             yield from (Cell(entry[1], entry[0]) for entry in saved if entry)
             return
         try:
@@ -270,12 +292,14 @@ class ModelComparison:
                 self.classifier, batch.images, batch.targets, self.config.compute, contrasts=batch.contrasts
             )
             scores = self._score(method, batch, result, names)
-        except (InputError, UsageError) as error:  # a method that does not fit one model may fit another
+        except (InputError, UsageError) as error:  # a method may support only some of the models
             yield from (Failure(name, _name_method(method, error)) for name in names)
             return
         for i, name in enumerate(names):
             if not bool(result.values[i].isfinite().all()):
-                reason = InputError(f"the attribution of {name!r} is not finite", "check the weights and --precision")
+                reason = InputError(
+                    f"the attributions of {name!r} contain NaN or infinity", "check the weights or use --precision fp32"
+                )
                 yield Failure(name, _name_method(method, reason))
                 continue
             values = result.values[i].float().cpu().numpy()
@@ -288,7 +312,7 @@ class ModelComparison:
     def _score(
         self, method: MethodRun, batch: TargetedBatch, result: Attribution, names: tuple[str, ...]
     ) -> list[dict[str, Any]]:
-        """Return the scores of each image by metric, with full curves."""
+        """Return, for each image, the scores by metric, with full curves."""
         sizes = tuple(loaded.size for loaded in batch.loaded)
         results = list(
             run_metrics(method, self.metrics, self.classifier, batch.images, result, self.config.compute, names, sizes)
@@ -296,7 +320,7 @@ class ModelComparison:
         return [{score.metric_run.label: score.read(i, None) for score in results} for i in range(len(batch))]
 
     def _mark(self, method: MethodRun, batch: TargetedBatch, i: int) -> str:
-        """Return a digest of what determines a cell."""
+        """Return a digest of everything that affects a cell."""
         stable = {key: value for key, value in self.facts.items() if key != "device"}
         metrics = [metric.describe() for metric in self.metrics]
         request = (metrics, asdict(self.config.render), int(batch.targets[i]), batch.contrasts_of(i))
@@ -309,5 +333,5 @@ class ModelComparison:
 
 
 def _name_method(method: MethodRun, error: XplainError) -> XplainError:
-    """Return the same error with the method's name in front."""
+    """Return the error with the method's label prepended to its message."""
     return type(error)(f"{method.label}: {error}")

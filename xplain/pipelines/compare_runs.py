@@ -1,8 +1,9 @@
-"""The flow of ``xplain compare RUN RUN...``: pair the methods of evaluation runs by image, test and report the differences."""
+"""Implementation of ``xplain compare RUN...``: pair methods by image and test their differences."""
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
@@ -14,7 +15,7 @@ import numpy as np
 from xplain.core.array_store import Floats
 from xplain.core.errors import InputError, UsageError
 from xplain.core.files import lock_directory
-from xplain.core.run_store import check_run, fingerprint, read_run, settings_digest
+from xplain.core.run_store import LATE_ENTRIES, check_run, fingerprint, read_run, settings_digest
 from xplain.pipelines.attribution import CONTROL
 from xplain.reports.comparison import SCHEMA
 from xplain.reports.comparison_files import RECORD, check_folder, choose_folder, finish, load_existing, start
@@ -30,8 +31,9 @@ from xplain.reports.statistics import (
 )
 
 TEST = (
-    f"two-sided sign-flip permutation test of the mean difference (exact up to {MAX_EXACT} images, else {PERMUTATIONS} patterns); "
-    "p (Holm) is corrected over all pairs and metrics by Holm 1979; intervals are 95 % bootstrap intervals of one pair each"
+    f"Two-sided sign-flip permutation test of the mean difference (exact for up to {MAX_EXACT} images, otherwise {PERMUTATIONS} random "
+    "sign patterns). Holm's correction (1979) covers all pairs and metrics. Each interval is an uncorrected 95% bootstrap confidence "
+    "interval for one pair."
 )
 
 
@@ -39,7 +41,8 @@ TEST = (
 class EvaluatedRun:
     """The results of an evaluation run.
 
-    images, targets: SHA-256 and explained class by key. values: value by mark and key, None where undefined.
+    images, targets: dicts that map keys to the SHA-256 digest and the explained class. values: values by settings digest and key, with None
+    for undefined values.
     """
 
     name: str
@@ -50,19 +53,22 @@ class EvaluatedRun:
 
     @classmethod
     def read(cls, folder: Path, name: str) -> EvaluatedRun:
-        """Read a run directory. Raises InputError if the folder is not one, or has no results."""
+        """Read a run directory. Raise InputError if ``folder`` is not a run directory or has no results."""
         description, records = read_run(folder)
         check_run(description, str(folder))
         run = cls(name, description, {}, {}, {})
         for record in records:
             if not run._add(record):
-                raise InputError(f"the record of {record['key']!r} in {str(folder)!r} is damaged", "delete its line")
+                raise InputError(
+                    f"the record of {record['key']!r} in {str(folder)!r} is invalid",
+                    "delete its line and run evaluate again",
+                )
         if not run.values:
-            raise InputError(f"the run {name!r} has no results", "finish it with xplain evaluate")
+            raise InputError(f"run {name!r} has no results", "run the same evaluate command again")
         return run
 
     def _add(self, record: Mapping[str, Any]) -> bool:
-        """Add a record. Returns False if it is damaged."""
+        """Add a record. Return False if it is invalid."""
         key, is_item = record["key"], record["mark"] == "item"
         if is_item and isinstance(record.get("sha256"), str):
             self.images[key] = record["sha256"]
@@ -74,14 +80,20 @@ class EvaluatedRun:
         return True
 
     @property
+    def settings(self) -> dict[str, Any]:
+        """The fingerprint without the entries that choose images and labels, which are compared image by image."""
+        entries = self.description["fingerprint"]
+        return {key: value for key, value in entries.items() if key not in LATE_ENTRIES}
+
+    @property
     def metrics(self) -> dict[str, dict[str, Any]]:
-        """The metrics of single images by label."""
+        """Per-image metrics by label."""
         return {label: metric for label, metric in self.description["metrics"].items() if "scope" not in metric}
 
 
 @dataclass(frozen=True, eq=False)
 class RunMethod:
-    """A method of a run. name: unique among all runs. label: its name in the run."""
+    """A method of a run. name: unique name across all runs. label: name within the run."""
 
     name: str
     label: str
@@ -89,11 +101,11 @@ class RunMethod:
 
     @property
     def settings(self) -> str:
-        """What determines the numbers besides the method: the fingerprint of the run, as JSON."""
-        return json.dumps(self.run.description["fingerprint"], sort_keys=True)
+        """The settings of the run that affect the results, as JSON."""
+        return json.dumps(self.run.settings, sort_keys=True)
 
     def values(self, metric: Mapping[str, Any], keys: Sequence[str]) -> Floats:
-        """Return the values of these images, NaN where undefined. Raises InputError naming a missing image."""
+        """Return the values of the images, with NaN for undefined values. Raise InputError if an image is missing."""
         mark = settings_digest(self.run.description["methods"][self.label], metric)
         stored = self.run.values.get(mark, {})
         missing = [key for key in keys if key not in stored]
@@ -101,7 +113,7 @@ class RunMethod:
             what = f"{metric['metric']} of {self.label} for {missing[0]!r}"
             more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
             raise InputError(
-                f"the run {self.run.name!r} is missing {what}{more}", "finish it with the same xplain evaluate"
+                f"run {self.run.name!r} is incomplete: missing {what}{more}", "run the same evaluate command again"
             )
         values = [stored[key] for key in keys]
         return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
@@ -113,7 +125,7 @@ def write_run_comparison(
     """Compare evaluation runs image by image; write the figure, the page and the record. Returns the record.
 
     any_folder: write another comparison than that in ``output`` into a folder beside it, instead of refusing.
-    Raises an XplainError for runs that cannot be paired, and for existing files of something else.
+    Raises XplainError if the runs cannot be paired or if existing files were not written by this comparison.
     """
     formats = ("png", *formats)
     check_formats(formats)
@@ -135,19 +147,20 @@ def write_run_comparison(
 
 
 def compare_runs(folders: Sequence[Path]) -> dict[str, Any]:
-    """Return the record of a comparison. Raises InputError if runs cannot be paired, and UsageError if there is nothing to pair."""
+    """Return the record of a comparison. Raise InputError if the runs cannot be paired and UsageError if there is nothing to compare."""
     names = _distinct_names(folders)
     runs = [EvaluatedRun.read(folder, name) for folder, name in zip(folders, names, strict=True)]
     metrics, left_out = common_metrics(runs)
     for run in runs[1:]:
         check_images(runs[0], run)
         check_targets(runs[0], run)
+        check_class_names(runs[0], run, metrics)
     methods, repeated = collect_methods(runs)
     pairs = find_pairs(methods)
     if not pairs:
         raise UsageError(
-            f"{names[0]!r} contains one method and nothing to compare it with",
-            "pass another run, or evaluate a second method",
+            f"run {names[0]!r} contains only one method",
+            "pass a second run or evaluate another method",
         )
     keys = sorted(runs[0].images)
     values = {(m.name, label): m.values(metric, keys) for m in methods for label, metric in metrics.items()}
@@ -155,7 +168,7 @@ def compare_runs(folders: Sequence[Path]) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "kind": "runs",
-        "fingerprint": fingerprint(names, rows, [run.description["fingerprint"] for run in runs]),
+        "fingerprint": fingerprint(names, rows, [run.settings for run in runs]),
         "images": len(keys),
         "runs": [_describe_run(run) for run in runs],
         "metrics": metrics,
@@ -168,15 +181,16 @@ def compare_runs(folders: Sequence[Path]) -> dict[str, Any]:
 
 
 def _distinct_names(folders: Sequence[Path]) -> list[str]:
-    """Return the last parts of the folders if they differ, else their paths. Raises UsageError for a repeated folder."""
-    if len({folder.resolve() for folder in folders}) < len(folders):
-        raise UsageError("a run is repeated", "pass each run once")
+    """Return the directory names if they are distinct, otherwise the full paths. Raise UsageError if a directory is repeated."""
+    for folder, count in Counter(folder.resolve() for folder in folders).items():
+        if count > 1:
+            raise UsageError(f"the run directory {str(folder)!r} is passed more than once", "pass each run once")
     short = [folder.resolve().name for folder in folders]
     return short if len(set(short)) == len(short) else [str(folder) for folder in folders]
 
 
 def common_metrics(runs: Sequence[EvaluatedRun]) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """Return the metrics that all runs define in the same way, by the labels of the first run, and the labels of the others.
+    """Return the metrics with identical settings in all runs, by their label in the first run, and the labels of the remaining metrics.
 
     Raises InputError naming the parameter in which two definitions of a metric differ.
     """
@@ -191,14 +205,14 @@ def common_metrics(runs: Sequence[EvaluatedRun]) -> tuple[dict[str, dict[str, An
                 if other["metric"] == metric["metric"]:
                     raise InputError(
                         _metric_difference(metric, other, first, run),
-                        "evaluate both with the same parameters and version",
+                        "evaluate both runs with the same settings",
                     )
             left_out.add(label)
             del common[label]
         known = {_definition(metric) for metric in first.metrics.values()}
         left_out |= {label for definition, label in definitions.items() if definition not in known}
     if not common:
-        raise InputError("the runs have no metric in common", "evaluate them with the same -M")
+        raise InputError("the runs have no metric in common", "evaluate them with the same --metric")
     return common, sorted(left_out)
 
 
@@ -207,12 +221,12 @@ def _definition(metric: Mapping[str, Any]) -> str:
 
 
 def _metric_difference(a: Mapping[str, Any], b: Mapping[str, Any], first: EvaluatedRun, other: EvaluatedRun) -> str:
-    """Return a sentence that names the first part in which two definitions differ."""
+    """Return a message that states the first difference between two definitions of a metric."""
     one = _definition_parts(a)
     two = _definition_parts(b)
     key = next(key for key in sorted({*one, *two}) if one.get(key) != two.get(key))
-    values = f"{one.get(key)!r} in {first.name!r} and {two.get(key)!r} in {other.name!r}"
-    return f"{a['metric']} is defined differently: {key} is {values}"
+    values = f"{one.get(key)!r} in {first.name!r} but {two.get(key)!r} in {other.name!r}"
+    return f"{a['metric']} has different settings in the runs: {key} is {values}"
 
 
 def _definition_parts(metric: Mapping[str, Any]) -> dict[str, Any]:
@@ -220,37 +234,55 @@ def _definition_parts(metric: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_images(first: EvaluatedRun, other: EvaluatedRun) -> None:
-    """Raise InputError naming an image that one run is missing, or whose bytes differ."""
+    """Raise InputError if an image is missing from one run or if its content differs."""
     for one, two in ((first, other), (other, first)):
         missing = sorted(one.images.keys() - two.images.keys())
         if missing:
+            images = (
+                f"{len(missing)} images, including {missing[0]!r}, are" if len(missing) > 1 else f"{missing[0]!r} is"
+            )
             raise InputError(
-                f"the runs have different images: {missing[0]!r} is in {one.name!r} and not in {two.name!r} ({len(missing)} in total)",
-                "evaluate the same images",
+                f"the runs have different images: {images} in {one.name!r} but not in {two.name!r}",
+                "evaluate both runs on the same images",
             )
     for key in sorted(first.images):
         if first.images[key] != other.images[key]:
             raise InputError(
-                f"the runs have different images: the bytes of {key!r} differ between {first.name!r} and {other.name!r}",
-                "evaluate the same files",
+                f"the runs have different images: the file {key!r} differs between {first.name!r} and {other.name!r}",
+                "evaluate both runs on the same files",
             )
 
 
 def check_targets(first: EvaluatedRun, other: EvaluatedRun) -> None:
-    """Raise InputError naming an image whose explained class differs."""
+    """Raise InputError if the explained class of an image differs."""
     common = sorted(first.targets.keys() & other.targets.keys())
     changed = [key for key in common if first.targets[key] != other.targets[key]]
     if changed:
         key = changed[0]
+        images = "1 image" if len(changed) == 1 else f"{len(changed)} images"
         raise InputError(
-            f"the runs explain different targets: for {key!r} class {first.targets[key]} in {first.name!r} and "
-            f"{other.targets[key]} in {other.name!r} ({len(changed)} in total)",
-            "evaluate both with --target label",
+            f"the runs explain different classes of {images}: for {key!r}, class {first.targets[key]} in {first.name!r} but "
+            f"class {other.targets[key]} in {other.name!r}",
+            "evaluate both runs with --target label",
+        )
+
+
+def check_class_names(first: EvaluatedRun, other: EvaluatedRun, metrics: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raise InputError if the runs name the classes of one model differently and a metric reads a file, such as boxes with classes."""
+    names = [run.description["fingerprint"].get("class_names") for run in (first, other)]
+    is_same_model = first.settings.get("model") == other.settings.get("model")
+    labels = [label for label, metric in metrics.items() if metric.get("files")]
+    if labels and is_same_model and None not in names and names[0] != names[1]:
+        raise InputError(
+            f"{first.name!r} and {other.name!r} have different class names, which {labels[0]} looks up in its file",
+            "evaluate both with the same --classes",
         )
 
 
 def collect_methods(runs: Sequence[EvaluatedRun]) -> tuple[list[RunMethod], list[str]]:
-    """Return the methods of all runs, and the names of repetitions: a method in two runs with identical settings is used once.
+    """Return the methods of all runs and the names of duplicates.
+
+    A method that occurs in several runs with identical settings is used once.
 
     The name of a method includes its run if another method has the same label.
     """
@@ -264,7 +296,7 @@ def collect_methods(runs: Sequence[EvaluatedRun]) -> tuple[list[RunMethod], list
                 repeated.append(f"{label} @ {run.name}")
             else:
                 unique[key] = method
-    methods = sorted(unique.values(), key=lambda method: method.label == CONTROL)  # the control comes last
+    methods = sorted(unique.values(), key=lambda method: method.label == CONTROL)  # put the control last
     labels = [method.label for method in methods]
     named = []
     for method in methods:
@@ -274,16 +306,16 @@ def collect_methods(runs: Sequence[EvaluatedRun]) -> tuple[list[RunMethod], list
 
 
 def _method_settings(description: Mapping[str, Any]) -> str:
-    """Return what determines the numbers of a method, as JSON; its texts may differ between versions of xplain."""
+    """Return the settings of a method that affect its results, as JSON, without texts that may differ between versions of xplain."""
     return json.dumps(
         {key: description[key] for key in ("method", "params", "score", "method_version")}, sort_keys=True
     )
 
 
 def find_pairs(methods: Sequence[RunMethod]) -> list[tuple[RunMethod, RunMethod]]:
-    """Return the pairs to compare: methods with the same settings, and the same method with different settings.
+    """Return the pairs to compare: different methods in runs with the same settings, and the same method in runs with different settings.
 
-    If there are none and every run has one method (besides the control), those are compared.
+    If no such pair exists and every run has a single method besides the control, compare these methods.
     """
     pairs = [(a, b) for a, b in combinations(methods, 2) if (a.settings == b.settings) != (a.label == b.label)]
     others = [method for method in methods if method.label != CONTROL]
@@ -298,7 +330,11 @@ def compare_pairs(
     metrics: Mapping[str, Mapping[str, Any]],
     values: Mapping[tuple[str, str], Floats],
 ) -> list[dict[str, Any]]:
-    """Return one row per metric and pair: mean of first minus second, interval, wins, p, and Holm's p over all rows."""
+    """Return one row per metric and pair.
+
+    A row has the mean difference (first minus second), its confidence interval, the wins, the p-value, and the p-value with Holm's
+    correction over all rows.
+    """
     plan = [(label, a, b) for label in metrics for a, b in pairs]
     differences = np.stack([values[a.name, label] - values[b.name, label] for label, a, b in plan], axis=1)
     p_values = sign_flip_test(differences)
@@ -327,7 +363,7 @@ def compare_pairs(
 
 
 def _describe_estimate(values: Floats) -> dict[str, Any]:
-    """Return mean, standard deviation, interval and n, with None for NaN."""
+    """Return the mean, standard deviation, confidence interval and sample size, with NaN replaced by None."""
     return {key: _nan_to_none(value) for key, value in asdict(estimate_mean(values)).items()}
 
 

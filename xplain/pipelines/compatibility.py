@@ -1,4 +1,4 @@
-"""Test which methods work with a model, by running each on a small image at its minimal settings."""
+"""Determine which methods support a model by running each method on a small image with minimal settings."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from xplain.models import Classifier
 from xplain.models.inspection import SHAPE_ERRORS
 from xplain.pipelines.attribution import attribute
 
-# Values that keep a run of every method short but complete. Parameters with other names keep their defaults.
+# Values that make every method run fast but completely. All other parameters keep their defaults.
 MINIMAL_SETTINGS = {
     "steps": 2,
     "samples": 2,
@@ -28,13 +28,13 @@ MINIMAL_SETTINGS = {
     "ascent": 1,
     "descent": 1,
 }
-SMALL_SIDE = 64  # pixels: most models accept such images, and their last feature maps are still larger than 1 x 1
+SMALL_SIDE = 64  # in pixels; accepted by most models, with last feature maps larger than 1 x 1
 
 
 def try_methods(classifier: Classifier) -> Iterator[tuple[str, Attribution | XplainError]]:
     """Yield the name of each method with its attribution of a gray ramp at minimal settings, or the error that it raises.
 
-    The image is small if the model accepts small images; a method that fails is tried again at the model's own size.
+    A small image is used if the model accepts one. A method that fails is retried at the native input size of the model.
     """
     sizes = list(dict.fromkeys((find_small_size(classifier), classifier.size)))
     for spec in METHODS:
@@ -48,7 +48,7 @@ def try_methods(classifier: Classifier) -> Iterator[tuple[str, Attribution | Xpl
 def find_small_size(classifier: Classifier) -> tuple[int, int]:
     """Return a (height, width) with the model's aspect ratio and a shorter side of SMALL_SIDE.
 
-    Returns the model's own size if it is not larger, or if the model does not accept the small one.
+    Return the native input size if it is not larger or if the model does not accept the small size.
     """
     height, width = classifier.size
     shorter = min(height, width)
@@ -78,13 +78,13 @@ def _try_method(classifier: Classifier, spec: MethodSpec, size: tuple[int, int])
 
 
 def minimal_settings(spec: Spec, size: tuple[int, int]) -> dict[str, Any]:
-    """Return the parameters that make a run on an image of ``size`` (height, width) as short as possible."""
+    """Return the parameters that minimize the run time for an image of ``size`` (height, width)."""
     settings: dict[str, Any] = {}
     for name, parameter in spec.parameters.items():
         if name in MINIMAL_SETTINGS and parameter.kind is int:
             settings[name] = MINIMAL_SETTINGS[name]
     if "stride" in spec.parameters:  # one window that covers the image
         settings |= {"window": max(size), "stride": max(size)}
-    if "block" in spec.parameters:  # all values in one round
+    if "block" in spec.parameters:  # remove all values in one round
         settings |= {"block": 3 * size[0] * size[1]}
     return settings

@@ -1,4 +1,4 @@
-"""Processes that torchrun started together: the shard of each, and the barrier at the end."""
+"""Helpers for torchrun: the shard of each process and the final barrier."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from xplain.core.config import parse_shard
 
 
 def shard_from_env() -> tuple[int, int]:
-    """Return the shard of this process: RANK of WORLD_SIZE, as torchrun sets them; (0, 1) without torchrun. Raises UsageError."""
+    """Return the shard (RANK, WORLD_SIZE) of this process as set by torchrun, or (0, 1) without torchrun.
+
+    Raises UsageError if they are not integers with 0 <= RANK < WORLD_SIZE.
+    """
     return parse_shard(f"{os.environ.get('RANK', '0')}/{os.environ.get('WORLD_SIZE', '1')}")
 
 
 def wait_for_ranks(shard: tuple[int, int]) -> bool:
-    """Wait until all processes have arrived. Returns True on rank 0, which then writes the summary."""
+    """Wait for all processes. Return True on rank 0, which writes the summary."""
     rank, world = shard
     if world > 1:
         import torch.distributed as dist

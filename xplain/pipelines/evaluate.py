@@ -1,4 +1,4 @@
-"""The flow of ``xplain evaluate`` for metrics of single images: every method and metric in one pass, stored per item."""
+"""Implementation of ``xplain evaluate`` for per-image metrics: run every method and metric in one pass and store the results per image."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from typing import Any
 import torch
 
 from xplain.core.array_store import ArrayStore
-from xplain.core.config import ComputeOptions, EvaluateConfig
-from xplain.core.errors import Failure, UsageError
-from xplain.core.run_store import SCHEMA, RunStore, fingerprint, settings_digest
+from xplain.core.config import ComputeOptions, EvaluateConfig, PerClassOrder
+from xplain.core.errors import Failure, InputError, UsageError, emit_note
+from xplain.core.run_store import SCHEMA, RunStore, fingerprint, read_run, settings_digest
 from xplain.core.types import Attribution, Cost
+from xplain.data.class_names import ClassNames
 from xplain.data.datasets import Item, read_dataset, select_items, select_shard
 from xplain.models import Classifier
 from xplain.oracle.runtime import inference_session, load_model, predict
@@ -23,72 +24,137 @@ from xplain.pipelines.batches import PredictedBatch, TargetedBatch, largest_grou
 from xplain.pipelines.measurement import MetricResult, MetricRun, resolve_metrics, run_metrics
 from xplain.pipelines.progress import OnProgress, RowCounter, ignore_progress
 from xplain.pipelines.records import describe_cost, describe_run, list_flags
+from xplain.pipelines.stored_items import check_loaded_items, check_stored_items
 
 
 def evaluate(config: EvaluateConfig, on_progress: OnProgress = ignore_progress) -> Iterator[Failure]:
-    """Compute what the run directory is missing; yield each image that failed. ``on_progress`` counts images.
+    """Compute the results that are missing in the run directory and yield the failed images. ``on_progress`` counts images.
 
-    Metrics that train networks on the whole data set are not computed here but in ``xplain.pipelines.roar``.
+    Metrics that train networks on the whole dataset are computed in ``xplain.pipelines.roar``.
     Raises an XplainError for an error of the request as a whole.
     """
+    plan = load_plan(config)
+    if plan is not None:
+        yield from plan.evaluate(on_progress)
+
+
+@dataclass(frozen=True, eq=False)
+class EvaluationPlan:
+    """A checked request with its loaded model. items: the selected images, of which a shard is a part."""
+
+    config: EvaluateConfig
+    classifier: Classifier
+    methods: Sequence[MethodRun]
+    metrics: Sequence[MetricRun]
+    items: Sequence[Item]
+    per_class_order: PerClassOrder | None
+
+    def evaluate(self, on_progress: OnProgress = ignore_progress) -> Iterator[Failure]:
+        """Compute what the run directory is missing; yield each image that failed. ``on_progress`` counts images."""
+        config, classifier = self.config, self.classifier
+        with (
+            inference_session(classifier),
+            RunStore.open(config.output, config.shard[0], _describe(self), self._check_store) as store,
+        ):
+            run = EvaluationRun(config, classifier, self.methods, self.metrics, store)
+            yield from run.evaluate(select_shard(self.items, *config.shard), on_progress)
+
+    def _check_store(self, store: RunStore) -> None:
+        check_stored_items(store, self.items, self.classifier.class_names)
+
+
+def load_plan(config: EvaluateConfig) -> EvaluationPlan | None:
+    """Check a request, load the model and select the images; return None if no metric evaluates single images."""
     check_methods(config.methods)
     metrics = [metric for metric in resolve_metrics(config.protocol, config.metrics) if metric.spec.scope == "image"]
     if not metrics:
-        return
+        return None
     classifier = load_model(config.model)
     methods = resolve_methods(with_control(config.methods), config.score, classifier)
-    items = read_dataset(config.dataset, classifier.class_names, config.labels)
-    items = select_items(items, config.limit, config.per_class)
+    order = _per_class_order(config)
+    items = _unique_items(read_dataset(config.dataset, classifier.class_names, config.labels))
+    items = select_items(items, config.limit, config.per_class, config.compute.seed if order == "random" else None)
     if config.target == "label" and all(item.label is None for item in items):
         raise UsageError("--target label requires labels", "use class folders or --labels")
-    description = _describe(config, classifier, methods, metrics, items)
-    with (
-        inference_session(classifier),
-        RunStore.open(config.output, config.shard[0], description) as store,
-    ):
-        run = EvaluationRun(config, classifier, methods, metrics, store)
-        yield from run.evaluate(select_shard(items, *config.shard), on_progress)
+    return EvaluationPlan(config, classifier, methods, metrics, items, order)
+
+
+def _per_class_order(config: EvaluateConfig) -> PerClassOrder | None:
+    """Return which images ``--per-class`` takes, as an existing run does; None without ``--per-class``."""
+    if config.per_class is None or config.per_class_order is not None:
+        return config.per_class_order
+    if not (config.output / "run.json").exists():
+        return "random"
+    stored = read_run(config.output)[0]["fingerprint"]
+    if "per_class" in stored:
+        return "first" if stored["per_class"] == "first" else "random"
+    emit_note(
+        f"{str(config.output)!r} was begun by an earlier version of xplain, so --per-class takes the first images of each class; "
+        "use --per-class-order random to draw them"
+    )
+    return "first"
+
+
+def _unique_items(items: Sequence[Item]) -> list[Item]:
+    """Return each image once. Raises InputError if a list names an image twice with different classes."""
+    unique: dict[str, Item] = {}
+    for item in items:
+        first = unique.setdefault(item.key, item)
+        if first.label != item.label:
+            raise InputError(
+                f"the data set gives {item.key!r} two classes: {first.label} and {item.label}", "remove one"
+            )
+    return list(unique.values())
 
 
 def check_models(configs: Sequence[EvaluateConfig]) -> None:
-    """Load the model of each request once, so that one that cannot be used is reported before the others run for hours."""
+    """Load the model of each request once to detect invalid models before a long evaluation starts."""
     for config in configs:
         load_model(config.model)
 
 
-def _describe(
-    config: EvaluateConfig,
-    classifier: Classifier,
-    methods: Sequence[MethodRun],
-    metrics: Sequence[MetricRun],
-    items: Sequence[Item],
-) -> dict[str, Any]:
-    """Return the content of ``run.json``. Only the fingerprint must agree when a run is continued."""
+def _describe(plan: EvaluationPlan) -> dict[str, Any]:
+    """Return the content of ``run.json``. A run can be resumed only if its fingerprint and its baseline images are unchanged."""
+    config, classifier, items = plan.config, plan.classifier, plan.items
     facts = describe_run(config.compute, classifier)
     stable = {key: facts[key] for key in ("model", "preprocessing", "seed", "precision")}
-    labelled = sum(item.label is not None for item in items)
+    labeled = sum(item.label is not None for item in items)
     return {
         "schema": SCHEMA,
-        "fingerprint": stable | {"target": config.target},
-        "dataset": {"location": config.dataset, "items": len(items), "labelled": labelled},
+        "fingerprint": stable
+        | {
+            "target": config.target,
+            "class_names": _hash_class_names(classifier.class_names),
+            "per_class": plan.per_class_order,
+        },
+        "dataset": {"location": config.dataset, "items": len(items), "labelled": labeled},
         "classes": _count_classes(classifier),
         "accuracy": None if classifier.accuracy is None else asdict(classifier.accuracy),
         "protocol": config.protocol,
-        "methods": {m.label: m.describe() | {"deviations": m.spec.deviations} for m in methods},
-        "metrics": {m.label: m.describe() | {"axis": m.spec.axis} for m in metrics},
+        "methods": {
+            m.label: m.describe() | {"deviations": m.spec.deviations} | m.hash_references() for m in plan.methods
+        },
+        "metrics": {m.label: m.describe() | {"axis": m.spec.axis} for m in plan.metrics},
         "environment": {"device": facts["device"], "versions": facts["versions"]},
     }
 
 
+def _hash_class_names(class_names: ClassNames) -> str | None:
+    """Return a digest of the names of the classes, which decide the classes of labels and boxes; None if they have none."""
+    if not class_names.labels and not class_names.wnids:
+        return None
+    return fingerprint(list(class_names.labels), list(class_names.wnids))[:16]
+
+
 def _count_classes(classifier: Classifier) -> int:
-    """Return the number of logits."""
+    """Return the number of classes of the model."""
     blank = torch.zeros(1, 3, *classifier.size, device=classifier.device, dtype=classifier.dtype)
     return predict(classifier, blank, ComputeOptions())[0].shape[1]
 
 
 @dataclass(frozen=True, eq=False)
 class EvaluationRun:
-    """What all batches of one run share."""
+    """State shared by all batches of a run."""
 
     config: EvaluateConfig
     classifier: Classifier
@@ -98,12 +164,12 @@ class EvaluationRun:
 
     @cached_property
     def target_spec(self) -> TargetSpec:
-        """The class of each image that is explained."""
+        """Specification of the class to explain for each image."""
         return TargetSpec.parse(self.config.target, None, self.classifier)
 
     @cached_property
     def marks(self) -> dict[tuple[str, str], str]:
-        """A digest of the settings and definition versions of each method and metric."""
+        """Digests of the settings and versions of each pair of method and metric."""
         return {
             (method.label, metric.label): settings_digest(method.describe(), metric.describe())
             for method in self.methods
@@ -117,16 +183,16 @@ class EvaluationRun:
 
     @cached_property
     def maps(self) -> ArrayStore:
-        """The raw attributions, if they are saved."""
+        """Store for the raw attributions, which is disabled if they are not saved."""
         return ArrayStore(self.config.output / "maps" if self.config.save_maps else None, "attribution")
 
     @cached_property
     def curves(self) -> ArrayStore:
-        """The full curves, if they are saved."""
+        """Store for the full curves, which is disabled if they are not saved."""
         return ArrayStore(self.config.output / "curves" if self.config.save_curves else None, "curve")
 
     def is_missing(self, key: str, method: MethodRun) -> bool:
-        """Return whether an item lacks the map of a method or the value or curve of a metric."""
+        """Return whether a map, value or curve of an item is missing."""
         if self.maps.is_missing(key, method.label, self.map_marks[method.label]):
             return True
         return any(self._is_metric_missing(key, method, metric) for metric in self.metrics)
@@ -138,10 +204,10 @@ class EvaluationRun:
         return self.store.has_curve(key, mark) and self.curves.is_missing(key, _curve_label(method, metric), mark)
 
     def evaluate(self, items: Sequence[Item], on_progress: OnProgress) -> Iterator[Failure]:
-        """Compute what is missing, a group of images at a time; yield each image that failed.
+        """Compute the missing results batch by batch and yield the failed images.
 
-        Groups are written whole and begin at the first unfinished item (failed ones come last). So a run that was interrupted groups
-        the images as an uninterrupted one, and has the same numbers to the bit.
+        Each batch is written as a unit and starts at the first unfinished item; failed items come last. A resumed run therefore forms the
+        same batches as an uninterrupted run, and its results are bit-identical.
         """
         unfinished = [item for item in items if any(self.is_missing(item.key, method) for method in self.methods)]
         todo = sorted(unfinished, key=lambda item: self.store.has(item.key, "failed"))
@@ -166,13 +232,14 @@ class EvaluationRun:
 
     @cached_property
     def rows_per_image(self) -> int:
-        """The largest number of model rows that all methods and metrics need for an image."""
+        """The maximum number of model rows that all methods and metrics need for an image."""
         side = max(self.classifier.size)
         measured = sum(metric.spec.forwards(side=side, **metric.settings) for metric in self.metrics)
         return sum(method.rows_per_image + measured for method in self.methods)
 
     def evaluate_batch(self, batch: PredictedBatch, counter: RowCounter) -> None:
-        """Run each method on the images that need it, and the metrics on its attributions."""
+        """Run each method on the images with missing results, and evaluate the metrics on the attributions."""
+        check_loaded_items(self.store, batch.items, batch.loaded)
         self._store_items(batch)
         (targeted,) = batch.for_targets(self.target_spec, self.classifier)
         for method in self.methods:
@@ -181,7 +248,7 @@ class EvaluationRun:
                 self._evaluate_part(method, part, counter)
 
     def _store_items(self, batch: PredictedBatch) -> None:
-        """Store what does not depend on the method: hash, label and prediction of each image."""
+        """Store the results that do not depend on the method: hash, label and prediction of each image."""
         probabilities, predicted = batch.logits.double().softmax(dim=1).max(dim=1)
         rows = zip(batch.items, batch.loaded, predicted.tolist(), probabilities.tolist(), strict=True)
         records = [
@@ -192,13 +259,14 @@ class EvaluationRun:
                 "label": item.label,
                 "predicted": index,
                 "probability": probability,
+                "file": loaded.state,
             }
             for item, loaded, index, probability in rows
         ]
         self.store.append([record for record in records if not self.store.has(record["key"], "item")])
 
     def _evaluate_part(self, method: MethodRun, batch: TargetedBatch, counter: RowCounter) -> None:
-        """Run one method on images that fit into a model call; its attributions serve all metrics."""
+        """Run one method on images that share a forward pass and evaluate all metrics on its attributions."""
         attribution = self._load_maps(method, batch) or self._attribute(method, batch, counter)
         keys = tuple(item.key for item in batch.items)
         sizes = tuple(loaded.size for loaded in batch.loaded)
@@ -239,7 +307,7 @@ class EvaluationRun:
         }
 
     def _save_curve(self, method: MethodRun, result: MetricResult, record: dict[str, Any], i: int) -> None:
-        """Save the full curve of one value, if it has one and curves are saved."""
+        """Save the full curve of a value if the value has a curve and curves are saved."""
         if record["curve"] is None or result.score.curve is None:
             return
         metric = result.metric_run
@@ -270,7 +338,7 @@ class EvaluationRun:
         return result
 
     def _load_maps(self, method: MethodRun, batch: TargetedBatch) -> Attribution | None:
-        """Load the saved maps of these images, or return None unless all are what the method would compute, to the bit."""
+        """Load the saved maps of the images. Return None unless all maps exist and are bit-identical to what the method would compute."""
         if batch.images.dtype != torch.float32:
             return None
         values, records = [], []

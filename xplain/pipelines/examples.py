@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,38 +23,40 @@ from xplain.reports.render import draw, read_record, to_pixels
 
 
 class Example(NamedTuple):
-    """An explained image: the key of its item, its value of the metric, and the explained class."""
+    """An example image: item key, metric value and explained class."""
 
     key: str
     value: float
     target: int
 
 
-def write_examples(config: EvaluateConfig, count: int = 4) -> None:
-    """Draw the ``count`` best and worst explanations of the first method by the first metric into RUN/gallery.
+def write_examples(config: EvaluateConfig, selected: Collection[str] | None = None, count: int = 4) -> None:
+    """Render the ``count`` best and worst explanations of the first method, ranked by the first metric, to RUN/gallery.
 
-    Each overlay contains a record of what it shows. They are computed again, so that a run need not save its maps; existing overlays
-    of the same explanations are kept.
+    The record of each overlay is embedded in its file. The maps are recomputed, so the run need not save them. Overlays that already show
+    these explanations are kept.
+
+    selected: keys of the images to choose from, or None for all images.
     """
     folder = config.output / "gallery"
     description, records = read_run(config.output)
     method = next(iter(description["methods"]))
     metric = next((label for label, entry in description["metrics"].items() if "scope" not in entry), None)
-    if metric is None:  # no metric of single images
+    if metric is None:  # no per-image metric
         return
     mark = settings_digest(description["methods"][method], description["metrics"][metric])
     examples = [
         Example(record["key"], record["value"], record["target"])
         for record in records
-        if record["mark"] == mark and record["value"] is not None
+        if record["mark"] == mark and record["value"] is not None and (selected is None or record["key"] in selected)
     ]
-    selected = select_examples(examples, description["metrics"][metric]["better"] == "higher", count)
-    if not _are_drawn(folder, selected):
-        _draw_all(config, folder, selected, method, metric)
+    chosen = select_examples(examples, description["metrics"][metric]["better"] == "higher", count)
+    if not _are_drawn(folder, chosen):
+        _draw_all(config, folder, chosen, method, metric)
 
 
 def _are_drawn(folder: Path, selected: Mapping[str, Sequence[Example]]) -> bool:
-    """Return whether the overlays in a folder show these explanations."""
+    """Return whether the directory already contains the overlays of these explanations."""
     wanted = {(place, example.key, example.value) for place, examples in selected.items() for example in examples}
     records = [read_record(path) or {} for path in folder.glob("*.png")]
     return {(record.get("place"), record.get("key"), record.get("value")) for record in records} == wanted
@@ -63,11 +65,11 @@ def _are_drawn(folder: Path, selected: Mapping[str, Sequence[Example]]) -> bool:
 def _draw_all(
     config: EvaluateConfig, folder: Path, selected: Mapping[str, Sequence[Example]], label: str, metric: str
 ) -> None:
-    """Replace the content of a folder by overlays of these explanations."""
+    """Replace the content of a directory with overlays of these explanations."""
     classifier = load_model(config.model)
     methods = resolve_methods(config.methods, config.score, classifier)
     method = next((method for method in methods if method.label == label), None)
-    if method is None:  # only an earlier command requested it
+    if method is None:  # requested by an earlier command only
         return
     shutil.rmtree(folder, ignore_errors=True)
     items = read_dataset(config.dataset, classifier.class_names, config.labels)
@@ -81,7 +83,7 @@ def _draw_all(
 
 
 def select_examples(examples: Sequence[Example], higher: bool, count: int) -> dict[str, list[Example]]:
-    """Return the best and the worst by value, then by name; no example is both."""
+    """Return the best and worst examples, sorted by value and then by name. The two lists do not overlap."""
     sign = -1 if higher else 1
     ordered = sorted(examples, key=lambda example: (sign * example.value, example.key))
     count = min(count, len(ordered) // 2)
@@ -96,7 +98,7 @@ def _draw(
     target: int,
     record: Mapping[str, Any],
 ) -> bytes:
-    """Return one overlay as PNG bytes."""
+    """Render an overlay and return it as PNG bytes."""
     pixels = preprocess(decode_image(source.read(), source.name), classifier.preprocessing)
     images = pixels[None].to(classifier.device, classifier.dtype)
     targets = torch.tensor([target], device=classifier.device)

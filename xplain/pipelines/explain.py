@@ -1,4 +1,4 @@
-"""The flow of ``xplain explain``: find images, predict, attribute, draw and write."""
+"""Implementation of ``xplain explain``: find images, predict, attribute, render and write."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from xplain.pipelines.background import Deferred, run_in_background
 from xplain.pipelines.batches import PredictedBatch, TargetedBatch, largest_group, make_items, predict_batches
 from xplain.pipelines.file_names import describe_contrasts, describe_settings, file_label, join_parts
 from xplain.pipelines.progress import OnProgress, ProgressCounter, ignore_progress
-from xplain.pipelines.records import describe_explanation, describe_run
-from xplain.reports.explanation_files import ExplanationFiles, FileNames
+from xplain.pipelines.records import describe_explanation, describe_run, is_current
+from xplain.reports.explanation_files import OVERWRITE_HINT, ExplanationFiles, FileNames
 from xplain.reports.render import KINDS, get_colormap
 
 Paths = dict[str, Path]  # the files of an explanation by kind
@@ -31,7 +31,7 @@ Paths = dict[str, Path]  # the files of an explanation by kind
 
 @dataclass(frozen=True)
 class Explained:
-    """A finished explanation: its record, and the bytes of the PNG if it was not written to a file."""
+    """A finished explanation: its record and, if it was not written to a file, the PNG bytes."""
 
     record: dict[str, Any]
     content: bytes | None = None
@@ -41,16 +41,16 @@ Outcome = Explained | Failure
 
 
 def explain(config: ExplainConfig, on_progress: OnProgress = ignore_progress) -> Iterator[Outcome]:
-    """Explain images; yield each explanation when its files are written, and each image that failed, in order.
+    """Explain images and yield, in order, each explanation after its files are written and each failed image.
 
-    Files are drawn and written in the background while the next images are explained. ``on_progress`` counts model rows.
+    Rendering and writing run in the background while the next images are explained. ``on_progress`` counts samples.
     Raises an XplainError for an error of the request as a whole.
     """
     return run_in_background(_explain_images(config, on_progress))
 
 
 def _explain_images(config: ExplainConfig, on_progress: OnProgress) -> Iterator[Outcome | Deferred[Outcome]]:
-    """Yield the outcomes in order; drawing and writing of new explanations is deferred."""
+    """Yield the outcomes in order. Rendering and writing of new explanations are deferred."""
     sources = find_images(config.inputs, config.files_from)
     _check_request(config, sources)
     classifier = load_model(config.model)
@@ -62,8 +62,8 @@ def _explain_images(config: ExplainConfig, on_progress: OnProgress) -> Iterator[
     run = ExplainRun(config, classifier, target_spec, methods, files, describe_run(config.compute, classifier), counter)
     run.check_existing([source.stem for source in sources])
     needs_labels = target_spec.kind == "label"
-    items, unlabelled = make_items(sources, classifier.class_names, needs_labels=needs_labels)
-    yield from unlabelled
+    items, unlabeled = make_items(sources, classifier.class_names, needs_labels=needs_labels)
+    yield from unlabeled
     run.count_existing(items)
     size = largest_group(methods, classifier, config.compute)
     with inference_session(classifier):
@@ -74,15 +74,17 @@ def _explain_images(config: ExplainConfig, on_progress: OnProgress) -> Iterator[
 
 
 def _check_request(config: ExplainConfig, sources: Sequence[ImageSource]) -> None:
-    """Raise UsageError for what is wrong with a request before a model is loaded."""
+    """Raise UsageError if the request is invalid, before a model is loaded."""
     get_colormap(config.render.colormap)
     for kind in config.saves:
         if kind not in KINDS:
-            raise UsageError(f"unknown kind {kind!r} for --save", f"choose from {', '.join(KINDS)}")
+            raise UsageError(f"unknown value {kind!r} for --save", f"choose from {', '.join(KINDS)}")
     if config.output is None:
         single = (len(sources), len(config.methods), len(config.saves)) == (1, 1, 1)
         if not single or "raw" in config.saves:
-            raise UsageError("-o - writes one PNG", "pass one image, one method and one --save other than raw")
+            raise UsageError(
+                "--output - writes a single PNG", "pass one image, one method and one --save value other than raw"
+            )
     check_methods(config.methods, config.layer)
 
 
@@ -110,7 +112,7 @@ class ExplainRun:
     existing: set[tuple[str, str]] = field(default_factory=set)
 
     def fingerprint(self, method: MethodRun) -> str:
-        """Return a digest of the settings that determine numbers and pictures, without the image."""
+        """Return a digest of all settings that affect the outputs, excluding the image."""
         stable = {key: value for key, value in self.facts.items() if key != "device"}
         config = self.config
         return fingerprint(stable, method.describe(), config.target, config.against, asdict(config.render))
@@ -146,7 +148,7 @@ class ExplainRun:
                     self.counter.skip(method.rows_per_image)
 
     def explain_batch(self, batch: PredictedBatch) -> Iterator[Outcome | Deferred[Outcome]]:
-        """Explain every target by every method."""
+        """Explain every target with every method."""
         for targeted in batch.for_targets(self.target_spec, self.classifier):
             for method in self.methods:
                 for part in targeted.parts(method, self.classifier, self.config.compute):
@@ -156,12 +158,17 @@ class ExplainRun:
                     self.counter.finish_part()
 
     def _explain_part(self, method: MethodRun, batch: TargetedBatch) -> Iterator[Outcome | Deferred[Outcome]]:
-        """Run one method on images that fit into a model call; explanations that exist already are loaded instead."""
+        """Run one method on images that share a forward pass, and load explanations that already exist."""
         missing, paths = [], []
         for i, (item, target) in enumerate(zip(batch.items, batch.targets.tolist(), strict=True)):
             names = self.file_names(method, item.source.stem, self.target_spec.suffix(target))
             try:
                 files, record = self.files.find(names, batch.loaded[i].digest, self.fingerprint(method))
+                if record is not None and not is_current(record, self.classifier, method):
+                    raise InputError(
+                        f"{str(next(iter(files.values())))!r} already exists with other class names or baseline images",
+                        OVERWRITE_HINT,
+                    )
             except InputError as error:
                 yield Failure(item.key, error)
                 continue
@@ -176,7 +183,7 @@ class ExplainRun:
     def _attribute(
         self, method: MethodRun, batch: TargetedBatch, paths: Sequence[Paths]
     ) -> Iterator[Failure | Deferred[Outcome]]:
-        """Compute the attributions and defer writing them."""
+        """Compute the attributions and defer the writing of their files."""
         try:
             result = method.attribute(
                 self.classifier,
@@ -193,10 +200,12 @@ class ExplainRun:
             yield Deferred(partial(self._write, method, batch, i, result, paths[i]))
 
     def _write(self, method: MethodRun, batch: TargetedBatch, i: int, result: Attribution, paths: Paths) -> Outcome:
-        """Write the files of one image; an attribution that is not finite has none."""
+        """Write the files of one image and return the explanation, or a Failure if the attributions are not finite."""
         key, values = batch.items[i].key, result.values[i]
         if not bool(values.isfinite().all()):
-            error = InputError(f"the attribution of {key!r} is not finite", "check the weights and --precision")
+            error = InputError(
+                f"the attributions of {key!r} contain NaN or infinity", "check the weights or use --precision fp32"
+            )
             return Failure(key, error)
         record = describe_explanation(self.classifier, method, batch, result, i)
         record |= self.facts | {"render": asdict(self.config.render), "fingerprint": self.fingerprint(method)}

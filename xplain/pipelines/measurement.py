@@ -1,4 +1,4 @@
-"""Resolve metrics and run them: ``measure`` of the library, and ``MetricRun`` for the commands."""
+"""Run metrics: ``measure`` for library users and ``MetricRun`` for the commands."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from xplain.pipelines.attribution import (
     resolve_compute,
 )
 
-CURVE_POINTS = 21  # stored per item of a data set, at most
+CURVE_POINTS = 21  # maximum number of points stored per item
 AttributionFunction = Callable[[Classifier, Tensor, Tensor], Tensor]  # (classifier, images, target) -> attributions
 
 
@@ -55,25 +55,26 @@ def measure(
     progress: Callable[[int], None] | None = None,
     **params: Any,
 ) -> Score:
-    """Compute one value of a metric per image; NaN where it is undefined.
+    """Compute a metric for each image. Undefined values are NaN.
 
     Args:
-        images: float (B, C, H, W) in [0, 1], not normalized, on any device.
-        attributions: (B, C or 1, H, W), raw and signed, from ``attribute`` or another program.
+        images: floating-point images of shape (B, C, H, W) with values in [0, 1], not normalized, on any device.
+        attributions: raw, signed attributions of shape (B, C, H, W) or (B, 1, H, W), from ``attribute`` or another library.
         metric: name of a metric, such as ``deletion``.
-        target: the class that is measured, as in ``attribute``. Pass ``att.target`` if it is not the model's top class.
-        method: what made the attributions, for metrics that attribute again or depend on what a map contains:
-            ``NAME[:key=value,...]``, or a function (classifier, images, target) -> attributions.
+        target: target class, as in ``attribute``. Pass ``att.target`` if the explained class is not the predicted class.
+        method: attribution method that produced the attributions. Required by metrics that rerun the method or that depend on the
+            kind of attribution. ``NAME[:key=value,...]``, or a function (classifier, images, target) -> attributions.
         seed, precision, batch_size, progress: as in ``attribute``.
-        params: parameters of the metric; ``xplain list metrics --json`` lists them with unit, bounds, direction and source.
+        params: parameters of the metric. ``xplain list metrics --json`` lists them with their defaults.
 
     Returns:
-        A Score: values (B,), curve (B, K+1) or None, undefined: masks (B,) by reason.
+        A Score with ``values`` of shape (B,), ``curve`` of shape (B, K + 1) or None, and ``undefined``, which maps each reason to a mask
+        of shape (B,).
 
     Raises:
-        UsageError: a name or value is invalid, or the metric needs ``method``.
-        InputError: images, logits or attributions are not finite, or attributions have another size.
-        DeviceError: one row does not fit into memory.
+        UsageError: if a name or value is invalid, or if ``method`` is required but missing.
+        InputError: if images, logits or attributions contain NaN or infinity, or if the attributions do not match the images.
+        DeviceError: if a single image does not fit in memory.
 
     Example:
         >>> score = xplain.measure(clf, x, att.values, "deletion", target=att.target, steps=28)
@@ -105,23 +106,24 @@ def _metric_oracle(
 
 
 def _check_shapes(images: Tensor, attributions: Tensor, boxes: Tensor | None) -> None:
-    """Raise InputError unless there is one map of the right size per image, and one list of boxes per image if there are any."""
+    """Raise InputError unless there is one map of the right size per image and, if there are boxes, one list of boxes per image."""
     size, channels = (len(images), *images.shape[2:]), images.shape[1]
     if (len(attributions), *attributions.shape[2:]) != size or attributions.shape[1] not in (1, channels):
         raise InputError(
-            f"attributions {tuple(attributions.shape)} do not match images {tuple(images.shape)}",
-            "pass one map per image, (B, C or 1, H, W)",
+            f"attributions of shape {tuple(attributions.shape)} do not match images of shape {tuple(images.shape)}",
+            "pass attributions of shape (B, C, H, W) or (B, 1, H, W)",
         )
     if boxes is not None and (boxes.ndim != 3 or len(boxes) != len(images) or boxes.shape[2] != 4):
         raise InputError(
-            f"boxes {tuple(boxes.shape)} do not match {len(images)} images", "pass boxes as (images, boxes, 4)"
+            f"boxes of shape {tuple(boxes.shape)} do not match {len(images)} images",
+            "pass boxes of shape (images, boxes, 4)",
         )
 
 
 def _make_explainer(
     oracle: Oracle, method: str | AttributionFunction, images: Tensor, compute: ComputeOptions
 ) -> Explain:
-    """Return the method as metrics run it again."""
+    """Return a function with which metrics can rerun the method."""
     default = oracle.classifier
     if not isinstance(method, str):
         return lambda images, y, classifier=None, image=None: method(classifier or default, images, y)
@@ -132,7 +134,7 @@ def _make_explainer(
 
 @dataclass(frozen=True, eq=False)
 class MetricRun:
-    """A metric with checked parameters, ready to run. label: the name in tables."""
+    """A metric with validated parameters. label: display name in tables."""
 
     spec: MetricSpec
     settings: dict[str, Any]
@@ -140,12 +142,12 @@ class MetricRun:
 
     @classmethod
     def resolve(cls, spec: MetricSpec, params: Mapping[str, Any], label: str = "") -> MetricRun:
-        """Check the parameters. Raises UsageError."""
+        """Validate the parameters. Raise UsageError if one is invalid."""
         return cls(spec, spec.resolve(params), label or spec.name)
 
     @cached_property
     def files(self) -> dict[str, str]:
-        """The SHA-256 of the files that parameters name."""
+        """SHA-256 digests of the files used as parameters, by parameter name."""
         paths = {
             name: self.settings[name]
             for name, parameter in self.spec.parameters.items()
@@ -154,7 +156,7 @@ class MetricRun:
         return {name: _hash_path(Path(path)) for name, path in paths.items() if path is not None}
 
     def describe(self) -> dict[str, Any]:
-        """Return what determines the numbers of the metric, and how to read them."""
+        """Return the settings that affect the values of the metric, and its unit and direction."""
         description = {
             "metric": self.spec.name,
             "params": self.settings,
@@ -165,13 +167,14 @@ class MetricRun:
         return description | ({"files": self.files} if self.files else {})
 
     def measure(self, inputs: MetricInput, compute: ComputeOptions, explain: Explain | None = None) -> Score:
-        """Run the metric on a batch. Random draws depend on the image and the metric, and so are the same for all methods.
+        """Run the metric on a batch. Random numbers depend on the image and the metric and are therefore the same for all methods.
 
-        explain: the method, for metrics that attribute again. Raises UsageError if it is needed and missing.
+        explain: function that reruns the method, required by metrics that recompute attributions. Raises UsageError if it is required but
+        missing.
         """
         if self.spec.scope != "image":
             name = self.spec.name
-            raise UsageError(f"{name} is not defined for single images", f"use xplain evaluate DATASET -M {name}")
+            raise UsageError(f"{name} requires a dataset", f'use "xplain evaluate DATASET --metric {name}"')
         supplies = self._supplies(inputs, compute.seed, explain)
         if self.settings.get("boxes") is not None:
             inputs = replace(inputs, boxes=self._locate_boxes(inputs))
@@ -179,7 +182,7 @@ class MetricRun:
         return result
 
     def _supplies(self, inputs: MetricInput, seed: int, explain: Explain | None) -> dict[str, Any]:
-        """Return the keywords that the metric needs besides its parameters. Raises UsageError without a needed method."""
+        """Return the extra keyword arguments that the metric requires. Raise UsageError if the method is required but missing."""
         supplies: dict[str, Any] = {}
         if "rng" in self.spec.needs:
             supplies["rng"] = Streams.of(inputs.images, seed, self.spec.draws or self.spec.name)
@@ -189,16 +192,18 @@ class MetricRun:
             supplies["load"] = partial(copy_with_weights, inputs.oracle.classifier)
         if "explain" in self.spec.needs:
             if explain is None:
-                raise UsageError(f"{self.spec.name} needs the method", "pass it, for example method='saliency'")
+                raise UsageError(
+                    f"{self.spec.name} requires the attribution method", "pass it, for example method='saliency'"
+                )
             supplies["explain"] = explain
         return supplies
 
     def _locate_boxes(self, inputs: MetricInput) -> Tensor:
-        """Read the boxes of the images in a batch from the file that ``boxes`` names."""
+        """Read the bounding boxes of the images in a batch from the file ``boxes``."""
         if not (inputs.keys and inputs.sizes):
             raise UsageError(
-                f"{self.spec.name} looks up boxes by image name, which is unknown here",
-                "pass boxes as a tensor (images, boxes, 4) in pixels of the images",
+                f"{self.spec.name} cannot look up boxes in a file, because the images have no names",
+                "pass a tensor of shape (images, boxes, 4) in image pixels",
             )
         classifier = inputs.oracle.classifier
         return locate_boxes(
@@ -212,7 +217,7 @@ class MetricRun:
 
 
 def _hash_path(path: Path) -> str:
-    """Return the SHA-256 of a file, or of the names and bytes of the files of a folder in sorted order."""
+    """Return the SHA-256 digest of a file, or of the sorted file names and contents of a directory."""
     digest = hashlib.sha256()
     if path.is_file():
         digest.update(path.read_bytes())
@@ -226,19 +231,22 @@ def _hash_path(path: Path) -> str:
 
 @dataclass(frozen=True, eq=False)
 class MetricResult:
-    """The score of a metric on a batch. undefined: masks (B,) by reason."""
+    """Result of a metric on a batch. undefined: dict that maps each reason to a mask (B,)."""
 
     metric_run: MetricRun
     score: Score
     undefined: dict[str, Tensor]
 
     def read(self, i: int, points: int | None = CURVE_POINTS) -> dict[str, Any]:
-        """Return value, reason if undefined, and curve of one image. points: of the curve, at most; None for all."""
+        """Return the value of one image, the reason if it is undefined, and the curve.
+
+        points: maximum number of curve points, or None for all.
+        """
         reasons = [reason for reason, mask in self.undefined.items() if bool(mask[i])]
         value = float(self.score.values[i])
         if reasons or value != value:
             return {"value": None, "undefined": reasons[0] if reasons else "not a number", "curve": None}
-        if self.score.curve is None or self.score.curve.shape[1] < 2:  # a single point repeats the value
+        if self.score.curve is None or self.score.curve.shape[1] < 2:  # a single point is just the value
             return {"value": value, "undefined": None, "curve": None}
         curve = self.score.curve[i]
         if points is not None and points < len(curve):  # never repeat points
@@ -248,7 +256,7 @@ class MetricResult:
 
 
 def resolve_metrics(protocol: str | None, choices: tuple[Choice, ...]) -> list[MetricRun]:
-    """Resolve the metrics of a protocol, or the requested ones. Raises UsageError."""
+    """Resolve the metrics of a protocol or the requested metrics. Raise UsageError if one is invalid."""
     runs = []
     for choice in choose_metrics(protocol, choices):
         spec = METRICS.get(choice.name)
@@ -259,7 +267,7 @@ def resolve_metrics(protocol: str | None, choices: tuple[Choice, ...]) -> list[M
 
 
 def without_trials(choice: Choice) -> Choice:
-    """Drop the number of trials, which may be raised when a run is continued, like the number of images."""
+    """Remove the number of trials, which may be increased when a run is resumed."""
     params = [(key, value) for key, value in choice.params if key != "trials"]
     return Choice(choice.name, tuple(params))
 
@@ -277,8 +285,8 @@ def run_metrics(
 ) -> Iterator[MetricResult]:
     """Yield the result of each metric on one batch of attributions.
 
-    images: (B, C, H, W). keys, sizes: names of the images, heights and widths of their files. on_rows: called with the number of rows
-    after each model call.
+    images: (B, C, H, W). keys: names of the images. sizes: (height, width) of the image files.
+    on_rows: called with the number of rows after each model call.
     """
     assert attribution.target is not None
     finite = attribution.values.isfinite().flatten(1).all(dim=1)

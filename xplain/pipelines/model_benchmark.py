@@ -1,4 +1,4 @@
-"""Measure one model: the plain model's throughput, then methods and metrics, and reference implementations if requested."""
+"""Benchmark one model: bare-model throughput, methods, metrics and, if requested, reference implementations."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ from xplain.pipelines.throughput import (
 )
 from xplain.pipelines.timing import Candidate, RunStats, TimingResult, time_interleaved
 
-MIN_SECONDS = 1.0  # of the plain model in each round
+MIN_SECONDS = 1.0  # minimum time of the bare model in each round
 
 
 class ModelBenchmark:
-    """The measurements of one model on the same images, target classes and maps.
+    """Benchmark of one model on fixed images, target classes and maps.
 
     images: (B, 3, H, W). targets: (B,) the top classes. maps: (B, 1, H, W) uniform noise, which metrics evaluate.
     """
@@ -45,7 +45,7 @@ class ModelBenchmark:
         self.config = config
         self.classifier = classifier
         self.images = load_images(config, classifier)
-        self.counts = list(dict.fromkeys((1, len(self.images))))  # numbers of images that a case runs on
+        self.counts = list(dict.fromkeys((1, len(self.images))))  # numbers of images per case
         oracle = Oracle(classifier, batch_size=config.compute.batch_size, precision=config.compute.precision)
         self.targets = oracle.logits(self.images).argmax(dim=1)
         self.rows_per_call = oracle.rows_per_call(self.images)
@@ -55,7 +55,7 @@ class ModelBenchmark:
     def run(self, existing: Sequence[Group] = ()) -> Iterator[Group]:
         """Yield the ceiling, then each case on one image and on all images.
 
-        existing: groups of an interrupted benchmark; the runs of the same model are yielded instead of being measured again.
+        existing: groups of an interrupted benchmark. Its runs of the same model are reused.
         """
         existing_ceiling, runs = self._find_existing(existing)
         cases = list(self._list_cases())
@@ -77,8 +77,11 @@ class ModelBenchmark:
             yield from self._run_case(case, runs, ceiling, unprepared)
 
     def _find_existing(self, existing: Sequence[Group]) -> tuple[Group | None, dict[tuple[str, int], Group]]:
-        """Return the ceiling of this model, and its runs by label and number of images; (None, {}) if the model has changed."""
-        facts = json.loads(json.dumps(describe_run(self.config.compute, self.classifier)))  # tuples become lists
+        """Return the existing ceiling record and runs of this model, by label and number of images.
+
+        Return (None, {}) if the model has changed.
+        """
+        facts = json.loads(json.dumps(describe_run(self.config.compute, self.classifier)))  # convert tuples to lists
         ceiling = None
         runs = {}
         for group in existing:
@@ -96,7 +99,7 @@ class ModelBenchmark:
             yield BenchmarkCase(spec, choice, self.config.compute, self.classifier, self.maps)
 
     def _make_ceiling_candidate(self, name: str, work: Callable[[Tensor], None], search: BatchSizeSearch) -> Candidate:
-        """Return the plain model at its fastest batch size, with as many calls as take MIN_SECONDS."""
+        """Return a candidate that runs the bare model at its fastest batch size for at least MIN_SECONDS."""
         batch, calls = repeat_to_size(self.images, search.batch_size), search.calls_for(MIN_SECONDS)
 
         def run() -> RunStats:
@@ -113,7 +116,7 @@ class ModelBenchmark:
         ceiling: Sequence[Candidate],
         unprepared: Throughput,
     ) -> Iterator[Group]:
-        """Yield the runs of a case, and measure those that are not in ``runs``. ceiling: the plain model's candidates."""
+        """Yield the runs of a case, measuring those that are not in ``runs``. ceiling: candidates of the bare model."""
         missing = [count for count in self.counts if (case.label, count) not in runs]
         reference, rows = None, None
         if missing and self.config.peer:
@@ -129,9 +132,9 @@ class ModelBenchmark:
     def _find_best_rows(
         self, reference: ReferenceImplementation, case: BenchmarkCase, unprepared: Throughput
     ) -> int | None:
-        """Return the rows per call at which a reference implementation is fastest on one image, None if it fails at all.
+        """Return the fastest batch size of a reference implementation for one image, or None if it fails at every batch size.
 
-        Tries half, once and twice the fastest batch size of the unprepared model.
+        The candidates are 0.5, 1 and 2 times the fastest batch size of the unmodified model.
         """
         search = unprepared.gradients if isinstance(case.spec, MethodSpec) else unprepared.forwards
         best = search.batch_size
@@ -162,9 +165,9 @@ class ModelBenchmark:
         reference: ReferenceImplementation | None,
         rows: int | None,
     ) -> Group:
-        """Time a case on ``count`` images together with the plain model and the reference implementation.
+        """Time a case on ``count`` images, interleaved with the bare model and the reference implementation.
 
-        The reference implementation runs with ``rows`` rows per call; on one image also with its default.
+        The reference implementation runs with batch size ``rows`` and, on one image, also with its default batch size.
         Raises an XplainError if the plain model or the case fails.
         """
         images, targets = self.images[:count], self.targets[:count]
@@ -182,7 +185,7 @@ class ModelBenchmark:
 
 
 def _check_success(result: TimingResult, case: BenchmarkCase) -> None:
-    """Raise the error of a result as an XplainError."""
+    """Raise an XplainError if the result contains an error."""
     if isinstance(result.failure, DeviceError):
         raise result.failure
     if result.error:
@@ -191,7 +194,7 @@ def _check_success(result: TimingResult, case: BenchmarkCase) -> None:
 
 
 def load_images(config: BenchConfig, classifier: Classifier) -> Tensor:
-    """Return the first images of the inputs (B, 3, H, W), repeated if there are fewer; uniform noise without inputs."""
+    """Return the first images of the inputs (B, 3, H, W), repeated if there are too few, or uniform noise if there are no inputs."""
     if not config.inputs:
         generator = torch.Generator().manual_seed(config.compute.seed)
         noise = torch.rand(config.images, 3, *classifier.size, generator=generator)

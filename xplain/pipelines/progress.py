@@ -1,4 +1,4 @@
-"""Count finished work for a progress display."""
+"""Track progress for a progress bar."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ def ignore_progress(done: float, total: float) -> None:
 
 @dataclass
 class ProgressCounter:
-    """Finished work out of ``total``, in any unit, reported to ``on_progress``.
+    """Counter that reports finished and total work to ``on_progress``.
 
-    Work is planned in parts. A part that needs less than planned, because it is already done, counts whole when it is finished.
+    Work is divided into parts. Finishing a part counts it completely, even if some of its work was already done.
     """
 
     on_progress: OnProgress
@@ -42,7 +42,7 @@ class ProgressCounter:
         self._report()
 
     def finish_part(self) -> None:
-        """Count everything planned so far as done."""
+        """Mark all work planned so far as done."""
         self.done = self.planned
         self._report()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -23,7 +24,7 @@ LIBRARIES = ("torch", "torchvision", "timm", "numpy", "pillow")
 
 
 def describe_run(compute: ComputeOptions, classifier: Classifier) -> dict[str, Any]:
-    """Return the entries that all explanations of a run share: model, preprocessing, seed, precision, device and versions."""
+    """Return the record entries common to all explanations of a run: model, preprocessing, seed, precision, device and versions."""
     model: dict[str, Any] = {"name": classifier.name, "weights": asdict(classifier.weights)}
     if classifier.notes:
         model["notes"] = classifier.notes
@@ -47,7 +48,7 @@ def _versions() -> dict[str, str]:
                 versions[name] = version(name)
             except PackageNotFoundError:
                 continue
-    if webp := features.version("webp"):  # aic and sic measure information by its file sizes
+    if webp := features.version("webp"):  # aic and sic estimate information from WebP file sizes
         versions["libwebp"] = webp
     return versions
 
@@ -63,10 +64,28 @@ def describe_prediction(classifier: Classifier, probabilities: Tensor) -> list[d
     return [describe_target(classifier, index, probabilities) for index in best]
 
 
+def is_current(record: Mapping[str, Any], classifier: Classifier, method: MethodRun | None = None) -> bool:
+    """Return whether the class names and the baseline images of a stored record are those of today, as far as it has them."""
+    described = [record.get("target"), *(record.get("against") or ()), *(record.get("prediction") or ())]
+    if not all(_has_same_names(entry, classifier) for entry in described):
+        return False
+    references = method.hash_references() if method is not None else {}
+    return record.get("references") in (None, references.get("references"))
+
+
+def _has_same_names(entry: Any, classifier: Classifier) -> bool:
+    """Return whether a class has the stored name and wnid; unknown ones agree with any."""
+    if not isinstance(entry, Mapping) or not isinstance(entry.get("index"), int):
+        return True
+    names = classifier.class_names.describe(entry["index"])
+    pairs = [(entry.get(key), names[key]) for key in ("wnid", "name")]
+    return all(old == new or old is None or new is None for old, new in pairs)
+
+
 def describe_explanation(
     classifier: Classifier, method: MethodRun, batch: TargetedBatch, result: Attribution, i: int
 ) -> dict[str, Any]:
-    """Return the entries of one explanation: image ``i`` of a batch, whose attributions are ``result``."""
+    """Return the record entries of image ``i`` of a batch with the attributions ``result``."""
     probabilities = batch.logits[i].double().softmax(dim=0)
     loaded = batch.loaded[i]
     booked = ("forwards", "backwards")  # listed under "cost"
@@ -83,18 +102,19 @@ def describe_explanation(
         "details": details | result.facts,
         "rounding": method.spec.rounding or None,
         "warnings": list_flags(result, i),
+        **method.hash_references(),
     }
 
 
 def _describe_completeness(result: Attribution, i: int) -> dict[str, float] | None:
-    """Return expected sum, sum and gap of one image, or None if the method does not claim completeness."""
+    """Return the expected sum, the actual sum and the gap of one image, or None if the method does not satisfy completeness."""
     if result.expected is None or result.gap is None:
         return None
     return {"expected": float(result.expected[i]), "sum": float(result.total[i]), "gap": float(result.gap[i])}
 
 
 def describe_cost(result: Attribution, i: int) -> dict[str, float]:
-    """Return the forward and backward rows of one image, and its share of the seconds."""
+    """Return the forward passes, backward passes and time of one image. The time is the average over the batch."""
     rows = {name: round(float(result.details[name][i])) for name in ("forwards", "backwards")}
     return rows | {"seconds": round(result.cost.seconds / len(result.values), 4)}
 

@@ -1,4 +1,4 @@
-"""Find the implementation of a method or metric that ``xplain bench --peer captum`` times next to xplain's own."""
+"""Look up the reference implementation that ``xplain bench --peer captum`` compares with xplain."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ Run = Callable[[Task, int | None], Tensor]
 
 @dataclass(frozen=True)
 class ReferenceImplementation:
-    """Another program's implementation of a method or metric.
+    """Reference implementation of a method or metric.
 
-    run(task, rows): return attributions (B, C, H, W) or values (B,). rows: per model call, None for the program's default.
+    run: function ``run(task, rows)`` that returns attributions (B, C, H, W) or values (B,), with ``rows`` samples per forward pass, or the
+    default batch size for None.
     batched: whether ``run`` uses ``rows``; otherwise it ignores them.
     """
 
@@ -47,9 +48,9 @@ CAPTUM = {
 
 
 def find_reference(name: str) -> ReferenceImplementation | None:
-    """Return the reference implementation of a method or metric, None if there is none.
+    """Return the reference implementation of a method or metric, or None if there is none.
 
-    Raises UsageError if it is captum's and captum is not installed.
+    Raise UsageError if the implementation requires Captum and Captum is not installed.
     """
     if name in CAPTUM:
         _check_captum()

@@ -1,6 +1,6 @@
-"""Plain loops that compute AGI, MFABA and the insertion and deletion curves as the papers' reference code does.
+"""Simple reference implementations of AGI, MFABA and the insertion and deletion curves, organized like the reference code of the papers.
 
-They are written from the algorithms in the papers and serve as references for speed and for numbers.
+They are written from the algorithms in the papers and serve as references for speed and correctness.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from xplain.pipelines.benchmark_case import Task
 
 
 def agi(task: Task, rows: int | None) -> Tensor:
-    """Compute AGI one image, class and step at a time; ``rows`` is ignored.
+    """Compute AGI for one image, class and step at a time. ``rows`` is ignored.
 
     Each step runs one forward and two ``backward`` calls, which also compute the gradients of the parameters.
     """
@@ -27,7 +27,7 @@ def agi(task: Task, rows: int | None) -> Tensor:
 
 
 def choose_false_classes(task: Task, target: int) -> list[int]:
-    """Return as many false classes as the ``classes`` setting, evenly spread over the other classes."""
+    """Return evenly spaced false classes, as many as the parameter ``classes`` specifies."""
     classes = task.classifier(task.images[:1]).shape[1]
     count = min(task.settings["classes"], classes - 1)
     return [(target + 1 + k * (classes - 1) // count) % classes for k in range(count)]
@@ -56,10 +56,10 @@ def _agi_path(task: Task, image: Tensor, target: int, false: int) -> Tensor:
 
 
 def mfaba(task: Task, rows: int | None) -> Tensor:
-    """Compute MFABA one image and step at a time; ``rows`` is ignored.
+    """Compute MFABA for one image and step at a time. ``rows`` is ignored.
 
-    Each step runs a forward and a ``backward`` call, which also computes the gradients of the parameters, and a forward call to read
-    the predicted class.
+    Each step runs one forward and one backward pass, which also computes parameter gradients, and a second forward pass to obtain the
+    predicted class.
     """
     totals = []
     for image, target in zip(task.images.split(1), task.targets.tolist(), strict=True):
@@ -98,7 +98,7 @@ def _to_unit_norm(gradient: Tensor) -> Tensor:
 
 
 def insertion(task: Task, rows: int | None) -> Tensor:
-    """Return the areas (B,) under the insertion curves, ``rows`` images per model call (default 1)."""
+    """Return the areas (B,) under the insertion curves, with batch size ``rows`` (default: 1)."""
     return _compute_areas(task, rows, is_insertion=True)
 
 
@@ -129,8 +129,8 @@ def _compute_areas(task: Task, rows: int | None, *, is_insertion: bool) -> Tenso
 def _compute_curve(task: Task, start: Tensor, end: Tensor, order: Tensor, target: int, steps: int, rows: int) -> Tensor:
     """Return the probabilities (steps + 1,) of the target class while pixels of ``start`` are replaced by those of ``end``.
 
-    start, end: (C, H, W). order: (H * W,) pixel indices in the order of replacement. The next pixels are replaced in place, and copies
-    of the image are collected into batches of ``rows``.
+    start, end: (C, H, W). order: (H * W,), pixel indices in the order of replacement. Pixels are replaced in place, and copies of the image
+    are collected into batches of ``rows``.
     """
     current, pixels = start.clone().flatten(1), end.flatten(1)
     size = -(-len(order) // steps)

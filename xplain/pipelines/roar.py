@@ -1,13 +1,13 @@
-"""The flow of ``xplain evaluate`` for metrics that train networks on a whole data set (remove and retrain), trial by trial.
+"""Implementation of ``xplain evaluate`` for metrics that train networks on a whole dataset (remove and retrain).
 
-RUN/roar/<settings>/trial-N/ holds the first network of each trial, and the state of an unfinished method.
+RUN/roar/<settings>/trial-N/ contains the first network of each trial and the checkpoints of unfinished methods.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -19,7 +19,7 @@ from xplain.core.config import EMBEDDED, ComputeOptions, EvaluateConfig
 from xplain.core.errors import Failure, UsageError
 from xplain.core.parameters import read_percentages
 from xplain.core.rng import seed_of
-from xplain.core.run_store import SCHEMA, RunStore, fingerprint, read_run, settings_digest
+from xplain.core.run_store import LATE_ENTRIES, SCHEMA, RunStore, fingerprint, read_run, settings_digest
 from xplain.core.types import Score
 from xplain.data.datasets import select_shard
 from xplain.data.splits import TrainTestSplit, read_split
@@ -37,7 +37,10 @@ NOT_IN_FIRST_NETWORK = ("trials", "fractions")  # settings of a metric that do n
 
 
 def trains_own_networks(config: EvaluateConfig) -> str | None:
-    """Return the name of the metric if all requested metrics train their own networks, so that ``-m`` is ignored; else None."""
+    """Return the name of the first metric if all requested metrics train their own networks, otherwise None.
+
+    Such metrics ignore ``--model``.
+    """
     metrics = resolve_metrics(config.protocol, config.metrics)
     if any(metric.spec.scope == "image" for metric in metrics):
         return None
@@ -45,13 +48,14 @@ def trains_own_networks(config: EvaluateConfig) -> str | None:
 
 
 def check_requests(configs: Sequence[EvaluateConfig]) -> None:
-    """Raise UsageError for options that do not apply to metrics that train their own networks. configs: one per model."""
+    """Raise UsageError if an option does not apply to metrics that train their own networks. configs: one configuration per model."""
     config = configs[0]
     metrics = [m for m in resolve_metrics(config.protocol, config.metrics) if m.spec.scope == "dataset"]
     if metrics and len(configs) > 1:
         name = metrics[0].spec.name
         raise UsageError(
-            f"{name} trains its own networks and ignores the {len(configs)} models", f"run -M {name} separately"
+            f"{name} trains its own networks and cannot be combined with several models",
+            "evaluate it in a separate run",
         )
     own = trains_own_networks(config)
     if own is None:
@@ -67,7 +71,7 @@ def check_requests(configs: Sequence[EvaluateConfig]) -> None:
 
 
 def _options_of_the_model(config: EvaluateConfig) -> list[str]:
-    """Return the given options that concern the model or single images."""
+    """Return the specified options that apply only to the model or to per-image metrics."""
     given = {
         "--model": config.model.name != EMBEDDED,
         "--weights": config.model.weights is not None,
@@ -76,6 +80,7 @@ def _options_of_the_model(config: EvaluateConfig) -> list[str]:
         "--image-size": config.model.image_size is not None,
         "--limit": config.limit is not None,
         "--per-class": config.per_class is not None,
+        "--per-class-order": config.per_class_order is not None,
         "--save-maps": config.save_maps,
         "--save-curves": config.save_curves,
     }
@@ -83,7 +88,7 @@ def _options_of_the_model(config: EvaluateConfig) -> list[str]:
 
 
 def run_trials(config: EvaluateConfig, on_progress: OnProgress = ignore_progress) -> Iterator[Failure]:
-    """Run the trials that the run directory is missing; yield each image that could not be read. ``on_progress`` counts epochs.
+    """Run the trials that are missing in the run directory and yield the images that cannot be read. ``on_progress`` counts epochs.
 
     Raises an XplainError for an error of the request as a whole.
     """
@@ -126,23 +131,19 @@ def _describe(
     digest: str,
     methods: Sequence[MethodRun],
 ) -> dict[str, Any]:
-    """Return the content of ``run.json``, merged with what other metrics stored. Raises UsageError if the run has other images."""
+    """Return the content of ``run.json``, merged with the entries of other metrics. Raise UsageError if the run has different images."""
     facts = describe_run(config.compute, example)
     stored = read_run(config.output)[0] if (config.output / "run.json").exists() else {}
-    known = stored.get("metrics", {}).get(metric.label)
-    if known is not None and known["params"]["images"] != digest:
-        raise UsageError(
-            f"{str(config.output)!r} contains {metric.label} on other images",
-            "choose another --output, or use the same data set",
-        )
+    _check_images(config, metric, digest, stored.get("metrics", {}))
     own = {key: facts[key] for key in ("seed", "precision")} | {"target": config.target}
+    undecided = dict.fromkeys(("model", "preprocessing", *LATE_ENTRIES))
     return {
         "schema": SCHEMA,
         "dataset": {"location": config.dataset, "items": 0, "labelled": 0},
         "protocol": config.protocol,
         **stored,
-        "fingerprint": {"model": None, "preprocessing": None} | stored.get("fingerprint", {}) | own,
-        "methods": {m.label: m.describe() | {"deviations": m.spec.deviations} for m in methods},
+        "fingerprint": undecided | stored.get("fingerprint", {}) | own,
+        "methods": {m.label: m.describe() | {"deviations": m.spec.deviations} | m.hash_references() for m in methods},
         "metrics": {
             metric.label: _describe_metric(metric, digest)
             | {
@@ -157,32 +158,44 @@ def _describe(
     }
 
 
+def _check_images(config: EvaluateConfig, metric: MetricRun, digest: str, stored: Mapping[str, Any]) -> None:
+    """Raise UsageError if a stored metric has read other images or labels from the same part of the data set."""
+    for label, known in stored.items():
+        params = known["params"] if "scope" in known else {}
+        is_same_part = all(params.get(name) == metric.settings[name] for name in ("size", "per_class"))
+        if "images" in params and params["images"] != digest and (is_same_part or label == metric.label):
+            raise UsageError(
+                f"{str(config.output)!r} contains {label} results for different images",
+                "use another --output or the same dataset",
+            )
+
+
 def _note(metric: MetricRun, data: TrainTestSplit) -> str:
-    """Return how to read the values; reports print it after the name of the metric."""
+    """Return a note on how to interpret the values. Reports print it after the name of the metric."""
     height, width = data.train.pixels.shape[2:]
     return (
-        f"explains networks that it trains itself ({metric.settings['network']}) on {len(data.train)} images and tests on "
-        f"{len(data.test)} images of {height} x {width} ({data.origin}); n counts trials, the value is the mean test accuracy over "
-        "the fractions"
+        f"trains its own networks ({metric.settings['network']}) on {len(data.train)} images and tests them on "
+        f"{len(data.test)} images of {height} x {width} pixels ({data.origin}); n is the number of trials, and each value is the "
+        "mean test accuracy over the fractions"
     )
 
 
 def _describe_metric(metric: MetricRun, digest: str) -> dict[str, Any]:
-    """Return what determines the numbers: it includes the images, and not the number of trials."""
+    """Return the settings that affect the values, including the images but not the number of trials."""
     description = metric.describe()
     params = {key: value for key, value in description["params"].items() if key != "trials"}
     return description | {"params": params | {"images": digest}}
 
 
 def _removed_shares(metric: MetricRun) -> list[float]:
-    """Return the shares of removed pixels at which a curve has its points."""
+    """Return the fractions of removed pixels at the points of a curve."""
     percentages = read_percentages(metric.settings["fractions"])
     return [0.0, *(percent / 100 for percent in percentages)]
 
 
 @dataclass(frozen=True, eq=False)
 class RetrainingRun:
-    """What all trials of one metric share."""
+    """State shared by all trials of a metric."""
 
     config: EvaluateConfig
     metric: MetricRun
@@ -193,12 +206,12 @@ class RetrainingRun:
 
     @cached_property
     def marks(self) -> dict[str, str]:
-        """A digest of what determines the numbers of each method."""
+        """Digests of the settings that affect the values of each method."""
         description = _describe_metric(self.metric, self.digest)
         return {method.label: settings_digest(method.describe(), description) for method in self.methods}
 
     def run(self, on_progress: OnProgress) -> None:
-        """Run every method in each trial of this process that is missing it."""
+        """Run the missing methods of each trial of this process."""
         numbers = select_shard(range(1, self.metric.settings["trials"] + 1), *self.config.shard)
         missing = {number: self._missing_methods(number) for number in numbers}
         first = self.metric.settings["epochs"]  # of the first network of a trial
@@ -220,7 +233,10 @@ class RetrainingRun:
         return estimate_epochs(self.data, method.rows_per_image, settings["fractions"], settings["epochs"])
 
     def _run_trial(self, number: int, method: MethodRun, counter: ProgressCounter) -> dict[str, Any]:
-        """Return the record of one method in one trial. Its checkpoints are deleted; the first network of the trial stays."""
+        """Run one method in one trial and return its record.
+
+        Delete the checkpoints of the method, but keep the first network of the trial.
+        """
         compute, mark = self.config.compute, self.marks[method.label]
         seed = seed_of(compute.seed, "trial", number)
         states = DirectoryCheckpoints(self.config.output / self.metric.spec.name / self._folder / f"trial-{number}")
@@ -244,7 +260,7 @@ class RetrainingRun:
 
     @property
     def _folder(self) -> str:
-        """A digest of what determines the first networks."""
+        """Digest of the settings that affect the first networks."""
         settings = {key: value for key, value in self.metric.settings.items() if key not in NOT_IN_FIRST_NETWORK}
         compute = self.config.compute
         return fingerprint(settings, self.metric.spec.version, self.digest, compute.seed, compute.precision)[:16]
@@ -252,7 +268,7 @@ class RetrainingRun:
     def _make_attribute(
         self, method: MethodRun, compute: ComputeOptions, states: CheckpointStore, spent: str
     ) -> Attribute:
-        """Return the method with the random draws of a trial; it adds its cost to the checkpoint ``spent``."""
+        """Return a function that runs the method with the random numbers of a trial and adds its cost to the checkpoint ``spent``."""
 
         def attribute(network: Classifier, images: Tensor, labels: Tensor) -> Tensor:
             targets = labels

@@ -1,4 +1,4 @@
-"""Measure the throughput of the plain model: rows per second at its best batch size, with and without gradients."""
+"""Measure the throughput of the bare model in samples per second at its fastest batch size, with and without gradients."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ from xplain.models.optimize import inference_copy, tf32_flags
 from xplain.pipelines.timing import measure_seconds
 
 CPU_SIZES, GPU_SIZES = (1, 2, 4, 8, 16, 32), (1, 4, 16, 32, 64, 128, 256)
-TIMED_CALLS = 2  # per batch size, after one untimed call; the fastest counts
+TIMED_CALLS = 2  # timed calls per batch size after one warm-up call; the fastest is used
 
 
 @dataclass(frozen=True, eq=False)
 class PlainModel:
-    """A model without an attribution method.
+    """The bare model, without an attribution method.
 
-    prepared: run it as xplain does (frozen, batch norms folded, memory layout optimized, freed memory retained), or as it is.
+    prepared: whether to apply the optimizations of xplain: frozen parameters, folded batch norms, optimized memory layout and retained
+    memory.
     """
 
     classifier: Classifier
@@ -33,7 +34,7 @@ class PlainModel:
     prepared: bool
 
     def allocator(self) -> AbstractContextManager[None]:
-        """Return the context manager that sets how freed memory is handled while the model runs."""
+        """Return a context manager that configures the memory allocator."""
         return retain_freed_memory() if self.prepared else default_allocator()
 
     def logits(self, x: Tensor) -> Tensor:
@@ -55,7 +56,7 @@ class PlainModel:
 
 
 def at_precision(precision: Precision, device: torch.device) -> AbstractContextManager[None]:
-    """Return the context manager for arithmetic at this precision, the same as in ``attribute``."""
+    """Return a context manager that sets the precision as in ``attribute``."""
     if precision == "bf16":
         return torch.autocast(device.type, torch.bfloat16)
     return tf32_flags(precision, device)
@@ -63,7 +64,7 @@ def at_precision(precision: Precision, device: torch.device) -> AbstractContextM
 
 @dataclass(frozen=True)
 class BatchSizeSearch:
-    """The fastest batch size, and the rows per second of each batch size that was tried."""
+    """Result of a batch size search: the fastest batch size and the throughput of each batch size."""
 
     batch_size: int
     rates: dict[int, float]
@@ -74,20 +75,20 @@ class BatchSizeSearch:
         return self.rates[self.batch_size]
 
     def calls_for(self, seconds: float) -> int:
-        """Return the smallest number of calls at the fastest batch size that takes at least ``seconds``."""
+        """Return the smallest number of calls that take at least ``seconds`` at the fastest batch size."""
         return math.ceil(seconds * self.rate / self.batch_size)
 
 
 @dataclass(frozen=True)
 class Throughput:
-    """The fastest batch sizes of a plain model: of forward and backward passes, and of forward passes alone."""
+    """Fastest batch sizes of the bare model for gradients and for forward passes."""
 
     gradients: BatchSizeSearch
     forwards: BatchSizeSearch
 
 
 def measure_throughput(model: PlainModel, images: Tensor) -> Throughput:
-    """Find the fastest batch sizes of a model on images (B, C, H, W). Raises DeviceError if one row does not fit into memory."""
+    """Find the fastest batch sizes of a model on images (B, C, H, W). Raises DeviceError if one row does not fit in memory."""
     with model.allocator():
         gradients = find_best_batch_size(model.gradient, images)
         forwards = find_best_batch_size(model.forward, images)
@@ -95,9 +96,9 @@ def measure_throughput(model: PlainModel, images: Tensor) -> Throughput:
 
 
 def find_best_batch_size(work: Callable[[Tensor], None], images: Tensor) -> BatchSizeSearch:
-    """Time ``work`` with growing batches of images (B, C, H, W), which are repeated to fill a batch.
+    """Find the fastest batch size of ``work``. Images (B, C, H, W) are repeated to fill a batch.
 
-    Stops when two successive batch sizes are slower than the fastest, or when a batch does not fit into memory.
+    Batch sizes increase until two successive sizes are slower than the fastest one or a batch does not fit in memory.
     Raises DeviceError if one row does not fit.
     """
     rates: dict[int, float] = {}
@@ -109,17 +110,19 @@ def find_best_batch_size(work: Callable[[Tensor], None], images: Tensor) -> Batc
         if len(rates) > 2 and max(list(rates.values())[-2:]) < max(rates.values()):
             break
     if not rates:
-        raise DeviceError(f"out of memory on {images.device} with one row", "use a smaller model or another --device")
+        raise DeviceError(
+            f"out of memory on {images.device} with a single image", "use a smaller model or another --device"
+        )
     return BatchSizeSearch(max(rates, key=rates.__getitem__), rates)
 
 
 def repeat_to_size(images: Tensor, size: int) -> Tensor:
-    """Return a batch of ``size`` images, repeated in order if there are fewer."""
+    """Return a batch of ``size`` images, cycling through ``images`` if there are too few."""
     return images[torch.arange(size, device=images.device) % len(images)]
 
 
 def _measure_rate(work: Callable[[Tensor], None], batch: Tensor) -> float | None:
-    """Return rows per second, or None if the batch does not fit into memory."""
+    """Return rows per second, or None if the batch does not fit in memory."""
     try:
         work(batch)
         seconds = [measure_seconds(lambda: work(batch), batch.device) for _ in range(TIMED_CALLS)]
@@ -133,6 +136,6 @@ def _measure_rate(work: Callable[[Tensor], None], batch: Tensor) -> float | None
 
 
 def ideal_seconds(forwards: float, backwards: float, forward_rate: float, gradient_rate: float) -> float:
-    """Return the seconds that rows take at the rates of the plain model; one gradient row is one forward and one backward row."""
+    """Return the time that the bare model would take for the given passes. A gradient consists of one forward and one backward pass."""
     backward = max(1 / gradient_rate - 1 / forward_rate, 0.0)
     return forwards / forward_rate + backwards * backward

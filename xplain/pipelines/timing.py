@@ -1,4 +1,7 @@
-"""Measure seconds and peak memory of programs, interleaved so that all programs suffer alike when the machine slows down."""
+"""Measure the time and peak memory of implementations.
+
+Runs are interleaved so that a slowdown of the machine affects all implementations equally.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from xplain.core.allocator import release_memory
 from xplain.core.errors import XplainError, device_error, first_line
 from xplain.core.types import Cost
 
-STATM = Path("/proc/self/statm")  # memory of this process in pages; the second number is the resident set
+STATM = Path("/proc/self/statm")  # memory usage in pages; the second field is the resident set size
 SAMPLE_INTERVAL = 0.002  # seconds between two samples of the resident memory
 
 
@@ -31,13 +34,13 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread:
-        """Return the spread of at least one value."""
+        """Return the spread of a nonempty sequence of values."""
         return cls(median(values), min(values), max(values))
 
 
 @dataclass(frozen=True)
 class RunStats:
-    """What one run cost in model rows, and its largest number of rows per model call; None if the program does not report it."""
+    """Statistics of a run: its cost and its maximum batch size, which is None if the implementation does not report it."""
 
     cost: Cost = field(default_factory=Cost)
     rows_per_call: int | None = None
@@ -45,11 +48,11 @@ class RunStats:
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """A program to time on ``images`` images.
+    """An implementation to time on ``images`` images.
 
-    allocator: the context manager that sets how freed memory is handled while the program runs.
-    rows: the rows per model call that the program is run with, None for its default.
-    warm_up: runs before each timed run, so that memory which the previous program released is allocated again.
+    allocator: context manager that configures the memory allocator during the run.
+    rows: batch size, or None for the default of the implementation.
+    warm_up: function that runs before each timed run, to reallocate memory that the previous implementation released.
     """
 
     program: str
@@ -64,8 +67,8 @@ class Candidate:
 class TimingResult:
     """The seconds of each round of a candidate, and the statistics and peak memory (bytes) of its first run.
 
-    error: the first line of the exception of the first run, empty if it succeeded. failure: the same as an XplainError, None if the user
-    cannot solve it.
+    error: first line of the exception message of the first run, or "" if it succeeded. failure: the exception as an XplainError, or None if
+    the user cannot fix it.
     """
 
     candidate: Candidate
@@ -77,9 +80,9 @@ class TimingResult:
 
 
 def time_interleaved(candidates: Sequence[Candidate], rounds: int, device: torch.device) -> list[TimingResult]:
-    """Run each candidate once to measure its memory, then time all of them in turn, ``rounds`` times.
+    """Run each candidate once to measure its memory. Then time all candidates in ``rounds`` interleaved rounds.
 
-    A candidate whose first run fails is not timed; its result holds the error.
+    If the first run of a candidate fails, the candidate is not timed and its result contains the error.
     """
     results = [_run_first(candidate, device) for candidate in candidates]
     for _ in range(rounds):
@@ -90,7 +93,7 @@ def time_interleaved(candidates: Sequence[Candidate], rounds: int, device: torch
 
 
 def _run_first(candidate: Candidate, device: torch.device) -> TimingResult:
-    """Run a candidate untimed, for its statistics and its peak memory."""
+    """Run a candidate without timing to record its statistics and peak memory."""
     result = TimingResult(candidate)
 
     def run() -> None:
@@ -100,7 +103,7 @@ def _run_first(candidate: Candidate, device: torch.device) -> TimingResult:
     try:
         with candidate.allocator():
             result.peak_memory = measure_peak_memory(run, device)
-    except Exception as error:  # reference implementations raise exceptions of any type
+    except Exception as error:  # a reference implementation may raise any exception
         result.error = first_line(error)
         result.failure = error if isinstance(error, XplainError) else device_error(error)
     return result
@@ -114,7 +117,7 @@ def _time_round(result: TimingResult, device: torch.device) -> None:
 
 
 def measure_seconds(work: Callable[[], object], device: torch.device) -> float:
-    """Return the wall time of ``work`` in seconds; waits for the device before and after."""
+    """Return the wall time of ``work`` in seconds. Synchronize the device before and after the call."""
     synchronize(device)
     started = time.perf_counter()
     work()
@@ -123,7 +126,7 @@ def measure_seconds(work: Callable[[], object], device: torch.device) -> float:
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until all queued work of the device is done."""
+    """Wait for all queued work on the device."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
@@ -133,7 +136,8 @@ def synchronize(device: torch.device) -> None:
 def measure_peak_memory(work: Callable[[], object], device: torch.device) -> int | None:
     """Run ``work``, and return the peak memory in bytes above the memory in use before.
 
-    On CUDA the memory of tensors, on Linux the resident memory of the process, sampled every SAMPLE_INTERVAL; elsewhere None.
+    On CUDA, this is the memory allocated for tensors. On Linux, it is the resident memory of the process, sampled every SAMPLE_INTERVAL
+    seconds. On other systems, it is None.
     """
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -149,7 +153,7 @@ def measure_peak_memory(work: Callable[[], object], device: torch.device) -> int
 
 
 class _MemorySampler:
-    """Sample the resident memory of the process in a thread while the block runs. start, peak: bytes."""
+    """Context manager that samples the resident memory of the process in a background thread. start, peak: memory in bytes."""
 
     def __init__(self) -> None:
         self.start = self.peak = _read_resident_memory()

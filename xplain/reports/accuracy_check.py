@@ -31,19 +31,19 @@ def accuracy_warnings(
     halves: predictions in two disjoint parts of the images, from which ``suggest_class_order`` may explain chance.
 
     Far below: P(X <= correct) < RARE for X ~ Binomial(n, published - ALLOWANCE). Close to chance:
-    P(X >= correct) > LIKELY for X ~ Binomial(n, 1 / classes), and P(X <= correct) < RARE for a model half-way between
+    P(X >= correct) > LIKELY for X ~ Binomial(n, 1 / classes), and P(X <= correct) < RARE for a model halfway between
     chance and always correct. Few images therefore give no warning.
     """
     texts = []
     if published is not None and n and _is_far_below(correct, n, published):
         texts.append(
-            f"the model's top-1 on these {n} labeled images is {correct / n:.3f}, far below the {published:.3f} that its weights "
-            f"publish ({source}); check the labels, the preprocessing and the class order"
+            f"the top-1 accuracy on these {n} labeled images is {correct / n:.3f}, far below the published accuracy {published:.3f} "
+            f"of the weights ({source}); check the labels, the preprocessing and the class order"
         )
     if classes and classes > 1 and n and _is_near_chance(correct, n, 1 / classes):
         text = (
-            f"the model's top-1 on these {n} labeled images is {correct / n:.3f}, as if it guessed among {classes} classes; "
-            "check that its class order is that of the labels (--classes)"
+            f"the top-1 accuracy on these {n} labeled images is {correct / n:.3f}, close to chance for {classes} classes; "
+            "check that the class order matches the labels (--classes)"
         )
         suggestion = suggest_class_order(halves, classes)
         texts.append(f"{text}; {suggestion}" if suggestion else text)
@@ -79,9 +79,11 @@ def suggest_class_order(halves: Sequence[Confusions], classes: int) -> str:
     examples = []
     for label, predicted in sorted({**reverse_order, **order}.items()):
         if label != predicted:
-            examples.append(f"{label} are predicted as {predicted}")
+            examples.append(f"images of class {label} are predicted as class {predicted}")
     ending = ", ..." if len(examples) > 3 else ""
-    return f"with its classes renumbered it would be {correct / n:.3f}: images of class {', of '.join(examples[:3])}{ending}"
+    return (
+        f"a different class order would increase the accuracy to {correct / n:.3f}: {', '.join(examples[:3])}{ending}"
+    )
 
 
 def _count_correct(confusions: Confusions, order: dict[int, int]) -> int:

@@ -18,11 +18,11 @@ from xplain.reports.figures import PAGE_WIDTH, TEXT_SIZE, new_figure, paper_styl
 from xplain.reports.render import normalize, visible_part
 
 MEASURES = {
-    "spearman": "Spearman's rank correlation of the saliencies, -1 to 1",
-    "top10": "share of the highest tenth of pixels that both have, 0 to 1; 0.1 by chance",
-    "ssim": "structural similarity of the clipped heatmaps, at most 1",
+    "spearman": "Spearman's rank correlation between saliency maps, from -1 to 1",
+    "top10": "overlap of the top 10% of pixels, from 0 to 1 (0.1 expected by chance)",
+    "ssim": "structural similarity between clipped heatmaps, at most 1",
 }
-TITLES = {"spearman": "Spearman's ρ", "top10": "overlap of the top 10 %", "ssim": "SSIM of the heatmaps"}
+TITLES = {"spearman": "Spearman's ρ", "top10": "overlap of the top 10%", "ssim": "SSIM between heatmaps"}
 
 
 def compute_agreement(maps: Sequence[Floats | None], options: RenderOptions) -> dict[str, Floats]:
@@ -70,9 +70,10 @@ def _compare_pairs(name: str, maps: Tensor, usable: Sequence[int]) -> dict[tuple
 
 
 def mean_agreement(agreements: Sequence[Mapping[str, Floats]]) -> dict[str, tuple[Floats, Floats]]:
-    """Return, by measure, the means (M, M) over the images where both maps are defined, and the numbers of such images.
+    """Return, for each measure, the mean agreement (M, M) and the number of images (M, M).
 
-    agreements: as ``compute_agreement`` returns them, one per image.
+    Both count the images on which both maps are defined.
+    agreements: results of ``compute_agreement``, one per image.
     """
     means = {}
     for name in MEASURES:
@@ -102,7 +103,10 @@ def draw_agreement(record: Mapping[str, Any], formats: Sequence[str]) -> dict[st
 
 
 def _draw_panel(axes: Any, title: str, means: Floats, labels: Sequence[str], with_names: bool) -> None:
-    """Draw one matrix with numbered columns. The colors go from 0 to 1 in all panels; negative values look like 0."""
+    """Draw one matrix with numbered columns.
+
+    The color scale ranges from 0 to 1 in all panels, and negative values have the color of 0.
+    """
     axes.imshow(np.nan_to_num(means), cmap="cividis", vmin=0, vmax=1)
     size = TEXT_SIZE if len(labels) < 8 else TEXT_SIZE - 1.5
     for row, column in np.ndindex(means.shape):
@@ -119,5 +123,5 @@ def _draw_panel(axes: Any, title: str, means: Floats, labels: Sequence[str], wit
 
 def _format_agreement(value: float) -> str:
     if np.isnan(value):
-        return "?"
+        return "n/a"
     return f"{value:.2f}".replace("-0.00", "0.00").replace("-", "\u2212")

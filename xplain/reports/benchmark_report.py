@@ -8,8 +8,8 @@ from typing import Any
 from xplain.reports.tables import format_number, markdown_table
 
 COLUMNS = (
-    "method", "images", "program", "images/s", "gradient rows/s", "forward rows/s", "of the ceiling",
-    "forwards", "backwards", "rows a call", "peak MiB", "xplain is faster by",
+    "method", "images", "implementation", "images/s", "gradient rows/s", "forward rows/s", "efficiency",
+    "forward passes", "backward passes", "batch size", "peak memory (MiB)", "xplain speedup",
 )  # fmt: skip
 RATE_KEYS = ("images_per_second", "gradient_rows_per_second", "forward_rows_per_second", "efficiency")
 COUNT_KEYS = ("forwards", "backwards", "rows_a_call", "peak_memory_mib")
@@ -47,18 +47,21 @@ def _describe_machine(record: Record) -> str:
     chip = record["gpu"] or f"{record['cpu']}, {record['cores']} cores"
     return (
         f"{chip}; {record['threads']} threads, {record['precision']}; "
-        f"medians of {record['repeats']} rounds (lowest to highest)"
+        f"median (minimum to maximum) of {record['repeats']} rounds"
     )
 
 
 def _describe_ceiling(record: Record) -> str:
-    """Return the rates of the plain model at its best batch size, with and without xplain's preparation."""
+    """Return the rates of the bare model at its fastest batch size, with and without xplain's optimizations."""
     height, width = record["size"]
     weights = "untrained" if record["model"]["weights"]["source"] == "random" else "trained"
     name = record["model"]["name"]
-    lines = [f"{name} ({weights}, {height} x {width}), rows per second of the bare model at its best batch size:"]
-    for key, title in (("prepared", "as xplain prepares it"), ("plain", "as it is")):
-        rates = [f"{rate['rows_per_second']:.3g} {kind} at {rate['rows']}" for kind, rate in record[key].items()]
+    lines = [f"{name} ({weights}, {height} x {width}), throughput of the bare model at its fastest batch size:"]
+    for key, title in (("prepared", "optimized by xplain"), ("plain", "unmodified")):
+        rates = [
+            f"{rate['rows_per_second']:.3g} {kind.removesuffix('s')} rows/s at batch size {rate['rows']}"
+            for kind, rate in record[key].items()
+        ]
         lines.append(f"* {title}: {', '.join(rates)}")
     return "\n".join(lines)
 
@@ -66,17 +69,17 @@ def _describe_ceiling(record: Record) -> str:
 def _runs_table(runs: Sequence[Record], with_agreement: bool) -> str:
     header, rows = list(COLUMNS), [_run_cells(run) for run in runs]
     if with_agreement:
-        header.append("against fp32")
+        header.append("agreement with fp32")
         for run, cells in zip(runs, rows, strict=True):
             cells.append(_agreement_cell(run))
     return markdown_table(header, rows)
 
 
 def _run_cells(run: Record) -> list[str]:
-    """Return a run's cells under COLUMNS; a run that failed has its error in place of numbers."""
+    """Return the table cells of a run. The cells of a failed run contain its error instead of numbers."""
     program = run["program"]
     if run["rows_asked"]:
-        program += f", {run['rows_asked']} rows a call"
+        program += f", batch size {run['rows_asked']}"
     cells = [run["label"], str(run["images"])]
     if run["error"]:
         return [*cells, f"{program}: {run['error']}", *[""] * (len(COLUMNS) - 3)]

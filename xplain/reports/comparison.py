@@ -40,7 +40,7 @@ class Row:
 
     @property
     def maps(self) -> list[Floats | None]:
-        """The attributions of the cells."""
+        """Attributions of the cells."""
         return [None if cell is None else cell.values for cell in self.cells]
 
 

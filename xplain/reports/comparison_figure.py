@@ -32,7 +32,7 @@ PICTURE_TITLES = {  # of each kind of picture that --show accepts, in figures wi
     "overlay": "overlay",
     "heatmap": "heatmap",
     "masked": "heatmap × input",
-    "top10": "top 10 %",
+    "top10": "top 10%",
     "curves": "curves",
 }
 GAP = 0.06  # inches between cells
@@ -116,7 +116,7 @@ class ComparisonFigure:
         return self._left(number) + self.side / 2
 
     def _headings(self) -> list[list[str]]:
-        """Return the lines above each column of pictures."""
+        """Return the heading of each column, as lines."""
         headings = []
         for column, kind in self.across:
             text = self.comparison.columns[column]
@@ -144,7 +144,7 @@ class ComparisonFigure:
         lines += wrap_label(f"{class_name(target)} {target['probability']:.2f}", self.characters, 2)
         best = record["prediction"][0]
         if best["index"] != target["index"]:
-            lines += wrap_label(f"top: {class_name(best)} {best['probability']:.2f}", self.characters, 2)
+            lines += wrap_label(f"predicted: {class_name(best)} {best['probability']:.2f}", self.characters, 2)
         return lines
 
     def _draw_row(self, canvas: FigureCanvas, row: Row, y: float, with_legend: bool) -> None:
@@ -196,7 +196,7 @@ class ComparisonFigure:
         canvas.text(x, y, [f"{cell.record['cost']['seconds']:.2g} s{self._footnote_mark(cell)}"], color=GRAY)
 
     def _short_name(self, metric: str) -> str:
-        """Return a metric's name without parameters, or its whole label if two metrics have that name."""
+        """Return the short name of a metric, or its full label if the name is ambiguous."""
         name = metric.split(":")[0]
         same_name = [label for label in self.comparison.metrics if label.split(":")[0] == name]
         text = SHORT_NAMES.get(name, name) if len(same_name) == 1 else metric
@@ -220,17 +220,17 @@ class ComparisonFigure:
         return lines
 
     def _draw_color_key(self, canvas: FigureCanvas, y: float) -> None:
-        """Draw the color bar that all maps share, and explain the metrics' names."""
+        """Draw the shared color bar and the legend of the metric names."""
         options = self.comparison.options
         is_signed = options.sign == "signed"
         width = min(1.6, self.width * 0.3)
         left = self.width / 2 - width / 2
         colors = apply_colormap(np.linspace(-1 if is_signed else 0, 1, 256)[None], options)
         canvas.image(Box(left, y + 0.04, width, 0.08), colors, frame=True)
-        low, high = (f"{percentile:g}" for percentile in options.clip)
-        names = [f"≤ p{low}", options.sign, f"≥ p{high}"]
+        low, high = options.clip
+        names = [f"≤ p{low:g}", options.sign, f"≥ p{high:g}"]
         if is_signed:
-            names = [f"-p{high}", "signed, 0 in the middle", f"p{high}"]
+            names = [f"-p{high:g}", "signed (0 at the center)", f"p{high:g}"]
         for share, name, align in zip((0, 0.5, 1), names, ("left", "center", "right"), strict=True):
             canvas.text(left + share * width, y + 0.13, [name], align=align)
         characters = int(self.width * 72 / (TEXT_SIZE * 0.55))
@@ -238,7 +238,7 @@ class ComparisonFigure:
 
     def _legend_text(self) -> str:
         metrics = self.comparison.metrics
-        parts = ["percentiles p of each map's own values"]
+        parts = ["pN: N-th percentile of the values of each map"]
         parts += [f"{self._short_name(label)} {direction_arrow(metrics[label])} = {label}" for label in metrics]
         if metrics and len(self.comparison.columns) > 1:
             parts.append("best in bold")

@@ -60,7 +60,10 @@ def load_existing(folder: Path, names: Sequence[str], fingerprint: str, overwrit
 
 
 def start(folder: Path, fingerprint: str) -> Path:
-    """Make and return the folder for finished cells, marked with the fingerprint. Raises InputError if that fails."""
+    """Create the directory for finished cells, store the fingerprint in it and return its path.
+
+    Raises InputError if the directory cannot be created.
+    """
     write_json(folder / PART / ABOUT, {"fingerprint": fingerprint})
     return folder / PART
 
@@ -73,7 +76,10 @@ def discard(folder: Path) -> None:
 
 
 def finish(folder: Path, contents: Mapping[str, bytes], record: Mapping[str, Any]) -> None:
-    """Write every file atomically, the record last, so that it exists only if all others do; remove the finished cells."""
+    """Write each file atomically and remove the finished cells.
+
+    The record is written last, so its existence implies that all other files exist.
+    """
     for name, content in contents.items():
         write_file(folder / name, content)
     write_json(folder / RECORD, record)
@@ -89,8 +95,8 @@ def _check_absent(folder: Path, names: Sequence[str]) -> None:
         path = folder / name
         if path.exists():
             raise UsageError(
-                f"{str(path)!r} already exists and is not from this comparison",
-                "use --overwrite or choose another --output",
+                f"{str(path)!r} already exists and was not written by this comparison",
+                "use --overwrite or another --output",
             )
 
 

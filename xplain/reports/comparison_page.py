@@ -42,14 +42,14 @@ def _reduce(cell: Cell | None, options: RenderOptions) -> Floats | None:
 
 
 def _page_settings(comparison: Comparison, record: Mapping[str, Any], quantization: Quantization) -> dict[str, Any]:
-    """Return what the page's script needs besides the rows."""
+    """Return the data that the script of the page needs, except for the rows."""
     options = comparison.options
     return {
         "columns": comparison.columns,
         "metrics": comparison.metrics,
         "look": {"clip": options.clip, "sign": options.sign, "reduce": options.reduce, "opacity": options.opacity},
-        "quantisation": {"levels": quantization.levels, "power": quantization.power, "bits": quantization.bits},
-        "colours": {
+        "quantization": {"levels": quantization.levels, "power": quantization.power, "bits": quantization.bits},
+        "colors": {
             "magnitude": _hex_colors(options, "positive"),
             "signed": _hex_colors(options, "signed"),
             "curves": CURVE_COLORS,

@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Label:
-    """A text of a plot at (x, y). anchor: ``end`` or ``middle``."""
+    """A text label at (x, y). anchor: ``end`` or ``middle``."""
 
     x: str
     y: str
@@ -28,7 +28,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class CurvePlot:
-    """Mean curves of one metric as the parts of an SVG. frame: the path of the axes."""
+    """SVG elements that show the mean curves of one metric. frame: path of the axes."""
 
     metric: str
     unit: str
@@ -61,7 +61,7 @@ class PlotArea:
         return f"{self.height - self.bottom - (value - self.low) / (self.high - self.low) * span:.1f}"
 
     def point(self, share: float, value: float) -> str:
-        """Return ``x,y``."""
+        """Return the SVG coordinates of a point as ``x,y``."""
         return f"{self.x(share)},{self.y(value)}"
 
     @property
@@ -77,11 +77,11 @@ def make_curve_plot(summary: Mapping[str, Any], metric: str, colors: Mapping[str
     if not curves:
         return None
     description = summary["run"]["metrics"][metric]
-    axis = description.get("axis", "share of pixels")
+    axis = description.get("axis", "fraction of pixels")
     values = [value for curve in curves.values() for value in curve]
     area = PlotArea(min(0.0, *values), max(*values, 1e-9))
     labels = _value_labels(area)
-    if axis.startswith("share"):
+    if axis.startswith(("fraction", "share")):  # runs of older versions store "share"
         labels += [Label(area.x(share), str(area.height - 8), "middle", f"{share:.0%}") for share in (0, 0.5, 1)]
     shares = description.get("places")  # evenly spaced from 0 to 1 if absent
     lines = [Curve(method, colors[method], _curve_points(area, curve, shares)) for method, curve in curves.items()]

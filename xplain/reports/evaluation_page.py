@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from xplain.reports.coverage import coverage_notes
 from xplain.reports.curve_plot import make_curve_plot
 from xplain.reports.published import format_published, published_notes
 from xplain.reports.render import read_record
@@ -14,7 +15,7 @@ from xplain.reports.tables import direction_arrow, format_number
 from xplain.reports.templates import render_page
 
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999999")  # Okabe and Ito
-GALLERY_TITLES = {"best": "Most faithful", "worst": "Least faithful"}  # by the "place" in a picture's record
+GALLERY_TITLES = {"best": "Best explanations", "worst": "Worst explanations"}  # by the "place" in a picture's record
 
 
 def make_evaluation_page(summary: Mapping[str, Any], pictures: Sequence[Path], provenance: str) -> str:
@@ -44,24 +45,24 @@ def make_evaluation_page(summary: Mapping[str, Any], pictures: Sequence[Path], p
 
 
 def _facts(summary: Mapping[str, Any]) -> list[str]:
-    """Return what was evaluated, in short texts."""
+    """Return short texts that describe the evaluated images, the model and the settings."""
     run, items = summary["run"], summary["items"]
     model = run["fingerprint"]["model"]  # None if no metric evaluates single images
     facts = [run["dataset"]["location"]]
     if model:
-        facts = [f"{items['evaluated']} of {items['of']} images of {facts[0]}", f"model {model['name']}"]
-    facts += [f"protocol {run.get('protocol') or 'xplain'}", f"target {run['fingerprint']['target']}"]
+        facts = [f"{items['evaluated']} of {items['of']} images from {facts[0]}", f"model {model['name']}"]
+    facts += [f"protocol: {run.get('protocol') or 'xplain'}", f"target: {run['fingerprint']['target']}"]
     if summary["top1"] is not None:
-        facts.append(f"top-1 on these images {summary['top1']:.3f}")
+        facts.append(f"top-1 accuracy {summary['top1']:.3f}")
     if items["failed"]:
-        facts.append(f"{items['failed']} failed")
-    return facts
+        facts.append(f"failed images: {items['failed']}")
+    return facts + coverage_notes(summary)
 
 
 def _table_header(summary: Mapping[str, Any]) -> list[str]:
     first = next(iter(summary["run"]["methods"]))
     published = ["published"] if "published" in summary else []
-    return ["metric", "method", "mean", *published, "95 % interval", "sd", "n", "undefined", f"difference to {first}"]
+    return ["metric", "method", "mean", *published, "95% CI", "SD", "n", "undefined", f"difference from {first}"]
 
 
 def _table_row(summary: Mapping[str, Any], row: Mapping[str, Any]) -> list[str]:
@@ -75,7 +76,7 @@ def _table_row(summary: Mapping[str, Any], row: Mapping[str, Any]) -> list[str]:
         _format_range(row),
         format_number(row["std"]),
         str(row["n"]),
-        ", ".join(f"{count}: {reason}" for reason, count in row["undefined"].items()),
+        ", ".join(f"{count} ({reason})" for reason, count in row["undefined"].items()),
         f"{format_number(difference.get('mean'), '+.4f')} {_format_range(difference)}".strip(),
     ]
 
@@ -87,7 +88,7 @@ def _format_range(estimate: Mapping[str, Any]) -> str:
 
 
 def _galleries(paths: Sequence[Path], method: str) -> list[dict[str, Any]]:
-    """Return title and pictures of the most and the least faithful explanations of the first method."""
+    """Return title and pictures of the best and the worst explanations of the first method."""
     pictures: dict[str, list[dict[str, str]]] = {place: [] for place in GALLERY_TITLES}
     metric = ""
     for path in paths:
@@ -99,7 +100,7 @@ def _galleries(paths: Sequence[Path], method: str) -> list[dict[str, Any]]:
     galleries = []
     for place, title in GALLERY_TITLES.items():
         if pictures[place]:
-            galleries.append({"title": f"{title}: {method} by {metric}", "pictures": pictures[place]})
+            galleries.append({"title": f"{title} of {method} according to {metric}", "pictures": pictures[place]})
     return galleries
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from xplain.core.files import to_json, write_json, write_text
+from xplain.reports.coverage import count_images, coverage_notes
 from xplain.reports.evaluation_page import make_evaluation_page
 from xplain.reports.published import format_published, published_notes
 from xplain.reports.tables import (
@@ -68,7 +69,7 @@ def _csv_row(row: Mapping[str, Any], columns: list[str]) -> dict[str, Any]:
 
 
 def evaluation_table(summary: Mapping[str, Any]) -> str:
-    """Return the summary as Markdown: what was evaluated, warnings, the table with intervals, and notes."""
+    """Return the summary as Markdown: headline, warnings, table with intervals, and notes."""
     lines = [_headline(summary)]
     lines += [f"\n**Warning:** {text}." for text in summary["warnings"]]
     lines += ["", _means_table(summary)]
@@ -86,12 +87,13 @@ def _headline(summary: Mapping[str, Any]) -> str:
     data = escape_cell(run["dataset"]["location"])
     model = run["fingerprint"]["model"]  # None if no metric evaluates single images
     if model:
-        data = f"{items['evaluated']} images of {data}, {model['name']}"
-    clauses = [f"{data}, protocol {run.get('protocol') or 'xplain'}, target {run['fingerprint']['target']}"]
+        data = f"{count_images(summary)} from {data}, model {model['name']}"
+    clauses = [f"{data}; protocol: {run.get('protocol') or 'xplain'}; target: {run['fingerprint']['target']}"]
     if summary["top1"] is not None:
-        clauses.append(f"the model's top-1 here is {summary['top1']:.3f}")
+        clauses.append(f"top-1 accuracy {summary['top1']:.3f}")
     if items["failed"]:
-        clauses.append(f"{items['failed']} failed")
+        clauses.append(f"failed images: {items['failed']}")
+    clauses += coverage_notes(summary)
     return "; ".join(clauses)
 
 
@@ -109,11 +111,11 @@ def _means_table(summary: Mapping[str, Any]) -> str:
         interval_name(summary),
         "n",
         "undefined",
-        f"difference to {first}",
+        f"difference from {first}",
     ]
     rows = []
     for row in summary["rows"]:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in row["undefined"].items())
+        reasons = ", ".join(f"{count} ({reason})" for reason, count in row["undefined"].items())
         cells = [f"{row['metric']} {direction_arrow(run['metrics'][row['metric']])}", row["method"]]
         cells.append(format_number(row["mean"]))
         if with_published:
@@ -126,7 +128,7 @@ def _means_table(summary: Mapping[str, Any]) -> str:
 def _curves_table(summary: Mapping[str, Any], metric: str) -> str:
     """Return a table of the mean curves of a metric that has few points."""
     shares = summary["run"]["metrics"][metric]["places"]
-    header = [f"{metric}, removed", *(f"{100 * share:.4g} %" for share in shares)]
+    header = [f"{metric}, removed fraction", *(f"{100 * share:.4g}%" for share in shares)]
     rows = []
     for row in summary["rows"]:
         if row["metric"] == metric and row["curve"]:
@@ -135,8 +137,8 @@ def _curves_table(summary: Mapping[str, Any], metric: str) -> str:
 
 
 def interval_name(summary: Mapping[str, Any]) -> str:
-    """Return the header of the interval column, such as ``95 % interval (BCa)``."""
-    name = f"{100 * summary['interval']['level']:.0f} % interval"
+    """Return the header of the interval column, such as ``95% CI (BCa)``."""
+    name = f"{100 * summary['interval']['level']:.0f}% CI"
     return f"{name} (BCa)" if summary["interval"]["kind"] == "bca" else name
 
 

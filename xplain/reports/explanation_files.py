@@ -15,7 +15,7 @@ from xplain.core.files import touch, write_file
 from xplain.reports.render import draw, encode_raw, read_record, render_warnings, to_pixels
 
 MAX_NAME_BYTES = 255  # on common file systems
-OVERWRITE_HINT = "use --overwrite or choose another --output"
+OVERWRITE_HINT = "use --overwrite or another --output"
 NOT_OURS = "already exists and was not written by explain"
 
 

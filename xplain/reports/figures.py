@@ -25,7 +25,7 @@ def check_formats(formats: Sequence[str]) -> None:
     """Raise UsageError for a format that figures cannot be saved in."""
     for name in formats:
         if name not in FORMATS:
-            raise UsageError(f"unknown format {name!r}", f"choose from {', '.join(FORMATS)}")
+            raise UsageError(f"unknown figure format {name!r}", f"choose from {', '.join(FORMATS)}")
 
 
 @contextmanager

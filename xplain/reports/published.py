@@ -59,7 +59,7 @@ class Published:
 
 
 def read_published(path: Path | None) -> Published | None:
-    """Read the [published] table of a TOML file; None if there is no file or no table.
+    """Read the [published] table of a TOML file. Return None if there is no file or no table.
 
     Raises UsageError if the table is malformed, and InputError if the file cannot be read.
     """
@@ -85,27 +85,30 @@ def read_published(path: Path | None) -> Published | None:
 
 def _check_types(table: Mapping[str, Any], where: str) -> None:
     if not isinstance(table["source"], str):
-        raise UsageError(
-            f"source in {where}, {table['source']!r}, is not a string", "set it to the paper and the table"
-        )
+        text = f"source in {where}, {table['source']!r}, must be a string"
+        raise UsageError(text, "set it to the paper and table")
     for key in ("unknown", "notes"):
         if not _is_list_of(table.get(key, []), str):
-            raise UsageError(f"{key} in {where}, {table[key]!r}, is not a list of strings", f'write {key} = ["..."]')
+            raise UsageError(f"{key} in {where}, {table[key]!r}, must be a list of strings", f'use {key} = ["..."]')
     if not _is_list_of(table["figures"], Mapping):
         raise UsageError(
-            f"figures in {where}, {table['figures']!r}, is not a list of tables",
-            "write figures = [{model = ..., value = ...}]",
+            f"figures in {where}, {table['figures']!r}, must be a list of tables",
+            "use figures = [{model = ..., method = ..., metric = ..., value = ...}]",
         )
 
 
 def _read_value(figure: Mapping[str, Any], where: str) -> PublishedValue:
-    _check_keys(figure, FIGURE_KEYS, FIGURE_KEYS, f"a figure of {where}")
-    model, method, metric, value = (figure[key] for key in FIGURE_KEYS)
-    if not _is_list_of([model, method, metric], str):
-        text = f"model, method and metric of a figure of {where}, {[model, method, metric]!r}, are not all strings"
-        raise UsageError(text, "write them in quotes")
+    _check_keys(figure, FIGURE_KEYS, FIGURE_KEYS, f"an entry of figures in {where}")
+    names = [figure["model"], figure["method"], figure["metric"]]
+    value = figure["value"]
+    if not _is_list_of(names, str):
+        text = f"model, method and metric in the figures of {where}, {names!r}, must be strings"
+        raise UsageError(text, "put them in quotes")
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise UsageError(f"value {value!r} of a figure of {where} is not a number", "write it as the paper prints it")
+        raise UsageError(
+            f"value {value!r} in the figures of {where} must be a number", "use the number printed in the paper"
+        )
+    model, method, metric = names
     try:
         return PublishedValue(model, Choice.parse(method), Choice.parse(metric), float(value))
     except UsageError as error:
@@ -114,14 +117,14 @@ def _read_value(figure: Mapping[str, Any], where: str) -> PublishedValue:
 
 def _check_keys(table: Any, known: Sequence[str], required: Sequence[str], where: str) -> None:
     if not isinstance(table, Mapping):
-        raise UsageError(f"{where} is not a table", f"set {', '.join(required)} in it")
+        raise UsageError(f"{where} must be a table", f"set {', '.join(required)} in it")
     for key in table:
         if key not in known:
-            hint = did_you_mean(key, known, f"the keys are {', '.join(known)}")
+            hint = did_you_mean(key, known, f"choose from {', '.join(known)}")
             raise UsageError(f"unknown key {key!r} in {where}", hint)
     for key in required:
         if key not in table:
-            raise UsageError(f"{where} has no {key}", f"set {', '.join(required)} in it")
+            raise UsageError(f"{where} has no {key}", f"set {key}")
 
 
 def _is_list_of(value: Any, kind: type) -> bool:
@@ -140,7 +143,7 @@ def resolve_values(published: Published) -> dict[Key, float]:
         except UsageError as error:
             raise UsageError(f"a figure of [{PUBLISHED}] in {published.file or published.name}: {error}") from None
         if key in values:
-            raise UsageError(f"{published.name} has two figures for {' '.join(key)}", "remove one of them")
+            raise UsageError(f"{published.name} has two values for {' '.join(key)}", "remove one of them")
         values[key] = entry.value
     return values
 
@@ -181,16 +184,16 @@ def format_published(value: float | None) -> str:
 
 
 def published_notes(summary: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Return texts by heading: the source of the published values, what the paper does not state, and notes."""
+    """Return the notes on published values by heading: source, settings that the paper does not specify, and remarks."""
     if "published" not in summary:
         return {}
     table, model = summary["published"], _model_name(summary)
-    models = f"its models: {', '.join(table['models'])}"
+    models = f"models in the table: {', '.join(table['models'])}"
     if model not in table["models"]:
-        models += f"; {model or 'this run'} is not among them, so no value can be compared"
+        models += f"; {model or 'this run'} is not one of them, so no published value is shown"
     notes = {
-        "Published": [table["source"], models],
-        "Not in the paper": table["unknown"],
+        "Published values": [table["source"], models],
+        "Not specified in the paper": table["unknown"],
         "Notes": table["notes"],
     }
     return {heading: texts for heading, texts in notes.items() if texts}

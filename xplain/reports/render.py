@@ -90,14 +90,14 @@ def render_warnings(attribution: Floats, options: RenderOptions) -> list[str]:
     if values.min() == values.max():
         texts.append("the map is constant")
     elif np.count_nonzero(values) == 1:
-        texts.append("a single pixel of the map is not zero")
+        texts.append("only one pixel of the map is nonzero")
     elif not (visible > 0).any():
-        texts.append(f"the map has no {options.sign} value")
+        texts.append(f"the map has no {options.sign} values")
     if low == high:
         if (visible > high).any():
-            texts.append("the clip percentiles are equal: only values above them are drawn")
+            texts.append("the two clip percentiles have the same value, so only larger values are visible")
         else:
-            texts.append("the picture is empty: the clipped map has no contrast")
+            texts.append("the visualization is blank, because the clipped map is constant")
     return texts
 
 
@@ -105,7 +105,7 @@ def get_colormap(name: str) -> Any:
     """Return matplotlib's colormap. Raises UsageError with similar names if there is none."""
     matplotlib = import_matplotlib()
     if name not in matplotlib.colormaps:
-        hint = did_you_mean(name, matplotlib.colormaps, "see matplotlib's names")
+        hint = did_you_mean(name, matplotlib.colormaps, "use the name of a Matplotlib colormap")
         raise UsageError(f"unknown colormap {name!r}", hint)
     return matplotlib.colormaps[name]
 
@@ -131,7 +131,7 @@ def mask(image: Pixels, heatmap: Floats) -> Pixels:
 
 
 def keep_top_pixels(image: Pixels, attribution: Floats, options: RenderOptions, share: float = 0.1) -> Pixels:
-    """Return (H, W, 3): the image's ``share`` of most relevant pixels on gray (DGA paper, Fig. 6).
+    """Return an image (H, W, 3) that shows the most relevant ``share`` of pixels on a gray background (DGA paper, Fig. 6).
 
     Ties are broken in raster order. At least one pixel is kept.
     """

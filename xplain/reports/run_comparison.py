@@ -11,14 +11,25 @@ from xplain.reports.tables import direction_arrow, format_interval, format_numbe
 from xplain.reports.templates import render_page
 
 Row = Mapping[str, Any]  # one pair by one metric, as ``compare_runs`` describes it
-COLUMNS = ("metric", "first", "second", "difference", "95 % interval", "win rate", "p", "p (Holm)", "n", "undefined")
+COLUMNS = (
+    "metric",
+    "first",
+    "second",
+    "difference",
+    "95% CI",
+    "win rate",
+    "p-value",
+    "p-value (Holm)",
+    "n",
+    "undefined",
+)
 BAR_COLUMN = 5  # the page draws the interval before this column
 SIGNIFICANCE = 0.05
 FIRST_WORSE, FIRST_BETTER, NO_DIFFERENCE = "#d55e00", "#0072b2", "#777777"
 
 
 def run_comparison_table(record: Mapping[str, Any]) -> str:
-    """Return the comparison as Markdown: what was compared, and a row per metric and pair of methods."""
+    """Return the comparison as Markdown: the compared runs and a row per metric and pair of methods."""
     rows = [_cells(row, record["metrics"]) for row in record["pairs"]]
     return "\n".join([*_facts(record), "", markdown_table(COLUMNS, rows)]) + "\n"
 
@@ -45,19 +56,20 @@ def _format_p(value: float | None) -> str:
 
 
 def _facts(record: Mapping[str, Any]) -> list[str]:
-    """Return what was compared, and how to read the table."""
+    """Return lines that describe the compared runs and explain the table."""
     runs = ", ".join(run["name"] for run in record["runs"])
     test_count = sum(row["p"] is not None for row in record["pairs"])
-    test = record["test"]
     lines = [
-        f"{record['images']} images in {runs}. The difference is the first method's score minus the second's on the same image; "
-        "the win rate is the share of images on which the first is better (a tie counts half).",
-        f"{test[0].upper()}{test[1:]}. Tests: {test_count}.",
+        f"{record['images']} images in {runs}. The difference is the first method's score minus the second's on the same image. "
+        "The win rate is the fraction of images on which the first method is better (ties count as one half).",
+        f"{record['test']} Number of tests: {test_count}.",
     ]
     if record["repeated"]:
-        lines.append(f"Present in two runs with identical settings and used once: {', '.join(record['repeated'])}.")
+        lines.append(
+            f"Methods that are in several runs with identical settings are used once: {', '.join(record['repeated'])}."
+        )
     if record["left_out"]:
-        lines.append(f"Skipped because not every run has it: {', '.join(record['left_out'])}.")
+        lines.append(f"Metrics that are not in every run are skipped: {', '.join(record['left_out'])}.")
     return lines
 
 
@@ -93,7 +105,7 @@ def _draw_panel(axis: Any, label: str, rows: Sequence[Row], better: str) -> None
     axis.set_yticks(range(len(rows)), names, parse_math=False)
     axis.set_ylim(len(rows) - 0.4, -0.6)
     side = "right" if better == "higher" else "left"
-    title = f"{printable(label)}: mean difference with 95 % interval; {side} of zero, the first is better"
+    title = f"{printable(label)}: mean difference with 95% CI ({side} of zero: the first method is better)"
     axis.set_title(title, size=HEADING_SIZE, loc="left", parse_math=False)
     axis.tick_params(labelsize=TEXT_SIZE, length=2)
     axis.tick_params(axis="y", length=0)
@@ -128,7 +140,7 @@ def make_run_comparison_page(record: Mapping[str, Any]) -> str:
 
 
 def _largest_magnitude(rows: Sequence[Row], metric: str) -> float:
-    """Return the largest magnitude of a metric's means and interval ends, which all its bars share as their scale."""
+    """Return the largest magnitude of the means and interval limits of a metric, which is the common scale of its bars."""
     values = [row[key] for row in rows if row["metric"] == metric for key in ("low", "high", "mean")]
     return max((abs(value) for value in values if value is not None), default=0) or 1
 

@@ -72,7 +72,9 @@ def bca_levels(values: Floats, means: Floats) -> tuple[float, float]:
     bias = NORMAL.inv_cdf(min(max(below, smallest), 1 - smallest))
     deviations = values - mean  # the factor n - 1 cancels
     acceleration = float((deviations**3).sum() / (6 * (deviations**2).sum() ** 1.5))
-    low, high = (bias + NORMAL.inv_cdf(level) for level in _percentile_levels())
+    lower_level, upper_level = _percentile_levels()
+    low = bias + NORMAL.inv_cdf(lower_level)
+    high = bias + NORMAL.inv_cdf(upper_level)
     return (
         NORMAL.cdf(bias + low / (1 - acceleration * low)),
         NORMAL.cdf(bias + high / (1 - acceleration * high)),
@@ -80,11 +82,11 @@ def bca_levels(values: Floats, means: Floats) -> tuple[float, float]:
 
 
 def bootstrap_means(values: Floats, seed: int, chunk_size: int = 1 << 20) -> Floats:
-    """Return the means (BOOTSTRAP_RESAMPLES,) of samples of n values with replacement.
+    """Return the means (BOOTSTRAP_RESAMPLES,) of bootstrap samples of the values.
 
     values: (n,).
-    seed: of the draws.
-    chunk_size: number of draws in memory at a time.
+    seed: random seed.
+    chunk_size: maximum number of sampled values in memory.
     """
     rng = np.random.default_rng(seed)
     n = len(values)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import wraps
 from pathlib import Path
@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xplain.core.array_store import Floats
+from xplain.core.config import parse_count
 from xplain.core.errors import InputError
 from xplain.core.run_store import check_run, read_run, settings_digest
 from xplain.core.types import Interval
@@ -36,7 +37,7 @@ T = TypeVar("T")
 
 
 def validated(add: Callable[[T, Mapping[str, Any]], None]) -> Callable[[T, Mapping[str, Any]], None]:
-    """Decorate a method that reads a record, so that it raises InputError for a damaged one."""
+    """Decorate a method that reads a record, so that it raises InputError for an invalid one."""
 
     @wraps(add)
     def checked(self: T, record: Mapping[str, Any]) -> None:
@@ -44,7 +45,9 @@ def validated(add: Callable[[T, Mapping[str, Any]], None]) -> Callable[[T, Mappi
             add(self, record)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             reason = f"{type(error).__name__}: {error}"
-            raise InputError(f"the record of {record['key']!r} is damaged ({reason})", "delete its line") from None
+            raise InputError(
+                f"the record of {record['key']!r} is invalid ({reason})", "delete its line and run evaluate again"
+            ) from None
 
     return checked
 
@@ -67,7 +70,7 @@ class ScoreColumn:
         index = self.index[record["key"]] = len(self.values)
         self.values.append(math.nan if record["value"] is None else record["value"])
         if not isinstance(record["undefined"], str | None):
-            raise TypeError("its reason is not a string")
+            raise TypeError("undefined must be a string")
         if record["undefined"]:
             self.undefined[record["undefined"]] += 1
         if record["curve"] is not None:
@@ -79,10 +82,10 @@ class ScoreColumn:
         self.curve_items.append(index)
         self.curves.extend(curve)
         if len(curve) < 2 or len(self.curves) % len(self.curve_items):
-            raise ValueError("its curve has another length")
+            raise ValueError("the curve has a different length than in other records")
 
     def values_of(self, keys: Iterable[str]) -> Floats:
-        """Return the values of items."""
+        """Return the values of the items with the given keys."""
         return np.frombuffer(self.values)[[self.index[key] for key in keys]]
 
     def mean_curve(self) -> list[float] | None:
@@ -113,33 +116,57 @@ class RunAggregator:
 
     halves: predictions in two halves of the images, split by a digest of the name.
     failed: keys of the images that could not be evaluated.
+    selected: keys of the images to summarize, or None for all. unselected: number of evaluated images that are left out.
     """
 
     columns: dict[tuple[str, str], ScoreColumn]
     evaluated: int = 0
     halves: tuple[Confusions, Confusions] = field(default_factory=_empty_halves)
     failed: set[str] = field(default_factory=set)
+    selected: Collection[str] | None = None
+    unselected: int = 0
 
     @classmethod
-    def of(cls, description: Mapping[str, Any], records: Iterable[Mapping[str, Any]]) -> RunAggregator:
+    def of(
+        cls,
+        description: Mapping[str, Any],
+        records: Iterable[Mapping[str, Any]],
+        selected: Collection[str] | None = None,
+    ) -> RunAggregator:
         """Read all records. Ignores records of methods and metrics whose settings or definitions have changed."""
         pairs = [(method, metric) for metric in description["metrics"] for method in description["methods"]]
         pair_by_mark = {
             settings_digest(description["methods"][method], description["metrics"][metric]): (method, metric)
             for method, metric in pairs
         }
-        aggregator = cls({pair: ScoreColumn() for pair in pairs})
+        aggregator = cls({pair: ScoreColumn() for pair in pairs}, selected=selected)
         evaluated = set()
         for record in records:
-            if record["mark"] == "failed":
-                aggregator.failed.add(record["key"])
-            elif record["mark"] == "item":
+            key, mark = record["key"], record["mark"]
+            if mark == "failed" and aggregator.is_selected(key):
+                aggregator.failed.add(key)
+            elif mark == "item" and aggregator.is_selected(key):
                 aggregator.add_image(record)
-                evaluated.add(record["key"])
-            elif record["mark"] in pair_by_mark:
-                aggregator.columns[pair_by_mark[record["mark"]]].add(record)
+                evaluated.add(key)
+            elif mark == "item":
+                aggregator.unselected += 1
+            elif mark in pair_by_mark:
+                pair = pair_by_mark[mark]
+                if aggregator.is_requested(key, description["metrics"][pair[1]]):
+                    aggregator.columns[pair].add(record)
         aggregator.failed -= evaluated  # a later attempt succeeded
         return aggregator
+
+    def is_selected(self, key: str) -> bool:
+        """Return whether an image belongs into the summary."""
+        return self.selected is None or key in self.selected
+
+    def is_requested(self, key: str, metric: Mapping[str, Any]) -> bool:
+        """Return whether the value of an image or of a trial belongs into the summary."""
+        if "scope" not in metric:
+            return self.is_selected(key)
+        number, trials = parse_count(key.removeprefix("trial ")), metric.get("trials")
+        return number is None or not isinstance(trials, int) or number <= trials
 
     @validated
     def add_image(self, record: Mapping[str, Any]) -> None:
@@ -172,25 +199,34 @@ class RunAggregator:
         )
 
 
-def summarize_run(folder: Path, interval: Interval = "percentile") -> dict[str, Any]:
-    """Return the summary of all records in a run directory. Raises InputError if evaluate did not write them."""
+def summarize_run(
+    folder: Path, interval: Interval = "percentile", selected: Collection[str] | None = None
+) -> dict[str, Any]:
+    """Return the summary of the records in a run directory. Raises InputError if evaluate did not write them.
+
+    selected: keys of the images to summarize; None for all.
+    """
     description, records = read_run(folder)
     check_run(description, str(folder))
-    return summarize(description, records, interval)
+    return summarize(description, records, interval, selected)
 
 
 def summarize(
-    description: Mapping[str, Any], records: Iterable[Mapping[str, Any]], interval: Interval = "percentile"
+    description: Mapping[str, Any],
+    records: Iterable[Mapping[str, Any]],
+    interval: Interval = "percentile",
+    selected: Collection[str] | None = None,
 ) -> dict[str, Any]:
     """Return means with intervals per method and metric, paired differences to the first method, and the top-1 accuracy.
 
     description: content of ``run.json``.
     records: of ``items/*.jsonl``.
     interval: kind of the bootstrap intervals.
+    selected: keys of the images to summarize; None for all.
 
     Undefined values are counted by reason and excluded from the means.
     """
-    aggregator = RunAggregator.of(description, records)
+    aggregator = RunAggregator.of(description, records, selected)
     first = next(iter(description["methods"]))
     rows = []
     for (method, metric), column in aggregator.columns.items():
@@ -204,6 +240,7 @@ def summarize(
             "failed": len(aggregator.failed),
             "of": description["dataset"]["items"],
         },
+        "unselected": aggregator.unselected,
         "top1": aggregator.correct / aggregator.labeled if aggregator.labeled else None,
         "labelled": aggregator.labeled,
         "warnings": aggregator.warnings(description),

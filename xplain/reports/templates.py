@@ -36,7 +36,7 @@ def read_asset(name: str) -> Markup:
 
 
 def script_json(data: Any) -> Markup:
-    """Return JSON that is safe inside a script element: ``<``, ``>``, ``&`` and line separators become escapes."""
+    """Return data as JSON that is safe inside a script element. ``<``, ``>``, ``&`` and line separators are escaped."""
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace").decode()
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")

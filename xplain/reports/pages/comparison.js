@@ -4,7 +4,7 @@
 const byId = (id) => document.getElementById(id);
 const data = JSON.parse(byId("data").textContent);
 const metrics = Object.keys(data.metrics);
-const VIEWS = [["overlay", "overlay"], ["heatmap", "heatmap"], ["masked", "masked"], ["signed", "signed"], ["top", "top 10 %"]];
+const VIEWS = [["overlay", "overlay"], ["heatmap", "heatmap"], ["masked", "masked"], ["signed", "signed"], ["top", "top 10%"]];
 const state = {
   view: data.look.sign === "signed" ? "signed" : "overlay",
   low: data.look.clip[0],
@@ -56,11 +56,11 @@ function makeControls() {
 
 function makeOrderControls() {
   const option = (value, text) => element("option", { value }, text);
-  byId("columns-by").append(option("", "as given"), ...metrics.map((metric) => option(metric, `by ${metric}`)), option("seconds", "by seconds"));
-  byId("rows-by").append(option("", "as given"), option("probability", "by probability"));
+  byId("columns-by").append(option("", "original order"), ...metrics.map((metric) => option(metric, metric)), option("seconds", "time"));
+  byId("rows-by").append(option("", "original order"), option("probability", "probability"));
   for (const metric of metrics) {
-    byId("rows-by").append(option(JSON.stringify([metric, null]), `by mean ${metric}`),
-      ...data.columns.map((column, k) => option(JSON.stringify([metric, k]), `by ${metric} of ${column}`)));
+    byId("rows-by").append(option(JSON.stringify([metric, null]), `mean ${metric}`),
+      ...data.columns.map((column, k) => option(JSON.stringify([metric, k]), `${metric} for ${column}`)));
   }
   for (const id of ["columns-by", "rows-by"]) byId(id).addEventListener("change", arrangeTable);
 }
@@ -94,18 +94,18 @@ function chooseViewByKey(event) {
 
 function showSummary() {
   const images = new Set(data.rows.map((row) => row.input)).size;
-  byId("summary").textContent = `${plural(images, "image")}, ${plural(data.columns.length, "method")}; ` +
-    `sign ${data.look.sign}, channels by ${data.look.reduce}. Every map is clipped at the same percentiles of its own values.`;
+  byId("summary").textContent = `${plural(images, "image")}, ${plural(data.columns.length, "method")}. ` +
+    `Sign: ${data.look.sign}. Channel reduction: ${data.look.reduce}. Each map is clipped at the same percentiles of its own values.`;
 }
 
 function showPrecision() {
-  const { bits, levels, power } = data.quantisation;
+  const { bits, levels, power } = data.quantization;
   const widest = (100 * (Math.pow(1 + 1 / levels, power) - 1)).toFixed(1);
   const spacing = power === 1
-    ? `, a step is the largest magnitude / ${levels}.`
-    : `, finer near zero; the widest step is ${widest} % of the largest magnitude.`;
-  byId("precision").textContent = `On this page each map is quantized to ${bits} bits: ${2 * levels + 1} levels${spacing}` +
-    " Values are shown ± half a step.";
+    ? `One step is 1/${levels} of the largest magnitude of the map.`
+    : `Steps are smaller near zero; the largest step is ${widest}% of the largest magnitude of the map.`;
+  byId("precision").textContent = `Maps on this page are quantized to ${bits} bits (${2 * levels + 1} levels). ${spacing}` +
+    " Displayed values are accurate to within half a step.";
 }
 
 async function readPixels(row) {

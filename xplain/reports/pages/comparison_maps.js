@@ -1,8 +1,8 @@
 // Decode the maps of a comparison and paint them as xplain/reports/render.py does: clip by percentiles, color, overlay.
 
 const colormaps = {
-  magnitude: data.colours.magnitude.map(parseColor),
-  signed: data.colours.signed.map(parseColor),
+  magnitude: data.colors.magnitude.map(parseColor),
+  signed: data.colors.signed.map(parseColor),
 };
 
 function parseColor(hex) {
@@ -15,7 +15,7 @@ async function decodeMap(cell, row) {
   const stream = new Blob([compressed]).stream().pipeThrough(new DecompressionStream("deflate"));
   const bytes = new Uint8Array(await new Response(stream).arrayBuffer());
   if (cell.delta) for (let i = 1; i < bytes.length; i++) bytes[i] += bytes[i - 1];
-  const { levels, power } = data.quantisation;
+  const { levels, power } = data.quantization;
   const count = row.width * row.height;
   const values = new Float64Array(count);
   for (let i = 0; i < count; i++) {
@@ -27,7 +27,7 @@ async function decodeMap(cell, row) {
 
 // Return the distance to the next level; the rounding error of a value is at most half of it.
 function quantizationStep(cell, value) {
-  const { levels, power } = data.quantisation;
+  const { levels, power } = data.quantization;
   if (!cell.max) return 0;
   const level = Math.round(levels * Math.pow(Math.abs(value) / cell.max, 1 / power));
   return cell.max * (Math.pow((level + 1) / levels, power) - Math.pow(level / levels, power));

@@ -28,7 +28,7 @@ function makeRowHeader(row) {
   if (data.many_models) caption.append(element("br"), row.model);
   caption.append(element("br"), `${className(row.target)} ${row.target.probability.toFixed(3)}`);
   const best = row.prediction[0];
-  if (best.index !== row.target.index) caption.append(element("br"), `top: ${className(best)} ${best.probability.toFixed(3)}`);
+  if (best.index !== row.target.index) caption.append(element("br"), `predicted: ${className(best)} ${best.probability.toFixed(3)}`);
   const image = element("img", { src: row.image, alt: row.input, width: row.width, height: row.height });
   return element("th", { scope: "row" }, element("figure", {}, image, caption));
 }
@@ -50,11 +50,11 @@ function makeCaption(cell, row) {
     const score = cell.scores[metric];
     const text = score.value === null ? `undefined: ${score.undefined}` : score.value.toFixed(4);
     const isBest = score.value !== null && score.value === bestScore(row, metric);
-    const attributes = isBest ? { class: "best", title: "best of the row" } : {};
+    const attributes = isBest ? { class: "best", title: "best in row" } : {};
     caption.append(element("div", attributes, `${metric} ${arrow(metric)} ${text}`));
   }
   const { seconds, forwards, backwards } = cell.cost;
-  caption.append(element("div", { class: "soft" }, `${formatNumber(seconds, 2)} s, ${forwards} F, ${backwards} B`));
+  caption.append(element("div", { class: "soft" }, `${formatNumber(seconds, 2)} s, ${forwards} forward and ${backwards} backward passes`));
   for (const warning of cell.warnings) caption.append(element("div", { class: "warn" }, warning));
   return caption;
 }
@@ -69,7 +69,7 @@ function makeCurves(cell) {
   metricsWithCurve.forEach((metric, k) => {
     const curve = cell.scores[metric].curve;
     const points = curve.map((value, i) => `${20 + (175 * i) / (curve.length - 1)},${95 - 90 * Math.min(Math.max(value, 0), 1)}`);
-    const color = data.colours.curves[k % data.colours.curves.length];
+    const color = data.colors.curves[k % data.colors.curves.length];
     svg.append(svgElement("polyline", { points: points.join(" "), fill: "none", stroke: color, "stroke-width": 1.6 }));
     svg.append(svgElement("text", { x: 24 + 60 * k, y: 107, style: `fill:${color}` }, metric.split(":")[0]));
   });
@@ -143,14 +143,14 @@ function rowOrder() {
 function arrangeTable() {
   const columns = columnOrder();
   const headers = columns.map((column) => element("th", { scope: "col" }, data.columns[column]));
-  byId("grid").tHead.replaceChildren(element("tr", {}, element("th", {}, "input"), ...headers));
+  byId("grid").tHead.replaceChildren(element("tr", {}, element("th", {}, "image"), ...headers));
   const rows = rowOrder().map((i) => data.rows[i]);
   byId("grid").tBodies[0].replaceChildren(
     ...rows.map((row) => element("tr", {}, row.header, ...columns.map((column) => row.elements[column]))));
 }
 
 function showMeans() {
-  const names = ["method", ...metrics.map((metric) => `${metric} ${arrow(metric)}`), "seconds", "images"];
+  const names = ["method", ...metrics.map((metric) => `${metric} ${arrow(metric)}`), "seconds per map", "maps"];
   const rows = data.means.map((mean) => {
     const scores = metrics.map((metric) => mean.scores[metric].mean);
     const texts = [mean.column, ...scores.map((score) => (score === null ? "" : score.toFixed(4)))];
@@ -162,7 +162,7 @@ function showMeans() {
 
 function showAgreement() {
   if (data.columns.length < 2) return;
-  const titles = { spearman: "Spearman's ρ of the saliencies", top10: "Overlap of the top 10 %", ssim: "SSIM of the heatmaps" };
+  const titles = { spearman: "Spearman's ρ between saliency maps", top10: "Overlap of the top 10% of pixels", ssim: "SSIM between heatmaps" };
   const box = element("div", { class: "matrices" });
   for (const [name, agreement] of Object.entries(data.agreement)) {
     const table = element("table", { class: "numbers matrix" }, element("caption", {}, titles[name] || name));
@@ -173,11 +173,11 @@ function showAgreement() {
     });
     box.append(element("div", { class: "scroll" }, table));
   }
-  byId("agreement").replaceChildren(element("h2", {}, "Do they agree? (means over the images)"), box);
+  byId("agreement").replaceChildren(element("h2", {}, "Agreement between methods (mean over images)"), box);
 }
 
 function agreementCell(value) {
-  const cell = element("td", {}, value === null ? "?" : value.toFixed(2).replace("-0.00", "0.00"));
+  const cell = element("td", {}, value === null ? "n/a" : value.toFixed(2).replace("-0.00", "0.00"));
   const share = Math.min(Math.max(value, 0), 1);
   cell.style.background = `color-mix(in srgb, var(--accent) ${Math.round(share * 55)}%, var(--back))`;
   return cell;

@@ -1,0 +1,30 @@
+"""Which part of a data set a summary covers, in words for the table and the page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def count_images(summary: Mapping[str, Any]) -> str:
+    """Return ``12 images``, or ``6 of 12 images`` if results of some images are missing."""
+    evaluated, total = summary["items"]["evaluated"], summary["items"]["of"]
+    return f"{evaluated} images" if evaluated >= total else f"{evaluated} of {total} images"
+
+
+def coverage_notes(summary: Mapping[str, Any]) -> list[str]:
+    """Return texts about trials that are missing, and about images of the run that the summary does not include."""
+    notes = [
+        f"{_finished_trials(summary, label)} of {metric['trials']} trials of {label}"
+        for label, metric in summary["run"]["metrics"].items()
+        if isinstance(metric.get("trials"), int) and _finished_trials(summary, label) < metric["trials"]
+    ]
+    if summary.get("unselected"):
+        notes.append(f"{summary['unselected']} more images in this run were not selected and are not included")
+    return notes
+
+
+def _finished_trials(summary: Mapping[str, Any], metric: str) -> int:
+    """Return the number of trials that all methods have finished."""
+    counts = [row["n"] + sum(row["undefined"].values()) for row in summary["rows"] if row["metric"] == metric]
+    return min(counts, default=0)

@@ -11,6 +11,7 @@ def main() -> None:
     try:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         _replace_closed_streams()
+        _accept_all_characters()
         from xplain.cli.app import run
 
         code = run(sys.argv[1:])
@@ -22,7 +23,7 @@ def main() -> None:
 
 
 def _replace_closed_streams() -> None:
-    """Replace closed standard streams (``>&-``) by the null device, and decode paths with ``surrogateescape``.
+    """Replace closed standard streams (``>&-``) by the null device.
 
     Otherwise the next file that is opened would get the number of a closed stream.
     """
@@ -30,9 +31,15 @@ def _replace_closed_streams() -> None:
         if getattr(sys, name) is None:
             os.open(os.devnull, os.O_RDWR)  # gets the lowest free number, which is ``number``
             setattr(sys, name, os.fdopen(number, "r" if name == "stdin" else "w", encoding="utf-8", closefd=False))
-    for stream in (sys.stdin, sys.stdout):
+
+
+def _accept_all_characters() -> None:
+    """Decode and encode every file name, and escape the characters that the encoding of an output stream lacks."""
+    from xplain.cli._encoding import ERRORS
+
+    for stream, errors in ((sys.stdin, "surrogateescape"), (sys.stdout, ERRORS), (sys.stderr, ERRORS)):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="surrogateescape")
+            stream.reconfigure(errors=errors)
 
 
 if __name__ == "__main__":

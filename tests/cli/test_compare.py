@@ -178,3 +178,29 @@ def test_compare_usage_error_is_one_line(xp, args, code, text):
     assert (ran.code, ran.out) == (code, "")
     assert text in ran.err
     assert ran.err.count("\n") == 1
+
+
+def test_comparisons_have_distinct_default_folders(xp, method_calls):
+    """Of other images, of other settings, and of runs."""
+    for seed in "01":
+        xp("evaluate", SAMPLES, *TINY, "-a", "sm", "-M", "deletion:steps=2", "--limit", "2", "--seed", seed, "-o", seed)
+    images = ("compare", CAT, *TINY, "-a", "sm", "--no-metrics")
+    commands = [images, (*images, "--sign", "signed"), (*images, "-a", "random"), ("compare", "0", "1")]
+    firsts = [xp(*command) for command in commands]
+    assert {ran.code for ran in firsts} == {0}, [ran.err for ran in firsts]
+    folders = sorted(path.name for path in Path().glob("xplain-compare*"))
+    assert len(folders) == 4
+    assert {"xplain-compare", "xplain-compare-runs"} < set(folders)
+    times = {path: path.stat().st_mtime_ns for path in Path().glob("xplain-compare*/*")}
+    method_calls.sizes.clear()
+    assert [xp(*command).out for command in commands] == [ran.out for ran in firsts]
+    assert not method_calls.sizes
+    assert all(path.stat().st_mtime_ns > time for path, time in times.items())
+
+
+def test_run_comparison_in_former_folder_is_kept(xp):
+    for seed in "01":
+        xp("evaluate", SAMPLES, *TINY, "-a", "sm", "-M", "deletion:steps=2", "--limit", "2", "--seed", seed, "-o", seed)
+    xp("compare", "0", "1", "-o", "xplain-compare")
+    xp("compare", "0", "1")
+    assert not Path("xplain-compare-runs").exists()

@@ -70,7 +70,7 @@ def test_differences_equal_manual_computation(xp):
     assert row["p"] == pytest.approx(2 / 2**10)
     assert row["p_holm"] == pytest.approx(4 / 2**10)
     assert record["arms"][0]["means"]["insertion"]["mean"] == pytest.approx(np.mean(scores(1, 0.3)))
-    assert json.loads(Path("xplain-compare/compare.json").read_text()) == record
+    assert json.loads(Path("xplain-compare-runs/compare.json").read_text()) == record
 
 
 def test_compare_runs_writes_all_files(xp):

@@ -57,6 +57,16 @@ def test_show_progress_prints_share_and_count(make_screen):
     assert any("75%" in line and "6 of 8 rows" in line for line in screen.lines)
 
 
+def test_show_progress_leaves_a_piped_stdout_alone(make_screen, monkeypatch):
+    screen, pipe = make_screen(True), Screen(False)
+    monkeypatch.setattr("sys.stdout", pipe)
+    with show_progress(True, "rows") as on_progress:
+        on_progress(1, 8)
+        print("a result")
+    assert pipe.getvalue() == "a result\n"
+    assert "a result" not in screen.getvalue()
+
+
 def test_show_progress_accepts_total_of_zero(make_screen):
     screen = make_screen(True)
     with show_progress(True, "epochs") as on_progress:

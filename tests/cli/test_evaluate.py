@@ -313,3 +313,13 @@ def test_flag_overrides_models_of_file(xp, photos, models):
         (summary,) = xp("evaluate", photos, "--config", "c.toml", *flags, "-o", name, "--json").records
         assert summary["run"]["fingerprint"]["model"]["name"] == f"python:tests.helpers.factories:{name}"
         assert list(summary["run"]["metrics"]) == ["deletion:steps=2"]
+
+
+def test_default_run_directory_depends_on_settings(xp, photos):
+    command = ("evaluate", photos, *TINY, "-a", "sm", "-M", "deletion:steps=2")
+    recipes = [(), ("--target", "label"), ("--seed", "3"), ("--precision", "bf16")]
+    for _ in range(2):
+        assert {xp(*command, *options).code for options in recipes} == {0}
+        name = "photos.python-tests.helpers.factories-tiny"
+        endings = ("", ".label.fp32.seed=0", ".auto.fp32.seed=3", ".auto.bf16.seed=0")
+        assert {path.name for path in Path("xplain-runs").iterdir()} == {name + ending for ending in endings}

@@ -84,7 +84,7 @@ def test_all_failed_images_is_input_error(xp):
         "no such file: 'd/none.jpg'",
     ):
         assert text in ran.err
-    assert ran.err.count("\n") == 3
+    assert ran.err.count("xplain: error: ") == 3
 
 
 def test_bad_logits_fail_the_image(xp):

@@ -22,7 +22,8 @@ CAT = SAMPLES / "cat.jpg"
 
 def test_explain_writes_overlay(xp):
     ran = xp("explain", CAT, *TINY)
-    assert (ran.code, ran.err) == (0, "")
+    assert ran.code == 0
+    assert ran.err == f"xplain: {CAT}: espresso 0.27 -> xplain-out/cat.neflag.overlay.png\n"
     assert ran.lines == ["xplain-out/cat.neflag.overlay.png"]
     assert Image.open(ran.lines[0]).size == (32, 32)
 
@@ -145,7 +146,7 @@ def test_against_subtracts_gradients(xp):
     x = xplain.read_image(CAT, preprocessing=clf.preprocessing)[None].double().requires_grad_()
     z = clf(x)[0]
     (gradient,) = torch.autograd.grad(z[0] - (z[2] + z[4]) / 2, x)
-    values = np.load("xplain-out/cat.saliency.0.raw.npz")["attribution"]
+    values = np.load("xplain-out/cat.saliency.0.vs-2,4.raw.npz")["attribution"]
     np.testing.assert_allclose(values, gradient[0].numpy(), rtol=1e-5, atol=1e-9)
 
 
@@ -235,3 +236,13 @@ def test_preprocessing_equals_library(xp):
     xp("explain", CAT, *TINY, "-a", "sm", "--save", "raw")
     expected = xplain.read_image(CAT, preprocessing=Preprocessing.for_size(32)).numpy()
     np.testing.assert_array_equal(np.load("xplain-out/cat.saliency.raw.npz")["image"], expected)
+
+
+def test_summary_names_class_without_name_and_every_file(xp):
+    model = ("-m", "python:tests.helpers.factories:smooth", "--device", "cpu")
+    ran = xp("explain", CAT, *model, "-a", "sm", "--target", "1", "--save", "raw", "--save", "overlay", "--json")
+    (record,) = ran.records
+    name = record["target"]["name"] or "class 1"
+    files = "xplain-out/cat.saliency.1.raw.npz, xplain-out/cat.saliency.1.overlay.png"
+    assert f"cat.jpg: {name} {record['target']['probability']:.2f} -> {files}\n" in ran.err
+    assert xp("explain", CAT, *model, "-a", "sm", "--target", "1", "-q").err == ""

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
+import pytest
+
+from tests.conftest import SAMPLES
 from xplain.core.registry import METHODS, METRICS
 
 
@@ -86,6 +90,29 @@ def test_list_models_names(xp):
     assert names[0] == "efficientnet-lite0"
     assert {"resnet152", "vgg19", "inception_v3", "vit_b_16"} <= set(names)
     assert not any("fcn" in name or "raft" in name for name in names if ":" not in name)
+
+
+@pytest.mark.parametrize("model", ["tiny", "smooth"])
+def test_list_layers_names_those_that_layer_accepts(xp, model):
+    options = ("-m", f"python:tests.helpers.factories:{model}", "--device", "cpu")
+    records = xp("list", "layers", *options, "--json").records
+    (auto,) = [record["name"] for record in records if record["auto"]]
+    assert len(records) > 1
+    for record in records:
+        ran = xp(
+            "explain", SAMPLES / "cat.jpg", *options, "-a", "grad-cam", "--layer", record["name"], "-o", record["name"]
+        )
+        assert ran.code == 0, ran.err
+    xp("explain", SAMPLES / "cat.jpg", *options, "-a", "grad-cam", "--save", "raw", "-o", "auto")
+    xp("explain", SAMPLES / "cat.jpg", *options, "-a", "grad-cam", "--layer", auto, "--save", "raw", "-o", "named")
+    maps = [np.load(f"{folder}/cat.grad-cam.raw.npz")["attribution"] for folder in ("auto", "named")]
+    np.testing.assert_array_equal(*maps)
+
+
+def test_list_layers_of_transformer(xp):
+    rows = [line.split("\t") for line in xp("list", "layers", "-m", "vit_b_32", "--weights", "random").lines]
+    assert list({row[2] for row in rows}) == ["7x7"]
+    assert [row[0] for row in rows if row[3]] == ["encoder.layers.encoder_layer_11.ln_1"]
 
 
 def test_table_headings_differ_from_keys(xp, monkeypatch):

@@ -80,19 +80,73 @@ def recipe_folder(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("command", RECIPES)
-def test_recipes_run(command, xp, recipe_folder):
-    """Run each recipe on the samples and a small network, except for recipes that need a download or a GPU."""
-    if any(word in command for word in SKIPPED):
-        pytest.skip("needs a download or a GPU, or has its own test")
-    model = {"list": (), "cite": ()}.get(command.split()[1], TOY)
-    if command == "xplain compare runs/a runs/b":
-        model = ()
-        for run in ("a", "b"):
-            assert xp("evaluate", "photos", "-a", "saliency", *TOY, "--seed", ord(run), "-o", f"runs/{run}").code == 0
-    ran = xp(*shlex.split(command)[1:], *model)
-    assert ran.code == 0, ran.err
-    assert ran.lines
+def test_commands_run_in_order_twice(xp, recipe_folder):
+    """Run the commands in one folder, as a reader does; nothing is refused because of what an earlier one wrote."""
+    commands = [shlex.split(line)[1:] for line in RECIPES if not any(word in line for word in SKIPPED)]
+    assert xp("evaluate", "./imagenet_val", *TOY, "-o", "runs/b").code == 0  # instead of torchrun
+    outputs = []
+    for _ in range(2):
+        for command in commands:
+            is_toy = command[0] in ("explain", "evaluate", "compare") and "runs/a" not in command[:2]
+            ran = xp(*command, *(TOY if is_toy else ()))
+            assert ran.code == 0, (command, ran.err)
+            assert ran.lines
+            outputs.append(ran.out)
+    first, second = outputs[: len(commands)], outputs[len(commands) :]
+    changed = [c for c, a, b in zip(commands, first, second, strict=True) if a != b and c[0] != "evaluate"]
+    assert not changed  # an evaluate command adds its methods to a run that an earlier command began
+
+
+TERMINAL_COMMANDS = [
+    line
+    for line in RECIPES
+    if line.startswith(("xplain explain samples", "xplain compare samples", "xplain list", "xplain cite"))
+    and not any(word in line for word in SKIPPED)
+]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a pseudo terminal")
+def test_commands_run_in_a_narrow_terminal_without_utf8(recipe_folder):
+    """Run commands in a terminal of 80 columns, in the C locale, with a backend that matplotlib no longer has."""
+    import pty
+
+    settings = {
+        "LC_ALL": "C",
+        "PYTHONUTF8": "0",
+        "PYTHONCOERCECLOCALE": "0",
+        "MPLBACKEND": "Qt4Agg",
+        "COLUMNS": "80",
+        "TERM": "xterm",
+        "PYTHONPATH": str(ROOT),
+        "XPLAIN_MODEL": TOY[1],
+        "XPLAIN_DEVICE": "cpu",
+    }
+    script = (
+        "import shlex, sys; from xplain.__main__ import main; sys.argv = ['xplain', *shlex.split(sys.argv[1])]; main()"
+    )
+    for line in [*TERMINAL_COMMANDS[:8], "xplain explain --help", "xplain list methods"]:
+        terminal, follower = pty.openpty()
+        process = subprocess.Popen(
+            [sys.executable, "-c", script, line.removeprefix("xplain ")],
+            stdout=follower,
+            stderr=follower,
+            cwd=recipe_folder,
+            env={**os.environ, **settings},
+        )
+        os.close(follower)
+        text = b""
+        while True:
+            try:
+                chunk = os.read(terminal, 65536)
+            except OSError:  # the process has closed the terminal
+                break
+            if not chunk:
+                break
+            text += chunk
+        os.close(terminal)
+        assert process.wait() == 0, (line, text)
+        assert b"Traceback" not in text
+        assert text.isascii()
 
 
 @pytest.mark.parametrize("line", PIPELINES)

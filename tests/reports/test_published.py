@@ -210,7 +210,7 @@ def test_evaluate_checks_published_first(xp, photos):
     ran = xp("evaluate", photos, *TINY, "--config", "t.toml", "-o", "run")
     assert (ran.code, ran.err, Path("run").exists()) == (
         2,
-        "xplain: error: unknown method 'smm'; did you mean 'sm'?\n",
+        "xplain: error: a figure of [published] in t.toml: unknown method 'smm'; did you mean 'sm'?\n",
         False,
     )
 

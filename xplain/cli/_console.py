@@ -6,12 +6,13 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from xplain.core.current_image import current_image
 from xplain.core.errors import InputError, ModelNote
-from xplain.core.files import printable
+from xplain.core.files import printable, to_json
 
 log = logging.getLogger("xplain")
 WARNINGS_LOGGER = "py.warnings"  # where logging.captureWarnings sends warnings
@@ -97,10 +98,43 @@ def print_lines(*lines: str) -> bool:
 
     Raise InputError if writing to stdout fails for another reason.
     """
-    if not lines:
-        return True
+    return not lines or _write(lambda: print(*lines, sep="\n", flush=True))
+
+
+def print_json(*records: Mapping[str, Any]) -> bool:
+    """Print one JSON record per line, in UTF-8 whatever the encoding of stdout. Returns and raises as ``print_lines``."""
+    return not records or _print_bytes(*(to_json(record).encode() for record in records))
+
+
+def print_paths(*paths: str) -> bool:
+    """Print one path per line: on a pipe the bytes of the file system. Returns and raises as ``print_lines``."""
+    if os.name == "nt" or sys.stdout.isatty():
+        return print_lines(*paths)
+    return not paths or _print_bytes(*map(os.fsencode, paths))
+
+
+def write_bytes(content: bytes) -> bool:
+    """Write bytes on stdout and flush. Returns and raises as ``print_lines``."""
+
+    def write() -> None:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(content)
+        sys.stdout.buffer.flush()
+
+    return _write(write)
+
+
+def _print_bytes(*lines: bytes) -> bool:
+    """Print encoded lines on stdout, or their text if stdout takes text only."""
+    if not hasattr(sys.stdout, "buffer"):
+        return print_lines(*(line.decode("utf-8", "surrogateescape") for line in lines))
+    return write_bytes(b"\n".join(lines) + b"\n")
+
+
+def _write(write: Callable[[], None]) -> bool:
+    """Run a function that writes on stdout. Returns and raises as ``print_lines``."""
     try:
-        print(*lines, sep="\n", flush=True)
+        write()
     except BrokenPipeError:
         discard_output()
         return False

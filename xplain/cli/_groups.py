@@ -10,7 +10,9 @@ from typing import Annotated, Any, get_args, get_type_hints
 import typer
 from typer.models import OptionInfo
 
+from xplain.cli._values import expand_home, name_origin
 from xplain.core.config import Option
+from xplain.core.errors import XplainError
 
 
 def option(*flags: str, help: str, **settings: Any) -> Any:
@@ -24,16 +26,23 @@ def with_groups(command: Callable[..., int]) -> Callable[..., int]:
     """Return a function in whose signature each option group is replaced by its options.
 
     A group is a parameter whose type is a dataclass. Its fields are ``Annotated[type, Option(...)]`` (see ``xplain.core.config``) or
-    ``Annotated[type, option(...)]``, with a default; other fields keep their default.
+    ``Annotated[type, option(...)]``, with a default; other fields keep their default. ``~`` is expanded in every value, and an error names
+    the file or the environment variable of the value that it quotes. A command may take the parser's context as ``context``.
     """
     hints = get_type_hints(command, include_extras=True)
     groups = {name: kind for name, kind in hints.items() if isinstance(kind, type) and is_dataclass(kind)}
 
-    def run(**values: Any) -> int:
-        made = {name: _make_group(kind, values) for name, kind in groups.items()}
-        return command(**values, **made)
+    def run(context: typer.Context, **options: Any) -> int:
+        values = {name: expand_home(value) for name, value in options.items()}
+        arguments = {**values, "context": context} if "context" in hints else dict(values)
+        try:
+            arguments |= {name: _make_group(kind, arguments) for name, kind in groups.items()}
+            return command(**arguments)
+        except XplainError as error:
+            raise name_origin(error, context, values) from None
 
-    parameters = list(_list_parameters(command, hints, groups))
+    context = Parameter("context", Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
+    parameters = [context, *_list_parameters(command, hints, groups)]
     run.__name__, run.__doc__, run.__module__ = command.__name__, command.__doc__, command.__module__
     run.__signature__ = Signature(parameters, return_annotation=int)  # type: ignore[attr-defined]  # the parser reads both
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
@@ -57,6 +66,8 @@ def _list_parameters(
 ) -> Iterator[Parameter]:
     """Yield the parameters of a command in order. A group yields one parameter per option."""
     for parameter in signature(command).parameters.values():
+        if parameter.name == "context":
+            continue  # of every command
         if parameter.name not in groups:
             yield parameter.replace(annotation=hints[parameter.name])
             continue

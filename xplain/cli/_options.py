@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,6 +12,7 @@ import xplain
 from xplain.cli._completion import complete_method, complete_metric, complete_model, complete_protocol
 from xplain.cli._console import silence_notes
 from xplain.cli._groups import option
+from xplain.cli._values import ValueType, expand_home, refuse_value, value_types
 from xplain.core.config import read_config_file
 from xplain.core.types import ScoreKind
 
@@ -25,26 +26,36 @@ def _show_version(value: bool) -> None:
 
 
 def _use_config(context: typer.Context, path: Path | None) -> Path | None:
-    """Use the values of a configuration file as defaults for the command being parsed."""
+    """Use the values of a configuration file as defaults for the command being parsed.
+
+    Raises UsageError that names file, key and value for a value that the option does not accept.
+    """
     if path is None:
         return None
+    path = Path(expand_home(path))
     names = {
-        flag[2:].replace("-", "_"): parameter.name
+        flag[2:].replace("-", "_"): str(parameter.name)
         for parameter in context.command.params
         for flag in parameter.opts
         if flag.startswith("--") and flag not in ("--version", "--config")
     }
     commands = context.parent.command.list_commands(context.parent) if context.parent else ()  # type: ignore[attr-defined]
     values = read_config_file(path, str(context.info_name), names, commands)
-    repeatable = {p.name for p in context.command.params if getattr(p, "multiple", False)}
-    defaults = {}
-    for key, value in values.items():
-        if value == []:  # an empty list is the same as no value
-            continue
-        is_single = names[key] in repeatable and isinstance(value, str)
-        defaults[str(names[key])] = [value] if is_single else value
-    context.default_map = defaults
+    types = value_types(context)
+    context.default_map = {
+        names[key]: _convert_value(path, key, value, types[names[key]])
+        for key, value in values.items()
+        if value != []  # an empty list is the same as no value
+    }
     return path
+
+
+def _convert_value(path: Path, key: str, value: Any, accepted: ValueType) -> Any:
+    """Return a value of a configuration file as the type of its option. Raises UsageError."""
+    converted = accepted.convert(value)
+    if converted is None:
+        raise refuse_value(f"{key.replace('_', '-')!r} in {path}", value, accepted)
+    return converted
 
 
 def _be_quiet(quiet: bool) -> bool:

@@ -46,5 +46,6 @@ def _make_bars() -> Progress:
         TextColumn("remaining"),
         TimeRemainingColumn(),
         console=Console(stderr=True),
+        redirect_stdout=sys.stdout.isatty(),  # results on a pipe must not go to the terminal
         transient=True,
     )

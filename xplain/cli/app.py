@@ -13,6 +13,7 @@ import typer
 
 from xplain.cli._console import discard_output, log, log_to_stderr
 from xplain.cli._options import Version
+from xplain.cli._values import refuse_parsed_value
 from xplain.cli.bench import bench
 from xplain.cli.cite import cite
 from xplain.cli.compare import compare
@@ -143,6 +144,10 @@ def _report_usage_error(error: typer.TyperException) -> int:
     """Print an option-parsing error as one line that refers to the help page."""
     if type(error).__name__ == "NoArgsIsHelpError":
         sys.stdout.write(error.format_message() + "\n")
+        return ExitCode.USAGE_ERROR
+    refused = refuse_parsed_value(error)
+    if refused is not None:
+        log.error("%s", refused)
         return ExitCode.USAGE_ERROR
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "xplain"

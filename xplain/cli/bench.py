@@ -10,12 +10,11 @@ import typer
 
 from xplain.cli import _options as common
 from xplain.cli._completion import complete_metric
-from xplain.cli._console import log, print_lines
+from xplain.cli._console import log, print_json, print_lines
 from xplain.cli._groups import option, with_groups
 from xplain.cli._options import NONE, OutputOptions
 from xplain.core.config import EMBEDDED, BenchConfig, Choice, ComputeOptions, ModelOptions
 from xplain.core.errors import ExitCode, StoppedError
-from xplain.core.files import to_json
 
 METHODS = ["saliency", "integrated-gradients", "smoothgrad", "neflag"]
 MODELS = [EMBEDDED]
@@ -124,4 +123,4 @@ def _print_record(record: dict[str, Any], out: OutputOptions) -> bool:
             record["images"],
             record["program"],
         )
-    return print_lines(to_json(record)) if out.as_json else True
+    return print_json(record) if out.as_json else True

@@ -8,7 +8,10 @@ import typer
 
 from xplain.cli import _options as common
 from xplain.cli._completion import complete_paper
+from xplain.cli._console import print_lines
+from xplain.cli._encoding import is_printable_on_stdout
 from xplain.core.errors import ExitCode
+from xplain.core.papers import to_latex
 
 
 def cite(
@@ -29,5 +32,6 @@ def cite(
     """
     from xplain.pipelines.catalog import list_papers
 
-    print(*(paper.bibtex for paper in list_papers(names)), sep="\n\n")
+    text = "\n\n".join(paper.bibtex for paper in list_papers(names))
+    print_lines(text if is_printable_on_stdout(text) else to_latex(text))
     return ExitCode.OK

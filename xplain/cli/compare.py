@@ -11,15 +11,15 @@ import typer
 
 from xplain.cli import _options as common
 from xplain.cli._completion import complete_method, complete_model
-from xplain.cli._console import log, print_lines
+from xplain.cli._console import log, print_json, print_lines, print_paths
 from xplain.cli._groups import option, with_groups
 from xplain.cli._options import NONE, OutputOptions
 from xplain.cli._progress import show_progress
 from xplain.core.config import EMBEDDED, Choice, CompareConfig, ComputeOptions, ModelOptions, RenderOptions
-from xplain.core.errors import ExitCode, Failure, UsageError
-from xplain.core.files import to_json
+from xplain.core.errors import ExitCode, Failure, UsageError, no_image_error
 
 METHODS, MODELS, OVERLAY = ["saliency", "ig", "neflag"], [EMBEDDED], ["overlay"]
+DEFAULT_FOLDER, DEFAULT_RUNS_FOLDER = Path("xplain-compare"), Path("xplain-compare-runs")
 RUN_OPTIONS = ("inputs", "save", "overwrite", "output", "offline", *(field.name for field in fields(OutputOptions)))
 SHOW_HELP = (
     "What to show: overlay, heatmap, masked (heatmap times input; AGI paper, Fig. 3), top10 (top 10% of pixels; DGA paper, Fig. 6) "
@@ -79,7 +79,10 @@ def compare(
         bool, option("--overwrite", help="Overwrite existing files that were not written by this comparison.")
     ] = False,
     fail_fast: Annotated[bool, option("--fail-fast", help="Stop at the first failure.")] = False,
-    output: Annotated[Path, option("--output", "-o", help="Output directory.")] = Path("xplain-compare"),
+    output: Annotated[
+        Path | None,
+        option("--output", "-o", help="Output directory; default: xplain-compare, or xplain-compare-runs for runs."),
+    ] = None,
     model_options: ModelOptions = ModelOptions(),
     compute: ComputeOptions = ComputeOptions(),
     out: OutputOptions = OutputOptions(),
@@ -102,13 +105,16 @@ def compare(
     if find_runs(inputs or ()):
         _refuse_image_options(context)
         return _compare_runs([Path(name) for name in inputs or ()], output, formats, overwrite, out.as_json)
+    if not inputs and files_from is None:
+        raise no_image_error()
     config = CompareConfig(
         model_options,
         compute,
         models=tuple(dict.fromkeys(model)),
         inputs=tuple(inputs or ()),
         methods=tuple(Choice.parse(text) for text in method),
-        output=output,
+        output=output or DEFAULT_FOLDER,
+        any_folder=output is None,
         metrics=tuple(Choice.parse(text) for text in metric),
         protocol=protocol,
         measured=not no_metrics,
@@ -148,13 +154,18 @@ def _refuse_image_options(context: typer.Context) -> None:
             raise UsageError(f"{option_name} does not apply to run directories", f"remove {option_name}")
 
 
-def _compare_runs(folders: Sequence[Path], output: Path, formats: Sequence[str], overwrite: bool, as_json: bool) -> int:
+def _compare_runs(
+    folders: Sequence[Path], output: Path | None, formats: Sequence[str], overwrite: bool, as_json: bool
+) -> int:
     """Compare runs, print the table or the record, and return the exit code."""
     from xplain.pipelines.compare_runs import write_run_comparison
     from xplain.reports.run_comparison import run_comparison_table
 
-    record = write_run_comparison(folders, output, formats, overwrite)
-    print_lines(to_json(record) if as_json else run_comparison_table(record).removesuffix("\n"))
+    record = write_run_comparison(folders, output or DEFAULT_RUNS_FOLDER, formats, overwrite, any_folder=output is None)
+    if as_json:
+        print_json(record)
+    else:
+        print_lines(run_comparison_table(record).removesuffix("\n"))
     return ExitCode.PARTIAL if any(row["undefined"] for row in record["pairs"]) else ExitCode.OK
 
 
@@ -176,9 +187,9 @@ def _compare_images(config: CompareConfig, out: OutputOptions) -> int:
             for warning in cell["warnings"] if cell else ():
                 log.warning("%s: %s: %s", row["input"], label, warning)
     if out.as_json:
-        print_lines(to_json(record))
+        print_json(record)
     else:
-        print_lines(*record["files"])
+        print_paths(*record["files"])
     return ExitCode.PARTIAL if record["failed"] or _has_undefined(record) else ExitCode.OK
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from xplain.cli import _options as common
-from xplain.cli._console import log, print_lines
+from xplain.cli._console import log, print_json, print_lines
 from xplain.cli._groups import option, with_groups
 from xplain.cli._options import NONE, OutputOptions
 from xplain.cli._progress import show_progress
@@ -24,8 +24,9 @@ from xplain.core.config import (
     PerClassOrder,
     parse_shard,
 )
-from xplain.core.errors import ExitCode, Failure, UsageError
-from xplain.core.files import lock_directory, to_json
+from xplain.core.errors import ExitCode, Failure, InputError, UsageError
+from xplain.core.files import lock_directory
+from xplain.core.run_store import read_run
 from xplain.core.types import Interval
 from xplain.data.output_checks import check_run_directory
 from xplain.pipelines.distributed import shard_from_env, wait_for_ranks
@@ -176,7 +177,20 @@ def _run_directories(
     if config.dataset.startswith("torchvision:"):
         data = config.dataset.split(":")[1]
     table = f".{published.name}" if published else ""
-    return [Path("xplain-runs") / f"{data}.{name}{table}" for name in names]
+    folders = [Path("xplain-runs") / f"{data}.{name}{table}" for name in names]
+    return [_choose_folder(folder, config) for folder in folders]
+
+
+def _choose_folder(folder: Path, config: EvaluateConfig) -> Path:
+    """Return the default run directory, or one beside it that names the settings if it has a run with others."""
+    expected = {"target": config.target, "seed": config.compute.seed, "precision": config.compute.precision}
+    try:
+        existing = read_run(folder)[0]["fingerprint"]
+    except InputError:
+        return folder
+    if all(existing.get(key) in (value, None) for key, value in expected.items()):
+        return folder
+    return folder.with_name(f"{folder.name}.{config.target}.{config.compute.precision}.seed={config.compute.seed}")
 
 
 def _run(configs: Sequence[EvaluateConfig], published: Published | None, out: OutputOptions) -> int:
@@ -269,9 +283,10 @@ def _report(
     for text in summary["warnings"]:
         log.warning("%s", text)
     if as_json:
-        print_lines(to_json(summary))
+        print_json(summary)
     else:
         print_lines(("" if first else "\n") + evaluation_table(summary).removesuffix("\n"))
+    log.info("the report is %s, the run directory %s", config.output / "report.html", config.output)
     return _exit_code(config, summary)
 
 

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from xplain.cli import _options as common
-from xplain.cli._console import log, print_lines
+from xplain.cli._console import log, print_json, print_paths, write_bytes
 from xplain.cli._groups import option, with_groups
 from xplain.cli._options import OutputOptions
 from xplain.cli._progress import show_progress
 from xplain.core.config import EMBEDDED, Choice, ComputeOptions, ExplainConfig, ModelOptions, RenderOptions
-from xplain.core.errors import ExitCode, Failure, UsageError
-from xplain.core.files import to_json
+from xplain.core.errors import ExitCode, Failure, UsageError, no_image_error
 
 if TYPE_CHECKING:
     from xplain.pipelines.explain import Explained
@@ -77,6 +75,8 @@ def explain(
       xplain explain cat.jpg -m resnet50 --weights tuned.pth --classes names.txt
       find photos -name '*.jpg' -print0 | xplain explain --files-from - -0 --json
     """
+    if not images and files_from is None:
+        raise no_image_error()
     to_stdout = str(output) == "-"
     if to_stdout and out.as_json:
         raise UsageError(
@@ -130,11 +130,20 @@ def _print_outcome(outcome: Explained, as_json: bool) -> bool:
     """Print the paths, the record or the PNG, and log the warnings. Return False if stdout was closed."""
     record, is_read = outcome.record, True
     if outcome.content is not None:
-        sys.stdout.buffer.write(outcome.content)
+        is_read = write_bytes(outcome.content)
     elif as_json:
-        is_read = print_lines(to_json(record))
+        is_read = print_json(record)
     else:
-        is_read = print_lines(*record["files"].values())
+        is_read = print_paths(*record["files"].values())
+    log.info("%s", _summarize(record))
     for warning in record["warnings"]:
         log.warning("%s: %s: %s", record["input"], record["method"], warning)
     return is_read
+
+
+def _summarize(record: dict[str, Any]) -> str:
+    """Return ``cat.jpg: tiger cat 0.39 -> path``: the image, the explained class, its probability, and the files."""
+    target = record["target"]
+    name = target["name"] or f"class {target['index']}"
+    text = f"{record['input']}: {name} {target['probability']:.2f}"
+    return f"{text} -> {', '.join(record['files'].values())}" if record["files"] else text

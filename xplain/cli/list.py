@@ -1,4 +1,4 @@
-"""``xplain list``: list methods, metrics, models, protocols or classes."""
+"""``xplain list``: list methods, metrics, models, protocols, classes or layers."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Annotated, Any, Literal
 import typer
 
 from xplain.cli._completion import complete_model
-from xplain.cli._console import print_lines
+from xplain.cli._console import print_json, print_lines
 from xplain.cli._groups import option, with_groups
 from xplain.cli._options import OutputOptions
 from xplain.core.config import EMBEDDED, ModelOptions
 from xplain.core.errors import ExitCode
 from xplain.core.files import to_json
 
-Kind = Literal["methods", "metrics", "models", "protocols", "classes"]
+Kind = Literal["methods", "metrics", "models", "protocols", "classes", "layers"]
 
 
 @with_groups
@@ -31,14 +31,14 @@ def list_things(
         option(
             "--model",
             "-m",
-            help='With "methods", check which methods support this model; with "classes", list the classes of this model.',
+            help='With "methods", check which methods support this model; with "classes" or "layers", list those of this model.',
             autocompletion=complete_model,
         ),
     ] = None,
     model_options: ModelOptions = ModelOptions(),
     out: OutputOptions = OutputOptions(),
 ) -> int:
-    """List methods, metrics, models, protocols or classes.
+    """List methods, metrics, models, protocols, classes or layers.
 
     Prints a table to a terminal and tab-separated columns otherwise. With --json, prints all fields.
 
@@ -49,6 +49,7 @@ def list_things(
       xplain list classes --search cat
       xplain list models --search resnet
       xplain list methods --model resnet50
+      xplain list layers --model resnet50
     """
     from xplain.pipelines import catalog
 
@@ -57,7 +58,7 @@ def list_things(
     rows = [row for row in _list_rows(shown, options) if search.lower() in to_json(row).lower()]
     columns = catalog.COLUMNS[shown]
     if out.as_json:
-        print_lines(*(to_json(row) for row in rows))
+        print_json(*rows)
     elif sys.stdout.isatty():
         _print_table(rows, columns)
     else:
@@ -79,6 +80,8 @@ def _list_rows(kind: str, options: ModelOptions) -> list[dict[str, Any]]:
             return catalog.list_models()
         case "protocols":
             return catalog.list_protocols()
+        case "layers":
+            return catalog.list_model_layers(options)
         case _:
             return catalog.list_classes(options)
 

@@ -286,6 +286,7 @@ class CompareConfig:
     measured: whether metrics are computed.
     formats: figure formats in addition to PNG.
     null: whether the paths in ``files_from`` end with NUL bytes.
+    any_folder: write another comparison than that in ``output`` into a folder beside it, instead of refusing.
     """
 
     model: ModelOptions
@@ -308,6 +309,7 @@ class CompareConfig:
     render: RenderOptions = field(default_factory=RenderOptions)
     overwrite: bool = False
     fail_fast: bool = False
+    any_folder: bool = False
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -331,7 +333,11 @@ def read_config_file(path: Path, command: str, options: Collection[str], command
     content = read_toml(path)
     if command == "evaluate":
         content.pop(PUBLISHED, None)
-    tables = {key: value for key, value in content.items() if isinstance(value, Mapping)}
+    tables = {
+        key: value
+        for key, value in content.items()
+        if isinstance(value, Mapping) and key.replace("-", "_") not in options
+    }
     for name in tables:
         if name not in commands:
             hint = did_you_mean(name, commands, "use the name of a command as the table name")
@@ -342,5 +348,6 @@ def read_config_file(path: Path, command: str, options: Collection[str], command
     values = {key.replace("-", "_"): value for key, value in merged.items()}
     for name in values:
         if name not in options:
-            raise UsageError(f"unknown option {name!r} in {path}", did_you_mean(name, options, "see --help"))
+            known = [option.replace("_", "-") for option in options]
+            raise UsageError(f"unknown option {name!r} in {path}", did_you_mean(name, known, "see --help"))
     return values

@@ -87,6 +87,11 @@ class StoppedError(XplainError):
     exit_code = ExitCode.INTERRUPTED
 
 
+def no_image_error() -> UsageError:
+    """Return the error of a command without images."""
+    return UsageError("no image given", "pass files, directories, globs, @list.txt, - or --files-from FILE")
+
+
 class ModelNote(UserWarning):
     """A warning about what was detected or assumed about a model or its classes."""
 
@@ -142,7 +147,13 @@ def device_error(error: BaseException) -> DeviceError | None:
 
 
 def system_error(error: BaseException) -> InputError | None:
-    """Return an InputError if the exception reports a full or failing disk or too many open files, otherwise None."""
+    """Return an InputError if the exception reports a full or failing disk or too many open files, otherwise None.
+
+    A file name that the encoding of the file system cannot express is reported too.
+    """
+    if isinstance(error, UnicodeEncodeError) and error.encoding == sys.getfilesystemencoding():
+        message = f"the file name {error.object!a} cannot be encoded in {error.encoding}"
+        return InputError(message, "use a UTF-8 locale, or set PYTHONUTF8=1")
     if not isinstance(error, OSError) or error.errno not in SYSTEM_ERROR_NUMBERS:
         return None
     message = f"{error.strerror}: {error.filename!r}" if error.filename else str(error.strerror)

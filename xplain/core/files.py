@@ -6,7 +6,7 @@ import errno
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,13 @@ def _rename(temporary: Path, path: Path, replace: bool) -> bool:
                 raise
     temporary.replace(path)
     return True
+
+
+def touch(paths: Iterable[Path]) -> None:
+    """Set the time of existing files to now, so that make does not run the command again. Read-only files keep their time."""
+    for path in paths:
+        with suppress(OSError):
+            os.utime(path)
 
 
 def _umask() -> int:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from xplain.core.errors import DeviceError, InputError, UsageError
+from xplain.core.errors import DeviceError, InputError, UsageError, no_image_error
 from xplain.core.files import FileState, file_state
 from xplain.core.text_files import decode_text, split_lines
 from xplain.data.folders import SkippedFiles, walk_images
@@ -121,7 +121,7 @@ def find_images(
     """
     arguments = list(arguments)
     if not arguments and files_from is None:
-        raise UsageError("no image given", "pass files, directories, globs, @list.txt, - or --files-from FILE")
+        raise no_image_error()
     if "-" in arguments and files_from == "-":
         raise UsageError("standard input cannot be both an image and a list", "use - or --files-from -, not both")
     if null and files_from is None:

@@ -28,7 +28,10 @@ def _cost(steps: int, classes: int, path: str, **_: object) -> tuple[int, int]:
 @method(
     "agi",
     paper=Paper(
-        "Explaining deep neural network models with adversarial gradient integration", "Pan, Li, Zhu", 2021, "IJCAI"
+        "Explaining deep neural network models with adversarial gradient integration",
+        "Deng Pan, Xin Li, Dongxiao Zhu",
+        2021,
+        "IJCAI",
     ),
     score="prob",
     axioms=frozenset({"dummy", "implementation-invariance"}),

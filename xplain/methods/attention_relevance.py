@@ -15,7 +15,7 @@ from xplain.oracle.attention import patch_map, probe_attention
     "attention-relevance",
     paper=Paper(
         "Generic attention-model explainability for interpreting bi-modal and encoder-decoder transformers",
-        "Chefer, Gur, Wolf",
+        "Hila Chefer, Shir Gur, Lior Wolf",
         2021,
         "ICCV",
         "2103.15679",

@@ -14,7 +14,9 @@ from xplain.oracle.attention import patch_map, probe_attention
 @method(
     "attention-rollout",
     alias="rollout",
-    paper=Paper("Quantifying attention flow in transformers", "Abnar, Zuidema", 2020, "ACL", "2005.00928"),
+    paper=Paper(
+        "Quantifying attention flow in transformers", "Samira Abnar, Willem Zuidema", 2020, "ACL", "2005.00928"
+    ),
     cost=lambda **_: (1, 0),
     deviations="If a model averages its patches and has no class token, the rows of the patches are averaged. "
     "Bilinear upsampling to the image.",

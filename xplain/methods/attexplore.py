@@ -20,7 +20,7 @@ ENLARGEMENT = 1.15  # maximum side of a resized copy, as a multiple of the image
     "attexplore",
     paper=Paper(
         "AttEXplore: attribution for explanation with model parameters exploration",
-        "Zhu, Chen, Zhang, Wang, Jin, Xue, Salim",
+        "Zhiyu Zhu, Huaming Chen, Jiayu Zhang, Xinyi Wang, Zhibo Jin, Jason Xue, Flora D. Salim",
         2024,
         "ICLR",
     ),

@@ -16,7 +16,13 @@ from xplain.oracle import Oracle
 
 @method(
     "blur-ig",
-    paper=Paper("Attribution in scale and space", "Xu, Venugopalan, Sundararajan", 2020, "CVPR", "2004.03383"),
+    paper=Paper(
+        "Attribution in scale and space",
+        "Shawn Xu, Subhashini Venugopalan, Mukund Sundararajan",
+        2020,
+        "CVPR",
+        "2004.03383",
+    ),
     axioms=frozenset({"completeness", "linearity", "dummy", "implementation-invariance"}),
     cost=lambda steps, **_: (steps, steps),
     parallel=lambda steps, **_: steps,

@@ -28,7 +28,7 @@ def _cost(variant: str, attack_steps: int, steps: int, **_: object) -> tuple[int
     alias="big",
     paper=Paper(
         "Robust models are more interpretable because attributions look normal",
-        "Wang, Fredrikson, Datta",
+        "Zifan Wang, Matt Fredrikson, Anupam Datta",
         2022,
         "ICML",
         "2103.11257",

@@ -24,7 +24,13 @@ RULES = Rules("deconvnet", OTHER_RULES | {"rectifier": _rectify_gradient}, ALTER
 @method(
     "deconvnet",
     slopes=True,
-    paper=Paper("Visualizing and understanding convolutional networks", "Zeiler, Fergus", 2014, "ECCV", "1311.2901"),
+    paper=Paper(
+        "Visualizing and understanding convolutional networks",
+        "Matthew D. Zeiler, Rob Fergus",
+        2014,
+        "ECCV",
+        "1311.2901",
+    ),
     deviations="Filters are applied transposed, batch norms by their scale; a ReLU6 is treated as a ReLU.",
 )
 def deconvnet(oracle: Oracle, x: Tensor, y: Tensor) -> Attribution:

@@ -62,7 +62,7 @@ RULES = Rules("deep-taylor", TABLE | {"linear": _linear_rule, "sum": _sum_rule},
     "deep-taylor",
     paper=Paper(
         "Explaining nonlinear classification decisions with deep Taylor decomposition",
-        "Montavon, Lapuschkin, Binder, Samek, Müller",
+        "Grégoire Montavon, Sebastian Lapuschkin, Alexander Binder, Wojciech Samek, Klaus-Robert Müller",
         2017,
         "Pattern Recognition",
         "1512.02479",

@@ -25,7 +25,7 @@ ALTERNATIVES = "use integrated-gradients or uniform-fullgrad"
     "deeplift",
     paper=Paper(
         "Learning important features through propagating activation differences",
-        "Shrikumar, Greenside, Kundaje",
+        "Avanti Shrikumar, Peyton Greenside, Anshul Kundaje",
         2017,
         "ICML",
         "1704.02685",

@@ -17,7 +17,7 @@ from xplain.oracle import Oracle
     alias="eg",
     paper=Paper(
         "Improving performance of deep learning models with axiomatic attribution priors and expected gradients",
-        "Erion, Janizek, Sturmfels, Lundberg, Lee",
+        "Gabriel Erion, Joseph D. Janizek, Pascal Sturmfels, Scott M. Lundberg, Su-In Lee",
         2021,
         "Nature Machine Intelligence",
         "1906.10670",

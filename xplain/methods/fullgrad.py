@@ -26,7 +26,7 @@ ALTERNATIVES = "use uniform-fullgrad or integrated-gradients"
     "fullgrad",
     paper=Paper(
         "Full-gradient representation for neural network visualization",
-        "Srinivas, Fleuret",
+        "Suraj Srinivas, François Fleuret",
         2019,
         "NeurIPS",
         "1905.00780",

@@ -15,7 +15,7 @@ from xplain.oracle.layers import probe_layer
     "grad-cam-plus-plus",
     paper=Paper(
         "Grad-CAM++: improved visual explanations for deep convolutional networks",
-        "Chattopadhay, Sarkar, Howlader, Balasubramanian",
+        "Aditya Chattopadhay, Anirban Sarkar, Prantik Howlader, Vineeth N. Balasubramanian",
         2018,
         "WACV",
         "1710.11063",

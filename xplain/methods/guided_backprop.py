@@ -30,7 +30,7 @@ RULES = Rules("guided-backprop", OTHER_RULES | {"rectifier": _clamp_gradient}, A
     alias="gbp",
     paper=Paper(
         "Striving for simplicity: the all convolutional net",
-        "Springenberg, Dosovitskiy, Brox, Riedmiller",
+        "Jost Tobias Springenberg, Alexey Dosovitskiy, Thomas Brox, Martin Riedmiller",
         2015,
         "ICLR workshop",
         "1412.6806",

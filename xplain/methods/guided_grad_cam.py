@@ -15,7 +15,7 @@ from xplain.oracle import Oracle
     slopes=True,
     paper=Paper(
         "Grad-CAM: visual explanations from deep networks via gradient-based localization",
-        "Selvaraju, Cogswell, Das, Vedantam, Parikh, Batra",
+        "Ramprasaath R. Selvaraju, Michael Cogswell, Abhishek Das, Ramakrishna Vedantam, Devi Parikh, Dhruv Batra",
         2017,
         "ICCV",
         "1610.02391",

@@ -19,7 +19,7 @@ from xplain.oracle import Oracle
     alias="gig",
     paper=Paper(
         "Guided integrated gradients: an adaptive path method for removing noise",
-        "Kapishnikov, Venugopalan, Avci, Wedin, Terry, Bolukbasi",
+        "Andrei Kapishnikov, Subhashini Venugopalan, Besim Avci, Ben Wedin, Michael Terry, Tolga Bolukbasi",
         2021,
         "CVPR",
         "2106.09788",

@@ -14,7 +14,7 @@ from xplain.oracle import Oracle
     alias="gxi",
     paper=Paper(
         "Not just a black box: learning important features through propagating activation differences",
-        "Shrikumar, Greenside, Shcherbina, Kundaje",
+        "Avanti Shrikumar, Peyton Greenside, Anna Shcherbina, Anshul Kundaje",
         2016,
         "",
         "1605.01713",

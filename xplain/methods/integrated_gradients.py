@@ -16,7 +16,13 @@ from xplain.oracle import Oracle
 @method(
     "integrated-gradients",
     alias="ig",
-    paper=Paper("Axiomatic attribution for deep networks", "Sundararajan, Taly, Yan", 2017, "ICML", "1703.01365"),
+    paper=Paper(
+        "Axiomatic attribution for deep networks",
+        "Mukund Sundararajan, Ankur Taly, Qiqi Yan",
+        2017,
+        "ICML",
+        "1703.01365",
+    ),
     axioms=frozenset({"completeness", "linearity", "dummy", "symmetry", "implementation-invariance"}),
     cost=lambda steps, **_: (steps, steps),
     parallel=lambda steps, **_: steps,

@@ -25,7 +25,7 @@ def _cost(block: int, ascent: int, descent: int, **_: object) -> tuple[int, int]
     "isa",
     paper=Paper(
         "Iterative search attribution for deep neural networks",
-        "Zhu, Chen, Wang, Zhang, Jin, Xue, Shen",
+        "Zhiyu Zhu, Huaming Chen, Xinyi Wang, Jiayu Zhang, Zhibo Jin, Jason Xue, Jun Shen",
         2024,
         "ICML",
     ),

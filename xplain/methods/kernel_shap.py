@@ -17,7 +17,13 @@ from xplain.oracle import Oracle
 @method(
     "kernel-shap",
     version=2,
-    paper=Paper("A unified approach to interpreting model predictions", "Lundberg, Lee", 2017, "NeurIPS", "1705.07874"),
+    paper=Paper(
+        "A unified approach to interpreting model predictions",
+        "Scott M. Lundberg, Su-In Lee",
+        2017,
+        "NeurIPS",
+        "1705.07874",
+    ),
     score="prob",
     axioms=frozenset({"completeness", "linearity", "implementation-invariance"}),
     cost=lambda samples, **_: (samples + 2, 0),

@@ -16,7 +16,7 @@ from xplain.oracle import Oracle
     "la",
     paper=Paper(
         "Enhancing model interpretability with local attribution over global exploration",
-        "Zhu, Jin, Zhang, Chen",
+        "Zhiyu Zhu, Zhibo Jin, Jiayu Zhang, Huaming Chen",
         2024,
         "ACM Multimedia",
         "2408.07736",

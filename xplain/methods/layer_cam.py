@@ -14,7 +14,7 @@ from xplain.oracle.layers import probe_layer
     "layer-cam",
     paper=Paper(
         "LayerCAM: exploring hierarchical class activation maps for localization",
-        "Jiang, Zhang, Hou, Cheng, Wei",
+        "Peng-Tao Jiang, Chang-Bin Zhang, Qibin Hou, Ming-Ming Cheng, Yunchao Wei",
         2021,
         "IEEE Transactions on Image Processing",
         journal=True,

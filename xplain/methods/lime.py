@@ -22,7 +22,7 @@ Fill = Literal["segment", "black", "white", "mean", "blur", "uniform"]
     "lime",
     paper=Paper(
         '"Why should I trust you?": explaining the predictions of any classifier',
-        "Ribeiro, Singh, Guestrin",
+        "Marco Tulio Ribeiro, Sameer Singh, Carlos Guestrin",
         2016,
         "KDD",
         "1602.04938",

@@ -35,7 +35,7 @@ LrpRule = Literal["zero", "epsilon", "gamma", "z-plus", "alpha-beta", "epsilon-g
     "lrp",
     paper=Paper(
         "On pixel-wise explanations for non-linear classifier decisions by layer-wise relevance propagation",
-        "Bach, Binder, Montavon, Klauschen, Müller, Samek",
+        "Sebastian Bach, Alexander Binder, Grégoire Montavon, Frederick Klauschen, Klaus-Robert Müller, Wojciech Samek",
         2015,
         "PLoS ONE",
         journal=True,

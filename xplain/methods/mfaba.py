@@ -17,7 +17,7 @@ from xplain.oracle import Oracle
     "mfaba",
     paper=Paper(
         "MFABA: a more faithful and accelerated boundary-based attribution method for deep neural networks",
-        "Zhu, Chen, Zhang, Wang, Jin, Xue, Zhu, Choo",
+        "Zhiyu Zhu, Huaming Chen, Jiayu Zhang, Xinyi Wang, Zhibo Jin, Minhui Xue, Dongxiao Zhu, Kim-Kwang Raymond Choo",
         2024,
         "AAAI",
         "2312.13630",

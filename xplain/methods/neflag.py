@@ -26,7 +26,7 @@ def _cost(samples: int, steps: int, flux: str, **_: object) -> tuple[int, int]:
     "neflag",
     paper=Paper(
         "Negative flux aggregation to estimate feature attributions",
-        "Li, Pan, Li, Qiang, Zhu",
+        "Xin Li, Deng Pan, Chengyin Li, Yao Qiang, Dongxiao Zhu",
         2023,
         "IJCAI",
         "2301.06989",

@@ -21,7 +21,13 @@ def _count_positions(side: int, window: int, stride: int) -> int:
 
 @method(
     "occlusion",
-    paper=Paper("Visualizing and understanding convolutional networks", "Zeiler, Fergus", 2014, "ECCV", "1311.2901"),
+    paper=Paper(
+        "Visualizing and understanding convolutional networks",
+        "Matthew D. Zeiler, Rob Fergus",
+        2014,
+        "ECCV",
+        "1311.2901",
+    ),
     axioms=frozenset({"linearity", "implementation-invariance"}),
     cost=lambda window, stride, **_: (_count_positions(224, window, stride) ** 2 + 1, 0),
     at_most=True,

@@ -19,7 +19,7 @@ from xplain.oracle import Oracle
     "rise",
     paper=Paper(
         "RISE: randomized input sampling for explanation of black-box models",
-        "Petsiuk, Das, Saenko",
+        "Vitali Petsiuk, Abir Das, Kate Saenko",
         2018,
         "BMVC",
         "1806.07421",

@@ -14,7 +14,7 @@ from xplain.oracle import Oracle
     alias="sm",
     paper=Paper(
         "Deep inside convolutional networks: visualising image classification models and saliency maps",
-        "Simonyan, Vedaldi, Zisserman",
+        "Karen Simonyan, Andrea Vedaldi, Andrew Zisserman",
         2014,
         "ICLR workshop",
         "1312.6034",

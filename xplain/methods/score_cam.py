@@ -22,7 +22,7 @@ MAX_CHANNELS = 2048  # of a layer; the listed cost assumes it
     "score-cam",
     paper=Paper(
         "Score-CAM: score-weighted visual explanations for convolutional neural networks",
-        "Wang, Wang, Du, Yang, Zhang, Ding, Mardziel, Hu",
+        "Haofan Wang, Zifan Wang, Mengnan Du, Fan Yang, Zijian Zhang, Sirui Ding, Piotr Mardziel, Xia Hu",
         2020,
         "CVPR workshops",
         "1910.01279",

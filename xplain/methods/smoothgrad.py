@@ -18,7 +18,11 @@ from xplain.oracle import Oracle
     slopes=True,
     alias="sg",
     paper=Paper(
-        "SmoothGrad: removing noise by adding noise", "Smilkov, Thorat, Kim, Viégas, Wattenberg", 2017, "", "1706.03825"
+        "SmoothGrad: removing noise by adding noise",
+        "Daniel Smilkov, Nikhil Thorat, Been Kim, Fernanda Viégas, Martin Wattenberg",
+        2017,
+        "",
+        "1706.03825",
     ),
     axioms=frozenset({"linearity", "dummy", "implementation-invariance"}),
     cost=lambda samples, **_: (samples, samples),

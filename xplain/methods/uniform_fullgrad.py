@@ -17,7 +17,7 @@ Zero = Literal["mean", "black"]
     alias="ufg",
     paper=Paper(
         "Distilled gradient aggregation: purify features for input attribution in the deep neural network",
-        "Jeon, Jeong, Choi",
+        "Giyoung Jeon, Haedong Jeong, Jaesik Choi",
         2022,
         "NeurIPS",
     ),

@@ -20,7 +20,11 @@ MIN_NEW_PIXELS = 50  # ignore regions that add fewer pixels
 @method(
     "xrai",
     paper=Paper(
-        "XRAI: better attributions through regions", "Kapishnikov, Bolukbasi, Viégas, Terry", 2019, "ICCV", "1906.02825"
+        "XRAI: better attributions through regions",
+        "Andrei Kapishnikov, Tolga Bolukbasi, Fernanda Viégas, Michael Terry",
+        2019,
+        "ICCV",
+        "1906.02825",
     ),
     axioms=frozenset({"implementation-invariance"}),
     cost=lambda steps, **_: (2 * steps, 2 * steps),

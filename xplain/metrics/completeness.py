@@ -18,7 +18,13 @@ TINY = 1e-8
     bounds=(0, float("inf")),
     unit="score",
     undefined="for methods that do not satisfy completeness",
-    paper=Paper("Axiomatic attribution for deep networks", "Sundararajan, Taly, Yan", 2017, "ICML", "1703.01365"),
+    paper=Paper(
+        "Axiomatic attribution for deep networks",
+        "Mukund Sundararajan, Ankur Taly, Qiqi Yan",
+        2017,
+        "ICML",
+        "1703.01365",
+    ),
 )
 def completeness_gap(inputs: MetricInput, *, relative: bool = False) -> Score:
     """Measure how far the sum of the attributions is from the score difference that the method claims to explain.
@@ -42,7 +48,7 @@ def completeness_gap(inputs: MetricInput, *, relative: bool = False) -> Score:
     undefined="for methods that do not satisfy completeness, and where the score changes by less than 1e-8",
     paper=Paper(
         "MFABA: a more faithful and accelerated boundary-based attribution method for deep neural networks",
-        "Zhu, Chen, Zhang, Wang, Jin, Xue, Zhu, Choo",
+        "Zhiyu Zhu, Huaming Chen, Jiayu Zhang, Xinyi Wang, Zhibo Jin, Minhui Xue, Dongxiao Zhu, Kim-Kwang Raymond Choo",
         2024,
         "AAAI",
         "2312.13630",

@@ -28,7 +28,7 @@ Content = Literal["auto", "slopes", "contributions"]
     forwards=lambda *, perturbations, **_: perturbations + 1,
     paper=Paper(
         "On the (in)fidelity and sensitivity of explanations",
-        "Yeh, Hsieh, Suggala, Inouye, Ravikumar",
+        "Chih-Kuan Yeh, Cheng-Yu Hsieh, Arun Suggala, David I. Inouye, Pradeep Ravikumar",
         2019,
         "NeurIPS",
         "1901.09392",

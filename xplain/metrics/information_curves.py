@@ -21,7 +21,11 @@ from xplain.metrics.sensitivity_n import draw_subsets
 KNOWN = 0.01  # share of pixels that the blurred image keeps
 STEPS = 1000  # of a curve over its axis
 XRAI = Paper(
-    "XRAI: better attributions through regions", "Kapishnikov, Bolukbasi, Viégas, Terry", 2019, "ICCV", "1906.02825"
+    "XRAI: better attributions through regions",
+    "Andrei Kapishnikov, Tolga Bolukbasi, Fernanda Viégas, Michael Terry",
+    2019,
+    "ICCV",
+    "1906.02825",
 )
 Order = Literal["signed", "absolute"]
 Floats = NDArray[np.floating[Any]]

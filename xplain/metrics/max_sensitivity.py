@@ -23,7 +23,7 @@ MAX_PIXELS = 512 * 224 * 224  # of perturbed images in memory at once: 0.3 GB
     undefined="where the attribution is zero",
     paper=Paper(
         "On the (in)fidelity and sensitivity of explanations",
-        "Yeh, Hsieh, Suggala, Inouye, Ravikumar",
+        "Chih-Kuan Yeh, Cheng-Yu Hsieh, Arun Suggala, David I. Inouye, Pradeep Ravikumar",
         2019,
         "NeurIPS",
         "1901.09392",

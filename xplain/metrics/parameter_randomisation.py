@@ -18,7 +18,7 @@ from xplain.oracle.layers import weighted_layers
 
 SANITY = Paper(
     "Sanity checks for saliency maps",
-    "Adebayo, Gilmer, Muelly, Goodfellow, Hardt, Kim",
+    "Julius Adebayo, Justin Gilmer, Michael Muelly, Ian Goodfellow, Moritz Hardt, Been Kim",
     2018,
     "NeurIPS",
     "1810.03292",

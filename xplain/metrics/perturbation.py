@@ -25,14 +25,14 @@ Unit = Literal["pixel", "union3", "scalar"]
 Area = Literal["trapezoid", "mean"]
 RISE = Paper(
     "RISE: randomized input sampling for explanation of black-box models",
-    "Petsiuk, Das, Saenko",
+    "Vitali Petsiuk, Abir Das, Kate Saenko",
     2018,
     "BMVC",
     "1806.07421",
 )
 SAMEK = Paper(
     "Evaluating the visualization of what a deep neural network has learned",
-    "Samek, Binder, Montavon, Lapuschkin, Müller",
+    "Wojciech Samek, Alexander Binder, Grégoire Montavon, Sebastian Lapuschkin, Klaus-Robert Müller",
     2017,
     "IEEE TNNLS",
     "1509.06321",

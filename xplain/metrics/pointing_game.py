@@ -21,7 +21,7 @@ from xplain.metrics.inputs import MetricInput
     undefined="where the image has no box of the target, or no box overlaps the crop",
     paper=Paper(
         "Top-down neural attention by excitation backprop",
-        "Zhang, Lin, Brandt, Shen, Sclaroff",
+        "Jianming Zhang, Zhe Lin, Jonathan Brandt, Xiaohui Shen, Stan Sclaroff",
         2016,
         "ECCV",
         "1608.00507",

@@ -19,7 +19,7 @@ from xplain.metrics.inputs import MetricInput
 
 ROAD = Paper(
     "A consistent and efficient evaluation strategy for attribution methods",
-    "Rong, Leemann, Borisov, Kasneci, Kasneci",
+    "Yao Rong, Tobias Leemann, Vadim Borisov, Gjergji Kasneci, Enkelejda Kasneci",
     2022,
     "ICML",
     "2202.00449",

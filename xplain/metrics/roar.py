@@ -69,7 +69,7 @@ def _count_forwards(side: int, fractions: str, trials: int, epochs: int, **_: ob
     undefined="where an attribution or a trained network's logit is not finite",
     paper=Paper(
         "A benchmark for interpretability methods in deep neural networks",
-        "Hooker, Erhan, Kindermans, Kim",
+        "Sara Hooker, Dumitru Erhan, Pieter-Jan Kindermans, Been Kim",
         2019,
         "NeurIPS",
         "1806.10758",

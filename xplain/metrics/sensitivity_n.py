@@ -31,7 +31,7 @@ ROUNDING = 1e-12  # relative differences of float64 sums below this are rounding
     forwards=lambda *, fractions, masks, **_: len(read_percentages(fractions)) * masks,
     paper=Paper(
         "Towards better understanding of gradient-based attribution methods for deep neural networks",
-        "Ancona, Ceolini, Öztireli, Gross",
+        "Marco Ancona, Enea Ceolini, Cengiz Öztireli, Markus Gross",
         2018,
         "ICLR",
         "1711.06104",

@@ -80,6 +80,41 @@ def weighted_layers(oracle: Oracle, x: Tensor) -> list[tuple[str, ...]]:
     return model_layers.find_weighted_layers(model.model, lambda: oracle.forward(model, x[:1]))
 
 
+@dataclass(frozen=True)
+class LayerInfo:
+    """A layer that methods can explain. kind: the type of its module. grid: height and width of its output."""
+
+    name: str
+    kind: str
+    grid: tuple[int, int]
+    is_auto: bool
+
+
+def list_layers(oracle: Oracle, x: Tensor) -> list[LayerInfo]:
+    """Return the layers whose output has a height and a width, in execution order, and which one ``auto`` is.
+
+    x: (B, C, H, W) images, of which the first is used. Raises InputError if there are none.
+    """
+    model = oracle.inference_copy(fold=False)
+    auto, _ = _find_layer(oracle, model, x, "auto")
+    modules = dict(model.model.named_modules())
+
+    def run(rows: int) -> Tensor:
+        with torch.no_grad():
+            return oracle.forward(model, x[:1].expand(rows, -1, -1, -1))
+
+    _, outputs = model_layers.trace_outputs(model.model, run, (x.shape[-2], x.shape[-1]))
+    last = {
+        traced.name: _grid_of(traced) for traced in outputs
+    }  # a module that runs several times is read at its last run
+    return [LayerInfo(name, type(modules[name]).__name__, grid, name == auto) for name, grid in last.items()]
+
+
+def _grid_of(traced: model_layers.TracedOutput) -> tuple[int, int]:
+    height, width = traced.layout.to_map(traced.output).shape[-2:]
+    return height, width
+
+
 class _OutputRecorder:
     """A forward hook that keeps the output of the module's last run."""
 

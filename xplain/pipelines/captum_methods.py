@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from xplain.pipelines.benchmark_case import Task
+from xplain.reports.matplotlib_style import import_matplotlib
 
 Run = Callable[[Task, int | None], Tensor]
 
@@ -21,6 +22,7 @@ def ignore_warnings(run: Run) -> Run:
     def run_silently(task: Task, rows: int | None) -> Tensor:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            import_matplotlib()  # captum imports it, with the backend of the environment
             return run(task, rows)
 
     return run_silently

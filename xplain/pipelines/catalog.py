@@ -7,6 +7,8 @@ from dataclasses import replace
 from importlib.util import find_spec
 from typing import Any
 
+import torch
+
 import xplain.metrics  # noqa: F401  (importing registers them)
 from xplain.core.config import EMBEDDED, ModelOptions
 from xplain.core.errors import UsageError, XplainError, did_you_mean
@@ -14,7 +16,9 @@ from xplain.core.papers import Paper
 from xplain.core.protocols import PROTOCOLS
 from xplain.core.registry import METHODS, METRICS, MethodSpec, Spec
 from xplain.data.class_names import load_imagenet_classes, read_class_names
-from xplain.oracle.runtime import load_model
+from xplain.oracle import Oracle
+from xplain.oracle.layers import list_layers
+from xplain.oracle.runtime import inference_session, load_model
 from xplain.pipelines.compatibility import try_methods
 
 IMAGE_SIDE = 224  # image size in pixels for which ``list_metrics`` reports the cost
@@ -25,6 +29,7 @@ COLUMNS = {
     "models": ("name", "source", "weights"),
     "protocols": ("name", "metrics", "source", "unknown"),
     "classes": ("index", "wnid", "name"),
+    "layers": ("name", "type", "output", "auto"),
 }
 HEADINGS = {
     "fits": "supported",
@@ -120,7 +125,8 @@ def list_papers(names: Sequence[str]) -> list[Paper]:
     papers: dict[str, Paper] = {}
     for name in names:
         if name not in specs:
-            raise UsageError(f"unknown method or metric {name!r}", did_you_mean(name, specs))
+            hint = did_you_mean(name, specs, "see xplain list methods and xplain list metrics")
+            raise UsageError(f"unknown method or metric {name!r}", hint)
         paper = specs[name].paper
         if paper is None:
             raise UsageError(f"{name!r} is a control and has no paper", "remove it from the command")
@@ -173,3 +179,20 @@ def list_classes(options: ModelOptions) -> list[Row]:
         classifier = load_model(replace(options, device="cpu"))
         wnids, names = tuple(classifier.wnids), tuple(classifier.labels)
     return [{"index": i, "wnid": wnids[i] if wnids else None, "name": name} for i, name in enumerate(names)]
+
+
+def list_model_layers(options: ModelOptions) -> list[Row]:
+    """Return a row per layer of a model that ``--layer`` accepts, in execution order: type, height x width, and whether it is ``auto``."""
+    classifier = load_model(options)
+    image = torch.full((1, 3, *classifier.size), 0.5, device=classifier.device, dtype=classifier.dtype)
+    with inference_session(classifier):
+        layers = list_layers(Oracle(classifier), image)
+    return [
+        {
+            "name": layer.name,
+            "type": layer.kind,
+            "output": f"{layer.grid[0]}x{layer.grid[1]}",
+            "auto": "auto" if layer.is_auto else "",
+        }
+        for layer in layers
+    ]

@@ -32,7 +32,7 @@ from xplain.pipelines.records import (
 from xplain.reports.agreement import draw_agreement
 from xplain.reports.comparison import Cell, Comparison, Row, describe_comparison
 from xplain.reports.comparison_figure import PICTURE_TITLES, draw_comparison
-from xplain.reports.comparison_files import RECORD, check_folder, discard, finish, load_existing, start
+from xplain.reports.comparison_files import RECORD, check_folder, choose_folder, discard, finish, load_existing, start
 from xplain.reports.comparison_page import make_comparison_page
 from xplain.reports.figures import check_formats
 from xplain.reports.render import get_colormap, render_warnings, to_pixels
@@ -53,6 +53,8 @@ def write_comparison(config: CompareConfig, on_progress: OnProgress, on_failure:
     names = [f"{stem}.{extension}" for stem in stems for extension in formats] + ["compare.html"]
     check_folder(config.output, names, config.overwrite)
     run = ComparisonRun.load(config)
+    if config.any_folder:
+        config = replace(config, output=choose_folder(config.output, run.fingerprint))
     with lock_directory(config.output):
         if record := load_existing(config.output, names, run.fingerprint, config.overwrite):
             run.check_existing(record)

@@ -18,7 +18,7 @@ from xplain.core.files import lock_directory
 from xplain.core.run_store import LATE_ENTRIES, check_run, fingerprint, read_run, settings_digest
 from xplain.pipelines.attribution import CONTROL
 from xplain.reports.comparison import SCHEMA
-from xplain.reports.comparison_files import RECORD, check_folder, finish, load_existing, start
+from xplain.reports.comparison_files import RECORD, check_folder, choose_folder, finish, load_existing, start
 from xplain.reports.figures import check_formats
 from xplain.reports.run_comparison import draw_differences, make_run_comparison_page
 from xplain.reports.statistics import (
@@ -120,17 +120,21 @@ class RunMethod:
 
 
 def write_run_comparison(
-    folders: Sequence[Path], output: Path, formats: Sequence[str], overwrite: bool
+    folders: Sequence[Path], output: Path, formats: Sequence[str], overwrite: bool, *, any_folder: bool = False
 ) -> dict[str, Any]:
     """Compare evaluation runs image by image; write the figure, the page and the record. Returns the record.
 
+    any_folder: write another comparison than that in ``output`` into a folder beside it, instead of refusing.
     Raises XplainError if the runs cannot be paired or if existing files were not written by this comparison.
     """
     formats = ("png", *formats)
     check_formats(formats)
     names = [*(f"compare.{extension}" for extension in formats), "compare.html"]
     check_folder(output, names, overwrite)
-    record = compare_runs(folders) | {"files": [str(output / name) for name in (*names, RECORD)]}
+    record = compare_runs(folders)
+    if any_folder:
+        output = choose_folder(output, record["fingerprint"], former=output.with_name("xplain-compare"))
+    record |= {"files": [str(output / name) for name in (*names, RECORD)]}
     with lock_directory(output):
         if existing := load_existing(output, names, record["fingerprint"], overwrite):
             return existing

@@ -23,7 +23,7 @@ from xplain.pipelines.attribution import CONTROL, MethodRun, check_methods, reso
 from xplain.pipelines.batches import PredictedBatch, TargetedBatch, largest_group, predict_batches
 from xplain.pipelines.external_maps import ExternalMaps, check_map_names, find_external_maps
 from xplain.pipelines.measurement import MetricResult, MetricRun, resolve_metrics, run_metrics
-from xplain.pipelines.progress import OnProgress, ignore_progress
+from xplain.pipelines.progress import OnProgress, RowCounter, ignore_progress
 from xplain.pipelines.records import describe_cost, describe_run, list_flags
 from xplain.pipelines.stored_items import check_loaded_items, check_stored_items
 
@@ -161,6 +161,11 @@ def _hash_class_names(class_names: ClassNames) -> str | None:
     return fingerprint(list(class_names.labels), list(class_names.wnids))[:16]
 
 
+def _attribution_rows(source: Source) -> int:
+    """Return the maximum number of model rows that the attribution of an image takes, 0 for external maps."""
+    return source.rows_per_image if isinstance(source, MethodRun) else 0
+
+
 def _describe_source(source: Source) -> dict[str, Any]:
     """Return the record of a method or of external maps."""
     record = source.describe() | source.origin
@@ -248,7 +253,8 @@ class EvaluationRun:
             self.classifier, todo, self.config.compute, size=size, needs_labels=needs_labels
         ):
             if batch is not None:
-                yield from self.evaluate_batch(batch)
+                rows = self.rows_per_image * len(batch.items)
+                yield from self.evaluate_batch(batch, RowCounter(on_progress, done, len(batch.items), len(items), rows))
             self._store_failures(failures)
             yield from failures
             done += len(failures) + (0 if batch is None else len(batch.items))
@@ -258,7 +264,14 @@ class EvaluationRun:
         new = [failure for failure in failures if not self.store.has(failure.name, "failed")]
         self.store.append([{"key": f.name, "mark": "failed", "error": str(f.error)} for f in new])
 
-    def evaluate_batch(self, batch: PredictedBatch) -> Iterator[Failure]:
+    @cached_property
+    def rows_per_image(self) -> int:
+        """The maximum number of model rows that all methods and metrics need for an image."""
+        side = max(self.classifier.size)
+        measured = sum(metric.spec.forwards(side=side, **metric.settings) for metric in self.metrics)
+        return sum(_attribution_rows(source) + measured for source in self.sources)
+
+    def evaluate_batch(self, batch: PredictedBatch, counter: RowCounter) -> Iterator[Failure]:
         """Run each method on the images with missing results, and evaluate the metrics. Yield the external maps that cannot be used."""
         check_loaded_items(self.store, batch.items, batch.loaded)
         self._store_items(batch)
@@ -267,10 +280,10 @@ class EvaluationRun:
             missing = [i for i, item in enumerate(batch.items) if self.is_missing(item.key, source)]
             for part in targeted.parts(source, self.classifier, self.config.compute, missing):
                 if isinstance(source, MethodRun):
-                    attribution = self._load_maps(source, part) or self._attribute(source, part)
-                    self._run_metrics(source, part, attribution)
+                    attribution = self._load_maps(source, part) or self._attribute(source, part, counter)
+                    self._run_metrics(source, part, attribution, counter)
                 else:
-                    yield from self._evaluate_maps(source, part)
+                    yield from self._evaluate_maps(source, part, counter)
 
     def _store_items(self, batch: PredictedBatch) -> None:
         """Store the results that do not depend on the method: hash, label and prediction of each image."""
@@ -290,14 +303,22 @@ class EvaluationRun:
         ]
         self.store.append([record for record in records if not self.store.has(record["key"], "item")])
 
-    def _run_metrics(self, source: Source, batch: TargetedBatch, attribution: Attribution) -> None:
+    def _run_metrics(self, source: Source, batch: TargetedBatch, attribution: Attribution, counter: RowCounter) -> None:
         """Evaluate the missing metrics of images that share a forward pass on their attributions."""
         keys = tuple(item.key for item in batch.items)
         sizes = tuple(loaded.size for loaded in batch.loaded)
         metrics = [m for m in self.metrics if any(self._is_metric_missing(key, source, m) for key in keys)]
         records = []
         for result in run_metrics(
-            source, metrics, self.classifier, batch.images, attribution, self.config.compute, keys, sizes
+            source,
+            metrics,
+            self.classifier,
+            batch.images,
+            attribution,
+            self.config.compute,
+            keys,
+            sizes,
+            counter.advance,
         ):
             mark = self.marks[source.label, result.metric_run.label]
             for i, key in enumerate(keys):
@@ -307,11 +328,11 @@ class EvaluationRun:
                     records.append(record)
         self.store.append(records)
 
-    def _evaluate_maps(self, maps: ExternalMaps, batch: TargetedBatch) -> Iterator[Failure]:
+    def _evaluate_maps(self, maps: ExternalMaps, batch: TargetedBatch, counter: RowCounter) -> Iterator[Failure]:
         """Run the metrics on external maps; a map that cannot be used is a failure, and its values are undefined."""
         errors, groups = maps.load(batch, self.classifier)
         for index, attribution in groups:
-            self._run_metrics(maps, batch.select(index), attribution)
+            self._run_metrics(maps, batch.select(index), attribution, counter)
         records = []
         for i, error in errors.items():
             key, attribution = batch.items[i].key, maps.unusable(batch.select([i]))
@@ -351,9 +372,11 @@ class EvaluationRun:
         curve = result.score.curve[i].float().cpu().numpy()
         self.curves.save(record["key"], _curve_label(source, metric), record["mark"], curve, entries)
 
-    def _attribute(self, method: MethodRun, batch: TargetedBatch) -> Attribution:
+    def _attribute(self, method: MethodRun, batch: TargetedBatch, counter: RowCounter) -> Attribution:
         """Run the method, and save its maps if requested."""
-        result = method.attribute(self.classifier, batch.images, batch.targets, self.config.compute)
+        result = method.attribute(
+            self.classifier, batch.images, batch.targets, self.config.compute, on_rows=counter.advance
+        )
         for i, item in enumerate(batch.items):
             record = {
                 "key": item.key,

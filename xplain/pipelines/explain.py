@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from xplain.core.config import ExplainConfig
 from xplain.core.errors import Failure, InputError, UsageError
 from xplain.core.run_store import fingerprint
 from xplain.core.types import Attribution
+from xplain.data.datasets import Item
 from xplain.data.sources import ImageSource, find_images
 from xplain.models import Classifier
 from xplain.oracle.runtime import inference_session, load_model
@@ -20,9 +20,10 @@ from xplain.oracle.targets import TargetSpec
 from xplain.pipelines.attribution import MethodRun, check_distinct, check_methods, resolve_methods
 from xplain.pipelines.background import Deferred, run_in_background
 from xplain.pipelines.batches import PredictedBatch, TargetedBatch, largest_group, make_items, predict_batches
+from xplain.pipelines.file_names import describe_contrasts, describe_settings, file_label, join_parts
 from xplain.pipelines.progress import OnProgress, ProgressCounter, ignore_progress
 from xplain.pipelines.records import describe_explanation, describe_run, is_current
-from xplain.reports.explanation_files import OVERWRITE_HINT, ExplanationFiles
+from xplain.reports.explanation_files import OVERWRITE_HINT, ExplanationFiles, FileNames
 from xplain.reports.render import KINDS, get_colormap
 
 Paths = dict[str, Path]  # the files of an explanation by kind
@@ -63,6 +64,7 @@ def _explain_images(config: ExplainConfig, on_progress: OnProgress) -> Iterator[
     needs_labels = target_spec.kind == "label"
     items, unlabeled = make_items(sources, classifier.class_names, needs_labels=needs_labels)
     yield from unlabeled
+    run.count_existing(items)
     size = largest_group(methods, classifier, config.compute)
     with inference_session(classifier):
         for failures, batch in predict_batches(classifier, items, config.compute, size=size, needs_labels=needs_labels):
@@ -87,25 +89,18 @@ def _check_request(config: ExplainConfig, sources: Sequence[ImageSource]) -> Non
 
 
 def _resolve_methods(config: ExplainConfig, classifier: Classifier) -> list[MethodRun]:
-    """Resolve the methods. If a method occurs several times, the file names include its parameters."""
+    """Resolve the methods. Raises UsageError for a repeated one."""
     methods = resolve_methods(config.methods, config.score, classifier, config.layer)
-    counts = Counter(method.spec.name for method in methods)
-    named = []
-    for method in methods:
-        label = _file_label(method.label) if counts[method.spec.name] > 1 else method.spec.name
-        named.append(replace(method, label=label))
-    check_distinct(method.label for method in named)
-    return named
-
-
-def _file_label(label: str) -> str:
-    """Return the label as part of a file name: ``agi:steps=10`` becomes ``agi_steps=10``, and slashes become hyphens."""
-    return label.replace(":", "_", 1).replace("/", "-")
+    check_distinct(file_label(method.label) for method in methods)
+    return methods
 
 
 @dataclass(frozen=True, eq=False)
 class ExplainRun:
-    """What all batches of one ``xplain explain`` share. facts: the record of the run."""
+    """What all batches of one ``xplain explain`` share.
+
+    facts: the record of the run. existing: label of the method and key of the image of explanations that are counted as done.
+    """
 
     config: ExplainConfig
     classifier: Classifier
@@ -114,6 +109,7 @@ class ExplainRun:
     files: ExplanationFiles
     facts: dict[str, Any]
     counter: ProgressCounter
+    existing: set[tuple[str, str]] = field(default_factory=set)
 
     def fingerprint(self, method: MethodRun) -> str:
         """Return a digest of all settings that affect the outputs, excluding the image."""
@@ -121,22 +117,43 @@ class ExplainRun:
         config = self.config
         return fingerprint(stable, method.describe(), config.target, config.against, asdict(config.render))
 
-    def check_existing(self, stems: Sequence[str]) -> None:
-        """Raise UsageError if output files with different settings exist.
+    def file_names(self, method: MethodRun, stem: str, target: str) -> FileNames:
+        """Return the names of the files of one explanation."""
+        is_repeated = sum(other.spec.name == method.spec.name for other in self.methods) > 1
+        label = file_label(method.label) if is_repeated else method.spec.name
+        contrasts, settings = describe_contrasts(self.target_spec), describe_settings(self.config, method)
+        return FileNames(
+            plain=join_parts(stem, label, target, contrasts),
+            former=join_parts(stem, label, target),
+            full=join_parts(stem, file_label(method.label), target, contrasts, settings),
+        )
 
-        The check is possible only if the target, and therefore the file name, is known before prediction.
-        """
+    def check_existing(self, stems: Sequence[str]) -> None:
+        """Raise UsageError for a file that explain did not write, if the file names are known before prediction."""
         if self.target_spec.kind in ("auto", "class"):
             suffix = self.target_spec.suffix(self.target_spec.index)
             for method in self.methods:
-                self.files.check(stems, method.label, suffix, self.fingerprint(method))
+                self.files.check(self.file_names(method, stem, suffix).plain for stem in stems)
+
+    def count_existing(self, items: Sequence[Item]) -> None:
+        """Count the explanations that exist as done, if the file names are known before prediction."""
+        if self.target_spec.kind == "top":
+            return
+        for method in self.methods:
+            for item in items:
+                index = item.label if self.target_spec.kind == "label" else self.target_spec.index
+                name = self.file_names(method, item.source.stem, self.target_spec.suffix(index or 0)).plain
+                if self.files.is_complete(name):
+                    self.existing.add((method.label, item.key))
+                    self.counter.skip(method.rows_per_image)
 
     def explain_batch(self, batch: PredictedBatch) -> Iterator[Outcome | Deferred[Outcome]]:
         """Explain every target with every method."""
         for targeted in batch.for_targets(self.target_spec, self.classifier):
             for method in self.methods:
                 for part in targeted.parts(method, self.classifier, self.config.compute):
-                    self.counter.start_part(method.rows_per_image * len(part))
+                    missing = sum((method.label, item.key) not in self.existing for item in part.items)
+                    self.counter.start_part(method.rows_per_image * missing)
                     yield from self._explain_part(method, part)
                     self.counter.finish_part()
 
@@ -144,9 +161,9 @@ class ExplainRun:
         """Run one method on images that share a forward pass, and load explanations that already exist."""
         missing, paths = [], []
         for i, (item, target) in enumerate(zip(batch.items, batch.targets.tolist(), strict=True)):
-            files = self.files.paths(item.source.stem, method.label, self.target_spec.suffix(target))
+            names = self.file_names(method, item.source.stem, self.target_spec.suffix(target))
             try:
-                record = self.files.load_existing(files, batch.loaded[i].digest, self.fingerprint(method))
+                files, record = self.files.find(names, batch.loaded[i].digest, self.fingerprint(method))
                 if record is not None and not is_current(record, self.classifier, method):
                     raise InputError(
                         f"{str(next(iter(files.values())))!r} already exists with other class names or baseline images",

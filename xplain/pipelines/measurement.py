@@ -350,16 +350,18 @@ def run_metrics(
     compute: ComputeOptions,
     keys: tuple[str, ...],
     sizes: tuple[tuple[int, int], ...] = (),
+    on_rows: Callable[[int], None] | None = None,
 ) -> Iterator[MetricResult]:
     """Yield the result of each metric on one batch of attributions.
 
     images: (B, C, H, W). keys: names of the images. sizes: (height, width) of the image files.
     A metric that requires the method is undefined for maps of an unknown one.
+    on_rows: called with the number of rows after each model call.
     """
     assert attribution.target is not None
     finite = attribution.values.isfinite().flatten(1).all(dim=1)
     inputs = MetricInput(
-        _metric_oracle(classifier, compute),
+        _metric_oracle(classifier, compute, on_rows),
         images,
         attribution.values.to(images.dtype).nan_to_num(),
         attribution.target,

@@ -24,17 +24,48 @@ class ProgressCounter:
     done: float = 0
     planned: float = 0
 
+    def skip(self, amount: float) -> None:
+        """Count work that an earlier run has done, before the first part."""
+        self.done += amount
+        self.planned += amount
+
     def start_part(self, amount: float) -> None:
         """Plan the next part."""
         self.planned += amount
-        self.on_progress(self.done, self.total)
+        self._report()
 
     def advance(self, amount: float) -> None:
-        """Count finished work."""
+        """Count finished work, at most what is planned if parts are planned."""
         self.done += amount
-        self.on_progress(self.done, self.total)
+        if self.planned:
+            self.done = min(self.done, self.planned)
+        self._report()
 
     def finish_part(self) -> None:
         """Mark all work planned so far as done."""
         self.done = self.planned
-        self.on_progress(self.done, self.total)
+        self._report()
+
+    def _report(self) -> None:
+        self.on_progress(min(self.done, self.total), self.total)
+
+
+@dataclass
+class RowCounter:
+    """Progress inside a batch of images, counted in model rows and reported as a share of its images.
+
+    done: images before the batch. images: in the batch. rows: that the batch is expected to need; the share stays below one.
+    """
+
+    on_progress: OnProgress
+    done: float
+    images: int
+    total: float
+    rows: float
+    finished: float = 0
+
+    def advance(self, rows: float) -> None:
+        """Count the rows of a model call."""
+        self.finished += rows
+        share = min(self.finished / max(self.rows, 1), 0.99)
+        self.on_progress(self.done + share * self.images, self.total)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from xplain.core.errors import UsageError
-from xplain.core.files import write_file, write_json
+from xplain.core.files import touch, write_file, write_json
 
 RECORD = "compare.json"
 PART = "compare.part"  # folder with the finished cells of an unfinished comparison
@@ -24,6 +24,20 @@ def check_folder(folder: Path, names: Sequence[str], overwrite: bool) -> None:
     """
     if not overwrite and _read_json(folder / RECORD) is None and _read_json(folder / PART / ABOUT) is None:
         _check_absent(folder, names)
+
+
+def choose_folder(folder: Path, fingerprint: str, former: Path | None = None) -> Path:
+    """Return the folder of a comparison, or one beside it with the fingerprint in its name if it has another comparison.
+
+    former: the folder that an earlier version used, which is returned if it has this comparison.
+    """
+    for existing in filter(None, (folder, former)):
+        records = (_read_json(existing / RECORD), _read_json(existing / PART / ABOUT))
+        if any(_has_fingerprint(record, fingerprint) for record in records):
+            return existing
+    if (folder / RECORD).exists() or (folder / PART / ABOUT).exists():
+        return folder.with_name(f"{folder.name}-{fingerprint[:8]}")
+    return folder
 
 
 def load_existing(folder: Path, names: Sequence[str], fingerprint: str, overwrite: bool) -> dict[str, Any] | None:
@@ -41,6 +55,7 @@ def load_existing(folder: Path, names: Sequence[str], fingerprint: str, overwrit
         return None
     if _read_json(folder / PART / ABOUT) is None:  # an interruption of ``finish`` left some of the cells
         shutil.rmtree(folder / PART, ignore_errors=True)
+    touch(folder / name for name in (*names, RECORD))
     return record
 
 

@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 from xplain.core.errors import UsageError
 from xplain.core.files import printable
-from xplain.reports.render import Pixels, ignore_missing_glyphs
+from xplain.reports.matplotlib_style import figure_style, import_matplotlib
+from xplain.reports.render import Pixels
 
 FORMATS = ("png", "pdf", "svg")
 PAGE_WIDTH, COLUMN_WIDTH = 7.16, 3.5  # inches, in two-column proceedings
@@ -29,9 +30,7 @@ def check_formats(formats: Sequence[str]) -> None:
 
 @contextmanager
 def paper_style() -> Iterator[None]:
-    """Use matplotlib settings for figures in papers, and draw missing glyphs without a warning."""
-    import matplotlib
-
+    """Use matplotlib settings for figures in papers, on top of matplotlib's defaults."""
     settings = {
         "font.family": "DejaVu Sans",
         "font.size": TEXT_SIZE,
@@ -41,12 +40,13 @@ def paper_style() -> Iterator[None]:
         "pdf.fonttype": 42,
         "svg.hashsalt": "xplain",
     }
-    with matplotlib.rc_context(settings), ignore_missing_glyphs():
+    with figure_style(settings):
         yield
 
 
 def new_figure(width: float, height: float, layout: Literal["constrained"] | None = None) -> Any:
     """Return a matplotlib figure of that size in inches that needs no display."""
+    import_matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -41,6 +41,7 @@ class Published:
     protocol: the protocol that sets the metrics' defaults.
     unknown: settings that the paper does not state.
     notes: where the run differs from the paper or its program, and other remarks.
+    file: the path, for errors.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Published:
     protocol: str | None = None
     unknown: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    file: str = ""
 
     @property
     def models(self) -> list[str]:
@@ -77,18 +79,20 @@ def read_published(path: Path | None) -> Published | None:
         {**content, **content.get("evaluate", {})}.get("protocol"),
         tuple(table.get("unknown", ())),
         tuple(table.get("notes", ())),
+        str(path),
     )
 
 
 def _check_types(table: Mapping[str, Any], where: str) -> None:
     if not isinstance(table["source"], str):
-        raise UsageError(f"source in {where} must be a string", "set it to the paper and table")
+        text = f"source in {where}, {table['source']!r}, must be a string"
+        raise UsageError(text, "set it to the paper and table")
     for key in ("unknown", "notes"):
         if not _is_list_of(table.get(key, []), str):
-            raise UsageError(f"{key} in {where} must be a list of strings", f'use {key} = ["..."]')
+            raise UsageError(f"{key} in {where}, {table[key]!r}, must be a list of strings", f'use {key} = ["..."]')
     if not _is_list_of(table["figures"], Mapping):
         raise UsageError(
-            f"figures in {where} must be a list of tables",
+            f"figures in {where}, {table['figures']!r}, must be a list of tables",
             "use figures = [{model = ..., method = ..., metric = ..., value = ...}]",
         )
 
@@ -98,13 +102,17 @@ def _read_value(figure: Mapping[str, Any], where: str) -> PublishedValue:
     names = [figure["model"], figure["method"], figure["metric"]]
     value = figure["value"]
     if not _is_list_of(names, str):
-        raise UsageError(f"model, method and metric in the figures of {where} must be strings", "put them in quotes")
+        text = f"model, method and metric in the figures of {where}, {names!r}, must be strings"
+        raise UsageError(text, "put them in quotes")
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise UsageError(
             f"value {value!r} in the figures of {where} must be a number", "use the number printed in the paper"
         )
     model, method, metric = names
-    return PublishedValue(model, Choice.parse(method), Choice.parse(metric), float(value))
+    try:
+        return PublishedValue(model, Choice.parse(method), Choice.parse(metric), float(value))
+    except UsageError as error:
+        raise UsageError(f"a figure of {where}: {error}") from None
 
 
 def _check_keys(table: Any, known: Sequence[str], required: Sequence[str], where: str) -> None:
@@ -130,13 +138,20 @@ def resolve_values(published: Published) -> dict[Key, float]:
     """
     values: dict[Key, float] = {}
     for entry in published.values:
-        (metric,) = choose_metrics(published.protocol, (entry.metric,))
-        method_key = _choice_key(METHODS.get(entry.method.name), entry.method)
-        key = (entry.model, method_key, _choice_key(METRICS.get(metric.name), metric))
+        try:
+            key = _resolve_key(published, entry)
+        except UsageError as error:
+            raise UsageError(f"a figure of [{PUBLISHED}] in {published.file or published.name}: {error}") from None
         if key in values:
             raise UsageError(f"{published.name} has two values for {' '.join(key)}", "remove one of them")
         values[key] = entry.value
     return values
+
+
+def _resolve_key(published: Published, entry: PublishedValue) -> Key:
+    (metric,) = choose_metrics(published.protocol, (entry.metric,))
+    method_key = _choice_key(METHODS.get(entry.method.name), entry.method)
+    return entry.model, method_key, _choice_key(METRICS.get(metric.name), metric)
 
 
 def add_published(summary: Mapping[str, Any], published: Published) -> dict[str, Any]:

@@ -8,9 +8,7 @@ from __future__ import annotations
 import io
 import json
 import textwrap
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ from xplain.core.array_store import DAMAGED, Floats, encode_arrays
 from xplain.core.config import Reduce, RenderOptions
 from xplain.core.errors import UsageError, did_you_mean
 from xplain.core.files import printable, to_json
+from xplain.reports.matplotlib_style import figure_style, import_matplotlib
 
 Pixels = NDArray[np.uint8]
 KINDS = ("overlay", "heatmap", "masked", "figure", "raw")
@@ -104,8 +103,7 @@ def render_warnings(attribution: Floats, options: RenderOptions) -> list[str]:
 
 def get_colormap(name: str) -> Any:
     """Return matplotlib's colormap. Raises UsageError with similar names if there is none."""
-    import matplotlib
-
+    matplotlib = import_matplotlib()
     if name not in matplotlib.colormaps:
         hint = did_you_mean(name, matplotlib.colormaps, "use the name of a Matplotlib colormap")
         raise UsageError(f"unknown colormap {name!r}", hint)
@@ -173,14 +171,6 @@ def encode_png(pixels: Pixels, record: Mapping[str, Any]) -> bytes:
     return stream.getvalue()
 
 
-@contextmanager
-def ignore_missing_glyphs() -> Iterator[None]:
-    """Draw characters that matplotlib's font lacks as boxes, without a warning."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font", category=UserWarning)
-        yield
-
-
 def draw_figure(
     image: Pixels, heatmap: Floats, attribution: Floats, options: RenderOptions, record: Mapping[str, Any]
 ) -> bytes:
@@ -190,11 +180,11 @@ def draw_figure(
     heatmap: (H, W), as ``normalize`` makes it of the attribution (C, H, W).
     record: embedded in the file; the caption and the classes are read from it.
     """
-    import matplotlib
+    import_matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context({"font.size": 7.5, "axes.titlesize": 8}), ignore_missing_glyphs():
+    with figure_style({"font.size": 7.5, "axes.titlesize": 8}):
         figure = Figure(figsize=(9, 2.45), dpi=210, layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.subplots(1, 5, width_ratios=(1, 1, 0.05, 1, 0.9))

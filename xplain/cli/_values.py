@@ -182,7 +182,7 @@ def _quoted_parts(value: Any) -> Iterator[str]:
             yield f"index {element} "
         for part in re.split("[:,]", str(element)) if isinstance(element, str) else ():
             if "=" in part:
-                yield f"{part} "
+                yield from (f"{part} ", f"{part};")
                 yield repr(part.partition("=")[0].strip())
             if part:
                 yield repr(part)

@@ -15,6 +15,7 @@ from xplain.cli._options import OutputOptions
 from xplain.cli._progress import show_progress
 from xplain.core.config import EMBEDDED, Choice, ComputeOptions, ExplainConfig, ModelOptions, RenderOptions
 from xplain.core.errors import ExitCode, Failure, UsageError, no_image_error
+from xplain.core.files import printable
 
 if TYPE_CHECKING:
     from xplain.pipelines.explain import Explained
@@ -135,7 +136,7 @@ def _print_outcome(outcome: Explained, as_json: bool) -> bool:
         is_read = print_json(record)
     else:
         is_read = print_paths(*record["files"].values())
-    log.info("%s", _summarize(record))
+    log.info("%s", printable(_summarize(record)))
     for warning in record["warnings"]:
         log.warning("%s: %s: %s", record["input"], record["method"], warning)
     return is_read

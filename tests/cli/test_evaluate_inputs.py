@@ -40,7 +40,7 @@ FLAT = {"d/a.jpg": None, "d/b.jpg": None}
         ({"d/n01440764/a.jpg": None}, ["d"], 3, "the folders are named by wnids (n01440764, ...), but the wnids of"),
         (FLAT | {"l.csv": "x.jpg,cat\n"}, ["d", "--labels", "l.csv"], 3, "'l.csv' has no label for 'a.jpg' and 1 others"),
         (FLAT | {"l.csv": "a.jpg,cat\nb.jpg,dog\n"}, ["d", "--labels", "l.csv"], 3, "line 2 of 'l.csv': unknown class 'dog'"),
-        (FLAT | {"l.csv": "a.jpg\nb.jpg\n"}, ["d", "--labels", "l.csv"], 3, "line 1 of 'l.csv' has 1 columns; write file name,class"),
+        (FLAT | {"l.csv": "a.jpg\nb.jpg\n"}, ["d", "--labels", "l.csv"], 3, "line 1 of 'l.csv' has 1 column: 'a.jpg'; write file,class or"),
         (FLAT | {"l.csv": ""}, ["d", "--labels", "l.csv"], 3, "'l.csv' has no label for 'a.jpg' and 1 others; add a row for every file"),
         (FLAT, ["d", "--labels", "none.csv"], 3, "cannot read the labels 'none.csv': "),
         (FLAT, ["d", "--target", "label"], 2, "--target label requires labels; use class folders or --labels"),

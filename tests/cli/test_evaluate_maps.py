@@ -55,9 +55,9 @@ def batches(monkeypatch) -> list[list[str]]:
     calls: list[list[str]] = []
     run_metrics = pipeline.run_metrics
 
-    def recorded(source, metrics, classifier, images, attribution, compute, keys, sizes=()):
+    def recorded(source, metrics, classifier, images, attribution, compute, keys, *rest):
         calls.append([source.label, *keys])
-        return run_metrics(source, metrics, classifier, images, attribution, compute, keys, sizes)
+        return run_metrics(source, metrics, classifier, images, attribution, compute, keys, *rest)
 
     monkeypatch.setattr(pipeline, "run_metrics", recorded)
     return calls
@@ -165,7 +165,7 @@ def test_metrics_of_the_method_are_undefined(xp, photos, maps):
     assert undefined == {
         "max-sensitivity": {"max-sensitivity needs the method": 3},
         "completeness-gap": {"it is unknown what the attributions should sum to": 3},
-        "infidelity": {"infidelity cannot tell whether the map holds slopes or contributions": 3},
+        "infidelity": {"infidelity requires the kind of attribution (gradients or contributions)": 3},
         "deletion": {},
     }
     assert "set content=slopes or content=contributions" in done.err
@@ -220,7 +220,7 @@ def test_compare_runs_with_maps(xp, photos, maps):
     [
         (("--maps", "maps"), 2, "cannot read --maps 'maps'; write NAME=DIR"),
         (("--maps", "ig=maps"), 2, "'ig' is the name of a method"),
-        (("--maps", "a=maps", "--maps", "a=other"), 2, "'a' is repeated"),
+        (("--maps", "a=maps", "--maps", "a=other"), 2, "'a' is specified more than once"),
         (("--maps", "a=nowhere"), 3, "no folder of maps 'nowhere'"),
         (("--maps", "a=run"), 3, "no folder of maps 'run'"),
         (("--maps", "a=photos"), 3, "no map in 'photos'"),

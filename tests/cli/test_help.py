@@ -58,7 +58,7 @@ def test_examples_are_valid(line, xp, monkeypatch, photos_here, tmp_path):
     for run in ("a", "b"):
         (tmp_path / "runs" / run).mkdir(parents=True)
         (tmp_path / "runs" / run / "run.json").write_text("{}")
-    for name in ("list_fits", "list_models"):
+    for name in ("list_fits", "list_model_layers", "list_models"):
         monkeypatch.setattr(f"xplain.pipelines.catalog.{name}", lambda *_: [])
     received = []
     for name in RUNNERS:

@@ -192,7 +192,7 @@ def test_late_entries_may_be_unknown(tmp_path, key):
     for entries in ({}, {key: None}, {key: "x"}, {}, {key: None}, {key: "x"}):
         RunStore.open(tmp_path, 0, RUN | {"fingerprint": {"seed": 0} | entries}).__exit__()
     assert read_run(tmp_path)[0]["fingerprint"] == {"seed": 0, key: "x"}
-    with pytest.raises(UsageError, match=f"its {key} is 'x', not 'y'"):
+    with pytest.raises(UsageError, match=f"a different {key}: 'x' instead of 'y'"):
         RunStore.open(tmp_path, 0, RUN | {"fingerprint": {"seed": 0, key: "y"}})
 
 

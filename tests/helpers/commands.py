@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ OPTIONS = {  # besides the images and the model
     "bench": (*METHODS, "--images", "2", "--repeats", "1", "--no-progress"),
 }
 COMMANDS = list(OPTIONS)
+RESULT_LINE = re.compile("xplain: (the report is |.* -> )")
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
 
@@ -60,8 +62,14 @@ def read_results(command: str, folder: Path) -> object:
     return [(r["kind"], r.get("label"), r.get("images"), r.get("forwards"), r.get("backwards")) for r in records]
 
 
+def read_messages(err: str) -> list[str]:
+    """Return the messages on stderr without the lines that name written files; assert that the command printed them."""
+    lines = err.splitlines()
+    assert all(line.startswith("xplain: ") for line in lines), err
+    return [line for line in lines if not RESULT_LINE.match(line)]
+
+
 def single_line(err: str) -> str:
-    """Return the only line of stderr; assert that the command printed it."""
-    (line,) = err.splitlines()
-    assert line.startswith("xplain: "), err
+    """Return the only message on stderr; assert that the command printed it."""
+    (line,) = read_messages(err)
     return line

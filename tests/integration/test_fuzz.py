@@ -354,7 +354,7 @@ def test_damaged_records_are_named(tmp_path, change):
     lines = [json.dumps(record) + "\n" for record in (SCORE | {"key": "b"}, SCORE | change)]
     (tmp_path / "items" / "0.jsonl").write_text("".join(lines))
     (tmp_path / "run.json").write_text(json.dumps(RUN))
-    with pytest.raises(InputError, match=r"the record of '[ac]' is damaged \(.*\); delete its line"):
+    with pytest.raises(InputError, match=r"the record of '[ac]' is invalid \(.*\); delete its line"):
         summarize_run(tmp_path)
 
 

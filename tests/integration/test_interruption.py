@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import TINY, interrupt
-from tests.helpers.commands import COMMANDS, OPTIONS, check_files, needs_fork, read_results, single_line
+from tests.helpers.commands import COMMANDS, OPTIONS, check_files, needs_fork, read_messages, read_results, single_line
 from tests.helpers.processes import start, wait
 
 pytestmark = pytest.mark.usefixtures("fast_commands")
@@ -239,6 +239,6 @@ def test_broken_pipe_stops_remaining_work(xp, noise, command):
         assert 0 < len(check_files(Path("run"))) < 24
         assert xp(*command_line).code == 0
     else:
-        assert (code, err) == (0, "")
+        assert (code, read_messages(err)) == (0, [])
     if command == "evaluate":
         assert {"summary.json", "report.html"} <= check_files(Path("run"))

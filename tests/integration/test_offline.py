@@ -131,7 +131,8 @@ def test_offline_timm_uses_hub_cache(tmp_path):
         [sys.executable, "-c", TWICE, *map(str, (tmp_path / "made", place, *command))],
         env=environment, cwd=tmp_path, capture_output=True, text=True, check=False,
     )  # fmt: skip
-    error, codes = ran.stderr.splitlines()
+    error, result, codes = ran.stderr.splitlines()
+    assert result.startswith("xplain: cat.jpg") or " -> " in result
     assert codes == "3 0"
     assert error.startswith(f"xplain: error: cannot load the weights of timm:{TIMM} without a download (--offline): ")
     assert error.endswith("; use --weights FILE")

@@ -61,7 +61,7 @@ def test_array_files_run_no_code(xp, tmp_path):
     assert read_record(Path("out/cat.saliency.raw.npz")) is None
     ran = xp("explain", "cat.jpg", *TINY, "-a", "sm", "--save", "raw", "-o", "out")
     assert ran.code == 2
-    assert "already exists with different settings" in ran.err
+    assert "already exists and was not written by explain" in ran.err
     shelf = ArrayStore(tmp_path / "maps", "attribution")
     shelf.save("a", "m", "mark", np.zeros((1, 2, 2)), {})
     save_trap(shelf.path("a", "m", "mark"))

@@ -241,5 +241,5 @@ def test_fractions_accept_a_number():
 
 
 def test_grid_too_fine_is_rejected():
-    with pytest.raises(UsageError, match="grid=9 is finer than the image of 8 x 10 pixels; use a smaller grid"):
+    with pytest.raises(UsageError, match="grid=9 exceeds the image size of 8 x 10 pixels; use a smaller grid"):
         compute_score(toys.classifier(NET), MAPS, grid=9)

@@ -123,7 +123,7 @@ def test_factory_name_is_invalid(name):
 @pytest.mark.parametrize("module", ["nowhere", "nowhere.nets", "toybox.nowhere", "toybox.no.where"])
 def test_factory_module_is_missing(module):
     text = usage_error(f"python:{module}:make")
-    assert text.startswith(f"no module {module!r} for the model 'python:{module}:make'; ")
+    assert text.startswith(f"module {module!r} of model 'python:{module}:make' not found; ")
 
 
 @pytest.mark.usefixtures("toybox")

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import xplain
 from tests.conftest import SAMPLES
 from tests.helpers import toys
+from tests.helpers.commands import read_messages
 from xplain.core.errors import ModelNote, UsageError
 
 X = toys.images()
@@ -199,6 +200,6 @@ def test_notes_are_printed_and_recorded(xp):
     )
     result = xp(*command, "--json")
     note = "the model output is a softmax; using its logarithm as the logits"
-    assert result.err == f"xplain: note: {note}\n"
+    assert read_messages(result.err) == [f"xplain: note: {note}"]
     assert [record["model"]["notes"] for record in result.records] == [[note], [note]]
     assert xp(*command, "-q", "-o", "elsewhere").err == ""

@@ -47,7 +47,7 @@ def test_parse_map_folder():
 
 @pytest.mark.parametrize("names", [("ig",), ("RISE",), ("x", "integrated-gradients"), ("random",), ("x", "x")])
 def test_check_map_names_refuses_taken_names(names):
-    with pytest.raises(UsageError, match=r"is the name of a method|is repeated"):
+    with pytest.raises(UsageError, match=r"is the name of a method|is specified more than once"):
         check_map_names([MapFolder(name, "maps") for name in names])
 
 

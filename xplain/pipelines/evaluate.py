@@ -11,7 +11,7 @@ import torch
 
 from xplain.core.array_store import ArrayStore
 from xplain.core.config import ComputeOptions, EvaluateConfig, PerClassOrder
-from xplain.core.errors import Failure, InputError, UsageError, emit_note
+from xplain.core.errors import Failure, UsageError, emit_note
 from xplain.core.run_store import SCHEMA, RunStore, fingerprint, read_run, settings_digest
 from xplain.core.types import Attribution, Cost
 from xplain.data.class_names import ClassNames
@@ -82,7 +82,7 @@ def load_plan(config: EvaluateConfig) -> EvaluationPlan | None:
     classifier = load_model(config.model)
     methods = resolve_methods(with_control(config.methods), config.score, classifier)
     order = _per_class_order(config)
-    items = _unique_items(read_dataset(config.dataset, classifier.class_names, config.labels))
+    items = read_dataset(config.dataset, classifier.class_names, config.labels)
     external_maps = find_external_maps(config.maps, metrics, items)
     items = select_items(items, config.limit, config.per_class, config.compute.seed if order == "random" else None)
     if config.target == "label" and all(item.label is None for item in items):
@@ -104,18 +104,6 @@ def _per_class_order(config: EvaluateConfig) -> PerClassOrder | None:
         "use --per-class-order random to draw them"
     )
     return "first"
-
-
-def _unique_items(items: Sequence[Item]) -> list[Item]:
-    """Return each image once. Raises InputError if a list names an image twice with different classes."""
-    unique: dict[str, Item] = {}
-    for item in items:
-        first = unique.setdefault(item.key, item)
-        if first.label != item.label:
-            raise InputError(
-                f"the data set gives {item.key!r} two classes: {first.label} and {item.label}", "remove one"
-            )
-    return list(unique.values())
 
 
 def _order_sources(methods: Sequence[MethodRun], maps: Sequence[ExternalMaps]) -> list[Source]:

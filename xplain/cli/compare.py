@@ -178,7 +178,7 @@ def _compare_images(config: CompareConfig, out: OutputOptions) -> int:
         if config.fail_fast:
             raise failure.error
 
-    with show_progress(out.show_progress, "maps") as on_progress:
+    with show_progress(out.show_progress, "rows") as on_progress:
         record = write_comparison(config, on_progress, on_failure)
     if record is None:
         return ExitCode.INPUT_ERROR

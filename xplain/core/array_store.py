@@ -50,6 +50,17 @@ class ArrayStore:
         digest = hashlib.sha256(f"{key}\0{mark}".encode("utf-8", "surrogateescape")).hexdigest()[:16]
         return self.folder / f"{_to_name_part(key)}.{_to_name_part(label)}.{digest}.npz"
 
+    @staticmethod
+    def name_label(label: str) -> str:
+        """Return the label as it stands in file names."""
+        return _to_name_part(label)
+
+    def labels(self) -> list[str]:
+        """Return the label of each array that is saved, as it stands in the file's name."""
+        if self.folder is None:
+            return []
+        return [path.name.split(".")[-3] for path in self.folder.glob("*.*.*.npz")]
+
     def is_missing(self, key: str, label: str, mark: str) -> bool:
         """Return whether the array must still be saved."""
         return self.folder is not None and not self.path(key, label, mark).exists()

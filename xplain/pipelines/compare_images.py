@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from xplain.core.array_store import ArrayStore
@@ -44,8 +46,8 @@ ROW_KEYS = ("input", "sha256", "target", "prediction")  # stored once per row, n
 def write_comparison(config: CompareConfig, on_progress: OnProgress, on_failure: OnFailure) -> dict[str, Any] | None:
     """Compare methods on images and write the figures, the page and the record. Return the record, or None if everything failed.
 
-    A finished comparison is not repeated, and an interrupted comparison is resumed. ``on_progress`` counts maps. ``on_failure`` is called
-    for each failure and may raise it. Raises XplainError if the whole request is invalid.
+    A finished comparison is not repeated, and an interrupted comparison is resumed. ``on_progress`` counts model rows.
+    ``on_failure`` is called for each failure and may raise it. Raises XplainError if the whole request is invalid.
     """
     formats = ("png", *config.formats)
     columns = len(config.methods) * max(len(config.against), 1)
@@ -172,9 +174,11 @@ class ComparisonRun:
 
         cells: store for finished cells, from which an interrupted comparison is resumed.
         """
-        targets = sum(model.target_specs[0].count for model in self.models)
-        total = len(self.sources) * len(self.columns) * targets
-        counter = ProgressCounter(on_progress, total)
+        images = len(self.sources)
+        counter = ProgressCounter(on_progress, images * sum(model.rows_per_image for model in self.models))
+        existing = Counter(cells.labels())
+        for model in self.models:
+            counter.skip(model.count_existing_rows(existing, images))
         counter.advance(0)
         order = {id(source): position for position, source in enumerate(self.sources)}
         rows, failed = list[tuple[int, int, Row]](), list[Failure]()
@@ -227,6 +231,33 @@ class ModelComparison:
         facts = describe_run(config.compute, classifier)
         return cls(config, classifier, target_specs, methods, metrics, facts)
 
+    @cached_property
+    def measured_rows(self) -> int:
+        """The maximum number of model rows that the metrics of a cell need."""
+        side = max(self.classifier.size)
+        return sum(metric.spec.forwards(side=side, **metric.settings) for metric in self.metrics)
+
+    @property
+    def rows_per_image(self) -> int:
+        """The maximum number of model rows that the cells of an image need."""
+        return self.target_specs[0].count * sum(self._rows_per_cell(method) for method in self.methods)
+
+    def _rows_per_cell(self, method: MethodRun) -> int:
+        return method.rows_per_image + self.measured_rows
+
+    def count_existing_rows(self, existing: Counter[str], images: int) -> int:
+        """Return the model rows of cells that exist, and remove these from the numbers of cells by label.
+
+        Models come one after the other, so that the cells of the first model exist first.
+        """
+        rows = 0
+        for method in self.methods:
+            label = ArrayStore.name_label(method.label)
+            count = min(existing[label], images * self.target_specs[0].count)
+            existing[label] -= count
+            rows += count * self._rows_per_cell(method)
+        return rows
+
     def compare(
         self, sources: Sequence[ImageSource], cells: ArrayStore, counter: ProgressCounter
     ) -> Iterator[Failure | tuple[ImageSource, Row]]:
@@ -234,12 +265,14 @@ class ModelComparison:
         needs_labels = self.target_specs[0].kind == "label"
         items, unlabeled = make_items(sources, self.classifier.class_names, needs_labels=needs_labels)
         yield from unlabeled
+        counter.skip(self.rows_per_image * len(unlabeled))
         size = largest_group(self.methods, self.classifier, self.config.compute)
         with inference_session(self.classifier):
             for failures, batch in predict_batches(
                 self.classifier, items, self.config.compute, size=size, needs_labels=needs_labels
             ):
                 yield from failures
+                counter.skip(self.rows_per_image * len(failures))
                 if batch is not None:
                     yield from self._compare_batch(batch, cells, counter)
 
@@ -253,11 +286,10 @@ class ModelComparison:
             for method, targeted in zip(self.methods, columns, strict=True):
                 column = list[Cell | None]()
                 for part in targeted.parts(method, self.classifier, self.config.compute):
-                    for result in self._compare_part(method, part, cells):
+                    for result in self._compare_part(method, part, cells, counter):
                         if isinstance(result, Failure):
                             yield result
                         column.append(None if isinstance(result, Failure) else result)
-                        counter.advance(1)
                 cells_of_columns.append(column)
             for i, item in enumerate(batch.items):
                 image = to_pixels(batch.images[i].float().cpu().numpy())
@@ -275,7 +307,9 @@ class ModelComparison:
             "prediction": describe_prediction(self.classifier, probabilities),
         }
 
-    def _compare_part(self, method: MethodRun, batch: TargetedBatch, cells: ArrayStore) -> Iterator[Cell | Failure]:
+    def _compare_part(
+        self, method: MethodRun, batch: TargetedBatch, cells: ArrayStore, counter: ProgressCounter
+    ) -> Iterator[Cell | Failure]:
         """Yield a cell or a failure for each image of one column.
 
         Images that share a forward pass are always computed together unless all of them are finished. The results are therefore
@@ -287,14 +321,22 @@ class ModelComparison:
         if all(entry and is_current(entry[1], self.classifier, method) for entry in saved):
             yield from (Cell(entry[1], entry[0]) for entry in saved if entry)
             return
+        counter.start_part(self._rows_per_cell(method) * sum(entry is None for entry in saved))
         try:
             result = method.attribute(
-                self.classifier, batch.images, batch.targets, self.config.compute, contrasts=batch.contrasts
+                self.classifier,
+                batch.images,
+                batch.targets,
+                self.config.compute,
+                contrasts=batch.contrasts,
+                on_rows=counter.advance,
             )
-            scores = self._score(method, batch, result, names)
+            scores = self._score(method, batch, result, names, counter)
         except (InputError, UsageError) as error:  # a method may support only some of the models
             yield from (Failure(name, _name_method(method, error)) for name in names)
             return
+        finally:
+            counter.finish_part()
         for i, name in enumerate(names):
             if not bool(result.values[i].isfinite().all()):
                 reason = InputError(
@@ -310,12 +352,27 @@ class ModelComparison:
             yield Cell(record, values)
 
     def _score(
-        self, method: MethodRun, batch: TargetedBatch, result: Attribution, names: tuple[str, ...]
+        self,
+        method: MethodRun,
+        batch: TargetedBatch,
+        result: Attribution,
+        names: tuple[str, ...],
+        counter: ProgressCounter,
     ) -> list[dict[str, Any]]:
         """Return, for each image, the scores by metric, with full curves."""
         sizes = tuple(loaded.size for loaded in batch.loaded)
         results = list(
-            run_metrics(method, self.metrics, self.classifier, batch.images, result, self.config.compute, names, sizes)
+            run_metrics(
+                method,
+                self.metrics,
+                self.classifier,
+                batch.images,
+                result,
+                self.config.compute,
+                names,
+                sizes,
+                counter.advance,
+            )
         )
         return [{score.metric_run.label: score.read(i, None) for score in results} for i in range(len(batch))]
 

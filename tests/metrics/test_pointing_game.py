@@ -89,6 +89,14 @@ def test_invisible_box_is_never_hit():
     assert play(make_peak(15, 39), [[[41, 0, 50, 30], [0, 0, 2, 2]]]).values.tolist() == [0]
 
 
+@pytest.mark.parametrize(
+    "box", [[20, 10, 10, 20], [10, 20, 20, 10], [10, 10, 10, 20], [0, 0, float("nan"), 20]], ids=str
+)
+def test_tensor_with_invalid_box(box):
+    with pytest.raises(InputError, match=r"invalid box \(.*\); pass x0, y0, x1, y1 with x0 < x1"):
+        play(make_peak(15, 15), [[[0, 0, 30, 30], box]])
+
+
 def test_boxes_missing_or_invalid(tmp_path):
     images, maps = toys.images(1, HEIGHT, WIDTH), make_peak(1, 1)
     with pytest.raises(UsageError, match="pointing-game requires object boxes; set boxes=FILE"):

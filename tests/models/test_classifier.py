@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import xplain
 from tests.helpers import toys
-from xplain.core.errors import InputError
+from xplain.core.errors import InputError, UsageError
+from xplain.models import Classifier
 
 
 def test_classifier_normalizes_pixels():
@@ -82,3 +85,25 @@ def test_forward_rejects_output_without_logits(function, description):
         InputError, match=rf"the model returned {description} instead of logits of shape \(images, classes\)"
     ):
         toys.classifier(toys.Function(function))(toys.images())
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (np.zeros((1, 3, 8, 8), "float32"), "the images are of type ndarray, not a tensor; pass pixels"),
+        ("cat.jpg", "the images are of type str, not a tensor"),
+        (
+            torch.zeros(3, 8, 8),
+            r"got float32 of shape \(3, 8, 8\); pass pixels in \[0, 1\] as a float tensor with a batch",
+        ),
+        (torch.full((1, 3, 8, 8), 200, dtype=torch.uint8), "got uint8 of shape"),
+        (torch.zeros(1, 1, 8, 8), "have 1 channels, not 3; pass images with red, green and blue"),
+        (torch.zeros(1, 8, 8, 3), "have 8 channels, not 3; pass images with red, green and blue, channels first"),
+        (torch.zeros(1, 3, 8, 8, device="meta"), r"the images are on meta, the model on cpu; use images.to"),
+    ],
+    ids=["array", "path", "no-batch", "integers", "gray", "channels-last", "device"],
+)
+def test_call_refuses_other_than_images(images, message):
+    classifier = Classifier(nn.Sequential(nn.Conv2d(3, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()), name="net")
+    with pytest.raises(UsageError, match=message):
+        classifier(images)

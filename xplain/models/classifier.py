@@ -8,12 +8,14 @@ from dataclasses import dataclass, fields, is_dataclass
 import torch
 from torch import Tensor, nn
 
-from xplain.core.errors import InputError
+from xplain.core.errors import InputError, UsageError
 from xplain.data.class_names import ClassNames
 from xplain.data.preprocessing import Preprocessing
 
 # Weights of red, green and blue in gray: ITU-R 601, as in Pillow.
 LUMA = torch.tensor([0.299, 0.587, 0.114], dtype=torch.float64)
+
+IMAGES_HINT = "pass pixels in [0, 1] as a float tensor with a batch dimension"
 
 
 @dataclass(frozen=True)
@@ -92,11 +94,30 @@ class Classifier(nn.Module):
         self.to(first.device)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the logits (B, classes) of images (B, C, H, W) in [0, 1]."""
+        """Return the logits (B, classes) of images (B, C, H, W) in [0, 1]. Raises UsageError unless they are floating point.
+
+        The values are not checked, because attacks and noise leave [0, 1].
+        """
+        self._check_images(images)
         logits = find_logits(self.run_network(images))[0]
         if not self.probabilities:
             return logits
         return logits.clamp(min=torch.finfo(logits.dtype).tiny).log()
+
+    def _check_images(self, images: object) -> None:
+        """Raise UsageError unless the images are a floating-point tensor (B, C, H, W) with channels that the model accepts."""
+        if not isinstance(images, Tensor):
+            raise UsageError(f"the images are of type {type(images).__name__}, not a tensor", IMAGES_HINT)
+        if images.ndim != 4 or not images.is_floating_point():
+            actual = f"{str(images.dtype).removeprefix('torch.')} of shape {tuple(images.shape)}"
+            raise UsageError(f"images must be a floating-point tensor of shape (B, C, H, W), got {actual}", IMAGES_HINT)
+        if images.shape[1] not in (3, len(self.mean), self.channels):
+            message = f"images {tuple(images.shape)} have {images.shape[1]} channels, not 3"
+            raise UsageError(message, "pass images with red, green and blue, channels first")
+        if images.device != self.device:
+            raise UsageError(
+                f"the images are on {images.device}, the model on {self.device}", "use images.to(classifier.device)"
+            )
 
     def run_network(self, images: Tensor) -> object:
         """Return the output of the network, of any type, for images (B, C, H, W) in [0, 1]."""

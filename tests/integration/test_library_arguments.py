@@ -274,6 +274,20 @@ def test_method_function_must_return_maps():
     assert torch.equal(right.values, array.values)
 
 
+def test_method_function_may_call_attribute_on_perturbed_images():
+    """The metric moves pixels out of [0, 1]; outside of the function such images are refused."""
+
+    def saliency(classifier, images, target):
+        return xplain.attribute(classifier, images, "saliency", target=target).values
+
+    images = X.round()
+    maps = xplain.attribute(CLASSIFIER, images, "saliency").values
+    scores = [xplain.measure(CLASSIFIER, images, maps, "max-sensitivity", method=m) for m in (saliency, "saliency")]
+    torch.testing.assert_close(scores[0].values, scores[1].values)
+    with pytest.raises(xplain.XplainError, match="not in"):
+        xplain.attribute(CLASSIFIER, images * 1.02, "saliency")
+
+
 def test_boxes_may_be_an_array():
     boxes = np.array([[[0.0, 0.0, 4.0, 4.0]]] * 2)
     maps = xplain.attribute(CLASSIFIER, X, "saliency").values

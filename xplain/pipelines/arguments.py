@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from os import PathLike
 from typing import Any, get_args
 
@@ -24,6 +26,18 @@ RANGE_HINT = (
 )
 
 BOXES_HINT = "pass numbers (images, boxes, 4) in pixels of the images"
+
+_any_range = ContextVar("_any_range", default=False)  # whether images may leave [0, 1]
+
+
+@contextmanager
+def accept_any_range() -> Iterator[None]:
+    """Accept images outside [0, 1] within the context, as metrics make them of images inside."""
+    token = _any_range.set(True)
+    try:
+        yield
+    finally:
+        _any_range.reset(token)
 
 
 def check_classifier(classifier: object) -> None:
@@ -105,8 +119,8 @@ def _check_corners(boxes: Tensor) -> None:
 
 
 def check_range(images: Tensor, name: str) -> None:
-    """Raise InputError unless the values lie in [0, 1], except for rounding noise."""
-    if not images.numel():
+    """Raise InputError unless the values lie in [0, 1], except for rounding noise and within ``accept_any_range``."""
+    if not images.numel() or _any_range.get():
         return
     low, high = (float(value) for value in images.aminmax())
     tolerance = max(RANGE_TOLERANCE, torch.finfo(images.dtype).eps)

@@ -32,6 +32,7 @@ from xplain.models.load import copy_with_weights
 from xplain.oracle import Oracle
 from xplain.oracle.targets import Classes, find_targets
 from xplain.pipelines.arguments import (
+    accept_any_range,
     check_attributions,
     check_boxes,
     check_classifier,
@@ -161,7 +162,9 @@ def _wrap_function(method: AttributionFunction, default: Classifier) -> Explain:
     """Return a user's function as metrics call it. It raises InputError unless the result has the shape of attributions."""
 
     def explain(images: Tensor, y: Tensor, classifier: Classifier | None = None, image: Tensor | None = None) -> Tensor:
-        attributions = check_attributions(default, method(classifier or default, images, y), finite=False)
+        with accept_any_range():  # metrics perturb images
+            result = method(classifier or default, images, y)
+        attributions = check_attributions(default, result, finite=False)
         _check_shapes(images, attributions, None)
         return attributions
 

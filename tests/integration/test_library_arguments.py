@@ -288,6 +288,14 @@ def test_method_function_may_call_attribute_on_perturbed_images():
         xplain.attribute(CLASSIFIER, images * 1.02, "saliency")
 
 
+@pytest.mark.parametrize(
+    "classes", [[], (), np.array([]), torch.empty(0, dtype=torch.long)], ids=["list", "tuple", "array", "tensor"]
+)
+def test_no_class_is_usage_error(classes):
+    assert "no class is given" in refusal(xplain.attribute, **{**ATTRIBUTE, "target": 0, "against": classes})
+    assert "no class is given" in refusal(xplain.attribute, **{**ATTRIBUTE, "target": classes})
+
+
 def test_boxes_may_be_an_array():
     boxes = np.array([[[0.0, 0.0, 4.0, 4.0]]] * 2)
     maps = xplain.attribute(CLASSIFIER, X, "saliency").values

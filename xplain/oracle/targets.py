@@ -186,6 +186,8 @@ def _find_indices(classifier: Classifier, classes: Classes, logits: Tensor) -> T
         indices = torch.as_tensor(classes, device=logits.device)
     except (TypeError, ValueError, RuntimeError, OverflowError):
         raise UsageError(f"invalid classes {classes!r}", "use class indices, WordNet IDs or names") from None
+    if not indices.numel():
+        raise UsageError("no class is given", "pass class indices, WordNet IDs or names")
     if indices.dtype not in INTEGER_TYPES:
         raise UsageError(f"class indices must be integers, got {indices.dtype}", "pass an integer tensor")
     indices = indices.long()

@@ -129,7 +129,7 @@ def _is_number(text: str) -> bool:
 
 def make_box(edges: Sequence[str | float | None], label: str = "") -> Box:
     """Return a box. Raises ValueError or TypeError unless the edges are four numbers that enclose an area."""
-    left, top, right, bottom = (float(edge) for edge in edges)  # type: ignore[arg-type]
+    left, top, right, bottom = map(float, edges)  # type: ignore[arg-type]
     if not (left < right and top < bottom):
         raise ValueError("the box is empty")
     return Box(left, top, right, bottom, label.strip())
@@ -170,7 +170,8 @@ def _from_first_pixel(edge: float) -> float:
 
 def _read_voc_size(root: ElementTree.Element) -> tuple[int, int] | None:
     """Return the (width, height) that an XML file states, or None."""
-    width, height = (root.findtext(f"size/{side}") or "" for side in ("width", "height"))
+    width = root.findtext("size/width") or ""
+    height = root.findtext("size/height") or ""
     if not (width.strip().isdecimal() and height.strip().isdecimal()):
         return None
     size = int(width[:9]), int(height[:9])

@@ -94,7 +94,8 @@ def check_range(images: Tensor, name: str) -> None:
     """Raise InputError unless the values lie in [0, 1], except for rounding noise."""
     if not images.numel():
         return
-    low, high = (float(value) for value in images.aminmax())
+    extremes = images.aminmax()
+    low, high = float(extremes.min), float(extremes.max)
     tolerance = max(RANGE_TOLERANCE, torch.finfo(images.dtype).eps)
     if low < -tolerance or high > 1 + tolerance:
         raise InputError(f"the {name} have values from {low:.4g} to {high:.4g}, not in [0, 1]", RANGE_HINT)

@@ -169,7 +169,7 @@ def test_record_has_undefined_scores_and_warnings(xp, quick):
             2,
             "--no-metrics cannot be combined with --metric or --protocol; remove one of them",
         ),
-        ([], 2, "no image given"),
+        ([], 2, "no images specified"),
         (["nowhere.jpg", "-a", "sm"], 3, "no such file: 'nowhere.jpg'"),
     ],
 )

@@ -227,7 +227,7 @@ def test_missing_data_set_is_input_error(xp):
     ran = xp("evaluate", "nowhere", *TINY)
     assert (ran.code, ran.err) == (
         3,
-        "xplain: error: no data set 'nowhere'; pass a folder, a text file of paths, or tar shards\n",
+        "xplain: error: dataset 'nowhere' not found; pass a directory, a text file of paths, tar shards or torchvision:NAME:ROOT\n",
     )
 
 

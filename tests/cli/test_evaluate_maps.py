@@ -163,7 +163,7 @@ def test_metrics_of_the_method_are_undefined(xp, photos, maps):
     assert done.code == 5
     undefined = {metric: row["undefined"] for (method, metric), row in rows().items() if method == "other"}
     assert undefined == {
-        "max-sensitivity": {"max-sensitivity needs the method": 3},
+        "max-sensitivity": {"max-sensitivity requires the attribution method": 3},
         "completeness-gap": {"it is unknown what the attributions should sum to": 3},
         "infidelity": {"infidelity requires the kind of attribution (gradients or contributions)": 3},
         "deletion": {},

@@ -111,13 +111,13 @@ def test_other_choice_is_refused(xp, data, begun, other):
     command = ("evaluate", data, *RUN, "run", "--per-class", "2")
     assert xp(*command, "--per-class-order", begun).code == 0
     ran = xp(*command, "--per-class-order", other)
-    assert (ran.code, len(read_messages(ran.err))) == (2, 1)
+    assert (ran.code, ran.err.count("\n")) == (2, 1)
     assert f"a different per_class: '{begun}' instead of '{other}'" in ran.err
     before = Path("run/items/0.jsonl").read_bytes()
     assert xp(*command).code == 0  # continues as it began
     assert Path("run/items/0.jsonl").read_bytes() == before
     ran = xp(*command, "--seed", "1")
-    assert (ran.code, "its seed is 0, not 1" in ran.err) == (2, True)
+    assert (ran.code, "a different seed: 0 instead of 1" in ran.err) == (2, True)
 
 
 def test_run_of_earlier_version_keeps_first_images(xp, data):
@@ -130,7 +130,7 @@ def test_run_of_earlier_version_keeps_first_images(xp, data):
         in ran.err
     )
     assert len(read_messages(ran.err)) == 1
-    assert xp("evaluate", data, *RUN, "run", "--per-class", "2").err == ""  # the choice is now known
+    assert read_messages(xp("evaluate", data, *RUN, "run", "--per-class", "2").err) == []  # the choice is now known
 
 
 def test_order_requires_per_class(xp, data):

@@ -38,7 +38,7 @@ CAT = SAMPLES / "cat.jpg"
         ('clip = "90"', "clip in c.toml: invalid clip '90'; use"),
         ('batch_size = "big"', "batch-size in c.toml: invalid batch size 'big'; use auto"),
         ('save = "overlays"', "save in c.toml: unknown value 'overlays' for --save; choose from"),
-        ("target = 99", "target in c.toml: class index 99 is not in 0 .. "),
+        ("target = 99", "target in c.toml: class index 99 is out of range; use an index from 0 to "),
         ('layer = "conv99"\nmethod = "grad-cam"', "layer in c.toml: the model has no layer 'conv99'"),
         ('weights = "none.pt"', "weights in c.toml: weights file 'none.pt' not found"),
     ],

@@ -50,8 +50,8 @@ def test_read_annotations_from_xml(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "no box in"),
-        ("image,x0,y0,x1,y1\n", "no box in"),
+        ("", "no bounding boxes found in"),
+        ("image,x0,y0,x1,y1\n", "no bounding boxes found in"),
         ("a.jpg,0,0,1,1\nb.jpg,0,0,1\n", "line 2 of .* is not a box: b.jpg,0,0,1; write image,x0,y0,x1,y1"),
         ("a.jpg,0,0,1,1\nb.jpg,5,0,5,1\n", "line 2 of .* is not a box"),
         ("a.jpg,0,0,1,1\nb.jpg,nan,0,5,1\n", "line 2 of .* is not a box"),

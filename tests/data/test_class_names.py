@@ -97,7 +97,7 @@ def test_find_without_near_classes(imagenet):
 
 @pytest.mark.parametrize("text", ["1000", "-1", "99999"])
 def test_find_index_out_of_range(imagenet, text):
-    assert refused(imagenet.class_names.find, text) == f"class index {text} is not in 0 .. 999; see xplain list classes"
+    assert refused(imagenet.class_names.find, text) == f"class index {text} is out of range; use an index from 0 to 999"
 
 
 def test_describe_returns_known_entries():

@@ -75,7 +75,7 @@ def test_numbers_from_one_raise(tmp_path, labels):
     with pytest.raises(InputError) as error:
         read_labels(tmp_path, make_model(3, labels))
     assert str(error.value) == (
-        "folder '3' matches no class: class index 3 is not in 0 .. 2; "
+        "folder '3' does not match any class: class index 3 is out of range (0 to 2); "
         "pass --classes with the folder names in the order of the classes"
     )
 
@@ -130,7 +130,9 @@ def test_torchvision_class_order_is_kept(tmp_path):
 
 def test_number_above_class_count_raises(tmp_path, imagenet):
     make_files(tmp_path, "2/a.png", "1000/b.png")
-    with pytest.raises(InputError, match=r"folder '1000' matches no class: class index 1000 is not in 0 .. 999"):
+    with pytest.raises(
+        InputError, match=r"folder '1000' does not match any class: class index 1000 is out of range \(0 to 999\)"
+    ):
         read_labels(tmp_path, imagenet)
 
 
@@ -155,10 +157,10 @@ def test_list_paths_are_relative_to_list(tmp_path, imagenet):
     [
         (
             ["espreso/a.png"],
-            "folder 'espreso' matches no class: unknown class 'espreso'; did you mean 'espresso'",
+            "folder 'espreso' does not match any class: unknown class 'espreso'; did you mean 'espresso'",
         ),
         (["n00000000/a.png"], "unknown class 'n00000000'"),
-        (["a.txt"], "no image in the directory"),
+        (["a.txt"], "no images found in the directory"),
     ],
 )
 def test_invalid_dataset_raises(tmp_path, imagenet, files, text):
@@ -179,7 +181,7 @@ def test_list_line_without_file_raises(tmp_path, imagenet):
 def test_labels_csv_must_be_complete(tmp_path, imagenet):
     make_files(tmp_path / "flat", "a.png", "b.png")
     (tmp_path / "l.csv").write_text("a.png,1\n")
-    with pytest.raises(InputError, match=r"has no label for 'b\.png' and 0 others"):
+    with pytest.raises(InputError, match=r"has no label for 1 of the images, such as 'b\.png'"):
         read_dataset(str(tmp_path / "flat"), imagenet.class_names, str(tmp_path / "l.csv"))
     (tmp_path / "l.csv").write_text("a.png,1\nb.png,nonsense\n")
     with pytest.raises(InputError, match=r"line 2 .*unknown class 'nonsense'"):
@@ -230,7 +232,9 @@ def test_empty_folder_that_is_no_class_is_not_numbered(tmp_path):
 def test_empty_numbered_folder_shows_numbering_from_one(tmp_path):
     make_files(tmp_path, "1/a.png", "2/b.png")
     (tmp_path / "3").mkdir()
-    with pytest.raises(InputError, match=r"folder '3' matches no class: class index 3 is not in 0 \.\. 2"):
+    with pytest.raises(
+        InputError, match=r"folder '3' does not match any class: class index 3 is out of range \(0 to 2\)"
+    ):
         read_labels(tmp_path, make_model(3))
 
 

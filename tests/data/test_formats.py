@@ -62,7 +62,7 @@ def test_heic_without_pillow_heif_names_it(tmp_path):
         decode_image(HEIC, "a.heic")
     (tmp_path / "a.heic").write_bytes(HEIC)
     with pytest.raises(
-        InputError, match=r"no image in the directory .*: 1 file that looks like an image .*pillow-heif"
+        InputError, match=r"no images found in the directory .*: 1 file that looks like an image .*pillow-heif"
     ):
         find_images([str(tmp_path)])
 

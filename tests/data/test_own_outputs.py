@@ -128,7 +128,7 @@ def test_output_folder_next_to_other_arguments_is_skipped(folder):
     with pytest.warns(ModelNote, match="skipped output of xplain"):
         assert paths("p/1.png", "results") == ["p/1.png"]
     with pytest.raises(
-        InputError, match=r"no image in the directory 'results' that xplain did not write; pass files by name"
+        InputError, match=r"no images found in the directory 'results' that xplain did not write; pass files by name"
     ):
         paths("results")
 

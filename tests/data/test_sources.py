@@ -139,7 +139,7 @@ def test_other_spellings_of_path_are_equal(folder):
 
 def test_directory_without_images_raises(folder):
     Path("empty").mkdir()
-    with pytest.raises(InputError, match=r"no image in the directory 'empty'; .*\.jpg"):
+    with pytest.raises(InputError, match=r"no images found in the directory 'empty'; .*\.jpg"):
         find_images(["empty"])
 
 
@@ -149,7 +149,7 @@ def test_glob_without_match_raises(folder):
 
 
 def test_no_argument_raises():
-    with pytest.raises(UsageError, match="no image given") as error:
+    with pytest.raises(UsageError, match="no images specified") as error:
         find_images([])
     assert error.value.exit_code == 2
 
@@ -157,7 +157,7 @@ def test_no_argument_raises():
 @pytest.mark.parametrize("content", [b"", b"\n \n"])
 def test_empty_list_raises(folder, content):
     Path("list.txt").write_bytes(content)
-    with pytest.raises(InputError, match=r"'list\.txt' holds no path"):
+    with pytest.raises(InputError, match=r"'list\.txt' contains no path"):
         find_images(["@list.txt"])
 
 
@@ -215,7 +215,7 @@ def test_null_separates_names(folder, monkeypatch):
     [
         (b"a.png\0b.png\0", False, "holds NUL bytes; for a list that find -print0 wrote, use --null"),
         (b"a.png\nb.png\n", True, "has lines but no NUL bytes; omit --null"),
-        (b"\0\0", True, "holds no path; write one path per NUL byte"),
+        (b"\0\0", True, "contains no path; write one path per NUL byte"),
     ],
 )
 def test_lists_with_other_separator_raise(folder, content, null, text):

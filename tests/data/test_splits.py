@@ -95,7 +95,7 @@ def test_part_without_readable_image_raises(tmp_path, part):
     folder = write_set(make_set(4, 2), tmp_path)
     for path in (folder / part).glob("*/*.png"):
         path.write_text("no picture")
-    with pytest.raises(InputError, match=rf"none of . images can be read, starting with '{part}/level/001\.png'"):
+    with pytest.raises(InputError, match=rf"none of . images can be read \(the first is '{part}/level/001\.png'\)"):
         read_split(str(folder))
 
 
@@ -174,10 +174,10 @@ def test_read_split_from_cifar10(tmp_path, monkeypatch):
         ("torchvision:CIFAR10:nowhere", InputError, "CIFAR10 is missing or incomplete in 'nowhere'; download it with: python -c "),
         ("torchvision:CIFAR11:x", UsageError, "cannot read the data set 'torchvision:CIFAR11:x'; did you mean"),
         ("torchvision:CIFAR10", UsageError, "cannot read the data set 'torchvision:CIFAR10'; write torchvision:NAME:ROOT"),
-        ("nowhere", InputError, "no folder 'nowhere' to train on; pass a folder of class folders or torchvision:CIFAR10:ROOT"),
+        ("nowhere", InputError, "training dataset 'nowhere' not found; pass a directory of class folders or torchvision:CIFAR10:ROOT"),
         ("flat", InputError, "'flat/a.png' is not in a class folder; move every image into a class folder"),
-        ("single", InputError, "class 'b' has one image, so none is left for testing; add images to this class"),
-        ("unknown", InputError, "class 'c' of 'unknown/test' is not among the training classes; remove the folder"),
+        ("single", InputError, "class 'b' has fewer than two images, so none is left for testing; add images to this class"),
+        ("unknown", InputError, "test class 'c' in 'unknown/test' is not a training class; remove its folder"),
     ],
 )  # fmt: skip
 def test_read_split_rejects_invalid_location(tmp_path, monkeypatch, location, kind, text):
@@ -196,7 +196,7 @@ def test_read_split_rejects_invalid_location(tmp_path, monkeypatch, location, ki
 def test_too_large_split_raises_before_reading(tmp_path, monkeypatch):
     folder = write_classes(tmp_path / "set", {"a": 4, "b": 4})
     monkeypatch.setattr("xplain.data.splits.MAX_BYTES", 8 * 3 * 4 * 4 - 1)
-    with pytest.raises(InputError, match=r"8 images of 4 x 4 need .* of memory; set size=32 or per_class=N"):
+    with pytest.raises(InputError, match=r"8 images of 4 x 4 pixels require .* of memory; set size=32 or per_class=N"):
         read_split(str(folder))
 
 

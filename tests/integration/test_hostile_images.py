@@ -104,7 +104,7 @@ def test_explain_skips_pipes(xp):
     os.mkfifo("in/a.png")
     ran = xp(*EXPLAIN, "in/a.png")
     assert ran.code == 3
-    assert "is a pipe" in read_messages(ran.err)[0]
+    assert "is a named pipe" in read_messages(ran.err)[0]
     write("b.png", PNG)
     ran = xp(*EXPLAIN, "in")
     assert (ran.code, read_messages(ran.err)) == (0, [])

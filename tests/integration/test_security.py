@@ -104,7 +104,7 @@ def test_box_files_reject_entities(tmp_path, declared):
     text = f"<!DOCTYPE x [{declared}]><annotation><object><name>{use}</name>{box}</object></annotation>"
     for encoding in ("utf-8", "utf-16"):
         (tmp_path / "a.xml").write_bytes(f'<?xml version="1.0" encoding="{encoding}"?>{text}'.encode(encoding))
-        with pytest.raises(InputError, match="declares the entity 'a0'; use Pascal VOC XML"):
+        with pytest.raises(InputError, match="XML entities are not allowed \(found 'a0'\); use Pascal VOC XML"):
             read_annotations(str(tmp_path))
 
 

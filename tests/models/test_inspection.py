@@ -184,7 +184,7 @@ def test_any_number_of_classes(count):
     assert (len(notes) == 1 and notes[0].startswith("the model has a single output")) == (count == 1)
     values = xplain.attribute(classifier, X, "ig", steps=2).values
     assert values.isfinite().all()
-    with pytest.raises(UsageError, match=f"class index {count} is not in 0 .. {count - 1}"):
+    with pytest.raises(UsageError, match=f"class index {count} is out of range; use an index from 0 to {count - 1}"):
         classifier.class_names.find(str(count))
 
 

@@ -240,7 +240,10 @@ def test_untrained_one_channel_model(tmp_path):
 
 def test_missing_timm_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
-    assert load_error("timm:resnet18") == "the model 'timm:resnet18' requires timm; pip install 'xplain-vision[timm]'"
+    assert (
+        load_error("timm:resnet18")
+        == "the model 'timm:resnet18' requires timm; install it with: pip install 'xplain-vision[timm]'"
+    )
 
 
 def test_unknown_model_suggests_near_names():

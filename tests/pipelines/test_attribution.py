@@ -87,14 +87,14 @@ def test_target_accepts_indices_and_names(target, expected):
 def test_target_out_of_range_is_rejected(target):
     text = refused(attribute, target=target)
     assert text.startswith("class index ")
-    assert " is not in 0 .. 4; " in text
+    assert " is out of range; use an index from 0 to 4" in text
 
 
 def test_target_is_checked_without_class_names():
     model = toys.classifier(NET)
     for target in (7, "7"):
         assert refused(xplain.attribute, model, X, "saliency", target=target).startswith(
-            "class index 7 is not in 0 .. 4"
+            "class index 7 is out of range"
         )
 
 
@@ -170,7 +170,7 @@ def test_against_top_class_is_rejected(method):
 
 @pytest.mark.parametrize("against", [5, -1, [0, 7]], ids=in_a_line)
 def test_against_out_of_range_is_rejected(against):
-    assert " is not in 0 .. 4; " in refused(attribute, target=2, against=against)
+    assert " is out of range; use an index from 0 to 4" in refused(attribute, target=2, against=against)
 
 
 def test_against_repeated_class_is_rejected():
@@ -295,7 +295,7 @@ def test_baselines_directory_must_exist(tmp_path):
     with pytest.raises(InputError, match="baseline directory 'nowhere' not found"):
         expected_gradients(X, "nowhere")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="no image in the directory"):
+    with pytest.raises(InputError, match="no images found in the directory"):
         expected_gradients(X, str(tmp_path / "empty"))
 
 

@@ -106,6 +106,6 @@ def test_find_reference_without_implementation():
 
 def test_find_reference_without_captum(monkeypatch):
     monkeypatch.setitem(sys.modules, "captum", None)
-    with pytest.raises(UsageError, match=r"requires captum; pip install 'xplain-vision\[captum\]'"):
+    with pytest.raises(UsageError, match=r"requires captum; install it with: pip install 'xplain-vision\[captum\]'"):
         find_reference("saliency")
     assert find_reference("agi") is not None

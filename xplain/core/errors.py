@@ -42,13 +42,20 @@ SYSTEM_ERROR_NUMBERS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errn
 
 
 class XplainError(Exception):
-    """An error that the user can fix. ``str(error)`` is one line: what is wrong; what to do."""
+    """An error that the user can fix. ``str(error)`` is one line, ``message; hint``: what is wrong; what to do."""
 
     exit_code: int = ExitCode.BUG
 
     def __init__(self, message: str, hint: str = "") -> None:
+        self.message = " ".join(message.split())
+        self.hint = " ".join(hint.split())
         text = f"{message}; {hint}" if hint else message
         super().__init__(" ".join(text.split()))
+
+
+def add_hint(error: XplainError, hint: str) -> str:
+    """Return a hint that follows the suggestion ("did you mean ...?") of an error, if it has one."""
+    return f"{error.hint} If not, {hint}" if error.hint.endswith("?") else hint
 
 
 class UsageError(XplainError):
@@ -60,12 +67,11 @@ class UsageError(XplainError):
 class UnknownMethodError(UsageError):
     """A metric depends on the method that made a map, which is unknown.
 
-    reason: the message without the hint. parameter: of the metric, with a value that replaces the method, if there is one.
+    parameter: of the metric, with a value that replaces the method, if there is one.
     """
 
-    def __init__(self, reason: str, hint: str, parameter: str = "") -> None:
-        super().__init__(reason, hint)
-        self.reason = reason
+    def __init__(self, message: str, hint: str, parameter: str = "") -> None:
+        super().__init__(message, hint)
         self.parameter = parameter
 
 
@@ -89,7 +95,9 @@ class StoppedError(XplainError):
 
 def no_image_error() -> UsageError:
     """Return the error of a command without images."""
-    return UsageError("no image given", "pass files, directories, globs, @list.txt, - or --files-from FILE")
+    return UsageError(
+        "no images specified", "pass files, directories, glob patterns, @list.txt, - or --files-from FILE"
+    )
 
 
 class ModelNote(UserWarning):

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 import torch
 from torch import Tensor
 
-from xplain.core.errors import InputError, UsageError, emit_note
+from xplain.core.errors import InputError, UsageError, add_hint, emit_note
 from xplain.data.box_files import COLUMNS, Box, BoxRow, read_box_table, read_xml_folder
 from xplain.data.preprocessing import Preprocessing
 
@@ -78,7 +78,9 @@ def read_annotations(path: str) -> Annotations:
 def _read(path: str, _modified: int) -> Annotations:
     rows = list(read_xml_folder(Path(path)) if Path(path).is_dir() else read_box_table(Path(path)))
     if not rows:
-        raise InputError(f"no box in {path!r}", f"use CSV with {COLUMNS}, or a folder of Pascal VOC XML files")
+        raise InputError(
+            f"no bounding boxes found in {path!r}", f"use CSV with {COLUMNS}, or a directory of Pascal VOC XML files"
+        )
     _refuse_fractions(path, rows)
     by_name: dict[str, list[BoxRow]] = {}
     for row in rows:
@@ -159,6 +161,6 @@ def _find_index(label: str, source: str, find_class: Callable[[str], int]) -> in
         return find_class(label)
     except UsageError as error:
         raise InputError(
-            f"a box in {source!r}: {error}",
-            "use the model's class names, or omit the class to use the box for every target",
+            f"invalid class of a box in {source!r}: {error.message}",
+            add_hint(error, "use the model's class names, or omit the class to use the box for every target"),
         ) from None

@@ -200,7 +200,7 @@ def parse_xml(content: bytes) -> ElementTree.Element:
     builder, parser = ElementTree.TreeBuilder(), ParserCreate()
 
     def refuse_entity(name: str, *_: object) -> None:
-        raise ValueError(f"it declares the entity {name!r}")
+        raise ValueError(f"XML entities are not allowed (found {name!r})")
 
     parser.EntityDeclHandler = refuse_entity
     parser.StartElementHandler = builder.start

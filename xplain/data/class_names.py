@@ -50,7 +50,7 @@ class ClassNames:
     def _check_index(self, index: int) -> int:
         count = self.count or len(self.labels)
         if count and not 0 <= index < count:
-            raise UsageError(f"class index {index} is not in 0 .. {count - 1}", "see xplain list classes")
+            raise UsageError(f"class index {index} is out of range", f"use an index from 0 to {count - 1}")
         return index
 
     def find_folder(self, name: str) -> int:
@@ -125,7 +125,7 @@ def _read_table(lines: Sequence[str], separator: str) -> tuple[tuple[str, ...], 
     reader = csv.DictReader(lines, delimiter=separator)
     rows = sorted(reader, key=lambda row: int(row["index"]))
     if [int(row["index"]) for row in rows] != list(range(len(rows))):
-        raise ValueError("the indices are not 0, 1, 2, ...")
+        raise ValueError("the column index must hold 0, 1, 2, ...")
     has_wnids = "wnid" in (reader.fieldnames or ())
     wnids = tuple(row["wnid"].strip() for row in rows) if has_wnids else ()
     return wnids, tuple(row["name"].strip() for row in rows)

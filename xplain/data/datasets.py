@@ -10,7 +10,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TypeVar
 
-from xplain.core.errors import InputError, UsageError, emit_note
+from xplain.core.errors import InputError, UsageError, add_hint, emit_note
 from xplain.core.rng import seed_of
 from xplain.data.class_folders import list_class_folders, note_empty_folders
 from xplain.data.class_names import ClassNames, is_wnid
@@ -54,7 +54,7 @@ def read_dataset(
     path = Path(location)
     tars = _find_tars(location)
     if labels is not None and (tars or not path.is_dir()):
-        raise UsageError(f"--labels requires a folder of images, not {location!r}", "remove --labels")
+        raise UsageError(f"--labels requires a directory of images, but the dataset is {location!r}", "remove --labels")
     if is_torchvision(location):
         return _read_torchvision(location, class_names)
     if tars:
@@ -67,7 +67,9 @@ def read_dataset(
         return _read_folder(path, class_names, labels, skipped)
     if path.is_file() and not is_image_name(path):
         return _read_list(path, class_names)
-    raise InputError(f"no data set {location!r}", "pass a folder, a text file of paths, or tar shards")
+    raise InputError(
+        f"dataset {location!r} not found", "pass a directory, a text file of paths, tar shards or torchvision:NAME:ROOT"
+    )
 
 
 def select_items(
@@ -156,7 +158,10 @@ def _label_sample(sample: TarSample, find_class: Callable[[str], int]) -> int | 
         return find_class(sample.label)
     except UsageError as error:
         if sample.must_be_class:
-            raise InputError(f"the label of {sample.key!r}: {error}", "pass the class names with --classes") from None
+            raise InputError(
+                f"invalid label of {sample.key!r}: {error.message}",
+                add_hint(error, "pass the class names with --classes"),
+            ) from None
         return None
 
 
@@ -204,7 +209,10 @@ def match_folders_to_classes(
         try:
             classes[name] = class_names.find_folder(name)
         except UsageError as error:
-            raise InputError(f"folder {name!r} matches no class: {error}", "pass --classes or --labels") from None
+            raise InputError(
+                f"folder {name!r} does not match any class: {error.message}",
+                add_hint(error, "use --classes or --labels"),
+            ) from None
     return classes
 
 
@@ -214,7 +222,7 @@ def _use_as_indices(folders: Sequence[str], class_names: ClassNames) -> dict[str
     last = max(folders, key=int)
     if count and int(last) >= count:
         raise InputError(
-            f"folder {last!r} matches no class: class index {int(last)} is not in 0 .. {count - 1}",
+            f"folder {last!r} does not match any class: class index {int(last)} is out of range (0 to {count - 1})",
             "pass --classes with the folder names in the order of the classes",
         )
     if sorted(folders) != sorted(folders, key=int):

@@ -51,7 +51,7 @@ def read_ground_truth(path: Path, lines: Lines, keys: Sequence[str], class_names
             text = _find_wnid(path, number, text, wnids)
         label = finder.find(text)
         if label is None:
-            raise InputError(f"line {number} of {str(path)!r}: {finder.explain(text)}", NAMED_ROWS)
+            raise finder.refusal(f"line {number} of {str(path)!r}", text, NAMED_ROWS)
         classes.append(label)
     meaning = "ILSVRC2012_IDs, from 1 in the order of the development kit" if uses_ids else "classes"
     emit_note(

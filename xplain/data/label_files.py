@@ -51,7 +51,7 @@ def _read_rows(path: Path, lines: Sequence[tuple[int, str]], finder: ClassFinder
             raise InputError(f"line {number} of {str(path)!r} has 1 column: {line.strip()[:80]!r}", FORMS)
         name, text, label = row
         if label is None:
-            raise InputError(f"line {number} of {str(path)!r}: {finder.explain(text)}", FORMS)
+            raise finder.refusal(f"line {number} of {str(path)!r}", text, FORMS)
         rows.append(LabelRow(number, name, text, label))
     return rows
 
@@ -80,7 +80,7 @@ def _match_rows(path: Path, rows: Sequence[LabelRow], index: FileIndex) -> list[
     missing = [key for key, label in zip(index.keys, classes, strict=True) if label is None]
     if missing:
         raise InputError(
-            f"{str(path)!r} has no label for {missing[0]!r} and {len(missing) - 1} others",
+            f"{str(path)!r} has no label for {len(missing)} of the images, such as {missing[0]!r}",
             f"add a row for every file: {FORMS}",
         )
     labels.note_repeated()

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 
 from xplain.core import text_files
-from xplain.core.errors import UsageError
+from xplain.core.errors import InputError, UsageError, add_hint
 from xplain.data.class_names import ClassNames
 from xplain.data.formats import is_image_name
 
@@ -69,18 +69,18 @@ class ClassFinder:
         except UsageError:
             return None
 
-    def explain(self, text: str) -> str:
-        """Return why a text is no class."""
+    def refusal(self, place: str, text: str, forms: str) -> InputError:
+        """Return the error of a text that is no class. place: the line. forms: the accepted forms of the table."""
         if KAGGLE.fullmatch(text):
             wnids = sorted(set(text.split()[::5]))
             if len(wnids) > 1:
-                return f"it names several classes: {', '.join(wnids)}"
+                return InputError(f"{place}: it names several classes: {', '.join(wnids)}", forms)
             text = wnids[0]
         try:
             self._class_names.find(text)
         except UsageError as error:
-            return str(error)
-        return ""
+            return InputError(f"{place}: {error.message}", add_hint(error, forms))
+        return InputError(f"{place}: invalid class {text!r}", forms)
 
 
 @dataclass(frozen=True)

@@ -40,14 +40,14 @@ def read_list_file(path: Path, class_names: ClassNames) -> list[LabelRow]:
             columns = Columns.of_heading(line) or Columns()
             continue
         if row.text and row.label is None:
-            raise InputError(f"line {number} of {str(path)!r}: {finder.explain(row.text)}", FORMS)
+            raise finder.refusal(f"line {number} of {str(path)!r}", row.text, FORMS)
         if not Path(row.name).name:
             raise InputError(f"line {number} of the list {str(path)!r} is not a file path", "write one path per line")
         file = _identify(path.parent / row.name)
         if labels.add(file, row.name, number, row.label, row.text):
             rows[file] = row
     if not rows:
-        raise InputError(f"the list {str(path)!r} holds no path", "write one path per line")
+        raise InputError(f"the list {str(path)!r} contains no path", "write one path per line")
     labels.note_repeated()
     return [LabelRow(row.line, row.name, row.text, labels.get(file)) for file, row in rows.items()]
 

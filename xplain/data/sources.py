@@ -77,22 +77,22 @@ class ImageSource:
             stream.seek(start)
             content = stream.read(size)
         if len(content) < size:
-            raise InputError(f"{self.name!r} ends after {len(content)} of {size} bytes", "restore the file")
+            raise InputError(f"{self.name!r} is truncated ({len(content)} of {size} bytes)", "replace the file")
         return content
 
 
 def too_large_error(name: str) -> DeviceError:
     """Return the error for an image that does not fit in memory."""
-    return DeviceError(f"{name!r} is too large for the available memory", "reduce its size")
+    return DeviceError(f"not enough memory to read {name!r}", "resize the image")
 
 
 def _check_readable(path: Path, name: str) -> None:
     """Raise InputError if reading the file could block or never end, and OSError if the file cannot be inspected."""
     mode = path.stat().st_mode
     if stat.S_ISFIFO(mode) and not path.as_posix().startswith("/dev/"):  # /dev/fd/N is the shell's <(command)
-        raise InputError(f"{name!r} is a pipe", "pass - and send the image to standard input")
+        raise InputError(f"{name!r} is a named pipe", "pass - and pipe the image to stdin")
     if stat.S_ISCHR(mode):
-        raise InputError(f"{name!r} is a device", "pass an image file")
+        raise InputError(f"{name!r} is a device file", "pass an image file")
 
 
 class _FoundImage(NamedTuple):
@@ -123,7 +123,7 @@ def find_images(
     if not arguments and files_from is None:
         raise no_image_error()
     if "-" in arguments and files_from == "-":
-        raise UsageError("standard input cannot be both an image and a list", "use - or --files-from -, not both")
+        raise UsageError("stdin cannot be both an image and a list", "use either - or --files-from -")
     if null and files_from is None:
         raise UsageError("--null requires --files-from", "add --files-from FILE or -")
     if files_from is not None:
@@ -164,7 +164,7 @@ def _read_list(name: str, *, null: bool = False) -> list[str]:
             f"cannot read the list {name!r}: {error}", f"pass a text file with one path per {separator}"
         ) from None
     if not paths:
-        raise InputError(f"the list {name!r} holds no path", f"write one path per {separator}")
+        raise InputError(f"the list {name!r} contains no path", f"write one path per {separator}")
     return paths
 
 
@@ -238,7 +238,7 @@ class _ImageSearch:
             skipped.own_folders.append(path)
         self.skipped.extend(skipped)
         if not files:
-            self._add_problem(f"no image in the directory {str(path)!r}", skipped)
+            self._add_problem(f"no images found in the directory {str(path)!r}", skipped)
         if files == [path]:
             raise InputError(f"cannot list the directory {str(path)!r}", "check its permissions")
         for file in files:

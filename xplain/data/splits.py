@@ -104,7 +104,7 @@ def read_split(
     needed = 3 * side[0] * side[1] * (len(train) + len(test))
     if needed > MAX_BYTES:
         raise InputError(
-            f"{len(train) + len(test)} images of {side[0]} x {side[1]} need {needed / 2**30:.0f} GiB of memory",
+            f"{len(train) + len(test)} images of {side[0]} x {side[1]} pixels require {needed / 2**30:.0f} GiB of memory",
             "set size=32 or per_class=N",
         )
     train_images, train_failures = _read_entries(train, side, resize=size is not None)
@@ -119,7 +119,7 @@ def find_entries(location: str, seed: int) -> tuple[list[Entry], list[Entry], tu
     path = Path(location)
     if not path.is_dir():
         raise InputError(
-            f"no folder {location!r} to train on", "pass a folder of class folders or torchvision:CIFAR10:ROOT"
+            f"training dataset {location!r} not found", "pass a directory of class folders or torchvision:CIFAR10:ROOT"
         )
     if has_train_and_test(path):
         skipped = SkippedFiles()
@@ -171,7 +171,7 @@ def _find_in_folder(
     names = sorted({file.parts[0] for file in files}, key=lambda name: (int(name) if name.isdecimal() else -1, name))
     for name in names:
         if classes and name not in classes:
-            raise InputError(f"class {name!r} of {str(path)!r} is not among the training classes", "remove the folder")
+            raise InputError(f"test class {name!r} in {str(path)!r} is not a training class", "remove its folder")
     index = {name: i for i, name in enumerate(classes or names)}
     entries = [
         Entry(prefix + file.as_posix(), index[file.parts[0]], partial(_decode, source))
@@ -193,7 +193,9 @@ def _split_at_random(entries: Sequence[Entry], classes: Sequence[str], seed: int
     for label, name in enumerate(classes):
         positions = members.get(label, [])
         if len(positions) < 2:
-            raise InputError(f"class {name!r} has one image, so none is left for testing", "add images to this class")
+            raise InputError(
+                f"class {name!r} has fewer than two images, so none is left for testing", "add images to this class"
+            )
         generator = torch.Generator().manual_seed(seed_of(seed, "split", name))
         order = torch.randperm(len(positions), generator=generator).tolist()
         chosen.update(positions[k] for k in order[: max(1, round(TEST_FRACTION * len(positions)))])
@@ -258,7 +260,7 @@ def _first_size(entries: Sequence[Entry]) -> tuple[int, int]:
 
 def _none_readable(entries: Sequence[Entry]) -> InputError:
     return InputError(
-        f"none of {len(entries)} images can be read, starting with {entries[0].key!r}", "use JPEG or PNG files"
+        f"none of {len(entries)} images can be read (the first is {entries[0].key!r})", "use JPEG or PNG files"
     )
 
 

@@ -46,7 +46,7 @@ def find_shards(location: str) -> list[Path]:
     paths = [Path(name) for name in _import_webdataset(location).shardlists.expand_urls(location)]
     for path in paths:
         if not path.is_file():
-            raise InputError(f"no shard {str(path)!r}", "check the pattern; shards must be local files")
+            raise InputError(f"shard {str(path)!r} not found", "check the pattern (shards must be local files)")
     return paths
 
 
@@ -98,7 +98,10 @@ def read_shards(paths: Sequence[Path]) -> list[TarSample]:
             describe_unread(skipped.unread)[1],
         )
     if not samples:
-        raise InputError(f"no image in {str(paths[0])!r} and {len(paths) - 1} more shards", "name members KEY.jpg")
+        raise InputError(
+            f"no images found in the shards (the first of {len(paths)} is {str(paths[0])!r})",
+            "name the members KEY.jpg or KEY.png",
+        )
     skipped.note()
     return list(samples.values())
 
@@ -132,7 +135,7 @@ def _import_webdataset(location: str) -> Any:
         import webdataset
     except ModuleNotFoundError:
         raise UsageError(
-            f"the data set {location!r} requires webdataset", "pip install 'xplain-vision[webdataset]'"
+            f"the dataset {location!r} requires webdataset", "install it with: pip install 'xplain-vision[webdataset]'"
         ) from None
     return webdataset
 

@@ -97,7 +97,9 @@ def _import_timm(name: str) -> Any:
     try:
         import timm
     except ModuleNotFoundError:
-        raise UsageError(f"the model {name!r} requires timm", "pip install 'xplain-vision[timm]'") from None
+        raise UsageError(
+            f"the model {name!r} requires timm", "install it with: pip install 'xplain-vision[timm]'"
+        ) from None
     return timm
 
 

@@ -197,7 +197,7 @@ def _find_indices(classifier: Classifier, classes: Classes, logits: Tensor) -> T
 
 
 def _index_error(index: int, count: int) -> UsageError:
-    return UsageError(f"class index {index} is not in 0 .. {count - 1}", "see xplain list classes")
+    return UsageError(f"class index {index} is out of range", f"use an index from 0 to {count - 1}")
 
 
 def has_finite_logits(logits: Tensor) -> Tensor:

@@ -377,8 +377,8 @@ def run_metrics(
             score = metric_run.measure(inputs, compute, explain)
         except UnknownMethodError as error:
             way_out = f"; set {error.parameter}" if error.parameter else ""
-            emit_note(f"{metric_run.label} is undefined for {source.label}: {error.reason}{way_out}")
-            score = undefined_score(len(images), error.reason, images.device)
+            emit_note(f"{metric_run.label} is undefined for {source.label}: {error.message}{way_out}")
+            score = undefined_score(len(images), error.message, images.device)
         undefined = score.undefined | {"the attribution is not finite": ~finite}
         yield MetricResult(metric_run, score, undefined)
 

@@ -61,4 +61,6 @@ def _check_captum() -> None:
     try:
         import captum  # noqa: F401
     except ModuleNotFoundError:
-        raise UsageError("--peer captum requires captum", "pip install 'xplain-vision[captum]'") from None
+        raise UsageError(
+            "--peer captum requires captum", "install it with: pip install 'xplain-vision[captum]'"
+        ) from None

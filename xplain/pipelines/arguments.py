@@ -98,7 +98,7 @@ def check_range(images: Tensor, name: str) -> None:
     low, high = float(extremes.min), float(extremes.max)
     tolerance = max(RANGE_TOLERANCE, torch.finfo(images.dtype).eps)
     if low < -tolerance or high > 1 + tolerance:
-        raise InputError(f"the {name} have values from {low:.4g} to {high:.4g}, not in [0, 1]", RANGE_HINT)
+        raise InputError(f"the {name} have values from {low:.7g} to {high:.7g}, not in [0, 1]", RANGE_HINT)
 
 
 def check_progress(progress: object) -> None:

@@ -136,8 +136,23 @@ def test_heading_states_columns(tmp_path, text):
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "image,xmin,ymin,xmax,ymax,width,height\nv/p.png,1,2,3,4,48,40\n",
+        "filename,x1,y1,x2,y2,score\nv/p.png,1,2,3,4,1\n",
+        ",filename,x0,y0,x1,y1\n0,v/p.png,1,2,3,4\n",
+    ],
+)
+def test_columns_beside_boxes_are_not_classes(tmp_path, text):
+    (tmp_path / "boxes.csv").write_text(text)
+    assert read_annotations(str(tmp_path / "boxes.csv")).find_boxes("v/p.png") == (Box(1, 2, 3, 4),)
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("p.png 0 0 1 1\nq.png,0,0,1,1\n", r"line 1 of .* is not a box: p\.png 0 0 1 1"),
+        ("p;1,5;2;20;30\nq.png,0,0,1,1\n", r"line 1 of .* is not a box"),
         ("p.png,9,0,3,4\nq.png,0,0,1,1\n", r"line 1 of .* is not a box: p\.png,9,0,3,4; write image,x0,y0,x1,y1"),
         ("p,nan,0,3,4\nq,0,0,1,1\n", r"line 1 of .* is not a box"),
         ("p.png,left,top,right,bottom\nq.png,0,0,1,1\n", r"line 1 of .* is not a box"),

@@ -169,6 +169,7 @@ def read_list(folder: Path, text: str) -> list[tuple[str, int | None]]:
         "a.png\tcat\nb c.JPG\t1\nx/d.webp\tguinea pig\n",
         "a.png 0\nb c.JPG 1\nx/d.webp guinea pig\n",
         "path,label\na.png,cat\nb c.JPG,dog\nx/d.webp,2\n",
+        "label,path\ncat,a.png\ndog,b c.JPG\n2,x/d.webp\n",
         "a 0\nb c 1\nx/d 2",
     ],
 )

@@ -13,6 +13,7 @@ from PIL import Image
 from xplain.core.array_store import encode_arrays
 from xplain.core.config import RenderOptions
 from xplain.core.errors import InputError, ModelNote, UsageError
+from xplain.data.class_folders import list_class_folders
 from xplain.data.output_checks import check_run_directory
 from xplain.data.own_outputs import is_own_file, is_own_picture
 from xplain.data.sources import find_images
@@ -160,3 +161,11 @@ def test_check_run_directory(folder, data, output, refused):
         return
     with pytest.raises(UsageError, match=f"{refused}.*; choose another --output"):
         check_run_directory(data, Path(output))
+
+
+def test_folder_of_raw_attributions_is_no_class(folder):
+    for name in ("ant", "cow", "bee/raw"):
+        Path(name).mkdir(parents=True)
+    Path("bee/raw/a.ig.npz").write_bytes(encode_arrays({"values": VALUES}, {"key": "a"}))
+    np.savez("cow/features.npz", values=VALUES)
+    assert list_class_folders(folder) == ["ant", "cow", "p"]

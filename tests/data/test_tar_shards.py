@@ -120,6 +120,8 @@ def test_labels_are_joined_by_key(tmp_path, model, members, labels):
         ({"a__jpg": b"x", "a__cls": "1", "b__txt": b"", "a__CLS": "1"}, {"a.jpg": 1}, "repeat an equal label of the same name: 1"),
         ({"s__in__jpg": b"x", "s__out__jpg": b"x", "s__cls": "1"}, {"s.in.jpg": 1, "s.out.jpg": 1},
          "images that share the label of another image: 1, such as 'a.tar/s.out.jpg'"),
+        ({"a__jpg": b"x", "b__jp2": b"x", "c__JPE": b"x"}, {"a.jpg": None},
+         "2 files that look like images are not read .*; the first is 'a.tar/b.jp2'.*; convert them"),
     ],
 )  # fmt: skip
 def test_unused_members_are_counted(tmp_path, model, members, labels, note):
@@ -128,6 +130,14 @@ def test_unused_members_are_counted(tmp_path, model, members, labels, note):
             f"a.tar/{name}": label for name, label in labels.items()
         }
     assert len(notes) == 1
+
+
+def test_shard_with_other_formats_only_is_refused(tmp_path, model):
+    path = write_tar(tmp_path / "a.tar", a__tga=b"x", a__cls="1")
+    with pytest.raises(
+        InputError, match=r"no image in '.*a\.tar'.*1 \.tga.*'a\.tar/a\.tga'.*; convert them to PNG or JPEG"
+    ):
+        read_labels(path, model)
 
 
 def test_linked_member_is_counted(tmp_path, model):

@@ -194,9 +194,10 @@ def test_hint_says_how_to_convert_images(images, hint):
         (X * 255, r"\S+ to 2\d\d\S*"),
         (X.clone().index_fill_(3, torch.tensor([4]), -0.01), r"-0\.01 to \S+"),
         (X.float() / X.max() + 0.01, r"\S+ to 1\.01"),
+        (torch.ones_like(X) + 1e-4, r"1\.0001 to 1\.0001"),
         (2 * X.numpy() - 1, r"-\S+ to \S+"),
     ],
-    ids=["normalized", "8-bit", "one column below", "slightly above", "from -1 to 1"],
+    ids=["normalized", "8-bit", "one column below", "slightly above", "above by little", "from -1 to 1"],
 )
 def test_images_outside_unit_range_are_refused(images, values):
     for call, arguments in (CALLS["attribute"], CALLS["measure"]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,10 @@ EDGE_COLUMNS = (  # names of left, top, right, bottom in headings
     ("left", "top", "right", "bottom"),
 )
 SIZE_COLUMNS = {"w", "h", "width", "height"}
+OTHER_COLUMNS = SIZE_COLUMNS | {  # that are no class
+    *("id", "box_id", "annotation_id", "area", "score", "confidence", "conf", "probability"),
+    *("pose", "truncated", "difficult", "occluded", "iscrowd", "depth", "source", "split"),
+}
 
 
 class Box(NamedTuple):
@@ -76,7 +81,9 @@ class BoxColumns:
         name = next((names.index(column) for column in FILE_COLUMNS if column in names), 0)
         positions = tuple(names.index(edge) for edge in edges)
         label = next((names.index(column) for column in CLASS_COLUMNS if column in names), None)
-        return cls(name, positions, 5 if label is None and (name, *positions) == (0, 1, 2, 3, 4) else label)
+        if label is None and (name, *positions) == (0, 1, 2, 3, 4) and not OTHER_COLUMNS & set(names[5:6]):
+            label = 5
+        return cls(name, positions, label)
 
     def read(self, cells: Sequence[str]) -> tuple[str, Box]:
         """Return the file name and the box of a row. Raises ValueError if it is not a box."""
@@ -96,7 +103,7 @@ def read_box_table(path: Path) -> Iterator[BoxRow]:
     for position, (number, line) in enumerate(read_numbered_lines(path, "the boxes", hint)):
         try:
             cells = _split(line)
-            if position == 0 and _is_heading(cells):
+            if position == 0 and _is_heading(line, cells):
                 columns = BoxColumns.of_heading(cells)
                 continue
             name, box = columns.read(cells)
@@ -115,8 +122,16 @@ def _split(line: str) -> list[str]:
     return next(csv.reader([line], delimiter=separator, skipinitialspace=True), [])
 
 
-def _is_heading(cells: Sequence[str]) -> bool:
-    return not any(map(_is_number, cells)) and not has_image_suffix(cells[0].strip()) and all(map(str.strip, cells[:5]))
+def _is_heading(line: str, cells: Sequence[str]) -> bool:
+    """Return whether a line names columns: it holds no number and no image, whatever separates its words.
+
+    Only a heading that names the edges may have empty cells.
+    """
+    words = [*cells, *re.split(r"[\s,;]+", line)]
+    if any(_is_number(word) or has_image_suffix(word.strip()) for word in words):
+        return False
+    names = {cell.strip().lower() for cell in cells}
+    return any(set(edges) <= names for edges in EDGE_COLUMNS) or all(map(str.strip, cells[:5]))
 
 
 def _is_number(text: str) -> bool:
@@ -129,7 +144,7 @@ def _is_number(text: str) -> bool:
 
 def make_box(edges: Sequence[str | float | None], label: str = "") -> Box:
     """Return a box. Raises ValueError or TypeError unless the edges are four numbers that enclose an area."""
-    left, top, right, bottom = (float(edge) for edge in edges)  # type: ignore[arg-type]
+    left, top, right, bottom = map(float, edges)  # type: ignore[arg-type]
     if not (left < right and top < bottom):
         raise ValueError("the box is empty")
     return Box(left, top, right, bottom, label.strip())
@@ -170,7 +185,8 @@ def _from_first_pixel(edge: float) -> float:
 
 def _read_voc_size(root: ElementTree.Element) -> tuple[int, int] | None:
     """Return the (width, height) that an XML file states, or None."""
-    width, height = (root.findtext(f"size/{side}") or "" for side in ("width", "height"))
+    width = root.findtext("size/width") or ""
+    height = root.findtext("size/height") or ""
     if not (width.strip().isdecimal() and height.strip().isdecimal()):
         return None
     size = int(width[:9]), int(height[:9])

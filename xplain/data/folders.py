@@ -9,7 +9,7 @@ from pathlib import Path
 
 from xplain.core.errors import emit_note
 from xplain.data.formats import describe_unread, is_unread_image, read_suffixes
-from xplain.data.own_outputs import DEFAULT_OUTPUTS, has_record, is_own_picture
+from xplain.data.own_outputs import DEFAULT_OUTPUTS, has_record, is_own_file, is_own_picture
 
 
 @dataclass
@@ -157,4 +157,4 @@ def is_output_folder(folder: Path) -> bool:
     skipped = SkippedFiles()
     if next(walk_images(folder, skipped), None) is not None:
         return False
-    return bool(skipped.own) or has_record(folder)
+    return bool(skipped.own) or has_record(folder) or any(map(is_own_file, walk_files(folder)))

@@ -59,7 +59,10 @@ def _parse_line(path: Path, number: int, line: str, columns: Columns, finder: Cl
     def is_file(name: str) -> bool:
         return has_image_suffix(name) or _exists(path.parent / name)
 
-    is_path = "\t" not in stripped and (has_image_suffix(stripped) or _exists(path.parent / stripped))
+    has_heading = columns != Columns()
+    is_path = "\t" not in stripped and (
+        (has_image_suffix(stripped) and not has_heading) or _exists(path.parent / stripped)
+    )
     if is_path or not re.search(r"[\t ,;]", stripped):
         return LabelRow(number, _complete(path.parent, stripped), "", None)
     row = parse_row(line, columns, finder, is_file)

@@ -54,7 +54,7 @@ class Preprocessing:
         sides = list(size) if isinstance(size, Sequence) and not isinstance(size, str | bytes) else [size, size]
         if len(sides) != 2:
             raise UsageError(f"the size {size!r} has {len(sides)} numbers", "use a side in pixels, or (height, width)")
-        height, width = (check_side(side, "size") for side in sides)
+        height, width = check_side(sides[0], "size"), check_side(sides[1], "size")
         return cls((height, width), round(max(height, width) / 0.875))
 
     def geometry(self, width: int, height: int) -> CropGeometry:

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from xplain.core.errors import InputError
-from xplain.data.formats import is_read_suffix
+from xplain.data.formats import is_read_suffix, is_unread_image
 
 LABEL_SUFFIXES = ("cls", "json", "txt")
 
@@ -65,13 +65,14 @@ class Member:
 class ShardMembers:
     """The images of a shard in order, and the label members by key and suffix.
 
-    unused: images that are not used. repeated: label members that repeat another one.
+    unused: images that are not used. repeated: label members that repeat another one. unread: images of other formats.
     """
 
     images: list[Member]
     labels: dict[tuple[str, str], Member]
     unused: list[Member]
     repeated: list[Member]
+    unread: list[Member]
 
     def find_labels(self, image: Member) -> Iterator[Member]:
         """Yield the label members of an image: ``.cls`` first, and of each suffix the longest key first.
@@ -102,8 +103,10 @@ def read_members(path: Path, shard: str) -> ShardMembers:
     names: set[str] = set()
     unused: list[Member] = []
     repeated: list[Member] = []
+    unread: list[Member] = []
     for member in _iterate_members(path):
         if not member.is_image and member.suffix not in LABEL_SUFFIXES:
+            unread.extend([member] if is_unread_image(Path(member.name)) and not member.is_hidden else [])
             continue
         if member.is_hidden or not member.is_file:
             unused.extend([member] if member.is_image else [])
@@ -121,7 +124,7 @@ def read_members(path: Path, shard: str) -> ShardMembers:
                 unused.append(member)
     fields = [image for image in images.values() if _is_field(image, images, labels)]
     used = [image for image in images.values() if not _is_field(image, images, labels)]
-    return ShardMembers(used, labels, unused + fields, repeated)
+    return ShardMembers(used, labels, unused + fields, repeated, unread)
 
 
 def _iterate_members(path: Path) -> Iterator[Member]:

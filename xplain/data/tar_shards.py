@@ -17,6 +17,7 @@ from typing import Any
 from xplain.core.errors import InputError, UsageError, emit_note
 from xplain.core.text_files import decode_text
 from xplain.data.compressed_tars import uncompressed_tar
+from xplain.data.formats import describe_unread
 from xplain.data.sources import ImageSource
 from xplain.data.tar_members import Member, ShardMembers, read_bytes, read_members
 
@@ -57,6 +58,7 @@ class SkippedMembers:
     labels: list[str] = field(default_factory=list)
     repeated: list[str] = field(default_factory=list)
     shared: list[str] = field(default_factory=list)
+    unread: list[Path] = field(default_factory=list)
 
     def note(self) -> None:
         """Emit a note for each reason."""
@@ -71,6 +73,8 @@ class SkippedMembers:
         ):
             if names:
                 emit_note(f"tar shards: {text}: {len(names)}, such as {names[0]!r}")
+        if self.unread:
+            emit_note("; ".join(describe_unread(self.unread)))
 
 
 def read_shards(paths: Sequence[Path]) -> list[TarSample]:
@@ -88,6 +92,11 @@ def read_shards(paths: Sequence[Path]) -> list[TarSample]:
             if sample.key in samples:
                 raise InputError(f"two images are named {sample.key!r}", "rename one of them")
             samples[sample.key] = sample
+    if not samples and skipped.unread:
+        raise InputError(
+            f"no image in {str(paths[0])!r} that can be used: {describe_unread(skipped.unread)[0]}",
+            describe_unread(skipped.unread)[1],
+        )
     if not samples:
         raise InputError(
             f"no images found in the shards (the first of {len(paths)} is {str(paths[0])!r})",
@@ -117,6 +126,7 @@ def _read_shard(path: Path, shard: str, skipped: SkippedMembers) -> list[TarSamp
     skipped.images.extend(f"{shard}/{member.name}" for member in members.unused)
     skipped.labels.extend(f"{shard}/{member.name}" for member in lonely)
     skipped.repeated.extend(f"{shard}/{member.name}" for member in members.repeated)
+    skipped.unread.extend(Path(shard, member.name) for member in members.unread)
     return samples
 
 

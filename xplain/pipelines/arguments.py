@@ -122,10 +122,11 @@ def check_range(images: Tensor, name: str) -> None:
     """Raise InputError unless the values lie in [0, 1], except for rounding noise and within ``accept_any_range``."""
     if not images.numel() or _any_range.get():
         return
-    low, high = (float(value) for value in images.aminmax())
+    extremes = images.aminmax()
+    low, high = float(extremes.min), float(extremes.max)
     tolerance = max(RANGE_TOLERANCE, torch.finfo(images.dtype).eps)
     if low < -tolerance or high > 1 + tolerance:
-        raise InputError(f"the {name} have values from {low:.4g} to {high:.4g}, not in [0, 1]", RANGE_HINT)
+        raise InputError(f"the {name} have values from {low:.7g} to {high:.7g}, not in [0, 1]", RANGE_HINT)
 
 
 def check_progress(progress: object) -> None:

@@ -14,6 +14,7 @@ from xplain.core.config import (
     parse_count,
     parse_shard,
     read_config_file,
+    read_toml,
 )
 from xplain.core.errors import InputError, UsageError
 
@@ -194,3 +195,10 @@ def test_published_table_needs_evaluate(read):
 def test_missing_config_file_raises_input_error(tmp_path):
     with pytest.raises(InputError, match=r"gone\.toml"):
         read_config_file(tmp_path / "gone.toml", "explain", OPTIONS, COMMANDS)
+
+
+def test_missing_configuration_file_names_the_way_out(tmp_path):
+    with pytest.raises(
+        InputError, match=r"cannot read the configuration file '.*': No such file or directory; check the path"
+    ):
+        read_toml(tmp_path / "none.toml")

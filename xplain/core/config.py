@@ -316,7 +316,10 @@ def read_toml(path: Path) -> dict[str, Any]:
     """Read a TOML file. Raises InputError if it cannot be read."""
     try:
         return tomllib.loads(decode_text(path.read_bytes()))
-    except (OSError, ValueError, RecursionError) as error:  # a TOMLDecodeError is a ValueError
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputError(f"cannot read the configuration file {str(path)!r}: {reason}", "check the path") from None
+    except (ValueError, RecursionError) as error:  # a TOMLDecodeError is a ValueError
         raise InputError(
             f"cannot read the configuration file {str(path)!r}: {error}", "check that it is valid TOML"
         ) from None

@@ -10,6 +10,8 @@ import zipfile
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from xplain.core.array_store import DAMAGED
+
 DEFAULT_OUTPUTS = frozenset(("xplain-out", "xplain-compare", "xplain-runs"))  # names of output folders
 RECORDS = {  # keys of the records that mark an output folder, by file
     "run.json": ("fingerprint", "methods", "metrics"),
@@ -74,7 +76,7 @@ def is_own_file(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return "record.npy" in archive.namelist()
-    except (OSError, ValueError, zipfile.BadZipFile):
+    except (*DAMAGED, struct.error):
         return False
 
 

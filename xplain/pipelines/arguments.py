@@ -99,19 +99,17 @@ def check_references(params: Mapping[str, Any]) -> dict[str, Any]:
 def check_boxes(boxes: object) -> Tensor:
     """Return boxes as a tensor, from a tensor or a NumPy array.
 
-    Raises UsageError for another type, or if they are not real numbers, and InputError for a box without area or with NaN in places.
-    A box of four NaN is padding.
+    Raises UsageError for another type, or if they are not real numbers.
     """
     tensor = _to_tensor(boxes, "boxes", BOXES_HINT)
     if tensor.is_complex() or tensor.dtype == torch.bool:
         raise UsageError(f"the boxes are of type {tensor.dtype}", BOXES_HINT)
-    if tensor.ndim == 3 and tensor.shape[2] == 4:
-        _check_corners(tensor.reshape(-1, 4))
     return tensor
 
 
-def _check_corners(boxes: Tensor) -> None:
-    """Raise InputError unless x0 < x1 and y0 < y1 in boxes (N, 4), except in those of four NaN."""
+def check_corners(boxes: Tensor) -> None:
+    """Raise InputError unless x0 < x1 and y0 < y1 in boxes (B, N, 4), except in those of four NaN, which are padding."""
+    boxes = boxes.reshape(-1, 4)
     is_valid = (boxes[:, 0] < boxes[:, 2]) & (boxes[:, 1] < boxes[:, 3]) | boxes.isnan().all(dim=1)
     if not bool(is_valid.all()):
         box = tuple(boxes[~is_valid][0].tolist())

@@ -35,6 +35,7 @@ from xplain.pipelines.arguments import (
     accept_any_range,
     check_attributions,
     check_boxes,
+    check_corners,
     check_classifier,
     check_images,
     check_progress,
@@ -135,6 +136,8 @@ def _check_shapes(images: Tensor, attributions: Tensor, boxes: Tensor | None) ->
             f"boxes of shape {tuple(boxes.shape)} do not match {len(images)} images",
             "pass boxes of shape (images, boxes, 4)",
         )
+    if boxes is not None:
+        check_corners(boxes)
 
 
 def _check_method(method: object) -> None:

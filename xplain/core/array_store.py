@@ -6,8 +6,6 @@ import hashlib
 import io
 import json
 import re
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,21 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xplain.core.files import write_file
+from xplain.core.files import DAMAGED, write_file
 
 Floats = NDArray[np.floating[Any]]
 MAX_NAME_PART = 60  # characters of a key or label in a file name
-DAMAGED = (  # errors of reading a damaged file
-    OSError,
-    EOFError,
-    KeyError,
-    ValueError,
-    SyntaxError,
-    RuntimeError,
-    MemoryError,  # of a wrong length
-    zipfile.BadZipFile,
-    zlib.error,
-)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@ import errno
 import json
 import os
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,6 +15,17 @@ from typing import Any
 
 from xplain.core.errors import InputError
 
+DAMAGED = (  # errors of reading a damaged file
+    OSError,
+    EOFError,
+    KeyError,
+    ValueError,
+    SyntaxError,
+    RuntimeError,
+    MemoryError,  # of a wrong length
+    zipfile.BadZipFile,
+    zlib.error,
+)
 FileState = tuple[int, int, int]
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NO_HARD_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)  # errors of file systems without them

@@ -13,8 +13,9 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from xplain.core.array_store import DAMAGED, Floats
+from xplain.core.array_store import Floats
 from xplain.core.errors import InputError
+from xplain.core.files import DAMAGED
 
 SUFFIXES = (".npy", ".npz")
 ATTRIBUTION, RECORD = "attribution", "record"  # arrays of the NPZ files that xplain writes

@@ -10,7 +10,7 @@ import zipfile
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from xplain.core.array_store import DAMAGED
+from xplain.core.files import DAMAGED
 
 DEFAULT_OUTPUTS = frozenset(("xplain-out", "xplain-compare", "xplain-runs"))  # names of output folders
 RECORDS = {  # keys of the records that mark an output folder, by file

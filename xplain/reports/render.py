@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
-from xplain.core.array_store import DAMAGED, Floats, encode_arrays
+from xplain.core.array_store import Floats, encode_arrays
 from xplain.core.config import Reduce, RenderOptions
 from xplain.core.errors import UsageError, did_you_mean
-from xplain.core.files import printable, to_json
+from xplain.core.files import DAMAGED, printable, to_json
 from xplain.reports.matplotlib_style import figure_style, import_matplotlib
 
 Pixels = NDArray[np.uint8]

@@ -39,11 +39,11 @@ class ArrayStore:
 
     @staticmethod
     def name_label(label: str) -> str:
-        """Return the label as it stands in file names."""
+        """Return the label as file names contain it."""
         return _to_name_part(label)
 
     def labels(self) -> list[str]:
-        """Return the label of each array that is saved, as it stands in the file's name."""
+        """Return the labels of the saved arrays, as the file names contain them."""
         if self.folder is None:
             return []
         return [path.name.split(".")[-3] for path in self.folder.glob("*.*.*.npz")]

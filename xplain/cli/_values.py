@@ -26,6 +26,8 @@ def expand_home(value: Any) -> Any:
     """Expand ``~`` at the start of a path, and of a path after ``@``, ``:`` or ``=``: ``script:~/net.pt``, ``eg:baselines=~/photos``."""
     match value:
         case str():
+            if "\0" in value:  # cannot be a path
+                return value
             return HOME.sub(lambda match: match[1] + os.path.expanduser(match[2]), value)  # noqa: PTH111  (keeps unknown users)
         case Path():
             return Path(expand_home(str(value)))

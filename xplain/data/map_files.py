@@ -105,7 +105,7 @@ def _read_values(stream: BinaryIO, name: str, size: tuple[int, int]) -> Floats:
             FORM,
         )
     array = _read_array(stream, header)
-    with np.errstate(over="ignore"):  # long doubles become infinite, which is reported
+    with np.errstate(over="ignore", invalid="ignore"):  # NaN and long doubles that become infinite are reported
         values: Floats = array.reshape(-1, *size).astype(np.float64)
     if not np.isfinite(values).all():
         raise MapError("the map is not finite", f"the map {name!r} holds NaN or infinite values", "compute it again")

@@ -156,3 +156,7 @@ def test_home_is_expanded_in_data_set_and_run(xp, home):
     run = json.loads((home / "run" / "run.json").read_text())
     assert run["dataset"]["location"] == str(home / "photos")
     assert xp("compare", "~/run", "~/run", "-o", "~/compared").err.count("~") == 0
+
+
+def test_expand_home_keeps_nul_bytes():
+    assert expand_home(["~\0", "a"]) == ["~\0", "a"]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from xplain.core.errors import InputError, UsageError
 from xplain.data.class_names import ClassNames
 from xplain.data.preprocessing import Preprocessing
+from xplain.models.outputs import OutputKind
 
 # Weights of red, green and blue in gray: ITU-R 601, as in Pillow.
 LUMA = torch.tensor([0.299, 0.587, 0.114], dtype=torch.float64)
@@ -50,6 +51,7 @@ class Classifier(nn.Module):
     channels: input channels of the network, 3 or 1. A network of one channel receives the gray value of the pixels.
     classes: the number of classes, or None if unknown.
     probabilities: the network ends in a softmax; the logits are the logarithm of its output.
+    output: the meaning of the logits: softmax, sigmoid, binary or none.
     labels: class names by index, empty if unknown.
     wnids: WordNet ids by index, empty if unknown.
     notes: the assumptions made about the network, as text for the user.
@@ -83,6 +85,7 @@ class Classifier(nn.Module):
         self.channels = len(mean) or 3
         self.classes: int | None = None
         self.probabilities = False
+        self.output = OutputKind()
         self.notes: list[str] = []
         mean = mean or (0.0,) * 3
         std = std or (1.0,) * len(mean)

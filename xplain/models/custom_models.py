@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import math
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -81,6 +82,44 @@ def wrap_module(model: nn.Module, name: str, path: Path | None) -> Classifier:
         preprocessing=None if size is None else _read_preprocessing(size),
         weights=record,
     )
+
+
+def set_input(
+    classifier: Classifier,
+    *,
+    size: int | Sequence[int] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> None:
+    """Set the input size (a side or height and width) and the normalization of a user's model, instead of its own.
+
+    Raises UsageError for an invalid size, and for values that are not one number per channel.
+    """
+    if size is not None:
+        classifier.preprocessing = Preprocessing.for_size(size)
+    channels = len(classifier.mean)
+    for name, values in (("mean", mean), ("std", std)):
+        if values is None:
+            continue
+        numbers = _to_channel_numbers(values)
+        if (
+            len(numbers) not in (1, channels)
+            or not all(map(math.isfinite, numbers))
+            or (name == "std" and 0 in numbers)
+        ):
+            hint = f"pass {'one finite number' if name == 'mean' else 'one finite number other than 0'} per channel"
+            raise UsageError(f"invalid {name} {values!r} for {channels} channels", hint)
+        buffer = getattr(classifier, name)
+        buffer.copy_(torch.tensor(numbers, dtype=torch.float64)[:, None, None])
+
+
+def _to_channel_numbers(values: Any) -> list[float]:
+    """Return a number, or a sequence, array or tensor of numbers as a list; [] for anything else."""
+    try:
+        numbers = torch.as_tensor(values, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError):
+        return []
+    return numbers.flatten().tolist() if numbers.ndim < 2 else []
 
 
 def _read_attribute(model: nn.Module, attribute: str) -> Any:

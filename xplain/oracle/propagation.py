@@ -117,7 +117,7 @@ def propagate(oracle: Oracle, x: Tensor, y: Tensor, rules: Rules, *streams: Tens
     Raises UsageError if an operation or the score has no rule, or if the logits differ from the model's own.
     """
     rules.check_score(oracle.score)
-    model = oracle.inference_copy(fold=oracle.fold)
+    model = oracle.inference_copy(fold=oracle.fold, access="gradients")
     names: list[str] = []
 
     def run(x: Tensor, y: Tensor, contrasts: Tensor | None, *streams: Tensor) -> tuple[Tensor, ...]:

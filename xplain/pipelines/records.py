@@ -20,7 +20,7 @@ from xplain.pipelines.attribution import MethodRun
 from xplain.pipelines.batches import TargetedBatch
 
 TOP = 5  # predictions in a record
-LIBRARIES = ("torch", "torchvision", "timm", "numpy", "pillow")
+LIBRARIES = ("torch", "torchvision", "timm", "onnxruntime", "numpy", "pillow")
 
 
 def describe_run(compute: ComputeOptions, classifier: Classifier) -> dict[str, Any]:

@@ -102,24 +102,23 @@ def set_input(
         if values is None:
             continue
         numbers = _to_channel_numbers(values)
-        if (
-            len(numbers) not in (1, channels)
-            or not all(map(math.isfinite, numbers))
-            or (name == "std" and 0 in numbers)
-        ):
-            hint = f"pass {'one finite number' if name == 'mean' else 'one finite number other than 0'} per channel"
-            raise UsageError(f"invalid {name} {values!r} for {channels} channels", hint)
-        buffer = getattr(classifier, name)
-        buffer.copy_(torch.tensor(numbers, dtype=torch.float64)[:, None, None])
+        is_valid = len(numbers) in (1, channels) and all(map(math.isfinite, numbers))
+        if not is_valid or (name == "std" and min(numbers) <= 0):
+            kind = "finite number" if name == "mean" else "number above 0"
+            raise UsageError(f"invalid {name} {values!r} for {channels} channels", f"pass one {kind} per channel")
+        getattr(classifier, name).copy_(torch.tensor(numbers, dtype=torch.float64)[:, None, None])
 
 
 def _to_channel_numbers(values: Any) -> list[float]:
     """Return a number, or a sequence, array or tensor of numbers as a list; [] for anything else."""
     try:
-        numbers = torch.as_tensor(values, dtype=torch.float64)
+        numbers = torch.as_tensor(values)
     except (TypeError, ValueError, RuntimeError):
         return []
-    return numbers.flatten().tolist() if numbers.ndim < 2 else []
+    is_list = numbers.layout is torch.strided and not numbers.is_meta and numbers.ndim < 2
+    if not is_list or numbers.is_complex() or numbers.dtype == torch.bool:
+        return []
+    return numbers.double().tolist() if numbers.ndim else [float(numbers)]
 
 
 def _read_attribute(model: nn.Module, attribute: str) -> Any:

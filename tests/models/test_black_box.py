@@ -81,6 +81,12 @@ def test_gray_function_gets_one_channel():
     assert classifier(X).shape == (3, 3)
 
 
+def test_one_value_per_image_is_one_output():
+    classifier = load(lambda x: to_array(x)[:, 2])
+    assert classifier(X).shape == (3, 1)
+    assert float((classifier(X) - LOGITS[:, 2:3]).abs().max()) < 1e-6
+
+
 def test_size_mean_and_std():
     classifier = load(to_array, mean=[0.5, 0.25, 0.125], std=0.5)
     scaled = (X - torch.tensor([0.5, 0.25, 0.125])[:, None, None]) / 0.5

@@ -16,7 +16,7 @@ import xplain
 from tests.conftest import SAMPLES
 from tests.helpers import toys
 from tests.helpers.onnx_files import SIDES, images, make_model, move_outside, set_location, twin, write
-from xplain.core.errors import InputError, ModelNote, UsageError
+from xplain.core.errors import DeviceError, InputError, ModelNote, UsageError
 from xplain.models.onnx_graph import read_onnx_graph
 from xplain.models.optimize import copy_classifier
 
@@ -88,6 +88,38 @@ def test_activation_at_the_end_is_inverted(tmp_path, after):
         assert (classifier.output.activation, classifier.output.is_peeled) == (activation, False)
     bare = load(write(tmp_path / "a.onnx", end=after))
     assert bare.output.source == "default"
+
+
+def test_several_outputs(tmp_path):
+    """A floating-point output next to the decision, two candidates, and two of which one is called logits."""
+    model = make_model(end=("Softmax",))
+    model.graph.node.append(helper.make_node("ArgMax", ["logits1"], ["label"], axis=1))
+    model.graph.output.insert(0, helper.make_tensor_value_info("label", TensorProto.INT64, None))
+    classifier = load(write(tmp_path / "a.onnx", model))
+    assert is_near(classifier(X), LOGITS.log_softmax(dim=1))
+    assert classifier.output.activation == "softmax"
+    model = make_model(end=("Sigmoid",))
+    model.graph.output.append(helper.make_tensor_value_info("logits0", TensorProto.FLOAT, None))
+    text = load_error(write(tmp_path / "b.onnx", model))
+    assert text.startswith(
+        "the model returned dict with logits1 and logits0 instead of logits of shape (images, classes)"
+    )
+    model.graph.node[3].output[0] = model.graph.node[4].input[0] = model.graph.output[1].name = "logits"
+    classifier = load(write(tmp_path / "c.onnx", model))
+    assert is_near(classifier(X), LOGITS)
+    assert classifier.output.source == "default"
+
+
+def test_memory_errors_are_recognized(tmp_path, monkeypatch):
+    classifier = load(write(tmp_path / "a.onnx"))
+
+    class FullSession:
+        def run(self, *_: object) -> None:
+            raise Exception("[ONNXRuntimeError] : 6 : Failed to allocate memory for requested buffer of size 9")
+
+    monkeypatch.setattr(classifier.model, "_sessions", {torch.device("cpu"): FullSession()})
+    with pytest.raises(DeviceError, match=r"^out of memory on cpu with a single image of 8x10 pixels; "):
+        xplain.attribute(classifier, X, "occlusion", target=0)
 
 
 def test_notes_say_what_was_assumed(tmp_path):

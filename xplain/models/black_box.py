@@ -124,11 +124,13 @@ def _to_tensor(value: object) -> Tensor | None:
 
 
 def _select_rows(output: Tensor, rows: int, images: Tensor) -> Tensor:
-    """Return the first ``rows`` rows of an output in the floating-point type and on the device of the images.
+    """Return the first ``rows`` rows of an output in the floating-point type and on the device of the images; (B,) as (B, 1).
 
     Raises ModelCallError unless the output has one row per image.
     """
     if output.ndim == 0 or len(output) != len(images):
         raise ModelCallError(f"the model returned an array of shape {tuple(output.shape)} for {len(images)} images")
     output = output[:rows].to(images.device)
+    if output.ndim == 1:
+        output = output[:, None]
     return output.to(images.dtype) if output.is_floating_point() else output

@@ -53,17 +53,17 @@ class OnnxNetwork(BlackBox):
         self._sessions = {CPU: session}
         self.input = _find_input(session, path)
         self.dtype = INPUT_TYPES[self.input.type]
-        rows, *sides = self.input.shape
+        self.fixed_rows, *sides = map(_to_fixed_side, self.input.shape)
         self.channels_last = _has_channels_last(sides)
         channels, height, width = (sides[2], sides[0], sides[1]) if self.channels_last else sides
-        self.fixed_rows = rows if isinstance(rows, int) else None
-        if isinstance(channels, int):
+        if channels is not None:
             self.channels = channels
-        if isinstance(height, int) and isinstance(width, int):
+        if height is not None and width is not None:
             self.size = (height, width)
         self.operators = {output.name: graph.last_operator(output.name) for output in session.get_outputs()}
-        logits = "logits" if "logits" in self.operators else next(iter(self.operators))
-        self.last_operator = self.operators[logits]
+        candidates = [output.name for output in session.get_outputs() if output.type in INPUT_TYPES]
+        logits = candidates[0] if len(candidates) == 1 else "logits"
+        self.last_operator = self.operators.get(logits, "")
         if self.last_operator in ACTIVATIONS:
             self.activation = ACTIVATIONS[self.last_operator]
         for name, value in _read_metadata(session.get_modelmeta().custom_metadata_map).items():
@@ -100,7 +100,12 @@ class OnnxNetwork(BlackBox):
         if self.channels_last:
             images = images.permute(0, 2, 3, 1)
         pixels = images.to("cpu", self.dtype).contiguous().numpy()
-        values = self._session_on(device).run(None, {self.input.name: pixels})
+        try:
+            values = self._session_on(device).run(None, {self.input.name: pixels})
+        except Exception as error:
+            if "allocate memory" in str(error):
+                raise MemoryError(first_line(error)) from None
+            raise
         outputs = {
             name: _to_logits(value, operator)
             for (name, operator), value in zip(self.operators.items(), values, strict=True)
@@ -179,7 +184,12 @@ def _find_input(session: Any, path: Path) -> Any:
     return value
 
 
-def _has_channels_last(sides: list[object]) -> bool:
+def _to_fixed_side(side: object) -> int | None:
+    """Return a side of the input's shape, or None if it may have any length."""
+    return side if isinstance(side, int) and side > 0 else None
+
+
+def _has_channels_last(sides: list[int | None]) -> bool:
     """Return whether the sides of an input after the batch are height, width, channels: the last is 1 or 3, the first is not."""
     return sides[2] in (1, 3) and sides[0] not in (1, 3)
 

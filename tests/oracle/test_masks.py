@@ -106,6 +106,8 @@ REFUSED: dict[str, tuple[Activation, str]] = {
     "x * (x > 0.1)": (lambda x: x * (x > 0.1), "mul"),
     "x * (x < 0)": (lambda x: x * (x < 0), "mul"),
     "x * (x > 0) of x + 1": (lambda x: x * (x + 1 > 0), "mul"),
+    "mask of another tensor, all ones": (lambda x: x.relu() * (x.detach().abs() + 1 > 0), "mul"),
+    "mask of another limit, all ones": (lambda x: (h := x.relu()) * (h < 100), "mul"),
     "x - x * (x < 0)": (lambda x: x - x * (x < 0), "mul"),
     "x * (x > 0) * (x < 6)": (lambda x: x * ((x > 0) & (x < 6)), "mul"),
     "x / (1 + |x|) detached": (lambda x: x / (1 + x.detach().abs()), "div"),

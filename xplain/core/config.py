@@ -173,6 +173,9 @@ class ModelOptions:
         ),
     ] = None
     device: Annotated[str, Option("--device", "Device to run on: auto, cpu, cuda, cuda:N or mps.")] = "auto"
+    offline: Annotated[
+        bool, Option("--offline", "Do not download anything; use only weights that are already on disk.")
+    ] = False
     mean: Annotated[
         tuple[float, ...] | None,
         Option(
@@ -189,9 +192,6 @@ class ModelOptions:
             parse_channel_values,
         ),
     ] = None
-    offline: Annotated[
-        bool, Option("--offline", "Do not download anything; use only weights that are already on disk.")
-    ] = False
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,14 @@ def to_tensor(x: Tensor) -> Tensor:
     return NET(x)
 
 
+def to_tensor_after_damage(x: np.ndarray | Tensor) -> Tensor:
+    """Overwrite an array and fail; a later tensor must still hold the images."""
+    if isinstance(x, np.ndarray):
+        x[:] = 0
+        raise TypeError("not a tensor")
+    return NET(x)
+
+
 class Service:
     """A callable object that returns lists and modifies its input."""
 
@@ -47,7 +55,9 @@ class Service:
         return output
 
 
-@pytest.mark.parametrize("function", [to_array, to_tensor, Service(), lambda x: {"logits": to_array(x), "name": "a"}])
+@pytest.mark.parametrize(
+    "function", [to_array, to_tensor, to_tensor_after_damage, Service(), lambda x: {"logits": to_array(x), "name": "a"}]
+)
 def test_function_equals_the_network(function):
     classifier = load(function)
     assert float((classifier(X) - LOGITS).abs().max()) < 1e-6

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -12,19 +13,23 @@ from torch import nn
 
 from xplain.core.config import EMBEDDED
 from xplain.core.errors import MODEL_ERRORS, InputError, UsageError, device_error, emit_note
+from xplain.core.types import ActivationName
 from xplain.data.class_names import read_class_names
 from xplain.data.preprocessing import check_side
 from xplain.models.checkpoints import describe_weights_file, hash_tensors, load_weights, read_weights
 from xplain.models.classifier import Classifier, find_wrapped_classifier
-from xplain.models.custom_models import load_factory, wrap_module
+from xplain.models.custom_models import load_factory, read_output_request, wrap_module
 from xplain.models.devices import select_device
 from xplain.models.efficientnet_lite0 import load_efficientnet_lite0
 from xplain.models.inspection import inspect_model
 from xplain.models.optimize import copy_classifier
+from xplain.models.output_reader import OutputReader
+from xplain.models.output_request import OutputRequest, parse_activation, parse_threshold
 from xplain.models.programs import check_program, load_program
 from xplain.models.randomization import RANDOM, initialize_untrained, untrained_seed
 
 PROGRAMS = ("script:", "export:")
+OWN_MODELS = ("python:", *PROGRAMS)  # prefixes of models that are not of a library
 # Copies of classifiers with other weights, by the SHA-256 of the weights file.
 _COPIES: WeakKeyDictionary[Classifier, dict[str, Classifier]] = WeakKeyDictionary()
 
@@ -36,6 +41,9 @@ def load_classifier(
     classes: str | Path | None = None,
     image_size: int | None = None,
     offline: bool = False,
+    activation: ActivationName = "auto",
+    logits: str | int | None = None,
+    threshold: float | Sequence[float] | None = None,
 ) -> Classifier:
     """Load a classifier in evaluation mode. The classifier normalizes its input and maps pixels in [0, 1] to logits.
 
@@ -46,8 +54,8 @@ def load_classifier(
             ``timm:NAME``, a timm model;
             ``python:package.module:factory``, a function that returns an nn.Module;
             ``script:FILE`` or ``export:FILE``, a TorchScript or torch.export program, whose code is run;
-            an nn.Module that takes pixels in [0, 1]. Its attributes ``mean``, ``std``, ``size``, ``labels`` and ``wnids`` are used
-            if it has them.
+            an nn.Module that takes pixels in [0, 1]. Its attributes ``mean``, ``std``, ``size``, ``labels``, ``wnids``,
+            ``activation``, ``threshold`` and ``output`` (the same as ``logits``) are used if it has them.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         weights: a ``.pt``, ``.pth`` or ``.safetensors`` file to use instead of the model's weights. No code in it is executed.
             ``random`` uses untrained weights, which are the same in every call.
@@ -55,20 +63,27 @@ def load_classifier(
         image_size: height and width of the model input in pixels. Default: the native size of the model. The size before cropping is
             scaled proportionally, and the position embeddings of ViTs are interpolated.
         offline: do not download anything. The code of a ``python:`` factory is not restricted.
+        activation: what turns the outputs of the last linear layer into probabilities: ``softmax`` (exclusive classes), ``sigmoid``
+            (independent labels, or one output: class 1 against class 0), ``none`` (values without probabilities) or ``auto``, which
+            detects it. An activation at the end of the network is not applied again.
+        logits: name, dotted name or index of the logits in the output of a model with several outputs.
+        threshold: the probability from which a label counts as present, one number or one per label (default: 0.5); for
+            ``none``, in units of the output.
 
     Returns:
         A Classifier. ``size``, ``preprocessing``, ``labels`` and ``wnids`` describe its input and classes.
-        A ModelNote warning is emitted for every assumption about the model, such as a final softmax or a single input channel.
+        A ModelNote warning is emitted for every assumption about the model, such as exclusive classes or a single input channel.
 
     Raises:
         UsageError: if the name is unknown or the options are inconsistent.
-        InputError: if the weights, class names or image size do not match the model.
+        InputError: if the weights, class names or image size do not match the model, or its output has no logits.
         DeviceError: if the device is not available.
 
     Example:
         >>> classifier = xplain.load_classifier("resnet50", device="cuda", weights="tuned.safetensors", classes="names.txt")
     """
     _check_arguments(name, device, weights, classes, image_size)
+    told = _make_request(activation, logits, threshold)
     torch_device = select_device(str(device))
     path = None if weights is None else Path(weights)
     if path == RANDOM:
@@ -78,16 +93,43 @@ def load_classifier(
     else:
         classifier = _build(name, path, image_size, offline)
     classifier.to(torch_device).eval()
-    names_source = "the model's labels"
     if classes is not None:
-        names_source = repr(str(classes))
+        classifier.names_source = repr(str(classes))
         wnids, labels = read_class_names(Path(classes))
         classifier.wnids, classifier.labels = list(wnids), list(labels)
+    request = _complete_request(told, classifier.model, is_own=not isinstance(name, str) or name.startswith(OWN_MODELS))
+    classifier.reader = OutputReader(request.entry)
     if isinstance(name, str) and name.startswith(PROGRAMS):
         check_program(classifier)
-    _inspect(classifier, required=image_size is not None or not isinstance(name, nn.Module))
-    _check_class_names(classifier, names_source)
+    is_size_known = image_size is not None or not isinstance(name, nn.Module) or hasattr(name, "size")
+    _inspect(classifier, request, required=is_size_known)
     return classifier
+
+
+def _make_request(activation: object, logits: object, threshold: object) -> OutputRequest:
+    """Return what the arguments of ``load_classifier`` say about the outputs. Raises UsageError if one is invalid."""
+    request = OutputRequest(activation=parse_activation(activation), source="user", threshold_source="user")
+    if logits is not None:
+        if not isinstance(logits, str | int) or isinstance(logits, bool) or logits == "":
+            raise UsageError(f"invalid logits {logits!r}", "use the name or index of an entry of the model's output")
+        request = replace(request, entry=str(logits))
+    if threshold is not None:
+        request = replace(request, threshold=parse_threshold(threshold, UsageError, "threshold"))
+    return request
+
+
+def _complete_request(told: OutputRequest, model: nn.Module, *, is_own: bool) -> OutputRequest:
+    """Return the request of the user, completed by the attributes of a module of the user's own."""
+    if not is_own:
+        return replace(told, is_known_classifier=True)
+    known = read_output_request(model)
+    if told.activation is not None:
+        known = replace(known, activation=told.activation, source="user", has_one_label=False)
+    if told.entry is not None:
+        known = replace(known, entry=told.entry)
+    if told.threshold is not None:
+        known = replace(known, threshold=told.threshold, threshold_source="user")
+    return known
 
 
 def _check_arguments(name: object, device: object, weights: object, classes: object, image_size: object) -> None:
@@ -160,13 +202,15 @@ def _load_program(name: str, path: Path | None) -> Classifier:
     return classifier
 
 
-def _inspect(classifier: Classifier, *, required: bool) -> None:
+def _inspect(classifier: Classifier, request: OutputRequest, *, required: bool) -> None:
     """Inspect the model, and warn with its notes.
 
-    required: raise an InputError of the inspection. Otherwise ignore it: the images may have another size than assumed.
+    required: raise an InputError of the inspection. Otherwise the images may have another size than assumed, and the output is
+    detected with the first of them.
     """
+    classifier.pending_request = request
     try:
-        inspect_model(classifier)
+        inspect_model(classifier, request)
     except InputError:
         if required:
             raise
@@ -178,13 +222,3 @@ def _inspect(classifier: Classifier, *, required: bool) -> None:
             raise
     for note in classifier.notes:
         emit_note(note)
-
-
-def _check_class_names(classifier: Classifier, source: str) -> None:
-    """Raise InputError if the number of class names or wnids differs from the number of classes, if both are known."""
-    for names, kind in ((classifier.labels, "names"), (classifier.wnids, "wnids")):
-        if names and classifier.classes is not None and len(names) != classifier.classes:
-            raise InputError(
-                f"{source} has {len(names)} {kind}, but {classifier.name} has {classifier.classes} classes",
-                "use --classes with one name per class",
-            )

@@ -96,6 +96,7 @@ def attribute(
     check_progress(progress)
     started = time.perf_counter()
     images = check_images(classifier, images)
+    classifier.detect_pending_output(images)
     with inference_session(classifier):
         logits, cost = predict_finite(classifier, images, compute)
         targets = find_targets(classifier, target, logits)

@@ -128,17 +128,17 @@ class Classifier(nn.Module):
         return detected.notes
 
     def set_output(self, detected: DetectedOutput) -> None:
-        """Set ``classes``, ``output`` and ``reader``, and add the notes. A single label names class 1 of a network with one output.
-
-        Raises InputError if the number of class names differs from the number of classes.
-        """
+        """Set ``classes``, ``output`` and ``reader``, and add the notes. A single label names class 1 of a network with one output."""
         self.pending_request = None
         self.classes, self.output, self.reader = detected.classes, detected.kind, detected.reader
         self.notes += detected.notes
         if self.output.activation == "binary" and len(self.labels) == 1:
             self.labels, self.wnids = [f"not {self.labels[0]}", *self.labels], []
+
+    def check_class_names(self) -> None:
+        """Raise InputError if the number of class names or wnids differs from the number of classes, if both are known."""
         for names, kind in ((self.labels, "names"), (self.wnids, "wnids")):
-            if names and len(names) != self.classes:
+            if names and self.classes is not None and len(names) != self.classes:
                 raise InputError(
                     f"{self.names_source} has {len(names)} {kind}, but {self.name} has {self.classes} classes",
                     "use --classes with one name per class",
@@ -150,6 +150,7 @@ class Classifier(nn.Module):
             return
         for note in self.detect_output(images, self.pending_request):
             emit_note(note)
+        self.check_class_names()
 
     def _check_images(self, images: object) -> None:
         """Raise UsageError unless the images are a floating-point tensor (B, C, H, W) with channels that the model accepts."""

@@ -103,6 +103,7 @@ def load_classifier(
         check_program(classifier)
     is_size_known = image_size is not None or not isinstance(name, nn.Module) or hasattr(name, "size")
     _inspect(classifier, request, required=is_size_known)
+    classifier.check_class_names()
     return classifier
 
 

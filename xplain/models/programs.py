@@ -107,6 +107,8 @@ def _try_batch(classifier: Classifier, images: Tensor) -> str:
         if device_error(error):
             raise
         return first_line(error)
+    except InputError as error:
+        return error.message
     return "" if rows == len(images) else f"{len(images)} images gave {rows} rows of logits"
 
 

@@ -110,7 +110,7 @@ class Classifier(nn.Module):
         """
         self._check_images(images)
         self.detect_pending_output(images)
-        return self.reader.run(self.model, lambda: self.run_network(images), len(images))
+        return self.reader.run(self.model, lambda: self.run_network(images))
 
     def raw(self, images: Tensor) -> object:
         """Return the output of the network itself, of any type, for images (B, C, H, W) in [0, 1]."""

@@ -13,10 +13,10 @@ from xplain.core.errors import InputError, UsageError, did_you_mean
 HALF_TYPES = (torch.float16, torch.bfloat16)
 
 
-def find_logits(output: object, rows: int, classes: int | None = None, entry: str = "") -> tuple[Tensor, str]:
+def find_logits(output: object, rows: int | None, classes: int | None = None, entry: str = "") -> tuple[Tensor, str]:
     """Return the logits (rows, classes) in a network's output, and their entry: an index, a dotted name, or ``""`` for the output itself.
 
-    rows: the number of images. classes: the number of columns, if it is known.
+    rows: the number of images, or None to accept any. classes: the number of columns, or None if unknown.
     entry: the entry to use, such as ``1`` or ``heads.sex``. By default the entry called ``logits``, then the first tensor of
     matching shape of a tuple or list, or the only one of a mapping or dataclass.
     Raises UsageError if there is no such entry, and InputError if there are no logits or several candidates.
@@ -35,7 +35,7 @@ def find_logits(output: object, rows: int, classes: int | None = None, entry: st
     raise _logits_error(output, rows, candidates)
 
 
-def list_candidates(output: object, rows: int, classes: int | None = None) -> dict[str, Tensor]:
+def list_candidates(output: object, rows: int | None, classes: int | None = None) -> dict[str, Tensor]:
     """Return the entries of an output that may be logits (rows, classes), by index or dotted name, in the order of the output."""
     candidates = {}
     for name, value in _iterate_entries(output):
@@ -45,32 +45,33 @@ def list_candidates(output: object, rows: int, classes: int | None = None) -> di
     return candidates
 
 
-def as_logits(value: object, rows: int, classes: int | None = None) -> Tensor | None:
+def as_logits(value: object, rows: int | None, classes: int | None = None) -> Tensor | None:
     """Return a tensor as logits (rows, classes), in float32 or float64; None for any other value.
 
     Accepts (rows, classes), (rows, classes, 1, ...), (rows,) of models with one output, and of one row the shapes () and
-    (classes,), which ``squeeze`` makes.
+    (classes,), which ``squeeze`` makes. The last three require that ``rows`` or ``classes`` is known.
     """
     if not isinstance(value, Tensor) or not value.is_floating_point():
         return None
     shape = list(value.shape)
     while len(shape) > 2 and shape[-1] == 1:
         shape.pop()
-    expected = [rows, classes] if classes is not None else None
     if len(shape) < 2:
         shape = _unsqueeze_shape(shape, rows, classes)
-    if len(shape) != 2 or shape[0] != rows or (expected is not None and shape != expected):
+    if len(shape) != 2 or rows not in (None, shape[0]) or classes not in (None, shape[1]):
         return None
     logits = value.reshape(shape) if list(value.shape) != shape else value
     return logits.float() if logits.dtype in HALF_TYPES else logits
 
 
-def _unsqueeze_shape(shape: Sequence[int], rows: int, classes: int | None) -> list[int]:
+def _unsqueeze_shape(shape: Sequence[int], rows: int | None, classes: int | None) -> list[int]:
     """Return the shape (rows, classes) of a tensor with at most one side, or [] if it does not fit."""
     count = shape[0] if shape else 1
-    if rows == 1:
+    if rows == 1 or (rows is None and classes == count):
         return [1, count]
-    return [rows, 1] if shape and count == rows and classes in (None, 1) else []
+    if not shape or classes not in (None, 1) or (rows is None and classes is None):
+        return []
+    return [count, 1]
 
 
 def _iterate_entries(output: object, prefix: str = "") -> Iterator[tuple[str, object]]:
@@ -94,7 +95,7 @@ def _named_entries(output: object) -> dict[str, object]:
     return {}
 
 
-def _read_entry(output: object, rows: int, classes: int | None, entry: str) -> Tensor:
+def _read_entry(output: object, rows: int | None, classes: int | None, entry: str) -> Tensor:
     """Return the logits of an entry. Raises UsageError if there is none of that name or index."""
     value = _find_entry(output, entry)
     logits = as_logits(value, rows, classes)
@@ -119,7 +120,7 @@ def _list_choices(names: Mapping[str, object]) -> str:
     return f"use one of {', '.join(names)}"
 
 
-def _logits_error(output: object, rows: int, candidates: Mapping[str, Tensor], where: str = "") -> InputError:
+def _logits_error(output: object, rows: int | None, candidates: Mapping[str, Tensor], where: str = "") -> InputError:
     """Return the error of an output without logits, or with several candidates."""
     if candidates:
         described = [f"{name} {_batch_shape(tensor)}" for name, tensor in candidates.items()]
@@ -133,18 +134,16 @@ def _logits_error(output: object, rows: int, candidates: Mapping[str, Tensor], w
     )
 
 
-def _tensor_error(output: Tensor, rows: int, where: str) -> InputError:
+def _tensor_error(output: Tensor, rows: int | None, where: str) -> InputError:
     shape = tuple(output.shape)
     if not output.is_floating_point():
         message = f"the model returns {where}{str(output.dtype).removeprefix('torch.')} values of shape {shape}"
         return InputError(f"{message}, not scores", "return the scores from which it decides")
-    if output.ndim == 4 and len(output) == rows:
+    if output.ndim == 4 and rows in (None, len(output)):
         hint = "reduce it to shape (images, classes), such as by the mean over a region"
         return InputError(f"the model returns {where}{shape}, a map of classes", hint)
-    return InputError(
-        f"the model returns {where}{shape} for {rows} {'image' if rows == 1 else 'images'}",
-        "return logits of shape (images, classes)",
-    )
+    images = "" if rows is None else " for 1 image" if rows == 1 else f" for {rows} images"
+    return InputError(f"the model returns {where}{shape}{images}", "return logits of shape (images, classes)")
 
 
 def _describe(output: object) -> str:

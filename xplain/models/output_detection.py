@@ -217,7 +217,7 @@ def _explains_output(
     run: Run, reader: OutputReader, images: Tensor, function: Function, values: Tensor, dtype: torch.dtype
 ) -> bool:
     """Return whether the activation of the logits without the final call is the output of the network."""
-    logits = reader.find(reader.run_without_activation(lambda: run(images)), len(images))
+    logits = reader.find(reader.run_without_activation(lambda: run(images)))
     tolerance = max(CALL_TOLERANCE, 4 * torch.finfo(dtype).eps)
     return torch.allclose(compute_activation(function, logits), values, rtol=tolerance, atol=tolerance)
 
@@ -246,7 +246,7 @@ def _find_end_by_values(run: Run, reader: OutputReader, images: Tensor, values: 
         return EndOfNetwork()
     with torch.no_grad():
         plain = torch.stack([torch.zeros_like(images[0]), torch.ones_like(images[0])])
-        samples = torch.cat([values, reader.find(run(plain), 2)])
+        samples = torch.cat([values, reader.find(run(plain))])
     if samples.shape[1] > 1 and _is_exclusive(samples):
         return EndOfNetwork("softmax", "values")
     is_independent = samples.shape[1] == 1 or bool(((samples.sum(dim=1) - 1).abs() > INDEPENDENT_SUM).any())
@@ -293,7 +293,7 @@ def _find_last_linear(
         inputs = images.detach().requires_grad_(differentiate)
         output = reader.run_without_activation(lambda: run(inputs))
     last = {id(seen[0]): name for name, seen in nodes.items() if len(seen) == 1 and seen[0] is not None}
-    node, sign = reader.find(output, len(images)).grad_fn, 1
+    node, sign = reader.find(output).grad_fn, 1
     while node is not None and id(node) not in last:
         name = operation_name(node)
         if name not in SHAPE_OPERATIONS and name != "Neg":

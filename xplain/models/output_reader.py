@@ -39,8 +39,8 @@ class OutputReader:
     linear_sign: int = 1
     two_class_layer: str = ""
 
-    def run(self, model: nn.Module, compute: Callable[[], object], rows: int) -> Tensor:
-        """Return the logits (rows, classes).
+    def run(self, model: nn.Module, compute: Callable[[], object]) -> Tensor:
+        """Return the logits (rows, classes). Propagation rules may change the number of rows in the network.
 
         model: the network. compute: function that runs the network and returns its output.
         Raises InputError if the output has no logits, or the network calls other activations than when it was inspected.
@@ -49,8 +49,8 @@ class OutputReader:
         if self.two_class_layer:
             layer = model.get_submodule(self.two_class_layer)
             assert isinstance(layer, TwoClassLinear | TwoClassConv2d)
-            return layer.take_logits().reshape(rows, 2)
-        logits = self.find(output, rows)
+            return layer.take_logits().reshape(-1, 2)
+        logits = self.find(output)
         if self.inverted is not None:
             logits = invert_activation(self.inverted, logits)
         return torch.cat([-logits, logits], dim=1) if self.is_binary else logits
@@ -69,9 +69,9 @@ class OutputReader:
             )
         return output
 
-    def find(self, output: object, rows: int) -> Tensor:
+    def find(self, output: object) -> Tensor:
         """Return the entry of the output that holds the logits, as (rows, columns). Raises InputError if it has another shape."""
-        return find_logits(output, rows, self.columns, self.entry or "")[0]
+        return find_logits(output, None, self.columns, self.entry or "")[0]
 
 
 def rewrite_output(model: nn.Module, reader: OutputReader) -> OutputReader:

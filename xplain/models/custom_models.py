@@ -17,7 +17,7 @@ from xplain.core.errors import InputError, UsageError, did_you_mean
 from xplain.data.preprocessing import Preprocessing
 from xplain.models.checkpoints import describe_weights_file, load_weights, read_weights
 from xplain.models.classifier import Classifier, Weights
-from xplain.models.output_request import OutputRequest, parse_threshold
+from xplain.models.output_request import OutputRequest, is_activation, parse_threshold
 from xplain.models.randomization import RANDOM
 
 # Activations by the ``problem_type`` in the configuration of Hugging Face models.
@@ -107,7 +107,7 @@ def read_output_request(model: nn.Module) -> OutputRequest:
         threshold=threshold,
         threshold_source="attribute",
     )
-    if isinstance(activation, str) and activation in ("softmax", "sigmoid", "none"):
+    if is_activation(activation):
         return replace(request, activation=activation, source="attribute")
     return _read_config(model, request)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from xplain.core.errors import InputError, device_error, first_line
 from xplain.models.classifier import Classifier
@@ -45,7 +44,9 @@ def _run_on_noise(classifier: Classifier) -> object:
 
     The channels of the normalization are tried first, then the other number: a single mean may also apply to three channels.
     """
-    noise = torch.rand((TRIAL_ROWS, 3, *classifier.size), generator=torch.Generator().manual_seed(0), dtype=classifier.dtype)
+    noise = torch.rand(
+        (TRIAL_ROWS, 3, *classifier.size), generator=torch.Generator().manual_seed(0), dtype=classifier.dtype
+    )
     noise = noise.to(classifier.device)
     expected = len(classifier.mean)
     errors = []

@@ -57,6 +57,7 @@ class _TracedRun:
     modules: dict[str, Tensor]
 
 
+@torch.inference_mode(mode=False)
 def detect_output(model: nn.Module, run: Run, images: Tensor, request: OutputRequest) -> DetectedOutput:
     """Run the network on noise and return what its outputs mean.
 
@@ -96,7 +97,9 @@ def _with_fixed_seed(run: Run) -> Run:
 
     def run_seeded(images: Tensor) -> object:
         with torch.random.fork_rng(devices=[images.device] if images.device.type == "cuda" else []):
-            torch.manual_seed(0)
+            torch.default_generator.manual_seed(0)
+            if images.device.type == "cuda":
+                torch.cuda.manual_seed(0)
             return run(images)
 
     return run_seeded
@@ -159,7 +162,9 @@ def _choose_entry(output: object, rows: int, request: OutputRequest) -> tuple[st
     shapes = [f"(B, {logits.shape[1]})" for logits in candidates.values()]
     listed = f"{', '.join(shapes[:-1])} and {shapes[-1]}"
     others = " or ".join(f"--logits {name}" for name in candidates if name != entry)
-    return entry, [f"the model returns {len(shapes)} outputs, {listed}; using the first as the logits (set {others} for another)"]
+    return entry, [
+        f"the model returns {len(shapes)} outputs, {listed}; using the first as the logits (set {others} for another)"
+    ]
 
 
 @torch.no_grad()

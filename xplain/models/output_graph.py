@@ -17,7 +17,23 @@ FUNCTIONS: dict[str, Function] = {
 }
 # Operations that only change the shape, the memory layout or the dtype, or select entries.
 SHAPE_OPERATIONS = frozenset(
-    "View UnsafeView ReshapeAlias Squeeze Unsqueeze Select Slice T Transpose Permute Clone ToCopy Alias Expand Unbind".split()
+    {
+        "View",
+        "UnsafeView",
+        "ReshapeAlias",
+        "Squeeze",
+        "Unsqueeze",
+        "Select",
+        "Slice",
+        "T",
+        "Transpose",
+        "Permute",
+        "Clone",
+        "ToCopy",
+        "Alias",
+        "Expand",
+        "Unbind",
+    }
 )
 WEIGHTED_OPERATIONS = frozenset(("Addmm", "Mm", "Bmm", "Baddbmm", "Convolution", "Mv", "Dot"))
 # A sigmoid that is written as a formula ends in one of the former and computes one of the latter.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeGuard, get_args
 
 import torch
 
@@ -13,9 +13,7 @@ from xplain.core.types import ActivationName
 from xplain.models.final_activation import Function
 from xplain.models.outputs import Activation, Source
 
-ONE_OUTPUT_NOTE = (
-    "the model has one output, which is used as the logit of class 1 against class 0; set --activation none if it is a value"
-)
+ONE_OUTPUT_NOTE = "the model has one output, which is used as the logit of class 1 against class 0; set --activation none if it is a value"
 EXCLUSIVE_NOTE = "the outputs are used as logits of exclusive classes; set --activation sigmoid if several labels can apply to an image"
 ONE_LABEL_NOTE = "config.num_labels is 1, so the output is explained as a value; set --activation sigmoid if it is the logit of a class"
 
@@ -55,12 +53,17 @@ class EndOfNetwork:
         return "softmax" if self.function in ("softmax", "log_softmax") else "sigmoid"
 
 
+def is_activation(value: object) -> TypeGuard[Literal["softmax", "sigmoid", "none"]]:
+    """Return whether a value is the name of an activation that a user can choose."""
+    return isinstance(value, str) and value in ("softmax", "sigmoid", "none")
+
+
 def parse_activation(value: object) -> Literal["softmax", "sigmoid", "none"] | None:
     """Return the activation that an option names, or None for ``auto``. Raises UsageError for another value."""
     if value == "auto":
         return None
-    if value in ("softmax", "sigmoid", "none"):
-        return value  # type: ignore[return-value]
+    if is_activation(value):
+        return value
     names = get_args(ActivationName)
     raise UsageError(f"unknown activation {value!r}", did_you_mean(str(value), names, f"use {', '.join(names)}"))
 

@@ -52,9 +52,8 @@ def has_one_output(module: nn.Module) -> bool:
 
     Subclasses and layers with computed weights are not accepted.
     """
-    if type(module) not in _TWO_CLASS_TYPES or "weight" not in module._parameters:
-        return False
-    return module.weight.shape[0] == 1
+    weight = module._parameters.get("weight")
+    return type(module) in _TWO_CLASS_TYPES and weight is not None and len(weight) == 1
 
 
 def make_two_class(layer: nn.Module, sign: int) -> None:

@@ -11,7 +11,7 @@ from tests.helpers.toys import MEAN, STD, small_net
 def tiny() -> nn.Module:
     """Return a network with five named classes on 32 x 32 images, float64."""
     model = small_net(seed=3)
-    model.size = 32
+    model.size, model.activation = 32, "softmax"
     model.labels = ["cat", "espresso", "rocket", "astronaut", "nothing"]
     return model
 

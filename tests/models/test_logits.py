@@ -99,7 +99,11 @@ def test_find_logits_by_name(output, entry):
             2,
             "the model returns int64 values of shape (2,), not scores; return the scores from which it decides",
         ),
-        (Z > 1, 2, "the model returns bool values of shape (2, 3), not scores; return the scores from which it decides"),
+        (
+            Z > 1,
+            2,
+            "the model returns bool values of shape (2, 3), not scores; return the scores from which it decides",
+        ),
         (
             {"age": Z[:, :1], "sex": Z[:, :2], "embedding": Z, "map": torch.zeros(2, 3, 4, 4)},
             2,

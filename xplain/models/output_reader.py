@@ -49,7 +49,7 @@ class OutputReader:
         if self.two_class_layer:
             layer = model.get_submodule(self.two_class_layer)
             assert isinstance(layer, TwoClassLinear | TwoClassConv2d)
-            return layer.take_logits().reshape(-1, 2)
+            return layer.take_logits()
         logits = self.find(output)
         if self.inverted is not None:
             logits = invert_activation(self.inverted, logits)

@@ -1,47 +1,50 @@
 """Linear layers that compute the logits (-z, z) of two classes, for networks whose output is the logit z of one.
 
-With the logit of class 0 inside the last layer, rules of propagation treat both classes alike: the weights of class 0 are the
-negative weights of class 1.
+With the logit of class 0 computed by a linear layer of negative weights, rules of propagation treat both classes alike. Each logit
+has its own operation, so that a negated network gives exactly the same values with the classes swapped.
 """
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
 class _TwoClassLayer(nn.Module):
-    """Remember the logits (-z, z) until ``take_logits``. column: which of them is the output of the original layer."""
+    """A layer with one output, sign * z, which also computes -sign * z. sign: 1 or -1."""
 
-    logits: Tensor | None
-    column: int
-
-    def remember(self, logits: Tensor, axis: int) -> Tensor:
-        """Remember (-z, z) along an axis, and return the output of the original layer."""
-        self.logits = logits
-        return logits.narrow(axis, self.column, 1)
+    sign: int
+    outputs: tuple[Tensor, Tensor] | None
 
     def take_logits(self) -> Tensor:
-        """Return (-z, z) of the last forward pass and forget it."""
-        logits, self.logits = self.logits, None
-        assert logits is not None
-        return logits
+        """Return (-z, z) of the last forward pass as (rows, 2), and forget it."""
+        outputs, self.outputs = self.outputs, None
+        assert outputs is not None
+        own, negative = (output.reshape(-1, 1) for output in outputs)
+        return torch.cat([negative, own] if self.sign > 0 else [own, negative], dim=1)
 
 
 class TwoClassLinear(_TwoClassLayer, nn.Linear):
-    """A linear layer that computes (-z, z) and returns one of them."""
+    """A linear layer with one output that also computes the negative output."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the original output (..., 1) for x (..., features)."""
-        return self.remember(nn.Linear.forward(self, x), -1)
+        """Return the output (..., 1) for x (..., features)."""
+        bias = None if self.bias is None else -self.bias
+        output = F.linear(x, self.weight, self.bias)
+        self.outputs = (output, F.linear(x, -self.weight, bias))
+        return output
 
 
 class TwoClassConv2d(_TwoClassLayer, nn.Conv2d):
-    """A convolution that computes (-z, z) and returns one of them."""
+    """A convolution with one output that also computes the negative output."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the original output (B, 1, h, w) for x (B, C, h, w)."""
-        return self.remember(nn.Conv2d.forward(self, x), -3)
+        """Return the output (B, 1, h, w) for x (B, C, h, w)."""
+        bias = None if self.bias is None else -self.bias
+        output = self._conv_forward(x, self.weight, self.bias)
+        self.outputs = (output, self._conv_forward(x, -self.weight, bias))
+        return output
 
 
 _TWO_CLASS_TYPES: dict[type[nn.Module], type[nn.Module]] = {nn.Linear: TwoClassLinear, nn.Conv2d: TwoClassConv2d}
@@ -57,14 +60,7 @@ def has_one_output(module: nn.Module) -> bool:
 
 
 def make_two_class(layer: nn.Module, sign: int) -> None:
-    """Change a layer with the output sign * z, in place, into one that also computes (-z, z)."""
+    """Change a layer with the output sign * z, in place, into one that also computes -sign * z."""
     assert has_one_output(layer)
-    for name, parameter in list(layer.named_parameters(recurse=False)):
-        weight = sign * parameter.detach()
-        setattr(layer, name, nn.Parameter(torch.cat([-weight, weight]), parameter.requires_grad))
     layer.__class__ = _TWO_CLASS_TYPES[type(layer)]
-    if isinstance(layer, nn.Linear):
-        layer.out_features = 2
-    elif isinstance(layer, nn.Conv2d):
-        layer.out_channels = 2
-    layer.logits, layer.column = None, (1 if sign > 0 else 0)  # type: ignore[assignment]
+    vars(layer).update(sign=sign, outputs=None)

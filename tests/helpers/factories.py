@@ -93,6 +93,13 @@ def smooth() -> nn.Module:
     return model
 
 
+def untold() -> nn.Module:
+    """Return a network that does not declare the activation of its outputs."""
+    model = small_net(seed=3)
+    model.size = 32
+    return model
+
+
 def oblong() -> nn.Module:
     """Return a network with five classes on images of 24 x 40, float64."""
     model = small_net(seed=6)

@@ -328,7 +328,7 @@ def test_contradicting_attributes_are_refused():
     )
     model = body(4)
     model.threshold = 0.2
-    with pytest.raises(InputError, match="^the model's attribute 'threshold' requires sigmoid outputs or values;"):
+    with pytest.raises(InputError, match=r"^the model's attribute 'threshold' requires sigmoid outputs or values;"):
         load(model)
 
 

@@ -46,6 +46,9 @@ VALUES = {  # by option: the text on the command line, and the value in the conf
         "image-size": (99, 99),
         "device": ("cpu", "cpu"),
         "offline": (True, True),
+        "activation": ("sigmoid", "sigmoid"),
+        "logits": ("heads.sex", "heads.sex"),
+        "threshold": (0.25, 0.25),
     },
     ComputeOptions: {"precision": ("bf16", "bf16"), "batch-size": (7, 7), "seed": (5, 5)},
     RenderOptions: {

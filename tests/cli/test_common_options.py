@@ -165,7 +165,7 @@ def test_flag_precedes_environment_and_file(xp, groups, monkeypatch):
 
 @pytest.mark.parametrize("flags", [["-q"], ["--quiet"], []])
 def test_quiet_hides_notes(xp, monkeypatch, flags):
-    model = ("-m", "python:tests.helpers.factories:soft", "--device", "cpu")
+    model = ("-m", "python:tests.helpers.factories:untold", "--device", "cpu")
     assert xp("explain", CAT, *model, "-a", "center").err.startswith("xplain: note: ")
     if not flags:
         monkeypatch.setenv("XPLAIN_QUIET", "1")

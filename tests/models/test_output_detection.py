@@ -14,8 +14,11 @@ import xplain
 from tests.helpers import toys
 from tests.helpers.output_networks import SIZE, Ending, X, body, followed_by, load
 from xplain.core.errors import InputError, ModelNote, UsageError
+from xplain.data.preprocessing import Preprocessing
+from xplain.models.inspection import inspect_model
 from xplain.models.output_detection import detect_output
 from xplain.models.output_request import EXCLUSIVE_NOTE, ONE_LABEL_NOTE, ONE_OUTPUT_NOTE, OutputRequest
+from xplain.models.outputs import OutputKind
 
 pytestmark = pytest.mark.filterwarnings("ignore::xplain.core.errors.ModelNote")
 SOFTMAX_NOTE = "the model ends in a softmax that cannot be skipped; using the logarithm of its output as the logits"
@@ -380,6 +383,26 @@ def test_class_names_of_one_output(tmp_path, labels, expected):
     path.write_text("a\nb\nc")
     with pytest.raises(InputError, match="has 3 names, but SmallNet has 2 classes"):
         load(body(1), classes=path)
+
+
+def known_output(outputs: int, kind: OutputKind) -> tuple[str, str, int]:
+    """Return the activation, its source and the number of classes of a library's network whose loader knows the kind."""
+    classifier = xplain.Classifier(body(outputs), name="known", preprocessing=Preprocessing(SIZE, 10))
+    activation = "sigmoid" if kind.activation == "binary" else kind.activation
+    told = {} if kind.source == "default" else {"activation": activation, "source": kind.source}
+    classifier.request = OutputRequest(known_kind=kind, **told)
+    inspect_model(classifier)
+    assert classifier.notes == ([ONE_OUTPUT_NOTE] if outputs == 1 and kind.source == "default" else [])
+    return classifier.output.activation, classifier.output.source, classifier.classes
+
+
+def test_outputs_of_library_models():
+    assert known_output(4, OutputKind()) == ("softmax", "default", 4)
+    assert known_output(1, OutputKind()) == ("binary", "default", 2)
+    assert known_output(4, OutputKind("sigmoid", "config")) == ("sigmoid", "config", 4)
+    assert known_output(1, OutputKind("none", "config")) == ("none", "config", 1)
+    assert known_output(2, OutputKind("binary", "config")) == ("binary", "config", 2)
+    assert known_output(1, OutputKind("binary", "config")) == ("binary", "config", 2)
 
 
 def test_describe_output():

@@ -55,7 +55,8 @@ class Classifier(nn.Module):
     classes: the number of classes, or None if unknown. A network with one output has two, with the logits (-z, z).
     output: the meaning of the logits: softmax, sigmoid, binary or none.
     reader: how the logits are computed from the output of the network.
-    pending_request: what is known about the outputs if they are to be detected with the first images, otherwise None.
+    request: what the user or the module says about the outputs.
+    awaits_detection: the meaning of the outputs is to be detected with the first images.
     labels: class names by index, empty if unknown.
     wnids: WordNet ids by index, empty if unknown.
     names_source: where the class names come from, for errors.
@@ -91,7 +92,8 @@ class Classifier(nn.Module):
         self.classes: int | None = None
         self.output = OutputKind()
         self.reader = OutputReader()
-        self.pending_request: OutputRequest | None = None
+        self.request = OutputRequest()
+        self.awaits_detection = False
         self.names_source = "the model's labels"
         self.notes: list[str] = []
         mean = mean or (0.0,) * 3
@@ -117,19 +119,19 @@ class Classifier(nn.Module):
         self._check_images(images)
         return self.run_network(images)
 
-    def detect_output(self, images: Tensor, request: OutputRequest) -> list[str]:
+    def detect_output(self, images: Tensor) -> list[str]:
         """Set ``classes``, ``output`` and ``reader`` from trial runs on noise, and return and add the new ``notes``.
 
-        images: (B, C, H, W) of a shape that the network accepts. request: what is known about the outputs.
+        images: (B, C, H, W) of a shape that the network accepts.
         Raises InputError if the output has no logits, and UsageError or InputError if it contradicts the request.
         """
-        detected = detect_output(self.model, self.run_network, images.detach().to(self.dtype), request)
+        detected = detect_output(self.model, self.run_network, images.detach().to(self.dtype), self.request)
         self.set_output(detected)
         return detected.notes
 
     def set_output(self, detected: DetectedOutput) -> None:
         """Set ``classes``, ``output`` and ``reader``, and add the notes. A single label names class 1 of a network with one output."""
-        self.pending_request = None
+        self.awaits_detection = False
         self.classes, self.output, self.reader = detected.classes, detected.kind, detected.reader
         self.notes += detected.notes
         if self.output.activation == "binary" and len(self.labels) == 1:
@@ -146,9 +148,9 @@ class Classifier(nn.Module):
 
     def detect_pending_output(self, images: Tensor) -> None:
         """Detect the output with the shape of the first images, if that was not possible when the model was loaded."""
-        if self.pending_request is None:
+        if not self.awaits_detection:
             return
-        for note in self.detect_output(images, self.pending_request):
+        for note in self.detect_output(images):
             emit_note(note)
         self.check_class_names()
 

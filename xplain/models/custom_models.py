@@ -114,12 +114,12 @@ def read_output_request(model: nn.Module) -> OutputRequest:
 
 def _read_config(model: nn.Module, request: OutputRequest) -> OutputRequest:
     """Return the request with the problem type in the configuration of a Hugging Face model, if the module has one."""
-    config = getattr(model, "config", None)
+    config = _read_attribute(model, "config")
     problem = getattr(config, "problem_type", None)
     if isinstance(problem, str) and problem in PROBLEM_TYPES:
         return replace(request, activation=PROBLEM_TYPES[problem], source="config")
     labels = getattr(config, "num_labels", None)
-    is_hugging_face = hasattr(config, "to_dict") and getattr(model, "main_input_name", None) == "pixel_values"
+    is_hugging_face = hasattr(config, "to_dict") and _read_attribute(model, "main_input_name") == "pixel_values"
     if problem is not None or not isinstance(labels, int) or not is_hugging_face:
         return request
     if labels == 1:  # trained by the mean squared error

@@ -7,17 +7,15 @@ import torch
 from xplain.core.errors import InputError, device_error, first_line
 from xplain.models.classifier import Classifier
 from xplain.models.output_detection import describe_known_output
-from xplain.models.output_request import OutputRequest
 
 # Errors that models raise for an input of a shape that they do not accept.
 SHAPE_ERRORS = (RuntimeError, AssertionError, ValueError, IndexError)
 TRIAL_ROWS = 2
 
 
-def inspect_model(classifier: Classifier, request: OutputRequest) -> None:
+def inspect_model(classifier: Classifier) -> None:
     """Run the model on noise, and set ``channels``, ``classes``, ``output``, ``reader`` and ``notes``.
 
-    request: what is known about the outputs.
     Raises InputError if the model does not accept images of the classifier's size, or returns no logits, and UsageError if its
     output contradicts an option.
     """
@@ -25,12 +23,12 @@ def inspect_model(classifier: Classifier, request: OutputRequest) -> None:
         output = _run_on_noise(classifier)
     if classifier.channels == 1:
         classifier.notes.append("the model has one input channel; images are converted to grayscale")
-    known = describe_known_output(output, TRIAL_ROWS, request)
+    known = describe_known_output(output, TRIAL_ROWS, classifier.request)
     if known is not None:
         classifier.set_output(known)
         return
     images = torch.zeros((1, 3, *classifier.size), dtype=classifier.dtype, device=classifier.device)
-    classifier.detect_output(images, request)
+    classifier.detect_output(images)
 
 
 @torch.no_grad()

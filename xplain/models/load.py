@@ -29,7 +29,7 @@ from xplain.models.programs import check_program, load_program
 from xplain.models.randomization import RANDOM, initialize_untrained, untrained_seed
 
 PROGRAMS = ("script:", "export:")
-OWN_MODELS = ("python:", *PROGRAMS)  # prefixes of models that are not of a library
+OWN_MODELS = ("python:", "onnx:", *PROGRAMS)  # prefixes of models that are not of a library
 # Copies of classifiers with other weights, by the SHA-256 of the weights file.
 _COPIES: WeakKeyDictionary[Classifier, dict[str, Classifier]] = WeakKeyDictionary()
 
@@ -97,12 +97,12 @@ def load_classifier(
         classifier.names_source = repr(str(classes))
         wnids, labels = read_class_names(Path(classes))
         classifier.wnids, classifier.labels = list(wnids), list(labels)
-    request = _complete_request(told, classifier.model, is_own=not isinstance(name, str) or name.startswith(OWN_MODELS))
-    classifier.reader = OutputReader(request.entry)
+    classifier.request = _complete_request(told, name, classifier)
+    classifier.reader = OutputReader(classifier.request.entry)
     if isinstance(name, str) and name.startswith(PROGRAMS):
         check_program(classifier)
     is_size_known = image_size is not None or not isinstance(name, nn.Module) or hasattr(name, "size")
-    _inspect(classifier, request, required=is_size_known)
+    _inspect(classifier, required=is_size_known)
     classifier.check_class_names()
     return classifier
 
@@ -119,11 +119,15 @@ def _make_request(activation: object, logits: object, threshold: object) -> Outp
     return request
 
 
-def _complete_request(told: OutputRequest, model: nn.Module, *, is_own: bool) -> OutputRequest:
-    """Return the request of the user, completed by the attributes of a module of the user's own."""
-    if not is_own:
-        return replace(told, is_known_classifier=True)
-    known = read_output_request(model)
+def _complete_request(told: OutputRequest, name: str | nn.Module, classifier: Classifier) -> OutputRequest:
+    """Return the request of the user, completed by the attributes of a module of the user's own, or by the loader's knowledge."""
+    if isinstance(name, str) and not name.startswith(OWN_MODELS):
+        known = OutputRequest(known_kind=classifier.output)
+        if classifier.output.source != "default":
+            activation = "sigmoid" if classifier.output.activation == "binary" else classifier.output.activation
+            known = replace(known, activation=activation, source=classifier.output.source)
+    else:
+        known = read_output_request(classifier.model if isinstance(name, str) else name)
     if told.activation is not None:
         known = replace(known, activation=told.activation, source="user", has_one_label=False)
     if told.entry is not None:
@@ -203,15 +207,15 @@ def _load_program(name: str, path: Path | None) -> Classifier:
     return classifier
 
 
-def _inspect(classifier: Classifier, request: OutputRequest, *, required: bool) -> None:
+def _inspect(classifier: Classifier, *, required: bool) -> None:
     """Inspect the model, and warn with its notes.
 
     required: raise an InputError of the inspection. Otherwise the images may have another size than assumed, and the output is
     detected with the first of them.
     """
-    classifier.pending_request = request
+    classifier.awaits_detection = True
     try:
-        inspect_model(classifier, request)
+        inspect_model(classifier)
     except InputError:
         if required:
             raise

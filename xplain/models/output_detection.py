@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from xplain.core.errors import MODEL_ERRORS, InputError, device_error, first_line
 from xplain.models.final_activation import ActivationCall, ActivationMode, FinalCall, Function, compute_activation
+from xplain.models.last_linear import find_last_linear
 from xplain.models.logits import find_logits, list_candidates
-from xplain.models.output_graph import SHAPE_OPERATIONS, ends_in_formula, find_final_function, operation_name
+from xplain.models.output_graph import ends_in_formula, find_final_function
 from xplain.models.output_reader import OutputReader
 from xplain.models.output_request import (
     EndOfNetwork,
@@ -23,7 +24,6 @@ from xplain.models.output_request import (
     list_assumptions,
 )
 from xplain.models.outputs import OutputKind
-from xplain.models.two_class_layers import has_one_output
 
 SUM_TOLERANCE = 1e-3  # of the sum of the probabilities of exclusive classes
 INDEPENDENT_SUM = 1e-2  # a sum farther from 1 than this is not of exclusive classes
@@ -79,7 +79,7 @@ def detect_output(model: nn.Module, run: Run, images: Tensor, request: OutputReq
     notes += _describe_inversion(reader)
     if activation == "binary":
         reader = replace(reader, is_binary=True)
-        reader = _find_last_linear(model, run, reader, noise, differentiate=traced.values.requires_grad)
+        reader = find_last_linear(model, run, reader, noise, differentiate=traced.values.requires_grad)
     threshold = check_threshold(request, activation, columns)
     kind = OutputKind(activation, source, reader.final_call is not None, threshold, entry)
     notes += list_assumptions(request, activation, source)
@@ -106,17 +106,19 @@ def _with_fixed_seed(run: Run) -> Run:
 
 
 def describe_known_output(output: object, rows: int, request: OutputRequest) -> DetectedOutput | None:
-    """Return the meaning of an output for ``rows`` images if the network is of a library: logits, unless an option says otherwise.
+    """Return the meaning of an output for ``rows`` images if the network is of a library.
 
-    None for any other network, and for a single logit. Raises as ``detect_output``.
+    None for any other network, and for a single logit, which ``detect_output`` expands. Raises as that.
     """
-    if not request.is_known_classifier:
+    if request.known_kind is None:
         return None
     values, entry = find_logits(output, rows, None, request.entry or "")
     columns = values.shape[1]
-    if columns == 1:
-        return None
     activation, source = choose_activation(request, EndOfNetwork(), columns)
+    if request.known_kind.activation == "binary" and request.source != "user":
+        activation = "binary"  # the network returns the logits of both classes
+    if columns == 1 and activation != "none":
+        return None
     kind = OutputKind(activation, source, False, check_threshold(request, activation, columns), entry)
     return DetectedOutput(OutputReader(entry, columns), kind, columns)
 
@@ -277,32 +279,3 @@ def _describe_inversion(reader: OutputReader) -> list[str]:
     name = "softmax" if reader.inverted == "softmax" else "sigmoid"
     inverse = "logarithm" if reader.inverted == "softmax" else "logit"
     return [f"the model ends in a {name} that cannot be skipped; using the {inverse} of its output as the logits"]
-
-
-def _find_last_linear(
-    model: nn.Module, run: Run, reader: OutputReader, images: Tensor, *, differentiate: bool
-) -> OutputReader:
-    """Return the reader with the linear layer or convolution whose output is the single logit or its negative, if there is one."""
-    if reader.inverted is not None or (reader.final_call is not None and reader.final_call.is_selected):
-        return reader
-    nodes: dict[str, list[object]] = {}
-
-    def record(name: str, _: nn.Module, __: object, output: Tensor) -> None:
-        nodes.setdefault(name, []).append(output.grad_fn if output.numel() == len(images) else None)
-
-    with ExitStack() as stack:
-        for name, module in model.named_modules():
-            if name and has_one_output(module):
-                stack.callback(module.register_forward_hook(partial(record, name)).remove)
-        stack.enter_context(torch.set_grad_enabled(differentiate))
-        inputs = images.detach().requires_grad_(differentiate)
-        output = reader.run_without_activation(lambda: run(inputs))
-    last = {id(seen[0]): name for name, seen in nodes.items() if len(seen) == 1 and seen[0] is not None}
-    node, sign = reader.find(output).grad_fn, 1
-    while node is not None and id(node) not in last:
-        name = operation_name(node)
-        if name not in SHAPE_OPERATIONS and name != "Neg":
-            return reader
-        sign = -sign if name == "Neg" else sign
-        node = node.next_functions[0][0]
-    return reader if node is None else replace(reader, linear=last[id(node)], linear_sign=sign)

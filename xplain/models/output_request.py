@@ -11,7 +11,7 @@ import torch
 from xplain.core.errors import InputError, UsageError, XplainError, did_you_mean
 from xplain.core.types import ActivationName
 from xplain.models.final_activation import Function
-from xplain.models.outputs import Activation, Source
+from xplain.models.outputs import Activation, OutputKind, Source
 
 ONE_OUTPUT_NOTE = "the model has one output, which is used as the logit of class 1 against class 0; set --activation none if it is a value"
 EXCLUSIVE_NOTE = "the outputs are used as logits of exclusive classes; set --activation sigmoid if several labels can apply to an image"
@@ -26,7 +26,7 @@ class OutputRequest:
     entry: name or index of the logits in the output, or None.
     threshold: the probability, or value, from which a label counts as present. threshold_source: who says so.
     has_one_label: the configuration has one label and no problem type, which means a value.
-    is_known_classifier: the network is of a library whose models return logits of exclusive classes.
+    known_kind: the meaning of the outputs of a library's network; None for a module of the user's own.
     """
 
     activation: Literal["softmax", "sigmoid", "none"] | None = None
@@ -35,7 +35,7 @@ class OutputRequest:
     threshold: float | tuple[float, ...] | None = None
     threshold_source: Source = "default"
     has_one_label: bool = False
-    is_known_classifier: bool = False
+    known_kind: OutputKind | None = None
 
 
 @dataclass(frozen=True)
@@ -149,6 +149,8 @@ def list_assumptions(request: OutputRequest, activation: Activation, source: Sou
     """Return what was assumed about the activation, as text for the user."""
     if source == "config" and activation == "none" and request.has_one_label:
         return [ONE_LABEL_NOTE]
-    if source != "default" or request.is_known_classifier:
+    if source != "default":
         return []
-    return [ONE_OUTPUT_NOTE if activation == "binary" else EXCLUSIVE_NOTE]
+    if activation == "binary":
+        return [ONE_OUTPUT_NOTE]
+    return [] if request.known_kind is not None else [EXCLUSIVE_NOTE]

@@ -385,6 +385,15 @@ def test_class_names_of_one_output(tmp_path, labels, expected):
         load(body(1), classes=path)
 
 
+@pytest.mark.parametrize(("count", "notes"), [(1000, []), (7, [EXCLUSIVE_NOTE])])
+def test_module_of_torchvision_is_known_only_with_its_own_classes(count, notes):
+    from torchvision.models import squeezenet1_1
+
+    model = squeezenet1_1(num_classes=count)
+    model.size = 40
+    assert load(model).notes == notes
+
+
 def known_output(outputs: int, kind: OutputKind) -> tuple[str, str, int]:
     """Return the activation, its source and the number of classes of a library's network whose loader knows the kind."""
     classifier = xplain.Classifier(body(outputs), name="known", preprocessing=Preprocessing(SIZE, 10))

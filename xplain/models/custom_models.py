@@ -20,6 +20,7 @@ from xplain.models.classifier import Classifier, Weights
 from xplain.models.output_request import OutputRequest, is_activation, parse_threshold
 from xplain.models.randomization import RANDOM
 
+LIBRARIES = ("torchvision", "timm")
 # Activations by the ``problem_type`` in the configuration of Hugging Face models.
 PROBLEM_TYPES: dict[str, Literal["softmax", "sigmoid", "none"]] = {
     "single_label_classification": "softmax",
@@ -106,6 +107,7 @@ def read_output_request(model: nn.Module) -> OutputRequest:
         entry=str(entry) if isinstance(entry, str | int) and not isinstance(entry, bool) else None,
         threshold=threshold,
         threshold_source="attribute",
+        is_library_class=type(model).__module__.split(".")[0] in LIBRARIES,
     )
     if is_activation(activation):
         return replace(request, activation=activation, source="attribute")

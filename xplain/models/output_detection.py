@@ -82,7 +82,7 @@ def detect_output(model: nn.Module, run: Run, images: Tensor, request: OutputReq
         reader = find_last_linear(model, run, reader, noise, differentiate=traced.values.requires_grad)
     threshold = check_threshold(request, activation, columns)
     kind = OutputKind(activation, source, reader.final_call is not None, threshold, entry)
-    notes += list_assumptions(request, activation, source)
+    notes += list_assumptions(request, activation, source, columns)
     return DetectedOutput(reader, kind, 2 if reader.is_binary else columns, notes)
 
 

@@ -13,6 +13,7 @@ from xplain.core.types import ActivationName
 from xplain.models.final_activation import Function
 from xplain.models.outputs import Activation, OutputKind, Source
 
+IMAGENET_CLASSES = 1000
 ONE_OUTPUT_NOTE = "the model has one output, which is used as the logit of class 1 against class 0; set --activation none if it is a value"
 EXCLUSIVE_NOTE = "the outputs are used as logits of exclusive classes; set --activation sigmoid if several labels can apply to an image"
 ONE_LABEL_NOTE = "config.num_labels is 1, so the output is explained as a value; set --activation sigmoid if it is the logit of a class"
@@ -26,7 +27,8 @@ class OutputRequest:
     entry: name or index of the logits in the output, or None.
     threshold: the probability, or value, from which a label counts as present. threshold_source: who says so.
     has_one_label: the configuration has one label and no problem type, which means a value.
-    known_kind: the meaning of the outputs of a library's network; None for a module of the user's own.
+    known_kind: the meaning of the outputs of a network that a library loaded; None for any other module.
+    is_library_class: the class of the module is one of torchvision or timm; its head may still be the user's own.
     """
 
     activation: Literal["softmax", "sigmoid", "none"] | None = None
@@ -36,6 +38,7 @@ class OutputRequest:
     threshold_source: Source = "default"
     has_one_label: bool = False
     known_kind: OutputKind | None = None
+    is_library_class: bool = False
 
 
 @dataclass(frozen=True)
@@ -145,12 +148,13 @@ def _show(threshold: Any) -> str:
     return ", ".join(f"{value:g}" for value in (threshold if isinstance(threshold, tuple) else (threshold,)))
 
 
-def list_assumptions(request: OutputRequest, activation: Activation, source: Source) -> list[str]:
-    """Return what was assumed about the activation, as text for the user."""
+def list_assumptions(request: OutputRequest, activation: Activation, source: Source, columns: int) -> list[str]:
+    """Return what was assumed about the activation of a network with ``columns`` outputs, as text for the user."""
     if source == "config" and activation == "none" and request.has_one_label:
         return [ONE_LABEL_NOTE]
     if source != "default":
         return []
     if activation == "binary":
         return [ONE_OUTPUT_NOTE]
-    return [] if request.known_kind is not None else [EXCLUSIVE_NOTE]
+    is_imagenet = request.is_library_class and columns == IMAGENET_CLASSES
+    return [] if request.known_kind is not None or is_imagenet else [EXCLUSIVE_NOTE]

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from xplain.core.errors import InputError, UsageError
 from xplain.data.class_names import ClassNames
 from xplain.data.preprocessing import Preprocessing
+from xplain.models.checks import ModelChecks
+from xplain.models.execution import Execution
 from xplain.models.outputs import OutputKind
 
 # Weights of red, green and blue in gray: ITU-R 601, as in Pillow.
@@ -55,6 +57,8 @@ class Classifier(nn.Module):
     labels: class names by index, empty if unknown.
     wnids: WordNet ids by index, empty if unknown.
     notes: the assumptions made about the network, as text for the user.
+    checks: what the checks of the network found. execution: how the network is run.
+    awaits_images: the network could not be inspected at an assumed size; the first images are used for it.
     """
 
     mean: Tensor
@@ -87,6 +91,9 @@ class Classifier(nn.Module):
         self.probabilities = False
         self.output = OutputKind()
         self.notes: list[str] = []
+        self.checks = ModelChecks()
+        self.execution = Execution.of(model)
+        self.awaits_images = False
         mean = mean or (0.0,) * 3
         std = std or (1.0,) * len(mean)
         float_parameters = (parameter for parameter in model.parameters() if parameter.is_floating_point())
@@ -103,6 +110,8 @@ class Classifier(nn.Module):
         """
         self._check_images(images)
         logits = find_logits(self.run_network(images))[0]
+        if not torch.is_grad_enabled():
+            logits = logits.detach()  # networks with tensor hooks run with gradients
         if not self.probabilities:
             return logits
         return logits.clamp(min=torch.finfo(logits.dtype).tiny).log()
@@ -127,7 +136,7 @@ class Classifier(nn.Module):
         pixels = (images.to(self.mean.dtype) - self.mean) / self.std
         if self.channels == 1 and pixels.shape[1] == 3:
             pixels = (pixels * LUMA.to(pixels)[:, None, None]).sum(dim=1, keepdim=True)
-        return self.model(pixels)
+        return self.execution.run(self.model, pixels)
 
     def to_memory_format(self, images: Tensor) -> Tensor:
         """Convert images to the memory format of the network, contiguous or channels last."""

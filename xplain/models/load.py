@@ -8,21 +8,24 @@ from pathlib import Path
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from xplain.core.config import EMBEDDED
-from xplain.core.errors import MODEL_ERRORS, InputError, UsageError, device_error, emit_note
+from xplain.core.errors import MODEL_ERRORS, InputError, UsageError, device_error, emit_note, first_line
 from xplain.data.class_names import read_class_names
-from xplain.data.preprocessing import check_side
+from xplain.data.preprocessing import Preprocessing, check_side
 from xplain.models.checkpoints import describe_weights_file, hash_tensors, load_weights, read_weights
 from xplain.models.classifier import Classifier, find_wrapped_classifier
-from xplain.models.custom_models import load_factory, wrap_module
+from xplain.models.custom_models import describe_attributes, load_factory, wrap_module
 from xplain.models.devices import select_device
 from xplain.models.efficientnet_lite0 import load_efficientnet_lite0
 from xplain.models.inspection import inspect_model
+from xplain.models.normalization import settle_normalization
 from xplain.models.optimize import copy_classifier
 from xplain.models.programs import check_program, load_program
 from xplain.models.randomization import RANDOM, initialize_untrained, untrained_seed
+from xplain.models.trials import check_model
+from xplain.models.wrappers import unwrap
 
 PROGRAMS = ("script:", "export:")
 # Copies of classifiers with other weights, by the SHA-256 of the weights file.
@@ -85,9 +88,14 @@ def load_classifier(
         classifier.wnids, classifier.labels = list(wnids), list(labels)
     if isinstance(name, str) and name.startswith(PROGRAMS):
         check_program(classifier)
-    _inspect(classifier, required=image_size is not None or not isinstance(name, nn.Module))
+    _inspect(classifier, required=image_size is not None or not isinstance(name, nn.Module), checked=_needs_checks(name))
     _check_class_names(classifier, names_source)
     return classifier
+
+
+def _needs_checks(name: str | nn.Module) -> bool:
+    """Return whether the model must be checked. The embedded model and those of torchvision are known to be sound."""
+    return isinstance(name, nn.Module) or ":" in name
 
 
 def _check_arguments(name: object, device: object, weights: object, classes: object, image_size: object) -> None:
@@ -126,7 +134,7 @@ def copy_with_weights(classifier: Classifier, path: str) -> Classifier:
 def _build(name: str | nn.Module, path: Path | None, image_size: int | None, offline: bool) -> Classifier:
     """Return the classifier with the weights in ``path`` and their hash, for images of its own size or of ``image_size``."""
     if isinstance(name, nn.Module):
-        classifier = wrap_module(name, type(name).__name__, path)
+        classifier = wrap_module(name, type(unwrap(name)[-1]).__name__, path)
     else:
         classifier = _load_by_name(name, path, image_size, offline)
     if image_size is not None:
@@ -155,29 +163,65 @@ def _load_by_name(name: str, path: Path | None, image_size: int | None, offline:
 def _load_program(name: str, path: Path | None) -> Classifier:
     if path is not None:
         raise UsageError(f"the model {name!r} includes its weights", "remove --weights")
-    classifier = wrap_module(load_program(name), name, None)
+    classifier = wrap_module(load_program(name), name, None, copy=False)
     classifier.weights = describe_weights_file(Path(name.partition(":")[2]))
     return classifier
 
 
-def _inspect(classifier: Classifier, *, required: bool) -> None:
-    """Inspect the model, and warn with its notes.
+def _inspect(classifier: Classifier, *, required: bool, checked: bool) -> None:
+    """Inspect and check the model, and warn with its notes.
 
-    required: raise an InputError of the inspection. Otherwise ignore it: the images may have another size than assumed.
+    required: raise an InputError of the inspection. Otherwise inspect the model again when the first images are known: they may have
+    another size than assumed.
+    checked: run ``check_model``.
     """
     try:
         inspect_model(classifier)
     except InputError:
         if required:
             raise
+        classifier.awaits_images = True
     except MODEL_ERRORS as error:
         known = device_error(error)
         if known:
             raise known from None
         if required:
-            raise
+            raise InputError(
+                f"{classifier.name} failed on noise images ({type(error).__name__}: {first_line(error)})",
+                "check the model with images of this size",
+            ) from error
+        classifier.awaits_images = True
+    else:
+        if checked:
+            settle_normalization(classifier)
+            classifier.notes += check_model(classifier)
     for note in classifier.notes:
         emit_note(note)
+
+
+def inspect_first_images(classifier: Classifier, images: Tensor) -> None:
+    """Inspect and check a model whose size was unknown, at the size of the first images (B, C, H, W), and warn with new notes.
+
+    If the model does not accept the images, its prediction raises the error.
+    """
+    if not classifier.awaits_images:
+        return
+    known, preprocessing = list(classifier.notes), classifier.preprocessing
+    classifier.preprocessing = Preprocessing.for_size((images.shape[-2], images.shape[-1]))
+    try:
+        inspect_model(classifier)
+    except (InputError, *MODEL_ERRORS) as error:
+        if known_error := device_error(error):
+            raise known_error from None
+        classifier.preprocessing = preprocessing
+        return
+    classifier.awaits_images = False
+    settle_normalization(classifier)
+    classifier.notes += check_model(classifier)
+    for note in classifier.notes:
+        if note not in known:
+            emit_note(note)
+    _check_class_names(classifier, "the model's labels")
 
 
 def _check_class_names(classifier: Classifier, source: str) -> None:

@@ -90,6 +90,8 @@ def load_classifier(
         check_program(classifier)
     _inspect(classifier, required=image_size is not None or not isinstance(name, nn.Module), checked=_needs_checks(name))
     _check_class_names(classifier, names_source)
+    if isinstance(name, nn.Module) and (note := describe_attributes(name, classifier)):
+        emit_note(note)
     return classifier
 
 

@@ -126,6 +126,8 @@ class Oracle:
         image: (rows,) the index of the image to which each row belongs; None if the rows are the images.
         """
 
+        self.classifier.checks.require_gradients("this computation")
+
         def run(x: Tensor, y: Tensor, contrasts: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
             x = x.detach().requires_grad_()
             with torch.enable_grad():
@@ -163,6 +165,8 @@ class Oracle:
 
     def probe(self, x: Tensor, y: Tensor, layer: str = "auto", *, differentiate: bool = True) -> LayerResult:
         """Return the activations of a layer and the gradients of the score there, see ``probe_layer``."""
+        if differentiate:
+            self.classifier.checks.require_gradients("this computation")
         return probe_layer(self, x, y, layer, differentiate=differentiate)
 
     def inference_copy(self, *, fold: bool) -> Classifier:

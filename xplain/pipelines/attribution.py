@@ -18,13 +18,15 @@ import xplain.methods  # noqa: F401  (importing registers them)
 from xplain.core.config import Choice, ComputeOptions
 from xplain.core.errors import MODEL_ERRORS, InputError, UsageError, device_error, first_line
 from xplain.core.registry import METHODS, MethodSpec
-from xplain.core.rng import Streams
+from xplain.core.rng import Streams, preserve_random_state
 from xplain.core.types import Attribution, Cost, Precision, ScoreKind
 from xplain.data.images import decode_image, sha256
 from xplain.data.preprocessing import Preprocessing, preprocess
 from xplain.data.sources import ImageSource, find_images
 from xplain.metrics.inputs import Explain
 from xplain.models import Classifier
+from xplain.models.checks import RANDOM_FLAG
+from xplain.models.load import inspect_first_images
 from xplain.oracle import Oracle
 from xplain.oracle.batching import rows_per_call
 from xplain.oracle.runtime import inference_session, predict
@@ -96,7 +98,9 @@ def attribute(
     check_progress(progress)
     started = time.perf_counter()
     images = check_images(classifier, images)
-    with inference_session(classifier):
+    inspect_first_images(classifier, images)
+    method_run.check_gradients(classifier)
+    with inference_session(classifier), preserve_random_state():
         logits, cost = predict_finite(classifier, images, compute)
         targets = find_targets(classifier, target, logits)
         contrasts = find_contrasts(classifier, against, logits, targets)
@@ -176,6 +180,11 @@ class MethodRun:
         """The entries of ``run.json`` that do not determine numbers."""
         return {"deviations": self.spec.deviations}
 
+    def check_gradients(self, classifier: Classifier) -> None:
+        """Raise UsageError if the method needs gradients and the model has none."""
+        if self.spec.cost(**self.settings)[1] > 0:
+            classifier.checks.require_gradients(self.label)
+
     def describe(self) -> dict[str, Any]:
         """Return the record of the method: name, parameters, score and version."""
         return {
@@ -238,7 +247,11 @@ class MethodRun:
             parts.append(replace(result, values=values, details=result.details | spent))
             cost = cost + oracle.cost
         cost = replace(cost, seconds=time.perf_counter() - started)
-        return replace(_concatenate(parts), target=targets, cost=cost)
+        result = _concatenate(parts)
+        flags = dict(result.flags)
+        if classifier.checks.is_random:
+            flags[RANDOM_FLAG] = torch.ones(len(images), dtype=torch.bool, device=images.device)
+        return replace(result, target=targets, cost=cost, flags=flags)
 
     def _oracle(
         self,
@@ -338,6 +351,7 @@ def resolve_methods(
         params = _with_layer(spec, choice, layer)
         label = label_of(choice, spec.name)
         runs.append(MethodRun.resolve(spec, params, classifier.preprocessing, score=score, label=label))
+        runs[-1].check_gradients(classifier)
     return runs
 
 

@@ -21,14 +21,14 @@ from xplain.core.errors import InputError, UnknownMethodError, UsageError, emit_
 from xplain.core.parameters import EXISTING_PATH
 from xplain.core.protocols import choose_metrics
 from xplain.core.registry import METHODS, METRICS, MetricSpec
-from xplain.core.rng import Streams
+from xplain.core.rng import Streams, preserve_random_state
 from xplain.core.types import Attribution, Precision, Score, ScoreKind
 from xplain.data.annotations import locate_boxes, read_annotations
 from xplain.data.folders import walk_files
 from xplain.data.own_outputs import is_in_own_folder, is_own_file
 from xplain.metrics.inputs import Explain, MetricInput
 from xplain.models import Classifier
-from xplain.models.load import copy_with_weights
+from xplain.models.load import copy_with_weights, inspect_first_images
 from xplain.oracle import Oracle
 from xplain.oracle.targets import Classes, find_targets
 from xplain.pipelines.arguments import (
@@ -104,7 +104,8 @@ def measure(
     images = check_images(classifier, images)
     attributions = check_attributions(classifier, attributions)
     _check_shapes(images, attributions, boxes)
-    with retain_freed_memory():
+    inspect_first_images(classifier, images)
+    with retain_freed_memory(), preserve_random_state():
         logits, cost = predict_finite(classifier, images, compute)
         targets = find_targets(classifier, target, logits)
         oracle = _metric_oracle(classifier, compute, progress)

@@ -43,7 +43,8 @@ class _ProtectedNorm(nn.Module):
         """Run the norm on x (B, C, ...)."""
         output = super().forward(_with_standard_strides(x), *args, **kwargs)
         if isinstance(output, Tensor) and output.requires_grad and len(output) == 1:
-            output.register_hook(_with_standard_strides)  # propagation rules cannot trace an autograd function here
+            # a hook, because propagation rules cannot trace an autograd function; an undefined gradient is None
+            output.register_hook(lambda gradient: None if gradient is None else _with_standard_strides(gradient))
         return output
 
 

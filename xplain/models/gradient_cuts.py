@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +32,8 @@ def find_gradient_problem(classifier: Classifier, images: Tensor, error: Excepti
     if "Inference tensors" not in text and error is not None:
         return f"fails with gradients ({text})", ""
     where = "" if is_script else _find_cut(classifier, images)
-    return f"cuts them{where} (torch.no_grad, detach or inference_mode)", ", or set through_no_grad = True on the module"
+    hint = ", or set through_no_grad = True on the module" if _is_cut_by_no_grad(classifier, images) else ""
+    return f"cuts them{where} (torch.no_grad, detach or inference_mode)", hint
 
 
 def is_quantized(model: nn.Module) -> bool:
@@ -61,9 +63,23 @@ def _find_cut(classifier: Classifier, images: Tensor) -> str:
         for name, module in classifier.model.named_modules():
             if name:
                 stack.callback(module.register_forward_hook(watch(name)).remove)
-        try:
-            with torch.enable_grad():
-                classifier(images.detach().clone().requires_grad_())
-        except RuntimeError:  # inference tensors cannot be used where gradients are computed
-            pass
+        _has_gradient(classifier, images)
     return f" in {cuts[0]!r}" if cuts else ""
+
+
+def _is_cut_by_no_grad(classifier: Classifier, images: Tensor) -> bool:
+    """Return whether the logits have a gradient if ``torch.no_grad`` is ignored."""
+    original = classifier.execution
+    classifier.execution = replace(original, through_no_grad=True)
+    try:
+        return _has_gradient(classifier, images)
+    finally:
+        classifier.execution = original
+
+
+def _has_gradient(classifier: Classifier, images: Tensor) -> bool:
+    try:
+        with torch.enable_grad():
+            return classifier(images.detach().clone().requires_grad_()).requires_grad
+    except RuntimeError:  # inference tensors cannot be used where gradients are computed
+        return False

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from xplain.core.errors import InputError, device_error, first_line
+from xplain.core.errors import MODEL_ERRORS, InputError, device_error, first_line
 from xplain.core.rng import preserve_random_state, random_state
 from xplain.models.batch_norms import protect_norms
 from xplain.models.checks import ModelChecks
@@ -59,7 +59,8 @@ class _Trials:
         protect_norms(self.view)
         shape = (3, classifier.channels, *classifier.size)
         noise = torch.rand(shape, generator=torch.Generator().manual_seed(0), dtype=classifier.dtype)
-        self.images = noise.to(classifier.device)
+        brightness = torch.tensor([0.6, 1.0, 0.3], dtype=classifier.dtype)  # so that statistics of a call differ from its rows'
+        self.images = (noise * brightness[:, None, None, None]).to(classifier.device)
 
     def logits(self, view: Classifier | None = None, rows: tuple[int, ...] = (0, 1)) -> Tensor:
         """Return the logits of some of the images, without gradients; random numbers are the same in every call."""
@@ -77,7 +78,7 @@ class _Trials:
                     return _Trial(logits, None)
                 weights = torch.linspace(1, 2, logits.shape[1], dtype=logits.dtype, device=logits.device)
                 (gradient,) = torch.autograd.grad((logits[0] * weights).sum(), x, allow_unused=True)
-        except RuntimeError as error:
+        except MODEL_ERRORS as error:
             if device_error(error):
                 raise
             with torch.no_grad():
@@ -117,7 +118,7 @@ class _Trials:
     def _run_single(self) -> _Trial:
         try:
             return self.differentiate(self.view, self.images[:1])
-        except (RuntimeError, ValueError, AssertionError, IndexError) as error:
+        except MODEL_ERRORS as error:
             if device_error(error):
                 raise
             raise InputError(

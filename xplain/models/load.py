@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from xplain.core.config import EMBEDDED
 from xplain.core.errors import MODEL_ERRORS, InputError, UsageError, device_error, emit_note, first_line
+from xplain.core.rng import preserve_random_state
 from xplain.data.class_names import read_class_names
 from xplain.data.preprocessing import Preprocessing, check_side
 from xplain.models.checkpoints import describe_weights_file, hash_tensors, load_weights, read_weights
@@ -178,7 +179,8 @@ def _inspect(classifier: Classifier, *, required: bool, checked: bool) -> None:
     checked: run ``check_model``.
     """
     try:
-        inspect_model(classifier)
+        with preserve_random_state():
+            inspect_model(classifier)
     except InputError:
         if required:
             raise
@@ -211,7 +213,8 @@ def inspect_first_images(classifier: Classifier, images: Tensor) -> None:
     known, preprocessing = list(classifier.notes), classifier.preprocessing
     classifier.preprocessing = Preprocessing.for_size((images.shape[-2], images.shape[-1]))
     try:
-        inspect_model(classifier)
+        with preserve_random_state():
+            inspect_model(classifier)
     except (InputError, *MODEL_ERRORS) as error:
         if known_error := device_error(error):
             raise known_error from None

@@ -86,7 +86,9 @@ def test_protected_norm_gradient_of_one_row(kind, dtype):
 
 @pytest.mark.parametrize("dtype", list(TOLERANCE))
 @pytest.mark.parametrize("kind", list(NORMS))
-@pytest.mark.parametrize(("method", "options"), [("saliency", {}), ("integrated-gradients", {"steps": 1}), ("layer-cam", {"layer": "conv"})])
+@pytest.mark.parametrize(
+    ("method", "options"), [("saliency", {}), ("integrated-gradients", {"steps": 1}), ("layer-cam", {"layer": "conv"})]
+)
 def test_attribution_of_one_image_equals_exact_batch(kind, dtype, method, options):
     network, x = make(NORMS[kind]()).to(dtype), toys.images(2, 16, 16)
     classifier = xplain.Classifier(network, name="toy", preprocessing=Preprocessing((16, 16), 16))

@@ -110,14 +110,18 @@ def test_mixed_rows_name_batch_norm():
 
 
 def test_mixed_rows_refuse_baselines_in_the_same_call():
-    with pytest.raises(UsageError, match="deeplift runs several images in a call, and the model mixes the rows of a call; use"):
+    with pytest.raises(
+        UsageError, match="deeplift runs several images in a call, and the model mixes the rows of a call; use"
+    ):
         xplain.attribute(load(Wired(divided_by_rows)), X, "deeplift")
 
 
 def test_single_image_that_fails_is_refused():
     network = nn.Sequential(toys.small_net(), nn.BatchNorm1d(5, track_running_stats=False).double())
     network.size = (8, 10)
-    with pytest.raises(InputError, match="Sequential cannot process one image per call .*; the images of a call must not"):
+    with pytest.raises(
+        InputError, match=r"Sequential cannot process one image per call .*; the images of a call must not"
+    ):
         load(network)
 
 
@@ -229,7 +233,9 @@ def test_in_place_operation_is_refused():
         return z
 
     classifier = load(Wired(in_place))
-    with pytest.raises(UsageError, match="the model works in place .*; use occlusion.*, or remove the in-place operations"):
+    with pytest.raises(
+        UsageError, match=r"the model works in place .*; use occlusion.*, or remove the in-place operations"
+    ):
         xplain.attribute(classifier, X, "saliency")
 
 
@@ -238,7 +244,9 @@ def test_quantized_model_is_refused_by_gradient_methods():
     network = torch.ao.quantization.quantize_dynamic(toys.small_net().float(), {nn.Linear})
     network.size = (8, 10)
     classifier = load(network)
-    with pytest.raises(UsageError, match=f"saliency needs gradients, and the model is quantized; {ALTERNATIVES}, or load it"):
+    with pytest.raises(
+        UsageError, match=f"saliency needs gradients, and the model is quantized; {ALTERNATIVES}, or load it"
+    ):
         xplain.attribute(classifier, X.float(), "saliency")
     values = xplain.attribute(classifier, X[:1].float(), "occlusion", target=1, window=8, stride=8).values
     gray = network(X[:1].float())[0, 1]

@@ -93,7 +93,11 @@ def test_own_normalization_of_class_attributes():
 
 @pytest.mark.parametrize(
     ("mean", "std"),
-    [([123.675, 116.28, 103.53], [58.395, 57.12, 57.375]), ([103.9, 116.8, 123.7], [1.0, 1.0, 1.0]), ([127.5], [127.5])],
+    [
+        ([123.675, 116.28, 103.53], [58.395, 57.12, 57.375]),
+        ([103.9, 116.8, 123.7], [1.0, 1.0, 1.0]),
+        ([127.5], [127.5]),
+    ],
 )
 def test_values_of_bytes_are_converted(mean, std):
     network = toys.small_net()

@@ -28,7 +28,7 @@ def protect_norms(model: nn.Module) -> None:
     for module in model.modules():
         is_script = isinstance(module, torch.jit.ScriptModule)
         if isinstance(module, PROTECTED) and not isinstance(module, _ProtectedNorm) and not is_script:
-            module.__class__ = _protected_class(type(module))
+            module.__class__ = _protected_class(type(module))  # type: ignore[assignment, arg-type]
 
 
 @cache
@@ -67,7 +67,7 @@ def fix_batch_norms(model: nn.Module) -> None:
 class _FixedBatchNorm(_ProtectedNorm, _BatchNorm):
     """Batch norm with a fast backward pass in evaluation mode, if its parameters are frozen."""
 
-    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
         """Normalize x (B, C, ...)."""
         is_learning = any(parameter.requires_grad for parameter in self.parameters())
         if self.training or self.running_var is None or is_learning:
@@ -90,7 +90,7 @@ _FIXED_CLASSES: dict[type[nn.Module], type[_FixedBatchNorm]] = {
     nn.BatchNorm2d: _FixedBatchNorm2d,
     nn.BatchNorm3d: _FixedBatchNorm3d,
 }
-_FIXED_CLASSES |= {_protected_class(norm_class): fixed_class for norm_class, fixed_class in _FIXED_CLASSES.items()}
+_FIXED_CLASSES |= {_protected_class(original): fixed for original, fixed in _FIXED_CLASSES.items()}  # type: ignore[arg-type]
 
 
 class _FixedBatchNormFunction(torch.autograd.Function):
@@ -111,5 +111,3 @@ class _FixedBatchNormFunction(torch.autograd.Function):
             scale = scale * norm.weight
         grad_input = grad_output * scale.reshape(-1, *[1] * (grad_output.ndim - 2))
         return grad_input.to(grad_output.dtype), None
-
-

@@ -81,9 +81,7 @@ def wrap_module(model: nn.Module, name: str, path: Path | None, *, copy: bool = 
         load_weights(network, read_weights(path), record.source)
     notes = _convert_to_float32(network)
     size = _read_attribute(model, "size")
-    mean, std, note = check_normalization(
-        _read_channel_values(model, "mean"), _read_channel_values(model, "std"), name
-    )
+    mean, std, note = check_normalization(_read_channel_values(model, "mean"), _read_channel_values(model, "std"), name)
     classifier = Classifier(
         network,
         name=name,
@@ -107,7 +105,9 @@ def describe_attributes(model: nn.Module, classifier: Classifier) -> str:
     for name, values, identity in (("mean", classifier.mean, 0), ("std", classifier.std, 1)):
         if _read_attribute(model, name) is not None and bool((values != identity).any()):
             parts.append(f"{name} {', '.join(f'{value:.4g}' for value in values.flatten().tolist())}")
-    parts += [f"{len(names)} {kind}" for kind, names in (("labels", classifier.labels), ("wnids", classifier.wnids)) if names]
+    parts += [
+        f"{len(names)} {kind}" for kind, names in (("labels", classifier.labels), ("wnids", classifier.wnids)) if names
+    ]
     return f"from the module: {'; '.join(parts)}" if parts else ""
 
 
@@ -120,7 +120,8 @@ def _check_signature(model: nn.Module, name: str) -> None:
     required = [
         parameter.name
         for parameter in parameters
-        if parameter.default is parameter.empty and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        if parameter.default is parameter.empty
+        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
     ]
     if len(required) > 1:
         raise InputError(

@@ -51,7 +51,8 @@ def load_classifier(
             ``python:package.module:factory``, a function that returns an nn.Module;
             ``script:FILE`` or ``export:FILE``, a TorchScript or torch.export program, whose code is run;
             an nn.Module that takes pixels in [0, 1]. Its attributes ``mean``, ``std``, ``size``, ``labels`` and ``wnids`` are used
-            if it has them.
+            if it has them; ``through_no_grad = True`` computes gradients through ``torch.no_grad`` in its forward pass. The
+            classifier runs a copy that shares the parameters, so that the mode, hooks and gradients of the module do not change.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         weights: a ``.pt``, ``.pth`` or ``.safetensors`` file to use instead of the model's weights. No code in it is executed.
             ``random`` uses untrained weights, which are the same in every call.
@@ -63,6 +64,8 @@ def load_classifier(
     Returns:
         A Classifier. ``size``, ``preprocessing``, ``labels`` and ``wnids`` describe its input and classes.
         A ModelNote warning is emitted for every assumption about the model, such as a final softmax or a single input channel.
+        ``checks`` tells whether the model is random, mixes the rows of a call, or has no gradients. A module without ``size`` that
+        does not accept images of 224 x 224 is inspected and checked at the first call of ``attribute`` or ``measure``.
 
     Raises:
         UsageError: if the name is unknown or the options are inconsistent.
@@ -89,7 +92,8 @@ def load_classifier(
         classifier.wnids, classifier.labels = list(wnids), list(labels)
     if isinstance(name, str) and name.startswith(PROGRAMS):
         check_program(classifier)
-    _inspect(classifier, required=image_size is not None or not isinstance(name, nn.Module), checked=_needs_checks(name))
+    required = image_size is not None or not isinstance(name, nn.Module)
+    _inspect(classifier, required=required, custom=_is_custom(name), checked=_needs_checks(name))
     _check_class_names(classifier, names_source)
     if isinstance(name, nn.Module) and (note := describe_attributes(name, classifier)):
         emit_note(note)
@@ -99,6 +103,11 @@ def load_classifier(
 def _needs_checks(name: str | nn.Module) -> bool:
     """Return whether the model must be checked. The embedded model and those of torchvision are known to be sound."""
     return isinstance(name, nn.Module) or ":" in name
+
+
+def _is_custom(name: str | nn.Module) -> bool:
+    """Return whether mean and std of the classifier are attributes of the user's module."""
+    return isinstance(name, nn.Module) or name.startswith(("python:", *PROGRAMS))
 
 
 def _check_arguments(name: object, device: object, weights: object, classes: object, image_size: object) -> None:
@@ -171,12 +180,12 @@ def _load_program(name: str, path: Path | None) -> Classifier:
     return classifier
 
 
-def _inspect(classifier: Classifier, *, required: bool, checked: bool) -> None:
+def _inspect(classifier: Classifier, *, required: bool, custom: bool, checked: bool) -> None:
     """Inspect and check the model, and warn with its notes.
 
     required: raise an InputError of the inspection. Otherwise inspect the model again when the first images are known: they may have
     another size than assumed.
-    checked: run ``check_model``.
+    custom: mean and std are attributes of the network. checked: run ``check_model``.
     """
     try:
         with preserve_random_state():
@@ -196,8 +205,9 @@ def _inspect(classifier: Classifier, *, required: bool, checked: bool) -> None:
             ) from error
         classifier.awaits_images = True
     else:
-        if checked:
+        if custom:
             settle_normalization(classifier)
+        if checked:
             classifier.notes += check_model(classifier)
     for note in classifier.notes:
         emit_note(note)

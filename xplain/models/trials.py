@@ -59,7 +59,9 @@ class _Trials:
         protect_norms(self.view)
         shape = (3, classifier.channels, *classifier.size)
         noise = torch.rand(shape, generator=torch.Generator().manual_seed(0), dtype=classifier.dtype)
-        brightness = torch.tensor([0.6, 1.0, 0.3], dtype=classifier.dtype)  # so that statistics of a call differ from its rows'
+        brightness = torch.tensor(
+            [0.6, 1.0, 0.3], dtype=classifier.dtype
+        )  # so that statistics of a call differ from its rows'
         self.images = (noise * brightness[:, None, None, None]).to(classifier.device)
 
     def logits(self, view: Classifier | None = None, rows: tuple[int, ...] = (0, 1)) -> Tensor:
@@ -112,7 +114,9 @@ class _Trials:
             notes.append("the logits do not react to small changes of noise images: their gradient is zero")
         if not checks.is_random and not checks.mixes_rows and self._is_single_wrong(single, pair):
             checks = replace(checks, needs_two_rows=True)
-            notes.append("the gradient of an image alone differs from its gradient in a batch: images are run twice in a call")
+            notes.append(
+                "the gradient of an image alone differs from its gradient in a batch: images are run twice in a call"
+            )
         return checks, notes
 
     def _run_single(self) -> _Trial:
@@ -208,10 +212,8 @@ def _difference(actual: Tensor, expected: Tensor) -> float:
     """Return the largest difference of logits relative to their spread over the classes, infinite for other shapes."""
     if actual.shape != expected.shape:
         return float("inf")
-    if expected.shape[1] == 1:
-        spread = expected.abs().max()
-    else:
-        spread = (expected - expected.mean(dim=1, keepdim=True)).abs().max()
+    center = expected.mean(dim=1, keepdim=True) if expected.shape[1] > 1 else 0.0
+    spread = (expected - center).abs().max()
     difference = (actual - expected).abs().nan_to_num(posinf=torch.inf).max()
     return 0.0 if not bool(difference) else float(difference / spread)
 

@@ -59,7 +59,9 @@ def check_usable(model: nn.Module, name: str) -> None:
     if any(tensor.is_meta for tensor in tensors):
         raise InputError(f"the model {name} is on the meta device and has no weights", "create it on cpu or cuda")
     for path, module in model.named_modules():
-        if any(torch.nn.parameter.is_lazy(tensor) for tensor in (*module._parameters.values(), *module._buffers.values())):
+        if any(
+            torch.nn.parameter.is_lazy(tensor) for tensor in (*module._parameters.values(), *module._buffers.values())
+        ):
             raise InputError(
                 f"layer {path!r} of {name} is lazy and has no weights yet", "run the model once on an image before"
             )
@@ -151,9 +153,7 @@ def _rebind(function: FunctionType, memo: dict[int, Any]) -> FunctionType:
     new_cells = tuple(_rebind_cell(cell, memo) for cell in cells)
     if all(new is old for new, old in zip(new_cells, cells, strict=True)):
         return function
-    copied = FunctionType(
-        function.__code__, function.__globals__, function.__name__, function.__defaults__, new_cells
-    )
+    copied = FunctionType(function.__code__, function.__globals__, function.__name__, function.__defaults__, new_cells)
     copied.__kwdefaults__ = function.__kwdefaults__
     return copied
 

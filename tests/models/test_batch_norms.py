@@ -6,10 +6,12 @@ import copy
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 import xplain
 from tests.helpers import toys
+from xplain.core.errors import ModelNote
 from xplain.data.preprocessing import Preprocessing
 from xplain.models.batch_norms import protect_norms
 
@@ -96,6 +98,52 @@ def test_attribution_of_one_image_equals_exact_batch(kind, dtype, method, option
     exact = xplain.Classifier(copy.deepcopy(network).double(), name="toy", preprocessing=Preprocessing((16, 16), 16))
     among = xplain.attribute(exact, x.to(dtype).double(), method, target=1, **options).values[:1]
     assert relative_error(alone, among) < 2 * TOLERANCE[dtype]
+
+
+class Images(nn.Module):
+    """A norm of tokens that were rearranged to an image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens, self.norm = nn.Linear(12, 8), nn.BatchNorm2d(8)
+        self.norm.running_var.uniform_(0.5, 1.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.tokens(x.unfold(2, 2, 2).unfold(3, 2, 2).permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(1, 2))
+        row_stride = 8 if len(x) == 1 else 512  # as torch's reshapes leave it
+        images = tokens.as_strided((len(x), 8, 8, 8), (row_stride, 1, 64, 8))
+        return self.norm(images).square().mean(dim=(2, 3))
+
+
+def test_protected_norm_input_of_one_row():
+    torch.manual_seed(0)
+    network, x = Images().eval(), toys.images(2, 16, 16).float()
+    expected = gradient(network, x)
+    protect_norms(network)
+    assert relative_error(gradient(network, x[:1]), expected[:1]) < 1e-5
+
+
+class Functional(Tokens):
+    """``Tokens`` with the function instead of the module, which cannot be protected."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        norm = self.norm
+        y = F.batch_norm(self.conv(x), norm.running_mean, norm.running_var, norm.weight, norm.bias)
+        return self.head(y.flatten(2).transpose(1, 2).tanh().mean(dim=1))
+
+
+def test_wrong_gradient_of_one_row_is_found():
+    torch.manual_seed(0)
+    network, x = Functional(nn.BatchNorm2d(8)).eval(), toys.images(2, 16, 16).float()
+    network.norm.running_var.uniform_(0.5, 1.5)
+    nn.init.uniform_(network.norm.weight, 0.5, 1.5)
+    expected = gradient(network, x)
+    with pytest.warns(ModelNote, match="the gradient of an image alone differs from its gradient in a batch"):
+        classifier = xplain.load_classifier(network, "cpu")
+    assert classifier.checks.describe() == {"needs_two_rows": True}
+    alone = xplain.attribute(classifier, x[:1], "saliency", target=1)
+    assert relative_error(alone.values, expected[:1]) < 1e-5
+    assert (alone.values.shape, alone.cost.forwards) == ((1, 3, 16, 16), 2)
 
 
 def test_protect_norms_keeps_names_and_types():

@@ -69,7 +69,9 @@ def optimize_for_inference(classifier: Classifier, *, fold: bool = True) -> Clas
     fold: fold batch norms into the convolutions before them. Use False to read activations by layer name: batch norms are then
     kept, with a faster backward pass.
     """
-    optimized = copy_classifier(classifier).train().eval().requires_grad_(False)  # ``train`` drops values cached in evaluation
+    optimized = (
+        copy_classifier(classifier).train().eval().requires_grad_(False)
+    )  # ``train`` drops values cached in evaluation
     for module in optimized.modules():
         if getattr(module, "inplace", False) is True and not isinstance(module, torch.jit.ScriptModule):
             module.inplace = False  # type: ignore[assignment]

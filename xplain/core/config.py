@@ -94,6 +94,16 @@ def parse_batch_size(text: str) -> int | None:
     return rows
 
 
+def parse_threads(text: str) -> int | None:
+    """Return the number of threads, or None for ``auto``. Raise UsageError unless it is ``auto`` or a positive integer."""
+    if text == "auto":
+        return None
+    threads = parse_count(text)
+    if not threads:
+        raise UsageError(f"invalid number of threads {text!r}", "use auto or a positive integer")
+    return threads
+
+
 def parse_clip(text: str) -> tuple[float, float]:
     """Parse the percentiles ``LOW,HIGH``. Raise UsageError unless 0 <= LOW < HIGH <= 100."""
     try:
@@ -158,7 +168,7 @@ class ModelOptions:
 
 @dataclass(frozen=True)
 class ComputeOptions:
-    """The arithmetic and the random seed of a run. batch_size: rows per model call, None for automatic."""
+    """The arithmetic, the random seed and the threads of a run. batch_size, threads: None for automatic."""
 
     precision: Annotated[
         Precision,
@@ -174,6 +184,15 @@ class ComputeOptions:
         ),
     ] = None
     seed: Annotated[int, Option("--seed", "Random seed.", low=0)] = 0
+    threads: Annotated[
+        int | None,
+        Option(
+            "--threads",
+            "CPU threads: auto (PyTorch's choice, at most the CPU quota of the container) or a positive integer.",
+            parse_threads,
+            "auto",
+        ),
+    ] = None
 
 
 @dataclass(frozen=True)

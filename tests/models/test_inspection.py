@@ -37,6 +37,7 @@ def load(model: nn.Module, size: object = (8, 10), **options) -> tuple[xplain.Cl
         warnings.simplefilter("always")
         classifier = xplain.load_classifier(model, device="cpu", **options)
     notes = [str(warning.message) for warning in caught if warning.category is ModelNote]
+    assert notes.pop().startswith(f"from the module: size {classifier.size[0]} x {classifier.size[1]}")
     assert notes == classifier.notes
     return classifier, notes
 

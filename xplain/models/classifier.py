@@ -12,6 +12,8 @@ from xplain.core.errors import InputError, UsageError, emit_note
 from xplain.data.class_names import ClassNames
 from xplain.data.preprocessing import Preprocessing
 from xplain.models.black_box import BlackBox
+from xplain.models.checks import ModelChecks
+from xplain.models.execution import Execution
 from xplain.models.output_detection import DetectedOutput, detect_output
 from xplain.models.output_reader import OutputReader
 from xplain.models.output_request import OutputRequest
@@ -55,7 +57,6 @@ class Classifier(nn.Module):
     channels: input channels of the network, 3 or 1. A network of one channel receives the gray value of the pixels.
     classes: the number of classes, or None if unknown. A network with one output has two, with the logits (-z, z).
     output: the meaning of the logits: softmax, sigmoid, binary or none.
-    differentiable: whether the logits have gradients with respect to the images.
     reader: how the logits are computed from the output of the network.
     request: what the user or the module says about the outputs.
     awaits_detection: the meaning of the outputs is to be detected with the first images.
@@ -63,6 +64,8 @@ class Classifier(nn.Module):
     wnids: WordNet ids by index, empty if unknown.
     names_source: where the class names come from, for errors.
     notes: the assumptions made about the network, as text for the user.
+    checks: what the checks of the network found. execution: how the network is run.
+    awaits_images: the network could not be inspected at an assumed size; the first images are used for it.
     """
 
     mean: Tensor
@@ -93,12 +96,14 @@ class Classifier(nn.Module):
         self.channels = len(mean) or 3
         self.classes: int | None = None
         self.output = OutputKind()
-        self.differentiable = not self.is_black_box
         self.reader = OutputReader()
         self.request = OutputRequest()
         self.awaits_detection = False
         self.names_source = "the model's labels"
         self.notes: list[str] = []
+        self.checks = ModelChecks()
+        self.execution = Execution.of(model)
+        self.awaits_images = False
         mean = mean or (0.0,) * 3
         std = std or (1.0,) * len(mean)
         float_parameters = (parameter for parameter in model.parameters() if parameter.is_floating_point())
@@ -115,7 +120,8 @@ class Classifier(nn.Module):
         """
         self._check_images(images)
         self.detect_pending_output(images)
-        return self.reader.run(self.model, lambda: self.run_network(images))
+        logits = self.reader.run(self.model, lambda: self.run_network(images))
+        return logits if torch.is_grad_enabled() else logits.detach()  # networks with tensor hooks run with gradients
 
     def raw(self, images: Tensor) -> object:
         """Return the output of the network itself, of any type, for images (B, C, H, W) in [0, 1]."""
@@ -177,7 +183,7 @@ class Classifier(nn.Module):
         pixels = (images.to(self.mean.dtype) - self.mean) / self.std
         if self.channels == 1 and pixels.shape[1] == 3:
             pixels = (pixels * LUMA.to(pixels)[:, None, None]).sum(dim=1, keepdim=True)
-        return self.model(pixels)
+        return self.execution.run(self.model, pixels)
 
     def to_memory_format(self, images: Tensor) -> Tensor:
         """Convert images to the memory format of the network, contiguous or channels last."""
@@ -192,6 +198,11 @@ class Classifier(nn.Module):
     def is_black_box(self) -> bool:
         """Whether the model can only be called: it is an ONNX graph or a function, and has no layers and parameters."""
         return isinstance(self.model, BlackBox)
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether the logits have gradients with respect to the images."""
+        return not self.is_black_box and self.checks.has_gradients
 
     def rows_run(self, rows: int) -> int:
         """Return how many rows the model runs for a batch of ``rows`` images. It is more if the model has a fixed batch size."""

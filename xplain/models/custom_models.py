@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,8 +19,12 @@ from xplain.core.errors import InputError, UsageError, did_you_mean
 from xplain.data.preprocessing import Preprocessing
 from xplain.models.checkpoints import describe_weights_file, load_weights, read_weights
 from xplain.models.classifier import Classifier, Weights
+from xplain.models.normalization import check_normalization
 from xplain.models.output_request import OutputRequest, is_activation, parse_threshold
 from xplain.models.randomization import RANDOM
+from xplain.models.wrappers import check_usable, unwrap, working_copy
+
+HALF_PRECISIONS = {torch.float16, torch.bfloat16}
 
 LIBRARIES = ("torchvision", "timm")
 # Activations by the ``problem_type`` in the configuration of Hugging Face models.
@@ -64,34 +69,86 @@ def _import_module(module_name: str, name: str) -> ModuleType:
         ) from None
 
 
-def wrap_module(model: nn.Module, name: str, path: Path | None) -> Classifier:
+def wrap_module(model: nn.Module, name: str, path: Path | None, *, copy: bool = True) -> Classifier:
     """Return a user's module as a classifier, with the weights in ``path`` if it is not None.
 
-    Attributes ``mean``, ``std``, ``size``, ``labels`` and ``wnids`` of the module are used if it has them.
-    Raises InputError if the weights do not fit or an attribute is of the wrong type, and UsageError if ``path`` is RANDOM.
+    The attributes ``mean``, ``std``, ``size``, ``labels``, ``wnids`` and ``through_no_grad`` of the module are used if it has them,
+    also those of a module inside a wrapper such as DataParallel.
+    copy: use a copy of the module, whose mode, device, hooks and gradients then do not change. It shares the memory of the parameters,
+    unless weights are loaded or another type is needed.
+    Raises InputError if the weights do not fit, the module cannot be used or an attribute is invalid, and UsageError if ``path`` is RANDOM.
     """
     if path == RANDOM:
         raise UsageError(
             f"{name!r} does not support --weights random",
             "use --weights random only with efficientnet-lite0, torchvision and timm models",
         )
-    if any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
-        raise InputError(f"the model {name} is on the meta device and has no weights", "create it on cpu or cuda")
+    check_usable(model, name)
+    _check_signature(unwrap(model)[-1], name)
+    network = working_copy(unwrap(model)[-1], name, share=path is None) if copy else model
     record = Weights(name)
     if path is not None:
         record = describe_weights_file(path)
-        load_weights(model, read_weights(path), record.source)
+        load_weights(network, read_weights(path), record.source)
+    notes = _convert_to_float32(network)
     size = _read_attribute(model, "size")
-    return Classifier(
-        model,
+    mean, std, note = check_normalization(_read_channel_values(model, "mean"), _read_channel_values(model, "std"), name)
+    classifier = Classifier(
+        network,
         name=name,
         labels=_read_names(model, "labels"),
         wnids=_read_names(model, "wnids"),
-        mean=_read_channel_values(model, "mean"),
-        std=_read_channel_values(model, "std"),
+        mean=mean,
+        std=std,
         preprocessing=None if size is None else _read_preprocessing(size),
         weights=record,
     )
+    classifier.execution.through_no_grad = _read_attribute(model, "through_no_grad") is True
+    classifier.notes += [*notes, note] if note else notes
+    return classifier
+
+
+def describe_attributes(model: nn.Module, classifier: Classifier) -> str:
+    """Return a note on the attributes of a user's module that the classifier uses, or ``""`` if there are none."""
+    parts = []
+    if _read_attribute(model, "size") is not None:
+        parts.append("size {} x {}".format(*classifier.size))
+    for name, values, identity in (("mean", classifier.mean, 0), ("std", classifier.std, 1)):
+        if _read_attribute(model, name) is not None and bool((values != identity).any()):
+            parts.append(f"{name} {', '.join(f'{value:.4g}' for value in values.flatten().tolist())}")
+    parts += [
+        f"{len(names)} {kind}" for kind, names in (("labels", classifier.labels), ("wnids", classifier.wnids)) if names
+    ]
+    return f"from the module: {'; '.join(parts)}" if parts else ""
+
+
+def _check_signature(model: nn.Module, name: str) -> None:
+    """Raise InputError if the forward pass requires more than one argument."""
+    try:
+        parameters = inspect.signature(model.forward).parameters.values()
+    except (TypeError, ValueError):  # such as functions of TorchScript
+        return
+    required = [
+        parameter.name
+        for parameter in parameters
+        if parameter.default is parameter.empty
+        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    ]
+    if len(required) > 1:
+        raise InputError(
+            f"the forward pass of {name} takes {' and '.join(required)}",
+            "wrap the model in a module that takes images only",
+        )
+
+
+def _convert_to_float32(network: nn.Module) -> list[str]:
+    """Convert half-precision parameters and buffers to float32, and return a note if there are any."""
+    kinds = {tensor.dtype for tensor in (*network.parameters(), *network.buffers())} & HALF_PRECISIONS
+    if not kinds:
+        return []
+    network._apply(lambda tensor: tensor.float() if tensor.dtype in HALF_PRECISIONS else tensor)
+    names = " and ".join(sorted(str(kind).removeprefix("torch.") for kind in kinds))
+    return [f"the parameters are {names}; the model is run in float32"]
 
 
 def set_input(
@@ -168,9 +225,12 @@ def _read_config(model: nn.Module, request: OutputRequest) -> OutputRequest:
 
 
 def _read_attribute(model: nn.Module, attribute: str) -> Any:
-    """Return an attribute of a module; None if it has none, or a method of that name."""
-    value = getattr(model, attribute, None)
-    return None if callable(value) and not isinstance(value, torch.Tensor) else value
+    """Return an attribute of the outermost module that has it, or None. Methods of that name do not count."""
+    for module in unwrap(model):
+        value = getattr(module, attribute, None)
+        if value is not None and (isinstance(value, torch.Tensor) or not callable(value)):
+            return value
+    return None
 
 
 def _read_names(model: nn.Module, attribute: str) -> list[str]:

@@ -10,20 +10,22 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from xplain.core.config import EMBEDDED
-from xplain.core.errors import MODEL_ERRORS, InputError, UsageError, device_error, emit_note
+from xplain.core.errors import MODEL_ERRORS, InputError, UsageError, device_error, emit_note, first_line
+from xplain.core.rng import preserve_random_state
 from xplain.core.types import ActivationName
 from xplain.data.class_names import read_class_names
-from xplain.data.preprocessing import check_side
+from xplain.data.preprocessing import Preprocessing, check_side
 from xplain.models.black_box import FunctionModel
 from xplain.models.checkpoints import describe_weights_file, hash_tensors, load_weights, read_weights
 from xplain.models.classifier import Classifier, find_wrapped_classifier
-from xplain.models.custom_models import load_factory, read_output_request, set_input, wrap_module
+from xplain.models.custom_models import describe_attributes, load_factory, read_output_request, set_input, wrap_module
 from xplain.models.devices import select_device
 from xplain.models.efficientnet_lite0 import load_efficientnet_lite0
 from xplain.models.inspection import inspect_model
+from xplain.models.normalization import settle_normalization
 from xplain.models.onnx_models import PREFIX as ONNX
 from xplain.models.onnx_models import load_onnx
 from xplain.models.optimize import copy_classifier
@@ -31,6 +33,8 @@ from xplain.models.output_reader import OutputReader
 from xplain.models.output_request import OutputRequest, parse_activation, parse_threshold
 from xplain.models.programs import check_program, load_program
 from xplain.models.randomization import RANDOM, initialize_untrained, untrained_seed
+from xplain.models.trials import check_model
+from xplain.models.wrappers import unwrap
 
 PROGRAMS = ("script:", "export:")
 OWN_MODELS = ("python:", ONNX, *PROGRAMS)  # names of models that are not of a library
@@ -65,6 +69,8 @@ def load_classifier(
             ``onnx:FILE``, an ONNX model, which onnxruntime runs;
             an nn.Module that takes pixels in [0, 1]. Its attributes ``mean``, ``std``, ``size``, ``labels``, ``wnids``,
             ``activation``, ``threshold`` and ``output`` (the same as ``logits``) are used if it has them;
+            ``through_no_grad = True`` computes gradients through ``torch.no_grad`` in its forward pass. The classifier runs a copy
+            that shares the parameters, so that the mode, hooks and gradients of the module do not change;
             a function of images (B, C, H, W), a NumPy array or a tensor, to an array or tensor (B, classes).
             ONNX models and functions have no gradients: only methods and metrics that call the model are supported.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
@@ -87,6 +93,8 @@ def load_classifier(
     Returns:
         A Classifier. ``size``, ``preprocessing``, ``labels`` and ``wnids`` describe its input and classes.
         A ModelNote warning is emitted for every assumption about the model, such as exclusive classes or a single input channel.
+        ``checks`` tells whether the model is random, mixes the rows of a call, or has no gradients. A module without ``size`` that
+        does not accept images of 224 x 224 is inspected and checked at the first call of ``attribute`` or ``measure``.
 
     Raises:
         UsageError: if the name is unknown or the options are inconsistent.
@@ -120,11 +128,26 @@ def load_classifier(
     if isinstance(name, str) and name.startswith(PROGRAMS):
         check_program(classifier)
     is_size_known = image_size is not None or not isinstance(name, nn.Module) or hasattr(name, "size")
-    _inspect(classifier, required=is_size_known)
+    _inspect(classifier, required=is_size_known, custom=_has_own_normalization(name), checked=_needs_checks(name))
     classifier.check_class_names()
     if isinstance(classes, int) and classifier.classes not in (None, classes):
         raise InputError(f"{classifier.name} has {classifier.classes} classes, not {classes}", "pass the right number")
+    if isinstance(name, nn.Module) and (note := describe_attributes(name, classifier)):
+        emit_note(note)
     return classifier
+
+
+def _needs_checks(name: object) -> bool:
+    """Return whether the network must be checked. The embedded model and those of torchvision are known to be sound.
+
+    Functions and ONNX models are called only, and not checked.
+    """
+    return isinstance(name, nn.Module) or (isinstance(name, str) and ":" in name and not name.startswith(ONNX))
+
+
+def _has_own_normalization(name: object) -> bool:
+    """Return whether mean and std of the classifier are attributes of the user's module."""
+    return isinstance(name, nn.Module) or (isinstance(name, str) and name.startswith(("python:", *PROGRAMS)))
 
 
 def _check_is_custom(name: object) -> None:
@@ -223,7 +246,7 @@ def _build(
 ) -> Classifier:
     """Return the classifier with the weights in ``path`` and their hash, for images of its own size or of ``image_size``."""
     if isinstance(name, nn.Module):
-        classifier = wrap_module(name, type(name).__name__, path)
+        classifier = wrap_module(name, type(unwrap(name)[-1]).__name__, path)
     elif isinstance(name, str):
         classifier = _load_by_name(name, path, image_size, offline)
     else:
@@ -261,28 +284,66 @@ def _check_no_weights(name: str, path: Path | None) -> None:
 
 def _load_program(name: str, path: Path | None) -> Classifier:
     _check_no_weights(name, path)
-    classifier = wrap_module(load_program(name), name, None)
+    classifier = wrap_module(load_program(name), name, None, copy=False)
     classifier.weights = describe_weights_file(Path(name.partition(":")[2]))
     return classifier
 
 
-def _inspect(classifier: Classifier, *, required: bool) -> None:
-    """Inspect the model, and warn with its notes.
+def _inspect(classifier: Classifier, *, required: bool, custom: bool, checked: bool) -> None:
+    """Inspect and check the model, and warn with its notes.
 
-    required: raise an InputError of the inspection. Otherwise the images may have another size than assumed, and the output is
-    detected with the first of them.
+    required: raise an InputError of the inspection. Otherwise inspect the model again when the first images are known: they may have
+    another size than assumed.
+    custom: mean and std are attributes of the network. checked: run ``check_model``.
     """
     classifier.awaits_detection = True
     try:
-        inspect_model(classifier)
+        with preserve_random_state():
+            inspect_model(classifier)
     except InputError:
         if required:
             raise
+        classifier.awaits_images = True
     except MODEL_ERRORS as error:
         known = device_error(error)
         if known:
             raise known from None
         if required:
-            raise
+            raise InputError(
+                f"{classifier.name} failed on noise images ({type(error).__name__}: {first_line(error)})",
+                "check the model with images of this size",
+            ) from error
+        classifier.awaits_images = True
+    else:
+        if custom:
+            settle_normalization(classifier)
+        if checked:
+            classifier.notes += check_model(classifier)
     for note in classifier.notes:
         emit_note(note)
+
+
+def inspect_first_images(classifier: Classifier, images: Tensor) -> None:
+    """Inspect and check a model whose size was unknown, at the size of the first images (B, C, H, W), and warn with new notes.
+
+    If the model does not accept the images, its prediction raises the error.
+    """
+    if not classifier.awaits_images:
+        return
+    known, preprocessing = list(classifier.notes), classifier.preprocessing
+    classifier.preprocessing = Preprocessing.for_size((images.shape[-2], images.shape[-1]))
+    try:
+        with preserve_random_state():
+            inspect_model(classifier)
+    except (InputError, *MODEL_ERRORS) as error:
+        if known_error := device_error(error):
+            raise known_error from None
+        classifier.preprocessing = preprocessing
+        return
+    classifier.awaits_images = False
+    settle_normalization(classifier)
+    classifier.notes += check_model(classifier)
+    for note in classifier.notes:
+        if note not in known:
+            emit_note(note)
+    classifier.check_class_names()

@@ -11,7 +11,9 @@ HINT = "use rise, occlusion, lime or kernel-shap, and metrics that need no gradi
 
 def check_access(classifier: Classifier, access: Access, name: str) -> None:
     """Raise UsageError if the model does not offer what ``name``, a method or metric, needs of it."""
-    if access == "gradients" and not classifier.differentiable:
+    if access == "gradients" and classifier.is_black_box:
         raise UsageError(f"{name} requires gradients, which {classifier.name} does not provide", HINT)
+    if access == "gradients":
+        classifier.checks.require_gradients(name)
     if access != "outputs" and classifier.is_black_box:
         raise UsageError(f"{name} requires the layers of a PyTorch model, which {classifier.name} does not have", HINT)

@@ -132,6 +132,8 @@ def propagate(oracle: Oracle, x: Tensor, y: Tensor, rules: Rules, *streams: Tens
     Raises UsageError if an operation or the score has no rule, or if the logits differ from the model's own.
     """
     rules.check_score(oracle.score)
+    if streams:
+        oracle.classifier.checks.require_independent_rows(rules.method)
     model = oracle.inference_copy(fold=oracle.fold, access="gradients")
     rules.check_targets(model, y)
     names: list[str] = []

@@ -18,13 +18,15 @@ import xplain.methods  # noqa: F401  (importing registers them)
 from xplain.core.config import Choice, ComputeOptions
 from xplain.core.errors import MODEL_ERRORS, InputError, UsageError, XplainError, device_error, first_line
 from xplain.core.registry import METHODS, MethodSpec
-from xplain.core.rng import Streams
+from xplain.core.rng import Streams, preserve_random_state
 from xplain.core.types import Attribution, Cost, Precision, ScoreKind
 from xplain.data.images import decode_image, sha256
 from xplain.data.preprocessing import Preprocessing, preprocess
 from xplain.data.sources import ImageSource, find_images
 from xplain.metrics.inputs import Explain
 from xplain.models import Classifier
+from xplain.models.checks import RANDOM_FLAG
+from xplain.models.load import inspect_first_images
 from xplain.oracle import Oracle
 from xplain.oracle.access import check_access
 from xplain.oracle.batching import rows_per_call
@@ -95,11 +97,11 @@ def attribute(
     method_run = MethodRun.resolve(spec, params, classifier.preprocessing, score=score)
     compute = resolve_compute(seed, precision, batch_size)
     check_progress(progress)
-    check_access(classifier, spec.access, spec.name)
     started = time.perf_counter()
     images = check_images(classifier, images)
-    classifier.detect_pending_output(images)
-    with inference_session(classifier):
+    inspect_first_images(classifier, images)
+    check_access(classifier, spec.access, spec.name)
+    with inference_session(classifier), preserve_random_state():
         logits, cost = predict_finite(classifier, images, compute)
         targets = find_targets(classifier, target, logits)
         contrasts = find_contrasts(classifier, against, logits, targets)
@@ -245,7 +247,11 @@ class MethodRun:
             parts.append(replace(result, values=values, details=result.details | spent))
             cost = cost + oracle.cost
         cost = replace(cost, seconds=time.perf_counter() - started)
-        return replace(_concatenate(parts), target=targets, cost=cost)
+        result = _concatenate(parts)
+        flags = dict(result.flags)
+        if classifier.checks.is_random:
+            flags[RANDOM_FLAG] = torch.ones(len(images), dtype=torch.bool, device=images.device)
+        return replace(result, target=targets, cost=cost, flags=flags)
 
     def _oracle(
         self,

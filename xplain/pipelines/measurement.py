@@ -21,14 +21,14 @@ from xplain.core.errors import InputError, UnknownMethodError, UsageError, emit_
 from xplain.core.parameters import EXISTING_PATH
 from xplain.core.protocols import choose_metrics
 from xplain.core.registry import METHODS, METRICS, MetricSpec
-from xplain.core.rng import Streams
+from xplain.core.rng import Streams, preserve_random_state
 from xplain.core.types import Attribution, Precision, Score, ScoreKind
 from xplain.data.annotations import locate_boxes, read_annotations
 from xplain.data.folders import walk_files
 from xplain.data.own_outputs import is_in_own_folder, is_own_file
 from xplain.metrics.inputs import Explain, MetricInput
 from xplain.models import Classifier
-from xplain.models.load import copy_with_weights
+from xplain.models.load import copy_with_weights, inspect_first_images
 from xplain.oracle import Oracle
 from xplain.oracle.access import check_access
 from xplain.oracle.targets import Classes, find_targets
@@ -101,16 +101,16 @@ def measure(
     compute = resolve_compute(seed, precision, batch_size)
     check_progress(progress)
     _check_method(method)
+    started = time.perf_counter()
+    images = check_images(classifier, images)
+    attributions = check_attributions(classifier, attributions)
+    _check_shapes(images, attributions, boxes)
+    inspect_first_images(classifier, images)
     check_metrics([metric_run], classifier)
     if isinstance(method, str) and "explain" in metric_run.spec.needs:
         rerun = METHODS.get(Choice.parse(method).name)
         check_access(classifier, rerun.access, rerun.name)
-    started = time.perf_counter()
-    images = check_images(classifier, images)
-    classifier.detect_pending_output(images)
-    attributions = check_attributions(classifier, attributions)
-    _check_shapes(images, attributions, boxes)
-    with retain_freed_memory():
+    with retain_freed_memory(), preserve_random_state():
         logits, cost = predict_finite(classifier, images, compute)
         targets = find_targets(classifier, target, logits)
         oracle = _metric_oracle(classifier, compute, progress)

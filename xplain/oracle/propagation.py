@@ -20,7 +20,7 @@ from xplain.core.errors import UsageError, device_error, first_line
 from xplain.core.types import ScoreKind
 from xplain.models import Classifier
 from xplain.oracle.operations import Kind, Operation, classify, find_tensors, is_in_place, make_out_of_place
-from xplain.oracle.targets import compute_scores
+from xplain.oracle.scores import compute_scores
 
 if TYPE_CHECKING:
     from xplain.oracle.oracle import Oracle
@@ -116,7 +116,7 @@ def propagate(oracle: Oracle, x: Tensor, y: Tensor, rules: Rules, *streams: Tens
             expected = oracle.forward(model, x[:1])
         check_same_logits(rules.method, logits[:1], expected, loose=oracle.precision != "fp32")
         with torch.enable_grad():
-            scores = compute_scores(rules.transform_logits(logits[: len(x)]), y, oracle.score, contrasts)
+            scores = compute_scores(rules.transform_logits(logits[: len(x)]), y, oracle.score, contrasts, oracle.output)
             (gradient,) = torch.autograd.grad(scores.sum(), rows)
         oracle.count_rows(forwards=len(logits), backwards=len(logits), checks=1)
         oracle.count_image_rows(len(logits), None, backwards=1)

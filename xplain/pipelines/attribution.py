@@ -16,7 +16,7 @@ from torch import Tensor
 
 import xplain.methods  # noqa: F401  (importing registers them)
 from xplain.core.config import Choice, ComputeOptions
-from xplain.core.errors import MODEL_ERRORS, InputError, UsageError, device_error, first_line
+from xplain.core.errors import MODEL_ERRORS, InputError, UsageError, device_error, emit_note, first_line
 from xplain.core.registry import METHODS, MethodSpec
 from xplain.core.rng import Streams
 from xplain.core.types import Attribution, Cost, Precision, ScoreKind
@@ -25,9 +25,11 @@ from xplain.data.preprocessing import Preprocessing, preprocess
 from xplain.data.sources import ImageSource, find_images
 from xplain.metrics.inputs import Explain
 from xplain.models import Classifier
+from xplain.models.outputs import OutputKind
 from xplain.oracle import Oracle
 from xplain.oracle.batching import rows_per_call
 from xplain.oracle.runtime import inference_session, predict
+from xplain.oracle.scores import available_score, check_score
 from xplain.oracle.targets import Classes, find_contrasts, find_targets, has_finite_logits
 from xplain.pipelines.arguments import (
     check_choice,
@@ -37,6 +39,7 @@ from xplain.pipelines.arguments import (
     check_references,
     resolve_compute,
 )
+from xplain.pipelines.zero_maps import flag_zero_maps
 
 MAX_REFERENCES = 512  # maximum number of baseline images, spaced evenly over the sorted files
 CONTROL = "random"  # included in every evaluation; a useful method must outperform it
@@ -68,7 +71,7 @@ def attribute(
             mean score of the contrast classes; ``agi`` uses them as false classes. ``runner-up`` selects the most probable class
             other than the target.
         score: model output to explain: ``logit``, ``prob``, ``log-prob`` or ``margin`` (the target's logit minus the largest other
-            logit). Default: set by the method.
+            logit; if an image can have several labels, minus the threshold). Default: set by the method.
         seed: random seed. Random numbers depend on the seed and on the pixels of each image, but not on the batch.
         precision: ``fp32``, ``tf32`` or ``bf16``.
         batch_size: maximum number of samples per forward pass, or ``auto``.
@@ -91,7 +94,7 @@ def attribute(
     if score is not None:
         check_choice("score", score, get_args(ScoreKind))
     spec, params = METHODS.get(method), check_references(params)
-    method_run = MethodRun.resolve(spec, params, classifier.preprocessing, score=score)
+    method_run = MethodRun.resolve(spec, params, classifier.preprocessing, score=score, output=classifier.output)
     compute = resolve_compute(seed, precision, batch_size)
     check_progress(progress)
     started = time.perf_counter()
@@ -145,11 +148,13 @@ class MethodRun:
         preprocessing: Preprocessing,
         *,
         score: ScoreKind | None = None,
+        output: OutputKind = OutputKind(),
         label: str = "",
     ) -> MethodRun:
         """Validate the parameters and load the reference images.
 
-        score: explained model output, or None for the default of the method.
+        score: explained model output, or None for the default of the method, or for the value if the model has no probabilities.
+        output: the meaning of the model's logits.
         Raises UsageError if a parameter is invalid, and InputError if the reference images cannot be read.
         """
         baselines = params.get("baselines")
@@ -159,7 +164,7 @@ class MethodRun:
         else:
             settings = spec.resolve(params)
             references = _read_references(settings.get("baselines", "noise"), preprocessing)
-        return cls(spec, settings, references, score or spec.score, label or spec.name)
+        return cls(spec, settings, references, _choose_score(spec, score, output), label or spec.name)
 
     @property
     def rows_per_image(self) -> int:
@@ -218,11 +223,13 @@ class MethodRun:
         contrasts: Tensor | None = None,
         on_rows: Callable[[int], None] | None = None,
         drawn_for: Tensor | None = None,
+        flag_zeros: bool = True,
     ) -> Attribution:
         """Run the method on images (B, C, H, W) and target classes (B,) in batches that fill a forward pass.
 
         contrasts: (B, A) contrast classes, or None. on_rows: called with the number of rows after each model call.
         drawn_for: images that seed the random numbers, or None to use ``images``.
+        flag_zeros: flag maps that are zero everywhere, with the reason if it is known.
         Raises the errors of the method, and DeviceError if a single sample does not fit in memory.
         """
         started = time.perf_counter()
@@ -237,8 +244,29 @@ class MethodRun:
             values = result.values.detach().contiguous()
             parts.append(replace(result, values=values, details=result.details | spent))
             cost = cost + oracle.cost
-        cost = replace(cost, seconds=time.perf_counter() - started)
-        return replace(_concatenate(parts), target=targets, cost=cost)
+        attribution = replace(_concatenate(parts), target=targets, cost=cost)
+        if flag_zeros:
+            attribution = self._flag_zero_maps(attribution, classifier, images, compute, contrasts)
+        cost = replace(attribution.cost, seconds=time.perf_counter() - started)
+        return replace(attribution, cost=cost)
+
+    def _flag_zero_maps(
+        self,
+        attribution: Attribution,
+        classifier: Classifier,
+        images: Tensor,
+        compute: ComputeOptions,
+        contrasts: Tensor | None,
+    ) -> Attribution:
+        """Flag the maps that are zero everywhere."""
+        assert attribution.target is not None
+
+        def make_oracle(score: ScoreKind, index: Tensor) -> Oracle:
+            oracle = self._oracle(classifier, compute, index, contrasts if score == self.score else None, None)
+            oracle.score = score
+            return oracle
+
+        return flag_zero_maps(attribution, images, attribution.target, self.score, make_oracle)
 
     def _oracle(
         self,
@@ -287,12 +315,25 @@ class MethodRun:
             images: Tensor, y: Tensor, classifier: Classifier | None = None, image: Tensor | None = None
         ) -> Tensor:
             drawn_for = content if image is None else content[image]
-            result = self.attribute(classifier or default, images, y, compute, drawn_for=drawn_for)
+            result = self.attribute(
+                classifier or default, images, y, compute, drawn_for=drawn_for, flag_zeros=False
+            )
             if oracle is not None:
                 oracle.cost = oracle.cost + result.cost
             return result.values
 
         return explain
+
+
+def _choose_score(spec: MethodSpec, score: ScoreKind | None, output: OutputKind) -> ScoreKind:
+    """Return the requested score, or the default of the method. Raises UsageError if the model's output does not have it."""
+    if score is not None:
+        check_score(score, output)
+        return score
+    available = available_score(spec.score, output)
+    if available != spec.score:
+        emit_note("the model returns values without probabilities; explaining the value of the target")
+    return available
 
 
 def _read_references(directory: str, preprocessing: Preprocessing) -> Tensor | None:
@@ -337,7 +378,11 @@ def resolve_methods(
         spec = METHODS.get(choice.name)
         params = _with_layer(spec, choice, layer)
         label = label_of(choice, spec.name)
-        runs.append(MethodRun.resolve(spec, params, classifier.preprocessing, score=score, label=label))
+        runs.append(
+            MethodRun.resolve(
+                spec, params, classifier.preprocessing, score=score, output=classifier.output, label=label
+            )
+        )
     return runs
 
 

@@ -88,7 +88,8 @@ def render_warnings(attribution: Floats, options: RenderOptions) -> list[str]:
     low, high = clip_limits(attribution, options)
     texts = []
     if values.min() == values.max():
-        texts.append("the map is constant")
+        if attribution.any():  # a map of zeros has a warning of its own
+            texts.append("the map is constant")
     elif np.count_nonzero(values) == 1:
         texts.append("only one pixel of the map is nonzero")
     elif not (visible > 0).any():

@@ -26,6 +26,7 @@ class Spec:
 
     alias: a shorter name. paper: where it is defined. doc: the function's docstring.
     deviations: how the implementation differs from the paper. version: of the definition; increases when numbers change.
+    added: parameters that earlier versions do not have. Records omit them at their default, so that runs are continued.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Spec:
     doc: str = ""
     deviations: str = ""
     version: int = 1
+    added: frozenset[str] = frozenset()
 
     @cached_property
     def parameters(self) -> dict[str, Parameter]:
@@ -69,6 +71,14 @@ class Spec:
         return {
             name: parameter.parse(given[name], self.name) if name in given else parameter.default
             for name, parameter in self.parameters.items()
+        }
+
+    def describe_settings(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the settings as records hold them: without added parameters at their default."""
+        return {
+            name: value
+            for name, value in settings.items()
+            if name not in self.added or value != self.parameters[name].default
         }
 
     @property

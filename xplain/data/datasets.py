@@ -17,7 +17,7 @@ from xplain.data.class_names import ClassNames, is_wnid
 from xplain.data.compressed_tars import is_tar_name, list_tars
 from xplain.data.folders import SkippedFiles, has_images
 from xplain.data.formats import is_image_name
-from xplain.data.label_files import read_label_file
+from xplain.data.label_files import read_label_file, read_label_sets
 from xplain.data.list_files import read_list_file
 from xplain.data.sources import ImageSource, find_images
 from xplain.data.splits import find_entries, has_train_and_test, is_torchvision
@@ -28,15 +28,32 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Item:
-    """An image of a data set. key: its name within the data set, wherever that is stored. label: true class or None."""
+    """An image of a data set, or an image and one of its labels.
+
+    key: its name within the data set, wherever that is stored. label: true class or None.
+    labels: all labels of the image if an image can have several, in the order of the table; None if unknown or if it has one class.
+    image: the name of the image, if several items show it; empty if it is the key.
+    """
 
     key: str
     source: ImageSource
     label: int | None
+    labels: tuple[int, ...] | None = None
+    image: str = ""
+
+    @property
+    def image_key(self) -> str:
+        """The name of the image within the data set."""
+        return self.image or self.key
 
 
 def read_dataset(
-    location: str, class_names: ClassNames, labels: str | None = None, skipped: SkippedFiles | None = None
+    location: str,
+    class_names: ClassNames,
+    labels: str | None = None,
+    skipped: SkippedFiles | None = None,
+    *,
+    has_label_sets: bool = False,
 ) -> list[Item]:
     """Return the images of a data set in a fixed order, with their classes if known.
 
@@ -49,6 +66,7 @@ def read_dataset(
     class_names: the classes of the model.
     labels: a table of file names and classes (see ``read_label_file``); requires a folder of images.
     skipped: receives the files of folders that are not read; without it, notes are emitted.
+    has_label_sets: an image can have several labels, whose names the table joins by semicolons.
     Raises InputError if there is no image or a folder matches no class.
     """
     path = Path(location)
@@ -61,10 +79,12 @@ def read_dataset(
         return _read_shards(tars, class_names)
     if path.is_dir() and has_train_and_test(path):
         trained = list_class_folders(path / "train")
-        items = _read_folder(path / "test", class_names, labels, skipped, trained)
+        items = _read_folder(
+            path / "test", class_names, labels, skipped, trained, has_label_sets=has_label_sets
+        )
         return [replace(item, key=f"test/{item.key}") for item in items]
     if path.is_dir():
-        return _read_folder(path, class_names, labels, skipped)
+        return _read_folder(path, class_names, labels, skipped, has_label_sets=has_label_sets)
     if path.is_file() and not is_image_name(path):
         return _read_list(path, class_names)
     raise InputError(
@@ -103,6 +123,19 @@ def _select_per_class(items: Sequence[Item], count: int, seed: int | None) -> li
 def _draw(seed: int, key: str) -> int:
     """Return a random number for the name of an image."""
     return seed_of(seed, "per class", os.fsencode(key).hex())
+
+
+def split_labels(items: Iterable[Item]) -> list[Item]:
+    """Return one item per image and label: ``cat.jpg#3`` for class 3 if the image has several. Items without label sets stay."""
+    split: list[Item] = []
+    for item in items:
+        if item.labels is None or len(item.labels) == 1:
+            split.append(item)
+        else:
+            split += [
+                replace(item, key=f"{item.key}#{label}", label=label, image=item.key) for label in item.labels
+            ]
+    return split
 
 
 def select_shard(items: Sequence[T], index: int, count: int) -> list[T]:
@@ -171,10 +204,18 @@ def _read_folder(
     labels: str | None,
     skipped: SkippedFiles | None,
     more_folders: Iterable[str] = (),
+    *,
+    has_label_sets: bool = False,
 ) -> list[Item]:
     """Read a folder of images. more_folders: class folders that are elsewhere, such as those of the training images."""
     sources = find_images([str(path)], skipped=skipped)
     keys = [source.path.relative_to(path).as_posix() for source in sources if source.path is not None]
+    if labels is not None and has_label_sets:
+        sets = read_label_sets(Path(labels), path, keys, class_names)
+        return [
+            Item(key, source, label_set[0] if label_set else None, label_set)
+            for key, source, label_set in zip(keys, sources, sets, strict=True)
+        ]
     if labels is not None:
         classes_in_order = read_label_file(Path(labels), path, keys, class_names)
         return [Item(key, source, label) for key, source, label in zip(keys, sources, classes_in_order, strict=True)]

@@ -23,6 +23,7 @@ from xplain.pipelines.attribution import CONTROL, MethodRun, check_methods, reso
 from xplain.pipelines.batches import PredictedBatch, TargetedBatch, largest_group, predict_batches
 from xplain.pipelines.external_maps import ExternalMaps, check_map_names, find_external_maps
 from xplain.pipelines.measurement import MetricResult, MetricRun, resolve_metrics, run_metrics
+from xplain.pipelines.predictions import describe_items
 from xplain.pipelines.progress import OnProgress, RowCounter, ignore_progress
 from xplain.pipelines.records import describe_cost, describe_run, list_flags
 from xplain.pipelines.stored_items import check_loaded_items, check_stored_items
@@ -80,6 +81,7 @@ def load_plan(config: EvaluateConfig) -> EvaluationPlan | None:
     if not metrics:
         return None
     classifier = load_model(config.model)
+    metrics = [metric.for_output(classifier.output) for metric in metrics]
     methods = resolve_methods(with_control(config.methods), config.score, classifier)
     order = _per_class_order(config)
     items = read_dataset(config.dataset, classifier.class_names, config.labels)
@@ -275,19 +277,17 @@ class EvaluationRun:
 
     def _store_items(self, batch: PredictedBatch) -> None:
         """Store the results that do not depend on the method: hash, label and prediction of each image."""
-        probabilities, predicted = batch.logits.double().softmax(dim=1).max(dim=1)
-        rows = zip(batch.items, batch.loaded, predicted.tolist(), probabilities.tolist(), strict=True)
+        predictions = describe_items(self.classifier, batch.items, batch.logits)
         records = [
             {
                 "key": item.key,
                 "mark": "item",
                 "sha256": loaded.digest,
                 "label": item.label,
-                "predicted": index,
-                "probability": probability,
+                **prediction,
                 "file": loaded.state,
             }
-            for item, loaded, index, probability in rows
+            for item, loaded, prediction in zip(batch.items, batch.loaded, predictions, strict=True)
         ]
         self.store.append([record for record in records if not self.store.has(record["key"], "item")])
 

@@ -10,7 +10,6 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from PIL import features
-from torch import Tensor
 
 import xplain
 from xplain.core.config import ComputeOptions
@@ -18,8 +17,8 @@ from xplain.core.types import Attribution
 from xplain.models import Classifier
 from xplain.pipelines.attribution import MethodRun
 from xplain.pipelines.batches import TargetedBatch
+from xplain.pipelines.predictions import Prediction, describe_output
 
-TOP = 5  # predictions in a record
 LIBRARIES = ("torch", "torchvision", "timm", "numpy", "pillow")
 
 
@@ -28,6 +27,7 @@ def describe_run(compute: ComputeOptions, classifier: Classifier) -> dict[str, A
     model: dict[str, Any] = {"name": classifier.name, "weights": asdict(classifier.weights)}
     if classifier.notes:
         model["notes"] = classifier.notes
+    model |= describe_output(classifier.output)
     normalization = {"mean": classifier.mean.flatten().tolist(), "std": classifier.std.flatten().tolist()}
     return {
         "model": model,
@@ -53,17 +53,6 @@ def _versions() -> dict[str, str]:
     return versions
 
 
-def describe_target(classifier: Classifier, index: int, probabilities: Tensor) -> dict[str, Any]:
-    """Return a class with its wnid, name and probability. probabilities: (classes,)."""
-    return classifier.class_names.describe(index) | {"probability": float(probabilities[index])}
-
-
-def describe_prediction(classifier: Classifier, probabilities: Tensor) -> list[dict[str, Any]]:
-    """Return the TOP most probable classes, best first. probabilities: (classes,)."""
-    best = probabilities.topk(min(TOP, len(probabilities))).indices.tolist()
-    return [describe_target(classifier, index, probabilities) for index in best]
-
-
 def is_current(record: Mapping[str, Any], classifier: Classifier, method: MethodRun | None = None) -> bool:
     """Return whether the class names and the baseline images of a stored record are those of today, as far as it has them."""
     described = [record.get("target"), *(record.get("against") or ()), *(record.get("prediction") or ())]
@@ -86,7 +75,7 @@ def describe_explanation(
     classifier: Classifier, method: MethodRun, batch: TargetedBatch, result: Attribution, i: int
 ) -> dict[str, Any]:
     """Return the record entries of image ``i`` of a batch with the attributions ``result``."""
-    probabilities = batch.logits[i].double().softmax(dim=0)
+    prediction = Prediction(classifier, batch.logits[i])
     loaded = batch.loaded[i]
     booked = ("forwards", "backwards")  # listed under "cost"
     details = {name: value[i].tolist() for name, value in result.details.items() if name not in booked}
@@ -94,9 +83,10 @@ def describe_explanation(
         "input": loaded.source.name,
         "sha256": loaded.digest,
         **method.describe(),
-        "target": describe_target(classifier, int(batch.targets[i]), probabilities),
-        "against": [describe_target(classifier, index, probabilities) for index in batch.contrasts_of(i)],
-        "prediction": describe_prediction(classifier, probabilities),
+        "target": prediction.describe_class(int(batch.targets[i])),
+        "against": [prediction.describe_class(index) for index in batch.contrasts_of(i)],
+        "prediction": prediction.describe_top(),
+        **prediction.describe_decisions(),
         "cost": describe_cost(result, i),
         "completeness": _describe_completeness(result, i),
         "details": details | result.facts,

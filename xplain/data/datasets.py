@@ -54,6 +54,7 @@ def read_dataset(
     skipped: SkippedFiles | None = None,
     *,
     has_label_sets: bool = False,
+    has_classes: bool = True,
 ) -> list[Item]:
     """Return the images of a data set in a fixed order, with their classes if known.
 
@@ -66,7 +67,7 @@ def read_dataset(
     class_names: the classes of the model.
     labels: a table of file names and classes (see ``read_label_file``); requires a folder of images.
     skipped: receives the files of folders that are not read; without it, notes are emitted.
-    has_label_sets: an image can have several labels, whose names the table joins by semicolons.
+    has_label_sets: an image can have several labels, whose names the table joins by semicolons. has_classes: if false, folders have no classes.
     Raises InputError if there is no image or a folder matches no class.
     """
     path = Path(location)
@@ -77,6 +78,9 @@ def read_dataset(
         return _read_torchvision(location, class_names)
     if tars:
         return _read_shards(tars, class_names)
+    if path.is_dir() and not has_classes:
+        sources = find_images([str(path)], skipped=skipped)
+        return [Item(key, source, None) for key, source in zip(_find_keys(path, sources), sources, strict=True)]
     if path.is_dir() and has_train_and_test(path):
         trained = list_class_folders(path / "train")
         items = _read_folder(
@@ -95,7 +99,7 @@ def read_dataset(
 def select_items(
     items: Iterable[Item], limit: int | None, per_class: int | None, seed: int | None = None
 ) -> list[Item]:
-    """Return ``per_class`` images of each class, and of these ``limit`` images at even distances, in the order of the data set.
+    """Return ``per_class`` images of each class or label, and of these ``limit`` images at even distances, in the order of the data set.
 
     seed: seed of a random choice per class, which depends on the names of the images only, so that a larger choice contains a
     smaller one; None: the first images of each class.
@@ -111,12 +115,13 @@ def select_items(
 def _select_per_class(items: Sequence[Item], count: int, seed: int | None) -> list[Item]:
     positions: dict[int | None, list[int]] = {}
     for position, item in enumerate(items):
-        positions.setdefault(item.label, []).append(position)
-    selected: list[int] = []
+        for label in item.labels or (item.label,):
+            positions.setdefault(label, []).append(position)
+    selected: set[int] = set()
     for members in positions.values():
         if seed is not None:
             members.sort(key=lambda position: _draw(seed, items[position].key))
-        selected += members[:count]
+        selected.update(members[:count])
     return [items[position] for position in sorted(selected)]
 
 
@@ -209,7 +214,7 @@ def _read_folder(
 ) -> list[Item]:
     """Read a folder of images. more_folders: class folders that are elsewhere, such as those of the training images."""
     sources = find_images([str(path)], skipped=skipped)
-    keys = [source.path.relative_to(path).as_posix() for source in sources if source.path is not None]
+    keys = _find_keys(path, sources)
     if labels is not None and has_label_sets:
         sets = read_label_sets(Path(labels), path, keys, class_names)
         return [
@@ -225,6 +230,11 @@ def _read_folder(
     classes = match_folders_to_classes(folders, class_names, [*list_class_folders(path), *more_folders])
     items = [Item(key, source, classes.get(key.split("/")[0])) for key, source in zip(keys, sources, strict=True)]
     return sorted(items, key=lambda item: (-1 if item.label is None else item.label, item.key))
+
+
+def _find_keys(path: Path, sources: Iterable[ImageSource]) -> list[str]:
+    """Return the paths of images in a folder."""
+    return [source.path.relative_to(path).as_posix() for source in sources if source.path is not None]
 
 
 def match_folders_to_classes(

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, Protocol
+from typing import Generic, Protocol, TypeVar
 
 from xplain.core import text_files
 from xplain.core.errors import InputError, UsageError, add_hint
@@ -15,6 +15,7 @@ from xplain.data.class_names import ClassNames
 from xplain.data.formats import is_image_name
 from xplain.data.unique_labels import L
 
+L_co = TypeVar("L_co", covariant=True)
 FILE_COLUMNS = (
     "file", "filename", "file_name", "path", "filepath", "file_path", "image", "imageid", "image_id", "image_name",
     "image_path", "img", "name", "key", "id",
@@ -41,12 +42,12 @@ class LabelRow(Generic[L]):
     label: L | None
 
 
-class Finder(Protocol[L]):
+class Finder(Protocol[L_co]):
     """Find what the text of a table means."""
 
     separators: str  # of columns
 
-    def find(self, text: str) -> L | None:
+    def find(self, text: str) -> L_co | None:
         """Return the meaning of a text; None if it has none."""
 
     def refusal(self, place: str, text: str, forms: str) -> InputError:

@@ -15,12 +15,12 @@ from xplain.core.errors import Failure, UsageError, emit_note
 from xplain.core.run_store import SCHEMA, RunStore, fingerprint, read_run, settings_digest
 from xplain.core.types import Attribution, Cost
 from xplain.data.class_names import ClassNames
-from xplain.data.datasets import Item, read_dataset, select_items, select_shard
+from xplain.data.datasets import Item, select_items, select_shard, split_labels
 from xplain.models import Classifier
 from xplain.oracle.runtime import inference_session, load_model, predict
 from xplain.oracle.targets import TargetSpec
 from xplain.pipelines.attribution import CONTROL, MethodRun, check_methods, resolve_methods, with_control
-from xplain.pipelines.batches import PredictedBatch, TargetedBatch, largest_group, predict_batches
+from xplain.pipelines.batches import PredictedBatch, TargetedBatch, largest_group, predict_batches, read_items
 from xplain.pipelines.external_maps import ExternalMaps, check_map_names, find_external_maps
 from xplain.pipelines.measurement import MetricResult, MetricRun, resolve_metrics, run_metrics
 from xplain.pipelines.predictions import describe_items
@@ -84,12 +84,24 @@ def load_plan(config: EvaluateConfig) -> EvaluationPlan | None:
     metrics = [metric.for_output(classifier.output) for metric in metrics]
     methods = resolve_methods(with_control(config.methods), config.score, classifier)
     order = _per_class_order(config)
-    items = read_dataset(config.dataset, classifier.class_names, config.labels)
-    external_maps = find_external_maps(config.maps, metrics, items)
+    TargetSpec.parse(config.target, None, classifier)
+    items = read_items(config, classifier)
+    explains_labels = config.target == "label"
+    external_maps = find_external_maps(config.maps, metrics, split_labels(items) if explains_labels else items)
     items = select_items(items, config.limit, config.per_class, config.compute.seed if order == "random" else None)
-    if config.target == "label" and all(item.label is None for item in items):
+    if explains_labels:
+        items = _split_labels(items)
+    if explains_labels and all(item.label is None for item in items):
         raise UsageError("--target label requires labels", "use class folders or --labels")
     return EvaluationPlan(config, classifier, methods, metrics, items, order, external_maps)
+
+
+def _split_labels(items: Sequence[Item]) -> list[Item]:
+    """Return one item per image and label. Emit a note on images without labels, which are left out."""
+    unlabeled = [item.key for item in items if item.labels == ()]
+    if unlabeled:
+        emit_note(f"--target label leaves out {len(unlabeled)} images without a label, such as {unlabeled[0]!r}")
+    return split_labels(items)
 
 
 def _per_class_order(config: EvaluateConfig) -> PerClassOrder | None:
@@ -125,7 +137,7 @@ def _describe(plan: EvaluationPlan) -> dict[str, Any]:
     config, classifier, items = plan.config, plan.classifier, plan.items
     facts = describe_run(config.compute, classifier)
     stable = {key: facts[key] for key in ("model", "preprocessing", "seed", "precision")}
-    labeled = sum(item.label is not None for item in items)
+    labeled = sum(item.label is not None or item.labels is not None for item in items)
     return {
         "schema": SCHEMA,
         "fingerprint": stable
@@ -304,7 +316,7 @@ class EvaluationRun:
             batch.images,
             attribution,
             self.config.compute,
-            keys,
+            tuple(item.image_key for item in batch.items),
             sizes,
             counter.advance,
         ):

@@ -104,11 +104,12 @@ def _describe_item(classifier: Classifier, item: Item, logits: Tensor) -> dict[s
     """Return the record of one item. logits: (classes,)."""
     prediction = Prediction(classifier, logits)
     top = prediction.describe_class(prediction.top_class)
-    record = {"predicted": prediction.top_class, **{key: top[key] for key in ("probability", "value") if key in top}}
+    record: dict[str, Any] = {"predicted": prediction.top_class}
+    record |= {key: top[key] for key in ("probability", "value") if key in top}
     if classifier.output.activation != "sigmoid" or item.labels is None:
         return record
     return record | {
-        "image": item.image or item.key,
+        "image": item.image_key,
         "labels": list(item.labels),
         "decided": prediction.decided,
         "logits": logits.double().tolist(),

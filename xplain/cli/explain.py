@@ -16,6 +16,7 @@ from xplain.cli._progress import show_progress
 from xplain.core.config import EMBEDDED, Choice, ComputeOptions, ExplainConfig, ModelOptions, RenderOptions
 from xplain.core.errors import ExitCode, Failure, UsageError, no_image_error
 from xplain.core.files import printable
+from xplain.reports.class_texts import class_name, format_certainty
 
 if TYPE_CHECKING:
     from xplain.pipelines.explain import Explained
@@ -143,8 +144,7 @@ def _print_outcome(outcome: Explained, as_json: bool) -> bool:
 
 
 def _summarize(record: dict[str, Any]) -> str:
-    """Return ``cat.jpg: tiger cat 0.39 -> path``: the image, the explained class, its probability, and the files."""
+    """Return ``cat.jpg: tiger cat 0.39 -> path``: the image, the explained class, its probability or value, and the files."""
     target = record["target"]
-    name = target["name"] or f"class {target['index']}"
-    text = f"{record['input']}: {name} {target['probability']:.2f}"
+    text = f"{record['input']}: {class_name(target)} {format_certainty(target)}"
     return f"{text} -> {', '.join(record['files'].values())}" if record["files"] else text

@@ -83,9 +83,7 @@ def read_dataset(
         return [Item(key, source, None) for key, source in zip(_find_keys(path, sources), sources, strict=True)]
     if path.is_dir() and has_train_and_test(path):
         trained = list_class_folders(path / "train")
-        items = _read_folder(
-            path / "test", class_names, labels, skipped, trained, has_label_sets=has_label_sets
-        )
+        items = _read_folder(path / "test", class_names, labels, skipped, trained, has_label_sets=has_label_sets)
         return [replace(item, key=f"test/{item.key}") for item in items]
     if path.is_dir():
         return _read_folder(path, class_names, labels, skipped, has_label_sets=has_label_sets)
@@ -137,9 +135,7 @@ def split_labels(items: Iterable[Item]) -> list[Item]:
         if item.labels is None or len(item.labels) == 1:
             split.append(item)
         else:
-            split += [
-                replace(item, key=f"{item.key}#{label}", label=label, image=item.key) for label in item.labels
-            ]
+            split += [replace(item, key=f"{item.key}#{label}", label=label, image=item.key) for label in item.labels]
     return split
 
 

@@ -44,9 +44,7 @@ def read_label_file(path: Path, folder: Path, keys: Sequence[str], class_names: 
     return _match_rows(path, rows, index)
 
 
-def read_label_sets(
-    path: Path, folder: Path, keys: Sequence[str], class_names: ClassNames
-) -> list[tuple[int, ...]]:
+def read_label_sets(path: Path, folder: Path, keys: Sequence[str], class_names: ClassNames) -> list[tuple[int, ...]]:
     """Return the labels of each image of a folder, from a table whose labels are names joined by semicolons; () without any.
 
     keys: the paths of the images in the folder, in order. Raises as ``read_label_file``.

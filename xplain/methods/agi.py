@@ -86,9 +86,7 @@ def agi(
         no_steps = torch.zeros_like(false_classes)
         expected = torch.zeros_like(x[:, 0, 0, 0]) if is_complete else None
         return _describe(torch.zeros_like(x), expected, false_classes, no_steps, no_steps > 0, steps)
-    ascents = _climb(
-        oracle, x, y, image, false_class, variant, step_size, steps, differentiate_target=path == "curve"
-    )
+    ascents = _climb(oracle, x, y, image, false_class, variant, step_size, steps, differentiate_target=path == "curve")
     total, end = ascents.total, ascents.end
     if path == "straight":
         nodes, weights = quadrature("gauss-legendre", steps, x)

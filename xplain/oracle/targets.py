@@ -120,7 +120,9 @@ def find_targets(classifier: Classifier, target: Classes | None, logits: Tensor)
 def _find_top_classes(output: OutputKind, logits: Tensor) -> Tensor:
     """Return the top class (B,) of each image. Emit a note if it is the largest of several values."""
     if not output.has_probabilities and logits.shape[1] > 1:
-        emit_note("the model returns several values; explaining the largest one of each image (set the target for another)")
+        emit_note(
+            "the model returns several values; explaining the largest one of each image (set the target for another)"
+        )
     return output.top_classes(logits)
 
 

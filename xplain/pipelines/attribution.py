@@ -315,9 +315,7 @@ class MethodRun:
             images: Tensor, y: Tensor, classifier: Classifier | None = None, image: Tensor | None = None
         ) -> Tensor:
             drawn_for = content if image is None else content[image]
-            result = self.attribute(
-                classifier or default, images, y, compute, drawn_for=drawn_for, flag_zeros=False
-            )
+            result = self.attribute(classifier or default, images, y, compute, drawn_for=drawn_for, flag_zeros=False)
             if oracle is not None:
                 oracle.cost = oracle.cost + result.cost
             return result.values

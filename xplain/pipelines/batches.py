@@ -100,9 +100,7 @@ def read_items(config: EvaluateConfig, classifier: Classifier, skipped: SkippedF
         items = read_dataset(config.dataset, classifier.class_names, skipped=skipped, has_classes=False)
         return [replace(item, label=None) for item in items]
     has_label_sets = output.activation == "sigmoid"
-    items = read_dataset(
-        config.dataset, classifier.class_names, config.labels, skipped, has_label_sets=has_label_sets
-    )
+    items = read_dataset(config.dataset, classifier.class_names, config.labels, skipped, has_label_sets=has_label_sets)
     if not has_label_sets:
         return items
     return [

@@ -165,7 +165,9 @@ def _make_explainer(
     if not isinstance(method, str):
         return _wrap_function(method, default)
     choice = Choice.parse(method)
-    method_run = MethodRun.resolve(METHODS.get(choice.name), dict(choice.params), default.preprocessing, output=default.output)
+    method_run = MethodRun.resolve(
+        METHODS.get(choice.name), dict(choice.params), default.preprocessing, output=default.output
+    )
     return method_run.explainer(default, images, compute, oracle)
 
 

@@ -47,7 +47,11 @@ def _find_saturated(
         oracle = make(kind, index)
         try:
             gradients = oracle.gradients(images, y).values
-        except (*MODEL_ERRORS, InputError, UsageError) as error:  # the method may need no gradient, and the model may have none
+        except (
+            *MODEL_ERRORS,
+            InputError,
+            UsageError,
+        ) as error:  # the method may need no gradient, and the model may have none
             if known := device_error(error):
                 raise known from None
             return torch.zeros_like(y, dtype=torch.bool), Cost(checks=checks)

@@ -67,7 +67,8 @@ def read_dataset(
     class_names: the classes of the model.
     labels: a table of file names and classes (see ``read_label_file``); requires a folder of images.
     skipped: receives the files of folders that are not read; without it, notes are emitted.
-    has_label_sets: an image can have several labels, whose names the table joins by semicolons. has_classes: if false, folders have no classes.
+    has_label_sets: an image can have several labels, whose names the table joins by semicolons.
+    has_classes: if false, folders have no classes.
     Raises InputError if there is no image or a folder matches no class.
     """
     path = Path(location)

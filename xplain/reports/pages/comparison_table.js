@@ -1,7 +1,8 @@
 // The table of cells with their captions and curves, its order, and the tables below it.
 
 function className(description) {
-  return description.name === null ? `class ${description.index}` : description.name;
+  const kind = description.probability === null ? "output" : "class";
+  return description.name === null ? `${kind} ${description.index}` : description.name;
 }
 
 function arrow(metric) {

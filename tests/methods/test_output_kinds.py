@@ -184,7 +184,7 @@ def test_boundary_ig_of_a_value_requires_a_threshold():
 def test_values_replace_probabilities_with_a_note(method):
     classifier = with_output(value(WEIGHT), "none", 1)
     settings = {"neflag": {"samples": 3}, "rise": {"masks": 8}, "isa": {"block": 100}}[method]
-    with pytest.warns(ModelNote, match="^the model returns values without probabilities; explaining the value of the"):
+    with pytest.warns(ModelNote, match=r"^the model returns values without probabilities; explaining the value of the"):
         result = xplain.attribute(classifier, X, method, **settings)
     explicit = xplain.attribute(classifier, X, method, score="logit", **settings)
     assert torch.equal(result.values, explicit.values)

@@ -102,7 +102,7 @@ def test_road_averages_values(metric):
     plain = measure(value(WEIGHT, BIAS), "none", metric, classes=1, percentiles="50")
     logits = measure(value(WEIGHT, BIAS), "none", metric, classes=1, percentiles="50", score="logit")
     assert torch.equal(plain.values, logits.values)
-    with pytest.raises(UsageError, match="^score=log-prob is not defined, because the model returns values, "):
+    with pytest.raises(UsageError, match=r"^score=log-prob is not defined, because the model returns values, "):
         measure(value(WEIGHT, BIAS), "none", metric, classes=1, percentiles="50", score="log-prob")
 
 

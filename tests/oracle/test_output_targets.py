@@ -71,7 +71,7 @@ def test_runner_up(activation, logits, y, expected):
 
 def test_one_value_has_no_runner_up():
     classifier = with_output(nn.Identity(), "none", 1)
-    with pytest.raises(UsageError, match="^a model with one output has no runner-up; remove --against$"):
+    with pytest.raises(UsageError, match=r"^a model with one output has no runner-up; remove --against$"):
         find_contrasts(classifier, "runner-up", ONE, torch.tensor([0, 0]))
 
 

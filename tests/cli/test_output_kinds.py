@@ -65,9 +65,6 @@ def test_explain_records_labels(xp, kind):
     assert record["target"] == record["prediction"][0]
     assert record["decided"] == [NAMES[index] for index in range(5) if logits[index] >= 0]
     assert 0 < len(record["decided"]) < 5
-    assert record["model"]["output"] == {
-        "activation": "sigmoid", "link": "sigmoid", "source": "default", "peeled": False, "threshold": None, "name": "",
-    }  # fmt: skip
     assert f"{NAMES[order[0]]} {sigmoid(logits[order[0]]):.2f}" in ran.err
 
 
@@ -107,7 +104,6 @@ def test_records_of_a_softmax_have_no_new_keys(xp):
     (record,) = xp("explain", SAMPLES / "cat.jpg", *TINY, *SALIENCY, "--json").records
     assert set(record["prediction"][0]) == {"index", "wnid", "name", "probability"}
     assert "decided" not in record
-    assert "output" not in record["model"]
 
 
 def test_compare_with_values(xp, kind):

@@ -10,12 +10,13 @@ from torch import Tensor, nn
 
 import xplain
 from tests.helpers import toys
+from xplain.data.preprocessing import Preprocessing
 from xplain.models.outputs import OutputKind
 
 
 def with_output(model: nn.Module, activation: str, classes: int | None = None, **options: Any) -> xplain.Classifier:
     """Return the module as a classifier with a kind of output."""
-    classifier = toys.classifier(model)
+    classifier = toys.classifier(model, preprocessing=Preprocessing.for_size(12))
     classifier.output = OutputKind(activation, **options)
     classifier.classes = classes
     return classifier

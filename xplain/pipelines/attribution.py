@@ -94,12 +94,13 @@ def attribute(
     if score is not None:
         check_choice("score", score, get_args(ScoreKind))
     spec, params = METHODS.get(method), check_references(params)
-    method_run = MethodRun.resolve(spec, params, classifier.preprocessing, score=score, output=classifier.output)
+    method_run = MethodRun.resolve(spec, params, classifier.preprocessing, score=score)
     compute = resolve_compute(seed, precision, batch_size)
     check_progress(progress)
     started = time.perf_counter()
     images = check_images(classifier, images)
     with inference_session(classifier):
+        method_run = replace(method_run, score=choose_score(spec, score, classifier.output))
         logits, cost = predict_finite(classifier, images, compute)
         targets = find_targets(classifier, target, logits)
         contrasts = find_contrasts(classifier, against, logits, targets)
@@ -164,7 +165,7 @@ class MethodRun:
         else:
             settings = spec.resolve(params)
             references = _read_references(settings.get("baselines", "noise"), preprocessing)
-        return cls(spec, settings, references, _choose_score(spec, score, output), label or spec.name)
+        return cls(spec, settings, references, choose_score(spec, score, output), label or spec.name)
 
     @property
     def rows_per_image(self) -> int:
@@ -323,7 +324,7 @@ class MethodRun:
         return explain
 
 
-def _choose_score(spec: MethodSpec, score: ScoreKind | None, output: OutputKind) -> ScoreKind:
+def choose_score(spec: MethodSpec, score: ScoreKind | None, output: OutputKind) -> ScoreKind:
     """Return the requested score, or the default of the method. Raises UsageError if the model's output does not have it."""
     if score is not None:
         check_score(score, output)

@@ -137,7 +137,7 @@ def _describe(plan: EvaluationPlan) -> dict[str, Any]:
     config, classifier, items = plan.config, plan.classifier, plan.items
     facts = describe_run(config.compute, classifier)
     stable = {key: facts[key] for key in ("model", "preprocessing", "seed", "precision")}
-    labeled = sum(item.label is not None or item.labels is not None for item in items)
+    labeled = sum(item.label is not None for item in items)
     return {
         "schema": SCHEMA,
         "fingerprint": stable

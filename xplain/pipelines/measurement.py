@@ -98,7 +98,7 @@ def measure(
     boxes = None
     if isinstance(params.get("boxes"), Tensor | np.ndarray):
         boxes = check_boxes(params.pop("boxes"))
-    metric_run = MetricRun.resolve(METRICS.get(metric), params).for_output(classifier.output)
+    metric_run = MetricRun.resolve(METRICS.get(metric), params)
     compute = resolve_compute(seed, precision, batch_size)
     check_progress(progress)
     _check_method(method)

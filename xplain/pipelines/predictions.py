@@ -71,22 +71,6 @@ class Prediction:
         return [int(index) for index in self.output.rank_classes(self.logits, TOP)]
 
 
-def describe_output(output: OutputKind) -> dict[str, Any]:
-    """Return the record of the meaning of the logits under ``output``; {} for a softmax, as in earlier versions."""
-    if output.activation == "softmax" and not output.entry:
-        return {}
-    return {
-        "output": {
-            "activation": "sigmoid" if output.activation == "binary" else output.activation,
-            "link": output.activation,
-            "source": output.source,
-            "peeled": output.is_peeled,
-            "threshold": output.threshold,
-            "name": output.entry,
-        }
-    }
-
-
 def describe_items(classifier: Classifier, items: Sequence[Item], logits: Tensor) -> list[dict[str, Any]]:
     """Return what a run stores of the predictions of items: the top class and its probability, or value.
 

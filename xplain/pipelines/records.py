@@ -17,7 +17,7 @@ from xplain.core.types import Attribution
 from xplain.models import Classifier
 from xplain.pipelines.attribution import MethodRun
 from xplain.pipelines.batches import TargetedBatch
-from xplain.pipelines.predictions import Prediction, describe_output
+from xplain.pipelines.predictions import Prediction
 
 LIBRARIES = ("torch", "torchvision", "timm", "numpy", "pillow")
 
@@ -27,7 +27,6 @@ def describe_run(compute: ComputeOptions, classifier: Classifier) -> dict[str, A
     model: dict[str, Any] = {"name": classifier.name, "weights": asdict(classifier.weights)}
     if classifier.notes:
         model["notes"] = classifier.notes
-    model |= describe_output(classifier.output)
     normalization = {"mean": classifier.mean.flatten().tolist(), "std": classifier.std.flatten().tolist()}
     return {
         "model": model,

@@ -128,7 +128,9 @@ def one_logit() -> nn.Module:
 
 def one_value() -> nn.Module:
     """Return the first logit of ``tiny`` as a value."""
-    return _with_outputs(lambda logits: logits[:, :1] * 3, [])
+    model = _with_outputs(lambda logits: logits[:, :1] * 3, [])
+    model.activation = "none"
+    return model
 
 
 def _with_outputs(convert: Callable[[Tensor], Tensor], labels: list[str]) -> nn.Module:

@@ -25,7 +25,7 @@ from xplain.pipelines.batches import PredictedBatch, TargetedBatch, largest_grou
 from xplain.pipelines.measurement import MetricRun, resolve_metrics, run_metrics
 from xplain.pipelines.predictions import Prediction
 from xplain.pipelines.progress import OnProgress, ProgressCounter
-from xplain.pipelines.records import describe_explanation, describe_run, is_current
+from xplain.pipelines.records import describe_explanation, describe_run, fingerprinted, is_current
 from xplain.reports.agreement import draw_agreement
 from xplain.reports.comparison import Cell, Comparison, Row, describe_comparison
 from xplain.reports.comparison_figure import PICTURE_TITLES, draw_comparison
@@ -142,7 +142,7 @@ class ComparisonRun:
     def fingerprint(self) -> str:
         """Digest of everything that affects the results: settings, models and image files."""
         config = self.config
-        models = [{key: value for key, value in model.facts.items() if key != "device"} for model in self.models]
+        models = [fingerprinted(model.facts) for model in self.models]
         methods = [[method.describe() for method in model.methods] for model in self.models]
         metrics = [metric.describe() for metric in self.metrics]
         request = (config.target, config.against, asdict(config.render), config.shows)
@@ -375,10 +375,9 @@ class ModelComparison:
 
     def _mark(self, method: MethodRun, batch: TargetedBatch, i: int) -> str:
         """Return a digest of everything that affects a cell."""
-        stable = {key: value for key, value in self.facts.items() if key != "device"}
         metrics = [metric.describe() for metric in self.metrics]
         request = (metrics, asdict(self.config.render), int(batch.targets[i]), batch.contrasts_of(i))
-        return fingerprint(stable, method.describe(), request, batch.loaded[i].digest)
+        return fingerprint(fingerprinted(self.facts), method.describe(), request, batch.loaded[i].digest)
 
     def _describe_cell(self, method: MethodRun, batch: TargetedBatch, result: Attribution, i: int) -> dict[str, Any]:
         """Return the record of a cell without its scores and without the entries of its row."""

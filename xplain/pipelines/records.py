@@ -38,6 +38,17 @@ def describe_run(compute: ComputeOptions, classifier: Classifier) -> dict[str, A
     }
 
 
+def fingerprinted(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the entries of ``describe_run`` that change numbers, for a fingerprint.
+
+    The meaning of the outputs is left out for a softmax over all outputs, as in earlier versions, and so is what decided it.
+    """
+    entries = {key: value for key, value in facts.items() if key not in ("device", "output")}
+    output = {key: value for key, value in facts.get("output", {}).items() if key != "source"}
+    is_plain = output.get("activation", "softmax") == "softmax" and not output.get("peeled") and not output.get("name")
+    return entries if is_plain else entries | {"output": output}
+
+
 def _versions() -> dict[str, str]:
     """Return the versions of xplain, Python and the libraries that are in use."""
     versions = {"xplain": xplain.__version__, "python": platform.python_version()}

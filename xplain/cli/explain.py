@@ -16,6 +16,7 @@ from xplain.cli._progress import show_progress
 from xplain.core.config import EMBEDDED, Choice, ComputeOptions, ExplainConfig, ModelOptions, RenderOptions
 from xplain.core.errors import ExitCode, Failure, UsageError, no_image_error
 from xplain.core.files import printable
+from xplain.core.threads import set_threads
 from xplain.reports.class_texts import class_name, format_certainty
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ def explain(
         raise UsageError(
             "--output - cannot be combined with --json, because both write to stdout", "use only one of them"
         )
+    set_threads(compute.threads)
     config = ExplainConfig(
         replace(model_options, name=model),
         compute,

@@ -19,7 +19,7 @@ from xplain.pipelines.attribution import MethodRun
 from xplain.pipelines.batches import TargetedBatch
 from xplain.pipelines.predictions import Prediction
 
-LIBRARIES = ("torch", "torchvision", "timm", "numpy", "pillow")
+LIBRARIES = ("torch", "torchvision", "timm", "onnxruntime", "numpy", "pillow")
 
 
 def describe_run(compute: ComputeOptions, classifier: Classifier) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -123,4 +125,25 @@ def normalised() -> nn.Module:
     """Return a network with five classes on images of 28 x 32 (224 steps of four pixels), normalized by MEAN and STD, float64."""
     model = small_net(seed=8)
     model.size, model.mean, model.std = (28, 32), MEAN, STD
+    return model
+
+
+def one_logit() -> nn.Module:
+    """Return (-z, z) of the first logit z of ``tiny``."""
+    return _with_outputs(lambda logits: torch.cat([-logits[:, :1], logits[:, :1]], dim=1), ["no cat", "cat"])
+
+
+def one_value() -> nn.Module:
+    """Return the first logit of ``tiny`` as a value."""
+    model = _with_outputs(lambda logits: logits[:, :1] * 3, [])
+    model.activation = "none"
+    return model
+
+
+def _with_outputs(convert: Callable[[Tensor], Tensor], labels: list[str]) -> nn.Module:
+    """Return ``tiny`` with other outputs."""
+    model = tiny()
+    forward = model.forward
+    model.forward = lambda x: convert(forward(x))
+    model.labels = labels
     return model

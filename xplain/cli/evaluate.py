@@ -73,7 +73,11 @@ def evaluate(
         ),
     ] = None,
     labels: Annotated[
-        str | None, option("--labels", help="Table of file names and classes, for a directory of images.")
+        str | None,
+        option(
+            "--labels",
+            help="Table of file names and classes, for a directory of images; several labels of an image are joined by semicolons.",
+        ),
     ] = None,
     shard: Annotated[
         str | None, option("--shard", help="Process shard I of N, written I/N, with I counted from 0.")

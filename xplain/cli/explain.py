@@ -17,6 +17,7 @@ from xplain.core.config import EMBEDDED, Choice, ComputeOptions, ExplainConfig, 
 from xplain.core.errors import ExitCode, Failure, UsageError, no_image_error
 from xplain.core.files import printable
 from xplain.core.threads import set_threads
+from xplain.reports.class_texts import class_name, format_certainty
 
 if TYPE_CHECKING:
     from xplain.pipelines.explain import Explained
@@ -145,8 +146,7 @@ def _print_outcome(outcome: Explained, as_json: bool) -> bool:
 
 
 def _summarize(record: dict[str, Any]) -> str:
-    """Return ``cat.jpg: tiger cat 0.39 -> path``: the image, the explained class, its probability, and the files."""
+    """Return ``cat.jpg: tiger cat 0.39 -> path``: the image, the explained class, its probability or value, and the files."""
     target = record["target"]
-    name = target["name"] or f"class {target['index']}"
-    text = f"{record['input']}: {name} {target['probability']:.2f}"
+    text = f"{record['input']}: {class_name(target)} {format_certainty(target)}"
     return f"{text} -> {', '.join(record['files'].values())}" if record["files"] else text

@@ -30,6 +30,7 @@ class Spec:
     access: what the function needs of the model: ``outputs``, its ``layers`` too, or also ``gradients``.
     alias: a shorter name. paper: where it is defined. doc: the function's docstring.
     deviations: how the implementation differs from the paper. version: of the definition; increases when numbers change.
+    added: parameters that earlier versions do not have. Records omit them at their default, so that runs are continued.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Spec:
     doc: str = ""
     deviations: str = ""
     version: int = 1
+    added: frozenset[str] = frozenset()
     access: Access = "outputs"
 
     @cached_property
@@ -74,6 +76,14 @@ class Spec:
         return {
             name: parameter.parse(given[name], self.name) if name in given else parameter.default
             for name, parameter in self.parameters.items()
+        }
+
+    def describe_settings(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the settings as records hold them: without added parameters at their default."""
+        return {
+            name: value
+            for name, value in settings.items()
+            if name not in self.added or value != self.parameters[name].default
         }
 
     @property

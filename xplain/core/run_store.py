@@ -38,10 +38,11 @@ RUN_SCHEMA: Record = {  # what ``run.json`` must hold for a summary or a compari
 
 
 class StoredItem(NamedTuple):
-    """What a run has stored of an image: the SHA-256 of its bytes, and its label."""
+    """What a run has stored of an image: the SHA-256 of its bytes, its label, and all labels if it can have several."""
 
     sha256: str
     label: int | None
+    labels: tuple[int, ...] | None = None
 
 
 @dataclass(eq=False)
@@ -146,7 +147,11 @@ class RunStore:
             if record.get("curve") is None:
                 self._without_curve[mark].add(key)
             if mark == "item":
-                self.items.setdefault(key, StoredItem(str(record.get("sha256")), record.get("label")))
+                labels = record.get("labels")
+                stored = StoredItem(
+                    str(record.get("sha256")), record.get("label"), None if labels is None else tuple(labels)
+                )
+                self.items.setdefault(key, stored)
             if mark in ("item", "file") and record.get("file"):
                 size, modified, changed = record["file"]
                 self._hashed[key].add((record["sha256"], (size, modified, changed)))

@@ -90,6 +90,16 @@ class OutputKind:
             return self._is_positive(logits[..., 1]).long()
         return logits.argmax(dim=-1)
 
+    def rank_classes(self, logits: Tensor, count: int) -> Tensor:
+        """Return the ``count`` best classes (..., count) of logits (..., classes), best first; all if there are fewer.
+
+        A binary model has its decision first.
+        """
+        if self.activation == "binary":
+            top = self.top_classes(logits)
+            return torch.stack([top, 1 - top], dim=-1)[..., :count]
+        return logits.topk(min(count, logits.shape[-1]), dim=-1).indices
+
     def decisions(self, logits: Tensor) -> Tensor:
         """Return bool (..., classes): whether the model decides for the class.
 

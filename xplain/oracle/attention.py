@@ -15,7 +15,7 @@ from xplain.models import Classifier
 from xplain.models.layers import Layout, trace_outputs
 from xplain.oracle.attention_recorder import AttentionWeights, NaNProbe, record_attention
 from xplain.oracle.propagation import check_same_logits
-from xplain.oracle.targets import compute_scores
+from xplain.oracle.scores import compute_scores
 
 if TYPE_CHECKING:
     from xplain.oracle.oracle import Oracle
@@ -70,7 +70,7 @@ def probe_attention(
             weights = [attention.weights for attention in attentions]
             gradients: Sequence[Tensor | None] = [None] * len(weights)
             if differentiate:
-                scores = compute_scores(logits, y, oracle.score, contrasts)
+                scores = compute_scores(logits, y, oracle.score, contrasts, oracle.output)
                 gradients = torch.autograd.grad(scores.sum(), weights, materialize_grads=True)
         oracle.count_rows(forwards=len(x), backwards=len(x) if differentiate else 0)
         with torch.no_grad():

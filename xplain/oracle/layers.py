@@ -15,7 +15,7 @@ import xplain.models.layers as model_layers
 from xplain.core.errors import UsageError, did_you_mean
 from xplain.models import Classifier
 from xplain.models.layers import Layout
-from xplain.oracle.targets import compute_scores
+from xplain.oracle.scores import compute_scores
 
 if TYPE_CHECKING:
     from xplain.oracle.oracle import Oracle
@@ -58,7 +58,7 @@ def probe_layer(
             if not differentiate:
                 oracle.count_rows(forwards=len(x))
                 return activations, activations[:, :0]
-            scores = compute_scores(logits, y, oracle.score, contrasts)
+            scores = compute_scores(logits, y, oracle.score, contrasts, oracle.output)
             (gradient,) = torch.autograd.grad(scores.sum(), output, allow_unused=True)
         if gradient is None:
             raise UsageError(f"the score does not depend on layer {name!r}", "use another layer")

@@ -16,10 +16,11 @@ from xplain.core.registry import Access
 from xplain.core.types import Cost, Precision, ScoreKind
 from xplain.models import Classifier
 from xplain.models.optimize import inference_copy, tf32_flags
+from xplain.models.outputs import OutputKind
 from xplain.oracle.access import check_access
 from xplain.oracle.batching import Block, make_blocks, rows_per_call, run_in_batches
 from xplain.oracle.layers import LayerResult, probe_layer
-from xplain.oracle.targets import compute_scores
+from xplain.oracle.scores import compute_scores
 
 
 class GradientResult(NamedTuple):
@@ -27,12 +28,18 @@ class GradientResult(NamedTuple):
 
     scores: (rows,) or (rows, S).
     values: gradients (rows, C, H, W) or (rows, S, C, H, W).
-    predicted: predicted classes (rows,).
+    predicted: top classes (rows,).
+    decisions: (rows, classes) bool, whether the model decides for a class; true for values without a threshold.
     """
 
     scores: Tensor
     values: Tensor
     predicted: Tensor
+    decisions: Tensor
+
+    def decides(self, y: Tensor) -> Tensor:
+        """Return (rows,) bool: whether the model decides for the class y (rows,) of each row."""
+        return self.decisions.gather(1, y[:, None])[:, 0]
 
 
 class Oracle:
@@ -76,6 +83,16 @@ class Oracle:
         """The color (C, 1, 1) that the normalization maps to zero."""
         return self.classifier.mean
 
+    @property
+    def output(self) -> OutputKind:
+        """The meaning of the logits."""
+        return self.classifier.output
+
+    def decides(self, x: Tensor, y: Tensor, image: Tensor | None = None, *, check: bool = False) -> Tensor:
+        """Return (rows,) bool: whether the model decides for the classes y (rows,); arguments as in ``scores``."""
+        decisions = _find_decisions(self.output, self.logits(x, image, check=check))
+        return decisions.gather(1, y[:, None])[:, 0]
+
     def logits(self, x: Tensor, image: Tensor | None = None, *, check: bool = False) -> Tensor:
         """Return logits (rows, classes) in float32 or float64, without gradients.
 
@@ -112,7 +129,7 @@ class Oracle:
         kind: the kind of score; defaults to that of the oracle.
         """
         logits = self.logits(x, image, check=check)
-        return compute_scores(logits, y, kind or self.score, self._contrasts_of(image))
+        return compute_scores(logits, y, kind or self.score, self._contrasts_of(image), self.output)
 
     def score_change(self, start: Tensor, x: Tensor, y: Tensor) -> Tensor:
         """Return the scores (B,) at x minus those at ``start``, both (B, C, H, W). The rows count as checks."""
@@ -131,14 +148,15 @@ class Oracle:
 
         model = self.inference_copy(fold=self.fold, access="gradients")
 
-        def run(x: Tensor, y: Tensor, contrasts: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        def run(x: Tensor, y: Tensor, contrasts: Tensor | None) -> tuple[Tensor, ...]:
             x = x.detach().requires_grad_()
             with torch.enable_grad():
                 logits = self.forward(model, x)
-                scores = compute_scores(logits, y, self.score, contrasts)
+                scores = compute_scores(logits, y, self.score, contrasts, self.output)
                 gradients = _differentiate(scores, x)
             self.count_rows(forwards=len(x), backwards=scores.numel())
-            return scores.detach(), gradients, logits.detach().argmax(dim=1)
+            logits = logits.detach()
+            return scores.detach(), gradients, self.output.top_classes(logits), _find_decisions(self.output, logits)
 
         backwards = 1 if y.ndim == 1 else y.shape[1]
         contrasts = self._contrasts_of(image) if y.ndim == 1 else None
@@ -223,6 +241,11 @@ class Oracle:
         if self.against is None or image is None:
             return self.against
         return self.against[image]
+
+
+def _find_decisions(output: OutputKind, logits: Tensor) -> Tensor:
+    """Return (rows, classes) bool: whether the model decides for a class; true for values without a threshold."""
+    return output.decisions(logits) if output.has_decisions else torch.ones_like(logits, dtype=torch.bool)
 
 
 def _differentiate(scores: Tensor, x: Tensor) -> Tensor:

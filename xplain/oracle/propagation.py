@@ -32,7 +32,7 @@ from xplain.oracle.operations import (
     make_out_of_place,
 )
 from xplain.oracle.rectifiers import as_rectifier, record_mask
-from xplain.oracle.targets import compute_scores
+from xplain.oracle.scores import compute_scores
 
 if TYPE_CHECKING:
     from xplain.oracle.oracle import Oracle
@@ -146,7 +146,7 @@ def propagate(oracle: Oracle, x: Tensor, y: Tensor, rules: Rules, *streams: Tens
             expected = oracle.forward(model, x[:1])
         check_same_logits(rules.method, logits[:1], expected, loose=oracle.precision != "fp32")
         with torch.enable_grad():
-            scores = compute_scores(rules.transform_logits(logits[: len(x)]), y, oracle.score, contrasts)
+            scores = compute_scores(rules.transform_logits(logits[: len(x)]), y, oracle.score, contrasts, oracle.output)
             (gradient,) = torch.autograd.grad(scores.sum(), rows)
         oracle.count_rows(forwards=len(logits), backwards=len(logits), checks=1)
         oracle.count_image_rows(len(logits), None, backwards=1)

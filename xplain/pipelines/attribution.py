@@ -16,7 +16,7 @@ from torch import Tensor
 
 import xplain.methods  # noqa: F401  (importing registers them)
 from xplain.core.config import Choice, ComputeOptions
-from xplain.core.errors import MODEL_ERRORS, InputError, UsageError, XplainError, device_error, first_line
+from xplain.core.errors import MODEL_ERRORS, InputError, UsageError, XplainError, device_error, emit_note, first_line
 from xplain.core.registry import METHODS, MethodSpec
 from xplain.core.rng import Streams, preserve_random_state
 from xplain.core.types import Attribution, Cost, Precision, ScoreKind
@@ -27,10 +27,12 @@ from xplain.metrics.inputs import Explain
 from xplain.models import Classifier
 from xplain.models.checks import RANDOM_FLAG
 from xplain.models.load import inspect_first_images
+from xplain.models.outputs import OutputKind
 from xplain.oracle import Oracle
 from xplain.oracle.access import check_access
 from xplain.oracle.batching import rows_per_call
 from xplain.oracle.runtime import inference_session, predict
+from xplain.oracle.scores import available_score, check_score
 from xplain.oracle.targets import Classes, find_contrasts, find_targets, has_finite_logits
 from xplain.pipelines.arguments import (
     check_choice,
@@ -40,6 +42,7 @@ from xplain.pipelines.arguments import (
     check_references,
     resolve_compute,
 )
+from xplain.pipelines.zero_maps import flag_zero_maps
 
 MAX_REFERENCES = 512  # maximum number of baseline images, spaced evenly over the sorted files
 CONTROL = "random"  # included in every evaluation; a useful method must outperform it
@@ -71,7 +74,7 @@ def attribute(
             mean score of the contrast classes; ``agi`` uses them as false classes. ``runner-up`` selects the most probable class
             other than the target.
         score: model output to explain: ``logit``, ``prob``, ``log-prob`` or ``margin`` (the target's logit minus the largest other
-            logit). Default: set by the method.
+            logit; if an image can have several labels, minus the threshold). Default: set by the method.
         seed: random seed. Random numbers depend on the seed and on the pixels of each image, but not on the batch.
         precision: ``fp32``, ``tf32`` or ``bf16``.
         batch_size: maximum number of samples per forward pass, or ``auto``.
@@ -102,6 +105,7 @@ def attribute(
     inspect_first_images(classifier, images)
     check_access(classifier, spec.access, spec.name)
     with inference_session(classifier), preserve_random_state():
+        method_run = replace(method_run, score=choose_score(spec, score, classifier.output))
         logits, cost = predict_finite(classifier, images, compute)
         targets = find_targets(classifier, target, logits)
         contrasts = find_contrasts(classifier, against, logits, targets)
@@ -152,11 +156,13 @@ class MethodRun:
         preprocessing: Preprocessing,
         *,
         score: ScoreKind | None = None,
+        output: OutputKind = OutputKind(),
         label: str = "",
     ) -> MethodRun:
         """Validate the parameters and load the reference images.
 
-        score: explained model output, or None for the default of the method.
+        score: explained model output, or None for the default of the method, or for the value if the model has no probabilities.
+        output: the meaning of the model's logits.
         Raises UsageError if a parameter is invalid, and InputError if the reference images cannot be read.
         """
         baselines = params.get("baselines")
@@ -166,7 +172,7 @@ class MethodRun:
         else:
             settings = spec.resolve(params)
             references = _read_references(settings.get("baselines", "noise"), preprocessing)
-        return cls(spec, settings, references, score or spec.score, label or spec.name)
+        return cls(spec, settings, references, choose_score(spec, score, output), label or spec.name)
 
     @property
     def rows_per_image(self) -> int:
@@ -225,11 +231,13 @@ class MethodRun:
         contrasts: Tensor | None = None,
         on_rows: Callable[[int], None] | None = None,
         drawn_for: Tensor | None = None,
+        flag_zeros: bool = True,
     ) -> Attribution:
         """Run the method on images (B, C, H, W) and target classes (B,) in batches that fill a forward pass.
 
         contrasts: (B, A) contrast classes, or None. on_rows: called with the number of rows after each model call.
         drawn_for: images that seed the random numbers, or None to use ``images``.
+        flag_zeros: flag maps that are zero everywhere, with the reason if it is known.
         Raises the errors of the method, UsageError if the classifier does not offer what the method needs, and DeviceError if a
         single sample does not fit in memory.
         """
@@ -246,12 +254,33 @@ class MethodRun:
             values = result.values.detach().contiguous()
             parts.append(replace(result, values=values, details=result.details | spent))
             cost = cost + oracle.cost
-        cost = replace(cost, seconds=time.perf_counter() - started)
         result = _concatenate(parts)
         flags = dict(result.flags)
         if classifier.checks.is_random:
             flags[RANDOM_FLAG] = torch.ones(len(images), dtype=torch.bool, device=images.device)
-        return replace(result, target=targets, cost=cost, flags=flags)
+        attribution = replace(result, target=targets, cost=cost, flags=flags)
+        if flag_zeros:
+            attribution = self._flag_zero_maps(attribution, classifier, images, compute, contrasts)
+        cost = replace(attribution.cost, seconds=time.perf_counter() - started)
+        return replace(attribution, cost=cost)
+
+    def _flag_zero_maps(
+        self,
+        attribution: Attribution,
+        classifier: Classifier,
+        images: Tensor,
+        compute: ComputeOptions,
+        contrasts: Tensor | None,
+    ) -> Attribution:
+        """Flag the maps that are zero everywhere."""
+        assert attribution.target is not None
+
+        def make_oracle(score: ScoreKind, index: Tensor) -> Oracle:
+            oracle = self._oracle(classifier, compute, index, contrasts if score == self.score else None, None)
+            oracle.score = score
+            return oracle
+
+        return flag_zero_maps(attribution, images, attribution.target, self.score, make_oracle)
 
     def _oracle(
         self,
@@ -300,12 +329,23 @@ class MethodRun:
             images: Tensor, y: Tensor, classifier: Classifier | None = None, image: Tensor | None = None
         ) -> Tensor:
             drawn_for = content if image is None else content[image]
-            result = self.attribute(classifier or default, images, y, compute, drawn_for=drawn_for)
+            result = self.attribute(classifier or default, images, y, compute, drawn_for=drawn_for, flag_zeros=False)
             if oracle is not None:
                 oracle.cost = oracle.cost + result.cost
             return result.values
 
         return explain
+
+
+def choose_score(spec: MethodSpec, score: ScoreKind | None, output: OutputKind) -> ScoreKind:
+    """Return the requested score, or the default of the method. Raises UsageError if the model's output does not have it."""
+    if score is not None:
+        check_score(score, output)
+        return score
+    available = available_score(spec.score, output)
+    if available != spec.score:
+        emit_note("the model returns values without probabilities; explaining the value of the target")
+    return available
 
 
 def _read_references(directory: str, preprocessing: Preprocessing) -> Tensor | None:
@@ -352,7 +392,11 @@ def resolve_methods(
         check_access(classifier, spec.access, spec.name)
         params = _with_layer(spec, choice, layer)
         label = label_of(choice, spec.name)
-        runs.append(MethodRun.resolve(spec, params, classifier.preprocessing, score=score, label=label))
+        runs.append(
+            MethodRun.resolve(
+                spec, params, classifier.preprocessing, score=score, output=classifier.output, label=label
+            )
+        )
     return runs
 
 

@@ -23,14 +23,9 @@ from xplain.oracle.targets import TargetSpec
 from xplain.pipelines.attribution import MethodRun, check_methods, label_of, resolve_methods
 from xplain.pipelines.batches import PredictedBatch, TargetedBatch, largest_group, make_items, predict_batches
 from xplain.pipelines.measurement import MetricRun, check_metrics, resolve_metrics, run_metrics
+from xplain.pipelines.predictions import Prediction
 from xplain.pipelines.progress import OnProgress, ProgressCounter
-from xplain.pipelines.records import (
-    describe_explanation,
-    describe_prediction,
-    describe_run,
-    describe_target,
-    is_current,
-)
+from xplain.pipelines.records import describe_explanation, describe_run, fingerprinted, is_current
 from xplain.reports.agreement import draw_agreement
 from xplain.reports.comparison import Cell, Comparison, Row, describe_comparison
 from xplain.reports.comparison_figure import PICTURE_TITLES, draw_comparison
@@ -40,7 +35,7 @@ from xplain.reports.figures import check_formats
 from xplain.reports.render import get_colormap, render_warnings, to_pixels
 
 OnFailure = Callable[[Failure], None]
-ROW_KEYS = ("input", "sha256", "target", "prediction")  # stored once per row, not in every cell
+ROW_KEYS = ("input", "sha256", "target", "prediction", "decided")  # stored once per row, not in every cell
 
 
 def write_comparison(config: CompareConfig, on_progress: OnProgress, on_failure: OnFailure) -> dict[str, Any] | None:
@@ -147,7 +142,7 @@ class ComparisonRun:
     def fingerprint(self) -> str:
         """Digest of everything that affects the results: settings, models and image files."""
         config = self.config
-        models = [{key: value for key, value in model.facts.items() if key != "device"} for model in self.models]
+        models = [fingerprinted(model.facts) for model in self.models]
         methods = [[method.describe() for method in model.methods] for model in self.models]
         metrics = [metric.describe() for metric in self.metrics]
         request = (config.target, config.against, asdict(config.render), config.shows)
@@ -193,7 +188,7 @@ class ComparisonRun:
         rows.sort(key=lambda entry: entry[:2])
         return Comparison(
             tuple(column.label for column in self.columns),
-            {metric.label: metric.describe() for metric in self.metrics},
+            {metric.label: metric.describe() for metric in self.models[0].metrics},
             [row for _, _, row in rows],
             failed,
             self.config.render,
@@ -230,6 +225,7 @@ class ModelComparison:
         target_specs = [TargetSpec.parse(config.target, column.against, classifier) for column in columns]
         methods = resolve_methods([column.choice for column in columns], config.score, classifier, config.layer)
         facts = describe_run(config.compute, classifier)
+        metrics = [metric.for_output(classifier.output) for metric in metrics]
         return cls(config, classifier, target_specs, methods, metrics, facts)
 
     @cached_property
@@ -299,13 +295,14 @@ class ModelComparison:
 
     def _describe_row(self, batch: PredictedBatch, i: int, target: int) -> dict[str, Any]:
         """Return the entries of a row that do not depend on the method."""
-        probabilities = batch.logits[i].double().softmax(dim=0)
+        prediction = Prediction(self.classifier, batch.logits[i])
         return {
             "input": batch.loaded[i].source.name,
             "sha256": batch.loaded[i].digest,
             "model": self.classifier.name,
-            "target": describe_target(self.classifier, target, probabilities),
-            "prediction": describe_prediction(self.classifier, probabilities),
+            "target": prediction.describe_class(target),
+            "prediction": prediction.describe_top(),
+            **prediction.describe_decisions(),
         }
 
     def _compare_part(
@@ -379,10 +376,9 @@ class ModelComparison:
 
     def _mark(self, method: MethodRun, batch: TargetedBatch, i: int) -> str:
         """Return a digest of everything that affects a cell."""
-        stable = {key: value for key, value in self.facts.items() if key != "device"}
         metrics = [metric.describe() for metric in self.metrics]
         request = (metrics, asdict(self.config.render), int(batch.targets[i]), batch.contrasts_of(i))
-        return fingerprint(stable, method.describe(), request, batch.loaded[i].digest)
+        return fingerprint(fingerprinted(self.facts), method.describe(), request, batch.loaded[i].digest)
 
     def _describe_cell(self, method: MethodRun, batch: TargetedBatch, result: Attribution, i: int) -> dict[str, Any]:
         """Return the record of a cell without its scores and without the entries of its row."""

@@ -15,14 +15,15 @@ from xplain.core.errors import Failure, UsageError, emit_note
 from xplain.core.run_store import SCHEMA, RunStore, fingerprint, read_run, settings_digest
 from xplain.core.types import Attribution, Cost
 from xplain.data.class_names import ClassNames
-from xplain.data.datasets import Item, read_dataset, select_items, select_shard
+from xplain.data.datasets import Item, select_items, select_shard, split_labels
 from xplain.models import Classifier
 from xplain.oracle.runtime import inference_session, load_model, predict
 from xplain.oracle.targets import TargetSpec
 from xplain.pipelines.attribution import CONTROL, MethodRun, check_methods, resolve_methods, with_control
-from xplain.pipelines.batches import PredictedBatch, TargetedBatch, largest_group, predict_batches
+from xplain.pipelines.batches import PredictedBatch, TargetedBatch, largest_group, predict_batches, read_items
 from xplain.pipelines.external_maps import ExternalMaps, check_map_names, find_external_maps
 from xplain.pipelines.measurement import MetricResult, MetricRun, check_metrics, resolve_metrics, run_metrics
+from xplain.pipelines.predictions import describe_items
 from xplain.pipelines.progress import OnProgress, RowCounter, ignore_progress
 from xplain.pipelines.records import describe_cost, describe_run, list_flags
 from xplain.pipelines.stored_items import check_loaded_items, check_stored_items
@@ -81,14 +82,27 @@ def load_plan(config: EvaluateConfig) -> EvaluationPlan | None:
         return None
     classifier = load_model(config.model)
     check_metrics(metrics, classifier)
+    metrics = [metric.for_output(classifier.output) for metric in metrics]
     methods = resolve_methods(with_control(config.methods), config.score, classifier)
     order = _per_class_order(config)
-    items = read_dataset(config.dataset, classifier.class_names, config.labels)
-    external_maps = find_external_maps(config.maps, metrics, items)
+    TargetSpec.parse(config.target, None, classifier)
+    items = read_items(config, classifier)
+    explains_labels = config.target == "label"
+    external_maps = find_external_maps(config.maps, metrics, split_labels(items) if explains_labels else items)
     items = select_items(items, config.limit, config.per_class, config.compute.seed if order == "random" else None)
-    if config.target == "label" and all(item.label is None for item in items):
+    if explains_labels:
+        items = _split_labels(items)
+    if explains_labels and all(item.label is None for item in items):
         raise UsageError("--target label requires labels", "use class folders or --labels")
     return EvaluationPlan(config, classifier, methods, metrics, items, order, external_maps)
+
+
+def _split_labels(items: Sequence[Item]) -> list[Item]:
+    """Return one item per image and label. Emit a note on images without labels, which are left out."""
+    unlabeled = [item.key for item in items if item.labels == ()]
+    if unlabeled:
+        emit_note(f"--target label leaves out {len(unlabeled)} images without a label, such as {unlabeled[0]!r}")
+    return split_labels(items)
 
 
 def _per_class_order(config: EvaluateConfig) -> PerClassOrder | None:
@@ -278,19 +292,17 @@ class EvaluationRun:
 
     def _store_items(self, batch: PredictedBatch) -> None:
         """Store the results that do not depend on the method: hash, label and prediction of each image."""
-        probabilities, predicted = batch.logits.double().softmax(dim=1).max(dim=1)
-        rows = zip(batch.items, batch.loaded, predicted.tolist(), probabilities.tolist(), strict=True)
+        predictions = describe_items(self.classifier, batch.items, batch.logits)
         records = [
             {
                 "key": item.key,
                 "mark": "item",
                 "sha256": loaded.digest,
                 "label": item.label,
-                "predicted": index,
-                "probability": probability,
+                **prediction,
                 "file": loaded.state,
             }
-            for item, loaded, index, probability in rows
+            for item, loaded, prediction in zip(batch.items, batch.loaded, predictions, strict=True)
         ]
         self.store.append([record for record in records if not self.store.has(record["key"], "item")])
 
@@ -307,7 +319,7 @@ class EvaluationRun:
             batch.images,
             attribution,
             self.config.compute,
-            keys,
+            tuple(item.image_key for item in batch.items),
             sizes,
             counter.advance,
         ):

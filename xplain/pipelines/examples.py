@@ -12,7 +12,7 @@ import torch
 from xplain.core.config import EvaluateConfig, RenderOptions
 from xplain.core.files import write_file
 from xplain.core.run_store import read_run, settings_digest
-from xplain.data.datasets import read_dataset
+from xplain.data.datasets import split_labels
 from xplain.data.folders import SkippedFiles
 from xplain.data.images import decode_image
 from xplain.data.preprocessing import preprocess
@@ -20,6 +20,7 @@ from xplain.data.sources import ImageSource
 from xplain.models import Classifier
 from xplain.oracle.runtime import load_model
 from xplain.pipelines.attribution import MethodRun, resolve_methods
+from xplain.pipelines.batches import read_items
 from xplain.reports.render import draw, read_record, to_pixels
 
 
@@ -73,7 +74,9 @@ def _draw_all(
     if method is None:  # requested by an earlier command only
         return
     shutil.rmtree(folder, ignore_errors=True)
-    items = read_dataset(config.dataset, classifier.class_names, config.labels, SkippedFiles())  # noted before
+    items = read_items(config, classifier, SkippedFiles())  # noted before
+    if config.target == "label":
+        items = split_labels(items)
     sources = {item.key: item.source for item in items}
     for place, examples in selected.items():
         for rank, example in enumerate(examples):

@@ -22,7 +22,7 @@ from xplain.pipelines.background import Deferred, run_in_background
 from xplain.pipelines.batches import PredictedBatch, TargetedBatch, largest_group, make_items, predict_batches
 from xplain.pipelines.file_names import describe_contrasts, describe_settings, file_label, join_parts
 from xplain.pipelines.progress import OnProgress, ProgressCounter, ignore_progress
-from xplain.pipelines.records import describe_explanation, describe_run, is_current
+from xplain.pipelines.records import describe_explanation, describe_run, fingerprinted, is_current
 from xplain.reports.explanation_files import OVERWRITE_HINT, ExplanationFiles, FileNames
 from xplain.reports.render import KINDS, get_colormap
 
@@ -113,9 +113,10 @@ class ExplainRun:
 
     def fingerprint(self, method: MethodRun) -> str:
         """Return a digest of all settings that affect the outputs, excluding the image."""
-        stable = {key: value for key, value in self.facts.items() if key != "device"}
         config = self.config
-        return fingerprint(stable, method.describe(), config.target, config.against, asdict(config.render))
+        return fingerprint(
+            fingerprinted(self.facts), method.describe(), config.target, config.against, asdict(config.render)
+        )
 
     def file_names(self, method: MethodRun, stem: str, target: str) -> FileNames:
         """Return the names of the files of one explanation."""

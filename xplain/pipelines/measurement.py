@@ -29,8 +29,10 @@ from xplain.data.own_outputs import is_in_own_folder, is_own_file
 from xplain.metrics.inputs import Explain, MetricInput
 from xplain.models import Classifier
 from xplain.models.load import copy_with_weights, inspect_first_images
+from xplain.models.outputs import OutputKind
 from xplain.oracle import Oracle
 from xplain.oracle.access import check_access
+from xplain.oracle.scores import available_score
 from xplain.oracle.targets import Classes, find_targets
 from xplain.pipelines.arguments import (
     accept_any_range,
@@ -118,7 +120,7 @@ def measure(
         explain = None if method is None else _make_explainer(oracle, method, images, compute)
         if isinstance(method, str):
             spec = METHODS.get(Choice.parse(method).name)
-            inputs = replace(inputs, score=spec.score, slopes=spec.slopes)
+            inputs = replace(inputs, score=available_score(spec.score, classifier.output), slopes=spec.slopes)
         result = metric_run.measure(inputs, compute, explain)
     return replace(result, cost=replace(oracle.cost + cost, seconds=time.perf_counter() - started))
 
@@ -126,7 +128,13 @@ def measure(
 def _metric_oracle(
     classifier: Classifier, compute: ComputeOptions, on_rows: Callable[[int], None] | None = None
 ) -> Oracle:
-    return Oracle(classifier, score="prob", batch_size=compute.batch_size, precision=compute.precision, on_rows=on_rows)
+    return Oracle(
+        classifier,
+        score=available_score("prob", classifier.output),
+        batch_size=compute.batch_size,
+        precision=compute.precision,
+        on_rows=on_rows,
+    )
 
 
 def _check_shapes(images: Tensor, attributions: Tensor, boxes: Tensor | None) -> None:
@@ -163,7 +171,9 @@ def _make_explainer(
     if not isinstance(method, str):
         return _wrap_function(method, default)
     choice = Choice.parse(method)
-    method_run = MethodRun.resolve(METHODS.get(choice.name), dict(choice.params), default.preprocessing)
+    method_run = MethodRun.resolve(
+        METHODS.get(choice.name), dict(choice.params), default.preprocessing, output=default.output
+    )
     return method_run.explainer(default, images, compute, oracle)
 
 
@@ -182,16 +192,23 @@ def _wrap_function(method: AttributionFunction, default: Classifier) -> Explain:
 
 @dataclass(frozen=True, eq=False)
 class MetricRun:
-    """A metric with validated parameters. label: display name in tables."""
+    """A metric with validated parameters. label: display name in tables. unit: of the values."""
 
     spec: MetricSpec
     settings: dict[str, Any]
     label: str
+    unit: str = ""
 
     @classmethod
     def resolve(cls, spec: MetricSpec, params: Mapping[str, Any], label: str = "") -> MetricRun:
         """Validate the parameters. Raise UsageError if one is invalid."""
-        return cls(spec, spec.resolve(params), label or spec.name)
+        return cls(spec, spec.resolve(params), label or spec.name, spec.unit)
+
+    def for_output(self, output: OutputKind) -> MetricRun:
+        """Return the metric with the unit that it has for a kind of output."""
+        if output.has_probabilities:
+            return self
+        return replace(self, unit=self.spec.unit.replace("target probability", "value").replace("probability", "value"))
 
     @cached_property
     def files(self) -> dict[str, str]:
@@ -207,10 +224,10 @@ class MetricRun:
         """Return the settings that affect the values of the metric, and its unit and direction."""
         description = {
             "metric": self.spec.name,
-            "params": self.settings,
+            "params": self.spec.describe_settings(self.settings),
             "version": self.spec.version,
             "better": self.spec.better,
-            "unit": self.spec.unit,
+            "unit": self.unit,
         }
         return description | ({"files": self.files} if self.files else {})
 

@@ -48,7 +48,7 @@ class ModelBenchmark:
         self.images = load_images(config, classifier)
         self.counts = list(dict.fromkeys((1, len(self.images))))  # numbers of images per case
         oracle = Oracle(classifier, batch_size=config.compute.batch_size, precision=config.compute.precision)
-        self.targets = oracle.logits(self.images).argmax(dim=1)
+        self.targets = classifier.output.top_classes(oracle.logits(self.images))
         self.rows_per_call = oracle.rows_per_call(self.images)
         generator = torch.Generator().manual_seed(config.compute.seed)
         self.maps = torch.rand(self.images[:, :1].shape, generator=generator).to(self.images)

@@ -88,7 +88,8 @@ def render_warnings(attribution: Floats, options: RenderOptions) -> list[str]:
     low, high = clip_limits(attribution, options)
     texts = []
     if values.min() == values.max():
-        texts.append("the map is constant")
+        if attribution.any():  # a map of zeros has a warning of its own
+            texts.append("the map is constant")
     elif np.count_nonzero(values) == 1:
         texts.append("only one pixel of the map is nonzero")
     elif not (visible > 0).any():
@@ -227,11 +228,14 @@ def _draw_predictions(axes: Any, record: Mapping[str, Any]) -> None:
         name = printable(str(prediction["name"] or prediction["index"]))
         names.append(name if len(name) <= 24 else name[:23] + "…")
     colors = ["#d1495b" if prediction["index"] == explained else "#7a8b99" for prediction in predictions]
-    axes.barh(range(len(predictions)), [prediction["probability"] for prediction in predictions], color=colors)
+    has_probabilities = all(prediction["probability"] is not None for prediction in predictions)
+    key = "probability" if has_probabilities else "value"
+    axes.barh(range(len(predictions)), [prediction[key] for prediction in predictions], color=colors)
     axes.set_yticks(range(len(predictions)), names, parse_math=False)
-    axes.set_xlim(0, 1)
+    if has_probabilities:
+        axes.set_xlim(0, 1)
     axes.set_box_aspect(1)
-    axes.set_title("probability")
+    axes.set_title(key)
     axes.spines[["top", "right"]].set_visible(False)
 
 

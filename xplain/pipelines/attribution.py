@@ -96,7 +96,6 @@ def attribute(
     check_progress(progress)
     started = time.perf_counter()
     images = check_images(classifier, images)
-    classifier.detect_pending_output(images)
     with inference_session(classifier):
         logits, cost = predict_finite(classifier, images, compute)
         targets = find_targets(classifier, target, logits)
@@ -108,6 +107,7 @@ def attribute(
 def predict_finite(classifier: Classifier, images: Tensor, compute: ComputeOptions) -> tuple[Tensor, Cost]:
     """Return the logits (B, classes) and their cost. Raises InputError unless the model accepts the images and all logits are finite."""
     try:
+        classifier.detect_pending_output(images)
         logits, cost = predict(classifier, images, compute)
     except MODEL_ERRORS as error:
         raise device_error(error) or InputError(

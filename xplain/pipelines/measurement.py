@@ -102,7 +102,6 @@ def measure(
     _check_method(method)
     started = time.perf_counter()
     images = check_images(classifier, images)
-    classifier.detect_pending_output(images)
     attributions = check_attributions(classifier, attributions)
     _check_shapes(images, attributions, boxes)
     with retain_freed_memory():

@@ -15,7 +15,9 @@ from tests.helpers import toys
 from tests.helpers.output_networks import SIZE, Ending, X, body, followed_by, load
 from xplain.core.errors import InputError, ModelNote, UsageError
 from xplain.data.preprocessing import Preprocessing
+from xplain.models.final_activation import invert_activation
 from xplain.models.inspection import inspect_model
+from xplain.models.optimize import optimize_for_inference
 from xplain.models.output_detection import detect_output
 from xplain.models.output_request import EXCLUSIVE_NOTE, ONE_LABEL_NOTE, ONE_OUTPUT_NOTE, OutputRequest
 from xplain.models.outputs import OutputKind
@@ -138,6 +140,15 @@ def test_activation_that_cannot_be_skipped_is_inverted(outputs, end, activation,
     z = body(outputs)(X)
     expected = z.log_softmax(1) if activation == "softmax" else z if activation == "sigmoid" else torch.cat([-z, z], 1)
     toys.assert_same(classifier(X), expected)
+
+
+def test_rounded_probabilities_have_finite_logits():
+    rounded = torch.tensor([[0.0, 1.0]])
+    assert invert_activation("sigmoid", rounded).tolist()[0] == pytest.approx([-87.3365, 16.6355], abs=1e-4)
+    assert invert_activation("log_sigmoid", torch.tensor([[-20.0, 0.0]])).tolist()[0] == pytest.approx(
+        [-20, 87.3365], abs=1e-4
+    )
+    assert invert_activation("softmax", rounded).tolist()[0] == pytest.approx([-87.3365, 0], abs=1e-4)
 
 
 def test_scripted_log_softmax_is_kept():
@@ -412,6 +423,16 @@ def test_outputs_of_library_models():
     assert known_output(1, OutputKind("none", "config")) == ("none", "config", 1)
     assert known_output(2, OutputKind("binary", "config")) == ("binary", "config", 2)
     assert known_output(1, OutputKind("binary", "config")) == ("binary", "config", 2)
+
+
+@pytest.mark.parametrize("activation", ["none", "sigmoid"])
+def test_batch_norms_of_one_output_are_folded(activation):
+    model = toys.small_net(classes=1)
+    model.size = SIZE
+    classifier = load(model, activation=activation)
+    optimized = optimize_for_inference(classifier)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in optimized.modules())
+    toys.assert_same(optimized(X), classifier(X))
 
 
 def test_describe_output():

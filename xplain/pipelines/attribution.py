@@ -116,6 +116,7 @@ def attribute(
 def predict_finite(classifier: Classifier, images: Tensor, compute: ComputeOptions) -> tuple[Tensor, Cost]:
     """Return the logits (B, classes) and their cost. Raises InputError unless the model accepts the images and all logits are finite."""
     try:
+        classifier.detect_pending_output(images)
         logits, cost = predict(classifier, images, compute)
     except XplainError:  # some are RuntimeErrors too
         raise

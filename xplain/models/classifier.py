@@ -55,6 +55,7 @@ class Classifier(nn.Module):
     labels: class names by index, empty if unknown.
     wnids: WordNet ids by index, empty if unknown.
     notes: the assumptions made about the network, as text for the user.
+    references: SHA-256 of other files that the output depends on, by name.
     """
 
     mean: Tensor
@@ -87,6 +88,7 @@ class Classifier(nn.Module):
         self.probabilities = False
         self.output = OutputKind()
         self.notes: list[str] = []
+        self.references: dict[str, str] = {}
         mean = mean or (0.0,) * 3
         std = std or (1.0,) * len(mean)
         float_parameters = (parameter for parameter in model.parameters() if parameter.is_floating_point())

@@ -27,8 +27,9 @@ from xplain.data.annotations import locate_boxes, read_annotations
 from xplain.data.folders import walk_files
 from xplain.data.own_outputs import is_in_own_folder, is_own_file
 from xplain.metrics.inputs import Explain, MetricInput
-from xplain.models import Classifier
+from xplain.models import Classifier, ScalarFunction
 from xplain.models.load import copy_with_weights
+from xplain.models.scalar_outputs import resolve_scalar_target
 from xplain.oracle import Oracle
 from xplain.oracle.targets import Classes, find_targets
 from xplain.pipelines.arguments import (
@@ -59,7 +60,7 @@ def measure(
     attributions: Tensor,
     metric: str,
     *,
-    target: Classes | None = None,
+    target: Classes | ScalarFunction | None = None,
     method: str | AttributionFunction | None = None,
     seed: int = 0,
     precision: Precision = "fp32",
@@ -93,6 +94,7 @@ def measure(
         >>> score = xplain.measure(clf, x, att.values, "deletion", target=att.target, steps=28)
     """
     check_classifier(classifier)
+    classifier, target = resolve_scalar_target(classifier, target)
     boxes = None
     if isinstance(params.get("boxes"), Tensor | np.ndarray):
         boxes = check_boxes(params.pop("boxes"))

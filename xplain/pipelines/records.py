@@ -28,6 +28,8 @@ def describe_run(compute: ComputeOptions, classifier: Classifier) -> dict[str, A
     model: dict[str, Any] = {"name": classifier.name, "weights": asdict(classifier.weights)}
     if classifier.notes:
         model["notes"] = classifier.notes
+    if classifier.references:
+        model["references"] = classifier.references
     normalization = {"mean": classifier.mean.flatten().tolist(), "std": classifier.std.flatten().tolist()}
     return {
         "model": model,

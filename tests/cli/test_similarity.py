@@ -30,7 +30,7 @@ def test_explain_similarity_equals_the_library(xp, photos):
         for name in ("rocket/c.jpg", "cat/a.jpg")
     )
     expected = xplain.attribute(classifier, x, "sm", target=xplain.similarity(classifier, reference)).values[0]
-    with np.load("out/c.saliency.similar-a.npz") as content:
+    with np.load("out/c.saliency.similar-a.raw.npz") as content:
         np.testing.assert_allclose(content["attribution"], expected.numpy(), rtol=1e-6)
         record = json.loads(str(content["meta"]))
     assert record["target"]["name"] == "similarity to a.jpg"

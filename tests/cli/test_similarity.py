@@ -1,12 +1,13 @@
 """``--target similar:IMAGE``: explain the similarity of the model's output to that of another image."""
 
-import json
+from pathlib import Path
 
 import numpy as np
 
 import xplain
 from tests.conftest import TINY
 from tests.helpers.commands import single_line
+from xplain.reports.render import read_record
 
 
 def test_explain_similarity_equals_the_library(xp, photos):
@@ -32,7 +33,7 @@ def test_explain_similarity_equals_the_library(xp, photos):
     expected = xplain.attribute(classifier, x, "sm", target=xplain.similarity(classifier, reference)).values[0]
     with np.load("out/c.saliency.similar-a.raw.npz") as content:
         np.testing.assert_allclose(content["attribution"], expected.numpy(), rtol=1e-6)
-        record = json.loads(str(content["meta"]))
+    record = read_record(Path("out/c.saliency.similar-a.raw.npz"))
     assert record["target"]["name"] == "similarity to a.jpg"
     assert list(record["model"]["references"]) == ["a.jpg"]
 

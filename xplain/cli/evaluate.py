@@ -16,6 +16,7 @@ from xplain.cli._options import NONE, OutputOptions
 from xplain.cli._progress import show_progress
 from xplain.core.config import (
     EMBEDDED,
+    SIMILAR,
     Choice,
     ComputeOptions,
     EvaluateConfig,
@@ -58,7 +59,11 @@ def evaluate(
     ] = NONE,
     protocol: common.Protocol = None,
     target: Annotated[
-        str, option("--target", help="Class to explain: auto (predicted class) or label (true class).")
+        str,
+        option(
+            "--target",
+            help="Class to explain: auto (predicted class), label (true class) or similar:IMAGE, as in explain.",
+        ),
     ] = "auto",
     score: common.Score = None,
     limit: Annotated[
@@ -122,8 +127,8 @@ def evaluate(
       xplain evaluate photos -m resnet50 -m vgg16 -a agi
       xplain evaluate photos -a ig --maps captum=maps/captum
     """
-    if target not in ("auto", "label"):
-        raise UsageError(f"evaluate does not support target {target!r}", "use auto or label")
+    if target not in ("auto", "label") and not target.startswith(SIMILAR):
+        raise UsageError(f"evaluate does not support target {target!r}", "use auto, label or similar:IMAGE")
     if per_class_order is not None and per_class is None:
         raise UsageError("--per-class-order requires --per-class", "add --per-class N")
     set_threads(compute.threads)

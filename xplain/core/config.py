@@ -14,6 +14,7 @@ from xplain.core.text_files import decode_text
 from xplain.core.types import ActivationName, Interval, Precision, ScoreKind
 
 EMBEDDED = "efficientnet-lite0"  # the default model, which needs no download
+SIMILAR = "similar:"  # in --target, before the path of a reference image
 MAX_DIGITS = 20  # of an integer; int() rejects strings of thousands of digits
 EXTERNAL_MAPS = "external-maps"  # instead of a method's name, in the records of maps that another program made
 PUBLISHED = "published"  # the TOML table with the figures of a paper, which evaluate prints next to its own

@@ -66,6 +66,7 @@ class Classifier(nn.Module):
     notes: the assumptions made about the network, as text for the user.
     checks: what the checks of the network found. execution: how the network is run.
     awaits_images: the network could not be inspected at an assumed size; the first images are used for it.
+    references: SHA-256 of other files that the output depends on, by name.
     """
 
     mean: Tensor
@@ -104,6 +105,7 @@ class Classifier(nn.Module):
         self.checks = ModelChecks()
         self.execution = Execution.of(model)
         self.awaits_images = False
+        self.references: dict[str, str] = {}
         mean = mean or (0.0,) * 3
         std = std or (1.0,) * len(mean)
         float_parameters = (parameter for parameter in model.parameters() if parameter.is_floating_point())

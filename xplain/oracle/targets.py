@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from xplain.core.config import parse_count
+from xplain.core.config import SIMILAR, parse_count
 from xplain.core.errors import UsageError, emit_note
 from xplain.models import Classifier
 from xplain.models.outputs import OutputKind
@@ -33,14 +34,15 @@ class TargetSpec:
     """The classes that a command explains for each image, and the contrast classes.
 
     kind: ``auto``, the top class; ``label``, the class that the image's folder is named after; ``top``, the ``count`` best
-    classes; ``class``, the class ``index``.
+    classes; ``class``, the class ``index``; ``similar``, the similarity to the image ``reference``, the only output of the model.
     against: indices of the contrast classes, ``runner-up``, or None.
     output: the meaning of the logits.
     """
 
-    kind: Literal["auto", "label", "top", "class"]
+    kind: Literal["auto", "label", "top", "class", "similar"]
     count: int = 1
     index: int = 0
+    reference: str = ""
     against: str | tuple[int, ...] | None = None
     output: OutputKind = field(default=OutputKind(), compare=False)
 
@@ -48,9 +50,14 @@ class TargetSpec:
     def parse(cls, target: str, against: str | None, classifier: Classifier) -> TargetSpec:
         """Parse the values of ``--target`` and ``--against``.
 
+        classifier: as ``runtime.load_model`` returns it for this target.
         Raises UsageError if the classifier has no such class, or values in place of classes.
         """
         output = classifier.output
+        if target.startswith(SIMILAR):
+            if against is not None:
+                raise UsageError("--target similar:IMAGE has no contrast classes", "remove --against")
+            return cls("similar", reference=target.removeprefix(SIMILAR), output=output)
         contrasts = None if against is None else _parse_contrasts(against, classifier)
         if target == "auto":
             return cls("auto", against=contrasts, output=output)
@@ -68,7 +75,9 @@ class TargetSpec:
         return cls("class", index=classifier.class_names.find(target), against=contrasts, output=output)
 
     def suffix(self, index: int) -> str:
-        """Return the part of a file name that tells the class ``index`` apart; empty for the top class."""
+        """Return the part of a file name that tells the class ``index`` or the reference apart; empty for the top class."""
+        if self.kind == "similar":
+            return f"similar-{Path(self.reference).stem}"
         return "" if self.kind == "auto" else str(index)
 
     def targets(self, logits: Tensor, labels: Sequence[int | None]) -> list[Tensor]:

@@ -24,10 +24,11 @@ from xplain.data.images import decode_image, sha256
 from xplain.data.preprocessing import Preprocessing, preprocess
 from xplain.data.sources import ImageSource, find_images
 from xplain.metrics.inputs import Explain
-from xplain.models import Classifier
+from xplain.models import Classifier, ScalarFunction
 from xplain.models.checks import RANDOM_FLAG
 from xplain.models.load import inspect_first_images
 from xplain.models.outputs import OutputKind
+from xplain.models.scalar_outputs import resolve_scalar_target
 from xplain.oracle import Oracle
 from xplain.oracle.access import check_access
 from xplain.oracle.batching import rows_per_call
@@ -54,7 +55,7 @@ def attribute(
     images: Tensor,
     method: str,
     *,
-    target: Classes | None = None,
+    target: Classes | ScalarFunction | None = None,
     against: Classes | None = None,
     score: ScoreKind | None = None,
     seed: int = 0,
@@ -68,8 +69,9 @@ def attribute(
     Args:
         images: float (B, C, H, W) in [0, 1], not normalized, on any device, a tensor or a NumPy array; ``read_image`` makes them.
         method: name or alias of a method, such as ``agi`` or ``ig``.
-        target: class index, WordNet ID or class name, either one for all images or one per image. Default: the predicted class of
-            each image.
+        target: class index, WordNet ID or class name, either one for all images or one per image; or a differentiable function of
+            the network's output that returns one value per image, such as ``lambda output: output["age"]`` or
+            ``xplain.similarity(classifier, image)``. Default: the predicted class of each image.
         against: contrast classes, either for all images or of shape (B, A). The explained score is the score of the target minus the
             mean score of the contrast classes; ``agi`` uses them as false classes. ``runner-up`` selects the most probable class
             other than the target.
@@ -94,6 +96,7 @@ def attribute(
         >>> att = xplain.attribute(clf, x, "integrated-gradients", steps=100, target="tabby")
     """
     check_classifier(classifier)
+    classifier, classes = resolve_scalar_target(classifier, target, against)
     if score is not None:
         check_choice("score", score, get_args(ScoreKind))
     spec, params = METHODS.get(method), check_references(params)
@@ -107,7 +110,7 @@ def attribute(
     with inference_session(classifier), preserve_random_state():
         method_run = replace(method_run, score=choose_score(spec, score, classifier.output))
         logits, cost = predict_finite(classifier, images, compute)
-        targets = find_targets(classifier, target, logits)
+        targets = find_targets(classifier, classes, logits)
         contrasts = find_contrasts(classifier, against, logits, targets)
         result = method_run.attribute(classifier, images, targets, compute, contrasts=contrasts, on_rows=progress)
     return replace(result, cost=replace(result.cost + cost, seconds=time.perf_counter() - started))

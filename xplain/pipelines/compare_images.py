@@ -220,7 +220,7 @@ class ModelComparison:
         cls, config: CompareConfig, name: str, columns: Sequence[MethodColumn], metrics: Sequence[MetricRun]
     ) -> ModelComparison:
         """Load the model and resolve the methods."""
-        classifier = load_model(replace(config.model, name=name))
+        classifier = load_model(replace(config.model, name=name), config.target)
         check_metrics(metrics, classifier)
         target_specs = [TargetSpec.parse(config.target, column.against, classifier) for column in columns]
         methods = resolve_methods([column.choice for column in columns], config.score, classifier, config.layer)

@@ -80,7 +80,7 @@ def load_plan(config: EvaluateConfig) -> EvaluationPlan | None:
     metrics = [metric for metric in resolve_metrics(config.protocol, config.metrics) if metric.spec.scope == "image"]
     if not metrics:
         return None
-    classifier = load_model(config.model)
+    classifier = load_model(config.model, config.target)
     check_metrics(metrics, classifier)
     metrics = [metric.for_output(classifier.output) for metric in metrics]
     methods = resolve_methods(with_control(config.methods), config.score, classifier)
@@ -130,7 +130,7 @@ def _order_sources(methods: Sequence[MethodRun], maps: Sequence[ExternalMaps]) -
 def check_models(configs: Sequence[EvaluateConfig]) -> None:
     """Load the model of each request once to detect invalid models before a long evaluation starts."""
     for config in configs:
-        load_model(config.model)
+        load_model(config.model, config.target)
 
 
 def _describe(plan: EvaluationPlan) -> dict[str, Any]:

@@ -68,7 +68,7 @@ def _draw_all(
     config: EvaluateConfig, folder: Path, selected: Mapping[str, Sequence[Example]], label: str, metric: str
 ) -> None:
     """Replace the content of a directory with overlays of these explanations."""
-    classifier = load_model(config.model)
+    classifier = load_model(config.model, config.target)
     methods = resolve_methods(config.methods, config.score, classifier)
     method = next((method for method in methods if method.label == label), None)
     if method is None:  # requested by an earlier command only

@@ -53,7 +53,7 @@ def _explain_images(config: ExplainConfig, on_progress: OnProgress) -> Iterator[
     """Yield the outcomes in order. Rendering and writing of new explanations are deferred."""
     sources = find_images(config.inputs, config.files_from, null=config.null, output=config.output)
     _check_request(config, sources)
-    classifier = load_model(config.model)
+    classifier = load_model(config.model, config.target)
     target_spec = TargetSpec.parse(config.target, config.against, classifier)
     methods = _resolve_methods(config, classifier)
     files = ExplanationFiles(config.output, tuple(dict.fromkeys(config.saves)), config.render, config.overwrite)
@@ -131,7 +131,7 @@ class ExplainRun:
 
     def check_existing(self, stems: Sequence[str]) -> None:
         """Raise UsageError for a file that explain did not write, if the file names are known before prediction."""
-        if self.target_spec.kind in ("auto", "class"):
+        if self.target_spec.kind in ("auto", "class", "similar"):
             suffix = self.target_spec.suffix(self.target_spec.index)
             for method in self.methods:
                 self.files.check(self.file_names(method, stem, suffix).plain for stem in stems)

@@ -27,9 +27,10 @@ from xplain.data.annotations import locate_boxes, read_annotations
 from xplain.data.folders import walk_files
 from xplain.data.own_outputs import is_in_own_folder, is_own_file
 from xplain.metrics.inputs import Explain, MetricInput
-from xplain.models import Classifier
+from xplain.models import Classifier, ScalarFunction
 from xplain.models.load import copy_with_weights, inspect_first_images
 from xplain.models.outputs import OutputKind
+from xplain.models.scalar_outputs import resolve_scalar_target
 from xplain.oracle import Oracle
 from xplain.oracle.access import check_access
 from xplain.oracle.scores import available_score
@@ -62,7 +63,7 @@ def measure(
     attributions: Tensor,
     metric: str,
     *,
-    target: Classes | None = None,
+    target: Classes | ScalarFunction | None = None,
     method: str | AttributionFunction | None = None,
     seed: int = 0,
     precision: Precision = "fp32",
@@ -96,6 +97,7 @@ def measure(
         >>> score = xplain.measure(clf, x, att.values, "deletion", target=att.target, steps=28)
     """
     check_classifier(classifier)
+    classifier, classes = resolve_scalar_target(classifier, target)
     boxes = None
     if isinstance(params.get("boxes"), Tensor | np.ndarray):
         boxes = check_boxes(params.pop("boxes"))
@@ -114,7 +116,7 @@ def measure(
         check_access(classifier, rerun.access, rerun.name)
     with retain_freed_memory(), preserve_random_state():
         logits, cost = predict_finite(classifier, images, compute)
-        targets = find_targets(classifier, target, logits)
+        targets = find_targets(classifier, classes, logits)
         oracle = _metric_oracle(classifier, compute, progress)
         inputs = MetricInput(oracle, images, attributions, targets, boxes=boxes)
         explain = None if method is None else _make_explainer(oracle, method, images, compute)

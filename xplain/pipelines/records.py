@@ -29,6 +29,8 @@ def describe_run(compute: ComputeOptions, classifier: Classifier) -> dict[str, A
         model["notes"] = classifier.notes
     if findings := classifier.checks.describe():
         model["checks"] = findings
+    if classifier.references:
+        model["references"] = classifier.references
     normalization = {"mean": classifier.mean.flatten().tolist(), "std": classifier.std.flatten().tolist()}
     return {
         "model": model,

@@ -191,7 +191,7 @@ def list_model_layers(options: ModelOptions) -> list[Row]:
         {
             "name": layer.name,
             "type": layer.kind,
-            "output": f"{layer.grid[0]}x{layer.grid[1]}",
+            "output": f"{layer.layout.grid[0]}x{layer.layout.grid[1]}",
             "auto": "auto" if layer.is_auto else "",
         }
         for layer in layers

@@ -59,6 +59,8 @@ def evaluate(
     target: Annotated[
         str, option("--target", help="Class to explain: auto (predicted class) or label (true class).")
     ] = "auto",
+    layer: common.Layer = None,
+    layout: common.Layout = None,
     score: common.Score = None,
     limit: Annotated[
         int | None, option("--limit", help="Maximum number of images, selected evenly across the dataset.", min=1)
@@ -131,6 +133,8 @@ def evaluate(
         protocol=protocol,
         target=target,
         score=score,
+        layer=layer,
+        layout=layout,
         limit=limit,
         per_class=per_class,
         per_class_order=per_class_order,

@@ -171,7 +171,8 @@ def _preference(evidence: Evidence) -> float:
     if layout is None:
         return -1
     is_unusual = (layout.order == "columns") + (layout.suffix > 0)
-    return evidence.score - 0.02 * is_unusual - 0.001 * (layout.prefix + layout.suffix)
+    others = layout.prefix + layout.suffix  # the grid without its first rows also fits, shifted, and has more of them
+    return evidence.score - 0.02 * is_unusual - min(0.01 * others, 0.1)
 
 
 def _judge(responses: Responses, layout: Layout, size: Size, references: Mapping[Size, Responses]) -> Evidence:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from torch import Tensor
 
@@ -96,4 +96,6 @@ def read_layout(text: str) -> Layout | None:
     return Layout("tokens", (height, width), prefix)
 
 
-LAYOUT = TextFormat("auto, HxW or HxW+PREFIX such as 14x14+1, channels-first or channels-last", read_layout)
+LayoutText = Annotated[
+    str, TextFormat("auto, HxW or HxW+PREFIX such as 14x14+1, channels-first or channels-last", read_layout)
+]

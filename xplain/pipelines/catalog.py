@@ -29,7 +29,7 @@ COLUMNS = {
     "models": ("name", "source", "weights"),
     "protocols": ("name", "metrics", "source", "unknown"),
     "classes": ("index", "wnid", "name"),
-    "layers": ("name", "type", "output", "auto"),
+    "layers": ("name", "type", "output", "auto", "layout"),
 }
 HEADINGS = {
     "fits": "supported",
@@ -192,6 +192,7 @@ def list_model_layers(options: ModelOptions) -> list[Row]:
             "name": layer.name,
             "type": layer.kind,
             "output": f"{layer.layout.grid[0]}x{layer.layout.grid[1]}",
+            "layout": str(layer.layout),
             "auto": "auto" if layer.is_auto else "",
         }
         for layer in layers

@@ -74,13 +74,14 @@ class EvaluationPlan:
 
 def load_plan(config: EvaluateConfig) -> EvaluationPlan | None:
     """Check a request, load the model and select the images; return None if no metric evaluates single images."""
-    check_methods(config.methods)
+    check_methods(config.methods, config.layer, config.layout)
     check_map_names(config.maps)
     metrics = [metric for metric in resolve_metrics(config.protocol, config.metrics) if metric.spec.scope == "image"]
     if not metrics:
         return None
     classifier = load_model(config.model)
-    methods = resolve_methods(with_control(config.methods), config.score, classifier)
+    choices = with_control(config.methods)
+    methods = resolve_methods(choices, config.score, classifier, config.layer, config.layout)
     order = _per_class_order(config)
     items = read_dataset(config.dataset, classifier.class_names, config.labels)
     external_maps = find_external_maps(config.maps, metrics, items)

@@ -106,9 +106,12 @@ class Trace:
         """Return whether the shape of an output allows a map of the image."""
         if traced.output.ndim == 4:
             return bool(traced.possible_kinds)
+        return self.fits_known_grid(traced) or bool(token_grids(traced.output.shape[1], self.size))
+
+    def fits_known_grid(self, traced: TracedOutput) -> bool:
+        """Return whether there are as many tokens as positions of a convolution, and at most MAX_PREFIX more."""
         count = traced.output.shape[1]
-        fits_known = any(0 <= count - height * width <= MAX_PREFIX for height, width in self.known_grids)
-        return fits_known or bool(token_grids(count, self.size))
+        return traced.output.ndim == 3 and any(0 <= count - h * w <= MAX_PREFIX for h, w in self.known_grids)
 
 
 def trace_outputs(runner: ModelRunner, x: Tensor) -> Trace:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -19,11 +20,12 @@ from xplain.models.layouts import MAP_KINDS, Layout, MapKind, Order, Size
 ROWS = 32  # images of the stimuli
 CELLS = 16  # along the shorter side of the image
 CHANNELS = 32  # outputs are projected to this number of channels
-SAMPLES = 256  # positions of a layer that are judged
+SAMPLES = 128  # positions of a layer that are judged
 MAX_PREFIX = 16  # class and register tokens
 MAX_RATIO = 4 / 3  # between the proportions of the image and those of the tokens' grid, unless a convolution has that grid
 MIN_SCORE = 0.25
 MIN_SCORE_TIMES_POSITIONS = 3  # three standard deviations of the score of a random order, which are 1 / positions each
+CLEAR_SCORE = 0.5
 MIN_NEAR = 0.5  # share of the positions that respond most to their own cell or one beside it
 SMALL_GRID = 9  # with fewer positions, no order stands out from chance, and tokens are read row by row
 LOCAL = 1.5  # a position is local if it responds to a cell this much more than to any code that is not shown
@@ -90,15 +92,22 @@ def project(output: Tensor, dimension: int) -> Tensor:
     return output @ projection
 
 
-def place_tokens(features: Tensor, size: Size, references: Mapping[Size, Responses]) -> Evidence:
+def place_tokens(
+    features: Tensor, size: Size, references: Mapping[Size, Responses], usual: Layout | None = None
+) -> Evidence:
     """Return the layout of tokens.
 
     features: (ROWS, N, K) at the stimuli. references: responses of convolutions by grid, row by row.
-    Grids of the convolutions are tried first, then all grids with about the proportions of the image.
+    usual: the layout of other layers with N tokens, which is taken if it fits clearly. Otherwise grids of the convolutions are tried
+    first, then all grids with about the proportions of the image.
     """
     responses = Responses.of(features)
     if not _moves(responses):
         return Evidence(None, moves=False)
+    if usual is not None:
+        evidence = _judge(responses, usual, size, references)
+        if evidence.score >= CLEAR_SCORE and evidence.layout is not None:
+            return evidence
     count = features.shape[1]
     known = [layout for grid in references for layout in _token_layouts(count, grid)]
     others = [layout for grid in token_grids(count, size) if grid not in references for layout in _token_layouts(count, grid)]
@@ -183,11 +192,10 @@ def _judge(responses: Responses, layout: Layout, size: Size, references: Mapping
     """
     height, width = layout.grid
     count = height * width
-    generator = torch.Generator().manual_seed(0)
-    cells = torch.randperm(count, generator=generator)[:SAMPLES].sort().values
+    cells = _sample(count)
     positions = cells if layout.order == "rows" else cells % width * height + cells // width
     own = responses.similarities(layout.prefix + positions)
-    expected = [_cell_similarities(size, layout.grid, cells, CODE_SEED)]
+    expected = [_cell_similarities(size, layout.grid, CODE_SEED)]
     if layout.grid in references:
         expected.append(references[layout.grid].similarities(cells))
     best = Evidence(None, -1)
@@ -212,12 +220,8 @@ def _are_local(responses: Responses, size: Size) -> bool:
         return False
     height = max(round((count * size[0] / size[1]) ** 0.5), 1)
     grid = (min(height, size[0]), min(max(count // height, 1), size[1]))
-    generator = torch.Generator().manual_seed(0)
-    own = responses.similarities(torch.randperm(count, generator=generator)[:SAMPLES])
-    cells = torch.arange(grid[0] * grid[1])
-    shown, unused = (
-        (own @ _cell_similarities(size, grid, cells, seed).T).amax(dim=1) for seed in (CODE_SEED, UNUSED_CODE_SEED)
-    )
+    own = responses.similarities(_sample(count))
+    shown, unused = ((own @ _cell_similarities(size, grid, seed).T).amax(dim=1) for seed in (CODE_SEED, UNUSED_CODE_SEED))
     return (shown > LOCAL * unused).double().mean().item() >= 0.5
 
 
@@ -239,8 +243,15 @@ def _make_codes(grid: Size, seed: int) -> Tensor:
     return torch.where(order < ROWS // 2, 1.0, -1.0).double()
 
 
-def _cell_similarities(size: Size, grid: Size, positions: Tensor, seed: int) -> Tensor:
-    """Return the expected similarities (positions, ROWS * ROWS) of positions of a grid over the image: those of its codes."""
+def _sample(count: int) -> Tensor:
+    """Return at most SAMPLES of ``count`` positions, always the same, in increasing order."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed(0))[:SAMPLES].sort().values
+
+
+@lru_cache(maxsize=64)
+def _cell_similarities(size: Size, grid: Size, seed: int) -> Tensor:
+    """Return the expected similarities (samples, ROWS * ROWS) of positions of a grid over the image: those of its codes."""
+    positions = _sample(grid[0] * grid[1])
     cells = _cell_grid(size)
     codes = _make_codes(cells, seed)
     products = (codes[:, :, None] * codes[:, None]).flatten(1)

@@ -37,6 +37,7 @@ class LayoutFinder:
         self.trace: Trace = trace_outputs(runner, x)
         self._outputs = self.trace.last_runs()
         self._known: dict[str, Evidence] = {}
+        self._usual: dict[int, Layout] = {}  # by number of tokens
 
     def evidence(self, traced: TracedOutput) -> Evidence:
         """Return the layout of a layer, or why there is none."""
@@ -53,7 +54,11 @@ class LayoutFinder:
         references, features = self._responses
         own = features[traced.name]
         if traced.output.ndim == 3:
-            return place_tokens(own[0], self.trace.size, references)
+            count = traced.output.shape[1]
+            evidence = place_tokens(own[0], self.trace.size, references, self._usual.get(count))
+            if evidence.layout is not None:
+                self._usual.setdefault(count, evidence.layout)
+            return evidence
         maps = dict(zip(traced.possible_kinds, own, strict=True))
         return place_map(maps, self.trace.size, references)
 
@@ -129,8 +134,8 @@ def find_spatial_layer(finder: LayoutFinder, layout: Layout | None = None) -> tu
     unknown: list[TracedOutput] = []  # later layers that depend on regions of the image, in an order that is not known
     fallback: tuple[str, Layout] | None = None
     for window in _windows(candidates):
-        placed = {traced: _layout_of(finder, traced, layout) for traced in window}
-        tested = [traced for traced in window if placed[traced] is not None or finder.evidence(traced).is_local]
+        placed = {traced: _layout_of(finder, traced, layout) for traced in reversed(window)}
+        tested = [traced for traced in window if placed[traced] is not None or _has_unknown_order(finder, traced)]
         used = _find_used(finder, tested, placed) if tested else []
         for traced in reversed(used):
             found = placed[traced]
@@ -182,6 +187,12 @@ def list_layouts(finder: LayoutFinder) -> dict[str, Layout]:
     """Return the layouts of all layers whose layout is known, by name, in execution order."""
     evidence = {traced.name: finder.evidence(traced) for traced in finder.trace.last_runs()}
     return {name: found.layout for name, found in evidence.items() if found.layout is not None}
+
+
+def _has_unknown_order(finder: LayoutFinder, traced: TracedOutput) -> bool:
+    """Return whether tokens without a known layout depend on regions of the image, or are as many as positions of a convolution."""
+    evidence = finder.evidence(traced)
+    return evidence.moves and evidence.layout is None and (evidence.is_local or finder.trace.fits_known_grid(traced))
 
 
 def _layout_of(finder: LayoutFinder, traced: TracedOutput, layout: Layout | None) -> Layout | None:

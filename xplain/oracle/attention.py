@@ -32,11 +32,13 @@ class Tokens:
     """The tokens of a model.
 
     layout: the position of the patches. readout: (N,) bool, the tokens that the logits depend on.
-    is_pooled: an attention with one query of its own, the last one, reads out the tokens.
+    layers: the number of attentions of the tokens to one another.
+    is_pooled: an attention with one query of its own, after those, reads out the tokens.
     """
 
     layout: Layout
     readout: Tensor
+    layers: int
     is_pooled: bool = False
 
 
@@ -92,9 +94,7 @@ def probe_attention(
 
     oracle.count_image_rows(len(x), None, backwards=int(differentiate))
     matrices = oracle.run_in_batches(run, x, y, oracle.against)
-    if tokens.is_pooled:
-        return AttentionResult(matrices[:-1], tokens, matrices[-1])
-    return AttentionResult(matrices, tokens)
+    return AttentionResult(matrices[: tokens.layers], tokens, matrices[-1] if tokens.is_pooled else None)
 
 
 def patch_map(flow: Tensor, result: AttentionResult) -> Tensor:
@@ -122,7 +122,7 @@ def _find_tokens(oracle: Oracle, model: Classifier, x: Tensor, method: str, layo
         logits = oracle.forward(model, x)
     oracle.count_rows(checks=2)
     check_same_logits(method, logits, expected, loose=oracle.precision != "fp32")
-    count, is_pooled = count_tokens(method, attentions, rows=1)
+    count, layers = count_tokens(method, attentions, rows=1)
     stated = read_layout(layout)
     if stated is None:
         found = find_patches(method, count, make_layout_finder(oracle, model, x))
@@ -131,18 +131,25 @@ def _find_tokens(oracle: Oracle, model: Classifier, x: Tensor, method: str, layo
     else:
         raise UsageError(f"the attention of the model is over {count} tokens, not over {stated}", "use another layout")
     groups = token_groups(found).to(x.device)
-    if is_pooled:
-        known[key] = Tokens(found, groups.any(dim=0), is_pooled)
-        return known[key]
-    with record_attention(model.model, NaNProbe(len(attentions.recorded) - 1, groups)):
-        is_read = oracle.forward(model, x.expand(len(groups), -1, -1, -1)).isnan().any(dim=1)
-    oracle.count_rows(checks=len(groups))
-    known[key] = Tokens(found, groups[is_read].any(dim=0))
+    has_query = len(attentions.recorded) > layers
+    if has_query and _is_read(oracle, model, x, layers, groups.new_ones(1, 1)).any():
+        known[key] = Tokens(found, groups.any(dim=0), layers, is_pooled=True)
+    else:
+        is_read = _is_read(oracle, model, x, layers - 1, groups)
+        known[key] = Tokens(found, groups[is_read].any(dim=0), layers)
     return known[key]
 
 
-def count_tokens(method: str, attentions: AttentionRecord, rows: int) -> tuple[int, bool]:
-    """Return the number N of tokens of every attention, and whether the last one pools them.
+def _is_read(oracle: Oracle, model: Classifier, x: Tensor, attention: int, groups: Tensor) -> Tensor:
+    """Return whether the logits depend on each group of tokens (groups, N) after an attention, given by its index."""
+    with record_attention(model.model, NaNProbe(attention, groups)):
+        logits = oracle.forward(model, x.expand(len(groups), -1, -1, -1))
+    oracle.count_rows(checks=len(groups))
+    return logits.isnan().any(dim=1)
+
+
+def count_tokens(method: str, attentions: AttentionRecord, rows: int) -> tuple[int, int]:
+    """Return the number N of tokens of every attention, and the number of attentions without one that pools the tokens.
 
     Raises UsageError unless all weights are (rows, heads, N, N), but for those of a last attention with one query of its own, which
     are (rows, heads, 1, N).
@@ -161,10 +168,11 @@ def count_tokens(method: str, attentions: AttentionRecord, rows: int) -> tuple[i
         )
     count = recorded[0].weights.shape[-1]
     last = recorded[-1].weights.shape
-    is_pooled = len(recorded) > 1 and len(last) == 4 and last[2] == 1 and count > 1
+    has_query = len(recorded) > 1 and len(last) == 4 and last[2] == 1 and count > 1
+    layers = len(recorded) - has_query
     for index, (weights, module) in enumerate(recorded):
         shape = tuple(weights.shape)
-        queries = 1 if is_pooled and index == len(recorded) - 1 else count
+        queries = count if index < layers else 1
         if len(shape) != 4 or shape[0] != rows or shape[2:] != (queries, count):
             size = " x ".join(map(str, shape))
             images = "1 image" if rows == 1 else f"{rows} images"
@@ -173,7 +181,7 @@ def count_tokens(method: str, attentions: AttentionRecord, rows: int) -> tuple[i
                 f"{module or 'the model'} have shape {size} for {images}",
                 ALTERNATIVES,
             )
-    return int(count), is_pooled
+    return int(count), layers
 
 
 def find_patches(method: str, count: int, finder: LayoutFinder) -> Layout:

@@ -7,6 +7,7 @@ changes most is compared with the region (``hit``: the share within one cell). A
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -152,12 +153,12 @@ def describe(name: str, side: int, factory: Callable[[], nn.Module]) -> str:
 
 
 def main(pattern: str = "") -> None:
-    """Print a table of all models whose name contains the pattern."""
+    """Print a table of all models whose name matches the regular expression."""
     os.environ["HF_HUB_OFFLINE"] = "1"
     print("model | layer, grid, hits | checks | rollout")
     for models in (hugging_face_models, timm_models):
         for name, side, factory in models():
-            if pattern not in name:
+            if not re.search(pattern, name):
                 continue
             try:
                 print(describe(name, side, factory), flush=True)

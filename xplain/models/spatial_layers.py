@@ -26,21 +26,26 @@ NAME_A_LAYOUT = "choose another layer with --layer NAME, or state the layout wit
 class LayoutFinder:
     """Find the layouts of the layers of a model for one image size.
 
-    The first request for a layer whose layout module types do not decide runs the model on the stimuli once.
+    The first request for a layer whose layout module types do not decide runs the model on the stimuli, and records the responses of
+    all layers that are selected.
 
-    x: (B, C, H, W) images, of which the first is used. outputs: the layers that can be requested; default: all.
+    x: (B, C, H, W) images, of which the first is used.
     """
 
     def __init__(self, runner: ModelRunner, x: Tensor) -> None:
         self.runner = runner
         self.x = x[:1]
         self.trace: Trace = trace_outputs(runner, x)
-        self._outputs = self.trace.last_runs()
+        self._selected: list[TracedOutput] = []
         self._known: dict[str, Evidence] = {}
         self._usual: dict[int, Layout] = {}  # by number of tokens
 
+    def select(self, outputs: Sequence[TracedOutput]) -> None:
+        """Select the layers whose layouts will be requested."""
+        self._selected = list(outputs)
+
     def evidence(self, traced: TracedOutput) -> Evidence:
-        """Return the layout of a layer, or why there is none."""
+        """Return the layout of a selected layer, or why there is none."""
         typed = traced.typed_layout
         if typed is not None:
             return Evidence(typed if min(typed.grid) > 1 else None)
@@ -64,15 +69,15 @@ class LayoutFinder:
 
     @cached_property
     def _responses(self) -> tuple[dict[Size, Responses], dict[str, list[Tensor]]]:
-        """The responses to the stimuli: of the last convolution of each grid, and of all layers without a known layout."""
+        """The responses to the stimuli: of the last convolution of each grid, and of the selected layers without a known layout."""
         convolutions: dict[Size, TracedOutput] = {}
         others: list[tuple[TracedOutput, list[int]]] = []
-        for traced in self._outputs:
+        for traced in self.trace.last_runs():
             typed = traced.typed_layout
-            if typed is not None:
-                if min(typed.grid) > 1 and typed.grid[0] * typed.grid[1] <= MAX_REFERENCE:
-                    convolutions[typed.grid] = traced
-            elif self.trace.is_possible(traced):
+            if typed is not None and min(typed.grid) > 1 and typed.grid[0] * typed.grid[1] <= MAX_REFERENCE:
+                convolutions[typed.grid] = traced
+        for traced in {traced.name: traced for traced in self._selected}.values():
+            if traced.typed_layout is None and self.trace.is_possible(traced):
                 dimensions = [CHANNEL_DIMENSION[kind] for kind in traced.possible_kinds] if traced.output.ndim == 4 else [2]
                 others.append((traced, dimensions))
         requests = [(traced, [1]) for traced in convolutions.values()] + others
@@ -131,9 +136,11 @@ def find_spatial_layer(finder: LayoutFinder, layout: Layout | None = None) -> tu
     last = candidates[-1]
     if layout is None and last.typed_layout is not None:
         return last.name, last.typed_layout
+    windows = _windows(candidates)
+    finder.select([traced for window in windows for traced in window])
     unknown: list[TracedOutput] = []  # later layers that depend on regions of the image, in an order that is not known
     fallback: tuple[str, Layout] | None = None
-    for window in _windows(candidates):
+    for window in windows:
         placed = {traced: _layout_of(finder, traced, layout) for traced in reversed(window)}
         tested = [traced for traced in window if placed[traced] is not None or _has_unknown_order(finder, traced)]
         used = _find_used(finder, tested, placed) if tested else []
@@ -173,6 +180,7 @@ def find_layout(finder: LayoutFinder, name: str, layout: Layout | None = None) -
             shape = tuple(traced.output.shape)
             raise UsageError(f"the output {shape} of layer {name!r} does not have the layout {layout}", "use another layout")
         return _complete(layout, traced)
+    finder.select([traced])
     evidence = finder.evidence(traced)
     if evidence.layout is not None:
         return evidence.layout
@@ -185,7 +193,9 @@ def find_layout(finder: LayoutFinder, name: str, layout: Layout | None = None) -
 
 def list_layouts(finder: LayoutFinder) -> dict[str, Layout]:
     """Return the layouts of all layers whose layout is known, by name, in execution order."""
-    evidence = {traced.name: finder.evidence(traced) for traced in finder.trace.last_runs()}
+    outputs = finder.trace.last_runs()
+    finder.select(outputs)
+    evidence = {traced.name: finder.evidence(traced) for traced in outputs}
     return {name: found.layout for name, found in evidence.items() if found.layout is not None}
 
 

@@ -193,6 +193,7 @@ def find_patches(method: str, count: int, finder: LayoutFinder) -> Layout:
     runs = finder.trace.last_runs()
     outputs = [run for run in runs if run.is_candidate and run.output.ndim == 3 and run.output.shape[1] == count]
     early, late = outputs[:EARLY_OUTPUTS], outputs[EARLY_OUTPUTS:][-LATE_OUTPUTS:]
+    finder.select(early + late)
     evidence = [(traced, finder.evidence(traced)) for traced in early + late]
     placed = [(traced.name, found.layout) for traced, found in evidence if found.layout is not None]
     unknown = [traced.name for traced, found in evidence if found.layout is None and found.is_local]

@@ -101,9 +101,9 @@ def list_layers(oracle: Oracle, x: Tensor) -> list[LayerInfo]:
     """
     model = oracle.inference_copy(fold=False)
     finder = make_layout_finder(oracle, model, x)
+    layouts = list_layouts(finder)
     auto, _ = find_spatial_layer(finder)
     modules = dict(model.model.named_modules())
-    layouts = list_layouts(finder)
     return [LayerInfo(name, type(modules[name]).__name__, layout, name == auto) for name, layout in layouts.items()]
 
 

@@ -18,7 +18,13 @@ class OrderedTokens(nn.Module):
     """A transformer with patches of 8 x 8 pixels, two blocks, and class tokens before or after the patches."""
 
     def __init__(
-        self, size: tuple[int, int], order: TokenOrder = "rows", *, before: int = 0, after: int = 0, average: bool = False
+        self,
+        size: tuple[int, int],
+        order: TokenOrder = "rows",
+        *,
+        before: int = 0,
+        after: int = 0,
+        average: bool = False,
     ) -> None:
         super().__init__()
         count = size[0] * size[1] // 64
@@ -37,7 +43,9 @@ class OrderedTokens(nn.Module):
         if self.order == "random":
             tokens = tokens[:, self.permutation]
         rows = len(x)
-        tokens = self.first(torch.cat([self.before.expand(rows, -1, -1), tokens, self.behind.expand(rows, -1, -1)], dim=1))
+        tokens = self.first(
+            torch.cat([self.before.expand(rows, -1, -1), tokens, self.behind.expand(rows, -1, -1)], dim=1)
+        )
         if self.order == "random in the middle":
             before = self.before.shape[1]
             tokens = torch.cat([tokens[:, :before], tokens[:, before + self.permutation]], dim=1)

@@ -84,8 +84,12 @@ def test_reference_places_tokens_with_wide_receptive_fields():
 def test_maps_are_placed_by_evidence():
     values = patches()[:, :, :10].unflatten(1, GRID)  # (ROWS, 6, 10, 10): both kinds fit the shape
     wrong = values.permute(0, 3, 1, 2)  # channels and rows as positions
-    assert place_map({"channels-first": values, "channels-last": wrong}, SIZE, {}).layout == Layout("channels-first", GRID)
-    assert place_map({"channels-first": wrong, "channels-last": values}, SIZE, {}).layout == Layout("channels-last", GRID)
+    assert place_map({"channels-first": values, "channels-last": wrong}, SIZE, {}).layout == Layout(
+        "channels-first", GRID
+    )
+    assert place_map({"channels-first": wrong, "channels-last": values}, SIZE, {}).layout == Layout(
+        "channels-last", GRID
+    )
     assert place_map({"channels-last": wrong}, SIZE, {}).layout is None
 
 

@@ -37,7 +37,9 @@ def test_read_layout(text, layout):
     assert layout is None or str(layout) == text
 
 
-@pytest.mark.parametrize("text", ["", "14", "14x", "x14", "0x4", "14x14+", "14x14+x", "-1x2", "14x14+1+1", "last", "14 x 14"])
+@pytest.mark.parametrize(
+    "text", ["", "14", "14x", "x14", "0x4", "14x14+", "14x14+x", "-1x2", "14x14+1+1", "last", "14 x 14"]
+)
 def test_unknown_layouts_are_refused(text):
     with pytest.raises(ValueError, match=f"^{text}$".replace("+", r"\+")):
         read_layout(text)

@@ -32,7 +32,9 @@ def tokens_of(classifier: xplain.Classifier, layout: str = "auto"):
     def reduce(weights: Tensor, _: Tensor | None) -> Tensor:
         return weights.mean(dim=1)
 
-    return probe_attention(Oracle(classifier), image(classifier), Y, "rollout", reduce, layout=layout, differentiate=False).tokens
+    return probe_attention(
+        Oracle(classifier), image(classifier), Y, "rollout", reduce, layout=layout, differentiate=False
+    ).tokens
 
 
 @pytest.mark.parametrize(
@@ -52,7 +54,9 @@ def test_tokens_are_placed(order, options, layer, text):
         assert changed_cell(classifier, activations(classifier), row, column) == (row, column)
     tokens = tokens_of(classifier)
     assert str(tokens.layout) == text
-    assert tokens.readout.nonzero().flatten().tolist() == {"norm": [*range(48)]}.get(layer, [48 if "end" in text else 0])
+    assert tokens.readout.nonzero().flatten().tolist() == {"norm": [*range(48)]}.get(
+        layer, [48 if "end" in text else 0]
+    )
 
 
 @pytest.mark.parametrize("order", ["random", "random in the middle"])
@@ -83,7 +87,9 @@ def test_stated_layout_needs_no_evidence():
     oracle = Oracle(classifier)
     output = oracle.probe(image(classifier), Y, "norm", "6x8+1", differentiate=False).activations
     assert oracle.cost == Cost(forwards=1, checks=1)
-    assert torch.equal(output, activations(classifier, "norm", "8x6+1")(image(classifier)).flatten(2).unflatten(2, GRID))
+    assert torch.equal(
+        output, activations(classifier, "norm", "8x6+1")(image(classifier)).flatten(2).unflatten(2, GRID)
+    )
     assert str(tokens_of(classifier, "6x8+1").layout) == "6x8+1"
     with pytest.raises(UsageError, match=r"the output \(1, 49, 12\) of layer 'norm' does not have the layout 6x8"):
         activations(classifier, "norm", "6x8")(image(classifier))
@@ -254,7 +260,16 @@ def test_attention_to_fewer_keys_is_refused(method):
 
 
 @pytest.mark.parametrize(
-    "method", ["grad-cam", "grad-cam-plus-plus", "layer-cam", "guided-grad-cam", "score-cam", "attention-rollout", "attention-relevance"]
+    "method",
+    [
+        "grad-cam",
+        "grad-cam-plus-plus",
+        "layer-cam",
+        "guided-grad-cam",
+        "score-cam",
+        "attention-rollout",
+        "attention-relevance",
+    ],
 )
 def test_methods_take_a_layout(method):
     classifier = ordered_tokens((48, 64), "random")

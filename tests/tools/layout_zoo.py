@@ -22,19 +22,21 @@ from xplain.oracle.attention import probe_attention
 
 REGIONS = 12
 
-TIMM = """vit_tiny_patch16_224 vit_tiny_patch16_224:reg_tokens=4 vit_small_patch14_dinov2 beit_base_patch16_224 deit3_small_patch16_224
+TIMM = """
+vit_tiny_patch16_224 vit_tiny_patch16_224:reg_tokens=4 vit_small_patch14_dinov2 beit_base_patch16_224 deit3_small_patch16_224
 eva02_tiny_patch14_224 swin_tiny_patch4_window7_224 swinv2_tiny_window8_256 hiera_tiny_224 levit_128s coat_lite_tiny coat_tiny
-tnt_s_patch16_224 naflexvit_base_patch16_gap maxvit_nano_rw_256 mixer_s32_224 resmlp_12_224 gmlp_s16_224 cait_xxs24_224 convit_tiny
-crossvit_tiny_240 xcit_nano_12_p16_224 pvt_v2_b0 pit_ti_224 twins_pcpvt_small visformer_tiny tiny_vit_5m_224 efficientformer_l1
-efficientvit_b0 mobilevit_xxs mobilevitv2_050 edgenext_xx_small poolformer_s12 convnext_atto convmixer_768_32 resnet18 regnetx_002
-vit_base_patch16_siglip_224 focalnet_tiny_srf davit_tiny nest_tiny gcvit_xxtiny volo_d1_224 sequencer2d_s""".split()
+tnt_s_patch16_224 naflexvit_base_patch16_gap maxvit_nano_rw_256 mixer_s32_224 resmlp_12_224 gmlp_s16_224 cait_xxs24_224
+convit_tiny crossvit_tiny_240 xcit_nano_12_p16_224 pvt_v2_b0 pit_ti_224 twins_pcpvt_small visformer_tiny tiny_vit_5m_224
+efficientformer_l1 efficientvit_b0 mobilevit_xxs mobilevitv2_050 edgenext_xx_small poolformer_s12 convnext_atto convmixer_768_32
+resnet18 regnetx_002 vit_base_patch16_siglip_224 focalnet_tiny_srf davit_tiny nest_tiny gcvit_xxtiny volo_d1_224 sequencer2d_s
+"""
 
 
 def timm_models() -> Iterator[tuple[str, int, Callable[[], nn.Module]]]:
     """Yield the names, image sizes and factories of timm's models."""
     import timm
 
-    for text in TIMM:
+    for text in TIMM.split():
         name, _, option = text.partition(":")
         options = {option.split("=")[0]: int(option.split("=")[1])} if option else {}
         side = timm.get_pretrained_cfg(name).input_size[-1]
@@ -61,18 +63,43 @@ def hugging_face_models() -> Iterator[tuple[str, int, Callable[[], nn.Module]]]:
         "Swinv2": (64, swin),
         "DonutSwin": (64, swin),
         "Hiera": (224, {"embed_dim": 16, "depths": [1, 1, 2, 1], "num_heads": [1, 1, 2, 2]}),
-        "Levit": (224, {"hidden_sizes": [32, 48, 64], "num_attention_heads": [2, 3, 4], "depths": [1, 1, 1], "key_dim": [8, 8, 8]}),
-        "Pvt": (64, {"image_size": 64, "hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1], "num_attention_heads": [1, 1, 2, 2]}),
-        "PvtV2": (64, {"image_size": 64, "hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1], "num_attention_heads": [1, 1, 2, 2]}),
+        "Levit": (
+            224,
+            {"hidden_sizes": [32, 48, 64], "num_attention_heads": [2, 3, 4], "depths": [1, 1, 1], "key_dim": [8, 8, 8]},
+        ),
+        "Pvt": (
+            64,
+            {
+                "image_size": 64,
+                "hidden_sizes": [8, 16, 24, 32],
+                "depths": [1, 1, 1, 1],
+                "num_attention_heads": [1, 1, 2, 2],
+            },
+        ),
+        "PvtV2": (
+            64,
+            {
+                "image_size": 64,
+                "hidden_sizes": [8, 16, 24, 32],
+                "depths": [1, 1, 1, 1],
+                "num_attention_heads": [1, 1, 2, 2],
+            },
+        ),
         "Cvt": (64, {"embed_dim": [16, 24, 32], "num_heads": [1, 2, 2], "depth": [1, 2, 3]}),
-        "Segformer": (64, {"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1], "num_attention_heads": [1, 1, 2, 2]}),
+        "Segformer": (
+            64,
+            {"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1], "num_attention_heads": [1, 1, 2, 2]},
+        ),
         "FocalNet": (64, {"image_size": 64, "embed_dim": 16, "hidden_sizes": [16, 32, 48, 64], "depths": [1, 1, 1, 1]}),
         "PoolFormer": (64, {"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1]}),
         "ConvNext": (64, {"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1]}),
         "ConvNextV2": (64, {"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1]}),
         "Bit": (64, {"embedding_size": 8, "hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1]}),
         "ResNet": (64, {"embedding_size": 8, "hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1]}),
-        "RegNet": (64, {"embedding_size": 8, "hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1], "groups_width": 8}),
+        "RegNet": (
+            64,
+            {"embedding_size": 8, "hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1], "groups_width": 8},
+        ),
         "MobileViT": (64, {"image_size": 64, "num_hidden_layers": 1}),
         "MobileNetV1": (64, {"image_size": 64}),
         "MobileNetV2": (64, {"image_size": 64}),
@@ -89,9 +116,17 @@ def hugging_face_models() -> Iterator[tuple[str, int, Callable[[], nn.Module]]]:
             continue
         yield f"hf {name}", side, lambda c=config, m=model, o=options: m(c(num_labels=5, **o))
     siglip = hf.SiglipVisionConfig(**patches)
-    yield "hf Siglip", 64, lambda: hf.SiglipForImageClassification(hf.SiglipConfig(vision_config=siglip.to_dict(), num_labels=5))
+    yield (
+        "hf Siglip",
+        64,
+        lambda: hf.SiglipForImageClassification(hf.SiglipConfig(vision_config=siglip.to_dict(), num_labels=5)),
+    )
     clip = hf.CLIPVisionConfig(**patches)
-    yield "hf CLIP", 64, lambda: hf.CLIPForImageClassification(hf.CLIPConfig(vision_config=clip.to_dict(), num_labels=5))
+    yield (
+        "hf CLIP",
+        64,
+        lambda: hf.CLIPForImageClassification(hf.CLIPConfig(vision_config=clip.to_dict(), num_labels=5)),
+    )
     yield "hf Siglip attention pool", 64, lambda: Pooled(hf.SiglipVisionModel(siglip))
 
 
@@ -145,7 +180,9 @@ def describe(name: str, side: int, factory: Callable[[], nn.Module]) -> str:
         found = f"refused: {error}"
     checks, seconds = oracle.cost.checks, time.perf_counter() - started
     try:
-        tokens = probe_attention(Oracle(classifier), x, y, "rollout", lambda w, _: w.mean(dim=1), differentiate=False).tokens
+        tokens = probe_attention(
+            Oracle(classifier), x, y, "rollout", lambda w, _: w.mean(dim=1), differentiate=False
+        ).tokens
         rollout = f"{tokens.layout}{' pooled' * tokens.is_pooled}"
     except XplainError as error:
         rollout = f"refused: {str(error).partition('but ')[2][:70]}"
@@ -162,7 +199,7 @@ def main(pattern: str = "") -> None:
                 continue
             try:
                 print(describe(name, side, factory), flush=True)
-            except Exception as error:  # noqa: BLE001  (the table shows it)
+            except Exception as error:
                 print(f"{name} | FAILED {type(error).__name__}: {str(error)[:150]}", flush=True)
 
 

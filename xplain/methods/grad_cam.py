@@ -22,9 +22,7 @@ from xplain.oracle.layers import probe_layer
     ),
     deviations="Not scaled to [0, 1]: the map has the units of the score. Bilinear upsampling with half-pixel centers.",
 )
-def grad_cam(
-    oracle: Oracle, x: Tensor, y: Tensor, *, layer: str = "auto", layout: LayoutText = "auto"
-) -> Attribution:
+def grad_cam(oracle: Oracle, x: Tensor, y: Tensor, *, layer: str = "auto", layout: LayoutText = "auto") -> Attribution:
     """Sum the channels of a layer, weighted by their mean gradients, and keep the positive part.
 
     φ = up(max(Σ_k α_k A^k, 0)), where α_k is the spatial mean of ∂f/∂A^k (Eq. 1 and 2). Returns (B, 1, H, W).

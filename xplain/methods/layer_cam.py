@@ -22,9 +22,7 @@ from xplain.oracle.layers import probe_layer
     ),
     deviations="Not scaled to [0, 1], and of one layer: the paper scales the maps of shallow layers by tanh and fuses several.",
 )
-def layer_cam(
-    oracle: Oracle, x: Tensor, y: Tensor, *, layer: str = "auto", layout: LayoutText = "auto"
-) -> Attribution:
+def layer_cam(oracle: Oracle, x: Tensor, y: Tensor, *, layer: str = "auto", layout: LayoutText = "auto") -> Attribution:
     """Sum activation times positive gradient over the channels of a layer and keep the positive part.
 
     φ = up(max(Σ_k max(∂f/∂A^k, 0) ⊙ A^k, 0)) (Eq. 6 to 8). Returns (B, 1, H, W).

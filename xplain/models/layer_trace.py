@@ -58,11 +58,13 @@ class TracedOutput(ModuleRun):
 
     is_pooled: a layer of PASSTHROUGH computed it, so that a container that returns it is no candidate either.
     is_candidate: ``find_spatial_layer`` may choose it.
+    callers: the names of the modules that were running.
     axis: the channel dimension of a four-dimensional output, as module types tell.
     """
 
     is_pooled: bool = False
     is_candidate: bool = False
+    callers: tuple[str, ...] = ()
     axis: ChannelAxis = "unknown"
 
     @property
@@ -136,7 +138,9 @@ def trace_outputs(runner: ModelRunner, x: Tensor) -> Trace:
             is_passthrough = isinstance(module, PASSTHROUGH)
             is_new = output is not first  # an identity returns the output of another layer
             is_candidate = not is_passthrough and not isinstance(module, BLOCK_PARTS)
-            runs.append(TracedOutput(name, module, output, first, is_passthrough and is_new, is_candidate))
+            runs.append(
+                TracedOutput(name, module, output, first, is_passthrough and is_new, is_candidate, tuple(stack))
+            )
 
         return hook
 
@@ -151,7 +155,7 @@ def trace_outputs(runner: ModelRunner, x: Tensor) -> Trace:
     attentions = {name for name in attentions if _is_named_attention(modules[name])}
     for traced, axis in zip(runs, find_channel_axes(runs), strict=True):
         traced.axis = axis
-        traced.is_candidate &= not any(traced.name.startswith(f"{name}.") for name in attentions)
+        traced.is_candidate &= attentions.isdisjoint(traced.callers)
     trace = Trace(runs, (x.shape[-2], x.shape[-1]), rows)
     _select_candidates(trace)
     return trace

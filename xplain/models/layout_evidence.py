@@ -22,12 +22,15 @@ CELLS = 16  # along the shorter side of the image
 CHANNELS = 32  # outputs are projected to this number of channels
 SAMPLES = 128  # positions of a layer that are judged
 MAX_PREFIX = 16  # class and register tokens
-MAX_RATIO = 4 / 3  # between the proportions of the image and those of the tokens' grid, unless a convolution has that grid
+MAX_RATIO = (
+    4 / 3
+)  # between the proportions of the image and those of the tokens' grid, unless a convolution has that grid
 MIN_SCORE = 0.25
 MIN_SCORE_TIMES_POSITIONS = 3  # three standard deviations of the score of a random order, which are 1 / positions each
 CLEAR_SCORE = 0.5
 MIN_NEAR = 0.5  # share of the positions that respond most to their own cell or one beside it
 SMALL_GRID = 9  # with fewer positions, no order stands out from chance, and tokens are read row by row
+MIN_LOST_ROW = 4  # tokens of a row of the grid
 LOCAL = 1.5  # a position is local if it responds to a cell this much more than to any code that is not shown
 CODE_SEED, UNUSED_CODE_SEED = 2, 3
 
@@ -110,7 +113,9 @@ def place_tokens(
             return evidence
     count = features.shape[1]
     known = [layout for grid in references for layout in _token_layouts(count, grid)]
-    others = [layout for grid in token_grids(count, size) if grid not in references for layout in _token_layouts(count, grid)]
+    others = [
+        layout for grid in token_grids(count, size) if grid not in references for layout in _token_layouts(count, grid)
+    ]
     best = Evidence(None)
     for layouts in (known, others):
         judged = [_judge(responses, layout, size, references) for layout in layouts]
@@ -181,11 +186,11 @@ def _preference(evidence: Evidence) -> float:
         return -1
     is_unusual = (layout.order == "columns") + (layout.suffix > 0)
     others = layout.prefix + layout.suffix  # the grid without its first rows also fits, shifted, and has more of them
-    return evidence.score - 0.02 * is_unusual - min(0.01 * others, 0.1)
+    return evidence.score - 0.02 * is_unusual - min(0.03 * others, 0.15)
 
 
 def _judge(responses: Responses, layout: Layout, size: Size, references: Mapping[Size, Responses]) -> Evidence:
-    """Return the evidence for one layout; its ``layout`` is None if it is not accepted.
+    """Return the evidence for one layout; its ``layout`` is None if it is not accepted, and if the other tokens are patches too.
 
     A position matches a cell as their similarities over pairs of images do. The score is the mean over positions of the match
     with the own cell, in standard deviations over all cells, divided by its greatest possible value.
@@ -199,6 +204,9 @@ def _judge(responses: Responses, layout: Layout, size: Size, references: Mapping
     if layout.grid in references:
         expected.append(references[layout.grid].similarities(cells))
     best = Evidence(None, -1)
+    others = torch.cat([torch.arange(layout.prefix), torch.arange(layout.patches.stop, responses.features.shape[1])])
+    if layout.kind == "tokens" and len(others) >= MIN_LOST_ROW and _are_local(responses, size, others):
+        return best  # a grid without its first or last row
     for similarities in expected:
         matches = own @ (similarities - similarities.mean(dim=0)).T
         deviations = matches - matches.mean(dim=1, keepdim=True)
@@ -213,15 +221,22 @@ def _judge(responses: Responses, layout: Layout, size: Size, references: Mapping
     return best
 
 
-def _are_local(responses: Responses, size: Size) -> bool:
-    """Return whether at least half of the positions respond to a region of the image more than to any code that is not shown."""
+def _are_local(responses: Responses, size: Size, positions: Tensor | None = None) -> bool:
+    """Return whether at least half of the positions respond to a region of the image more than to any code that is not shown.
+
+    positions: indices; None: a sample of all, which must be SMALL_GRID or more.
+    """
     count = responses.features.shape[1]
-    if count < SMALL_GRID:
-        return False
+    if positions is None:
+        if count < SMALL_GRID:
+            return False
+        positions = _sample(count)
     height = max(round((count * size[0] / size[1]) ** 0.5), 1)
     grid = (min(height, size[0]), min(max(count // height, 1), size[1]))
-    own = responses.similarities(_sample(count))
-    shown, unused = ((own @ _cell_similarities(size, grid, seed).T).amax(dim=1) for seed in (CODE_SEED, UNUSED_CODE_SEED))
+    own = responses.similarities(positions)
+    shown, unused = (
+        (own @ _cell_similarities(size, grid, seed).T).amax(dim=1) for seed in (CODE_SEED, UNUSED_CODE_SEED)
+    )
     return (shown > LOCAL * unused).double().mean().item() >= 0.5
 
 

@@ -95,7 +95,7 @@ def _is_elementwise(run: ModuleRun) -> bool:
 
 def _axis_of_contents(earlier: Sequence[ModuleRun], axes: Sequence[ChannelAxis], run: ModuleRun) -> ChannelAxis:
     """Return the channel dimension on which the outputs of the same shape inside a container agree."""
-    inside = {
+    inside: set[ChannelAxis] = {
         axis
         for other, axis in zip(earlier, axes, strict=True)
         if axis != "unknown" and other.name.startswith(f"{run.name}.") and other.output.shape == run.output.shape

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import cached_property
@@ -78,7 +79,9 @@ class LayoutFinder:
                 convolutions[typed.grid] = traced
         for traced in {traced.name: traced for traced in self._selected}.values():
             if traced.typed_layout is None and self.trace.is_possible(traced):
-                dimensions = [CHANNEL_DIMENSION[kind] for kind in traced.possible_kinds] if traced.output.ndim == 4 else [2]
+                dimensions = (
+                    [CHANNEL_DIMENSION[kind] for kind in traced.possible_kinds] if traced.output.ndim == 4 else [2]
+                )
                 others.append((traced, dimensions))
         requests = [(traced, [1]) for traced in convolutions.values()] + others
         stimuli = make_stimuli(self.trace.size, self.x.shape[1]).to(self.x)
@@ -112,7 +115,9 @@ def record_projections(
     return tuple(
         projection
         for traced, dimensions in requests
-        for projection in recorded.get(traced.name, [missing[:, :, :, 0] if traced.output.ndim == 3 else missing] * len(dimensions))
+        for projection in recorded.get(
+            traced.name, [missing[:, :, :, 0] if traced.output.ndim == 3 else missing] * len(dimensions)
+        )
     )
 
 
@@ -127,7 +132,7 @@ def find_spatial_layer(finder: LayoutFinder, layout: Layout | None = None) -> tu
     layout: the layout that the layer must have, or None.
     Raises InputError if no module has a spatial output, and if the positions of a later layer cannot be located in the image.
     """
-    candidates = [traced for traced in finder.trace.outputs if traced.is_candidate]
+    candidates = [traced for traced in finder.trace.last_runs() if traced.is_candidate]
     if layout is not None:
         candidates = [traced for traced in candidates if layout.fits(tuple(traced.output.shape))]
     if not candidates:
@@ -161,7 +166,9 @@ def find_spatial_layer(finder: LayoutFinder, layout: Layout | None = None) -> tu
     if fallback is not None:
         return fallback
     tried = ", ".join(dict.fromkeys(traced.name for traced in reversed(candidates[-3:])))
-    raise InputError(f"no layer of the model has a known position for its outputs in the image (tried {tried})", NAME_A_LAYER)
+    raise InputError(
+        f"no layer of the model has a known position for its outputs in the image (tried {tried})", NAME_A_LAYER
+    )
 
 
 def find_layout(finder: LayoutFinder, name: str, layout: Layout | None = None) -> Layout:
@@ -173,12 +180,16 @@ def find_layout(finder: LayoutFinder, name: str, layout: Layout | None = None) -
     if traced is None:
         rows = finder.trace.rows.get(name)
         if rows is not None:
-            raise UsageError(f"layer {name!r} returns {rows} rows per image, as attention in windows does", "use the block around it")
+            raise UsageError(
+                f"layer {name!r} returns {rows} rows per image, as attention in windows does", "use the block around it"
+            )
         raise UsageError(f"layer {name!r} has no spatial output (height and width)", "use another layer")
     if layout is not None:
         if not layout.fits(tuple(traced.output.shape)):
             shape = tuple(traced.output.shape)
-            raise UsageError(f"the output {shape} of layer {name!r} does not have the layout {layout}", "use another layout")
+            raise UsageError(
+                f"the output {shape} of layer {name!r} does not have the layout {layout}", "use another layout"
+            )
         return _complete(layout, traced)
     finder.select([traced])
     evidence = finder.evidence(traced)
@@ -231,8 +242,13 @@ def _find_used(
     that depends on it.
     """
 
-    def make_hook(row: int, layout: Layout | None) -> Callable[..., Tensor]:
+    runs = Counter(traced.name for traced in finder.trace.outputs)
+
+    def make_hook(row: int, name: str, layout: Layout | None) -> Callable[..., Tensor]:
         def hook(_: nn.Module, __: object, output: Tensor) -> Tensor:
+            runs[name] -= 1
+            if runs[name] > 0:  # a module that runs several times is read at its last run
+                return output
             output = output.clone()
             poisoned = output[row : row + 1]
             (poisoned if layout is None else layout.to_map(poisoned)).fill_(torch.nan)
@@ -242,7 +258,7 @@ def _find_used(
 
     with ExitStack() as hooks:
         for row, layer in enumerate(layers):
-            hooks.callback(layer.module.register_forward_hook(make_hook(row, layouts[layer])).remove)
+            hooks.callback(layer.module.register_forward_hook(make_hook(row, layer.name, layouts[layer])).remove)
         logits = finder.runner.forward(finder.x.expand(len(layers), -1, -1, -1))
     is_used = logits.isnan().any(dim=1).tolist()
     return [layer for layer, layer_is_used in zip(layers, is_used, strict=True) if layer_is_used]
@@ -259,4 +275,7 @@ def _unknown_order(traced: TracedOutput) -> tuple[str, str]:
     """Return the message and the hint of an error about a layer whose positions follow no known order."""
     shape = tuple(traced.output.shape[1:])
     what = f"{shape[0]} tokens" if len(shape) == 2 else f"output of shape {shape}"
-    return f"the positions of layer {traced.name!r} in the image are not known: its {what} follow no known order", NAME_A_LAYOUT
+    return (
+        f"the positions of layer {traced.name!r} in the image are not known: its {what} follow no known order",
+        NAME_A_LAYOUT,
+    )

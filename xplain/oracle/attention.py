@@ -102,12 +102,11 @@ def patch_map(flow: Tensor, result: AttentionResult) -> Tensor:
 
     It is the mean over the readout tokens, or that weighted by the attention that pools the tokens.
     """
-    tokens = result.tokens
+    layout = result.tokens.layout
     if result.pooling is not None:
-        rows = result.pooling @ flow
-    else:
-        rows = flow[:, tokens.readout].mean(dim=1, keepdim=True)
-    return tokens.layout.to_map(rows.mT)
+        return layout.to_map((result.pooling @ flow).mT)
+    rows = flow[:, result.tokens.readout].mean(dim=1, keepdim=True)
+    return layout.to_map(rows.mT)
 
 
 @torch.no_grad()

@@ -182,7 +182,9 @@ class MethodRun:
         """Return the record of the method: name, parameters, score and version."""
         return {
             "method": self.spec.name,
-            "params": {name: value for name, value in self.settings.items() if (name, value) not in ADDED_PARAMETERS.items()},
+            "params": {
+                name: value for name, value in self.settings.items() if (name, value) not in ADDED_PARAMETERS.items()
+            },
             "score": self.score,
             "method_version": self.spec.version,
         }

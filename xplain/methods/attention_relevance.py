@@ -22,7 +22,8 @@ from xplain.oracle.attention import patch_map, probe_attention
         "2103.15679",
     ),
     deviations="Self-attention in an encoder only. If a model averages its patches and has no class token, the rows of the patches "
-    "are averaged, without the identity. Not scaled to [0, 1]. Bilinear upsampling to the image.",
+    "are averaged, without the identity. If an attention with one query of its own reads out the tokens, as in SigLIP, their row is "
+    "Ā of that attention times R. Not scaled to [0, 1]. Bilinear upsampling to the image.",
 )
 def attention_relevance(oracle: Oracle, x: Tensor, y: Tensor, *, layout: LayoutText = "auto") -> Attribution:
     """Propagate attention weights times their positive gradients from the patches to the classified token.

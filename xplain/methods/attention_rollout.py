@@ -19,7 +19,8 @@ from xplain.oracle.attention import patch_map, probe_attention
         "Quantifying attention flow in transformers", "Samira Abnar, Willem Zuidema", 2020, "ACL", "2005.00928"
     ),
     cost=lambda **_: (1, 0),
-    deviations="If a model averages its patches and has no class token, the rows of the patches are averaged. "
+    deviations="If a model averages its patches and has no class token, the rows of the patches are averaged. If an attention with "
+    "one query of its own reads out the tokens, as in SigLIP, its weights take the place of the row. "
     "Bilinear upsampling to the image.",
 )
 def attention_rollout(oracle: Oracle, x: Tensor, y: Tensor, *, layout: LayoutText = "auto") -> Attribution:

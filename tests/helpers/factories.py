@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from tests.helpers.token_networks import OrderedTokens
 from tests.helpers.toys import MEAN, STD, small_net
 
 
@@ -42,6 +43,15 @@ def poisoned(value: float, classes: slice) -> nn.Module:
 def broken() -> nn.Module:
     """Return a network whose logits are NaN if the image is dark on average."""
     return poisoned(torch.nan, slice(None))
+
+
+def scrambled() -> nn.Module:
+    """Return a transformer of 48 x 64 images whose tokens lie in a random order."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = OrderedTokens((48, 64), "random").eval()
+    model.size = (48, 64)
+    return model
 
 
 class Failure:

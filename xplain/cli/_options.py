@@ -109,6 +109,14 @@ Layer = Annotated[
     str | None,
     option("--layer", help="Layer used by layer-based methods (default: the last layer with a spatial output)."),
 ]
+Layout = Annotated[
+    str | None,
+    option(
+        "--layout",
+        help="Layout of the layer's output: HxW or HxW+PREFIX for tokens (14x14+1: 196 patches after a class token), channels-first "
+        "or channels-last (default: determined from the modules and from how the layer responds to changes of the image).",
+    ),
+]
 FilesFrom = Annotated[
     str | None, option("--files-from", help="Text file with one image path per line, or - to read from stdin.")
 ]

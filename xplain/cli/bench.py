@@ -54,6 +54,8 @@ def bench(
             help="Also time a reference implementation: Captum's, or a simple loop for agi, mfaba, insertion, deletion and difference.",
         ),
     ] = None,
+    layer: common.Layer = None,
+    layout: common.Layout = None,
     output: Annotated[
         Path | None, option("--output", "-o", help="Directory in which to save bench.json and bench.md.")
     ] = None,
@@ -86,6 +88,8 @@ def bench(
         images=count,
         repeats=repeats,
         peer=peer is not None,
+        layer=layer,
+        layout=layout,
     )
     try:
         return _run(config, output, out)

@@ -65,6 +65,8 @@ def evaluate(
             help="Class to explain: auto (predicted class), label (true class) or similar:IMAGE, as in explain.",
         ),
     ] = "auto",
+    layer: common.Layer = None,
+    layout: common.Layout = None,
     score: common.Score = None,
     limit: Annotated[
         int | None, option("--limit", help="Maximum number of images, selected evenly across the dataset.", min=1)
@@ -142,6 +144,8 @@ def evaluate(
         protocol=protocol,
         target=target,
         score=score,
+        layer=layer,
+        layout=layout,
         limit=limit,
         per_class=per_class,
         per_class_order=per_class_order,

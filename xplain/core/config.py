@@ -293,6 +293,7 @@ class ExplainConfig:
     against: str | None = None
     score: ScoreKind | None = None
     layer: str | None = None
+    layout: str | None = None
     saves: tuple[str, ...] = ("overlay",)
     render: RenderOptions = field(default_factory=RenderOptions)
     overwrite: bool = False
@@ -316,6 +317,8 @@ class EvaluateConfig:
     protocol: str | None = None
     target: str = "auto"
     score: ScoreKind | None = None
+    layer: str | None = None
+    layout: str | None = None
     limit: int | None = None
     per_class: int | None = None
     per_class_order: PerClassOrder | None = None
@@ -341,6 +344,8 @@ class BenchConfig:
     images: int = 8
     repeats: int = 5
     peer: bool = False
+    layer: str | None = None
+    layout: str | None = None
 
 
 @dataclass(frozen=True)
@@ -370,6 +375,7 @@ class CompareConfig:
     against: tuple[str, ...] = ()
     score: ScoreKind | None = None
     layer: str | None = None
+    layout: str | None = None
     shows: tuple[str, ...] = ("overlay",)
     formats: tuple[str, ...] = ()
     render: RenderOptions = field(default_factory=RenderOptions)

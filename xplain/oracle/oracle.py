@@ -184,9 +184,11 @@ class Oracle:
         row = block.image_indices(points.device)
         return self.scores(points.flatten(0, 1), y[row], row, kind=kind).unflatten(0, block.shape)
 
-    def probe(self, x: Tensor, y: Tensor, layer: str = "auto", *, differentiate: bool = True) -> LayerResult:
+    def probe(
+        self, x: Tensor, y: Tensor, layer: str = "auto", layout: str = "auto", *, differentiate: bool = True
+    ) -> LayerResult:
         """Return the activations of a layer and the gradients of the score there, see ``probe_layer``."""
-        return probe_layer(self, x, y, layer, differentiate=differentiate)
+        return probe_layer(self, x, y, layer, layout, differentiate=differentiate)
 
     def inference_copy(self, *, fold: bool, access: Access = "outputs") -> Classifier:
         """Return the inference copy of the classifier.

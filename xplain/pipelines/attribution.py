@@ -17,7 +17,7 @@ from torch import Tensor
 import xplain.methods  # noqa: F401  (importing registers them)
 from xplain.core.config import Choice, ComputeOptions
 from xplain.core.errors import MODEL_ERRORS, InputError, UsageError, XplainError, device_error, emit_note, first_line
-from xplain.core.registry import METHODS, MethodSpec
+from xplain.core.registry import METHODS, MethodSpec, Spec
 from xplain.core.rng import Streams, preserve_random_state
 from xplain.core.types import Attribution, Cost, Precision, ScoreKind
 from xplain.data.images import decode_image, sha256
@@ -46,6 +46,8 @@ from xplain.pipelines.arguments import (
 from xplain.pipelines.zero_maps import flag_zero_maps
 
 MAX_REFERENCES = 512  # maximum number of baseline images, spaced evenly over the sorted files
+# Parameters that older versions do not have, and their defaults, which are not recorded: runs that they began are continued.
+ADDED_PARAMETERS = {"layout": "auto"}
 CONTROL = "random"  # included in every evaluation; a useful method must outperform it
 
 
@@ -197,7 +199,9 @@ class MethodRun:
         """Return the record of the method: name, parameters, score and version."""
         return {
             "method": self.spec.name,
-            "params": self.settings,
+            "params": {
+                name: value for name, value in self.settings.items() if (name, value) not in ADDED_PARAMETERS.items()
+            },
             "score": self.score,
             "method_version": self.spec.version,
         }
@@ -383,18 +387,23 @@ def _concatenate(parts: list[Attribution]) -> Attribution:
 
 
 def resolve_methods(
-    choices: Sequence[Choice], score: ScoreKind | None, classifier: Classifier, layer: str | None = None
+    choices: Sequence[Choice],
+    score: ScoreKind | None,
+    classifier: Classifier,
+    layer: str | None = None,
+    layout: str | None = None,
 ) -> list[MethodRun]:
     """Resolve the requested methods.
 
-    score: explained output, or None for the default of each method. layer: layer for layer-based methods.
+    score: explained output, or None for the default of each method.
+    layer, layout: layer and its layout, for the methods that have such a parameter.
     Raises UsageError if the classifier does not offer what a method needs.
     """
     runs = []
     for choice in choices:
         spec = METHODS.get(choice.name)
         check_access(classifier, spec.access, spec.name)
-        params = _with_layer(spec, choice, layer)
+        params = with_layer_options(spec, choice, layer, layout)
         label = label_of(choice, spec.name)
         runs.append(
             MethodRun.resolve(
@@ -404,21 +413,26 @@ def resolve_methods(
     return runs
 
 
-def check_methods(choices: Sequence[Choice], layer: str | None = None) -> None:
-    """Validate the methods before a model is loaded. Raise UsageError if a method is invalid or if none of them supports ``layer``."""
+def check_methods(choices: Sequence[Choice], layer: str | None = None, layout: str | None = None) -> None:
+    """Validate the methods before a model is loaded.
+
+    Raises UsageError if a method is invalid or if none of them supports ``layer`` or ``layout``.
+    """
     specs = [METHODS.get(choice.name) for choice in choices]
     for spec, choice in zip(specs, choices, strict=True):
-        spec.resolve(_with_layer(spec, choice, layer))
+        spec.resolve(with_layer_options(spec, choice, layer, layout))
     check_distinct(label_of(choice, spec.name) for spec, choice in zip(specs, choices, strict=True))
-    if layer and not any("layer" in spec.parameters for spec in specs):
-        names = ", ".join(spec.name for spec in specs)
-        raise UsageError(f"--layer {layer} is not supported by {names}", "remove it or add a layer-based method")
+    for name, value in (("layer", layer), ("layout", layout)):
+        if value and not any(name in spec.parameters for spec in specs):
+            names = ", ".join(spec.name for spec in specs)
+            raise UsageError(f"--{name} {value} is not supported by {names}", "remove it or add a layer-based method")
 
 
-def _with_layer(spec: MethodSpec, choice: Choice, layer: str | None) -> dict[str, Any]:
-    """Return the parameters of ``choice``. Add ``layer`` if the method is layer-based and the choice does not set a layer."""
-    params = dict(choice.params)
-    return {"layer": layer, **params} if layer and "layer" in spec.parameters else params
+def with_layer_options(spec: Spec, choice: Choice, layer: str | None, layout: str | None) -> dict[str, Any]:
+    """Return the parameters of ``choice``. Add ``layer`` and ``layout`` where the method has them and the choice does not."""
+    given = {"layer": layer, "layout": layout}
+    common = {name: value for name, value in given.items() if value and name in spec.parameters}
+    return common | dict(choice.params)
 
 
 def label_of(choice: Choice, name: str) -> str:

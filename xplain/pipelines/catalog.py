@@ -30,7 +30,7 @@ COLUMNS = {
     "models": ("name", "source", "weights"),
     "protocols": ("name", "metrics", "source", "unknown"),
     "classes": ("index", "wnid", "name"),
-    "layers": ("name", "type", "output", "auto"),
+    "layers": ("name", "type", "output", "auto", "layout"),
 }
 HEADINGS = {
     "fits": "supported",
@@ -193,7 +193,8 @@ def list_model_layers(options: ModelOptions) -> list[Row]:
         {
             "name": layer.name,
             "type": layer.kind,
-            "output": f"{layer.grid[0]}x{layer.grid[1]}",
+            "output": f"{layer.layout.grid[0]}x{layer.layout.grid[1]}",
+            "layout": str(layer.layout),
             "auto": "auto" if layer.is_auto else "",
         }
         for layer in layers

@@ -81,7 +81,7 @@ def _check_request(config: CompareConfig) -> None:
         if show not in PICTURE_TITLES:
             hint = did_you_mean(show, PICTURE_TITLES, f"choose from {', '.join(PICTURE_TITLES)}")
             raise UsageError(f"unknown value {show!r} for --show", hint)
-    check_methods(config.methods, config.layer)
+    check_methods(config.methods, config.layer, config.layout)
     if not config.measured and (config.metrics or config.protocol):
         raise UsageError("--no-metrics cannot be combined with --metric or --protocol", "remove one of them")
     if len(config.models) > 1 and (config.model.weights or config.model.classes):
@@ -223,7 +223,8 @@ class ModelComparison:
         classifier = load_model(replace(config.model, name=name), config.target)
         check_metrics(metrics, classifier)
         target_specs = [TargetSpec.parse(config.target, column.against, classifier) for column in columns]
-        methods = resolve_methods([column.choice for column in columns], config.score, classifier, config.layer)
+        choices = [column.choice for column in columns]
+        methods = resolve_methods(choices, config.score, classifier, config.layer, config.layout)
         facts = describe_run(config.compute, classifier)
         metrics = [metric.for_output(classifier.output) for metric in metrics]
         return cls(config, classifier, target_specs, methods, metrics, facts)

@@ -75,7 +75,7 @@ class EvaluationPlan:
 
 def load_plan(config: EvaluateConfig) -> EvaluationPlan | None:
     """Check a request, load the model and select the images; return None if no metric evaluates single images."""
-    check_methods(config.methods)
+    check_methods(config.methods, config.layer, config.layout)
     check_map_names(config.maps)
     metrics = [metric for metric in resolve_metrics(config.protocol, config.metrics) if metric.spec.scope == "image"]
     if not metrics:
@@ -83,7 +83,8 @@ def load_plan(config: EvaluateConfig) -> EvaluationPlan | None:
     classifier = load_model(config.model, config.target)
     check_metrics(metrics, classifier)
     metrics = [metric.for_output(classifier.output) for metric in metrics]
-    methods = resolve_methods(with_control(config.methods), config.score, classifier)
+    choices = with_control(config.methods)
+    methods = resolve_methods(choices, config.score, classifier, config.layer, config.layout)
     order = _per_class_order(config)
     TargetSpec.parse(config.target, None, classifier)
     items = read_items(config, classifier)

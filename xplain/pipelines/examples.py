@@ -69,7 +69,7 @@ def _draw_all(
 ) -> None:
     """Replace the content of a directory with overlays of these explanations."""
     classifier = load_model(config.model, config.target)
-    methods = resolve_methods(config.methods, config.score, classifier)
+    methods = resolve_methods(config.methods, config.score, classifier, config.layer, config.layout)
     method = next((method for method in methods if method.label == label), None)
     if method is None:  # requested by an earlier command only
         return

@@ -85,12 +85,12 @@ def _check_request(config: ExplainConfig, sources: Sequence[ImageSource]) -> Non
             raise UsageError(
                 "--output - writes a single PNG", "pass one image, one method and one --save value other than raw"
             )
-    check_methods(config.methods, config.layer)
+    check_methods(config.methods, config.layer, config.layout)
 
 
 def _resolve_methods(config: ExplainConfig, classifier: Classifier) -> list[MethodRun]:
     """Resolve the methods. Raises UsageError for a repeated one."""
-    methods = resolve_methods(config.methods, config.score, classifier, config.layer)
+    methods = resolve_methods(config.methods, config.score, classifier, config.layer, config.layout)
     check_distinct(file_label(method.label) for method in methods)
     return methods
 

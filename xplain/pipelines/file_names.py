@@ -36,8 +36,10 @@ def describe_settings(config: ExplainConfig, method: MethodRun) -> str:
     parts = _describe_model(config.model)
     if method.score != method.spec.score:
         parts.append(f"score={method.score}")
-    if config.layer and method.settings.get("layer") == config.layer:
-        parts.append(f"layer={config.layer}".replace("/", "-"))
+    for name in ("layer", "layout"):
+        value = getattr(config, name)
+        if value and method.settings.get(name) == value:
+            parts.append(f"{name}={value}".replace("/", "-"))
     for field in fields(RenderOptions):
         value = getattr(config.render, field.name)
         if value != field.default:

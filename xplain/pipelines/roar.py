@@ -112,7 +112,8 @@ def _run_metric(config: EvaluateConfig, metric: MetricRun, on_progress: OnProgre
     digest = _hash_images(data)
     data = data.to(select_device(config.model.device))
     example = make_classifier(data, settings["network"], compute.seed)
-    methods = resolve_methods(with_control(config.methods), config.score, example)
+    choices = with_control(config.methods)
+    methods = resolve_methods(choices, config.score, example, config.layer, config.layout)
     description = _describe(config, metric, example, data, digest, methods)
     with RunStore.open(config.output, config.shard[0], description) as store:
         new = [failure for failure in failures if not store.has(failure.name, "failed")]

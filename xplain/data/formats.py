@@ -24,6 +24,7 @@ UNREAD_SUFFIXES = frozenset(  # of images that are not looked for in folders
         *(".3fr", ".dcr", ".erf", ".iiq", ".kdc", ".mef", ".mos", ".mrw", ".rwl", ".x3f"),
     )
 )  # fmt: skip
+ARRAY_SUFFIXES = frozenset((".npy", ".npz"))  # read from folders without other images
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 HEIF_HINT = "pip install pillow-heif"
 

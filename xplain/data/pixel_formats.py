@@ -6,6 +6,7 @@ import io
 from typing import TYPE_CHECKING
 
 from xplain.core.errors import InputError
+from xplain.data.bands import note_unused_bits
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,9 +28,11 @@ def convert_to_rgb(image: Image, raw_mode: str, content: bytes, name: str) -> Im
     raw_mode: how its file stores pixels, in Pillow's notation. content: the file.
     Raises InputError that names ``name`` if the range of the pixel values is not defined.
     """
-    _check_range_is_defined(image, name)
+    check_range_is_defined(image, name)
     if image.mode.startswith("I"):
         return _gray_to_rgb(image, *_integer_range(image, name))
+    if ";16" in raw_mode:
+        _note_unused_high_bytes(image)
     if "transparency" in image.info and raw_mode == PNG_16_BIT_RGB:
         return _clear_transparent_color(image, content)
     if "transparency" in image.info and raw_mode in PNG_GRAY_SCALES:
@@ -37,7 +40,7 @@ def convert_to_rgb(image: Image, raw_mode: str, content: bytes, name: str) -> Im
     return _blend_with_white(image)
 
 
-def _check_range_is_defined(image: Image, name: str) -> None:
+def check_range_is_defined(image: Image, name: str) -> None:
     """Raise InputError for floating-point and signed pixels."""
     if image.mode == "F":
         raise InputError(f"{name!r} has floating-point pixels, whose range is not defined", "save it with 8 or 16 bits")
@@ -75,11 +78,20 @@ def _gray_to_rgb(image: Image, black: int, white: int) -> Image:
     values = np.asarray(image)
     if values.dtype == np.int32:  # Pillow has no unsigned 32-bit mode
         values = values.view(np.uint32)
+    note_unused_bits(int(values.max()), max(black, white).bit_length())
     distances = np.abs(values.astype(np.float64) - black)
     levels = (distances / (abs(white - black) / 255)).round().astype(np.uint8)
     if isinstance(image.info.get("transparency"), int):
         levels[values == image.info["transparency"]] = 255
     return Image.fromarray(levels).convert("RGB")
+
+
+def _note_unused_high_bytes(image: Image) -> None:
+    """Emit a note if a color image of 16 bits, of which Pillow keeps the high bytes, uses the lowest 13 bits or fewer."""
+    import numpy as np
+
+    colors = np.asarray(image)[..., : 1 if image.mode == "LA" else 3]  # without transparency
+    note_unused_bits(int(colors.max()) << 8, 16)
 
 
 def _clear_transparent_color(image: Image, content: bytes) -> Image:
@@ -89,12 +101,12 @@ def _clear_transparent_color(image: Image, content: bytes) -> Image:
 
     high = np.array(image)
     color = np.array(image.info["transparency"])
-    is_transparent = (high == color >> 8).all(axis=2) & (_read_low_bytes(content) == color & 255).all(axis=2)
+    is_transparent = (high == color >> 8).all(axis=2) & (read_low_bytes(content) == color & 255).all(axis=2)
     high[is_transparent] = 255
     return Image.fromarray(high)
 
 
-def _read_low_bytes(content: bytes) -> NDArray[np.uint8]:
+def read_low_bytes(content: bytes) -> NDArray[np.uint8]:
     """Return the low bytes (H, W, 3) of the samples of a 16-bit RGB PNG."""
     import numpy as np
     from PIL import Image

@@ -111,9 +111,9 @@ def _read_preprocessing(size: Any) -> Preprocessing:
 
 
 def _read_channel_values(model: nn.Module, attribute: str) -> list[float]:
-    """Return an attribute's value for all channels or for each of three, or [] if the module has no such numbers.
+    """Return an attribute's value for all channels or for each of them, or [] if the module has no such numbers.
 
-    Raises InputError for any other value or count.
+    Raises InputError for any other value.
     """
     value = _read_attribute(model, attribute)
     if value is None or isinstance(value, bool):
@@ -121,8 +121,8 @@ def _read_channel_values(model: nn.Module, attribute: str) -> list[float]:
     try:
         numbers = torch.as_tensor(value, dtype=torch.float64).flatten().tolist()
     except (TypeError, ValueError, RuntimeError):
-        hint = "set one value per channel, 3 or 1"
+        hint = "set one value per channel, or a single one"
         raise InputError(f"the model's {attribute!r} is of type {type(value).__name__}", hint) from None
-    if len(numbers) not in (1, 3):
-        raise InputError(f"the model's {attribute!r} has {len(numbers)} values", "use 1 or 3 values, one per channel")
+    if not numbers:
+        raise InputError(f"the model's {attribute!r} is empty", "set one value per channel, or a single one")
     return numbers

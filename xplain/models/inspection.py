@@ -5,11 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from xplain.core.errors import InputError, device_error, first_line
+from xplain.models.channels import run_on_noise
 from xplain.models.classifier import Classifier, find_logits
 
-# Errors that models raise for an input of a shape that they do not accept.
-SHAPE_ERRORS = (RuntimeError, AssertionError, ValueError, IndexError)
 SUM_TOLERANCE = 1e-3
 
 
@@ -19,7 +17,7 @@ def inspect_model(classifier: Classifier) -> None:
 
     Raises InputError if the model does not accept images of the classifier's size, or returns no logits.
     """
-    output = _run_on_noise(classifier)
+    output = run_on_noise(classifier)
     logits, key = find_logits(output)
     classifier.classes = logits.shape[1]
     notes = classifier.notes
@@ -27,6 +25,8 @@ def inspect_model(classifier: Classifier) -> None:
         notes.append(f"the model returns a {type(output).__name__}; using its entry {key!r} as the logits")
     if classifier.channels == 1:
         notes.append("the model has one input channel; images are converted to grayscale")
+    elif classifier.channels != 3:
+        notes.append(f"the model has {classifier.channels} input channels")
     if logits.shape[1] == 1:
         notes.append("the model has a single output, so its softmax probability is always 1 and carries no information")
     elif _is_softmax_output(logits):
@@ -36,40 +36,8 @@ def inspect_model(classifier: Classifier) -> None:
 
 @torch.no_grad()
 def detect_channels(classifier: Classifier) -> None:
-    """Set ``channels`` to the number that the model accepts. Raises InputError if it accepts neither 3 nor 1."""
-    _run_on_noise(classifier)
-
-
-def _run_on_noise(classifier: Classifier) -> object:
-    """Return the network's output for noise, and set ``channels``.
-
-    The channels of the normalization are tried first, then the other number: a single mean may also apply to three channels.
-    """
-    noise = torch.rand((2, 3, *classifier.size), generator=torch.Generator().manual_seed(0), dtype=classifier.dtype)
-    noise = noise.to(classifier.device)
-    expected = len(classifier.mean)
-    errors = []
-    for channels in (expected, 4 - expected):
-        classifier.channels = channels
-        try:
-            return classifier.run_network(noise)
-        except SHAPE_ERRORS as error:
-            if device_error(error):
-                raise
-            errors.append(error)
-    classifier.channels = expected
-    raise size_error(classifier.name, classifier.size, errors[0])
-
-
-def size_error(name: str, size: tuple[int, int], error: Exception) -> InputError:
-    """Return the InputError of a model that does not accept images of this height and width.
-
-    error: the exception that the model raised; its first line becomes part of the message.
-    """
-    return InputError(
-        f"{name} does not accept images of {size[0]} x {size[1]} pixels ({first_line(error)})",
-        "use another --image-size",
-    )
+    """Set ``channels`` to the number that the model accepts. Raises InputError if none is found."""
+    run_on_noise(classifier)
 
 
 def _is_softmax_output(output: Tensor) -> bool:

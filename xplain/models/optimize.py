@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xplain.core.errors import device_error
+from xplain.models.channels import make_noise
 from xplain.models.classifier import Classifier
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -76,7 +77,7 @@ def optimize_for_inference(classifier: Classifier, *, fold: bool = True) -> Clas
             module.inplace = False  # type: ignore[assignment]
     if optimized.dtype not in TOLERANCE:
         return optimized
-    probe = _make_probe(optimized)
+    probe = make_noise(optimized, 2)
     with torch.no_grad():
         try:
             expected = optimized(probe)
@@ -103,12 +104,6 @@ def copy_classifier(classifier: Classifier) -> Classifier:
     }
     with torch.no_grad():  # otherwise the copied parameters of a TorchScript program are not leaves
         return copy.deepcopy(classifier, memo)
-
-
-def _make_probe(classifier: Classifier) -> Tensor:
-    """Return two images of noise (2, 3, H, W), always the same: neither constant nor symmetric."""
-    generator = torch.Generator().manual_seed(0)
-    return torch.rand((2, 3, *classifier.size), generator=generator, dtype=classifier.dtype).to(classifier.device)
 
 
 def _keep_if_equal(candidate: Classifier, current: Classifier, probe: Tensor, expected: Tensor) -> Classifier:

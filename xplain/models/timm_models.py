@@ -24,7 +24,7 @@ from xplain.models.checkpoints import (
     read_weights,
 )
 from xplain.models.classifier import Classifier, Weights
-from xplain.models.inspection import size_error
+from xplain.models.channels import size_error
 from xplain.models.randomization import RANDOM, UNTRAINED
 
 HASH = re.compile(r"-[0-9a-f]{8,}\.")  # a file name with the first digits of the file's SHA-256

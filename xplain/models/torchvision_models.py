@@ -25,7 +25,7 @@ from xplain.models.checkpoints import (
     read_weights,
 )
 from xplain.models.classifier import Accuracy, Classifier, Weights
-from xplain.models.inspection import size_error
+from xplain.models.channels import size_error
 from xplain.models.randomization import RANDOM, UNTRAINED
 
 # Options that these builders set when they receive weights. All other options keep their defaults.

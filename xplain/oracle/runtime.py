@@ -2,22 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 from torch import Tensor
 
 from xplain.core.allocator import retain_freed_memory
-from xplain.core.config import ComputeOptions, ModelOptions
+from xplain.core.config import ComputeOptions, ModelOptions, PixelOptions
+from xplain.core.errors import UsageError
 from xplain.core.types import Cost
+from xplain.data.bands import PixelFormat
 from xplain.models import Classifier, load_classifier
 from xplain.models.optimize import freeze_version
 from xplain.oracle.oracle import Oracle
 
+NO_OPTIONS = PixelOptions()
 
-def load_model(options: ModelOptions) -> Classifier:
-    """Load the classifier that the options name, on its device. Raises as ``load_classifier``."""
-    return load_classifier(**vars(options))
+
+def load_model(options: ModelOptions, pixels: PixelOptions = NO_OPTIONS) -> Classifier:
+    """Load the classifier that the options name, on its device, with the preprocessing for these pixels.
+
+    Raises as ``load_classifier``, and UsageError for bands that do not fit the channels of the model.
+    """
+    classifier = load_classifier(**vars(options))
+    _set_pixel_format(classifier, pixels)
+    return classifier
+
+
+def _set_pixel_format(classifier: Classifier, options: PixelOptions) -> None:
+    """Let image files be read as the options say. Raises UsageError for bands that do not fit the channels of the model."""
+    channels = classifier.input_channels
+    if any(band > channels for band in options.bands):
+        raise UsageError(
+            f"--bands {_join(options.bands)} names band {max(options.bands)}, but the input of {classifier.name} has {channels}",
+            f"use numbers from 1 to {channels}",
+        )
+    if options.input_bands and len(options.input_bands) != channels and (channels, len(options.input_bands)) != (3, 1):
+        raise UsageError(
+            f"--input-bands {_join(options.input_bands)} has {len(options.input_bands)} bands, but {classifier.name} takes {channels}",
+            f"choose {channels} bands",
+        )
+    if options.clip_range and options.range is None:
+        raise UsageError("--clip-range requires --range", "add --range LOW,HIGH")
+    pixels = PixelFormat(channels, options.input_bands, options.axes, options.range, options.clip_range)
+    classifier.preprocessing = replace(classifier.preprocessing, pixels=pixels)
+
+
+def _join(bands: Sequence[int]) -> str:
+    return ",".join(map(str, bands))
 
 
 @contextmanager

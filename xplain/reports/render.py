@@ -246,7 +246,7 @@ def _caption(record: Mapping[str, Any]) -> str:
 
 
 def encode_raw(image: Floats, attribution: Floats, record: Mapping[str, Any]) -> bytes:
-    """Return NPZ bytes: attribution float32 (C, H, W), image float32 (3, H, W), and the record as JSON text."""
+    """Return NPZ bytes: attribution and image float32 (C, H, W), and the record as JSON text."""
     return encode_arrays({"attribution": attribution, "image": image}, record)
 
 

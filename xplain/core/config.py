@@ -209,7 +209,9 @@ class PixelOptions:
     ] = ()
     input_bands: Annotated[
         tuple[int, ...],
-        Option("--input-bands", "Bands of each image that the model receives, in this order (default: all).", parse_bands),
+        Option(
+            "--input-bands", "Bands of each image that the model receives, in this order (default: all).", parse_bands
+        ),
     ] = ()
     axes: Annotated[
         Axes,

@@ -83,7 +83,8 @@ def find_axes(shape: tuple[int, ...], pixels: PixelFormat, name: str) -> str:
     """Return the axes of an array: ``hw``, ``hwc`` or ``chw``. Raises InputError if they are not known."""
     if len(shape) not in (2, 3) or 0 in shape:
         raise InputError(
-            f"{name!r} has the shape {shape}, which is not an image", "save one image per file: (H, W), (H, W, C) or (C, H, W)"
+            f"{name!r} has the shape {shape}, which is not an image",
+            "save one image per file: (H, W), (H, W, C) or (C, H, W)",
         )
     if len(shape) == 2:
         return "hw"
@@ -95,7 +96,8 @@ def find_axes(shape: tuple[int, ...], pixels: PixelFormat, name: str) -> str:
         axes = [order for order, side in (("hwc", shape[2]), ("chw", shape[0])) if side == count]
         if len(axes) == 2:
             raise InputError(
-                f"the first and the last axis of {name!r} {shape} could both be its bands", "use --axes hwc or --axes chw"
+                f"the first and the last axis of {name!r} {shape} could both be its bands",
+                "use --axes hwc or --axes chw",
             )
         if axes:
             return axes[0]

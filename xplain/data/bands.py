@@ -79,7 +79,9 @@ def select_bands(image: BandImage, pixels: PixelFormat, name: str) -> NDArray[An
     if pixels.input_bands:
         missing = next((band for band in pixels.input_bands if band > count), None)
         if missing is not None:
-            raise InputError(f"{name!r} has {count} bands, but --input-bands names band {missing}", "choose other bands")
+            raise InputError(
+                f"{name!r} has {count} bands, but --input-bands names band {missing}", "choose other bands"
+            )
         values = values[[band - 1 for band in pixels.input_bands]]
     if len(values) == 1 and pixels.channels == 3:
         return values.repeat(3, axis=0)
@@ -110,7 +112,9 @@ def scale_to_unit_range(image: BandImage, pixels: PixelFormat, name: str) -> NDA
         _check_range_is_defined(image, smallest, largest, name)
         if image.bits and image.bits > 8:
             note_unused_bits(int(largest), image.bits)
-            emit_note(f"pixels of {image.bits} bits are scaled from 0..{high:.0f} to 0..1; use --range for another range")
+            emit_note(
+                f"pixels of {image.bits} bits are scaled from 0..{high:.0f} to 0..1; use --range for another range"
+            )
     elif image.values.dtype.itemsize == 1 and high > 255:
         raise InputError(f"{name!r} has 8-bit pixels, but --range ends at {high:g}", "set the range of these pixels")
     tolerance = TOLERANCE * (high - low) if values.dtype.kind == "f" else 0
@@ -141,10 +145,8 @@ def _check_range_is_defined(image: BandImage, smallest: float, largest: float, n
     """Raise InputError for signed integers, and for floats outside [0, 1]."""
     dtype = image.values.dtype
     if dtype.kind == "i":
-        raise InputError(
-            f"{name!r} has signed {8 * dtype.itemsize}-bit pixels, whose range is not defined", RANGE_HINT
-        )
-    if dtype.kind == "f" and not (-TOLERANCE <= smallest and largest <= 1 + TOLERANCE):
+        raise InputError(f"{name!r} has signed {8 * dtype.itemsize}-bit pixels, whose range is not defined", RANGE_HINT)
+    if dtype.kind == "f" and not (smallest >= -TOLERANCE and largest <= 1 + TOLERANCE):
         raise InputError(
             f"{name!r} has floating-point pixels from {smallest:g} to {largest:g}, whose range is not defined",
             RANGE_HINT,

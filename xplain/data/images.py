@@ -24,12 +24,12 @@ from xplain.core.config import Axes
 from xplain.core.current_image import processing_image
 from xplain.core.errors import Failure, InputError, UsageError, XplainError, first_line
 from xplain.core.files import FileState
-from xplain.data.formats import is_heif, register_heif, suggest_format
-from xplain.data.image_metadata import TIFF_HEADERS, read_orientation, strip_metadata, turn_upright
-from xplain.data.pixel_formats import convert_to_rgb
 from xplain.data.array_images import is_array, read_array_image
 from xplain.data.bands import BandImage, PixelFormat, scale_to_unit_range, select_bands
+from xplain.data.formats import is_heif, register_heif, suggest_format
+from xplain.data.image_metadata import TIFF_HEADERS, read_orientation, strip_metadata, turn_upright
 from xplain.data.photo_bands import split_bands
+from xplain.data.pixel_formats import convert_to_rgb
 from xplain.data.preprocessing import Preprocessing, preprocess, preprocess_bands
 from xplain.data.sources import ImageSource, too_large_error
 from xplain.data.tiff_images import count_pages, needs_tifffile, page_error, read_tiff_image
@@ -155,7 +155,9 @@ def _read_bands(content: bytes, name: str, pixels: PixelFormat) -> BandImage | N
     if is_array(content):
         return read_array_image(content, name, pixels)
     if content[:4] in TIFF_HEADERS:
-        return read_tiff_image(content, name, pixels) if not pixels.reads_photographs or needs_tifffile(content) else None
+        return (
+            read_tiff_image(content, name, pixels) if not pixels.reads_photographs or needs_tifffile(content) else None
+        )
     return None if pixels.reads_photographs else _decode_with(content, name, split_bands)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from xplain.core.errors import InputError, emit_note
 from xplain.data.bands import BandImage
@@ -15,6 +15,7 @@ from xplain.data.pixel_formats import (
 )
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from PIL.Image import Image
 
 BAND_MODES = ("L", "LA", "RGB", "RGBA")  # modes of Pillow whose bands are kept; other 8-bit modes become RGB or RGBA
@@ -29,6 +30,7 @@ def split_bands(image: Image, raw_mode: str, content: bytes, name: str) -> BandI
     import numpy as np
 
     orientation = read_orientation(image)
+    values: NDArray[Any]
     bits = 8
     check_range_is_defined(image, name)
     if image.mode.startswith("I"):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING
 
-from xplain.core.errors import InputError
-from xplain.data.bands import note_unused_bits
+from xplain.core.errors import InputError, emit_note
+from xplain.data.bands import RANGE_HINT, note_unused_bits
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 # Formats whose 16-bit gray Pillow delivers from 0 (black) to 65535 (white).
 SIXTEEN_BIT_FORMATS = ("PNG", "PPM", "JPEG2000")
 TIFF_BITS, TIFF_PHOTOMETRIC, TIFF_SAMPLE_FORMAT = 258, 262, 339
+COLOR_MODES = ("RGB", "RGBA", "LA")
 WHITE_IS_ZERO, SIGNED = 0, 2  # values of TIFF_PHOTOMETRIC and TIFF_SAMPLE_FORMAT
 # PNG gray of 2 and 4 bits is scaled to 8 bits by Pillow, but its transparent level is not.
 PNG_GRAY_SCALES = {"L;2": 85, "L;4": 17}
@@ -31,8 +32,13 @@ def convert_to_rgb(image: Image, raw_mode: str, content: bytes, name: str) -> Im
     check_range_is_defined(image, name)
     if image.mode.startswith("I"):
         return _gray_to_rgb(image, *_integer_range(image, name))
-    if ";16" in raw_mode:
+    is_tiff = image.format == "TIFF"
+    if ";16" in raw_mode or (is_tiff and image.mode in COLOR_MODES and 16 in _tiff_values(image, TIFF_BITS)):
         _note_unused_high_bytes(image)
+    if is_tiff and image.mode == "RGBA" and image.getextrema()[3] != (255, 255):
+        emit_note(
+            "transparent pixels of TIFF images are blended with white; if the fourth band is not transparency, use --input-bands 1,2,3"
+        )
     if "transparency" in image.info and raw_mode == PNG_16_BIT_RGB:
         return _clear_transparent_color(image, content)
     if "transparency" in image.info and raw_mode in PNG_GRAY_SCALES:
@@ -43,11 +49,11 @@ def convert_to_rgb(image: Image, raw_mode: str, content: bytes, name: str) -> Im
 def check_range_is_defined(image: Image, name: str) -> None:
     """Raise InputError for floating-point and signed pixels."""
     if image.mode == "F":
-        raise InputError(f"{name!r} has floating-point pixels, whose range is not defined", "save it with 8 or 16 bits")
+        raise InputError(f"{name!r} has floating-point pixels, whose range is not defined", RANGE_HINT)
     if image.format == "TIFF" and SIGNED in _tiff_values(image, TIFF_SAMPLE_FORMAT):
         bits = _tiff_values(image, TIFF_BITS)[0]
         raise InputError(
-            f"{name!r} has signed {bits}-bit pixels, whose range is not defined", "save it with 8 or 16 unsigned bits"
+            f"{name!r} has signed {bits}-bit pixels, whose range is not defined", RANGE_HINT
         )
 
 

@@ -80,7 +80,9 @@ def count_pages(image: Image) -> int:
 
 def page_error(name: str, pages: int) -> InputError:
     """Return the InputError for a file of several images."""
-    return InputError(f"{name!r} has {pages} pages", "save each page as a file of its own, or pages that are bands as one")
+    return InputError(
+        f"{name!r} has {pages} pages", "save each page as a file of its own, or pages that are bands as one"
+    )
 
 
 def read_tiff_image(content: bytes, name: str, pixels: PixelFormat) -> BandImage:
@@ -118,7 +120,9 @@ def _read_series(file: Any, name: str, pixels: PixelFormat) -> BandImage:
         raise InputError(f"{name!r} stores colors as {kind}, not as bands", "save it as RGB or as bands")
     if series[0].size > MAX_VALUES:
         raise InputError(f"{name!r} is too large: it has the shape {series[0].shape}", "reduce its size")
-    sides = [(axis, side) for axis, side in zip(series[0].axes, series[0].shape, strict=True) if axis in "YX" or side > 1]
+    sides = [
+        (axis, side) for axis, side in zip(series[0].axes, series[0].shape, strict=True) if axis in "YX" or side > 1
+    ]
     axes = "".join(axis for axis, _ in sides)
     order = _find_order(axes, tuple(side for _, side in sides), pixels, name)
     array = series[0].asarray().reshape([side for _, side in sides])
@@ -138,7 +142,8 @@ def _find_order(axes: str, shape: tuple[int, ...], pixels: PixelFormat, name: st
         raise page_error(name, count)
     if bands not in BAND_AXES:
         raise InputError(
-            f"{name!r} is a stack of {count} images (axes {axes})", "save one image per file, with its bands as channels"
+            f"{name!r} is a stack of {count} images (axes {axes})",
+            "save one image per file, with its bands as channels",
         )
     if bands == "Q":  # an array whose axes tifffile did not know
         if pixels.axes == "auto" and not pixels.input_bands and pixels.channels not in (shape[0], shape[-1]):

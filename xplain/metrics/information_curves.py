@@ -103,7 +103,8 @@ def sic(
     The paper's score of a data set is the area under the median curve, not the mean of the areas. Undefined (NaN), with a
     separate reason each, if the probability of the image is below ``min_probability``, if it is not higher than that of the blurred
     image, or if the image is not larger than the blurred one. ``aic`` has other conditions and so excludes other images.
-    Images with other channels than RGB or gray are undefined too. Images are rounded to 8 bits. Sizes depend on the version of libwebp, which the run records.
+    Images that are neither RGB nor gray are undefined too. Images are rounded to 8 bits. Sizes depend on the version of libwebp, which
+    the run records.
     """
     if inputs.images.shape[1] not in WEBP_CHANNELS:
         return _undefined_score(inputs)
@@ -155,7 +156,12 @@ def _evaluate_masks(inputs: MetricInput, known: NDArray[np.bool_]) -> Tensor:
     points = inputs.images.new_zeros(3, *known.shape[:2], dtype=torch.float64)
     for block in inputs.oracle.blocks(inputs.images, known.shape[1]):
         interpolated, sizes = interpolate_batch(pixels[block.images], known[block.images, block.points])
-        rows = torch.from_numpy(interpolated).to(inputs.images.device).flatten(0, 1).permute(0, 3, 1, 2)[:, : inputs.images.shape[1]]
+        rows = (
+            torch.from_numpy(interpolated)
+            .to(inputs.images.device)
+            .flatten(0, 1)
+            .permute(0, 3, 1, 2)[:, : inputs.images.shape[1]]
+        )
         logits = inputs.oracle.logits(rows.to(inputs.images.dtype) / 255).double().unflatten(0, block.shape)
         target = inputs.y[block.images, None, None].expand(*block.shape, 1)
         probabilities = logits.softmax(dim=2).gather(2, target)[..., 0]

@@ -14,29 +14,32 @@ from xplain.models.classifier import Classifier
 # Errors that models raise for an input of a shape that they do not accept.
 SHAPE_ERRORS = (RuntimeError, AssertionError, ValueError, IndexError)
 EXPECTED = re.compile(r"input\[\d+, (\d+), \d+, \d+\] to have (\d+) channels")  # of the error of a convolution
-MAX_CANDIDATES = 8
+MAX_LAYERS = 8
+COMMON_COUNTS = (2, *range(4, 17))  # tried last
+
+
+class ChannelError(InputError):
+    """The normalization of a model has another number of channels than its network."""
 
 
 def run_on_noise(classifier: Classifier) -> object:
     """Return the network's output for two images of noise, and set its channels to the first number that it accepts.
 
-    Raises InputError if it accepts none: because the normalization has another number, or else because of the image size.
+    Raises ChannelError if it accepts none because the normalization has another number, and InputError because of the image size.
     """
     errors: dict[int, Exception] = {}
     for channels in list_candidates(classifier, errors):
         try:
-            output = _run(classifier, channels)
+            return _run(classifier, channels)
         except SHAPE_ERRORS as error:
             if device_error(error):
                 raise
             errors[channels] = error
-        else:
-            return output
     _check_normalization(classifier, errors)
-    channels, error = _most_telling(errors)
+    channels, reported = _most_telling(errors)
     classifier.set_channels(channels)
     classifier.forget_channels()
-    raise size_error(classifier.name, classifier.size, error)
+    raise size_error(classifier.name, classifier.size, reported)
 
 
 def learn_channels(classifier: Classifier, images: Tensor) -> None:
@@ -103,7 +106,8 @@ def list_candidates(classifier: Classifier, errors: dict[int, Exception]) -> Ite
     tried = set[int]()
     declared = _declared_channels(classifier.model)
     usual = (1, 3) if count == 1 else (3, 1)
-    for channels in (*declared, *usual, *_layer_channels(classifier.model, classifier.size)):
+    layers = _layer_channels(classifier.model, classifier.size)
+    for channels in (*declared, *usual, *layers, *COMMON_COUNTS):
         if channels not in tried:
             tried.add(channels)
             yield channels
@@ -126,7 +130,10 @@ def _declared_channels(model: nn.Module) -> list[int]:
 
 
 def _layer_channels(model: nn.Module, size: tuple[int, int]) -> list[int]:
-    """Return the numbers of input channels of the layers, in order: of convolutions, and of linear layers on all pixels."""
+    """Return the numbers of input channels that the layers may have, in order.
+
+    They are those of convolutions and of linear layers on all pixels, and the lengths of axes of other parameters over pixels.
+    """
     numbers: dict[int, None] = {}
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
@@ -135,11 +142,11 @@ def _layer_channels(model: nn.Module, size: tuple[int, int]) -> list[int]:
             channels, rest = divmod(module.in_features, size[0] * size[1])
             if channels and not rest:
                 numbers[channels] = None
-        elif isinstance(module, torch.jit.ScriptModule):
-            weight = getattr(module, "weight", None)
-            if isinstance(weight, Tensor) and weight.ndim == 4:
-                numbers[weight.shape[1]] = None
-    return list(numbers)[:MAX_CANDIDATES]
+        else:
+            for parameter in module.parameters(recurse=False):
+                if parameter.ndim == 4 or (parameter.ndim == 3 and parameter.shape[1:] == size):
+                    numbers[parameter.shape[-3]] = None
+    return list(numbers)[:MAX_LAYERS]
 
 
 def _read_expected(error: Exception, channels: int) -> int | None:
@@ -149,7 +156,7 @@ def _read_expected(error: Exception, channels: int) -> int | None:
 
 
 def _check_normalization(classifier: Classifier, errors: dict[int, Exception]) -> None:
-    """Raise InputError if the network accepts another number of channels than the normalization has."""
+    """Raise ChannelError if the network accepts another number of channels than the normalization has."""
     count = max(len(classifier.mean), len(classifier.std))
     if count == 1 or classifier.is_normalization_neutral:
         return
@@ -163,8 +170,9 @@ def _check_normalization(classifier: Classifier, errors: dict[int, Exception]) -
                 _run(classifier, channels)
             except SHAPE_ERRORS:
                 continue
-            raise InputError(
-                f"{classifier.name} takes {channels} channels, but its mean and std have {count} values",
+            attribute = "mean" if len(mean) == count else "std"
+            raise ChannelError(
+                f"the model's {attribute!r} has {count} values, but {classifier.name} takes {channels} channels",
                 "set one value per channel, or a single one",
             )
     finally:

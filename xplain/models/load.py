@@ -14,6 +14,7 @@ from xplain.core.config import EMBEDDED
 from xplain.core.errors import MODEL_ERRORS, InputError, UsageError, device_error, emit_note
 from xplain.data.class_names import read_class_names
 from xplain.data.preprocessing import check_side
+from xplain.models.channels import ChannelError
 from xplain.models.checkpoints import describe_weights_file, hash_tensors, load_weights, read_weights
 from xplain.models.classifier import Classifier, find_wrapped_classifier
 from xplain.models.custom_models import load_factory, wrap_module
@@ -163,10 +164,12 @@ def _load_program(name: str, path: Path | None) -> Classifier:
 def _inspect(classifier: Classifier, *, required: bool) -> None:
     """Inspect the model, and warn with its notes.
 
-    required: raise an InputError of the inspection. Otherwise ignore it: the images may have another size than assumed.
+    required: raise every InputError of the inspection, not only a ChannelError. Otherwise ignore it: the images may have another size than assumed.
     """
     try:
         inspect_model(classifier)
+    except ChannelError:
+        raise
     except InputError:
         if required:
             raise

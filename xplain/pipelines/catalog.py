@@ -184,7 +184,9 @@ def list_classes(options: ModelOptions) -> list[Row]:
 def list_model_layers(options: ModelOptions) -> list[Row]:
     """Return a row per layer of a model that ``--layer`` accepts, in execution order: type, height x width, and whether it is ``auto``."""
     classifier = load_model(options)
-    image = torch.full((1, classifier.input_channels, *classifier.size), 0.5, device=classifier.device, dtype=classifier.dtype)
+    image = torch.full(
+        (1, classifier.input_channels, *classifier.size), 0.5, device=classifier.device, dtype=classifier.dtype
+    )
     with inference_session(classifier):
         layers = list_layers(Oracle(classifier), image)
     return [

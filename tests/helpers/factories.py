@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from tests.helpers.toys import MEAN, STD, small_net
+from tests.helpers.toys import MEAN, STD, Linear, band_net, band_weights, small_net
 
 
 def tiny() -> nn.Module:
@@ -117,3 +117,20 @@ def normalised() -> nn.Module:
     model = small_net(seed=8)
     model.size, model.mean, model.std = (28, 32), MEAN, STD
     return model
+
+
+def linear_bands(channels: int = 4) -> nn.Module:
+    """Return a linear model of three named classes on images of 16 x 16 pixels, with weights ``toys.band_weights``."""
+    model = Linear(band_weights(channels))
+    model.size, model.labels = 16, ["field", "water", "city"]
+    return model
+
+
+def linear_12_bands() -> nn.Module:
+    """Return ``linear_bands`` of 12 channels."""
+    return linear_bands(12)
+
+
+def conv_bands() -> nn.Module:
+    """Return a convolutional network of four channels on images of 16 x 16 pixels, float32."""
+    return band_net(4).float()

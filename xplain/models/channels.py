@@ -98,6 +98,7 @@ def list_candidates(classifier: Classifier, errors: dict[int, Exception]) -> Ite
     """Yield the numbers of channels to try. errors: of those that were tried, which may name another number.
 
     A normalization of several values decides; one of three may also belong to a network of one channel, which receives gray.
+    One channel comes after the layers, because sums over channels broadcast it.
     """
     count, is_neutral = max(len(classifier.mean), len(classifier.std)), classifier.is_normalization_neutral
     if count > 1 and not (is_neutral and count == 3):
@@ -105,9 +106,9 @@ def list_candidates(classifier: Classifier, errors: dict[int, Exception]) -> Ite
         return
     tried = set[int]()
     declared = _declared_channels(classifier.model)
-    usual = (1, 3) if count == 1 else (3, 1)
     layers = _layer_channels(classifier.model, classifier.size)
-    for channels in (*declared, *usual, *layers, *COMMON_COUNTS):
+    usual = (*layers, 1, 3) if count == 1 else (3, *layers, 1)
+    for channels in (*declared, *usual, *COMMON_COUNTS):
         if channels not in tried:
             tried.add(channels)
             yield channels
@@ -170,7 +171,7 @@ def _check_normalization(classifier: Classifier, errors: dict[int, Exception]) -
                 _run(classifier, channels)
             except SHAPE_ERRORS:
                 continue
-            attribute = "mean" if len(mean) == count else "std"
+            attribute = "mean" if len(mean) == count and bool(mean.any()) else "std"
             raise ChannelError(
                 f"the model's {attribute!r} has {count} values, but {classifier.name} takes {channels} channels",
                 "set one value per channel, or a single one",

@@ -164,7 +164,7 @@ def _load_program(name: str, path: Path | None) -> Classifier:
 def _inspect(classifier: Classifier, *, required: bool) -> None:
     """Inspect the model, and warn with its notes.
 
-    required: raise every InputError of the inspection, not only a ChannelError. Otherwise ignore it: the images may have another size than assumed.
+    required: raise every InputError of the inspection, not only a ChannelError: the images may have another size than assumed.
     """
     try:
         inspect_model(classifier)

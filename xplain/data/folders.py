@@ -52,6 +52,11 @@ class SkippedFiles:
             )
         if self.broken:
             texts.append(f"skipped {_count(self.broken, 'broken link')}: {_name(self.broken)}")
+        if self.arrays:
+            texts.append(
+                f"skipped {_count(self.arrays, 'array')} (.npy, .npz) beside images: {_name(self.arrays)}; to read arrays as "
+                "images, move the images away or pass the arrays by a pattern such as *.npy"
+            )
         return texts
 
     def emit_notes(self) -> None:

@@ -37,7 +37,9 @@ def crop(bands: np.ndarray) -> np.ndarray:
 def test_explain_gives_the_closed_form(xp, channels):
     bands = make_bands(channels)
     np.save("x.npy", bands)
-    ran = xp("explain", "x.npy", "-m", LINEAR[channels], "-a", "ig:steps=2", "--target", "city", "--save", "raw", "--json")
+    ran = xp(
+        "explain", "x.npy", "-m", LINEAR[channels], "-a", "ig:steps=2", "--target", "city", "--save", "raw", "--json"
+    )
     (record,) = ran.records
     weight = toys.band_weights(channels)[2].numpy()
     with np.load(record["files"]["raw"]) as raw:
@@ -59,7 +61,10 @@ def test_evaluate_gives_the_closed_form(xp, channels):
     ran = xp("evaluate", "data", "-m", LINEAR[channels], "-a", "ig:steps=2", "-M", "deletion:steps=2", "-M", "aic", "--target", "label",
              "--save-curves", "-o", "run", "--json")  # fmt: skip
     assert ran.code == 5  # aic is undefined
-    assert "xplain: note: pixels of 16 bits are scaled from 0..65535 to 0..1; use --range for another range" in read_messages(ran.err)
+    assert (
+        "xplain: note: pixels of 16 bits are scaled from 0..65535 to 0..1; use --range for another range"
+        in read_messages(ran.err)
+    )
     records = [json.loads(line) for line in Path("run/items/0.jsonl").read_text().splitlines()]
     weights = toys.band_weights(channels)
     for index, name in enumerate(("field", "water", "city")):
@@ -67,7 +72,9 @@ def test_evaluate_gives_the_closed_form(xp, channels):
         logits = (weights * torch.from_numpy(stored.astype(np.float32)).double()).sum(dim=(1, 2, 3))
         key = f"{name}/{index}.tif"
         (curve,) = [
-            record["curve"] for record in records if record["key"] == key and record.get("method") == "integrated-gradients:steps=2" and record["curve"]
+            record["curve"]
+            for record in records
+            if record["key"] == key and record.get("method") == "integrated-gradients:steps=2" and record["curve"]
         ]
         assert abs(curve[0] - float(logits.softmax(dim=0)[index])) < 1e-5
         assert abs(curve[-1] - 1 / 3) < 1e-5
@@ -82,9 +89,25 @@ def test_evaluate_reads_arrays_and_a_table_of_labels(xp):
     for index in range(3):
         np.save(f"data/{index}.npy", make_bands(4, index))
     Path("labels.csv").write_text("0.npy,field\n1.npy,water\n2.npy,city\n")
-    ran = xp("evaluate", "data", "--labels", "labels.csv", "-m", LINEAR[4], "-a", "sobel", "-M", "deletion:steps=2", "-o", "run", "--json")
+    ran = xp(
+        "evaluate",
+        "data",
+        "--labels",
+        "labels.csv",
+        "-m",
+        LINEAR[4],
+        "-a",
+        "sobel",
+        "-M",
+        "deletion:steps=2",
+        "-o",
+        "run",
+        "--json",
+    )
     assert (ran.code, ran.records[0]["items"]["evaluated"]) == (0, 3)
-    labels = [json.loads(line).get("label") for line in Path("run/items/0.jsonl").read_text().splitlines() if '"item"' in line]
+    labels = [
+        json.loads(line).get("label") for line in Path("run/items/0.jsonl").read_text().splitlines() if '"item"' in line
+    ]
     assert labels == [0, 1, 2]
 
 
@@ -103,7 +126,21 @@ def test_bands_choose_what_pictures_show(xp, bands, shown):
     image = make_bands(4)
     np.save("x.npy", image)
     options = ("--bands", bands) if bands else ()
-    ran = xp("explain", "x.npy", *CONV, "-a", "center", "--sign", "negative", "--save", "overlay", "--save", "masked", *options, "--json")
+    ran = xp(
+        "explain",
+        "x.npy",
+        *CONV,
+        "-a",
+        "center",
+        "--sign",
+        "negative",
+        "--save",
+        "overlay",
+        "--save",
+        "masked",
+        *options,
+        "--json",
+    )
     (record,) = ran.records
     assert record["render"]["bands"] == list(dict.fromkeys(band + 1 for band in shown))
     picture = crop(image)[list(shown)]
@@ -118,7 +155,9 @@ def test_bands_do_not_change_the_attribution(xp):
     np.save("x.npy", make_bands(4))
     maps = []
     for name, options in (("a", ()), ("b", ("--bands", "4,2,1"))):
-        (record,) = xp("explain", "x.npy", *CONV, "-a", "lime:samples=20", "--save", "raw", *options, "-o", name, "--json").records
+        (record,) = xp(
+            "explain", "x.npy", *CONV, "-a", "lime:samples=20", "--save", "raw", *options, "-o", name, "--json"
+        ).records
         maps.append(np.load(record["files"]["raw"])["attribution"])
         assert record["details"]["segmented_bands"] == "1, 2, 3"
     assert np.array_equal(*maps)
@@ -134,7 +173,20 @@ def test_bands_of_a_photograph(xp):
 
 def test_compare_draws_bands(xp):
     np.save("x.npy", make_bands(4))
-    ran = xp("compare", "x.npy", *CONV, "-a", "ig:steps=2", "-a", "sobel", "-M", "deletion:steps=2", "--bands", "4,2,1", "--json")
+    ran = xp(
+        "compare",
+        "x.npy",
+        *CONV,
+        "-a",
+        "ig:steps=2",
+        "-a",
+        "sobel",
+        "-M",
+        "deletion:steps=2",
+        "--bands",
+        "4,2,1",
+        "--json",
+    )
     assert ran.code == 0
     (row,) = ran.records[0]["rows"]
     assert row["bands"] == [4, 2, 1]
@@ -149,7 +201,9 @@ def test_range_is_recorded_and_changes_the_fingerprint(xp):
         records += xp("explain", "x.npy", *CONV, "-a", "saliency", *options, "--json").records
     assert len({record["fingerprint"] for record in records}) == 3
     assert [record["pixels"]["range"] for record in records] == [[0, 65535], [0, 4095], [0, 8190]]
-    assert Path(records[1]["files"]["overlay"]).name == f"x.saliency.{CONV[1].replace(':', '-')}.range=0,4095.overlay.png"
+    assert (
+        Path(records[1]["files"]["overlay"]).name == f"x.saliency.{CONV[1].replace(':', '-')}.range=0,4095.overlay.png"
+    )
 
 
 @pytest.mark.parametrize(
@@ -161,8 +215,16 @@ def test_range_is_recorded_and_changes_the_fingerprint(xp):
         (("--range", "a"), 2, "invalid range 'a'; use two pixel values LOW,HIGH, such as 0,4095"),
         (("--bands", "1,2"), 2, "--bands 1,2 has 2 bands; use three bands (red, green, blue) or a single one"),
         (("--bands", "0"), 2, "invalid bands '0'; use band numbers from 1"),
-        (("--bands", "5"), 2, "--bands 5 names band 5, but the input of python:tests.helpers.factories:conv_bands has 4"),
-        (("--input-bands", "1,2"), 2, "--input-bands 1,2 has 2 bands, but python:tests.helpers.factories:conv_bands takes 4"),
+        (
+            ("--bands", "5"),
+            2,
+            "--bands 5 names band 5, but the input of python:tests.helpers.factories:conv_bands has 4",
+        ),
+        (
+            ("--input-bands", "1,2"),
+            2,
+            "--input-bands 1,2 has 2 bands, but python:tests.helpers.factories:conv_bands takes 4",
+        ),
         (("--clip-range",), 2, "--clip-range requires --range; add --range LOW,HIGH"),
     ],
 )

@@ -66,7 +66,9 @@ def test_method_on_four_bands(method):
 
 
 @pytest.mark.parametrize("channels", [2, 12])
-@pytest.mark.parametrize("method", ["lime", "sobel", "rise", "lrp", "deep-taylor", "blur-ig", "guided-ig", "isa", "dga"])
+@pytest.mark.parametrize(
+    "method", ["lime", "sobel", "rise", "lrp", "deep-taylor", "blur-ig", "guided-ig", "isa", "dga"]
+)
 def test_method_on_other_numbers_of_bands(method, channels):
     images = make_images(channels, 1)
     check(explain(method, channels, images), images, method)
@@ -95,7 +97,9 @@ def test_gradient_methods_have_one_value_per_band(channels):
     for baseline, reference in (("black", 0.0), ("white", 1.0), ("mean", 0.0)):
         values = xplain.attribute(classifier, images, "ig", target=2, steps=3, baseline=baseline).values
         toys.assert_same(values, weight * (images - reference))
-    occluded = xplain.attribute(classifier, images, "occlusion", target=2, window=1, stride=1, baseline="black", score="logit")
+    occluded = xplain.attribute(
+        classifier, images, "occlusion", target=2, window=1, stride=1, baseline="black", score="logit"
+    )
     toys.assert_same(occluded.values[:, 0], (weight * images).sum(dim=1), rtol=1e-8)
     deletion = xplain.measure(classifier, images, weight * images, "deletion", target=2, steps=4)
     toys.assert_same(deletion.curve[:, 0], classifier(images).softmax(dim=1)[:, 2])

@@ -68,7 +68,13 @@ def assert_bands(pixels: np.ndarray, expected: np.ndarray) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [npy(FLOATS), npy(FLOATS.transpose(2, 0, 1)), npy(BANDS), npz(anything=FLOATS), npz(image=FLOATS, other=FLOATS[..., :2])],
+    [
+        npy(FLOATS),
+        npy(FLOATS.transpose(2, 0, 1)),
+        npy(BANDS),
+        npz(anything=FLOATS),
+        npz(image=FLOATS, other=FLOATS[..., :2]),
+    ],
     ids=["hwc", "chw", "float64", "npz", "npz of several"],
 )
 def test_floats_in_0_to_1(content):
@@ -99,7 +105,9 @@ def test_range_of_the_user(dtype):
 
 def test_values_outside_the_range_are_refused_or_clipped():
     stored = BANDS * 10 - 2
-    assert "outside the range 0 to 4; use a wider --range, or add --clip-range" in refusal(npy(stored), value_range=(0, 4))
+    assert "outside the range 0 to 4; use a wider --range, or add --clip-range" in refusal(
+        npy(stored), value_range=(0, 4)
+    )
     pixels, _ = read(npy(stored), value_range=(0, 4), clip_range=True)
     assert_bands(pixels, np.clip(stored / 4, 0, 1))
 
@@ -109,12 +117,21 @@ def test_values_outside_the_range_are_refused_or_clipped():
     [
         (BANDS * 7, "'x' has floating-point pixels from 0.00"),
         (BANDS - 0.5, "whose range is not defined; set it with --range LOW,HIGH"),
-        ((BANDS * 99).astype(np.int16), "'x' has signed 16-bit pixels, whose range is not defined; set it with --range"),
+        (
+            (BANDS * 99).astype(np.int16),
+            "'x' has signed 16-bit pixels, whose range is not defined; set it with --range",
+        ),
         (np.where(BANDS > 0.9, np.nan, BANDS), "'x' has pixels that are NaN or infinite"),
         (BANDS.astype(complex), "'x' has pixels of type complex128"),
-        (BANDS[..., :3], "the shape (20, 24, 3), but the model takes 4 channels; save (H, W, 4) or (4, H, W), or choose"),
+        (
+            BANDS[..., :3],
+            "the shape (20, 24, 3), but the model takes 4 channels; save (H, W, 4) or (4, H, W), or choose",
+        ),
         (BANDS[..., 0], "'x' has 1 band, but the model takes 4 channels; pass images with 4 bands"),
-        (BANDS[:4], "the first and the last axis of 'x' (4, 24, 4) could both be its bands; use --axes hwc or --axes chw"),
+        (
+            BANDS[:4],
+            "the first and the last axis of 'x' (4, 24, 4) could both be its bands; use --axes hwc or --axes chw",
+        ),
         (BANDS[None], "'x' has the shape (1, 20, 24, 4), which is not an image; save one image per file"),
         (BANDS[:0], "which is not an image"),
         (np.array([[None]]), "'x' holds pickled Python objects, which are not loaded"),
@@ -162,7 +179,10 @@ OPTIONS = {
     "QYX": (TWELVE_BIT.transpose(2, 0, 1), {"photometric": "minisblack"}),
     "QYX of rows": (TWELVE_BIT, {"photometric": "minisblack", "metadata": {}, "volumetric": False}),
     "CYX": (TWELVE_BIT.transpose(2, 0, 1), {"photometric": "minisblack", "metadata": {"axes": "CYX"}}),
-    "OME-TIFF": (TWELVE_BIT.transpose(2, 0, 1), {"photometric": "minisblack", "ome": True, "metadata": {"axes": "CYX"}}),
+    "OME-TIFF": (
+        TWELVE_BIT.transpose(2, 0, 1),
+        {"photometric": "minisblack", "ome": True, "metadata": {"axes": "CYX"}},
+    ),
     "pages without axes": (TWELVE_BIT.transpose(2, 0, 1), {"photometric": "minisblack", "metadata": None}),
 }
 
@@ -201,7 +221,11 @@ def test_tiff_orientation(orientation):
 @pytest.mark.parametrize(
     ("content", "channels", "message"),
     [
-        (tiff(TWELVE_BIT.transpose(2, 0, 1)[:2], photometric="minisblack"), 4, "'x' has 2 pages; save each page as a file of its own"),
+        (
+            tiff(TWELVE_BIT.transpose(2, 0, 1)[:2], photometric="minisblack"),
+            4,
+            "'x' has 2 pages; save each page as a file of its own",
+        ),
         (tiff(TWELVE_BIT.transpose(2, 0, 1)[:2], photometric="minisblack"), 3, "'x' has 2 pages"),
         (tiff(TWELVE_BIT.transpose(2, 0, 1)[:3], photometric="minisblack", metadata=None), 3, "'x' has 3 pages"),
         (tiff((np.stack([BANDS[..., :3]] * 2) * 255).astype(np.uint8), photometric="rgb"), 3, "'x' has 2 pages"),
@@ -217,9 +241,17 @@ def test_tiff_orientation(orientation):
             "'x' has 4 bands, but the model takes 3 channels; choose the bands with --input-bands, such as --input-bands 1,2,3",
         ),
         (tiff(TWELVE_BIT[..., :3], photometric="rgb"), 4, "'x' has 3 bands, but the model takes 4 channels"),
-        (tiff(FLOATS * 9, photometric="minisblack", planarconfig="contig"), 4, "whose range is not defined; set it with --range"),
+        (
+            tiff(FLOATS * 9, photometric="minisblack", planarconfig="contig"),
+            4,
+            "whose range is not defined; set it with --range",
+        ),
         (tiff(TWELVE_BIT)[:300], 4, "cannot read the bands of 'x'"),
-        ((SAMPLES / "cat.jpg").read_bytes(), 4, "'x' has 3 bands, but the model takes 4 channels; pass images with 4 bands"),
+        (
+            (SAMPLES / "cat.jpg").read_bytes(),
+            4,
+            "'x' has 3 bands, but the model takes 4 channels; pass images with 4 bands",
+        ),
     ],
 )
 def test_file_is_refused(content, channels, message):
@@ -310,7 +342,11 @@ def test_8_bit_array_gives_the_input_of_a_png():
 
 def test_bands_are_resized_with_the_geometry_of_photographs():
     photo = np.asarray(Image.open(SAMPLES / "cat.jpg").convert("RGB"))
-    for preprocessing in (Preprocessing((64, 48), 80), Preprocessing((100, 300), 90), Preprocessing((50, 60), 60, squash=True)):
+    for preprocessing in (
+        Preprocessing((64, 48), 80),
+        Preprocessing((100, 300), 90),
+        Preprocessing((50, 60), 60, squash=True),
+    ):
         expected = read_model_input(npy(photo), "x", preprocessing).pixels
         bands = np.concatenate([photo, photo[..., :1]], axis=2).astype(np.float32) / 255
         pixels = read_model_input(npy(bands), "x", replace(preprocessing, pixels=PixelFormat(4))).pixels

@@ -106,7 +106,11 @@ FILES: dict[str, tuple[str, bytes, str]] = {
         encode_image(Image.fromarray(DRAWN[..., 0].astype(np.float32)), "TIFF"),
         "floating-point pixels from 0 to",
     ),
-    "32-bit float TIFF in [0, 1]": ("a.tif", encode_image(Image.fromarray(DRAWN[..., 0] / np.float32(255)), "TIFF"), ""),
+    "32-bit float TIFF in [0, 1]": (
+        "a.tif",
+        encode_image(Image.fromarray(DRAWN[..., 0] / np.float32(255)), "TIFF"),
+        "",
+    ),
     "NPY": ("a.npy", encode_array(DRAWN), ""),
     "half an NPY": ("a.npy", encode_array(DRAWN)[:200], "cannot read the array"),
     "NPY of objects": ("a.npy", encode_array(np.array([[None]]), allow_pickle=True), "pickled Python objects"),

@@ -206,7 +206,13 @@ def band_net(channels: int, side: int = 16) -> nn.Module:
     """Return a network of two convolutions for images of any number of channels, float64, with ``size``."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(channels)
-        layers = [nn.Conv2d(channels, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(8, 8, 3, padding=1), nn.ReLU()]
+        layers = [
+            nn.Conv2d(channels, 8, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(8, 8, 3, padding=1),
+            nn.ReLU(),
+        ]
         model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 3)).double().eval()
     with torch.no_grad():
         model[-1].weight *= 6

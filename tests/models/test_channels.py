@@ -126,9 +126,17 @@ def test_mean_and_std_of_different_lengths_are_refused():
 @pytest.mark.parametrize(
     ("channels", "shape", "message"),
     [
-        (12, (1, 4, 16, 16), "images (1, 4, 16, 16) have 4 channels, but the model takes 12; pass images of shape (B, 12, H, W)"),
+        (
+            12,
+            (1, 4, 16, 16),
+            "images (1, 4, 16, 16) have 4 channels, but the model takes 12; pass images of shape (B, 12, H, W)",
+        ),
         (4, (1, 3, 16, 16), "have 3 channels, but the model takes 4; pass images of shape (B, 4, H, W)"),
-        (4, (1, 16, 16, 4), "have 16 channels, but the model takes 4; move the channels first by images.permute(0, 3, 1, 2)"),
+        (
+            4,
+            (1, 16, 16, 4),
+            "have 16 channels, but the model takes 4; move the channels first by images.permute(0, 3, 1, 2)",
+        ),
         (3, (1, 4, 16, 16), "have 4 channels, but the model takes 3; remove transparency by images[:, :3]"),
     ],
 )

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 NPY_START, ZIP_START = b"\x93NUMPY", b"PK\x03\x04"
 IMAGE = "image"  # the array that is read if a file has several
 UNREADABLE = (*DAMAGED, RecursionError, OverflowError, struct.error, tokenize.TokenError, NotImplementedError)
-MAX_VALUES = 1 << 31  # of an array
+MAX_VALUES = 1 << 29  # of an array; a compressed file of a few bytes can hold any number
 
 
 def is_array(content: bytes) -> bool:

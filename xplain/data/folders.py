@@ -162,8 +162,8 @@ def _is_special(path: Path) -> bool:
 
 
 def has_images(folder: Path) -> bool:
-    """Return whether a folder holds an image, at any depth, that xplain did not write."""
-    return next(walk_images(folder, SkippedFiles()), None) is not None
+    """Return whether a folder holds an image other than an array, at any depth, that xplain did not write."""
+    return any(path.suffix.lower() not in ARRAY_SUFFIXES for path in walk_images(folder, SkippedFiles()))
 
 
 def is_output_folder(folder: Path) -> bool:

@@ -66,8 +66,8 @@ def is_read_suffix(suffix: str) -> bool:
 
 
 def is_image_name(path: Path) -> bool:
-    """Return whether a name has the suffix of an image, read or not."""
-    return path.suffix.lower() in SUFFIXES | HEIF_SUFFIXES | UNREAD_SUFFIXES
+    """Return whether a name has the suffix of an image or array, read or not."""
+    return path.suffix.lower() in SUFFIXES | HEIF_SUFFIXES | UNREAD_SUFFIXES | ARRAY_SUFFIXES
 
 
 def is_unread_image(path: Path) -> bool:

@@ -1,8 +1,8 @@
 """Decode images to upright 8-bit RGB, read them as model input, and prefetch them with threads.
 
 Every command decodes alike: EXIF orientation is applied, transparency is blended with white, gray of 12, 16 and 32 bits is scaled
-to 8 bits, the first frame of an animation is used, color profiles are ignored, and all modes become RGB. Arrays, and images of
-other channels than a photograph's, are read as bands (see ``xplain.data.band_files``).
+to 8 bits, the first frame of an animation is used, color profiles are ignored, and all modes become RGB. Arrays, and images
+with other channels than photographs, are read as bands (see ``xplain.data.bands``).
 """
 
 from __future__ import annotations
@@ -139,10 +139,20 @@ def read_model_input(content: bytes, name: str, preprocessing: Preprocessing) ->
     Photographs are decoded to 8-bit RGB. Arrays, TIFF files with other bands, and all images of a model of other channels or with
     a choice of bands or of a range, are read as bands.
     """
-    bands = _read_bands(content, name, preprocessing.pixels)
-    if bands is None:
-        image = decode_image(content, name)
-        return ModelInput(preprocess(image, preprocessing), (image.height, image.width))
+    try:
+        bands = _read_bands(content, name, preprocessing.pixels)
+        return _read_photograph(content, name, preprocessing) if bands is None else _prepare(bands, name, preprocessing)
+    except MemoryError:
+        raise too_large_error(name) from None
+
+
+def _read_photograph(content: bytes, name: str, preprocessing: Preprocessing) -> ModelInput:
+    image = decode_image(content, name)
+    return ModelInput(preprocess(image, preprocessing), (image.height, image.width))
+
+
+def _prepare(bands: BandImage, name: str, preprocessing: Preprocessing) -> ModelInput:
+    """Scale, resize and crop bands."""
     size, stored = bands.values.shape[1:], bands.describe(preprocessing.pixels)
     if preprocessing.pixels.channels == 3 and preprocessing.pixels.value_range is None and _is_8_bit(bands):
         return ModelInput(preprocess(_to_rgb_image(bands, preprocessing.pixels, name), preprocessing), size, stored)
@@ -222,10 +232,7 @@ def read_image(
     if axes != "auto":
         pixels = replace(pixels, axes=axes)
     source = ImageSource(Path(path), Path(path).stem)
-    try:
-        return read_model_input(source.read(), source.name, replace(preprocessing, pixels=pixels)).pixels
-    except MemoryError:
-        raise too_large_error(source.name) from None
+    return read_model_input(source.read(), source.name, replace(preprocessing, pixels=pixels)).pixels
 
 
 def _check_value_range(value_range: object) -> tuple[float, float]:

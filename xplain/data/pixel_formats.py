@@ -35,7 +35,7 @@ def convert_to_rgb(image: Image, raw_mode: str, content: bytes, name: str) -> Im
     is_tiff = image.format == "TIFF"
     if ";16" in raw_mode or (is_tiff and image.mode in COLOR_MODES and 16 in _tiff_values(image, TIFF_BITS)):
         _note_unused_high_bytes(image)
-    if is_tiff and image.mode == "RGBA" and image.getextrema()[3] != (255, 255):
+    if is_tiff and image.mode == "RGBA" and image.getchannel("A").getextrema() != (255, 255):
         emit_note(
             "transparent pixels of TIFF images are blended with white; if the fourth band is not transparency, use --input-bands 1,2,3"
         )
@@ -52,9 +52,7 @@ def check_range_is_defined(image: Image, name: str) -> None:
         raise InputError(f"{name!r} has floating-point pixels, whose range is not defined", RANGE_HINT)
     if image.format == "TIFF" and SIGNED in _tiff_values(image, TIFF_SAMPLE_FORMAT):
         bits = _tiff_values(image, TIFF_BITS)[0]
-        raise InputError(
-            f"{name!r} has signed {bits}-bit pixels, whose range is not defined", RANGE_HINT
-        )
+        raise InputError(f"{name!r} has signed {bits}-bit pixels, whose range is not defined", RANGE_HINT)
 
 
 def _tiff_values(image: Image, tag: int) -> tuple[int, ...]:

@@ -48,7 +48,7 @@ def load_classifier(
             ``python:package.module:factory``, a function that returns an nn.Module;
             ``script:FILE`` or ``export:FILE``, a TorchScript or torch.export program, whose code is run;
             an nn.Module that takes pixels in [0, 1]. Its attributes ``mean``, ``std``, ``size``, ``labels`` and ``wnids`` are used
-            if it has them.
+            if it has them. It may take any number of channels, which is found by running it.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         weights: a ``.pt``, ``.pth`` or ``.safetensors`` file to use instead of the model's weights. No code in it is executed.
             ``random`` uses untrained weights, which are the same in every call.

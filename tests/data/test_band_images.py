@@ -258,6 +258,23 @@ def test_file_is_refused(content, channels, message):
     assert message in refusal(content, channels)
 
 
+def test_pages_are_not_bands_of_other_models():
+    pages = TWELVE_BIT.transpose(2, 0, 1)
+    options = {"photometric": "minisblack", "metadata": None}
+    assert "'x' has 2 pages" in refusal(tiff(pages[:2], **options))
+    assert "'x' has 3 pages" in refusal(tiff(pages[:3], **options), 3, value_range=(0, 4095))
+    pixels, _ = read(tiff(pages[:3], **options), 3, value_range=(0, 4095), axes="chw")
+    assert_bands(pixels, TWELVE_BIT[..., :3] / 4095)
+
+
+def test_interpolation_does_not_leave_0_to_1():
+    edges = np.zeros((8, 8, 4), np.float32)
+    edges[:, 4:] = 1
+    preprocessing = Preprocessing((32, 32), 32, "lanczos", pixels=PixelFormat(4))
+    pixels = read_model_input(npy(edges), "x", preprocessing).pixels
+    assert (float(pixels.min()), float(pixels.max())) == (0, 1)
+
+
 def test_missing_tifffile_is_named(monkeypatch):
     monkeypatch.setattr("xplain.data.tiff_images.find_spec", lambda name: None)
     assert "reading the bands of 'x' requires tifffile; pip install 'xplain-vision[tiff]'" in refusal(tiff(TWELVE_BIT))

@@ -17,11 +17,11 @@ from xplain.core.config import ComputeOptions, ModelOptions, PixelOptions, Rende
 CAT = SAMPLES / "cat.jpg"
 COMMON = {
     "-m", "--model", "--weights", "--classes", "--image-size", "--device", "--offline", "--precision", "-b", "--batch-size", "--seed",
-    "-o", "--output", "--json", "-q", "--quiet", "--no-progress", "--config", "--version",
+    "--threads", "--mean", "--std", "-o", "--output", "--json", "-q", "--quiet", "--no-progress", "--config", "--version",
 }  # fmt: skip
 # list computes nothing and prints to standard output; cite loads no model, and BibTeX has one form
 MISSING = {
-    "list": {"--precision", "-b", "--batch-size", "--seed", "-o", "--output"},
+    "list": {"--precision", "-b", "--batch-size", "--seed", "--threads", "-o", "--output"},
     "cite": COMMON - {"--version"},
 }
 BY_FLAG_ONLY = {"--version", "--help"}
@@ -43,11 +43,13 @@ VALUES = {  # by option: the text on the command line, and the value in the conf
     ModelOptions: {
         "weights": ("w.pt", Path("w.pt")),
         "classes": ("c.txt", Path("c.txt")),
+        "mean": ("0.5,0.25,0", (0.5, 0.25, 0.0)),
+        "std": ("0.5", (0.5,)),
         "image-size": (99, 99),
         "device": ("cpu", "cpu"),
         "offline": (True, True),
     },
-    ComputeOptions: {"precision": ("bf16", "bf16"), "batch-size": (7, 7), "seed": (5, 5)},
+    ComputeOptions: {"precision": ("bf16", "bf16"), "batch-size": (7, 7), "seed": (5, 5), "threads": (2, 2)},
     PixelOptions: {
         "bands": ("3,2,1", (3, 2, 1)),
         "input-bands": ("2,1", (2, 1)),

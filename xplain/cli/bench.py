@@ -15,6 +15,7 @@ from xplain.cli._groups import option, with_groups
 from xplain.cli._options import NONE, OutputOptions
 from xplain.core.config import EMBEDDED, BenchConfig, Choice, ComputeOptions, ModelOptions, PixelOptions
 from xplain.core.errors import ExitCode, StoppedError
+from xplain.core.threads import set_threads
 
 METHODS = ["saliency", "integrated-gradients", "smoothgrad", "neflag"]
 MODELS = [EMBEDDED]
@@ -75,6 +76,7 @@ def bench(
       xplain bench -a ig -a agi -m resnet50 --weights random -o speed
       xplain bench photos -a mfaba -M insertion --images 16
     """
+    set_threads(compute.threads)
     config = BenchConfig(
         replace(model_options, image_size=size or model_options.image_size),
         compute,

@@ -25,6 +25,7 @@ from xplain.core.config import (
     RenderOptions,
 )
 from xplain.core.errors import ExitCode, Failure, UsageError, no_image_error
+from xplain.core.threads import set_threads
 
 METHODS, MODELS, OVERLAY = ["saliency", "ig", "neflag"], [EMBEDDED], ["overlay"]
 DEFAULT_FOLDER, DEFAULT_RUNS_FOLDER = Path("xplain-compare"), Path("xplain-compare-runs")
@@ -116,6 +117,7 @@ def compare(
         return _compare_runs([Path(name) for name in inputs or ()], output, formats, overwrite, out.as_json)
     if not inputs and files_from is None:
         raise no_image_error()
+    set_threads(compute.threads)
     config = CompareConfig(
         model_options,
         compute,

@@ -28,6 +28,7 @@ from xplain.core.config import (
 from xplain.core.errors import ExitCode, Failure, InputError, UsageError
 from xplain.core.files import lock_directory
 from xplain.core.run_store import read_run
+from xplain.core.threads import set_threads
 from xplain.core.types import Interval
 from xplain.data.output_checks import check_run_directory
 from xplain.pipelines.distributed import shard_from_env, wait_for_ranks
@@ -123,6 +124,7 @@ def evaluate(
         raise UsageError(f"evaluate does not support target {target!r}", "use auto or label")
     if per_class_order is not None and per_class is None:
         raise UsageError("--per-class-order requires --per-class", "add --per-class N")
+    set_threads(compute.threads)
     config = EvaluateConfig(
         replace(model_options, name=model[0]),
         compute,

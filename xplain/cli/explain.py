@@ -24,6 +24,7 @@ from xplain.core.config import (
 )
 from xplain.core.errors import ExitCode, Failure, UsageError, no_image_error
 from xplain.core.files import printable
+from xplain.core.threads import set_threads
 
 if TYPE_CHECKING:
     from xplain.pipelines.explain import Explained
@@ -92,6 +93,7 @@ def explain(
         raise UsageError(
             "--output - cannot be combined with --json, because both write to stdout", "use only one of them"
         )
+    set_threads(compute.threads)
     config = ExplainConfig(
         replace(model_options, name=model),
         compute,

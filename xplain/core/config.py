@@ -96,6 +96,28 @@ def parse_batch_size(text: str) -> int | None:
     return rows
 
 
+def parse_threads(text: str) -> int | None:
+    """Return the number of threads, or None for ``auto``. Raise UsageError unless it is ``auto`` or a positive integer."""
+    if text == "auto":
+        return None
+    threads = parse_count(text)
+    if not threads:
+        raise UsageError(f"invalid number of threads {text!r}", "use auto or a positive integer")
+    return threads
+
+
+def parse_channel_values(text: str) -> tuple[float, ...] | None:
+    """Return the numbers between commas, or None for no text. Raises UsageError for other text."""
+    if not text:
+        return None
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(
+            f"invalid channel values {text!r}", "use one number per channel, such as 0.5,0.5,0.5"
+        ) from None
+
+
 def parse_clip(text: str) -> tuple[float, float]:
     """Parse the percentiles ``LOW,HIGH``. Raise UsageError unless 0 <= LOW < HIGH <= 100."""
     try:
@@ -186,6 +208,22 @@ class ModelOptions:
     offline: Annotated[
         bool, Option("--offline", "Do not download anything; use only weights that are already on disk.")
     ] = False
+    mean: Annotated[
+        tuple[float, ...] | None,
+        Option(
+            "--mean",
+            "Mean of the model input per channel, subtracted from pixels in [0, 1]; for onnx:, python:, script: and export:.",
+            parse_channel_values,
+        ),
+    ] = None
+    std: Annotated[
+        tuple[float, ...] | None,
+        Option(
+            "--std",
+            "Standard deviation of the model input per channel, by which pixels are divided after --mean.",
+            parse_channel_values,
+        ),
+    ] = None
 
 
 @dataclass(frozen=True)
@@ -232,7 +270,7 @@ class PixelOptions:
 
 @dataclass(frozen=True)
 class ComputeOptions:
-    """The arithmetic and the random seed of a run. batch_size: rows per model call, None for automatic."""
+    """The arithmetic, the random seed and the threads of a run. batch_size, threads: None for automatic."""
 
     precision: Annotated[
         Precision,
@@ -248,6 +286,15 @@ class ComputeOptions:
         ),
     ] = None
     seed: Annotated[int, Option("--seed", "Random seed.", low=0)] = 0
+    threads: Annotated[
+        int | None,
+        Option(
+            "--threads",
+            "CPU threads: auto (PyTorch's choice, at most the CPU quota of the container) or a positive integer.",
+            parse_threads,
+            "auto",
+        ),
+    ] = None
 
 
 @dataclass(frozen=True)

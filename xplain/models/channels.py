@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from xplain.core.errors import InputError, UsageError, device_error, first_line
+from xplain.core.errors import MODEL_ERRORS, InputError, UsageError, device_error, first_line
 from xplain.models.classifier import Classifier
 
 # Errors that models raise for an input of a shape that they do not accept.
@@ -54,7 +54,7 @@ def learn_channels(classifier: Classifier, images: Tensor) -> None:
         try:
             with torch.no_grad():
                 classifier.run_network(images[:1])
-        except SHAPE_ERRORS as raised:
+        except MODEL_ERRORS as raised:
             if device_error(raised):
                 raise
             error = error or raised
@@ -100,15 +100,16 @@ def list_candidates(classifier: Classifier, errors: dict[int, Exception]) -> Ite
     A normalization of several values decides; one of three may also belong to a network of one channel, which receives gray.
     One channel comes after the layers, because sums over channels broadcast it.
     """
-    count, is_neutral = max(len(classifier.mean), len(classifier.std)), classifier.is_normalization_neutral
+    count, is_neutral = max(len(classifier.mean), len(classifier.std)), not classifier.is_normalized
     if count > 1 and not (is_neutral and count == 3):
         yield from (3, 1) if count == 3 else (count,)
         return
     tried = set[int]()
     declared = _declared_channels(classifier.model)
     layers = _layer_channels(classifier.model, classifier.size)
-    usual = (*layers, 1, 3) if count == 1 else (3, *layers, 1)
-    for channels in (*declared, *usual, *COMMON_COUNTS):
+    usual = (*layers, 1, 3) if count == 1 and not classifier.is_black_box else (3, *layers, 1)
+    others = () if classifier.is_black_box else COMMON_COUNTS  # calls of a black box may cost much
+    for channels in (*declared, *usual, *others):
         if channels not in tried:
             tried.add(channels)
             yield channels
@@ -159,7 +160,7 @@ def _read_expected(error: Exception, channels: int) -> int | None:
 def _check_normalization(classifier: Classifier, errors: dict[int, Exception]) -> None:
     """Raise ChannelError if the network accepts another number of channels than the normalization has."""
     count = max(len(classifier.mean), len(classifier.std))
-    if count == 1 or classifier.is_normalization_neutral:
+    if count == 1 or not classifier.is_normalized:
         return
     mean, std = classifier.mean, classifier.std
     expected = [_read_expected(error, channels) for channels, error in errors.items()]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from xplain.core.errors import InputError, UsageError
 from xplain.data.class_names import ClassNames
 from xplain.data.preprocessing import Preprocessing
+from xplain.models.black_box import BlackBox
 from xplain.models.outputs import OutputKind
 
 # Weights of red, green and blue in gray: ITU-R 601, as in Pillow.
@@ -53,6 +54,7 @@ class Classifier(nn.Module):
     classes: the number of classes, or None if unknown.
     probabilities: the network ends in a softmax; the logits are the logarithm of its output.
     output: the meaning of the logits: softmax, sigmoid, binary or none.
+    differentiable: whether the logits have gradients with respect to the images.
     labels: class names by index, empty if unknown.
     wnids: WordNet ids by index, empty if unknown.
     notes: the assumptions made about the network, as text for the user.
@@ -88,6 +90,7 @@ class Classifier(nn.Module):
         self.classes: int | None = None
         self.probabilities = False
         self.output = OutputKind()
+        self.differentiable = not self.is_black_box
         self.notes: list[str] = []
         if len(mean) > 1 and len(std) > 1 and len(mean) != len(std):
             raise InputError(
@@ -141,21 +144,16 @@ class Classifier(nn.Module):
         count = self.input_channels
         self.preprocessing = replace(self.preprocessing, pixels=replace(self.preprocessing.pixels, channels=count))
         is_shared = len(self.mean) == 1 and self.has_known_channels
-        if self.is_normalization_neutral and len(self.mean) != count and not is_shared:
+        if not self.is_normalized and len(self.mean) != count and not is_shared:
             self.mean = self.mean[:1].repeat(count, 1, 1)
             self.std = self.std[:1].repeat(count, 1, 1)
         self.has_known_channels = True
 
     def forget_channels(self) -> None:
         """Let the first real images tell the number of channels, unless the normalization does."""
-        if self.is_normalization_neutral:
+        if not self.is_normalized:
             self.mean, self.std = self.mean[:1], self.std[:1]
         self.has_known_channels = max(len(self.mean), len(self.std)) > 1
-
-    @property
-    def is_normalization_neutral(self) -> bool:
-        """Whether the normalization changes no pixel."""
-        return not bool(self.mean.any()) and bool((self.std == 1).all())
 
     @property
     def input_channels(self) -> int:
@@ -189,6 +187,20 @@ class Classifier(nn.Module):
     def size(self) -> tuple[int, int]:
         """Input height and width in pixels."""
         return self.preprocessing.size
+
+    @property
+    def is_black_box(self) -> bool:
+        """Whether the model can only be called: it is an ONNX graph or a function, and has no layers and parameters."""
+        return isinstance(self.model, BlackBox)
+
+    def rows_run(self, rows: int) -> int:
+        """Return how many rows the model runs for a batch of ``rows`` images. It is more if the model has a fixed batch size."""
+        return self.model.rows_run(rows) if isinstance(self.model, BlackBox) else rows
+
+    @property
+    def is_normalized(self) -> bool:
+        """Whether the normalization changes the pixels."""
+        return bool((self.mean != 0).any() or (self.std != 1).any())
 
     @property
     def device(self) -> torch.device:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import math
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -81,6 +82,70 @@ def wrap_module(model: nn.Module, name: str, path: Path | None) -> Classifier:
         preprocessing=None if size is None else _read_preprocessing(size),
         weights=record,
     )
+
+
+def set_input(
+    classifier: Classifier,
+    *,
+    size: int | Sequence[int] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> None:
+    """Set the input size (a side or height and width) and the normalization of a user's model, instead of its own.
+
+    Raises UsageError for an invalid size, and for values that are not one number per channel. The length of the values sets the
+    number of channels.
+    """
+    if size is not None:
+        classifier.preprocessing = Preprocessing.for_size(size)
+    declared = getattr(classifier.model, "channels", None)
+    channels = declared if isinstance(declared, int) else classifier.input_channels
+    for name, values in (("mean", mean), ("std", std)):
+        if values is None:
+            continue
+        numbers = _to_channel_numbers(values)
+        is_valid = bool(numbers) and all(map(math.isfinite, numbers))
+        if isinstance(declared, int):
+            is_valid = is_valid and len(numbers) in (1, channels)
+        if not is_valid or (name == "std" and min(numbers) <= 0):
+            kind = "finite number" if name == "mean" else "number above 0"
+            raise UsageError(f"invalid {name} {values!r} for {channels} channels", f"pass one {kind} per channel")
+        setattr(classifier, name, torch.tensor(numbers).to(classifier.mean)[:, None, None])
+    if mean is not None or std is not None:
+        _match_lengths(classifier)
+
+
+def _match_lengths(classifier: Classifier) -> None:
+    """Let the mean and the std have equally many values, and the classifier as many channels. Raises UsageError if they differ.
+
+    A mean of zeros and a std of ones fit any number.
+    """
+    if not bool(classifier.mean.any()):
+        classifier.mean = classifier.mean[:1]
+    if bool((classifier.std == 1).all()):
+        classifier.std = classifier.std[:1]
+    lengths = len(classifier.mean), len(classifier.std)
+    if min(lengths) > 1 and lengths[0] != lengths[1]:
+        raise UsageError(
+            f"the mean has {lengths[0]} values and the std has {lengths[1]}", "pass one number per channel for both"
+        )
+    count = max(lengths)
+    classifier.mean = classifier.mean.expand(count, 1, 1).clone()
+    classifier.std = classifier.std.expand(count, 1, 1).clone()
+    if count > 1:
+        classifier.set_channels(count)
+
+
+def _to_channel_numbers(values: Any) -> list[float]:
+    """Return a number, or a sequence, array or tensor of numbers as a list; [] for anything else."""
+    try:
+        numbers = torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError):
+        return []
+    is_list = numbers.layout is torch.strided and not numbers.is_meta and numbers.ndim < 2
+    if not is_list or numbers.is_complex() or numbers.dtype == torch.bool:
+        return []
+    return numbers.double().tolist() if numbers.ndim else [float(numbers)]
 
 
 def _read_attribute(model: nn.Module, attribute: str) -> Any:

@@ -21,7 +21,7 @@ from xplain.pipelines.batches import TargetedBatch
 from xplain.reports.band_pictures import band_shares
 
 TOP = 5  # predictions in a record
-LIBRARIES = ("torch", "torchvision", "timm", "numpy", "pillow")
+LIBRARIES = ("torch", "torchvision", "timm", "onnxruntime", "numpy", "pillow")
 
 
 def describe_run(compute: ComputeOptions, classifier: Classifier) -> dict[str, Any]:

@@ -60,6 +60,12 @@ def _describe_model(model: ModelOptions) -> list[str]:
         parts.append(f"weights={model.weights.stem}")
     if model.image_size is not None:
         parts.append(f"size={model.image_size}")
+    if model.activation != ModelOptions.activation:
+        parts.append(f"activation={model.activation}")
+    if model.logits is not None:
+        parts.append(f"logits={model.logits}")
+    if model.threshold is not None:
+        parts.append(f"threshold={model.threshold:g}")
     return [part.replace("/", "-").replace("\\", "-").replace(":", "-") for part in parts]
 
 

@@ -12,7 +12,7 @@ import typer
 import xplain
 from tests.conftest import SAMPLES, TINY, interrupt
 from xplain.cli.app import app
-from xplain.core.config import ComputeOptions, ModelOptions, RenderOptions
+from xplain.core.config import ComputeOptions, ModelOptions, PixelOptions, RenderOptions
 
 CAT = SAMPLES / "cat.jpg"
 COMMON = {
@@ -53,6 +53,13 @@ VALUES = {  # by option: the text on the command line, and the value in the conf
         "threshold": (0.25, 0.25),
     },
     ComputeOptions: {"precision": ("bf16", "bf16"), "batch-size": (7, 7), "seed": (5, 5), "threads": (2, 2)},
+    PixelOptions: {
+        "bands": ("3,2,1", (3, 2, 1)),
+        "input-bands": ("2,1", (2, 1)),
+        "axes": ("hwc", "hwc"),
+        "range": ("0,4095", (0.0, 4095.0)),
+        "clip-range": (True, True),
+    },
     RenderOptions: {
         "clip": ("10,90", (10.0, 90.0)),
         "sign": ("signed", "signed"),
@@ -106,7 +113,7 @@ def groups_of(command: str) -> list[type]:
     """Return the option groups that a command has."""
     if command == "list":
         return [ModelOptions]
-    return list(VALUES) if command in ("explain", "compare") else [ModelOptions, ComputeOptions]
+    return list(VALUES) if command in ("explain", "compare") else [ModelOptions, ComputeOptions, PixelOptions]
 
 
 def by_flag(texts: dict, monkeypatch) -> list[str]:

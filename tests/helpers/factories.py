@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.helpers.token_networks import OrderedTokens
-from tests.helpers.toys import MEAN, STD, small_net
+from tests.helpers.toys import MEAN, STD, Linear, band_net, band_weights, small_net
 
 
 def tiny() -> nn.Module:
@@ -157,3 +157,20 @@ def _with_outputs(convert: Callable[[Tensor], Tensor], labels: list[str]) -> nn.
     model.forward = lambda x: convert(forward(x))
     model.labels = labels
     return model
+
+
+def linear_bands(channels: int = 4) -> nn.Module:
+    """Return a linear model of three named classes on images of 16 x 16 pixels, with weights ``toys.band_weights``."""
+    model = Linear(band_weights(channels))
+    model.size, model.labels = 16, ["field", "water", "city"]
+    return model
+
+
+def linear_12_bands() -> nn.Module:
+    """Return ``linear_bands`` of 12 channels."""
+    return linear_bands(12)
+
+
+def conv_bands() -> nn.Module:
+    """Return a convolutional network of four channels on images of 16 x 16 pixels, float32."""
+    return band_net(4).float()

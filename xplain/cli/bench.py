@@ -13,7 +13,7 @@ from xplain.cli._completion import complete_metric
 from xplain.cli._console import log, print_json, print_lines
 from xplain.cli._groups import option, with_groups
 from xplain.cli._options import NONE, OutputOptions
-from xplain.core.config import EMBEDDED, BenchConfig, Choice, ComputeOptions, ModelOptions
+from xplain.core.config import EMBEDDED, BenchConfig, Choice, ComputeOptions, ModelOptions, PixelOptions
 from xplain.core.errors import ExitCode, StoppedError
 from xplain.core.threads import set_threads
 
@@ -60,6 +60,7 @@ def bench(
         Path | None, option("--output", "-o", help="Directory in which to save bench.json and bench.md.")
     ] = None,
     model_options: ModelOptions = ModelOptions(),
+    pixels: PixelOptions = PixelOptions(),
     compute: ComputeOptions = ComputeOptions(),
     out: OutputOptions = OutputOptions(),
 ) -> int:
@@ -90,6 +91,7 @@ def bench(
         peer=peer is not None,
         layer=layer,
         layout=layout,
+        pixels=pixels,
     )
     try:
         return _run(config, output, out)

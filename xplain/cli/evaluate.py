@@ -23,6 +23,7 @@ from xplain.core.config import (
     MapFolder,
     ModelOptions,
     PerClassOrder,
+    PixelOptions,
     parse_shard,
 )
 from xplain.core.errors import ExitCode, Failure, InputError, UsageError
@@ -110,6 +111,7 @@ def evaluate(
     ] = None,
     model: common.Models = MODELS,
     model_options: ModelOptions = ModelOptions(),
+    pixels: PixelOptions = PixelOptions(),
     compute: ComputeOptions = ComputeOptions(),
     out: OutputOptions = OutputOptions(),
 ) -> int:
@@ -156,6 +158,7 @@ def evaluate(
         save_maps=save_maps,
         save_curves=save_curves,
         maps=tuple(MapFolder.parse(text) for text in maps),
+        pixels=pixels,
     )
     published = read_published(out.config)
     configs = _for_each_model(config, model, output, published)

@@ -13,7 +13,15 @@ from xplain.cli._console import log, print_json, print_paths, write_bytes
 from xplain.cli._groups import option, with_groups
 from xplain.cli._options import OutputOptions
 from xplain.cli._progress import show_progress
-from xplain.core.config import EMBEDDED, Choice, ComputeOptions, ExplainConfig, ModelOptions, RenderOptions
+from xplain.core.config import (
+    EMBEDDED,
+    Choice,
+    ComputeOptions,
+    ExplainConfig,
+    ModelOptions,
+    PixelOptions,
+    RenderOptions,
+)
 from xplain.core.errors import ExitCode, Failure, UsageError, no_image_error
 from xplain.core.files import printable
 from xplain.core.threads import set_threads
@@ -61,6 +69,7 @@ def explain(
     ] = Path("xplain-out"),
     model: common.Model = EMBEDDED,
     model_options: ModelOptions = ModelOptions(),
+    pixels: PixelOptions = PixelOptions(),
     compute: ComputeOptions = ComputeOptions(),
     out: OutputOptions = OutputOptions(),
 ) -> int:
@@ -104,6 +113,7 @@ def explain(
         render=render,
         overwrite=overwrite,
         fail_fast=fail_fast,
+        pixels=pixels,
     )
     return _run(config, out)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tomllib
 from collections.abc import Callable, Collection, Mapping
@@ -21,6 +22,7 @@ PUBLISHED = "published"  # the TOML table with the figures of a paper, which eva
 Sign = Literal["positive", "negative", "absolute", "signed"]
 Reduce = Literal["sum", "mean", "abs-sum", "max"]
 PerClassOrder = Literal["random", "first"]
+Axes = Literal["auto", "hwc", "chw"]
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,36 @@ def parse_clip(text: str) -> tuple[float, float]:
     return low, high
 
 
+def parse_bands(text: str) -> tuple[int, ...]:
+    """Parse band numbers such as ``3,2,1``, which start at 1; none for an empty text. Raise UsageError for any other text."""
+    numbers = [parse_count(part.strip()) for part in text.split(",")] if text.strip() else []
+    bands = tuple(number for number in numbers if number)
+    if len(bands) < len(numbers):
+        raise UsageError(f"invalid bands {text!r}", "use band numbers from 1, separated by commas, such as 3,2,1")
+    return bands
+
+
+def parse_shown_bands(text: str) -> tuple[int, ...]:
+    """Parse the bands that pictures show. Raise UsageError unless there are three, one or none."""
+    bands = parse_bands(text)
+    if len(bands) not in (0, 1, 3):
+        raise UsageError(f"--bands {text} has {len(bands)} bands", "use three bands (red, green, blue) or a single one")
+    return bands
+
+
+def parse_range(text: str) -> tuple[float, float] | None:
+    """Parse the pixel values ``LOW,HIGH``; None for an empty text. Raise UsageError unless LOW < HIGH, both finite."""
+    if not text.strip():
+        return None
+    try:
+        low, high = map(float, text.split(","))
+    except ValueError:
+        raise UsageError(f"invalid range {text!r}", "use two pixel values LOW,HIGH, such as 0,4095") from None
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise UsageError(f"invalid range {text!r}", "use finite values with LOW < HIGH, such as 0,4095")
+    return low, high
+
+
 @dataclass(frozen=True)
 class Option:
     """Command-line option of a dataclass field, declared as ``field: Annotated[type, Option(...)] = default``.
@@ -211,6 +243,48 @@ class ModelOptions:
             "Probability from which a label of a sigmoid model counts as present (default: 0.5); with --activation none, a value.",
         ),
     ] = None
+
+
+@dataclass(frozen=True)
+class PixelOptions:
+    """How the pixels of arrays and TIFF files become model input, and which bands pictures show.
+
+    bands: numbers of the bands that pictures show, starting at 1; empty for the first three.
+    input_bands: numbers of the bands of a file that the model receives, in this order; empty for all.
+    axes: order of the axes of an array; auto finds the axis with as many entries as the model has channels.
+    range: the stored values that become 0 and 1; None for the full range of unsigned integers, and 0 to 1 of floats.
+    clip_range: clip values outside ``range`` instead of refusing them.
+    """
+
+    bands: Annotated[
+        tuple[int, ...],
+        Option(
+            "--bands",
+            "Bands that pictures show as red, green and blue, such as 3,2,1, or one band in gray (default: the first three).",
+            parse_shown_bands,
+        ),
+    ] = ()
+    input_bands: Annotated[
+        tuple[int, ...],
+        Option(
+            "--input-bands", "Bands of each image that the model receives, in this order (default: all).", parse_bands
+        ),
+    ] = ()
+    axes: Annotated[
+        Axes,
+        Option("--axes", "Order of the axes of .npy and .npz images: height, width, channels (hwc) or chw."),
+    ] = "auto"
+    range: Annotated[
+        tuple[float, float] | None,
+        Option(
+            "--range",
+            "Pixel values LOW,HIGH that become 0 and 1, such as 0,4095 (default: all values of unsigned integers; 0,1 for floats).",
+            parse_range,
+        ),
+    ] = None
+    clip_range: Annotated[
+        bool, Option("--clip-range", "Clip pixel values outside --range instead of refusing the image.")
+    ] = False
 
 
 @dataclass(frozen=True)
@@ -298,6 +372,7 @@ class ExplainConfig:
     render: RenderOptions = field(default_factory=RenderOptions)
     overwrite: bool = False
     fail_fast: bool = False
+    pixels: PixelOptions = field(default_factory=PixelOptions)
 
 
 @dataclass(frozen=True)
@@ -329,6 +404,7 @@ class EvaluateConfig:
     save_maps: bool = False
     save_curves: bool = False
     maps: tuple[MapFolder, ...] = ()
+    pixels: PixelOptions = field(default_factory=PixelOptions)
 
 
 @dataclass(frozen=True)
@@ -346,6 +422,7 @@ class BenchConfig:
     peer: bool = False
     layer: str | None = None
     layout: str | None = None
+    pixels: PixelOptions = field(default_factory=PixelOptions)
 
 
 @dataclass(frozen=True)
@@ -382,6 +459,7 @@ class CompareConfig:
     overwrite: bool = False
     fail_fast: bool = False
     any_folder: bool = False
+    pixels: PixelOptions = field(default_factory=PixelOptions)
 
 
 def read_toml(path: Path) -> dict[str, Any]:

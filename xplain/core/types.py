@@ -46,7 +46,7 @@ class Cost:
 class Attribution:
     """Signed attributions for a batch of images, in units of the explained score.
 
-    values: (B, C, H, W) with C = 3, or C = 1 for methods that do not distinguish colors.
+    values: (B, C, H, W) with the channels of the images, or C = 1 for methods that do not distinguish them.
     target: (B,) explained class indices.
     cost: cost of the whole batch.
     expected: (B,) theoretical sums of ``values`` for methods that satisfy completeness, otherwise None.

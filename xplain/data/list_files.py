@@ -8,7 +8,7 @@ from pathlib import Path
 
 from xplain.core.errors import InputError
 from xplain.data.class_names import ClassNames
-from xplain.data.formats import SUFFIXES
+from xplain.data.formats import ARRAY_SUFFIXES, SUFFIXES
 from xplain.data.label_rows import (
     BLANKS,
     ClassFinder,
@@ -21,7 +21,7 @@ from xplain.data.label_rows import (
 from xplain.data.unique_labels import UniqueLabels
 
 FORMS = "write a path, or a path, a tab and its class, in each line"
-LABELED = re.compile(rf".*({'|'.join(map(re.escape, sorted(SUFFIXES)))})[\t ,;]+\S", re.IGNORECASE)
+LABELED = re.compile(rf".*({'|'.join(map(re.escape, sorted(SUFFIXES | ARRAY_SUFFIXES)))})[\t ,;]+\S", re.IGNORECASE)
 
 
 def read_list_file(path: Path, class_names: ClassNames) -> list[LabelRow[int]]:
@@ -84,7 +84,7 @@ def _complete(folder: Path, name: str) -> str:
 
 
 def _all_suffixes() -> list[str]:
-    return [spelling for suffix in sorted(SUFFIXES) for spelling in (suffix, suffix.upper())]
+    return [spelling for suffix in sorted(SUFFIXES | ARRAY_SUFFIXES) for spelling in (suffix, suffix.upper())]
 
 
 def _is_heading(path: Path, row: LabelRow[int], line: str) -> bool:

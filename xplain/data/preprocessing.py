@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from numbers import Integral
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from xplain.core.errors import UsageError
+from xplain.data.bands import PixelFormat
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from PIL.Image import Image, Resampling
     from torch import Tensor
 
@@ -38,12 +41,21 @@ class Preprocessing:
 
     size: (height, width) of the center crop. resize: pixels of the short side after resizing.
     squash: resize to the aspect ratio of ``size`` instead, with ``resize`` pixels on the longer side.
+    pixels: how the pixels of files become the channels of the model.
     """
 
     size: tuple[int, int] = (224, 224)
     resize: int = 256
     interpolation: Interpolation = "bicubic"
     squash: bool = False
+    pixels: PixelFormat = field(default_factory=PixelFormat)
+
+    def describe(self) -> dict[str, Any]:
+        """Return the record of the preprocessing; the settings of the pixels only if they are not those of photographs."""
+        entries = asdict(self)
+        if self.pixels == PixelFormat():
+            del entries["pixels"]
+        return entries
 
     @classmethod
     def for_size(cls, size: int | Sequence[int]) -> Preprocessing:
@@ -91,6 +103,26 @@ def preprocess(image: Image, preprocessing: Preprocessing) -> Tensor:
     """
     import numpy as np
     import torch
+
+    image = _resize_and_crop(image, preprocessing)
+    return torch.from_numpy(np.asarray(image, dtype=np.float32) / 255).permute(2, 0, 1).contiguous()
+
+
+def preprocess_bands(bands: NDArray[np.float32], preprocessing: Preprocessing) -> Tensor:
+    """Resize and crop bands (C, H, W) in [0, 1] in float32, with the geometry of photographs. Returns float32 (C, H, W).
+
+    Values that the interpolation moves out of [0, 1] are clipped. The border of crops that are larger than the image is 0.
+    """
+    import numpy as np
+    import torch
+    from PIL import Image
+
+    cropped = [np.asarray(_resize_and_crop(Image.fromarray(band), preprocessing)) for band in bands]
+    return torch.from_numpy(np.stack(cropped)).clamp_(0, 1)
+
+
+def _resize_and_crop(image: Image, preprocessing: Preprocessing) -> Image:
+    """Return an image of any Pillow mode, resized and cropped."""
     from PIL import Image
 
     geometry = preprocessing.geometry(*image.size)
@@ -104,8 +136,7 @@ def preprocess(image: Image, preprocessing: Preprocessing) -> Tensor:
         left, top = min(left, 0), min(top, 0)
     elif new_size != image.size:
         image = image.resize(new_size, resample)
-    image = image.crop((left, top, left + crop_width, top + crop_height))
-    return torch.from_numpy(np.asarray(image, dtype=np.float32) / 255).permute(2, 0, 1).contiguous()
+    return image.crop((left, top, left + crop_width, top + crop_height))
 
 
 def _resize_center(image: Image, geometry: CropGeometry, crop: tuple[int, int], resample: Resampling) -> Image:

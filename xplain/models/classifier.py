@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -54,7 +54,8 @@ class Classifier(nn.Module):
     preprocessing: how images are resized and cropped to ``size``.
     weights: source and SHA-256 of the parameters.
     accuracy: the published top-1 accuracy of the weights, or None.
-    channels: input channels of the network, 3 or 1. A network of one channel receives the gray value of the pixels.
+    channels: input channels of the network. A network of one channel receives the gray value of RGB pixels.
+    has_known_channels: False if the network accepted no image of the assumed size; the first real images then tell the channels.
     classes: the number of classes, or None if unknown. A network with one output has two, with the logits (-z, z).
     output: the meaning of the logits: softmax, sigmoid, binary or none.
     reader: how the logits are computed from the output of the network.
@@ -94,7 +95,8 @@ class Classifier(nn.Module):
         self.weights = weights or Weights(name)
         self.accuracy = accuracy
         self.memory_format = torch.contiguous_format  # inference copies may use channels_last
-        self.channels = len(mean) or 3
+        self.channels = max(len(mean), len(std)) or 3
+        self.has_known_channels = True
         self.classes: int | None = None
         self.output = OutputKind()
         self.reader = OutputReader()
@@ -106,7 +108,11 @@ class Classifier(nn.Module):
         self.execution = Execution.of(model)
         self.awaits_images = False
         self.references: dict[str, str] = {}
-        mean = mean or (0.0,) * 3
+        if len(mean) > 1 and len(std) > 1 and len(mean) != len(std):
+            raise InputError(
+                f"the mean has {len(mean)} values and the std has {len(std)}", "use one value per channel for both"
+            )
+        mean = mean or (0.0,) * (len(std) or 3)
         std = std or (1.0,) * len(mean)
         float_parameters = (parameter for parameter in model.parameters() if parameter.is_floating_point())
         first = next(float_parameters, torch.empty(0))
@@ -114,6 +120,7 @@ class Classifier(nn.Module):
             tensor = torch.tensor(list(values), dtype=torch.float64).to(first.dtype)
             self.register_buffer(key, tensor[:, None, None], persistent=False)
         self.to(first.device)
+        self.set_channels(self.channels)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits (B, classes) of images (B, C, H, W) in [0, 1]. Raises UsageError unless they are floating point.
@@ -172,9 +179,8 @@ class Classifier(nn.Module):
         if images.ndim != 4 or not images.is_floating_point():
             actual = f"{str(images.dtype).removeprefix('torch.')} of shape {tuple(images.shape)}"
             raise UsageError(f"images must be a floating-point tensor of shape (B, C, H, W), got {actual}", IMAGES_HINT)
-        if images.shape[1] not in (3, len(self.mean), self.channels):
-            message = f"images {tuple(images.shape)} have {images.shape[1]} channels, not 3"
-            raise UsageError(message, "pass images with red, green and blue, channels first")
+        if self.has_known_channels and images.shape[1] not in self.accepted_channels:
+            raise UsageError(*self.describe_channel_mismatch(images.shape))
         if images.device != self.device:
             raise UsageError(
                 f"the images are on {images.device}, the model on {self.device}", "use images.to(classifier.device)"
@@ -186,6 +192,47 @@ class Classifier(nn.Module):
         if self.channels == 1 and pixels.shape[1] == 3:
             pixels = (pixels * LUMA.to(pixels)[:, None, None]).sum(dim=1, keepdim=True)
         return self.execution.run(self.model, pixels)
+
+    def set_channels(self, channels: int) -> None:
+        """Set the number of input channels; also that of images read from files, and that of a normalization without effect."""
+        self.channels = channels
+        count = self.input_channels
+        self.preprocessing = replace(self.preprocessing, pixels=replace(self.preprocessing.pixels, channels=count))
+        is_shared = len(self.mean) == 1 and self.has_known_channels
+        if not self.is_normalized and len(self.mean) != count and not is_shared:
+            self.mean = self.mean[:1].repeat(count, 1, 1)
+            self.std = self.std[:1].repeat(count, 1, 1)
+        self.has_known_channels = True
+
+    def forget_channels(self) -> None:
+        """Let the first real images tell the number of channels, unless the normalization does."""
+        if not self.is_normalized:
+            self.mean, self.std = self.mean[:1], self.std[:1]
+        self.has_known_channels = max(len(self.mean), len(self.std)) > 1
+
+    @property
+    def input_channels(self) -> int:
+        """Number of channels of the images that the commands pass: 3 also for a network of one channel, as photographs have."""
+        return 3 if self.channels == 1 else self.channels
+
+    @property
+    def accepted_channels(self) -> tuple[int, ...]:
+        """Numbers of channels that images may have."""
+        return (3, 1) if self.channels == 1 else (self.channels,)
+
+    def describe_channel_mismatch(self, shape: Sequence[int]) -> tuple[str, str]:
+        """Return what is wrong with images of this shape (B, C, H, W), and the way out."""
+        count = shape[1]
+        message = f"images {tuple(shape)} have {count} channel{'s' * (count != 1)}, but the model takes {self.channels}"
+        if shape[3] in self.accepted_channels:
+            return message, "move the channels first by images.permute(0, 3, 1, 2)"
+        if self.channels == 3:
+            hints = {
+                1: "repeat the gray channel by images.expand(-1, 3, -1, -1)",
+                4: "remove transparency by images[:, :3]",
+            }
+            return message, hints.get(count, "pass images with red, green and blue, channels first")
+        return message, f"pass images of shape (B, {self.channels}, H, W)"
 
     def to_memory_format(self, images: Tensor) -> Tensor:
         """Convert images to the memory format of the network, contiguous or channels last."""

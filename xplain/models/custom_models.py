@@ -160,20 +160,47 @@ def set_input(
 ) -> None:
     """Set the input size (a side or height and width) and the normalization of a user's model, instead of its own.
 
-    Raises UsageError for an invalid size, and for values that are not one number per channel.
+    Raises UsageError for an invalid size, and for values that are not one number per channel. The length of the values sets the
+    number of channels.
     """
     if size is not None:
         classifier.preprocessing = Preprocessing.for_size(size)
-    channels = len(classifier.mean)
+    declared = getattr(classifier.model, "channels", None)
+    channels = declared if isinstance(declared, int) else classifier.input_channels
     for name, values in (("mean", mean), ("std", std)):
         if values is None:
             continue
         numbers = _to_channel_numbers(values)
-        is_valid = len(numbers) in (1, channels) and all(map(math.isfinite, numbers))
+        is_valid = bool(numbers) and all(map(math.isfinite, numbers))
+        if isinstance(declared, int):
+            is_valid = is_valid and len(numbers) in (1, channels)
         if not is_valid or (name == "std" and min(numbers) <= 0):
             kind = "finite number" if name == "mean" else "number above 0"
             raise UsageError(f"invalid {name} {values!r} for {channels} channels", f"pass one {kind} per channel")
-        getattr(classifier, name).copy_(torch.tensor(numbers, dtype=torch.float64)[:, None, None])
+        setattr(classifier, name, torch.tensor(numbers).to(classifier.mean)[:, None, None])
+    if mean is not None or std is not None:
+        _match_lengths(classifier)
+
+
+def _match_lengths(classifier: Classifier) -> None:
+    """Let the mean and the std have equally many values, and the classifier as many channels. Raises UsageError if they differ.
+
+    A mean of zeros and a std of ones fit any number.
+    """
+    if not bool(classifier.mean.any()):
+        classifier.mean = classifier.mean[:1]
+    if bool((classifier.std == 1).all()):
+        classifier.std = classifier.std[:1]
+    lengths = len(classifier.mean), len(classifier.std)
+    if min(lengths) > 1 and lengths[0] != lengths[1]:
+        raise UsageError(
+            f"the mean has {lengths[0]} values and the std has {lengths[1]}", "pass one number per channel for both"
+        )
+    count = max(lengths)
+    classifier.mean = classifier.mean.expand(count, 1, 1).clone()
+    classifier.std = classifier.std.expand(count, 1, 1).clone()
+    if count > 1:
+        classifier.set_channels(count)
 
 
 def _to_channel_numbers(values: Any) -> list[float]:
@@ -255,9 +282,9 @@ def _read_preprocessing(size: Any) -> Preprocessing:
 
 
 def _read_channel_values(model: nn.Module, attribute: str) -> list[float]:
-    """Return an attribute's value for all channels or for each of three, or [] if the module has no such numbers.
+    """Return an attribute's value for all channels or for each of them, or [] if the module has no such numbers.
 
-    Raises InputError for any other value or count.
+    Raises InputError for any other value.
     """
     value = _read_attribute(model, attribute)
     if value is None or isinstance(value, bool):
@@ -265,8 +292,8 @@ def _read_channel_values(model: nn.Module, attribute: str) -> list[float]:
     try:
         numbers = torch.as_tensor(value, dtype=torch.float64).flatten().tolist()
     except (TypeError, ValueError, RuntimeError):
-        hint = "set one value per channel, 3 or 1"
+        hint = "set one value per channel, or a single one"
         raise InputError(f"the model's {attribute!r} is of type {type(value).__name__}", hint) from None
-    if len(numbers) not in (1, 3):
-        raise InputError(f"the model's {attribute!r} has {len(numbers)} values", "use 1 or 3 values, one per channel")
+    if not numbers:
+        raise InputError(f"the model's {attribute!r} is empty", "set one value per channel, or a single one")
     return numbers

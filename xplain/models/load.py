@@ -19,6 +19,7 @@ from xplain.core.types import ActivationName
 from xplain.data.class_names import read_class_names
 from xplain.data.preprocessing import Preprocessing, check_side
 from xplain.models.black_box import FunctionModel
+from xplain.models.channels import ChannelError
 from xplain.models.checkpoints import describe_weights_file, hash_tensors, load_weights, read_weights
 from xplain.models.classifier import Classifier, find_wrapped_classifier
 from xplain.models.custom_models import describe_attributes, load_factory, read_output_request, set_input, wrap_module
@@ -69,8 +70,9 @@ def load_classifier(
             ``onnx:FILE``, an ONNX model, which onnxruntime runs;
             an nn.Module that takes pixels in [0, 1]. Its attributes ``mean``, ``std``, ``size``, ``labels``, ``wnids``,
             ``activation``, ``threshold`` and ``output`` (the same as ``logits``) are used if it has them;
-            ``through_no_grad = True`` computes gradients through ``torch.no_grad`` in its forward pass. The classifier runs a copy
-            that shares the parameters, so that the mode, hooks and gradients of the module do not change;
+            ``through_no_grad = True`` computes gradients through ``torch.no_grad`` in its forward pass. It may take any number of
+            channels, which is found by running it. The classifier runs a copy that shares the parameters, so that the mode, hooks
+            and gradients of the module do not change;
             a function of images (B, C, H, W), a NumPy array or a tensor, to an array or tensor (B, classes).
             ONNX models and functions have no gradients: only methods and metrics that call the model are supported.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
@@ -292,14 +294,16 @@ def _load_program(name: str, path: Path | None) -> Classifier:
 def _inspect(classifier: Classifier, *, required: bool, custom: bool, checked: bool) -> None:
     """Inspect and check the model, and warn with its notes.
 
-    required: raise an InputError of the inspection. Otherwise inspect the model again when the first images are known: they may have
-    another size than assumed.
+    required: raise every InputError of the inspection, not only a ChannelError. Otherwise inspect the model again when the first images
+        are known: they may have another size than assumed.
     custom: mean and std are attributes of the network. checked: run ``check_model``.
     """
     classifier.awaits_detection = True
     try:
         with preserve_random_state():
             inspect_model(classifier)
+    except ChannelError:
+        raise
     except InputError:
         if required:
             raise

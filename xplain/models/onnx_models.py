@@ -19,10 +19,10 @@ from torch import Tensor
 
 from xplain.core.errors import InputError, UsageError, device_error, emit_note, first_line
 from xplain.models.black_box import BlackBox
+from xplain.models.channels import SHAPE_ERRORS
 from xplain.models.checkpoints import describe_weights_file
 from xplain.models.classifier import Classifier, Weights
 from xplain.models.custom_models import wrap_module
-from xplain.models.inspection import SHAPE_ERRORS
 from xplain.models.onnx_graph import OnnxGraph, read_onnx_graph
 from xplain.models.outputs import Activation, OutputKind
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from xplain.core.errors import device_error
 from xplain.models.batch_norms import BATCH_NORMS, fix_batch_norms, protect_norms
+from xplain.models.channels import make_noise
 from xplain.models.classifier import Classifier
 from xplain.models.output_reader import rewrite_output
 from xplain.models.wrappers import copy_module
@@ -81,7 +82,7 @@ def optimize_for_inference(classifier: Classifier, *, fold: bool = True) -> Clas
     protect_norms(optimized)
     if optimized.dtype not in TOLERANCE:
         return optimized
-    probe = _make_probe(optimized)
+    probe = make_noise(optimized, 2)
     with torch.no_grad():
         try:
             expected = optimized(probe)
@@ -101,12 +102,6 @@ def optimize_for_inference(classifier: Classifier, *, fold: bool = True) -> Clas
 def copy_classifier(classifier: Classifier) -> Classifier:
     """Return a deep copy. Computed tensors that a forward pass left in a module are copied by value."""
     return copy_module(classifier)
-
-
-def _make_probe(classifier: Classifier) -> Tensor:
-    """Return two images of noise (2, 3, H, W), always the same: neither constant nor symmetric."""
-    generator = torch.Generator().manual_seed(0)
-    return torch.rand((2, 3, *classifier.size), generator=generator, dtype=classifier.dtype).to(classifier.device)
 
 
 def _keep_if_equal(candidate: Classifier, current: Classifier, probe: Tensor, expected: Tensor) -> Classifier:

@@ -69,7 +69,7 @@ def with_scalar_output(
         weights=classifier.weights,
     )
     scalar.memory_format = classifier.memory_format
-    scalar.channels = classifier.channels
+    scalar.channels, scalar.has_known_channels = classifier.channels, classifier.has_known_channels
     scalar.classes = 1
     scalar.notes = list(classifier.notes)
     scalar.output = OutputKind("none", source="user")

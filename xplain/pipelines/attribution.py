@@ -20,8 +20,8 @@ from xplain.core.errors import MODEL_ERRORS, InputError, UsageError, XplainError
 from xplain.core.registry import METHODS, MethodSpec, Spec
 from xplain.core.rng import Streams, preserve_random_state
 from xplain.core.types import Attribution, Cost, Precision, ScoreKind
-from xplain.data.images import decode_image, sha256
-from xplain.data.preprocessing import Preprocessing, preprocess
+from xplain.data.images import read_model_input, sha256
+from xplain.data.preprocessing import Preprocessing
 from xplain.data.sources import ImageSource, find_images
 from xplain.metrics.inputs import Explain
 from xplain.models import Classifier, ScalarFunction
@@ -225,7 +225,7 @@ class MethodRun:
         images: images whose size is used, or None for the input size of the classifier.
         """
         if images is None:
-            images = torch.empty(1, 3, *classifier.size, device=classifier.device)
+            images = torch.empty(1, classifier.input_channels, *classifier.size, device=classifier.device)
         rows = rows_per_call(classifier, images, batch_size)
         return max(rows // max(self.spec.parallel(**self.settings), 1), 1)
 
@@ -357,7 +357,7 @@ def choose_score(spec: MethodSpec, score: ScoreKind | None, output: OutputKind) 
 
 
 def _read_references(directory: str, preprocessing: Preprocessing) -> Tensor | None:
-    """Load up to MAX_REFERENCES evenly spaced images (N, 3, H, W) from a directory, or return None for ``noise``.
+    """Load up to MAX_REFERENCES evenly spaced images (N, C, H, W) from a directory, or return None for ``noise``.
 
     Raises InputError if the directory does not exist or an image cannot be read.
     """
@@ -365,8 +365,8 @@ def _read_references(directory: str, preprocessing: Preprocessing) -> Tensor | N
         return None
     if not os.path.isdir(directory):  # noqa: PTH112  (never raises)
         raise InputError(f"baseline directory {directory!r} not found", 'pass a directory of images, or "noise"')
-    images = [decode_image(source.read(), source.name) for source in _find_references(directory)]
-    return torch.stack([preprocess(image, preprocessing) for image in images])
+    sources = _find_references(directory)
+    return torch.stack([read_model_input(source.read(), source.name, preprocessing).pixels for source in sources])
 
 
 def _find_references(directory: str) -> list[ImageSource]:

@@ -30,7 +30,7 @@ class RunsInCalls(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class PredictedBatch:
-    """A batch of images (B, 3, H, W) on the classifier's device, with finite logits (B, classes)."""
+    """A batch of images (B, C, H, W) on the classifier's device, with finite logits (B, classes)."""
 
     items: Sequence[Item]
     loaded: Sequence[LoadedImage]

@@ -186,7 +186,8 @@ def list_model_layers(options: ModelOptions) -> list[Row]:
     """Return a row per layer of a model that ``--layer`` accepts, in execution order: type, height x width, and whether it is ``auto``."""
     classifier = load_model(options)
     check_access(classifier, "layers", "list layers")
-    image = torch.full((1, 3, *classifier.size), 0.5, device=classifier.device, dtype=classifier.dtype)
+    shape = (1, classifier.input_channels, *classifier.size)
+    image = torch.full(shape, 0.5, device=classifier.device, dtype=classifier.dtype)
     with inference_session(classifier):
         layers = list_layers(Oracle(classifier), image)
     return [

@@ -27,12 +27,13 @@ from xplain.pipelines.predictions import Prediction
 from xplain.pipelines.progress import OnProgress, ProgressCounter
 from xplain.pipelines.records import describe_explanation, describe_run, fingerprinted, is_current
 from xplain.reports.agreement import draw_agreement
+from xplain.reports.band_pictures import describe_shown_bands, show_bands
 from xplain.reports.comparison import Cell, Comparison, Row, describe_comparison
 from xplain.reports.comparison_figure import PICTURE_TITLES, draw_comparison
 from xplain.reports.comparison_files import RECORD, check_folder, choose_folder, discard, finish, load_existing, start
 from xplain.reports.comparison_page import make_comparison_page
 from xplain.reports.figures import check_formats
-from xplain.reports.render import get_colormap, render_warnings, to_pixels
+from xplain.reports.render import get_colormap, render_warnings
 
 OnFailure = Callable[[Failure], None]
 ROW_KEYS = ("input", "sha256", "target", "prediction", "decided")  # stored once per row, not in every cell
@@ -145,7 +146,8 @@ class ComparisonRun:
         models = [fingerprinted(model.facts) for model in self.models]
         methods = [[method.describe() for method in model.methods] for model in self.models]
         metrics = [metric.describe() for metric in self.metrics]
-        request = (config.target, config.against, asdict(config.render), config.shows)
+        bands = [config.pixels.bands] if config.pixels.bands else []
+        request = (config.target, config.against, asdict(config.render), config.shows, *bands)
         digests = [(source.name, _hash_source(source)) for source in self.sources]
         return fingerprint(models, methods, metrics, request, digests)
 
@@ -220,7 +222,7 @@ class ModelComparison:
         cls, config: CompareConfig, name: str, columns: Sequence[MethodColumn], metrics: Sequence[MetricRun]
     ) -> ModelComparison:
         """Load the model and resolve the methods."""
-        classifier = load_model(replace(config.model, name=name), config.target)
+        classifier = load_model(replace(config.model, name=name), config.pixels, config.target)
         check_metrics(metrics, classifier)
         target_specs = [TargetSpec.parse(config.target, column.against, classifier) for column in columns]
         choices = [column.choice for column in columns]
@@ -290,7 +292,7 @@ class ModelComparison:
                         column.append(None if isinstance(result, Failure) else result)
                 cells_of_columns.append(column)
             for i, item in enumerate(batch.items):
-                image = to_pixels(batch.images[i].float().cpu().numpy())
+                image = show_bands(batch.images[i].float().cpu().numpy(), self.config.pixels.bands)
                 record = self._describe_row(batch, i, int(columns[0].targets[i]))
                 yield item.source, Row(record, image, [column[i] for column in cells_of_columns])
 
@@ -304,6 +306,7 @@ class ModelComparison:
             "target": prediction.describe_class(target),
             "prediction": prediction.describe_top(),
             **prediction.describe_decisions(),
+            **describe_shown_bands(self.classifier.input_channels, self.config.pixels.bands),
         }
 
     def _compare_part(

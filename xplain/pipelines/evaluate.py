@@ -80,7 +80,7 @@ def load_plan(config: EvaluateConfig) -> EvaluationPlan | None:
     metrics = [metric for metric in resolve_metrics(config.protocol, config.metrics) if metric.spec.scope == "image"]
     if not metrics:
         return None
-    classifier = load_model(config.model, config.target)
+    classifier = load_model(config.model, config.pixels, config.target)
     check_metrics(metrics, classifier)
     metrics = [metric.for_output(classifier.output) for metric in metrics]
     choices = with_control(config.methods)
@@ -131,7 +131,7 @@ def _order_sources(methods: Sequence[MethodRun], maps: Sequence[ExternalMaps]) -
 def check_models(configs: Sequence[EvaluateConfig]) -> None:
     """Load the model of each request once to detect invalid models before a long evaluation starts."""
     for config in configs:
-        load_model(config.model, config.target)
+        load_model(config.model, config.pixels, config.target)
 
 
 def _describe(plan: EvaluationPlan) -> dict[str, Any]:
@@ -180,7 +180,8 @@ def _describe_source(source: Source) -> dict[str, Any]:
 
 def _count_classes(classifier: Classifier) -> int:
     """Return the number of classes of the model."""
-    blank = torch.zeros(1, 3, *classifier.size, device=classifier.device, dtype=classifier.dtype)
+    shape = (1, classifier.input_channels, *classifier.size)
+    blank = torch.zeros(shape, device=classifier.device, dtype=classifier.dtype)
     return predict(classifier, blank, ComputeOptions())[0].shape[1]
 
 
@@ -303,6 +304,7 @@ class EvaluationRun:
                 **prediction,
                 "file": loaded.state,
             }
+            | ({} if loaded.stored is None else {"pixels": loaded.stored})
             for item, loaded, prediction in zip(batch.items, batch.loaded, predictions, strict=True)
         ]
         self.store.append([record for record in records if not self.store.has(record["key"], "item")])

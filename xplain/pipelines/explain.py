@@ -23,6 +23,7 @@ from xplain.pipelines.batches import PredictedBatch, TargetedBatch, largest_grou
 from xplain.pipelines.file_names import describe_contrasts, describe_settings, file_label, join_parts
 from xplain.pipelines.progress import OnProgress, ProgressCounter, ignore_progress
 from xplain.pipelines.records import describe_explanation, describe_run, fingerprinted, is_current
+from xplain.reports.band_pictures import describe_shown_bands
 from xplain.reports.explanation_files import OVERWRITE_HINT, ExplanationFiles, FileNames
 from xplain.reports.render import KINDS, get_colormap
 
@@ -53,10 +54,11 @@ def _explain_images(config: ExplainConfig, on_progress: OnProgress) -> Iterator[
     """Yield the outcomes in order. Rendering and writing of new explanations are deferred."""
     sources = find_images(config.inputs, config.files_from, null=config.null, output=config.output)
     _check_request(config, sources)
-    classifier = load_model(config.model, config.target)
+    classifier = load_model(config.model, config.pixels, config.target)
     target_spec = TargetSpec.parse(config.target, config.against, classifier)
     methods = _resolve_methods(config, classifier)
-    files = ExplanationFiles(config.output, tuple(dict.fromkeys(config.saves)), config.render, config.overwrite)
+    kinds = tuple(dict.fromkeys(config.saves))
+    files = ExplanationFiles(config.output, kinds, config.render, config.overwrite, config.pixels.bands)
     rows = len(sources) * target_spec.count * sum(method.rows_per_image for method in methods)
     counter = ProgressCounter(on_progress, rows)
     run = ExplainRun(config, classifier, target_spec, methods, files, describe_run(config.compute, classifier), counter)
@@ -115,8 +117,13 @@ class ExplainRun:
         """Return a digest of all settings that affect the outputs, excluding the image."""
         config = self.config
         return fingerprint(
-            fingerprinted(self.facts), method.describe(), config.target, config.against, asdict(config.render)
+            fingerprinted(self.facts), method.describe(), config.target, config.against, self.describe_render()
         )
+
+    def describe_render(self) -> dict[str, Any]:
+        """Return the record of how pictures are drawn."""
+        bands = describe_shown_bands(self.classifier.input_channels, self.config.pixels.bands)
+        return asdict(self.config.render) | bands
 
     def file_names(self, method: MethodRun, stem: str, target: str) -> FileNames:
         """Return the names of the files of one explanation."""
@@ -209,7 +216,7 @@ class ExplainRun:
             )
             return Failure(key, error)
         record = describe_explanation(self.classifier, method, batch, result, i)
-        record |= self.facts | {"render": asdict(self.config.render), "fingerprint": self.fingerprint(method)}
+        record |= self.facts | {"render": self.describe_render(), "fingerprint": self.fingerprint(method)}
         image = batch.images[i].float().cpu().numpy()
         attribution = values.float().cpu().numpy()
         return Explained(record, self.files.write(paths, image, attribution, record))

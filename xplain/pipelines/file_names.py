@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import fields
 
-from xplain.core.config import EMBEDDED, ComputeOptions, ExplainConfig, ModelOptions, RenderOptions
+from xplain.core.config import EMBEDDED, ComputeOptions, ExplainConfig, ModelOptions, PixelOptions, RenderOptions
 from xplain.oracle.targets import TargetSpec
 from xplain.pipelines.attribution import MethodRun
 
@@ -42,6 +42,10 @@ def describe_settings(config: ExplainConfig, method: MethodRun) -> str:
             parts.append(f"{name}={value}".replace("/", "-"))
     for field in fields(RenderOptions):
         value = getattr(config.render, field.name)
+        if value != field.default:
+            parts.append(f"{field.name}={_join(value)}")
+    for field in fields(PixelOptions):
+        value = getattr(config.pixels, field.name)
         if value != field.default:
             parts.append(f"{field.name}={_join(value)}")
     if config.compute.precision != ComputeOptions.precision:

@@ -13,8 +13,7 @@ from xplain.core.allocator import default_allocator, retain_freed_memory
 from xplain.core.config import BenchConfig
 from xplain.core.errors import DeviceError, UsageError
 from xplain.core.registry import MethodSpec
-from xplain.data.images import decode_image
-from xplain.data.preprocessing import preprocess
+from xplain.data.images import read_model_input
 from xplain.data.sources import find_images
 from xplain.models import Classifier
 from xplain.oracle import Oracle
@@ -39,7 +38,7 @@ MIN_SECONDS = 1.0  # minimum time of the bare model in each round
 class ModelBenchmark:
     """Benchmark of one model on fixed images, target classes and maps.
 
-    images: (B, 3, H, W). targets: (B,) the top classes. maps: (B, 1, H, W) uniform noise, which metrics evaluate.
+    images: (B, C, H, W). targets: (B,) the top classes. maps: (B, 1, H, W) uniform noise, which metrics evaluate.
     """
 
     def __init__(self, config: BenchConfig, classifier: Classifier) -> None:
@@ -200,12 +199,12 @@ def _check_success(result: TimingResult, case: BenchmarkCase) -> None:
 
 
 def load_images(config: BenchConfig, classifier: Classifier) -> Tensor:
-    """Return the first images of the inputs (B, 3, H, W), repeated if there are too few, or uniform noise if there are no inputs."""
+    """Return the first images of the inputs (B, C, H, W), repeated if there are too few, or uniform noise if there are no inputs."""
     if not config.inputs:
         generator = torch.Generator().manual_seed(config.compute.seed)
-        noise = torch.rand(config.images, 3, *classifier.size, generator=generator)
+        noise = torch.rand(config.images, classifier.input_channels, *classifier.size, generator=generator)
         return noise.to(classifier.device, classifier.dtype)
     sources = find_images(config.inputs)[: config.images]
-    decoded = [decode_image(source.read(), source.name) for source in sources]
-    images = torch.stack([preprocess(image, classifier.preprocessing) for image in decoded])
+    inputs = [read_model_input(source.read(), source.name, classifier.preprocessing) for source in sources]
+    images = torch.stack([image.pixels for image in inputs])
     return repeat_to_size(images, config.images).to(classifier.device, classifier.dtype)

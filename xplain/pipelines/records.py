@@ -18,6 +18,7 @@ from xplain.models import Classifier
 from xplain.pipelines.attribution import MethodRun
 from xplain.pipelines.batches import TargetedBatch
 from xplain.pipelines.predictions import Prediction
+from xplain.reports.band_pictures import band_shares
 
 LIBRARIES = ("torch", "torchvision", "timm", "onnxruntime", "numpy", "pillow")
 
@@ -35,7 +36,7 @@ def describe_run(compute: ComputeOptions, classifier: Classifier) -> dict[str, A
     return {
         "model": model,
         "output": classifier.output.describe(),
-        "preprocessing": asdict(classifier.preprocessing) | normalization,
+        "preprocessing": classifier.preprocessing.describe() | normalization,
         "seed": compute.seed,
         "precision": compute.precision,
         "device": str(classifier.device),
@@ -108,7 +109,17 @@ def describe_explanation(
         "rounding": method.spec.rounding or None,
         "warnings": list_flags(result, i),
         **method.hash_references(),
+        **_describe_bands(classifier, batch, result, i),
     }
+
+
+def _describe_bands(classifier: Classifier, batch: TargetedBatch, result: Attribution, i: int) -> dict[str, Any]:
+    """Return how the bands of an image are stored, and their shares of the attribution if they are not those of a photograph."""
+    stored = batch.loaded[i].stored
+    entries: dict[str, Any] = {} if stored is None else {"pixels": stored}
+    if classifier.input_channels != 3 and result.values.shape[1] > 1:
+        entries["band_shares"] = band_shares(result.values[i].float().cpu().numpy())
+    return entries
 
 
 def _describe_completeness(result: Attribution, i: int) -> dict[str, float] | None:

@@ -33,7 +33,7 @@ from xplain.pipelines.distributed import shard_from_env, wait_for_ranks
 from xplain.reports.published import Published, add_published, read_published, resolve_values
 
 if TYPE_CHECKING:
-    from xplain.pipelines.evaluate import EvaluationPlan
+    from xplain.pipelines.evaluation_plan import EvaluationPlan
 
 NEFLAG, MODELS = ["neflag"], [EMBEDDED]
 SEVERITY = (ExitCode.OK, ExitCode.PARTIAL, ExitCode.INPUT_ERROR)  # exit codes, from best to worst
@@ -198,8 +198,8 @@ def _run(configs: Sequence[EvaluateConfig], published: Published | None, out: Ou
 
     With torchrun, rank 0 writes the reports after all ranks have finished.
     """
-    from xplain.pipelines import evaluate as pipeline
     from xplain.pipelines import roar
+    from xplain.pipelines.evaluation_plan import check_models
     from xplain.pipelines.external_maps import check_map_requests
 
     if published:
@@ -209,7 +209,7 @@ def _run(configs: Sequence[EvaluateConfig], published: Published | None, out: Ou
     for config in configs:
         check_run_directory(config.dataset, config.output)
     if len(configs) > 1:
-        pipeline.check_models(configs)
+        check_models(configs)
     shard = configs[0].shard
     is_rank = shard == shard_from_env() and shard[1] > 1
     covered, codes = list[Covered](), list[ExitCode]()
@@ -243,9 +243,9 @@ class Covered:
 
 def _evaluate(config: EvaluateConfig, out: OutputOptions) -> Covered:
     """Compute the missing results of a run and log the failed images. With --fail-fast, raise the first failure."""
-    from xplain.pipelines import evaluate as pipeline
+    from xplain.pipelines.evaluation_plan import load_plan
 
-    plan = pipeline.load_plan(config)
+    plan = load_plan(config)
     covered = Covered(None if plan is None else frozenset(item.key for item in plan.items))
     for failure in _failures(config, plan, out):
         if config.fail_fast:
@@ -258,10 +258,11 @@ def _evaluate(config: EvaluateConfig, out: OutputOptions) -> Covered:
 def _failures(config: EvaluateConfig, plan: EvaluationPlan | None, out: OutputOptions) -> Iterator[Failure]:
     """Compute per-image metrics and then metrics that train networks on the whole dataset. Yield the failed images."""
     from xplain.pipelines import roar
+    from xplain.pipelines.evaluate import run_plan
 
     if plan is not None:
         with show_progress(out.show_progress, "images") as on_progress:
-            yield from plan.evaluate(on_progress)
+            yield from run_plan(plan, on_progress)
     with show_progress(out.show_progress, "epochs") as on_progress:
         yield from roar.run_trials(config, on_progress)
 

@@ -1,0 +1,129 @@
+"""Plan an evaluation: check the request, load the model, and choose the images, methods and metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from xplain.core.config import ComputeOptions, EvaluateConfig, PerClassOrder
+from xplain.core.errors import UsageError, emit_note
+from xplain.core.run_store import SCHEMA, fingerprint, read_run
+from xplain.data.class_names import ClassNames
+from xplain.data.datasets import Item, read_dataset, select_items
+from xplain.models import Classifier
+from xplain.oracle.runtime import load_model, predict
+from xplain.pipelines.attribution import CONTROL, MethodRun, check_methods, resolve_methods, with_control
+from xplain.pipelines.external_maps import ExternalMaps, check_map_names, find_external_maps
+from xplain.pipelines.measurement import MetricRun, resolve_metrics
+from xplain.pipelines.records import describe_run
+
+Source = MethodRun | ExternalMaps
+
+
+@dataclass(frozen=True, eq=False)
+class EvaluationPlan:
+    """A checked request with its loaded model. items: the selected images, of which a shard is a part."""
+
+    config: EvaluateConfig
+    classifier: Classifier
+    methods: Sequence[MethodRun]
+    metrics: Sequence[MetricRun]
+    items: Sequence[Item]
+    per_class_order: PerClassOrder | None
+    external_maps: Sequence[ExternalMaps] = ()
+
+    @property
+    def sources(self) -> list[Source]:
+        """The methods and the external maps, in the order of the tables."""
+        return _order_sources(self.methods, self.external_maps)
+
+    def describe(self) -> dict[str, Any]:
+        """Return the content of ``run.json``. A run can be resumed only if its fingerprint and its baseline images are unchanged."""
+        config, classifier, items = self.config, self.classifier, self.items
+        facts = describe_run(config.compute, classifier)
+        stable = {key: facts[key] for key in ("model", "preprocessing", "seed", "precision")}
+        labeled = sum(item.label is not None for item in items)
+        return {
+            "schema": SCHEMA,
+            "fingerprint": stable
+            | {
+                "target": config.target,
+                "class_names": _hash_class_names(classifier.class_names),
+                "per_class": self.per_class_order,
+            },
+            "dataset": {"location": config.dataset, "items": len(items), "labelled": labeled},
+            "classes": _count_classes(classifier),
+            "accuracy": None if classifier.accuracy is None else asdict(classifier.accuracy),
+            "protocol": config.protocol,
+            "methods": {source.label: _describe_source(source) for source in self.sources},
+            "metrics": {m.label: m.describe() | {"axis": m.spec.axis} for m in self.metrics},
+            "environment": {"device": facts["device"], "versions": facts["versions"]},
+        }
+
+
+def load_plan(config: EvaluateConfig) -> EvaluationPlan | None:
+    """Check a request, load the model and select the images; return None if no metric evaluates single images."""
+    check_methods(config.methods)
+    check_map_names(config.maps)
+    metrics = [metric for metric in resolve_metrics(config.protocol, config.metrics) if metric.spec.scope == "image"]
+    if not metrics:
+        return None
+    classifier = load_model(config.model)
+    methods = resolve_methods(with_control(config.methods), config.score, classifier)
+    order = _per_class_order(config)
+    items = read_dataset(config.dataset, classifier.class_names, config.labels)
+    external_maps = find_external_maps(config.maps, metrics, items)
+    items = select_items(items, config.limit, config.per_class, config.compute.seed if order == "random" else None)
+    if config.target == "label" and all(item.label is None for item in items):
+        raise UsageError("--target label requires labels", "use class folders or --labels")
+    return EvaluationPlan(config, classifier, methods, metrics, items, order, external_maps)
+
+
+def _per_class_order(config: EvaluateConfig) -> PerClassOrder | None:
+    """Return which images ``--per-class`` takes, as an existing run does; None without ``--per-class``."""
+    if config.per_class is None or config.per_class_order is not None:
+        return config.per_class_order
+    if not (config.output / "run.json").exists():
+        return "random"
+    stored = read_run(config.output)[0]["fingerprint"]
+    if "per_class" in stored:
+        return "first" if stored["per_class"] == "first" else "random"
+    emit_note(
+        f"{str(config.output)!r} was begun by an earlier version of xplain, so --per-class takes the first images of each class; "
+        "use --per-class-order random to draw them"
+    )
+    return "first"
+
+
+def _order_sources(methods: Sequence[MethodRun], maps: Sequence[ExternalMaps]) -> list[Source]:
+    """Return methods and external maps as tables list them: the control is the last unless it is the first."""
+    last = [method for method in methods[1:] if method.spec.name == CONTROL]
+    return [*(method for method in methods if method not in last), *maps, *last]
+
+
+def check_models(configs: Sequence[EvaluateConfig]) -> None:
+    """Load the model of each request once to detect invalid models before a long evaluation starts."""
+    for config in configs:
+        load_model(config.model)
+
+
+def _hash_class_names(class_names: ClassNames) -> str | None:
+    """Return a digest of the names of the classes, which decide the classes of labels and boxes; None if they have none."""
+    if not class_names.labels and not class_names.wnids:
+        return None
+    return fingerprint(list(class_names.labels), list(class_names.wnids))[:16]
+
+
+def _describe_source(source: Source) -> dict[str, Any]:
+    """Return the record of a method or of external maps."""
+    record = source.describe() | source.origin
+    return record | source.hash_references() if isinstance(source, MethodRun) else record
+
+
+def _count_classes(classifier: Classifier) -> int:
+    """Return the number of classes of the model."""
+    blank = torch.zeros(1, 3, *classifier.size, device=classifier.device, dtype=classifier.dtype)
+    return predict(classifier, blank, ComputeOptions())[0].shape[1]

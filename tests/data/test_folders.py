@@ -117,7 +117,7 @@ def test_boxes_and_training_sets_follow_links(folder):
         make_files(name)
         Path(name).write_text(BOX)
     link("boxes/more", "far")
-    assert sorted(read_annotations("boxes").rows) == ["1", "more/2"]
+    assert sorted(row.name for row in read_annotations("boxes").rows) == ["1", "more/2"]
     make_files(*(f"full/{c}/{i}.png" for c in "ab" for i in range(3)))
     link("part/train", "full")
     link("part/test/a", "full/a")

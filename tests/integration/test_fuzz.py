@@ -38,6 +38,7 @@ from xplain.core.text_files import decode_text, split_lines
 from xplain.data.annotations import read_annotations
 from xplain.data.class_names import read_class_names
 from xplain.data.datasets import read_dataset
+from xplain.data.file_index import FileIndex
 from xplain.data.image_metadata import strip_metadata
 from xplain.data.images import decode_image
 from xplain.data.map_files import read_map, read_map_record
@@ -511,7 +512,7 @@ READERS = {  # kind: (reader, file name, content)
     ),
     "own array": (is_own_file, "a.npz", encode_arrays({"values": np.ones((1, 4, 4))}, {"key": "a"})),
     "box table": (
-        lambda path: read_annotations(str(path)).find_boxes("v/a.png"),
+        lambda path: read_annotations(str(path)).assign(FileIndex(path.parent, ["v/a.png"]), CLASSIFIER.class_names),
         "a.csv",
         b"image,xmin,ymin,xmax,ymax,class\nv/a.png,1,2,3,4,cat\nv/a,5,6,7.5,8\n",
     ),

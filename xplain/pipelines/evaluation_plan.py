@@ -12,7 +12,7 @@ from xplain.core.config import ComputeOptions, EvaluateConfig, PerClassOrder
 from xplain.core.errors import UsageError, emit_note
 from xplain.core.run_store import SCHEMA, fingerprint, read_run
 from xplain.data.class_names import ClassNames
-from xplain.data.datasets import Item, read_dataset, select_items
+from xplain.data.datasets import Item, index_items, read_dataset, select_items
 from xplain.models import Classifier
 from xplain.oracle.runtime import load_model, predict
 from xplain.pipelines.attribution import CONTROL, MethodRun, check_methods, resolve_methods, with_control
@@ -75,6 +75,8 @@ def load_plan(config: EvaluateConfig) -> EvaluationPlan | None:
     methods = resolve_methods(with_control(config.methods), config.score, classifier)
     order = _per_class_order(config)
     items = read_dataset(config.dataset, classifier.class_names, config.labels)
+    index = index_items(config.dataset, items)
+    metrics = [metric.with_boxes(index, classifier.class_names) for metric in metrics]
     external_maps = find_external_maps(config.maps, metrics, items)
     items = select_items(items, config.limit, config.per_class, config.compute.seed if order == "random" else None)
     if config.target == "label" and all(item.label is None for item in items):

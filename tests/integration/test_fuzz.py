@@ -47,6 +47,7 @@ from xplain.data.sources import _read_list, find_images
 from xplain.models.checkpoints import read_weights
 from xplain.oracle.targets import TargetSpec
 from xplain.pipelines.compare_runs import compare_runs
+from xplain.pipelines.run_folders import choose_run_folder
 from xplain.reports.evaluation_page import make_evaluation_page
 from xplain.reports.evaluation_report import evaluation_csv, evaluation_table
 from xplain.reports.published import read_published
@@ -58,6 +59,9 @@ fuzz = settings(
     max_examples=ATTEMPTS,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+EVALUATION = config.EvaluateConfig(
+    config.ModelOptions(), config.ComputeOptions(), "photos", methods=(), metrics=(), output=Path(), score="prob"
 )
 CLASSIFIER = toys.classifier(
     toys.small_net(1), labels=["cat", "dog", "tench, Tinca tinca", "5", "ä"], wnids=list("abcde")
@@ -277,6 +281,8 @@ runs = st.binary(max_size=60) | st.sampled_from(
         b'{"fingerprint": 1}',
         b'{"fingerprint": {}}',
         b'{"fingerprint": {}, "methods": {}, "metrics": {}}',
+        b'{"fingerprint": {}, "methods": {"m": 1}, "metrics": {}, "dataset": {"location": "\\u0000"}}',
+        b'{"fingerprint": {"seed": null}, "methods": {"m": {"score": []}}, "metrics": {}, "dataset": []}',
     ]
 )
 
@@ -290,6 +296,7 @@ def test_read_run_directory(tmp_path, content, run):
     (folder / "run.json").write_bytes(run)
     attempt(read_run, folder)
     attempt(summarize_run, folder)
+    assert choose_run_folder(folder, EVALUATION).parent == tmp_path
     store = attempt(RunStore.open, folder, 0, {"fingerprint": {}, "methods": {}, "metrics": {}})
     with store or nullcontext():
         pass

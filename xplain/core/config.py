@@ -239,6 +239,7 @@ class EvaluateConfig:
 
     maps: directories of maps of other programs, which are evaluated like methods.
     per_class_order: how ``per_class`` selects images; None uses the order of an existing run, or random in a new one.
+    default_output: the default run directory, next to which runs of other recipes are written; None if the user chose ``output``.
     """
 
     model: ModelOptions
@@ -260,6 +261,7 @@ class EvaluateConfig:
     save_maps: bool = False
     save_curves: bool = False
     maps: tuple[MapFolder, ...] = ()
+    default_output: Path | None = None
 
 
 @dataclass(frozen=True)

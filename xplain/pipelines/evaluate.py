@@ -25,6 +25,7 @@ from xplain.pipelines.external_maps import ExternalMaps
 from xplain.pipelines.measurement import MetricResult, MetricRun, run_metrics
 from xplain.pipelines.progress import OnProgress, RowCounter, ignore_progress
 from xplain.pipelines.records import describe_cost, list_flags
+from xplain.pipelines.run_folders import check_request
 from xplain.pipelines.stored_items import check_loaded_items, check_stored_items
 
 
@@ -44,6 +45,7 @@ def run_plan(plan: EvaluationPlan, on_progress: OnProgress = ignore_progress) ->
     config, classifier = plan.config, plan.classifier
 
     def check_store(store: RunStore) -> None:
+        check_request(config, store.folder)
         check_stored_items(store, plan.items, classifier.class_names)
 
     with (

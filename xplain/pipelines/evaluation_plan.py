@@ -19,6 +19,7 @@ from xplain.pipelines.attribution import CONTROL, MethodRun, check_methods, reso
 from xplain.pipelines.external_maps import ExternalMaps, check_map_names, find_external_maps
 from xplain.pipelines.measurement import MetricRun, resolve_metrics
 from xplain.pipelines.records import describe_run
+from xplain.pipelines.run_folders import describe_request
 
 Source = MethodRun | ExternalMaps
 
@@ -54,6 +55,7 @@ class EvaluationPlan:
                 "class_names": _hash_class_names(classifier.class_names),
                 "per_class": self.per_class_order,
             },
+            "request": describe_request(config),
             "dataset": {"location": config.dataset, "items": len(items), "labelled": labeled},
             "classes": _count_classes(classifier),
             "accuracy": None if classifier.accuracy is None else asdict(classifier.accuracy),

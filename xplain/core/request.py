@@ -56,5 +56,5 @@ def find_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     for name in dict.fromkeys((*new, *old)):
         if old.get(name) != new.get(name):
             texts = ["the default" if value is None else repr(value) for value in (old.get(name), new.get(name))]
-            return f"{name.replace('_', ' ')} ({texts[0]} instead of {texts[1]})"
+            return f"{name.replace('_', ' ')}: {texts[0]} instead of {texts[1]}"
     return ""

@@ -25,6 +25,7 @@ from safetensors.torch import save
 
 import xplain.pipelines.attribution  # noqa: F401  (registers methods and metrics)
 from tests.helpers import toys
+from tests.helpers.devkit import write_meta
 from tests.helpers.hostile_inputs import FILES
 from xplain.cli.app import app as cli
 from xplain.cli.app import run
@@ -39,6 +40,7 @@ from xplain.data.annotations import read_annotations
 from xplain.data.class_names import read_class_names
 from xplain.data.datasets import read_dataset
 from xplain.data.file_index import FileIndex
+from xplain.data.ilsvrc_devkit import read_meta
 from xplain.data.image_metadata import strip_metadata
 from xplain.data.images import decode_image
 from xplain.data.map_files import read_map, read_map_record
@@ -492,6 +494,13 @@ def read_map_file(path: Path) -> None:
     assert isinstance(content.record, dict)
 
 
+def save_meta() -> bytes:
+    """Return the bytes of a development kit's meta.mat."""
+    stream = io.BytesIO()
+    write_meta(stream, {1: "n02119789", 300: "n02100735"})
+    return stream.getvalue()
+
+
 def save_map() -> bytes:
     """Return the bytes of a map as numpy.save writes them."""
     stream = io.BytesIO()
@@ -503,6 +512,7 @@ READERS = {  # kind: (reader, file name, content)
     "tar": (lambda path: read_dataset(str(path), CLASSIFIER.class_names), "a.tar", make_tar()),
     "tar.gz": (lambda path: read_dataset(str(path), CLASSIFIER.class_names), "a.tar.gz", gzip.compress(make_tar())),
     "npz": (read_record, "a.npz", encode_arrays({"values": np.ones((1, 4, 4))}, {"key": "a"})),
+    "meta.mat": (lambda path: read_meta(path, "2012"), "meta.mat", save_meta()),
     "maps as npy": (read_map_file, "a.npy", save_map()),
     "maps as npz": (read_map_file, "a.npz", encode_arrays({"attribution": MAP}, {"target": {"index": 1}})),
     "states": (

@@ -23,7 +23,7 @@ from xplain.core.errors import Failure, InputError, UsageError, XplainError, emi
 from xplain.core.files import FileState
 from xplain.data.formats import is_heif, register_heif, suggest_format
 from xplain.data.image_metadata import TIFF_HEADERS, read_orientation, strip_metadata, turn_upright
-from xplain.data.pixel_formats import convert_to_rgb
+from xplain.data.pixel_formats import convert_to_rgb, read_planes_in_full
 from xplain.data.preprocessing import Preprocessing, preprocess
 from xplain.data.sources import ImageSource, too_large_error
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
+TIFF_HINT = "save it as PNG, or as little-endian TIFF with 1 or 3 channels of 8 or 16 bits"  # Pillow reads few others
 # Texts of Pillow's exceptions that report too little memory, or a size that it refuses.
 DECODER_MEMORY_TEXTS = ("out of memory error", "decoder error -9")
 
@@ -61,14 +62,14 @@ def _decode(content: bytes, name: str) -> Image:
     try:
         with Image.open(io.BytesIO(content)) as image:
             raw_mode = _raw_mode(image)
+            read_planes_in_full(image, name)
             _silence_libtiff()
             image.load()
             if image.format == "TIFF" and getattr(image, "is_animated", False):
                 emit_note(f"{name!r} has several pages; the first is used")
             return turn_upright(convert_to_rgb(image, raw_mode, content, name), read_orientation(image))
     except UnidentifiedImageError:
-        is_tiff = content[:4] in TIFF_HEADERS
-        hint = "save it as PNG, or as TIFF with 8 or 16 bits" if is_tiff else suggest_format(content)
+        hint = TIFF_HINT if content[:4] in TIFF_HEADERS else suggest_format(content)
         raise _UnreadableError(f"{name!r} is not an image that Pillow can read", hint) from None
     except Image.DecompressionBombError as error:
         raise InputError(f"{name!r} is too large: {error}", "reduce its size") from None

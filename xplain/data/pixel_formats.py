@@ -32,7 +32,9 @@ def read_planes_in_full(image: ImageFile, name: str) -> None:
         return
     order = "L" if image.tag_v2.prefix == b"II" else "B"  # type: ignore[attr-defined]  # of TiffImageFile
     for i, tile in enumerate(image.tile):
-        channel = tile.args[0] if tile.codec_name == "raw" and isinstance(tile.args, tuple) else ""
+        if tile.codec_name != "raw" or not isinstance(tile.args, tuple):
+            continue
+        channel = tile.args[0]
         if channel in CMYK_CHANNELS:
             raise InputError(f"{name!r} has 16-bit CMYK channels one after the other", "save it as RGB")
         if channel in RGB_CHANNELS:

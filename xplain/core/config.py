@@ -381,6 +381,7 @@ class EvaluateConfig:
 
     maps: directories of maps of other programs, which are evaluated like methods.
     per_class_order: how ``per_class`` selects images; None uses the order of an existing run, or random in a new one.
+    default_output: the default run directory, next to which runs of other recipes are written; None if the user chose ``output``.
     """
 
     model: ModelOptions
@@ -405,6 +406,7 @@ class EvaluateConfig:
     save_curves: bool = False
     maps: tuple[MapFolder, ...] = ()
     pixels: PixelOptions = field(default_factory=PixelOptions)
+    default_output: Path | None = None
 
 
 @dataclass(frozen=True)

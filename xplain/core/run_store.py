@@ -37,6 +37,10 @@ RUN_SCHEMA: Record = {  # what ``run.json`` must hold for a summary or a compari
 }
 
 
+class DifferentRunError(UsageError):
+    """A run directory holds a run with other settings."""
+
+
 class StoredItem(NamedTuple):
     """What a run has stored of an image: the SHA-256 of its bytes, its label, and all labels if it can have several."""
 
@@ -73,7 +77,7 @@ class RunStore:
         description: content of ``run.json``. Its ``fingerprint``, a dictionary of all settings that change numbers, must equal
         the fingerprint of an existing run.
         check: called with the records of an existing run before its description is extended; raises to refuse.
-        Raises UsageError that names the first difference of the fingerprints, and InputError if the folder cannot be written,
+        Raises DifferentRunError that names the first difference of the fingerprints, and InputError if the folder cannot be written,
         is not a run directory, or another process is writing the items of this rank.
         """
         try:
@@ -240,7 +244,7 @@ def _read_description(folder: Path) -> Record:
 
 
 def _check_description(folder: Path, description: Record) -> Record | None:
-    """Return the description of an existing run, or None. Raises UsageError if its fingerprint or its baselines are others."""
+    """Return the description of an existing run, or None. Raises UsageError if its fingerprint or its baselines differ."""
     if not (folder / "run.json").exists():
         return None
     existing = _read_description(folder)
@@ -248,7 +252,7 @@ def _check_description(folder: Path, description: Record) -> Record | None:
     new = json.loads(json.dumps(description["fingerprint"]))  # as JSON returns it: lists instead of tuples
     for key in sorted({*old, *new}):
         if _without_notes(old.get(key)) != _without_notes(new.get(key)) and not _is_undecided(key, old, new):
-            raise UsageError(
+            raise DifferentRunError(
                 f"{str(folder)!r} contains a run with a different {key}: {old.get(key)!r} instead of {new.get(key)!r}",
                 "use the same settings or another --output",
             )

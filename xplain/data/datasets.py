@@ -15,6 +15,7 @@ from xplain.core.rng import seed_of
 from xplain.data.class_folders import list_class_folders, note_empty_folders
 from xplain.data.class_names import ClassNames, is_wnid
 from xplain.data.compressed_tars import is_tar_name, list_tars
+from xplain.data.file_index import FileIndex
 from xplain.data.folders import SkippedFiles, has_images
 from xplain.data.formats import is_image_name
 from xplain.data.label_files import read_label_file, read_label_sets
@@ -93,6 +94,12 @@ def read_dataset(
     raise InputError(
         f"dataset {location!r} not found", "pass a directory, a text file of paths, tar shards or torchvision:NAME:ROOT"
     )
+
+
+def index_items(location: str, items: Iterable[Item]) -> FileIndex:
+    """Return an index of the images of a data set, with which tables find them by name. location: as in ``read_dataset``."""
+    path = Path(location)
+    return FileIndex(path if path.is_dir() else path.parent, [item.key for item in items])
 
 
 def select_items(

@@ -29,7 +29,7 @@ from xplain.data.bands import BandImage, PixelFormat, scale_to_unit_range, selec
 from xplain.data.formats import is_heif, register_heif, suggest_format
 from xplain.data.image_metadata import TIFF_HEADERS, read_orientation, strip_metadata, turn_upright
 from xplain.data.photo_bands import split_bands
-from xplain.data.pixel_formats import convert_to_rgb
+from xplain.data.pixel_formats import convert_to_rgb, read_planes_in_full
 from xplain.data.preprocessing import Preprocessing, preprocess, preprocess_bands
 from xplain.data.sources import ImageSource, too_large_error
 from xplain.data.tiff_images import count_pages, needs_tifffile, page_error, read_tiff_image
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
+TIFF_HINT = "save it as PNG, or as little-endian TIFF with 1 or 3 channels of 8 or 16 bits"  # Pillow reads few others
 # Texts of Pillow's exceptions that report too little memory, or a size that it refuses.
 DECODER_MEMORY_TEXTS = ("out of memory error", "decoder error -9")
 
@@ -81,14 +82,14 @@ def _decode(content: bytes, name: str, convert: Convert[T]) -> T:
     try:
         with Image.open(io.BytesIO(content)) as image:
             raw_mode = _raw_mode(image)
+            read_planes_in_full(image, name)
             _silence_libtiff()
             if image.format == "TIFF" and (pages := count_pages(image)) > 1:
                 raise page_error(name, pages)
             image.load()
             return convert(image, raw_mode, content, name)
     except UnidentifiedImageError:
-        is_tiff = content[:4] in TIFF_HEADERS
-        hint = "save it as PNG, or as TIFF with 8 or 16 bits" if is_tiff else suggest_format(content)
+        hint = TIFF_HINT if content[:4] in TIFF_HEADERS else suggest_format(content)
         raise _UnreadableError(f"{name!r} is not an image that Pillow can read", hint) from None
     except Image.DecompressionBombError as error:
         raise InputError(f"{name!r} is too large: {error}", "reduce its size") from None

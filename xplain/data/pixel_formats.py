@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from PIL.Image import Image
+    from PIL.ImageFile import ImageFile
 
 # Formats whose 16-bit gray Pillow delivers from 0 (black) to 65535 (white).
 SIXTEEN_BIT_FORMATS = ("PNG", "PPM", "JPEG2000")
@@ -20,7 +21,26 @@ COLOR_MODES = ("RGB", "RGBA", "LA")
 WHITE_IS_ZERO, SIGNED = 0, 2  # values of TIFF_PHOTOMETRIC and TIFF_SAMPLE_FORMAT
 # PNG gray of 2 and 4 bits is scaled to 8 bits by Pillow, but its transparent level is not.
 PNG_GRAY_SCALES = {"L;2": 85, "L;4": 17}
+RGB_CHANNELS, CMYK_CHANNELS = ("R", "G", "B", "A"), ("C", "M", "Y", "K")  # raw modes of one channel
 PNG_16_BIT_RGB, PNG_16_BIT_RGB_LOW_BYTES = "RGB;16B", "RGB;16L"
+
+
+def read_planes_in_full(image: ImageFile, name: str) -> None:
+    """Make Pillow read uncompressed 16-bit channels that a TIFF stores one after the other; it takes them for 8-bit channels.
+
+    image: not yet loaded. Raises InputError that names ``name`` if the channels are not those of RGB.
+    """
+    if image.format != "TIFF" or set(_tiff_values(image, TIFF_BITS)) != {16}:
+        return
+    order = "L" if image.tag_v2.prefix == b"II" else "B"  # type: ignore[attr-defined]  # of TiffImageFile
+    for i, tile in enumerate(image.tile):
+        if tile.codec_name != "raw" or not isinstance(tile.args, tuple):
+            continue
+        channel = tile.args[0]
+        if channel in CMYK_CHANNELS:
+            raise InputError(f"{name!r} has 16-bit CMYK channels one after the other", "save it as RGB")
+        if channel in RGB_CHANNELS:
+            image.tile[i] = tile._replace(args=(f"{channel};16{order}", *tile.args[1:]))
 
 
 def convert_to_rgb(image: Image, raw_mode: str, content: bytes, name: str) -> Image:

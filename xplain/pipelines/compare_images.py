@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from xplain.core.array_store import ArrayStore
@@ -15,6 +16,7 @@ from xplain.core.files import lock_directory
 from xplain.core.registry import METHODS
 from xplain.core.run_store import fingerprint
 from xplain.core.types import Attribution
+from xplain.data.file_index import FileIndex
 from xplain.data.images import sha256
 from xplain.data.sources import ImageSource, find_images
 from xplain.models import Classifier
@@ -136,7 +138,8 @@ class ComparisonRun:
             MethodColumn.make(choice, against) for choice in config.methods for against in config.against or (None,)
         ]
         sources = find_images(config.inputs, config.files_from, null=config.null, output=config.output)
-        models = [ModelComparison.load(config, name, columns, metrics) for name in config.models]
+        index = FileIndex(Path(), [source.name for source in sources])
+        models = [ModelComparison.load(config, name, columns, metrics, index) for name in config.models]
         return cls(config, columns, metrics, sources, models)
 
     @property
@@ -219,9 +222,14 @@ class ModelComparison:
 
     @classmethod
     def load(
-        cls, config: CompareConfig, name: str, columns: Sequence[MethodColumn], metrics: Sequence[MetricRun]
+        cls,
+        config: CompareConfig,
+        name: str,
+        columns: Sequence[MethodColumn],
+        metrics: Sequence[MetricRun],
+        index: FileIndex,
     ) -> ModelComparison:
-        """Load the model and resolve the methods."""
+        """Load the model, resolve the methods, and find the boxes of the images, if a metric reads them."""
         classifier = load_model(replace(config.model, name=name), config.pixels, config.target)
         check_metrics(metrics, classifier)
         target_specs = [TargetSpec.parse(config.target, column.against, classifier) for column in columns]
@@ -229,6 +237,7 @@ class ModelComparison:
         methods = resolve_methods(choices, config.score, classifier, config.layer, config.layout)
         facts = describe_run(config.compute, classifier)
         metrics = [metric.for_output(classifier.output) for metric in metrics]
+        metrics = [metric.with_boxes(index, classifier.class_names) for metric in metrics]
         return cls(config, classifier, target_specs, methods, metrics, facts)
 
     @cached_property

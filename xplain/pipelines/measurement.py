@@ -23,7 +23,9 @@ from xplain.core.protocols import choose_metrics
 from xplain.core.registry import METHODS, METRICS, MetricSpec
 from xplain.core.rng import Streams, preserve_random_state
 from xplain.core.types import Attribution, Precision, Score, ScoreKind
-from xplain.data.annotations import locate_boxes, read_annotations
+from xplain.data.annotations import Annotations, locate_boxes, read_annotations
+from xplain.data.class_names import ClassNames
+from xplain.data.file_index import FileIndex
 from xplain.data.folders import walk_files
 from xplain.data.own_outputs import is_in_own_folder, is_own_file
 from xplain.metrics.inputs import Explain, MetricInput
@@ -194,12 +196,16 @@ def _wrap_function(method: AttributionFunction, default: Classifier) -> Explain:
 
 @dataclass(frozen=True, eq=False)
 class MetricRun:
-    """A metric with validated parameters. label: display name in tables. unit: of the values."""
+    """A metric with validated parameters.
+
+    label: display name in tables. unit: of the values. boxes: of the images, if a parameter names their file.
+    """
 
     spec: MetricSpec
     settings: dict[str, Any]
     label: str
     unit: str = ""
+    boxes: Annotations | None = None
 
     @classmethod
     def resolve(cls, spec: MetricSpec, params: Mapping[str, Any], label: str = "") -> MetricRun:
@@ -211,6 +217,15 @@ class MetricRun:
         if output.has_probabilities:
             return self
         return replace(self, unit=self.spec.unit.replace("target probability", "value").replace("probability", "value"))
+
+    def with_boxes(self, index: FileIndex, class_names: ClassNames) -> MetricRun:
+        """Return the metric with the boxes of the images in ``index``, or itself if it reads none.
+
+        Raises InputError if the file of the boxes cannot be read or contradicts itself.
+        """
+        if self.settings.get("boxes") is None:
+            return self
+        return replace(self, boxes=read_annotations(self.settings["boxes"]).assign(index, class_names))
 
     @cached_property
     def files(self) -> dict[str, str]:
@@ -266,15 +281,15 @@ class MetricRun:
         return supplies
 
     def _locate_boxes(self, inputs: MetricInput) -> Tensor:
-        """Read the bounding boxes of the images in a batch from the file ``boxes``."""
-        if not (inputs.keys and inputs.sizes):
+        """Return the bounding boxes of the images in a batch."""
+        if self.boxes is None or not (inputs.keys and inputs.sizes):
             raise UsageError(
                 f"{self.spec.name} cannot look up boxes in a file, because the images have no names",
                 "pass a tensor of shape (images, boxes, 4) in image pixels",
             )
         classifier = inputs.oracle.classifier
         return locate_boxes(
-            read_annotations(self.settings["boxes"]),
+            self.boxes,
             inputs.keys,
             inputs.sizes,
             inputs.y.tolist(),

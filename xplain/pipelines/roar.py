@@ -32,6 +32,7 @@ from xplain.pipelines.attribution import MethodRun, resolve_methods, with_contro
 from xplain.pipelines.measurement import MetricResult, MetricRun, resolve_metrics
 from xplain.pipelines.progress import OnProgress, ProgressCounter, ignore_progress
 from xplain.pipelines.records import describe_run
+from xplain.pipelines.run_folders import describe_request
 
 NOT_IN_FIRST_NETWORK = ("trials", "fractions")  # settings of a metric that do not affect the first network of a trial
 
@@ -151,6 +152,7 @@ def _describe(
         "dataset": {"location": config.dataset, "items": 0, "labelled": 0},
         "protocol": config.protocol,
         **stored,
+        "request": describe_request(config),
         "fingerprint": undecided | stored.get("fingerprint", {}) | own,
         "methods": {m.label: m.describe() | {"deviations": m.spec.deviations} | m.hash_references() for m in methods},
         "metrics": {

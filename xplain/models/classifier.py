@@ -54,6 +54,7 @@ class Classifier(nn.Module):
     output: the meaning of the logits: softmax, sigmoid, binary or none.
     labels: class names by index, empty if unknown.
     wnids: WordNet ids by index, empty if unknown.
+    texts: the texts of each class of a zero-shot classifier, empty for other models.
     notes: the assumptions made about the network, as text for the user.
     """
 
@@ -86,6 +87,7 @@ class Classifier(nn.Module):
         self.classes: int | None = None
         self.probabilities = False
         self.output = OutputKind()
+        self.texts: Sequence[Sequence[str]] = ()
         self.notes: list[str] = []
         mean = mean or (0.0,) * 3
         std = std or (1.0,) * len(mean)

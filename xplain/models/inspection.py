@@ -23,7 +23,7 @@ def inspect_model(classifier: Classifier) -> None:
     logits, key = find_logits(output)
     classifier.classes = logits.shape[1]
     notes = classifier.notes
-    if key:
+    if key and not type(output).__module__.startswith("transformers."):  # whose outputs have several entries
         notes.append(f"the model returns a {type(output).__name__}; using its entry {key!r} as the logits")
     if classifier.channels == 1:
         notes.append("the model has one input channel; images are converted to grayscale")

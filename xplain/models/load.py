@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -19,12 +20,15 @@ from xplain.models.classifier import Classifier, find_wrapped_classifier
 from xplain.models.custom_models import load_factory, wrap_module
 from xplain.models.devices import select_device
 from xplain.models.efficientnet_lite0 import load_efficientnet_lite0
+from xplain.models.hugging_face_modules import complete_from_config
 from xplain.models.inspection import inspect_model
 from xplain.models.optimize import copy_classifier
 from xplain.models.programs import check_program, load_program
 from xplain.models.randomization import RANDOM, initialize_untrained, untrained_seed
+from xplain.models.zero_shot import TextRequest, refuse_texts
 
 PROGRAMS = ("script:", "export:")
+TEXT_MODELS = ("hf:", "clip:")  # prefixes of models that can compare images with texts
 # Copies of classifiers with other weights, by the SHA-256 of the weights file.
 _COPIES: WeakKeyDictionary[Classifier, dict[str, Classifier]] = WeakKeyDictionary()
 
@@ -36,6 +40,9 @@ def load_classifier(
     classes: str | Path | None = None,
     image_size: int | None = None,
     offline: bool = False,
+    prompts: Sequence[str] = (),
+    templates: Sequence[str] = (),
+    processor: object = None,
 ) -> Classifier:
     """Load a classifier in evaluation mode. The classifier normalizes its input and maps pixels in [0, 1] to logits.
 
@@ -44,10 +51,12 @@ def load_classifier(
             ``efficientnet-lite0``, the built-in model, which requires no download;
             a torchvision classification model such as ``resnet50`` or ``resnet50.IMAGENET1K_V1``;
             ``timm:NAME``, a timm model;
+            ``hf:FOLDER`` or ``hf:REPOSITORY@REVISION``, a Hugging Face image classifier, CLIP or SigLIP; its code is not run;
+            ``clip:ARCHITECTURE/TAG``, ``clip:hf-hub:REPOSITORY`` or ``clip:FOLDER``, a CLIP or SigLIP model of open_clip;
             ``python:package.module:factory``, a function that returns an nn.Module;
             ``script:FILE`` or ``export:FILE``, a TorchScript or torch.export program, whose code is run;
             an nn.Module that takes pixels in [0, 1]. Its attributes ``mean``, ``std``, ``size``, ``labels`` and ``wnids`` are used
-            if it has them.
+            if it has them, else the configuration of a Hugging Face model.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         weights: a ``.pt``, ``.pth`` or ``.safetensors`` file to use instead of the model's weights. No code in it is executed.
             ``random`` uses untrained weights, which are the same in every call.
@@ -55,6 +64,11 @@ def load_classifier(
         image_size: height and width of the model input in pixels. Default: the native size of the model. The size before cropping is
             scaled proportionally, and the position embeddings of ViTs are interpolated.
         offline: do not download anything. The code of a ``python:`` factory is not restricted.
+        prompts: texts that CLIP and SigLIP models compare images with, one per class.
+        templates: texts with {} for the names in ``classes``, for CLIP and SigLIP models. Default: "a photo of a {}.". The features
+            of several templates are averaged.
+        processor: image processor of a module, or a folder or repository with its preprocessor_config.json. It provides size,
+            resizing and normalization. No code of it is run.
 
     Returns:
         A Classifier. ``size``, ``preprocessing``, ``labels`` and ``wnids`` describe its input and classes.
@@ -69,17 +83,20 @@ def load_classifier(
         >>> classifier = xplain.load_classifier("resnet50", device="cuda", weights="tuned.safetensors", classes="names.txt")
     """
     _check_arguments(name, device, weights, classes, image_size)
+    request = _make_request(name, prompts, classes, templates)
+    if processor is not None and isinstance(name, str):
+        raise UsageError(f"processor cannot be used with {name!r}", "pass it with an nn.Module")
     torch_device = select_device(str(device))
     path = None if weights is None else Path(weights)
     if path == RANDOM:
         with untrained_seed():
-            classifier = _build(name, path, image_size, offline)
+            classifier = _build(name, path, image_size, offline, request, processor)
             initialize_untrained(classifier)
     else:
-        classifier = _build(name, path, image_size, offline)
+        classifier = _build(name, path, image_size, offline, request, processor)
     classifier.to(torch_device).eval()
     names_source = "the model's labels"
-    if classes is not None:
+    if classes is not None and not classifier.texts:
         names_source = repr(str(classes))
         wnids, labels = read_class_names(Path(classes))
         classifier.wnids, classifier.labels = list(wnids), list(labels)
@@ -111,6 +128,22 @@ def _check_arguments(name: object, device: object, weights: object, classes: obj
         check_side(image_size, "image size")
 
 
+def _make_request(name: str | nn.Module, prompts: object, classes: str | Path | None, templates: object) -> TextRequest:
+    """Return the texts to compare images with. Raises UsageError if they are invalid or do not apply to the model."""
+    for values, argument in ((prompts, "prompts"), (templates, "templates")):
+        is_list = isinstance(values, Sequence) and not isinstance(values, str)
+        if not is_list or not all(isinstance(value, str) for value in values):
+            raise UsageError(
+                f"{argument} must be a list of texts, got {values!r}", f"use {argument}=['a photo of a cat']"
+            )
+    path = None if classes is None else Path(classes)
+    request = TextRequest(tuple(prompts), path, tuple(templates))  # type: ignore[arg-type]
+    if request.requires_text_model and not (isinstance(name, str) and name.startswith(TEXT_MODELS)):
+        raise refuse_texts(name if isinstance(name, str) else type(name).__name__)
+    request.check()
+    return request
+
+
 def copy_with_weights(classifier: Classifier, path: str) -> Classifier:
     """Return a copy of the classifier with the weights in a file, which is read once. Raises InputError if they do not fit."""
     record = describe_weights_file(Path(path))
@@ -123,12 +156,20 @@ def copy_with_weights(classifier: Classifier, path: str) -> Classifier:
     return copies[record.sha256]
 
 
-def _build(name: str | nn.Module, path: Path | None, image_size: int | None, offline: bool) -> Classifier:
+def _build(
+    name: str | nn.Module,
+    path: Path | None,
+    image_size: int | None,
+    offline: bool,
+    request: TextRequest,
+    processor: object,
+) -> Classifier:
     """Return the classifier with the weights in ``path`` and their hash, for images of its own size or of ``image_size``."""
     if isinstance(name, nn.Module):
         classifier = wrap_module(name, type(name).__name__, path)
+        complete_from_config(classifier, processor, image_size)
     else:
-        classifier = _load_by_name(name, path, image_size, offline)
+        classifier = _load_by_name(name, path, image_size, offline, request)
     if image_size is not None:
         classifier.preprocessing = classifier.preprocessing.resized_to(image_size)
     if not classifier.weights.sha256:
@@ -136,17 +177,29 @@ def _build(name: str | nn.Module, path: Path | None, image_size: int | None, off
     return classifier
 
 
-def _load_by_name(name: str, path: Path | None, image_size: int | None, offline: bool) -> Classifier:
+def _load_by_name(
+    name: str, path: Path | None, image_size: int | None, offline: bool, request: TextRequest
+) -> Classifier:
     if name == EMBEDDED:
         return load_efficientnet_lite0(path)
     if name.startswith("python:"):
-        return wrap_module(load_factory(name), name, path)
+        classifier = wrap_module(load_factory(name), name, path)
+        complete_from_config(classifier, None, image_size)
+        return classifier
     if name.startswith(PROGRAMS):
         return _load_program(name, path)
     if name.startswith("timm:"):
         from xplain.models.timm_models import load_timm
 
         return load_timm(name, path, image_size, offline)
+    if name.startswith("hf:"):
+        from xplain.models.hugging_face import load_hugging_face
+
+        return load_hugging_face(name, path, image_size, offline, request)
+    if name.startswith("clip:"):
+        from xplain.models.open_clip_models import load_open_clip
+
+        return load_open_clip(name, path, image_size, offline, request)
     from xplain.models.torchvision_models import load_torchvision
 
     return load_torchvision(name, path, image_size, offline)

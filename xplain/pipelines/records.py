@@ -20,18 +20,21 @@ from xplain.pipelines.attribution import MethodRun
 from xplain.pipelines.batches import TargetedBatch
 
 TOP = 5  # predictions in a record
-LIBRARIES = ("torch", "torchvision", "timm", "numpy", "pillow")
+LIBRARIES = ("torch", "torchvision", "timm", "transformers", "open_clip_torch", "numpy", "pillow")
+MODULES = {"open_clip_torch": "open_clip"}  # names of modules where they differ from those of their packages
 
 
 def describe_run(compute: ComputeOptions, classifier: Classifier) -> dict[str, Any]:
     """Return the record entries common to all explanations of a run: model, preprocessing, seed, precision, device and versions."""
     model: dict[str, Any] = {"name": classifier.name, "weights": asdict(classifier.weights)}
+    if classifier.texts:
+        model["texts"] = [list(texts) for texts in classifier.texts]
     if classifier.notes:
         model["notes"] = classifier.notes
     normalization = {"mean": classifier.mean.flatten().tolist(), "std": classifier.std.flatten().tolist()}
     return {
         "model": model,
-        "preprocessing": asdict(classifier.preprocessing) | normalization,
+        "preprocessing": classifier.preprocessing.describe() | normalization,
         "seed": compute.seed,
         "precision": compute.precision,
         "device": str(classifier.device),
@@ -43,7 +46,7 @@ def _versions() -> dict[str, str]:
     """Return the versions of xplain, Python and the libraries that are in use."""
     versions = {"xplain": xplain.__version__, "python": platform.python_version()}
     for name in LIBRARIES:
-        if name in sys.modules or name == "pillow":
+        if MODULES.get(name, name) in sys.modules or name == "pillow":
             try:
                 versions[name] = version(name)
             except PackageNotFoundError:

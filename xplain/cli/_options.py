@@ -65,7 +65,8 @@ def _be_quiet(quiet: bool) -> bool:
 
 
 MODEL_HELP = (
-    "Model: efficientnet-lite0 (built in), a torchvision model name, timm:NAME, python:MODULE:FACTORY, script:FILE (TorchScript) or "
+    "Model: efficientnet-lite0 (built in), a torchvision model name, timm:NAME, hf:REPOSITORY or hf:FOLDER (Hugging "
+    "Face), clip:ARCHITECTURE/TAG (open_clip), python:MODULE:FACTORY, script:FILE (TorchScript) or "
     "export:FILE (torch.export)"
 )
 Model = Annotated[str, option("--model", "-m", help=f"{MODEL_HELP}.", autocompletion=complete_model)]

@@ -164,6 +164,21 @@ class ModelOptions:
     offline: Annotated[
         bool, Option("--offline", "Do not download anything; use only weights that are already on disk.")
     ] = False
+    prompts: Annotated[
+        tuple[str, ...],
+        Option(
+            "--prompt",
+            "Text of a class for CLIP and SigLIP models; repeatable. XPLAIN_PROMPT holds one text per line.",
+        ),
+    ] = ()
+    templates: Annotated[
+        tuple[str, ...],
+        Option(
+            "--template",
+            'Text with {} for each name in --classes, for CLIP and SigLIP models (default: "a photo of a {}."); repeatable, to '
+            "average the features of several texts.",
+        ),
+    ] = ()
 
 
 @dataclass(frozen=True)

@@ -128,7 +128,9 @@ def _check_arguments(name: object, device: object, weights: object, classes: obj
         check_side(image_size, "image size")
 
 
-def _make_request(name: str | nn.Module, prompts: object, classes: str | Path | None, templates: object) -> TextRequest:
+def _make_request(
+    name: str | nn.Module, prompts: Sequence[str], classes: str | Path | None, templates: Sequence[str]
+) -> TextRequest:
     """Return the texts to compare images with. Raises UsageError if they are invalid or do not apply to the model."""
     for values, argument in ((prompts, "prompts"), (templates, "templates")):
         is_list = isinstance(values, Sequence) and not isinstance(values, str)
@@ -137,7 +139,7 @@ def _make_request(name: str | nn.Module, prompts: object, classes: str | Path | 
                 f"{argument} must be a list of texts, got {values!r}", f"use {argument}=['a photo of a cat']"
             )
     path = None if classes is None else Path(classes)
-    request = TextRequest(tuple(prompts), path, tuple(templates))  # type: ignore[arg-type]
+    request = TextRequest(tuple(prompts), path, tuple(templates))
     if request.requires_text_model and not (isinstance(name, str) and name.startswith(TEXT_MODELS)):
         raise refuse_texts(name if isinstance(name, str) else type(name).__name__)
     request.check()

@@ -15,6 +15,8 @@ REMOVED_PREFIXES = ("attn_implementation", "_attn_implementation")
 REMOVED_KEYS = frozenset(
     (
         "auto_map",
+        "quantization_config",
+        "transformers_weights",
         "custom_pipelines",
         "_name_or_path",
         "_commit_hash",
@@ -47,8 +49,13 @@ def read_config(repository: Repository) -> tuple[dict[str, Any], list[str]]:
     A configuration of timm, with ``architecture`` and without ``model_type``, is returned too.
     Raises InputError for quantized weights, adapters, other weight files and models that require their own code.
     """
-    _refuse_adapter(repository)
-    content = read_json(repository, repository.require("config.json"))
+    path = repository.find("config.json")
+    if repository.find("adapter_config.json") is not None:
+        raise InputError(
+            f"{repository.name!r} is an adapter of another model",
+            "merge it: model.merge_and_unload().save_pretrained(FOLDER)",
+        )
+    content = read_json(repository, path or repository.require("config.json"))
     for key, value in _iterate_items(content):
         if key == "quantization_config" and value:
             method = value.get("quant_method") if isinstance(value, dict) else None
@@ -67,14 +74,6 @@ def read_config(repository: Repository) -> tuple[dict[str, Any], list[str]]:
         _require_known_type(repository, content)
         notes.append("the repository contains its own code (auto_map), which is not executed")
     return _remove_keys(content), notes
-
-
-def _refuse_adapter(repository: Repository) -> None:
-    if repository.find("adapter_config.json") is not None:
-        raise InputError(
-            f"{repository.name!r} is an adapter of another model",
-            "merge it: model.merge_and_unload().save_pretrained(FOLDER)",
-        )
 
 
 def _require_known_type(repository: Repository, content: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,11 @@ class Repository:
         if self.folder is not None:
             local = self.folder / file
             return local if local.is_file() else None
-        path = self._find_cached(file) or self._download(file)
+        if self.is_pinned:
+            cached = self._find_cached(file)
+            if cached is not None:
+                return Path(cached) if isinstance(cached, str) else None
+        path = self._download(file)
         if path is not None and not self.is_pinned:
             self.revision, self.is_pinned = path.parent.name, True  # all files must come from this commit
         return path
@@ -62,24 +66,23 @@ class Repository:
             raise InputError(f"{self.name!r} has no {file}", "use the folder or the repository of a model")
         return path
 
-    def _find_cached(self, file: str) -> Path | None:
-        """Return the path of a file of the pinned commit in the hub's cache, or None."""
-        if not self.is_pinned:
-            return None
+    def _find_cached(self, file: str) -> object:
+        """Return the path of a file in the hub's cache as text, another object if the repository has no such file, or None if unknown."""
         from huggingface_hub import try_to_load_from_cache
 
-        path = try_to_load_from_cache(self.repo, file, revision=self.revision)
-        return Path(path) if isinstance(path, str) else None
+        return try_to_load_from_cache(self.repo, file, revision=self.revision)
 
     def _download(self, file: str) -> Path | None:
-        from huggingface_hub import hf_hub_download, try_to_load_from_cache
+        from huggingface_hub import hf_hub_download
         from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
+        # local_files_only alone does not stop requests about the program that uses the hub.
+        context = hub_disabled() if self.offline else nullcontext()
         try:
-            return Path(hf_hub_download(self.repo, file, revision=self.revision, local_files_only=self.offline))
+            with context:
+                return Path(hf_hub_download(self.repo, file, revision=self.revision, local_files_only=self.offline))
         except LocalEntryNotFoundError as error:
-            is_known = try_to_load_from_cache(self.repo, file, revision=self.revision) is not None
-            if self.is_pinned and (self.offline or is_known):
+            if self.is_pinned and self.offline:
                 return None
             raise self._missing_error(error) from None
         except EntryNotFoundError:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from xplain.core.errors import InputError
-from xplain.data.preprocessing import Interpolation, Preprocessing
+from xplain.data.preprocessing import MAX_SIDE, Interpolation, Preprocessing
 
 Content = Mapping[str, Any]
 
@@ -205,7 +205,8 @@ def read_image_processor(content: Content, model_type: str = "", size: tuple[int
     if note:
         notes.append(note)
     values = dict(BASE | DEFAULTS[kind])
-    values.update({key: value for key, value in content.items() if value is not None or key.startswith("do_")})
+    values.update({key: value for key, value in content.items() if value is not None or key not in BASE})
+    values.update({key: False for key in BASE if key.startswith("do_") and content.get(key, True) is None})
     try:
         preprocessing, note = _make_preprocessing(kind, values, size)
         mean, std = _read_normalization(kind, values)
@@ -335,7 +336,7 @@ def _read_size(value: Any, *, square: bool, fallback: tuple[int, int] | None) ->
 
 def _check_sides(height: Any, width: Any) -> tuple[int, int]:
     sides = int(height), int(width)
-    if min(sides) < 1:
+    if not 1 <= min(sides) <= max(sides) <= MAX_SIDE:
         raise ValueError(f"invalid size {sides}")
     return sides
 

@@ -384,7 +384,7 @@ def test_offline_uses_the_cache(cache, monkeypatch, name, by_environment):
 def test_offline_without_the_cache_is_refused(cache, name):
     assert load_error(name, offline=True) == (
         f"{name!r} is not in the cache of the Hugging Face Hub, and --offline disables downloads; "
-        "download it once without --offline, or put config.json and model.safetensors into a folder and use hf:FOLDER"
+        "download it once without --offline, or use hf:FOLDER with a copy of its files"
     )
 
 
@@ -408,7 +408,7 @@ def test_unreachable_hub_is_reported(monkeypatch):
 @pytest.mark.parametrize("name", ["hf:", "hf:./missing/folder", "hf:a/b/c", "hf:owner/vit@"])
 def test_invalid_names_are_refused(name):
     assert load_error(name) == (
-        f"{name!r} is neither a folder nor a repository; use hf:FOLDER, hf:OWNER/NAME or hf:OWNER/NAME@REVISION"
+        f"{name!r} is neither a folder nor a repository; name a folder, OWNER/NAME or OWNER/NAME@REVISION"
     )
 
 

@@ -12,7 +12,7 @@ import torch
 
 import xplain
 from tests.helpers.hugging_face import block_network, change_json, make_random
-from tests.helpers.text_models import make_clip, make_clip_tokenizer, make_siglip, make_siglip_tokenizer
+from tests.helpers.text_models import TOWER, VISION, make_clip, make_clip_tokenizer, make_siglip, make_siglip_tokenizer
 from xplain.core.errors import InputError, UsageError
 
 transformers = pytest.importorskip("transformers")
@@ -230,7 +230,9 @@ def test_missing_weights_are_refused(folder):
     state = load_file(path)
     del state["visual_projection.weight"]
     save_file(state, path)
-    assert load_error(folder / "clip", prompts=PROMPTS).startswith("'NAME' has no weights for visual_projection.weight; ")
+    assert load_error(folder / "clip", prompts=PROMPTS).startswith(
+        "'NAME' has no weights for visual_projection.weight; "
+    )
 
 
 def test_tokenizer_code_is_refused(folder):
@@ -256,3 +258,54 @@ def test_other_text_models_are_refused(folder, model_type):
         f"'NAME' is a {model_type} model, whose texts are not supported; "
         "use a model of type align, altclip, chinese_clip, clip, metaclip_2 or siglip"
     )
+
+
+class WordTokenizer:
+    """A tokenizer of letters with a beginning 5 and an end 30, for models whose vocabularies are too large for a test."""
+
+    model_max_length = 70
+
+    def __call__(
+        self, texts: Any, return_tensors: str = "", padding: Any = False, max_length: int = 0
+    ) -> dict[str, Any]:
+        rows = [
+            [5, *(6 + ord(letter) % 20 for letter in text), 30] for text in ([texts] if texts == str(texts) else texts)
+        ]
+        if not padding:
+            return {"input_ids": rows[0]}
+        width = max_length or max(map(len, rows))
+        ids = torch.tensor([row + [1] * (width - len(row)) for row in rows])
+        return {"input_ids": ids, "attention_mask": (ids != 1).long(), "token_type_ids": torch.zeros_like(ids)}
+
+
+VOCABULARY = {"vocab_size": 40, "pad_token_id": 1, "bos_token_id": 5, "eos_token_id": 30}
+OTHER_TYPES = {
+    "metaclip_2": ("MetaClip2", {}, {}, 77),
+    "altclip": ("AltCLIP", {"max_position_embeddings": 80, "project_dim": 16}, {}, 0),
+    "chinese_clip": ("ChineseCLIP", {}, {}, 0),
+    "align": ("Align", {}, {"width_coefficient": 0.2, "depth_coefficient": 0.2, "hidden_dim": 32}, 0),
+}
+
+
+@pytest.mark.parametrize("model_type", OTHER_TYPES)
+def test_logits_of_other_types_equal_transformers(tmp_path, monkeypatch, model_type):
+    monkeypatch.setattr("xplain.models.hugging_face_zero_shot.load_tokenizer", lambda *_: WordTokenizer())
+    kind, text, vision, length = OTHER_TYPES[model_type]
+    is_align = model_type == "align"
+    config = getattr(transformers, f"{kind}Config")(
+        text_config=TOWER | VOCABULARY | text,
+        vision_config=({"image_size": 64} if is_align else VISION) | vision,
+        projection_dim=64 if is_align else 16,
+    )
+    model = make_random(getattr(transformers, f"{kind}Model"), config)
+    model.save_pretrained(tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(PROCESSOR))
+    prompts = ["a cat", "dogs run"]
+    inputs = WordTokenizer()(prompts, padding=True, max_length=length)
+    if model_type in ("metaclip_2", "altclip"):
+        del inputs["token_type_ids"]
+    with torch.no_grad():
+        expected = model(pixel_values=(IMAGES - MEAN) / STD, **inputs).logits_per_image
+    classifier = load(tmp_path, prompts=prompts)
+    assert expected.std() > 1e-3
+    torch.testing.assert_close(classifier(IMAGES), expected, rtol=1e-5, atol=1e-5)

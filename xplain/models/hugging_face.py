@@ -18,7 +18,13 @@ from xplain.models.hugging_face_config import (
     read_labels,
     read_output_kind,
 )
-from xplain.models.hugging_face_files import Repository, describe_weights, find_weights, open_repository
+from xplain.models.hugging_face_files import (
+    Repository,
+    describe_weights,
+    find_weights,
+    hub_disabled,
+    open_repository,
+)
 from xplain.models.hugging_face_modules import adapt_network, find_processor, set_normalization
 from xplain.models.hugging_face_weights import build_untrained, load_pretrained
 from xplain.models.hugging_face_zero_shot import load_zero_shot, uses_texts
@@ -49,7 +55,7 @@ def load_hugging_face(
     if "model_type" not in content and "architecture" in content:
         if request.requires_text_model:
             raise refuse_texts(name)
-        return _load_as_timm(repository, path, side, offline)
+        return _load_as_timm(repository, path, side)
     config = make_config(repository, content)
     if uses_texts(repository, config, request):
         classifier = load_zero_shot(repository, config, path, side, request)
@@ -85,16 +91,13 @@ def _require_transformers(name: str) -> None:
         ) from None
 
 
-def _load_as_timm(repository: Repository, path: Path | None, side: int | None, offline: bool) -> Classifier:
+def _load_as_timm(repository: Repository, path: Path | None, side: int | None) -> Classifier:
     """Load a model that timm has saved, which is not in the format of transformers."""
     from xplain.models.timm_models import load_timm
 
     files = find_weights(repository)  # timm would also read pickles
-    if repository.folder is not None:
-        name = f"timm:local-dir:{repository.folder}"
-    else:
-        name = f"timm:hf-hub:{repository.repo}@{repository.revision}"
-    classifier = load_timm(name, path, side, offline)
+    with hub_disabled():
+        classifier = load_timm(f"timm:local-dir:{files[0].parent}", path, side)
     classifier.name = repository.name
     if path is None:
         classifier.weights = describe_weights(repository.source, files)

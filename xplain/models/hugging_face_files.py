@@ -94,7 +94,7 @@ class Repository:
         if self.offline:
             return InputError(
                 f"{self.name!r} is not in the cache of the Hugging Face Hub, and --offline disables downloads",
-                "download it once without --offline, or put config.json and model.safetensors into a folder and use hf:FOLDER",
+                f"download it once without --offline, or use {self.name.partition(':')[0]}:FOLDER with a copy of its files",
             )
         return InputError(
             f"cannot download {self.name}: {first_line(error)}",
@@ -113,7 +113,7 @@ def open_repository(name: str, reference: str, offline: bool) -> Repository:
     match = REPOSITORY.fullmatch(reference)
     if match is None:
         raise InputError(
-            f"{name!r} is neither a folder nor a repository", "use hf:FOLDER, hf:OWNER/NAME or hf:OWNER/NAME@REVISION"
+            f"{name!r} is neither a folder nor a repository", "name a folder, OWNER/NAME or OWNER/NAME@REVISION"
         )
     from huggingface_hub import constants
 

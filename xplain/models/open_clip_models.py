@@ -105,7 +105,7 @@ def _load_architecture(
     architecture, _, tag = name.removeprefix("clip:").partition("/")
     config = open_clip.get_model_config(architecture) if architecture in open_clip.list_models() else None
     if config is None:
-        hint = did_you_mean(architecture, open_clip.list_models(), "use clip:ARCHITECTURE/TAG, such as ViT-B-32/openai")
+        hint = did_you_mean(architecture, open_clip.list_models(), "use clip:ARCHITECTURE/TAG or an existing folder")
         raise UsageError(f"unknown open_clip architecture {architecture!r}", hint)
     tags = open_clip.list_pretrained_tags_by_model(architecture)
     settings = _read_tag(open_clip, name, tags) if tag or path is None else {}

@@ -46,6 +46,8 @@ VALUES = {  # by option: the text on the command line, and the value in the conf
         "image-size": (99, 99),
         "device": ("cpu", "cpu"),
         "offline": (True, True),
+        "prompt": ("a cat by the sea", ("a cat by the sea",)),
+        "template": ("a photo of a {}", ("a photo of a {}",)),
     },
     ComputeOptions: {"precision": ("bf16", "bf16"), "batch-size": (7, 7), "seed": (5, 5), "threads": (2, 2)},
     RenderOptions: {

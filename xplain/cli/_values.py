@@ -109,7 +109,7 @@ def _no_command() -> None:
     """Do nothing; the callback of a command without one."""
 
 
-TEXTS = ("prompts", "templates")  # parameters whose values contain spaces
+TEXTS = ("prompt", "template")  # parameters whose values contain spaces
 
 
 def read_text_lines(context: typer.Context, values: Mapping[str, Any]) -> dict[str, list[str]]:

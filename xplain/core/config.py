@@ -137,7 +137,10 @@ class Option:
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """The model to load and where it runs; the fields are the parameters of ``load_classifier``. name: set by each command."""
+    """The model to load and where it runs; the fields are the parameters of ``load_classifier``.
+
+    name: set by each command. prompt, template: several texts, ``prompts`` and ``templates`` of ``load_classifier``.
+    """
 
     name: str = EMBEDDED
     weights: Annotated[
@@ -164,14 +167,14 @@ class ModelOptions:
     offline: Annotated[
         bool, Option("--offline", "Do not download anything; use only weights that are already on disk.")
     ] = False
-    prompts: Annotated[
+    prompt: Annotated[
         tuple[str, ...],
         Option(
             "--prompt",
             "Text of a class for CLIP and SigLIP models; repeatable. XPLAIN_PROMPT holds one text per line.",
         ),
     ] = ()
-    templates: Annotated[
+    template: Annotated[
         tuple[str, ...],
         Option(
             "--template",

@@ -121,6 +121,9 @@ def make_config(repository: Repository, content: dict[str, Any]) -> Any:
         raise InputError(f"config.json of {repository.name!r} has the unknown model type {model_type!r}", hint)
     if model_type == "timm_wrapper":
         _check_timm_wrapper(repository, content)
+    names = content.get("id2label")
+    if isinstance(names, dict) and names and "num_labels" not in content:
+        content = content | {"num_labels": len(names)}  # some types (PVT) have another default
     try:
         return CONFIG_MAPPING[model_type].from_dict(dict(content))
     except Exception as error:  # configurations validate their fields with many types

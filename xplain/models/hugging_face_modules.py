@@ -221,5 +221,6 @@ def _timm_processor(config: Any) -> ImageProcessor:
 
     from xplain.models.timm_models import make_preprocessing
 
-    data = timm.data.resolve_data_config(config.pretrained_cfg or {})
+    settings = getattr(config, "pretrained_cfg", None) or timm.get_pretrained_cfg(config.architecture).to_dict()
+    data = timm.data.resolve_data_config(settings)
     return ImageProcessor(make_preprocessing(data), tuple(data["mean"]), tuple(data["std"]))

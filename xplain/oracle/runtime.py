@@ -17,7 +17,9 @@ from xplain.oracle.oracle import Oracle
 
 def load_model(options: ModelOptions) -> Classifier:
     """Load the classifier that the options name, on its device. Raises as ``load_classifier``."""
-    return load_classifier(**vars(options))
+    values = dict(vars(options))
+    prompts, templates = values.pop("prompt"), values.pop("template")
+    return load_classifier(**values, prompts=prompts, templates=templates)
 
 
 @contextmanager

@@ -56,8 +56,8 @@ def _describe_model(model: ModelOptions) -> list[str]:
         parts.append(f"weights={model.weights.stem}")
     if model.image_size is not None:
         parts.append(f"size={model.image_size}")
-    if model.prompts or model.templates:
-        digest = hashlib.sha256(repr((model.prompts, model.templates)).encode()).hexdigest()
+    if model.prompt or model.template:
+        digest = hashlib.sha256(repr((model.prompt, model.template)).encode()).hexdigest()
         parts.append(f"texts={digest[:8]}")
     return [part.replace("/", "-").replace("\\", "-").replace(":", "-") for part in parts]
 

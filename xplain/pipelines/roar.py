@@ -80,7 +80,7 @@ def _options_of_the_model(config: EvaluateConfig) -> list[str]:
         "--weights": config.model.weights is not None,
         "--classes": config.model.classes is not None,
         "--labels": config.labels is not None,
-        "--prompt": bool(config.model.prompts),
+        "--prompt": bool(config.model.prompt),
         "--image-size": config.model.image_size is not None,
         "--limit": config.limit is not None,
         "--per-class": config.per_class is not None,

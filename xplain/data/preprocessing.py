@@ -91,11 +91,11 @@ class Preprocessing:
 
     def resized_to(self, side: int) -> Preprocessing:
         """Return the same preprocessing for square inputs of ``side`` pixels, with ``resize`` scaled in proportion."""
-        scale = side / max(self.size)
+        longer = max(self.size)
         if isinstance(self.resize, tuple):
-            height, width = self.resize
-            return replace(self, size=(side, side), resize=(round(height * scale), round(width * scale)))
-        return replace(self, size=(side, side), resize=round(self.resize * scale))
+            height, width = (round(pixels * side / longer) for pixels in self.resize)
+            return replace(self, size=(side, side), resize=(height, width))
+        return replace(self, size=(side, side), resize=round(self.resize * side / longer))
 
     def describe(self) -> dict[str, Any]:
         """Return the fields for records and fingerprints. Fields that few models need are omitted at their defaults."""

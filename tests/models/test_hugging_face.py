@@ -405,6 +405,18 @@ def test_unreachable_hub_is_reported(monkeypatch):
     )
 
 
+def test_processor_of_the_hub(cache, monkeypatch):
+    classifier = load(make_vit(), processor="owner/vit", offline=True)
+    check_logits(classifier, make_vit()((IMAGES - MEAN) / STD).logits)
+    assert load_error(make_vit(), processor="owner/other", offline=True).startswith(
+        "'hf:owner/other' is not in the cache"
+    )
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    assert load_error(make_vit(), processor="owner/vit") == (
+        "'hf:owner/vit' requires huggingface_hub; install it with: pip install 'xplain-vision[hf]'"
+    )
+
+
 @pytest.mark.parametrize("name", ["hf:", "hf:./missing/folder", "hf:a/b/c", "hf:owner/vit@"])
 def test_invalid_names_are_refused(name):
     assert load_error(name) == (

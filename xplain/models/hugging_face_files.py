@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from xplain.core.errors import InputError, first_line
+from xplain.core.errors import InputError, UsageError, first_line
 from xplain.models.checkpoints import describe_weights_file
 from xplain.models.classifier import Weights
 
@@ -105,7 +105,7 @@ class Repository:
 def open_repository(name: str, reference: str, offline: bool) -> Repository:
     """Return the repository that ``reference`` names: an existing folder, or ``REPO`` or ``REPO@REVISION`` on the hub.
 
-    name: of the model in messages. Raises InputError if the reference is neither.
+    name: of the model in messages. Raises InputError if the reference is neither, and UsageError if huggingface_hub is not installed.
     """
     folder = Path(reference)
     if reference and folder.is_dir():
@@ -115,8 +115,12 @@ def open_repository(name: str, reference: str, offline: bool) -> Repository:
         raise InputError(
             f"{name!r} is neither a folder nor a repository", "name a folder, OWNER/NAME or OWNER/NAME@REVISION"
         )
-    from huggingface_hub import constants
-
+    try:
+        from huggingface_hub import constants
+    except ModuleNotFoundError:
+        raise UsageError(
+            f"{name!r} requires huggingface_hub", "install it with: pip install 'xplain-vision[hf]'"
+        ) from None
     is_offline = offline or bool(constants.HF_HUB_OFFLINE)
     return Repository(name, None, match["repo"], match["revision"], is_offline)
 

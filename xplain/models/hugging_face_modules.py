@@ -95,12 +95,12 @@ def is_hugging_face(model: nn.Module) -> bool:
     return hasattr(config, "to_dict") and getattr(model, "main_input_name", None) == "pixel_values"
 
 
-def complete_from_config(classifier: Classifier, processor: object, side: int | None) -> None:
+def complete_from_config(classifier: Classifier, processor: object, side: int | None, offline: bool) -> None:
     """Set size, names, channels and outputs of a Hugging Face model in memory by its config, and the rest by its processor.
 
     Attributes ``size``, ``mean``, ``std``, ``labels`` and ``wnids`` that the user has set on the module are kept.
     processor: an image processor, its content as a dictionary, or a folder or repository; None if unknown.
-    side: requested image size, or None.
+    side: requested image size, or None. offline: do not download the processor's file.
     Raises UsageError if the processor is of another type, and InputError if it is invalid.
     """
     model = classifier.model
@@ -113,7 +113,9 @@ def complete_from_config(classifier: Classifier, processor: object, side: int | 
         _set_classes(classifier, config)
         if size is not None and not has_size:
             classifier.preprocessing = Preprocessing.for_size(size)
-    found = None if processor is None else read_processor(processor, getattr(config, "model_type", ""), size)
+    found = None
+    if processor is not None:
+        found = read_processor(processor, getattr(config, "model_type", ""), size, offline)
     if found is not None and not has_size:
         classifier.preprocessing = found.preprocessing
     if found is not None and not has_mean:
@@ -168,14 +170,14 @@ def set_channels(classifier: Classifier, channels: int | None) -> None:
     classifier.channels = channels
 
 
-def read_processor(processor: object, model_type: str, size: tuple[int, int] | None) -> ImageProcessor:
+def read_processor(processor: object, model_type: str, size: tuple[int, int] | None, offline: bool) -> ImageProcessor:
     """Return the preprocessing of an image processor, of its content, or of the processor file in a folder or repository.
 
     Raises UsageError for any other type, and InputError if there is no such file or its content is invalid.
     """
     if isinstance(processor, str | PathLike):
         reference = fspath(processor).removeprefix("hf:")
-        content = read_processor_file(open_repository(f"hf:{reference}", reference, offline=False))
+        content = read_processor_file(open_repository(f"hf:{reference}", reference, offline))
         if content is None:
             raise InputError(f"{reference!r} has no preprocessor_config.json", "pass the folder of an image processor")
         return read_image_processor(content, model_type, size)

@@ -53,7 +53,8 @@ def _load_error(repository: Repository, error: Exception) -> Exception:
     known = device_error(error)
     if known is not None:
         return known
-    return InputError(f"cannot load {repository.name}: {first_line(error)}", "check config.json and model.safetensors")
+    hint = "install it" if isinstance(error, ImportError) else "check config.json and model.safetensors"
+    return InputError(f"cannot load {repository.name}: {first_line(error)}", hint)
 
 
 def _mismatch_error(repository: Repository, config: Any, mismatches: list[Any]) -> InputError:

@@ -169,7 +169,7 @@ def _build(
     """Return the classifier with the weights in ``path`` and their hash, for images of its own size or of ``image_size``."""
     if isinstance(name, nn.Module):
         classifier = wrap_module(name, type(name).__name__, path)
-        complete_from_config(classifier, processor, image_size)
+        complete_from_config(classifier, processor, image_size, offline)
     else:
         classifier = _load_by_name(name, path, image_size, offline, request)
     if image_size is not None:
@@ -186,7 +186,7 @@ def _load_by_name(
         return load_efficientnet_lite0(path)
     if name.startswith("python:"):
         classifier = wrap_module(load_factory(name), name, path)
-        complete_from_config(classifier, None, image_size)
+        complete_from_config(classifier, None, image_size, offline)
         return classifier
     if name.startswith(PROGRAMS):
         return _load_program(name, path)

@@ -267,6 +267,7 @@ def test_timm_folder(tmp_path):
     torch.testing.assert_close(classifier(images), model((images - mean) / std), rtol=1e-4, atol=1e-5)
     assert (classifier.labels, classifier.name) == (list(NAMES), f"hf:{tmp_path}")
     (tmp_path / "model.safetensors").unlink()
+    assert load(tmp_path, weights="random").classes == 3
     assert load_error(tmp_path).startswith(
         f"'hf:{tmp_path}' has no model.safetensors, and pickled weights are not loaded"
     )

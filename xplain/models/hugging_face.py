@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from xplain.core.errors import UsageError
+from xplain.core.errors import InputError, UsageError
 from xplain.models.checkpoints import count_finetuned_classes, describe_weights_file, load_weights, read_weights
 from xplain.models.classifier import Classifier, Weights
 from xplain.models.hugging_face_config import (
@@ -95,9 +95,14 @@ def _load_as_timm(repository: Repository, path: Path | None, side: int | None) -
     """Load a model that timm has saved, which is not in the format of transformers."""
     from xplain.models.timm_models import load_timm
 
-    files = find_weights(repository)  # timm would also read pickles
+    files = find_weights(repository) if path is None else []
+    if len(files) > 1:  # timm would ignore them, and look for pickles
+        raise InputError(
+            f"{repository.name!r} has several files of weights, which timm cannot load", "save one model.safetensors"
+        )
+    folder = repository.require("config.json").parent
     with hub_disabled():
-        classifier = load_timm(f"timm:local-dir:{files[0].parent}", path, side)
+        classifier = load_timm(f"timm:local-dir:{folder}", path, side)
     classifier.name = repository.name
     if path is None:
         classifier.weights = describe_weights(repository.source, files)

@@ -15,6 +15,8 @@ from safetensors.torch import load_file, save_file
 import xplain
 from tests.helpers.hugging_face import PROCESSOR, block_network, change_json, make_vit, save_model
 from xplain.core.errors import InputError, ModelNote, UsageError
+from xplain.models.hugging_face_config import read_config
+from xplain.models.hugging_face_files import Repository
 
 transformers = pytest.importorskip("transformers")
 
@@ -282,3 +284,13 @@ def test_other_types_are_refused(folder, model_type):
     with pytest.raises(UsageError) as error:
         load(folder)
     assert str(error.value).startswith(f"'hf:{folder}' {REFUSED_TYPES[model_type]}")
+
+
+@pytest.mark.parametrize("case", PLAIN)
+def test_entries_are_removed_before_the_model_is_built(folder, case):
+    change_json(folder / "config.json", **PLAIN[case])
+    content, _ = read_config(Repository("hf:folder", folder))
+    names = [name for name in PLAIN[case] if name not in ("vision_config", "architectures")]
+    assert not set(names) & content.keys()
+    assert "owner/" not in json.dumps(content)
+    assert "auto_map" not in json.dumps(content)

@@ -40,6 +40,7 @@ UNSUPPORTED = {
 }
 # Types of models without a classification class in transformers.
 WITHOUT_HEAD = ("dinov3_vit", "dinov3_convnext", "aimv2", "vjepa2")
+ONE_LABEL_NOTE = "config.num_labels is 1, so the output is explained as a value; set --activation sigmoid if it is the logit of a class"
 FACTORY_HINT = "load it with a classification head of your own in a python: factory"
 
 
@@ -189,8 +190,7 @@ def read_output_kind(config: Any) -> tuple[OutputKind, list[str]]:
     if problem_type == "regression":
         return OutputKind("none", source="config"), []
     if problem_type is None and getattr(config, "num_labels", 0) == 1:
-        note = "the configuration has one label; its value is explained (--activation sigmoid for a class)"
-        return OutputKind("none", source="config"), [note]
+        return OutputKind("none", source="config"), [ONE_LABEL_NOTE]
     return OutputKind("softmax", source="config"), []
 
 

@@ -44,6 +44,8 @@ class AdaptedNetwork(nn.Module):
         self.is_bgr = is_bgr
         self.interpolate = interpolate
         self.patch_size = patch_size
+        self.config = getattr(model, "config", None)
+        self.main_input_name = getattr(model, "main_input_name", None)
 
     def forward(self, pixels: Tensor) -> object:
         """Return the output of the model for normalized pixels (B, 3, H, W)."""
@@ -143,8 +145,7 @@ def _set_classes(classifier: Classifier, config: Any) -> None:
     wnids, labels = read_labels(classifier.name, config)
     if not classifier.labels and not classifier.wnids:
         classifier.labels, classifier.wnids = labels, wnids
-    classifier.output, notes = read_output_kind(config)
-    classifier.notes.extend(notes)
+    classifier.output, _ = read_output_kind(config)
 
 
 def set_normalization(classifier: Classifier, processor: ImageProcessor, channels: int | None) -> None:

@@ -16,8 +16,8 @@ from xplain.core.config import ComputeOptions, ModelOptions, RenderOptions
 
 CAT = SAMPLES / "cat.jpg"
 COMMON = {
-    "-m", "--model", "--weights", "--classes", "--image-size", "--device", "--offline", "--precision", "-b", "--batch-size", "--seed", "--threads",
-    "-o", "--output", "--json", "-q", "--quiet", "--no-progress", "--config", "--version",
+    "-m", "--model", "--weights", "--classes", "--image-size", "--device", "--offline", "--precision", "-b", "--batch-size", "--seed",
+    "--threads", "--mean", "--std", "-o", "--output", "--json", "-q", "--quiet", "--no-progress", "--config", "--version",
 }  # fmt: skip
 # list computes nothing and prints to standard output; cite loads no model, and BibTeX has one form
 MISSING = {
@@ -43,6 +43,8 @@ VALUES = {  # by option: the text on the command line, and the value in the conf
     ModelOptions: {
         "weights": ("w.pt", Path("w.pt")),
         "classes": ("c.txt", Path("c.txt")),
+        "mean": ("0.5,0.25,0", (0.5, 0.25, 0.0)),
+        "std": ("0.5", (0.5,)),
         "image-size": (99, 99),
         "device": ("cpu", "cpu"),
         "offline": (True, True),

@@ -343,6 +343,14 @@ def test_processor_of_any_module():
     torch.testing.assert_close(classifier(IMAGES), ((IMAGES - MEAN) / STD).mean(dim=(2, 3)), rtol=0, atol=1e-5)
 
 
+def test_given_normalization_needs_no_processor():
+    classifier = load(make_vit(), mean=PROCESSOR["image_mean"], std=PROCESSOR["image_std"], size=96)
+    images = torch.rand(2, 3, 96, 96, generator=torch.Generator().manual_seed(2))
+    expected = make_vit()((images - MEAN) / STD, interpolate_pos_encoding=True).logits
+    torch.testing.assert_close(classifier(images), expected, rtol=0, atol=1e-5)
+    assert classifier.notes == []
+
+
 def test_wrong_processors_are_refused(folder):
     assert load_error(folder, processor=PROCESSOR) == (
         f"processor cannot be used with 'hf:{folder}'; pass it with an nn.Module"

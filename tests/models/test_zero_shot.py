@@ -118,6 +118,9 @@ def test_default_template_and_wnids(folder, tmp_path):
     classifier = load(folder / "clip", classes=tmp_path / "names.csv")
     assert classifier.texts == (("a photo of a tench.",), ("a photo of a {} dog.",))
     assert (classifier.labels, classifier.wnids) == (["tench", "{} dog"], ["n01440764", "n02102040"])
+    by_list = load(folder / "clip", classes=["tench", "{} dog"])
+    assert torch.equal(by_list.model.text_features, classifier.model.text_features)
+    assert by_list.labels == ["tench", "{} dog"]
 
 
 def test_one_prompt_of_clip_is_a_value(folder):

@@ -104,6 +104,18 @@ def parse_threads(text: str) -> int | None:
     return threads
 
 
+def parse_channel_values(text: str) -> tuple[float, ...] | None:
+    """Return the numbers between commas, or None for no text. Raises UsageError for other text."""
+    if not text:
+        return None
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(
+            f"invalid channel values {text!r}", "use one number per channel, such as 0.5,0.5,0.5"
+        ) from None
+
+
 def parse_clip(text: str) -> tuple[float, float]:
     """Parse the percentiles ``LOW,HIGH``. Raise UsageError unless 0 <= LOW < HIGH <= 100."""
     try:
@@ -167,6 +179,22 @@ class ModelOptions:
     offline: Annotated[
         bool, Option("--offline", "Do not download anything; use only weights that are already on disk.")
     ] = False
+    mean: Annotated[
+        tuple[float, ...] | None,
+        Option(
+            "--mean",
+            "Mean of the model input per channel, subtracted from pixels in [0, 1]; for onnx:, python:, script: and export:.",
+            parse_channel_values,
+        ),
+    ] = None
+    std: Annotated[
+        tuple[float, ...] | None,
+        Option(
+            "--std",
+            "Standard deviation of the model input per channel, by which pixels are divided after --mean.",
+            parse_channel_values,
+        ),
+    ] = None
     prompt: Annotated[
         tuple[str, ...],
         Option(

@@ -19,11 +19,15 @@ from xplain.core.papers import Paper
 from xplain.core.parameters import Parameter
 from xplain.core.types import ScoreKind
 
+# What a method or metric needs of the model: calls only, its modules too, or also gradients.
+Access = Literal["outputs", "layers", "gradients"]
+
 
 @dataclass(frozen=True, eq=False)
 class Spec:
     """A registered function.
 
+    access: what the function needs of the model: ``outputs``, its ``layers`` too, or also ``gradients``.
     alias: a shorter name. paper: where it is defined. doc: the function's docstring.
     deviations: how the implementation differs from the paper. version: of the definition; increases when numbers change.
     """
@@ -35,6 +39,7 @@ class Spec:
     doc: str = ""
     deviations: str = ""
     version: int = 1
+    access: Access = "outputs"
 
     @cached_property
     def parameters(self) -> dict[str, Parameter]:
@@ -91,6 +96,7 @@ class MethodSpec(Spec):
     as far as possible.
     """
 
+    access: Access = "gradients"
     score: ScoreKind = "logit"
     axioms: frozenset[str] = frozenset()
     cost: Callable[..., tuple[int, int]] = field(default=lambda **_: (1, 1))

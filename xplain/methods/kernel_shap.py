@@ -16,6 +16,7 @@ from xplain.oracle import Oracle
 
 @method(
     "kernel-shap",
+    access="outputs",
     version=2,
     paper=Paper(
         "A unified approach to interpreting model predictions",

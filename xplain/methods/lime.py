@@ -20,6 +20,7 @@ Fill = Literal["segment", "black", "white", "mean", "blur", "uniform"]
 
 @method(
     "lime",
+    access="outputs",
     paper=Paper(
         '"Why should I trust you?": explaining the predictions of any classifier',
         "Marco Tulio Ribeiro, Sameer Singh, Carlos Guestrin",

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from xplain.core.errors import InputError, UsageError
 from xplain.data.class_names import ClassNames
 from xplain.data.preprocessing import Preprocessing
+from xplain.models.black_box import BlackBox
 from xplain.models.outputs import OutputKind
 
 # Weights of red, green and blue in gray: ITU-R 601, as in Pillow.
@@ -52,6 +53,7 @@ class Classifier(nn.Module):
     classes: the number of classes, or None if unknown.
     probabilities: the network ends in a softmax; the logits are the logarithm of its output.
     output: the meaning of the logits: softmax, sigmoid, binary or none.
+    differentiable: whether the logits have gradients with respect to the images.
     labels: class names by index, empty if unknown.
     wnids: WordNet ids by index, empty if unknown.
     texts: the texts of each class of a zero-shot classifier, empty for other models.
@@ -88,6 +90,7 @@ class Classifier(nn.Module):
         self.probabilities = False
         self.output = OutputKind()
         self.texts: Sequence[Sequence[str]] = ()
+        self.differentiable = not self.is_black_box
         self.notes: list[str] = []
         mean = mean or (0.0,) * 3
         std = std or (1.0,) * len(mean)
@@ -139,6 +142,20 @@ class Classifier(nn.Module):
     def size(self) -> tuple[int, int]:
         """Input height and width in pixels."""
         return self.preprocessing.size
+
+    @property
+    def is_black_box(self) -> bool:
+        """Whether the model can only be called: it is an ONNX graph or a function, and has no layers and parameters."""
+        return isinstance(self.model, BlackBox)
+
+    def rows_run(self, rows: int) -> int:
+        """Return how many rows the model runs for a batch of ``rows`` images. It is more if the model has a fixed batch size."""
+        return self.model.rows_run(rows) if isinstance(self.model, BlackBox) else rows
+
+    @property
+    def is_normalized(self) -> bool:
+        """Whether the normalization changes the pixels."""
+        return bool((self.mean != 0).any() or (self.std != 1).any())
 
     @property
     def device(self) -> torch.device:

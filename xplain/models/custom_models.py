@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import math
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -81,6 +82,43 @@ def wrap_module(model: nn.Module, name: str, path: Path | None) -> Classifier:
         preprocessing=None if size is None else _read_preprocessing(size),
         weights=record,
     )
+
+
+def set_input(
+    classifier: Classifier,
+    *,
+    size: int | Sequence[int] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> None:
+    """Set the input size (a side or height and width) and the normalization of a user's model, instead of its own.
+
+    Raises UsageError for an invalid size, and for values that are not one number per channel.
+    """
+    if size is not None:
+        classifier.preprocessing = Preprocessing.for_size(size)
+    channels = len(classifier.mean)
+    for name, values in (("mean", mean), ("std", std)):
+        if values is None:
+            continue
+        numbers = _to_channel_numbers(values)
+        is_valid = len(numbers) in (1, channels) and all(map(math.isfinite, numbers))
+        if not is_valid or (name == "std" and min(numbers) <= 0):
+            kind = "finite number" if name == "mean" else "number above 0"
+            raise UsageError(f"invalid {name} {values!r} for {channels} channels", f"pass one {kind} per channel")
+        getattr(classifier, name).copy_(torch.tensor(numbers, dtype=torch.float64)[:, None, None])
+
+
+def _to_channel_numbers(values: Any) -> list[float]:
+    """Return a number, or a sequence, array or tensor of numbers as a list; [] for anything else."""
+    try:
+        numbers = torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError):
+        return []
+    is_list = numbers.layout is torch.strided and not numbers.is_meta and numbers.ndim < 2
+    if not is_list or numbers.is_complex() or numbers.dtype == torch.bool:
+        return []
+    return numbers.double().tolist() if numbers.ndim else [float(numbers)]
 
 
 def _read_attribute(model: nn.Module, attribute: str) -> Any:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -15,31 +16,39 @@ from xplain.core.config import EMBEDDED
 from xplain.core.errors import MODEL_ERRORS, InputError, UsageError, device_error, emit_note
 from xplain.data.class_names import read_class_names
 from xplain.data.preprocessing import check_side
+from xplain.models.black_box import FunctionModel
 from xplain.models.checkpoints import describe_weights_file, hash_tensors, load_weights, read_weights
 from xplain.models.classifier import Classifier, find_wrapped_classifier
-from xplain.models.custom_models import load_factory, wrap_module
+from xplain.models.custom_models import load_factory, set_input, wrap_module
 from xplain.models.devices import select_device
 from xplain.models.efficientnet_lite0 import load_efficientnet_lite0
-from xplain.models.hugging_face_modules import complete_from_config
+from xplain.models.hugging_face_modules import NO_PROCESSOR_NOTE, complete_from_config
 from xplain.models.inspection import inspect_model
+from xplain.models.onnx_models import PREFIX as ONNX
+from xplain.models.onnx_models import load_onnx
 from xplain.models.optimize import copy_classifier
 from xplain.models.programs import check_program, load_program
 from xplain.models.randomization import RANDOM, initialize_untrained, untrained_seed
 from xplain.models.zero_shot import TextRequest, refuse_texts
 
 PROGRAMS = ("script:", "export:")
+CUSTOM = ("python:", ONNX, *PROGRAMS)  # names of users' own models
 TEXT_MODELS = ("hf:", "clip:")  # prefixes of models that can compare images with texts
 # Copies of classifiers with other weights, by the SHA-256 of the weights file.
 _COPIES: WeakKeyDictionary[Classifier, dict[str, Classifier]] = WeakKeyDictionary()
 
 
 def load_classifier(
-    name: str | nn.Module = EMBEDDED,
+    name: str | nn.Module | Callable[[Any], Any] = EMBEDDED,
     device: str | torch.device = "auto",
     weights: str | Path | None = None,
-    classes: str | Path | None = None,
+    classes: str | Path | Sequence[str] | int | None = None,
     image_size: int | None = None,
     offline: bool = False,
+    *,
+    size: int | tuple[int, int] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
     prompts: Sequence[str] = (),
     templates: Sequence[str] = (),
     processor: object = None,
@@ -55,15 +64,21 @@ def load_classifier(
             ``clip:ARCHITECTURE/TAG``, ``clip:hf-hub:REPOSITORY`` or ``clip:FOLDER``, a CLIP or SigLIP model of open_clip;
             ``python:package.module:factory``, a function that returns an nn.Module;
             ``script:FILE`` or ``export:FILE``, a TorchScript or torch.export program, whose code is run;
+            ``onnx:FILE``, an ONNX model, which onnxruntime runs;
             an nn.Module that takes pixels in [0, 1]. Its attributes ``mean``, ``std``, ``size``, ``labels`` and ``wnids`` are used
-            if it has them, else the configuration of a Hugging Face model.
+            if it has them, else the configuration of a Hugging Face model;
+            a function of images (B, C, H, W), a NumPy array or a tensor, to an array or tensor (B, classes).
+            ONNX models and functions have no gradients: only methods and metrics that call the model are supported.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         weights: a ``.pt``, ``.pth`` or ``.safetensors`` file to use instead of the model's weights. No code in it is executed.
             ``random`` uses untrained weights, which are the same in every call.
-        classes: a file of class names, one per line, or a CSV file with the columns index, wnid, name.
+        classes: a file of class names, one per line, or a CSV file with the columns index, wnid, name; a list of class names; or the
+            number of classes.
         image_size: height and width of the model input in pixels. Default: the native size of the model. The size before cropping is
             scaled proportionally, and the position embeddings of ViTs are interpolated.
         offline: do not download anything. The code of a ``python:`` factory is not restricted.
+        size: height and width of the input of a user's own model or function, or its side. Default: that of the model, or 224.
+        mean, std: the normalization of a user's own model or function, one number per channel: it gets (pixels - mean) / std.
         prompts: texts that CLIP and SigLIP models compare images with, one per class.
         templates: texts with {} for the names in ``classes``, for CLIP and SigLIP models. Default: "a photo of a {}.". The features
             of several templates are averaged.
@@ -83,35 +98,61 @@ def load_classifier(
         >>> classifier = xplain.load_classifier("resnet50", device="cuda", weights="tuned.safetensors", classes="names.txt")
     """
     _check_arguments(name, device, weights, classes, image_size)
+    if size is not None or mean is not None or std is not None:
+        _check_is_custom(name)
     request = _make_request(name, prompts, classes, templates)
     if processor is not None and isinstance(name, str):
         raise UsageError(f"processor cannot be used with {name!r}", "pass it with an nn.Module")
     torch_device = select_device(str(device))
     path = None if weights is None else Path(weights)
+    side = size if isinstance(size, int) else image_size
     if path == RANDOM:
         with untrained_seed():
-            classifier = _build(name, path, image_size, offline, request, processor)
+            classifier = _build(name, path, side, offline, request, processor)
             initialize_untrained(classifier)
     else:
-        classifier = _build(name, path, image_size, offline, request, processor)
+        classifier = _build(name, path, side, offline, request, processor)
+    set_input(classifier, size=size, mean=mean, std=std)
+    if mean is not None or std is not None:
+        classifier.notes = [note for note in classifier.notes if note != NO_PROCESSOR_NOTE]
+    if isinstance(name, str) and name.startswith(ONNX) and not classifier.is_normalized:
+        classifier.notes.append(
+            "the model receives pixels in [0, 1]; use --mean and --std if it expects normalized pixels"
+        )
     classifier.to(torch_device).eval()
-    names_source = "the model's labels"
-    if classes is not None and not classifier.texts:
-        names_source = repr(str(classes))
-        wnids, labels = read_class_names(Path(classes))
-        classifier.wnids, classifier.labels = list(wnids), list(labels)
+    names_source = "the model's labels" if classifier.texts else _set_class_names(classifier, classes)
     if isinstance(name, str) and name.startswith(PROGRAMS):
         check_program(classifier)
     _inspect(classifier, required=image_size is not None or not isinstance(name, nn.Module))
     _check_class_names(classifier, names_source)
+    if isinstance(classes, int) and classifier.classes not in (None, classes):
+        raise InputError(f"{classifier.name} has {classifier.classes} classes, not {classes}", "pass the right number")
     return classifier
+
+
+def _set_class_names(classifier: Classifier, classes: str | Path | Sequence[str] | int | None) -> str:
+    """Replace the class names by those in a file or list, and return where they come from, for errors."""
+    if classes is None or isinstance(classes, int):
+        return "the model's labels"
+    if isinstance(classes, str | PathLike):
+        wnids, labels = read_class_names(Path(classes))
+        classifier.wnids, classifier.labels = list(wnids), list(labels)
+        return repr(str(classes))
+    classifier.wnids, classifier.labels = [], list(classes)
+    return "the list of classes"
+
+
+def _check_is_custom(name: object) -> None:
+    """Raise UsageError unless the model is a user's own."""
+    if isinstance(name, str) and not name.startswith(CUSTOM):
+        raise UsageError(f"the model {name!r} has its own input size and normalization", "remove size, mean and std")
 
 
 def _check_arguments(name: object, device: object, weights: object, classes: object, image_size: object) -> None:
     """Raise UsageError unless the arguments of ``load_classifier`` have the right types."""
     if find_wrapped_classifier(name):
         raise UsageError("the model is a classifier already", "pass it to attribute and measure as it is")
-    if not isinstance(name, str | nn.Module):
+    if isinstance(name, type) or not (isinstance(name, str | nn.Module) or callable(name)):
         hint = "create it: pass Model(), not Model" if isinstance(name, type) else "pass a name or an nn.Module"
         if isinstance(name, PathLike):
             hint = "pass the name of its architecture, and the file as weights"
@@ -121,15 +162,26 @@ def _check_arguments(name: object, device: object, weights: object, classes: obj
     if weights is not None and not isinstance(weights, str | PathLike):
         hint = "pass a file, or call model.load_state_dict and pass the model"
         raise UsageError(f"weights are of type {type(weights).__name__}, not a path", hint)
-    if classes is not None and not isinstance(classes, str | PathLike):
+    if not _is_classes(classes):
         hint = "pass a file with one name per line, or set the names as model.labels"
-        raise UsageError(f"classes are of type {type(classes).__name__}, not a path", hint)
+        raise UsageError(f"classes are of type {type(classes).__name__}, not a path or names", hint)
+    if callable(name) and not isinstance(name, nn.Module) and weights is not None:
+        raise UsageError("a function has no weights to load", "remove weights")
     if image_size is not None:
         check_side(image_size, "image size")
 
 
+def _is_classes(classes: object) -> bool:
+    """Return whether a value is a path, a list of names, a number of classes, or None."""
+    if isinstance(classes, list | tuple):
+        return bool(classes) and all(isinstance(label, str) for label in classes)
+    if isinstance(classes, int):
+        return not isinstance(classes, bool) and classes > 0
+    return classes is None or isinstance(classes, str | PathLike)
+
+
 def _make_request(
-    name: str | nn.Module, prompts: Sequence[str], classes: str | Path | None, templates: Sequence[str]
+    name: object, prompts: Sequence[str], classes: str | Path | Sequence[str] | int | None, templates: Sequence[str]
 ) -> TextRequest:
     """Return the texts to compare images with. Raises UsageError if they are invalid or do not apply to the model."""
     for values, argument in ((prompts, "prompts"), (templates, "templates")):
@@ -138,8 +190,10 @@ def _make_request(
             raise UsageError(
                 f"{argument} must be a list of texts, got {values!r}", f"use {argument}=['a photo of a cat']"
             )
-    path = None if classes is None else Path(classes)
-    request = TextRequest(tuple(prompts), path, tuple(templates))
+    source: Path | tuple[str, ...] | None = None
+    if classes is not None and not isinstance(classes, int):
+        source = Path(classes) if isinstance(classes, str | PathLike) else tuple(classes)
+    request = TextRequest(tuple(prompts), source, tuple(templates))
     if request.requires_text_model and not (isinstance(name, str) and name.startswith(TEXT_MODELS)):
         raise refuse_texts(name if isinstance(name, str) else type(name).__name__)
     request.check()
@@ -159,7 +213,7 @@ def copy_with_weights(classifier: Classifier, path: str) -> Classifier:
 
 
 def _build(
-    name: str | nn.Module,
+    name: str | nn.Module | Callable[[Any], Any],
     path: Path | None,
     image_size: int | None,
     offline: bool,
@@ -169,12 +223,15 @@ def _build(
     """Return the classifier with the weights in ``path`` and their hash, for images of its own size or of ``image_size``."""
     if isinstance(name, nn.Module):
         classifier = wrap_module(name, type(name).__name__, path)
-        complete_from_config(classifier, processor, image_size, offline)
-    else:
+    elif isinstance(name, str):
         classifier = _load_by_name(name, path, image_size, offline, request)
+    else:
+        classifier = wrap_module(FunctionModel(name), getattr(name, "__name__", type(name).__name__), path)
+    if not isinstance(name, str) or name.startswith("python:"):
+        complete_from_config(classifier, processor, image_size, offline)
     if image_size is not None:
         classifier.preprocessing = classifier.preprocessing.resized_to(image_size)
-    if not classifier.weights.sha256:
+    if not classifier.weights.sha256 and not classifier.is_black_box:
         classifier.weights = replace(classifier.weights, sha256=hash_tensors(classifier.model))
     return classifier
 
@@ -185,11 +242,12 @@ def _load_by_name(
     if name == EMBEDDED:
         return load_efficientnet_lite0(path)
     if name.startswith("python:"):
-        classifier = wrap_module(load_factory(name), name, path)
-        complete_from_config(classifier, None, image_size, offline)
-        return classifier
+        return wrap_module(load_factory(name), name, path)
     if name.startswith(PROGRAMS):
         return _load_program(name, path)
+    if name.startswith(ONNX):
+        _check_no_weights(name, path)
+        return load_onnx(name)
     if name.startswith("timm:"):
         from xplain.models.timm_models import load_timm
 
@@ -207,9 +265,13 @@ def _load_by_name(
     return load_torchvision(name, path, image_size, offline)
 
 
-def _load_program(name: str, path: Path | None) -> Classifier:
+def _check_no_weights(name: str, path: Path | None) -> None:
     if path is not None:
         raise UsageError(f"the model {name!r} includes its weights", "remove --weights")
+
+
+def _load_program(name: str, path: Path | None) -> Classifier:
+    _check_no_weights(name, path)
     classifier = wrap_module(load_program(name), name, None)
     classifier.weights = describe_weights_file(Path(name.partition(":")[2]))
     return classifier

@@ -71,6 +71,8 @@ def optimize_for_inference(classifier: Classifier, *, fold: bool = True) -> Clas
     kept, with a faster backward pass.
     """
     optimized = copy_classifier(classifier).eval().requires_grad_(False)
+    if optimized.is_black_box:
+        return optimized
     for module in optimized.modules():
         if getattr(module, "inplace", False) is True:
             module.inplace = False  # type: ignore[assignment]

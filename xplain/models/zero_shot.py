@@ -31,11 +31,11 @@ EncodeTexts = Callable[[Sequence[str]], Tensor]
 class TextRequest:
     """The texts that the user wants to compare images with: prompts, or class names that are put into templates.
 
-    classes: file of class names, which is also used by models without texts.
+    classes: file or list of class names, which is also used by models without texts.
     """
 
     prompts: tuple[str, ...] = ()
-    classes: Path | None = None
+    classes: Path | tuple[str, ...] | None = None
     templates: tuple[str, ...] = ()
 
     @property
@@ -77,7 +77,7 @@ def make_class_texts(name: str, request: TextRequest) -> ClassTexts:
         return ClassTexts(request.prompts, (), tuple((prompt,) for prompt in request.prompts))
     if request.classes is None:
         raise UsageError(f"{name!r} compares images with texts", "name the classes with --prompt or --classes")
-    wnids, labels = read_class_names(request.classes)
+    wnids, labels = ((), request.classes) if isinstance(request.classes, tuple) else read_class_names(request.classes)
     templates = request.templates or (DEFAULT_TEMPLATE,)
     texts = tuple(tuple(template.replace("{}", label) for template in templates) for label in labels)
     return ClassTexts(labels, wnids, texts)

@@ -59,7 +59,7 @@ def probe_attention(
     Raises UsageError unless all attention runs over the same tokens, which contain one grid of patches, and if writing the
     attention out changes the logits.
     """
-    model = oracle.inference_copy(fold=oracle.fold)
+    model = oracle.inference_copy(fold=oracle.fold, access="gradients" if differentiate else "layers")
     tokens = _find_tokens(oracle, model, x[:1], method)
 
     def run(x: Tensor, y: Tensor, contrasts: Tensor | None) -> tuple[Tensor, ...]:

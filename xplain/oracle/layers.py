@@ -46,7 +46,7 @@ def probe_layer(
     Raises UsageError if there is no such layer, if its output has no height and width, or if the score does not depend
     on it.
     """
-    model = oracle.inference_copy(fold=False)
+    model = oracle.inference_copy(fold=False, access="gradients" if differentiate else "layers")
     name, layout = _find_layer(oracle, model, x, layer)
     module = model.model.get_submodule(name)
 
@@ -75,7 +75,7 @@ def weighted_layers(oracle: Oracle, x: Tensor) -> list[tuple[str, ...]]:
 
     x: (B, C, H, W) images, of which the first is used. See ``xplain.models.layers.find_weighted_layers``.
     """
-    model = oracle.inference_copy(fold=False)
+    model = oracle.inference_copy(fold=False, access="layers")
     oracle.count_rows(checks=1)
     return model_layers.find_weighted_layers(model.model, lambda: oracle.forward(model, x[:1]))
 
@@ -95,7 +95,7 @@ def list_layers(oracle: Oracle, x: Tensor) -> list[LayerInfo]:
 
     x: (B, C, H, W) images, of which the first is used. Raises InputError if there are none.
     """
-    model = oracle.inference_copy(fold=False)
+    model = oracle.inference_copy(fold=False, access="layers")
     auto, _ = _find_layer(oracle, model, x, "auto")
     modules = dict(model.model.named_modules())
 

@@ -12,9 +12,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from xplain.core.registry import Access
 from xplain.core.types import Cost, Precision, ScoreKind
 from xplain.models import Classifier
 from xplain.models.optimize import inference_copy, tf32_flags
+from xplain.oracle.access import check_access
 from xplain.oracle.batching import Block, make_blocks, rows_per_call, run_in_batches
 from xplain.oracle.layers import LayerResult, probe_layer
 from xplain.oracle.targets import compute_scores
@@ -84,10 +86,11 @@ class Oracle:
         def run(x: Tensor) -> tuple[Tensor]:
             with torch.no_grad():
                 logits = self.forward(self.inference_copy(fold=self.fold), x)
+            rows = self.classifier.rows_run(len(x))
             if check:
-                self.count_rows(checks=len(x))
+                self.count_rows(checks=rows)
             else:
-                self.count_rows(forwards=len(x))
+                self.count_rows(forwards=rows)
             return (logits,)
 
         if not check:
@@ -126,10 +129,12 @@ class Oracle:
         image: (rows,) the index of the image to which each row belongs; None if the rows are the images.
         """
 
+        model = self.inference_copy(fold=self.fold, access="gradients")
+
         def run(x: Tensor, y: Tensor, contrasts: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
             x = x.detach().requires_grad_()
             with torch.enable_grad():
-                logits = self.forward(self.inference_copy(fold=self.fold), x)
+                logits = self.forward(model, x)
                 scores = compute_scores(logits, y, self.score, contrasts)
                 gradients = _differentiate(scores, x)
             self.count_rows(forwards=len(x), backwards=scores.numel())
@@ -165,8 +170,13 @@ class Oracle:
         """Return the activations of a layer and the gradients of the score there, see ``probe_layer``."""
         return probe_layer(self, x, y, layer, differentiate=differentiate)
 
-    def inference_copy(self, *, fold: bool) -> Classifier:
-        """Return the inference copy of the classifier. fold: with batch norms folded into convolutions."""
+    def inference_copy(self, *, fold: bool, access: Access = "outputs") -> Classifier:
+        """Return the inference copy of the classifier.
+
+        fold: with batch norms folded into convolutions.
+        access: what the caller needs of the model. Raises UsageError if the model does not offer it.
+        """
+        check_access(self.classifier, access, "the method")
         if fold not in self._inference_copies:
             self._inference_copies[fold] = inference_copy(self.classifier, fold=fold)
         return self._inference_copies[fold]

@@ -26,6 +26,7 @@ from xplain.data.sources import ImageSource, find_images
 from xplain.metrics.inputs import Explain
 from xplain.models import Classifier
 from xplain.oracle import Oracle
+from xplain.oracle.access import check_access
 from xplain.oracle.batching import rows_per_call
 from xplain.oracle.runtime import inference_session, predict
 from xplain.oracle.targets import Classes, find_contrasts, find_targets, has_finite_logits
@@ -94,6 +95,7 @@ def attribute(
     method_run = MethodRun.resolve(spec, params, classifier.preprocessing, score=score)
     compute = resolve_compute(seed, precision, batch_size)
     check_progress(progress)
+    check_access(classifier, spec.access, spec.name)
     started = time.perf_counter()
     images = check_images(classifier, images)
     with inference_session(classifier):
@@ -223,8 +225,10 @@ class MethodRun:
 
         contrasts: (B, A) contrast classes, or None. on_rows: called with the number of rows after each model call.
         drawn_for: images that seed the random numbers, or None to use ``images``.
-        Raises the errors of the method, and DeviceError if a single sample does not fit in memory.
+        Raises the errors of the method, UsageError if the classifier does not offer what the method needs, and DeviceError if a
+        single sample does not fit in memory.
         """
+        check_access(classifier, self.spec.access, self.spec.name)
         started = time.perf_counter()
         size = self.images_per_call(classifier, compute.batch_size, images)
         cost, parts = Cost(), []
@@ -331,10 +335,12 @@ def resolve_methods(
     """Resolve the requested methods.
 
     score: explained output, or None for the default of each method. layer: layer for layer-based methods.
+    Raises UsageError if the classifier does not offer what a method needs.
     """
     runs = []
     for choice in choices:
         spec = METHODS.get(choice.name)
+        check_access(classifier, spec.access, spec.name)
         params = _with_layer(spec, choice, layer)
         label = label_of(choice, spec.name)
         runs.append(MethodRun.resolve(spec, params, classifier.preprocessing, score=score, label=label))

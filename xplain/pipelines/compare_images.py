@@ -22,7 +22,7 @@ from xplain.oracle.runtime import inference_session, load_model
 from xplain.oracle.targets import TargetSpec
 from xplain.pipelines.attribution import MethodRun, check_methods, label_of, resolve_methods
 from xplain.pipelines.batches import PredictedBatch, TargetedBatch, largest_group, make_items, predict_batches
-from xplain.pipelines.measurement import MetricRun, resolve_metrics, run_metrics
+from xplain.pipelines.measurement import MetricRun, check_metrics, resolve_metrics, run_metrics
 from xplain.pipelines.progress import OnProgress, ProgressCounter
 from xplain.pipelines.records import (
     describe_explanation,
@@ -226,6 +226,7 @@ class ModelComparison:
     ) -> ModelComparison:
         """Load the model and resolve the methods."""
         classifier = load_model(replace(config.model, name=name))
+        check_metrics(metrics, classifier)
         target_specs = [TargetSpec.parse(config.target, column.against, classifier) for column in columns]
         methods = resolve_methods([column.choice for column in columns], config.score, classifier, config.layer)
         facts = describe_run(config.compute, classifier)

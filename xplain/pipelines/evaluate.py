@@ -22,7 +22,7 @@ from xplain.oracle.targets import TargetSpec
 from xplain.pipelines.attribution import CONTROL, MethodRun, check_methods, resolve_methods, with_control
 from xplain.pipelines.batches import PredictedBatch, TargetedBatch, largest_group, predict_batches
 from xplain.pipelines.external_maps import ExternalMaps, check_map_names, find_external_maps
-from xplain.pipelines.measurement import MetricResult, MetricRun, resolve_metrics, run_metrics
+from xplain.pipelines.measurement import MetricResult, MetricRun, check_metrics, resolve_metrics, run_metrics
 from xplain.pipelines.progress import OnProgress, RowCounter, ignore_progress
 from xplain.pipelines.records import describe_cost, describe_run, list_flags
 from xplain.pipelines.stored_items import check_loaded_items, check_stored_items
@@ -80,6 +80,7 @@ def load_plan(config: EvaluateConfig) -> EvaluationPlan | None:
     if not metrics:
         return None
     classifier = load_model(config.model)
+    check_metrics(metrics, classifier)
     methods = resolve_methods(with_control(config.methods), config.score, classifier)
     order = _per_class_order(config)
     items = read_dataset(config.dataset, classifier.class_names, config.labels)

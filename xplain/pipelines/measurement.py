@@ -30,6 +30,7 @@ from xplain.metrics.inputs import Explain, MetricInput
 from xplain.models import Classifier
 from xplain.models.load import copy_with_weights
 from xplain.oracle import Oracle
+from xplain.oracle.access import check_access
 from xplain.oracle.targets import Classes, find_targets
 from xplain.pipelines.arguments import (
     accept_any_range,
@@ -100,6 +101,10 @@ def measure(
     compute = resolve_compute(seed, precision, batch_size)
     check_progress(progress)
     _check_method(method)
+    check_metrics([metric_run], classifier)
+    if isinstance(method, str) and "explain" in metric_run.spec.needs:
+        rerun = METHODS.get(Choice.parse(method).name)
+        check_access(classifier, rerun.access, rerun.name)
     started = time.perf_counter()
     images = check_images(classifier, images)
     attributions = check_attributions(classifier, attributions)
@@ -317,6 +322,12 @@ def resolve_metrics(protocol: str | None, choices: tuple[Choice, ...]) -> list[M
         runs.append(MetricRun.resolve(spec, dict(choice.params), label_of(shown, spec.name)))
     check_distinct((run.label for run in runs), "metric")
     return runs
+
+
+def check_metrics(metrics: Sequence[MetricRun], classifier: Classifier) -> None:
+    """Raise UsageError if the classifier does not offer what a metric needs."""
+    for metric in metrics:
+        check_access(classifier, metric.spec.access, metric.spec.name)
 
 
 def without_trials(choice: Choice) -> Choice:

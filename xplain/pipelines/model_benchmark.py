@@ -18,6 +18,7 @@ from xplain.data.preprocessing import preprocess
 from xplain.data.sources import find_images
 from xplain.models import Classifier
 from xplain.oracle import Oracle
+from xplain.oracle.access import check_access
 from xplain.pipelines.benchmark_case import BenchmarkCase, list_specs
 from xplain.pipelines.benchmark_records import Group, describe_ceiling, describe_own_run, describe_reference_run
 from xplain.pipelines.records import describe_run
@@ -64,13 +65,17 @@ class ModelBenchmark:
             for case in cases:
                 yield from (runs[case.label, count] for count in self.counts)
             return
+        for case in cases:
+            check_access(self.classifier, case.spec.access, case.spec.name)
         precision = self.config.compute.precision
         prepared_model = PlainModel(self.classifier, precision, prepared=True)
         prepared = measure_throughput(prepared_model, self.images)
         unprepared = measure_throughput(PlainModel(self.classifier, precision, prepared=False), self.images)
         yield [describe_ceiling(self.config.compute, self.classifier, self.rows_per_call, prepared, unprepared)]
+        # A model without gradients runs methods without backward passes only, whose efficiency does not depend on gradients.
+        work = prepared_model.forward if prepared.gradients is None else prepared_model.gradient
         ceiling = [
-            self._make_ceiling_candidate("gradients", prepared_model.gradient, prepared.gradients),
+            self._make_ceiling_candidate("gradients", work, prepared.gradients or prepared.forwards),
             self._make_ceiling_candidate("forwards", prepared_model.forward, prepared.forwards),
         ]
         for case in cases:
@@ -136,7 +141,8 @@ class ModelBenchmark:
 
         The candidates are 0.5, 1 and 2 times the fastest batch size of the unmodified model.
         """
-        search = unprepared.gradients if isinstance(case.spec, MethodSpec) else unprepared.forwards
+        is_method = isinstance(case.spec, MethodSpec)
+        search = unprepared.gradients if is_method and unprepared.gradients else unprepared.forwards
         best = search.batch_size
         sizes = sorted({max(best // 2, 1), best, best * 2})
         candidates = [self._make_reference_candidate(reference, case, 1, rows) for rows in sizes]

@@ -20,7 +20,7 @@ from xplain.pipelines.attribution import MethodRun
 from xplain.pipelines.batches import TargetedBatch
 
 TOP = 5  # predictions in a record
-LIBRARIES = ("torch", "torchvision", "timm", "transformers", "open_clip_torch", "numpy", "pillow")
+LIBRARIES = ("torch", "torchvision", "timm", "transformers", "open_clip_torch", "onnxruntime", "numpy", "pillow")
 MODULES = {"open_clip_torch": "open_clip"}  # names of modules where they differ from those of their packages
 
 

@@ -82,6 +82,8 @@ def _options_of_the_model(config: EvaluateConfig) -> list[str]:
         "--labels": config.labels is not None,
         "--prompt": bool(config.model.prompt),
         "--image-size": config.model.image_size is not None,
+        "--mean": config.model.mean is not None,
+        "--std": config.model.std is not None,
         "--limit": config.limit is not None,
         "--per-class": config.per_class is not None,
         "--per-class-order": config.per_class_order is not None,

@@ -162,7 +162,5 @@ def _encode_texts(model: Any, tokenizer: Any, texts: Sequence[str]) -> Tensor:
     arguments = {"input_ids": inputs["input_ids"]}
     if model.config.model_type != "siglip":  # trained without a mask
         arguments["attention_mask"] = inputs["attention_mask"]
-    if "token_type_ids" in inputs and model.config.model_type in ("align", "chinese_clip"):
-        arguments["token_type_ids"] = inputs["token_type_ids"]
     with torch.no_grad():
         return cast(Tensor, model.get_text_features(**arguments).pooler_output)

@@ -29,11 +29,10 @@ from xplain.models.onnx_models import load_onnx
 from xplain.models.optimize import copy_classifier
 from xplain.models.programs import check_program, load_program
 from xplain.models.randomization import RANDOM, initialize_untrained, untrained_seed
-from xplain.models.zero_shot import TextRequest, refuse_texts
+from xplain.models.zero_shot import TextRequest, make_request
 
 PROGRAMS = ("script:", "export:")
 CUSTOM = ("python:", ONNX, *PROGRAMS)  # names of users' own models
-TEXT_MODELS = ("hf:", "clip:")  # prefixes of models that can compare images with texts
 # Copies of classifiers with other weights, by the SHA-256 of the weights file.
 _COPIES: WeakKeyDictionary[Classifier, dict[str, Classifier]] = WeakKeyDictionary()
 
@@ -100,7 +99,7 @@ def load_classifier(
     _check_arguments(name, device, weights, classes, image_size)
     if size is not None or mean is not None or std is not None:
         _check_is_custom(name)
-    request = _make_request(name, prompts, classes, templates)
+    request = make_request(name, prompts, classes, templates)
     if processor is not None and isinstance(name, str):
         raise UsageError(f"processor cannot be used with {name!r}", "pass it with an nn.Module")
     torch_device = select_device(str(device))
@@ -178,26 +177,6 @@ def _is_classes(classes: object) -> bool:
     if isinstance(classes, int):
         return not isinstance(classes, bool) and classes > 0
     return classes is None or isinstance(classes, str | PathLike)
-
-
-def _make_request(
-    name: object, prompts: Sequence[str], classes: str | Path | Sequence[str] | int | None, templates: Sequence[str]
-) -> TextRequest:
-    """Return the texts to compare images with. Raises UsageError if they are invalid or do not apply to the model."""
-    for values, argument in ((prompts, "prompts"), (templates, "templates")):
-        is_list = isinstance(values, Sequence) and not isinstance(values, str)
-        if not is_list or not all(isinstance(value, str) for value in values):
-            raise UsageError(
-                f"{argument} must be a list of texts, got {values!r}", f"use {argument}=['a photo of a cat']"
-            )
-    source: Path | tuple[str, ...] | None = None
-    if classes is not None and not isinstance(classes, int):
-        source = Path(classes) if isinstance(classes, str | PathLike) else tuple(classes)
-    request = TextRequest(tuple(prompts), source, tuple(templates))
-    if request.requires_text_model and not (isinstance(name, str) and name.startswith(TEXT_MODELS)):
-        raise refuse_texts(name if isinstance(name, str) else type(name).__name__)
-    request.check()
-    return request
 
 
 def copy_with_weights(classifier: Classifier, path: str) -> Classifier:

@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 
 import torch
@@ -22,6 +23,7 @@ from xplain.models.image_processors import ImageProcessor
 from xplain.models.outputs import OutputKind
 
 DEFAULT_TEMPLATE = "a photo of a {}."
+TEXT_MODELS = ("hf:", "clip:")  # prefixes of the names of models that can compare images with texts
 
 # A function from a list of texts to their features (texts, dimensions).
 EncodeTexts = Callable[[Sequence[str]], Tensor]
@@ -57,6 +59,26 @@ class TextRequest:
         for prompt in self.prompts:
             if not prompt.strip():
                 raise UsageError("a prompt is empty", "use a text such as 'a photo of a cat'")
+
+
+def make_request(
+    name: object, prompts: Sequence[str], classes: str | Path | Sequence[str] | int | None, templates: Sequence[str]
+) -> TextRequest:
+    """Return the texts to compare images with. Raises UsageError if they are invalid or do not apply to the model."""
+    for values, argument in ((prompts, "prompts"), (templates, "templates")):
+        is_list = isinstance(values, Sequence) and not isinstance(values, str)
+        if not is_list or not all(isinstance(value, str) for value in values):
+            raise UsageError(
+                f"{argument} must be a list of texts, got {values!r}", f"use {argument}=['a photo of a cat']"
+            )
+    source: Path | tuple[str, ...] | None = None
+    if classes is not None and not isinstance(classes, int):
+        source = Path(classes) if isinstance(classes, str | PathLike) else tuple(classes)
+    request = TextRequest(tuple(prompts), source, tuple(templates))
+    if request.requires_text_model and not (isinstance(name, str) and name.startswith(TEXT_MODELS)):
+        raise refuse_texts(name if isinstance(name, str) else type(name).__name__)
+    request.check()
+    return request
 
 
 @dataclass(frozen=True)

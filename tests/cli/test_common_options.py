@@ -48,6 +48,9 @@ VALUES = {  # by option: the text on the command line, and the value in the conf
         "image-size": (99, 99),
         "device": ("cpu", "cpu"),
         "offline": (True, True),
+        "activation": ("sigmoid", "sigmoid"),
+        "logits": ("heads.sex", "heads.sex"),
+        "threshold": (0.25, 0.25),
         "prompt": ("a cat by the sea", ("a cat by the sea",)),
         "template": ("a photo of a {}", ("a photo of a {}",)),
     },
@@ -166,7 +169,7 @@ def test_flag_precedes_environment_and_file(xp, groups, monkeypatch):
 
 @pytest.mark.parametrize("flags", [["-q"], ["--quiet"], []])
 def test_quiet_hides_notes(xp, monkeypatch, flags):
-    model = ("-m", "python:tests.helpers.factories:soft", "--device", "cpu")
+    model = ("-m", "python:tests.helpers.factories:untold", "--device", "cpu")
     assert xp("explain", CAT, *model, "-a", "center").err.startswith("xplain: note: ")
     if not flags:
         monkeypatch.setenv("XPLAIN_QUIET", "1")

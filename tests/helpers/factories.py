@@ -11,7 +11,7 @@ from tests.helpers.toys import MEAN, STD, small_net
 def tiny() -> nn.Module:
     """Return a network with five named classes on 32 x 32 images, float64."""
     model = small_net(seed=3)
-    model.size = 32
+    model.size, model.activation = 32, "softmax"
     model.labels = ["cat", "espresso", "rocket", "astronaut", "nothing"]
     return model
 
@@ -90,6 +90,13 @@ def smooth() -> nn.Module:
     model = small_net(seed=5, activation=nn.SiLU)
     model.size = 32
     model.labels = ["cat", "espresso", "rocket", "astronaut", "nothing"]
+    return model
+
+
+def untold() -> nn.Module:
+    """Return a network that does not declare the activation of its outputs."""
+    model = small_net(seed=3)
+    model.size = 32
     return model
 
 

@@ -101,9 +101,7 @@ def test_several_outputs(tmp_path):
     model = make_model(end=("Sigmoid",))
     model.graph.output.append(helper.make_tensor_value_info("logits0", TensorProto.FLOAT, None))
     text = load_error(write(tmp_path / "b.onnx", model))
-    assert text.startswith(
-        "the model returned dict with logits1 and logits0 instead of logits of shape (images, classes)"
-    )
+    assert text == "the model returns logits1 (B, 5) and logits0 (B, 5); choose one, such as --logits logits0"
     model.graph.node[3].output[0] = model.graph.node[4].input[0] = model.graph.output[1].name = "logits"
     classifier = load(write(tmp_path / "c.onnx", model))
     assert is_near(classifier(X), LOGITS)

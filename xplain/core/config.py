@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from xplain.core.errors import InputError, UsageError, did_you_mean
 from xplain.core.text_files import decode_text
-from xplain.core.types import Interval, Precision, ScoreKind
+from xplain.core.types import ActivationName, Interval, Precision, ScoreKind
 
 EMBEDDED = "efficientnet-lite0"  # the default model, which needs no download
 MAX_DIGITS = 20  # of an integer; int() rejects strings of thousands of digits
@@ -193,6 +193,24 @@ class ModelOptions:
             "--std",
             "Standard deviation of the model input per channel, by which pixels are divided after --mean.",
             parse_channel_values,
+        ),
+    ] = None
+    activation: Annotated[
+        ActivationName,
+        Option(
+            "--activation",
+            "What turns the outputs into probabilities: softmax (exclusive classes), sigmoid (independent labels, or one output), none "
+            "(values) or auto (detected).",
+        ),
+    ] = "auto"
+    logits: Annotated[
+        str | None, Option("--logits", "Name or index of the logits in the output of a model with several outputs.")
+    ] = None
+    threshold: Annotated[
+        float | None,
+        Option(
+            "--threshold",
+            "Probability from which a label of a sigmoid model counts as present (default: 0.5); with --activation none, a value.",
         ),
     ] = None
     prompt: Annotated[

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 ScoreKind = Literal["logit", "prob", "log-prob", "margin"]
 Precision = Literal["fp32", "tf32", "bf16"]
+ActivationName = Literal["auto", "softmax", "sigmoid", "none"]
 Interval = Literal["percentile", "bca"]
 
 

@@ -6,9 +6,10 @@ import importlib
 import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -17,7 +18,16 @@ from xplain.core.errors import InputError, UsageError, did_you_mean
 from xplain.data.preprocessing import Preprocessing
 from xplain.models.checkpoints import describe_weights_file, load_weights, read_weights
 from xplain.models.classifier import Classifier, Weights
+from xplain.models.output_request import OutputRequest, is_activation, parse_threshold
 from xplain.models.randomization import RANDOM
+
+LIBRARIES = ("torchvision", "timm")
+# Activations by the ``problem_type`` in the configuration of Hugging Face models.
+PROBLEM_TYPES: dict[str, Literal["softmax", "sigmoid", "none"]] = {
+    "single_label_classification": "softmax",
+    "multi_label_classification": "sigmoid",
+    "regression": "none",
+}
 
 
 def load_factory(name: str) -> nn.Module:
@@ -119,6 +129,42 @@ def _to_channel_numbers(values: Any) -> list[float]:
     if not is_list or numbers.is_complex() or numbers.dtype == torch.bool:
         return []
     return numbers.double().tolist() if numbers.ndim else [float(numbers)]
+
+
+def read_output_request(model: nn.Module) -> OutputRequest:
+    """Return what a module says about its outputs.
+
+    Its attributes ``activation`` (softmax, sigmoid or none; others name another function), ``output`` (the entry that holds the
+    logits) and ``threshold`` are read, then the configuration of Hugging Face models. Raises InputError if the threshold is invalid.
+    """
+    activation, entry = _read_attribute(model, "activation"), _read_attribute(model, "output")
+    threshold = _read_attribute(model, "threshold")
+    if threshold is not None:
+        threshold = parse_threshold(threshold, InputError, "threshold of the model")
+    request = OutputRequest(
+        entry=str(entry) if isinstance(entry, str | int) and not isinstance(entry, bool) else None,
+        threshold=threshold,
+        threshold_source="attribute",
+        is_library_class=type(model).__module__.split(".")[0] in LIBRARIES,
+    )
+    if is_activation(activation):
+        return replace(request, activation=activation, source="attribute")
+    return _read_config(model, request)
+
+
+def _read_config(model: nn.Module, request: OutputRequest) -> OutputRequest:
+    """Return the request with the problem type in the configuration of a Hugging Face model, if the module has one."""
+    config = _read_attribute(model, "config")
+    problem = getattr(config, "problem_type", None)
+    if isinstance(problem, str) and problem in PROBLEM_TYPES:
+        return replace(request, activation=PROBLEM_TYPES[problem], source="config")
+    labels = getattr(config, "num_labels", None)
+    is_hugging_face = hasattr(config, "to_dict") and _read_attribute(model, "main_input_name") == "pixel_values"
+    if problem is not None or not isinstance(labels, int) or not is_hugging_face:
+        return request
+    if labels == 1:  # trained by the mean squared error
+        return replace(request, activation="none", source="config", has_one_label=True)
+    return replace(request, activation="softmax", source="config")
 
 
 def _read_attribute(model: nn.Module, attribute: str) -> Any:

@@ -14,12 +14,13 @@ from torch import nn
 
 from xplain.core.config import EMBEDDED
 from xplain.core.errors import MODEL_ERRORS, InputError, UsageError, device_error, emit_note
+from xplain.core.types import ActivationName
 from xplain.data.class_names import read_class_names
 from xplain.data.preprocessing import check_side
 from xplain.models.black_box import FunctionModel
 from xplain.models.checkpoints import describe_weights_file, hash_tensors, load_weights, read_weights
 from xplain.models.classifier import Classifier, find_wrapped_classifier
-from xplain.models.custom_models import load_factory, set_input, wrap_module
+from xplain.models.custom_models import load_factory, read_output_request, set_input, wrap_module
 from xplain.models.devices import select_device
 from xplain.models.efficientnet_lite0 import load_efficientnet_lite0
 from xplain.models.hugging_face_modules import NO_PROCESSOR_NOTE, complete_from_config
@@ -27,12 +28,14 @@ from xplain.models.inspection import inspect_model
 from xplain.models.onnx_models import PREFIX as ONNX
 from xplain.models.onnx_models import load_onnx
 from xplain.models.optimize import copy_classifier
+from xplain.models.output_reader import OutputReader
+from xplain.models.output_request import OutputRequest, parse_activation, parse_threshold
 from xplain.models.programs import check_program, load_program
 from xplain.models.randomization import RANDOM, initialize_untrained, untrained_seed
 from xplain.models.zero_shot import TextRequest, make_request
 
 PROGRAMS = ("script:", "export:")
-CUSTOM = ("python:", ONNX, *PROGRAMS)  # names of users' own models
+OWN_MODELS = ("python:", ONNX, *PROGRAMS)  # names of models that are not of a library
 # Copies of classifiers with other weights, by the SHA-256 of the weights file.
 _COPIES: WeakKeyDictionary[Classifier, dict[str, Classifier]] = WeakKeyDictionary()
 
@@ -44,6 +47,9 @@ def load_classifier(
     classes: str | Path | Sequence[str] | int | None = None,
     image_size: int | None = None,
     offline: bool = False,
+    activation: ActivationName = "auto",
+    logits: str | int | None = None,
+    threshold: float | Sequence[float] | None = None,
     *,
     size: int | tuple[int, int] | None = None,
     mean: Sequence[float] | None = None,
@@ -64,8 +70,9 @@ def load_classifier(
             ``python:package.module:factory``, a function that returns an nn.Module;
             ``script:FILE`` or ``export:FILE``, a TorchScript or torch.export program, whose code is run;
             ``onnx:FILE``, an ONNX model, which onnxruntime runs;
-            an nn.Module that takes pixels in [0, 1]. Its attributes ``mean``, ``std``, ``size``, ``labels`` and ``wnids`` are used
-            if it has them, else the configuration of a Hugging Face model;
+            an nn.Module that takes pixels in [0, 1]. Its attributes ``mean``, ``std``, ``size``, ``labels``, ``wnids``,
+            ``activation``, ``threshold`` and ``output`` (the same as ``logits``) are used if it has them,
+            else the configuration of a Hugging Face model;
             a function of images (B, C, H, W), a NumPy array or a tensor, to an array or tensor (B, classes).
             ONNX models and functions have no gradients: only methods and metrics that call the model are supported.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
@@ -76,6 +83,12 @@ def load_classifier(
         image_size: height and width of the model input in pixels. Default: the native size of the model. The size before cropping is
             scaled proportionally, and the position embeddings of ViTs are interpolated.
         offline: do not download anything. The code of a ``python:`` factory is not restricted.
+        activation: what turns the outputs of the last linear layer into probabilities: ``softmax`` (exclusive classes), ``sigmoid``
+            (independent labels, or one output: class 1 against class 0), ``none`` (values without probabilities) or ``auto``, which
+            detects it. An activation at the end of the network is not applied again.
+        logits: name, dotted name or index of the logits in the output of a model with several outputs.
+        threshold: the probability from which a label counts as present, one number or one per label (default: 0.5); for
+            ``none``, in units of the output.
         size: height and width of the input of a user's own model or function, or its side. Default: that of the model, or 224.
         mean, std: the normalization of a user's own model or function, one number per channel: it gets (pixels - mean) / std.
         prompts: texts that CLIP and SigLIP models compare images with, one per class.
@@ -86,11 +99,11 @@ def load_classifier(
 
     Returns:
         A Classifier. ``size``, ``preprocessing``, ``labels`` and ``wnids`` describe its input and classes.
-        A ModelNote warning is emitted for every assumption about the model, such as a final softmax or a single input channel.
+        A ModelNote warning is emitted for every assumption about the model, such as exclusive classes or a single input channel.
 
     Raises:
         UsageError: if the name is unknown or the options are inconsistent.
-        InputError: if the weights, class names or image size do not match the model.
+        InputError: if the weights, class names or image size do not match the model, or its output has no logits.
         DeviceError: if the device is not available.
 
     Example:
@@ -99,18 +112,19 @@ def load_classifier(
     _check_arguments(name, device, weights, classes, image_size)
     if size is not None or mean is not None or std is not None:
         _check_is_custom(name)
-    request = make_request(name, prompts, classes, templates)
+    texts = make_request(name, prompts, classes, templates)
     if processor is not None and isinstance(name, str):
         raise UsageError(f"processor cannot be used with {name!r}", "pass it with an nn.Module")
+    told = _make_request(activation, logits, threshold)
     torch_device = select_device(str(device))
     path = None if weights is None else Path(weights)
     side = size if isinstance(size, int) else image_size
     if path == RANDOM:
         with untrained_seed():
-            classifier = _build(name, path, side, offline, request, processor)
+            classifier = _build(name, path, side, offline, texts, processor)
             initialize_untrained(classifier)
     else:
-        classifier = _build(name, path, side, offline, request, processor)
+        classifier = _build(name, path, side, offline, texts, processor)
     set_input(classifier, size=size, mean=mean, std=std)
     if mean is not None or std is not None:
         classifier.notes = [note for note in classifier.notes if note != NO_PROCESSOR_NOTE]
@@ -119,32 +133,65 @@ def load_classifier(
             "the model receives pixels in [0, 1]; use --mean and --std if it expects normalized pixels"
         )
     classifier.to(torch_device).eval()
-    names_source = "the model's labels" if classifier.texts else _set_class_names(classifier, classes)
+    if not classifier.texts:
+        _set_class_names(classifier, classes)
+    classifier.request = _complete_request(told, name, classifier)
+    classifier.reader = OutputReader(classifier.request.entry)
     if isinstance(name, str) and name.startswith(PROGRAMS):
         check_program(classifier)
-    _inspect(classifier, required=image_size is not None or not isinstance(name, nn.Module))
-    _check_class_names(classifier, names_source)
+    is_size_known = image_size is not None or not isinstance(name, nn.Module) or hasattr(name, "size")
+    _inspect(classifier, required=is_size_known)
+    classifier.check_class_names()
     if isinstance(classes, int) and classifier.classes not in (None, classes):
         raise InputError(f"{classifier.name} has {classifier.classes} classes, not {classes}", "pass the right number")
     return classifier
 
 
-def _set_class_names(classifier: Classifier, classes: str | Path | Sequence[str] | int | None) -> str:
-    """Replace the class names by those in a file or list, and return where they come from, for errors."""
-    if classes is None or isinstance(classes, int):
-        return "the model's labels"
-    if isinstance(classes, str | PathLike):
-        wnids, labels = read_class_names(Path(classes))
-        classifier.wnids, classifier.labels = list(wnids), list(labels)
-        return repr(str(classes))
-    classifier.wnids, classifier.labels = [], list(classes)
-    return "the list of classes"
-
-
 def _check_is_custom(name: object) -> None:
     """Raise UsageError unless the model is a user's own."""
-    if isinstance(name, str) and not name.startswith(CUSTOM):
+    if isinstance(name, str) and not name.startswith(OWN_MODELS):
         raise UsageError(f"the model {name!r} has its own input size and normalization", "remove size, mean and std")
+
+
+def _set_class_names(classifier: Classifier, classes: str | Path | Sequence[str] | int | None) -> None:
+    """Set the class names: those of a file, or a list. A number of classes and None name none."""
+    if isinstance(classes, str | PathLike):
+        classifier.names_source = repr(str(classes))
+        wnids, labels = read_class_names(Path(classes))
+        classifier.wnids, classifier.labels = list(wnids), list(labels)
+    elif classes is not None and not isinstance(classes, int):
+        classifier.names_source = "the list of classes"
+        classifier.wnids, classifier.labels = [], list(classes)
+
+
+def _make_request(activation: object, logits: object, threshold: object) -> OutputRequest:
+    """Return what the arguments of ``load_classifier`` say about the outputs. Raises UsageError if one is invalid."""
+    request = OutputRequest(activation=parse_activation(activation), source="user", threshold_source="user")
+    if logits is not None:
+        if not isinstance(logits, str | int) or isinstance(logits, bool) or logits == "":
+            raise UsageError(f"invalid logits {logits!r}", "use the name or index of an entry of the model's output")
+        request = replace(request, entry=str(logits))
+    if threshold is not None:
+        request = replace(request, threshold=parse_threshold(threshold, UsageError, "threshold"))
+    return request
+
+
+def _complete_request(told: OutputRequest, name: object, classifier: Classifier) -> OutputRequest:
+    """Return the request of the user, completed by the attributes of a module of the user's own, or by the loader's knowledge."""
+    if isinstance(name, str) and not name.startswith(OWN_MODELS):
+        known = OutputRequest(known_kind=classifier.output)
+        if classifier.output.source != "default":
+            activation = "sigmoid" if classifier.output.activation == "binary" else classifier.output.activation
+            known = replace(known, activation=activation, source=classifier.output.source)
+    else:
+        known = read_output_request(name if isinstance(name, nn.Module) else classifier.model)
+    if told.activation is not None:
+        known = replace(known, activation=told.activation, source="user", has_one_label=False)
+    if told.entry is not None:
+        known = replace(known, entry=told.entry)
+    if told.threshold is not None:
+        known = replace(known, threshold=told.threshold, threshold_source="user")
+    return known
 
 
 def _check_arguments(name: object, device: object, weights: object, classes: object, image_size: object) -> None:
@@ -259,8 +306,10 @@ def _load_program(name: str, path: Path | None) -> Classifier:
 def _inspect(classifier: Classifier, *, required: bool) -> None:
     """Inspect the model, and warn with its notes.
 
-    required: raise an InputError of the inspection. Otherwise ignore it: the images may have another size than assumed.
+    required: raise an InputError of the inspection. Otherwise the images may have another size than assumed, and the output is
+    detected with the first of them.
     """
+    classifier.awaits_detection = True
     try:
         inspect_model(classifier)
     except InputError:
@@ -274,13 +323,3 @@ def _inspect(classifier: Classifier, *, required: bool) -> None:
             raise
     for note in classifier.notes:
         emit_note(note)
-
-
-def _check_class_names(classifier: Classifier, source: str) -> None:
-    """Raise InputError if the number of class names or wnids differs from the number of classes, if both are known."""
-    for names, kind in ((classifier.labels, "names"), (classifier.wnids, "wnids")):
-        if names and classifier.classes is not None and len(names) != classifier.classes:
-            raise InputError(
-                f"{source} has {len(names)} {kind}, but {classifier.name} has {classifier.classes} classes",
-                "use --classes with one name per class",
-            )

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from xplain.core.errors import device_error
 from xplain.models.classifier import Classifier
+from xplain.models.output_reader import rewrite_output
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -76,6 +77,7 @@ def optimize_for_inference(classifier: Classifier, *, fold: bool = True) -> Clas
     for module in optimized.modules():
         if getattr(module, "inplace", False) is True:
             module.inplace = False  # type: ignore[assignment]
+    optimized.reader = rewrite_output(optimized.model, optimized.reader)
     if optimized.dtype not in TOLERANCE:
         return optimized
     probe = _make_probe(optimized)
@@ -114,14 +116,19 @@ def _make_probe(classifier: Classifier) -> Tensor:
 
 
 def _keep_if_equal(candidate: Classifier, current: Classifier, probe: Tensor, expected: Tensor) -> Classifier:
-    """Return ``candidate`` if it computes the expected logits for the probe, within TOLERANCE of their spread, else ``current``."""
+    """Return ``candidate`` if it computes the expected logits for the probe, within TOLERANCE of their spread, else ``current``.
+
+    The spread of softmax logits is that over the classes, because a constant does not change them. Others are compared with 0.
+    """
     try:
         actual = candidate(candidate.to_memory_format(probe))
     except RuntimeError as error:
         if device_error(error):
             raise
         return current  # for example, ``view`` fails in another memory format
-    spread = (expected - expected.mean(dim=1, keepdim=True)).abs().max()
+    has_exclusive_classes = current.output.activation == "softmax" and expected.shape[1] > 1
+    centers = expected.mean(dim=1, keepdim=True) if has_exclusive_classes else 0
+    spread = (expected - centers).abs().max()
     is_equal = bool((actual - expected).abs().max() <= TOLERANCE[expected.dtype] * spread)
     return candidate if is_equal else current
 

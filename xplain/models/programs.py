@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from xplain.core.errors import InputError, device_error, first_line
 from xplain.models.classifier import Classifier
 from xplain.models.inspection import SHAPE_ERRORS
+from xplain.models.logits import find_logits
 
 
 class Program(nn.Module):
@@ -102,18 +103,20 @@ def check_program(classifier: Classifier) -> None:
 def _try_batch(classifier: Classifier, images: Tensor) -> str:
     """Return why the images cannot be classified, or ``""`` if they can."""
     try:
-        rows = len(classifier(images))
+        find_logits(classifier.run_network(images), len(images), None, classifier.reader.entry or "")
     except SHAPE_ERRORS as error:
         if device_error(error):
             raise
         return first_line(error)
-    return "" if rows == len(images) else f"{len(images)} images gave {rows} rows of logits"
+    except InputError as error:
+        return error.message
+    return ""
 
 
 def _is_differentiable(classifier: Classifier, images: Tensor) -> bool:
     images = images.detach().requires_grad_()
     with torch.enable_grad():
-        logits = classifier(images)
+        logits, _ = find_logits(classifier.run_network(images), len(images), None, classifier.reader.entry or "")
     if not logits.requires_grad:
         return False
     weights = torch.linspace(1, 2, logits.shape[1], dtype=logits.dtype, device=logits.device)

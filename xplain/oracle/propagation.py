@@ -57,6 +57,7 @@ class Rules:
     alternatives: what to do when an operation is refused, the hint of the error.
     scores: the kinds of score for which the method is defined.
     transform_logits: function applied to the logits (B, classes) before the score is computed.
+    is_odd: the relevance of a logit -z is the negative of that of z, wherever the sign is changed.
     """
 
     method: str
@@ -64,12 +65,26 @@ class Rules:
     alternatives: str
     scores: frozenset[ScoreKind] = frozenset({"logit", "prob", "log-prob", "margin"})
     transform_logits: Callable[[Tensor], Tensor] = field(default=lambda logits: logits)
+    is_odd: bool = True
 
     def check_score(self, score: ScoreKind) -> None:
         """Raise UsageError if the method is not defined for this score."""
         if score not in self.scores:
             raise UsageError(
                 f"{self.method} is not defined for score={score}", f"use {' or '.join(sorted(self.scores))}"
+            )
+
+    def check_targets(self, model: Classifier, y: Tensor) -> None:
+        """Raise UsageError if the method cannot explain class 0 of a model with one output.
+
+        Its logit is the negative output. Rules that treat positive and negative contributions differently need the sign inside the
+        last linear layer.
+        """
+        reader = model.reader
+        if reader.is_binary and not reader.two_class_layer and not self.is_odd and bool((y == 0).any()):
+            raise UsageError(
+                f"{self.method} with these rules cannot explain class 0, because the model's output is not that of a linear layer",
+                "explain class 1, or use lrp with rule=epsilon",
             )
 
     def apply(self, operation: Operation) -> Any:
@@ -118,6 +133,7 @@ def propagate(oracle: Oracle, x: Tensor, y: Tensor, rules: Rules, *streams: Tens
     """
     rules.check_score(oracle.score)
     model = oracle.inference_copy(fold=oracle.fold, access="gradients")
+    rules.check_targets(model, y)
     names: list[str] = []
 
     def run(x: Tensor, y: Tensor, contrasts: Tensor | None, *streams: Tensor) -> tuple[Tensor, ...]:

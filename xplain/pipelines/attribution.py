@@ -16,7 +16,7 @@ from torch import Tensor
 
 import xplain.methods  # noqa: F401  (importing registers them)
 from xplain.core.config import Choice, ComputeOptions
-from xplain.core.errors import MODEL_ERRORS, InputError, UsageError, device_error, first_line
+from xplain.core.errors import MODEL_ERRORS, InputError, UsageError, XplainError, device_error, first_line
 from xplain.core.registry import METHODS, MethodSpec
 from xplain.core.rng import Streams
 from xplain.core.types import Attribution, Cost, Precision, ScoreKind
@@ -98,6 +98,7 @@ def attribute(
     check_access(classifier, spec.access, spec.name)
     started = time.perf_counter()
     images = check_images(classifier, images)
+    classifier.detect_pending_output(images)
     with inference_session(classifier):
         logits, cost = predict_finite(classifier, images, compute)
         targets = find_targets(classifier, target, logits)
@@ -110,6 +111,8 @@ def predict_finite(classifier: Classifier, images: Tensor, compute: ComputeOptio
     """Return the logits (B, classes) and their cost. Raises InputError unless the model accepts the images and all logits are finite."""
     try:
         logits, cost = predict(classifier, images, compute)
+    except XplainError:  # some are RuntimeErrors too
+        raise
     except MODEL_ERRORS as error:
         raise device_error(error) or InputError(
             f"the model failed on images {tuple(images.shape)}: {type(error).__name__}: {first_line(error)}",

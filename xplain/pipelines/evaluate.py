@@ -124,6 +124,8 @@ def _describe(plan: EvaluationPlan) -> dict[str, Any]:
     config, classifier, items = plan.config, plan.classifier, plan.items
     facts = describe_run(config.compute, classifier)
     stable = {key: facts[key] for key in ("model", "preprocessing", "seed", "precision")}
+    if output := classifier.output.settings | ({} if config.model.logits is None else {"name": config.model.logits}):
+        stable["output"] = output
     labeled = sum(item.label is not None for item in items)
     return {
         "schema": SCHEMA,

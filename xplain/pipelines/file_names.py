@@ -56,6 +56,12 @@ def _describe_model(model: ModelOptions) -> list[str]:
         parts.append(f"weights={model.weights.stem}")
     if model.image_size is not None:
         parts.append(f"size={model.image_size}")
+    if model.activation != ModelOptions.activation:
+        parts.append(f"activation={model.activation}")
+    if model.logits is not None:
+        parts.append(f"logits={model.logits}")
+    if model.threshold is not None:
+        parts.append(f"threshold={model.threshold:g}")
     if model.prompt or model.template:
         digest = hashlib.sha256(repr((model.prompt, model.template)).encode()).hexdigest()
         parts.append(f"texts={digest[:8]}")

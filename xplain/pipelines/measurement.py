@@ -107,6 +107,7 @@ def measure(
         check_access(classifier, rerun.access, rerun.name)
     started = time.perf_counter()
     images = check_images(classifier, images)
+    classifier.detect_pending_output(images)
     attributions = check_attributions(classifier, attributions)
     _check_shapes(images, attributions, boxes)
     with retain_freed_memory():

@@ -34,6 +34,7 @@ def describe_run(compute: ComputeOptions, classifier: Classifier) -> dict[str, A
     normalization = {"mean": classifier.mean.flatten().tolist(), "std": classifier.std.flatten().tolist()}
     return {
         "model": model,
+        "output": classifier.output.describe(),
         "preprocessing": classifier.preprocessing.describe() | normalization,
         "seed": compute.seed,
         "precision": compute.precision,

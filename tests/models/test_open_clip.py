@@ -191,6 +191,13 @@ def test_architecture_with_weights(small_architecture, model, offline):
     assert classifier.weights == type(classifier.weights)("clip:tiny/file", hashlib.sha256(texts.encode()).hexdigest())
 
 
+def test_image_size_of_an_architecture(small_architecture):
+    images = torch.rand(2, 3, 96, 96, generator=torch.Generator().manual_seed(2))
+    classifier = load("tiny/file", prompts=PROMPTS, image_size=96)
+    larger = open_clip.create_model("tiny", pretrained="file", force_image_size=96).eval()
+    torch.testing.assert_close(classifier(images), expected_logits(larger, images), rtol=1e-5, atol=1e-5)
+
+
 def test_activation_function_of_the_weights_is_used(small_architecture, model):
     """open_clip only warns if the architecture has another activation function than the weights."""
     plain, quick = (load(name, prompts=PROMPTS)(IMAGES) for name in ("tiny/file", "tiny/quick"))

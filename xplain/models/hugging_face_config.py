@@ -8,6 +8,7 @@ from typing import Any
 from xplain.core.errors import InputError, UsageError, did_you_mean, first_line
 from xplain.data.class_names import is_wnid
 from xplain.models.hugging_face_files import Repository, read_json
+from xplain.models.output_request import ONE_LABEL_NOTE
 from xplain.models.outputs import OutputKind
 
 # Keys that select code, kernels, data types or outputs; a model is built without them.
@@ -40,7 +41,6 @@ UNSUPPORTED = {
 }
 # Types of models without a classification class in transformers.
 WITHOUT_HEAD = ("dinov3_vit", "dinov3_convnext", "aimv2", "vjepa2")
-ONE_LABEL_NOTE = "config.num_labels is 1, so the output is explained as a value; set --activation sigmoid if it is the logit of a class"
 FACTORY_HINT = "load it with a classification head of your own in a python: factory"
 
 

@@ -71,7 +71,7 @@ def adapt_network(model: nn.Module, *, is_bgr: bool, side: int | None) -> nn.Mod
     """Return the model, wrapped if its input must be changed. side: requested image size, or None for the model's own."""
     config = cast(Any, model).config
     interpolate = side is not None and read_image_size(config) != (side, side) and _can_interpolate(model)
-    patch_size = config.vision_config.patch_size if config.model_type == "siglip2" else 0
+    patch_size = config.vision_config.patch_size if getattr(config, "model_type", "") == "siglip2" else 0
     if not (is_bgr or interpolate or patch_size):
         return model
     return AdaptedNetwork(model, is_bgr=is_bgr, interpolate=interpolate, patch_size=patch_size)
@@ -84,7 +84,7 @@ def _can_interpolate(model: nn.Module) -> bool:
 
 def naflex_size(config: Any) -> tuple[int, int] | None:
     """Return the largest square (height, width) of a NaFlex model, or None for another model."""
-    if config.model_type != "siglip2":
+    if getattr(config, "model_type", "") != "siglip2":
         return None
     vision = config.vision_config
     side = int(vision.num_patches**0.5) * vision.patch_size

@@ -239,6 +239,7 @@ def hugging_face(outputs: int, problem: str | None, *, end: nn.Module | None = N
     model = body(outputs) if end is None else followed_by(outputs, end)
     model.config = SimpleNamespace(problem_type=problem, num_labels=outputs, to_dict=dict)
     model.main_input_name = "pixel_values"
+    model.mean, model.std = [0.0] * 3, [1.0] * 3  # otherwise a note says that the normalization is not known
     return model
 
 

@@ -25,6 +25,7 @@ from xplain.models.classifier import Classifier, find_wrapped_classifier
 from xplain.models.custom_models import describe_attributes, load_factory, read_output_request, set_input, wrap_module
 from xplain.models.devices import select_device
 from xplain.models.efficientnet_lite0 import load_efficientnet_lite0
+from xplain.models.hugging_face_modules import NO_PROCESSOR_NOTE, complete_from_config
 from xplain.models.inspection import inspect_model
 from xplain.models.normalization import settle_normalization
 from xplain.models.onnx_models import PREFIX as ONNX
@@ -36,6 +37,7 @@ from xplain.models.programs import check_program, load_program
 from xplain.models.randomization import RANDOM, initialize_untrained, untrained_seed
 from xplain.models.trials import check_model
 from xplain.models.wrappers import unwrap
+from xplain.models.zero_shot import TextRequest, make_request
 
 PROGRAMS = ("script:", "export:")
 OWN_MODELS = ("python:", ONNX, *PROGRAMS)  # names of models that are not of a library
@@ -57,6 +59,9 @@ def load_classifier(
     size: int | tuple[int, int] | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    prompts: Sequence[str] = (),
+    templates: Sequence[str] = (),
+    processor: object = None,
 ) -> Classifier:
     """Load a classifier in evaluation mode. The classifier normalizes its input and maps pixels in [0, 1] to logits.
 
@@ -65,14 +70,16 @@ def load_classifier(
             ``efficientnet-lite0``, the built-in model, which requires no download;
             a torchvision classification model such as ``resnet50`` or ``resnet50.IMAGENET1K_V1``;
             ``timm:NAME``, a timm model;
+            ``hf:FOLDER`` or ``hf:REPOSITORY@REVISION``, a Hugging Face image classifier, CLIP or SigLIP; its code is not run;
+            ``clip:ARCHITECTURE/TAG``, ``clip:hf-hub:REPOSITORY`` or ``clip:FOLDER``, a CLIP or SigLIP model of open_clip;
             ``python:package.module:factory``, a function that returns an nn.Module;
             ``script:FILE`` or ``export:FILE``, a TorchScript or torch.export program, whose code is run;
             ``onnx:FILE``, an ONNX model, which onnxruntime runs;
             an nn.Module that takes pixels in [0, 1]. Its attributes ``mean``, ``std``, ``size``, ``labels``, ``wnids``,
-            ``activation``, ``threshold`` and ``output`` (the same as ``logits``) are used if it has them;
-            ``through_no_grad = True`` computes gradients through ``torch.no_grad`` in its forward pass. It may take any number of
-            channels, which is found by running it. The classifier runs a copy that shares the parameters, so that the mode, hooks
-            and gradients of the module do not change;
+            ``activation``, ``threshold`` and ``output`` (the same as ``logits``) are used if it has them, else the configuration of a
+            Hugging Face model; ``through_no_grad = True`` computes gradients through ``torch.no_grad`` in its forward pass. It may
+            take any number of channels, which is found by running it. The classifier runs a copy that shares the parameters, so that
+            the mode, hooks and gradients of the module do not change;
             a function of images (B, C, H, W), a NumPy array or a tensor, to an array or tensor (B, classes).
             ONNX models and functions have no gradients: only methods and metrics that call the model are supported.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
@@ -91,6 +98,11 @@ def load_classifier(
             ``none``, in units of the output.
         size: height and width of the input of a user's own model or function, or its side. Default: that of the model, or 224.
         mean, std: the normalization of a user's own model or function, one number per channel: it gets (pixels - mean) / std.
+        prompts: texts that CLIP and SigLIP models compare images with, one per class.
+        templates: texts with {} for the names in ``classes``, for CLIP and SigLIP models. Default: "a photo of a {}.". The features
+            of several templates are averaged.
+        processor: image processor of a module, or a folder or repository with its preprocessor_config.json. It provides size,
+            resizing and normalization. No code of it is run.
 
     Returns:
         A Classifier. ``size``, ``preprocessing``, ``labels`` and ``wnids`` describe its input and classes.
@@ -109,22 +121,29 @@ def load_classifier(
     _check_arguments(name, device, weights, classes, image_size)
     if size is not None or mean is not None or std is not None:
         _check_is_custom(name)
+    texts = make_request(name, prompts, classes, templates)
+    if processor is not None and isinstance(name, str):
+        raise UsageError(f"processor cannot be used with {name!r}", "pass it with an nn.Module")
     told = _make_request(activation, logits, threshold)
     torch_device = select_device(str(device))
     path = None if weights is None else Path(weights)
+    side = size if isinstance(size, int) else image_size
     if path == RANDOM:
         with untrained_seed():
-            classifier = _build(name, path, image_size, offline)
+            classifier = _build(name, path, side, offline, texts, processor)
             initialize_untrained(classifier)
     else:
-        classifier = _build(name, path, image_size, offline)
+        classifier = _build(name, path, side, offline, texts, processor)
     set_input(classifier, size=size, mean=mean, std=std)
+    if mean is not None or std is not None:
+        classifier.notes = [note for note in classifier.notes if note != NO_PROCESSOR_NOTE]
     if isinstance(name, str) and name.startswith(ONNX) and not classifier.is_normalized:
         classifier.notes.append(
             "the model receives pixels in [0, 1]; use --mean and --std if it expects normalized pixels"
         )
     classifier.to(torch_device).eval()
-    _set_class_names(classifier, classes)
+    if not classifier.texts:
+        _set_class_names(classifier, classes)
     classifier.request = _complete_request(told, name, classifier)
     classifier.reader = OutputReader(classifier.request.entry)
     if isinstance(name, str) and name.startswith(PROGRAMS):
@@ -244,15 +263,22 @@ def copy_with_weights(classifier: Classifier, path: str) -> Classifier:
 
 
 def _build(
-    name: str | nn.Module | Callable[[Any], Any], path: Path | None, image_size: int | None, offline: bool
+    name: str | nn.Module | Callable[[Any], Any],
+    path: Path | None,
+    image_size: int | None,
+    offline: bool,
+    request: TextRequest,
+    processor: object,
 ) -> Classifier:
     """Return the classifier with the weights in ``path`` and their hash, for images of its own size or of ``image_size``."""
     if isinstance(name, nn.Module):
         classifier = wrap_module(name, type(unwrap(name)[-1]).__name__, path)
     elif isinstance(name, str):
-        classifier = _load_by_name(name, path, image_size, offline)
+        classifier = _load_by_name(name, path, image_size, offline, request)
     else:
         classifier = wrap_module(FunctionModel(name), getattr(name, "__name__", type(name).__name__), path)
+    if not isinstance(name, str) or name.startswith("python:"):
+        complete_from_config(classifier, processor, image_size, offline)
     if image_size is not None:
         classifier.preprocessing = classifier.preprocessing.resized_to(image_size)
     if not classifier.weights.sha256 and not classifier.is_black_box:
@@ -260,7 +286,9 @@ def _build(
     return classifier
 
 
-def _load_by_name(name: str, path: Path | None, image_size: int | None, offline: bool) -> Classifier:
+def _load_by_name(
+    name: str, path: Path | None, image_size: int | None, offline: bool, request: TextRequest
+) -> Classifier:
     if name == EMBEDDED:
         return load_efficientnet_lite0(path)
     if name.startswith("python:"):
@@ -274,6 +302,14 @@ def _load_by_name(name: str, path: Path | None, image_size: int | None, offline:
         from xplain.models.timm_models import load_timm
 
         return load_timm(name, path, image_size, offline)
+    if name.startswith("hf:"):
+        from xplain.models.hugging_face import load_hugging_face
+
+        return load_hugging_face(name, path, image_size, offline, request)
+    if name.startswith("clip:"):
+        from xplain.models.open_clip_models import load_open_clip
+
+        return load_open_clip(name, path, image_size, offline, request)
     from xplain.models.torchvision_models import load_torchvision
 
     return load_torchvision(name, path, image_size, offline)

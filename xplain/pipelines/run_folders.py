@@ -16,7 +16,10 @@ NAMED_OPTIONS = {"target", "seed", "precision"}  # whose values are in the folde
 
 
 def describe_request(config: EvaluateConfig) -> Request:
-    """Return what the command says about the numbers of a run, except what a run may be extended by: methods, metrics and images."""
+    """Return what the command says about the numbers of a run, except what a run may be extended by: methods, metrics and images.
+
+    Options of the model and of the arithmetic that are added later belong to it, unless they are ignored here.
+    """
     options = {"target": config.target, "score": config.score, "labels": config.labels}
     if config.labels is not None:
         options["labels"] = describe_path(config.labels)

@@ -110,9 +110,12 @@ def test_list_layers_names_those_that_layer_accepts(xp, model):
 
 
 def test_list_layers_of_transformer(xp):
-    rows = [line.split("\t") for line in xp("list", "layers", "-m", "vit_b_32", "--weights", "random").lines]
-    assert list({row[2] for row in rows}) == ["7x7"]
+    options = ("-m", "vit_b_32", "--weights", "random", "--image-size", "96")
+    rows = [line.split("\t") for line in xp("list", "layers", *options).lines]
+    assert list({row[2] for row in rows}) == ["3x3"]
     assert [row[0] for row in rows if row[3]] == ["encoder.layers.encoder_layer_11.ln_1"]
+    assert {row[0]: row[4] for row in rows}["conv_proj"] == "channels-first"
+    assert {row[4] for row in rows} == {"channels-first", "3x3+1"}
 
 
 def test_table_headings_differ_from_keys(xp, monkeypatch):

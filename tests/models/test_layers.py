@@ -9,14 +9,18 @@ from torch import Tensor, nn
 from tests.helpers import toys
 from xplain.core.errors import InputError
 from xplain.models.efficientnet_lite0 import EfficientNetLite0
-from xplain.models.layers import Layout, find_last_spatial_layer, find_weighted_layers
+from xplain.models.layer_trace import ModelRunner
+from xplain.models.layers import find_weighted_layers
+from xplain.models.layouts import Layout
+from xplain.models.spatial_layers import LayoutFinder, find_spatial_layer
 
 
 @torch.no_grad()
 def last_spatial_layer(model: nn.Module, height: int = 64, width: int | None = None) -> tuple[str, Layout]:
     model.eval()
     size = (height, width or height)
-    return find_last_spatial_layer(model, lambda rows: model(torch.rand(1, 3, *size).expand(rows, -1, -1, -1)), size)
+    runner = ModelRunner(model, model, lambda run, x: list(run(x)))
+    return find_spatial_layer(LayoutFinder(runner, torch.rand(1, 3, *size)))
 
 
 def last_layer_name(model: nn.Module, side: int = 64) -> str:
@@ -120,12 +124,12 @@ def test_model_without_spatial_layer_is_an_error(model):
 def test_hooks_are_removed_after_error():
     model = toys.small_net().float()
 
-    def run(_: int) -> Tensor:
-        model(torch.rand(1, 3, 8, 8))
+    def run(x: Tensor) -> Tensor:
+        model(x)
         raise KeyError
 
     with pytest.raises(KeyError):
-        find_last_spatial_layer(model, run, (8, 8))
+        LayoutFinder(ModelRunner(model, run, lambda run, x: list(run(x))), torch.rand(1, 3, 8, 8))
     last_layer_name(model, 8)
     assert not any(module._forward_hooks for module in model.modules())
 

@@ -12,10 +12,9 @@ from tests.helpers import toys
 from xplain.core.errors import UsageError
 from xplain.core.types import Cost
 from xplain.data.preprocessing import Preprocessing
-from xplain.models.layers import Layout
 from xplain.models.optimize import inference_copy
 from xplain.oracle import Oracle
-from xplain.oracle.attention import find_patches, probe_attention
+from xplain.oracle.attention import probe_attention
 from xplain.oracle.attention_recorder import record_attention
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -50,7 +49,7 @@ def test_recorded_attention_equals_torch(options):
     with record_attention(model) as attentions:
         output = model(QUERY)
     assert (output - model(QUERY)).abs().max() < 1e-14
-    (attention,) = attentions
+    (attention,) = attentions.recorded
     assert attention.weights.shape == (2, 6, 5, 5)
     assert (attention.weights.sum(dim=3) - 1).abs().max() < 1e-14
     assert (attention.weights @ VALUE - output).abs().max() < 1e-14
@@ -65,17 +64,7 @@ def test_grouped_queries_share_keys_and_values():
     with record_attention(model) as attentions:
         output = model(QUERY)
     assert (output - model(QUERY)).abs().max() < 1e-14
-    assert attentions[0].weights.shape == (2, 6, 5, 5)
-
-
-def test_find_patches_takes_last_matching_layout():
-    layouts = [Layout("tokens", (2, 3), 1), Layout("tokens", (3, 2), 1), Layout("tokens", (3, 3), 1), Layout()]
-    assert find_patches("attention-rollout", 7, layouts) == Layout("tokens", (3, 2), 1)
-    with pytest.raises(
-        UsageError,
-        match="attention-rollout requires attention over a single grid of tokens, but 8 tokens do not form a grid",
-    ):
-        find_patches("attention-rollout", 8, layouts)
+    assert attentions.recorded[0].weights.shape == (2, 6, 5, 5)
 
 
 def token_classifier(model: nn.Module) -> xplain.Classifier:
@@ -95,20 +84,21 @@ def test_probe_attention_counts_rows(differentiate):
     inference_copy(model)
     rows.clear()
     probe_attention(oracle, x, y, "toy", reduce_heads, differentiate=differentiate)
-    # one row each without and with recording; a row for the patches and for each token before them; the images
-    assert rows == [1, 1, 3, 2, 1]
-    assert reported == [5, 2, 1]
-    assert oracle.cost == Cost(forwards=3, backwards=3 * differentiate, checks=5)
+    # one row each without and with recording; one to trace the layers; 32 images that show where each token is; a row for the
+    # patches and for each token before them; the images
+    assert rows == [1, 1, 1, *[2] * 16, 3, 2, 1]
+    assert reported == [2, 1, *[2] * 16, 3, 2, 1]
+    assert oracle.cost == Cost(forwards=3, backwards=3 * differentiate, checks=38)
     assert oracle.image_rows.tolist() == [[1, differentiate]] * 3
     probe_attention(oracle, x, y, "toy", reduce_heads, differentiate=differentiate)
-    assert rows[5:] == [2, 1]  # the tokens are known
+    assert rows[22:] == [2, 1]  # the tokens are known
 
 
 def test_patches_depend_on_image_size():
     oracle = Oracle(token_classifier(toys.token_net()))
     for height, width in SIZES:
         x = toys.images(1, height, width)
-        matrices, tokens = probe_attention(oracle, x, torch.tensor([0]), "toy", reduce_heads, differentiate=False)
+        matrices, tokens, _ = probe_attention(oracle, x, torch.tensor([0]), "toy", reduce_heads, differentiate=False)
         assert tokens.layout.grid == (height // 2, width // 2)
         assert matrices[0].shape == (1, 2 + height * width // 4, 2 + height * width // 4)
 
@@ -129,7 +119,7 @@ class UnusedAttention(nn.Module):
 def test_unused_attention_has_zero_gradients():
     oracle = Oracle(token_classifier(UnusedAttention()))
     y = torch.tensor([0, 1])
-    matrices, _ = probe_attention(oracle, toys.images(2), y, "toy", reduce_heads, differentiate=True)
+    matrices, _, _ = probe_attention(oracle, toys.images(2), y, "toy", reduce_heads, differentiate=True)
     assert matrices[0].unique().tolist() == [0]
     assert matrices[1].abs().max() > 1e-6
 

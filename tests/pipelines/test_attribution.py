@@ -477,6 +477,24 @@ def test_resolve_methods_sets_common_layer():
     assert [run.label for run in runs] == ["saliency", "grad-cam", "grad-cam:layer=act1"]
 
 
+def test_resolve_methods_sets_common_layout():
+    choices = [Choice.parse(text) for text in ("sm", "grad-cam", "rollout", "grad-cam:layout=channels-last")]
+    runs = resolve_methods(choices, None, CLASSIFIER, layout="6x8+1")
+    assert [run.settings.get("layout") for run in runs] == [None, "6x8+1", "6x8+1", "channels-last"]
+    assert [run.describe()["params"].get("layout") for run in runs] == [None, "6x8+1", "6x8+1", "channels-last"]
+    (plain,) = resolve_methods([Choice("grad-cam")], None, CLASSIFIER)
+    assert plain.describe()["params"] == {"layer": "auto"}  # as recorded by versions without layouts
+
+
+def test_check_methods_needs_layout_support():
+    check_methods([Choice("saliency"), Choice("rollout")], layout="6x8")
+    text = refused(check_methods, [Choice("saliency"), Choice("agi")], layout="6x8")
+    assert text == "--layout 6x8 is not supported by saliency, agi; remove it or add a layer-based method"
+    text = refused(check_methods, [Choice("grad-cam")], layout="6by8")
+    assert "6by8" in text
+    assert "auto, HxW or HxW+PREFIX such as 14x14+1, channels-first or channels-last" in text
+
+
 def test_resolve_methods_sets_common_score():
     choices = [Choice("saliency"), Choice("agi")]
     assert [run.score for run in resolve_methods(choices, "margin", CLASSIFIER)] == ["margin", "margin"]

@@ -65,8 +65,8 @@ def _be_quiet(quiet: bool) -> bool:
 
 
 MODEL_HELP = (
-    "Model: efficientnet-lite0 (built in), a torchvision model name, timm:NAME, python:MODULE:FACTORY, script:FILE (TorchScript) or "
-    "export:FILE (torch.export)"
+    "Model: efficientnet-lite0 (built in), a torchvision model name, timm:NAME, hf:REPOSITORY or hf:FOLDER (Hugging "
+    "Face), clip:ARCHITECTURE/TAG (open_clip), python:MODULE:FACTORY, script:FILE (TorchScript), export:FILE (torch.export) or onnx:FILE"
 )
 Model = Annotated[str, option("--model", "-m", help=f"{MODEL_HELP}.", autocompletion=complete_model)]
 Models = Annotated[list[str], option("--model", "-m", help=f"{MODEL_HELP}; repeatable.", autocompletion=complete_model)]
@@ -101,13 +101,21 @@ Target = Annotated[
     option(
         "--target",
         help="Class to explain: auto (predicted class), label (class of the image's folder), a class index, WordNet ID or name, "
-        "or top:K (K most probable classes).",
+        "top:K (K most probable classes), or similar:IMAGE (cosine similarity of the model's output to that of an image).",
     ),
 ]
 Score = Annotated[ScoreKind | None, option("--score", help="Model output to explain (default: set by the method).")]
 Layer = Annotated[
     str | None,
     option("--layer", help="Layer used by layer-based methods (default: the last layer with a spatial output)."),
+]
+Layout = Annotated[
+    str | None,
+    option(
+        "--layout",
+        help="Layout of the layer's output: HxW or HxW+PREFIX for tokens (14x14+1: 196 patches after a class token), channels-first "
+        "or channels-last (default: determined from the modules and from how the layer responds to changes of the image).",
+    ),
 ]
 FilesFrom = Annotated[
     str | None, option("--files-from", help="Text file with one image path per line, or - to read from stdin.")

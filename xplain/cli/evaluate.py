@@ -16,17 +16,20 @@ from xplain.cli._options import NONE, OutputOptions
 from xplain.cli._progress import show_progress
 from xplain.core.config import (
     EMBEDDED,
+    SIMILAR,
     Choice,
     ComputeOptions,
     EvaluateConfig,
     MapFolder,
     ModelOptions,
     PerClassOrder,
+    PixelOptions,
     parse_shard,
 )
 from xplain.core.errors import ExitCode, Failure, UsageError
 from xplain.core.files import lock_directory
 from xplain.core.run_store import DifferentRunError
+from xplain.core.threads import set_threads
 from xplain.core.types import Interval
 from xplain.data.output_checks import check_run_directory
 from xplain.pipelines.distributed import shard_from_env, wait_for_ranks
@@ -57,8 +60,14 @@ def evaluate(
     ] = NONE,
     protocol: common.Protocol = None,
     target: Annotated[
-        str, option("--target", help="Class to explain: auto (predicted class) or label (true class).")
+        str,
+        option(
+            "--target",
+            help="Class to explain: auto (predicted class), label (true class) or similar:IMAGE, as in explain.",
+        ),
     ] = "auto",
+    layer: common.Layer = None,
+    layout: common.Layout = None,
     score: common.Score = None,
     limit: Annotated[
         int | None, option("--limit", help="Maximum number of images, selected evenly across the dataset.", min=1)
@@ -72,7 +81,11 @@ def evaluate(
         ),
     ] = None,
     labels: Annotated[
-        str | None, option("--labels", help="Table of file names and classes, for a directory of images.")
+        str | None,
+        option(
+            "--labels",
+            help="Table of file names and classes, for a directory of images; several labels of an image are joined by semicolons.",
+        ),
     ] = None,
     shard: Annotated[
         str | None, option("--shard", help="Process shard I of N, written I/N, with I counted from 0.")
@@ -98,6 +111,7 @@ def evaluate(
     ] = None,
     model: common.Models = MODELS,
     model_options: ModelOptions = ModelOptions(),
+    pixels: PixelOptions = PixelOptions(),
     compute: ComputeOptions = ComputeOptions(),
     out: OutputOptions = OutputOptions(),
 ) -> int:
@@ -117,10 +131,11 @@ def evaluate(
       xplain evaluate photos -m resnet50 -m vgg16 -a agi
       xplain evaluate photos -a ig --maps captum=maps/captum
     """
-    if target not in ("auto", "label"):
-        raise UsageError(f"evaluate does not support target {target!r}", "use auto or label")
+    if target not in ("auto", "label") and not target.startswith(SIMILAR):
+        raise UsageError(f"evaluate does not support target {target!r}", "use auto, label or similar:IMAGE")
     if per_class_order is not None and per_class is None:
         raise UsageError("--per-class-order requires --per-class", "add --per-class N")
+    set_threads(compute.threads)
     config = EvaluateConfig(
         replace(model_options, name=model[0]),
         compute,
@@ -131,6 +146,8 @@ def evaluate(
         protocol=protocol,
         target=target,
         score=score,
+        layer=layer,
+        layout=layout,
         limit=limit,
         per_class=per_class,
         per_class_order=per_class_order,
@@ -141,6 +158,7 @@ def evaluate(
         save_maps=save_maps,
         save_curves=save_curves,
         maps=tuple(MapFolder.parse(text) for text in maps),
+        pixels=pixels,
     )
     published = read_published(out.config)
     configs = _for_each_model(config, model, output, published)

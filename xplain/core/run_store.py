@@ -42,10 +42,11 @@ class DifferentRunError(UsageError):
 
 
 class StoredItem(NamedTuple):
-    """What a run has stored of an image: the SHA-256 of its bytes, and its label."""
+    """What a run has stored of an image: the SHA-256 of its bytes, its label, and all labels if it can have several."""
 
     sha256: str
     label: int | None
+    labels: tuple[int, ...] | None = None
 
 
 @dataclass(eq=False)
@@ -150,7 +151,11 @@ class RunStore:
             if record.get("curve") is None:
                 self._without_curve[mark].add(key)
             if mark == "item":
-                self.items.setdefault(key, StoredItem(str(record.get("sha256")), record.get("label")))
+                labels = record.get("labels")
+                stored = StoredItem(
+                    str(record.get("sha256")), record.get("label"), None if labels is None else tuple(labels)
+                )
+                self.items.setdefault(key, stored)
             if mark in ("item", "file") and record.get("file"):
                 size, modified, changed = record["file"]
                 self._hashed[key].add((record["sha256"], (size, modified, changed)))
@@ -246,7 +251,7 @@ def _check_description(folder: Path, description: Record) -> Record | None:
     old = existing["fingerprint"]
     new = json.loads(json.dumps(description["fingerprint"]))  # as JSON returns it: lists instead of tuples
     for key in sorted({*old, *new}):
-        if old.get(key) != new.get(key) and not _is_undecided(key, old, new):
+        if _without_notes(old.get(key)) != _without_notes(new.get(key)) and not _is_undecided(key, old, new):
             raise DifferentRunError(
                 f"{str(folder)!r} contains a run with a different {key}: {old.get(key)!r} instead of {new.get(key)!r}",
                 "use the same settings or another --output",
@@ -255,10 +260,17 @@ def _check_description(folder: Path, description: Record) -> Record | None:
     return existing
 
 
+def _without_notes(entry: Any) -> Any:
+    """Return an entry of a fingerprint without the notes of a model, whose wording may change."""
+    return {key: value for key, value in entry.items() if key != "notes"} if isinstance(entry, dict) else entry
+
+
 def _is_undecided(key: str, old: Record, new: Record) -> bool:
     """Return whether an entry is still open, such as the model of a run with dataset metrics only, or unknown."""
     if key in LATE_ENTRIES:
         return old.get(key) is None or new.get(key) is None
+    if key == "output":  # missing for a softmax over the outputs, as in earlier versions
+        return old.get("model") is None
     return key in old and old[key] is None
 
 

@@ -7,6 +7,7 @@ from xplain.core.papers import Paper
 from xplain.core.registry import method
 from xplain.core.types import Attribution
 from xplain.methods.grad_cam import upsample
+from xplain.models.layouts import LayoutText
 from xplain.oracle import Oracle
 from xplain.oracle.attention import patch_map, probe_attention
 
@@ -21,21 +22,26 @@ from xplain.oracle.attention import patch_map, probe_attention
         "2103.15679",
     ),
     deviations="Self-attention in an encoder only. If a model averages its patches and has no class token, the rows of the patches "
-    "are averaged, without the identity. Not scaled to [0, 1]. Bilinear upsampling to the image.",
+    "are averaged, without the identity. If an attention with one query of its own reads out the tokens, as in SigLIP, their row is "
+    "Ā of that attention times R. Not scaled to [0, 1]. Bilinear upsampling to the image.",
 )
-def attention_relevance(oracle: Oracle, x: Tensor, y: Tensor) -> Attribution:
+def attention_relevance(oracle: Oracle, x: Tensor, y: Tensor, *, layout: LayoutText = "auto") -> Attribution:
     """Propagate attention weights times their positive gradients from the patches to the classified token.
 
     φ = up(row of the class token in R), where R starts as I, and each layer sets R ← R + Ā R, Ā = mean over heads of
     (∂f/∂A ⊙ A)⁺ (Eq. 5 and 6). The columns of class and register tokens are dropped. Never negative. Returns (B, 1, H, W).
-    x: (B, C, H, W) in [0, 1]. y: (B,). Raises UsageError for models without attention over one grid of tokens.
+    x: (B, C, H, W) in [0, 1]. y: (B,). layout: the layout of the tokens, ``HxW`` or ``HxW+PREFIX``; ``auto``: decided by how they
+    respond to changes of image regions. Raises UsageError for models without attention over one grid of tokens in a known order.
     """
-    matrices, tokens = probe_attention(oracle, x, y, "attention-relevance", _mean_positive, differentiate=True)
-    identity = torch.eye(matrices[0].shape[-1], dtype=matrices[0].dtype, device=x.device)
-    relevance = identity.expand_as(matrices[0])
-    for weights in matrices:
+    result = probe_attention(oracle, x, y, "attention-relevance", _mean_positive, layout=layout, differentiate=True)
+    first = result.matrices[0]
+    identity = torch.eye(first.shape[-1], dtype=first.dtype, device=x.device)
+    relevance = identity.expand_as(first)
+    for weights in result.matrices:
         relevance = relevance + weights @ relevance
-    return Attribution(upsample(patch_map(relevance - identity, tokens), x))
+    if result.pooling is None:
+        relevance = relevance - identity
+    return Attribution(upsample(patch_map(relevance, result), x))
 
 
 def _mean_positive(weights: Tensor, gradients: Tensor | None) -> Tensor:

@@ -6,6 +6,7 @@ from torch import Tensor
 from xplain.core.papers import Paper
 from xplain.core.registry import method
 from xplain.core.types import Attribution
+from xplain.models.layouts import LayoutText
 from xplain.oracle import Oracle
 from xplain.oracle.layers import probe_layer
 
@@ -21,15 +22,17 @@ from xplain.oracle.layers import probe_layer
     ),
     deviations="Not scaled to [0, 1]: the map has the units of the score. Bilinear upsampling with half-pixel centers.",
 )
-def grad_cam(oracle: Oracle, x: Tensor, y: Tensor, *, layer: str = "auto") -> Attribution:
+def grad_cam(oracle: Oracle, x: Tensor, y: Tensor, *, layer: str = "auto", layout: LayoutText = "auto") -> Attribution:
     """Sum the channels of a layer, weighted by their mean gradients, and keep the positive part.
 
     φ = up(max(Σ_k α_k A^k, 0)), where α_k is the spatial mean of ∂f/∂A^k (Eq. 1 and 2). Returns (B, 1, H, W).
     x: (B, C, H, W) in [0, 1]. y: (B,).
     layer: the name of a module; ``auto``: the last module in execution order with a spatial output, recorded in ``facts``.
+    layout: the layout of the layer's output: ``HxW`` or ``HxW+PREFIX`` for tokens, ``channels-first`` or ``channels-last``; ``auto``:
+    decided by module types and by how the layer responds to changes of image regions.
     Raises UsageError if the model has no such layer.
     """
-    probe = probe_layer(oracle, x, y, layer)
+    probe = probe_layer(oracle, x, y, layer, layout)
     weights = probe.gradients.mean(dim=(2, 3), keepdim=True)
     return Attribution(positive_map(weights * probe.activations, x), facts={"layer": probe.layer})
 

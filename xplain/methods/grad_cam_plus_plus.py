@@ -7,6 +7,7 @@ from xplain.core.papers import Paper
 from xplain.core.registry import method
 from xplain.core.types import Attribution
 from xplain.methods.grad_cam import positive_map
+from xplain.models.layouts import LayoutText
 from xplain.oracle import Oracle
 from xplain.oracle.layers import probe_layer
 
@@ -24,16 +25,20 @@ from xplain.oracle.layers import probe_layer
     "denominator is not positive, which requires negative activations, has the weight 0. pytorch-grad-cam adds 1e-6 to the "
     "denominator, which outweighs gradients below 1e-3 and then changes the weights; both maps agree for large gradients.",
 )
-def grad_cam_plus_plus(oracle: Oracle, x: Tensor, y: Tensor, *, layer: str = "auto") -> Attribution:
+def grad_cam_plus_plus(
+    oracle: Oracle, x: Tensor, y: Tensor, *, layer: str = "auto", layout: LayoutText = "auto"
+) -> Attribution:
     """Sum the channels of a layer, weighted by weighted sums of their positive gradients, and keep the positive part.
 
     φ = up(max(Σ_k w_k A^k, 0)), w_k = Σ_ij a^k_ij max(g^k_ij, 0), g = ∂f/∂A,
     a^k_ij = g² / (2 g² + g³ Σ_ab A^k_ab) (Eq. 5 and 19). Returns (B, 1, H, W).
     x: (B, C, H, W) in [0, 1]. y: (B,).
     layer: the name of a module; ``auto``: the last module in execution order with a spatial output, recorded in ``facts``.
+    layout: the layout of the layer's output: ``HxW`` or ``HxW+PREFIX`` for tokens, ``channels-first`` or ``channels-last``; ``auto``:
+    decided by module types and by how the layer responds to changes of image regions.
     Raises UsageError if the model has no such layer.
     """
-    probe = probe_layer(oracle, x, y, layer)
+    probe = probe_layer(oracle, x, y, layer, layout)
     gradients = probe.gradients.clamp(min=0)
     denominators = 2 + gradients * probe.activations.sum(dim=(2, 3), keepdim=True)  # the fraction a, reduced by g²
     tiny = torch.finfo(denominators.dtype).tiny

@@ -12,6 +12,7 @@ from xplain.core.rng import Streams
 from xplain.core.types import Attribution
 from xplain.data.baselines import Baseline, make_baseline
 from xplain.methods.grad_cam import positive_map, upsample
+from xplain.models.layouts import LayoutText
 from xplain.oracle import Oracle
 from xplain.oracle.layers import probe_layer
 
@@ -20,6 +21,7 @@ MAX_CHANNELS = 2048  # of a layer; the listed cost assumes it
 
 @method(
     "score-cam",
+    access="layers",
     paper=Paper(
         "Score-CAM: score-weighted visual explanations for convolutional neural networks",
         "Haofan Wang, Zifan Wang, Mengnan Du, Fan Yang, Zijian Zhang, Sirui Ding, Piotr Mardziel, Xia Hu",
@@ -43,6 +45,7 @@ def score_cam(
     *,
     rng: Streams,
     layer: str = "auto",
+    layout: LayoutText = "auto",
     variant: Literal["paper", "official"] = "paper",
     baseline: Baseline = "mean",
     channels: Annotated[int, Bounds(low=1)] | None = None,
@@ -53,11 +56,13 @@ def score_cam(
     (variant=official); H_k = A^k, upsampled to the image and scaled to [0, 1]. Returns (B, 1, H, W).
     x: (B, C, H, W) in [0, 1]. y: (B,).
     layer: the name of a module; ``auto``: the last module in execution order with a spatial output, recorded in ``facts``.
+    layout: the layout of the layer's output: ``HxW`` or ``HxW+PREFIX`` for tokens, ``channels-first`` or ``channels-last``; ``auto``:
+    decided by module types and by how the layer responds to changes of image regions.
     channels: use only this number of channels, those with the greatest standard deviation over the layer; default: all.
     Raises UsageError if the model has no such layer.
     """
     fill = make_baseline(baseline, x, oracle.mean, rng)
-    probe = probe_layer(oracle, x, y, layer, differentiate=False)
+    probe = probe_layer(oracle, x, y, layer, layout, differentiate=False)
     maps = probe.activations if channels is None else _most_varied(probe.activations, channels)
     scores = maps.new_zeros(maps.shape[:2])
     for block in oracle.blocks(x, maps.shape[1]):

@@ -28,6 +28,16 @@ class AttentionWeights(NamedTuple):
     module: str
 
 
+class AttentionRecord(NamedTuple):
+    """The attentions of forward passes, in execution order.
+
+    recorded: those whose weights are recorded. unsupported: the names of the modules of all others.
+    """
+
+    recorded: list[AttentionWeights]
+    unsupported: list[str]
+
+
 class NaNProbe(NamedTuple):
     """Tokens (rows, N) whose weights at an attention become NaN, and with them all that is computed from them."""
 
@@ -36,15 +46,16 @@ class NaNProbe(NamedTuple):
 
 
 @contextmanager
-def record_attention(model: nn.Module, nan_probe: NaNProbe | None = None) -> Iterator[list[AttentionWeights]]:
-    """Record the attention weights of forward passes of ``model`` in this context, in execution order."""
+def record_attention(model: nn.Module, nan_probe: NaNProbe | None = None) -> Iterator[AttentionRecord]:
+    """Record the attention weights of forward passes of ``model`` in this context, in execution order.
+
+    All softmaxes over the last dimension of four-dimensional tensors count as attention, whatever they attend to. Attention whose
+    weights cannot be recorded is listed by name: that with masks, with other keys, and in three-dimensional tensors.
+    """
     mode = _AttentionRecorder(nan_probe)
 
     def push(name: str) -> Callable[..., None]:
-        def hook(_: nn.Module, inputs: tuple[object, ...]) -> None:
-            mode.enter(name, inputs)
-
-        return hook
+        return lambda *_: mode.modules.append(name)
 
     def pop(*_: object) -> None:
         mode.modules.pop()
@@ -56,14 +67,7 @@ def record_attention(model: nn.Module, nan_probe: NaNProbe | None = None) -> Ite
             stack.callback(module.register_forward_pre_hook(push(name)).remove)
             stack.callback(module.register_forward_hook(pop).remove)
         with mode:
-            yield mode.recorded
-
-
-class _RunningModule(NamedTuple):
-    """A module whose forward pass is running and the first two dimensions of its tokens."""
-
-    name: str
-    tokens: tuple[int, ...]
+            yield AttentionRecord(mode.recorded, mode.unsupported)
 
 
 class _AttentionRecorder(TorchFunctionMode):
@@ -73,15 +77,8 @@ class _AttentionRecorder(TorchFunctionMode):
         super().__init__()
         self.nan_probe = nan_probe
         self.recorded: list[AttentionWeights] = []
-        self.modules = [_RunningModule("", ())]  # outermost first
-
-    def enter(self, name: str, inputs: tuple[object, ...]) -> None:
-        """Note that a module starts; without tokens of its own, it works on those of its caller."""
-        first = inputs[0] if inputs else None
-        tokens = self.modules[-1].tokens
-        if isinstance(first, Tensor) and first.ndim == 3:
-            tokens = tuple(first.shape[:2])
-        self.modules.append(_RunningModule(name, tokens))
+        self.unsupported: list[str] = []
+        self.modules = [""]  # names of the modules whose forward pass is running, outermost first
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -92,15 +89,22 @@ class _AttentionRecorder(TorchFunctionMode):
         if func is F.multi_head_attention_forward:
             return self.multi_head_attention(func, args, kwargs)
         output = func(*args, **kwargs)
-        if func in SOFTMAXES and output.ndim == 4 and output.shape[-1] in self.modules[-1].tokens:
+        if func not in SOFTMAXES or output.shape[-1:] == (1,):
+            return output
+        dimension = kwargs.get("dim", args[1] if len(args) > 1 else None)
+        if dimension not in (-1, output.ndim - 1):
+            return output
+        if output.ndim == 4:
             return self.record(output)
+        if output.ndim == 3 and output.shape[1] == output.shape[2]:
+            self.unsupported.append(self.modules[-1])
         return output
 
     def record(self, weights: Tensor) -> Tensor:
         """Record the weights and return them, with the NaN of the probe if it belongs here."""
         if self.nan_probe is not None and len(self.recorded) == self.nan_probe.attention:
             weights = weights.masked_fill(self.nan_probe.tokens[:, None, :, None], torch.nan)
-        self.recorded.append(AttentionWeights(weights, self.modules[-1].name))
+        self.recorded.append(AttentionWeights(weights, self.modules[-1]))
         return weights
 
     def attention(
@@ -129,12 +133,12 @@ class _AttentionRecorder(TorchFunctionMode):
         return self.record(products.softmax(dim=-1)) @ value
 
     def multi_head_attention(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Run ``nn.MultiheadAttention``; record it if it is plain self-attention of tokens (N, rows, K)."""
+        """Run ``nn.MultiheadAttention``; record it if it attends to tokens (N, rows, K) without masks and extra keys."""
         arguments = dict(zip(HEAD_ARGUMENTS, args, strict=False)) | kwargs
-        if not _is_plain_self_attention(arguments):
+        if not _is_plain_attention(arguments):
+            self.unsupported.append(self.modules[-1])
             return func(*args, **kwargs)
-        projected = F.linear(arguments["query"], arguments["in_proj_weight"], arguments["in_proj_bias"])
-        queries, keys, values = projected.chunk(3, dim=-1)
+        queries, keys, values = _project(arguments)
         heads = arguments["num_heads"]
         mixed = self.attention(_split_heads(queries, heads), _split_heads(keys, heads), _split_heads(values, heads))
         mixed = mixed.permute(2, 0, 1, 3).flatten(2)
@@ -142,15 +146,26 @@ class _AttentionRecorder(TorchFunctionMode):
         return output, self.recorded[-1].weights.mean(dim=1)
 
 
-def _is_plain_self_attention(arguments: dict[str, Any]) -> bool:
-    """Return whether tokens (N, rows, K) attend to themselves, without masks and extra keys."""
-    query, key, value = arguments["query"], arguments["key"], arguments["value"]
-    is_self_attention = key is query and value is query and query.ndim == 3
+def _is_plain_attention(arguments: dict[str, Any]) -> bool:
+    """Return whether queries (Q, rows, K) attend to tokens (N, rows, K), without masks and extra keys."""
+    is_of_tokens = arguments["key"] is arguments["value"] and arguments["query"].ndim == 3
     has_joint_weights = arguments["in_proj_weight"] is not None
     is_unsupported = arguments.get("add_zero_attn") or any(
         arguments.get(name) is not None for name in UNSUPPORTED_ARGUMENTS
     )
-    return is_self_attention and has_joint_weights and not is_unsupported
+    return is_of_tokens and has_joint_weights and not is_unsupported
+
+
+def _project(arguments: dict[str, Any]) -> tuple[Tensor, ...]:
+    """Return queries, keys and values (tokens, rows, K)."""
+    query, tokens = arguments["query"], arguments["key"]
+    weight, bias = arguments["in_proj_weight"], arguments["in_proj_bias"]
+    if query is tokens:
+        return F.linear(query, weight, bias).chunk(3, dim=-1)
+    size = query.shape[-1]
+    bias_parts = (None, None) if bias is None else (bias[:size], bias[size:])
+    keys, values = F.linear(tokens, weight[size:], bias_parts[1]).chunk(2, dim=-1)
+    return F.linear(query, weight[:size], bias_parts[0]), keys, values
 
 
 def _split_heads(tokens: Tensor, heads: int) -> Tensor:

@@ -47,7 +47,7 @@ def measure_models(config: BenchConfig, existing: Sequence[Group] = ()) -> Itera
     """
     _check_request(config)
     for number, name in enumerate(config.models):
-        classifier = load_model(replace(config.model, name=name))
+        classifier = load_model(replace(config.model, name=name), config.pixels)
         if number == 0:
             environment = [describe_machine(config, classifier.device)]
             existing = existing if environment in existing else ()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,15 +14,17 @@ from xplain.core.registry import METHODS, METRICS, MethodSpec, Spec
 from xplain.core.types import Attribution, Precision, Score
 from xplain.metrics._similarity import spearman
 from xplain.models import Classifier
-from xplain.pipelines.attribution import attribute, label_of
+from xplain.pipelines.attribution import attribute, check_methods, label_of, with_layer_options
 from xplain.pipelines.measurement import measure
 from xplain.pipelines.timing import RunStats
 
 
 def list_specs(config: BenchConfig) -> Iterator[tuple[Choice, Spec]]:
-    """Yield the requested methods, then the metrics. Raises UsageError for an unknown name."""
+    """Yield the requested methods, with their layer and layout, then the metrics. Raises UsageError for an unknown name."""
+    check_methods(config.methods, config.layer, config.layout)
     for choice in config.methods:
-        yield choice, METHODS.get(choice.name)
+        spec = METHODS.get(choice.name)
+        yield replace(choice, params=tuple(with_layer_options(spec, choice, config.layer, config.layout).items())), spec
     for choice in config.metrics:
         yield choice, METRICS.get(choice.name)
 
@@ -109,4 +111,5 @@ class BenchmarkCase:
         if isinstance(self.spec, MethodSpec):
             return attribute(self.classifier, images, self.choice.name, **options)
         maps = self.maps[: len(images)]
-        return measure(self.classifier, images, maps, self.choice.name, method="saliency", **options)
+        method = "saliency" if self.classifier.differentiable else "random"  # of metrics that run one again
+        return measure(self.classifier, images, maps, self.choice.name, method=method, **options)

@@ -39,9 +39,10 @@ class BenchmarkFiles:
         """What is measured, and how; stored with the results."""
         config = self.config
         return {
-            **changed_options(config, ("model", "compute", "inputs")),
+            **changed_options(config, ("model", "compute", "inputs", "pixels")),
             **changed_options(config.model, ("name", "offline")),
             **changed_options(config.compute),
+            **changed_options(config.pixels, ("bands",)),
             "inputs": [describe_path(name) for name in config.inputs],
         }
 

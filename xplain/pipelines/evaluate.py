@@ -23,6 +23,7 @@ from xplain.pipelines.batches import PredictedBatch, TargetedBatch, largest_grou
 from xplain.pipelines.evaluation_plan import EvaluationPlan, Source, load_plan
 from xplain.pipelines.external_maps import ExternalMaps
 from xplain.pipelines.measurement import MetricResult, MetricRun, run_metrics
+from xplain.pipelines.predictions import describe_items
 from xplain.pipelines.progress import OnProgress, RowCounter, ignore_progress
 from xplain.pipelines.records import describe_cost, list_flags
 from xplain.pipelines.run_folders import check_request
@@ -165,19 +166,18 @@ class EvaluationRun:
 
     def _store_items(self, batch: PredictedBatch) -> None:
         """Store the results that do not depend on the method: hash, label and prediction of each image."""
-        probabilities, predicted = batch.logits.double().softmax(dim=1).max(dim=1)
-        rows = zip(batch.items, batch.loaded, predicted.tolist(), probabilities.tolist(), strict=True)
+        predictions = describe_items(self.classifier, batch.items, batch.logits)
         records = [
             {
                 "key": item.key,
                 "mark": "item",
                 "sha256": loaded.digest,
                 "label": item.label,
-                "predicted": index,
-                "probability": probability,
+                **prediction,
                 "file": loaded.state,
             }
-            for item, loaded, index, probability in rows
+            | ({} if loaded.stored is None else {"pixels": loaded.stored})
+            for item, loaded, prediction in zip(batch.items, batch.loaded, predictions, strict=True)
         ]
         self.store.append([record for record in records if not self.store.has(record["key"], "item")])
 
@@ -194,7 +194,7 @@ class EvaluationRun:
             batch.images,
             attribution,
             self.config.compute,
-            keys,
+            tuple(item.image_key for item in batch.items),
             sizes,
             counter.advance,
         ):

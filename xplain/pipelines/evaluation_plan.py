@@ -12,12 +12,14 @@ from xplain.core.config import ComputeOptions, EvaluateConfig, PerClassOrder
 from xplain.core.errors import UsageError, emit_note
 from xplain.core.run_store import SCHEMA, fingerprint, read_run
 from xplain.data.class_names import ClassNames
-from xplain.data.datasets import Item, index_items, read_dataset, select_items
+from xplain.data.datasets import Item, index_items, select_items, split_labels
 from xplain.models import Classifier
 from xplain.oracle.runtime import load_model, predict
+from xplain.oracle.targets import TargetSpec
 from xplain.pipelines.attribution import CONTROL, MethodRun, check_methods, resolve_methods, with_control
+from xplain.pipelines.batches import read_items
 from xplain.pipelines.external_maps import ExternalMaps, check_map_names, find_external_maps
-from xplain.pipelines.measurement import MetricRun, resolve_metrics
+from xplain.pipelines.measurement import MetricRun, check_metrics, resolve_metrics
 from xplain.pipelines.records import describe_run
 from xplain.pipelines.run_folders import describe_request
 
@@ -46,6 +48,10 @@ class EvaluationPlan:
         config, classifier, items = self.config, self.classifier, self.items
         facts = describe_run(config.compute, classifier)
         stable = {key: facts[key] for key in ("model", "preprocessing", "seed", "precision")}
+        if output := classifier.output.settings | (
+            {} if config.model.logits is None else {"name": config.model.logits}
+        ):
+            stable["output"] = output
         labeled = sum(item.label is not None for item in items)
         return {
             "schema": SCHEMA,
@@ -68,22 +74,36 @@ class EvaluationPlan:
 
 def load_plan(config: EvaluateConfig) -> EvaluationPlan | None:
     """Check a request, load the model and select the images; return None if no metric evaluates single images."""
-    check_methods(config.methods)
+    check_methods(config.methods, config.layer, config.layout)
     check_map_names(config.maps)
     metrics = [metric for metric in resolve_metrics(config.protocol, config.metrics) if metric.spec.scope == "image"]
     if not metrics:
         return None
-    classifier = load_model(config.model)
-    methods = resolve_methods(with_control(config.methods), config.score, classifier)
+    classifier = load_model(config.model, config.pixels, config.target)
+    check_metrics(metrics, classifier)
+    choices = with_control(config.methods)
+    methods = resolve_methods(choices, config.score, classifier, config.layer, config.layout)
     order = _per_class_order(config)
-    items = read_dataset(config.dataset, classifier.class_names, config.labels)
+    TargetSpec.parse(config.target, None, classifier)
+    items = read_items(config, classifier)
     index = index_items(config.dataset, items)
-    metrics = [metric.with_boxes(index, classifier.class_names) for metric in metrics]
-    external_maps = find_external_maps(config.maps, metrics, items)
+    metrics = [metric.for_output(classifier.output).with_boxes(index, classifier.class_names) for metric in metrics]
+    explains_labels = config.target == "label"
+    external_maps = find_external_maps(config.maps, metrics, split_labels(items) if explains_labels else items)
     items = select_items(items, config.limit, config.per_class, config.compute.seed if order == "random" else None)
-    if config.target == "label" and all(item.label is None for item in items):
+    if explains_labels:
+        items = _split_labels(items)
+    if explains_labels and all(item.label is None for item in items):
         raise UsageError("--target label requires labels", "use class folders or --labels")
     return EvaluationPlan(config, classifier, methods, metrics, items, order, external_maps)
+
+
+def _split_labels(items: Sequence[Item]) -> list[Item]:
+    """Return one item per image and label. Emit a note on images without labels, which are left out."""
+    unlabeled = [item.key for item in items if item.labels == ()]
+    if unlabeled:
+        emit_note(f"--target label leaves out {len(unlabeled)} images without a label, such as {unlabeled[0]!r}")
+    return split_labels(items)
 
 
 def _per_class_order(config: EvaluateConfig) -> PerClassOrder | None:
@@ -111,7 +131,7 @@ def _order_sources(methods: Sequence[MethodRun], maps: Sequence[ExternalMaps]) -
 def check_models(configs: Sequence[EvaluateConfig]) -> None:
     """Load the model of each request once to detect invalid models before a long evaluation starts."""
     for config in configs:
-        load_model(config.model)
+        load_model(config.model, config.pixels, config.target)
 
 
 def _hash_class_names(class_names: ClassNames) -> str | None:
@@ -129,5 +149,6 @@ def _describe_source(source: Source) -> dict[str, Any]:
 
 def _count_classes(classifier: Classifier) -> int:
     """Return the number of classes of the model."""
-    blank = torch.zeros(1, 3, *classifier.size, device=classifier.device, dtype=classifier.dtype)
+    shape = (1, classifier.input_channels, *classifier.size)
+    blank = torch.zeros(shape, device=classifier.device, dtype=classifier.dtype)
     return predict(classifier, blank, ComputeOptions())[0].shape[1]

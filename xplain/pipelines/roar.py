@@ -81,7 +81,13 @@ def _options_of_the_model(config: EvaluateConfig) -> list[str]:
         "--weights": config.model.weights is not None,
         "--classes": config.model.classes is not None,
         "--labels": config.labels is not None,
+        "--prompt": bool(config.model.prompt),
         "--image-size": config.model.image_size is not None,
+        "--mean": config.model.mean is not None,
+        "--std": config.model.std is not None,
+        "--activation": config.model.activation != "auto",
+        "--logits": config.model.logits is not None,
+        "--threshold": config.model.threshold is not None,
         "--limit": config.limit is not None,
         "--per-class": config.per_class is not None,
         "--per-class-order": config.per_class_order is not None,
@@ -108,7 +114,8 @@ def _run_metric(config: EvaluateConfig, metric: MetricRun, on_progress: OnProgre
     digest = _hash_images(data)
     data = data.to(select_device(config.model.device))
     example = make_classifier(data, settings["network"], compute.seed)
-    methods = resolve_methods(with_control(config.methods), config.score, example)
+    choices = with_control(config.methods)
+    methods = resolve_methods(choices, config.score, example, config.layer, config.layout)
     description = _describe(config, metric, example, data, digest, methods)
     with RunStore.open(config.output, config.shard[0], description) as store:
         new = [failure for failure in failures if not store.has(failure.name, "failed")]
@@ -279,7 +286,7 @@ class RetrainingRun:
             targets = labels
             if self.config.target != "label":
                 targets = predict(network, images, compute)[0].argmax(dim=1)
-            result = method.attribute(network, images, targets, compute)
+            result = method.attribute(network, images, targets, compute, flag_zeros=False)
             cost = {
                 "images": len(images),
                 "forwards": result.cost.forwards,

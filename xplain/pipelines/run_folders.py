@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from xplain.core.config import EvaluateConfig
+from xplain.core.config import SIMILAR, EvaluateConfig
 from xplain.core.errors import InputError
 from xplain.core.request import Request, changed_options, describe_path
 from xplain.core.run_store import DifferentRunError, fingerprint, read_run
@@ -18,9 +18,15 @@ NAMED_OPTIONS = {"target", "seed", "precision"}  # whose values are in the folde
 def describe_request(config: EvaluateConfig) -> Request:
     """Return what the command says about the numbers of a run, except what a run may be extended by: methods, metrics and images.
 
-    Options of the model and of the arithmetic that are added later belong to it, unless they are ignored here.
+    New options of the model, the arithmetic and the pixels belong to it, unless they are ignored here.
     """
-    options = {"target": config.target, "score": config.score, "labels": config.labels}
+    options = {
+        "target": config.target,
+        "score": config.score,
+        "labels": config.labels,
+        "layer": config.layer,
+        "layout": config.layout,
+    }
     if config.labels is not None:
         options["labels"] = describe_path(config.labels)
     if config.per_class_order == "first":
@@ -29,7 +35,8 @@ def describe_request(config: EvaluateConfig) -> Request:
         "dataset": config.dataset if is_torchvision(config.dataset) else describe_path(config.dataset),
         "model": config.model.name,
         **changed_options(config.model, ("name", "device", "offline")),
-        **changed_options(config.compute, ("batch_size",)),
+        **changed_options(config.compute, ("batch_size", "threads")),
+        **changed_options(config.pixels, ("bands",)),
         **{name: value for name, value in options.items() if value not in (None, "auto")},
     }
 
@@ -75,7 +82,10 @@ def check_request(config: EvaluateConfig, folder: Path) -> None:
 def _list_candidates(folder: Path, request: Request) -> list[Path]:
     """Return the names that a run directory may have. The last two have a digest of the request and are never shared."""
     values = {"target": "auto", "precision": "fp32", "seed": 0} | request
-    named = f"{folder.name}.{values['target']}.{values['precision']}.seed={values['seed']}"
+    target = str(values["target"])
+    if target.startswith(SIMILAR):
+        target = f"similar-{Path(target).stem}"
+    named = f"{folder.name}.{target}.{values['precision']}.seed={values['seed']}"
     digest = fingerprint(request)
     return [folder, *(folder.with_name(f"{named}{end}") for end in ("", f".{digest[:8]}", f".{digest}"))]
 

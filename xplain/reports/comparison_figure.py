@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from xplain.core.files import printable
+from xplain.reports.class_texts import class_name, format_certainty
 from xplain.reports.comparison import Cell, Comparison, Row
 from xplain.reports.figures import (
     COLUMN_WIDTH,
@@ -138,16 +139,16 @@ class ComparisonFigure:
         return len(self.stacked) * (self._picture_height(row) + GAP) + lines * LINE_HEIGHT + GAP
 
     def _image_lines(self, row: Row) -> list[str]:
-        """Return the text under an image: file, model if there are several, and the explained class with its probability."""
+        """Return the text under an image: file, model if there are several, and the explained class with its probability or value."""
         record, target = row.record, row.record["target"]
         name = str(record["input"]).replace("\\", "/").rsplit("/", 1)[-1]
         lines = wrap_label(name, self.characters, 1)
         if len(self.comparison.models) > 1:
             lines += wrap_label(record["model"], self.characters, 3)
-        lines += wrap_label(f"{class_name(target)} {target['probability']:.2f}", self.characters, 2)
+        lines += wrap_label(f"{class_name(target)} {format_certainty(target)}", self.characters, 2)
         best = record["prediction"][0]
         if best["index"] != target["index"]:
-            lines += wrap_label(f"predicted: {class_name(best)} {best['probability']:.2f}", self.characters, 2)
+            lines += wrap_label(f"predicted: {class_name(best)} {format_certainty(best)}", self.characters, 2)
         return lines
 
     def _draw_row(self, canvas: FigureCanvas, row: Row, y: float, with_legend: bool) -> None:
@@ -280,8 +281,3 @@ def _draw_legend(axes: Any) -> None:
     )
     for text in legend.get_texts():
         text.set_parse_math(False)
-
-
-def class_name(description: Mapping[str, Any]) -> str:
-    """Return a class's name, or ``class INDEX`` if it has none."""
-    return str(description["name"] or f"class {description['index']}")

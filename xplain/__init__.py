@@ -12,13 +12,23 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Attribution", "Classifier", "Score", "XplainError", "attribute", "load_classifier", "measure", "read_image"]
+__all__ = [
+    "Attribution",
+    "Classifier",
+    "Score",
+    "XplainError",
+    "attribute",
+    "load_classifier",
+    "measure",
+    "read_image",
+    "similarity",
+]
 
 if TYPE_CHECKING:
     from xplain.core.errors import XplainError
     from xplain.core.types import Attribution, Score
     from xplain.data.images import read_image
-    from xplain.models import Classifier, load_classifier
+    from xplain.models import Classifier, load_classifier, similarity
     from xplain.pipelines.attribution import attribute
     from xplain.pipelines.measurement import measure
 else:  # hidden from type checkers, which would otherwise accept any name
@@ -38,6 +48,7 @@ _MODULES = {
     "load_classifier": "xplain.models",
     "measure": "xplain.pipelines.measurement",
     "read_image": "xplain.data.images",
+    "similarity": "xplain.models",
 }
 
 

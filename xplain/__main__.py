@@ -12,6 +12,9 @@ def main() -> None:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         _replace_closed_streams()
         _accept_all_characters()
+        from xplain.core.threads import limit_spinning
+
+        limit_spinning()
         from xplain.cli.app import run
 
         code = run(sys.argv[1:])

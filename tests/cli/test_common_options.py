@@ -12,16 +12,16 @@ import typer
 import xplain
 from tests.conftest import SAMPLES, TINY, interrupt
 from xplain.cli.app import app
-from xplain.core.config import ComputeOptions, ModelOptions, RenderOptions
+from xplain.core.config import ComputeOptions, ModelOptions, PixelOptions, RenderOptions
 
 CAT = SAMPLES / "cat.jpg"
 COMMON = {
     "-m", "--model", "--weights", "--classes", "--image-size", "--device", "--offline", "--precision", "-b", "--batch-size", "--seed",
-    "-o", "--output", "--json", "-q", "--quiet", "--no-progress", "--config", "--version",
+    "--threads", "--mean", "--std", "-o", "--output", "--json", "-q", "--quiet", "--no-progress", "--config", "--version",
 }  # fmt: skip
 # list computes nothing and prints to standard output; cite loads no model, and BibTeX has one form
 MISSING = {
-    "list": {"--precision", "-b", "--batch-size", "--seed", "-o", "--output"},
+    "list": {"--precision", "-b", "--batch-size", "--seed", "--threads", "-o", "--output"},
     "cite": COMMON - {"--version"},
 }
 BY_FLAG_ONLY = {"--version", "--help"}
@@ -43,11 +43,25 @@ VALUES = {  # by option: the text on the command line, and the value in the conf
     ModelOptions: {
         "weights": ("w.pt", Path("w.pt")),
         "classes": ("c.txt", Path("c.txt")),
+        "mean": ("0.5,0.25,0", (0.5, 0.25, 0.0)),
+        "std": ("0.5", (0.5,)),
         "image-size": (99, 99),
         "device": ("cpu", "cpu"),
         "offline": (True, True),
+        "activation": ("sigmoid", "sigmoid"),
+        "logits": ("heads.sex", "heads.sex"),
+        "threshold": (0.25, 0.25),
+        "prompt": ("a cat by the sea", ("a cat by the sea",)),
+        "template": ("a photo of a {}", ("a photo of a {}",)),
     },
-    ComputeOptions: {"precision": ("bf16", "bf16"), "batch-size": (7, 7), "seed": (5, 5)},
+    ComputeOptions: {"precision": ("bf16", "bf16"), "batch-size": (7, 7), "seed": (5, 5), "threads": (2, 2)},
+    PixelOptions: {
+        "bands": ("3,2,1", (3, 2, 1)),
+        "input-bands": ("2,1", (2, 1)),
+        "axes": ("hwc", "hwc"),
+        "range": ("0,4095", (0.0, 4095.0)),
+        "clip-range": (True, True),
+    },
     RenderOptions: {
         "clip": ("10,90", (10.0, 90.0)),
         "sign": ("signed", "signed"),
@@ -101,7 +115,7 @@ def groups_of(command: str) -> list[type]:
     """Return the option groups that a command has."""
     if command == "list":
         return [ModelOptions]
-    return list(VALUES) if command in ("explain", "compare") else [ModelOptions, ComputeOptions]
+    return list(VALUES) if command in ("explain", "compare") else [ModelOptions, ComputeOptions, PixelOptions]
 
 
 def by_flag(texts: dict, monkeypatch) -> list[str]:
@@ -162,7 +176,7 @@ def test_flag_precedes_environment_and_file(xp, groups, monkeypatch):
 
 @pytest.mark.parametrize("flags", [["-q"], ["--quiet"], []])
 def test_quiet_hides_notes(xp, monkeypatch, flags):
-    model = ("-m", "python:tests.helpers.factories:soft", "--device", "cpu")
+    model = ("-m", "python:tests.helpers.factories:untold", "--device", "cpu")
     assert xp("explain", CAT, *model, "-a", "center").err.startswith("xplain: note: ")
     if not flags:
         monkeypatch.setenv("XPLAIN_QUIET", "1")

@@ -134,7 +134,7 @@ def test_record_has_undefined_scores_and_warnings(xp, quick):
     assert ran.code == 5
     flat, other = ran.records[0]["rows"][0]["cells"]
     assert flat["warnings"] == [
-        "the map is constant",
+        "the map is zero everywhere",
         "the visualization is blank, because the clipped map is constant",
     ]
     assert other["scores"]["error-rate"]["undefined"]

@@ -212,7 +212,7 @@ def test_protocol_sets_metrics(xp, photos):
         (["-a", "agii"], 2, "unknown method 'agii'; did you mean 'agi'?"),
         (["--protocol", "agy"], 2, "unknown protocol 'agy'; did you mean 'agi'?"),
         (["--shard", "2/2"], 2, "invalid shard '2/2'; use I/N with 0 <= I < N"),
-        (["--target", "cat"], 2, "evaluate does not support target 'cat'; use auto or label"),
+        (["--target", "cat"], 2, "evaluate does not support target 'cat'; use auto, label or similar:IMAGE"),
         (["--limit", "0"], 2, "'--limit'"),
     ],
 )

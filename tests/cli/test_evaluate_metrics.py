@@ -92,3 +92,36 @@ def test_invalid_boxes_are_one_line(xp, photos, text, code, words):
     assert (ran.code, ran.out) == (code, "")
     assert words in ran.err
     assert ran.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["evaluate", "compare"])
+def test_boxes_are_joined_by_longer_paths_and_others_are_noted(xp, photos, command):
+    rows = [
+        f"{photos}/cat/a.jpg,150,100,300,200,cat",
+        f"{photos.parent}/photos/cat/a.jpg,150,100,300,200,0",
+        "photos/espresso/b,150,100,300,200,1",
+    ]
+    boxes = photos.parent / "boxes.csv"
+    boxes.write_text("\n".join([*rows, "photos/espresso/gone.jpg,1,1,9,9", "old/rocket/c.jpg,1,1,9,9"]))
+    options = ("--limit", "3", "--target", "label") if command == "evaluate" else ("--target", "label", "--no-progress")
+    metric = "pointing-game:boxes=boxes.csv,tolerance=1000"
+    ran = xp(command, photos, *TINY, "-M", metric, "-a", "center", "-o", "run", *options, "--json")
+    notes = [line for line in ran.err.splitlines() if "boxes.csv" in line]
+    assert notes == [
+        "xplain: note: 2 of the boxes in 'boxes.csv' name no image of the data set, such as "
+        "'photos/espresso/gone.jpg' (line 4 of 'boxes.csv')",
+        "xplain: note: 1 of the boxes in 'boxes.csv' repeat another box of their image and count once, such as "
+        f"'{photos}/cat/a.jpg' (line 2 of 'boxes.csv')",
+    ]
+    if command == "evaluate":
+        hits = {record["key"]: record["value"] for record in records() if record["method"] == "center"}
+    else:
+        rows = ran.records[0]["rows"]
+        hits = {str(Path(row["input"]).relative_to(photos)): row["cells"][0]["scores"][metric]["value"] for row in rows}
+    assert hits == {"cat/a.jpg": 1, "espresso/b.jpg": 1, "rocket/c.jpg": None}
+
+
+def test_boxes_of_images_that_a_selection_omits_are_not_noted(xp, photos, boxes):
+    options = (*TINY, "-M", "pointing-game:boxes=boxes.csv", "-a", "center", "-o", "run")
+    for selection in (("--limit", "1"), ("--shard", "0/3")):
+        assert "boxes.csv' name no image" not in xp("evaluate", photos, *options, *selection).err

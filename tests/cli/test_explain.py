@@ -205,7 +205,7 @@ def test_empty_picture_is_a_warning(xp):
     Image.new("RGB", (40, 40), "gray").save("flat.png")
     ran = xp("explain", "flat.png", *TINY, "-a", "sobel", "--json")
     empty = "the visualization is blank, because the clipped map is constant"
-    assert ran.records[0]["warnings"] == ["the map is constant", empty]
+    assert ran.records[0]["warnings"] == ["the map is zero everywhere", empty]
     assert f"warning: flat.png: sobel: {empty}" in ran.err
     assert xp("explain", "flat.png", *TINY, "-a", "sobel", "-q", "-o", "q").err == ""
 

@@ -11,7 +11,6 @@ import xplain.pipelines.measurement
 from tests.helpers import toys
 from xplain.core.errors import InputError
 from xplain.oracle import Oracle
-from xplain.oracle.oracle import GradientResult
 from xplain.pipelines.attribution import MethodRun
 
 RULES = ["gauss-legendre", "midpoint", "left", "right", "trapezoid"]
@@ -97,7 +96,7 @@ def test_accumulated_gradients_are_caught(method, expected, settings, monkeypatc
     def accumulate(self, x, y, image=None):
         result = original(self, x, y, image)
         history.append(result.values)
-        return GradientResult(result.scores, sum(history), result.predicted)
+        return result._replace(values=sum(history))
 
     monkeypatch.setattr(Oracle, "gradients", accumulate)
     assert fails(lambda: check_steps_are_independent(method, expected, **settings))
@@ -128,7 +127,7 @@ SETTINGS = {
 def test_mixed_targets_are_caught(method, monkeypatch):
     check_targets_are_separate(method, **SETTINGS[method])
 
-    def mix(logits, y, kind, against=None):
+    def mix(logits, y, kind, against, output):
         values = logits.softmax(1) if kind == "prob" else logits
         columns = y if y.ndim == 2 else y[:, None]
         scores = torch.stack([values[:, column].sum(dim=1) for column in columns.unbind(dim=1)], dim=1)

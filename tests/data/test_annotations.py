@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from xplain.core.errors import InputError, ModelNote, UsageError
-from xplain.data.annotations import Box, locate_boxes, read_annotations
+from xplain.core.errors import InputError, ModelNote
+from xplain.data.annotations import Annotations, Box, locate_boxes, read_annotations
+from xplain.data.class_names import ClassNames
+from xplain.data.file_index import FileIndex
 from xplain.data.preprocessing import Preprocessing, preprocess
 
 TABLE = "image,x0,y0,x1,y1,class\na/1.jpg, 1,2,3.5,4,cat\n2.jpg,0,0,9,9\n\na/1.jpg,5,6,7,8,dog\n"
@@ -19,32 +23,84 @@ VOC = """<annotation><filename>other</filename><size><width>50</width></size>
 </annotation>"""
 
 
-def find_class(name: str) -> int:
-    if name not in ("cat", "dog"):
-        raise UsageError(f"unknown class {name!r}")
-    return ("cat", "dog").index(name)
+PETS = ClassNames(("cat", "dog"), ("n02121808", "n02084071"), 2)
+
+
+def read_boxes(path: Path, *keys: str, folder: Path = Path("/data/val")) -> Annotations:
+    """Return the boxes of images with these keys in a data set."""
+    return read_annotations(str(path)).assign(FileIndex(folder, keys), PETS)
 
 
 def test_read_annotations_from_csv(tmp_path):
     path = tmp_path / "boxes.csv"
     path.write_text(TABLE)
-    annotations = read_annotations(str(path))
+    annotations = read_boxes(path, "a/1.jpg", "deep/folder/2.jpg", "3.jpg")
     assert annotations.find_boxes("a/1.jpg") == (Box(1, 2, 3.5, 4, "cat"), Box(5, 6, 7, 8, "dog"))
     assert annotations.find_boxes("deep/folder/2.jpg") == (Box(0, 0, 9, 9),)  # by the file's name
-    assert annotations.find_boxes("1.jpg") == ()
-    assert annotations.find_boxes("/photos/a/1.jpg") == annotations.find_boxes("a/1.jpg")  # by the end of its path
+    assert annotations.find_boxes("3.jpg") == ()
+    assert len(read_boxes(path, "/photos/a/1.jpg").find_boxes("/photos/a/1.jpg")) == 2  # by the end of its path
     path.write_text("x.jpg,0,0,1,1\n")
-    assert read_annotations(str(path)).find_boxes("2.jpg") == ()  # modified, so read again
+    assert read_boxes(path, "2.jpg").find_boxes("2.jpg") == ()  # modified, so read again
 
 
 def test_read_annotations_from_xml(tmp_path):
     (tmp_path / "n1").mkdir()
     (tmp_path / "n1" / "7.xml").write_text(VOC)
     (tmp_path / "8.xml").write_text(VOC.replace("30", "31"))
-    annotations = read_annotations(str(tmp_path))
+    annotations = read_boxes(tmp_path, "n1/7.JPEG", "n2/8.JPEG", "n2/7.JPEG")
     assert annotations.find_boxes("n1/7.JPEG") == (Box(0, 1, 30, 40, "cat"), Box(4, 5, 7, 8, "dog"))
     assert annotations.find_boxes("n2/8.JPEG")[0].right == 31
     assert annotations.find_boxes("n2/7.JPEG") == ()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "{root}/val/n1/7.jpg",
+        "{root}/./val//n1/7",
+        "{root.name}/val/n1/7.jpg",
+        "val/n1/7.jpg",
+        "val\\n1\\7.jpg",
+        "../val/n1/7.jpg",
+        "n1/7",
+        "7.jpg",
+    ],
+)
+@pytest.mark.parametrize("key", ["n1/7.jpg", "./n1/7.jpg", "{root}/val/n1/7.jpg", "../val/n1/7.jpg"])
+def test_boxes_are_found_by_longer_and_shorter_paths(tmp_path, name, key):
+    name, key = name.format(root=tmp_path), key.format(root=tmp_path)
+    (tmp_path / "boxes").mkdir()
+    (tmp_path / "boxes" / "boxes.csv").write_text(f"{name},1,2,3,4\n")
+    boxes = read_boxes(tmp_path / "boxes" / "boxes.csv", key, folder=tmp_path / "val")
+    assert boxes.find_boxes(key) == (Box(1, 2, 3, 4),)
+
+
+def test_xml_boxes_are_found_by_longer_paths(tmp_path):
+    (tmp_path / "data/val/n1").mkdir(parents=True)
+    (tmp_path / "data/val/n1/7.xml").write_text(VOC)
+    assert len(read_boxes(tmp_path, "n1/7.JPEG").find_boxes("n1/7.JPEG")) == 2
+
+
+@pytest.mark.parametrize("name", ["/other/val/n1/7.jpg", "train/n1/7.jpg", "n1/7.png", "1/7.jpg", "../n1/7.jpg"])
+def test_boxes_of_other_paths_are_noted(tmp_path, name):
+    path = tmp_path / "boxes.csv"
+    path.write_text(f"8.jpg,1,2,3,4\n{name},1,2,3,4\n{name},2,2,3,4\nx,0,0,1,1\n")
+    with pytest.warns(ModelNote) as notes:
+        assert list(read_boxes(path, "n1/7.jpg", "8.jpg").rows) == ["8.jpg"]
+    assert [str(note.message) for note in notes] == [
+        f"3 of the boxes in {str(path)!r} name no image of the data set, such as {name!r} (line 2 of {str(path)!r})"
+    ]
+
+
+def test_boxes_of_several_images_are_noted(tmp_path):
+    path = tmp_path / "boxes.csv"
+    path.write_text("1.jpg,1,2,3,4\ny/1.jpg,5,6,7,8\n")
+    with pytest.warns(
+        ModelNote, match=r"^1 of the boxes in '.*' belong to several images of the same name, such as '1\.jpg' "
+    ):
+        annotations = read_boxes(path, "x/1.jpg", "y/1.jpg")
+    assert annotations.find_boxes("x/1.jpg") == (Box(1, 2, 3, 4),)
+    assert annotations.find_boxes("y/1.jpg") == (Box(1, 2, 3, 4), Box(5, 6, 7, 8))
 
 
 @pytest.mark.parametrize(
@@ -94,7 +150,7 @@ def test_locate_boxes_follows_preprocessing(tmp_path, width, height, preprocessi
     is_white = preprocess(Image.fromarray(pixels), preprocessing)[0] > 0.5
     path = tmp_path / "boxes.csv"
     path.write_text(f"a.jpg,{left},{top},{right},{bottom}\n")
-    boxes = locate_boxes(read_annotations(str(path)), ["a.jpg"], [(height, width)], [0], preprocessing, find_class)
+    boxes = locate_boxes(read_boxes(path, "a.jpg"), ["a.jpg"], [(height, width)], [0], preprocessing, PETS.find)
     (edges,) = boxes[0].tolist()
     rows, columns = (torch.arange(side) + 0.5 for side in preprocessing.size)
     inside = [(axis > low) & (axis < high) for axis, low, high in ((rows, *edges[1::2]), (columns, *edges[::2]))]
@@ -106,9 +162,7 @@ def test_locate_boxes_skips_other_classes(tmp_path):
     path = tmp_path / "boxes.csv"
     path.write_text(TABLE)
     keys, sizes = ["a/1.jpg", "a/1.jpg", "2.jpg", "3.jpg"], [(10, 10)] * 4
-    boxes = locate_boxes(
-        read_annotations(str(path)), keys, sizes, [0, 1, 1, 1], Preprocessing((10, 10), 20), find_class
-    )
+    boxes = locate_boxes(read_boxes(path, *keys[1:]), keys, sizes, [0, 1, 1, 1], Preprocessing((10, 10), 20), PETS.find)
     edges = [[[2, 4, 7, 8]], [[10, 12, 14, 16]], [[0, 0, 18, 18]]]  # twice the size, and 5 cut off
     assert boxes[:3].tolist() == [[[edge - 5 for edge in box] for box in image_boxes] for image_boxes in edges]
     assert boxes[3].isnan().all()
@@ -118,7 +172,7 @@ def test_locate_boxes_rejects_unknown_class(tmp_path):
     path = tmp_path / "boxes.csv"
     path.write_text("a.jpg,0,0,1,1,horse\n")
     with pytest.raises(InputError, match=r"a box in '.*boxes.csv': unknown class 'horse'; use the model's class names"):
-        locate_boxes(read_annotations(str(path)), ["a.jpg"], [(9, 9)], [0], Preprocessing(), find_class)
+        locate_boxes(read_boxes(path, "a.jpg"), ["a.jpg"], [(9, 9)], [0], Preprocessing(), PETS.find)
 
 
 @pytest.mark.parametrize(
@@ -132,7 +186,7 @@ def test_locate_boxes_rejects_unknown_class(tmp_path):
 )
 def test_heading_states_columns(tmp_path, text):
     (tmp_path / "boxes.csv").write_text(text)
-    assert read_annotations(str(tmp_path / "boxes.csv")).find_boxes("v/p.png") == (Box(1, 2, 3, 4, "cat"),)
+    assert read_boxes(tmp_path / "boxes.csv", "v/p.png").find_boxes("v/p.png") == (Box(1, 2, 3, 4, "cat"),)
 
 
 @pytest.mark.parametrize(
@@ -145,7 +199,7 @@ def test_heading_states_columns(tmp_path, text):
 )
 def test_columns_beside_boxes_are_not_classes(tmp_path, text):
     (tmp_path / "boxes.csv").write_text(text)
-    assert read_annotations(str(tmp_path / "boxes.csv")).find_boxes("v/p.png") == (Box(1, 2, 3, 4),)
+    assert read_boxes(tmp_path / "boxes.csv", "v/p.png").find_boxes("v/p.png") == (Box(1, 2, 3, 4),)
 
 
 @pytest.mark.parametrize(
@@ -169,25 +223,46 @@ def test_invalid_first_row_raises(tmp_path, text, message):
 
 
 @pytest.mark.parametrize(
-    "second", ["p.png,1,2,3,4,dog", "./p.png,1,2,3,4,dog", "p,1,2,3,4,dog", "x/../p.png,1.0,2,3,4"]
+    "second",
+    [
+        "p.png,1,2,3,4,dog",
+        "./p.png,1,2,3,4,1",
+        "p,1,2,3,4,horse",
+        "x/../p.png,1.0,2,3,4",
+        "/data/val/p.png,1,2,3,4,n02084071",
+    ],
 )
-def test_contradictory_boxes_raise(tmp_path, second):
-    (tmp_path / "boxes.csv").write_text(f"p.png,1,2,3,4,cat\nq.png,0,0,1,1\n{second}\n")
+@pytest.mark.parametrize("keys", [("p.png",), ("a/q.png",)])
+def test_contradictory_boxes_raise(tmp_path, second, keys):
+    path = tmp_path / "boxes.csv"
+    other = second if keys[0] == "p.png" else "p.png," + second.partition(",")[2]
+    path.write_text(f"p.png,1,2,3,4,cat\nq.png,0,0,1,1\n{other}\n")
     with pytest.raises(
         InputError, match=r"line 1 of .* and line 3 of .* contradict each other: the same box of 'p\.png'"
     ):
-        read_annotations(str(tmp_path / "boxes.csv")).find_boxes("p.png")
+        read_boxes(path, *keys)
 
 
 def test_boxes_under_two_spellings_are_merged(tmp_path):
-    (tmp_path / "boxes.csv").write_text("p.png,1,2,3,4\n./p.png,1,2,3,4\np,5,6,7,8\n")
-    with pytest.warns(ModelNote, match=r"1 of the boxes in '.*' repeat another box of their image and count once"):
-        annotations = read_annotations(str(tmp_path / "boxes.csv"))
+    (tmp_path / "boxes.csv").write_text("p.png,1,2,3,4\n./p.png,1,2,3,4\np,5,6,7,8\nval/p.png,5,6,7,8\n")
+    with pytest.warns(
+        ModelNote, match=r"2 of the boxes in '.*' repeat another box of their image and count once, such as"
+    ):
+        annotations = read_boxes(tmp_path / "boxes.csv", "p.png")
     assert annotations.find_boxes("p.png") == (Box(1, 2, 3, 4), Box(5, 6, 7, 8))
 
 
+@pytest.mark.parametrize("same", ["0", "cat", "n02121808", "Cat", "N02121808"])
+def test_class_name_and_index_are_one_box(tmp_path, same):
+    path = tmp_path / "boxes.csv"
+    path.write_text(f"p.png,1,2,3,4,cat\np.png,1,2,3,4,{same}\np.png,1,2,3,5,dog\n")
+    with pytest.warns(ModelNote, match=r"^1 of the boxes in '.*' repeat another box"):
+        annotations = read_boxes(path, "p.png")
+    assert annotations.find_boxes("p.png") == (Box(1, 2, 3, 4, "cat"), Box(1, 2, 3, 5, "dog"))
+
+
 def locate(path, key: str, height: int, width: int):
-    return locate_boxes(read_annotations(str(path)), [key], [(height, width)], [0], Preprocessing(), find_class)
+    return locate_boxes(read_boxes(path, key), [key], [(height, width)], [0], Preprocessing(), PETS.find)
 
 
 @pytest.mark.parametrize("edges", ["0,0,31,20", "0,0,30,21", "-1,0,5,5", "0,-0.5,5,5", "100,100,200,200"])
@@ -210,4 +285,4 @@ def test_xml_box_of_other_size_raises(tmp_path):
 def test_xml_boxes_from_zero_start_at_first_pixel(tmp_path):
     (tmp_path / "7.xml").write_text(VOC.replace("<xmin>1<", "<xmin>0<"))
     with pytest.warns(ModelNote, match=r"boxes in '.*' start at 0 \(number of boxes: 1\)"):
-        assert read_annotations(str(tmp_path)).find_boxes("7")[0] == Box(0, 1, 30, 40, "cat")
+        assert read_boxes(tmp_path, "7").find_boxes("7")[0] == Box(0, 1, 30, 40, "cat")

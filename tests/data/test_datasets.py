@@ -6,12 +6,12 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 
 import pytest
 
 from tests.helpers import toys
 from tests.helpers.factories import imagenet_like
+from tests.helpers.folders import make_files
 from xplain.core.errors import InputError, ModelNote
 from xplain.data.datasets import Item, match_folders_to_classes, read_dataset, select_items, select_shard
 from xplain.data.sources import ImageSource
@@ -21,14 +21,6 @@ from xplain.models import Classifier, load_classifier
 @pytest.fixture(scope="module")
 def imagenet():
     return load_classifier(imagenet_like(), device="cpu")
-
-
-def make_files(folder: Path, *names: str) -> Path:
-    for name in names:
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"x")
-    return folder
 
 
 def read_labels(location, classifier, **options) -> dict[str, int | None]:

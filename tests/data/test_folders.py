@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.folders import make_files
 from xplain.core.errors import ModelNote
 from xplain.data.annotations import read_annotations
 from xplain.data.folders import SkippedFiles, is_output_folder, walk_files, walk_images
@@ -17,19 +18,6 @@ BOX = (
     "<annotation><object><name>cat</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>3</xmax><ymax>4</ymax></bndbox>"
     "</object></annotation>"
 )
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """An empty current directory."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def make_files(*names: str) -> None:
-    for name in names:
-        Path(name).parent.mkdir(parents=True, exist_ok=True)
-        Path(name).write_bytes(b"x")
 
 
 def link(name: str, target: str) -> None:
@@ -43,7 +31,7 @@ def walk(root: str) -> list[str]:
 
 
 def test_walk_images_follows_links(folder):
-    make_files("full/wolf/1.png", "full/wolf/deep/2.jpg", "far/3.png", "set/own.png")
+    make_files(folder, "full/wolf/1.png", "full/wolf/deep/2.jpg", "far/3.png", "set/own.png")
     link("set/fox", "full/wolf")
     link("set/den/inner", "far")
     link("entry", "set")
@@ -66,7 +54,7 @@ def test_walk_images_follows_links(folder):
     ],
 )
 def test_walk_images_does_not_run_in_circles(folder, links, expected):
-    make_files("set/a/1.png", "set/b/2.png", "far/3.png")
+    make_files(folder, "set/a/1.png", "set/b/2.png", "far/3.png")
     for name, target in links.items():
         link(name, target)
     skipped = SkippedFiles()
@@ -77,14 +65,14 @@ def test_walk_images_does_not_run_in_circles(folder, links, expected):
 
 def test_walk_images_keeps_names_of_both_ways(folder):
     """A link to a folder of the same walk gives its images a second name, as torchvision's ImageFolder does."""
-    make_files("set/a/1.png")
+    make_files(folder, "set/a/1.png")
     link("set/alias", "set/a")
     assert walk("set") == ["set/a/1.png", "set/alias/1.png"]
 
 
 @pytest.mark.filterwarnings("ignore::xplain.core.errors.ModelNote")
 def test_recursive_glob_follows_links_once(folder):
-    make_files("set/a/1.png", "far/3.png", "set/.hidden/4.png", "set/a/notes.txt")
+    make_files(folder, "set/a/1.png", "far/3.png", "set/.hidden/4.png", "set/a/notes.txt")
     link("set/far", "far")
     for i in range(20):  # pathlib and glob would visit 2^20 paths or more
         link(f"set/a/loop{i}", "set")
@@ -103,7 +91,7 @@ def test_recursive_glob_follows_links_once(folder):
 
 
 def test_broken_links_fail_when_read(folder):
-    make_files("set/1.png")
+    make_files(folder, "set/1.png")
     Path("set/gone.png").symlink_to("nowhere.png")
     Path("set/turn.png").symlink_to("turn.png")
     Path("set/gone").symlink_to("nowhere")
@@ -114,11 +102,11 @@ def test_broken_links_fail_when_read(folder):
 
 def test_boxes_and_training_sets_follow_links(folder):
     for name in ("boxes/1.xml", "far/2.xml"):
-        make_files(name)
+        make_files(folder, name)
         Path(name).write_text(BOX)
     link("boxes/more", "far")
-    assert sorted(read_annotations("boxes").rows) == ["1", "more/2"]
-    make_files(*(f"full/{c}/{i}.png" for c in "ab" for i in range(3)))
+    assert sorted(row.name for row in read_annotations("boxes").rows) == ["1", "more/2"]
+    make_files(folder, *(f"full/{c}/{i}.png" for c in "ab" for i in range(3)))
     link("part/train", "full")
     link("part/test/a", "full/a")
     link("part/test/b", "full/b")
@@ -127,7 +115,9 @@ def test_boxes_and_training_sets_follow_links(folder):
 
 
 def test_unread_images_are_counted_in_one_note(folder):
-    make_files("d/1.png", "d/a/2.HEIC", "d/a/3.heic", "d/4.jpe", "d/5.dcm", "d/.6.tga", "d/readme.md", "e/7.tga")
+    make_files(
+        folder, "d/1.png", "d/a/2.HEIC", "d/a/3.heic", "d/4.jpe", "d/5.dcm", "d/.6.tga", "d/readme.md", "e/7.tga"
+    )
     with pytest.warns(ModelNote) as notes:
         assert len(find_images(["d", "e/7.tga"])) == 2
     (note,) = notes
@@ -138,14 +128,16 @@ def test_unread_images_are_counted_in_one_note(folder):
 
 
 def test_training_set_has_one_note(folder):
-    make_files(*(f"d/{part}/a/{i}.{suffix}" for part in ("train", "test") for i, suffix in ((1, "png"), (2, "jp2"))))
+    make_files(
+        folder, *(f"d/{part}/a/{i}.{suffix}" for part in ("train", "test") for i, suffix in ((1, "png"), (2, "jp2")))
+    )
     with pytest.warns(ModelNote) as notes:
         find_entries("d", 0)
     assert [str(note.message).split(" are")[0] for note in notes] == ["2 files that look like images"]
 
 
 def test_is_output_folder(folder):
-    make_files("xplain-out/a.png", "photos/a.png", "empty.txt", "run/run.json", "class/run.json", "class/1.png")
+    make_files(folder, "xplain-out/a.png", "photos/a.png", "empty.txt", "run/run.json", "class/run.json", "class/1.png")
     Path("empty").mkdir()
     for name in ("run", "class"):
         Path(name, "run.json").write_text('{"fingerprint": {}, "methods": {}, "metrics": {}}')
@@ -155,13 +147,13 @@ def test_is_output_folder(folder):
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
 def test_walk_images_does_not_open_pipes(folder):
-    make_files("d/1.png")
+    make_files(folder, "d/1.png")
     os.mkfifo("d/2.png")
     assert walk("d") == ["d/1.png"]
 
 
 def test_walk_files_follows_links(folder):
-    make_files("d/b/1.txt", "d/.a/2", "far/3")
+    make_files(folder, "d/b/1.txt", "d/.a/2", "far/3")
     link("d/far", "far")
     link("d/b/loop", "d")
     assert [path.as_posix() for path in walk_files(Path("d"))] == ["d/.a/2", "d/b/1.txt", "d/far/3"]

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.devkit import write_meta
 from xplain.core.errors import InputError, ModelNote
-from xplain.data.class_names import ClassNames, load_ilsvrc_wnids, load_imagenet_classes
+from xplain.data.class_names import ClassNames, load_imagenet_classes
 from xplain.data.datasets import read_dataset
 
 PETS = ClassNames(("cat", "dog", "guinea pig", "tench, Tinca tinca"), count=4)
@@ -83,16 +84,52 @@ def test_label_file_reads_ilsvrc_val_txt(tmp_path):
         read_table(tmp_path, files, "ILSVRC2012_val_00000001 1\nILSVRC2012_val_00000002 2\n", IMAGENET)
 
 
-def test_ground_truth_uses_ilsvrc_ids(tmp_path):
-    assert sorted(load_ilsvrc_wnids()) == sorted(WNIDS)
+IDS = {2: "n01751748", 1: "n02105855", 490: "n03481172", 1001: "n00001740"}  # invented; 1001 is no class of the model
+
+
+@pytest.mark.parametrize("place", [".", "..", "data", "../data", "../../ILSVRC2012_devkit_t12/data"])
+@pytest.mark.parametrize("name", ["labels.txt", "ILSVRC2012_validation_ground_truth.txt"])
+def test_ground_truth_uses_ilsvrc_ids(tmp_path, place, name):
+    folder = tmp_path / "kit" / "lists"
+    folder.mkdir(parents=True)
     files = "ILSVRC2012_val_00000001.JPEG ILSVRC2012_val_00000003.JPEG"
-    with pytest.warns(ModelNote, match="names no files; its lines are ILSVRC2012_IDs"):
-        labels = read_table(tmp_path, files, "490\n361\n171\n822\n", IMAGENET)
-    assert [WNIDS[label] for label in labels.values()] == ["n01751748", "n02105855"]
-    with pytest.raises(InputError, match=r"line 3 of .*: ILSVRC2012_ID 1001 is not in 1 \.\. 1000"):
-        read_table(tmp_path, files, "490\n361\n1001\n", IMAGENET)
-    with pytest.raises(InputError, match="the wnids of the model's classes are unknown; pass the wnids with --classes"):
-        read_table(tmp_path, files, "2\n1\n3\n")
+    refusal = (
+        r"holds ILSVRC2012_IDs, but the meta\.mat that explains them was not found; "
+        r"put the development kit's meta\.mat beside the list, or write file,class in each line"
+    )
+    with pytest.raises(InputError, match=refusal):
+        read_table(folder, files, "490\n1\n2\n1\n", IMAGENET, name)
+    (folder / place).mkdir(parents=True, exist_ok=True)
+    write_meta(folder / place / "meta.mat", IDS)
+    with pytest.warns(
+        ModelNote, match="names no files; its lines are ILSVRC2012_IDs of the development kit: line 1 is"
+    ):
+        labels = read_table(folder, files, "490\n1\n2\n1\n", IMAGENET, name)
+    assert [WNIDS[label] for label in labels.values()] == ["n03481172", "n01751748"]
+
+
+@pytest.mark.parametrize(
+    ("table", "classes", "message"),
+    [
+        ("490\n1\n1002\n", IMAGENET, r"line 3 of .*: ILSVRC2012_ID 1002 is not in 1 \.\. 1001"),
+        ("490\n1\n1001\n", IMAGENET, r"line 3 of .*: unknown class 'n00001740'"),
+        ("2\n1\n3\n", PETS, "the wnids of the model's classes are unknown; pass the wnids with --classes"),
+    ],
+)
+def test_invalid_ilsvrc_ids_raise(tmp_path, table, classes, message):
+    write_meta(tmp_path / "meta.mat", IDS)
+    with pytest.raises(InputError, match=message):
+        read_table(tmp_path, "ILSVRC2012_val_00000001.JPEG ILSVRC2012_val_00000003.JPEG", table, classes)
+
+
+def test_ground_truth_of_other_year_needs_its_kit(tmp_path):
+    write_meta(tmp_path / "meta.mat", IDS)
+    with pytest.raises(InputError, match=r"meta\.mat' does not list classes with ILSVRC2010_ID and WNID; use the file"):
+        read_table(tmp_path, "ILSVRC2010_val_00000001.JPEG", "1\n", IMAGENET)
+    write_meta(tmp_path / "meta.mat", IDS, "ILSVRC2010_ID")
+    with pytest.warns(ModelNote, match="its lines are ILSVRC2010_IDs"):
+        labels = read_table(tmp_path, "ILSVRC2010_val_00000001.JPEG", "1\n", IMAGENET)
+    assert list(labels.values()) == [WNIDS.index("n02105855")]
 
 
 @pytest.mark.parametrize("table", ["1\n0\n2\n", "dog\ncat\nguinea pig", "Label\ndog\n0\nguinea_pig\n"])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.helpers.image_files import make_png, make_tiff
+from tests.helpers.image_files import make_planar_tiff, make_png, make_tiff
 from xplain.core.errors import InputError
 from xplain.data.images import decode_image
 
@@ -53,11 +53,28 @@ def test_signed_tiff_is_refused(bits, order):
         read_levels(make_tiff(data, 4, bits, sample_format=2, order=order))
 
 
-def test_tiff_that_pillow_cannot_read_is_refused():
-    with pytest.raises(
-        InputError, match=r"'a\.tif' is not an image that Pillow can read; save it as PNG, or as TIFF with 8"
-    ):
-        read_levels(make_tiff(bytes(4), 2, 16, photometric=0, order=">"))
+@pytest.mark.parametrize(("photometric", "bits"), [(0, 16), (1, 32)])
+def test_tiff_that_pillow_cannot_read_names_what_it_reads(photometric, bits):
+    hint = r"save it as PNG, or as little-endian TIFF with 1 or 3 channels of 8 or 16 bits$"
+    with pytest.raises(InputError, match=rf"'a\.tif' is not an image that Pillow can read; {hint}"):
+        read_levels(make_tiff(bytes(8), 2, bits, photometric=photometric, order=">"))
+    assert len(read_levels(make_tiff(bytes(4), 2, 16, photometric=photometric))) == 2
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("channels", [3, 4])
+def test_16_bit_channels_one_after_the_other(order, channels):
+    samples = np.random.default_rng(0).integers(0, 1 << 16, (channels, 4, 5))
+    if channels == 4:
+        samples[3] = 65535
+    pixels = np.asarray(decode_image(make_planar_tiff(samples, order), "a.tif"))
+    assert (pixels == (samples[:3] >> 8).transpose(1, 2, 0)).all()
+
+
+def test_16_bit_cmyk_channels_one_after_the_other_are_refused():
+    tiff = make_planar_tiff(np.zeros((4, 4, 4), int), photometric=5)
+    with pytest.raises(InputError, match=r"^'a\.tif' has 16-bit CMYK channels one after the other; save it as RGB$"):
+        decode_image(tiff, "a.tif")
 
 
 def test_16_bit_pgm_is_scaled_by_its_maximum():

@@ -9,21 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.folders import make_files
 from xplain.core.errors import InputError, UsageError
 from xplain.data.sources import find_images
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """An empty current directory."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def make_files(*names: str) -> None:
-    for name in names:
-        Path(name).parent.mkdir(parents=True, exist_ok=True)
-        Path(name).write_bytes(b"x")
 
 
 def stems(sources) -> list[str]:
@@ -31,7 +19,7 @@ def stems(sources) -> list[str]:
 
 
 def test_named_files_need_no_suffix(folder):
-    make_files("b.jpg", "sub/a.dat")
+    make_files(folder, "b.jpg", "sub/a.dat")
     sources = find_images(["b.jpg", "sub/a.dat"])
     assert [(str(source.path), source.stem, source.folder) for source in sources] == [
         ("b.jpg", "b", folder.name),
@@ -40,7 +28,9 @@ def test_named_files_need_no_suffix(folder):
 
 
 def test_directory_is_searched_recursively(folder):
-    make_files("d/z.PNG", "d/b/2.jpeg", "d/b/1.jpg", "d/notes.txt", "d/.hidden.png", "d/.cache/3.png", "d/b/.4.jpg")
+    make_files(
+        folder, "d/z.PNG", "d/b/2.jpeg", "d/b/1.jpg", "d/notes.txt", "d/.hidden.png", "d/.cache/3.png", "d/b/.4.jpg"
+    )
     sources = find_images(["d"])
     assert sorted(stems(sources)) == ["b/1", "b/2", "z"]
     assert stems(sources) == stems(find_images(["d"]))
@@ -49,29 +39,29 @@ def test_directory_is_searched_recursively(folder):
 
 @pytest.mark.parametrize("suffix", ["jpg", "jpeg", "JPG", "png", "webp", "bmp", "tif", "tiff", "gif", "ppm", "avif"])
 def test_directory_finds_every_suffix(folder, suffix):
-    make_files(f"d/a.{suffix}", "d/a.npz", "d/jpg")
+    make_files(folder, f"d/a.{suffix}", "d/a.npz", "d/jpg")
     assert [source.path.name for source in find_images(["d"])] == [f"a.{suffix}"]
 
 
 def test_globs_expand_in_order(folder):
-    make_files("d/b.png", "d/a.png", "d/c.jpg", "d/e/f.png", "d/.x.png")
+    make_files(folder, "d/b.png", "d/a.png", "d/c.jpg", "d/e/f.png", "d/.x.png")
     assert stems(find_images(["d/*.png"])) == ["a", "b"]
     assert stems(find_images(["d/**/*.png"])) == ["a", "b", "f"]
     assert stems(find_images([str(folder / "d" / "[bc].*")])) == ["b", "c"]
 
 
 def test_existing_file_is_no_glob(folder):
-    make_files("img[1].png", "img1.png")
+    make_files(folder, "img[1].png", "img1.png")
     assert [source.path.name for source in find_images(["img[1].png"])] == ["img[1].png"]
 
 
 def test_glob_expands_matching_directories(folder):
-    make_files("d1/a.png", "d2/b.png")
+    make_files(folder, "d1/a.png", "d2/b.png")
     assert stems(find_images(["d*"])) == ["a", "b"]
 
 
 def test_lists_of_paths_are_read(folder):
-    make_files("a.png", "b.png", "d/c.png")
+    make_files(folder, "a.png", "b.png", "d/c.png")
     Path("list.txt").write_text("b.png\n\nd\r\nmissing.png\n")
     for sources in (find_images(["@list.txt"]), find_images([], files_from="list.txt")):
         assert stems(sources) == ["b", "c", "missing"]
@@ -79,12 +69,12 @@ def test_lists_of_paths_are_read(folder):
 
 
 def test_existing_file_is_no_list(folder):
-    make_files("@a.png")
+    make_files(folder, "@a.png")
     assert stems(find_images(["@a.png"])) == ["@a"]
 
 
 def test_standard_input_is_list_or_image(folder, monkeypatch):
-    make_files("a.png", "b.png")
+    make_files(folder, "a.png", "b.png")
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a.png\nb.png\n")))
     assert stems(find_images([], files_from="-")) == ["a", "b"]
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\x89PNG...")))
@@ -98,7 +88,7 @@ def test_standard_input_cannot_be_both():
 
 
 def test_missing_file_fails_when_read(folder):
-    make_files("a.png")
+    make_files(folder, "a.png")
     sources = find_images(["a.png", "gone.png"])
     assert stems(sources) == ["a", "gone"]
     with pytest.raises(InputError, match=r"^no such file: 'gone\.png'") as error:
@@ -107,7 +97,7 @@ def test_missing_file_fails_when_read(folder):
 
 
 def test_read_of_directory_raises(folder):
-    make_files("a.png")
+    make_files(folder, "a.png")
     (source,) = find_images(["a.png"])
     Path("a.png").unlink()
     Path("a.png").mkdir()
@@ -116,23 +106,23 @@ def test_read_of_directory_raises(folder):
 
 
 def test_repeated_file_is_one_image(folder):
-    make_files("d/a.png")
+    make_files(folder, "d/a.png")
     assert stems(find_images(["d/a.png", "d", "d/*.png", "./d/a.png"])) == ["a"]
 
 
 def test_equal_stems_are_made_distinct(folder):
-    make_files("d/a.jpg", "d/a.png", "d/b.png", "e/b.png")
+    make_files(folder, "d/a.jpg", "d/a.png", "d/b.png", "e/b.png")
     assert stems(find_images(["d/a.jpg", "d/a.png", "d/b.png"])) == ["a.jpg", "a.png", "b"]
     both = stems(find_images(["d/b.png", "e/b.png"]))
     root = "/".join(folder.parts[1:])
     assert both == [f"{root}/d/b.png", f"{root}/e/b.png"]
-    make_files("d/a.jpg.png")
+    make_files(folder, "d/a.jpg.png")
     unique = stems(find_images(["d"]))
     assert len(set(unique)) == len(unique) == 4
 
 
 def test_other_spellings_of_path_are_equal(folder):
-    make_files("d/a.png")
+    make_files(folder, "d/a.png")
     unique = stems(find_images(["d/a.png", str(folder / "d" / "a.png"), "d/../d/a.png"]))
     assert len(set(unique)) == len(unique)
 
@@ -171,7 +161,7 @@ def test_unreadable_list_raises(folder):
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root reads everything")
 def test_file_without_permission_raises(folder):
-    make_files("a.png")
+    make_files(folder, "a.png")
     Path("a.png").chmod(0)
     (source,) = find_images(["a.png"])
     with pytest.raises(InputError, match="cannot read"):
@@ -183,7 +173,7 @@ NAMES = ["a\u2028b.png", "c\x85d.png", "e\x0bf.png", "\x0cg.png", "h\u2029"]
 
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
 def test_names_in_lists_end_at_newlines(folder, newline):
-    make_files(*NAMES)
+    make_files(folder, *NAMES)
     Path("list.txt").write_bytes("".join(name + newline for name in NAMES).encode())
     assert [source.path.name for source in find_images(["@list.txt"])] == NAMES
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
 from tests.helpers.token_networks import OrderedTokens
-from tests.helpers.toys import MEAN, STD, small_net
+from tests.helpers.toys import MEAN, STD, Linear, band_net, band_weights, small_net
 
 
 def tiny() -> nn.Module:
     """Return a network with five named classes on 32 x 32 images, float64."""
     model = small_net(seed=3)
-    model.size = 32
+    model.size, model.activation = 32, "softmax"
     model.labels = ["cat", "espresso", "rocket", "astronaut", "nothing"]
     return model
 
@@ -103,6 +105,13 @@ def smooth() -> nn.Module:
     return model
 
 
+def untold() -> nn.Module:
+    """Return a network that does not declare the activation of its outputs."""
+    model = small_net(seed=3)
+    model.size = 32
+    return model
+
+
 def oblong() -> nn.Module:
     """Return a network with five classes on images of 24 x 40, float64."""
     model = small_net(seed=6)
@@ -127,3 +136,41 @@ def normalised() -> nn.Module:
     model = small_net(seed=8)
     model.size, model.mean, model.std = (28, 32), MEAN, STD
     return model
+
+
+def one_logit() -> nn.Module:
+    """Return (-z, z) of the first logit z of ``tiny``."""
+    return _with_outputs(lambda logits: torch.cat([-logits[:, :1], logits[:, :1]], dim=1), ["no cat", "cat"])
+
+
+def one_value() -> nn.Module:
+    """Return the first logit of ``tiny`` as a value."""
+    model = _with_outputs(lambda logits: logits[:, :1] * 3, [])
+    model.activation = "none"
+    return model
+
+
+def _with_outputs(convert: Callable[[Tensor], Tensor], labels: list[str]) -> nn.Module:
+    """Return ``tiny`` with other outputs."""
+    model = tiny()
+    forward = model.forward
+    model.forward = lambda x: convert(forward(x))
+    model.labels = labels
+    return model
+
+
+def linear_bands(channels: int = 4) -> nn.Module:
+    """Return a linear model of three named classes on images of 16 x 16 pixels, with weights ``toys.band_weights``."""
+    model = Linear(band_weights(channels))
+    model.size, model.labels = 16, ["field", "water", "city"]
+    return model
+
+
+def linear_12_bands() -> nn.Module:
+    """Return ``linear_bands`` of 12 channels."""
+    return linear_bands(12)
+
+
+def conv_bands() -> nn.Module:
+    """Return a convolutional network of four channels on images of 16 x 16 pixels, float32."""
+    return band_net(4).float()

@@ -26,6 +26,12 @@ def encode_image(image: Image.Image, form: str, **options: object) -> bytes:
     return stream.getvalue()
 
 
+def encode_array(array: np.ndarray, **options: object) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, array, **options)
+    return stream.getvalue()
+
+
 def encode_animation(form: str) -> bytes:
     """Return an animation of two frames."""
     return encode_image(PICTURE, form, save_all=True, append_images=[PICTURE.rotate(180)], duration=100)
@@ -97,9 +103,17 @@ FILES: dict[str, tuple[str, bytes, str]] = {
     "broken Huffman table": ("a.jpg", make_broken_huffman(), DAMAGED),
     "32-bit float TIFF": (
         "a.tif",
-        encode_image(Image.fromarray(DRAWN[..., 0] / np.float32(255)), "TIFF"),
-        "floating-point",
+        encode_image(Image.fromarray(DRAWN[..., 0].astype(np.float32)), "TIFF"),
+        "floating-point pixels from 0 to",
     ),
+    "32-bit float TIFF in [0, 1]": (
+        "a.tif",
+        encode_image(Image.fromarray(DRAWN[..., 0] / np.float32(255)), "TIFF"),
+        "",
+    ),
+    "NPY": ("a.npy", encode_array(DRAWN), ""),
+    "half an NPY": ("a.npy", encode_array(DRAWN)[:200], "cannot read the array"),
+    "NPY of objects": ("a.npy", encode_array(np.array([[None]]), allow_pickle=True), "pickled Python objects"),
     "1 x 1": ("a.png", encode_image(PICTURE.crop((0, 0, 1, 1)), "PNG"), ""),
     "1 x 300": ("a.png", encode_image(PICTURE.resize((1, 300)), "PNG"), ""),
     "20000 x 1": ("a.png", encode_image(PICTURE.resize((20000, 1)), "PNG"), ""),
@@ -125,7 +139,7 @@ FILES: dict[str, tuple[str, bytes, str]] = {
     "animated GIF": ("a.gif", encode_animation("GIF"), ""),
     "APNG": ("a.png", encode_animation("PNG"), ""),
     "animated WebP": ("a.webp", encode_animation("WEBP"), ""),
-    "TIFF of several pages": ("a.tiff", encode_animation("TIFF"), ""),
+    "TIFF of several pages": ("a.tiff", encode_animation("TIFF"), "pages"),
     **{f"orientation {k}": ("a.jpg", make_rotated_jpeg(k), "") for k in range(1, 9)},
     "orientation 99": ("a.jpg", make_rotated_jpeg(99), ""),
     "wrong suffix": ("a.jpg", PNG, ""),

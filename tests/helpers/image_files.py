@@ -54,6 +54,25 @@ def make_tiff(
     return header + data.ljust(start - 8, b"\0") + make_directory([*tags, *extra], start, order)
 
 
+def make_planar_tiff(samples: np.ndarray, order: str = "<", *, photometric: int = 2) -> bytes:
+    """Return a TIFF of 16-bit samples (C, H, W), whose channels follow each other, with two strips per channel."""
+    channels, height, width = samples.shape
+    rows = height // 2
+    data = samples.astype(f"{order}u2").tobytes()
+    sizes = [2 * width * rows, 2 * width * (height - rows)] * channels
+    offsets = [8 + sum(sizes[:i]) for i in range(len(sizes))]
+    values = {256: width, 257: height, 259: 1, 262: photometric, 277: channels, 278: height - rows, 284: 2}
+    tags = [short(tag, value, order) for tag, value in values.items()]
+    tags.append((258, SHORT, channels, struct.pack(f"{order}{channels}H", *[16] * channels)))
+    for tag, numbers in ((273, offsets), (279, sizes)):
+        tags.append((tag, LONG, len(numbers), struct.pack(f"{order}{len(numbers)}I", *numbers)))
+    if channels == 4 and photometric == 2:
+        tags.append(short(338, 2, order))  # the fourth is opacity
+    start = 8 + len(data)
+    header = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}I", start)
+    return header + data + make_directory(tags, start, order)
+
+
 def make_chunk(kind: bytes, content: bytes) -> bytes:
     """Return a PNG chunk."""
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))

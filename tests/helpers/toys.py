@@ -194,3 +194,27 @@ def assert_same(actual: Tensor, expected: Tensor, rtol: float = 1e-9) -> None:
     """Assert equality to ``rtol``; small entries, which cancellation affects, to ``rtol`` / 1000 of the largest one."""
     atol = rtol / 1000 * float(expected.abs().max())
     torch.testing.assert_close(actual, expected, rtol=rtol, atol=atol, check_dtype=False)
+
+
+def band_weights(channels: int, side: int = 16) -> Tensor:
+    """Return the weights (3, C, side, side) float64 of a linear model."""
+    generator = torch.Generator().manual_seed(channels)
+    return torch.randn(3, channels, side, side, generator=generator, dtype=torch.float64) / side
+
+
+def band_net(channels: int, side: int = 16) -> nn.Module:
+    """Return a network of two convolutions for images of any number of channels, float64, with ``size``."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(channels)
+        layers = [
+            nn.Conv2d(channels, 8, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(8, 8, 3, padding=1),
+            nn.ReLU(),
+        ]
+        model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 3)).double().eval()
+    with torch.no_grad():
+        model[-1].weight *= 6
+    model.size = side
+    return model

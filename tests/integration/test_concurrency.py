@@ -51,6 +51,27 @@ def test_explain_keeps_files_of_other_process(xp, noise, method_calls):
     assert seeds.count(1) == 6
 
 
+@pytest.mark.parametrize("kinds", [("overlay",), ("raw", "overlay", "heatmap")])
+def test_explain_keeps_files_of_same_command(xp, noise, method_calls, kinds):
+    """Another process of the same command finishes after this one has seen that no file exists."""
+    import xplain.pipelines.explain as pipeline
+
+    model = ModelOptions("python:tests.helpers.factories:tiny", device="cpu")
+    compute = ComputeOptions(batch_size=1)
+    other = ExplainConfig(model, compute, (str(noise),), (Choice("sm"),), Path("run"), saves=kinds)
+    written = {}
+
+    def write_between():
+        assert len(list(pipeline.explain(other))) == 6
+        written.update({path: path.read_bytes() for path in Path("run").rglob("*.*")})
+
+    method_calls.before[1] = write_between
+    saves = [part for kind in kinds for part in ("--save", kind)]
+    ran = xp("explain", noise, *TINY, "-a", "sm", "-o", "run", "-b", "1", *saves)
+    assert (ran.code, len(ran.lines)) == (0, 6 * len(kinds))
+    assert {path: path.read_bytes() for path in Path("run").rglob("*.*")} == written
+
+
 @needs_fork
 def test_shards_write_reports_in_turn(xp, noise):
     command_line = ["evaluate", str(noise), *TINY, "-a", "sm", "-M", "deletion:steps=2", "-o", "run"]

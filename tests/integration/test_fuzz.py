@@ -25,6 +25,7 @@ from safetensors.torch import save
 
 import xplain.pipelines.attribution  # noqa: F401  (registers methods and metrics)
 from tests.helpers import toys
+from tests.helpers.devkit import write_meta
 from tests.helpers.hostile_inputs import FILES
 from xplain.cli.app import app as cli
 from xplain.cli.app import run
@@ -38,6 +39,8 @@ from xplain.core.text_files import decode_text, split_lines
 from xplain.data.annotations import read_annotations
 from xplain.data.class_names import read_class_names
 from xplain.data.datasets import read_dataset
+from xplain.data.file_index import FileIndex
+from xplain.data.ilsvrc_devkit import read_meta
 from xplain.data.image_metadata import strip_metadata
 from xplain.data.images import decode_image
 from xplain.data.map_files import read_map, read_map_record
@@ -46,6 +49,7 @@ from xplain.data.sources import _read_list, find_images
 from xplain.models.checkpoints import read_weights
 from xplain.oracle.targets import TargetSpec
 from xplain.pipelines.compare_runs import compare_runs
+from xplain.pipelines.run_folders import choose_run_folder
 from xplain.reports.evaluation_page import make_evaluation_page
 from xplain.reports.evaluation_report import evaluation_csv, evaluation_table
 from xplain.reports.published import read_published
@@ -57,6 +61,9 @@ fuzz = settings(
     max_examples=ATTEMPTS,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+EVALUATION = config.EvaluateConfig(
+    config.ModelOptions(), config.ComputeOptions(), "photos", methods=(), metrics=(), output=Path(), score="prob"
 )
 CLASSIFIER = toys.classifier(
     toys.small_net(1), labels=["cat", "dog", "tench, Tinca tinca", "5", "ä"], wnids=list("abcde")
@@ -276,6 +283,8 @@ runs = st.binary(max_size=60) | st.sampled_from(
         b'{"fingerprint": 1}',
         b'{"fingerprint": {}}',
         b'{"fingerprint": {}, "methods": {}, "metrics": {}}',
+        b'{"fingerprint": {}, "methods": {"m": 1}, "metrics": {}, "dataset": {"location": "\\u0000"}}',
+        b'{"fingerprint": {"seed": null}, "methods": {"m": {"score": []}}, "metrics": {}, "dataset": []}',
     ]
 )
 
@@ -289,6 +298,7 @@ def test_read_run_directory(tmp_path, content, run):
     (folder / "run.json").write_bytes(run)
     attempt(read_run, folder)
     attempt(summarize_run, folder)
+    assert choose_run_folder(folder, EVALUATION).parent == tmp_path
     store = attempt(RunStore.open, folder, 0, {"fingerprint": {}, "methods": {}, "metrics": {}})
     with store or nullcontext():
         pass
@@ -484,6 +494,13 @@ def read_map_file(path: Path) -> None:
     assert isinstance(content.record, dict)
 
 
+def save_meta() -> bytes:
+    """Return the bytes of a development kit's meta.mat."""
+    stream = io.BytesIO()
+    write_meta(stream, {1: "n02119789", 300: "n02100735"})
+    return stream.getvalue()
+
+
 def save_map() -> bytes:
     """Return the bytes of a map as numpy.save writes them."""
     stream = io.BytesIO()
@@ -495,6 +512,7 @@ READERS = {  # kind: (reader, file name, content)
     "tar": (lambda path: read_dataset(str(path), CLASSIFIER.class_names), "a.tar", make_tar()),
     "tar.gz": (lambda path: read_dataset(str(path), CLASSIFIER.class_names), "a.tar.gz", gzip.compress(make_tar())),
     "npz": (read_record, "a.npz", encode_arrays({"values": np.ones((1, 4, 4))}, {"key": "a"})),
+    "meta.mat": (lambda path: read_meta(path, "2012"), "meta.mat", save_meta()),
     "maps as npy": (read_map_file, "a.npy", save_map()),
     "maps as npz": (read_map_file, "a.npz", encode_arrays({"attribution": MAP}, {"target": {"index": 1}})),
     "states": (
@@ -511,7 +529,7 @@ READERS = {  # kind: (reader, file name, content)
     ),
     "own array": (is_own_file, "a.npz", encode_arrays({"values": np.ones((1, 4, 4))}, {"key": "a"})),
     "box table": (
-        lambda path: read_annotations(str(path)).find_boxes("v/a.png"),
+        lambda path: read_annotations(str(path)).assign(FileIndex(path.parent, ["v/a.png"]), CLASSIFIER.class_names),
         "a.csv",
         b"image,xmin,ymin,xmax,ymax,class\nv/a.png,1,2,3,4,cat\nv/a,5,6,7.5,8\n",
     ),

@@ -171,7 +171,11 @@ def test_bench_resumes_interrupted_run(xp, monkeypatch):
         ("saliency", 1), ("saliency", 2), ("smoothgrad:samples=3", 1), ("smoothgrad:samples=3", 2),
     ]  # fmt: skip
     sizes.clear()
-    assert xp(*command_line, "--seed", "1").code == 130  # other settings use no earlier results
+    content = Path("run/bench.json").read_bytes()
+    ran = xp(*command_line, "--seed", "1")
+    assert (ran.code, sizes, Path("run/bench.json").read_bytes()) == (2, [], content)
+    assert "'run' contains a benchmark with different seed: the default instead of 1; use the same settings" in ran.err
+    assert xp(*command_line).code == 130  # measured anew
     assert sizes == [1, 2, 1]
 
 

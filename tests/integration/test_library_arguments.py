@@ -70,6 +70,9 @@ ARGUMENTS = {
     ("load_classifier", "weights"): {"None"},
     ("load_classifier", "classes"): {"None"},
     ("load_classifier", "image_size"): {"None"},
+    ("load_classifier", "size"): {"None"},
+    ("load_classifier", "mean"): {"None", "negative number", "fraction", "tensor of other shape"},
+    ("load_classifier", "std"): {"None", "fraction", "tensor of other shape"},
     ("read_image", "path"): set(),
     ("read_image", "size"): set(),
     ("read_image", "preprocessing"): {"None"},
@@ -221,8 +224,10 @@ def test_model_that_refuses_the_size_is_reported():
     for call, arguments in (CALLS["attribute"], CALLS["measure"]):
         text = refusal(call, **{**arguments, "classifier": classifier})
         assert text.startswith("the model failed on images (2, 3, 8, 10): RuntimeError: ")
-    needs_two = xplain.load_classifier(nn.Bilinear(2, 2, 2), device="cpu")
-    assert "TypeError" in refusal(xplain.attribute, classifier=needs_two, images=X, method="saliency")
+    with pytest.raises(
+        InputError, match="the forward pass of Bilinear takes input1 and input2; wrap the model in a module"
+    ):
+        xplain.load_classifier(nn.Bilinear(2, 2, 2), device="cpu")
 
 
 @pytest.mark.parametrize(

@@ -73,18 +73,17 @@ def test_measure_rejects_nonfinite_logits(bad):
 @pytest.mark.parametrize(
     ("function", "description"),
     [
-        (lambda x: (x, x.sum()), "tuple"),
-        (lambda x: {"out": x}, "dict"),
-        (lambda x: {"one": x.flatten(1), "two": x.flatten(1)}, "dict with one and two"),
-        (lambda x: x, r"\(2, 3, 8, 10\)"),
-        (lambda x: x.mean(dim=(1, 2, 3)), r"\(2,\)"),
+        (lambda x: (x, x.sum()), "the model returned tuple instead of logits of shape (images, classes)"),
+        (lambda x: {"out": x}, "the model returned dict instead of logits of shape (images, classes)"),
+        (lambda x: {"one": x.flatten(1), "two": x.flatten(1)}, "the model returns one (B, 240) and two (B, 240)"),
+        (lambda x: x, "the model returns (2, 3, 8, 10), a map of classes"),
+        (lambda x: x.mean(dim=(1, 2, 3)), "the model returns (2,)"),
     ],
 )
 def test_forward_rejects_output_without_logits(function, description):
-    with pytest.raises(
-        InputError, match=rf"the model returned {description} instead of logits of shape \(images, classes\)"
-    ):
+    with pytest.raises(InputError) as error:
         toys.classifier(toys.Function(function))(toys.images())
+    assert error.value.message == description
 
 
 @pytest.mark.parametrize(
@@ -97,8 +96,8 @@ def test_forward_rejects_output_without_logits(function, description):
             r"got float32 of shape \(3, 8, 8\); pass pixels in \[0, 1\] as a float tensor with a batch",
         ),
         (torch.full((1, 3, 8, 8), 200, dtype=torch.uint8), "got uint8 of shape"),
-        (torch.zeros(1, 1, 8, 8), "have 1 channels, not 3; pass images with red, green and blue"),
-        (torch.zeros(1, 8, 8, 3), "have 8 channels, not 3; pass images with red, green and blue, channels first"),
+        (torch.zeros(1, 1, 8, 8), "have 1 channel, but the model takes 3; repeat the gray channel"),
+        (torch.zeros(1, 8, 8, 3), "have 8 channels, but the model takes 3; move the channels first"),
         (torch.zeros(1, 3, 8, 8, device="meta"), r"the images are on meta, the model on cpu; use images.to"),
     ],
     ids=["array", "path", "no-batch", "integers", "gray", "channels-last", "device"],

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 import xplain
 from tests.helpers import toys
 from xplain.data.preprocessing import Preprocessing
+from xplain.models.batch_norms import fix_batch_norms
 from xplain.models.efficientnet_lite0 import EfficientNetLite0
-from xplain.models.optimize import fix_batch_norms, freeze_version, inference_copy, optimize_for_inference, tf32_flags
+from xplain.models.optimize import freeze_version, inference_copy, optimize_for_inference, tf32_flags
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 

@@ -14,7 +14,7 @@ from tests.oracle.helpers import KINDS, SCORE_FORMULAS, is_close, small_classifi
 from xplain.core.errors import UsageError
 from xplain.core.types import Cost
 from xplain.oracle import Oracle
-from xplain.oracle.targets import compute_scores
+from xplain.oracle.scores import compute_scores
 
 
 def test_scores_are_those_of_logits():

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tests.oracle.helpers import KINDS
-from xplain.oracle.targets import compute_scores
+from xplain.oracle.scores import compute_scores
 
 LOGITS = torch.tensor([[1.0, 3.0, 2.0, -1.0], [0.5, 0.0, 4.0, 4.5]], dtype=torch.float64)
 

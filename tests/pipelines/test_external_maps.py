@@ -17,7 +17,7 @@ from xplain.pipelines.batches import TargetedBatch
 from xplain.pipelines.external_maps import ExternalMaps, check_map_names
 
 KEYS = ("a.jpg", "b.jpg", "c.jpg")
-CLASSIFIER = SimpleNamespace(size=(2, 3), weights=Weights("net", "aa"))
+CLASSIFIER = SimpleNamespace(size=(2, 3), input_channels=3, weights=Weights("net", "aa"))
 VALUES = np.arange(6, dtype=np.float64).reshape(2, 3)
 
 

@@ -41,6 +41,23 @@ def layer_cam(activations: Tensor, gradients: Tensor) -> Tensor:
     return total.clamp(min=0)
 
 
+def hires_cam(activations: Tensor, gradients: Tensor) -> Tensor:
+    """Return max(Σ_k g A, 0)."""
+    total = torch.zeros_like(activations[0])
+    for activation, gradient in zip(activations, gradients, strict=True):
+        total = total + gradient * activation
+    return total.clamp(min=0)
+
+
+def xgrad_cam(activations: Tensor, gradients: Tensor) -> Tensor:
+    """Return max(Σ_k α_k A^k, 0), α_k = Σ_ij g A / Σ_ij A, and 0 for a channel without activation."""
+    total = torch.zeros_like(activations[0])
+    for activation, gradient in zip(activations, gradients, strict=True):
+        if float(activation.sum()) != 0:
+            total = total + float((gradient * activation).sum()) / float(activation.sum()) * activation
+    return total.clamp(min=0)
+
+
 def score_cam(
     f: Callable[[Tensor], Tensor], image: Tensor, fill: Tensor, activations: Tensor, *, normalize: bool
 ) -> Tensor:

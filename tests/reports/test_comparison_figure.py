@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -96,6 +97,64 @@ def test_hostile_comparison_draws_without_warning():
         comparison = make_comparison([make_row(cells)], [HOSTILE, "$b", "c", "d"], RenderOptions(sign=sign))
         assert draw_comparison(comparison, ("overlay", "masked"), ("png",))["png"][:4] == b"\x89PNG"
     assert draw_agreement(describe_comparison(comparison, "", []), ("png",))["png"][:4] == b"\x89PNG"
+
+
+def find_edges(figure, words: str) -> tuple[list[str], list[float]]:
+    """Return the texts from the first that starts with some words on, and the edges of the box around them in pixels."""
+    figure.canvas.draw()
+    texts = figure.texts[next(i for i, text in enumerate(figure.texts) if text.get_text().startswith(words)) :]
+    boxes = [text.get_window_extent() for text in texts]
+    edges = [min(box.x0 for box in boxes), min(box.y0 for box in boxes), max(box.x1 for box in boxes)]
+    return [text.get_text() for text in texts], edges
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        ([], ["pN: N-th percentile of the values of each map"]),
+        (
+            ["deletion:steps=4", "insertion"],
+            [
+                "pN: N-th percentile of the values of each map",
+                "del ↓ = deletion:steps=4; ins ↓ = insertion; best in bold",
+            ],
+        ),
+        (
+            ["sensitivity-n:masks=100,fractions=10..90", "deletion:steps=224,baseline=black+blur,unit=union3,area=sum"],
+            [
+                "pN: N-th percentile of the values of each map",
+                "sensitivity-n ↓ = sensitivity-n:masks=100,fractions=10..90",
+                "del ↓ = deletion:steps=224,baseline=black+blur,unit=union3,",
+                "area=sum; best in bold",
+            ],
+        ),
+    ],
+)
+def test_legend_fits_the_figure(labels, expected):
+    cells = [make_cell(noise(k)) for k in range(2)]
+    comparison = make_comparison([make_row(cells, "a.png", "cat")])
+    metric = {"metric": "x", "params": {}, "version": 1, "better": "lower", "unit": "u"}
+    score = {"value": 0.5, "undefined": None, "curve": None}
+    for cell in cells:
+        cell.record["scores"] = dict.fromkeys(labels, score)
+    comparison = replace(comparison, metrics=dict.fromkeys(labels, metric))
+    figure, _, _ = draw(comparison)
+    lines, (left, bottom, right) = find_edges(figure, "pN: ")
+    assert lines == expected
+    assert left >= 0
+    assert bottom >= 0
+    assert right <= figure.bbox.width
+
+
+def test_footnotes_follow_the_legend():
+    figure, _, _ = draw(
+        make_comparison([make_row([make_cell(noise(k), warnings=["odd"]) for k in range(2)], "a.png", "cat")])
+    )
+    lines, (_, bottom, _) = find_edges(figure, "pN: ")
+    assert lines[-1] == "(1) odd"
+    assert bottom >= 0
+    legend, footnote = (figure.texts[i].get_window_extent() for i in (-2, -1))
+    assert legend.y0 >= footnote.y1
 
 
 def test_figure_bytes_are_reproducible():

@@ -84,7 +84,7 @@ EMPTY = "the visualization is blank, because the clipped map is constant"
     ("values", "options", "expected"),
     [
         (RAMP, RenderOptions(), []),
-        (np.zeros((3, 4, 4)), RenderOptions(), ["the map is constant", EMPTY]),
+        (np.zeros((3, 4, 4)), RenderOptions(), [EMPTY]),  # the attribution has a warning of its own
         (np.full((3, 4, 4), 7.0), RenderOptions(), ["the map is constant", EMPTY]),
         (-1 - RAMP, RenderOptions(), ["the map has no positive values", EMPTY]),
         (-1 - RAMP, RenderOptions(sign="negative"), []),

@@ -65,8 +65,8 @@ def _be_quiet(quiet: bool) -> bool:
 
 
 MODEL_HELP = (
-    "Model: efficientnet-lite0 (built in), a torchvision model name, timm:NAME, python:MODULE:FACTORY, script:FILE (TorchScript) or "
-    "export:FILE (torch.export)"
+    "Model: efficientnet-lite0 (built in), a torchvision model name, timm:NAME, hf:REPOSITORY or hf:FOLDER (Hugging "
+    "Face), clip:ARCHITECTURE/TAG (open_clip), python:MODULE:FACTORY, script:FILE (TorchScript), export:FILE (torch.export) or onnx:FILE"
 )
 Model = Annotated[str, option("--model", "-m", help=f"{MODEL_HELP}.", autocompletion=complete_model)]
 Models = Annotated[list[str], option("--model", "-m", help=f"{MODEL_HELP}; repeatable.", autocompletion=complete_model)]
@@ -101,7 +101,7 @@ Target = Annotated[
     option(
         "--target",
         help="Class to explain: auto (predicted class), label (class of the image's folder), a class index, WordNet ID or name, "
-        "or top:K (K most probable classes).",
+        "top:K (K most probable classes), or similar:IMAGE (cosine similarity of the model's output to that of an image).",
     ),
 ]
 Score = Annotated[ScoreKind | None, option("--score", help="Model output to explain (default: set by the method).")]

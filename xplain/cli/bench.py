@@ -13,8 +13,9 @@ from xplain.cli._completion import complete_metric
 from xplain.cli._console import log, print_json, print_lines
 from xplain.cli._groups import option, with_groups
 from xplain.cli._options import NONE, OutputOptions
-from xplain.core.config import EMBEDDED, BenchConfig, Choice, ComputeOptions, ModelOptions
+from xplain.core.config import EMBEDDED, BenchConfig, Choice, ComputeOptions, ModelOptions, PixelOptions
 from xplain.core.errors import ExitCode, StoppedError
+from xplain.core.threads import set_threads
 
 METHODS = ["saliency", "integrated-gradients", "smoothgrad", "neflag"]
 MODELS = [EMBEDDED]
@@ -59,6 +60,7 @@ def bench(
         Path | None, option("--output", "-o", help="Directory in which to save bench.json and bench.md.")
     ] = None,
     model_options: ModelOptions = ModelOptions(),
+    pixels: PixelOptions = PixelOptions(),
     compute: ComputeOptions = ComputeOptions(),
     out: OutputOptions = OutputOptions(),
 ) -> int:
@@ -76,6 +78,7 @@ def bench(
       xplain bench -a ig -a agi -m resnet50 --weights random -o speed
       xplain bench photos -a mfaba -M insertion --images 16
     """
+    set_threads(compute.threads)
     config = BenchConfig(
         replace(model_options, image_size=size or model_options.image_size),
         compute,
@@ -88,6 +91,7 @@ def bench(
         peer=peer is not None,
         layer=layer,
         layout=layout,
+        pixels=pixels,
     )
     try:
         return _run(config, output, out)

@@ -15,8 +15,17 @@ from xplain.cli._console import log, print_json, print_lines, print_paths
 from xplain.cli._groups import option, with_groups
 from xplain.cli._options import NONE, OutputOptions
 from xplain.cli._progress import show_progress
-from xplain.core.config import EMBEDDED, Choice, CompareConfig, ComputeOptions, ModelOptions, RenderOptions
+from xplain.core.config import (
+    EMBEDDED,
+    Choice,
+    CompareConfig,
+    ComputeOptions,
+    ModelOptions,
+    PixelOptions,
+    RenderOptions,
+)
 from xplain.core.errors import ExitCode, Failure, UsageError, no_image_error
+from xplain.core.threads import set_threads
 
 METHODS, MODELS, OVERLAY = ["saliency", "ig", "neflag"], [EMBEDDED], ["overlay"]
 DEFAULT_FOLDER, DEFAULT_RUNS_FOLDER = Path("xplain-compare"), Path("xplain-compare-runs")
@@ -85,6 +94,7 @@ def compare(
         option("--output", "-o", help="Output directory; default: xplain-compare, or xplain-compare-runs for runs."),
     ] = None,
     model_options: ModelOptions = ModelOptions(),
+    pixels: PixelOptions = PixelOptions(),
     compute: ComputeOptions = ComputeOptions(),
     out: OutputOptions = OutputOptions(),
 ) -> int:
@@ -108,6 +118,7 @@ def compare(
         return _compare_runs([Path(name) for name in inputs or ()], output, formats, overwrite, out.as_json)
     if not inputs and files_from is None:
         raise no_image_error()
+    set_threads(compute.threads)
     config = CompareConfig(
         model_options,
         compute,
@@ -131,6 +142,7 @@ def compare(
         render=render,
         overwrite=overwrite,
         fail_fast=fail_fast,
+        pixels=pixels,
     )
     return _compare_images(config, out)
 

@@ -16,24 +16,27 @@ from xplain.cli._options import NONE, OutputOptions
 from xplain.cli._progress import show_progress
 from xplain.core.config import (
     EMBEDDED,
+    SIMILAR,
     Choice,
     ComputeOptions,
     EvaluateConfig,
     MapFolder,
     ModelOptions,
     PerClassOrder,
+    PixelOptions,
     parse_shard,
 )
-from xplain.core.errors import ExitCode, Failure, InputError, UsageError
+from xplain.core.errors import ExitCode, Failure, UsageError
 from xplain.core.files import lock_directory
-from xplain.core.run_store import read_run
+from xplain.core.run_store import DifferentRunError
+from xplain.core.threads import set_threads
 from xplain.core.types import Interval
 from xplain.data.output_checks import check_run_directory
 from xplain.pipelines.distributed import shard_from_env, wait_for_ranks
 from xplain.reports.published import Published, add_published, read_published, resolve_values
 
 if TYPE_CHECKING:
-    from xplain.pipelines.evaluate import EvaluationPlan
+    from xplain.pipelines.evaluation_plan import EvaluationPlan
 
 NEFLAG, MODELS = ["neflag"], [EMBEDDED]
 SEVERITY = (ExitCode.OK, ExitCode.PARTIAL, ExitCode.INPUT_ERROR)  # exit codes, from best to worst
@@ -57,7 +60,11 @@ def evaluate(
     ] = NONE,
     protocol: common.Protocol = None,
     target: Annotated[
-        str, option("--target", help="Class to explain: auto (predicted class) or label (true class).")
+        str,
+        option(
+            "--target",
+            help="Class to explain: auto (predicted class), label (true class) or similar:IMAGE, as in explain.",
+        ),
     ] = "auto",
     layer: common.Layer = None,
     layout: common.Layout = None,
@@ -74,7 +81,11 @@ def evaluate(
         ),
     ] = None,
     labels: Annotated[
-        str | None, option("--labels", help="Table of file names and classes, for a directory of images.")
+        str | None,
+        option(
+            "--labels",
+            help="Table of file names and classes, for a directory of images; several labels of an image are joined by semicolons.",
+        ),
     ] = None,
     shard: Annotated[
         str | None, option("--shard", help="Process shard I of N, written I/N, with I counted from 0.")
@@ -95,11 +106,12 @@ def evaluate(
             "--output",
             "-o",
             help="Run directory RUN. With several models, the parent of their run directories "
-            "(default: xplain-runs/DATASET.MODEL).",
+            "(default: xplain-runs/DATASET.MODEL, or a directory next to it if that has a run with other settings).",
         ),
     ] = None,
     model: common.Models = MODELS,
     model_options: ModelOptions = ModelOptions(),
+    pixels: PixelOptions = PixelOptions(),
     compute: ComputeOptions = ComputeOptions(),
     out: OutputOptions = OutputOptions(),
 ) -> int:
@@ -119,10 +131,11 @@ def evaluate(
       xplain evaluate photos -m resnet50 -m vgg16 -a agi
       xplain evaluate photos -a ig --maps captum=maps/captum
     """
-    if target not in ("auto", "label"):
-        raise UsageError(f"evaluate does not support target {target!r}", "use auto or label")
+    if target not in ("auto", "label") and not target.startswith(SIMILAR):
+        raise UsageError(f"evaluate does not support target {target!r}", "use auto, label or similar:IMAGE")
     if per_class_order is not None and per_class is None:
         raise UsageError("--per-class-order requires --per-class", "add --per-class N")
+    set_threads(compute.threads)
     config = EvaluateConfig(
         replace(model_options, name=model[0]),
         compute,
@@ -145,6 +158,7 @@ def evaluate(
         save_maps=save_maps,
         save_curves=save_curves,
         maps=tuple(MapFolder.parse(text) for text in maps),
+        pixels=pixels,
     )
     published = read_published(out.config)
     configs = _for_each_model(config, model, output, published)
@@ -159,16 +173,17 @@ def _for_each_model(
     if repeated is not None:
         raise UsageError(f"model {repeated!r} is specified more than once", "pass each model once")
     folders = _run_directories(config, models, output, published)
-    return [
+    configs = [
         replace(config, model=replace(config.model, name=name), output=folder)
         for name, folder in zip(models, folders, strict=True)
     ]
+    return configs if output is not None else [_choose_folder(config) for config in configs]
 
 
 def _run_directories(
     config: EvaluateConfig, models: Sequence[str], output: Path | None, published: Published | None
 ) -> list[Path]:
-    """Return the run directory of each model. The default is xplain-runs/<dataset>.<model>[.<table>]."""
+    """Return the run directory of each model. The default is xplain-runs/<dataset>.<model>[.<table>], or one next to it."""
     from xplain.pipelines.roar import trains_own_networks
 
     names = [name.replace(":", "-").replace("/", "-") for name in models]
@@ -181,20 +196,14 @@ def _run_directories(
     if config.dataset.startswith("torchvision:"):
         data = config.dataset.split(":")[1]
     table = f".{published.name}" if published else ""
-    folders = [Path("xplain-runs") / f"{data}.{name}{table}" for name in names]
-    return [_choose_folder(folder, config) for folder in folders]
+    return [Path("xplain-runs") / f"{data}.{name}{table}" for name in names]
 
 
-def _choose_folder(folder: Path, config: EvaluateConfig) -> Path:
-    """Return the default run directory, or one beside it that names the settings if it has a run with others."""
-    expected = {"target": config.target, "seed": config.compute.seed, "precision": config.compute.precision}
-    try:
-        existing = read_run(folder)[0]["fingerprint"]
-    except InputError:
-        return folder
-    if all(existing.get(key) in (value, None) for key, value in expected.items()):
-        return folder
-    return folder.with_name(f"{folder.name}.{config.target}.{config.compute.precision}.seed={config.compute.seed}")
+def _choose_folder(config: EvaluateConfig) -> EvaluateConfig:
+    """Return the configuration with a run directory that has no run of another recipe, instead of the default one."""
+    from xplain.pipelines.run_folders import choose_run_folder
+
+    return replace(config, output=choose_run_folder(config.output, config), default_output=config.output)
 
 
 def _run(configs: Sequence[EvaluateConfig], published: Published | None, out: OutputOptions) -> int:
@@ -202,8 +211,8 @@ def _run(configs: Sequence[EvaluateConfig], published: Published | None, out: Ou
 
     With torchrun, rank 0 writes the reports after all ranks have finished.
     """
-    from xplain.pipelines import evaluate as pipeline
     from xplain.pipelines import roar
+    from xplain.pipelines.evaluation_plan import check_models
     from xplain.pipelines.external_maps import check_map_requests
 
     if published:
@@ -213,19 +222,20 @@ def _run(configs: Sequence[EvaluateConfig], published: Published | None, out: Ou
     for config in configs:
         check_run_directory(config.dataset, config.output)
     if len(configs) > 1:
-        pipeline.check_models(configs)
+        check_models(configs)
     shard = configs[0].shard
     is_rank = shard == shard_from_env() and shard[1] > 1
-    covered, codes = list[Covered](), list[ExitCode]()
+    evaluated, codes = list[tuple[EvaluateConfig, Covered]](), list[ExitCode]()
     for config in configs:
-        covered.append(_evaluate(config, out))
+        used, covered = _evaluate_in_folder(config, out)
+        evaluated.append((used, covered))
         if not is_rank:
-            codes.append(_report(config, covered[-1], published, out.as_json, first=not codes))
+            codes.append(_report(used, covered, published, out.as_json, first=not codes))
     if is_rank:
         if not wait_for_ranks(shard):
-            return ExitCode.PARTIAL if any(part.failed for part in covered) else ExitCode.OK
-        for config, part in zip(configs, covered, strict=True):
-            codes.append(_report(config, part, published, out.as_json, first=not codes))
+            return ExitCode.PARTIAL if any(covered.failed for _, covered in evaluated) else ExitCode.OK
+        for used, covered in evaluated:
+            codes.append(_report(used, covered, published, out.as_json, first=not codes))
     return max(codes, key=SEVERITY.index)
 
 
@@ -245,11 +255,31 @@ class Covered:
         return None if self.selected is None else self.selected.union(self.failed)
 
 
+def _evaluate_in_folder(config: EvaluateConfig, out: OutputOptions) -> tuple[EvaluateConfig, Covered]:
+    """Evaluate as ``_evaluate`` does; use another default run directory if the run in it turns out to be of another recipe.
+
+    Returns the configuration with the directory that was used.
+    """
+    from xplain.pipelines.run_folders import choose_other_folder
+
+    refused: list[Path] = []
+    while True:
+        try:
+            return config, _evaluate(config, out)
+        except DifferentRunError:
+            refused.append(config.output)
+            folder = choose_other_folder(config, refused)
+            if folder is None:
+                raise
+        config = replace(config, output=folder)
+        check_run_directory(config.dataset, config.output)
+
+
 def _evaluate(config: EvaluateConfig, out: OutputOptions) -> Covered:
     """Compute the missing results of a run and log the failed images. With --fail-fast, raise the first failure."""
-    from xplain.pipelines import evaluate as pipeline
+    from xplain.pipelines.evaluation_plan import load_plan
 
-    plan = pipeline.load_plan(config)
+    plan = load_plan(config)
     covered = Covered(None if plan is None else frozenset(item.key for item in plan.items))
     for failure in _failures(config, plan, out):
         if config.fail_fast:
@@ -262,10 +292,11 @@ def _evaluate(config: EvaluateConfig, out: OutputOptions) -> Covered:
 def _failures(config: EvaluateConfig, plan: EvaluationPlan | None, out: OutputOptions) -> Iterator[Failure]:
     """Compute per-image metrics and then metrics that train networks on the whole dataset. Yield the failed images."""
     from xplain.pipelines import roar
+    from xplain.pipelines.evaluate import run_plan
 
     if plan is not None:
         with show_progress(out.show_progress, "images") as on_progress:
-            yield from plan.evaluate(on_progress)
+            yield from run_plan(plan, on_progress)
     with show_progress(out.show_progress, "epochs") as on_progress:
         yield from roar.run_trials(config, on_progress)
 

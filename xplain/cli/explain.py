@@ -13,9 +13,19 @@ from xplain.cli._console import log, print_json, print_paths, write_bytes
 from xplain.cli._groups import option, with_groups
 from xplain.cli._options import OutputOptions
 from xplain.cli._progress import show_progress
-from xplain.core.config import EMBEDDED, Choice, ComputeOptions, ExplainConfig, ModelOptions, RenderOptions
+from xplain.core.config import (
+    EMBEDDED,
+    Choice,
+    ComputeOptions,
+    ExplainConfig,
+    ModelOptions,
+    PixelOptions,
+    RenderOptions,
+)
 from xplain.core.errors import ExitCode, Failure, UsageError, no_image_error
 from xplain.core.files import printable
+from xplain.core.threads import set_threads
+from xplain.reports.class_texts import class_name, format_certainty
 
 if TYPE_CHECKING:
     from xplain.pipelines.explain import Explained
@@ -59,6 +69,7 @@ def explain(
     ] = Path("xplain-out"),
     model: common.Model = EMBEDDED,
     model_options: ModelOptions = ModelOptions(),
+    pixels: PixelOptions = PixelOptions(),
     compute: ComputeOptions = ComputeOptions(),
     out: OutputOptions = OutputOptions(),
 ) -> int:
@@ -84,6 +95,7 @@ def explain(
         raise UsageError(
             "--output - cannot be combined with --json, because both write to stdout", "use only one of them"
         )
+    set_threads(compute.threads)
     config = ExplainConfig(
         replace(model_options, name=model),
         compute,
@@ -101,6 +113,7 @@ def explain(
         render=render,
         overwrite=overwrite,
         fail_fast=fail_fast,
+        pixels=pixels,
     )
     return _run(config, out)
 
@@ -145,8 +158,7 @@ def _print_outcome(outcome: Explained, as_json: bool) -> bool:
 
 
 def _summarize(record: dict[str, Any]) -> str:
-    """Return ``cat.jpg: tiger cat 0.39 -> path``: the image, the explained class, its probability, and the files."""
+    """Return ``cat.jpg: tiger cat 0.39 -> path``: the image, the explained class, its probability or value, and the files."""
     target = record["target"]
-    name = target["name"] or f"class {target['index']}"
-    text = f"{record['input']}: {name} {target['probability']:.2f}"
+    text = f"{record['input']}: {class_name(target)} {format_certainty(target)}"
     return f"{text} -> {', '.join(record['files'].values())}" if record["files"] else text

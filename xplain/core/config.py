@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tomllib
 from collections.abc import Callable, Collection, Mapping
@@ -11,15 +12,17 @@ from typing import Annotated, Any, Literal
 
 from xplain.core.errors import InputError, UsageError, did_you_mean
 from xplain.core.text_files import decode_text
-from xplain.core.types import Interval, Precision, ScoreKind
+from xplain.core.types import ActivationName, Interval, Precision, ScoreKind
 
 EMBEDDED = "efficientnet-lite0"  # the default model, which needs no download
+SIMILAR = "similar:"  # in --target, before the path of a reference image
 MAX_DIGITS = 20  # of an integer; int() rejects strings of thousands of digits
 EXTERNAL_MAPS = "external-maps"  # instead of a method's name, in the records of maps that another program made
 PUBLISHED = "published"  # the TOML table with the figures of a paper, which evaluate prints next to its own
 Sign = Literal["positive", "negative", "absolute", "signed"]
 Reduce = Literal["sum", "mean", "abs-sum", "max"]
 PerClassOrder = Literal["random", "first"]
+Axes = Literal["auto", "hwc", "chw"]
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,28 @@ def parse_batch_size(text: str) -> int | None:
     return rows
 
 
+def parse_threads(text: str) -> int | None:
+    """Return the number of threads, or None for ``auto``. Raise UsageError unless it is ``auto`` or a positive integer."""
+    if text == "auto":
+        return None
+    threads = parse_count(text)
+    if not threads:
+        raise UsageError(f"invalid number of threads {text!r}", "use auto or a positive integer")
+    return threads
+
+
+def parse_channel_values(text: str) -> tuple[float, ...] | None:
+    """Return the numbers between commas, or None for no text. Raises UsageError for other text."""
+    if not text:
+        return None
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(
+            f"invalid channel values {text!r}", "use one number per channel, such as 0.5,0.5,0.5"
+        ) from None
+
+
 def parse_clip(text: str) -> tuple[float, float]:
     """Parse the percentiles ``LOW,HIGH``. Raise UsageError unless 0 <= LOW < HIGH <= 100."""
     try:
@@ -104,6 +129,36 @@ def parse_clip(text: str) -> tuple[float, float]:
         raise UsageError(
             f"invalid clip {text!r}: the percentiles must satisfy 0 <= LOW < HIGH <= 100", "use a value such as 80,99"
         )
+    return low, high
+
+
+def parse_bands(text: str) -> tuple[int, ...]:
+    """Parse band numbers such as ``3,2,1``, which start at 1; none for an empty text. Raise UsageError for any other text."""
+    numbers = [parse_count(part.strip()) for part in text.split(",")] if text.strip() else []
+    bands = tuple(number for number in numbers if number)
+    if len(bands) < len(numbers):
+        raise UsageError(f"invalid bands {text!r}", "use band numbers from 1, separated by commas, such as 3,2,1")
+    return bands
+
+
+def parse_shown_bands(text: str) -> tuple[int, ...]:
+    """Parse the bands that pictures show. Raise UsageError unless there are three, one or none."""
+    bands = parse_bands(text)
+    if len(bands) not in (0, 1, 3):
+        raise UsageError(f"--bands {text} has {len(bands)} bands", "use three bands (red, green, blue) or a single one")
+    return bands
+
+
+def parse_range(text: str) -> tuple[float, float] | None:
+    """Parse the pixel values ``LOW,HIGH``; None for an empty text. Raise UsageError unless LOW < HIGH, both finite."""
+    if not text.strip():
+        return None
+    try:
+        low, high = map(float, text.split(","))
+    except ValueError:
+        raise UsageError(f"invalid range {text!r}", "use two pixel values LOW,HIGH, such as 0,4095") from None
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise UsageError(f"invalid range {text!r}", "use finite values with LOW < HIGH, such as 0,4095")
     return low, high
 
 
@@ -127,7 +182,10 @@ class Option:
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """The model to load and where it runs; the fields are the parameters of ``load_classifier``. name: set by each command."""
+    """The model to load and where it runs; the fields are the parameters of ``load_classifier``.
+
+    name: set by each command. prompt, template: several texts, ``prompts`` and ``templates`` of ``load_classifier``.
+    """
 
     name: str = EMBEDDED
     weights: Annotated[
@@ -154,11 +212,102 @@ class ModelOptions:
     offline: Annotated[
         bool, Option("--offline", "Do not download anything; use only weights that are already on disk.")
     ] = False
+    mean: Annotated[
+        tuple[float, ...] | None,
+        Option(
+            "--mean",
+            "Mean of the model input per channel, subtracted from pixels in [0, 1]; for onnx:, python:, script: and export:.",
+            parse_channel_values,
+        ),
+    ] = None
+    std: Annotated[
+        tuple[float, ...] | None,
+        Option(
+            "--std",
+            "Standard deviation of the model input per channel, by which pixels are divided after --mean.",
+            parse_channel_values,
+        ),
+    ] = None
+    activation: Annotated[
+        ActivationName,
+        Option(
+            "--activation",
+            "What turns the outputs into probabilities: softmax (exclusive classes), sigmoid (independent labels, or one output), none "
+            "(values) or auto (detected).",
+        ),
+    ] = "auto"
+    logits: Annotated[
+        str | None, Option("--logits", "Name or index of the logits in the output of a model with several outputs.")
+    ] = None
+    threshold: Annotated[
+        float | None,
+        Option(
+            "--threshold",
+            "Probability from which a label of a sigmoid model counts as present (default: 0.5); with --activation none, a value.",
+        ),
+    ] = None
+    prompt: Annotated[
+        tuple[str, ...],
+        Option(
+            "--prompt",
+            "Text of a class for CLIP and SigLIP models; repeatable. XPLAIN_PROMPT holds one text per line.",
+        ),
+    ] = ()
+    template: Annotated[
+        tuple[str, ...],
+        Option(
+            "--template",
+            'Text with {} for each name in --classes, for CLIP and SigLIP models (default: "a photo of a {}."); repeatable, to '
+            "average the features of several texts.",
+        ),
+    ] = ()
+
+
+@dataclass(frozen=True)
+class PixelOptions:
+    """How the pixels of arrays and TIFF files become model input, and which bands pictures show.
+
+    bands: numbers of the bands that pictures show, starting at 1; empty for the first three.
+    input_bands: numbers of the bands of a file that the model receives, in this order; empty for all.
+    axes: order of the axes of an array; auto finds the axis with as many entries as the model has channels.
+    range: the stored values that become 0 and 1; None for the full range of unsigned integers, and 0 to 1 of floats.
+    clip_range: clip values outside ``range`` instead of refusing them.
+    """
+
+    bands: Annotated[
+        tuple[int, ...],
+        Option(
+            "--bands",
+            "Bands that pictures show as red, green and blue, such as 3,2,1, or one band in gray (default: the first three).",
+            parse_shown_bands,
+        ),
+    ] = ()
+    input_bands: Annotated[
+        tuple[int, ...],
+        Option(
+            "--input-bands", "Bands of each image that the model receives, in this order (default: all).", parse_bands
+        ),
+    ] = ()
+    axes: Annotated[
+        Axes,
+        Option("--axes", "Order of the axes of .npy and .npz images: height, width, channels (hwc) or chw."),
+    ] = "auto"
+    range: Annotated[
+        tuple[float, float] | None,
+        Option(
+            "--range",
+            "Pixel values LOW,HIGH that become 0 and 1, such as 0,4095 (default: all values of unsigned integers; 0,1 for floats).",
+            parse_range,
+        ),
+    ] = None
+    clip_range: Annotated[
+        bool, Option("--clip-range", "Clip pixel values outside --range instead of refusing the image.")
+    ] = False
 
 
 @dataclass(frozen=True)
 class ComputeOptions:
-    """The arithmetic and the random seed of a run. batch_size: rows per model call, None for automatic."""
+    """The arithmetic, the random seed and the threads of a run. batch_size, threads: None for automatic."""
 
     precision: Annotated[
         Precision,
@@ -174,6 +323,15 @@ class ComputeOptions:
         ),
     ] = None
     seed: Annotated[int, Option("--seed", "Random seed.", low=0)] = 0
+    threads: Annotated[
+        int | None,
+        Option(
+            "--threads",
+            "CPU threads: auto (PyTorch's choice, at most the CPU quota of the container) or a positive integer.",
+            parse_threads,
+            "auto",
+        ),
+    ] = None
 
 
 @dataclass(frozen=True)
@@ -232,6 +390,7 @@ class ExplainConfig:
     render: RenderOptions = field(default_factory=RenderOptions)
     overwrite: bool = False
     fail_fast: bool = False
+    pixels: PixelOptions = field(default_factory=PixelOptions)
 
 
 @dataclass(frozen=True)
@@ -240,6 +399,7 @@ class EvaluateConfig:
 
     maps: directories of maps of other programs, which are evaluated like methods.
     per_class_order: how ``per_class`` selects images; None uses the order of an existing run, or random in a new one.
+    default_output: the default run directory, next to which runs of other recipes are written; None if the user chose ``output``.
     """
 
     model: ModelOptions
@@ -263,6 +423,8 @@ class EvaluateConfig:
     save_maps: bool = False
     save_curves: bool = False
     maps: tuple[MapFolder, ...] = ()
+    pixels: PixelOptions = field(default_factory=PixelOptions)
+    default_output: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -280,6 +442,7 @@ class BenchConfig:
     peer: bool = False
     layer: str | None = None
     layout: str | None = None
+    pixels: PixelOptions = field(default_factory=PixelOptions)
 
 
 @dataclass(frozen=True)
@@ -316,6 +479,7 @@ class CompareConfig:
     overwrite: bool = False
     fail_fast: bool = False
     any_folder: bool = False
+    pixels: PixelOptions = field(default_factory=PixelOptions)
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -19,13 +19,18 @@ from xplain.core.papers import Paper
 from xplain.core.parameters import Parameter
 from xplain.core.types import ScoreKind
 
+# What a method or metric needs of the model: calls only, its modules too, or also gradients.
+Access = Literal["outputs", "layers", "gradients"]
+
 
 @dataclass(frozen=True, eq=False)
 class Spec:
     """A registered function.
 
+    access: what the function needs of the model: ``outputs``, its ``layers`` too, or also ``gradients``.
     alias: a shorter name. paper: where it is defined. doc: the function's docstring.
     deviations: how the implementation differs from the paper. version: of the definition; increases when numbers change.
+    added: parameters that earlier versions do not have. Records omit them at their default, so that runs are continued.
     """
 
     name: str
@@ -35,6 +40,8 @@ class Spec:
     doc: str = ""
     deviations: str = ""
     version: int = 1
+    added: frozenset[str] = frozenset()
+    access: Access = "outputs"
 
     @cached_property
     def parameters(self) -> dict[str, Parameter]:
@@ -71,6 +78,14 @@ class Spec:
             for name, parameter in self.parameters.items()
         }
 
+    def describe_settings(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the settings as records hold them: without added parameters at their default."""
+        return {
+            name: value
+            for name, value in settings.items()
+            if name not in self.added or value != self.parameters[name].default
+        }
+
     @property
     def summary(self) -> str:
         """The first sentence of the docstring."""
@@ -91,6 +106,7 @@ class MethodSpec(Spec):
     as far as possible.
     """
 
+    access: Access = "gradients"
     score: ScoreKind = "logit"
     axioms: frozenset[str] = frozenset()
     cost: Callable[..., tuple[int, int]] = field(default=lambda **_: (1, 1))

@@ -8,8 +8,12 @@ on batch size, order, chunking, rank or device, and one call draws from thousand
 from __future__ import annotations
 
 import hashlib
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -93,3 +97,25 @@ class Streams:
     def integers(self, samples: Tensor, shape: tuple[int, ...], below: int) -> Tensor:
         """Draw integers from 0 .. below - 1 (bias below ``below`` / 2^52)."""
         return (self.uniform(samples, shape, torch.float64) * below).long()
+
+
+def random_state() -> tuple[object, ...]:
+    """Return the states of the global random generators of torch, NumPy and Python, which can be compared."""
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    tensors = [torch.get_rng_state(), *(torch.cuda.get_rng_state(device) for device in devices)]
+    arrays = np.random.get_state()
+    numpy_state = tuple(part.tobytes() if isinstance(part, np.ndarray) else part for part in arrays)
+    return (*(tensor.numpy().tobytes() for tensor in tensors), numpy_state, random.getstate())
+
+
+@contextmanager
+def preserve_random_state() -> Iterator[None]:
+    """Restore the global random generators of torch, NumPy and Python after the block, which may run a user's network."""
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    try:
+        with torch.random.fork_rng(devices=devices):
+            yield
+    finally:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)

@@ -37,11 +37,16 @@ RUN_SCHEMA: Record = {  # what ``run.json`` must hold for a summary or a compari
 }
 
 
+class DifferentRunError(UsageError):
+    """A run directory holds a run with other settings."""
+
+
 class StoredItem(NamedTuple):
-    """What a run has stored of an image: the SHA-256 of its bytes, and its label."""
+    """What a run has stored of an image: the SHA-256 of its bytes, its label, and all labels if it can have several."""
 
     sha256: str
     label: int | None
+    labels: tuple[int, ...] | None = None
 
 
 @dataclass(eq=False)
@@ -72,7 +77,7 @@ class RunStore:
         description: content of ``run.json``. Its ``fingerprint``, a dictionary of all settings that change numbers, must equal
         the fingerprint of an existing run.
         check: called with the records of an existing run before its description is extended; raises to refuse.
-        Raises UsageError that names the first difference of the fingerprints, and InputError if the folder cannot be written,
+        Raises DifferentRunError that names the first difference of the fingerprints, and InputError if the folder cannot be written,
         is not a run directory, or another process is writing the items of this rank.
         """
         try:
@@ -146,7 +151,11 @@ class RunStore:
             if record.get("curve") is None:
                 self._without_curve[mark].add(key)
             if mark == "item":
-                self.items.setdefault(key, StoredItem(str(record.get("sha256")), record.get("label")))
+                labels = record.get("labels")
+                stored = StoredItem(
+                    str(record.get("sha256")), record.get("label"), None if labels is None else tuple(labels)
+                )
+                self.items.setdefault(key, stored)
             if mark in ("item", "file") and record.get("file"):
                 size, modified, changed = record["file"]
                 self._hashed[key].add((record["sha256"], (size, modified, changed)))
@@ -235,15 +244,15 @@ def _read_description(folder: Path) -> Record:
 
 
 def _check_description(folder: Path, description: Record) -> Record | None:
-    """Return the description of an existing run, or None. Raises UsageError if its fingerprint or its baselines are others."""
+    """Return the description of an existing run, or None. Raises UsageError if its fingerprint or its baselines differ."""
     if not (folder / "run.json").exists():
         return None
     existing = _read_description(folder)
     old = existing["fingerprint"]
     new = json.loads(json.dumps(description["fingerprint"]))  # as JSON returns it: lists instead of tuples
     for key in sorted({*old, *new}):
-        if old.get(key) != new.get(key) and not _is_undecided(key, old, new):
-            raise UsageError(
+        if _without_notes(old.get(key)) != _without_notes(new.get(key)) and not _is_undecided(key, old, new):
+            raise DifferentRunError(
                 f"{str(folder)!r} contains a run with a different {key}: {old.get(key)!r} instead of {new.get(key)!r}",
                 "use the same settings or another --output",
             )
@@ -251,10 +260,17 @@ def _check_description(folder: Path, description: Record) -> Record | None:
     return existing
 
 
+def _without_notes(entry: Any) -> Any:
+    """Return an entry of a fingerprint without the notes of a model, whose wording may change."""
+    return {key: value for key, value in entry.items() if key != "notes"} if isinstance(entry, dict) else entry
+
+
 def _is_undecided(key: str, old: Record, new: Record) -> bool:
     """Return whether an entry is still open, such as the model of a run with dataset metrics only, or unknown."""
     if key in LATE_ENTRIES:
         return old.get(key) is None or new.get(key) is None
+    if key == "output":  # missing for a softmax over the outputs, as in earlier versions
+        return old.get("model") is None
     return key in old and old[key] is None
 
 

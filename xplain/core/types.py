@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 ScoreKind = Literal["logit", "prob", "log-prob", "margin"]
 Precision = Literal["fp32", "tf32", "bf16"]
+ActivationName = Literal["auto", "softmax", "sigmoid", "none"]
 Interval = Literal["percentile", "bca"]
 
 
@@ -45,7 +46,7 @@ class Cost:
 class Attribution:
     """Signed attributions for a batch of images, in units of the explained score.
 
-    values: (B, C, H, W) with C = 3, or C = 1 for methods that do not distinguish colors.
+    values: (B, C, H, W) with the channels of the images, or C = 1 for methods that do not distinguish them.
     target: (B,) explained class indices.
     cost: cost of the whole batch.
     expected: (B,) theoretical sums of ``values`` for methods that satisfy completeness, otherwise None.

@@ -5,57 +5,88 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from xplain.core.errors import InputError, UsageError, add_hint, emit_note
 from xplain.data.box_files import COLUMNS, Box, BoxRow, read_box_table, read_xml_folder
+from xplain.data.class_names import ClassNames
+from xplain.data.file_index import FileIndex
+from xplain.data.label_rows import ClassFinder
 from xplain.data.preprocessing import Preprocessing
 
-__all__ = ["Annotations", "Box", "locate_boxes", "read_annotations"]
+__all__ = ["Annotations", "Box", "BoxTable", "locate_boxes", "read_annotations"]
 
 TOLERANCE = 1e-3  # pixels by which rounded edges may exceed the image
 
 
 @dataclass(frozen=True, eq=False)
 class Annotations:
-    """The boxes of a data set.
-
-    source: the file or folder, for messages. rows: by image name, which is a key of the data set or a file name,
-    with or without suffix.
-    """
+    """The boxes of the images of a data set. source: the file or folder, for messages. rows: by key of the image, each box once."""
 
     source: str
     rows: Mapping[str, Sequence[BoxRow]] = field(repr=False)
 
     def find_boxes(self, key: str) -> tuple[Box, ...]:
         """Return the boxes of an image, or () if it has none."""
-        return tuple(row.box for row in self.find_rows(key))
+        return tuple(row.box for row in self.rows.get(key, ()))
 
-    def find_rows(self, key: str) -> list[BoxRow]:
-        """Return the rows of an image, each box once.
 
-        Looks up the names ``a/b.jpg`` and ``a/b``, then ``b.jpg`` and ``b``, and returns the rows of the first pair that has any.
-        Raises InputError if rows contradict each other.
+@dataclass(frozen=True, eq=False)
+class BoxTable:
+    """The boxes of a file or folder, for any data set. folder: the folder that paths with ``..`` start at."""
+
+    source: str
+    folder: Path
+    rows: Sequence[BoxRow] = field(repr=False)
+
+    def assign(self, index: FileIndex, class_names: ClassNames) -> Annotations:
+        """Return the boxes of the images of a data set, which are found as those of label tables are.
+
+        Emits a note if rows name no image, name several images, or repeat a box.
+        Raises InputError if rows contradict each other: the same box has two classes.
         """
-        parts = PurePosixPath(key).parts
-        for start in range(len(parts)):
-            name = PurePosixPath(*parts[start:])
-            spellings = dict.fromkeys((name.as_posix(), name.with_suffix("").as_posix()))
-            rows = [row for spelling in spellings for row in self.rows.get(spelling, ())]
-            if rows:
-                return _unique_rows(rows)
-        return []
+        by_image: dict[str, list[BoxRow]] = {}
+        by_other_name: dict[str, list[BoxRow]] = {}
+        unused, shared = [], []
+        for row in self.rows:
+            positions = index.find(row.name, self.folder)
+            for i in positions:
+                by_image.setdefault(index.keys[i], []).append(row)
+            if not positions:
+                by_other_name.setdefault(row.name, []).append(row)
+                unused.append(row)
+            elif len(positions) > 1:
+                shared.append(row)
+        find_class = ClassFinder(class_names).find
+        unique = {key: _unique_rows(rows, find_class) for key, rows in by_image.items()}
+        others = [_unique_rows(rows, find_class) for rows in by_other_name.values()]
+        self._note_rows(unused, "name no image of the data set")
+        self._note_rows(shared, "belong to several images of the same name")
+        kept = {id(row) for rows in (*unique.values(), *others) for row in rows}
+        repeated = [row for row in self.rows if id(row) not in kept]
+        self._note_rows(repeated, "repeat another box of their image and count once")
+        return Annotations(self.source, unique)
+
+    def _note_rows(self, rows: Sequence[BoxRow], problem: str) -> None:
+        """Emit a note on rows with a problem, if there are any."""
+        if rows:
+            emit_note(
+                f"{len(rows)} of the boxes in {self.source!r} {problem}, such as {rows[0].name!r} ({rows[0].place})"
+            )
 
 
-def _unique_rows(rows: Iterable[BoxRow]) -> list[BoxRow]:
-    """Return the rows of an image with each box once. Raises InputError if a box has two classes."""
+def _unique_rows(rows: Iterable[BoxRow], find_class: Callable[[str], int | None]) -> list[BoxRow]:
+    """Return the rows of an image with each box once. Raises InputError if a box has two classes.
+
+    find_class: returns the class of a text, which may be an index, a wnid or a name, or None if it is no class.
+    """
     unique: dict[tuple[float, ...], BoxRow] = {}
     for row in rows:
         first = unique.setdefault(row.box[:4], row)
-        if first.box.label != row.box.label:
+        if not _is_same_class(first.box.label, row.box.label, find_class):
             raise InputError(
                 f"{first.place} and {row.place} contradict each other: the same box of {first.name!r} is "
                 f"{first.box.label!r} and {row.box.label!r}",
@@ -64,7 +95,15 @@ def _unique_rows(rows: Iterable[BoxRow]) -> list[BoxRow]:
     return list(unique.values())
 
 
-def read_annotations(path: str) -> Annotations:
+def _is_same_class(first: str, second: str, find_class: Callable[[str], int | None]) -> bool:
+    """Return whether two texts name the same class. A box without a class, "", is not a box of a class."""
+    if first == second:
+        return True
+    index = find_class(first) if first and second else None
+    return index is not None and index == find_class(second)
+
+
+def read_annotations(path: str) -> BoxTable:
     """Read boxes from a table or a folder of Pascal VOC XML files. The result is cached until the path is modified.
 
     A table has the columns image,x0,y0,x1,y1 and optionally class, in this order or in the order of its heading.
@@ -75,21 +114,15 @@ def read_annotations(path: str) -> Annotations:
 
 
 @lru_cache(maxsize=4)
-def _read(path: str, _modified: int) -> Annotations:
-    rows = list(read_xml_folder(Path(path)) if Path(path).is_dir() else read_box_table(Path(path)))
+def _read(path: str, _modified: int) -> BoxTable:
+    is_folder = Path(path).is_dir()
+    rows = list(read_xml_folder(Path(path)) if is_folder else read_box_table(Path(path)))
     if not rows:
         raise InputError(
             f"no bounding boxes found in {path!r}", f"use CSV with {COLUMNS}, or a directory of Pascal VOC XML files"
         )
     _refuse_fractions(path, rows)
-    by_name: dict[str, list[BoxRow]] = {}
-    for row in rows:
-        by_name.setdefault(row.name, []).append(row)
-    unique = {name: _unique_rows(image_rows) for name, image_rows in by_name.items()}
-    repeated = len(rows) - sum(map(len, unique.values()))
-    if repeated:
-        emit_note(f"{repeated} of the boxes in {path!r} repeat another box of their image and count once")
-    return Annotations(path, unique)
+    return BoxTable(path, Path(path) if is_folder else Path(path).parent, rows)
 
 
 def _refuse_fractions(path: str, rows: Sequence[BoxRow]) -> None:
@@ -135,7 +168,7 @@ def locate_boxes(
     located = []
     for key, (height, width), target in zip(keys, sizes, targets, strict=True):
         geometry = preprocessing.geometry(width, height)
-        rows = annotations.find_rows(key)
+        rows = annotations.rows.get(key, ())
         for row in rows:
             _check_inside(row, key, width, height)
         located.append(

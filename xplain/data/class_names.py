@@ -35,7 +35,9 @@ class ClassNames:
         if index is not None:
             return self._check_index(index)
         normalized = [_normalize(label) for label in self.labels]
-        for key, names in ((text.lower(), self.wnids), (text, self.labels), (_normalize(text), normalized)):
+        first_names = [label.partition(",")[0] for label in normalized]  # "tabby, tabby cat" is also found as "tabby"
+        lists = ((text.lower(), self.wnids), (text, self.labels), (_normalize(text), normalized))
+        for key, names in (*lists, (_normalize(text), first_names)):
             matches = [i for i, name in enumerate(names) if name == key]
             if len(matches) > 1:
                 indices = " and ".join(map(str, matches))
@@ -84,20 +86,9 @@ def is_wnid(name: str) -> bool:
 @cache
 def load_imagenet_classes() -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return (wnids, names) of the 1000 ImageNet classes in the usual order."""
-    rows = _load_imagenet_table()
-    return tuple(row[1] for row in rows), tuple(row[2] for row in rows)
-
-
-@cache
-def load_ilsvrc_wnids() -> tuple[str, ...]:
-    """Return the wnids of the 1000 ImageNet classes in the order of ILSVRC2012_ID, which counts from 1 in the development kit."""
-    return tuple(row[1] for row in sorted(_load_imagenet_table(), key=lambda row: int(row[3])))
-
-
-def _load_imagenet_table() -> list[list[str]]:
-    """Return the rows of the table of ImageNet classes: index, wnid, name, ILSVRC2012_ID."""
     text = resources.files("xplain.data").joinpath("imagenet1k.tsv").read_text("utf-8")
-    return [line.split("\t") for line in text.splitlines()[1:]]
+    rows = [line.split("\t") for line in text.splitlines()[1:]]
+    return tuple(row[1] for row in rows), tuple(row[2] for row in rows)
 
 
 def read_class_names(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:

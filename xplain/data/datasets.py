@@ -15,9 +15,10 @@ from xplain.core.rng import seed_of
 from xplain.data.class_folders import list_class_folders, note_empty_folders
 from xplain.data.class_names import ClassNames, is_wnid
 from xplain.data.compressed_tars import is_tar_name, list_tars
+from xplain.data.file_index import FileIndex
 from xplain.data.folders import SkippedFiles, has_images
 from xplain.data.formats import is_image_name
-from xplain.data.label_files import read_label_file
+from xplain.data.label_files import read_label_file, read_label_sets
 from xplain.data.list_files import read_list_file
 from xplain.data.sources import ImageSource, find_images
 from xplain.data.splits import find_entries, has_train_and_test, is_torchvision
@@ -28,15 +29,33 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Item:
-    """An image of a data set. key: its name within the data set, wherever that is stored. label: true class or None."""
+    """An image of a data set, or an image and one of its labels.
+
+    key: its name within the data set, wherever that is stored. label: true class or None.
+    labels: all labels of the image if an image can have several, in the order of the table; None if unknown or if it has one class.
+    image: the name of the image, if several items show it; empty if it is the key.
+    """
 
     key: str
     source: ImageSource
     label: int | None
+    labels: tuple[int, ...] | None = None
+    image: str = ""
+
+    @property
+    def image_key(self) -> str:
+        """The name of the image within the data set."""
+        return self.image or self.key
 
 
 def read_dataset(
-    location: str, class_names: ClassNames, labels: str | None = None, skipped: SkippedFiles | None = None
+    location: str,
+    class_names: ClassNames,
+    labels: str | None = None,
+    skipped: SkippedFiles | None = None,
+    *,
+    has_label_sets: bool = False,
+    has_classes: bool = True,
 ) -> list[Item]:
     """Return the images of a data set in a fixed order, with their classes if known.
 
@@ -49,6 +68,8 @@ def read_dataset(
     class_names: the classes of the model.
     labels: a table of file names and classes (see ``read_label_file``); requires a folder of images.
     skipped: receives the files of folders that are not read; without it, notes are emitted.
+    has_label_sets: an image can have several labels, whose names the table joins by semicolons.
+    has_classes: if false, folders have no classes.
     Raises InputError if there is no image or a folder matches no class.
     """
     path = Path(location)
@@ -59,12 +80,15 @@ def read_dataset(
         return _read_torchvision(location, class_names)
     if tars:
         return _read_shards(tars, class_names)
+    if path.is_dir() and not has_classes:
+        sources = find_images([str(path)], skipped=skipped)
+        return [Item(key, source, None) for key, source in zip(_find_keys(path, sources), sources, strict=True)]
     if path.is_dir() and has_train_and_test(path):
         trained = list_class_folders(path / "train")
-        items = _read_folder(path / "test", class_names, labels, skipped, trained)
+        items = _read_folder(path / "test", class_names, labels, skipped, trained, has_label_sets=has_label_sets)
         return [replace(item, key=f"test/{item.key}") for item in items]
     if path.is_dir():
-        return _read_folder(path, class_names, labels, skipped)
+        return _read_folder(path, class_names, labels, skipped, has_label_sets=has_label_sets)
     if path.is_file() and not is_image_name(path):
         return _read_list(path, class_names)
     raise InputError(
@@ -72,10 +96,16 @@ def read_dataset(
     )
 
 
+def index_items(location: str, items: Iterable[Item]) -> FileIndex:
+    """Return an index of the images of a data set, with which tables find them by name. location: as in ``read_dataset``."""
+    path = Path(location)
+    return FileIndex(path if path.is_dir() else path.parent, [item.key for item in items])
+
+
 def select_items(
     items: Iterable[Item], limit: int | None, per_class: int | None, seed: int | None = None
 ) -> list[Item]:
-    """Return ``per_class`` images of each class, and of these ``limit`` images at even distances, in the order of the data set.
+    """Return ``per_class`` images of each class or label, and of these ``limit`` images at even distances, in the order of the data set.
 
     seed: seed of a random choice per class, which depends on the names of the images only, so that a larger choice contains a
     smaller one; None: the first images of each class.
@@ -91,18 +121,30 @@ def select_items(
 def _select_per_class(items: Sequence[Item], count: int, seed: int | None) -> list[Item]:
     positions: dict[int | None, list[int]] = {}
     for position, item in enumerate(items):
-        positions.setdefault(item.label, []).append(position)
-    selected: list[int] = []
+        for label in item.labels or (item.label,):
+            positions.setdefault(label, []).append(position)
+    selected: set[int] = set()
     for members in positions.values():
         if seed is not None:
             members.sort(key=lambda position: _draw(seed, items[position].key))
-        selected += members[:count]
+        selected.update(members[:count])
     return [items[position] for position in sorted(selected)]
 
 
 def _draw(seed: int, key: str) -> int:
     """Return a random number for the name of an image."""
     return seed_of(seed, "per class", os.fsencode(key).hex())
+
+
+def split_labels(items: Iterable[Item]) -> list[Item]:
+    """Return one item per image and label: ``cat.jpg#3`` for class 3 if the image has several. Items without label sets stay."""
+    split: list[Item] = []
+    for item in items:
+        if item.labels is None or len(item.labels) == 1:
+            split.append(item)
+        else:
+            split += [replace(item, key=f"{item.key}#{label}", label=label, image=item.key) for label in item.labels]
+    return split
 
 
 def select_shard(items: Sequence[T], index: int, count: int) -> list[T]:
@@ -171,10 +213,18 @@ def _read_folder(
     labels: str | None,
     skipped: SkippedFiles | None,
     more_folders: Iterable[str] = (),
+    *,
+    has_label_sets: bool = False,
 ) -> list[Item]:
     """Read a folder of images. more_folders: class folders that are elsewhere, such as those of the training images."""
     sources = find_images([str(path)], skipped=skipped)
-    keys = [source.path.relative_to(path).as_posix() for source in sources if source.path is not None]
+    keys = _find_keys(path, sources)
+    if labels is not None and has_label_sets:
+        sets = read_label_sets(Path(labels), path, keys, class_names)
+        return [
+            Item(key, source, label_set[0] if label_set else None, label_set)
+            for key, source, label_set in zip(keys, sources, sets, strict=True)
+        ]
     if labels is not None:
         classes_in_order = read_label_file(Path(labels), path, keys, class_names)
         return [Item(key, source, label) for key, source, label in zip(keys, sources, classes_in_order, strict=True)]
@@ -184,6 +234,11 @@ def _read_folder(
     classes = match_folders_to_classes(folders, class_names, [*list_class_folders(path), *more_folders])
     items = [Item(key, source, classes.get(key.split("/")[0])) for key, source in zip(keys, sources, strict=True)]
     return sorted(items, key=lambda item: (-1 if item.label is None else item.label, item.key))
+
+
+def _find_keys(path: Path, sources: Iterable[ImageSource]) -> list[str]:
+    """Return the paths of images in a folder."""
+    return [source.path.relative_to(path).as_posix() for source in sources if source.path is not None]
 
 
 def match_folders_to_classes(

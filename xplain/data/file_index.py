@@ -14,20 +14,24 @@ def normalize_name(name: str) -> str:
 
 
 class FileIndex:
-    """The files of a folder, found by key, absolute path, or the end of the path, with or without suffix."""
+    """The files of a data set, found by key, absolute path, or the end of the path, with or without suffix.
+
+    folder: the folder at which relative keys start. keys: the paths of the files.
+    """
 
     def __init__(self, folder: Path, keys: Sequence[str]) -> None:
         self.keys = keys
         # realpath: tables may use another path of a linked folder
         self._roots = sorted({Path(os.path.abspath(folder)).as_posix(), Path(os.path.realpath(folder)).as_posix()})  # noqa: PTH100
+        self._names = [normalize_name(key) for key in keys]
         self._by_key: dict[str, list[int]] = {}
         self._by_stem: dict[str, list[int]] = {}
         self._by_name: dict[str, list[int]] = {}
-        for i, key in enumerate(keys):
-            self._by_key[key] = [i]
-            self._by_stem.setdefault(_without_suffix(key), []).append(i)
-            name = posixpath.basename(key)
-            for spelling in {name, _without_suffix(name)}:
+        for i, name in enumerate(self._names):
+            self._by_key.setdefault(name, []).append(i)
+            self._by_stem.setdefault(_without_suffix(name), []).append(i)
+            last = posixpath.basename(name)
+            for spelling in {last, _without_suffix(last)}:
                 self._by_name.setdefault(spelling, []).append(i)
 
     def find(self, name: str, table_folder: Path | None = None) -> list[int]:
@@ -54,7 +58,7 @@ class FileIndex:
     def _has_path(self, i: int, name: str, *, with_suffix: bool) -> bool:
         """Return whether the path of a file is ``name`` or ends with it."""
         for root in self._roots:
-            path = f"{root}/{self.keys[i]}"
+            path = normalize_name(posixpath.join(root, self._names[i]))
             path = path if with_suffix else _without_suffix(path)
             if path == name or (not name.startswith("/") and path.endswith(f"/{name}")):
                 return True

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from xplain.core.errors import emit_note
-from xplain.data.formats import describe_unread, is_unread_image, read_suffixes
+from xplain.data.formats import ARRAY_SUFFIXES, describe_unread, is_unread_image, read_suffixes
 from xplain.data.own_outputs import DEFAULT_OUTPUTS, has_record, is_own_file, is_own_picture
 
 
@@ -17,7 +17,7 @@ class SkippedFiles:
     """What a walk over folders did not read.
 
     unread: images of other formats. own_pictures, own_folders: output of xplain. loops: links to folders that contain them.
-    broken: links to nothing, which may have been folders.
+    broken: links to nothing, which may have been folders. arrays: NPY and NPZ files, which may be images, in folders with others.
     """
 
     unread: list[Path] = field(default_factory=list)
@@ -25,6 +25,7 @@ class SkippedFiles:
     own_folders: list[Path] = field(default_factory=list)
     loops: list[Path] = field(default_factory=list)
     broken: list[Path] = field(default_factory=list)
+    arrays: list[Path] = field(default_factory=list)
 
     @property
     def own(self) -> list[Path]:
@@ -51,6 +52,11 @@ class SkippedFiles:
             )
         if self.broken:
             texts.append(f"skipped {_count(self.broken, 'broken link')}: {_name(self.broken)}")
+        if self.arrays:
+            texts.append(
+                f"skipped {_count(self.arrays, 'array')} (.npy, .npz) beside images: {_name(self.arrays)}; to read arrays as "
+                "images, move the images away or pass the arrays by a pattern such as *.npy"
+            )
         return texts
 
     def emit_notes(self) -> None:
@@ -105,10 +111,13 @@ def walk_folders(
 def walk_images(root: Path, skipped: SkippedFiles) -> Iterator[Path]:
     """Yield the images below a folder, then the folders that cannot be listed, which fail when they are read.
 
+    Arrays (NPY and NPZ) count as images in a folder without other images, because they are often maps or features of these.
     skipped: receives what is not read. Hidden files and folders are ignored.
     """
     errors: list[OSError] = []
+    arrays: list[Path] = []
     suffixes = read_suffixes()
+    has_pictures = False
     for folder, subfolders, files in walk_folders(root, errors, skipped.loops):
         remove_own_and_hidden(Path(folder), subfolders, skipped)
         for name in files:
@@ -119,11 +128,18 @@ def walk_images(root: Path, skipped: SkippedFiles) -> Iterator[Path]:
                 skipped.own_pictures.append(path)
             elif path.suffix.lower() in suffixes:
                 if not _is_special(path):
+                    has_pictures = True
                     yield path
+            elif path.suffix.lower() in ARRAY_SUFFIXES:
+                arrays.append(path)
             elif is_unread_image(path):
                 skipped.unread.append(path)
             elif path.is_symlink() and not os.path.exists(path):  # noqa: PTH110  (never raises)
                 skipped.broken.append(path)
+    if has_pictures:
+        skipped.arrays += arrays
+    else:
+        yield from (path for path in arrays if not is_own_file(path) and not _is_special(path))
     for error in errors:
         yield Path(error.filename)
 
@@ -146,8 +162,8 @@ def _is_special(path: Path) -> bool:
 
 
 def has_images(folder: Path) -> bool:
-    """Return whether a folder holds an image, at any depth, that xplain did not write."""
-    return next(walk_images(folder, SkippedFiles()), None) is not None
+    """Return whether a folder holds an image other than an array, at any depth, that xplain did not write."""
+    return any(path.suffix.lower() not in ARRAY_SUFFIXES for path in walk_images(folder, SkippedFiles()))
 
 
 def is_output_folder(folder: Path) -> bool:

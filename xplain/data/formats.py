@@ -24,6 +24,7 @@ UNREAD_SUFFIXES = frozenset(  # of images that are not looked for in folders
         *(".3fr", ".dcr", ".erf", ".iiq", ".kdc", ".mef", ".mos", ".mrw", ".rwl", ".x3f"),
     )
 )  # fmt: skip
+ARRAY_SUFFIXES = frozenset((".npy", ".npz"))  # read from folders without other images
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 HEIF_HINT = "pip install pillow-heif"
 
@@ -65,8 +66,8 @@ def is_read_suffix(suffix: str) -> bool:
 
 
 def is_image_name(path: Path) -> bool:
-    """Return whether a name has the suffix of an image, read or not."""
-    return path.suffix.lower() in SUFFIXES | HEIF_SUFFIXES | UNREAD_SUFFIXES
+    """Return whether a name has the suffix of an image or array, read or not."""
+    return path.suffix.lower() in SUFFIXES | HEIF_SUFFIXES | UNREAD_SUFFIXES | ARRAY_SUFFIXES
 
 
 def is_unread_image(path: Path) -> bool:

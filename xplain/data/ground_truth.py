@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from xplain.core.errors import InputError, emit_note
-from xplain.data.class_names import ClassNames, load_ilsvrc_wnids
+from xplain.data.class_names import ClassNames
 from xplain.data.file_index import FileIndex
+from xplain.data.ilsvrc_devkit import META, find_meta, read_meta
 from xplain.data.label_rows import ClassFinder
 
-ILSVRC_IMAGE = re.compile(r"ILSVRC20\d\d_(?:val|test)_(\d{8})(?:\.\w+)?")
-ILSVRC_LIST = re.compile(r"ILSVRC20\d\d_.*ground_truth", re.IGNORECASE)
+ILSVRC_IMAGE = re.compile(r"ILSVRC(20\d\d)_(?:val|test)_(\d{8})(?:\.\w+)?")
+ILSVRC_LIST = re.compile(r"ILSVRC(20\d\d)_.*ground_truth", re.IGNORECASE)
 NAMED_ROWS = "write file,class in each line"
 Lines = Sequence[tuple[int, str]]  # (line number, line)
 
@@ -33,7 +34,8 @@ def read_ground_truth(path: Path, lines: Lines, keys: Sequence[str], class_names
     """Return the class of each image from a list with one class per line.
 
     ILSVRC images have the line of their number, other images the line of their position in the order of names.
-    Numbers are ILSVRC2012_IDs if the list or the images are ILSVRC's and no number is 0; otherwise they are class indices.
+    Numbers are ILSVRC2012_IDs, which meta.mat of the development kit explains, if the list or the images are ILSVRC's and no number
+    is 0; otherwise they are class indices.
     Raises InputError if lines and images do not match.
     """
     finder = ClassFinder(class_names)
@@ -42,18 +44,19 @@ def read_ground_truth(path: Path, lines: Lines, keys: Sequence[str], class_names
         lines = lines[1:]
     chosen = _choose_lines(path, lines, keys)
     texts = {line.strip() for _, line in lines}
-    uses_ids = all(text.isdecimal() for text in texts) and "0" not in texts and _is_ilsvrc(path, keys)
-    wnids = _require_ilsvrc_classes(path, class_names) if uses_ids else ()
+    may_be_ids = all(text.isdecimal() for text in texts) and "0" not in texts
+    year = _find_year(path, keys) if may_be_ids else None
+    wnids = _read_wnids(path, year, class_names) if year else None
     classes = []
     for number, line in chosen:
         text = line.strip()
-        if uses_ids:
-            text = _find_wnid(path, number, text, wnids)
+        if wnids is not None:
+            text = _find_wnid(f"line {number} of {str(path)!r}: ILSVRC{year}_ID", text, wnids)
         label = finder.find(text)
         if label is None:
             raise finder.refusal(f"line {number} of {str(path)!r}", text, NAMED_ROWS)
         classes.append(label)
-    meaning = "ILSVRC2012_IDs, from 1 in the order of the development kit" if uses_ids else "classes"
+    meaning = f"ILSVRC{year}_IDs of the development kit" if year else "classes"
     emit_note(
         f"{str(path)!r} names no files; its lines are {meaning}: line {chosen[0][0]} is {keys[0]!r}, "
         f"line {chosen[-1][0]} is {keys[-1]!r}"
@@ -80,7 +83,7 @@ def _choose_lines(path: Path, lines: Lines, keys: Sequence[str]) -> list[tuple[i
 def _ilsvrc_number(key: str) -> int | None:
     """Return the number of an ILSVRC validation image, or None for another image."""
     match = ILSVRC_IMAGE.fullmatch(key.rsplit("/", 1)[-1])
-    return int(match[1]) or None if match else None
+    return int(match[2]) or None if match else None
 
 
 def _natural_order(key: str) -> list[tuple[int, str]]:
@@ -88,28 +91,37 @@ def _natural_order(key: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", key)]
 
 
-def _is_ilsvrc(path: Path, keys: Sequence[str]) -> bool:
-    return ILSVRC_LIST.match(path.name) is not None or all(_ilsvrc_number(key) is not None for key in keys)
+def _find_year(path: Path, keys: Sequence[str]) -> str | None:
+    """Return the year of the ILSVRC that the list, or each image, is named after; None if there is none."""
+    if match := ILSVRC_LIST.match(path.name):
+        return match[1]
+    matches = [ILSVRC_IMAGE.fullmatch(key.rsplit("/", 1)[-1]) for key in keys]
+    years = {match and match[1] for match in matches}
+    return years.pop() if len(years) == 1 else None
 
 
-def _require_ilsvrc_classes(path: Path, class_names: ClassNames) -> Sequence[str]:
-    """Return the wnids by ILSVRC2012_ID, from 1. Raises InputError if the model has no wnids to find them."""
+def _read_wnids(path: Path, year: str, class_names: ClassNames) -> Mapping[int, str]:
+    """Return the wnids by ILSVRC2012_ID. Raises InputError if the kit is not found, or the model has no wnids."""
     if not class_names.wnids:
         raise InputError(
-            f"{str(path)!r} holds ILSVRC2012_IDs, but the wnids of the model's classes are unknown",
+            f"{str(path)!r} holds ILSVRC{year}_IDs, but the wnids of the model's classes are unknown",
             f"pass the wnids with --classes, or {NAMED_ROWS}",
         )
-    return load_ilsvrc_wnids()
-
-
-def _find_wnid(path: Path, number: int, text: str, wnids: Sequence[str]) -> str:
-    """Return the wnid of an ILSVRC2012_ID."""
-    identifier = int(text) if len(text) < 9 else 0
-    if not 1 <= identifier <= len(wnids):
+    meta = find_meta(path)
+    if meta is None:
         raise InputError(
-            f"line {number} of {str(path)!r}: ILSVRC2012_ID {text} is not in 1 .. {len(wnids)}", NAMED_ROWS
+            f"{str(path)!r} holds ILSVRC{year}_IDs, but the {META} that explains them was not found",
+            f"put the development kit's {META} beside the list, or {NAMED_ROWS}",
         )
-    return wnids[identifier - 1]
+    return read_meta(meta, year)
+
+
+def _find_wnid(place: str, text: str, wnids: Mapping[int, str]) -> str:
+    """Return the wnid of an ILSVRC2012_ID. place: the line, for messages."""
+    wnid = wnids.get(int(text) if len(text) < 9 else 0)
+    if wnid is None:
+        raise InputError(f"{place} {text} is not in 1 .. {max(wnids, default=0)}", NAMED_ROWS)
+    return wnid
 
 
 def refuse_image_numbers(path: Path, rows: Sequence[tuple[int, str, str]]) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from PIL.Image import Image
 
 ORIENTATION = 0x0112  # tag of EXIF and TIFF
@@ -81,6 +82,17 @@ def turn_upright(image: Image, orientation: int) -> Image:
         8: Transpose.ROTATE_90,
     }
     return image.transpose(transpositions[orientation]) if orientation in transpositions else image
+
+
+def turn_array_upright(values: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """Return bands (C, H, W) as an EXIF orientation displays them."""
+    if orientation in (5, 6, 7, 8):
+        values = values.swapaxes(1, 2)
+    if orientation in (2, 3, 6, 7):
+        values = values[:, :, ::-1]
+    if orientation in (3, 4, 7, 8):
+        values = values[:, ::-1]
+    return values
 
 
 def strip_metadata(content: bytes) -> Iterator[bytes]:

@@ -1,7 +1,8 @@
 """Decode images to upright 8-bit RGB, read them as model input, and prefetch them with threads.
 
 Every command decodes alike: EXIF orientation is applied, transparency is blended with white, gray of 12, 16 and 32 bits is scaled
-to 8 bits, the first frame of an animation is used, color profiles are ignored, and all modes become RGB.
+to 8 bits, the first frame of an animation is used, color profiles are ignored, and all modes become RGB. Arrays, and images
+with other channels than photographs, are read as bands (see ``xplain.data.bands``).
 """
 
 from __future__ import annotations
@@ -9,41 +10,61 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import io
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import islice
 from os import PathLike, fspath
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, get_args
 
+from xplain.core.config import Axes
 from xplain.core.current_image import processing_image
-from xplain.core.errors import Failure, InputError, UsageError, XplainError, emit_note, first_line
+from xplain.core.errors import Failure, InputError, UsageError, XplainError, first_line
 from xplain.core.files import FileState
+from xplain.data.array_images import is_array, read_array_image
+from xplain.data.bands import BandImage, PixelFormat, scale_to_unit_range, select_bands
 from xplain.data.formats import is_heif, register_heif, suggest_format
 from xplain.data.image_metadata import TIFF_HEADERS, read_orientation, strip_metadata, turn_upright
-from xplain.data.pixel_formats import convert_to_rgb
-from xplain.data.preprocessing import Preprocessing, preprocess
+from xplain.data.photo_bands import split_bands
+from xplain.data.pixel_formats import convert_to_rgb, read_planes_in_full
+from xplain.data.preprocessing import Preprocessing, preprocess, preprocess_bands
 from xplain.data.sources import ImageSource, too_large_error
+from xplain.data.tiff_images import count_pages, needs_tifffile, page_error, read_tiff_image
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
+TIFF_HINT = "save it as PNG, or as little-endian TIFF with 1 or 3 channels of 8 or 16 bits"  # Pillow reads few others
 # Texts of Pillow's exceptions that report too little memory, or a size that it refuses.
 DECODER_MEMORY_TEXTS = ("out of memory error", "decoder error -9")
+
+T = TypeVar("T")
+# A function of a loaded Pillow image, its raw mode, the bytes of its file and its name.
+Convert = Callable[["Image", str, bytes, str], T]
 
 
 def decode_image(content: bytes, name: str) -> Image:
     """Decode the bytes of an image file to an upright 8-bit RGB Pillow image. Raises InputError that names ``name``."""
+    return _decode_with(content, name, _to_upright_rgb)
+
+
+def _to_upright_rgb(image: Image, raw_mode: str, content: bytes, name: str) -> Image:
+    return turn_upright(convert_to_rgb(image, raw_mode, content, name), read_orientation(image))
+
+
+def _decode_with(content: bytes, name: str, convert: Convert[T]) -> T:
+    """Decode the bytes of an image file and return the result of ``convert``. Raises InputError that names ``name``."""
     if not content:
         raise InputError(f"{name!r} is empty (0 bytes)", "pass an image file")
     with processing_image(name):
         error: InputError | None = None
         for variant in strip_metadata(content):  # metadata that Pillow cannot parse hides no pixels
             try:
-                return _decode(variant, name)
+                return _decode(variant, name, convert)
             except _UnreadableError as unreadable:
                 error = unreadable
         raise InputError(str(error)) from None
@@ -53,7 +74,7 @@ class _UnreadableError(InputError):
     """Pillow cannot read a file, which may be due to its metadata."""
 
 
-def _decode(content: bytes, name: str) -> Image:
+def _decode(content: bytes, name: str, convert: Convert[T]) -> T:
     from PIL import Image, UnidentifiedImageError
 
     if is_heif(content):
@@ -61,14 +82,14 @@ def _decode(content: bytes, name: str) -> Image:
     try:
         with Image.open(io.BytesIO(content)) as image:
             raw_mode = _raw_mode(image)
+            read_planes_in_full(image, name)
             _silence_libtiff()
+            if image.format == "TIFF" and (pages := count_pages(image)) > 1:
+                raise page_error(name, pages)
             image.load()
-            if image.format == "TIFF" and getattr(image, "is_animated", False):
-                emit_note(f"{name!r} has several pages; the first is used")
-            return turn_upright(convert_to_rgb(image, raw_mode, content, name), read_orientation(image))
+            return convert(image, raw_mode, content, name)
     except UnidentifiedImageError:
-        is_tiff = content[:4] in TIFF_HEADERS
-        hint = "save it as PNG, or as TIFF with 8 or 16 bits" if is_tiff else suggest_format(content)
+        hint = TIFF_HINT if content[:4] in TIFF_HEADERS else suggest_format(content)
         raise _UnreadableError(f"{name!r} is not an image that Pillow can read", hint) from None
     except Image.DecompressionBombError as error:
         raise InputError(f"{name!r} is too large: {error}", "reduce its size") from None
@@ -101,8 +122,75 @@ def _silence_libtiff() -> None:
     handler(None)
 
 
+class ModelInput(NamedTuple):
+    """An image as a model receives it.
+
+    pixels: float32 (C, H, W) in [0, 1]. size: (height, width) of the upright file. stored: how the file holds its bands, as a record;
+    None for a photograph.
+    """
+
+    pixels: Tensor
+    size: tuple[int, int]
+    stored: dict[str, Any] | None = None
+
+
+def read_model_input(content: bytes, name: str, preprocessing: Preprocessing) -> ModelInput:
+    """Read the bytes of an image file as the input of a model with this preprocessing. Raises InputError that names ``name``.
+
+    Photographs are decoded to 8-bit RGB. Arrays, TIFF files with other bands, and all images of a model of other channels or with
+    a choice of bands or of a range, are read as bands.
+    """
+    try:
+        bands = _read_bands(content, name, preprocessing.pixels)
+        return _read_photograph(content, name, preprocessing) if bands is None else _prepare(bands, name, preprocessing)
+    except MemoryError:
+        raise too_large_error(name) from None
+
+
+def _read_photograph(content: bytes, name: str, preprocessing: Preprocessing) -> ModelInput:
+    image = decode_image(content, name)
+    return ModelInput(preprocess(image, preprocessing), (image.height, image.width))
+
+
+def _prepare(bands: BandImage, name: str, preprocessing: Preprocessing) -> ModelInput:
+    """Scale, resize and crop bands."""
+    size, stored = bands.values.shape[1:], bands.describe(preprocessing.pixels)
+    if preprocessing.pixels.channels == 3 and preprocessing.pixels.value_range is None and _is_8_bit(bands):
+        return ModelInput(preprocess(_to_rgb_image(bands, preprocessing.pixels, name), preprocessing), size, stored)
+    scaled = scale_to_unit_range(bands, preprocessing.pixels, name)
+    return ModelInput(preprocess_bands(scaled, preprocessing), size, stored)
+
+
+def _read_bands(content: bytes, name: str, pixels: PixelFormat) -> BandImage | None:
+    """Return the bands of an image, or None for a photograph that is read as RGB."""
+    if is_array(content):
+        return read_array_image(content, name, pixels)
+    if content[:4] in TIFF_HEADERS:
+        return (
+            read_tiff_image(content, name, pixels) if not pixels.reads_photographs or needs_tifffile(content) else None
+        )
+    return None if pixels.reads_photographs else _decode_with(content, name, split_bands)
+
+
+def _is_8_bit(bands: BandImage) -> bool:
+    return str(bands.values.dtype) == "uint8" and bands.bits in (8, None) and not bands.is_inverted
+
+
+def _to_rgb_image(bands: BandImage, pixels: PixelFormat, name: str) -> Image:
+    """Return 8-bit bands as a Pillow image, so that equal pixels give the same input from an array as from a PNG."""
+    import numpy as np
+    from PIL import Image
+
+    return Image.fromarray(np.ascontiguousarray(select_bands(bands, pixels, name).transpose(1, 2, 0)))
+
+
 def read_image(
-    path: str | Path, size: int | Sequence[int] = 224, *, preprocessing: Preprocessing | None = None
+    path: str | Path,
+    size: int | Sequence[int] = 224,
+    *,
+    preprocessing: Preprocessing | None = None,
+    value_range: tuple[float, float] | None = None,
+    axes: Axes = "auto",
 ) -> Tensor:
     """Read an image file as a model input. The image is not normalized, because classifiers normalize their input.
 
@@ -110,12 +198,16 @@ def read_image(
 
     Args:
         path: path of the image file. EXIF orientation is applied, transparent pixels are blended with white, and color profiles are
-            ignored.
+            ignored. Files in ``.npy`` and ``.npz`` format, and TIFF files with other bands, are read as bands; they hold floats in [0, 1]
+            or unsigned integers, whose largest possible value becomes 1.
         size: input side in pixels or (height, width). The short side is resized to size / 0.875 (bicubic), then the center is cropped.
-        preprocessing: preprocessing to use instead of ``size``, usually ``classifier.preprocessing``, because models resize differently.
+        preprocessing: preprocessing to use instead of ``size``, usually ``classifier.preprocessing``, because models resize differently
+            and have different numbers of channels.
+        value_range: (low, high) pixel values that become 0 and 1, such as (0, 4095) for 12 bits in 16.
+        axes: ``hwc`` or ``chw``, the order of the axes of an array; ``auto`` finds the axis of the channels by its length.
 
     Returns:
-        float32 (3, H, W) in [0, 1] on the CPU.
+        float32 (C, H, W) in [0, 1] on the CPU, with C = 3 unless ``preprocessing`` is that of a model with other channels.
 
     Raises:
         UsageError: an argument is invalid.
@@ -133,20 +225,34 @@ def read_image(
         preprocessing = Preprocessing.for_size(size)
     if not isinstance(preprocessing, Preprocessing):
         raise UsageError(f"preprocessing is of type {type(preprocessing).__name__}", "pass classifier.preprocessing")
+    pixels = preprocessing.pixels
+    if value_range is not None:
+        pixels = replace(pixels, value_range=_check_value_range(value_range))
+    if axes not in get_args(Axes):
+        raise UsageError(f"unknown axes {axes!r}", "use hwc, chw or auto")
+    if axes != "auto":
+        pixels = replace(pixels, axes=axes)
     source = ImageSource(Path(path), Path(path).stem)
-    image = decode_image(source.read(), source.name)
+    return read_model_input(source.read(), source.name, replace(preprocessing, pixels=pixels)).pixels
+
+
+def _check_value_range(value_range: object) -> tuple[float, float]:
+    """Return the range as two floats. Raises UsageError unless it is (low, high) with low < high."""
     try:
-        return preprocess(image, preprocessing)
-    except MemoryError:
-        raise too_large_error(source.name) from None
+        low, high = map(float, value_range)  # type: ignore[call-overload]  # checked here
+    except (TypeError, ValueError):
+        raise UsageError(f"invalid value_range {value_range!r}", "use (low, high), such as (0, 4095)") from None
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise UsageError(f"invalid value_range {value_range!r}", "use finite values with low < high, such as (0, 4095)")
+    return low, high
 
 
 @dataclass(frozen=True, eq=False)
 class LoadedImage:
     """A preprocessed image.
 
-    digest: SHA-256 of its file. pixels: (3, H, W) in [0, 1]. size: (height, width) of the upright file.
-    state: of the file before it was read, or None if there is no file.
+    digest: SHA-256 of its file. pixels: (C, H, W) in [0, 1]. size: (height, width) of the upright file.
+    state: of the file before it was read, or None if there is no file. stored: as in ``ModelInput``.
     """
 
     source: ImageSource
@@ -154,6 +260,7 @@ class LoadedImage:
     pixels: Tensor
     size: tuple[int, int]
     state: FileState | None = None
+    stored: dict[str, Any] | None = None
 
 
 def prefetch_images(
@@ -165,9 +272,8 @@ def prefetch_images(
         try:
             state = source.state()
             content = source.read()
-            image = decode_image(content, source.name)
-            pixels = preprocess(image, preprocessing)
-            return LoadedImage(source, sha256(content), pixels, (image.height, image.width), state)
+            result = read_model_input(content, source.name, preprocessing)
+            return LoadedImage(source, sha256(content), result.pixels, result.size, state, result.stored)
         except XplainError as error:
             return Failure(source.name, error)
 

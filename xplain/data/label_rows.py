@@ -6,14 +6,16 @@ import csv
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
+from typing import Generic, Protocol, TypeVar
 
 from xplain.core import text_files
 from xplain.core.errors import InputError, UsageError, add_hint
 from xplain.data.class_names import ClassNames
 from xplain.data.formats import is_image_name
+from xplain.data.unique_labels import L
 
+L_co = TypeVar("L_co", covariant=True)
 FILE_COLUMNS = (
     "file", "filename", "file_name", "path", "filepath", "file_path", "image", "imageid", "image_id", "image_name",
     "image_path", "img", "name", "key", "id",
@@ -28,13 +30,28 @@ MAX_SPLITS = 20  # of a line at spaces
 
 
 @dataclass(frozen=True)
-class LabelRow:
-    """A row of a label table. line: its number from 1. text: the class as it is written. label: the class, None if unknown."""
+class LabelRow(Generic[L]):
+    """A row of a label table. line: its number from 1. text: the class as it is written.
+
+    label: the class, or the classes (int, ...) of a row that can have several; None if unknown.
+    """
 
     line: int
     name: str
     text: str
-    label: int | None
+    label: L | None
+
+
+class Finder(Protocol[L_co]):
+    """Find what the text of a table means."""
+
+    separators: str  # of columns
+
+    def find(self, text: str) -> L_co | None:
+        """Return the meaning of a text; None if it has none."""
+
+    def refusal(self, place: str, text: str, forms: str) -> InputError:
+        """Return the error of a text without a meaning. place: the line. forms: the accepted forms of the table."""
 
 
 def read_numbered_lines(path: Path, what: str, hint: str) -> list[tuple[int, str]]:
@@ -55,9 +72,17 @@ def has_image_suffix(name: str) -> bool:
 class ClassFinder:
     """Find classes by the texts of a table; remembers texts that are no class too, which are slow to look up."""
 
+    separators = ",;"
+
     def __init__(self, class_names: ClassNames) -> None:
         self._class_names = class_names
-        self.find = cache(self._find)
+        self._known: dict[str, int | None] = {}
+
+    def find(self, text: str) -> int | None:
+        """Return the class of a text; None if it is no class."""
+        if text not in self._known:
+            self._known[text] = self._find(text)
+        return self._known[text]
 
     def _find(self, text: str) -> int | None:
         """Return the class of a text: an index, a wnid, a name, or Kaggle's ``wnid x0 y0 x1 y1 ...``; None if it is no class."""
@@ -81,6 +106,33 @@ class ClassFinder:
         except UsageError as error:
             return InputError(f"{place}: {error.message}", add_hint(error, forms))
         return InputError(f"{place}: invalid class {text!r}", forms)
+
+
+class LabelSetFinder:
+    """Find the classes of texts that join several names by semicolons; an empty text has none."""
+
+    separators = ","  # semicolons are between labels
+
+    def __init__(self, class_names: ClassNames) -> None:
+        self._finder = ClassFinder(class_names)
+
+    def find(self, text: str) -> tuple[int, ...] | None:
+        """Return the distinct classes of a text in its order; None if one of them is unknown."""
+        whole = self._finder.find(text)  # the name of a class may contain a semicolon
+        if whole is not None:
+            return (whole,)
+        classes = [self._finder.find(part) for part in _split_set(text)]
+        known = [label for label in classes if label is not None]
+        return tuple(dict.fromkeys(known)) if len(known) == len(classes) else None
+
+    def refusal(self, place: str, text: str, forms: str) -> InputError:
+        """Return the error of a text with an unknown class. place: the line. forms: the accepted forms of the table."""
+        unknown = next(part for part in _split_set(text) if self._finder.find(part) is None)
+        return self._finder.refusal(place, unknown, forms)
+
+
+def _split_set(text: str) -> list[str]:
+    return [part.strip(BLANKS) for part in text.split(";") if part.strip(BLANKS)]
 
 
 @dataclass(frozen=True)
@@ -108,11 +160,11 @@ class Columns:
         return cells[self.name].strip(BLANKS), cells[self.label].strip(BLANKS)
 
 
-def split_columns(line: str) -> Iterator[list[str]]:
+def split_columns(line: str, separators: str = ",;") -> Iterator[list[str]]:
     """Yield the cells of a line for each separator that it holds. Names and classes may hold spaces, so these come last."""
     if "\t" in line:
         yield line.split("\t")
-    for separator in ",;":
+    for separator in separators:
         if separator in line:
             try:
                 yield next(csv.reader([line], delimiter=separator, skipinitialspace=True), [])
@@ -124,14 +176,14 @@ def split_columns(line: str) -> Iterator[list[str]]:
 
 
 def parse_row(
-    line: str, columns: Columns, finder: ClassFinder, is_file: Callable[[str], bool]
-) -> tuple[str, str, int | None] | None:
+    line: str, columns: Columns, finder: Finder[L], is_file: Callable[[str], bool]
+) -> tuple[str, str, L | None] | None:
     """Return (file name, text of the class, class) of a line; None if it has one column.
 
     Of the possible separators, takes the first that yields a file and a class, else a file, else a class, else the first.
     """
-    pairs = [pair for cells in split_columns(line) if (pair := columns.pick(cells)) is not None]
-    best: tuple[str, str, int | None] | None = None
+    pairs = [pair for cells in split_columns(line, finder.separators) if (pair := columns.pick(cells)) is not None]
+    best: tuple[str, str, L | None] | None = None
     best_rank = -1
     for name, text in pairs:
         label = finder.find(text)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from xplain.core.errors import InputError
 from xplain.data.class_names import ClassNames
-from xplain.data.formats import SUFFIXES
+from xplain.data.formats import ARRAY_SUFFIXES, SUFFIXES
 from xplain.data.label_rows import (
     BLANKS,
     ClassFinder,
@@ -21,10 +21,10 @@ from xplain.data.label_rows import (
 from xplain.data.unique_labels import UniqueLabels
 
 FORMS = "write a path, or a path, a tab and its class, in each line"
-LABELED = re.compile(rf".*({'|'.join(map(re.escape, sorted(SUFFIXES)))})[\t ,;]+\S", re.IGNORECASE)
+LABELED = re.compile(rf".*({'|'.join(map(re.escape, sorted(SUFFIXES | ARRAY_SUFFIXES)))})[\t ,;]+\S", re.IGNORECASE)
 
 
-def read_list_file(path: Path, class_names: ClassNames) -> list[LabelRow]:
+def read_list_file(path: Path, class_names: ClassNames) -> list[LabelRow[int]]:
     """Return the rows of a list, one per file: ``path``, or path and class with a tab, comma, semicolon or space between them.
 
     Paths without suffix are completed if there is one image of that name. A file that is listed twice is returned once.
@@ -32,7 +32,7 @@ def read_list_file(path: Path, class_names: ClassNames) -> list[LabelRow]:
     """
     finder = ClassFinder(class_names)
     labels: UniqueLabels[int] = UniqueLabels(str(path))
-    rows: dict[str, LabelRow] = {}
+    rows: dict[str, LabelRow[int]] = {}
     columns = Columns()
     for position, (number, line) in enumerate(read_numbered_lines(path, "the list", "pass a text file of paths")):
         row = _parse_line(path, number, line, columns, finder)
@@ -52,7 +52,7 @@ def read_list_file(path: Path, class_names: ClassNames) -> list[LabelRow]:
     return [LabelRow(row.line, row.name, row.text, labels.get(file)) for file, row in rows.items()]
 
 
-def _parse_line(path: Path, number: int, line: str, columns: Columns, finder: ClassFinder) -> LabelRow:
+def _parse_line(path: Path, number: int, line: str, columns: Columns, finder: ClassFinder) -> LabelRow[int]:
     """Return the row of a line. Its text is "" if the line is only a path."""
     stripped = line.strip(BLANKS)
 
@@ -84,10 +84,10 @@ def _complete(folder: Path, name: str) -> str:
 
 
 def _all_suffixes() -> list[str]:
-    return [spelling for suffix in sorted(SUFFIXES) for spelling in (suffix, suffix.upper())]
+    return [spelling for suffix in sorted(SUFFIXES | ARRAY_SUFFIXES) for spelling in (suffix, suffix.upper())]
 
 
-def _is_heading(path: Path, row: LabelRow, line: str) -> bool:
+def _is_heading(path: Path, row: LabelRow[int], line: str) -> bool:
     """Return whether the first row, which has no class, names the columns: it names no file."""
     if has_image_suffix(row.name) or _exists(path.parent / row.name):
         return False

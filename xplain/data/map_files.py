@@ -16,13 +16,13 @@ import numpy as np
 from xplain.core.array_store import Floats
 from xplain.core.errors import InputError
 from xplain.core.files import DAMAGED
+from xplain.data.npy_format import read_npy_data, read_npy_header
 
 SUFFIXES = (".npy", ".npz")
 ATTRIBUTION, RECORD = "attribution", "record"  # arrays of the NPZ files that xplain writes
 NOT_MAPS = (RECORD, "image")
 MAX_RECORD_BYTES = 1 << 24
 UNREADABLE = (*DAMAGED, RecursionError, OverflowError, struct.error, tokenize.TokenError, lzma.LZMAError)
-FORM = "write (H, W) or (C, H, W) with C = 1 or 3"
 
 
 class MapError(InputError):
@@ -34,20 +34,16 @@ class MapError(InputError):
 
 
 class MapFile(NamedTuple):
-    """The content of a file. values: float64 (C, H, W) with C = 1 or 3. record: of files that xplain wrote, else {}."""
+    """The content of a file. values: float64 (C, H, W). record: of files that xplain wrote, else {}."""
 
     values: Floats
     record: dict[str, Any]
 
 
-class _Header(NamedTuple):
-    shape: tuple[int, ...]
-    fortran_order: bool
-    dtype: np.dtype[Any]
-
-
-def read_map(stream: BinaryIO, name: str, size: tuple[int, int]) -> MapFile:
+def read_map(stream: BinaryIO, name: str, size: tuple[int, int], channels: int = 3) -> MapFile:
     """Read a map for a model input of ``size`` (height, width). name: of the file; ``.npz`` selects the format.
+
+    channels: of the model input; a map has as many or one.
 
     An NPZ holds the map as ``attribution``, or holds no other array than the map. The data of a map of another shape are not read.
     Raises MapError.
@@ -56,9 +52,9 @@ def read_map(stream: BinaryIO, name: str, size: tuple[int, int]) -> MapFile:
         if name.lower().endswith(".npz"):
             with zipfile.ZipFile(stream) as archive:
                 with archive.open(f"{_find_array(archive, name)}.npy") as member:
-                    values = _read_values(member, name, size)  # type: ignore[arg-type]  # has no writelines
+                    values = _read_values(member, name, size, channels)  # type: ignore[arg-type]  # has no writelines
                 return MapFile(values, _read_record(archive))
-        return MapFile(_read_values(stream, name, size), {})
+        return MapFile(_read_values(stream, name, size, channels), {})
     except MapError:
         raise
     except UNREADABLE as error:
@@ -90,21 +86,21 @@ def _find_array(archive: zipfile.ZipFile, name: str) -> str:
     return candidates[0]
 
 
-def _read_values(stream: BinaryIO, name: str, size: tuple[int, int]) -> Floats:
+def _read_values(stream: BinaryIO, name: str, size: tuple[int, int], channels: int) -> Floats:
     """Read one array in NPY format. Raises MapError unless it holds finite real numbers in the right shape."""
-    header = _read_header(stream)
+    header = read_npy_header(stream)
     if header.dtype.hasobject:
         raise _unreadable(f"{name!r} holds pickled Python objects, which are not loaded", "write an array of numbers")
     if header.dtype.kind not in "fiub":
         raise _unreadable(f"{name!r} holds values of type {header.dtype}", "write real numbers, such as float32")
-    if not _fits(header.shape, size):
+    if not _fits(header.shape, size, channels):
         height, width = size
         raise MapError(
             "the map has the wrong shape",
             f"{name!r} has the shape {header.shape}, but the model's input is {height} x {width}",
-            FORM,
+            f"write (H, W) or (C, H, W) with C = 1 or {channels}",
         )
-    array = _read_array(stream, header)
+    array = read_npy_data(stream, header)
     with np.errstate(over="ignore", invalid="ignore"):  # NaN and long doubles that become infinite are reported
         values: Floats = array.reshape(-1, *size).astype(np.float64)
     if not np.isfinite(values).all():
@@ -112,29 +108,9 @@ def _read_values(stream: BinaryIO, name: str, size: tuple[int, int]) -> Floats:
     return values
 
 
-def _read_header(stream: BinaryIO) -> _Header:
-    """Read the header of an NPY file. Raises ValueError for other files."""
-    version = np.lib.format.read_magic(stream)
-    if version == (1, 0):
-        return _Header(*np.lib.format.read_array_header_1_0(stream))
-    if version == (2, 0):
-        return _Header(*np.lib.format.read_array_header_2_0(stream))
-    raise ValueError(f"its NPY version is {version[0]}.{version[1]}, not 1.0 or 2.0")
-
-
-def _fits(shape: tuple[int, ...], size: tuple[int, int]) -> bool:
-    """Return whether an array is (H, W) or (C, H, W) with C = 1 or 3."""
-    return shape[-2:] == size and shape[:-2] in ((), (1,), (3,))
-
-
-def _read_array(stream: BinaryIO, header: _Header) -> np.ndarray[Any, np.dtype[Any]]:
-    """Read the data that follow a header. Raises ValueError if the file is too short."""
-    length = math.prod(header.shape) * header.dtype.itemsize
-    content = stream.read(length)
-    if len(content) < length:
-        raise ValueError(f"it ends after {len(content)} of {length} bytes of data")
-    order = "F" if header.fortran_order else "C"
-    return np.frombuffer(content, dtype=header.dtype).reshape(header.shape, order=order)  # type: ignore[call-overload]
+def _fits(shape: tuple[int, ...], size: tuple[int, int], channels: int) -> bool:
+    """Return whether an array is (H, W) or (C, H, W) with one channel or as many as the model input."""
+    return shape[-2:] == size and shape[:-2] in ((), (1,), (channels,))
 
 
 def _read_record(archive: zipfile.ZipFile) -> dict[str, Any]:
@@ -142,8 +118,8 @@ def _read_record(archive: zipfile.ZipFile) -> dict[str, Any]:
     if f"{RECORD}.npy" not in archive.namelist():
         return {}
     with archive.open(f"{RECORD}.npy") as stream:
-        header = _read_header(stream)  # type: ignore[arg-type]
+        header = read_npy_header(stream)  # type: ignore[arg-type]
         if header.dtype.kind != "U" or math.prod(header.shape) * header.dtype.itemsize > MAX_RECORD_BYTES:
             return {}
-        record = json.loads(str(_read_array(stream, header)))  # type: ignore[arg-type]
+        record = json.loads(str(read_npy_data(stream, header)))  # type: ignore[arg-type]
     return record if isinstance(record, dict) else {}

@@ -5,20 +5,42 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING
 
-from xplain.core.errors import InputError
+from xplain.core.errors import InputError, emit_note
+from xplain.data.bands import RANGE_HINT, note_unused_bits
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from PIL.Image import Image
+    from PIL.ImageFile import ImageFile
 
 # Formats whose 16-bit gray Pillow delivers from 0 (black) to 65535 (white).
 SIXTEEN_BIT_FORMATS = ("PNG", "PPM", "JPEG2000")
 TIFF_BITS, TIFF_PHOTOMETRIC, TIFF_SAMPLE_FORMAT = 258, 262, 339
+COLOR_MODES = ("RGB", "RGBA", "LA")
 WHITE_IS_ZERO, SIGNED = 0, 2  # values of TIFF_PHOTOMETRIC and TIFF_SAMPLE_FORMAT
 # PNG gray of 2 and 4 bits is scaled to 8 bits by Pillow, but its transparent level is not.
 PNG_GRAY_SCALES = {"L;2": 85, "L;4": 17}
+RGB_CHANNELS, CMYK_CHANNELS = ("R", "G", "B", "A"), ("C", "M", "Y", "K")  # raw modes of one channel
 PNG_16_BIT_RGB, PNG_16_BIT_RGB_LOW_BYTES = "RGB;16B", "RGB;16L"
+
+
+def read_planes_in_full(image: ImageFile, name: str) -> None:
+    """Make Pillow read uncompressed 16-bit channels that a TIFF stores one after the other; it takes them for 8-bit channels.
+
+    image: not yet loaded. Raises InputError that names ``name`` if the channels are not those of RGB.
+    """
+    if image.format != "TIFF" or set(_tiff_values(image, TIFF_BITS)) != {16}:
+        return
+    order = "L" if image.tag_v2.prefix == b"II" else "B"  # type: ignore[attr-defined]  # of TiffImageFile
+    for i, tile in enumerate(image.tile):
+        if tile.codec_name != "raw" or not isinstance(tile.args, tuple):
+            continue
+        channel = tile.args[0]
+        if channel in CMYK_CHANNELS:
+            raise InputError(f"{name!r} has 16-bit CMYK channels one after the other", "save it as RGB")
+        if channel in RGB_CHANNELS:
+            image.tile[i] = tile._replace(args=(f"{channel};16{order}", *tile.args[1:]))
 
 
 def convert_to_rgb(image: Image, raw_mode: str, content: bytes, name: str) -> Image:
@@ -27,9 +49,16 @@ def convert_to_rgb(image: Image, raw_mode: str, content: bytes, name: str) -> Im
     raw_mode: how its file stores pixels, in Pillow's notation. content: the file.
     Raises InputError that names ``name`` if the range of the pixel values is not defined.
     """
-    _check_range_is_defined(image, name)
+    check_range_is_defined(image, name)
     if image.mode.startswith("I"):
         return _gray_to_rgb(image, *_integer_range(image, name))
+    is_tiff = image.format == "TIFF"
+    if ";16" in raw_mode or (is_tiff and image.mode in COLOR_MODES and 16 in _tiff_values(image, TIFF_BITS)):
+        _note_unused_high_bytes(image)
+    if is_tiff and image.mode == "RGBA" and image.getchannel("A").getextrema() != (255, 255):
+        emit_note(
+            "transparent pixels of TIFF images are blended with white; if the fourth band is not transparency, use --input-bands 1,2,3"
+        )
     if "transparency" in image.info and raw_mode == PNG_16_BIT_RGB:
         return _clear_transparent_color(image, content)
     if "transparency" in image.info and raw_mode in PNG_GRAY_SCALES:
@@ -37,15 +66,13 @@ def convert_to_rgb(image: Image, raw_mode: str, content: bytes, name: str) -> Im
     return _blend_with_white(image)
 
 
-def _check_range_is_defined(image: Image, name: str) -> None:
+def check_range_is_defined(image: Image, name: str) -> None:
     """Raise InputError for floating-point and signed pixels."""
     if image.mode == "F":
-        raise InputError(f"{name!r} has floating-point pixels, whose range is not defined", "save it with 8 or 16 bits")
+        raise InputError(f"{name!r} has floating-point pixels, whose range is not defined", RANGE_HINT)
     if image.format == "TIFF" and SIGNED in _tiff_values(image, TIFF_SAMPLE_FORMAT):
         bits = _tiff_values(image, TIFF_BITS)[0]
-        raise InputError(
-            f"{name!r} has signed {bits}-bit pixels, whose range is not defined", "save it with 8 or 16 unsigned bits"
-        )
+        raise InputError(f"{name!r} has signed {bits}-bit pixels, whose range is not defined", RANGE_HINT)
 
 
 def _tiff_values(image: Image, tag: int) -> tuple[int, ...]:
@@ -75,11 +102,20 @@ def _gray_to_rgb(image: Image, black: int, white: int) -> Image:
     values = np.asarray(image)
     if values.dtype == np.int32:  # Pillow has no unsigned 32-bit mode
         values = values.view(np.uint32)
+    note_unused_bits(int(values.max()), max(black, white).bit_length())
     distances = np.abs(values.astype(np.float64) - black)
     levels = (distances / (abs(white - black) / 255)).round().astype(np.uint8)
     if isinstance(image.info.get("transparency"), int):
         levels[values == image.info["transparency"]] = 255
     return Image.fromarray(levels).convert("RGB")
+
+
+def _note_unused_high_bytes(image: Image) -> None:
+    """Emit a note if a color image of 16 bits, of which Pillow keeps the high bytes, uses the lowest 13 bits or fewer."""
+    import numpy as np
+
+    colors = np.asarray(image)[..., : 1 if image.mode == "LA" else 3]  # without transparency
+    note_unused_bits(int(colors.max()) << 8, 16)
 
 
 def _clear_transparent_color(image: Image, content: bytes) -> Image:
@@ -89,12 +125,12 @@ def _clear_transparent_color(image: Image, content: bytes) -> Image:
 
     high = np.array(image)
     color = np.array(image.info["transparency"])
-    is_transparent = (high == color >> 8).all(axis=2) & (_read_low_bytes(content) == color & 255).all(axis=2)
+    is_transparent = (high == color >> 8).all(axis=2) & (read_low_bytes(content) == color & 255).all(axis=2)
     high[is_transparent] = 255
     return Image.fromarray(high)
 
 
-def _read_low_bytes(content: bytes) -> NDArray[np.uint8]:
+def read_low_bytes(content: bytes) -> NDArray[np.uint8]:
     """Return the low bytes (H, W, 3) of the samples of a 16-bit RGB PNG."""
     import numpy as np
     from PIL import Image

@@ -17,7 +17,7 @@ from xplain.core.errors import DeviceError, InputError, UsageError, no_image_err
 from xplain.core.files import FileState, file_state
 from xplain.core.text_files import decode_text, split_lines
 from xplain.data.folders import SkippedFiles, walk_images
-from xplain.data.formats import read_suffixes
+from xplain.data.formats import ARRAY_SUFFIXES, read_suffixes
 from xplain.data.globs import expand_glob
 from xplain.data.own_outputs import has_record, is_own_file, is_own_picture
 
@@ -264,7 +264,7 @@ class _ImageSearch:
             return
         if skipped.unread:
             raise InputError(f"{message}: {skipped.reasons()[0]}")
-        hint = f"supported suffixes are {' '.join(sorted(read_suffixes()))}"
+        hint = f"supported suffixes are {' '.join(sorted(read_suffixes() | ARRAY_SUFFIXES))}"
         raise InputError(message, "check the pattern" if message.startswith("no file") else hint)
 
 

@@ -1,5 +1,7 @@
 """Segments of images: superpixels that tile an image, and overlapping regions at several scales.
 
+Images of more than three bands are segmented by their first three, and those of two by the first, as pictures show them.
+
 scikit-image needs NumPy arrays, so images are moved to the CPU and labels are moved back.
 """
 
@@ -54,8 +56,19 @@ def find_regions(x: Tensor) -> list[Tensor]:
     return [torch.from_numpy(_find_regions(image)).to(x.device) for image in _to_arrays(x)]
 
 
+def describe_segmented_bands(x: Tensor) -> dict[str, str]:
+    """Return the bands of images (B, C, H, W) that were segmented, for records; {} for RGB and gray images."""
+    channels = x.shape[1]
+    if channels in (1, 3):
+        return {}
+    return {"segmented_bands": "1, 2, 3" if channels > 3 else "1"}
+
+
 def _to_arrays(x: Tensor) -> np.ndarray:
-    """Return images (B, C, H, W) as a float64 array (B, H, W, C)."""
+    """Return images (B, C, H, W) as a float64 array (B, H, W, C) of three channels or one."""
+    if x.shape[1] == 2:
+        x = x[:, :1].expand(-1, 3, -1, -1)
+    x = x[:, :3]
     return x.detach().permute(0, 2, 3, 1).double().cpu().numpy()
 
 

@@ -1,16 +1,18 @@
 """AGI (adversarial gradient integration): gradients along ascents of false classes."""
 
+from __future__ import annotations
+
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from xplain.core.errors import UsageError
 from xplain.core.papers import Paper
 from xplain.core.parameters import Positive, Steps
 from xplain.core.registry import method
 from xplain.core.rng import Streams
 from xplain.core.types import Attribution
+from xplain.methods._false_classes import MISSING, NO_FALSE_CLASS, NO_PATH, choose_classes, pair_images
 from xplain.methods._quadrature import quadrature
 from xplain.methods.integrated_gradients import line_integral
 from xplain.oracle import Oracle
@@ -62,11 +64,11 @@ def agi(
 ) -> Attribution:
     """Integrate the target's gradient along signed ascents of false classes, and sum over the classes.
 
-    For each false class i, until argmax f(x_j) = i or for ``steps`` steps: d = ε sign ∇f^i(x_j);
+    For each false class i, until the model decides for i or for ``steps`` steps: d = ε sign ∇f^i(x_j);
     paper: x_{j+1} = clamp(x_j + d), φ -= ∇f^t(x_j) ⊙ (x_{j+1} - x_j), complete for each class: sum = f^t(x) - f^t(x'_i);
     official: x_{j+1} = clamp(x_0 + d), φ -= ∇f^t(x_j) ⊙ (x_{j+1} - x_0).
     Signs amplify rounding: float32 results repeat on one machine with one batch size, and differ otherwise (see ``rounding``).
-    Raises UsageError if the model has only one class.
+    Raises UsageError if the model has only one class, or returns values instead of classes.
 
     x: images (B, C, H, W) in [0, 1].
     y: target classes (B,).
@@ -74,50 +76,64 @@ def agi(
     path: ``straight`` integrates along the lines from the end points x'_i to x instead (Fig. 4), with ``steps`` Gauss-Legendre nodes.
     step_size: ε in pixel units.
     steps: maximum number of steps per false class.
-    classes: number of random false classes per image; all other classes if the model has fewer.
+    classes: number of random false classes per image; all other classes if the model has fewer. If an image can have several labels,
+    the false classes are those that the model does not find in it; without one the map is zero, and the image is flagged.
     """
-    false_classes = draw_classes(oracle, x, y, rng, classes) if against is None else against
-    image = torch.arange(len(x), device=x.device).repeat_interleave(false_classes.shape[1])
-    ascents = _climb(
-        oracle, x, y, image, false_classes.flatten(), variant, step_size, steps, differentiate_target=path == "curve"
-    )
+    is_complete = variant == "paper" or path == "straight"
+    false_classes = choose_classes(oracle, x, y, rng, classes, against, "agi")
+    image, false_class = pair_images(false_classes)
+    if not len(image):  # every label is present in every image
+        no_steps = torch.zeros_like(false_classes)
+        expected = torch.zeros_like(x[:, 0, 0, 0]) if is_complete else None
+        return _describe(torch.zeros_like(x), expected, false_classes, no_steps, no_steps > 0, steps)
+    ascents = _climb(oracle, x, y, image, false_class, variant, step_size, steps, differentiate_target=path == "curve")
     total, end = ascents.total, ascents.end
     if path == "straight":
         nodes, weights = quadrature("gauss-legendre", steps, x)
         gradients = line_integral(oracle, x[image], y[image], end, nodes, weights, image)
         total = torch.zeros_like(x).index_add_(0, image, (x[image] - end) * gradients)
     expected = None
-    if variant == "paper" or path == "straight":
+    if is_complete:
         drops = oracle.scores(x, y, check=True)[image] - oracle.scores(end, y[image], image, check=True)
-        expected = drops.unflatten(0, false_classes.shape).sum(dim=1)
-    reached = ascents.reached.unflatten(0, false_classes.shape)
+        expected = _spread(drops, false_classes).sum(dim=1)
+    steps_taken, has_reached = _spread(ascents.steps, false_classes), _spread(ascents.reached, false_classes)
+    return _describe(total, expected, false_classes, steps_taken, has_reached, steps)
+
+
+def _describe(
+    total: Tensor, expected: Tensor | None, false_classes: Tensor, taken: Tensor, reached: Tensor, steps: int
+) -> Attribution:
+    """Return the attribution with its flags.
+
+    taken, reached: (B, k) steps taken toward each false class, and whether the model decides for it at the end.
+    """
+    exists = false_classes != MISSING
+    has_path = (taken > 0).any(dim=1)
+    has_reached = (reached & (taken > 0)).any(dim=1)
     return Attribution(
         total,
         expected=expected,
-        details={"classes": false_classes, "steps": ascents.steps.unflatten(0, false_classes.shape)},
-        flags={f"the attack reached no false class within {steps} steps": ~reached.any(dim=1)},
+        details={"classes": false_classes, "steps": taken},
+        flags={
+            f"the attack reached no false class within {steps} steps": ~has_reached & has_path,
+            NO_PATH: ~has_path & exists.any(dim=1),
+            NO_FALSE_CLASS: ~exists.any(dim=1),
+        },
     )
 
 
-def draw_classes(oracle: Oracle, x: Tensor, y: Tensor, rng: Streams, count: int) -> Tensor:
-    """Draw ``count`` distinct classes per image uniformly from all classes except the target.
-
-    Returns (B, k), where k is less than ``count`` if the model has fewer other classes. Raises UsageError if it has none.
-    """
-    total = oracle.logits(x[:1], check=True).shape[1]
-    if total < 2:
-        raise UsageError("false classes require a model with at least two classes", "use another method")
-    first_sample = torch.zeros(1, dtype=torch.long, device=x.device)
-    keys = rng.uniform(first_sample, (total,), torch.float64)[:, 0]
-    keys = keys.scatter(1, y[:, None], 2.0)  # the target sorts last
-    return keys.argsort(dim=1)[:, : min(count, total - 1)]
+def _spread(values: Tensor, false_classes: Tensor) -> Tensor:
+    """Return values (R,) of the pairs of an image and a false class as (B, k); 0 where the image has no false class."""
+    spread = torch.zeros(false_classes.shape, dtype=values.dtype, device=values.device)
+    spread[false_classes != MISSING] = values
+    return spread
 
 
 class _Ascents(NamedTuple):
     """The ascents of all R pairs of an image and a false class.
 
     total: attributions (B, C, H, W). end: last points (R, C, H, W). steps: steps taken (R,).
-    reached: (R,) bool, whether the model predicted the false class.
+    reached: (R,) bool, whether the model decides for the false class.
     """
 
     total: Tensor
@@ -138,7 +154,7 @@ def _climb(
     *,
     differentiate_target: bool,
 ) -> _Ascents:
-    """Run all ascents in one batch; a row leaves the batch once the model predicts its false class.
+    """Run all ascents in one batch; a row leaves the batch once the model decides for its false class.
 
     image, false_class: (R,) the pairs. differentiate_target: if false, the attributions stay zero.
     """
@@ -151,7 +167,7 @@ def _climb(
         if differentiate_target:
             classes = torch.stack([false_class[active], y[image[active]]], dim=1)
         result = oracle.gradients(point, classes, image[active])
-        has_reached = result.predicted == false_class[active]
+        has_reached = result.decides(false_class[active])
         reached[active] = has_reached
         gradients = result.values[~has_reached]
         active, point = active[~has_reached], point[~has_reached]
@@ -165,5 +181,5 @@ def _climb(
         end[active] = point
         steps_taken[active] = step + 1
     if len(active):  # the last step is not yet classified
-        reached[active] = oracle.logits(point, check=True).argmax(dim=1) == false_class[active]
+        reached[active] = oracle.decides(point, false_class[active], check=True)
     return _Ascents(total, end, steps_taken, reached)

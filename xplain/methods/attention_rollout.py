@@ -14,6 +14,7 @@ from xplain.oracle.attention import patch_map, probe_attention
 
 @method(
     "attention-rollout",
+    access="layers",
     alias="rollout",
     paper=Paper(
         "Quantifying attention flow in transformers", "Samira Abnar, Willem Zuidema", 2020, "ACL", "2005.00928"

@@ -1,10 +1,13 @@
 """BIG (boundary-based integrated gradients): the baseline is a point on the decision boundary."""
 
+from __future__ import annotations
+
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
+from xplain.core.errors import UsageError
 from xplain.core.papers import Paper
 from xplain.core.parameters import Positive, Steps
 from xplain.core.registry import method
@@ -13,6 +16,7 @@ from xplain.methods._paths import project
 from xplain.methods._quadrature import quadrature
 from xplain.methods.integrated_gradients import line_integral
 from xplain.oracle import Oracle
+from xplain.oracle.oracle import GradientResult
 
 BISECTIONS = 10  # locate the boundary to 1/1024 of a step
 
@@ -63,7 +67,8 @@ def boundary_ig(
     φ = (x - x_b) ⊙ ∫₀¹ ∇f(x_b + t (x - x_b)) dt, by ``steps`` Gauss-Legendre nodes. Sums to f(x) - f(x_b).
     If the label does not change, x_b is the last point of the attack, and the image is flagged.
     ``details`` hold the L2 distance to x_b and the number of attack steps.
-    Raises UsageError for variant=official with steps=1.
+    The label is the top class; if an image can have several labels, or has a value, it is whether the model finds the target in it.
+    Raises UsageError for variant=official with steps=1, and for values without a threshold.
 
     x: images (B, C, H, W) in [0, 1].
     y: target classes (B,).
@@ -71,6 +76,11 @@ def boundary_ig(
     attack_step_size: ε in pixel units.
     radius: maximum distance from the image per value, in pixel units; none: unlimited.
     """
+    if not oracle.output.has_decisions:
+        raise UsageError(
+            "boundary-ig requires a decision, but the model returns a value without a threshold",
+            "set the threshold of the model, or use integrated-gradients",
+        )
     if variant == "official":
         nodes, weights = quadrature("trapezoid", steps, x)
         weights = weights * (steps - 1) / steps
@@ -96,19 +106,33 @@ class _Attack(NamedTuple):
     changed: Tensor
 
 
+class _Label(NamedTuple):
+    """The labels of the images: classes (B,), and whether the model decides for them (B,)."""
+
+    classes: Tensor
+    decided: Tensor
+
+
+def _find_label(oracle: Oracle, result: GradientResult, y: Tensor) -> _Label:
+    """Return the labels of the images from their first gradients: the top classes, or the decisions on the targets."""
+    is_exclusive = oracle.output.activation in ("softmax", "binary")
+    classes = result.predicted if is_exclusive else y
+    return _Label(classes, result.decides(classes))
+
+
 def _attack_to_boundary(
     oracle: Oracle, x: Tensor, y: Tensor, steps: int, step_size: float, radius: float | None
 ) -> _Attack:
     """Attack each image until its label changes, and return a point just beyond the boundary."""
     steps_taken = torch.zeros(len(x), dtype=torch.long, device=x.device)
-    label, changed = torch.zeros_like(y), torch.zeros_like(y, dtype=torch.bool)
+    label, changed = _Label(y, torch.zeros_like(y, dtype=torch.bool)), torch.zeros_like(y, dtype=torch.bool)
     before, after = x.clone(), x.clone()  # the ends of each image's last step
     active, point = torch.arange(len(x), device=x.device), x
     for step in range(steps):
         result = oracle.gradients(point, y[active], active)
         if step == 0:
-            label = result.predicted
-        changed[active] = result.predicted != label[active]
+            label = _find_label(oracle, result, y)
+        changed[active] = result.decides(label.classes[active]) != label.decided[active]
         keep = ~changed[active]
         active, point, gradient = active[keep], point[keep], result.values[keep]
         if not len(active):
@@ -118,21 +142,22 @@ def _attack_to_boundary(
         after[active] = point
         steps_taken[active] = step + 1
     if len(active):  # the last step is not yet classified
-        changed[active] = oracle.logits(point, active).argmax(dim=1) != label[active]
+        changed[active] = oracle.decides(point, label.classes[active], active) != label.decided[active]
     image = changed.nonzero()[:, 0]
     if len(image):
-        after[image] = _bisect(oracle, before[image], after[image], label[image], image)
+        label = _Label(label.classes[image], label.decided[image])
+        after[image] = _bisect(oracle, before[image], after[image], label, image)
     return _Attack(after, steps_taken, changed)
 
 
-def _bisect(oracle: Oracle, inside: Tensor, outside: Tensor, label: Tensor, image: Tensor) -> Tensor:
+def _bisect(oracle: Oracle, inside: Tensor, outside: Tensor, label: _Label, image: Tensor) -> Tensor:
     """Move ``outside`` (N, C, H, W) toward ``inside`` up to the boundary by ``BISECTIONS`` bisections.
 
     label: (N,) the labels of the images. image: (N,) the indices of the images.
     """
     for _ in range(BISECTIONS):
         middle = (inside + outside) / 2
-        is_outside = (oracle.logits(middle, image).argmax(dim=1) != label)[:, None, None, None]
+        is_outside = (oracle.decides(middle, label.classes, image) != label.decided)[:, None, None, None]
         inside, outside = torch.where(is_outside, inside, middle), torch.where(is_outside, middle, outside)
     return outside
 
@@ -141,12 +166,12 @@ def _attack_all_steps(
     oracle: Oracle, x: Tensor, y: Tensor, steps: int, step_size: float, radius: float | None
 ) -> _Attack:
     """Attack each image for all steps, as the published code does."""
-    point, gradient_sum, label = x, torch.zeros_like(x), y
+    point, gradient_sum, label = x, torch.zeros_like(x), _Label(y, torch.ones_like(y, dtype=torch.bool))
     for step in range(steps):
         result = oracle.gradients(point, y)
         if step == 0:
-            label = result.predicted
+            label = _find_label(oracle, result, y)
         gradient_sum = gradient_sum + result.values
         point = project(point - step_size * gradient_sum.sign(), x, radius)
-    changed = oracle.logits(point).argmax(dim=1) != label
+    changed = oracle.decides(point, label.classes) != label.decided
     return _Attack(point, torch.full_like(y, steps), changed)

@@ -55,7 +55,14 @@ def _sum_rule(op: Operation) -> Tensor:
 
 UNDEFINED: tuple[Kind, ...] = ("norm", "activation", "product")
 TABLE: dict[Kind, Rule] = {kind: rule for kind, rule in OTHER_RULES.items() if kind not in UNDEFINED}
-RULES = Rules("deep-taylor", TABLE | {"linear": _linear_rule, "sum": _sum_rule}, ALTERNATIVES, SCORES, start_relevance)
+RULES = Rules(
+    "deep-taylor",
+    TABLE | {"linear": _linear_rule, "sum": _sum_rule},
+    ALTERNATIVES,
+    SCORES,
+    start_relevance,
+    is_odd=False,
+)
 
 
 @method(

@@ -10,12 +10,13 @@ from xplain.core.rng import Streams
 from xplain.core.types import Attribution
 from xplain.data.baselines import Baseline, make_baseline
 from xplain.methods._regression import SegmentRegression
-from xplain.methods._segmentation import find_superpixels, spread_evenly
+from xplain.methods._segmentation import describe_segmented_bands, find_superpixels, spread_evenly
 from xplain.oracle import Oracle
 
 
 @method(
     "kernel-shap",
+    access="outputs",
     version=2,
     paper=Paper(
         "A unified approach to interpreting model predictions",
@@ -76,7 +77,10 @@ def kernel_shap(
     moments = regression.moments[:, 1:] - empty[:, None] * first_row
     values = _solve_constrained(gram, moments, full - empty, exists)
     return Attribution(
-        spread_evenly(values, labels).to(x.dtype), expected=(full - empty).to(x.dtype), details={"segments": counts}
+        spread_evenly(values, labels).to(x.dtype),
+        expected=(full - empty).to(x.dtype),
+        details={"segments": counts},
+        facts=describe_segmented_bands(x),
     )
 
 

@@ -8,7 +8,7 @@ from xplain.core.parameters import Positive, Steps
 from xplain.core.registry import method
 from xplain.core.rng import Streams
 from xplain.core.types import Attribution
-from xplain.methods.agi import draw_classes
+from xplain.methods._false_classes import choose_classes, pair_images
 from xplain.oracle import Oracle
 
 
@@ -60,10 +60,10 @@ def la(
     classes: number of classes per image: the target and ``classes`` - 1 random false classes. If the model has fewer classes, all of
     them are used.
     """
-    false_classes = draw_classes(oracle, x, y, rng, classes - 1) if against is None else against
+    false_classes = choose_classes(oracle, x, y, rng, classes - 1, against, "la")
     all_images = torch.arange(len(x), device=x.device)
-    image = all_images.repeat_interleave(false_classes.shape[1])
-    toward_false = torch.stack([false_classes.flatten(), y[image]], dim=1)
+    image, false_class = pair_images(false_classes)
+    toward_false = torch.stack([false_class, y[image]], dim=1)
     total = _explore(oracle, x, image, toward_false, share, steps)
     total = total + _explore(oracle, x, all_images, y[:, None], -share, steps)
     return Attribution(total, details={"classes": false_classes})

@@ -12,7 +12,7 @@ from xplain.core.rng import Streams
 from xplain.core.types import Attribution
 from xplain.data.baselines import make_baseline
 from xplain.methods._regression import SegmentRegression
-from xplain.methods._segmentation import fill_with_means, find_superpixels, spread_evenly
+from xplain.methods._segmentation import describe_segmented_bands, fill_with_means, find_superpixels, spread_evenly
 from xplain.oracle import Oracle
 
 Fill = Literal["segment", "black", "white", "mean", "blur", "uniform"]
@@ -20,6 +20,7 @@ Fill = Literal["segment", "black", "white", "mean", "blur", "uniform"]
 
 @method(
     "lime",
+    access="outputs",
     paper=Paper(
         '"Why should I trust you?": explaining the predictions of any classifier',
         "Marco Tulio Ribeiro, Sameer Singh, Carlos Guestrin",
@@ -74,7 +75,8 @@ def lime(
     penalty = torch.full_like(regression.moments, ridge)
     penalty[:, 0] = 0
     coefficients = torch.linalg.solve(regression.gram + torch.diag_embed(penalty), regression.moments)[:, 1:]
-    return Attribution(spread_evenly(coefficients, labels).to(x.dtype), details={"segments": counts})
+    values = spread_evenly(coefficients, labels).to(x.dtype)
+    return Attribution(values, details={"segments": counts}, facts=describe_segmented_bands(x))
 
 
 def _make_fill(oracle: Oracle, x: Tensor, labels: Tensor, rng: Streams, baseline: Fill) -> Tensor:

@@ -75,7 +75,8 @@ def lrp(
         weight_rule = _choose_rule(rule, op, gamma, alpha)
         return divide_relevance(op, weight_rule, TINY if rule == "zero" else epsilon)
 
-    rules = Rules("lrp", OTHER_RULES | {"linear": linear_rule}, ALTERNATIVES, SCORES, start_relevance)
+    table, is_odd = OTHER_RULES | {"linear": linear_rule}, rule in ("zero", "epsilon")
+    rules = Rules("lrp", table, ALTERNATIVES, SCORES, start_relevance, is_odd)
     return Attribution(propagate_relevance(oracle, x, y, rules, with_box=rule == "epsilon-gamma-box"))
 
 

@@ -1,5 +1,7 @@
 """MFABA: gradients along an attack that lowers the target's probability until the label changes."""
 
+from __future__ import annotations
+
 from typing import Literal, NamedTuple
 
 import torch
@@ -9,8 +11,11 @@ from xplain.core.papers import Paper
 from xplain.core.parameters import Positive, Steps
 from xplain.core.registry import method
 from xplain.core.types import Attribution
+from xplain.methods._false_classes import NO_PATH
 from xplain.methods._paths import normalize_l2, project
 from xplain.oracle import Oracle
+
+VALUE_WITHOUT_END = "the model returns a value without a threshold: all steps were taken"
 
 
 @method(
@@ -52,7 +57,8 @@ def mfaba(
     φ = -Σ_j ḡ_j ⊙ (x_{j+1} - x_j) with ḡ_j = ½ (g_j + g_{j+1}) (trapezoid, Eq. 11) or g_j (left).
     path=norm and cosine (Eq. 16, 17) apply the same gradients to the straight line:
     φ = (x₀ - xₙ) ⊙ Σ_j ḡ_j (t_{j+1} - t_j), t the share of arc length, or of the projection on xₙ - x₀.
-    Sums to f(x₀) - f(xₙ) with path=curve only. At least one step is taken.
+    Sums to f(x₀) - f(xₙ) with path=curve only. At least one step is taken. The label of a value is whether it reaches the model's
+    threshold; without a threshold all steps are taken.
     Steps amplify rounding: results differ slightly between batch sizes and precisions (see ``rounding``).
 
     x: images (B, C, H, W) in [0, 1].
@@ -74,8 +80,19 @@ def mfaba(
         total,
         expected=descent.start_score - descent.end_score if is_complete else None,
         details={"steps": descent.steps},
-        flags={f"the predicted class did not change within {steps} steps": ~descent.changed},
+        flags=_flag(oracle, descent, steps),
     )
+
+
+def _flag(oracle: Oracle, descent: _Descent, steps: int) -> dict[str, Tensor]:
+    """Return the flags of a descent."""
+    output = oracle.output
+    if not output.has_decisions:
+        return {VALUE_WITHOUT_END: ~descent.changed}
+    flags = {f"the predicted class did not change within {steps} steps": ~descent.changed}
+    if output.has_probabilities:
+        flags[NO_PATH] = ~descent.is_decided
+    return flags
 
 
 class _Segment(NamedTuple):
@@ -91,7 +108,7 @@ class _Descent(NamedTuple):
 
     total: -Σ_j ḡ_j ⊙ move (path=curve) or -Σ_j ḡ_j times the length of the move, (B, C, H, W). length: Σ_j of these lengths (B,).
     segments: the path, stored for path=cosine only. end: last points (B, C, H, W). start_score, end_score: (B,).
-    steps: steps taken (B,). changed: (B,) bool, whether the label changed.
+    steps: steps taken (B,). changed: (B,) bool, whether the label changed. is_decided: (B,) bool, whether the image has the label.
     """
 
     total: Tensor
@@ -102,6 +119,7 @@ class _Descent(NamedTuple):
     end_score: Tensor
     steps: Tensor
     changed: Tensor
+    is_decided: Tensor
 
 
 def _descend(
@@ -125,6 +143,9 @@ def _descend(
     result = oracle.gradients(point, y[active], active)
     gradient, score, start_score = result.values, result.scores, result.scores
     end_score = score.to(x.dtype, copy=True)
+    is_decided = result.decides(y)
+    # a class has to be decided against; a value has to pass its threshold, in whatever direction
+    label = torch.ones_like(is_decided) if oracle.output.has_probabilities else is_decided
     for step in range(1, steps + 1):
         direction = gradient.sign() if ascent == "smooth" else normalize_l2(gradient)
         next_point = project(point - step_size * direction, x[active], radius)
@@ -142,12 +163,12 @@ def _descend(
         if path == "cosine":
             segments.append(_Segment(active, mean_gradient, move))
         steps_taken[active] = step
-        changed[active] = result.predicted != y[active]
+        changed[active] = result.decides(y[active]) != label[active]
         keep = ~changed[active]
         active, point, gradient, score = active[keep], point[keep], result.values[keep], result.scores[keep]
         if not len(active):
             break
-    return _Descent(total, length, segments, end, start_score, end_score, steps_taken, changed)
+    return _Descent(total, length, segments, end, start_score, end_score, steps_taken, changed, is_decided)
 
 
 def _weight_by_length(x: Tensor, descent: _Descent) -> Tensor:

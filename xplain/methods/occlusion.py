@@ -21,6 +21,7 @@ def _count_positions(side: int, window: int, stride: int) -> int:
 
 @method(
     "occlusion",
+    access="outputs",
     paper=Paper(
         "Visualizing and understanding convolutional networks",
         "Matthew D. Zeiler, Rob Fergus",

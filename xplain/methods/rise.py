@@ -17,6 +17,7 @@ from xplain.oracle import Oracle
 
 @method(
     "rise",
+    access="outputs",
     paper=Paper(
         "RISE: randomized input sampling for explanation of black-box models",
         "Vitali Petsiuk, Abir Das, Kate Saenko",

@@ -10,7 +10,7 @@ from xplain.core.parameters import Steps
 from xplain.core.registry import method
 from xplain.core.types import Attribution
 from xplain.methods._quadrature import quadrature
-from xplain.methods._segmentation import find_regions
+from xplain.methods._segmentation import describe_segmented_bands, find_regions
 from xplain.methods.integrated_gradients import line_integral
 from xplain.oracle import Oracle
 
@@ -73,7 +73,12 @@ def xrai(
     if reduce == "sum":
         black_score, white_score = oracle.scores(black, y, check=True), oracle.scores(white, y, check=True)
         expected = oracle.scores(x, y, check=True) - (black_score + white_score) / 2
-    return Attribution(torch.stack(maps)[:, None], expected=expected, details={"regions": torch.stack(counts)})
+    return Attribution(
+        torch.stack(maps)[:, None],
+        expected=expected,
+        details={"regions": torch.stack(counts)},
+        facts=describe_segmented_bands(x),
+    )
 
 
 def _average_parts(values: Tensor, part: Tensor) -> tuple[Tensor, Tensor]:

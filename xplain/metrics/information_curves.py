@@ -20,6 +20,7 @@ from xplain.metrics.sensitivity_n import draw_subsets
 
 KNOWN = 0.01  # share of pixels that the blurred image keeps
 STEPS = 1000  # of a curve over its axis
+WEBP_CHANNELS = (1, 3)
 XRAI = Paper(
     "XRAI: better attributions through regions",
     "Andrei Kapishnikov, Tolga Bolukbasi, Fernanda Viégas, Michael Terry",
@@ -41,8 +42,8 @@ def _count_forwards(*, thresholds: str, **_: object) -> int:
     unit="area under accuracy by information",
     axis="fraction of information",
     draws="information-curves",
-    undefined="where the image is not classified as the target, is not larger than its blurred version, or the blurred "
-    "version is classified as the target too",
+    undefined="for values without a threshold, and where the image is not classified as the target, is not larger than its blurred "
+    "version, or the blurred version is classified as the target too, and for images that are neither RGB nor gray",
     forwards=_count_forwards,
     paper=XRAI,
 )
@@ -57,12 +58,17 @@ def aic(
 ) -> Score:
     """Compute the area under the accuracy information curve.
 
-    As ``sic``, but the performance is 1 if the target is the top class, else 0. ``min_probability`` is compared with this
+    As ``sic``, but the performance is 1 if the model decides for the target, else 0. ``min_probability`` is compared with this
     performance, as in the authors' code, so any value above 0 excludes images that are not classified as the target.
     """
-    information, _, is_top = _get_points(inputs, rng, thresholds, order)
+    if not inputs.oracle.output.has_decisions:
+        values = torch.full_like(inputs.y, torch.nan, dtype=torch.float64)
+        return Score(values, undefined={"the model returns values without a threshold": values.isnan()})
+    if inputs.images.shape[1] not in WEBP_CHANNELS:
+        return _undefined_score(inputs)
+    information, _, is_decided = _get_points(inputs, rng, thresholds, order)
     reasons = ("the image is not classified as the target", "the blurred image is classified as the target")
-    return _score(information, is_top, reasons, min_probability, monotone)
+    return _score(information, is_decided, reasons, min_probability, monotone)
 
 
 @metric(
@@ -72,7 +78,7 @@ def aic(
     axis="fraction of information",
     draws="information-curves",
     undefined="where the target's probability is under min_probability or no higher than for the blurred image, or the image "
-    "is not larger than its blurred version",
+    "is not larger than its blurred version, and for images that are neither RGB nor gray",
     forwards=_count_forwards,
     paper=XRAI,
 )
@@ -94,26 +100,38 @@ def sic(
     for the image, and clipped to [0, 1]. The curve connects (0, 0), the points of all thresholds in order of information, and
     (1, 1), at 1001 positions; the value is its area by the trapezoidal rule.
     thresholds: percentages of pixels to restore; all pixels that tie at the quantile are restored.
-    min_probability: exclude images with a lower probability of the target.
+    min_probability: exclude images with a lower probability of the target; ignored if the model returns values.
     order: rank pixels by the ``signed`` sum, or by its ``absolute`` value (as the authors' notebook does).
     monotone: use the best performance up to each threshold.
     The paper's score of a data set is the area under the median curve, not the mean of the areas. Undefined (NaN), with a
     separate reason each, if the probability of the image is below ``min_probability``, if it is not higher than that of the blurred
     image, or if the image is not larger than the blurred one. ``aic`` has other conditions and so excludes other images.
-    Images are rounded to 8 bits. Sizes depend on the version of libwebp, which the run records.
+    Images that are neither RGB nor gray are undefined too. Images are rounded to 8 bits. Sizes depend on the version of libwebp, which
+    the run records.
     """
+    if inputs.images.shape[1] not in WEBP_CHANNELS:
+        return _undefined_score(inputs)
     information, probabilities, _ = _get_points(inputs, rng, thresholds, order)
+    has_probabilities = inputs.oracle.output.has_probabilities
+    name = "probability" if has_probabilities else "value"
     reasons = (
         "the target's probability is below min_probability",
-        "the target's probability is not lower for the blurred image",
+        f"the target's {name} is not lower for the blurred image",
     )
-    return _score(information, probabilities, reasons, min_probability, monotone)
+    least = min_probability if has_probabilities else -torch.inf
+    return _score(information, probabilities, reasons, least, monotone)
+
+
+def _undefined_score(inputs: MetricInput) -> Score:
+    """Return undefined values for images that WebP cannot compress."""
+    values = inputs.images.new_full((len(inputs.images),), torch.nan, dtype=torch.float64)
+    return Score(values, undefined={f"the image has {inputs.images.shape[1]} bands": values.isnan()})
 
 
 def _get_points(inputs: MetricInput, rng: Streams, thresholds: str, order: Order) -> Tensor:
     """Return the points of the curves (3, B, K+2), which ``aic`` and ``sic`` share.
 
-    First axis: information, probability of the target, and 1 if the target is the top class. Last axis: the blurred image,
+    First axis: information, probability (or value) of the target, and 1 if the model decides for the target. Last axis: the blurred image,
     K thresholds, the image.
     """
     key = ("information curves", thresholds, order)
@@ -139,17 +157,26 @@ def _make_masks(inputs: MetricInput, rng: Streams, thresholds: tuple[float, ...]
 
 def _evaluate_masks(inputs: MetricInput, known: NDArray[np.bool_]) -> Tensor:
     """Return the points of the curves (3, B, K) for the known pixels (B, K, H, W); first axis as in ``_get_points``."""
-    pixels = (inputs.images * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    colors = inputs.images.expand(-1, 3, -1, -1)  # gray has three equal channels
+    pixels = (colors * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    output = inputs.oracle.output
     points = inputs.images.new_zeros(3, *known.shape[:2], dtype=torch.float64)
     for block in inputs.oracle.blocks(inputs.images, known.shape[1]):
         interpolated, sizes = interpolate_batch(pixels[block.images], known[block.images, block.points])
-        rows = torch.from_numpy(interpolated).to(inputs.images.device).flatten(0, 1).permute(0, 3, 1, 2)
+        rows = (
+            torch.from_numpy(interpolated)
+            .to(inputs.images.device)
+            .flatten(0, 1)
+            .permute(0, 3, 1, 2)[:, : inputs.images.shape[1]]
+        )
         logits = inputs.oracle.logits(rows.to(inputs.images.dtype) / 255).double().unflatten(0, block.shape)
         target = inputs.y[block.images, None, None].expand(*block.shape, 1)
-        probabilities = logits.softmax(dim=2).gather(2, target)[..., 0]
-        is_top = (logits.argmax(dim=2, keepdim=True) == target)[..., 0]
+        probabilities = output.probabilities(logits).gather(2, target)[..., 0]
+        is_decided = torch.zeros_like(probabilities, dtype=torch.bool)
+        if output.has_decisions:
+            is_decided = output.decisions(logits).gather(2, target)[..., 0]
         information = torch.from_numpy(sizes).to(probabilities)
-        values = torch.stack([information, probabilities, is_top.to(probabilities)])
+        values = torch.stack([information, probabilities, is_decided.to(probabilities)])
         points[:, block.images, block.points] = values
     return points
 

@@ -24,7 +24,7 @@ from xplain.models import Classifier
     bounds=(-1, 1),
     unit="similarity to the map of a random label",
     attributions=lambda **_: 1,
-    undefined="where one of the two maps is constant",
+    undefined="where one of the two maps is constant, and for models with a single value",
     paper=SANITY,
 )
 def label_randomisation(
@@ -45,8 +45,11 @@ def label_randomisation(
     network's map of the same class, which is the test of the paper (section 5.2).
     similarity, absolute: as in ``parameter-randomisation``. With two classes the gradients of their probabilities differ only
     in sign, so use ``absolute=false``.
-    1 means that the method ignores the class. Undefined (NaN) where a map is constant.
+    1 means that the method ignores the class. Undefined (NaN) where a map is constant, and for models that return a single value.
     """
+    if weights is None and not inputs.oracle.output.has_probabilities and _count_outputs(inputs) == 1:
+        values = torch.full_like(inputs.y, torch.nan, dtype=torch.float64)
+        return Score(values, undefined={"the model has one output": values.isnan()})
     if weights is None:
         attributions = explain(inputs.images, draw_other_classes(inputs, rng))
     else:
@@ -57,7 +60,7 @@ def label_randomisation(
 
 def draw_other_classes(inputs: MetricInput, rng: Streams) -> Tensor:
     """Return a random class (B,) per image that is not its target. Raises UsageError if the model has one class."""
-    classes = inputs.oracle.logits(inputs.images[:1], check=True).shape[1]
+    classes = _count_outputs(inputs)
     if classes < 2:
         raise UsageError(
             "label-randomisation requires at least two classes, but the model has one", "use another metric"
@@ -65,3 +68,8 @@ def draw_other_classes(inputs: MetricInput, rng: Streams) -> Tensor:
     sample = torch.zeros(1, dtype=torch.long, device=inputs.y.device)
     drawn = rng.integers(sample, (), classes - 1)[:, 0]
     return drawn + (drawn >= inputs.y)
+
+
+def _count_outputs(inputs: MetricInput) -> int:
+    """Return the number of outputs of the model."""
+    return inputs.oracle.logits(inputs.images[:1], check=True).shape[1]

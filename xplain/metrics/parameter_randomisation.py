@@ -28,6 +28,7 @@ CONSTANT_MAP = "a map is constant"
 
 @metric(
     "parameter-randomisation",
+    access="layers",
     better="lower",
     bounds=(-1, 1),
     unit="mean similarity to the trained network's map",

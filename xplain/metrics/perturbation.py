@@ -1,6 +1,7 @@
 """Perturbation curves: deletion, insertion, their difference, MoRF and LeRF.
 
-A curve holds the target's probability while pixels are removed or inserted in the order of their attribution.
+A curve holds the target's probability (or its value, if the model has no probabilities) while pixels are removed or inserted in the
+order of their attribution.
 """
 
 from __future__ import annotations
@@ -40,11 +41,25 @@ SAMEK = Paper(
 )
 
 
+UNDEFINED = "with relative, where the image and the baseline have the same value"
+RELATIVE = frozenset({"relative"})
+MIN_RANGE = 1e-6  # difference of the ends of a relative curve, in units of 1 + |value of the image|
+NO_RANGE = "the image and the baseline have the same value"
+
+
 def _count_forwards(side: int, steps: int | None, baseline: str, **_: object) -> int:
     return (1 + baseline.count("+")) * ((steps or side) + 1)
 
 
-@metric("deletion", better="lower", unit="mean target probability", paper=RISE, forwards=_count_forwards)
+@metric(
+    "deletion",
+    better="lower",
+    unit="mean target probability",
+    paper=RISE,
+    forwards=_count_forwards,
+    undefined=UNDEFINED,
+    added=RELATIVE,
+)
 def deletion(
     inputs: MetricInput,
     *,
@@ -52,6 +67,7 @@ def deletion(
     baseline: Fill = "black",
     unit: Unit = "pixel",
     area: Area = "trapezoid",
+    relative: bool = False,
 ) -> Score:
     """Average the target's probability while the most important pixels are removed first.
 
@@ -63,11 +79,21 @@ def deletion(
     unit: ``pixel`` ranks pixels by the sum over channels, ``scalar`` ranks and replaces single values, ``union3`` replaces a
     pixel if it is among the highest of any channel (as in the code of AGI and MFABA). Ties keep raster order.
     area: ``mean`` is the plain mean of the probabilities (as in the AGI code).
+    relative: scale the curve to 1 at the image and 0 at the baseline, (v - v') / (v(x) - v'); undefined (NaN) where the two differ by
+    less than 1e-6 (1 + |v(x)|). For models that return values, whose range is arbitrary.
     """
-    return _score(_get_curve(inputs, steps, baseline, unit, insert=False), area)
+    return _score(_get_curve(inputs, steps, baseline, unit, insert=False, relative=relative), area, relative)
 
 
-@metric("insertion", better="higher", unit="mean target probability", paper=RISE, forwards=_count_forwards)
+@metric(
+    "insertion",
+    better="higher",
+    unit="mean target probability",
+    paper=RISE,
+    forwards=_count_forwards,
+    undefined=UNDEFINED,
+    added=RELATIVE,
+)
 def insertion(
     inputs: MetricInput,
     *,
@@ -75,12 +101,13 @@ def insertion(
     baseline: Fill = "black",
     unit: Unit = "pixel",
     area: Area = "trapezoid",
+    relative: bool = False,
 ) -> Score:
     """Average the target's probability while the most important pixels are inserted into the baseline first.
 
     The curve leads from the baseline to the image. Parameters as in ``deletion``.
     """
-    return _score(_get_curve(inputs, steps, baseline, unit, insert=True), area)
+    return _score(_get_curve(inputs, steps, baseline, unit, insert=True, relative=relative), area, relative)
 
 
 @metric(
@@ -90,6 +117,8 @@ def insertion(
     unit="mean target probability",
     paper=RISE,
     forwards=lambda **settings: 2 * _count_forwards(**settings),
+    undefined=UNDEFINED,
+    added=RELATIVE,
 )
 def difference(
     inputs: MetricInput,
@@ -98,67 +127,122 @@ def difference(
     baseline: Fill = "black",
     unit: Unit = "pixel",
     area: Area = "trapezoid",
+    relative: bool = False,
 ) -> Score:
     """Subtract deletion from insertion, which cancels the effect of unnatural images.
 
     The curve is the difference of the two curves. A random map scores 0 on average. Parameters as in ``deletion``.
     """
-    inserted = _get_curve(inputs, steps, baseline, unit, insert=True)
-    deleted = _get_curve(inputs, steps, baseline, unit, insert=False)
-    return _score(inserted - deleted, area)
+    inserted = _get_curve(inputs, steps, baseline, unit, insert=True, relative=relative)
+    deleted = _get_curve(inputs, steps, baseline, unit, insert=False, relative=relative)
+    return _score(inserted - deleted, area, relative)
 
 
-@metric("morf", better="lower", unit="mean target probability", paper=SAMEK, forwards=_count_forwards)
-def morf(inputs: MetricInput, *, steps: Steps = 20, baseline: Fill = "mean", unit: Unit = "pixel") -> Score:
+@metric(
+    "morf",
+    better="lower",
+    unit="mean target probability",
+    paper=SAMEK,
+    forwards=_count_forwards,
+    undefined=UNDEFINED,
+    added=RELATIVE,
+)
+def morf(
+    inputs: MetricInput,
+    *,
+    steps: Steps = 20,
+    baseline: Fill = "mean",
+    unit: Unit = "pixel",
+    relative: bool = False,
+) -> Score:
     """Average the target's probability while the most relevant pixels are removed first, in coarse steps.
 
     The curve of ``deletion`` with 20 steps and the mean color: the pixel perturbation of the DGA paper (section 4.1).
     """
-    return _score(_get_curve(inputs, steps, baseline, unit, insert=False), "trapezoid")
+    return _score(_get_curve(inputs, steps, baseline, unit, insert=False, relative=relative), "trapezoid", relative)
 
 
-@metric("lerf", better="higher", unit="mean target probability", paper=SAMEK, forwards=_count_forwards)
-def lerf(inputs: MetricInput, *, steps: Steps = 20, baseline: Fill = "mean", unit: Unit = "pixel") -> Score:
+@metric(
+    "lerf",
+    better="higher",
+    unit="mean target probability",
+    paper=SAMEK,
+    forwards=_count_forwards,
+    undefined=UNDEFINED,
+    added=RELATIVE,
+)
+def lerf(
+    inputs: MetricInput,
+    *,
+    steps: Steps = 20,
+    baseline: Fill = "mean",
+    unit: Unit = "pixel",
+    relative: bool = False,
+) -> Score:
     """Average the target's probability while the least relevant pixels are removed first, in coarse steps.
 
     As ``morf`` in the opposite order. Equals the area of ``insertion`` with the same steps and baseline if the number of
     steps divides the number of units and there are no ties.
     """
-    return _score(_get_curve(inputs, steps, baseline, unit, insert=False, lowest=True), "trapezoid")
+    return _score(
+        _get_curve(inputs, steps, baseline, unit, insert=False, lowest=True, relative=relative), "trapezoid", relative
+    )
 
 
-def _score(curve: Tensor, area: Area) -> Score:
-    """Return the area under each curve (B, K+1), with the curves."""
+def _score(curve: Tensor, area: Area, relative: bool) -> Score:
+    """Return the area under each curve (B, K+1), with the curves; a relative curve without a range is undefined."""
+    undefined = {NO_RANGE: curve.isnan().any(dim=1)} if relative else {}
     if area == "mean":
-        return Score(curve.mean(dim=1), curve)
+        return Score(curve.mean(dim=1), curve, undefined=undefined)
     steps = curve.shape[1] - 1
-    return Score(torch.trapezoid(curve, dim=1) / steps, curve)
+    return Score(torch.trapezoid(curve, dim=1) / steps, curve, undefined=undefined)
 
 
 def _get_curve(
-    inputs: MetricInput, steps: int | None, baseline: Fill, unit: Unit, *, insert: bool, lowest: bool = False
+    inputs: MetricInput,
+    steps: int | None,
+    baseline: Fill,
+    unit: Unit,
+    *,
+    insert: bool,
+    lowest: bool = False,
+    relative: bool = False,
 ) -> Tensor:
     """Return the curves (B, K+1), which metrics of the same input share.
 
     insert: lead from the baseline to the image, not from the image to the baseline.
-    lowest: replace the lowest values first.
+    lowest: replace the lowest values first. relative: scale each curve to 1 at the image and 0 at the baseline.
     """
-    key = (steps, baseline, unit, insert, lowest)
+    curves = [_get_curve_of(inputs, steps, kind, unit, insert=insert, lowest=lowest) for kind in baseline.split("+")]
+    if relative:
+        curves = [_scale_to_ends(curve, insert=insert) for curve in curves]
+    return torch.stack(curves).mean(dim=0)
+
+
+def _get_curve_of(
+    inputs: MetricInput, steps: int | None, kind: str, unit: Unit, *, insert: bool, lowest: bool
+) -> Tensor:
+    """Return the curves (B, K+1) of one baseline. Arguments as in ``_get_curve``."""
+    key = (steps, kind, unit, insert, lowest)
     if key not in inputs.cache:
         attributions = -inputs.attributions if lowest else inputs.attributions
         count = steps or max(inputs.images.shape[-2:])
         step_of_value = find_replacement_steps(attributions, count, unit)
-        curves = []
-        for kind in baseline.split("+"):
-            fill = make_fill_images(kind, inputs)
-            start, end = (fill, inputs.images) if insert else (inputs.images, fill)
-            curves.append(_compute_curve(inputs, step_of_value, count, start, end))
-        inputs.cache[key] = torch.stack(curves).mean(dim=0)
+        fill = make_fill_images(kind, inputs)
+        start, end = (fill, inputs.images) if insert else (inputs.images, fill)
+        inputs.cache[key] = _compute_curve(inputs, step_of_value, count, start, end)
     return inputs.cache[key]
 
 
+def _scale_to_ends(curve: Tensor, *, insert: bool) -> Tensor:
+    """Return the curves (B, K+1) scaled to 1 at the image and 0 at the baseline; NaN where these are equal."""
+    baseline, image = (curve[:, :1], curve[:, -1:]) if insert else (curve[:, -1:], curve[:, :1])
+    has_range = (image - baseline).abs() >= MIN_RANGE * (1 + image.abs())
+    return torch.where(has_range, (curve - baseline) / (image - baseline), torch.nan)
+
+
 def _compute_curve(inputs: MetricInput, step_of_value: Tensor, steps: int, start: Tensor, end: Tensor) -> Tensor:
-    """Return the target probabilities (B, K+1) on the way from ``start`` to ``end`` (B, C, H, W)."""
+    """Return the target probabilities or values (B, K+1) on the way from ``start`` to ``end`` (B, C, H, W)."""
     curve = inputs.images.new_zeros(len(inputs.images), steps + 1)
     for block in inputs.oracle.blocks(inputs.images, steps + 1):
         points = _replace_values(block, step_of_value, start, end)

@@ -18,6 +18,7 @@ from xplain.metrics.inputs import MetricInput
     "pointing-game",
     better="higher",
     unit="hit",
+    version=2,
     undefined="where the image has no box of the target, or no box overlaps the crop",
     paper=Paper(
         "Top-down neural attention by excitation backprop",

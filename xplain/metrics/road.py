@@ -16,6 +16,7 @@ from xplain.core.types import Score
 from xplain.metrics._imputation import impute
 from xplain.metrics._ranking import pixel_ranks
 from xplain.metrics.inputs import MetricInput
+from xplain.oracle.scores import available_score
 
 ROAD = Paper(
     "A consistent and efficient evaluation strategy for attribution methods",
@@ -60,7 +61,7 @@ def road(
     their sum at the border, plus Gaussian noise. The means of all removed pixels are solved for jointly.
     percentiles: ``10+50``, or ``10..90`` (in steps of ten).
     noise: standard deviation in pixel units; the noise is the same for every method.
-    score: what is averaged; the bounds hold for ``prob``.
+    score: what is averaged; the bounds hold for ``prob``. A model that returns values has no probabilities: its values are averaged.
     Raises UsageError if a percentile removes all pixels.
     """
     least = _get_curve(inputs, rng, percentiles, noise, score, lowest=True)
@@ -141,13 +142,14 @@ def _compute_curve(
     """Return the scores of the targets (B, K) after pixels are removed in the order of ``ranks`` (B, H, W)."""
     counts = torch.tensor(_count_removed(percentiles, ranks[0].numel()), device=ranks.device)
     samples = torch.tensor([round(percentile * 1000) for percentile in percentiles], device=ranks.device)
+    kind = available_score(score, inputs.oracle.output) if score == "prob" else score
     curve = torch.zeros(len(ranks), len(percentiles), dtype=torch.float64, device=ranks.device)
     for block in inputs.oracle.blocks(inputs.images, len(percentiles)):
         removed = ranks[block.images, None, None] < counts[block.points, None, None, None]
         images = inputs.images[block.images].repeat_interleave(block.shape[1], dim=0)
         drawn = rng.take(block.images).normal(samples[block.points], tuple(images.shape[1:]), images.dtype)
         points = _impute_with_noise(images, removed.flatten(0, 1), noise * drawn.flatten(0, 1))
-        scores = inputs.oracle.block_scores(block, points.unflatten(0, block.shape), inputs.y, score)
+        scores = inputs.oracle.block_scores(block, points.unflatten(0, block.shape), inputs.y, kind)
         curve[block.images, block.points] = scores.double()
     return curve
 

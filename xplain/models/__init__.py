@@ -2,5 +2,6 @@
 
 from xplain.models.classifier import Classifier
 from xplain.models.load import load_classifier
+from xplain.models.scalar_outputs import ScalarFunction, similarity
 
-__all__ = ["Classifier", "load_classifier"]
+__all__ = ["Classifier", "ScalarFunction", "load_classifier", "similarity"]

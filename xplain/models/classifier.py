@@ -1,16 +1,22 @@
-"""Classifier: images in [0, 1] to logits, with the normalization inside; find the logits in a model's output."""
+"""Classifier: images in [0, 1] to logits, with the normalization inside."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from xplain.core.errors import InputError, UsageError
+from xplain.core.errors import InputError, UsageError, emit_note
 from xplain.data.class_names import ClassNames
 from xplain.data.preprocessing import Preprocessing
+from xplain.models.black_box import BlackBox
+from xplain.models.checks import ModelChecks
+from xplain.models.execution import Execution
+from xplain.models.output_detection import DetectedOutput, detect_output
+from xplain.models.output_reader import OutputReader
+from xplain.models.output_request import OutputRequest
 from xplain.models.outputs import OutputKind
 
 # Weights of red, green and blue in gray: ITU-R 601, as in Pillow.
@@ -48,13 +54,21 @@ class Classifier(nn.Module):
     preprocessing: how images are resized and cropped to ``size``.
     weights: source and SHA-256 of the parameters.
     accuracy: the published top-1 accuracy of the weights, or None.
-    channels: input channels of the network, 3 or 1. A network of one channel receives the gray value of the pixels.
-    classes: the number of classes, or None if unknown.
-    probabilities: the network ends in a softmax; the logits are the logarithm of its output.
+    channels: input channels of the network. A network of one channel receives the gray value of RGB pixels.
+    has_known_channels: False if the network accepted no image of the assumed size; the first real images then tell the channels.
+    classes: the number of classes, or None if unknown. A network with one output has two, with the logits (-z, z).
     output: the meaning of the logits: softmax, sigmoid, binary or none.
+    reader: how the logits are computed from the output of the network.
+    request: what the user or the module says about the outputs.
+    awaits_detection: the meaning of the outputs is to be detected with the first images.
     labels: class names by index, empty if unknown.
     wnids: WordNet ids by index, empty if unknown.
+    names_source: where the class names come from, for errors.
+    texts: the texts of each class of a zero-shot classifier, empty for other models.
     notes: the assumptions made about the network, as text for the user.
+    checks: what the checks of the network found. execution: how the network is run.
+    awaits_images: the network could not be inspected at an assumed size; the first images are used for it.
+    references: SHA-256 of other files that the output depends on, by name.
     """
 
     mean: Tensor
@@ -82,12 +96,25 @@ class Classifier(nn.Module):
         self.weights = weights or Weights(name)
         self.accuracy = accuracy
         self.memory_format = torch.contiguous_format  # inference copies may use channels_last
-        self.channels = len(mean) or 3
+        self.channels = max(len(mean), len(std)) or 3
+        self.has_known_channels = True
         self.classes: int | None = None
-        self.probabilities = False
         self.output = OutputKind()
+        self.texts: Sequence[Sequence[str]] = ()
+        self.reader = OutputReader()
+        self.request = OutputRequest()
+        self.awaits_detection = False
+        self.names_source = "the model's labels"
         self.notes: list[str] = []
-        mean = mean or (0.0,) * 3
+        self.checks = ModelChecks()
+        self.execution = Execution.of(model)
+        self.awaits_images = False
+        self.references: dict[str, str] = {}
+        if len(mean) > 1 and len(std) > 1 and len(mean) != len(std):
+            raise InputError(
+                f"the mean has {len(mean)} values and the std has {len(std)}", "use one value per channel for both"
+            )
+        mean = mean or (0.0,) * (len(std) or 3)
         std = std or (1.0,) * len(mean)
         float_parameters = (parameter for parameter in model.parameters() if parameter.is_floating_point())
         first = next(float_parameters, torch.empty(0))
@@ -95,6 +122,7 @@ class Classifier(nn.Module):
             tensor = torch.tensor(list(values), dtype=torch.float64).to(first.dtype)
             self.register_buffer(key, tensor[:, None, None], persistent=False)
         self.to(first.device)
+        self.set_channels(self.channels)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits (B, classes) of images (B, C, H, W) in [0, 1]. Raises UsageError unless they are floating point.
@@ -102,10 +130,49 @@ class Classifier(nn.Module):
         The values are not checked, because attacks and noise leave [0, 1].
         """
         self._check_images(images)
-        logits = find_logits(self.run_network(images))[0]
-        if not self.probabilities:
-            return logits
-        return logits.clamp(min=torch.finfo(logits.dtype).tiny).log()
+        self.detect_pending_output(images)
+        logits = self.reader.run(self.model, lambda: self.run_network(images))
+        return logits if torch.is_grad_enabled() else logits.detach()  # networks with tensor hooks run with gradients
+
+    def raw(self, images: Tensor) -> object:
+        """Return the output of the network itself, of any type, for images (B, C, H, W) in [0, 1]."""
+        self._check_images(images)
+        return self.run_network(images)
+
+    def detect_output(self, images: Tensor) -> list[str]:
+        """Set ``classes``, ``output`` and ``reader`` from trial runs on noise, and return and add the new ``notes``.
+
+        images: (B, C, H, W) of a shape that the network accepts.
+        Raises InputError if the output has no logits, and UsageError or InputError if it contradicts the request.
+        """
+        detected = detect_output(self.model, self.run_network, images.detach().to(self.dtype), self.request)
+        self.set_output(detected)
+        return detected.notes
+
+    def set_output(self, detected: DetectedOutput) -> None:
+        """Set ``classes``, ``output`` and ``reader``, and add the notes. A single label names class 1 of a network with one output."""
+        self.awaits_detection = False
+        self.classes, self.output, self.reader = detected.classes, detected.kind, detected.reader
+        self.notes += detected.notes
+        if self.output.activation == "binary" and len(self.labels) == 1:
+            self.labels, self.wnids = [f"not {self.labels[0]}", *self.labels], []
+
+    def check_class_names(self) -> None:
+        """Raise InputError if the number of class names or wnids differs from the number of classes, if both are known."""
+        for names, kind in ((self.labels, "names"), (self.wnids, "wnids")):
+            if names and self.classes is not None and len(names) != self.classes:
+                raise InputError(
+                    f"{self.names_source} has {len(names)} {kind}, but {self.name} has {self.classes} classes",
+                    "use --classes with one name per class",
+                )
+
+    def detect_pending_output(self, images: Tensor) -> None:
+        """Detect the output with the shape of the first images, if that was not possible when the model was loaded."""
+        if not self.awaits_detection:
+            return
+        for note in self.detect_output(images):
+            emit_note(note)
+        self.check_class_names()
 
     def _check_images(self, images: object) -> None:
         """Raise UsageError unless the images are a floating-point tensor (B, C, H, W) with channels that the model accepts."""
@@ -114,9 +181,8 @@ class Classifier(nn.Module):
         if images.ndim != 4 or not images.is_floating_point():
             actual = f"{str(images.dtype).removeprefix('torch.')} of shape {tuple(images.shape)}"
             raise UsageError(f"images must be a floating-point tensor of shape (B, C, H, W), got {actual}", IMAGES_HINT)
-        if images.shape[1] not in (3, len(self.mean), self.channels):
-            message = f"images {tuple(images.shape)} have {images.shape[1]} channels, not 3"
-            raise UsageError(message, "pass images with red, green and blue, channels first")
+        if self.has_known_channels and images.shape[1] not in self.accepted_channels:
+            raise UsageError(*self.describe_channel_mismatch(images.shape))
         if images.device != self.device:
             raise UsageError(
                 f"the images are on {images.device}, the model on {self.device}", "use images.to(classifier.device)"
@@ -127,7 +193,48 @@ class Classifier(nn.Module):
         pixels = (images.to(self.mean.dtype) - self.mean) / self.std
         if self.channels == 1 and pixels.shape[1] == 3:
             pixels = (pixels * LUMA.to(pixels)[:, None, None]).sum(dim=1, keepdim=True)
-        return self.model(pixels)
+        return self.execution.run(self.model, pixels)
+
+    def set_channels(self, channels: int) -> None:
+        """Set the number of input channels; also that of images read from files, and that of a normalization without effect."""
+        self.channels = channels
+        count = self.input_channels
+        self.preprocessing = replace(self.preprocessing, pixels=replace(self.preprocessing.pixels, channels=count))
+        is_shared = len(self.mean) == 1 and self.has_known_channels
+        if not self.is_normalized and len(self.mean) != count and not is_shared:
+            self.mean = self.mean[:1].repeat(count, 1, 1)
+            self.std = self.std[:1].repeat(count, 1, 1)
+        self.has_known_channels = True
+
+    def forget_channels(self) -> None:
+        """Let the first real images tell the number of channels, unless the normalization does."""
+        if not self.is_normalized:
+            self.mean, self.std = self.mean[:1], self.std[:1]
+        self.has_known_channels = max(len(self.mean), len(self.std)) > 1
+
+    @property
+    def input_channels(self) -> int:
+        """Number of channels of the images that the commands pass: 3 also for a network of one channel, as photographs have."""
+        return 3 if self.channels == 1 else self.channels
+
+    @property
+    def accepted_channels(self) -> tuple[int, ...]:
+        """Numbers of channels that images may have."""
+        return (3, 1) if self.channels == 1 else (self.channels,)
+
+    def describe_channel_mismatch(self, shape: Sequence[int]) -> tuple[str, str]:
+        """Return what is wrong with images of this shape (B, C, H, W), and the way out."""
+        count = shape[1]
+        message = f"images {tuple(shape)} have {count} channel{'s' * (count != 1)}, but the model takes {self.channels}"
+        if shape[3] in self.accepted_channels:
+            return message, "move the channels first by images.permute(0, 3, 1, 2)"
+        if self.channels == 3:
+            hints = {
+                1: "repeat the gray channel by images.expand(-1, 3, -1, -1)",
+                4: "remove transparency by images[:, :3]",
+            }
+            return message, hints.get(count, "pass images with red, green and blue, channels first")
+        return message, f"pass images of shape (B, {self.channels}, H, W)"
 
     def to_memory_format(self, images: Tensor) -> Tensor:
         """Convert images to the memory format of the network, contiguous or channels last."""
@@ -137,6 +244,25 @@ class Classifier(nn.Module):
     def size(self) -> tuple[int, int]:
         """Input height and width in pixels."""
         return self.preprocessing.size
+
+    @property
+    def is_black_box(self) -> bool:
+        """Whether the model can only be called: it is an ONNX graph or a function, and has no layers and parameters."""
+        return isinstance(self.model, BlackBox)
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether the logits have gradients with respect to the images."""
+        return not self.is_black_box and self.checks.has_gradients
+
+    def rows_run(self, rows: int) -> int:
+        """Return how many rows the model runs for a batch of ``rows`` images. It is more if the model has a fixed batch size."""
+        return self.model.rows_run(rows) if isinstance(self.model, BlackBox) else rows
+
+    @property
+    def is_normalized(self) -> bool:
+        """Whether the normalization changes the pixels."""
+        return bool((self.mean != 0).any() or (self.std != 1).any())
 
     @property
     def device(self) -> torch.device:
@@ -158,56 +284,3 @@ def find_wrapped_classifier(value: object) -> Classifier | None:
     """Return a classifier, or the classifier inside a wrapper such as torch.compile or DataParallel; None for anything else."""
     candidates = (value, getattr(value, "_orig_mod", None), getattr(value, "module", None))
     return next((candidate for candidate in candidates if isinstance(candidate, Classifier)), None)
-
-
-def find_logits(output: object) -> tuple[Tensor, str]:
-    """Return the logits (B, classes) in a model's output, and their key: an index, a name, or ``""`` for the output itself.
-
-    The entry called ``logits`` comes first, then the first matching tensor of a tuple or list, or the only one of a mapping or
-    dataclass. Raises InputError if there is none, or if a mapping or dataclass has several.
-    """
-    logits = _as_logits(output)
-    if logits is not None:
-        return logits, ""
-    candidates: dict[str, Tensor] = {}
-    for name, value in _named_entries(output).items():
-        logits = _as_logits(value)
-        if logits is not None:
-            candidates[name] = logits
-    if "logits" in candidates:
-        return candidates["logits"], "logits"
-    if candidates and (len(candidates) == 1 or isinstance(output, (tuple, list))):
-        first = next(iter(candidates))
-        return candidates[first], first
-    raise _logits_error(output, list(candidates))
-
-
-def _as_logits(value: object) -> Tensor | None:
-    """Return a tensor (B, classes) or (B, classes, 1, 1) as (B, classes); None for any other value."""
-    if not isinstance(value, Tensor) or value.ndim < 2 or not value.is_floating_point():
-        return None
-    if any(side != 1 for side in value.shape[2:]):
-        return None
-    return value.flatten(1)
-
-
-def _named_entries(output: object) -> dict[str, object]:
-    """Return the entries of a mapping, named tuple, tuple, list or dataclass by name or index."""
-    if isinstance(output, Mapping):
-        return {str(name): value for name, value in output.items()}
-    if isinstance(output, tuple) and hasattr(output, "_fields"):
-        return dict(zip(output._fields, output, strict=True))
-    if isinstance(output, (tuple, list)):
-        return {str(index): value for index, value in enumerate(output)}
-    if is_dataclass(output):
-        return {field.name: getattr(output, field.name) for field in fields(output)}
-    return {}
-
-
-def _logits_error(output: object, candidates: Sequence[str]) -> InputError:
-    description = str(tuple(output.shape)) if isinstance(output, Tensor) else type(output).__name__
-    hint = "use an image classifier"
-    if candidates:
-        description += f" with {' and '.join(candidates)}"
-        hint = "return the logits under the key 'logits'"
-    return InputError(f"the model returned {description} instead of logits of shape (images, classes)", hint)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import inspect
+import math
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -16,7 +19,20 @@ from xplain.core.errors import InputError, UsageError, did_you_mean
 from xplain.data.preprocessing import Preprocessing
 from xplain.models.checkpoints import describe_weights_file, load_weights, read_weights
 from xplain.models.classifier import Classifier, Weights
+from xplain.models.normalization import check_normalization
+from xplain.models.output_request import OutputRequest, is_activation, parse_threshold
 from xplain.models.randomization import RANDOM
+from xplain.models.wrappers import check_usable, unwrap, working_copy
+
+HALF_PRECISIONS = {torch.float16, torch.bfloat16}
+
+LIBRARIES = ("torchvision", "timm")
+# Activations by the ``problem_type`` in the configuration of Hugging Face models.
+PROBLEM_TYPES: dict[str, Literal["softmax", "sigmoid", "none"]] = {
+    "single_label_classification": "softmax",
+    "multi_label_classification": "sigmoid",
+    "regression": "none",
+}
 
 
 def load_factory(name: str) -> nn.Module:
@@ -53,40 +69,195 @@ def _import_module(module_name: str, name: str) -> ModuleType:
         ) from None
 
 
-def wrap_module(model: nn.Module, name: str, path: Path | None) -> Classifier:
+def wrap_module(model: nn.Module, name: str, path: Path | None, *, copy: bool = True) -> Classifier:
     """Return a user's module as a classifier, with the weights in ``path`` if it is not None.
 
-    Attributes ``mean``, ``std``, ``size``, ``labels`` and ``wnids`` of the module are used if it has them.
-    Raises InputError if the weights do not fit or an attribute is of the wrong type, and UsageError if ``path`` is RANDOM.
+    The attributes ``mean``, ``std``, ``size``, ``labels``, ``wnids`` and ``through_no_grad`` of the module are used if it has them,
+    also those of a module inside a wrapper such as DataParallel.
+    copy: use a copy of the module, whose mode, device, hooks and gradients then do not change. It shares the memory of the parameters,
+    unless weights are loaded or another type is needed.
+    Raises InputError if the weights do not fit, the module cannot be used or an attribute is invalid, and UsageError if ``path`` is RANDOM.
     """
     if path == RANDOM:
         raise UsageError(
             f"{name!r} does not support --weights random",
             "use --weights random only with efficientnet-lite0, torchvision and timm models",
         )
-    if any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
-        raise InputError(f"the model {name} is on the meta device and has no weights", "create it on cpu or cuda")
+    check_usable(model, name)
+    _check_signature(unwrap(model)[-1], name)
+    network = working_copy(unwrap(model)[-1], name, share=path is None) if copy else model
     record = Weights(name)
     if path is not None:
         record = describe_weights_file(path)
-        load_weights(model, read_weights(path), record.source)
+        load_weights(network, read_weights(path), record.source)
+    notes = _convert_to_float32(network)
     size = _read_attribute(model, "size")
-    return Classifier(
-        model,
+    mean, std, note = check_normalization(_read_channel_values(model, "mean"), _read_channel_values(model, "std"), name)
+    classifier = Classifier(
+        network,
         name=name,
         labels=_read_names(model, "labels"),
         wnids=_read_names(model, "wnids"),
-        mean=_read_channel_values(model, "mean"),
-        std=_read_channel_values(model, "std"),
+        mean=mean,
+        std=std,
         preprocessing=None if size is None else _read_preprocessing(size),
         weights=record,
     )
+    classifier.execution.through_no_grad = _read_attribute(model, "through_no_grad") is True
+    classifier.notes += [*notes, note] if note else notes
+    return classifier
+
+
+def describe_attributes(model: nn.Module, classifier: Classifier) -> str:
+    """Return a note on the attributes of a user's module that the classifier uses, or ``""`` if there are none."""
+    parts = []
+    if _read_attribute(model, "size") is not None:
+        parts.append("size {} x {}".format(*classifier.size))
+    for name, values, identity in (("mean", classifier.mean, 0), ("std", classifier.std, 1)):
+        if _read_attribute(model, name) is not None and bool((values != identity).any()):
+            parts.append(f"{name} {', '.join(f'{value:.4g}' for value in values.flatten().tolist())}")
+    parts += [
+        f"{len(names)} {kind}" for kind, names in (("labels", classifier.labels), ("wnids", classifier.wnids)) if names
+    ]
+    return f"from the module: {'; '.join(parts)}" if parts else ""
+
+
+def _check_signature(model: nn.Module, name: str) -> None:
+    """Raise InputError if the forward pass requires more than one argument."""
+    try:
+        parameters = inspect.signature(model.forward).parameters.values()
+    except (TypeError, ValueError):  # such as functions of TorchScript
+        return
+    required = [
+        parameter.name
+        for parameter in parameters
+        if parameter.default is parameter.empty
+        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    ]
+    if len(required) > 1:
+        raise InputError(
+            f"the forward pass of {name} takes {' and '.join(required)}",
+            "wrap the model in a module that takes images only",
+        )
+
+
+def _convert_to_float32(network: nn.Module) -> list[str]:
+    """Convert half-precision parameters and buffers to float32, and return a note if there are any."""
+    kinds = {tensor.dtype for tensor in (*network.parameters(), *network.buffers())} & HALF_PRECISIONS
+    if not kinds:
+        return []
+    network._apply(lambda tensor: tensor.float() if tensor.dtype in HALF_PRECISIONS else tensor)
+    names = " and ".join(sorted(str(kind).removeprefix("torch.") for kind in kinds))
+    return [f"the parameters are {names}; the model is run in float32"]
+
+
+def set_input(
+    classifier: Classifier,
+    *,
+    size: int | Sequence[int] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> None:
+    """Set the input size (a side or height and width) and the normalization of a user's model, instead of its own.
+
+    Raises UsageError for an invalid size, and for values that are not one number per channel. The length of the values sets the
+    number of channels.
+    """
+    if size is not None:
+        classifier.preprocessing = Preprocessing.for_size(size)
+    declared = getattr(classifier.model, "channels", None)
+    channels = declared if isinstance(declared, int) else classifier.input_channels
+    for name, values in (("mean", mean), ("std", std)):
+        if values is None:
+            continue
+        numbers = _to_channel_numbers(values)
+        is_valid = bool(numbers) and all(map(math.isfinite, numbers))
+        if isinstance(declared, int):
+            is_valid = is_valid and len(numbers) in (1, channels)
+        if not is_valid or (name == "std" and min(numbers) <= 0):
+            kind = "finite number" if name == "mean" else "number above 0"
+            raise UsageError(f"invalid {name} {values!r} for {channels} channels", f"pass one {kind} per channel")
+        setattr(classifier, name, torch.tensor(numbers).to(classifier.mean)[:, None, None])
+    if mean is not None or std is not None:
+        _match_lengths(classifier)
+
+
+def _match_lengths(classifier: Classifier) -> None:
+    """Let the mean and the std have equally many values, and the classifier as many channels. Raises UsageError if they differ.
+
+    A mean of zeros and a std of ones fit any number.
+    """
+    if not bool(classifier.mean.any()):
+        classifier.mean = classifier.mean[:1]
+    if bool((classifier.std == 1).all()):
+        classifier.std = classifier.std[:1]
+    lengths = len(classifier.mean), len(classifier.std)
+    if min(lengths) > 1 and lengths[0] != lengths[1]:
+        raise UsageError(
+            f"the mean has {lengths[0]} values and the std has {lengths[1]}", "pass one number per channel for both"
+        )
+    count = max(lengths)
+    classifier.mean = classifier.mean.expand(count, 1, 1).clone()
+    classifier.std = classifier.std.expand(count, 1, 1).clone()
+    if count > 1:
+        classifier.set_channels(count)
+
+
+def _to_channel_numbers(values: Any) -> list[float]:
+    """Return a number, or a sequence, array or tensor of numbers as a list; [] for anything else."""
+    try:
+        numbers = torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError):
+        return []
+    is_list = numbers.layout is torch.strided and not numbers.is_meta and numbers.ndim < 2
+    if not is_list or numbers.is_complex() or numbers.dtype == torch.bool:
+        return []
+    return numbers.double().tolist() if numbers.ndim else [float(numbers)]
+
+
+def read_output_request(model: nn.Module) -> OutputRequest:
+    """Return what a module says about its outputs.
+
+    Its attributes ``activation`` (softmax, sigmoid or none; others name another function), ``output`` (the entry that holds the
+    logits) and ``threshold`` are read, then the configuration of Hugging Face models. Raises InputError if the threshold is invalid.
+    """
+    activation, entry = _read_attribute(model, "activation"), _read_attribute(model, "output")
+    threshold = _read_attribute(model, "threshold")
+    if threshold is not None:
+        threshold = parse_threshold(threshold, InputError, "threshold of the model")
+    request = OutputRequest(
+        entry=str(entry) if isinstance(entry, str | int) and not isinstance(entry, bool) else None,
+        threshold=threshold,
+        threshold_source="attribute",
+        is_library_class=type(model).__module__.split(".")[0] in LIBRARIES,
+    )
+    if is_activation(activation):
+        return replace(request, activation=activation, source="attribute")
+    return _read_config(model, request)
+
+
+def _read_config(model: nn.Module, request: OutputRequest) -> OutputRequest:
+    """Return the request with the problem type in the configuration of a Hugging Face model, if the module has one."""
+    config = _read_attribute(model, "config")
+    problem = getattr(config, "problem_type", None)
+    if isinstance(problem, str) and problem in PROBLEM_TYPES:
+        return replace(request, activation=PROBLEM_TYPES[problem], source="config")
+    labels = getattr(config, "num_labels", None)
+    is_hugging_face = hasattr(config, "to_dict") and _read_attribute(model, "main_input_name") == "pixel_values"
+    if problem is not None or not isinstance(labels, int) or not is_hugging_face:
+        return request
+    if labels == 1:  # trained by the mean squared error
+        return replace(request, activation="none", source="config", has_one_label=True)
+    return replace(request, activation="softmax", source="config")
 
 
 def _read_attribute(model: nn.Module, attribute: str) -> Any:
-    """Return an attribute of a module; None if it has none, or a method of that name."""
-    value = getattr(model, attribute, None)
-    return None if callable(value) and not isinstance(value, torch.Tensor) else value
+    """Return an attribute of the outermost module that has it, or None. Methods of that name do not count."""
+    for module in unwrap(model):
+        value = getattr(module, attribute, None)
+        if value is not None and (isinstance(value, torch.Tensor) or not callable(value)):
+            return value
+    return None
 
 
 def _read_names(model: nn.Module, attribute: str) -> list[str]:
@@ -111,9 +282,9 @@ def _read_preprocessing(size: Any) -> Preprocessing:
 
 
 def _read_channel_values(model: nn.Module, attribute: str) -> list[float]:
-    """Return an attribute's value for all channels or for each of three, or [] if the module has no such numbers.
+    """Return an attribute's value for all channels or for each of them, or [] if the module has no such numbers.
 
-    Raises InputError for any other value or count.
+    Raises InputError for any other value.
     """
     value = _read_attribute(model, attribute)
     if value is None or isinstance(value, bool):
@@ -121,8 +292,8 @@ def _read_channel_values(model: nn.Module, attribute: str) -> list[float]:
     try:
         numbers = torch.as_tensor(value, dtype=torch.float64).flatten().tolist()
     except (TypeError, ValueError, RuntimeError):
-        hint = "set one value per channel, 3 or 1"
+        hint = "set one value per channel, or a single one"
         raise InputError(f"the model's {attribute!r} is of type {type(value).__name__}", hint) from None
-    if len(numbers) not in (1, 3):
-        raise InputError(f"the model's {attribute!r} has {len(numbers)} values", "use 1 or 3 values, one per channel")
+    if not numbers:
+        raise InputError(f"the model's {attribute!r} is empty", "set one value per channel, or a single one")
     return numbers

@@ -5,20 +5,21 @@ Every change is checked on a probe batch, and undone if it changes the output. T
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xplain.core.errors import device_error
+from xplain.models.batch_norms import BATCH_NORMS, fix_batch_norms, protect_norms
+from xplain.models.channels import make_noise
 from xplain.models.classifier import Classifier
+from xplain.models.output_reader import rewrite_output
+from xplain.models.wrappers import copy_module
 
-BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-10}  # relative to the spread of the logits
 
@@ -70,13 +71,18 @@ def optimize_for_inference(classifier: Classifier, *, fold: bool = True) -> Clas
     fold: fold batch norms into the convolutions before them. Use False to read activations by layer name: batch norms are then
     kept, with a faster backward pass.
     """
-    optimized = copy_classifier(classifier).eval().requires_grad_(False)
+    optimized = copy_classifier(classifier)
+    optimized.train().eval().requires_grad_(False)  # ``train`` drops values that were cached in evaluation
+    if optimized.is_black_box:
+        return optimized
     for module in optimized.modules():
-        if getattr(module, "inplace", False) is True:
+        if getattr(module, "inplace", False) is True and not isinstance(module, torch.jit.ScriptModule):
             module.inplace = False  # type: ignore[assignment]
+    optimized.reader = rewrite_output(optimized.model, optimized.reader)
+    protect_norms(optimized)
     if optimized.dtype not in TOLERANCE:
         return optimized
-    probe = _make_probe(optimized)
+    probe = make_noise(optimized, 2)
     with torch.no_grad():
         try:
             expected = optimized(probe)
@@ -94,45 +100,37 @@ def optimize_for_inference(classifier: Classifier, *, fold: bool = True) -> Clas
 
 
 def copy_classifier(classifier: Classifier) -> Classifier:
-    """Return a deep copy. Computed tensors that a forward pass left in a module (weight norm does) are copied by value."""
-    memo = {
-        id(value): value.detach().clone()
-        for module in classifier.modules()
-        for value in vars(module).values()
-        if isinstance(value, Tensor) and not value.is_leaf
-    }
-    with torch.no_grad():  # otherwise the copied parameters of a TorchScript program are not leaves
-        return copy.deepcopy(classifier, memo)
-
-
-def _make_probe(classifier: Classifier) -> Tensor:
-    """Return two images of noise (2, 3, H, W), always the same: neither constant nor symmetric."""
-    generator = torch.Generator().manual_seed(0)
-    return torch.rand((2, 3, *classifier.size), generator=generator, dtype=classifier.dtype).to(classifier.device)
+    """Return a deep copy. Computed tensors that a forward pass left in a module are copied by value."""
+    return copy_module(classifier)
 
 
 def _keep_if_equal(candidate: Classifier, current: Classifier, probe: Tensor, expected: Tensor) -> Classifier:
-    """Return ``candidate`` if it computes the expected logits for the probe, within TOLERANCE of their spread, else ``current``."""
+    """Return ``candidate`` if it computes the expected logits for the probe, within TOLERANCE of their spread, else ``current``.
+
+    The spread of softmax logits is that over the classes, because a constant does not change them. Others are compared with 0.
+    """
     try:
         actual = candidate(candidate.to_memory_format(probe))
     except RuntimeError as error:
         if device_error(error):
             raise
         return current  # for example, ``view`` fails in another memory format
-    spread = (expected - expected.mean(dim=1, keepdim=True)).abs().max()
+    has_exclusive_classes = current.output.activation == "softmax" and expected.shape[1] > 1
+    centers = expected.mean(dim=1, keepdim=True) if has_exclusive_classes else 0
+    spread = (expected - centers).abs().max()
     is_equal = bool((actual - expected).abs().max() <= TOLERANCE[expected.dtype] * spread)
     return candidate if is_equal else current
 
 
 def _to_channels_last(classifier: Classifier) -> Classifier:
-    copied = copy.deepcopy(classifier).to(memory_format=torch.channels_last)
+    copied = copy_module(classifier).to(memory_format=torch.channels_last)
     copied.memory_format = torch.channels_last
     return copied
 
 
 def _fold_batch_norms(classifier: Classifier, probe: Tensor) -> Classifier:
     """Return a copy in which every batch norm whose input is the output of a convolution is folded into it."""
-    folded = copy.deepcopy(classifier)
+    folded = copy_module(classifier)
     pairs = _find_foldable_pairs(folded, probe)
     for conv, norm in pairs:
         _fold(conv, norm)
@@ -180,62 +178,6 @@ def _fold(conv: Any, norm: Any) -> None:
     dtype = conv.weight.dtype
     conv.weight = nn.Parameter(kernel.to(dtype), requires_grad=False)
     conv.bias = nn.Parameter(offset.to(dtype), requires_grad=False)
-
-
-def fix_batch_norms(model: nn.Module) -> None:
-    """Replace the classes of the model's batch norms by fixed ones, in place. Subclasses of batch norms are not changed."""
-    for module in model.modules():
-        fixed_class = _FIXED_CLASSES.get(type(module))
-        if fixed_class is not None:
-            module.__class__ = fixed_class
-
-
-class _FixedBatchNorm(nn.modules.batchnorm._BatchNorm):
-    """Batch norm with a fast backward pass in evaluation mode, if its parameters are frozen."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalize x (B, C, ...)."""
-        is_learning = any(parameter.requires_grad for parameter in self.parameters())
-        if self.training or self.running_var is None or is_learning:
-            return super().forward(x)
-        self._check_input_dim(x)
-        return _FixedBatchNormFunction.apply(x, self)
-
-
-class _FixedBatchNorm1d(_FixedBatchNorm, nn.BatchNorm1d): ...
-
-
-class _FixedBatchNorm2d(_FixedBatchNorm, nn.BatchNorm2d): ...
-
-
-class _FixedBatchNorm3d(_FixedBatchNorm, nn.BatchNorm3d): ...
-
-
-_FIXED_CLASSES: dict[type[nn.Module], type[_FixedBatchNorm]] = {
-    nn.BatchNorm1d: _FixedBatchNorm1d,
-    nn.BatchNorm2d: _FixedBatchNorm2d,
-    nn.BatchNorm3d: _FixedBatchNorm3d,
-}
-
-
-class _FixedBatchNormFunction(torch.autograd.Function):
-    """Batch norm in evaluation mode. The gradient of its input is that of its output times weight / sqrt(variance + eps)."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, norm: _FixedBatchNorm) -> Tensor:
-        """Normalize x (B, C, ...) by the running statistics of ``norm``."""
-        ctx.norm = norm
-        return F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0.0, norm.eps)
-
-    @staticmethod
-    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None]:
-        """Return the gradient of x for grad_output (B, C, ...)."""
-        norm = ctx.norm
-        scale = (norm.running_var + norm.eps).rsqrt()
-        if norm.weight is not None:
-            scale = scale * norm.weight
-        grad_input = grad_output * scale.reshape(-1, *[1] * (grad_output.ndim - 2))
-        return grad_input.to(grad_output.dtype), None
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -34,6 +34,25 @@ class OutputKind:
     is_peeled: bool = False
     threshold: float | tuple[float, ...] | None = None
     entry: str = ""
+
+    def describe(self) -> dict[str, Any]:
+        """Return the entry of records."""
+        return {
+            "activation": self.activation,
+            "source": self.source,
+            "peeled": self.is_peeled,
+            "threshold": list(self.threshold) if isinstance(self.threshold, tuple) else self.threshold,
+            "name": self.entry,
+        }
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The entries that change numbers, as far as they are not those of a network that returns logits of exclusive classes.
+
+        Without the name of the output, which the model implies unless the user chose it.
+        """
+        plain, entries = OutputKind().describe(), self.describe()
+        return {key: entries[key] for key in ("activation", "peeled", "threshold") if entries[key] != plain[key]}
 
     @property
     def has_probabilities(self) -> bool:
@@ -70,6 +89,16 @@ class OutputKind:
         if self.activation == "binary":
             return self._is_positive(logits[..., 1]).long()
         return logits.argmax(dim=-1)
+
+    def rank_classes(self, logits: Tensor, count: int) -> Tensor:
+        """Return the ``count`` best classes (..., count) of logits (..., classes), best first; all if there are fewer.
+
+        A binary model has its decision first.
+        """
+        if self.activation == "binary":
+            top = self.top_classes(logits)
+            return torch.stack([top, 1 - top], dim=-1)[..., :count]
+        return logits.topk(min(count, logits.shape[-1]), dim=-1).indices
 
     def decisions(self, logits: Tensor) -> Tensor:
         """Return bool (..., classes): whether the model decides for the class.

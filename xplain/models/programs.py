@@ -13,19 +13,21 @@ import torch
 from torch import Tensor, nn
 
 from xplain.core.errors import InputError, device_error, first_line
+from xplain.models.channels import SHAPE_ERRORS, list_candidates, make_noise
 from xplain.models.classifier import Classifier
-from xplain.models.inspection import SHAPE_ERRORS
+from xplain.models.logits import find_logits
 
 
 class Program(nn.Module):
     """A loaded program. An exported program keeps the mode in which it was saved.
 
-    size: input height and width in pixels, if the file contains it.
+    size: input height and width in pixels, if the file contains it. channels: number of input channels, likewise.
     """
 
-    def __init__(self, inner: nn.Module, size: tuple[int, int] | None = None) -> None:
+    def __init__(self, inner: nn.Module, size: tuple[int, int] | None = None, channels: int | None = None) -> None:
         super().__init__()
         self.inner = inner
+        self.channels = channels
         if size is not None:
             self.size = size
 
@@ -65,10 +67,10 @@ def _load_export(file: str) -> Program:
     exported = torch.export.load(file)
     inputs = exported.example_inputs[0] if exported.example_inputs else ()
     shapes = [value.shape for value in inputs if isinstance(value, Tensor)]
-    size = None
+    size = channels = None
     if shapes and len(shapes[0]) == 4:
-        size = (int(shapes[0][-2]), int(shapes[0][-1]))
-    return Program(exported.module(), size)
+        size, channels = (int(shapes[0][-2]), int(shapes[0][-1])), int(shapes[0][1])
+    return Program(exported.module(), size, channels)
 
 
 def check_program(classifier: Classifier) -> None:
@@ -76,15 +78,14 @@ def check_program(classifier: Classifier) -> None:
 
     If the program rejects every batch, return without an error, because ``inspect_model`` reports the image size.
     """
-    noise = torch.rand((3, 3, *classifier.size), generator=torch.Generator().manual_seed(0), dtype=classifier.dtype)
-    noise = noise.to(classifier.device)
-    for channels in (3, 1):
-        classifier.channels = channels
+    for channels in list_candidates(classifier, {}):
+        classifier.set_channels(channels)
+        noise = make_noise(classifier, 3)
         failures = [_try_batch(classifier, noise[:rows]) for rows in (1, 2, 3)]
         if not all(failures):
             break
     else:
-        classifier.channels = 3
+        classifier.set_channels(3)
         return
     if any(failures):
         reason = next(filter(None, failures))
@@ -102,18 +103,20 @@ def check_program(classifier: Classifier) -> None:
 def _try_batch(classifier: Classifier, images: Tensor) -> str:
     """Return why the images cannot be classified, or ``""`` if they can."""
     try:
-        rows = len(classifier(images))
+        find_logits(classifier.run_network(images), len(images), None, classifier.reader.entry or "")
     except SHAPE_ERRORS as error:
         if device_error(error):
             raise
         return first_line(error)
-    return "" if rows == len(images) else f"{len(images)} images gave {rows} rows of logits"
+    except InputError as error:
+        return error.message
+    return ""
 
 
 def _is_differentiable(classifier: Classifier, images: Tensor) -> bool:
     images = images.detach().requires_grad_()
     with torch.enable_grad():
-        logits = classifier(images)
+        logits, _ = find_logits(classifier.run_network(images), len(images), None, classifier.reader.entry or "")
     if not logits.requires_grad:
         return False
     weights = torch.linspace(1, 2, logits.shape[1], dtype=logits.dtype, device=logits.device)

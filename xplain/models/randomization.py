@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from xplain.core.rng import seed_of
+from xplain.models.batch_norms import BATCH_NORMS
 from xplain.models.checkpoints import hash_tensors
 from xplain.models.classifier import Classifier, Weights
 from xplain.models.inspection import detect_channels
-from xplain.models.optimize import BATCH_NORMS, copy_classifier
+from xplain.models.optimize import copy_classifier
 
 Layer = tuple[str, ...]  # names of modules
 

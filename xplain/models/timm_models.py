@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from xplain.core.errors import InputError, UsageError, did_you_mean, first_line
 from xplain.data.class_names import is_wnid, load_imagenet_classes
 from xplain.data.preprocessing import Preprocessing
+from xplain.models.channels import size_error
 from xplain.models.checkpoints import (
     count_finetuned_classes,
     describe_weights_file,
@@ -24,7 +25,6 @@ from xplain.models.checkpoints import (
     read_weights,
 )
 from xplain.models.classifier import Classifier, Weights
-from xplain.models.inspection import size_error
 from xplain.models.randomization import RANDOM, UNTRAINED
 
 HASH = re.compile(r"-[0-9a-f]{8,}\.")  # a file name with the first digits of the file's SHA-256
@@ -74,7 +74,7 @@ def load_timm(name: str, path: Path | None, side: int | None = None, offline: bo
         labels=labels,
         mean=data["mean"],
         std=data["std"],
-        preprocessing=_make_preprocessing(data),
+        preprocessing=make_preprocessing(data),
         weights=record,
     )
 
@@ -170,7 +170,7 @@ def _count_classes(state: dict[str, Tensor], model: Any, source: str) -> int | N
     return count_finetuned_classes(state, model.state_dict(), source)
 
 
-def _make_preprocessing(data: dict[str, Any]) -> Preprocessing:
+def make_preprocessing(data: dict[str, Any]) -> Preprocessing:
     _, height, width = data["input_size"]
     return Preprocessing(
         (height, width),

@@ -15,6 +15,7 @@ from xplain.core.config import EMBEDDED
 from xplain.core.errors import InputError, UsageError, did_you_mean
 from xplain.data.class_names import load_imagenet_classes
 from xplain.data.preprocessing import Preprocessing
+from xplain.models.channels import size_error
 from xplain.models.checkpoints import (
     count_finetuned_classes,
     describe_weights_file,
@@ -25,7 +26,6 @@ from xplain.models.checkpoints import (
     read_weights,
 )
 from xplain.models.classifier import Accuracy, Classifier, Weights
-from xplain.models.inspection import size_error
 from xplain.models.randomization import RANDOM, UNTRAINED
 
 # Options that these builders set when they receive weights. All other options keep their defaults.

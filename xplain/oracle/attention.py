@@ -17,7 +17,7 @@ from xplain.models.spatial_layers import LayoutFinder
 from xplain.oracle.attention_recorder import AttentionRecord, NaNProbe, record_attention
 from xplain.oracle.layers import make_layout_finder
 from xplain.oracle.propagation import check_same_logits
-from xplain.oracle.targets import compute_scores
+from xplain.oracle.scores import compute_scores
 
 if TYPE_CHECKING:
     from xplain.oracle.oracle import Oracle
@@ -76,7 +76,8 @@ def probe_attention(
     Raises UsageError unless all attention runs over the same tokens, which contain one grid of patches in a known order, and if
     writing the attention out changes the logits.
     """
-    model = oracle.inference_copy(fold=oracle.fold)
+    oracle.classifier.checks.require_independent_rows(method)
+    model = oracle.inference_copy(fold=oracle.fold, access="gradients" if differentiate else "layers")
     tokens = _find_tokens(oracle, model, x[:1], method, layout)
 
     def run(x: Tensor, y: Tensor, contrasts: Tensor | None) -> tuple[Tensor, ...]:
@@ -86,7 +87,7 @@ def probe_attention(
             weights = [attention.weights for attention in attentions.recorded]
             gradients: Sequence[Tensor | None] = [None] * len(weights)
             if differentiate:
-                scores = compute_scores(logits, y, oracle.score, contrasts)
+                scores = compute_scores(logits, y, oracle.score, contrasts, oracle.output)
                 gradients = torch.autograd.grad(scores.sum(), weights, materialize_grads=True)
         oracle.count_rows(forwards=len(x), backwards=len(x) if differentiate else 0)
         with torch.no_grad():

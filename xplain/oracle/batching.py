@@ -46,8 +46,10 @@ def rows_per_call(classifier: Classifier, x: Tensor, batch_size: int | None = No
     """Return the number of rows per model call for images shaped like x (..., C, H, W).
 
     Without ``batch_size`` it depends on the device and the image size only, so that runs are reproducible to the byte.
-    After an out-of-memory error it is at most the number of rows that fit.
+    After an out-of-memory error it is at most the number of rows that fit. It is 1 if the model mixes the rows of a call.
     """
+    if classifier.checks.mixes_rows:
+        return 1
     rows = batch_size or _default_rows(x)
     limits = _row_limits.get(classifier, {})
     return min(rows, limits.get(tuple(x.shape[-3:]), rows))
@@ -89,7 +91,7 @@ def run_in_batches(
         rows = slice(start, start + size)
         batch = [None if other is None else other[rows] for other in others]
         try:
-            output = run(x[rows], *batch)
+            output = _run_rows(run, classifier, x[rows], batch)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -100,6 +102,16 @@ def run_in_batches(
         outputs.append(output)
         start += size
     return [torch.cat(column) if len(column) > 1 else column[0] for column in zip(*outputs, strict=True)]
+
+
+def _run_rows(
+    run: Callable[..., tuple[Tensor, ...]], classifier: Classifier, x: Tensor, others: list[Tensor | None]
+) -> tuple[Tensor, ...]:
+    """Call ``run`` on a batch of rows. A single row is run twice in a call if the model's gradient is wrong otherwise."""
+    if len(x) > 1 or not classifier.checks.needs_two_rows:
+        return run(x, *others)
+    doubled = [None if other is None else torch.cat([other, other]) for other in others]
+    return tuple(output[:1] for output in run(torch.cat([x, x]), *doubled))
 
 
 def _default_rows(x: Tensor) -> int:

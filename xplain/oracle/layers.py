@@ -18,7 +18,7 @@ from xplain.models.layers import find_weighted_layers
 from xplain.models.layouts import Layout, Size, read_layout
 from xplain.models.optimize import tf32_flags
 from xplain.models.spatial_layers import LayoutFinder, find_layout, find_spatial_layer, list_layouts
-from xplain.oracle.targets import compute_scores
+from xplain.oracle.scores import compute_scores
 
 if TYPE_CHECKING:
     from xplain.oracle.oracle import Oracle
@@ -50,7 +50,7 @@ def probe_layer(
     Raises UsageError if there is no such layer, if its output has no height and width or its layout is not known, or if the
     score does not depend on it.
     """
-    model = oracle.inference_copy(fold=False)
+    model = oracle.inference_copy(fold=False, access="gradients" if differentiate else "layers")
     name, found = _find_layer(oracle, model, x, layer, layout)
     module = model.model.get_submodule(name)
 
@@ -62,7 +62,7 @@ def probe_layer(
             if not differentiate:
                 oracle.count_rows(forwards=len(x))
                 return activations, activations[:, :0]
-            scores = compute_scores(logits, y, oracle.score, contrasts)
+            scores = compute_scores(logits, y, oracle.score, contrasts, oracle.output)
             (gradient,) = torch.autograd.grad(scores.sum(), output, allow_unused=True)
         if gradient is None:
             raise UsageError(f"the score does not depend on layer {name!r}", "use another layer")
@@ -79,7 +79,7 @@ def weighted_layers(oracle: Oracle, x: Tensor) -> list[tuple[str, ...]]:
 
     x: (B, C, H, W) images, of which the first is used. See ``xplain.models.layers.find_weighted_layers``.
     """
-    model = oracle.inference_copy(fold=False)
+    model = oracle.inference_copy(fold=False, access="layers")
     oracle.count_rows(checks=1)
     return find_weighted_layers(model.model, lambda: oracle.forward(model, x[:1]))
 
@@ -99,7 +99,7 @@ def list_layers(oracle: Oracle, x: Tensor) -> list[LayerInfo]:
 
     x: (B, C, H, W) images, of which the first is used. Raises InputError if there are none.
     """
-    model = oracle.inference_copy(fold=False)
+    model = oracle.inference_copy(fold=False, access="layers")
     finder = make_layout_finder(oracle, model, x)
     layouts = list_layouts(finder)
     auto, _ = find_spatial_layer(finder)

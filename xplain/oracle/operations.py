@@ -31,6 +31,20 @@ _NAMES: dict[Kind, str] = {
     "max": "max_pool2d adaptive_max_pool2d",
 }
 KINDS: dict[str, Kind] = {name: kind for kind, names in _NAMES.items() for name in names.split()}
+# Operations that take only the shape, type and device of their tensors after the first.
+SHAPE_ARGUMENTS = {"view_as", "expand_as", "reshape_as", "type_as", "to"}
+# Operations that convert a tensor to Python or NumPy values.
+PYTHON_VALUES = {
+    "item",
+    "tolist",
+    "numpy",
+    "__array__",
+    "__float__",
+    "__int__",
+    "__index__",
+    "__complex__",
+    "__dlpack__",
+}
 _OPERATORS = {"truediv": "div", "div": "div", "rsub": "rsub", "neg": "neg"}  # operators whose function has another name
 _IN_PLACE = re.compile(r"__setitem__|__i(add|sub|mul|pow|mod|and|x?or|truediv|floordiv|matmul)__|[a-z]\w*_")
 

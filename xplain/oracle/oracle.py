@@ -12,12 +12,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from xplain.core.registry import Access
 from xplain.core.types import Cost, Precision, ScoreKind
 from xplain.models import Classifier
 from xplain.models.optimize import inference_copy, tf32_flags
+from xplain.models.outputs import OutputKind
+from xplain.oracle.access import check_access
 from xplain.oracle.batching import Block, make_blocks, rows_per_call, run_in_batches
 from xplain.oracle.layers import LayerResult, probe_layer
-from xplain.oracle.targets import compute_scores
+from xplain.oracle.scores import compute_scores
 
 
 class GradientResult(NamedTuple):
@@ -25,12 +28,18 @@ class GradientResult(NamedTuple):
 
     scores: (rows,) or (rows, S).
     values: gradients (rows, C, H, W) or (rows, S, C, H, W).
-    predicted: predicted classes (rows,).
+    predicted: top classes (rows,).
+    decisions: (rows, classes) bool, whether the model decides for a class; true for values without a threshold.
     """
 
     scores: Tensor
     values: Tensor
     predicted: Tensor
+    decisions: Tensor
+
+    def decides(self, y: Tensor) -> Tensor:
+        """Return (rows,) bool: whether the model decides for the class y (rows,) of each row."""
+        return self.decisions.gather(1, y[:, None])[:, 0]
 
 
 class Oracle:
@@ -74,6 +83,16 @@ class Oracle:
         """The color (C, 1, 1) that the normalization maps to zero."""
         return self.classifier.mean
 
+    @property
+    def output(self) -> OutputKind:
+        """The meaning of the logits."""
+        return self.classifier.output
+
+    def decides(self, x: Tensor, y: Tensor, image: Tensor | None = None, *, check: bool = False) -> Tensor:
+        """Return (rows,) bool: whether the model decides for the classes y (rows,); arguments as in ``scores``."""
+        decisions = _find_decisions(self.output, self.logits(x, image, check=check))
+        return decisions.gather(1, y[:, None])[:, 0]
+
     def logits(self, x: Tensor, image: Tensor | None = None, *, check: bool = False) -> Tensor:
         """Return logits (rows, classes) in float32 or float64, without gradients.
 
@@ -84,10 +103,11 @@ class Oracle:
         def run(x: Tensor) -> tuple[Tensor]:
             with torch.no_grad():
                 logits = self.forward(self.inference_copy(fold=self.fold), x)
+            rows = self.classifier.rows_run(len(x))
             if check:
-                self.count_rows(checks=len(x))
+                self.count_rows(checks=rows)
             else:
-                self.count_rows(forwards=len(x))
+                self.count_rows(forwards=rows)
             return (logits,)
 
         if not check:
@@ -109,7 +129,7 @@ class Oracle:
         kind: the kind of score; defaults to that of the oracle.
         """
         logits = self.logits(x, image, check=check)
-        return compute_scores(logits, y, kind or self.score, self._contrasts_of(image))
+        return compute_scores(logits, y, kind or self.score, self._contrasts_of(image), self.output)
 
     def score_change(self, start: Tensor, x: Tensor, y: Tensor) -> Tensor:
         """Return the scores (B,) at x minus those at ``start``, both (B, C, H, W). The rows count as checks."""
@@ -126,14 +146,17 @@ class Oracle:
         image: (rows,) the index of the image to which each row belongs; None if the rows are the images.
         """
 
-        def run(x: Tensor, y: Tensor, contrasts: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        model = self.inference_copy(fold=self.fold, access="gradients")
+
+        def run(x: Tensor, y: Tensor, contrasts: Tensor | None) -> tuple[Tensor, ...]:
             x = x.detach().requires_grad_()
             with torch.enable_grad():
-                logits = self.forward(self.inference_copy(fold=self.fold), x)
-                scores = compute_scores(logits, y, self.score, contrasts)
+                logits = self.forward(model, x)
+                scores = compute_scores(logits, y, self.score, contrasts, self.output)
                 gradients = _differentiate(scores, x)
             self.count_rows(forwards=len(x), backwards=scores.numel())
-            return scores.detach(), gradients, logits.detach().argmax(dim=1)
+            logits = logits.detach()
+            return scores.detach(), gradients, self.output.top_classes(logits), _find_decisions(self.output, logits)
 
         backwards = 1 if y.ndim == 1 else y.shape[1]
         contrasts = self._contrasts_of(image) if y.ndim == 1 else None
@@ -167,8 +190,13 @@ class Oracle:
         """Return the activations of a layer and the gradients of the score there, see ``probe_layer``."""
         return probe_layer(self, x, y, layer, layout, differentiate=differentiate)
 
-    def inference_copy(self, *, fold: bool) -> Classifier:
-        """Return the inference copy of the classifier. fold: with batch norms folded into convolutions."""
+    def inference_copy(self, *, fold: bool, access: Access = "outputs") -> Classifier:
+        """Return the inference copy of the classifier.
+
+        fold: with batch norms folded into convolutions.
+        access: what the caller needs of the model. Raises UsageError if the model does not offer it.
+        """
+        check_access(self.classifier, access, "the method")
         if fold not in self._inference_copies:
             self._inference_copies[fold] = inference_copy(self.classifier, fold=fold)
         return self._inference_copies[fold]
@@ -215,6 +243,11 @@ class Oracle:
         if self.against is None or image is None:
             return self.against
         return self.against[image]
+
+
+def _find_decisions(output: OutputKind, logits: Tensor) -> Tensor:
+    """Return (rows, classes) bool: whether the model decides for a class; true for values without a threshold."""
+    return output.decisions(logits) if output.has_decisions else torch.ones_like(logits, dtype=torch.bool)
 
 
 def _differentiate(scores: Tensor, x: Tensor) -> Tensor:

@@ -2,7 +2,8 @@
 
 A torch function mode intercepts each operation that depends on the image, whether a module, a function or an operator
 calls it. For each kind of operation, a method replaces it by an expression with the same value, whose gradient is the
-method's rule. Operations without a rule are refused.
+method's rule. Operations without a rule are refused, and so are operands that depend on the image but have no gradient, such as
+masks and detached gates, except for the masks of a ReLU.
 """
 
 from __future__ import annotations
@@ -19,8 +20,19 @@ from torch.overrides import TorchFunctionMode
 from xplain.core.errors import UsageError, device_error, first_line
 from xplain.core.types import ScoreKind
 from xplain.models import Classifier
-from xplain.oracle.operations import Kind, Operation, classify, find_tensors, is_in_place, make_out_of_place
-from xplain.oracle.targets import compute_scores
+from xplain.oracle.dependence import ImageDependence
+from xplain.oracle.operations import (
+    PYTHON_VALUES,
+    SHAPE_ARGUMENTS,
+    Kind,
+    Operation,
+    classify,
+    find_tensors,
+    is_in_place,
+    make_out_of_place,
+)
+from xplain.oracle.rectifiers import as_rectifier, record_mask
+from xplain.oracle.scores import compute_scores
 
 if TYPE_CHECKING:
     from xplain.oracle.oracle import Oracle
@@ -45,6 +57,7 @@ class Rules:
     alternatives: what to do when an operation is refused, the hint of the error.
     scores: the kinds of score for which the method is defined.
     transform_logits: function applied to the logits (B, classes) before the score is computed.
+    is_odd: the relevance of a logit -z is the negative of that of z, wherever the sign is changed.
     """
 
     method: str
@@ -52,12 +65,26 @@ class Rules:
     alternatives: str
     scores: frozenset[ScoreKind] = frozenset({"logit", "prob", "log-prob", "margin"})
     transform_logits: Callable[[Tensor], Tensor] = field(default=lambda logits: logits)
+    is_odd: bool = True
 
     def check_score(self, score: ScoreKind) -> None:
         """Raise UsageError if the method is not defined for this score."""
         if score not in self.scores:
             raise UsageError(
                 f"{self.method} is not defined for score={score}", f"use {' or '.join(sorted(self.scores))}"
+            )
+
+    def check_targets(self, model: Classifier, y: Tensor) -> None:
+        """Raise UsageError if the method cannot explain class 0 of a model with one output.
+
+        Its logit is the negative output. Rules that treat positive and negative contributions differently need the sign inside the
+        last linear layer.
+        """
+        reader = model.reader
+        if reader.is_binary and not reader.two_class_layer and not self.is_odd and bool((y == 0).any()):
+            raise UsageError(
+                f"{self.method} with these rules cannot explain class 0, because the model's output is not that of a linear layer",
+                "explain class 1, or use lrp with rule=epsilon",
             )
 
     def apply(self, operation: Operation) -> Any:
@@ -105,7 +132,10 @@ def propagate(oracle: Oracle, x: Tensor, y: Tensor, rules: Rules, *streams: Tens
     Raises UsageError if an operation or the score has no rule, or if the logits differ from the model's own.
     """
     rules.check_score(oracle.score)
-    model = oracle.inference_copy(fold=oracle.fold)
+    if streams:
+        oracle.classifier.checks.require_independent_rows(rules.method)
+    model = oracle.inference_copy(fold=oracle.fold, access="gradients")
+    rules.check_targets(model, y)
     names: list[str] = []
 
     def run(x: Tensor, y: Tensor, contrasts: Tensor | None, *streams: Tensor) -> tuple[Tensor, ...]:
@@ -116,7 +146,7 @@ def propagate(oracle: Oracle, x: Tensor, y: Tensor, rules: Rules, *streams: Tens
             expected = oracle.forward(model, x[:1])
         check_same_logits(rules.method, logits[:1], expected, loose=oracle.precision != "fp32")
         with torch.enable_grad():
-            scores = compute_scores(rules.transform_logits(logits[: len(x)]), y, oracle.score, contrasts)
+            scores = compute_scores(rules.transform_logits(logits[: len(x)]), y, oracle.score, contrasts, oracle.output)
             (gradient,) = torch.autograd.grad(scores.sum(), rows)
         oracle.count_rows(forwards=len(logits), backwards=len(logits), checks=1)
         oracle.count_image_rows(len(logits), None, backwards=1)
@@ -163,10 +193,11 @@ def check_same_logits(method: str, actual: Tensor, expected: Tensor, *, loose: b
 class _RuleMode(TorchFunctionMode):
     """Apply the rules to each operation that depends on the image."""
 
-    def __init__(self, rules: Rules, rows: int) -> None:
+    def __init__(self, rules: Rules, rows: int, dependence: ImageDependence) -> None:
         super().__init__()
         self.rules = rules
         self.rows = rows
+        self.dependence = dependence
         self.modules: list[str] = [""]  # names of the running modules, outermost first
         self.sums: dict[str, Tensor] = {}
 
@@ -177,7 +208,7 @@ class _RuleMode(TorchFunctionMode):
         tensors = list(find_tensors((args, kwargs)))
         inputs = [tensor for tensor in tensors if tensor.requires_grad]
         if not inputs or not torch.is_grad_enabled():
-            return func(*args, **kwargs)
+            return self.run_without_gradient(func, args, kwargs)
         constants = [tensor for tensor in tensors if not tensor.requires_grad]
         name, function, new_kwargs = make_out_of_place(func, kwargs)
         operation = Operation(
@@ -185,27 +216,62 @@ class _RuleMode(TorchFunctionMode):
         )
         operation.kind = classify(operation)
         if operation.kind is None and not is_in_place(func):
-            output = func(*args, **new_kwargs)
+            output = self.run_without_gradient(func, args, new_kwargs)
             if not any(tensor.requires_grad for tensor in find_tensors(output)):
                 return output  # a shape, a comparison or a constant
         for tensor in inputs:
             self.check_tracked(tensor)
-        output = self.rules.apply(operation)
+        output = self.rules.apply(self.resolve_masks(operation))
         for tensor in find_tensors(output):
             vars(tensor)[TRACKED] = True
         return output
 
+    def run_without_gradient(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run an operation without a rule. Raises UsageError if it turns a tensor that depends on the image into Python values."""
+        name = getattr(func, "__name__", "")
+        dependent = [tensor for tensor in find_tensors((args, kwargs)) if self.dependence.includes(tensor)]
+        if dependent and name in PYTHON_VALUES:
+            message = f"{self.rules.method} cannot follow {name} of a tensor that depends on the image, in {self.where}"
+            raise UsageError(message, ANY_MODEL)
+        output = func(*args, **kwargs)
+        record_mask(name, args, kwargs, dependent, output)
+        return output
+
+    def resolve_masks(self, operation: Operation) -> Operation:
+        """Return the operation, or the ReLU that it computes with a mask.
+
+        Raises UsageError for all other operands that depend on the image but have no gradient.
+        """
+        hidden = []
+        if operation.name not in SHAPE_ARGUMENTS:
+            hidden = [tensor for tensor in operation.constants if self.dependence.includes(tensor)]
+        rectifier = as_rectifier(operation, hidden)
+        if rectifier is None and hidden:
+            raise UsageError(
+                f"{self.rules.method} has no rule for {operation.name} in {self.where} with a mask or a detached value that "
+                "depends on the image",
+                f"use torch.relu if the mask is a ReLU, otherwise {ANY_MODEL}",
+            )
+        return rectifier or operation
+
+    @property
+    def where(self) -> str:
+        """The name of the running module, for messages."""
+        name = self.modules[-1]
+        return "the model" if name in ("", "model") else name
+
     def check_tracked(self, tensor: Tensor) -> None:
         """Raise UsageError if the tensor was computed from the image by an operation that the mode did not intercept."""
         if TRACKED not in vars(tensor):
-            where = self.modules[-1] or "the model"
-            raise UsageError(f"{self.rules.method} cannot trace compiled or custom operations in {where}", ANY_MODEL)
+            message = f"{self.rules.method} cannot trace compiled or custom operations in {self.where}"
+            raise UsageError(message, ANY_MODEL)
 
 
 @contextmanager
 def _apply_rules(model: nn.Module, rules: Rules, rows: Tensor) -> Iterator[_RuleMode]:
     """Apply the rules to the forward passes of ``model`` on ``rows``, a leaf tensor that requires a gradient."""
-    mode = _RuleMode(rules, len(rows))
+    dependence = ImageDependence(rows)
+    mode = _RuleMode(rules, len(rows), dependence)
     vars(rows)[TRACKED] = True
 
     def push(name: str) -> Callable[..., None]:
@@ -220,5 +286,5 @@ def _apply_rules(model: nn.Module, rules: Rules, rows: Tensor) -> Iterator[_Rule
                 continue  # takes no hooks; check_tracked refuses its output
             stack.callback(module.register_forward_pre_hook(push(name.removeprefix("model."))).remove)
             stack.callback(module.register_forward_hook(pop).remove)
-        with mode:
+        with dependence, mode:
             yield mode

@@ -2,22 +2,73 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 
 from torch import Tensor
 
 from xplain.core.allocator import retain_freed_memory
-from xplain.core.config import ComputeOptions, ModelOptions
+from xplain.core.config import SIMILAR, ComputeOptions, ModelOptions, PixelOptions
+from xplain.core.errors import UsageError
 from xplain.core.types import Cost
-from xplain.models import Classifier, load_classifier
+from xplain.data.bands import PixelFormat
+from xplain.data.images import read_image
+from xplain.models import Classifier, load_classifier, similarity
 from xplain.models.optimize import freeze_version
+from xplain.models.scalar_outputs import with_scalar_output
 from xplain.oracle.oracle import Oracle
 
+NO_OPTIONS = PixelOptions()
 
-def load_model(options: ModelOptions) -> Classifier:
-    """Load the classifier that the options name, on its device. Raises as ``load_classifier``."""
-    return load_classifier(**vars(options))
+
+def load_model(options: ModelOptions, pixels: PixelOptions = NO_OPTIONS, target: str = "auto") -> Classifier:
+    """Load the classifier that the options name, on its device, with the preprocessing for these pixels.
+
+    target: the value of ``--target``. For ``similar:IMAGE``, the only output of the classifier is the cosine similarity of the model's
+    output to that of the image.
+    Raises as ``load_classifier``, and UsageError for bands that do not fit the channels of the model.
+    """
+    values = dict(vars(options))
+    prompts, templates = values.pop("prompt"), values.pop("template")
+    classifier = load_classifier(**values, prompts=prompts, templates=templates)
+    _set_pixel_format(classifier, pixels)
+    if target.startswith(SIMILAR):
+        return _compare_with(classifier, Path(target.removeprefix(SIMILAR)))
+    return classifier
+
+
+def _compare_with(classifier: Classifier, path: Path) -> Classifier:
+    """Return a classifier whose only output is the similarity to an image. Raises InputError if the file cannot be used."""
+    image = read_image(path, preprocessing=classifier.preprocessing)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    label = f"similarity to {path.name}"
+    return with_scalar_output(classifier, similarity(classifier, image), label=label, references={path.name: digest})
+
+
+def _set_pixel_format(classifier: Classifier, options: PixelOptions) -> None:
+    """Let image files be read as the options say. Raises UsageError for bands that do not fit the channels of the model."""
+    channels = classifier.input_channels
+    if any(band > channels for band in options.bands):
+        raise UsageError(
+            f"--bands {_join(options.bands)} names band {max(options.bands)}, but the input of {classifier.name} has {channels}",
+            f"use numbers from 1 to {channels}",
+        )
+    if options.input_bands and len(options.input_bands) != channels and (channels, len(options.input_bands)) != (3, 1):
+        raise UsageError(
+            f"--input-bands {_join(options.input_bands)} has {len(options.input_bands)} bands, but {classifier.name} takes {channels}",
+            f"choose {channels} bands",
+        )
+    if options.clip_range and options.range is None:
+        raise UsageError("--clip-range requires --range", "add --range LOW,HIGH")
+    pixels = PixelFormat(channels, options.input_bands, options.axes, options.range, options.clip_range)
+    classifier.preprocessing = replace(classifier.preprocessing, pixels=pixels)
+
+
+def _join(bands: Sequence[int]) -> str:
+    return ",".join(map(str, bands))
 
 
 @contextmanager

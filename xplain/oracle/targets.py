@@ -1,18 +1,19 @@
-"""Target classes, contrast classes, and the score that is explained."""
+"""Target classes and contrast classes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from xplain.core.config import parse_count
-from xplain.core.errors import UsageError
-from xplain.core.types import ScoreKind
+from xplain.core.config import SIMILAR, parse_count
+from xplain.core.errors import UsageError, emit_note
 from xplain.models import Classifier
+from xplain.models.outputs import OutputKind
 
 Classes = int | str | Sequence[int | str] | Tensor
 RUNNER_UP = "runner-up"
@@ -28,77 +29,55 @@ INTEGER_TYPES = (
 )
 
 
-def compute_scores(logits: Tensor, y: Tensor, kind: ScoreKind, against: Tensor | None = None) -> Tensor:
-    """Return the score of each row: the scalar that is explained.
-
-    logits: (rows, classes).
-    y: (rows,) target classes, or (rows, S) for the scores of S classes per row.
-    kind: ``logit``; ``prob``, the softmax; ``log-prob``, the log-softmax; ``margin``, the logit of the target minus the
-    largest other logit.
-    against: (rows, A) contrast classes: the score is that of the target minus the mean of theirs (``margin``: minus their
-    largest logit). Ignored if y is (rows, S).
-    """
-    if kind == "margin":
-        return _compute_margins(logits, y, against)
-    values = _transform_logits(logits, kind)
-    if y.ndim == 2:
-        return values.gather(1, y)
-    scores = values.gather(1, y[:, None])[:, 0]
-    if against is None:
-        return scores
-    return scores - values.gather(1, against).mean(dim=1)
-
-
-def _compute_margins(logits: Tensor, y: Tensor, against: Tensor | None) -> Tensor:
-    """Return the logits of the targets minus the largest logits of the contrast classes (default: of all others)."""
-    if y.ndim == 2:
-        return torch.stack([_compute_margins(logits, column, None) for column in y.unbind(dim=1)], dim=1)
-    contrasts = logits.scatter(1, y[:, None], -torch.inf) if against is None else logits.gather(1, against)
-    return logits.gather(1, y[:, None])[:, 0] - contrasts.amax(dim=1)
-
-
-def _transform_logits(logits: Tensor, kind: Literal["logit", "prob", "log-prob"]) -> Tensor:
-    """Return the logits, probabilities or log-probabilities (rows, classes)."""
-    match kind:
-        case "logit":
-            return logits
-        case "prob":
-            return logits.softmax(dim=1)
-        case "log-prob":
-            return logits.log_softmax(dim=1)
-
-
 @dataclass(frozen=True)
 class TargetSpec:
     """The classes that a command explains for each image, and the contrast classes.
 
     kind: ``auto``, the top class; ``label``, the class that the image's folder is named after; ``top``, the ``count`` best
-    classes; ``class``, the class ``index``.
+    classes; ``class``, the class ``index``; ``similar``, the similarity to the image ``reference``, the only output of the model.
     against: indices of the contrast classes, ``runner-up``, or None.
+    output: the meaning of the logits.
     """
 
-    kind: Literal["auto", "label", "top", "class"]
+    kind: Literal["auto", "label", "top", "class", "similar"]
     count: int = 1
     index: int = 0
+    reference: str = ""
     against: str | tuple[int, ...] | None = None
+    output: OutputKind = field(default=OutputKind(), compare=False)
 
     @classmethod
     def parse(cls, target: str, against: str | None, classifier: Classifier) -> TargetSpec:
-        """Parse the values of ``--target`` and ``--against``. Raises UsageError if the classifier has no such class."""
+        """Parse the values of ``--target`` and ``--against``.
+
+        classifier: as ``runtime.load_model`` returns it for this target.
+        Raises UsageError if the classifier has no such class, or values in place of classes.
+        """
+        output = classifier.output
+        if target.startswith(SIMILAR):
+            if against is not None:
+                raise UsageError("--target similar:IMAGE has no contrast classes", "remove --against")
+            return cls("similar", reference=target.removeprefix(SIMILAR), output=output)
         contrasts = None if against is None else _parse_contrasts(against, classifier)
         if target == "auto":
-            return cls("auto", against=contrasts)
+            return cls("auto", against=contrasts, output=output)
         if target == "label":
-            return cls("label", against=contrasts)
+            if not output.has_probabilities:
+                raise UsageError(
+                    "--target label requires classes, but the model returns values", "remove --target label"
+                )
+            return cls("label", against=contrasts, output=output)
         if target.startswith("top:"):
             count = parse_count(target.removeprefix("top:"))
             if not count:
                 raise UsageError(f"invalid target {target!r}", "use top:K with K >= 1")
-            return cls("top", count=count, against=contrasts)
-        return cls("class", index=classifier.class_names.find(target), against=contrasts)
+            return cls("top", count=count, against=contrasts, output=output)
+        return cls("class", index=classifier.class_names.find(target), against=contrasts, output=output)
 
     def suffix(self, index: int) -> str:
-        """Return the part of a file name that tells the class ``index`` apart; empty for the top class."""
+        """Return the part of a file name that tells the class ``index`` or the reference apart; empty for the top class."""
+        if self.kind == "similar":
+            return f"similar-{Path(self.reference).stem}"
         return "" if self.kind == "auto" else str(index)
 
     def targets(self, logits: Tensor, labels: Sequence[int | None]) -> list[Tensor]:
@@ -107,12 +86,12 @@ class TargetSpec:
         logits: (B, classes). labels: the class of each image, or None; the target of an image without a label is -1.
         """
         if self.kind == "top":
-            return list(logits.topk(min(self.count, logits.shape[1]), dim=1).indices.unbind(dim=1))
+            return list(self.output.rank_classes(logits, self.count).unbind(dim=1))
         if self.kind == "label":
             classes = [-1 if label is None else label for label in labels]
             return [torch.tensor(classes, dtype=torch.long, device=logits.device)]
         if self.kind == "auto":
-            return [logits.argmax(dim=1)]
+            return [_find_top_classes(self.output, logits)]
         if not 0 <= self.index < logits.shape[1]:
             raise _index_error(self.index, logits.shape[1])
         return [torch.full((len(logits),), self.index, device=logits.device)]
@@ -139,12 +118,21 @@ def find_targets(classifier: Classifier, target: Classes | None, logits: Tensor)
     logits: (B, classes). Raises UsageError.
     """
     if target is None:
-        return logits.argmax(dim=1)
+        return _find_top_classes(classifier.output, logits)
     indices = _find_indices(classifier, target, logits)
     if indices.ndim > 1 or indices.numel() not in (1, len(logits)):
         targets = f"{len(indices)} targets" if indices.ndim == 1 else f"targets of shape {tuple(indices.shape)}"
         raise UsageError(f"got {targets} for {len(logits)} images", "pass one target, or one target per image")
     return indices.expand(len(logits))
+
+
+def _find_top_classes(output: OutputKind, logits: Tensor) -> Tensor:
+    """Return the top class (B,) of each image. Emit a note if it is the largest of several values."""
+    if not output.has_probabilities and logits.shape[1] > 1:
+        emit_note(
+            "the model returns several values; explaining the largest one of each image (set the target for another)"
+        )
+    return output.top_classes(logits)
 
 
 def find_contrasts(classifier: Classifier, against: Classes | None, logits: Tensor, y: Tensor) -> Tensor | None:
@@ -157,7 +145,8 @@ def find_contrasts(classifier: Classifier, against: Classes | None, logits: Tens
         return None
     if isinstance(against, str) and against == RUNNER_UP:
         if logits.shape[1] < 2:
-            raise UsageError("a model with one class has no runner-up", "remove --against")
+            what = "class" if classifier.output.has_probabilities else "output"
+            raise UsageError(f"a model with one {what} has no runner-up", "remove --against")
         return logits.scatter(1, y[:, None], -torch.inf).argmax(dim=1, keepdim=True)
     contrasts = _find_indices(classifier, against, logits)
     if contrasts.ndim < 2:

@@ -16,6 +16,7 @@ from xplain.core.config import ComputeOptions, parse_batch_size
 from xplain.core.errors import InputError, UsageError, did_you_mean
 from xplain.core.types import Precision
 from xplain.models import Classifier
+from xplain.models.channels import learn_channels
 from xplain.models.classifier import find_wrapped_classifier
 
 RANGE_TOLERANCE = 1e-5  # for rounding noise
@@ -68,6 +69,8 @@ def check_images(classifier: Classifier, images: object) -> Tensor:
     _check_channels(classifier, tensor)
     tensor = _to_classifier(classifier, tensor, "images")
     check_range(tensor, "images")
+    if not classifier.has_known_channels:
+        learn_channels(classifier, tensor)
     return tensor
 
 
@@ -204,15 +207,9 @@ def _permutation(images: Tensor) -> str:
 
 
 def _check_channels(classifier: Classifier, images: Tensor) -> None:
-    """Raise UsageError unless the images have three channels, or as many as the normalization of the classifier."""
-    channels = images.shape[1]
-    if channels in (3, len(classifier.mean)):
-        return
-    hints = {1: "repeat the gray channel by images.expand(-1, 3, -1, -1)", 4: "remove transparency by images[:, :3]"}
-    hint = hints.get(channels, "pass images with red, green and blue")
-    if _has_channels_last(images):
-        hint = f"move the channels first by {_permutation(images)}"
-    raise UsageError(f"images {tuple(images.shape)} have {channels} channels, not 3", hint)
+    """Raise UsageError unless the images have as many channels as the model."""
+    if classifier.has_known_channels and images.shape[1] not in classifier.accepted_channels:
+        raise UsageError(*classifier.describe_channel_mismatch(images.shape))
 
 
 def _to_classifier(classifier: Classifier, tensor: Tensor, name: str, *, finite: bool = True) -> Tensor:

@@ -16,18 +16,24 @@ from torch import Tensor
 
 import xplain.methods  # noqa: F401  (importing registers them)
 from xplain.core.config import Choice, ComputeOptions
-from xplain.core.errors import MODEL_ERRORS, InputError, UsageError, device_error, first_line
+from xplain.core.errors import MODEL_ERRORS, InputError, UsageError, XplainError, device_error, emit_note, first_line
 from xplain.core.registry import METHODS, MethodSpec, Spec
-from xplain.core.rng import Streams
+from xplain.core.rng import Streams, preserve_random_state
 from xplain.core.types import Attribution, Cost, Precision, ScoreKind
-from xplain.data.images import decode_image, sha256
-from xplain.data.preprocessing import Preprocessing, preprocess
+from xplain.data.images import read_model_input, sha256
+from xplain.data.preprocessing import Preprocessing
 from xplain.data.sources import ImageSource, find_images
 from xplain.metrics.inputs import Explain
-from xplain.models import Classifier
+from xplain.models import Classifier, ScalarFunction
+from xplain.models.checks import RANDOM_FLAG
+from xplain.models.load import inspect_first_images
+from xplain.models.outputs import OutputKind
+from xplain.models.scalar_outputs import resolve_scalar_target
 from xplain.oracle import Oracle
+from xplain.oracle.access import check_access
 from xplain.oracle.batching import rows_per_call
 from xplain.oracle.runtime import inference_session, predict
+from xplain.oracle.scores import available_score, check_score
 from xplain.oracle.targets import Classes, find_contrasts, find_targets, has_finite_logits
 from xplain.pipelines.arguments import (
     check_choice,
@@ -37,6 +43,7 @@ from xplain.pipelines.arguments import (
     check_references,
     resolve_compute,
 )
+from xplain.pipelines.zero_maps import flag_zero_maps
 
 MAX_REFERENCES = 512  # maximum number of baseline images, spaced evenly over the sorted files
 # Parameters that older versions do not have, and their defaults, which are not recorded: runs that they began are continued.
@@ -50,7 +57,7 @@ def attribute(
     images: Tensor,
     method: str,
     *,
-    target: Classes | None = None,
+    target: Classes | ScalarFunction | None = None,
     against: Classes | None = None,
     score: ScoreKind | None = None,
     seed: int = 0,
@@ -64,13 +71,14 @@ def attribute(
     Args:
         images: float (B, C, H, W) in [0, 1], not normalized, on any device, a tensor or a NumPy array; ``read_image`` makes them.
         method: name or alias of a method, such as ``agi`` or ``ig``.
-        target: class index, WordNet ID or class name, either one for all images or one per image. Default: the predicted class of
-            each image.
+        target: class index, WordNet ID or class name, either one for all images or one per image; or a differentiable function of
+            the network's output that returns one value per image, such as ``lambda output: output["age"]`` or
+            ``xplain.similarity(classifier, image)``. Default: the predicted class of each image.
         against: contrast classes, either for all images or of shape (B, A). The explained score is the score of the target minus the
             mean score of the contrast classes; ``agi`` uses them as false classes. ``runner-up`` selects the most probable class
             other than the target.
         score: model output to explain: ``logit``, ``prob``, ``log-prob`` or ``margin`` (the target's logit minus the largest other
-            logit). Default: set by the method.
+            logit; if an image can have several labels, minus the threshold). Default: set by the method.
         seed: random seed. Random numbers depend on the seed and on the pixels of each image, but not on the batch.
         precision: ``fp32``, ``tf32`` or ``bf16``.
         batch_size: maximum number of samples per forward pass, or ``auto``.
@@ -90,6 +98,7 @@ def attribute(
         >>> att = xplain.attribute(clf, x, "integrated-gradients", steps=100, target="tabby")
     """
     check_classifier(classifier)
+    classifier, classes = resolve_scalar_target(classifier, target, against)
     if score is not None:
         check_choice("score", score, get_args(ScoreKind))
     spec, params = METHODS.get(method), check_references(params)
@@ -98,9 +107,12 @@ def attribute(
     check_progress(progress)
     started = time.perf_counter()
     images = check_images(classifier, images)
-    with inference_session(classifier):
+    inspect_first_images(classifier, images)
+    check_access(classifier, spec.access, spec.name)
+    with inference_session(classifier), preserve_random_state():
+        method_run = replace(method_run, score=choose_score(spec, score, classifier.output))
         logits, cost = predict_finite(classifier, images, compute)
-        targets = find_targets(classifier, target, logits)
+        targets = find_targets(classifier, classes, logits)
         contrasts = find_contrasts(classifier, against, logits, targets)
         result = method_run.attribute(classifier, images, targets, compute, contrasts=contrasts, on_rows=progress)
     return replace(result, cost=replace(result.cost + cost, seconds=time.perf_counter() - started))
@@ -109,7 +121,10 @@ def attribute(
 def predict_finite(classifier: Classifier, images: Tensor, compute: ComputeOptions) -> tuple[Tensor, Cost]:
     """Return the logits (B, classes) and their cost. Raises InputError unless the model accepts the images and all logits are finite."""
     try:
+        classifier.detect_pending_output(images)
         logits, cost = predict(classifier, images, compute)
+    except XplainError:  # some are RuntimeErrors too
+        raise
     except MODEL_ERRORS as error:
         raise device_error(error) or InputError(
             f"the model failed on images {tuple(images.shape)}: {type(error).__name__}: {first_line(error)}",
@@ -147,11 +162,13 @@ class MethodRun:
         preprocessing: Preprocessing,
         *,
         score: ScoreKind | None = None,
+        output: OutputKind = OutputKind(),
         label: str = "",
     ) -> MethodRun:
         """Validate the parameters and load the reference images.
 
-        score: explained model output, or None for the default of the method.
+        score: explained model output, or None for the default of the method, or for the value if the model has no probabilities.
+        output: the meaning of the model's logits.
         Raises UsageError if a parameter is invalid, and InputError if the reference images cannot be read.
         """
         baselines = params.get("baselines")
@@ -161,7 +178,7 @@ class MethodRun:
         else:
             settings = spec.resolve(params)
             references = _read_references(settings.get("baselines", "noise"), preprocessing)
-        return cls(spec, settings, references, score or spec.score, label or spec.name)
+        return cls(spec, settings, references, choose_score(spec, score, output), label or spec.name)
 
     @property
     def rows_per_image(self) -> int:
@@ -208,7 +225,7 @@ class MethodRun:
         images: images whose size is used, or None for the input size of the classifier.
         """
         if images is None:
-            images = torch.empty(1, 3, *classifier.size, device=classifier.device)
+            images = torch.empty(1, classifier.input_channels, *classifier.size, device=classifier.device)
         rows = rows_per_call(classifier, images, batch_size)
         return max(rows // max(self.spec.parallel(**self.settings), 1), 1)
 
@@ -222,13 +239,17 @@ class MethodRun:
         contrasts: Tensor | None = None,
         on_rows: Callable[[int], None] | None = None,
         drawn_for: Tensor | None = None,
+        flag_zeros: bool = True,
     ) -> Attribution:
         """Run the method on images (B, C, H, W) and target classes (B,) in batches that fill a forward pass.
 
         contrasts: (B, A) contrast classes, or None. on_rows: called with the number of rows after each model call.
         drawn_for: images that seed the random numbers, or None to use ``images``.
-        Raises the errors of the method, and DeviceError if a single sample does not fit in memory.
+        flag_zeros: flag maps that are zero everywhere, with the reason if it is known.
+        Raises the errors of the method, UsageError if the classifier does not offer what the method needs, and DeviceError if a
+        single sample does not fit in memory.
         """
+        check_access(classifier, self.spec.access, self.spec.name)
         started = time.perf_counter()
         size = self.images_per_call(classifier, compute.batch_size, images)
         cost, parts = Cost(), []
@@ -241,8 +262,33 @@ class MethodRun:
             values = result.values.detach().contiguous()
             parts.append(replace(result, values=values, details=result.details | spent))
             cost = cost + oracle.cost
-        cost = replace(cost, seconds=time.perf_counter() - started)
-        return replace(_concatenate(parts), target=targets, cost=cost)
+        result = _concatenate(parts)
+        flags = dict(result.flags)
+        if classifier.checks.is_random:
+            flags[RANDOM_FLAG] = torch.ones(len(images), dtype=torch.bool, device=images.device)
+        attribution = replace(result, target=targets, cost=cost, flags=flags)
+        if flag_zeros:
+            attribution = self._flag_zero_maps(attribution, classifier, images, compute, contrasts)
+        cost = replace(attribution.cost, seconds=time.perf_counter() - started)
+        return replace(attribution, cost=cost)
+
+    def _flag_zero_maps(
+        self,
+        attribution: Attribution,
+        classifier: Classifier,
+        images: Tensor,
+        compute: ComputeOptions,
+        contrasts: Tensor | None,
+    ) -> Attribution:
+        """Flag the maps that are zero everywhere."""
+        assert attribution.target is not None
+
+        def make_oracle(score: ScoreKind, index: Tensor) -> Oracle:
+            oracle = self._oracle(classifier, compute, index, contrasts if score == self.score else None, None)
+            oracle.score = score
+            return oracle
+
+        return flag_zero_maps(attribution, images, attribution.target, self.score, make_oracle)
 
     def _oracle(
         self,
@@ -291,7 +337,7 @@ class MethodRun:
             images: Tensor, y: Tensor, classifier: Classifier | None = None, image: Tensor | None = None
         ) -> Tensor:
             drawn_for = content if image is None else content[image]
-            result = self.attribute(classifier or default, images, y, compute, drawn_for=drawn_for)
+            result = self.attribute(classifier or default, images, y, compute, drawn_for=drawn_for, flag_zeros=False)
             if oracle is not None:
                 oracle.cost = oracle.cost + result.cost
             return result.values
@@ -299,8 +345,19 @@ class MethodRun:
         return explain
 
 
+def choose_score(spec: MethodSpec, score: ScoreKind | None, output: OutputKind) -> ScoreKind:
+    """Return the requested score, or the default of the method. Raises UsageError if the model's output does not have it."""
+    if score is not None:
+        check_score(score, output)
+        return score
+    available = available_score(spec.score, output)
+    if available != spec.score:
+        emit_note("the model returns values without probabilities; explaining the value of the target")
+    return available
+
+
 def _read_references(directory: str, preprocessing: Preprocessing) -> Tensor | None:
-    """Load up to MAX_REFERENCES evenly spaced images (N, 3, H, W) from a directory, or return None for ``noise``.
+    """Load up to MAX_REFERENCES evenly spaced images (N, C, H, W) from a directory, or return None for ``noise``.
 
     Raises InputError if the directory does not exist or an image cannot be read.
     """
@@ -308,8 +365,8 @@ def _read_references(directory: str, preprocessing: Preprocessing) -> Tensor | N
         return None
     if not os.path.isdir(directory):  # noqa: PTH112  (never raises)
         raise InputError(f"baseline directory {directory!r} not found", 'pass a directory of images, or "noise"')
-    images = [decode_image(source.read(), source.name) for source in _find_references(directory)]
-    return torch.stack([preprocess(image, preprocessing) for image in images])
+    sources = _find_references(directory)
+    return torch.stack([read_model_input(source.read(), source.name, preprocessing).pixels for source in sources])
 
 
 def _find_references(directory: str) -> list[ImageSource]:
@@ -340,13 +397,19 @@ def resolve_methods(
 
     score: explained output, or None for the default of each method.
     layer, layout: layer and its layout, for the methods that have such a parameter.
+    Raises UsageError if the classifier does not offer what a method needs.
     """
     runs = []
     for choice in choices:
         spec = METHODS.get(choice.name)
+        check_access(classifier, spec.access, spec.name)
         params = with_layer_options(spec, choice, layer, layout)
         label = label_of(choice, spec.name)
-        runs.append(MethodRun.resolve(spec, params, classifier.preprocessing, score=score, label=label))
+        runs.append(
+            MethodRun.resolve(
+                spec, params, classifier.preprocessing, score=score, output=classifier.output, label=label
+            )
+        )
     return runs
 
 

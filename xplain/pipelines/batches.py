@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from xplain.core.config import ComputeOptions
+from xplain.core.config import ComputeOptions, EvaluateConfig
 from xplain.core.errors import Failure, InputError, UsageError
 from xplain.data.class_names import ClassNames
-from xplain.data.datasets import Item
+from xplain.data.datasets import Item, read_dataset
+from xplain.data.folders import SkippedFiles
 from xplain.data.images import LoadedImage, prefetch_images
 from xplain.data.sources import ImageSource
 from xplain.models import Classifier
@@ -29,7 +30,7 @@ class RunsInCalls(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class PredictedBatch:
-    """A batch of images (B, 3, H, W) on the classifier's device, with finite logits (B, classes)."""
+    """A batch of images (B, C, H, W) on the classifier's device, with finite logits (B, classes)."""
 
     items: Sequence[Item]
     loaded: Sequence[LoadedImage]
@@ -85,6 +86,27 @@ class TargetedBatch(PredictedBatch):
     def contrasts_of(self, i: int) -> list[int]:
         """Return the contrast classes of one image."""
         return [] if self.contrasts is None else self.contrasts[i].tolist()
+
+
+def read_items(config: EvaluateConfig, classifier: Classifier, skipped: SkippedFiles | None = None) -> list[Item]:
+    """Return the images of the data set of a request, with the labels that the model can have.
+
+    skipped: as in ``read_dataset``. Raises UsageError if the model returns values and the request has labels.
+    """
+    output = classifier.output
+    if not output.has_probabilities:
+        if config.labels is not None:
+            raise UsageError("--labels requires classes, but the model returns values", "remove --labels")
+        items = read_dataset(config.dataset, classifier.class_names, skipped=skipped, has_classes=False)
+        return [replace(item, label=None) for item in items]
+    has_label_sets = output.activation == "sigmoid"
+    items = read_dataset(config.dataset, classifier.class_names, config.labels, skipped, has_label_sets=has_label_sets)
+    if not has_label_sets:
+        return items
+    return [
+        replace(item, labels=(item.label,)) if item.labels is None and item.label is not None else item
+        for item in items
+    ]
 
 
 def make_items(

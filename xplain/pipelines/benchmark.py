@@ -20,13 +20,14 @@ def bench(config: BenchConfig, output: Path | None = None) -> Iterator[Group]:
     """Run the benchmark and yield groups of records: the environment, then the bare-model throughput and the runs of each model.
 
     output: directory of bench.json and bench.md, which are updated before each group is yielded. An interrupted benchmark in this directory
-    is resumed. Raises XplainError if the request is invalid or the files cannot be written.
+    is resumed. Raises XplainError if the request is invalid, the directory has results of another one, or the files cannot be written.
     """
     if output is None:
         yield from measure_models(config)
         return
     with lock_directory(output):
         files = BenchmarkFiles(output, config)
+        files.check_existing()
         existing = files.load_existing()
         groups: list[Group] = []
         for group in measure_models(config, existing):
@@ -46,7 +47,7 @@ def measure_models(config: BenchConfig, existing: Sequence[Group] = ()) -> Itera
     """
     _check_request(config)
     for number, name in enumerate(config.models):
-        classifier = load_model(replace(config.model, name=name))
+        classifier = load_model(replace(config.model, name=name), config.pixels)
         if number == 0:
             environment = [describe_machine(config, classifier.device)]
             existing = existing if environment in existing else ()

@@ -111,4 +111,5 @@ class BenchmarkCase:
         if isinstance(self.spec, MethodSpec):
             return attribute(self.classifier, images, self.choice.name, **options)
         maps = self.maps[: len(images)]
-        return measure(self.classifier, images, maps, self.choice.name, method="saliency", **options)
+        method = "saliency" if self.classifier.differentiable else "random"  # of metrics that run one again
+        return measure(self.classifier, images, maps, self.choice.name, method=method, **options)

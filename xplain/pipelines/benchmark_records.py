@@ -64,10 +64,8 @@ def describe_ceiling(
 
 
 def _describe_throughput(throughput: Throughput) -> dict[str, Any]:
-    return {
-        "gradients": _describe_search(throughput.gradients),
-        "forwards": _describe_search(throughput.forwards),
-    }
+    gradients = {} if throughput.gradients is None else {"gradients": _describe_search(throughput.gradients)}
+    return gradients | {"forwards": _describe_search(throughput.forwards)}
 
 
 def _describe_search(search: BatchSizeSearch) -> dict[str, Any]:

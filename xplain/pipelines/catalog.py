@@ -17,6 +17,7 @@ from xplain.core.protocols import PROTOCOLS
 from xplain.core.registry import METHODS, METRICS, MethodSpec, Spec
 from xplain.data.class_names import load_imagenet_classes, read_class_names
 from xplain.oracle import Oracle
+from xplain.oracle.access import check_access
 from xplain.oracle.layers import list_layers
 from xplain.oracle.runtime import inference_session, load_model
 from xplain.pipelines.compatibility import try_methods
@@ -184,7 +185,9 @@ def list_classes(options: ModelOptions) -> list[Row]:
 def list_model_layers(options: ModelOptions) -> list[Row]:
     """Return a row per layer of a model that ``--layer`` accepts, in execution order: type, height x width, and whether it is ``auto``."""
     classifier = load_model(options)
-    image = torch.full((1, 3, *classifier.size), 0.5, device=classifier.device, dtype=classifier.dtype)
+    check_access(classifier, "layers", "list layers")
+    shape = (1, classifier.input_channels, *classifier.size)
+    image = torch.full(shape, 0.5, device=classifier.device, dtype=classifier.dtype)
     with inference_session(classifier):
         layers = list_layers(Oracle(classifier), image)
     return [

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from xplain.core.array_store import ArrayStore
@@ -15,6 +16,7 @@ from xplain.core.files import lock_directory
 from xplain.core.registry import METHODS
 from xplain.core.run_store import fingerprint
 from xplain.core.types import Attribution
+from xplain.data.file_index import FileIndex
 from xplain.data.images import sha256
 from xplain.data.sources import ImageSource, find_images
 from xplain.models import Classifier
@@ -22,25 +24,21 @@ from xplain.oracle.runtime import inference_session, load_model
 from xplain.oracle.targets import TargetSpec
 from xplain.pipelines.attribution import MethodRun, check_methods, label_of, resolve_methods
 from xplain.pipelines.batches import PredictedBatch, TargetedBatch, largest_group, make_items, predict_batches
-from xplain.pipelines.measurement import MetricRun, resolve_metrics, run_metrics
+from xplain.pipelines.measurement import MetricRun, check_metrics, resolve_metrics, run_metrics
+from xplain.pipelines.predictions import Prediction
 from xplain.pipelines.progress import OnProgress, ProgressCounter
-from xplain.pipelines.records import (
-    describe_explanation,
-    describe_prediction,
-    describe_run,
-    describe_target,
-    is_current,
-)
+from xplain.pipelines.records import describe_explanation, describe_run, fingerprinted, is_current
 from xplain.reports.agreement import draw_agreement
+from xplain.reports.band_pictures import describe_shown_bands, show_bands
 from xplain.reports.comparison import Cell, Comparison, Row, describe_comparison
 from xplain.reports.comparison_figure import PICTURE_TITLES, draw_comparison
 from xplain.reports.comparison_files import RECORD, check_folder, choose_folder, discard, finish, load_existing, start
 from xplain.reports.comparison_page import make_comparison_page
 from xplain.reports.figures import check_formats
-from xplain.reports.render import get_colormap, render_warnings, to_pixels
+from xplain.reports.render import get_colormap, render_warnings
 
 OnFailure = Callable[[Failure], None]
-ROW_KEYS = ("input", "sha256", "target", "prediction")  # stored once per row, not in every cell
+ROW_KEYS = ("input", "sha256", "target", "prediction", "decided")  # stored once per row, not in every cell
 
 
 def write_comparison(config: CompareConfig, on_progress: OnProgress, on_failure: OnFailure) -> dict[str, Any] | None:
@@ -140,17 +138,19 @@ class ComparisonRun:
             MethodColumn.make(choice, against) for choice in config.methods for against in config.against or (None,)
         ]
         sources = find_images(config.inputs, config.files_from, null=config.null, output=config.output)
-        models = [ModelComparison.load(config, name, columns, metrics) for name in config.models]
+        index = FileIndex(Path(), [source.name for source in sources])
+        models = [ModelComparison.load(config, name, columns, metrics, index) for name in config.models]
         return cls(config, columns, metrics, sources, models)
 
     @property
     def fingerprint(self) -> str:
         """Digest of everything that affects the results: settings, models and image files."""
         config = self.config
-        models = [{key: value for key, value in model.facts.items() if key != "device"} for model in self.models]
+        models = [fingerprinted(model.facts) for model in self.models]
         methods = [[method.describe() for method in model.methods] for model in self.models]
         metrics = [metric.describe() for metric in self.metrics]
-        request = (config.target, config.against, asdict(config.render), config.shows)
+        bands = [config.pixels.bands] if config.pixels.bands else []
+        request = (config.target, config.against, asdict(config.render), config.shows, *bands)
         digests = [(source.name, _hash_source(source)) for source in self.sources]
         return fingerprint(models, methods, metrics, request, digests)
 
@@ -193,7 +193,7 @@ class ComparisonRun:
         rows.sort(key=lambda entry: entry[:2])
         return Comparison(
             tuple(column.label for column in self.columns),
-            {metric.label: metric.describe() for metric in self.metrics},
+            {metric.label: metric.describe() for metric in self.models[0].metrics},
             [row for _, _, row in rows],
             failed,
             self.config.render,
@@ -222,14 +222,22 @@ class ModelComparison:
 
     @classmethod
     def load(
-        cls, config: CompareConfig, name: str, columns: Sequence[MethodColumn], metrics: Sequence[MetricRun]
+        cls,
+        config: CompareConfig,
+        name: str,
+        columns: Sequence[MethodColumn],
+        metrics: Sequence[MetricRun],
+        index: FileIndex,
     ) -> ModelComparison:
-        """Load the model and resolve the methods."""
-        classifier = load_model(replace(config.model, name=name))
+        """Load the model, resolve the methods, and find the boxes of the images, if a metric reads them."""
+        classifier = load_model(replace(config.model, name=name), config.pixels, config.target)
+        check_metrics(metrics, classifier)
         target_specs = [TargetSpec.parse(config.target, column.against, classifier) for column in columns]
         choices = [column.choice for column in columns]
         methods = resolve_methods(choices, config.score, classifier, config.layer, config.layout)
         facts = describe_run(config.compute, classifier)
+        metrics = [metric.for_output(classifier.output) for metric in metrics]
+        metrics = [metric.with_boxes(index, classifier.class_names) for metric in metrics]
         return cls(config, classifier, target_specs, methods, metrics, facts)
 
     @cached_property
@@ -293,19 +301,21 @@ class ModelComparison:
                         column.append(None if isinstance(result, Failure) else result)
                 cells_of_columns.append(column)
             for i, item in enumerate(batch.items):
-                image = to_pixels(batch.images[i].float().cpu().numpy())
+                image = show_bands(batch.images[i].float().cpu().numpy(), self.config.pixels.bands)
                 record = self._describe_row(batch, i, int(columns[0].targets[i]))
                 yield item.source, Row(record, image, [column[i] for column in cells_of_columns])
 
     def _describe_row(self, batch: PredictedBatch, i: int, target: int) -> dict[str, Any]:
         """Return the entries of a row that do not depend on the method."""
-        probabilities = batch.logits[i].double().softmax(dim=0)
+        prediction = Prediction(self.classifier, batch.logits[i])
         return {
             "input": batch.loaded[i].source.name,
             "sha256": batch.loaded[i].digest,
             "model": self.classifier.name,
-            "target": describe_target(self.classifier, target, probabilities),
-            "prediction": describe_prediction(self.classifier, probabilities),
+            "target": prediction.describe_class(target),
+            "prediction": prediction.describe_top(),
+            **prediction.describe_decisions(),
+            **describe_shown_bands(self.classifier.input_channels, self.config.pixels.bands),
         }
 
     def _compare_part(
@@ -379,10 +389,9 @@ class ModelComparison:
 
     def _mark(self, method: MethodRun, batch: TargetedBatch, i: int) -> str:
         """Return a digest of everything that affects a cell."""
-        stable = {key: value for key, value in self.facts.items() if key != "device"}
         metrics = [metric.describe() for metric in self.metrics]
         request = (metrics, asdict(self.config.render), int(batch.targets[i]), batch.contrasts_of(i))
-        return fingerprint(stable, method.describe(), request, batch.loaded[i].digest)
+        return fingerprint(fingerprinted(self.facts), method.describe(), request, batch.loaded[i].digest)
 
     def _describe_cell(self, method: MethodRun, batch: TargetedBatch, result: Attribution, i: int) -> dict[str, Any]:
         """Return the record of a cell without its scores and without the entries of its row."""

@@ -12,7 +12,7 @@ from xplain.core.errors import InputError, XplainError
 from xplain.core.registry import METHODS, MethodSpec, Spec
 from xplain.core.types import Attribution
 from xplain.models import Classifier
-from xplain.models.inspection import SHAPE_ERRORS
+from xplain.models.channels import SHAPE_ERRORS
 from xplain.pipelines.attribution import attribute
 
 # Values that make every method run fast but completely. All other parameters keep their defaults.
@@ -64,20 +64,20 @@ def find_small_size(classifier: Classifier) -> tuple[int, int]:
 
 
 def _make_gray_ramp(classifier: Classifier, size: tuple[int, int]) -> Tensor:
-    """Return one image (1, 3, H, W) that is 0.3 at its left edge and 0.7 at its right edge."""
+    """Return one image (1, C, H, W) that is 0.3 at its left edge and 0.7 at its right edge."""
     ramp = torch.linspace(0.3, 0.7, size[1], device=classifier.device, dtype=classifier.dtype)
-    return ramp.expand(1, 3, *size).contiguous()
+    return ramp.expand(1, classifier.input_channels, *size).contiguous()
 
 
 def _try_method(classifier: Classifier, spec: MethodSpec, size: tuple[int, int]) -> Attribution | XplainError:
     image = _make_gray_ramp(classifier, size)
     try:
-        return attribute(classifier, image, spec.name, **minimal_settings(spec, size))
+        return attribute(classifier, image, spec.name, **minimal_settings(spec, size, classifier.input_channels))
     except XplainError as error:
         return error
 
 
-def minimal_settings(spec: Spec, size: tuple[int, int]) -> dict[str, Any]:
+def minimal_settings(spec: Spec, size: tuple[int, int], channels: int = 3) -> dict[str, Any]:
     """Return the parameters that minimize the run time for an image of ``size`` (height, width)."""
     settings: dict[str, Any] = {}
     for name, parameter in spec.parameters.items():
@@ -86,5 +86,5 @@ def minimal_settings(spec: Spec, size: tuple[int, int]) -> dict[str, Any]:
     if "stride" in spec.parameters:  # one window that covers the image
         settings |= {"window": max(size), "stride": max(size)}
     if "block" in spec.parameters:  # remove all values in one round
-        settings |= {"block": 3 * size[0] * size[1]}
+        settings |= {"block": channels * size[0] * size[1]}
     return settings

@@ -10,24 +10,24 @@ from typing import Any
 import torch
 
 from xplain.core.array_store import ArrayStore
-from xplain.core.config import ComputeOptions, EvaluateConfig, PerClassOrder
-from xplain.core.errors import Failure, UsageError, emit_note
-from xplain.core.run_store import SCHEMA, RunStore, fingerprint, read_run, settings_digest
+from xplain.core.config import EvaluateConfig
+from xplain.core.errors import Failure
+from xplain.core.run_store import RunStore, fingerprint, settings_digest
 from xplain.core.types import Attribution, Cost
-from xplain.data.class_names import ClassNames
-from xplain.data.datasets import Item, read_dataset, select_items, select_shard
+from xplain.data.datasets import Item, select_shard
 from xplain.models import Classifier
-from xplain.oracle.runtime import inference_session, load_model, predict
+from xplain.oracle.runtime import inference_session
 from xplain.oracle.targets import TargetSpec
-from xplain.pipelines.attribution import CONTROL, MethodRun, check_methods, resolve_methods, with_control
+from xplain.pipelines.attribution import MethodRun
 from xplain.pipelines.batches import PredictedBatch, TargetedBatch, largest_group, predict_batches
-from xplain.pipelines.external_maps import ExternalMaps, check_map_names, find_external_maps
-from xplain.pipelines.measurement import MetricResult, MetricRun, resolve_metrics, run_metrics
+from xplain.pipelines.evaluation_plan import EvaluationPlan, Source, load_plan
+from xplain.pipelines.external_maps import ExternalMaps
+from xplain.pipelines.measurement import MetricResult, MetricRun, run_metrics
+from xplain.pipelines.predictions import describe_items
 from xplain.pipelines.progress import OnProgress, RowCounter, ignore_progress
-from xplain.pipelines.records import describe_cost, describe_run, list_flags
+from xplain.pipelines.records import describe_cost, list_flags
+from xplain.pipelines.run_folders import check_request
 from xplain.pipelines.stored_items import check_loaded_items, check_stored_items
-
-Source = MethodRun | ExternalMaps
 
 
 def evaluate(config: EvaluateConfig, on_progress: OnProgress = ignore_progress) -> Iterator[Failure]:
@@ -38,133 +38,23 @@ def evaluate(config: EvaluateConfig, on_progress: OnProgress = ignore_progress) 
     """
     plan = load_plan(config)
     if plan is not None:
-        yield from plan.evaluate(on_progress)
+        yield from run_plan(plan, on_progress)
 
 
-@dataclass(frozen=True, eq=False)
-class EvaluationPlan:
-    """A checked request with its loaded model. items: the selected images, of which a shard is a part."""
+def run_plan(plan: EvaluationPlan, on_progress: OnProgress = ignore_progress) -> Iterator[Failure]:
+    """Compute what the run directory of a plan is missing; yield each image that failed. ``on_progress`` counts images."""
+    config, classifier = plan.config, plan.classifier
 
-    config: EvaluateConfig
-    classifier: Classifier
-    methods: Sequence[MethodRun]
-    metrics: Sequence[MetricRun]
-    items: Sequence[Item]
-    per_class_order: PerClassOrder | None
-    external_maps: Sequence[ExternalMaps] = ()
+    def check_store(store: RunStore) -> None:
+        check_request(config, store.folder)
+        check_stored_items(store, plan.items, classifier.class_names)
 
-    @property
-    def sources(self) -> list[Source]:
-        """The methods and the external maps, in the order of the tables."""
-        return _order_sources(self.methods, self.external_maps)
-
-    def evaluate(self, on_progress: OnProgress = ignore_progress) -> Iterator[Failure]:
-        """Compute what the run directory is missing; yield each image that failed. ``on_progress`` counts images."""
-        config, classifier = self.config, self.classifier
-        with (
-            inference_session(classifier),
-            RunStore.open(config.output, config.shard[0], _describe(self), self._check_store) as store,
-        ):
-            run = EvaluationRun(config, classifier, self.methods, self.metrics, store, self.external_maps)
-            yield from run.evaluate(select_shard(self.items, *config.shard), on_progress)
-
-    def _check_store(self, store: RunStore) -> None:
-        check_stored_items(store, self.items, self.classifier.class_names)
-
-
-def load_plan(config: EvaluateConfig) -> EvaluationPlan | None:
-    """Check a request, load the model and select the images; return None if no metric evaluates single images."""
-    check_methods(config.methods, config.layer, config.layout)
-    check_map_names(config.maps)
-    metrics = [metric for metric in resolve_metrics(config.protocol, config.metrics) if metric.spec.scope == "image"]
-    if not metrics:
-        return None
-    classifier = load_model(config.model)
-    choices = with_control(config.methods)
-    methods = resolve_methods(choices, config.score, classifier, config.layer, config.layout)
-    order = _per_class_order(config)
-    items = read_dataset(config.dataset, classifier.class_names, config.labels)
-    external_maps = find_external_maps(config.maps, metrics, items)
-    items = select_items(items, config.limit, config.per_class, config.compute.seed if order == "random" else None)
-    if config.target == "label" and all(item.label is None for item in items):
-        raise UsageError("--target label requires labels", "use class folders or --labels")
-    return EvaluationPlan(config, classifier, methods, metrics, items, order, external_maps)
-
-
-def _per_class_order(config: EvaluateConfig) -> PerClassOrder | None:
-    """Return which images ``--per-class`` takes, as an existing run does; None without ``--per-class``."""
-    if config.per_class is None or config.per_class_order is not None:
-        return config.per_class_order
-    if not (config.output / "run.json").exists():
-        return "random"
-    stored = read_run(config.output)[0]["fingerprint"]
-    if "per_class" in stored:
-        return "first" if stored["per_class"] == "first" else "random"
-    emit_note(
-        f"{str(config.output)!r} was begun by an earlier version of xplain, so --per-class takes the first images of each class; "
-        "use --per-class-order random to draw them"
-    )
-    return "first"
-
-
-def _order_sources(methods: Sequence[MethodRun], maps: Sequence[ExternalMaps]) -> list[Source]:
-    """Return methods and external maps as tables list them: the control is the last unless it is the first."""
-    last = [method for method in methods[1:] if method.spec.name == CONTROL]
-    return [*(method for method in methods if method not in last), *maps, *last]
-
-
-def check_models(configs: Sequence[EvaluateConfig]) -> None:
-    """Load the model of each request once to detect invalid models before a long evaluation starts."""
-    for config in configs:
-        load_model(config.model)
-
-
-def _describe(plan: EvaluationPlan) -> dict[str, Any]:
-    """Return the content of ``run.json``. A run can be resumed only if its fingerprint and its baseline images are unchanged."""
-    config, classifier, items = plan.config, plan.classifier, plan.items
-    facts = describe_run(config.compute, classifier)
-    stable = {key: facts[key] for key in ("model", "preprocessing", "seed", "precision")}
-    labeled = sum(item.label is not None for item in items)
-    return {
-        "schema": SCHEMA,
-        "fingerprint": stable
-        | {
-            "target": config.target,
-            "class_names": _hash_class_names(classifier.class_names),
-            "per_class": plan.per_class_order,
-        },
-        "dataset": {"location": config.dataset, "items": len(items), "labelled": labeled},
-        "classes": _count_classes(classifier),
-        "accuracy": None if classifier.accuracy is None else asdict(classifier.accuracy),
-        "protocol": config.protocol,
-        "methods": {source.label: _describe_source(source) for source in plan.sources},
-        "metrics": {m.label: m.describe() | {"axis": m.spec.axis} for m in plan.metrics},
-        "environment": {"device": facts["device"], "versions": facts["versions"]},
-    }
-
-
-def _hash_class_names(class_names: ClassNames) -> str | None:
-    """Return a digest of the names of the classes, which decide the classes of labels and boxes; None if they have none."""
-    if not class_names.labels and not class_names.wnids:
-        return None
-    return fingerprint(list(class_names.labels), list(class_names.wnids))[:16]
-
-
-def _attribution_rows(source: Source) -> int:
-    """Return the maximum number of model rows that the attribution of an image takes, 0 for external maps."""
-    return source.rows_per_image if isinstance(source, MethodRun) else 0
-
-
-def _describe_source(source: Source) -> dict[str, Any]:
-    """Return the record of a method or of external maps."""
-    record = source.describe() | source.origin
-    return record | source.hash_references() if isinstance(source, MethodRun) else record
-
-
-def _count_classes(classifier: Classifier) -> int:
-    """Return the number of classes of the model."""
-    blank = torch.zeros(1, 3, *classifier.size, device=classifier.device, dtype=classifier.dtype)
-    return predict(classifier, blank, ComputeOptions())[0].shape[1]
+    with (
+        inference_session(classifier),
+        RunStore.open(config.output, config.shard[0], plan.describe(), check_store) as store,
+    ):
+        run = EvaluationRun(config, classifier, plan.methods, plan.metrics, store, plan.external_maps)
+        yield from run.evaluate(select_shard(plan.items, *config.shard), on_progress)
 
 
 @dataclass(frozen=True, eq=False)
@@ -276,19 +166,18 @@ class EvaluationRun:
 
     def _store_items(self, batch: PredictedBatch) -> None:
         """Store the results that do not depend on the method: hash, label and prediction of each image."""
-        probabilities, predicted = batch.logits.double().softmax(dim=1).max(dim=1)
-        rows = zip(batch.items, batch.loaded, predicted.tolist(), probabilities.tolist(), strict=True)
+        predictions = describe_items(self.classifier, batch.items, batch.logits)
         records = [
             {
                 "key": item.key,
                 "mark": "item",
                 "sha256": loaded.digest,
                 "label": item.label,
-                "predicted": index,
-                "probability": probability,
+                **prediction,
                 "file": loaded.state,
             }
-            for item, loaded, index, probability in rows
+            | ({} if loaded.stored is None else {"pixels": loaded.stored})
+            for item, loaded, prediction in zip(batch.items, batch.loaded, predictions, strict=True)
         ]
         self.store.append([record for record in records if not self.store.has(record["key"], "item")])
 
@@ -305,7 +194,7 @@ class EvaluationRun:
             batch.images,
             attribution,
             self.config.compute,
-            keys,
+            tuple(item.image_key for item in batch.items),
             sizes,
             counter.advance,
         ):
@@ -403,6 +292,11 @@ class EvaluationRun:
             None if None in expected else torch.tensor(expected, dtype=torch.float64, device=device),
             {name: torch.tensor([cost[name] for cost in costs]) for name in ("forwards", "backwards")},
         )
+
+
+def _attribution_rows(source: Source) -> int:
+    """Return the maximum number of model rows that the attribution of an image takes, 0 for external maps."""
+    return source.rows_per_image if isinstance(source, MethodRun) else 0
 
 
 def _curve_label(source: Source, metric: MetricRun) -> str:

@@ -12,15 +12,16 @@ import torch
 from xplain.core.config import EvaluateConfig, RenderOptions
 from xplain.core.files import write_file
 from xplain.core.run_store import read_run, settings_digest
-from xplain.data.datasets import read_dataset
+from xplain.data.datasets import split_labels
 from xplain.data.folders import SkippedFiles
-from xplain.data.images import decode_image
-from xplain.data.preprocessing import preprocess
+from xplain.data.images import read_model_input
 from xplain.data.sources import ImageSource
 from xplain.models import Classifier
 from xplain.oracle.runtime import load_model
 from xplain.pipelines.attribution import MethodRun, resolve_methods
-from xplain.reports.render import draw, read_record, to_pixels
+from xplain.pipelines.batches import read_items
+from xplain.reports.band_pictures import show_bands
+from xplain.reports.render import draw, read_record
 
 
 class Example(NamedTuple):
@@ -67,13 +68,15 @@ def _draw_all(
     config: EvaluateConfig, folder: Path, selected: Mapping[str, Sequence[Example]], label: str, metric: str
 ) -> None:
     """Replace the content of a directory with overlays of these explanations."""
-    classifier = load_model(config.model)
+    classifier = load_model(config.model, config.pixels, config.target)
     methods = resolve_methods(config.methods, config.score, classifier, config.layer, config.layout)
     method = next((method for method in methods if method.label == label), None)
     if method is None:  # requested by an earlier command only
         return
     shutil.rmtree(folder, ignore_errors=True)
-    items = read_dataset(config.dataset, classifier.class_names, config.labels, SkippedFiles())  # noted before
+    items = read_items(config, classifier, SkippedFiles())  # noted before
+    if config.target == "label":
+        items = split_labels(items)
     sources = {item.key: item.source for item in items}
     for place, examples in selected.items():
         for rank, example in enumerate(examples):
@@ -100,10 +103,10 @@ def _draw(
     record: Mapping[str, Any],
 ) -> bytes:
     """Render an overlay and return it as PNG bytes."""
-    pixels = preprocess(decode_image(source.read(), source.name), classifier.preprocessing)
+    pixels = read_model_input(source.read(), source.name, classifier.preprocessing).pixels
     images = pixels[None].to(classifier.device, classifier.dtype)
     targets = torch.tensor([target], device=classifier.device)
     result = method.attribute(classifier, images, targets, config.compute)
     values = result.values[0].float().cpu().numpy()
     record = {**record, **classifier.class_names.describe(target)}
-    return draw("overlay", to_pixels(pixels.numpy()), values, RenderOptions(), record)
+    return draw("overlay", show_bands(pixels.numpy(), config.pixels.bands), values, RenderOptions(), record)

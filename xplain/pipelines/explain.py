@@ -22,7 +22,8 @@ from xplain.pipelines.background import Deferred, run_in_background
 from xplain.pipelines.batches import PredictedBatch, TargetedBatch, largest_group, make_items, predict_batches
 from xplain.pipelines.file_names import describe_contrasts, describe_settings, file_label, join_parts
 from xplain.pipelines.progress import OnProgress, ProgressCounter, ignore_progress
-from xplain.pipelines.records import describe_explanation, describe_run, is_current
+from xplain.pipelines.records import describe_explanation, describe_run, fingerprinted, is_current
+from xplain.reports.band_pictures import describe_shown_bands
 from xplain.reports.explanation_files import OVERWRITE_HINT, ExplanationFiles, FileNames
 from xplain.reports.render import KINDS, get_colormap
 
@@ -53,10 +54,11 @@ def _explain_images(config: ExplainConfig, on_progress: OnProgress) -> Iterator[
     """Yield the outcomes in order. Rendering and writing of new explanations are deferred."""
     sources = find_images(config.inputs, config.files_from, null=config.null, output=config.output)
     _check_request(config, sources)
-    classifier = load_model(config.model)
+    classifier = load_model(config.model, config.pixels, config.target)
     target_spec = TargetSpec.parse(config.target, config.against, classifier)
     methods = _resolve_methods(config, classifier)
-    files = ExplanationFiles(config.output, tuple(dict.fromkeys(config.saves)), config.render, config.overwrite)
+    kinds = tuple(dict.fromkeys(config.saves))
+    files = ExplanationFiles(config.output, kinds, config.render, config.overwrite, config.pixels.bands)
     rows = len(sources) * target_spec.count * sum(method.rows_per_image for method in methods)
     counter = ProgressCounter(on_progress, rows)
     run = ExplainRun(config, classifier, target_spec, methods, files, describe_run(config.compute, classifier), counter)
@@ -113,9 +115,15 @@ class ExplainRun:
 
     def fingerprint(self, method: MethodRun) -> str:
         """Return a digest of all settings that affect the outputs, excluding the image."""
-        stable = {key: value for key, value in self.facts.items() if key != "device"}
         config = self.config
-        return fingerprint(stable, method.describe(), config.target, config.against, asdict(config.render))
+        return fingerprint(
+            fingerprinted(self.facts), method.describe(), config.target, config.against, self.describe_render()
+        )
+
+    def describe_render(self) -> dict[str, Any]:
+        """Return the record of how pictures are drawn."""
+        bands = describe_shown_bands(self.classifier.input_channels, self.config.pixels.bands)
+        return asdict(self.config.render) | bands
 
     def file_names(self, method: MethodRun, stem: str, target: str) -> FileNames:
         """Return the names of the files of one explanation."""
@@ -130,7 +138,7 @@ class ExplainRun:
 
     def check_existing(self, stems: Sequence[str]) -> None:
         """Raise UsageError for a file that explain did not write, if the file names are known before prediction."""
-        if self.target_spec.kind in ("auto", "class"):
+        if self.target_spec.kind in ("auto", "class", "similar"):
             suffix = self.target_spec.suffix(self.target_spec.index)
             for method in self.methods:
                 self.files.check(self.file_names(method, stem, suffix).plain for stem in stems)
@@ -208,7 +216,7 @@ class ExplainRun:
             )
             return Failure(key, error)
         record = describe_explanation(self.classifier, method, batch, result, i)
-        record |= self.facts | {"render": asdict(self.config.render), "fingerprint": self.fingerprint(method)}
+        record |= self.facts | {"render": self.describe_render(), "fingerprint": self.fingerprint(method)}
         image = batch.images[i].float().cpu().numpy()
         attribution = values.float().cpu().numpy()
         return Explained(record, self.files.write(paths, image, attribution, record))

@@ -136,7 +136,7 @@ class ExternalMaps:
 
     def images_per_call(self, classifier: Classifier, batch_size: int | None) -> int:
         """Return how many images fill one model call."""
-        images = torch.empty(1, 3, *classifier.size, device=classifier.device)
+        images = torch.empty(1, classifier.input_channels, *classifier.size, device=classifier.device)
         return rows_per_call(classifier, images, batch_size)
 
     def load(
@@ -150,7 +150,7 @@ class ExternalMaps:
         groups: dict[int, dict[int, Tensor]] = {}
         for i, (item, loaded) in enumerate(zip(batch.items, batch.loaded, strict=True)):
             try:
-                content = self._read(item.key, classifier.size)
+                content = self._read(item.key, classifier)
                 path = self.files[item.key]
                 _check_record(content.record, path, loaded, int(batch.targets[i]), classifier)
                 values = _convert(content, path, batch.images)
@@ -167,7 +167,7 @@ class ExternalMaps:
         """Return an attribution of NaN, for images whose maps cannot be used."""
         return _to_attribution(batch.images.new_full((len(batch), 1, 1, 1), torch.nan), batch.targets)
 
-    def _read(self, key: str, size: tuple[int, int]) -> MapFile:
+    def _read(self, key: str, classifier: Classifier) -> MapFile:
         """Read the map of an image. Raises MapError if it cannot be used, InputError if it has changed."""
         path = self.files.get(key)
         if path is None:
@@ -177,7 +177,7 @@ class ExternalMaps:
                 if hashlib.file_digest(stream, "sha256").hexdigest() != self.hashes[key]:
                     raise InputError(f"the map {str(path)!r} changed during the run", "run the same command again")
                 stream.seek(0)
-                return read_map(stream, str(path), size)
+                return read_map(stream, str(path), classifier.size, classifier.input_channels)
         except OSError as error:
             raise MapError(
                 "the map cannot be read", f"cannot read {str(path)!r}: {error.strerror}", "make it readable"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import fields
 
-from xplain.core.config import EMBEDDED, ComputeOptions, ExplainConfig, ModelOptions, RenderOptions
+from xplain.core.config import EMBEDDED, ComputeOptions, ExplainConfig, ModelOptions, PixelOptions, RenderOptions
 from xplain.oracle.targets import TargetSpec
 from xplain.pipelines.attribution import MethodRun
 
@@ -44,6 +44,10 @@ def describe_settings(config: ExplainConfig, method: MethodRun) -> str:
         value = getattr(config.render, field.name)
         if value != field.default:
             parts.append(f"{field.name}={_join(value)}")
+    for field in fields(PixelOptions):
+        value = getattr(config.pixels, field.name)
+        if value != field.default:
+            parts.append(f"{field.name}={_join(value)}")
     if config.compute.precision != ComputeOptions.precision:
         parts.append(config.compute.precision)
     if config.compute.seed != ComputeOptions.seed:
@@ -58,6 +62,15 @@ def _describe_model(model: ModelOptions) -> list[str]:
         parts.append(f"weights={model.weights.stem}")
     if model.image_size is not None:
         parts.append(f"size={model.image_size}")
+    if model.activation != ModelOptions.activation:
+        parts.append(f"activation={model.activation}")
+    if model.logits is not None:
+        parts.append(f"logits={model.logits}")
+    if model.threshold is not None:
+        parts.append(f"threshold={model.threshold:g}")
+    if model.prompt or model.template:
+        digest = hashlib.sha256(repr((model.prompt, model.template)).encode()).hexdigest()
+        parts.append(f"texts={digest[:8]}")
     return [part.replace("/", "-").replace("\\", "-").replace(":", "-") for part in parts]
 
 

@@ -21,15 +21,21 @@ from xplain.core.errors import InputError, UnknownMethodError, UsageError, emit_
 from xplain.core.parameters import EXISTING_PATH
 from xplain.core.protocols import choose_metrics
 from xplain.core.registry import METHODS, METRICS, MetricSpec
-from xplain.core.rng import Streams
+from xplain.core.rng import Streams, preserve_random_state
 from xplain.core.types import Attribution, Precision, Score, ScoreKind
-from xplain.data.annotations import locate_boxes, read_annotations
+from xplain.data.annotations import Annotations, locate_boxes, read_annotations
+from xplain.data.class_names import ClassNames
+from xplain.data.file_index import FileIndex
 from xplain.data.folders import walk_files
 from xplain.data.own_outputs import is_in_own_folder, is_own_file
 from xplain.metrics.inputs import Explain, MetricInput
-from xplain.models import Classifier
-from xplain.models.load import copy_with_weights
+from xplain.models import Classifier, ScalarFunction
+from xplain.models.load import copy_with_weights, inspect_first_images
+from xplain.models.outputs import OutputKind
+from xplain.models.scalar_outputs import resolve_scalar_target
 from xplain.oracle import Oracle
+from xplain.oracle.access import check_access
+from xplain.oracle.scores import available_score
 from xplain.oracle.targets import Classes, find_targets
 from xplain.pipelines.arguments import (
     accept_any_range,
@@ -59,7 +65,7 @@ def measure(
     attributions: Tensor,
     metric: str,
     *,
-    target: Classes | None = None,
+    target: Classes | ScalarFunction | None = None,
     method: str | AttributionFunction | None = None,
     seed: int = 0,
     precision: Precision = "fp32",
@@ -93,6 +99,7 @@ def measure(
         >>> score = xplain.measure(clf, x, att.values, "deletion", target=att.target, steps=28)
     """
     check_classifier(classifier)
+    classifier, classes = resolve_scalar_target(classifier, target)
     boxes = None
     if isinstance(params.get("boxes"), Tensor | np.ndarray):
         boxes = check_boxes(params.pop("boxes"))
@@ -104,15 +111,20 @@ def measure(
     images = check_images(classifier, images)
     attributions = check_attributions(classifier, attributions)
     _check_shapes(images, attributions, boxes)
-    with retain_freed_memory():
+    inspect_first_images(classifier, images)
+    check_metrics([metric_run], classifier)
+    if isinstance(method, str) and "explain" in metric_run.spec.needs:
+        rerun = METHODS.get(Choice.parse(method).name)
+        check_access(classifier, rerun.access, rerun.name)
+    with retain_freed_memory(), preserve_random_state():
         logits, cost = predict_finite(classifier, images, compute)
-        targets = find_targets(classifier, target, logits)
+        targets = find_targets(classifier, classes, logits)
         oracle = _metric_oracle(classifier, compute, progress)
         inputs = MetricInput(oracle, images, attributions, targets, boxes=boxes)
         explain = None if method is None else _make_explainer(oracle, method, images, compute)
         if isinstance(method, str):
             spec = METHODS.get(Choice.parse(method).name)
-            inputs = replace(inputs, score=spec.score, slopes=spec.slopes)
+            inputs = replace(inputs, score=available_score(spec.score, classifier.output), slopes=spec.slopes)
         result = metric_run.measure(inputs, compute, explain)
     return replace(result, cost=replace(oracle.cost + cost, seconds=time.perf_counter() - started))
 
@@ -120,7 +132,13 @@ def measure(
 def _metric_oracle(
     classifier: Classifier, compute: ComputeOptions, on_rows: Callable[[int], None] | None = None
 ) -> Oracle:
-    return Oracle(classifier, score="prob", batch_size=compute.batch_size, precision=compute.precision, on_rows=on_rows)
+    return Oracle(
+        classifier,
+        score=available_score("prob", classifier.output),
+        batch_size=compute.batch_size,
+        precision=compute.precision,
+        on_rows=on_rows,
+    )
 
 
 def _check_shapes(images: Tensor, attributions: Tensor, boxes: Tensor | None) -> None:
@@ -157,7 +175,9 @@ def _make_explainer(
     if not isinstance(method, str):
         return _wrap_function(method, default)
     choice = Choice.parse(method)
-    method_run = MethodRun.resolve(METHODS.get(choice.name), dict(choice.params), default.preprocessing)
+    method_run = MethodRun.resolve(
+        METHODS.get(choice.name), dict(choice.params), default.preprocessing, output=default.output
+    )
     return method_run.explainer(default, images, compute, oracle)
 
 
@@ -176,16 +196,36 @@ def _wrap_function(method: AttributionFunction, default: Classifier) -> Explain:
 
 @dataclass(frozen=True, eq=False)
 class MetricRun:
-    """A metric with validated parameters. label: display name in tables."""
+    """A metric with validated parameters.
+
+    label: display name in tables. unit: of the values. boxes: of the images, if a parameter names their file.
+    """
 
     spec: MetricSpec
     settings: dict[str, Any]
     label: str
+    unit: str = ""
+    boxes: Annotations | None = None
 
     @classmethod
     def resolve(cls, spec: MetricSpec, params: Mapping[str, Any], label: str = "") -> MetricRun:
         """Validate the parameters. Raise UsageError if one is invalid."""
-        return cls(spec, spec.resolve(params), label or spec.name)
+        return cls(spec, spec.resolve(params), label or spec.name, spec.unit)
+
+    def for_output(self, output: OutputKind) -> MetricRun:
+        """Return the metric with the unit that it has for a kind of output."""
+        if output.has_probabilities:
+            return self
+        return replace(self, unit=self.spec.unit.replace("target probability", "value").replace("probability", "value"))
+
+    def with_boxes(self, index: FileIndex, class_names: ClassNames) -> MetricRun:
+        """Return the metric with the boxes of the images in ``index``, or itself if it reads none.
+
+        Raises InputError if the file of the boxes cannot be read or contradicts itself.
+        """
+        if self.settings.get("boxes") is None:
+            return self
+        return replace(self, boxes=read_annotations(self.settings["boxes"]).assign(index, class_names))
 
     @cached_property
     def files(self) -> dict[str, str]:
@@ -201,10 +241,10 @@ class MetricRun:
         """Return the settings that affect the values of the metric, and its unit and direction."""
         description = {
             "metric": self.spec.name,
-            "params": self.settings,
+            "params": self.spec.describe_settings(self.settings),
             "version": self.spec.version,
             "better": self.spec.better,
-            "unit": self.spec.unit,
+            "unit": self.unit,
         }
         return description | ({"files": self.files} if self.files else {})
 
@@ -241,15 +281,15 @@ class MetricRun:
         return supplies
 
     def _locate_boxes(self, inputs: MetricInput) -> Tensor:
-        """Read the bounding boxes of the images in a batch from the file ``boxes``."""
-        if not (inputs.keys and inputs.sizes):
+        """Return the bounding boxes of the images in a batch."""
+        if self.boxes is None or not (inputs.keys and inputs.sizes):
             raise UsageError(
                 f"{self.spec.name} cannot look up boxes in a file, because the images have no names",
                 "pass a tensor of shape (images, boxes, 4) in image pixels",
             )
         classifier = inputs.oracle.classifier
         return locate_boxes(
-            read_annotations(self.settings["boxes"]),
+            self.boxes,
             inputs.keys,
             inputs.sizes,
             inputs.y.tolist(),
@@ -317,6 +357,12 @@ def resolve_metrics(protocol: str | None, choices: tuple[Choice, ...]) -> list[M
         runs.append(MetricRun.resolve(spec, dict(choice.params), label_of(shown, spec.name)))
     check_distinct((run.label for run in runs), "metric")
     return runs
+
+
+def check_metrics(metrics: Sequence[MetricRun], classifier: Classifier) -> None:
+    """Raise UsageError if the classifier does not offer what a metric needs."""
+    for metric in metrics:
+        check_access(classifier, metric.spec.access, metric.spec.name)
 
 
 def without_trials(choice: Choice) -> Choice:

@@ -13,11 +13,11 @@ from xplain.core.allocator import default_allocator, retain_freed_memory
 from xplain.core.config import BenchConfig
 from xplain.core.errors import DeviceError, UsageError
 from xplain.core.registry import MethodSpec
-from xplain.data.images import decode_image
-from xplain.data.preprocessing import preprocess
+from xplain.data.images import read_model_input
 from xplain.data.sources import find_images
 from xplain.models import Classifier
 from xplain.oracle import Oracle
+from xplain.oracle.access import check_access
 from xplain.pipelines.benchmark_case import BenchmarkCase, list_specs
 from xplain.pipelines.benchmark_records import Group, describe_ceiling, describe_own_run, describe_reference_run
 from xplain.pipelines.records import describe_run
@@ -38,7 +38,7 @@ MIN_SECONDS = 1.0  # minimum time of the bare model in each round
 class ModelBenchmark:
     """Benchmark of one model on fixed images, target classes and maps.
 
-    images: (B, 3, H, W). targets: (B,) the top classes. maps: (B, 1, H, W) uniform noise, which metrics evaluate.
+    images: (B, C, H, W). targets: (B,) the top classes. maps: (B, 1, H, W) uniform noise, which metrics evaluate.
     """
 
     def __init__(self, config: BenchConfig, classifier: Classifier) -> None:
@@ -47,7 +47,7 @@ class ModelBenchmark:
         self.images = load_images(config, classifier)
         self.counts = list(dict.fromkeys((1, len(self.images))))  # numbers of images per case
         oracle = Oracle(classifier, batch_size=config.compute.batch_size, precision=config.compute.precision)
-        self.targets = oracle.logits(self.images).argmax(dim=1)
+        self.targets = classifier.output.top_classes(oracle.logits(self.images))
         self.rows_per_call = oracle.rows_per_call(self.images)
         generator = torch.Generator().manual_seed(config.compute.seed)
         self.maps = torch.rand(self.images[:, :1].shape, generator=generator).to(self.images)
@@ -64,13 +64,17 @@ class ModelBenchmark:
             for case in cases:
                 yield from (runs[case.label, count] for count in self.counts)
             return
+        for case in cases:
+            check_access(self.classifier, case.spec.access, case.spec.name)
         precision = self.config.compute.precision
         prepared_model = PlainModel(self.classifier, precision, prepared=True)
         prepared = measure_throughput(prepared_model, self.images)
         unprepared = measure_throughput(PlainModel(self.classifier, precision, prepared=False), self.images)
         yield [describe_ceiling(self.config.compute, self.classifier, self.rows_per_call, prepared, unprepared)]
+        # A model without gradients runs methods without backward passes only, whose efficiency does not depend on gradients.
+        work = prepared_model.forward if prepared.gradients is None else prepared_model.gradient
         ceiling = [
-            self._make_ceiling_candidate("gradients", prepared_model.gradient, prepared.gradients),
+            self._make_ceiling_candidate("gradients", work, prepared.gradients or prepared.forwards),
             self._make_ceiling_candidate("forwards", prepared_model.forward, prepared.forwards),
         ]
         for case in cases:
@@ -136,7 +140,8 @@ class ModelBenchmark:
 
         The candidates are 0.5, 1 and 2 times the fastest batch size of the unmodified model.
         """
-        search = unprepared.gradients if isinstance(case.spec, MethodSpec) else unprepared.forwards
+        is_method = isinstance(case.spec, MethodSpec)
+        search = unprepared.gradients if is_method and unprepared.gradients else unprepared.forwards
         best = search.batch_size
         sizes = sorted({max(best // 2, 1), best, best * 2})
         candidates = [self._make_reference_candidate(reference, case, 1, rows) for rows in sizes]
@@ -194,12 +199,12 @@ def _check_success(result: TimingResult, case: BenchmarkCase) -> None:
 
 
 def load_images(config: BenchConfig, classifier: Classifier) -> Tensor:
-    """Return the first images of the inputs (B, 3, H, W), repeated if there are too few, or uniform noise if there are no inputs."""
+    """Return the first images of the inputs (B, C, H, W), repeated if there are too few, or uniform noise if there are no inputs."""
     if not config.inputs:
         generator = torch.Generator().manual_seed(config.compute.seed)
-        noise = torch.rand(config.images, 3, *classifier.size, generator=generator)
+        noise = torch.rand(config.images, classifier.input_channels, *classifier.size, generator=generator)
         return noise.to(classifier.device, classifier.dtype)
     sources = find_images(config.inputs)[: config.images]
-    decoded = [decode_image(source.read(), source.name) for source in sources]
-    images = torch.stack([preprocess(image, classifier.preprocessing) for image in decoded])
+    inputs = [read_model_input(source.read(), source.name, classifier.preprocessing) for source in sources]
+    images = torch.stack([image.pixels for image in inputs])
     return repeat_to_size(images, config.images).to(classifier.device, classifier.dtype)

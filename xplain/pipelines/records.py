@@ -10,7 +10,6 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from PIL import features
-from torch import Tensor
 
 import xplain
 from xplain.core.config import ComputeOptions
@@ -18,20 +17,29 @@ from xplain.core.types import Attribution
 from xplain.models import Classifier
 from xplain.pipelines.attribution import MethodRun
 from xplain.pipelines.batches import TargetedBatch
+from xplain.pipelines.predictions import Prediction
+from xplain.reports.band_pictures import band_shares
 
-TOP = 5  # predictions in a record
-LIBRARIES = ("torch", "torchvision", "timm", "numpy", "pillow")
+LIBRARIES = ("torch", "torchvision", "timm", "transformers", "open_clip_torch", "onnxruntime", "numpy", "pillow")
+MODULES = {"open_clip_torch": "open_clip"}  # names of modules where they differ from those of their packages
 
 
 def describe_run(compute: ComputeOptions, classifier: Classifier) -> dict[str, Any]:
     """Return the record entries common to all explanations of a run: model, preprocessing, seed, precision, device and versions."""
     model: dict[str, Any] = {"name": classifier.name, "weights": asdict(classifier.weights)}
+    if classifier.texts:
+        model["texts"] = [list(texts) for texts in classifier.texts]
     if classifier.notes:
         model["notes"] = classifier.notes
+    if findings := classifier.checks.describe():
+        model["checks"] = findings
+    if classifier.references:
+        model["references"] = classifier.references
     normalization = {"mean": classifier.mean.flatten().tolist(), "std": classifier.std.flatten().tolist()}
     return {
         "model": model,
-        "preprocessing": asdict(classifier.preprocessing) | normalization,
+        "output": classifier.output.describe(),
+        "preprocessing": classifier.preprocessing.describe() | normalization,
         "seed": compute.seed,
         "precision": compute.precision,
         "device": str(classifier.device),
@@ -39,11 +47,22 @@ def describe_run(compute: ComputeOptions, classifier: Classifier) -> dict[str, A
     }
 
 
+def fingerprinted(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the entries of ``describe_run`` that change numbers, for a fingerprint.
+
+    The meaning of the outputs is left out for a softmax over all outputs, as in earlier versions, and so is what decided it.
+    """
+    entries = {key: value for key, value in facts.items() if key not in ("device", "output")}
+    output = {key: value for key, value in facts.get("output", {}).items() if key != "source"}
+    is_plain = output.get("activation", "softmax") == "softmax" and not output.get("peeled") and not output.get("name")
+    return entries if is_plain else entries | {"output": output}
+
+
 def _versions() -> dict[str, str]:
     """Return the versions of xplain, Python and the libraries that are in use."""
     versions = {"xplain": xplain.__version__, "python": platform.python_version()}
     for name in LIBRARIES:
-        if name in sys.modules or name == "pillow":
+        if MODULES.get(name, name) in sys.modules or name == "pillow":
             try:
                 versions[name] = version(name)
             except PackageNotFoundError:
@@ -51,17 +70,6 @@ def _versions() -> dict[str, str]:
     if webp := features.version("webp"):  # aic and sic estimate information from WebP file sizes
         versions["libwebp"] = webp
     return versions
-
-
-def describe_target(classifier: Classifier, index: int, probabilities: Tensor) -> dict[str, Any]:
-    """Return a class with its wnid, name and probability. probabilities: (classes,)."""
-    return classifier.class_names.describe(index) | {"probability": float(probabilities[index])}
-
-
-def describe_prediction(classifier: Classifier, probabilities: Tensor) -> list[dict[str, Any]]:
-    """Return the TOP most probable classes, best first. probabilities: (classes,)."""
-    best = probabilities.topk(min(TOP, len(probabilities))).indices.tolist()
-    return [describe_target(classifier, index, probabilities) for index in best]
 
 
 def is_current(record: Mapping[str, Any], classifier: Classifier, method: MethodRun | None = None) -> bool:
@@ -86,7 +94,7 @@ def describe_explanation(
     classifier: Classifier, method: MethodRun, batch: TargetedBatch, result: Attribution, i: int
 ) -> dict[str, Any]:
     """Return the record entries of image ``i`` of a batch with the attributions ``result``."""
-    probabilities = batch.logits[i].double().softmax(dim=0)
+    prediction = Prediction(classifier, batch.logits[i])
     loaded = batch.loaded[i]
     booked = ("forwards", "backwards")  # listed under "cost"
     details = {name: value[i].tolist() for name, value in result.details.items() if name not in booked}
@@ -94,16 +102,27 @@ def describe_explanation(
         "input": loaded.source.name,
         "sha256": loaded.digest,
         **method.describe(),
-        "target": describe_target(classifier, int(batch.targets[i]), probabilities),
-        "against": [describe_target(classifier, index, probabilities) for index in batch.contrasts_of(i)],
-        "prediction": describe_prediction(classifier, probabilities),
+        "target": prediction.describe_class(int(batch.targets[i])),
+        "against": [prediction.describe_class(index) for index in batch.contrasts_of(i)],
+        "prediction": prediction.describe_top(),
+        **prediction.describe_decisions(),
         "cost": describe_cost(result, i),
         "completeness": _describe_completeness(result, i),
         "details": details | result.facts,
         "rounding": method.spec.rounding or None,
         "warnings": list_flags(result, i),
         **method.hash_references(),
+        **_describe_bands(classifier, batch, result, i),
     }
+
+
+def _describe_bands(classifier: Classifier, batch: TargetedBatch, result: Attribution, i: int) -> dict[str, Any]:
+    """Return how the bands of an image are stored, and their shares of the attribution if they are not those of a photograph."""
+    stored = batch.loaded[i].stored
+    entries: dict[str, Any] = {} if stored is None else {"pixels": stored}
+    if classifier.input_channels != 3 and result.values.shape[1] > 1:
+        entries["band_shares"] = band_shares(result.values[i].float().cpu().numpy())
+    return entries
 
 
 def _describe_completeness(result: Attribution, i: int) -> dict[str, float] | None:

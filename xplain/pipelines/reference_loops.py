@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from xplain.models import Classifier
 from xplain.pipelines.benchmark_case import Task
 
 
@@ -38,9 +39,10 @@ def _agi_path(task: Task, image: Tensor, target: int, false: int) -> Tensor:
     model, point, total = task.classifier, image, torch.zeros_like(image)
     for _ in range(task.settings["steps"]):
         point = point.detach().requires_grad_()
-        output = model(point).softmax(dim=1)
-        if int(output.argmax()) == false:
+        logits = model(point)
+        if bool(model.output.decisions(logits)[0, false]):
             break
+        output = model.output.probabilities(logits)
         gradients: list[Tensor] = []
         for index in (false, target):
             model.zero_grad()
@@ -76,15 +78,20 @@ def _mfaba_path(task: Task, image: Tensor, target: int) -> tuple[list[Tensor], l
     for step in range(task.settings["steps"] + 1):
         point = point.detach().requires_grad_()
         model.zero_grad()
-        model(point).softmax(dim=1)[0, target].backward()
+        model.output.probabilities(model(point))[0, target].backward()
         assert point.grad is not None
         gradients.append(point.grad)
-        if step and int(model(point.detach()).argmax()) != target:
+        if step and _is_decided_against(model, point.detach(), target):
             break
         direction = point.grad.sign() if task.settings["ascent"] == "smooth" else _to_unit_norm(point.grad)
         point = (point - step_size * direction).clamp(0, 1)
         points.append(point.detach())
     return points, gradients
+
+
+def _is_decided_against(model: Classifier, point: Tensor, target: int) -> bool:
+    """Return whether the model decides against the target; false for values without a threshold."""
+    return model.output.has_decisions and not bool(model.output.decisions(model(point))[0, target])
 
 
 def _integrate_path(points: Sequence[Tensor], gradients: Sequence[Tensor]) -> Tensor:
@@ -127,7 +134,7 @@ def _compute_areas(task: Task, rows: int | None, *, is_insertion: bool) -> Tenso
 
 
 def _compute_curve(task: Task, start: Tensor, end: Tensor, order: Tensor, target: int, steps: int, rows: int) -> Tensor:
-    """Return the probabilities (steps + 1,) of the target class while pixels of ``start`` are replaced by those of ``end``.
+    """Return the probabilities, or values, (steps + 1,) of the target class while pixels of ``start`` are replaced by those of ``end``.
 
     start, end: (C, H, W). order: (H * W,), pixel indices in the order of replacement. Pixels are replaced in place, and copies of the image
     are collected into batches of ``rows``.
@@ -141,6 +148,7 @@ def _compute_curve(task: Task, start: Tensor, end: Tensor, order: Tensor, target
         current[:, replaced] = pixels[:, replaced]
         batch.append(current.reshape(start.shape).clone())
         if len(batch) == rows or step == steps:
-            probabilities.append(task.classifier(torch.stack(batch)).softmax(dim=1)[:, target])
+            logits = task.classifier(torch.stack(batch))
+            probabilities.append(task.classifier.output.probabilities(logits)[:, target])
             batch = []
     return torch.cat(probabilities)

@@ -32,6 +32,7 @@ from xplain.pipelines.attribution import MethodRun, resolve_methods, with_contro
 from xplain.pipelines.measurement import MetricResult, MetricRun, resolve_metrics
 from xplain.pipelines.progress import OnProgress, ProgressCounter, ignore_progress
 from xplain.pipelines.records import describe_run
+from xplain.pipelines.run_folders import describe_request
 
 NOT_IN_FIRST_NETWORK = ("trials", "fractions")  # settings of a metric that do not affect the first network of a trial
 
@@ -80,7 +81,13 @@ def _options_of_the_model(config: EvaluateConfig) -> list[str]:
         "--weights": config.model.weights is not None,
         "--classes": config.model.classes is not None,
         "--labels": config.labels is not None,
+        "--prompt": bool(config.model.prompt),
         "--image-size": config.model.image_size is not None,
+        "--mean": config.model.mean is not None,
+        "--std": config.model.std is not None,
+        "--activation": config.model.activation != "auto",
+        "--logits": config.model.logits is not None,
+        "--threshold": config.model.threshold is not None,
         "--limit": config.limit is not None,
         "--per-class": config.per_class is not None,
         "--per-class-order": config.per_class_order is not None,
@@ -146,6 +153,7 @@ def _describe(
         "dataset": {"location": config.dataset, "items": 0, "labelled": 0},
         "protocol": config.protocol,
         **stored,
+        "request": describe_request(config),
         "fingerprint": undecided | stored.get("fingerprint", {}) | own,
         "methods": {m.label: m.describe() | {"deviations": m.spec.deviations} | m.hash_references() for m in methods},
         "metrics": {
@@ -278,7 +286,7 @@ class RetrainingRun:
             targets = labels
             if self.config.target != "label":
                 targets = predict(network, images, compute)[0].argmax(dim=1)
-            result = method.attribute(network, images, targets, compute)
+            result = method.attribute(network, images, targets, compute, flag_zeros=False)
             cost = {
                 "images": len(images),
                 "forwards": result.cost.forwards,

@@ -43,16 +43,19 @@ def check_loaded_items(store: RunStore, items: Sequence[Item], loaded: Sequence[
 
 
 def _check_labels(store: RunStore, items: Sequence[Item], class_names: ClassNames) -> None:
-    def describe(label: int | None) -> str:
+    def describe(label: int | None, labels: tuple[int, ...] | None = None) -> str:
+        if labels is not None and len(labels) != 1:
+            return " and ".join(map(describe, labels)) or "none"
         if label is None:
             return "none"
         name = class_names.labels[label] if label in range(len(class_names.labels)) else None
         return str(label) if name is None else f"{label} ({name})"
 
-    changed = _find_changed(store, items, lambda item, known: item.label != known.label)
+    changed = _find_changed(store, items, lambda item, known: (item.label, item.labels) != (known.label, known.labels))
     if changed:
         item = changed[0]
-        old, new = describe(store.items[item.key].label), describe(item.label)
+        known = store.items[item.key]
+        old, new = describe(known.label, known.labels), describe(item.label, item.labels)
         raise UsageError(
             f"{str(store.folder)!r} holds a run with other labels: its label of {item.key!r} is {old}, not {new}"
             f"{_and_others(changed)}",

@@ -81,16 +81,16 @@ class BatchSizeSearch:
 
 @dataclass(frozen=True)
 class Throughput:
-    """Fastest batch sizes of the bare model for gradients and for forward passes."""
+    """Fastest batch sizes of the bare model for gradients, None if it has none, and for forward passes."""
 
-    gradients: BatchSizeSearch
+    gradients: BatchSizeSearch | None
     forwards: BatchSizeSearch
 
 
 def measure_throughput(model: PlainModel, images: Tensor) -> Throughput:
     """Find the fastest batch sizes of a model on images (B, C, H, W). Raises DeviceError if one row does not fit in memory."""
     with model.allocator():
-        gradients = find_best_batch_size(model.gradient, images)
+        gradients = find_best_batch_size(model.gradient, images) if model.classifier.differentiable else None
         forwards = find_best_batch_size(model.forward, images)
     return Throughput(gradients, forwards)
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from xplain.core.files import printable
+from xplain.reports.class_texts import class_name, format_certainty
 from xplain.reports.comparison import Cell, Comparison, Row
 from xplain.reports.figures import (
     COLUMN_WIDTH,
@@ -36,7 +37,7 @@ PICTURE_TITLES = {  # of each kind of picture that --show accepts, in figures wi
     "curves": "curves",
 }
 GAP = 0.06  # inches between cells
-KEY_HEIGHT = 0.42  # inches of the color bar and its labels
+KEY_HEIGHT = 0.42  # inches of the color bar, its labels and one line of the legend
 GRAY = "#444444"
 CURVE_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito
 SHORT_NAMES = {"insertion": "ins", "deletion": "del", "difference": "ins-del"}
@@ -94,7 +95,9 @@ class ComparisonFigure:
         top = GAP + LINE_HEIGHT * max(map(len, headings)) + GAP
         heights = [self._row_height(row) for row in rows]
         footnotes = self._footnotes()
-        height = top + sum(heights) + KEY_HEIGHT
+        legend = self._legend_lines()
+        key_height = KEY_HEIGHT + LINE_HEIGHT * (len(legend) - 1)
+        height = top + sum(heights) + key_height
         if footnotes:
             height += LINE_HEIGHT * len(footnotes) + GAP
         canvas = FigureCanvas(new_figure(self.width, height), self.width, height)
@@ -105,7 +108,8 @@ class ComparisonFigure:
             self._draw_row(canvas, row, y, with_legend=index == 0)
             y += heights[index]
         self._draw_color_key(canvas, y + 0.03)
-        canvas.text(GAP, y + KEY_HEIGHT, footnotes, align="left", color=GRAY)
+        canvas.text(self.width / 2, y + 0.28, legend, color=GRAY)
+        canvas.text(GAP, y + key_height, footnotes, align="left", color=GRAY)
         return canvas.figure
 
     def _left(self, number: int) -> float:
@@ -135,16 +139,16 @@ class ComparisonFigure:
         return len(self.stacked) * (self._picture_height(row) + GAP) + lines * LINE_HEIGHT + GAP
 
     def _image_lines(self, row: Row) -> list[str]:
-        """Return the text under an image: file, model if there are several, and the explained class with its probability."""
+        """Return the text under an image: file, model if there are several, and the explained class with its probability or value."""
         record, target = row.record, row.record["target"]
         name = str(record["input"]).replace("\\", "/").rsplit("/", 1)[-1]
         lines = wrap_label(name, self.characters, 1)
         if len(self.comparison.models) > 1:
             lines += wrap_label(record["model"], self.characters, 3)
-        lines += wrap_label(f"{class_name(target)} {target['probability']:.2f}", self.characters, 2)
+        lines += wrap_label(f"{class_name(target)} {format_certainty(target)}", self.characters, 2)
         best = record["prediction"][0]
         if best["index"] != target["index"]:
-            lines += wrap_label(f"predicted: {class_name(best)} {best['probability']:.2f}", self.characters, 2)
+            lines += wrap_label(f"predicted: {class_name(best)} {format_certainty(best)}", self.characters, 2)
         return lines
 
     def _draw_row(self, canvas: FigureCanvas, row: Row, y: float, with_legend: bool) -> None:
@@ -220,7 +224,7 @@ class ComparisonFigure:
         return lines
 
     def _draw_color_key(self, canvas: FigureCanvas, y: float) -> None:
-        """Draw the shared color bar and the legend of the metric names."""
+        """Draw the shared color bar and its labels."""
         options = self.comparison.options
         is_signed = options.sign == "signed"
         width = min(1.6, self.width * 0.3)
@@ -233,16 +237,22 @@ class ComparisonFigure:
             names = [f"-p{high:g}", "signed (0 at the center)", f"p{high:g}"]
         for share, name, align in zip((0, 0.5, 1), names, ("left", "center", "right"), strict=True):
             canvas.text(left + share * width, y + 0.13, [name], align=align)
-        characters = int(self.width * 72 / (TEXT_SIZE * 0.55))
-        canvas.text(self.width / 2, y + 0.25, wrap_label(self._legend_text(), characters, 1), color=GRAY)
 
-    def _legend_text(self) -> str:
+    def _legend_lines(self) -> list[str]:
+        """Return the legend of the color bar and the metric names, as lines of the figure's width that break between its parts."""
         metrics = self.comparison.metrics
         parts = ["pN: N-th percentile of the values of each map"]
         parts += [f"{self._short_name(label)} {direction_arrow(metrics[label])} = {label}" for label in metrics]
         if metrics and len(self.comparison.columns) > 1:
             parts.append("best in bold")
-        return "; ".join(parts)
+        characters = int((self.width - 2 * GAP) * 72 / (TEXT_SIZE * 0.6))
+        lines: list[str] = []
+        for part in parts:
+            if lines and len(lines[-1]) + len(part) + 2 <= characters:
+                lines[-1] += f"; {part}"
+            else:
+                lines += wrap_label(part, characters, 3)
+        return lines
 
     def _draw_curves(self, canvas: FigureCanvas, box: Box, cell: Cell, with_legend: bool) -> None:
         """Draw each metric's curve over the share of pixels, with the area below it shaded."""
@@ -271,8 +281,3 @@ def _draw_legend(axes: Any) -> None:
     )
     for text in legend.get_texts():
         text.set_parse_math(False)
-
-
-def class_name(description: Mapping[str, Any]) -> str:
-    """Return a class's name, or ``class INDEX`` if it has none."""
-    return str(description["name"] or f"class {description['index']}")

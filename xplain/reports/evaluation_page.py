@@ -9,6 +9,7 @@ from typing import Any
 
 from xplain.reports.coverage import coverage_notes
 from xplain.reports.curve_plot import make_curve_plot
+from xplain.reports.label_accuracy import describe_accuracy
 from xplain.reports.map_notes import unusable_map_notes
 from xplain.reports.published import format_published, published_notes
 from xplain.reports.render import read_record
@@ -60,8 +61,7 @@ def _facts(summary: Mapping[str, Any]) -> list[str]:
     if model:
         facts = [f"{items['evaluated']} of {items['of']} images from {facts[0]}", f"model {model['name']}"]
     facts += [f"protocol: {run.get('protocol') or 'xplain'}", f"target: {run['fingerprint']['target']}"]
-    if summary["top1"] is not None:
-        facts.append(f"top-1 accuracy {summary['top1']:.3f}")
+    facts += describe_accuracy(summary)
     if items["failed"]:
         facts.append(f"failed images: {items['failed']}")
     return facts + coverage_notes(summary)

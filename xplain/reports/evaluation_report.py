@@ -9,6 +9,7 @@ from typing import Any
 from xplain.core.files import to_json, write_json, write_text
 from xplain.reports.coverage import count_images, coverage_notes
 from xplain.reports.evaluation_page import make_evaluation_page
+from xplain.reports.label_accuracy import describe_accuracy
 from xplain.reports.map_notes import unusable_map_notes
 from xplain.reports.published import format_published, published_notes
 from xplain.reports.tables import (
@@ -92,8 +93,7 @@ def _headline(summary: Mapping[str, Any]) -> str:
     if model:
         data = f"{count_images(summary)} from {data}, model {model['name']}"
     clauses = [f"{data}; protocol: {run.get('protocol') or 'xplain'}; target: {run['fingerprint']['target']}"]
-    if summary["top1"] is not None:
-        clauses.append(f"top-1 accuracy {summary['top1']:.3f}")
+    clauses += describe_accuracy(summary)
     if items["failed"]:
         clauses.append(f"failed images: {items['failed']}")
     clauses += coverage_notes(summary)

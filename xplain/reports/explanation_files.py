@@ -12,7 +12,8 @@ from xplain.core.array_store import Floats
 from xplain.core.config import RenderOptions
 from xplain.core.errors import InputError, UsageError
 from xplain.core.files import touch, write_file
-from xplain.reports.render import draw, encode_raw, read_record, render_warnings, to_pixels
+from xplain.reports.band_pictures import show_bands
+from xplain.reports.render import draw, encode_raw, read_record, render_warnings
 
 MAX_NAME_BYTES = 255  # on common file systems
 OVERWRITE_HINT = "use --overwrite or another --output"
@@ -49,12 +50,14 @@ class ExplanationFiles:
     kinds: overlay, heatmap, masked, figure, raw.
     options: how pictures are drawn.
     overwrite: replace existing files.
+    bands: numbers of the bands that pictures show; empty for the first three.
     """
 
     directory: Path | None
     kinds: Sequence[str]
     options: RenderOptions
     overwrite: bool
+    bands: tuple[int, ...] = ()
 
     def paths(self, name: str) -> dict[str, Path]:
         """Return, by kind, the path ``OUT/<name>.<kind>.png``, or ``.npz`` for raw."""
@@ -138,7 +141,7 @@ class ExplanationFiles:
     def _encode(self, kind: str, image: Floats, attribution: Floats, record: dict[str, Any]) -> bytes:
         if kind == "raw":
             return encode_raw(image, attribution, record)
-        return draw(kind, to_pixels(image), attribution, self.options, record)
+        return draw(kind, show_bands(image, self.bands), attribution, self.options, record)
 
 
 def _check_length(paths: Iterable[Path]) -> None:

@@ -206,7 +206,7 @@ def _model_name(summary: Mapping[str, Any]) -> str:
 
 
 def _choice_key(spec: Spec, choice: Choice) -> str:
-    return _key(spec.name, spec.resolve(dict(choice.params)))
+    return _key(spec.name, spec.describe_settings(spec.resolve(dict(choice.params))))
 
 
 def _key(name: str, settings: Mapping[str, Any]) -> str:

@@ -88,7 +88,8 @@ def render_warnings(attribution: Floats, options: RenderOptions) -> list[str]:
     low, high = clip_limits(attribution, options)
     texts = []
     if values.min() == values.max():
-        texts.append("the map is constant")
+        if attribution.any():  # a map of zeros has a warning of its own
+            texts.append("the map is constant")
     elif np.count_nonzero(values) == 1:
         texts.append("only one pixel of the map is nonzero")
     elif not (visible > 0).any():
@@ -188,7 +189,8 @@ def draw_figure(
         figure = Figure(figsize=(9, 2.45), dpi=210, layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.subplots(1, 5, width_ratios=(1, 1, 0.05, 1, 0.9))
-        _draw_panels(figure, axes, image, heatmap, options, _tick_labels(attribution, options))
+        tick_labels = _tick_labels(attribution, options)
+        _draw_panels(figure, axes, image, heatmap, options, tick_labels, _title_input(record))
         _draw_predictions(axes[4], record)
         figure.suptitle(textwrap.fill(printable(_caption(record)), 130), fontsize=8, parse_math=False)
         stream = io.BytesIO()
@@ -197,18 +199,32 @@ def draw_figure(
 
 
 def _draw_panels(
-    figure: Any, axes: Sequence[Any], image: Pixels, heatmap: Floats, options: RenderOptions, tick_labels: Sequence[str]
+    figure: Any,
+    axes: Sequence[Any],
+    image: Pixels,
+    heatmap: Floats,
+    options: RenderOptions,
+    tick_labels: Sequence[str],
+    input_title: str,
 ) -> None:
     """Draw the image, the heatmap, its color bar and the overlay on the first four axes."""
     low = -1 if options.sign == "signed" else 0
     axes[0].imshow(image)
     drawn_heatmap = axes[1].imshow(heatmap, cmap=options.colormap, vmin=low, vmax=1)
     axes[3].imshow(overlay(image, heatmap, options))
-    for index, title in ((0, "input"), (1, f"{options.sign} attribution"), (3, "overlay")):
+    for index, title in ((0, input_title), (1, f"{options.sign} attribution"), (3, "overlay")):
         axes[index].set_title(title)
         axes[index].set_axis_off()
     bar = figure.colorbar(drawn_heatmap, cax=axes[2], ticks=(low, 0, 1))
     bar.set_ticklabels(tick_labels, fontsize=6.5)
+
+
+def _title_input(record: Mapping[str, Any]) -> str:
+    """Return ``input``, with the bands that are shown if the record names them."""
+    bands = record.get("render", {}).get("bands", ())
+    if not bands:
+        return "input"
+    return f"input (band{'s' if len(bands) > 1 else ''} {', '.join(map(str, bands))})"
 
 
 def _tick_labels(attribution: Floats, options: RenderOptions) -> list[str]:
@@ -227,11 +243,14 @@ def _draw_predictions(axes: Any, record: Mapping[str, Any]) -> None:
         name = printable(str(prediction["name"] or prediction["index"]))
         names.append(name if len(name) <= 24 else name[:23] + "…")
     colors = ["#d1495b" if prediction["index"] == explained else "#7a8b99" for prediction in predictions]
-    axes.barh(range(len(predictions)), [prediction["probability"] for prediction in predictions], color=colors)
+    has_probabilities = all(prediction["probability"] is not None for prediction in predictions)
+    key = "probability" if has_probabilities else "value"
+    axes.barh(range(len(predictions)), [prediction[key] for prediction in predictions], color=colors)
     axes.set_yticks(range(len(predictions)), names, parse_math=False)
-    axes.set_xlim(0, 1)
+    if has_probabilities:
+        axes.set_xlim(0, 1)
     axes.set_box_aspect(1)
-    axes.set_title("probability")
+    axes.set_title(key)
     axes.spines[["top", "right"]].set_visible(False)
 
 
@@ -246,7 +265,7 @@ def _caption(record: Mapping[str, Any]) -> str:
 
 
 def encode_raw(image: Floats, attribution: Floats, record: Mapping[str, Any]) -> bytes:
-    """Return NPZ bytes: attribution float32 (C, H, W), image float32 (3, H, W), and the record as JSON text."""
+    """Return NPZ bytes: attribution and image float32 (C, H, W), and the record as JSON text."""
     return encode_arrays({"attribution": attribution, "image": image}, record)
 
 

@@ -25,6 +25,7 @@ from xplain.core.errors import InputError
 from xplain.core.run_store import check_run, read_run, settings_digest
 from xplain.core.types import Interval
 from xplain.reports.accuracy_check import Confusions, accuracy_warnings
+from xplain.reports.label_accuracy import LabelAccuracy
 from xplain.reports.statistics import (
     BOOTSTRAP_RESAMPLES,
     CONFIDENCE_LEVEL,
@@ -115,6 +116,7 @@ class RunAggregator:
     """The results of a run: a column per method and metric, and the predictions on labeled images.
 
     halves: predictions in two halves of the images, split by a digest of the name.
+    label_accuracy: predictions on images that can have several labels, which are not in ``halves``.
     failed: keys of the images that could not be evaluated.
     selected: keys of the images to summarize, or None for all. unselected: number of evaluated images that are left out.
     unusable_maps: keys of the images whose external map cannot be used, by method and reason.
@@ -123,6 +125,7 @@ class RunAggregator:
     columns: dict[tuple[str, str], ScoreColumn]
     evaluated: int = 0
     halves: tuple[Confusions, Confusions] = field(default_factory=_empty_halves)
+    label_accuracy: LabelAccuracy = field(default_factory=LabelAccuracy)
     failed: set[str] = field(default_factory=set)
     selected: Collection[str] | None = None
     unselected: int = 0
@@ -177,22 +180,32 @@ class RunAggregator:
     def add_image(self, record: Mapping[str, Any]) -> None:
         """Count an evaluated image, and its prediction if it has a label."""
         self.evaluated += 1
-        if record["label"] is not None:
+        if "labels" in record:
+            self.label_accuracy.add(record)
+        elif record["label"] is not None:
             half = self.halves[crc32(record["key"].encode("utf-8", "surrogateescape")) % 2]
             half[record["label"], record["predicted"]] += 1
 
     @property
     def labeled(self) -> int:
         """The number of labeled images."""
-        return sum(half.total() for half in self.halves)
+        return len(self.label_accuracy.images) + sum(half.total() for half in self.halves)
 
     @property
     def correct(self) -> int:
         """The number of labeled images that the model classifies correctly."""
         return sum(count for half in self.halves for (label, predicted), count in half.items() if label == predicted)
 
+    def summarize_accuracy(self) -> dict[str, float | None]:
+        """Return ``top1``, and further measures if images can have several labels."""
+        if self.label_accuracy.images:
+            return self.label_accuracy.summarize()
+        return {"top1": self.correct / self.labeled if self.labeled else None}
+
     def warnings(self, description: Mapping[str, Any]) -> list[str]:
-        """Return warnings about an implausible accuracy."""
+        """Return warnings about an implausible accuracy; none if images can have several labels."""
+        if self.label_accuracy.images:
+            return []
         published = description.get("accuracy") or {"top1": None, "source": ""}
         return accuracy_warnings(
             self.correct,
@@ -222,7 +235,7 @@ def summarize(
     interval: Interval = "percentile",
     selected: Collection[str] | None = None,
 ) -> dict[str, Any]:
-    """Return means with intervals per method and metric, paired differences to the first method, and the top-1 accuracy.
+    """Return means with intervals per method and metric, paired differences to the first method, and the model's accuracy.
 
     description: content of ``run.json``.
     records: of ``items/*.jsonl``.
@@ -247,7 +260,7 @@ def summarize(
             "of": description["dataset"]["items"],
         },
         "unselected": aggregator.unselected,
-        "top1": aggregator.correct / aggregator.labeled if aggregator.labeled else None,
+        **aggregator.summarize_accuracy(),
         "labelled": aggregator.labeled,
         "unusable_maps": {
             method: {reason: sorted(keys) for reason, keys in sorted(reasons.items())}

@@ -1,7 +1,8 @@
 // The table of cells with their captions and curves, its order, and the tables below it.
 
 function className(description) {
-  return description.name === null ? `class ${description.index}` : description.name;
+  const kind = description.probability === null ? "output" : "class";
+  return description.name === null ? `${kind} ${description.index}` : description.name;
 }
 
 function arrow(metric) {
@@ -23,12 +24,20 @@ function meanScore(row, metric) {
   return values.length ? values.reduce((a, b) => a + b) / values.length : null;
 }
 
+function certaintyOf(description) {
+  return description.probability ?? description.value; // models without probabilities have values
+}
+
+function formatCertainty(description) {
+  return description.probability === null ? String(Number(description.value.toPrecision(4))) : description.probability.toFixed(3);
+}
+
 function makeRowHeader(row) {
   const caption = element("figcaption", {}, element("b", {}, row.input.split(/[\\/]/).pop()));
   if (data.many_models) caption.append(element("br"), row.model);
-  caption.append(element("br"), `${className(row.target)} ${row.target.probability.toFixed(3)}`);
+  caption.append(element("br"), `${className(row.target)} ${formatCertainty(row.target)}`);
   const best = row.prediction[0];
-  if (best.index !== row.target.index) caption.append(element("br"), `predicted: ${className(best)} ${best.probability.toFixed(3)}`);
+  if (best.index !== row.target.index) caption.append(element("br"), `predicted: ${className(best)} ${formatCertainty(best)}`);
   const image = element("img", { src: row.image, alt: row.input, width: row.width, height: row.height });
   return element("th", { scope: "row" }, element("figure", {}, image, caption));
 }
@@ -130,7 +139,7 @@ function columnOrder() {
 function rowOrder() {
   const by = byId("rows-by").value;
   if (!by) return [...data.rows.keys()];
-  if (by === "probability") return sortedIndices(data.rows.length, (i) => data.rows[i].target.probability, true);
+  if (by === "probability") return sortedIndices(data.rows.length, (i) => certaintyOf(data.rows[i].target), true);
   const [metric, column] = JSON.parse(by);
   const key = (i) => {
     if (column === null) return meanScore(data.rows[i], metric);

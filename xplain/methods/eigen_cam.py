@@ -1,0 +1,56 @@
+"""Eigen-CAM, a control: the first principal component of a layer's channels, whatever the class."""
+
+import torch
+from torch import Tensor
+
+from xplain.core.papers import Paper
+from xplain.core.registry import method
+from xplain.core.types import Attribution
+from xplain.methods.grad_cam import positive_map
+from xplain.oracle import Oracle
+from xplain.oracle.layers import probe_layer
+
+
+@method(
+    "eigen-cam",
+    access="layers",
+    paper=Paper(
+        "Eigen-CAM: class activation map using principal components",
+        "Mohammed Bany Muhammad, Mohammed Yeasin",
+        2020,
+        "IJCNN",
+        "2008.00299",
+    ),
+    cost=lambda **_: (1, 0),
+    deviations="The map does not depend on the class or on the layers behind: a control. The sign of a singular vector is arbitrary; "
+    "here the position with the largest magnitude is positive, as all positions are if no activation is negative. center=true "
+    "subtracts the mean over the positions, as pytorch-grad-cam does.",
+)
+def eigen_cam(oracle: Oracle, x: Tensor, y: Tensor, *, layer: str = "auto", center: bool = False) -> Attribution:
+    """Project the channels of a layer onto their first right singular vector and keep the positive part.
+
+    φ = up(max(A v, 0)), A: the activations as a matrix of positions by channels, v: its first right singular vector.
+    Returns (B, 1, H, W).
+    x: (B, C, H, W) in [0, 1]. y: (B,), not used.
+    layer: the name of a module; ``auto``: the last module in execution order with a spatial output, recorded in ``facts``.
+    center: subtract the mean activation of each channel first.
+    Raises UsageError if the model has no such layer.
+    """
+    probe = probe_layer(oracle, x, y, layer, differentiate=False)
+    matrices = probe.activations.flatten(2).mT  # (B, positions, K)
+    if center:
+        matrices = matrices - matrices.mean(dim=1, keepdim=True)
+    components = _project_on_first_singular_vector(matrices.double())
+    maps = components.to(probe.activations.dtype).unflatten(1, probe.activations.shape[2:])
+    return Attribution(positive_map(maps[:, None], x), facts={"layer": probe.layer})
+
+
+def _project_on_first_singular_vector(matrices: Tensor) -> Tensor:
+    """Return the projections A v (B, positions) of matrices A (B, positions, K) on their first right singular vectors v.
+
+    The position with the largest magnitude is positive.
+    """
+    vectors = torch.linalg.svd(matrices, full_matrices=False).Vh[:, 0]  # (B, K)
+    projections = (matrices @ vectors[..., None])[..., 0]
+    largest = projections.take_along_dim(projections.abs().argmax(dim=1, keepdim=True), dim=1)
+    return projections * largest.sign()

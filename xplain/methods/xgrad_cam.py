@@ -1,0 +1,43 @@
+"""XGrad-CAM: the channels of a layer, weighted by their gradients averaged over the activation."""
+
+import torch
+from torch import Tensor
+
+from xplain.core.papers import Paper
+from xplain.core.registry import method
+from xplain.core.types import Attribution
+from xplain.methods.grad_cam import positive_map
+from xplain.oracle import Oracle
+from xplain.oracle.layers import probe_layer
+
+SIGNED = "the layer has negative activations, for which the weights are not defined as averages"
+
+
+@method(
+    "xgrad-cam",
+    paper=Paper(
+        "Axiom-based Grad-CAM: towards accurate visualization and explanation of CNNs",
+        "Ruigang Fu, Qingyong Hu, Xiaohu Dong, Yulan Guo, Yinghui Gao, Biao Li",
+        2020,
+        "BMVC",
+        "2008.02312",
+    ),
+    deviations="Not scaled to [0, 1]: the map has the units of the score. A channel whose activations sum to zero has the weight 0; the "
+    "programs in use add a small number to the sum instead. Images with negative activations are flagged: the weights of their "
+    "channels are not averages, and grow without bound where the activations cancel.",
+)
+def xgrad_cam(oracle: Oracle, x: Tensor, y: Tensor, *, layer: str = "auto") -> Attribution:
+    """Sum the channels of a layer, weighted by their gradients averaged over the activation, and keep the positive part.
+
+    φ = up(max(Σ_k α_k A^k, 0)), α_k = Σ_ij (∂f/∂A^k ⊙ A^k)_ij / Σ_ij A^k_ij (Eq. 8). Returns (B, 1, H, W).
+    x: (B, C, H, W) in [0, 1]. y: (B,).
+    layer: the name of a module; ``auto``: the last module in execution order with a spatial output, recorded in ``facts``.
+    Raises UsageError if the model has no such layer.
+    """
+    probe = probe_layer(oracle, x, y, layer)
+    activations = probe.activations
+    sums = activations.sum(dim=(2, 3), keepdim=True)
+    products = (probe.gradients * activations).sum(dim=(2, 3), keepdim=True)
+    weights = torch.where(sums == 0, 0, products / sums.where(sums != 0, 1))
+    is_signed = (activations < 0).flatten(1).any(dim=1)
+    return Attribution(positive_map(weights * activations, x), facts={"layer": probe.layer}, flags={SIGNED: is_signed})

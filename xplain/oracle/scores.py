@@ -1,0 +1,92 @@
+"""The score that is explained: a logit, a probability, its logarithm or a margin, for each kind of model output."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from xplain.core.errors import UsageError
+from xplain.core.types import ScoreKind
+from xplain.models.outputs import OutputKind
+
+SOFTMAX = OutputKind("softmax")
+
+
+def compute_scores(
+    logits: Tensor, y: Tensor, kind: ScoreKind, against: Tensor | None = None, output: OutputKind = SOFTMAX
+) -> Tensor:
+    """Return the score of each row: the scalar that is explained.
+
+    logits: (rows, classes).
+    y: (rows,) target classes, or (rows, S) for the scores of S classes per row.
+    kind: ``logit``; ``prob``, the probability; ``log-prob``, its logarithm; ``margin``, see ``_compute_margins``.
+    against: (rows, A) contrast classes: the score is that of the target minus the mean of theirs (``margin``: minus their
+    largest logit). Ignored if y is (rows, S). The logit of a binary model is the margin of a class over the other already, so
+    that a contrast leaves it as it is.
+    output: the meaning of the logits. Raises UsageError if the score is not defined for it.
+    """
+    check_score(kind, output, logits.shape[1])
+    if kind == "margin":
+        return _compute_margins(logits, y, against, output)
+    if output.activation == "binary" and against is not None and kind != "prob":
+        kind, against = "logit", None  # log p - log(1 - p) is the logit
+    values = _transform_logits(logits, kind, output)
+    if y.ndim == 2:
+        return values.gather(1, y)
+    scores = values.gather(1, y[:, None])[:, 0]
+    if against is None:
+        return scores
+    return scores - values.gather(1, against).mean(dim=1)
+
+
+def check_score(kind: ScoreKind, output: OutputKind, classes: int | None = None) -> None:
+    """Raise UsageError if a score is not defined for the output of a model. classes: their number, None if unknown."""
+    if output.has_probabilities:
+        return
+    if kind in ("prob", "log-prob"):
+        raise UsageError(
+            f"score={kind} is not defined, because the model returns values, not probabilities",
+            "use --score logit, or --activation sigmoid if the output is a logit",
+        )
+    if kind == "margin" and classes == 1:
+        raise UsageError(
+            "score=margin is not defined, because the model returns a single value",
+            "use --score logit, or --activation sigmoid if the output is a logit",
+        )
+
+
+def available_score(kind: ScoreKind, output: OutputKind) -> ScoreKind:
+    """Return a score by default: ``logit``, the value itself, in place of a probability that the output does not have."""
+    is_probability = kind in ("prob", "log-prob")
+    return "logit" if is_probability and not output.has_probabilities else kind
+
+
+def _compute_margins(logits: Tensor, y: Tensor, against: Tensor | None, output: OutputKind) -> Tensor:
+    """Return the logits of the targets minus the largest logits of the contrast classes.
+
+    Without contrast classes: minus the largest of all others (softmax, values), or minus the threshold (sigmoid).
+    The margin of a binary model is the logit of the target.
+    """
+    if y.ndim == 2:
+        return torch.stack([_compute_margins(logits, column, None, output) for column in y.unbind(dim=1)], dim=1)
+    targets = logits.gather(1, y[:, None])[:, 0]
+    if output.activation == "binary":
+        return targets
+    if against is not None:
+        return targets - logits.gather(1, against).amax(dim=1)
+    if output.activation == "sigmoid":
+        return targets - output.logit_thresholds(logits).expand(logits.shape[1])[y]
+    return targets - logits.scatter(1, y[:, None], -torch.inf).amax(dim=1)
+
+
+def _transform_logits(logits: Tensor, kind: Literal["logit", "prob", "log-prob"], output: OutputKind) -> Tensor:
+    """Return the logits, probabilities or log-probabilities (rows, classes)."""
+    match kind:
+        case "logit":
+            return logits
+        case "prob":
+            return output.probabilities(logits)
+        case "log-prob":
+            return output.log_probabilities(logits)

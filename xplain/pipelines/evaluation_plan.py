@@ -1,0 +1,154 @@
+"""Plan an evaluation: check the request, load the model, and choose the images, methods and metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from xplain.core.config import ComputeOptions, EvaluateConfig, PerClassOrder
+from xplain.core.errors import UsageError, emit_note
+from xplain.core.run_store import SCHEMA, fingerprint, read_run
+from xplain.data.class_names import ClassNames
+from xplain.data.datasets import Item, index_items, select_items, split_labels
+from xplain.models import Classifier
+from xplain.oracle.runtime import load_model, predict
+from xplain.oracle.targets import TargetSpec
+from xplain.pipelines.attribution import CONTROL, MethodRun, check_methods, resolve_methods, with_control
+from xplain.pipelines.batches import read_items
+from xplain.pipelines.external_maps import ExternalMaps, check_map_names, find_external_maps
+from xplain.pipelines.measurement import MetricRun, check_metrics, resolve_metrics
+from xplain.pipelines.records import describe_run
+from xplain.pipelines.run_folders import describe_request
+
+Source = MethodRun | ExternalMaps
+
+
+@dataclass(frozen=True, eq=False)
+class EvaluationPlan:
+    """A checked request with its loaded model. items: the selected images, of which a shard is a part."""
+
+    config: EvaluateConfig
+    classifier: Classifier
+    methods: Sequence[MethodRun]
+    metrics: Sequence[MetricRun]
+    items: Sequence[Item]
+    per_class_order: PerClassOrder | None
+    external_maps: Sequence[ExternalMaps] = ()
+
+    @property
+    def sources(self) -> list[Source]:
+        """The methods and the external maps, in the order of the tables."""
+        return _order_sources(self.methods, self.external_maps)
+
+    def describe(self) -> dict[str, Any]:
+        """Return the content of ``run.json``. A run can be resumed only if its fingerprint and its baseline images are unchanged."""
+        config, classifier, items = self.config, self.classifier, self.items
+        facts = describe_run(config.compute, classifier)
+        stable = {key: facts[key] for key in ("model", "preprocessing", "seed", "precision")}
+        if output := classifier.output.settings | (
+            {} if config.model.logits is None else {"name": config.model.logits}
+        ):
+            stable["output"] = output
+        labeled = sum(item.label is not None for item in items)
+        return {
+            "schema": SCHEMA,
+            "fingerprint": stable
+            | {
+                "target": config.target,
+                "class_names": _hash_class_names(classifier.class_names),
+                "per_class": self.per_class_order,
+            },
+            "request": describe_request(config),
+            "dataset": {"location": config.dataset, "items": len(items), "labelled": labeled},
+            "classes": _count_classes(classifier),
+            "accuracy": None if classifier.accuracy is None else asdict(classifier.accuracy),
+            "protocol": config.protocol,
+            "methods": {source.label: _describe_source(source) for source in self.sources},
+            "metrics": {m.label: m.describe() | {"axis": m.spec.axis} for m in self.metrics},
+            "environment": {"device": facts["device"], "versions": facts["versions"]},
+        }
+
+
+def load_plan(config: EvaluateConfig) -> EvaluationPlan | None:
+    """Check a request, load the model and select the images; return None if no metric evaluates single images."""
+    check_methods(config.methods, config.layer, config.layout)
+    check_map_names(config.maps)
+    metrics = [metric for metric in resolve_metrics(config.protocol, config.metrics) if metric.spec.scope == "image"]
+    if not metrics:
+        return None
+    classifier = load_model(config.model, config.pixels, config.target)
+    check_metrics(metrics, classifier)
+    choices = with_control(config.methods)
+    methods = resolve_methods(choices, config.score, classifier, config.layer, config.layout)
+    order = _per_class_order(config)
+    TargetSpec.parse(config.target, None, classifier)
+    items = read_items(config, classifier)
+    index = index_items(config.dataset, items)
+    metrics = [metric.for_output(classifier.output).with_boxes(index, classifier.class_names) for metric in metrics]
+    explains_labels = config.target == "label"
+    external_maps = find_external_maps(config.maps, metrics, split_labels(items) if explains_labels else items)
+    items = select_items(items, config.limit, config.per_class, config.compute.seed if order == "random" else None)
+    if explains_labels:
+        items = _split_labels(items)
+    if explains_labels and all(item.label is None for item in items):
+        raise UsageError("--target label requires labels", "use class folders or --labels")
+    return EvaluationPlan(config, classifier, methods, metrics, items, order, external_maps)
+
+
+def _split_labels(items: Sequence[Item]) -> list[Item]:
+    """Return one item per image and label. Emit a note on images without labels, which are left out."""
+    unlabeled = [item.key for item in items if item.labels == ()]
+    if unlabeled:
+        emit_note(f"--target label leaves out {len(unlabeled)} images without a label, such as {unlabeled[0]!r}")
+    return split_labels(items)
+
+
+def _per_class_order(config: EvaluateConfig) -> PerClassOrder | None:
+    """Return which images ``--per-class`` takes, as an existing run does; None without ``--per-class``."""
+    if config.per_class is None or config.per_class_order is not None:
+        return config.per_class_order
+    if not (config.output / "run.json").exists():
+        return "random"
+    stored = read_run(config.output)[0]["fingerprint"]
+    if "per_class" in stored:
+        return "first" if stored["per_class"] == "first" else "random"
+    emit_note(
+        f"{str(config.output)!r} was begun by an earlier version of xplain, so --per-class takes the first images of each class; "
+        "use --per-class-order random to draw them"
+    )
+    return "first"
+
+
+def _order_sources(methods: Sequence[MethodRun], maps: Sequence[ExternalMaps]) -> list[Source]:
+    """Return methods and external maps as tables list them: the control is the last unless it is the first."""
+    last = [method for method in methods[1:] if method.spec.name == CONTROL]
+    return [*(method for method in methods if method not in last), *maps, *last]
+
+
+def check_models(configs: Sequence[EvaluateConfig]) -> None:
+    """Load the model of each request once to detect invalid models before a long evaluation starts."""
+    for config in configs:
+        load_model(config.model, config.pixels, config.target)
+
+
+def _hash_class_names(class_names: ClassNames) -> str | None:
+    """Return a digest of the names of the classes, which decide the classes of labels and boxes; None if they have none."""
+    if not class_names.labels and not class_names.wnids:
+        return None
+    return fingerprint(list(class_names.labels), list(class_names.wnids))[:16]
+
+
+def _describe_source(source: Source) -> dict[str, Any]:
+    """Return the record of a method or of external maps."""
+    record = source.describe() | source.origin
+    return record | source.hash_references() if isinstance(source, MethodRun) else record
+
+
+def _count_classes(classifier: Classifier) -> int:
+    """Return the number of classes of the model."""
+    shape = (1, classifier.input_channels, *classifier.size)
+    blank = torch.zeros(shape, device=classifier.device, dtype=classifier.dtype)
+    return predict(classifier, blank, ComputeOptions())[0].shape[1]

@@ -329,7 +329,7 @@ def test_processor_of_a_module_in_memory(folder, kind):
 
 def test_attributes_of_the_module_win():
     model = make_vit()
-    model.size, model.mean, model.std, model.labels = 64, [0.1, 0.2, 0.3], [1.0, 2.0, 3.0], ["x", "y", "z"]
+    model.size, model.mean, model.std, model.labels = 64, [0.1, 0.2, 0.3], [0.5, 1.0, 2.0], ["x", "y", "z"]
     classifier = load(model, processor=PROCESSOR)
     mean, std = torch.tensor(model.mean)[:, None, None], torch.tensor(model.std)[:, None, None]
     check_logits(classifier, model((IMAGES - mean) / std).logits)

@@ -26,7 +26,7 @@ from xplain.data.sources import ImageSource, find_images
 from xplain.metrics.inputs import Explain
 from xplain.models import Classifier, ScalarFunction
 from xplain.models.checks import RANDOM_FLAG
-from xplain.models.load import inspect_first_images
+from xplain.models.first_inspection import inspect_first_images
 from xplain.models.outputs import OutputKind
 from xplain.models.scalar_outputs import resolve_scalar_target
 from xplain.oracle import Oracle

@@ -288,7 +288,10 @@ class MethodRun:
             oracle.score = score
             return oracle
 
-        return flag_zero_maps(attribution, images, attribution.target, self.score, make_oracle)
+        uses_gradients = self.spec.access == "gradients"
+        return flag_zero_maps(
+            attribution, images, attribution.target, self.score, make_oracle, uses_gradients=uses_gradients
+        )
 
     def _oracle(
         self,

@@ -47,6 +47,7 @@ from xplain.pipelines.zero_maps import flag_zero_maps
 
 MAX_REFERENCES = 512  # maximum number of baseline images, spaced evenly over the sorted files
 # Parameters that older versions do not have, and their defaults, which are not recorded: runs that they began are continued.
+# A parameter that only some methods got is named by ``added`` of their specs instead.
 ADDED_PARAMETERS = {"layout": "auto"}
 CONTROL = "random"  # included in every evaluation; a useful method must outperform it
 
@@ -200,7 +201,9 @@ class MethodRun:
         return {
             "method": self.spec.name,
             "params": {
-                name: value for name, value in self.settings.items() if (name, value) not in ADDED_PARAMETERS.items()
+                name: value
+                for name, value in self.spec.describe_settings(self.settings).items()
+                if (name, value) not in ADDED_PARAMETERS.items()
             },
             "score": self.score,
             "method_version": self.spec.version,

@@ -28,9 +28,9 @@ from xplain.oracle import Oracle
     axioms=frozenset({"completeness", "linearity", "dummy", "implementation-invariance"}),
     cost=lambda steps, **_: (steps, steps),
     parallel=lambda steps, **_: steps,
-    deviations="The gradient is computed at the midpoint of each interval of the path; the authors' code computes it at the interval's start "
-    "(rule=left). Only the decomposition and gate of the experiments: singular values per channel, and a linear gate. overlap=0 is refused, "
-    "because its path does not start at the baseline.",
+    deviations="The gradient is computed at the midpoint of each interval of the path; the authors' code computes it at the interval's "
+    "start (rule=left). The only decomposition is that of each channel by singular values, and the only gate is linear. overlap=0 is "
+    "refused, because its path does not start at the baseline.",
 )
 def spectral_ig(
     oracle: Oracle,

@@ -184,7 +184,8 @@ class MethodRun:
     @property
     def rows_per_image(self) -> int:
         """Maximum number of forward passes per image."""
-        return self.spec.cost(**self.settings)[0]
+        counts = {} if self.references is None else {"references": len(self.references)}
+        return self.spec.cost(**self.settings, **counts)[0]
 
     @property
     def slopes(self) -> bool:
@@ -362,12 +363,12 @@ def choose_score(spec: MethodSpec, score: ScoreKind | None, output: OutputKind) 
     return available
 
 
-def _read_references(directory: str, preprocessing: Preprocessing) -> Tensor | None:
-    """Load up to MAX_REFERENCES evenly spaced images (N, C, H, W) from a directory, or return None for ``noise``.
+def _read_references(directory: str | None, preprocessing: Preprocessing) -> Tensor | None:
+    """Load up to MAX_REFERENCES evenly spaced images (N, C, H, W) from a directory. Return None for None and ``noise``.
 
     Raises InputError if the directory does not exist or an image cannot be read.
     """
-    if directory == "noise":
+    if directory is None or directory == "noise":
         return None
     if not os.path.isdir(directory):  # noqa: PTH112  (never raises)
         raise InputError(f"baseline directory {directory!r} not found", 'pass a directory of images, or "noise"')

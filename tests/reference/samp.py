@@ -15,16 +15,18 @@ def walk(
     limit = float((end - start).abs().sum()) / fragments
     point, result, steps, g = start.clone(), torch.zeros(height, width, dtype=start.dtype), 0, None
     while True:
-        left = [(i, j) for i, j in pixels if bool((point[:, i, j] != end[:, i, j]).any())]
+        differs = (point != end).any(dim=0).tolist()
+        left = [(i, j) for i, j in pixels if differs[i][j]]
         if not left:
             return result, steps
         new = gradient(f, point)
         g = new if g is None else momentum * new + (1 - momentum) * g
         change = end - point
-        gains = {pixel: sign * float((g * change)[:, pixel[0], pixel[1]].sum()) for pixel in left}
+        products, lengths = (g * change).sum(dim=0).tolist(), change.abs().sum(dim=0).tolist()
+        gains = {(i, j): sign * products[i][j] for i, j in left}
         last = sorted(gains.values(), reverse=True)[min(size, len(left)) - 1]
         chosen = [pixel for pixel in left if gains[pixel] >= last]
-        length = sum(float(change[:, i, j].abs().sum()) for i, j in chosen)
+        length = sum(lengths[i][j] for i, j in chosen)
         is_whole = length <= limit * (1 + 1e-9)
         for i, j in chosen:
             move = change[:, i, j] if is_whole else change[:, i, j] * limit / length

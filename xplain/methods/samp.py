@@ -37,8 +37,8 @@ def _cost(steps: int, fragments: int, paths: Paths, **_: object) -> tuple[int, i
     axioms=frozenset({"implementation-invariance"}),
     cost=_cost,
     at_most=True,
-    deviations="Pixels are chosen by the rank of their gain. The authors' code chooses all gains within 1e-6 of the quantile, so that small "
-    "gains, as of probabilities, are all equal and the path becomes a straight line. The defaults of the code are 5 pixels per step, "
+    deviations="Pixels are chosen by the rank of their gain. The authors' code chooses all gains within 1e-6 of the quantile, so that "
+    "small gains, as of probabilities, are all equal and the path becomes a straight line. The defaults of the code are 5 pixels per step, "
     "which is 20,070 gradients for 224 x 224 pixels, and fragments=5.",
     plain=True,
     rounding="Pixels move in the order of their gains: nearly equal gains are ordered differently by correct float32 implementations.",
@@ -73,7 +73,7 @@ def samp(
     momentum: λ of g ← λ ∇f(point) + (1-λ) g; 1 uses the current gradient only.
     reduction: ``sum``, or ``norm`` to scale each attribution to [0, 1] before they are added.
     """
-    ends = []
+    ends: list[tuple[Tensor, Tensor, int]] = []
     if paths != "insertion":
         ends.append((x, make_baseline(deletion_baseline, x, oracle.mean, rng.child("deletion")), -1))
     if paths != "deletion":
@@ -84,7 +84,7 @@ def samp(
         ends.append((base, x, 1))
     count = len(x)
     signs = torch.cat([y.new_full((count,), sign) for _, _, sign in ends]).to(x.dtype)
-    start, end = (torch.cat([pair[k] for pair in ends]) for k in (0, 1))
+    start, end = torch.cat([start for start, _, _ in ends]), torch.cat([end for _, end, _ in ends])
     maps, taken = _walk(oracle, start, end, signs, y, steps, fragments, momentum)
     if reduction == "norm":
         maps = _scale(maps)

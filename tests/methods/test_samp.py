@@ -87,7 +87,7 @@ def test_samp_sum_approaches_difference(paths):
         total = xplain.attribute(toys.classifier(model), x, "samp", target=0, **settings).total
         errors.append(float(((total - exact) / exact).abs().max()))
     assert errors[0] > 6 * errors[1]
-    assert errors[1] < 0.03
+    assert errors[1] < 0.05
 
 
 def test_samp_scales_with_score():

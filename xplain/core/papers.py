@@ -31,6 +31,7 @@ PROCEEDINGS = {  # and journals whose name is abbreviated in citations
     "ICLR workshop": "International Conference on Learning Representations, Workshop Track",
     "ICML": "Proceedings of the International Conference on Machine Learning",
     "IEEE TNNLS": "IEEE Transactions on Neural Networks and Learning Systems",
+    "IEEE TPAMI": "IEEE Transactions on Pattern Analysis and Machine Intelligence",
     "IJCAI": "Proceedings of the International Joint Conference on Artificial Intelligence",
     "IJCNN": "Proceedings of the International Joint Conference on Neural Networks",
     "KDD": "Proceedings of the ACM SIGKDD International Conference on Knowledge Discovery and Data Mining",

@@ -12,9 +12,9 @@ TOLERANCE = 1e-4  # relative difference of equal distances, such as those of two
 def cluster(points: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Return the centers (k, d) of clusters of points (N, d), k = min(count, number of different points), and the cluster (N,) of each.
 
-    The first center is the point closest to the mean, and each of the others the point farthest from the centers before it; of points at
-    equal distances, the first. Then the
-    means and the nearest points are updated in turn (Lloyd's algorithm), at most 100 times. A cluster without points keeps its center.
+    The first center is the point closest to the mean, and each of the others the point farthest from the centers before it; of points
+    at equal distances, the first is taken. Then the means and the nearest points are updated in turn (Lloyd's algorithm), at most 100
+    times. A cluster without points keeps its center.
     """
     centers = _choose_centers(points, count)
     labels = torch.cdist(points, centers).argmin(dim=1)

@@ -43,6 +43,7 @@ from xplain.pipelines.arguments import (
     check_references,
     resolve_compute,
 )
+from xplain.pipelines.completeness_flags import flag_completeness_gaps
 from xplain.pipelines.zero_maps import flag_zero_maps
 
 MAX_REFERENCES = 512  # maximum number of baseline images, spaced evenly over the sorted files
@@ -200,7 +201,9 @@ class MethodRun:
         return {
             "method": self.spec.name,
             "params": {
-                name: value for name, value in self.settings.items() if (name, value) not in ADDED_PARAMETERS.items()
+                name: value
+                for name, value in self.spec.describe_settings(self.settings).items()
+                if (name, value) not in ADDED_PARAMETERS.items()
             },
             "score": self.score,
             "method_version": self.spec.version,
@@ -239,13 +242,13 @@ class MethodRun:
         contrasts: Tensor | None = None,
         on_rows: Callable[[int], None] | None = None,
         drawn_for: Tensor | None = None,
-        flag_zeros: bool = True,
+        flag_maps: bool = True,
     ) -> Attribution:
         """Run the method on images (B, C, H, W) and target classes (B,) in batches that fill a forward pass.
 
         contrasts: (B, A) contrast classes, or None. on_rows: called with the number of rows after each model call.
         drawn_for: images that seed the random numbers, or None to use ``images``.
-        flag_zeros: flag maps that are zero everywhere, with the reason if it is known.
+        flag_maps: flag maps that are zero everywhere, with the reason if it is known, and maps with a large completeness gap.
         Raises the errors of the method, UsageError if the classifier does not offer what the method needs, and DeviceError if a
         single sample does not fit in memory.
         """
@@ -267,8 +270,9 @@ class MethodRun:
         if classifier.checks.is_random:
             flags[RANDOM_FLAG] = torch.ones(len(images), dtype=torch.bool, device=images.device)
         attribution = replace(result, target=targets, cost=cost, flags=flags)
-        if flag_zeros:
+        if flag_maps:
             attribution = self._flag_zero_maps(attribution, classifier, images, compute, contrasts)
+            attribution = flag_completeness_gaps(attribution)
         cost = replace(attribution.cost, seconds=time.perf_counter() - started)
         return replace(attribution, cost=cost)
 
@@ -337,7 +341,7 @@ class MethodRun:
             images: Tensor, y: Tensor, classifier: Classifier | None = None, image: Tensor | None = None
         ) -> Tensor:
             drawn_for = content if image is None else content[image]
-            result = self.attribute(classifier or default, images, y, compute, drawn_for=drawn_for, flag_zeros=False)
+            result = self.attribute(classifier or default, images, y, compute, drawn_for=drawn_for, flag_maps=False)
             if oracle is not None:
                 oracle.cost = oracle.cost + result.cost
             return result.values

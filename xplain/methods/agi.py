@@ -37,6 +37,7 @@ def _cost(steps: int, classes: int, path: str, **_: object) -> tuple[int, int]:
     ),
     score="prob",
     axioms=frozenset({"dummy", "implementation-invariance"}),
+    violates=frozenset({"sensitivity-a"}),
     cost=_cost,
     at_most=True,
     parallel=lambda classes, **_: classes,

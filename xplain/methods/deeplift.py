@@ -30,7 +30,7 @@ ALTERNATIVES = "use integrated-gradients or uniform-fullgrad"
         "ICML",
         "1704.02685",
     ),
-    axioms=frozenset({"completeness"}),
+    axioms=frozenset({"sensitivity-a", "completeness"}),
     cost=lambda rule, **_: (2, 2) if rule == "rescale" else (3, 3),
     parallel=lambda rule, **_: 2 if rule == "rescale" else 3,
     deviations="Not in the paper: max-pooling by the Rescale rule on v + ReLU(u - v), where u is the maximum at the image and v at the "

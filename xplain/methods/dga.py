@@ -22,6 +22,7 @@ from xplain.oracle import Oracle
         "NeurIPS",
     ),
     axioms=frozenset({"implementation-invariance"}),
+    undecided={"sensitivity-a": "masks depend on ranks; values without influence share the biases"},
     cost=lambda steps, **_: (steps + 1, steps + 1),
     deviations="Algorithm 1 (start=include) sums over n = 0 .. N, Eq. 12 (start=exclude) averages over n = 1 .. N. masks=wc and masks=epc "
     "apply one mask without scale (Eq. 5), because Eq. 8 would start with an empty image. The paper never uses its parameter β.",

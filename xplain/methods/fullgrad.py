@@ -24,6 +24,7 @@ ALTERNATIVES = "use uniform-fullgrad or integrated-gradients"
 
 @method(
     "fullgrad",
+    violates=frozenset({"sensitivity-a"}),
     paper=Paper(
         "Full-gradient representation for neural network visualization",
         "Suraj Srinivas, François Fleuret",

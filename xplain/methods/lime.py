@@ -30,6 +30,7 @@ Fill = Literal["segment", "black", "white", "mean", "blur", "uniform"]
     ),
     score="prob",
     axioms=frozenset({"linearity", "implementation-invariance"}),
+    undecided={"sensitivity-a": "the penalty of the surrogate can shrink small coefficients to zero"},
     cost=lambda samples, **_: (samples, 0),
     parallel=lambda samples, **_: samples,
     deviations="Superpixels are computed by SLIC, where the authors' code uses quickshift. All other defaults are those of the code: a "

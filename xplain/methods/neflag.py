@@ -33,6 +33,7 @@ def _cost(samples: int, steps: int, flux: str, **_: object) -> tuple[int, int]:
     ),
     score="prob",
     axioms=frozenset({"dummy", "implementation-invariance"}),
+    violates=frozenset({"sensitivity-a"}),
     cost=_cost,
     parallel=lambda samples, **_: samples,
     deviations="Algorithm 1 draws inside its inner loop, of which only the last draw has an effect: one draw per sample here (the same at "

@@ -7,15 +7,23 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from xplain.core.errors import UsageError
 from xplain.core.papers import Paper
 from xplain.core.parameters import Positive, Steps
 from xplain.core.registry import method
 from xplain.core.types import Attribution
+from xplain.methods._aggressive_nodes import Keep, integrate_kept_nodes
 from xplain.methods._false_classes import NO_PATH
 from xplain.methods._paths import normalize_l2, project
 from xplain.oracle import Oracle
 
 VALUE_WITHOUT_END = "the model returns a value without a threshold: all steps were taken"
+
+
+def _cost(steps: int, path: str = "curve", nodes: int = 0, **_: object) -> tuple[int, int]:
+    """Return the maximum (forward, backward) rows per image."""
+    rows = steps + 1 + (nodes if path == "line" else 0)
+    return rows, rows
 
 
 @method(
@@ -30,7 +38,8 @@ VALUE_WITHOUT_END = "the model returns a value without a threshold: all steps we
     score="prob",
     axioms=frozenset({"completeness", "dummy", "implementation-invariance"}),
     violates=frozenset({"sensitivity-a"}),
-    cost=lambda steps, **_: (steps + 1, steps + 1),
+    cost=_cost,
+    added=frozenset({"nodes", "keep", "within"}),
     limits="Completeness holds with path=curve, up to the error of the rule. The gap on eight photographs (EfficientNet-Lite0), as a share "
     "of the score difference: 0.0003 to 0.03 at the defaults, 0.02 to 0.43 with step_size=0.1, 0.07 to 3.6 with step_size=0.5; with "
     "ascent=smooth 0.02 to 1.3 with step_size=0.001 and 0.7 to 22 with the paper's 0.01. Gaps above 0.1 are flagged.",
@@ -52,8 +61,11 @@ def mfaba(
     step_size: Positive = 0.01,
     steps: Steps = 50,
     radius: Positive | None = None,
-    path: Literal["curve", "norm", "cosine"] = "curve",
+    path: Literal["curve", "norm", "cosine", "line"] = "curve",
     aggressive_only: bool = False,
+    nodes: Steps = 50,
+    keep: Keep = "all",
+    within: Positive | None = None,
 ) -> Attribution:
     """Integrate the gradient along a descent of the score that ends where the label changes.
 
@@ -61,8 +73,11 @@ def mfaba(
     φ = -Σ_j ḡ_j ⊙ (x_{j+1} - x_j) with ḡ_j = ½ (g_j + g_{j+1}) (trapezoid, Eq. 11) or g_j (left).
     path=norm and cosine (Eq. 16, 17) apply the same gradients to the straight line:
     φ = (x₀ - xₙ) ⊙ Σ_j ḡ_j (t_{j+1} - t_j), t the share of arc length, or of the projection on xₙ - x₀.
-    Sums to f(x₀) - f(xₙ) with path=curve only, up to the error of the rule, which grows with the curvature of the score over a step
-    (see ``limits``). At least one step is taken. The label of a value is whether it reaches the model's
+    path=line integrates along the line from xₙ to x₀ by ``nodes`` Gauss-Legendre nodes and removes nodes (Fig. 2, without a formula):
+    φ = (x₀ - xₙ) ⊙ Σ_k w_k 1[k is kept] ∇f(x(α_k)). A node is aggressive if f(x(α_k)) < f(x₀) and max |x(α_k) - x₀| < ``within``
+    (Eq. 13 to 15).
+    Sums to f(x₀) - f(xₙ) with path=curve, and with path=line and keep=all, up to the error of the rule, which grows with the curvature
+    of the score over a step (see ``limits``). At least one step is taken. The label of a value is whether it reaches the model's
     threshold; without a threshold all steps are taken.
     Steps amplify rounding: results differ slightly between batch sizes and precisions (see ``rounding``).
 
@@ -72,20 +87,33 @@ def mfaba(
     steps: maximum number of steps.
     radius: maximum distance from the image per value, in pixel units; none: unlimited.
     path: ``cosine`` stores the path, so its memory grows with the number of steps; that of the others does not.
-    aggressive_only: use a segment only if the score at both ends is at most that of the image.
+    aggressive_only: use a segment only if the score at both ends is at most that of the image. A descent in small steps has no other
+    segments, so that this changes nothing there. Not for path=line, which has ``keep``.
+    nodes, keep, within: for path=line; ``keep`` selects all nodes, the ``aggressive`` ones or the ``other`` ones.
+    Raises UsageError if these are combined with another path.
     """
+    if path == "line" and aggressive_only:
+        raise UsageError("mfaba: aggressive_only does not apply to path=line", "use keep=aggressive")
+    if path != "line" and (keep != "all" or within is not None):
+        raise UsageError("mfaba: keep and within require path=line", "add path=line, or use aggressive_only")
     descent = _descend(oracle, x, y, ascent, rule, step_size, steps, radius, path, aggressive_only)
     total = descent.total
     if path == "norm":
         total = _weight_by_length(x, descent)
     elif path == "cosine":
         total = _weight_by_projection(x, descent)
-    is_complete = path == "curve" and not aggressive_only
+    flags, details = _flag(oracle, descent, steps), {"steps": descent.steps}
+    if path == "line":
+        line = integrate_kept_nodes(oracle, x, y, descent.end, descent.start_score, nodes, keep, within)
+        total = line.total
+        details["kept_share"] = line.kept_share
+        flags[f"no node on the line is kept (keep={keep})"] = line.kept_share == 0
+    is_complete = (path == "curve" and not aggressive_only) or (path == "line" and keep == "all")
     return Attribution(
         total,
         expected=descent.start_score - descent.end_score if is_complete else None,
-        details={"steps": descent.steps},
-        flags=_flag(oracle, descent, steps),
+        details=details,
+        flags=flags,
     )
 
 
@@ -136,7 +164,7 @@ def _descend(
     step_size: float,
     steps: int,
     radius: float | None,
-    path: Literal["curve", "norm", "cosine"],
+    path: Literal["curve", "norm", "cosine", "line"],
     aggressive_only: bool,
 ) -> _Descent:
     """Descend the score of all images in one batch; an image leaves the batch when its label changes."""

@@ -168,10 +168,13 @@ class MethodRun:
     ) -> MethodRun:
         """Validate the parameters and load the reference images.
 
+        params: may contain ``score``, which takes precedence over the argument.
         score: explained model output, or None for the default of the method, or for the value if the model has no probabilities.
         output: the meaning of the model's logits.
         Raises UsageError if a parameter is invalid, and InputError if the reference images cannot be read.
         """
+        own_score, params = split_score(spec, params)
+        score = own_score or score
         baselines = params.get("baselines")
         references: Tensor | None
         if isinstance(baselines, Tensor):
@@ -349,6 +352,16 @@ class MethodRun:
         return explain
 
 
+def split_score(spec: Spec, params: Mapping[str, Any]) -> tuple[ScoreKind | None, dict[str, Any]]:
+    """Return the score that the parameters of a method choose, or None, and the other parameters. Raises UsageError if it is unknown."""
+    others = dict(params)
+    if "score" in spec.parameters or "score" not in others:
+        return None, others
+    score = others.pop("score")
+    check_choice("score", score, get_args(ScoreKind))
+    return score, others
+
+
 def choose_score(spec: MethodSpec, score: ScoreKind | None, output: OutputKind) -> ScoreKind:
     """Return the requested score, or the default of the method. Raises UsageError if the model's output does not have it."""
     if score is not None:
@@ -424,7 +437,7 @@ def check_methods(choices: Sequence[Choice], layer: str | None = None, layout: s
     """
     specs = [METHODS.get(choice.name) for choice in choices]
     for spec, choice in zip(specs, choices, strict=True):
-        spec.resolve(with_layer_options(spec, choice, layer, layout))
+        spec.resolve(split_score(spec, with_layer_options(spec, choice, layer, layout))[1])
     check_distinct(label_of(choice, spec.name) for spec, choice in zip(specs, choices, strict=True))
     for name, value in (("layer", layer), ("layout", layout)):
         if value and not any(name in spec.parameters for spec in specs):

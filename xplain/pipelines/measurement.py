@@ -124,8 +124,8 @@ def measure(
         inputs = MetricInput(oracle, images, attributions, targets, boxes=boxes)
         explain = None if method is None else _make_explainer(oracle, method, images, compute)
         if isinstance(method, str):
-            spec = METHODS.get(Choice.parse(method).name)
-            inputs = replace(inputs, score=available_score(spec.score, classifier.output), slopes=spec.slopes)
+            method_run = _resolve_method(method, classifier)
+            inputs = replace(inputs, score=method_run.score, slopes=method_run.slopes)
             if "expected" in metric_run.spec.needs:
                 inputs = replace(inputs, expected=_find_expected_sums(oracle, method, images, targets, compute))
         result = metric_run.measure(inputs, compute, explain)
@@ -184,7 +184,9 @@ def _resolve_method(method: str, classifier: Classifier) -> MethodRun:
     """Return the method of a text ``NAME[:key=value,...]``."""
     choice = Choice.parse(method)
     spec = METHODS.get(choice.name)
-    return MethodRun.resolve(spec, dict(choice.params), classifier.preprocessing, output=classifier.output)
+    params = dict(choice.params)
+    default = available_score(spec.score, classifier.output)
+    return MethodRun.resolve(spec, params, classifier.preprocessing, score=default, output=classifier.output)
 
 
 def _find_expected_sums(

@@ -313,8 +313,14 @@ def test_progress_gets_rows_per_call(name):
     assert reported == rows[1:]
 
 
+# long steps, so that some segments are not aggressive; a map of zeros is checked with extra rows
+COMPANIONS = {("mfaba", "other"): {"step_size": 4.0}}
 CHOICES = [
-    pytest.param(spec, {parameter.name: value}, id=f"{spec.name}-{parameter.name}={value}")
+    pytest.param(
+        spec,
+        {parameter.name: value} | COMPANIONS.get((spec.name, value), {}),
+        id=f"{spec.name}-{parameter.name}={value}",
+    )
     for spec in SPECS
     for parameter in spec.parameters.values()
     for value in (parameter.choices or ((True, False) if parameter.kind is bool else ()))

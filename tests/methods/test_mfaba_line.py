@@ -94,8 +94,31 @@ def test_nodes_beyond_a_valley_are_removed():
         assert float(result.total) == pytest.approx(total, abs=3e-4)
 
 
-def test_keep_and_aggressive_only_require_their_path():
-    with pytest.raises(UsageError, match=r"mfaba: keep and within require path=line"):
-        xplain.attribute(CLASSIFIER, X, "mfaba", keep="aggressive")
-    with pytest.raises(UsageError, match=r"mfaba: aggressive_only does not apply to path=line.*use keep=aggressive"):
-        xplain.attribute(CLASSIFIER, X, "mfaba", path="line", aggressive_only=True)
+@pytest.mark.parametrize("path", ["curve", "norm", "cosine"])
+def test_aggressive_and_other_segments_add_up(path):
+    """Steps of 4 overshoot, so that both kinds exist; keep=aggressive is aggressive_only."""
+    settings = {"target": 2, "path": path, "step_size": 4.0, "steps": 6}
+    parts = {
+        keep: xplain.attribute(CLASSIFIER, X, "mfaba", keep=keep, **settings) for keep in ("all", "aggressive", "other")
+    }
+    toys.assert_same(parts["all"].values, parts["aggressive"].values + parts["other"].values, rtol=1e-7)
+    only = xplain.attribute(CLASSIFIER, X, "mfaba", aggressive_only=True, **settings)
+    assert torch.equal(only.values, parts["aggressive"].values)
+    assert parts["other"].expected is None
+
+
+def test_within_removes_segments_that_end_far_away():
+    """Linear logits and steps of 0.01 per value: segment j ends at distance 0.01 (j + 1)."""
+    weight = torch.full((2, 3, 8, 10), 0.01, dtype=torch.float64)
+    model = toys.classifier(toys.Linear(weight, torch.tensor([100.0, 0.0], dtype=torch.float64)))
+    settings = {"target": 0, "score": "logit", "ascent": "smooth", "step_size": 0.01, "steps": 5}
+    for within, kept in ((0.005, 0), (0.025, 2), (0.045, 4), (0.1, 5)):
+        values = xplain.attribute(model, X, "mfaba", keep="aggressive", within=within, **settings).values
+        toys.assert_same(values, torch.full_like(X, kept * 0.01 * 0.01) if kept else torch.zeros_like(X))
+
+
+def test_aggressive_only_contradicts_other():
+    with pytest.raises(UsageError, match=r"mfaba: aggressive_only contradicts keep=other"):
+        xplain.attribute(CLASSIFIER, X, "mfaba", keep="other", aggressive_only=True)
+    on_line = attribute(aggressive_only=True)
+    assert torch.equal(on_line.values, attribute(keep="aggressive").values)

@@ -74,10 +74,9 @@ def mfaba(
     path=norm and cosine (Eq. 16, 17) apply the same gradients to the straight line:
     φ = (x₀ - xₙ) ⊙ Σ_j ḡ_j (t_{j+1} - t_j), t the share of arc length, or of the projection on xₙ - x₀.
     path=line integrates along the line from xₙ to x₀ by ``nodes`` Gauss-Legendre nodes and removes nodes (Fig. 2, without a formula):
-    φ = (x₀ - xₙ) ⊙ Σ_k w_k 1[k is kept] ∇f(x(α_k)). A node is aggressive if f(x(α_k)) < f(x₀) and max |x(α_k) - x₀| < ``within``
-    (Eq. 13 to 15).
-    Sums to f(x₀) - f(xₙ) with path=curve, and with path=line and keep=all, up to the error of the rule, which grows with the curvature
-    of the score over a step (see ``limits``). At least one step is taken. The label of a value is whether it reaches the model's
+    φ = (x₀ - xₙ) ⊙ Σ_k w_k 1[k is kept] ∇f(x(α_k)).
+    Sums to f(x₀) - f(xₙ) with path=curve or line and keep=all, up to the error of the rule, which grows with the curvature of the score
+    over a step (see ``limits``). At least one step is taken. The label of a value is whether it reaches the model's
     threshold; without a threshold all steps are taken.
     Steps amplify rounding: results differ slightly between batch sizes and precisions (see ``rounding``).
 
@@ -87,16 +86,18 @@ def mfaba(
     steps: maximum number of steps.
     radius: maximum distance from the image per value, in pixel units; none: unlimited.
     path: ``cosine`` stores the path, so its memory grows with the number of steps; that of the others does not.
-    aggressive_only: use a segment only if the score at both ends is at most that of the image. A descent in small steps has no other
-    segments, so that this changes nothing there. Not for path=line, which has ``keep``.
-    nodes, keep, within: for path=line; ``keep`` selects all nodes, the ``aggressive`` ones or the ``other`` ones.
-    Raises UsageError if these are combined with another path.
+    aggressive_only: the same as keep=aggressive. A descent in small steps has only aggressive segments.
+    nodes: number of nodes for path=line.
+    keep: use ``all`` parts of the path, only ``aggressive`` ones, or only the ``other`` ones. A node of path=line is aggressive if
+    f(x(α_k)) < f(x₀) and it is within ``within`` (Eq. 13 to 15); a segment of the other paths if f is at most f(x₀) at both ends.
+    within: largest distance from the image per value of aggressive parts, exclusive, in pixel units; none: unlimited.
+    Raises UsageError for aggressive_only with keep=other.
     """
-    if path == "line" and aggressive_only:
-        raise UsageError("mfaba: aggressive_only does not apply to path=line", "use keep=aggressive")
-    if path != "line" and (keep != "all" or within is not None):
-        raise UsageError("mfaba: keep and within require path=line", "add path=line, or use aggressive_only")
-    descent = _descend(oracle, x, y, ascent, rule, step_size, steps, radius, path, aggressive_only)
+    if aggressive_only and keep == "other":
+        raise UsageError("mfaba: aggressive_only contradicts keep=other", "remove one of them")
+    if aggressive_only:
+        keep = "aggressive"
+    descent = _descend(oracle, x, y, ascent, rule, step_size, steps, radius, path, keep, within)
     total = descent.total
     if path == "norm":
         total = _weight_by_length(x, descent)
@@ -108,7 +109,7 @@ def mfaba(
         total = line.total
         details["kept_share"] = line.kept_share
         flags[f"no node on the line is kept (keep={keep})"] = line.kept_share == 0
-    is_complete = (path == "curve" and not aggressive_only) or (path == "line" and keep == "all")
+    is_complete = path in ("curve", "line") and keep == "all"
     return Attribution(
         total,
         expected=descent.start_score - descent.end_score if is_complete else None,
@@ -165,7 +166,8 @@ def _descend(
     steps: int,
     radius: float | None,
     path: Literal["curve", "norm", "cosine", "line"],
-    aggressive_only: bool,
+    keep: Keep,
+    within: float | None,
 ) -> _Descent:
     """Descend the score of all images in one batch; an image leaves the batch when its label changes."""
     total, length = torch.zeros_like(x), torch.zeros(len(x), dtype=x.dtype, device=x.device)
@@ -187,9 +189,13 @@ def _descend(
         result = oracle.gradients(point, y[active], active)
         end_score[active] = result.scores.to(x.dtype)
         mean_gradient = gradient if rule == "left" else (gradient + result.values) / 2
-        if aggressive_only:
-            is_low = (score <= start_score[active]) & (result.scores <= start_score[active])
-            mean_gradient = mean_gradient * is_low[:, None, None, None]
+        if keep != "all":
+            is_aggressive = (score <= start_score[active]) & (result.scores <= start_score[active])
+            if within is not None:
+                offsets = torch.stack([point - move, point]) - x[active]
+                is_aggressive &= offsets.abs().amax(dim=(0, 2, 3, 4)) < within
+            is_kept = is_aggressive if keep == "aggressive" else ~is_aggressive
+            mean_gradient = mean_gradient * is_kept[:, None, None, None]
         distance = move.flatten(1).norm(dim=1)
         length[active] += distance
         total[active] -= mean_gradient * (move if path == "curve" else distance[:, None, None, None])
@@ -197,8 +203,8 @@ def _descend(
             segments.append(_Segment(active, mean_gradient, move))
         steps_taken[active] = step
         changed[active] = result.decides(y[active]) != label[active]
-        keep = ~changed[active]
-        active, point, gradient, score = active[keep], point[keep], result.values[keep], result.scores[keep]
+        rest = ~changed[active]
+        active, point, gradient, score = active[rest], point[rest], result.values[rest], result.scores[rest]
         if not len(active):
             break
     return _Descent(total, length, segments, end, start_score, end_score, steps_taken, changed, is_decided)

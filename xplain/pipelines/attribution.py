@@ -20,6 +20,7 @@ from xplain.core.errors import MODEL_ERRORS, InputError, UsageError, XplainError
 from xplain.core.registry import METHODS, MethodSpec, Spec
 from xplain.core.rng import Streams, preserve_random_state
 from xplain.core.types import Attribution, Cost, Precision, ScoreKind
+from xplain.data.baselines import check_baseline
 from xplain.data.images import read_model_input, sha256
 from xplain.data.preprocessing import Preprocessing
 from xplain.data.sources import ImageSource, find_images
@@ -147,6 +148,7 @@ class MethodRun:
     references: images (N, C, H, W) from the directory ``baselines``, or None.
     score: explained model output.
     label: display name in tables and file names.
+    baseline: images (B or 1, C, H, W) from the file or tensor ``baseline``, or None.
     """
 
     spec: MethodSpec
@@ -154,6 +156,7 @@ class MethodRun:
     references: Tensor | None
     score: ScoreKind
     label: str
+    baseline: Tensor | None = None
 
     @classmethod
     def resolve(
@@ -175,14 +178,15 @@ class MethodRun:
         """
         own_score, params = split_score(spec, params)
         score = own_score or score
-        baselines = params.get("baselines")
-        references: Tensor | None
-        if isinstance(baselines, Tensor):
-            settings, references = spec.resolve({**params, "baselines": "tensor"}), baselines
-        else:
-            settings = spec.resolve(params)
+        settings, tensors = _resolve_tensors(spec, params)
+        references = tensors.get("baselines")
+        if references is None:
             references = _read_references(settings.get("baselines", "noise"), preprocessing)
-        return cls(spec, settings, references, choose_score(spec, score, output), label or spec.name)
+        baseline = tensors.get("baseline")
+        if baseline is None and _is_baseline_file(spec, settings):
+            source = find_images([settings["baseline"]])[0]
+            baseline = read_model_input(source.read(), source.name, preprocessing).pixels[None]
+        return cls(spec, settings, references, choose_score(spec, score, output), label or spec.name, baseline)
 
     @property
     def rows_per_image(self) -> int:
@@ -218,6 +222,8 @@ class MethodRun:
 
     @cached_property
     def _reference_hashes(self) -> dict[str, str]:
+        if _is_baseline_file(self.spec, self.settings):
+            return {"references": sha256(find_images([self.settings["baseline"]])[0].read())}
         if self.references is None or self.settings["baselines"] == "tensor":
             return {}
         digest = hashlib.sha256()
@@ -263,7 +269,9 @@ class MethodRun:
             oracle = self._oracle(classifier, compute, index, contrasts, on_rows)
             content = images if drawn_for is None else drawn_for
             supplies = self._supplies(images[index], content[index], contrasts, index, compute.seed)
-            result: Attribution = self.spec.function(oracle, images[index], targets[index], **self.settings, **supplies)
+            result: Attribution = self.spec.function(
+                oracle, images[index], targets[index], **self._arguments(images, index), **supplies
+            )
             spent = {"forwards": oracle.image_rows[:, 0], "backwards": oracle.image_rows[:, 1]}
             values = result.values.detach().contiguous()
             parts.append(replace(result, values=values, details=result.details | spent))
@@ -331,6 +339,16 @@ class MethodRun:
             supplies["rng"] = Streams.of(content, seed, self.spec.name)
         return supplies
 
+    def _arguments(self, images: Tensor, index: Tensor) -> dict[str, Any]:
+        """Return the parameters as the method receives them for the images at ``index``: with baseline images as a tensor.
+
+        Raises InputError if the baseline images do not match the images (B, C, H, W).
+        """
+        if self.baseline is None:
+            return self.settings
+        check_baseline(self.baseline, images)
+        return {**self.settings, "baseline": self.baseline if len(self.baseline) == 1 else self.baseline[index]}
+
     def explainer(
         self, classifier: Classifier, content: Tensor, compute: ComputeOptions, oracle: Oracle | None = None
     ) -> Explain:
@@ -350,6 +368,22 @@ class MethodRun:
             return result.values
 
         return explain
+
+
+def _resolve_tensors(spec: MethodSpec, params: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return the values of all parameters, where ``tensor`` replaces images, and the images by parameter. Raises UsageError."""
+    others = dict(params)
+    accepts_images = {name for name, parameter in spec.parameters.items() if parameter.file or name == "baselines"}
+    tensors = {name: others.pop(name) for name in accepts_images if isinstance(others.get(name), Tensor)}
+    return spec.resolve(others) | dict.fromkeys(tensors, "tensor"), tensors
+
+
+def _is_baseline_file(spec: MethodSpec, settings: Mapping[str, Any]) -> bool:
+    """Return whether the parameter ``baseline`` is the path of an image file."""
+    parameter = spec.parameters.get("baseline")
+    if parameter is None or parameter.file is None:
+        return False
+    return settings["baseline"] not in (*parameter.choices, "tensor")
 
 
 def split_score(spec: Spec, params: Mapping[str, Any]) -> tuple[ScoreKind | None, dict[str, Any]]:

@@ -96,6 +96,9 @@ class Spec:
 class MethodSpec(Spec):
     """An attribution method.
 
+    A method that requires the argument ``run`` runs another one, which its parameter ``method`` names, and takes over its score
+    and its access to the model.
+
     score: the explained score, if the user does not choose one.
     axioms: the axioms that the method satisfies at its default parameters.
     limits: parameters at which an axiom holds approximately or not at all, with the measured error.
@@ -104,6 +107,7 @@ class MethodSpec(Spec):
     cost: cost(**params) -> (forward, backward) rows per image.
     at_most: the cost is an upper bound, because paths can end early.
     slopes: values are slopes (score per pixel change); otherwise contributions, which include a factor such as x - x'.
+    draws: name for random draws that several methods share; "" draws separately.
     parallel: parallel(**params) -> rows of one image that can share a model call. If it is small, images are batched.
     rounding: how much two correct float32 runs can differ, if signs or ranks amplify rounding.
     plain: run the network without folded batch norms, so that methods that amplify rounding agree with other implementations
@@ -119,6 +123,7 @@ class MethodSpec(Spec):
     cost: Callable[..., tuple[int, int]] = field(default=lambda **_: (1, 1))
     at_most: bool = False
     slopes: bool = False
+    draws: str = ""
     parallel: Callable[..., int] = field(default=lambda **_: 1)
     rounding: str = ""
     plain: bool = False

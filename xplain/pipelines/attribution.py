@@ -24,6 +24,7 @@ from xplain.data.baselines import check_baseline
 from xplain.data.images import read_model_input, sha256
 from xplain.data.preprocessing import Preprocessing
 from xplain.data.sources import ImageSource, find_images
+from xplain.methods.smooth import parse_inner_method
 from xplain.metrics.inputs import Explain
 from xplain.models import Classifier, ScalarFunction
 from xplain.models.checks import RANDOM_FLAG
@@ -45,6 +46,7 @@ from xplain.pipelines.arguments import (
     resolve_compute,
 )
 from xplain.pipelines.completeness_flags import flag_completeness_gaps
+from xplain.pipelines.inner_method import InnerMethod
 from xplain.pipelines.zero_maps import flag_zero_maps
 
 MAX_REFERENCES = 512  # maximum number of baseline images, spaced evenly over the sorted files
@@ -72,7 +74,7 @@ def attribute(
 
     Args:
         images: float (B, C, H, W) in [0, 1], not normalized, on any device, a tensor or a NumPy array; ``read_image`` makes them.
-        method: name or alias of a method, such as ``agi`` or ``ig``.
+        method: name or alias of a method, such as ``agi`` or ``ig``, or ``NAME:key=value[,key=value]``.
         target: class index, WordNet ID or class name, either one for all images or one per image; or a differentiable function of
             the network's output that returns one value per image, such as ``lambda output: output["age"]`` or
             ``xplain.similarity(classifier, image)``. Default: the predicted class of each image.
@@ -103,6 +105,9 @@ def attribute(
     classifier, classes = resolve_scalar_target(classifier, target, against)
     if score is not None:
         check_choice("score", score, get_args(ScoreKind))
+    if isinstance(method, str) and ":" in method:
+        choice = Choice.parse(method)
+        method, params = choice.name, {**dict(choice.params), **params}
     spec, params = METHODS.get(method), check_references(params)
     method_run = MethodRun.resolve(spec, params, classifier.preprocessing, score=score)
     compute = resolve_compute(seed, precision, batch_size)
@@ -110,9 +115,10 @@ def attribute(
     started = time.perf_counter()
     images = check_images(classifier, images)
     inspect_first_images(classifier, images)
-    check_access(classifier, spec.access, spec.name)
+    check_access(classifier, method_run.spec.access, spec.name)
     with inference_session(classifier), preserve_random_state():
-        method_run = replace(method_run, score=choose_score(spec, score, classifier.output))
+        chosen = _find_own_score(spec, params) or score
+        method_run = replace(method_run, score=choose_score(method_run.spec, chosen, classifier.output))
         logits, cost = predict_finite(classifier, images, compute)
         targets = find_targets(classifier, classes, logits)
         contrasts = find_contrasts(classifier, against, logits, targets)
@@ -149,6 +155,7 @@ class MethodRun:
     score: explained model output.
     label: display name in tables and file names.
     baseline: images (B or 1, C, H, W) from the file or tensor ``baseline``, or None.
+    inner: the method that this one runs, or None.
     """
 
     spec: MethodSpec
@@ -157,6 +164,7 @@ class MethodRun:
     score: ScoreKind
     label: str
     baseline: Tensor | None = None
+    inner: MethodRun | None = None
 
     @classmethod
     def resolve(
@@ -176,9 +184,14 @@ class MethodRun:
         output: the meaning of the model's logits.
         Raises UsageError if a parameter is invalid, and InputError if the reference images cannot be read.
         """
-        own_score, params = split_score(spec, params)
-        score = own_score or score
+        score = _find_own_score(spec, params) or score
+        params = split_score(spec, params)[1]
         settings, tensors = _resolve_tensors(spec, params)
+        inner = None
+        if "run" in spec.needs:
+            inner_spec, inner_params = parse_inner_method(settings["method"])
+            inner = cls.resolve(inner_spec, inner_params, preprocessing, score=score, output=output)
+            spec = _specialize(spec, inner.spec)
         references = tensors.get("baselines")
         if references is None:
             references = _read_references(settings.get("baselines", "noise"), preprocessing)
@@ -186,7 +199,7 @@ class MethodRun:
         if baseline is None and _is_baseline_file(spec, settings):
             source = find_images([settings["baseline"]])[0]
             baseline = read_model_input(source.read(), source.name, preprocessing).pixels[None]
-        return cls(spec, settings, references, choose_score(spec, score, output), label or spec.name, baseline)
+        return cls(spec, settings, references, choose_score(spec, score, output), label or spec.name, baseline, inner)
 
     @property
     def rows_per_image(self) -> int:
@@ -214,7 +227,7 @@ class MethodRun:
             },
             "score": self.score,
             "method_version": self.spec.version,
-        }
+        } | ({} if self.inner is None else {"inner": replace(self.inner, score=self.score).describe()})
 
     def hash_references(self) -> dict[str, str]:
         """Return the SHA-256 of the files of the reference images under ``references``, or {} if a directory names none."""
@@ -222,6 +235,8 @@ class MethodRun:
 
     @cached_property
     def _reference_hashes(self) -> dict[str, str]:
+        if self.inner is not None:
+            return self.inner.hash_references()
         if _is_baseline_file(self.spec, self.settings):
             return {"references": sha256(find_images([self.settings["baseline"]])[0].read())}
         if self.references is None or self.settings["baselines"] == "tensor":
@@ -269,6 +284,18 @@ class MethodRun:
             oracle = self._oracle(classifier, compute, index, contrasts, on_rows)
             content = images if drawn_for is None else drawn_for
             supplies = self._supplies(images[index], content[index], contrasts, index, compute.seed)
+            if self.inner is not None:
+                supplies["run"] = InnerMethod(
+                    replace(self.inner, score=self.score),
+                    classifier,
+                    oracle,
+                    images[index],
+                    content[index],
+                    targets[index],
+                    None if contrasts is None else contrasts[index],
+                    compute,
+                    on_rows,
+                )
             result: Attribution = self.spec.function(
                 oracle, images[index], targets[index], **self._arguments(images, index), **supplies
             )
@@ -336,7 +363,7 @@ class MethodRun:
         if "references" in self.spec.needs:
             supplies["references"] = None if self.references is None else self.references.to(images)
         if "rng" in self.spec.needs:
-            supplies["rng"] = Streams.of(content, seed, self.spec.name)
+            supplies["rng"] = Streams.of(content, seed, self.spec.draws or self.spec.name)
         return supplies
 
     def _arguments(self, images: Tensor, index: Tensor) -> dict[str, Any]:
@@ -384,6 +411,20 @@ def _is_baseline_file(spec: MethodSpec, settings: Mapping[str, Any]) -> bool:
     if parameter is None or parameter.file is None:
         return False
     return settings["baseline"] not in (*parameter.choices, "tensor")
+
+
+def _find_own_score(spec: MethodSpec, params: Mapping[str, Any]) -> ScoreKind | None:
+    """Return the score that the parameters of a method choose, or those of the method that it runs, or None. Raises UsageError."""
+    own, others = split_score(spec, params)
+    if own is None and "run" in spec.needs:
+        text = spec.resolve(others)["method"]
+        return split_score(*parse_inner_method(text))[0]
+    return own
+
+
+def _specialize(spec: MethodSpec, inner: MethodSpec) -> MethodSpec:
+    """Return the spec of a method that runs another one, with what it takes over from it."""
+    return replace(spec, score=inner.score, access=inner.access, slopes=inner.slopes, plain=inner.plain)
 
 
 def split_score(spec: Spec, params: Mapping[str, Any]) -> tuple[ScoreKind | None, dict[str, Any]]:
@@ -453,14 +494,13 @@ def resolve_methods(
     runs = []
     for choice in choices:
         spec = METHODS.get(choice.name)
-        check_access(classifier, spec.access, spec.name)
         params = with_layer_options(spec, choice, layer, layout)
         label = label_of(choice, spec.name)
-        runs.append(
-            MethodRun.resolve(
-                spec, params, classifier.preprocessing, score=score, output=classifier.output, label=label
-            )
+        run = MethodRun.resolve(
+            spec, params, classifier.preprocessing, score=score, output=classifier.output, label=label
         )
+        check_access(classifier, run.spec.access, spec.name)
+        runs.append(run)
     return runs
 
 

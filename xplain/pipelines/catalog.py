@@ -78,7 +78,8 @@ def describe_parameters(spec: Spec) -> list[str]:
     texts = []
     for parameter in spec.parameters.values():
         others = [choice for choice in parameter.choices if choice != parameter.default]
-        values = "|".join([_format_value(parameter.default), *others])
+        file = ["FILE"] if parameter.file else []
+        values = "|".join([_format_value(parameter.default), *others, *file])
         texts.append(f"{parameter.name}={values}")
     return texts
 

@@ -43,8 +43,8 @@ def _cost(steps: int, classes: int, path: str, nodes: int | None = None, **_: ob
     axioms=frozenset({"dummy", "implementation-invariance"}),
     violates=frozenset({"sensitivity-a"}),
     limits="variant=paper sums to the score difference only for small steps: the gap on eight photographs (EfficientNet-Lite0, 3 classes) "
-    "is 16 to 196 times the difference with step_size=0.05 and 1.4 to 39 times with step_size=0.01. path=straight leaves 0.004 to 0.05 of it "
-    "at the defaults (four photographs, 2 classes). Gaps above 0.1 are flagged.",
+    "is 16 to 196 times the difference with step_size=0.05 and 1.4 to 39 times with step_size=0.01. path=straight leaves 0.004 to 0.05 "
+    "of it at the defaults (four photographs, 2 classes). Gaps above 0.1 are flagged.",
     cost=_cost,
     at_most=True,
     parallel=lambda classes, **_: classes,

@@ -102,10 +102,18 @@ class Spec:
 class MethodSpec(Spec):
     """An attribution method.
 
-    score: the explained score, if the user does not choose one. axioms: the axioms that the method satisfies.
+    A method that requires the argument ``run`` runs another one, which its parameter ``method`` names, and takes over its score
+    and its access to the model.
+
+    score: the explained score, if the user does not choose one.
+    axioms: the axioms that the method satisfies at its default parameters.
+    limits: parameters at which an axiom holds approximately or not at all, with the measured error.
+    violates: axioms that the method violates on a known network.
+    undecided: axioms that are neither satisfied nor violated, with the reason.
     cost: cost(**params) -> (forward, backward) rows per image.
     at_most: the cost is an upper bound, because paths can end early.
     slopes: values are slopes (score per pixel change); otherwise contributions, which include a factor such as x - x'.
+    draws: name for random draws that several methods share; "" draws separately.
     parallel: parallel(**params) -> rows of one image that can share a model call. If it is small, images are batched.
     rounding: how much two correct float32 runs can differ, if signs or ranks amplify rounding.
     plain: run the network without folded batch norms, so that methods that amplify rounding agree with other implementations
@@ -115,9 +123,13 @@ class MethodSpec(Spec):
     access: Access = "gradients"
     score: ScoreKind = "logit"
     axioms: frozenset[str] = frozenset()
+    limits: str = ""
+    violates: frozenset[str] = frozenset()
+    undecided: Mapping[str, str] = field(default_factory=dict)
     cost: Callable[..., tuple[int, int]] = field(default=lambda **_: (1, 1))
     at_most: bool = False
     slopes: bool = False
+    draws: str = ""
     parallel: Callable[..., int] = field(default=lambda **_: 1)
     rounding: str = ""
     plain: bool = False
@@ -135,8 +147,8 @@ class MetricSpec(Spec):
     undefined: when the metric has no value.
 
     A metric function can require these keyword-only arguments without a default: ``rng`` (random streams of the image and the
-    metric, equal for every method), ``seed`` (for what all images share), ``explain`` (runs the method again) and ``load``
-    (loads the classifier with the weights of a file).
+    metric, equal for every method), ``seed`` (for what all images share), ``explain`` (runs the method again), ``expected`` (the sums
+    that the attributions should have, or None) and ``load`` (loads the classifier with the weights of a file).
     """
 
     better: Literal["higher", "lower"] = "higher"

@@ -8,6 +8,7 @@ from xplain.core.registry import METHODS
 METHODS.declare("xplain.methods.saliency", "saliency")
 METHODS.declare("xplain.methods.input_x_gradient", "input-x-gradient")
 METHODS.declare("xplain.methods.smoothgrad", "smoothgrad")
+METHODS.declare("xplain.methods.smooth", "smooth")
 METHODS.declare("xplain.methods.integrated_gradients", "integrated-gradients")
 METHODS.declare("xplain.methods.expected_gradients", "expected-gradients")
 METHODS.declare("xplain.methods.guided_ig", "guided-ig")

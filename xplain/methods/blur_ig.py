@@ -25,6 +25,7 @@ from xplain.oracle import Oracle
         "2004.03383",
     ),
     axioms=frozenset({"completeness", "linearity", "dummy", "implementation-invariance"}),
+    undecided={"sensitivity-a": "the baseline is a blurred image, which differs from the image everywhere"},
     cost=lambda steps, direction, **_: (steps + (direction == "idgi"), steps),
     parallel=lambda steps, **_: steps,
     deviations="The Gaussian is not truncated and the borders are mirrored. The authors' code truncates it at 4 sigma, so that it does "

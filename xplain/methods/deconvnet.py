@@ -23,6 +23,7 @@ RULES = Rules("deconvnet", OTHER_RULES | {"rectifier": _rectify_gradient}, ALTER
 
 @method(
     "deconvnet",
+    violates=frozenset({"sensitivity-a"}),
     slopes=True,
     paper=Paper(
         "Visualizing and understanding convolutional networks",

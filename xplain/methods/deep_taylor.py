@@ -67,6 +67,7 @@ RULES = Rules(
 
 @method(
     "deep-taylor",
+    violates=frozenset({"sensitivity-a"}),
     paper=Paper(
         "Explaining nonlinear classification decisions with deep Taylor decomposition",
         "Grégoire Montavon, Sebastian Lapuschkin, Alexander Binder, Wojciech Samek, Klaus-Robert Müller",

@@ -40,7 +40,7 @@ def _cost(rule: DeepLiftRule, references: int = 1, **_: object) -> tuple[int, in
         "ICML",
         "1704.02685",
     ),
-    axioms=frozenset({"completeness"}),
+    axioms=frozenset({"sensitivity-a", "completeness"}),
     cost=_cost,
     parallel=lambda rule, **_: 2 if rule == "rescale" else 3,
     deviations="Not in the paper: max-pooling by the Rescale rule on v + ReLU(u - v), where u is the maximum at the image and v at the "

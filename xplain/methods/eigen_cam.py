@@ -14,6 +14,7 @@ from xplain.oracle.layers import probe_layer
 
 @method(
     "eigen-cam",
+    violates=frozenset({"sensitivity-a"}),
     access="layers",
     paper=Paper(
         "Eigen-CAM: class activation map using principal components",

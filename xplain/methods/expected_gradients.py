@@ -29,6 +29,7 @@ from xplain.oracle import Oracle
         journal=True,
     ),
     axioms=frozenset({"linearity", "dummy", "implementation-invariance"}),
+    undecided={"sensitivity-a": "no single baseline"},
     cost=lambda samples, **_: (samples, samples),
     parallel=lambda samples, **_: samples,
     deviations="α is stratified (one draw in each of n equal intervals), which keeps the expectation and lowers the variance. "

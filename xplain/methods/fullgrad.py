@@ -24,6 +24,7 @@ ALTERNATIVES = "use uniform-fullgrad or integrated-gradients"
 
 @method(
     "fullgrad",
+    violates=frozenset({"sensitivity-a"}),
     paper=Paper(
         "Full-gradient representation for neural network visualization",
         "Suraj Srinivas, François Fleuret",
@@ -31,11 +32,18 @@ ALTERNATIVES = "use uniform-fullgrad or integrated-gradients"
         "NeurIPS",
         "1905.00780",
     ),
+    version=2,
     deviations="A batch norm that is folded into its convolution forms one term with it. Constant layers are rescaled to zero, "
-    "without the 1e-6 of the official code. Bilinear upsampling with half-pixel centers; the official code aligns the corners.",
+    "without the 1e-6 of the official code.",
 )
 def fullgrad(
-    oracle: Oracle, x: Tensor, y: Tensor, *, rescale: Rescale = "layer", baseline: Zero = "mean"
+    oracle: Oracle,
+    x: Tensor,
+    y: Tensor,
+    *,
+    rescale: Rescale = "layer",
+    baseline: Zero = "mean",
+    align_corners: bool = True,
 ) -> Attribution:
     """Sum the rescaled contributions of the input and of every bias to the score.
 
@@ -47,10 +55,12 @@ def fullgrad(
     x: (B, C, H, W) in [0, 1]. y: (B,). Returns (B, 1, H, W) with values >= 0, not in units of the score.
     rescale: scale by the range of each image's layer (``layer``, the official code) or channel (``channel``, the formula).
     baseline: r, the zero point of the input; ``mean`` is the zero of the normalized input, ``black`` counts -mean as a bias.
+    align_corners: upsample with aligned corners, as the official code does; if false, with half-pixel centers.
     Defined for scores that are linear between kinks: logit and margin. Raises UsageError for other scores and for
     operations whose intercept is unknown, such as layer norms and attention.
     """
-    rescale_term = partial(_rescale_term, rescale=rescale, size=(x.shape[-2], x.shape[-1]))
+    size = (x.shape[-2], x.shape[-1])
+    rescale_term = partial(_rescale_term, rescale=rescale, size=size, align_corners=align_corners)
     table = _make_table(rescale_term, baseline)
     rules = Rules("fullgrad", table, ALTERNATIVES, frozenset({"logit", "margin"}))
     result = propagate(oracle, x, y, rules)
@@ -112,11 +122,12 @@ def _collect_term(op: Operation, intercept: Tensor, rescale_term: Callable[[Tens
     return output
 
 
-def _rescale_term(term: Tensor, rescale: Rescale, size: tuple[int, int]) -> Tensor:
-    """Return Ψ of a term (B, K, h, w), summed over the channels and upsampled to (B, 1, H, W)."""
+def _rescale_term(term: Tensor, rescale: Rescale, size: tuple[int, int], *, align_corners: bool) -> Tensor:
+    """Return Ψ of a term (B, K, h, w), summed over the channels and upsampled to (B, 1, H, W) by bilinear interpolation."""
     axes = (1, 2, 3) if rescale == "layer" else (2, 3)
     term = term.abs()
     low = term.amin(dim=axes, keepdim=True)
     high = term.amax(dim=axes, keepdim=True)
     scaled = torch.where(high > low, (term - low) / torch.where(high > low, high - low, 1), 0)
-    return F.interpolate(scaled.sum(dim=1, keepdim=True), size=size, mode="bilinear", align_corners=False)
+    summed = scaled.sum(dim=1, keepdim=True)
+    return F.interpolate(summed, size=size, mode="bilinear", align_corners=align_corners)

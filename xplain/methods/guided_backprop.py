@@ -26,6 +26,7 @@ RULES = Rules("guided-backprop", OTHER_RULES | {"rectifier": _clamp_gradient}, A
 
 @method(
     "guided-backprop",
+    violates=frozenset({"sensitivity-a"}),
     slopes=True,
     alias="gbp",
     paper=Paper(

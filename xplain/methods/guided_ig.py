@@ -25,7 +25,7 @@ from xplain.oracle import Oracle
         "CVPR",
         "2106.09788",
     ),
-    axioms=frozenset({"completeness", "dummy", "implementation-invariance"}),
+    axioms=frozenset({"sensitivity-a", "completeness", "dummy", "implementation-invariance"}),
     cost=lambda steps, direction, **_: (steps + (direction == "idgi"), steps),
     deviations="The distance from the straight line is limited as in the authors' code, not by the paper's anchor points. Values "
     "move by their share α of the way, which is the arithmetic of the code without its division by x - x' and its comparison of floats. "

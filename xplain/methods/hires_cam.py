@@ -13,6 +13,7 @@ from xplain.oracle.layers import probe_layer
 
 @method(
     "hires-cam",
+    violates=frozenset({"sensitivity-a"}),
     alias="hirescam",
     paper=Paper(
         "Use HiResCAM instead of Grad-CAM for faithful explanations of convolutional neural networks",

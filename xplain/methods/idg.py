@@ -27,6 +27,7 @@ def _cost(steps: int, intervals: int, adaptive: bool, **_: object) -> tuple[int,
         "2305.20052",
     ),
     axioms=frozenset({"dummy", "symmetry", "implementation-invariance"}),
+    undecided={"sensitivity-a": "values are products of slopes, not in units of the score"},
     cost=_cost,
     parallel=lambda steps, **_: steps,
     deviations="The slope of the score is computed from the gradient; the authors' code uses differences of the score between nodes. An "

@@ -35,6 +35,7 @@ class Pairs(NamedTuple):
         journal=True,
     ),
     axioms=frozenset({"dummy"}),
+    undecided={"sensitivity-a": "no single baseline"},
     cost=lambda steps, references_per_image, **_: (
         references_per_image * (steps + 1),
         references_per_image * steps * 2,

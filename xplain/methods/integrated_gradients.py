@@ -25,7 +25,7 @@ from xplain.oracle import Oracle
         "ICML",
         "1703.01365",
     ),
-    axioms=frozenset({"completeness", "linearity", "dummy", "symmetry", "implementation-invariance"}),
+    axioms=frozenset({"sensitivity-a", "completeness", "linearity", "dummy", "symmetry", "implementation-invariance"}),
     cost=lambda steps, direction, **_: (steps + (direction == "idgi"), steps),
     parallel=lambda steps, **_: steps,
     deviations="The paper's sum is rule=right; Gauss-Legendre nodes are the default because they need far fewer steps. "

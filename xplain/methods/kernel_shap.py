@@ -26,7 +26,7 @@ from xplain.oracle import Oracle
         "1705.07874",
     ),
     score="prob",
-    axioms=frozenset({"completeness", "linearity", "implementation-invariance"}),
+    axioms=frozenset({"sensitivity-a", "completeness", "linearity", "implementation-invariance"}),
     cost=lambda samples, **_: (samples + 2, 0),
     at_most=True,
     parallel=lambda samples, **_: samples,

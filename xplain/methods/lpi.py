@@ -43,6 +43,7 @@ def _cost(references_per_image: int, steps: int, clusters: int, **_: object) -> 
         "AAAI",
     ),
     axioms=frozenset({"dummy", "implementation-invariance"}),
+    undecided={"sensitivity-a": "no single baseline"},
     cost=_cost,
     at_most=True,
     parallel=lambda references_per_image, steps, **_: references_per_image * steps,

@@ -33,6 +33,7 @@ LrpRule = Literal["zero", "epsilon", "gamma", "z-plus", "alpha-beta", "epsilon-g
 
 @method(
     "lrp",
+    violates=frozenset({"sensitivity-a"}),
     paper=Paper(
         "On pixel-wise explanations for non-linear classifier decisions by layer-wise relevance propagation",
         "Sebastian Bach, Alexander Binder, Grégoire Montavon, Frederick Klauschen, Klaus-Robert Müller, Wojciech Samek",

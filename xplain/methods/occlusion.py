@@ -29,7 +29,7 @@ def _count_positions(side: int, window: int, stride: int) -> int:
         "ECCV",
         "1311.2901",
     ),
-    axioms=frozenset({"linearity", "implementation-invariance"}),
+    axioms=frozenset({"sensitivity-a", "linearity", "implementation-invariance"}),
     cost=lambda window, stride, **_: (_count_positions(224, window, stride) ** 2 + 1, 0),
     at_most=True,
     parallel=lambda window, stride, **_: _count_positions(224, window, stride) ** 2,

@@ -27,6 +27,7 @@ from xplain.oracle import Oracle
     ),
     score="prob",
     axioms=frozenset({"linearity", "implementation-invariance"}),
+    undecided={"sensitivity-a": "the mean of random masks is not zero for values without influence"},
     cost=lambda masks, **_: (masks, 0),
     parallel=lambda masks, **_: masks,
     deviations="Masks are drawn per image; the authors' code draws one set for all images. Hidden pixels become the mean color, "

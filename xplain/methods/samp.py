@@ -35,6 +35,9 @@ def _cost(steps: int, fragments: int, paths: Paths, **_: object) -> tuple[int, i
         "2401.10442",
     ),
     axioms=frozenset({"implementation-invariance"}),
+    undecided={
+        "sensitivity-a": "the insertion path starts at a blurred image, which differs from the image everywhere"
+    },
     cost=_cost,
     at_most=True,
     deviations="Pixels are chosen by the rank of their gain. The authors' code chooses all gains within 1e-6 of the quantile, so that "

@@ -21,6 +21,7 @@ MAX_CHANNELS = 2048  # of a layer; the listed cost assumes it
 
 @method(
     "score-cam",
+    violates=frozenset({"sensitivity-a"}),
     access="layers",
     paper=Paper(
         "Score-CAM: score-weighted visual explanations for convolutional neural networks",

@@ -25,7 +25,7 @@ from xplain.oracle import Oracle
         "2605.19607",
     ),
     score="prob",
-    axioms=frozenset({"completeness", "linearity", "dummy", "implementation-invariance"}),
+    axioms=frozenset({"sensitivity-a", "completeness", "linearity", "dummy", "implementation-invariance"}),
     cost=lambda steps, **_: (steps, steps),
     parallel=lambda steps, **_: steps,
     deviations="The gradient is computed at the midpoint of each interval of the path; the authors' code computes it at the interval's "

@@ -22,6 +22,7 @@ Zero = Literal["mean", "black"]
         "NeurIPS",
     ),
     axioms=frozenset({"completeness", "linearity", "implementation-invariance"}),
+    violates=frozenset({"sensitivity-a"}),
     deviations="No hooks: the sum of the bias terms is f(x) - ⟨∇f, x⟩. It equals the sum over layers on piecewise linear networks "
     "(tested) and is defined for all other networks too.",
 )

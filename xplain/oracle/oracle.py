@@ -20,7 +20,7 @@ from xplain.models.outputs import OutputKind
 from xplain.oracle.access import check_access
 from xplain.oracle.batching import Block, make_blocks, rows_per_call, run_in_batches
 from xplain.oracle.layers import LayerResult, probe_layer
-from xplain.oracle.scores import compute_scores
+from xplain.oracle.scores import ComputedScore, compute_scores
 
 
 class GradientResult(NamedTuple):
@@ -59,7 +59,7 @@ class Oracle:
         self,
         classifier: Classifier,
         *,
-        score: ScoreKind = "logit",
+        score: ComputedScore = "logit",
         against: Tensor | None = None,
         images: int = 0,
         batch_size: int | None = None,
@@ -121,7 +121,7 @@ class Oracle:
         image: Tensor | None = None,
         *,
         check: bool = False,
-        kind: ScoreKind | None = None,
+        kind: ComputedScore | None = None,
     ) -> Tensor:
         """Return the scores (rows,) of the target classes, without gradients.
 

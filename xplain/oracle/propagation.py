@@ -67,7 +67,7 @@ class Rules:
     transform_logits: Callable[[Tensor], Tensor] = field(default=lambda logits: logits)
     is_odd: bool = True
 
-    def check_score(self, score: ScoreKind) -> None:
+    def check_score(self, score: str) -> None:
         """Raise UsageError if the method is not defined for this score."""
         if score not in self.scores:
             raise UsageError(

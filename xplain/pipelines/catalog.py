@@ -52,6 +52,9 @@ def list_methods() -> list[Row]:
             "parameters": describe_parameters(spec),
             "score": spec.score,
             "axioms": sorted(spec.axioms),
+            "limits": spec.limits,
+            "violates": sorted(spec.violates),
+            "undecided": dict(spec.undecided),
             "paper": spec.paper.citation if spec.paper else "",
             "url": spec.paper.url if spec.paper else "",
             "deviations": spec.deviations,
@@ -76,7 +79,8 @@ def describe_parameters(spec: Spec) -> list[str]:
     texts = []
     for parameter in spec.parameters.values():
         others = [choice for choice in parameter.choices if choice != parameter.default]
-        values = "|".join([_format_value(parameter.default), *others])
+        file = ["FILE"] if parameter.file else []
+        values = "|".join([_format_value(parameter.default), *others, *file])
         texts.append(f"{parameter.name}={values}")
     return texts
 

@@ -59,7 +59,7 @@ def deeplift(
     center: explain the logit minus the mean of all logits, the paper's adjustment for a softmax output.
     Raises UsageError for other scores and for operations that are not elementwise, such as layer norms and attention.
     """
-    start = make_baseline(baseline, x, oracle.mean, rng)
+    start = make_baseline(baseline, x, oracle.mean_color(x), rng)
     table = RESCALE_TABLE if rule == "rescale" else REVEAL_CANCEL_TABLE
     rules = Rules("deeplift", table, ALTERNATIVES, frozenset({"logit"}))
     if center:

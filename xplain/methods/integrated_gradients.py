@@ -49,7 +49,7 @@ def integrated_gradients(
     steps: number of nodes α_k.
     rule: quadrature rule of the nodes and weights.
     """
-    start = make_baseline(baseline, x, oracle.mean, rng)
+    start = make_baseline(baseline, x, oracle.mean_color(x), rng)
     nodes, weights = quadrature(rule, steps, x)
     total = line_integral(oracle, x, y, start, nodes, weights)
     return Attribution((x - start) * total, expected=oracle.score_change(start, x, y))

@@ -41,6 +41,8 @@ def run_case(seed: int) -> str:
         except XplainError as error:
             outcome = _judge_refusal(case, question, error)
     _need(state(case.model) == before, "the module has changed")
+    numerical = [str(note.message) for note in caught if note.category is RuntimeWarning and "xplain/" in note.filename]
+    _need(not numerical, f"warnings: {numerical}")
     if not outcome.startswith("refused") or case.output.refusal == "":
         _check_notes(case, [str(note.message) for note in caught if note.category is ModelNote], outcome)
     return outcome
@@ -58,6 +60,8 @@ def _judge_refusal(case: Case, question: Question, error: XplainError) -> str:
     _need(len(text.splitlines()) == 1 and bool(error.hint), f"not one line with a hint: {text}")
     if case.output.refusal:
         _need(case.output.refusal in text, f"refused for another reason than {case.output.refusal!r}: {text}")
+        return f"refused: {text}"
+    if question.is_about_output and case.output.ends:
         return f"refused: {text}"
     try:
         _Run(replace(case, model=case.plain), question, case.load_plain()).explain()
@@ -144,7 +148,7 @@ class _Run:
 
     def _check_plain(self, attribution: xplain.Attribution) -> None:
         """Compare the map with that of the plain network, unless the question is about the output itself."""
-        is_about_output = self.target is not None and bool(self.case.output.ends)
+        is_about_output = self.question.is_about_output and bool(self.case.output.ends)
         is_shifted = self.case.is_shifted and self.question.score not in ("prob", "log-prob", "margin")
         if is_about_output or is_shifted or not self._is_stable:
             return

@@ -43,6 +43,11 @@ class WithEnd(nn.Module):
 class SelfNormalizing(WithEnd):
     """A network that normalizes images itself, by buffers with the usual names."""
 
+    def set_normalization(self, mean: Tensor, std: Tensor) -> None:
+        """Set the mean and the std (C, 1, 1)."""
+        self.register_buffer("mean", mean.clone())
+        self.register_buffer("std", std.clone())
+
     def forward(self, x: Tensor) -> object:
         return super().forward((x - self.mean) / self.std)
 
@@ -53,7 +58,7 @@ class Case:
 
     architecture, description: of the network; the description has all that was drawn. output: its end.
     model: the module that a user has. options: for ``load_classifier``. images: (2, C, H, W) in float64.
-    plain: a network of the same values without a wrapper, which returns them as they are, with ``size``, ``mean`` and ``std``.
+    plain: a network of the same values without a wrapper, which returns them as they are.
     is_shifted: the expected logits differ from those of ``plain`` by a constant per image.
     tolerance: relative to the largest value, for equal computations.
     """
@@ -85,9 +90,11 @@ class Case:
 
     def logits(self, images: Tensor) -> Tensor:
         """Return the expected logits (B, classes), computed row by row."""
-        dtype = next(self.plain.parameters()).dtype
-        mean, std = (values[:, None, None] for values in (self.plain.mean, self.plain.std))
-        rows = [self.plain(((image - mean) / std)[None].to(dtype)) for image in images]
+        pixels = images
+        if not isinstance(self.plain, SelfNormalizing):
+            mean, std = (torch.tensor(values, dtype=images.dtype) for values in (self.plain.mean, self.plain.std))
+            pixels = (images - mean[:, None, None]) / std[:, None, None]
+        rows = [self.plain(row) for row in pixels.to(next(self.plain.parameters()).dtype).split(1)]
         values = torch.cat(rows).to(images.dtype)
         return torch.cat([-values, values], dim=1) if self.activation == "binary" else values
 
@@ -110,11 +117,9 @@ class Case:
         """Return the classifier of the plain network, with the activation and thresholds told."""
         options = {name: self.options[name] for name in ("threshold",) if name in self.options}
         activation = "sigmoid" if self.activation == "binary" else self.activation
-        plain = copy.deepcopy(self.plain)
-        plain.mean, plain.std = plain.mean.tolist(), plain.std.tolist()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ModelNote)
-            return xplain.load_classifier(plain, device="cpu", activation=activation, **options)
+            return xplain.load_classifier(self.plain, device="cpu", activation=activation, **options)
 
 
 def random_case(seed: int) -> Case:
@@ -140,14 +145,11 @@ def _make_case(draw: random.Random) -> Case:
     network = kind(features, head, output.ends).double().eval().requires_grad_(draw.random() < 0.8)
     _randomize_norms(network)
     if kind is SelfNormalizing:
-        network.register_buffer("mean", mean[:, None, None])
-        network.register_buffer("std", std[:, None, None])
+        network.set_normalization(mean[:, None, None], std[:, None, None])
     wrapper = draw.choice(list(WRAPPERS))
     if wrapper == "traced" and (architecture not in TRACEABLE or not output.is_tensor):
         wrapper = "bare"
     wrapped = WRAPPERS[wrapper](network, images)
-    if normalization == "own buffers":  # in the type of the network
-        mean, std = network.mean.flatten().double(), network.std.flatten().double()
     plain = _make_plain(network, head, mean, std, size)
     options = dict(output.options)
     is_sized = draw.random() < 0.92
@@ -186,13 +188,17 @@ def _make_plain(network: nn.Module, head: nn.Module, mean: Tensor, std: Tensor, 
     features = copy.deepcopy(network.features)
     network.features.body, network.features.stem._forward_hooks = body, hooks
     features._backward_hooks.clear()
-    plain = WithEnd(features, copy.deepcopy(head), []).eval()
+    plain = type(network)(features, copy.deepcopy(head), []).eval()
+    if isinstance(network, SelfNormalizing):
+        plain.set_normalization(network.mean, network.std)
+    else:
+        plain.mean, plain.std = mean.tolist(), std.tolist()
+    plain.size = size
     for module in plain.modules():
         if isinstance(module, ToTokens):
             module.order, module.at_end = "rows", False
     if next(plain.parameters()).dtype in (torch.float16, torch.bfloat16):
         plain.float()
-    plain.size, plain.mean, plain.std = size, mean, std
     return plain
 
 

@@ -68,6 +68,11 @@ class Question:
         metric = " ".join([self.metric, *(f"{name}={value}" for name, value in self.metric_settings.items())])
         return f"{' '.join(words)}; {metric}"
 
+    @property
+    def is_about_output(self) -> bool:
+        """Whether the target is a function of the output of the network, not a class."""
+        return self.target in ("function", "similar")
+
     def classes_of(self, rows: slice) -> dict[str, Any]:
         """Return the arguments ``target`` and ``against`` for some of the images."""
         values = {"target": self.target, "against": self.against}
@@ -84,7 +89,7 @@ def draw_question(case: Case, draw: random.Random) -> Question:
     if "stride" in method.parameters:
         settings |= {"window": draw.choice([3, 4]), "stride": draw.choice([3, 4])}
     if "segments" in method.parameters:
-        settings["segments"] = draw.choice([4, 9])
+        settings |= {"segments": draw.choice([4, 9]), "samples": 20}
     if draw.random() < 0.5:
         settings |= _draw_settings(method, draw)
     metric_settings = {

@@ -137,7 +137,7 @@ def find_spatial_layer(finder: LayoutFinder, layout: Layout | None = None) -> tu
         candidates = [traced for traced in candidates if layout.fits(tuple(traced.output.shape))]
     if not candidates:
         what = "a spatial output (height and width)" if layout is None else f"the layout {layout}"
-        raise InputError(f"no layer with {what} was found", "set a layer with --layer")
+        raise InputError(f"no layer with {what} was found", "set a layer with --layer, or use integrated-gradients or rise")
     last = candidates[-1]
     if layout is None and last.typed_layout is not None:
         return last.name, last.typed_layout

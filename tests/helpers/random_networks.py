@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import random
 import warnings
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 import xplain
 from tests.helpers.random_architectures import ARCHITECTURES, TRACEABLE, WIDTH, ToTokens
 from tests.helpers.random_outputs import OUTPUTS, Output
-from tests.helpers.random_wrappers import WRAPPERS, Checkpointed, Storing
+from tests.helpers.random_wrappers import WRAPPERS
 from xplain.core.errors import ModelNote
 
 CHANNELS = (1, 2, 3, 3, 3, 4, 12)
@@ -149,8 +148,10 @@ def _make_case(draw: random.Random) -> Case:
     wrapper = draw.choice(list(WRAPPERS))
     if wrapper == "traced" and (architecture not in TRACEABLE or not output.is_tensor):
         wrapper = "bare"
+    plain = _make_plain(network, mean, std, size)
     wrapped = WRAPPERS[wrapper](network, images)
-    plain = _make_plain(network, head, mean, std, size)
+    dtype = next(network.parameters()).dtype
+    plain.to(dtype).to(torch.float64 if dtype == torch.float64 else torch.float32)  # half precision is run in float32
     options = dict(output.options)
     is_sized = draw.random() < 0.92
     if is_sized:
@@ -179,16 +180,9 @@ def _draw_normalization(draw: random.Random, channels: int, kind: str) -> tuple[
     return torch.tensor(mean, dtype=torch.float64), torch.tensor(std, dtype=torch.float64)
 
 
-def _make_plain(network: nn.Module, head: nn.Module, mean: Tensor, std: Tensor, size: tuple[int, int]) -> nn.Module:
-    """Return a copy of the network without its end, wrappers inside it and other orders of tokens."""
-    body = network.features.body
-    inner = body.inner if isinstance(body, Checkpointed | Storing) else body
-    network.features.body = inner
-    hooks, network.features.stem._forward_hooks = network.features.stem._forward_hooks, OrderedDict()
-    features = copy.deepcopy(network.features)
-    network.features.body, network.features.stem._forward_hooks = body, hooks
-    features._backward_hooks.clear()
-    plain = type(network)(features, copy.deepcopy(head), []).eval()
+def _make_plain(network: nn.Module, mean: Tensor, std: Tensor, size: tuple[int, int]) -> nn.Module:
+    """Return a copy of the network without its end and with its tokens in the order of rows."""
+    plain = type(network)(copy.deepcopy(network.features), copy.deepcopy(network.head), []).eval()
     if isinstance(network, SelfNormalizing):
         plain.set_normalization(network.mean, network.std)
     else:
@@ -197,8 +191,6 @@ def _make_plain(network: nn.Module, head: nn.Module, mean: Tensor, std: Tensor, 
     for module in plain.modules():
         if isinstance(module, ToTokens):
             module.order, module.at_end = "rows", False
-    if next(plain.parameters()).dtype in (torch.float16, torch.bfloat16):
-        plain.float()
     return plain
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 import warnings
-from dataclasses import replace
+from collections.abc import Callable
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -34,12 +35,13 @@ def run_case(seed: int) -> str:
     case = random_case(seed)
     question = draw_question(case, random.Random(seed))
     before = state(case.model)
+    run = _Run(case, question)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            outcome = _Run(case, question).check()
+            outcome = run.check()
         except XplainError as error:
-            outcome = _judge_refusal(case, question, error)
+            outcome = _judge_refusal(run, error)
     _need(state(case.model) == before, "the module has changed")
     numerical = [str(note.message) for note in caught if note.category is RuntimeWarning and "xplain/" in note.filename]
     _need(not numerical, f"warnings: {numerical}")
@@ -54,17 +56,16 @@ def describe_case(seed: int) -> str:
     return f"{case.description}: {draw_question(case, random.Random(seed)).description}"
 
 
-def _judge_refusal(case: Case, question: Question, error: XplainError) -> str:
+def _judge_refusal(run: _Run, error: XplainError) -> str:
     """Return the outcome of a refused case."""
-    text = str(error)
+    case, question, text = run.case, run.question, str(error)
     _need(len(text.splitlines()) == 1 and bool(error.hint), f"not one line with a hint: {text}")
-    if case.output.refusal:
-        _need(case.output.refusal in text, f"refused for another reason than {case.output.refusal!r}: {text}")
-        return f"refused: {text}"
-    if question.is_about_output and case.output.ends:
+    expected = case.output.refusal
+    _need(expected in text, f"refused for another reason than {expected!r}: {text}")
+    if expected or run.is_explained or (question.is_about_output and case.output.ends):
         return f"refused: {text}"
     try:
-        _Run(replace(case, model=case.plain), question, case.load_plain()).explain()
+        _Run(case, question, case.load_plain).explain()
     except XplainError:
         return f"refused: {text}"
     return f"refused, unlike the plain network: {text}"
@@ -78,14 +79,29 @@ def _check_notes(case: Case, notes: list[str], outcome: str) -> None:
 class _Run:
     """The model of a case, and a question about it."""
 
-    def __init__(self, case: Case, question: Question, classifier: xplain.Classifier | None = None) -> None:
+    def __init__(self, case: Case, question: Question, load: Callable[[], xplain.Classifier] | None = None) -> None:
         self.case, self.question = case, question
-        self.classifier = case.load() if classifier is None else classifier
-        self.target = self._make_target()
+        self.load = load or case.load
+        self.is_explained = False
+
+    @cached_property
+    def classifier(self) -> xplain.Classifier:
+        """The classifier, loaded at the first use."""
+        return self.load()
+
+    @cached_property
+    def target(self) -> object:
+        """The target function, or None if the target is a class."""
+        if self.question.target == "function":
+            return FirstValue()
+        if self.question.target == "similar":
+            return xplain.similarity(self.classifier, self.case.images[0].flip(2))
+        return None
 
     def check(self) -> str:
         """Return ``agrees``. Raises FaultError if a result is wrong, and XplainError if the case is refused."""
         attribution = self.explain()
+        self.is_explained = True
         _need(not self.case.output.refusal, f"not refused: {self.case.output.refusal}")
         self._check_model()
         self._check_map(attribution)
@@ -102,14 +118,6 @@ class _Run:
         return xplain.attribute(
             self.classifier, images, question.method.name, score=question.score, **classes, **question.settings
         )
-
-    def _make_target(self) -> object:
-        """Return the target function, or None if the target is a class."""
-        if self.question.target == "function":
-            return FirstValue()
-        if self.question.target == "similar":
-            return xplain.similarity(self.classifier, self.case.images[0].flip(2))
-        return None
 
     def _check_model(self) -> None:
         case, output = self.case, self.classifier.output
@@ -153,7 +161,7 @@ class _Run:
         if is_about_output or is_shifted or not self._is_stable:
             return
         try:
-            plain = _Run(self.case, self.question, self.case.load_plain()).explain()
+            plain = _Run(self.case, self.question, self.case.load_plain).explain()
         except XplainError:
             return
         distance = _distance(plain.values, attribution.values)

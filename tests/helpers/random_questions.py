@@ -64,7 +64,9 @@ class Question:
     def description(self) -> str:
         """The parts that are not defaults."""
         words = [self.method.name, *(f"{name}={value}" for name, value in self.settings.items())]
-        words += [f"{name} {value}" for name in ("score", "target", "against") if (value := getattr(self, name)) is not None]
+        words += [
+            f"{name} {value}" for name in ("score", "target", "against") if (value := getattr(self, name)) is not None
+        ]
         metric = " ".join([self.metric, *(f"{name}={value}" for name, value in self.metric_settings.items())])
         return f"{' '.join(words)}; {metric}"
 
@@ -136,4 +138,3 @@ def _draw_classes(case: Case, draw: random.Random) -> tuple[Any, Any]:
     if draw.random() < 0.3:
         against = draw.choice(["runner-up", "runner-up", draw.randrange(count)])
     return target, against
-

@@ -80,7 +80,20 @@ def pooled(channels: int) -> nn.Module:
         (lambda: toys.band_net(1), 1),
         (lambda: toys.band_net(3), 3),
     ],
-    ids=["2", "4", "12", "linear", "flat", "functional", "declared", "grouped", "mean of 2", "mean of 12", "gray", "rgb"],
+    ids=[
+        "2",
+        "4",
+        "12",
+        "linear",
+        "flat",
+        "functional",
+        "declared",
+        "grouped",
+        "mean of 2",
+        "mean of 12",
+        "gray",
+        "rgb",
+    ],
 )
 def test_channels_are_found(make, channels):
     model = make()

@@ -123,6 +123,13 @@ def test_model_without_spatial_layer_is_an_error(model):
     assert e.value.exit_code == 3
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_scripted_model_has_no_layers():
+    scripted = torch.jit.script(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()))
+    with pytest.raises(InputError, match="the layers of a TorchScript model cannot be observed; use integrated-gradi"):
+        last_layer_name(nn.Sequential(scripted, nn.Flatten()), 8)
+
+
 def test_hooks_are_removed_after_error():
     model = toys.small_net().float()
 

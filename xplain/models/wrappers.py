@@ -154,7 +154,9 @@ def _rebind(function: FunctionType, memo: dict[int, Any]) -> FunctionType:
     new_cells = tuple(_rebind_cell(cell, memo) for cell in cells)
     new_defaults = tuple(_rebind_value(value, memo) for value in defaults)
     new_keywords = {name: _rebind_value(value, memo) for name, value in keywords.items()}
-    pairs = zip((*cells, *defaults, *keywords.values()), (*new_cells, *new_defaults, *new_keywords.values()), strict=True)
+    pairs = zip(
+        (*cells, *defaults, *keywords.values()), (*new_cells, *new_defaults, *new_keywords.values()), strict=True
+    )
     if all(new is old for old, new in pairs):
         return function
     copied = FunctionType(function.__code__, function.__globals__, function.__name__, new_defaults or None, new_cells)

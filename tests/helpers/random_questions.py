@@ -84,7 +84,7 @@ class Question:
 def draw_question(case: Case, draw: random.Random) -> Question:
     """Return a question about a case."""
     method = draw.choice(list(METHODS))
-    if method.name in SLOW_METHODS and draw.random() < 0.8:
+    if method.name in SLOW_METHODS and draw.random() < 0.9:
         method = draw.choice(list(METHODS))
     metric = draw.choice([metric.name for metric in METRICS if metric.name not in OTHER_METRICS])
     settings = minimal_settings(method, tuple(case.images.shape[2:]), case.images.shape[1])

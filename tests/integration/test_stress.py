@@ -18,4 +18,4 @@ def test_random_networks_agree_with_row_by_row_evaluation(part):
     outcomes = dict(try_case(seed) for seed in range(part, CASES, PARTS))
     assert {seed: text for seed, text in outcomes.items() if text.startswith("FAULT")} == {}
     counts = Counter(text.partition(":")[0] for text in outcomes.values())
-    assert counts["agrees"] >= CASES // PARTS // 2  # most cases are not refused
+    assert counts["agrees"] >= CASES // PARTS // 4  # about two thirds of all cases are not refused

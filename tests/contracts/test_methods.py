@@ -395,7 +395,7 @@ def test_method_has_paper_and_summary(spec):
 
 @every_method
 def test_method_name_matches_function(spec):
-    assert re.fullmatch(r"[a-z]+(-[a-z]+)*", spec.name)
+    assert re.fullmatch(r"[a-z]+[0-9]?(-[a-z]+)*", spec.name)
     assert spec.function.__name__ == spec.name.replace("-", "_")
     module = spec.function.__module__.removeprefix("xplain.methods.")
     assert module == ("controls" if spec.name in CONTROLS else spec.function.__name__)

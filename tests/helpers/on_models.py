@@ -96,15 +96,26 @@ def need(condition: bool, message: str) -> None:
 def count_rows(classifier: xplain.Classifier, size: Sequence[int]) -> Counter[str]:
     """Return a counter of the rows of forward and backward passes with images of ``size`` (height, width).
 
-    Call this before the first use of the classifier, because working copies copy the hook.
+    Call this before the first use of the classifier, because working copies copy the hook. Backward passes from another layer than
+    the logits are counted at the images, if they come before those from the logits.
     """
     rows: Counter[str] = Counter()
 
     def note(_: object, inputs: tuple[Tensor, ...], logits: Tensor) -> None:
         if inputs[0].shape[-2:] == tuple(size):
             rows["forwards"] += len(logits)
-            if logits.requires_grad:
-                logits.register_hook(lambda slope: rows.update(backwards=len(slope)))
+            passes: list[int] = []  # from these logits
+
+            def count_from_logits(slope: Tensor) -> None:
+                passes.append(len(slope))
+                rows["backwards"] += len(slope)
+
+            def count_at_images(slope: Tensor) -> None:
+                rows["backwards"] += 0 if passes else len(slope)
+
+            for tensor, hook in ((logits, count_from_logits), (inputs[0], count_at_images)):
+                if tensor.requires_grad:
+                    tensor.register_hook(hook)
 
     classifier.register_forward_hook(note)
     return rows

@@ -28,7 +28,7 @@ class Spec:
     """A registered function.
 
     access: what the function needs of the model: ``outputs``, its ``layers`` too, or also ``gradients``.
-    alias: a shorter name. paper: where it is defined. doc: the function's docstring.
+    alias: a shorter name. synonyms: names of its special cases. paper: where it is defined. doc: the function's docstring.
     deviations: how the implementation differs from the paper. version: of the definition; increases when numbers change.
     added: parameters that earlier versions do not have. Records omit them at their default, so that runs are continued.
     """
@@ -41,7 +41,13 @@ class Spec:
     deviations: str = ""
     version: int = 1
     added: frozenset[str] = frozenset()
+    synonyms: tuple[str, ...] = ()
     access: Access = "outputs"
+
+    @property
+    def names(self) -> list[str]:
+        """The name, the alias and the synonyms."""
+        return [self.name, *filter(None, (self.alias, *self.synonyms))]
 
     @cached_property
     def parameters(self) -> dict[str, Parameter]:
@@ -148,7 +154,7 @@ S = TypeVar("S", bound=Spec)
 
 
 class Registry(Generic[S]):
-    """Specs by name and alias, in the order in which their names are declared.
+    """Specs by name, alias and synonym, in the order in which their names are declared.
 
     A package declares which of its modules registers which names. The names are known without importing the modules, which need torch;
     a module is imported when one of its names is looked up.
@@ -171,16 +177,15 @@ class Registry(Generic[S]):
         return list(self._modules)
 
     def add(self, spec: S) -> None:
-        """Register ``spec``. Raises ValueError if its name or alias is taken."""
-        for name in filter(None, (spec.name, spec.alias)):
+        """Register ``spec``. Raises ValueError if one of its names is taken."""
+        for name in spec.names:
             if name in self._specs or name in self._aliases:
                 raise ValueError(f"{self.kind} {name!r} is already registered")
         self._specs[spec.name] = spec
-        if spec.alias:
-            self._aliases[spec.alias] = spec.name
+        self._aliases.update(dict.fromkeys(spec.names[1:], spec.name))
 
     def get(self, name: str) -> S:
-        """Return the spec of a name or alias. Raises UsageError with similar names."""
+        """Return the spec of a name, alias or synonym. Raises UsageError with similar names."""
         if not isinstance(name, str):
             raise UsageError(
                 f"the {self.kind} is of type {type(name).__name__}", f"pass a name; see xplain list {self.kind}s"

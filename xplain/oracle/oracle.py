@@ -171,9 +171,15 @@ class Oracle:
 
         points: (b, k, C, H, W), where block.shape = (b, k). y: (B,) targets of all images. image: (B,) as in ``gradients``.
         """
+        return self.block_gradients_and_scores(block, points, y, image)[0]
+
+    def block_gradients_and_scores(
+        self, block: Block, points: Tensor, y: Tensor, image: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return the gradients (b, k, C, H, W) and the scores (b, k) at the points of a block, see ``block_gradients``."""
         row = block.image_indices(points.device)
         result = self.gradients(points.flatten(0, 1), y[row], row if image is None else image[row])
-        return result.values.unflatten(0, block.shape)
+        return result.values.unflatten(0, block.shape), result.scores.unflatten(0, block.shape)
 
     def block_scores(self, block: Block, points: Tensor, y: Tensor, kind: ScoreKind | None = None) -> Tensor:
         """Return the scores (b, k) at the points (b, k, C, H, W) of a block, without gradients.

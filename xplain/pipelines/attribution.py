@@ -26,7 +26,7 @@ from xplain.data.sources import ImageSource, find_images
 from xplain.metrics.inputs import Explain
 from xplain.models import Classifier, ScalarFunction
 from xplain.models.checks import RANDOM_FLAG
-from xplain.models.load import inspect_first_images
+from xplain.models.first_inspection import inspect_first_images
 from xplain.models.outputs import OutputKind
 from xplain.models.scalar_outputs import resolve_scalar_target
 from xplain.oracle import Oracle
@@ -47,6 +47,7 @@ from xplain.pipelines.zero_maps import flag_zero_maps
 
 MAX_REFERENCES = 512  # maximum number of baseline images, spaced evenly over the sorted files
 # Parameters that older versions do not have, and their defaults, which are not recorded: runs that they began are continued.
+# A parameter that only some methods got is named by ``added`` of their specs instead.
 ADDED_PARAMETERS = {"layout": "auto"}
 CONTROL = "random"  # included in every evaluation; a useful method must outperform it
 
@@ -183,7 +184,8 @@ class MethodRun:
     @property
     def rows_per_image(self) -> int:
         """Maximum number of forward passes per image."""
-        return self.spec.cost(**self.settings)[0]
+        counts = {} if self.references is None else {"references": len(self.references)}
+        return self.spec.cost(**self.settings, **counts)[0]
 
     @property
     def slopes(self) -> bool:
@@ -200,7 +202,9 @@ class MethodRun:
         return {
             "method": self.spec.name,
             "params": {
-                name: value for name, value in self.settings.items() if (name, value) not in ADDED_PARAMETERS.items()
+                name: value
+                for name, value in self.spec.describe_settings(self.settings).items()
+                if (name, value) not in ADDED_PARAMETERS.items()
             },
             "score": self.score,
             "method_version": self.spec.version,
@@ -288,7 +292,10 @@ class MethodRun:
             oracle.score = score
             return oracle
 
-        return flag_zero_maps(attribution, images, attribution.target, self.score, make_oracle)
+        uses_gradients = self.spec.access == "gradients"
+        return flag_zero_maps(
+            attribution, images, attribution.target, self.score, make_oracle, uses_gradients=uses_gradients
+        )
 
     def _oracle(
         self,
@@ -356,12 +363,12 @@ def choose_score(spec: MethodSpec, score: ScoreKind | None, output: OutputKind) 
     return available
 
 
-def _read_references(directory: str, preprocessing: Preprocessing) -> Tensor | None:
-    """Load up to MAX_REFERENCES evenly spaced images (N, C, H, W) from a directory, or return None for ``noise``.
+def _read_references(directory: str | None, preprocessing: Preprocessing) -> Tensor | None:
+    """Load up to MAX_REFERENCES evenly spaced images (N, C, H, W) from a directory. Return None for None and ``noise``.
 
     Raises InputError if the directory does not exist or an image cannot be read.
     """
-    if directory == "noise":
+    if directory is None or directory == "noise":
         return None
     if not os.path.isdir(directory):  # noqa: PTH112  (never raises)
         raise InputError(f"baseline directory {directory!r} not found", 'pass a directory of images, or "noise"')

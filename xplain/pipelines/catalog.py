@@ -46,6 +46,7 @@ def list_methods() -> list[Row]:
         {
             "name": spec.name,
             "alias": spec.alias,
+            "synonyms": list(spec.synonyms),
             "summary": spec.summary,
             "passes": describe_passes(spec),
             "parameters": describe_parameters(spec),
@@ -122,7 +123,7 @@ def list_papers(names: Sequence[str]) -> list[Paper]:
 
     Raises UsageError for an unknown name, and for a control, which has no paper.
     """
-    specs = {name: spec for spec in (*METHODS, *METRICS) for name in (spec.name, spec.alias) if name}
+    specs = {name: spec for spec in (*METHODS, *METRICS) for name in spec.names}
     papers: dict[str, Paper] = {}
     for name in names:
         if name not in specs:

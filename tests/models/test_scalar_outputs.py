@@ -69,6 +69,14 @@ def test_gradient_of_a_cosine(embedder):
     assert float((x * attribution.values).sum(dim=(1, 2, 3)).abs().max()) < 1e-12
 
 
+def test_similarity_preserves_the_random_state():
+    embedder = nn.Sequential(nn.Flatten(), nn.Linear(240, 4).double())
+    random = xplain.load_classifier(nn.Sequential(embedder, toys.Function(F.dropout)), device="cpu", size=(8, 10))
+    before = torch.get_rng_state()
+    xplain.similarity(random, toys.images(1)[0])
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_insertion_ends_at_the_value_itself(classifier):
     x = toys.images()
 

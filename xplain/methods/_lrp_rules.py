@@ -16,7 +16,7 @@ from xplain.core.errors import UsageError
 from xplain.core.types import ScoreKind
 from xplain.oracle import Oracle
 from xplain.oracle.operations import Kind, Operation
-from xplain.oracle.propagation import Rule, Rules, keep_gradient, propagate, with_gradient_of
+from xplain.oracle.propagation import Rule, Rules, describe_module, keep_gradient, propagate, with_gradient_of
 
 ALTERNATIVES = "use deeplift, uniform-fullgrad or integrated-gradients"
 SCORES: frozenset[ScoreKind] = frozenset({"logit", "margin"})
@@ -179,7 +179,7 @@ def gate_rule(op: Operation) -> Tensor:
     output: Tensor = op.run()
     gated = [factor for factor in op.inputs if factor.shape == output.shape]
     if len(gated) != 1:
-        where = f"a product of equal shapes in {op.module or 'the model'}"
+        where = f"a product of equal shapes in {describe_module(op.module)}"
         raise UsageError(f"relevance propagation has no rule for {where}", ALTERNATIVES)
     return with_gradient_of(output, gated[0])
 

@@ -75,7 +75,7 @@ def deeplift(
     Raises UsageError for other scores, for ``baselines`` with a ``baseline`` other than black, and for operations that are not
     elementwise, such as layer norms and attention.
     """
-    starts = _find_starts(x, references, baselines, baseline, oracle.mean, rng)
+    starts = _find_starts(x, references, baselines, baseline, oracle.mean_color(x), rng)
     table = RESCALE_TABLE if rule == "rescale" else REVEAL_CANCEL_TABLE
     rules = Rules("deeplift", table, ALTERNATIVES, frozenset({"logit"}))
     if center:

@@ -62,7 +62,7 @@ def guided_ig(
     max_distance: 0 is integrated gradients by the left rule; 1 allows any path through the box.
     direction: ``none``, or ``idgi`` to share each change of the score along the path by the squares of the gradient.
     """
-    start = make_baseline(baseline, x, oracle.mean, rng)
+    start = make_baseline(baseline, x, oracle.mean_color(x), rng)
     line = x - start
     distance = line.abs().flatten(1)
     alpha, total = torch.zeros_like(distance), torch.zeros_like(distance)

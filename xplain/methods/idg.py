@@ -60,7 +60,7 @@ def idg(
     intervals: N.
     adaptive: false places the nodes at the midpoints of M equal intervals.
     """
-    start = make_baseline(baseline, x, oracle.mean, rng)
+    start = make_baseline(baseline, x, oracle.mean_color(x), rng)
     if adaptive:
         counts = divide_nodes(_score_line(oracle, x, y, start, intervals).diff(dim=1).abs(), steps)
     else:

@@ -58,7 +58,7 @@ def integrated_gradients(
     rule: quadrature rule of the nodes and weights. direction=idgi has the points of rule=left and ignores the default.
     direction: ``none``, or ``idgi`` to share each change of the score along the line by the squares of the gradient.
     """
-    start = make_baseline(baseline, x, oracle.mean, rng)
+    start = make_baseline(baseline, x, oracle.mean_color(x), rng)
     if direction == "idgi":
         return _share_score_changes(oracle, x, y, start, steps, rule)
     nodes, weights = quadrature(rule, steps, x)

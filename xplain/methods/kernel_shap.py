@@ -58,7 +58,7 @@ def kernel_shap(
     segments: approximate number of superpixels (SLIC).
     """
     labels = find_superpixels(x, segments)
-    fill = make_baseline(baseline, x, oracle.mean, rng.child("baseline"))
+    fill = make_baseline(baseline, x, oracle.mean_color(x), rng.child("baseline"))
     regression = SegmentRegression(oracle, x, y, labels, fill)
     counts, exists = regression.counts, regression.exists
     full, empty = oracle.scores(x, y).double(), oracle.scores(fill, y).double()

@@ -84,4 +84,4 @@ def _make_fill(oracle: Oracle, x: Tensor, labels: Tensor, rng: Streams, baseline
     """Return the images (B, C, H, W) that hidden segments show."""
     if isinstance(baseline, str) and baseline == "segment":
         return fill_with_means(x, labels)
-    return make_baseline(baseline, x, oracle.mean, rng)
+    return make_baseline(baseline, x, oracle.mean_color(x), rng)

@@ -60,7 +60,7 @@ def occlusion(
     baseline: what a hidden window shows.
     reduce: ``sum``, or ``mean`` over the windows that contain the pixel.
     """
-    fill = make_baseline(baseline, x, oracle.mean, rng)
+    fill = make_baseline(baseline, x, oracle.mean_color(x), rng)
     height, width = x.shape[-2:]
     rows, columns = _window_masks(height, window, stride, x), _window_masks(width, window, stride, x)
     original = oracle.scores(x, y)

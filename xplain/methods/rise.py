@@ -58,7 +58,7 @@ def rise(
     keep: p.
     baseline: what hidden pixels show.
     """
-    fill = make_baseline(baseline, x, oracle.mean, rng.child("baseline"))
+    fill = make_baseline(baseline, x, oracle.mean_color(x), rng.child("baseline"))
     height, width = x.shape[-2:]
     rows, columns = _upsampling_matrices(height, grid, x), _upsampling_matrices(width, grid, x)
     total = torch.zeros_like(x[:, :1])

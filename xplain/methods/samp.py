@@ -78,12 +78,12 @@ def samp(
     """
     ends: list[tuple[Tensor, Tensor, int]] = []
     if paths != "insertion":
-        ends.append((x, make_baseline(deletion_baseline, x, oracle.mean, rng.child("deletion")), -1))
+        ends.append((x, make_baseline(deletion_baseline, x, oracle.mean_color(x), rng.child("deletion")), -1))
     if paths != "deletion":
         if insertion_baseline == "rise-blur":
             base = rise_blur(x)
         else:
-            base = make_baseline(insertion_baseline, x, oracle.mean, rng.child("insertion"))
+            base = make_baseline(insertion_baseline, x, oracle.mean_color(x), rng.child("insertion"))
         ends.append((base, x, 1))
     count = len(x)
     signs = torch.cat([y.new_full((count,), sign) for _, _, sign in ends]).to(x.dtype)

@@ -62,7 +62,7 @@ def score_cam(
     channels: use only this number of channels, those with the greatest standard deviation over the layer; default: all.
     Raises UsageError if the model has no such layer.
     """
-    fill = make_baseline(baseline, x, oracle.mean, rng)
+    fill = make_baseline(baseline, x, oracle.mean_color(x), rng)
     probe = probe_layer(oracle, x, y, layer, layout, differentiate=False)
     maps = probe.activations if channels is None else _most_varied(probe.activations, channels)
     scores = maps.new_zeros(maps.shape[:2])

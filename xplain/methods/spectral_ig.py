@@ -57,7 +57,7 @@ def spectral_ig(
     overlap: ω; 1 is the straight line of integrated gradients.
     rule: where in an interval the gradient is computed.
     """
-    start = make_baseline(baseline, x, oracle.mean, rng)
+    start = make_baseline(baseline, x, oracle.mean_color(x), rng)
     u, s, vt = _decompose(x - start)
     strength = s / torch.where(s[..., :1] > 0, s[..., :1], 1)
     delays = (1 - overlap) * (1 - strength)

@@ -39,7 +39,7 @@ def uniform_fullgrad(oracle: Oracle, x: Tensor, y: Tensor, *, baseline: Zero = "
 
 def make_zero(baseline: Zero, x: Tensor, oracle: Oracle) -> Tensor:
     """Return the zero point of the input, shaped like x."""
-    zero = oracle.mean.to(x.dtype) if baseline == "mean" else x.new_zeros(())
+    zero = oracle.mean_color(x).to(x.dtype) if baseline == "mean" else x.new_zeros(())
     return zero.expand_as(x)
 
 

@@ -146,7 +146,8 @@ def load_classifier(
     classifier.reader = OutputReader(classifier.request.entry)
     if isinstance(name, str) and name.startswith(PROGRAMS):
         check_program(classifier)
-    is_size_known = image_size is not None or not isinstance(name, nn.Module) or hasattr(name, "size")
+    is_told = size is not None or image_size is not None
+    is_size_known = is_told or not isinstance(name, nn.Module) or _declares_size(name)
     inspect_loaded(classifier, required=is_size_known, custom=_has_own_normalization(name), checked=_needs_checks(name))
     classifier.check_class_names()
     if isinstance(classes, int) and classifier.classes not in (None, classes):
@@ -154,6 +155,11 @@ def load_classifier(
     if isinstance(name, nn.Module) and (note := describe_attributes(name, classifier)):
         emit_note(note)
     return classifier
+
+
+def _declares_size(model: nn.Module) -> bool:
+    """Return whether a user's module, or one inside its wrappers, has the attribute ``size``."""
+    return any(hasattr(module, "size") for module in unwrap(model))
 
 
 def _needs_checks(name: object) -> bool:

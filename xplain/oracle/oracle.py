@@ -78,10 +78,9 @@ class Oracle:
         self._inference_copies: dict[bool, Classifier] = {}
         self._on_rows = on_rows
 
-    @property
-    def mean(self) -> Tensor:
-        """The color (C, 1, 1) that the normalization maps to zero."""
-        return self.classifier.mean
+    def mean_color(self, x: Tensor) -> Tensor:
+        """Return the color (C or 1, 1, 1) that the normalization maps to zero, for images x (..., C, H, W)."""
+        return self.classifier.mean_color(x.shape[-3])
 
     @property
     def output(self) -> OutputKind:

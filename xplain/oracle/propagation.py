@@ -21,6 +21,7 @@ from xplain.core.errors import UsageError, device_error, first_line
 from xplain.core.types import ScoreKind
 from xplain.models import Classifier
 from xplain.oracle.dependence import ImageDependence
+from xplain.oracle.global_maxima import as_max_pooling
 from xplain.oracle.operations import (
     PYTHON_VALUES,
     SHAPE_ARGUMENTS,
@@ -90,10 +91,15 @@ class Rules:
     def apply(self, operation: Operation) -> Any:
         """Return the output of an operation under its rule. Raises UsageError if there is no rule."""
         if operation.kind is None or operation.kind not in self.table:
-            where = f"{operation.name} in {operation.module or 'the model'}"
+            where = f"{operation.name} in {describe_module(operation.module)}"
             hint = self.alternatives if operation.kind else ANY_MODEL
             raise UsageError(f"{self.method} has no rule for {where}", hint)
         return self.table[operation.kind](operation)
+
+
+def describe_module(name: str) -> str:
+    """Return the name of a module for messages."""
+    return "the model" if name in ("", "model") else name
 
 
 def keep_gradient(*kinds: Kind) -> dict[Kind, Rule]:
@@ -215,6 +221,7 @@ class _RuleMode(TorchFunctionMode):
             name, None, self.modules[-1], function, args, new_kwargs, inputs, constants, self.rows, self.sums
         )
         operation.kind = classify(operation)
+        operation = as_max_pooling(operation)
         if operation.kind is None and not is_in_place(func):
             output = self.run_without_gradient(func, args, new_kwargs)
             if not any(tensor.requires_grad for tensor in find_tensors(output)):
@@ -257,8 +264,7 @@ class _RuleMode(TorchFunctionMode):
     @property
     def where(self) -> str:
         """The name of the running module, for messages."""
-        name = self.modules[-1]
-        return "the model" if name in ("", "model") else name
+        return describe_module(self.modules[-1])
 
     def check_tracked(self, tensor: Tensor) -> None:
         """Raise UsageError if the tensor was computed from the image by an operation that the mode did not intercept."""

@@ -13,7 +13,8 @@ from xplain.core.registry import method
 from xplain.core.rng import Streams
 from xplain.core.types import Attribution
 from xplain.data.baselines import Baseline, make_baseline
-from xplain.methods._deeplift_rules import RESCALE_TABLE, REVEAL_CANCEL_TABLE
+from xplain.methods._rescale_rules import RESCALE_TABLE
+from xplain.methods._reveal_cancel_rules import REVEAL_CANCEL_TABLE
 from xplain.oracle import Oracle
 from xplain.oracle.propagation import Rules, propagate
 
@@ -61,7 +62,7 @@ def deeplift(
     """
     start = make_baseline(baseline, x, oracle.mean, rng)
     table = RESCALE_TABLE if rule == "rescale" else REVEAL_CANCEL_TABLE
-    rules = Rules("deeplift", table, ALTERNATIVES, frozenset({"logit"}))
+    rules = Rules("deeplift", table, ALTERNATIVES, frozenset({"logit"}), follows_rows=rule == "rescale")
     if center:
         rules = replace(rules, transform_logits=_center)
     if rule == "rescale":

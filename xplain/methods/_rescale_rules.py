@@ -12,9 +12,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from xplain.oracle.operations import Kind, Operation
+from xplain.oracle.operations import Kind, Operation, norm_epsilon
 from xplain.oracle.propagation import Rule, derivative, keep_gradient, with_gradient_of
 
+MAX_RATIO = 1e3  # of the sums of exponentials at image and baseline
 ROUNDING_UNITS = 4  # differences below this number of rounding units are zero, and the derivative is the multiplier
 
 
@@ -70,7 +71,7 @@ def rescale_layer_norm(op: Operation) -> Tensor:
     """
     source, output = op.inputs[0], op.run()
     shape = tuple(op.argument(1, "normalized_shape", ()))
-    weight, eps = op.argument(2, "weight", None), _epsilon(op)
+    weight, eps = op.argument(2, "weight", None), norm_epsilon(op)
     axes = tuple(range(-len(shape), 0))
     deviation = source
     if op.name == "layer_norm":
@@ -88,23 +89,27 @@ def rescale_layer_norm(op: Operation) -> Tensor:
 def rescale_softmax(op: Operation) -> Tensor:
     """Divide Δ(e / s) for e = exp(S - κ) and its sum s, with the same κ at image and baseline.
 
-    Entries of -∞ at both ends get nothing. The exponentials are computed in float64: s and s' may differ by many orders.
+    m_S = (Δe / ΔS) m_e with m_e = mean(1 / s) m - Σ mean(e) m / (s s'). Entries of -∞ at both ends get nothing.
+    If s and s' differ by a factor of MAX_RATIO or more, a shift of all S, which changes nothing, would dominate these multipliers.
+    The steps S - log s and exp then give m_S = l (m - Σ l m / Σ l), with l = ΔA / Δ log A for the softmax A: also complete.
+    Computed in float64.
     """
     source, output = op.inputs[0], op.run()
     dim = op.argument(1, "dim", None)
     with torch.no_grad():
         image, base = _ends(source.double(), op.row_axis)
         top = torch.maximum(image, base).amax(dim=dim, keepdim=True)
-        exp_image, exp_base = (image - top).exp(), (base - top).exp()
-        image_sum, base_sum = exp_image.sum(dim=dim, keepdim=True), exp_base.sum(dim=dim, keepdim=True)
-        step = (image - base).abs()
-        upper = torch.maximum(exp_image, exp_base)
-        is_moved = step > 0
-        slope = torch.where(is_moved, upper * -torch.expm1(-step) / torch.where(is_moved, step, 1), upper)
-        slope = torch.where(upper > 0, slope, 0)
+        image_sum, base_sum = ((end - top).exp().sum(dim=dim, keepdim=True) for end in (image, base))
+        slope, mean = _secant_of_exp(image - top, base - top)
         inverse = (1 / image_sum + 1 / base_sum) / 2
-        share = (exp_image + exp_base) / 2 / (image_sum * base_sum)
-    slope, inverse, share = (_repeat(part, op.row_axis) for part in (slope, inverse, share))
+        share = mean / (image_sum * base_sum)
+        log_slope, _ = _secant_of_exp(image.log_softmax(dim=dim), base.log_softmax(dim=dim))
+        log_share = log_slope / log_slope.sum(dim=dim, keepdim=True)
+        is_shifted = torch.maximum(image_sum, base_sum) >= MAX_RATIO * torch.minimum(image_sum, base_sum)
+        slope = torch.where(is_shifted, log_slope, slope)
+        inverse = torch.where(is_shifted, 1, inverse)
+        share = torch.where(is_shifted, log_share, share)
+        slope, inverse, share = (_repeat(part, op.row_axis) for part in (slope, inverse, share))
     exponentials = torch.where(slope > 0, source, 0) * slope
     surrogate = inverse * exponentials - share * exponentials.sum(dim=dim, keepdim=True)
     return with_gradient_of(output, surrogate.to(output.dtype))
@@ -152,6 +157,16 @@ def mix_maxima(op: Operation, points: int) -> tuple[Tensor, Callable[[Tensor], T
     return output, mix
 
 
+def _secant_of_exp(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the slope of exp between two numbers <= 0, its derivative if they are equal, and its mean; zero for two -∞."""
+    exp_first, exp_second = first.exp(), second.exp()
+    upper = torch.maximum(exp_first, exp_second)
+    step = (first - second).abs()
+    is_moved = step > 0
+    slope = torch.where(is_moved, upper * -torch.expm1(-step) / torch.where(is_moved, step, 1), upper)
+    return torch.where(upper > 0, slope, 0), (exp_first + exp_second) / 2
+
+
 def _ends(rows: Tensor, axis: int) -> tuple[Tensor, Tensor]:
     """Return the rows of the images and those of the baselines."""
     image, base = rows.detach().chunk(2, dim=axis)
@@ -161,14 +176,6 @@ def _ends(rows: Tensor, axis: int) -> tuple[Tensor, Tensor]:
 def _repeat(values: Tensor, axis: int) -> Tensor:
     """Return values of the images, for the rows of the images and of the baselines."""
     return torch.cat([values, values], dim=axis)
-
-
-def _epsilon(op: Operation) -> float:
-    """Return the number that a layer norm or RMS norm adds to the mean square."""
-    if op.name == "rms_norm":
-        eps = op.argument(3, "eps", None)
-        return float(torch.finfo(op.inputs[0].dtype).eps if eps is None else eps)
-    return float(op.argument(4, "eps", 1e-5))
 
 
 RESCALE_TABLE: dict[Kind, Rule] = keep_gradient("route", "sum", "shift", "scale", "linear", "norm") | {

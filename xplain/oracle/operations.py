@@ -118,6 +118,14 @@ class Operation:
         self.sums[name] = self.sums[name] + value if name in self.sums else value
 
 
+def norm_epsilon(operation: Operation) -> float:
+    """Return the number that a layer norm or RMS norm adds to the mean square."""
+    if operation.name == "rms_norm":
+        eps = operation.argument(3, "eps", None)
+        return float(torch.finfo(operation.inputs[0].dtype).eps if eps is None else eps)
+    return float(operation.argument(4, "eps", 1e-5))
+
+
 def find_tensors(value: Any) -> Iterator[Tensor]:
     """Yield the tensors in nested arguments, in order."""
     if isinstance(value, Tensor):

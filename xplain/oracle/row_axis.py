@@ -17,7 +17,7 @@ ROW_AXIS = "_xplain_row_axis"  # attribute of tensors whose rows do not lie alon
 # Operations that can move the rows to another axis.
 MOVES = {
     *("permute", "transpose", "movedim", "moveaxis", "swapaxes", "swapdims", "t", "T", "mT", "H", "mH"),
-    *("view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "__getitem__", "select", "unbind"),
+    *("view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "__getitem__", "select", "unbind", "mean"),
 }
 SWAPS = {"permute", "transpose", "movedim", "moveaxis", "swapaxes", "swapdims", "t", "T", "mT", "H", "mH"}
 
@@ -55,7 +55,7 @@ def follow_row_axis(operation: Operation, output: object, streams: int) -> bool:
 def _mark_streams(source: Tensor, axis: int, streams: int) -> Tensor:
     """Return a tensor of the shape of ``source`` with the number of the stream of each entry."""
     count = source.shape[axis]
-    marks = torch.arange(count, device=source.device) * streams // count
+    marks = (torch.arange(count, device=source.device) * streams // count).double()
     return marks.view(-1, *[1] * (source.ndim - 1 - axis)).expand(source.shape)
 
 

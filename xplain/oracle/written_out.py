@@ -208,6 +208,16 @@ def multiply_constant(input: Tensor, other: Tensor) -> Tensor:
     return torch.matmul(other, input)
 
 
+def add_product(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1) -> Tensor:
+    """Return input + value · tensor1 · tensor2."""
+    return input + tensor1 * tensor2 * value
+
+
+def add_matrix_product(input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+    """Return beta · input + alpha · mat1 @ mat2."""
+    return input * beta + torch.matmul(mat1, mat2) * alpha
+
+
 WRITTEN_OUT: dict[str, Callable[..., Any]] = {
     "scaled_dot_product_attention": scaled_dot_product_attention,
     "multi_head_attention_forward": multi_head_attention_forward,
@@ -216,6 +226,9 @@ WRITTEN_OUT: dict[str, Callable[..., Any]] = {
     "var": variance,
     "std": deviation,
     "var_mean": variance_and_mean,
+    "addcmul": add_product,
+    "addmm": add_matrix_product,
+    "baddbmm": add_matrix_product,
     "__rdiv__": divide_constant,
     "__rtruediv__": divide_constant,
     "div": divide,

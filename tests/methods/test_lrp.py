@@ -188,8 +188,8 @@ def test_operations_without_rule_are_refused():
     x = chains.images()
     with pytest.raises(UsageError, match="lrp is not defined for score=prob; use logit or margin"):
         xplain.attribute(chains.as_classifier(chains.chain()), x, "lrp", score="prob")
-    with pytest.raises(UsageError, match="no rule for a product of equal shapes in model; use deeplift"):
-        chains.explain("lrp", lambda v: v * torch.sigmoid(v), 0.5)
+    with pytest.raises(UsageError, match="no rule for a product of broadcast factors in model; use deeplift"):
+        chains.explain("lrp", lambda v: (v[:, None, None] * v[:, None].expand(-1, 2)[:, :, None])[:, 0, 0], 0.5)
     with pytest.raises(UsageError, match="deep-taylor has no rule for hardswish in act1; use lrp, deeplift"):
         xplain.attribute(toys.classifier(toys.small_net(activation=nn.Hardswish)), toys.images(), "deep-taylor")
     net = nn.Sequential(nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(12, 3)).double()

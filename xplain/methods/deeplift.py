@@ -19,7 +19,10 @@ from xplain.oracle import Oracle
 from xplain.oracle.propagation import Rules, propagate
 
 DeepLiftRule = Literal["rescale", "reveal-cancel"]
-ALTERNATIVES = "use integrated-gradients or uniform-fullgrad"
+ALTERNATIVES: dict[DeepLiftRule, str] = {
+    "rescale": "use integrated-gradients or uniform-fullgrad",
+    "reveal-cancel": "use rule=rescale or integrated-gradients",
+}
 
 
 @method(
@@ -35,8 +38,10 @@ ALTERNATIVES = "use integrated-gradients or uniform-fullgrad"
     cost=lambda rule, **_: (2, 2) if rule == "rescale" else (3, 3),
     parallel=lambda rule, **_: 2 if rule == "rescale" else 3,
     deviations="Not in the paper: max-pooling by the Rescale rule on v + ReLU(u - v), where u is the maximum at the image and v at the "
-    "baseline, which is complete for overlapping windows too; products of activations by the mean of both orders. Convolutions "
-    "and linear layers split differences by sign; additions, means and batch norms pass both parts on.",
+    "baseline, which is complete for overlapping windows too; products of activations by the mean of both orders; layer norms, "
+    "RMS norms, divisions and softmaxes by steps with exact multipliers, which keep the sum (if the sums of a softmax's exponentials "
+    "differ by 1000 times or more, by the steps log-softmax and exp). RevealCancel: convolutions and linear layers split "
+    "differences by sign; additions, means and batch norms pass both parts on.",
 )
 def deeplift(
     oracle: Oracle,
@@ -58,11 +63,14 @@ def deeplift(
     ``expected`` is the difference of the score. Defined for the logit, with or without contrast classes.
     x: (B, C, H, W) in [0, 1]. y: (B,).
     center: explain the logit minus the mean of all logits, the paper's adjustment for a softmax output.
-    Raises UsageError for other scores and for operations that are not elementwise, such as layer norms and attention.
+    Products ab, also of matrices: ā Δb + b̄ Δa, with means over image and baseline. Layer norms, RMS norms, divisions: products
+    with the reciprocal r of the scale, and m_v = -(r r')² / (r + r') for its square v = r^-2. Softmaxes e / s of S: a product with
+    1 / s, and m = Δe / ΔS. rule=reveal-cancel has no definition for norms, softmaxes and products of matrices.
+    Raises UsageError for other scores and for operations without a rule.
     """
     start = make_baseline(baseline, x, oracle.mean, rng)
     table = RESCALE_TABLE if rule == "rescale" else REVEAL_CANCEL_TABLE
-    rules = Rules("deeplift", table, ALTERNATIVES, frozenset({"logit"}), follows_rows=rule == "rescale")
+    rules = Rules("deeplift", table, ALTERNATIVES[rule], frozenset({"logit"}), follows_rows=rule == "rescale")
     if center:
         rules = replace(rules, transform_logits=_center)
     if rule == "rescale":

@@ -13,10 +13,7 @@ from xplain.oracle.propagation import Rule, Rules, keep_gradient, propagate
 
 ALTERNATIVES = "use deeplift, fullgrad or integrated-gradients"
 # Activations that replace ReLUs. Sigmoids and their like are gates, and keep their gradient as products and norms do.
-SMOOTH_RECTIFIERS = {
-    *("gelu", "silu", "mish", "hardswish", "softplus", "elu", "selu", "celu", "leaky_relu", "prelu"),
-    *("hardtanh", "clamp", "clamp_min"),
-}
+SMOOTH_RECTIFIERS = {"gelu", "silu", "mish", "hardswish", "softplus", "elu", "selu", "celu", "leaky_relu", "prelu"}
 OTHER_RULES = keep_gradient(
     *("route", "sum", "shift", "scale", "linear", "norm", "max", "product"),
     *("bilinear", "division", "power", "length", "layer-norm", "softmax"),

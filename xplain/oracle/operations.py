@@ -34,7 +34,7 @@ _NAMES: dict[Kind, str] = {
     "hardsigmoid tanh logsigmoid",
     "max": "max_pool2d adaptive_max_pool2d",
     # elementwise functions of normalizations that a model writes out
-    "power": "pow square sqrt rsqrt reciprocal exp",
+    "power": "pow square sqrt rsqrt reciprocal",
     "length": "norm linalg_norm linalg_vector_norm",  # the Euclidean norm over some axes
     "layer-norm": "layer_norm rms_norm",
     "softmax": "softmax",

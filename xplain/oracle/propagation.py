@@ -200,7 +200,7 @@ class _RuleMode(TorchFunctionMode):
     def __init__(self, rules: Rules, rows: int, streams: int, dependence: ImageDependence) -> None:
         super().__init__()
         self.rules = rules
-        self.streams = streams
+        self.parts = rows if streams == 1 and rules.follows_rows else streams
         self.rows = rows
         self.dependence = dependence
         self.modules: list[str] = [""]  # names of the running modules, outermost first
@@ -235,7 +235,7 @@ class _RuleMode(TorchFunctionMode):
         operation = self.resolve_masks(operation)
         operation.row_axis = self.find_row_axis(operation)
         output = self.rules.apply(operation)
-        if self.streams > 1 and not follow_row_axis(operation, output, self.streams):
+        if self.parts > 1 and not follow_row_axis(operation, output, self.parts):
             raise self.row_error(operation)
         for tensor in find_tensors(output):
             vars(tensor)[TRACKED] = True
@@ -271,7 +271,7 @@ class _RuleMode(TorchFunctionMode):
 
     def find_row_axis(self, operation: Operation) -> int:
         """Return the axis of the rows in the inputs. Raises UsageError if rules that compare rows cannot find them."""
-        if self.streams == 1:
+        if self.parts == 1:
             return 0
         axis = find_row_axis(operation.inputs)
         if axis is None or (axis > 0 and operation.kind != "route" and not self.rules.follows_rows):

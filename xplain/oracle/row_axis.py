@@ -28,17 +28,17 @@ def find_row_axis(inputs: Sequence[Tensor]) -> int | None:
     return axes.pop() if len(axes) == 1 else None
 
 
-def follow_row_axis(operation: Operation, output: object, streams: int) -> bool:
+def follow_row_axis(operation: Operation, output: object, parts: int) -> bool:
     """Record the axis of the rows on the tensors of the output; return whether it is known.
 
-    streams: the number of equal parts of the rows: images, baselines, ...
+    parts: the number of equal parts of the rows that must be found: images and baselines, or single images.
     """
     axis, source = operation.row_axis, operation.inputs[0]
     if axis == 0 and operation.name not in SWAPS:
         return True
     if operation.name in MOVES and len(operation.inputs) == 1:
-        marks = operation.run(_mark_streams(source, axis, streams))
-        found = [_find_marks(mark, streams) for mark in find_tensors(marks)]
+        marks = operation.run(_mark_parts(source, axis, parts))
+        found = [_find_marks(mark, parts) for mark in find_tensors(marks)]
     else:
         is_kept = [
             output.ndim == source.ndim and output.shape[axis] == source.shape[axis] for output in find_tensors(output)
@@ -52,16 +52,16 @@ def follow_row_axis(operation: Operation, output: object, streams: int) -> bool:
     return True
 
 
-def _mark_streams(source: Tensor, axis: int, streams: int) -> Tensor:
-    """Return a tensor of the shape of ``source`` with the number of the stream of each entry."""
+def _mark_parts(source: Tensor, axis: int, parts: int) -> Tensor:
+    """Return a tensor of the shape of ``source`` with the number of the part of each entry."""
     count = source.shape[axis]
-    marks = (torch.arange(count, device=source.device) * streams // count).double()
+    marks = (torch.arange(count, device=source.device) * parts // count).double()
     return marks.view(-1, *[1] * (source.ndim - 1 - axis)).expand(source.shape)
 
 
-def _find_marks(marks: Tensor, streams: int) -> int | None:
-    """Return the first axis along which the numbers of the streams lie in order, or None if there is none."""
+def _find_marks(marks: Tensor, parts: int) -> int | None:
+    """Return the first axis along which the numbers of the parts lie in order, or None if there is none."""
     for axis in range(marks.ndim):
-        if torch.equal(marks, _mark_streams(marks, axis, streams)):
+        if torch.equal(marks, _mark_parts(marks, axis, parts)):
             return axis
     return None

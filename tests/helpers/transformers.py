@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 
 import pytest
 import torch
@@ -17,7 +17,14 @@ TIMM_VIT = {"img_size": SIDE, "patch_size": 8, "embed_dim": 24, "depth": 2, "num
 TIMM_SWIN = {"img_size": SIDE, "window_size": 4, "embed_dim": 12, "depths": (2, 2), "num_heads": (2, 4)}
 TIMM_CONVNEXT = {"depths": (1, 1, 1, 1), "dims": (8, 16, 16, 16)}
 TOKENS = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "image_size": SIDE, "patch_size": 8}
-WINDOWS = {"embed_dim": 12, "depths": [2, 2], "num_heads": [2, 4], "image_size": SIDE, "patch_size": 4, "window_size": 4}
+WINDOWS = {
+    "embed_dim": 12,
+    "depths": [2, 2],
+    "num_heads": [2, 4],
+    "image_size": SIDE,
+    "patch_size": 4,
+    "window_size": 4,
+}
 TEXT = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 3, "intermediate_size": 32, "vocab_size": 8}
 
 
@@ -88,9 +95,7 @@ MAKERS: dict[str, Callable[[], nn.Module]] = {
     "timm-convnext-v2": lambda: _timm("convnextv2_atto", **TIMM_CONVNEXT),
     "timm-eva": lambda: _timm("eva02_tiny_patch14_224", **TIMM_VIT),
     "transformers-vit": lambda: _hugging_face("ViT", "ViTConfig", intermediate_size=48, **TOKENS),
-    "transformers-dino-v2": lambda: _hugging_face(
-        "Dinov2", "Dinov2Config", mlp_ratio=2, use_swiglu_ffn=True, **TOKENS
-    ),
+    "transformers-dino-v2": lambda: _hugging_face("Dinov2", "Dinov2Config", mlp_ratio=2, use_swiglu_ffn=True, **TOKENS),
     "transformers-siglip": lambda: _hugging_face("Siglip", "SiglipConfig", intermediate_size=48, **TOKENS),
     "transformers-clip": lambda: _hugging_face("CLIP", "CLIPConfig", intermediate_size=48, **TOKENS),
     "transformers-swin": lambda: _hugging_face("Swin", "SwinConfig", **WINDOWS),
@@ -101,14 +106,16 @@ MAKERS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-@lru_cache(maxsize=None)
+@cache
 def small_transformer(name: str) -> xplain.Classifier:
     """Return a classifier in float64 with random weights, biases, positions and class tokens."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = MAKERS[name]().double().eval()
         for parameter_name, parameter in network.named_parameters():
-            is_vector = parameter.ndim <= 1 or any(part in parameter_name for part in ("token", "pos", "gamma", "scale"))
+            is_vector = parameter.ndim <= 1 or any(
+                part in parameter_name for part in ("token", "pos", "gamma", "scale")
+            )
             if is_vector:
                 parameter.data += 0.3 * torch.randn_like(parameter)
             else:

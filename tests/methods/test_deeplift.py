@@ -190,5 +190,7 @@ def test_other_scores_are_refused(score):
 
 def test_reveal_cancel_refuses_layer_norm():
     net = nn.Sequential(nn.Flatten(), nn.LayerNorm(12), nn.Linear(12, 3)).double()
-    with pytest.raises(UsageError, match="deeplift has no rule for layer_norm in 1; use rule=rescale or integrated-gradients"):
+    with pytest.raises(
+        UsageError, match="deeplift has no rule for layer_norm in 1; use rule=rescale or integrated-gradients"
+    ):
         xplain.attribute(toys.classifier(net), chains.images(), "deeplift", rule="reveal-cancel")

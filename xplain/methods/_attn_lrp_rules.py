@@ -85,7 +85,10 @@ def _linear_rule(op: Operation, gamma: float, *, keep_bias: bool) -> Tensor:
     weight, *biases = op.constants
     no_biases = [torch.zeros_like(bias) for bias in biases]
     surrogate = torch.zeros_like(z)
-    for same_sign, other_sign, is_side in ((positive_part, negative_part, z >= 0), (negative_part, positive_part, z < 0)):
+    for same_sign, other_sign, is_side in (
+        (positive_part, negative_part, z >= 0),
+        (negative_part, positive_part, z < 0),
+    ):
         raised = [weight + gamma * same_sign(weight)]
         lowered = [weight + gamma * other_sign(weight), *no_biases]
         raised_biases = [bias + gamma * same_sign(bias) for bias in biases]

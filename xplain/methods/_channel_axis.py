@@ -45,4 +45,3 @@ def follow_channels(rule: Rule) -> Rule:
         return output
 
     return follow
-

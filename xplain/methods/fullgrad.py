@@ -41,10 +41,10 @@ def fullgrad(
     """Sum the rescaled contributions of the input and of every bias to the score.
 
     φ = Σ_c Ψ((x - r) ⊙ ∇f)_c + Σ_l Σ_c Ψ(b_l ⊙ ∂f/∂z_l)_c, for every operation l with output z_l and intercept
-    b_l = z_l - J_l a_l: biases, offsets of batch norms, added constants, the paper's implicit biases z - z'(a) a of
-    activations other than ReLU and of norms and softmaxes, and minus the product for products of activations. Ψ: absolute value, scaled to [0, 1] and
-    upsampled to the image. Terms without height and width, such as those of tokens, are not part of the map. ``total`` in details is
-    the sum of all terms before Ψ, those included: it equals the score for all operations.
+    b_l = z_l - J_l a_l: biases, offsets of batch norms, added constants, class tokens, the paper's implicit biases z - z'(a) a of
+    activations other than ReLU, z - J a of layer norms and softmaxes, and minus the product for products of activations.
+    Ψ: absolute value, scaled to [0, 1] and upsampled to the image. Terms without height and width, such as those of tokens, are
+    not part of the map. ``total`` in details is the sum of all terms before Ψ, those included: it equals the score.
     x: (B, C, H, W) in [0, 1]. y: (B,). Returns (B, 1, H, W) with values >= 0, not in units of the score.
     rescale: scale by the range of each image's layer (``layer``, the official code) or channel (``channel``, the formula).
     baseline: r, the zero point of the input; ``mean`` is the zero of the normalized input, ``black`` counts -mean as a bias.
@@ -96,10 +96,8 @@ def _make_table(rescale_term: Callable[[Tensor], Tensor], baseline: Zero) -> dic
 
 def _affine_intercept(op: Operation) -> Tensor:
     """Return the value of an affine operation at zero, of one row where all rows have the same."""
-    if op.kind in ("shift", "route"):
-        zeros = [torch.zeros_like(source) for source in op.inputs]
-    else:
-        zeros = [torch.zeros_like(op.inputs[0][:1])]
+    has_all_rows = op.kind in ("shift", "route")
+    zeros = [torch.zeros_like(source if has_all_rows else source[:1]) for source in op.inputs]
     value: Tensor = op.run(*zeros)
     return value.detach()
 

@@ -12,8 +12,22 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Kind = Literal[
-    *("route", "sum", "shift", "scale", "linear", "norm", "rectifier", "activation", "max", "product"),
-    *("bilinear", "division", "power", "length", "layer-norm", "softmax"),
+    "route",
+    "sum",
+    "shift",
+    "scale",
+    "linear",
+    "norm",
+    "rectifier",
+    "activation",
+    "max",
+    "product",
+    "bilinear",
+    "division",
+    "power",
+    "length",
+    "layer-norm",
+    "softmax",
 ]
 
 _NAMES: dict[Kind, str] = {

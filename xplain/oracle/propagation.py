@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -171,11 +171,18 @@ def _forward_by_rules(
         except RuntimeError as error:
             if streams == 1 or device_error(error):
                 raise
+            _check_operations(oracle, model, rules, rows)
             # the rule of the first layer may merge the streams, and the model relied on the number of rows
             message = f"{rules.method} does not support the model's forward pass: {first_line(error)}"
             raise UsageError(message, ANY_MODEL) from None
         mode.check_tracked(logits)
     return logits, mode.sums
+
+
+def _check_operations(oracle: Oracle, model: Classifier, rules: Rules, rows: Tensor) -> None:
+    """Raise UsageError if an operation of the model has no rule."""
+    keep_all = replace(rules, table=keep_gradient(*rules.table))
+    _forward_by_rules(oracle, model, keep_all, rows[:1].detach().requires_grad_(), 1)
 
 
 def check_same_logits(method: str, actual: Tensor, expected: Tensor, *, loose: bool) -> None:
@@ -280,7 +287,9 @@ class _RuleMode(TorchFunctionMode):
 
     def row_error(self, operation: Operation) -> UsageError:
         """Return the error about rows that do not lie along one known axis."""
-        message = f"{self.rules.method} cannot find the images of a call among the axes of {operation.name} in {self.where}"
+        message = (
+            f"{self.rules.method} cannot find the images of a call among the axes of {operation.name} in {self.where}"
+        )
         return UsageError(message, ANY_MODEL)
 
     @property

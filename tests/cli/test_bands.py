@@ -19,7 +19,6 @@ tifffile = pytest.importorskip("tifffile")
 SIDE = 16
 LINEAR = {4: "python:tests.helpers.factories:linear_bands", 12: "python:tests.helpers.factories:linear_12_bands"}
 CONV = ("-m", "python:tests.helpers.factories:conv_bands")
-NOTE = "xplain: note: the model has 4 input channels"
 SQUASH = 18  # pixels of the short side before the crop of 16, by ``Preprocessing.for_size``
 
 
@@ -231,7 +230,7 @@ def test_range_is_recorded_and_changes_the_fingerprint(xp):
 def test_refusals_name_the_way_out(xp, options, code, message):
     tifffile.imwrite("x.tif", (make_bands(4) * 10000).astype(np.int16), photometric="minisblack", planarconfig="contig")
     ran = xp("explain", "x.tif", *CONV, "-a", "saliency", *options)
-    lines = [line for line in read_messages(ran.err) if line != NOTE]
+    lines = [line for line in read_messages(ran.err) if "note:" not in line]
     assert (ran.code, len(lines)) == (code, 1)
     assert message in lines[0]
 

@@ -51,6 +51,8 @@ VALUES = {  # by option: the text on the command line, and the value in the conf
         "activation": ("sigmoid", "sigmoid"),
         "logits": ("heads.sex", "heads.sex"),
         "threshold": (0.25, 0.25),
+        "prompt": ("a cat by the sea", ("a cat by the sea",)),
+        "template": ("a photo of a {}", ("a photo of a {}",)),
     },
     ComputeOptions: {"precision": ("bf16", "bf16"), "batch-size": (7, 7), "seed": (5, 5), "threads": (2, 2)},
     PixelOptions: {

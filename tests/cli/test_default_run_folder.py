@@ -175,10 +175,10 @@ def test_command_that_loses_a_race_uses_another_folder(run, monkeypatch, other):
 
     load = evaluation_plan.load_model
 
-    def lose(options):
+    def lose(*arguments):
         monkeypatch.setattr(evaluation_plan, "load_model", load)
         assert run(other).code == 0
-        return load(options)
+        return load(*arguments)
 
     monkeypatch.setattr(evaluation_plan, "load_model", lose)
     assert run("labels").code == 0

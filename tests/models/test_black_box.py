@@ -13,6 +13,7 @@ from tests.helpers import toys
 from tests.helpers.onnx_files import SIDES, images, twin
 from xplain.core.errors import InputError, UsageError
 from xplain.core.registry import METHODS, METRICS
+from xplain.models.checks import ModelChecks
 from xplain.oracle import Oracle
 from xplain.pipelines.compatibility import minimal_settings
 
@@ -225,9 +226,9 @@ def test_oracle_refuses_gradients_and_layers():
 
 
 def test_module_without_gradients_keeps_layer_methods():
-    """``differentiable`` of a module: methods that need no gradient may still read its layers."""
+    """Methods that need no gradient may still read the layers of a module without gradients."""
     classifier = toys.classifier(twin())
-    classifier.differentiable = False
-    with pytest.raises(UsageError, match=r"^saliency requires gradients, which toy does not provide; "):
+    classifier.checks = ModelChecks(gradient_problem="detaches its input", gradient_hint="use rise")
+    with pytest.raises(UsageError, match=r"^saliency needs gradients, and the model detaches its input; use rise$"):
         xplain.attribute(classifier, X, "saliency")
     assert xplain.attribute(classifier, X, "score-cam").values.shape == (3, 1, *SIDES)

@@ -23,7 +23,7 @@ def load(network: nn.Module) -> xplain.Classifier:
     network.size = (8, 10)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ModelNote)
-        return xplain.load_classifier(network, device="cpu")
+        return xplain.load_classifier(network, device="cpu", activation="softmax")
 
 
 def as_buffers(network: nn.Module) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, get_args, get_type_hints
 import typer
 from typer.models import OptionInfo
 
-from xplain.cli._values import expand_home, name_origin
+from xplain.cli._values import expand_home, name_origin, read_text_lines
 from xplain.core.config import Option
 from xplain.core.errors import XplainError
 
@@ -34,6 +34,7 @@ def with_groups(command: Callable[..., int]) -> Callable[..., int]:
 
     def run(context: typer.Context, **options: Any) -> int:
         values = {name: expand_home(value) for name, value in options.items()}
+        values |= read_text_lines(context, values)
         arguments = {**values, "context": context} if "context" in hints else dict(values)
         try:
             arguments |= {name: _make_group(kind, arguments) for name, kind in groups.items()}
@@ -57,6 +58,8 @@ def _make_group(kind: type, values: dict[str, Any]) -> Any:
         settings = _option_of(hint)
         if isinstance(settings, Option) and settings.parse is not None:
             value = settings.parse(value)
+        elif isinstance(value, list):
+            value = tuple(value)
         arguments[field.name] = value
     return kind(**arguments)
 
@@ -82,6 +85,8 @@ def _make_parameter(field: Field[Any], hint: Any) -> Parameter:
         kind = get_args(hint)[0]
         if settings.parse is not None:
             kind, default = str, settings.text_default
+        elif kind == tuple[str, ...]:
+            kind, default = list[str], []
         made = option(*settings.flags.split(), help=settings.help, min=settings.low, max=settings.high)
         annotation = Annotated[kind, made]
     return Parameter(field.name, Parameter.POSITIONAL_OR_KEYWORD, default=default, annotation=annotation)

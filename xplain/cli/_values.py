@@ -109,6 +109,19 @@ def _no_command() -> None:
     """Do nothing; the callback of a command without one."""
 
 
+TEXTS = ("prompt", "template")  # parameters whose values contain spaces
+
+
+def read_text_lines(context: typer.Context, values: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return the texts that were set in the environment, one per line. The parser splits the values of lists at spaces."""
+    variables = {parameter.name: str(parameter.envvar) for parameter in context.command.params}
+    return {
+        name: [line for line in os.environ[variables[name]].splitlines() if line.strip()]
+        for name in TEXTS
+        if values.get(name) and context.get_parameter_source(name).name == "ENVIRONMENT"  # type: ignore[union-attr]
+    }
+
+
 def refuse_value(name: str, value: Any, accepted: ValueType) -> UsageError:
     """Return the error of a value that an option does not accept. name: ``'seed' in c.toml`` or ``'--seed'``."""
     usage = f"use {accepted.description}"

@@ -182,7 +182,10 @@ class Option:
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """The model to load and where it runs; the fields are the parameters of ``load_classifier``. name: set by each command."""
+    """The model to load and where it runs; the fields are the parameters of ``load_classifier``.
+
+    name: set by each command. prompt, template: several texts, ``prompts`` and ``templates`` of ``load_classifier``.
+    """
 
     name: str = EMBEDDED
     weights: Annotated[
@@ -243,6 +246,21 @@ class ModelOptions:
             "Probability from which a label of a sigmoid model counts as present (default: 0.5); with --activation none, a value.",
         ),
     ] = None
+    prompt: Annotated[
+        tuple[str, ...],
+        Option(
+            "--prompt",
+            "Text of a class for CLIP and SigLIP models; repeatable. XPLAIN_PROMPT holds one text per line.",
+        ),
+    ] = ()
+    template: Annotated[
+        tuple[str, ...],
+        Option(
+            "--template",
+            'Text with {} for each name in --classes, for CLIP and SigLIP models (default: "a photo of a {}."); repeatable, to '
+            "average the features of several texts.",
+        ),
+    ] = ()
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ PROCEEDINGS = {  # and journals whose name is abbreviated in citations
     "ICML": "Proceedings of the International Conference on Machine Learning",
     "IEEE TNNLS": "IEEE Transactions on Neural Networks and Learning Systems",
     "IJCAI": "Proceedings of the International Joint Conference on Artificial Intelligence",
+    "IJCNN": "Proceedings of the International Joint Conference on Neural Networks",
     "KDD": "Proceedings of the ACM SIGKDD International Conference on Knowledge Discovery and Data Mining",
     "NeurIPS": "Advances in Neural Information Processing Systems",
     "WACV": "Proceedings of the IEEE Winter Conference on Applications of Computer Vision",

@@ -35,7 +35,9 @@ class ClassNames:
         if index is not None:
             return self._check_index(index)
         normalized = [_normalize(label) for label in self.labels]
-        for key, names in ((text.lower(), self.wnids), (text, self.labels), (_normalize(text), normalized)):
+        first_names = [label.partition(",")[0] for label in normalized]  # "tabby, tabby cat" is also found as "tabby"
+        lists = ((text.lower(), self.wnids), (text, self.labels), (_normalize(text), normalized))
+        for key, names in (*lists, (_normalize(text), first_names)):
             matches = [i for i, name in enumerate(names) if name == key]
             if len(matches) > 1:
                 indices = " and ".join(map(str, matches))

@@ -9,19 +9,9 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 MATRIX, COMPRESSED = 14, 15  # types of elements
-NUMBERS = {
-    1: "b",
-    2: "B",
-    3: "h",
-    4: "H",
-    5: "i",
-    6: "I",
-    7: "f",
-    9: "d",
-    12: "q",
-    13: "Q",
-}  # formats of struct by type
-TEXTS = {4: "utf-16-{}", 16: "utf-8", 17: "utf-16-{}", 18: "utf-32-{}"}  # encodings by type; others are Latin-1
+# formats of struct, and encodings of texts, by type; other texts are Latin-1
+NUMBERS = {1: "b", 2: "B", 3: "h", 4: "H", 5: "i", 6: "I", 7: "f", 9: "d", 12: "q", 13: "Q"}
+TEXTS = {4: "utf-16-{}", 16: "utf-8", 17: "utf-16-{}", 18: "utf-32-{}"}
 STRUCT, CHAR = 2, 4  # classes of matrices; higher ones are numbers
 FIRST_NUMBER, LAST_NUMBER = 6, 15
 COMPLEX = 0x800  # flag of a matrix

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from numbers import Integral
@@ -20,7 +21,8 @@ MAX_ASPECT_RATIO = 50  # of an image that is resized as a whole before the crop
 
 MAX_SIDE = 2**16 - 1  # pixels of model input
 
-Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
+Rounding = Literal["round", "floor"]  # round: to the nearest number, halves to the even one
 
 
 class CropGeometry(NamedTuple):
@@ -39,23 +41,21 @@ class CropGeometry(NamedTuple):
 class Preprocessing:
     """How images are resized and cropped.
 
-    size: (height, width) of the center crop. resize: pixels of the short side after resizing.
+    size: (height, width) of the center crop. resize: pixels of the short side after resizing, or the exact (height, width).
     squash: resize to the aspect ratio of ``size`` instead, with ``resize`` pixels on the longer side.
     pixels: how the pixels of files become the channels of the model.
+    crop: rounding of the offset of the crop. long_side: rounding of the long side after resizing.
+    divisor: the sides after resizing are increased to multiples of it.
     """
 
     size: tuple[int, int] = (224, 224)
-    resize: int = 256
+    resize: int | tuple[int, int] = 256
     interpolation: Interpolation = "bicubic"
     squash: bool = False
+    crop: Rounding = "round"
+    long_side: Rounding = "floor"
+    divisor: int = 1
     pixels: PixelFormat = field(default_factory=PixelFormat)
-
-    def describe(self) -> dict[str, Any]:
-        """Return the record of the preprocessing; the settings of the pixels only if they are not those of photographs."""
-        entries = asdict(self)
-        if self.pixels == PixelFormat():
-            del entries["pixels"]
-        return entries
 
     @classmethod
     def for_size(cls, size: int | Sequence[int]) -> Preprocessing:
@@ -72,20 +72,49 @@ class Preprocessing:
     def geometry(self, width: int, height: int) -> CropGeometry:
         """Return how an image of ``width`` x ``height`` pixels is resized and cropped."""
         crop_height, crop_width = self.size
+        new_width, new_height = self._resized_sides(width, height)
+        return CropGeometry(
+            new_width,
+            new_height,
+            _crop_offset(new_width, crop_width, self.crop),
+            _crop_offset(new_height, crop_height, self.crop),
+        )
+
+    def _resized_sides(self, width: int, height: int) -> tuple[int, int]:
+        """Return (width, height) after resizing an image of ``width`` x ``height`` pixels."""
+        if isinstance(self.resize, tuple):
+            return self.resize[1], self.resize[0]
         if self.squash:
             longer = max(self.size)
-            new_width, new_height = self.resize * crop_width // longer, self.resize * crop_height // longer
-        elif width <= height:
-            new_width, new_height = self.resize, int(self.resize * height / width)
+            return self.resize * self.size[1] // longer, self.resize * self.size[0] // longer
+        if self.long_side == "floor":
+            longer = int(self.resize * max(width, height) / min(width, height))
         else:
-            new_width, new_height = int(self.resize * width / height), self.resize
-        return CropGeometry(
-            new_width, new_height, _crop_offset(new_width, crop_width), _crop_offset(new_height, crop_height)
-        )
+            longer = round(max(width, height) * (self.resize / min(width, height)))
+        short, long = (math.ceil(side / self.divisor) * self.divisor for side in (self.resize, longer))
+        return (short, long) if width <= height else (long, short)
 
     def resized_to(self, side: int) -> Preprocessing:
         """Return the same preprocessing for square inputs of ``side`` pixels, with ``resize`` scaled in proportion."""
-        return replace(self, size=(side, side), resize=round(self.resize * side / max(self.size)))
+        longer = max(self.size)
+        if isinstance(self.resize, tuple):
+            height, width = (round(pixels * side / longer) for pixels in self.resize)
+            return replace(self, size=(side, side), resize=(height, width))
+        return replace(self, size=(side, side), resize=round(self.resize * side / longer))
+
+    def describe(self) -> dict[str, Any]:
+        """Return the fields for records and fingerprints. Fields that few models need are omitted at their defaults."""
+        values = asdict(self)
+        for name, default in RARE_FIELDS.items():
+            if values[name] == default:
+                del values[name]
+        if self.pixels == PixelFormat():
+            del values["pixels"]
+        return values
+
+
+# Fields that were added after the first release, with their defaults: fingerprints of other models do not contain them.
+RARE_FIELDS = {"crop": "round", "long_side": "floor", "divisor": 1}
 
 
 def check_side(side: object, name: str) -> int:
@@ -149,6 +178,8 @@ def _resize_center(image: Image, geometry: CropGeometry, crop: tuple[int, int], 
     return image.resize((right - left, bottom - top), resample, box=box)
 
 
-def _crop_offset(side: int, crop: int) -> int:
+def _crop_offset(side: int, crop: int, rounding: Rounding) -> int:
     """Return where a centered crop begins; negative if the crop is larger than the image."""
+    if rounding == "floor":
+        return (side - crop) // 2
     return round((side - crop) / 2.0) if side >= crop else -((crop - side) // 2)

@@ -64,6 +64,7 @@ class Classifier(nn.Module):
     labels: class names by index, empty if unknown.
     wnids: WordNet ids by index, empty if unknown.
     names_source: where the class names come from, for errors.
+    texts: the texts of each class of a zero-shot classifier, empty for other models.
     notes: the assumptions made about the network, as text for the user.
     checks: what the checks of the network found. execution: how the network is run.
     awaits_images: the network could not be inspected at an assumed size; the first images are used for it.
@@ -99,6 +100,7 @@ class Classifier(nn.Module):
         self.has_known_channels = True
         self.classes: int | None = None
         self.output = OutputKind()
+        self.texts: Sequence[Sequence[str]] = ()
         self.reader = OutputReader()
         self.request = OutputRequest()
         self.awaits_detection = False

@@ -116,9 +116,7 @@ def describe_attributes(model: nn.Module, classifier: Classifier) -> str:
     for name, values, identity in (("mean", classifier.mean, 0), ("std", classifier.std, 1)):
         if _read_attribute(model, name) is not None and bool((values != identity).any()):
             parts.append(f"{name} {', '.join(f'{value:.4g}' for value in values.flatten().tolist())}")
-    parts += [
-        f"{len(names)} {kind}" for kind, names in (("labels", classifier.labels), ("wnids", classifier.wnids)) if names
-    ]
+    parts += [f"{len(names)} {kind}" for kind in ("labels", "wnids") if (names := _read_names(model, kind))]
     return f"from the module: {'; '.join(parts)}" if parts else ""
 
 

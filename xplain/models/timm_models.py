@@ -74,7 +74,7 @@ def load_timm(name: str, path: Path | None, side: int | None = None, offline: bo
         labels=labels,
         mean=data["mean"],
         std=data["std"],
-        preprocessing=_make_preprocessing(data),
+        preprocessing=make_preprocessing(data),
         weights=record,
     )
 
@@ -170,7 +170,7 @@ def _count_classes(state: dict[str, Tensor], model: Any, source: str) -> int | N
     return count_finetuned_classes(state, model.state_dict(), source)
 
 
-def _make_preprocessing(data: dict[str, Any]) -> Preprocessing:
+def make_preprocessing(data: dict[str, Any]) -> Preprocessing:
     _, height, width = data["input_size"]
     return Preprocessing(
         (height, width),

@@ -31,7 +31,9 @@ def load_model(options: ModelOptions, pixels: PixelOptions = NO_OPTIONS, target:
     output to that of the image.
     Raises as ``load_classifier``, and UsageError for bands that do not fit the channels of the model.
     """
-    classifier = load_classifier(**vars(options))
+    values = dict(vars(options))
+    prompts, templates = values.pop("prompt"), values.pop("template")
+    classifier = load_classifier(**values, prompts=prompts, templates=templates)
     _set_pixel_format(classifier, pixels)
     if target.startswith(SIMILAR):
         return _compare_with(classifier, Path(target.removeprefix(SIMILAR)))

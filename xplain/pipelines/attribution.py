@@ -26,7 +26,7 @@ from xplain.data.sources import ImageSource, find_images
 from xplain.metrics.inputs import Explain
 from xplain.models import Classifier, ScalarFunction
 from xplain.models.checks import RANDOM_FLAG
-from xplain.models.load import inspect_first_images
+from xplain.models.first_inspection import inspect_first_images
 from xplain.models.outputs import OutputKind
 from xplain.models.scalar_outputs import resolve_scalar_target
 from xplain.oracle import Oracle
@@ -288,7 +288,10 @@ class MethodRun:
             oracle.score = score
             return oracle
 
-        return flag_zero_maps(attribution, images, attribution.target, self.score, make_oracle)
+        uses_gradients = self.spec.access == "gradients"
+        return flag_zero_maps(
+            attribution, images, attribution.target, self.score, make_oracle, uses_gradients=uses_gradients
+        )
 
     def _oracle(
         self,

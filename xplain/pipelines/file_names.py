@@ -68,6 +68,9 @@ def _describe_model(model: ModelOptions) -> list[str]:
         parts.append(f"logits={model.logits}")
     if model.threshold is not None:
         parts.append(f"threshold={model.threshold:g}")
+    if model.prompt or model.template:
+        digest = hashlib.sha256(repr((model.prompt, model.template)).encode()).hexdigest()
+        parts.append(f"texts={digest[:8]}")
     return [part.replace("/", "-").replace("\\", "-").replace(":", "-") for part in parts]
 
 

@@ -30,7 +30,8 @@ from xplain.data.folders import walk_files
 from xplain.data.own_outputs import is_in_own_folder, is_own_file
 from xplain.metrics.inputs import Explain, MetricInput
 from xplain.models import Classifier, ScalarFunction
-from xplain.models.load import copy_with_weights, inspect_first_images
+from xplain.models.first_inspection import inspect_first_images
+from xplain.models.load import copy_with_weights
 from xplain.models.outputs import OutputKind
 from xplain.models.scalar_outputs import resolve_scalar_target
 from xplain.oracle import Oracle

@@ -20,12 +20,15 @@ from xplain.pipelines.batches import TargetedBatch
 from xplain.pipelines.predictions import Prediction
 from xplain.reports.band_pictures import band_shares
 
-LIBRARIES = ("torch", "torchvision", "timm", "onnxruntime", "numpy", "pillow")
+LIBRARIES = ("torch", "torchvision", "timm", "transformers", "open_clip_torch", "onnxruntime", "numpy", "pillow")
+MODULES = {"open_clip_torch": "open_clip"}  # names of modules where they differ from those of their packages
 
 
 def describe_run(compute: ComputeOptions, classifier: Classifier) -> dict[str, Any]:
     """Return the record entries common to all explanations of a run: model, preprocessing, seed, precision, device and versions."""
     model: dict[str, Any] = {"name": classifier.name, "weights": asdict(classifier.weights)}
+    if classifier.texts:
+        model["texts"] = [list(texts) for texts in classifier.texts]
     if classifier.notes:
         model["notes"] = classifier.notes
     if findings := classifier.checks.describe():
@@ -59,7 +62,7 @@ def _versions() -> dict[str, str]:
     """Return the versions of xplain, Python and the libraries that are in use."""
     versions = {"xplain": xplain.__version__, "python": platform.python_version()}
     for name in LIBRARIES:
-        if name in sys.modules or name == "pillow":
+        if MODULES.get(name, name) in sys.modules or name == "pillow":
             try:
                 versions[name] = version(name)
             except PackageNotFoundError:

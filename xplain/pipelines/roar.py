@@ -81,6 +81,7 @@ def _options_of_the_model(config: EvaluateConfig) -> list[str]:
         "--weights": config.model.weights is not None,
         "--classes": config.model.classes is not None,
         "--labels": config.labels is not None,
+        "--prompt": bool(config.model.prompt),
         "--image-size": config.model.image_size is not None,
         "--mean": config.model.mean is not None,
         "--std": config.model.std is not None,

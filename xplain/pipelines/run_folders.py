@@ -16,7 +16,10 @@ NAMED_OPTIONS = {"target", "seed", "precision"}  # whose values are in the folde
 
 
 def describe_request(config: EvaluateConfig) -> Request:
-    """Return what the command says about the numbers of a run, except what a run may be extended by: methods, metrics and images."""
+    """Return what the command says about the numbers of a run, except what a run may be extended by: methods, metrics and images.
+
+    New options of the model, the arithmetic and the pixels belong to it, unless they are ignored here.
+    """
     options = {
         "target": config.target,
         "score": config.score,

@@ -110,7 +110,7 @@ EXPRESSIONS = {
     "x / x": lambda v: v / v.mean(dim=1, keepdim=True),
     "power": lambda v: v**1.5 + 2**v,
     "property": lambda v: (v.mT @ v).mT[:, :3],
-    "matrix": lambda v: (torch.ones(3, 8, dtype=v.dtype) @ v),
+    "matrix": lambda v: torch.ones(3, 8, dtype=v.dtype) @ v,
     "addcmul": lambda v: torch.addcmul(torch.ones(8, 3, dtype=v.dtype), v, torch.full_like(v, 2.0), value=0.5),
     "baddbmm": lambda v: torch.baddbmm(torch.ones(1, 8, 8, dtype=v.dtype), v, v.transpose(1, 2), beta=0.5, alpha=2),
     "variance": lambda v: v / (v.var(dim=-1, keepdim=True) + 1).sqrt(),

@@ -118,13 +118,13 @@ EXPRESSIONS = {
 }
 
 
-@pytest.mark.parametrize("name", [name for name in EXPRESSIONS])
+@pytest.mark.parametrize("name", list(EXPRESSIONS))
 def test_kept_gradients_are_the_gradient(name):
     """Writing an operation out changes neither its value nor its gradient."""
     function = EXPRESSIONS[name]
     model = toys.classifier(toys.Function(lambda x: function(x.mean(dim=3).mT + 0.2).flatten(2).sum(dim=1)))
     x, y = toys.images(3), torch.tensor([0, 1, 2])
-    result = propagate(Oracle(model), x, y, Rules("toy", EVERYTHING, "", follows_rows=True), 1 - x)
+    result = propagate(Oracle(model), x, y, Rules("toy", EVERYTHING, "", rows="any"), 1 - x)
     expected = Oracle(model).gradients(x, y)
     assert_equal(result.scores, expected.scores)
     assert_equal(result.gradients[:, 0], expected.values)
@@ -157,7 +157,7 @@ def test_row_axis_is_followed(name):
     table = EVERYTHING | {"rectifier": note}
     x = toys.images(2)
     for streams in ((), (1 - x,)):
-        rules = Rules("toy", table, "", follows_rows=True)
+        rules = Rules("toy", table, "", rows="any")
         propagate(Oracle(toys.classifier(toys.Function(model))), x, torch.tensor([0, 1]), rules, *streams)
     assert seen == [axis] * 4
 
@@ -168,7 +168,7 @@ def test_unknown_row_axis_is_refused():
     moved = toys.classifier(toys.Function(lambda x: torch.relu(x.mean(dim=3).permute(1, 0, 2)).permute(1, 0, 2)[:, 0]))
     message = "toy cannot find the images of a call among the axes of relu in the model; use saliency"
     with pytest.raises(UsageError, match=message):
-        propagate(Oracle(moved), x, y, Rules("toy", EVERYTHING, ""), x)
+        propagate(Oracle(moved), x, y, Rules("toy", EVERYTHING, "", rows="first"), x)
     summed = toys.classifier(toys.Function(lambda x: x.mean(dim=3).permute(1, 0, 2).sum(dim=0)))
     with pytest.raises(UsageError, match="toy cannot find the images of a call among the axes of sum in the model"):
-        propagate(Oracle(summed), x, y, Rules("toy", EVERYTHING, "", follows_rows=True), x)
+        propagate(Oracle(summed), x, y, Rules("toy", EVERYTHING, "", rows="any"), x)

@@ -70,7 +70,9 @@ def deeplift(
     """
     start = make_baseline(baseline, x, oracle.mean, rng)
     table = RESCALE_TABLE if rule == "rescale" else REVEAL_CANCEL_TABLE
-    rules = Rules("deeplift", table, ALTERNATIVES[rule], frozenset({"logit"}), follows_rows=rule == "rescale")
+    rules = Rules(
+        "deeplift", table, ALTERNATIVES[rule], frozenset({"logit"}), rows="any" if rule == "rescale" else "first"
+    )
     if center:
         rules = replace(rules, transform_logits=_center)
     if rule == "rescale":

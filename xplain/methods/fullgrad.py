@@ -53,7 +53,7 @@ def fullgrad(
     """
     rescale_term = partial(_rescale_term, rescale=rescale, size=(x.shape[-2], x.shape[-1]))
     table = _make_table(rescale_term, baseline)
-    rules = Rules("fullgrad", table, ALTERNATIVES, frozenset({"logit", "margin"}), follows_rows=True)
+    rules = Rules("fullgrad", table, ALTERNATIVES, frozenset({"logit", "margin"}), rows="any")
     result = propagate(oracle, x, y, rules)
     input_term = (x - make_zero(baseline, x, oracle)).detach() * result.gradients[:, 0]
     other_terms = result.sums.get("total", torch.zeros_like(y, dtype=torch.float64))

@@ -70,7 +70,6 @@ PYTHON_VALUES = {
 }
 # Operators whose function has another name.
 _OPERATORS = {"truediv": "div", "div": "div", "rsub": "rsub", "neg": "neg"}
-PROPERTIES = {"T", "mT", "H", "mH"}  # properties of tensors that swap axes
 NO_WEIGHT = -1e4  # exp(NO_WEIGHT) is zero
 BILINEAR = {"matmul", "mm", "bmm", "einsum"}
 _IN_PLACE = re.compile(r"__setitem__|__i(add|sub|mul|pow|mod|and|x?or|truediv|floordiv|matmul)__|[a-z]\w*_")
@@ -164,7 +163,7 @@ def make_out_of_place(
     Operators become functions: ``__iadd__`` is ``add``.
     """
     name: str = getattr(function, "__name__", str(function))
-    if name == "__get__":
+    if name == "__get__":  # a property, such as x.mT
         owner = getattr(function, "__self__", None)
         name = getattr(owner, "__name__", name)
         return name, function, kwargs

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -60,7 +60,8 @@ class Rules:
     scores: the kinds of score for which the method is defined.
     transform_logits: function applied to the logits (B, classes) before the score is computed.
     is_odd: the relevance of a logit -z is the negative of that of z, wherever the sign is changed.
-    follows_rows: the rules use ``Operation.row_axis`` and do not require the rows along the first axis.
+    rows: whether the rules compare rows: ``single`` if not; along the ``first`` axis only; or along ``any`` axis, that of
+    ``Operation.row_axis``.
     """
 
     method: str
@@ -69,7 +70,7 @@ class Rules:
     scores: frozenset[ScoreKind] = frozenset({"logit", "prob", "log-prob", "margin"})
     transform_logits: Callable[[Tensor], Tensor] = field(default=lambda logits: logits)
     is_odd: bool = True
-    follows_rows: bool = False
+    rows: Literal["single", "first", "any"] = "single"
 
     def check_score(self, score: ScoreKind) -> None:
         """Raise UsageError if the method is not defined for this score."""
@@ -207,7 +208,9 @@ class _RuleMode(TorchFunctionMode):
     def __init__(self, rules: Rules, rows: int, streams: int, dependence: ImageDependence) -> None:
         super().__init__()
         self.rules = rules
-        self.parts = rows if streams == 1 and rules.follows_rows else streams
+        self.parts = 1
+        if rules.rows != "single":
+            self.parts = streams if streams > 1 else rows
         self.rows = rows
         self.dependence = dependence
         self.modules: list[str] = [""]  # names of the running modules, outermost first
@@ -281,7 +284,7 @@ class _RuleMode(TorchFunctionMode):
         if self.parts == 1:
             return 0
         axis = find_row_axis(operation.inputs)
-        if axis is None or (axis > 0 and operation.kind != "route" and not self.rules.follows_rows):
+        if axis is None or (axis > 0 and operation.kind != "route" and self.rules.rows == "first"):
             raise self.row_error(operation)
         return axis
 

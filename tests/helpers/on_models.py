@@ -78,8 +78,9 @@ def check_values(spec: MethodSpec, attribution: xplain.Attribution, images: Tens
     need(values.shape in {(2, channels, *images.shape[2:]) for channels in (1, 3)}, f"shape {tuple(values.shape)}")
     need(values.dtype == images.dtype and not values.requires_grad, "type")
     need(bool(values.isfinite().all()), "not finite")
-    # at the smallest settings only gradients must not be zero: a network with zero gradient ignores the image
-    need(bool(values.any()) or not spec.slopes, "zero everywhere")
+    # at the smallest settings only gradients must not be zero: a network with zero gradient ignores the image;
+    # the ReLU of Grad-CAM may set all of its product with a gradient to zero
+    need(bool(values.any()) or not spec.slopes or spec.name == "guided-grad-cam", "zero everywhere")
     need((attribution.expected is not None) == ("completeness" in spec.axioms), "completeness")
     need(
         all(len(per_image) == 2 for per_image in (*attribution.details.values(), *attribution.flags.values())),

@@ -14,13 +14,17 @@ from xplain.core.registry import method
 from xplain.core.rng import Streams
 from xplain.core.types import Attribution
 from xplain.data.baselines import Baseline, make_baseline
-from xplain.methods._deeplift_rules import RESCALE_TABLE, REVEAL_CANCEL_TABLE
 from xplain.methods._references import check_shape
+from xplain.methods._rescale_rules import RESCALE_TABLE
+from xplain.methods._reveal_cancel_rules import REVEAL_CANCEL_TABLE
 from xplain.oracle import Oracle
 from xplain.oracle.propagation import Rules, propagate
 
 DeepLiftRule = Literal["rescale", "reveal-cancel"]
-ALTERNATIVES = "use integrated-gradients or uniform-fullgrad"
+ALTERNATIVES: dict[DeepLiftRule, str] = {
+    "rescale": "use integrated-gradients or uniform-fullgrad",
+    "reveal-cancel": "use rule=rescale or integrated-gradients",
+}
 
 
 def _cost(rule: DeepLiftRule, references: int = 1, **_: object) -> tuple[int, int]:
@@ -44,8 +48,10 @@ def _cost(rule: DeepLiftRule, references: int = 1, **_: object) -> tuple[int, in
     cost=_cost,
     parallel=lambda rule, **_: 2 if rule == "rescale" else 3,
     deviations="Not in the paper: max-pooling by the Rescale rule on v + ReLU(u - v), where u is the maximum at the image and v at the "
-    "baseline, which is complete for overlapping windows too; products of activations by the mean of both orders. Convolutions "
-    "and linear layers split differences by sign; additions, means and batch norms pass both parts on.",
+    "baseline, which is complete for overlapping windows too; products of activations by the mean of both orders; layer norms, "
+    "RMS norms, divisions and softmaxes by steps with exact multipliers, which keep the sum (if the sums of a softmax's exponentials "
+    "differ by 1000 times or more, by the steps log-softmax and exp). RevealCancel: convolutions and linear layers split "
+    "differences by sign; additions, means and batch norms pass both parts on.",
 )
 def deeplift(
     oracle: Oracle,
@@ -72,12 +78,16 @@ def deeplift(
     center: explain the logit minus the mean of all logits, the paper's adjustment for a softmax output.
     baselines: a directory of images, or in Python a tensor (N, C, H, W), instead of ``baseline``: the mean of the attributions from each
     image (DeepSHAP), which sums to the score minus the mean score of the baselines.
-    Raises UsageError for other scores, for ``baselines`` with a ``baseline`` other than black, and for operations that are not
-    elementwise, such as layer norms and attention.
+    Products ab, also of matrices: ā Δb + b̄ Δa, with means over image and baseline. Layer norms, RMS norms, divisions: products
+    with the reciprocal r of the scale, and m_v = -(r r')² / (r + r') for its square v = r^-2. Softmaxes e / s of S: a product with
+    1 / s, and m = Δe / ΔS. rule=reveal-cancel has no definition for norms, softmaxes and products of matrices.
+    Raises UsageError for other scores, for ``baselines`` with a ``baseline`` other than black, and for operations without a rule.
     """
     starts = _find_starts(x, references, baselines, baseline, oracle.mean_color(x), rng)
     table = RESCALE_TABLE if rule == "rescale" else REVEAL_CANCEL_TABLE
-    rules = Rules("deeplift", table, ALTERNATIVES, frozenset({"logit"}))
+    rules = Rules(
+        "deeplift", table, ALTERNATIVES[rule], frozenset({"logit"}), rows="any" if rule == "rescale" else "first"
+    )
     if center:
         rules = replace(rules, transform_logits=_center)
     values = _attribute_difference(oracle, x, y, starts[0], rule, rules)

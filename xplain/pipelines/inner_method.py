@@ -68,4 +68,4 @@ class InnerMethod:
         if kind not in IMAGE_DEPENDENT:
             return None
         rng = Streams.of(self.content, self.compute.seed, method_run.spec.name)
-        return make_baseline(kind, self.images, self.oracle.mean, rng)
+        return make_baseline(kind, self.images, self.oracle.mean_color(self.images), rng)

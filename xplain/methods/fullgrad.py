@@ -102,7 +102,7 @@ def _collect_term(op: Operation, intercept: Tensor, rescale_term: Callable[[Tens
 
     def collect(gradient: Tensor) -> None:
         term = intercept * gradient
-        op.add_to_sum("total", term.double().flatten(1).sum(dim=1))
+        op.add_to_sum("total", term.double().reshape(len(term), -1).sum(dim=1))
         if term.ndim == 4:
             op.add_to_sum("map", rescale_term(term))
 

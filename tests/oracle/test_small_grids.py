@@ -29,7 +29,7 @@ def load(order: str) -> xplain.Classifier:
 @pytest.mark.parametrize("method", ["attention-rollout", "attention-relevance"])
 def test_shuffled_tokens_of_a_small_grid_are_refused(method):
     assert xplain.attribute(load("rows"), X, method, target=0).values.shape == (2, 1, 12, 8)
-    with pytest.raises(UsageError, match="the 7 tokens of 0.body follow no known order"):
+    with pytest.raises(UsageError, match=r"the 7 tokens of 0\.body follow no known order"):
         xplain.attribute(load("shuffled"), X, method, target=0)
 
 

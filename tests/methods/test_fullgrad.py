@@ -138,3 +138,15 @@ def test_terms_sum_to_margin():
     total = xplain.attribute(classifier, x, "fullgrad", target=1, score="margin").details["total"]
     logits = classifier(x)[0].detach()
     assert float(total) == pytest.approx(float(logits[1] - logits[[0, 2, 3]].max()))
+
+
+@pytest.mark.parametrize("method", ["fullgrad", "lrp", "deeplift"])
+def test_activations_of_one_value_per_image(method):
+    """An operation on a tensor (B,) has the same terms as one on (B, 1)."""
+    network = toys.small_net(classes=1)
+    network.size = (8, 10)
+    classifier = xplain.load_classifier(network, device="cpu", activation="none")
+    x = toys.images()
+    flat = xplain.attribute(classifier, x, method, target=lambda output: output[:, 0].tanh())
+    column = xplain.attribute(classifier, x, method, target=lambda output: output.tanh())
+    toys.assert_same(flat.values, column.values)

@@ -154,3 +154,8 @@ def test_invalid_values_are_refused(mean, std, message):
     with pytest.raises(InputError) as error:
         load(network)
     assert str(error.value) == message
+
+
+def test_values_told_by_arguments_are_exact_in_float64():
+    classifier = xplain.load_classifier(toys.small_net(), device="cpu", size=(8, 10), mean=MEAN, std=STD)
+    assert (classifier.mean.flatten().tolist(), classifier.std.flatten().tolist()) == (MEAN, STD)

@@ -175,7 +175,7 @@ def set_input(
         if not is_valid or (name == "std" and min(numbers) <= 0):
             kind = "finite number" if name == "mean" else "number above 0"
             raise UsageError(f"invalid {name} {values!r} for {channels} channels", f"pass one {kind} per channel")
-        setattr(classifier, name, torch.tensor(numbers).to(classifier.mean)[:, None, None])
+        setattr(classifier, name, torch.tensor(numbers, dtype=torch.float64).to(classifier.mean)[:, None, None])
     if mean is not None or std is not None:
         _match_lengths(classifier)
 

@@ -15,7 +15,7 @@ import pytest
 from tests.conftest import ROOT
 from xplain.core import run_store
 from xplain.core.errors import InputError, UsageError
-from xplain.core.run_store import RunStore, read_records, read_run
+from xplain.core.run_store import RunStore, StoredItem, read_records, read_run
 
 RUN = {"fingerprint": {"seed": 0}, "methods": {"a": {}}, "metrics": {"b": {}}}
 
@@ -205,7 +205,7 @@ def test_other_references_are_refused(tmp_path):
 
 def test_refused_check_keeps_description_and_lock(tmp_path):
     def refuse(store: RunStore) -> None:
-        assert store.items == {"a": ("5", 1)}
+        assert store.items == {"a": StoredItem("5", 1)}
         raise UsageError("no")
 
     with RunStore.open(tmp_path, 0, RUN) as store:

@@ -35,10 +35,17 @@ def test_guided_grad_cam_agrees_with_captum(clf):
     torch.testing.assert_close(ours, theirs.detach(), rtol=1e-9, atol=1e-12)
 
 
-def test_other_activations_are_refused():
-    clf = toys.classifier(toys.small_net(activation=torch.nn.SiLU))
-    with pytest.raises(UsageError, match="guided-backprop has no rule for silu"):
+def test_operations_without_rule_are_refused():
+    clf = toys.classifier(toys.small_net(activation=CustomFunction))
+    with pytest.raises(UsageError, match="guided-backprop cannot trace compiled or custom operations"):
         xplain.attribute(clf, toys.images(1), "guided-grad-cam")
+
+
+class CustomFunction(torch.nn.Module):
+    """A custom autograd function, for which no rule is known."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return toys.Hidden.apply(x)
 
 
 def test_zero_grad_cam_gives_zero():

@@ -85,7 +85,7 @@ def test_multi_head_attention(width, masks, average):
 def test_extra_keys_are_not_written_out():
     module = nn.MultiheadAttention(8, 2, add_zero_attn=True).double().requires_grad_(False)
     model = toys.classifier(toys.Function(lambda x: module(*[x.flatten(2)[..., :8]] * 3)[0].mean(dim=1)))
-    message = "toy has no rule for multi_head_attention_forward in model"
+    message = "toy has no rule for multi_head_attention_forward in the model"
     with pytest.raises(UsageError, match=message):
         propagate(Oracle(model), toys.images(2), torch.tensor([0, 1]), Rules("toy", EVERYTHING, ""))
 

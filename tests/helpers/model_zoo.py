@@ -56,7 +56,7 @@ PROMPTS = ["a cat", "a dog", "an owl"]
 MODELS: dict[str, int] = {
     **LIBRARY_MODELS,
     **{f"hf:{name}": FAMILIES[name][0] for name in HUGGING_FACE.split()},
-    **{name: SIDE for name in TEXT_MODELS},
+    **dict.fromkeys(TEXT_MODELS, SIDE),
     **{f"python:{name}": 256 if name == "maxvit" else SIDE for name in OWN_MODELS.split()},
 }
 LOCATED_SIDE = 192  # image size at which the last maps of most models of a library have at least 6 x 6 cells

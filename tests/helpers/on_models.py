@@ -30,8 +30,9 @@ def keep_contract(
     """Explain two images (2, C, H, W), float32. Raises BrokenError if the maps violate the method's contract.
 
     The maps must be finite, have the images' size and type, explain the top class, have a flag if they are zero everywhere, and an
-    expected sum if completeness is claimed. Every row must be counted, within the claimed cost. An image must have the same map alone and in a batch, except
-    for methods that amplify rounding, and the same bytes when repeated. rows: the counter of ``count_rows``.
+    expected sum if completeness is claimed. Every row must be counted, within the claimed cost. An image must have the same map
+    alone and in a batch, except for methods that amplify rounding, and the same bytes when repeated. rows: the counter of
+    ``count_rows``.
     """
     for fold in (False, True):  # working copies are created once per model and tested on images of its own size
         inference_copy(classifier, fold=fold)

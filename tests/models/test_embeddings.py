@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from safetensors.torch import save_file
 
 import xplain
 from tests.helpers import text_models, toys
@@ -116,7 +118,9 @@ def test_checkpoint_with_a_head_keeps_it(tmp_path):
 def test_checkpoint_without_a_head_is_refused_for_classes(tmp_path):
     model = make_random(transformers.ViTModel, transformers.ViTConfig(**PATCHES))
     folder = save_model(tmp_path, model, PROCESSOR)
-    with pytest.raises(InputError, match="has no weights for classifier.bias and classifier.weight; it has no trained"):
+    with pytest.raises(
+        InputError, match=r"has no weights for classifier\.bias and classifier\.weight; it has no trained"
+    ):
         xplain.load_classifier(f"hf:{folder}", device="cpu")
 
 
@@ -150,18 +154,24 @@ def test_command_explains_the_cosine_of_a_headless_model(tmp_path):
         torch.testing.assert_close(classifier(IMAGES), cosines, rtol=1e-5, atol=1e-6)
 
 
-def test_timm_model_without_classes():
-    pytest.importorskip("timm")
-    name = "timm:vit_small_patch16_224.dino"
-    classifier = xplain.load_classifier(name, device="cpu", weights="random", image_size=64, headless=True)
-    assert (classifier.output.activation, classifier.classes) == ("none", 384)
-    with torch.no_grad():
-        pixels = (IMAGES - classifier.mean) / classifier.std
-        torch.testing.assert_close(
-            classifier(IMAGES), classifier.model.forward_head(classifier.model.forward_features(pixels), pre_logits=True)
-        )
-    with pytest.raises(InputError, match="has no classification head"):
-        xplain.load_classifier(name, device="cpu", weights="random")
+def test_timm_model_without_classes(tmp_path):
+    timm = pytest.importorskip("timm")
+    model = make_random(lambda _: timm.create_model("test_vit", num_classes=0, img_size=64), None)
+    config = {
+        "architecture": "test_vit",
+        "num_classes": 0,
+        "model_args": {"img_size": 64},
+        "pretrained_cfg": {"input_size": [3, 64, 64], "mean": PROCESSOR["image_mean"], "std": PROCESSOR["image_std"]},
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    save_file(model.state_dict(), tmp_path / "model.safetensors")
+    for name in (f"timm:local-dir:{tmp_path}", f"hf:{tmp_path}"):
+        classifier = xplain.load_classifier(name, device="cpu", headless=True)
+        assert (classifier.output.activation, classifier.classes) == ("none", model.num_features)
+        with torch.no_grad():
+            torch.testing.assert_close(classifier(IMAGES), model(NORMALIZED), rtol=1e-5, atol=1e-6)
+        with pytest.raises(InputError, match="has no classification head"):
+            xplain.load_classifier(name, device="cpu")
 
 
 @pytest.mark.parametrize("method", ["integrated-gradients", "guided-ig", "occlusion"])

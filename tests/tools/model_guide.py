@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,6 +10,13 @@ from dataclasses import dataclass
 from tests.helpers.model_zoo import MODELS, SIDE
 from xplain.core.registry import METHODS
 from xplain.reports.tables import markdown_table
+
+# Parts of the texts of refusals that name a layer, and what stands for them in the table of reasons.
+NAMES = (
+    (r" in [\w.]+(?=; )", ""),
+    (r"weights of [\w.]+ have shape [\dx ]+ for 1 image", "weights of a layer have another shape"),
+    (r"forward pass: [^;]+;", "forward pass;"),
+)
 
 HEADING = """# Models and methods
 
@@ -64,13 +72,20 @@ def reasons_table(results: Results) -> str:
     for by_method in results.values():
         for result in by_method.values():
             if result.outcome == "refused":
-                text = result.text.removeprefix(result.method).strip()
+                text = without_names(result.text.removeprefix(result.method).strip())
                 pairs_by_text.setdefault(text, []).append(result)
     rows = []
     for text, pairs in pairs_by_text.items():
         methods = dict.fromkeys(f"`{pair.method}`" for pair in pairs)
         rows.append([text, ", ".join(methods), str(len({pair.model for pair in pairs}))])
     return markdown_table(["reason and way out", "methods", "models"], rows)
+
+
+def without_names(text: str) -> str:
+    """Return the text of a refusal without the names of layers and their sizes, which differ between models."""
+    for pattern, replacement in NAMES:
+        text = re.sub(pattern, replacement, text)
+    return text
 
 
 def full_table(results: Results) -> str:

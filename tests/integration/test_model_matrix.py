@@ -13,8 +13,8 @@ from torchvision import models
 from tests.helpers import toys
 from tests.helpers.on_models import BrokenError, count_rows, keep_contract
 from tests.helpers.state import state
-from tests.tools import model_matrix as matrix
 from tests.tools import model_guide
+from tests.tools import model_matrix as matrix
 from tests.tools.model_guide import PairResult, full_table, models_table, reasons_table
 from tests.tools.model_matrix import GUIDE, MODELS, load_results, main, try_methods
 from xplain.core.errors import UsageError

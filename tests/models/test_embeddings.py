@@ -186,3 +186,13 @@ def test_baseline_without_a_direction_is_refused(method):
         "use another baseline, such as baseline=blur or baseline=mean"
     )
     assert bool(xplain.attribute(embedder, x, method, target=target, baseline="white").values.isfinite().all())
+
+
+def test_metric_with_a_fill_without_a_direction_is_undefined():
+    weights = torch.randn(6, 3, 8, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    embedder, x = toys.classifier(toys.Linear(weights)), toys.images(2)
+    target = xplain.similarity(embedder, x[0])
+    score = xplain.measure(embedder, x, x, "deletion", target=target, steps=3)
+    assert {reason: mask.tolist() for reason, mask in score.undefined.items()} == {
+        "the embedding of a changed image is zero": [True, True]
+    }

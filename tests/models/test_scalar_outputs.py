@@ -108,6 +108,12 @@ def test_methods_that_need_another_class_refuse_a_function(classifier):
         xplain.attribute(classifier, toys.images(), "agi", target=lambda output: output["age"])
 
 
+def test_refusal_of_a_method_is_not_reworded(embedder):
+    x = toys.images()
+    with pytest.raises(UsageError, match="^deeplift has no rule for norm in function; use saliency"):
+        xplain.attribute(embedder, x, "deeplift", target=xplain.similarity(embedder, x[0]))
+
+
 def test_reference_without_an_embedding_is_refused(embedder):
     with pytest.raises(InputError, match="the embedding of the reference image is zero or not finite"):
         xplain.similarity(embedder, torch.zeros(3, 8, 10, dtype=torch.float64))

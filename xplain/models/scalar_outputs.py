@@ -145,12 +145,15 @@ def similarity(classifier: Classifier, image: Tensor) -> CosineSimilarity:
     return CosineSimilarity(embedding)
 
 
+def is_similarity(classifier: Classifier) -> bool:
+    """Return whether the output of a classifier is a cosine similarity, which is NaN for an embedding of length 0."""
+    return isinstance(classifier.model, ScalarNetwork) and isinstance(classifier.model.function, CosineSimilarity)
+
+
 def check_directions(classifier: Classifier, *results: Tensor | None) -> None:
     """Raise InputError if results of a cosine similarity are not finite, because an embedding of length 0 has no direction."""
-    is_similarity = isinstance(classifier.model, ScalarNetwork) and isinstance(
-        classifier.model.function, CosineSimilarity
-    )
-    if is_similarity and not all(bool(result.isfinite().all()) for result in results if result is not None):
+    is_finite = all(bool(result.isfinite().all()) for result in results if result is not None)
+    if not is_finite and is_similarity(classifier):
         raise InputError(
             "the embedding of the baseline or of a changed image is zero and has no similarity",
             "use another baseline, such as baseline=blur or baseline=mean",

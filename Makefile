@@ -1,7 +1,7 @@
 # make check: everything a change must pass. Uses the environment that is active (PYTHON=... for another one).
 PYTHON ?= python
 
-.PHONY: check format lint types layers test coverage dist oldest newest soak readme fuzz tables
+.PHONY: check format lint types layers test coverage dist oldest newest soak readme fuzz stress tables
 check: lint types layers test
 
 format:
@@ -54,6 +54,10 @@ readme:
 
 fuzz:
 	XPLAIN_FUZZ_EXAMPLES=5000 $(PYTHON) -m pytest tests/integration/test_fuzz.py
+
+# Long: 10,000 random small networks, each explained and evaluated once, against row-by-row evaluation (20 minutes or more)
+stress:
+	$(PYTHON) -m tests.tools.stress --count 10000
 
 # the papers' tables with the embedded model at their full size, two of the sample photographs: long on a CPU.
 # MODEL= and DATA= take others; exit code 5 says that a metric is undefined for some image

@@ -40,7 +40,7 @@ def test_list_prints_tabs_to_pipe(xp):
 
 def test_list_prints_table_on_terminal(xp, monkeypatch):
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
-    monkeypatch.setenv("COLUMNS", "500")
+    monkeypatch.setenv("COLUMNS", "700")
 
     def read_table(*arguments: str) -> list[str]:
         return re.sub(r"\x1b\[[0-9;]*m", "", xp("list", *arguments).out).splitlines()

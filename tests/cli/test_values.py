@@ -32,7 +32,10 @@ CAT = SAMPLES / "cat.jpg"
         ("method = [true]", "invalid value for 'method' in c.toml: [True]; use text"),
         ('[explain]\nsign = "postive"', "invalid value for 'sign' in c.toml: 'postive'; did you mean 'positive'?"),
         ('precision = "fp8"', "invalid value for 'precision' in c.toml: 'fp8'; use fp32, tf32 or bf16"),
-        ('method = ["sm", "smothgrad"]', "method in c.toml: unknown method 'smothgrad'; did you mean 'smoothgrad'?"),
+        (
+            'method = ["sm", "smothgrad"]',
+            "method in c.toml: unknown method 'smothgrad'; did you mean 'smoothgrad' or 'smooth'?",
+        ),
         ('method = "ig:steps=no"', "method in c.toml: integrated-gradients: invalid value steps=no; use an integer"),
         ('method = "ig:stepps=3"', "method in c.toml: integrated-gradients has no parameter 'stepps'; did you mean"),
         ('clip = "90"', "clip in c.toml: invalid clip '90'; use"),

@@ -20,9 +20,7 @@ MAY_BE_ZERO = {"grad-cam", "grad-cam-plus-plus", "guided-grad-cam", "layer-cam",
 UNDEFINED = {
     "aic": "the image has 4 bands",
     "sic": "the image has 4 bands",
-    "completeness-gap": "the method does not satisfy completeness",
-    "error-rate": "the method does not satisfy completeness",
-}  # attributions that are passed as a tensor have no expected sum
+}
 BANDS = (2, 4, 12)
 
 

@@ -56,9 +56,10 @@ def test_numbered_folders_are_class_indices(tmp_path):
 
 def test_padded_numbers_emit_no_note(tmp_path):
     make_files(tmp_path, "00/a.png", "02/b.png", "10/c.png")
+    model = make_model(11)
     with warnings.catch_warnings():
         warnings.simplefilter("error", ModelNote)
-        assert read_labels(tmp_path, make_model(11)) == {"00/a.png": 0, "02/b.png": 2, "10/c.png": 10}
+        assert read_labels(tmp_path, model) == {"00/a.png": 0, "02/b.png": 2, "10/c.png": 10}
 
 
 @pytest.mark.parametrize("labels", [(), ("a", "b", "c")])

@@ -49,7 +49,7 @@ def test_32_bit_unsigned_tiff_spans_all_levels():
 @pytest.mark.parametrize(("bits", "order"), [(8, "<"), (8, ">"), (16, "<"), (16, ">"), (32, "<"), (32, ">")])
 def test_signed_tiff_is_refused(bits, order):
     data = np.array([0, 1, 100, 127], f"{order}i{bits // 8}").tobytes()
-    with pytest.raises(InputError, match=rf"'a\.tif' has signed {bits}-bit pixels, .*; save it with 8 or 16 unsigned"):
+    with pytest.raises(InputError, match=rf"'a\.tif' has signed {bits}-bit pixels, .*; set it with --range LOW,HIGH"):
         read_levels(make_tiff(data, 4, bits, sample_format=2, order=order))
 
 

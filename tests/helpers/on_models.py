@@ -85,8 +85,9 @@ def check_values(spec: MethodSpec, attribution: xplain.Attribution, images: Tens
     need(is_shaped, f"shape {tuple(values.shape)}")
     need(values.dtype == images.dtype and not values.requires_grad, "type")
     need(bool(values.isfinite().all()), "not finite")
-    # at the smallest settings only gradients must not be zero: a network with zero gradient ignores the image
-    need(bool(values.any()) or not spec.slopes, "zero everywhere")
+    # at the smallest settings only gradients must not be zero: a network with zero gradient ignores the image;
+    # the ReLU of Grad-CAM may set all of its product with a gradient to zero
+    need(bool(values.any()) or not spec.slopes or spec.name == "guided-grad-cam", "zero everywhere")
     is_flagged = torch.stack([*attribution.flags.values(), torch.zeros(2, dtype=torch.bool)]).any(dim=0)
     need(bool((values.flatten(1).any(dim=1) | is_flagged).all()), "zero everywhere without a flag")
     need((attribution.expected is not None) == ("completeness" in spec.axioms), "completeness")
@@ -105,15 +106,26 @@ def need(condition: bool, message: str) -> None:
 def count_rows(classifier: xplain.Classifier, size: Sequence[int]) -> Counter[str]:
     """Return a counter of the rows of forward and backward passes with images of ``size`` (height, width).
 
-    Call this before the first use of the classifier, because working copies copy the hook.
+    Call this before the first use of the classifier, because working copies copy the hook. Backward passes from another layer than
+    the logits are counted at the images, if they come before those from the logits.
     """
     rows: Counter[str] = Counter()
 
     def note(_: object, inputs: tuple[Tensor, ...], logits: Tensor) -> None:
         if inputs[0].shape[-2:] == tuple(size):
             rows["forwards"] += len(logits)
-            if logits.requires_grad:
-                logits.register_hook(lambda slope: rows.update(backwards=len(slope)))
+            passes: list[int] = []  # from these logits
+
+            def count_from_logits(slope: Tensor) -> None:
+                passes.append(len(slope))
+                rows["backwards"] += len(slope)
+
+            def count_at_images(slope: Tensor) -> None:
+                rows["backwards"] += 0 if passes else len(slope)
+
+            for tensor, hook in ((logits, count_from_logits), (inputs[0], count_at_images)):
+                if tensor.requires_grad:
+                    tensor.register_hook(hook)
 
     classifier.register_forward_hook(note)
     return rows

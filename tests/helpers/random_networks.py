@@ -1,100 +1,36 @@
-"""Random small networks of many architectures, output kinds, channel counts and wrappers, in float64, each from one seed."""
+"""Random small networks of many architectures, output kinds, channel counts and wrappers, each from one seed."""
 
 from __future__ import annotations
 
+import copy
 import random
-from collections import OrderedDict
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 import xplain
-from tests.helpers.toys import Attend
+from tests.helpers.random_architectures import ARCHITECTURES, TRACEABLE, WIDTH, ToTokens
+from tests.helpers.random_outputs import OUTPUTS, Output
+from tests.helpers.random_wrappers import WRAPPERS
+from xplain.core.errors import ModelNote
 
-WIDTH = 8
 CHANNELS = (1, 2, 3, 3, 3, 4, 12)
 SIZES = ((8, 8), (8, 12), (12, 8), (16, 16))
-ACTIVATIONS = (nn.ReLU, nn.LeakyReLU, nn.GELU, nn.SiLU, nn.Tanh, nn.Softplus)
-
-
-class Features(nn.Module):
-    """A stem, a body and a pooling from images (B, C, H, W) to features (B, WIDTH)."""
-
-    def __init__(self, stem: nn.Module, body: nn.Module, pool: nn.Module) -> None:
-        super().__init__()
-        self.stem, self.body, self.pool = stem, body, pool
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.pool(self.body(self.stem(x)))
-
-
-class Residual(nn.Module):
-    """A module added to its input."""
-
-    def __init__(self, inner: nn.Module) -> None:
-        super().__init__()
-        self.inner = inner
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.inner(x)
-
-
-class SqueezeExcitation(nn.Module):
-    """Channels multiplied by gates that are computed from their means."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.gate = nn.Conv2d(WIDTH, WIDTH, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.gate(x.mean(dim=(2, 3), keepdim=True)).sigmoid()
-
-
-class HandWrittenReLU(nn.Module):
-    """A ReLU written as a product with a mask, as in many research codes."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * (x > 0)
-
-
-class GlobalMean(nn.Module):
-    """The mean over the positions of (B, WIDTH, H, W) or over the tokens of (B, N, WIDTH)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.mean(dim=(2, 3)) if x.ndim == 4 else x.mean(dim=1)
-
-
-class ToTokens(nn.Module):
-    """Positions of (B, WIDTH, H, W) as tokens (B, N, WIDTH), behind ``prefix`` class tokens."""
-
-    def __init__(self, prefix: int) -> None:
-        super().__init__()
-        self.prefix = nn.Parameter(torch.randn(1, prefix, WIDTH))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([self.prefix.expand(len(x), -1, -1), x.flatten(2).transpose(1, 2)], dim=1)
-
-
-class Checkpointed(nn.Module):
-    """A module whose activations are computed again in the backward pass."""
-
-    def __init__(self, inner: nn.Module, *, reentrant: bool) -> None:
-        super().__init__()
-        self.inner, self.reentrant = inner, reentrant
-
-    def forward(self, x: Tensor) -> Tensor:
-        return checkpoint(self.inner, x, use_reentrant=self.reentrant)
+NORMALIZATIONS = ("attributes", "attributes", "options", "0..255", "own buffers", "none")
 
 
 class WithEnd(nn.Module):
-    """A network and the function that makes its output: a probability, a shape, a container."""
+    """A network and the functions that make its output: a probability, a shape, a container."""
 
     def __init__(self, features: nn.Module, head: nn.Module, ends: list[Callable[..., object]]) -> None:
         super().__init__()
-        self.features, self.head, self.ends = features, head, ends
+        self.features, self.head = features, head
+        self.ends = ends
+        self.final = nn.ModuleList(end for end in ends if isinstance(end, nn.Module))
 
     def forward(self, x: Tensor) -> object:
         output = self.head(self.features(x))
@@ -103,21 +39,63 @@ class WithEnd(nn.Module):
         return output
 
 
+class SelfNormalizing(WithEnd):
+    """A network that normalizes images itself, by buffers with the usual names."""
+
+    def set_normalization(self, mean: Tensor, std: Tensor) -> None:
+        """Set the mean and the std (C, 1, 1)."""
+        self.register_buffer("mean", mean.clone())
+        self.register_buffer("std", std.clone())
+
+    def forward(self, x: Tensor) -> object:
+        return super().forward((x - self.mean) / self.std)
+
+
 @dataclass(frozen=True)
 class Case:
     """A random network with images.
 
-    description: architecture, output, channels and wrapper. model: the module that a user has. options: for ``load_classifier``.
-    logits: from images in [0, 1] to the expected logits (B, classes). activation: the expected activation of the outputs.
-    images: (2, C, H, W) in float64.
+    architecture, description: of the network; the description has all that was drawn. output: its end.
+    model: the module that a user has. options: for ``load_classifier``. images: (2, C, H, W) in float64.
+    plain: a network of the same values without a wrapper, which returns them as they are.
+    is_shifted: the expected logits differ from those of ``plain`` by a constant per image.
+    tolerance: relative to the largest value, for equal computations.
     """
 
+    architecture: str
     description: str
+    output: Output
     model: nn.Module
-    options: dict[str, str]
-    logits: Callable[[Tensor], Tensor]
-    activation: str
+    options: dict[str, Any]
+    plain: nn.Module
     images: Tensor
+    is_shifted: bool
+    tolerance: float
+
+    @property
+    def is_random(self) -> bool:
+        """Whether two forward passes differ."""
+        return self.architecture == "random dropout"
+
+    @property
+    def mixes_rows(self) -> bool:
+        """Whether the rows of a call change one another."""
+        return self.architecture == "batch statistics"
+
+    @property
+    def activation(self) -> str:
+        """The expected activation of the outputs."""
+        return self.output.activation
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Return the expected logits (B, classes), computed row by row."""
+        pixels = images
+        if not isinstance(self.plain, SelfNormalizing):
+            mean, std = (torch.tensor(values, dtype=images.dtype) for values in (self.plain.mean, self.plain.std))
+            pixels = (images - mean[:, None, None]) / std[:, None, None]
+        rows = [self.plain(row) for row in pixels.to(next(self.plain.parameters()).dtype).split(1)]
+        values = torch.cat(rows).to(images.dtype)
+        return torch.cat([-values, values], dim=1) if self.activation == "binary" else values
 
     def probabilities(self, images: Tensor) -> Tensor:
         """Return the expected probabilities (B, classes), or the values of a model without probabilities."""
@@ -130,6 +108,18 @@ class Case:
             case _:
                 return logits.sigmoid()
 
+    def load(self) -> xplain.Classifier:
+        """Return the classifier of the user's module."""
+        return xplain.load_classifier(self.model, device="cpu", **self.options)
+
+    def load_plain(self) -> xplain.Classifier:
+        """Return the classifier of the plain network, with the activation and thresholds told."""
+        options = {name: self.options[name] for name in ("threshold",) if name in self.options}
+        activation = "sigmoid" if self.activation == "binary" else self.activation
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ModelNote)
+            return xplain.load_classifier(self.plain, device="cpu", activation=activation, **options)
+
 
 def random_case(seed: int) -> Case:
     """Return the case with this number. The global random state is not changed."""
@@ -141,134 +131,71 @@ def random_case(seed: int) -> Case:
 
 def _make_case(draw: random.Random) -> Case:
     channels, size = draw.choice(CHANNELS), draw.choice(SIZES)
-    name = draw.choice(list(ARCHITECTURES))
-    features = ARCHITECTURES[name](draw, channels)
-    output = draw.choice(list(OUTPUTS))
-    classes, ends, options, activation = OUTPUTS[output](draw)
-    head = nn.Linear(WIDTH, classes)
+    architecture = draw.choice(list(ARCHITECTURES))
+    features = ARCHITECTURES[architecture](draw, channels, size)
+    output_name = draw.choice(list(OUTPUTS))
+    output = OUTPUTS[output_name](draw)
+    head = nn.Linear(WIDTH, output.columns)
     head.weight.data *= 4
-    network = WithEnd(features, head, ends)
-    network.double().eval().requires_grad_(draw.random() < 0.8)
-    _randomize_norms(network)
-    mean, std = [draw.uniform(0.3, 0.6) for _ in range(channels)], [draw.uniform(0.2, 0.4) for _ in range(channels)]
-    wrapper = draw.choice(list(WRAPPERS))
-    inner, model = WRAPPERS[wrapper](network)
-    inner.size, inner.mean, inner.std = size, mean, std
-    if "activation" in options and draw.random() < 0.5:
-        inner.activation = options.pop("activation")
-
-    def logits(images: Tensor) -> Tensor:
-        columns = (torch.tensor(values, dtype=torch.float64)[:, None, None] for values in (mean, std))
-        shift, scale = columns
-        raw = head(features((images - shift) / scale))
-        return torch.cat([-raw, raw], dim=1) if activation == "binary" else raw
-
+    normalization = draw.choice(NORMALIZATIONS)
     images = torch.rand(2, channels, *size, dtype=torch.float64) * 0.9 + 0.05
-    description = f"{name}, {output}, {channels} channels, {size[0]} x {size[1]}, {wrapper}"
-    return Case(description, model, options, logits, activation, images)
+    mean, std = _draw_normalization(draw, channels, normalization)
+    kind = SelfNormalizing if normalization == "own buffers" else WithEnd
+    network = kind(features, head, output.ends).double().eval().requires_grad_(draw.random() < 0.8)
+    _randomize_norms(network)
+    if kind is SelfNormalizing:
+        network.set_normalization(mean[:, None, None], std[:, None, None])
+    wrapper = draw.choice(list(WRAPPERS))
+    if wrapper == "traced" and (architecture not in TRACEABLE or not output.is_tensor):
+        wrapper = "bare"
+    plain = _make_plain(network, mean, std, size)
+    wrapped = WRAPPERS[wrapper](network, images)
+    dtype = next(network.parameters()).dtype
+    plain.to(dtype).to(torch.float64 if dtype == torch.float64 else torch.float32)  # half precision is run in float32
+    options = dict(output.options)
+    is_sized = draw.random() < 0.96 or architecture == "tokens"  # attention is slow at the usual size
+    if is_sized:
+        wrapped.owner.size = size
+    if normalization in ("attributes", "0..255"):
+        factor = 255 if normalization == "0..255" else 1
+        wrapped.owner.mean, wrapped.owner.std = (mean * factor).tolist(), (std * factor).tolist()
+    if normalization == "options":
+        options |= {"mean": mean.tolist(), "std": std.tolist()}
+    if "activation" in options and draw.random() < 0.5:
+        wrapped.owner.activation = options.pop("activation")
+    told = "" if is_sized else " (not told)"
+    parts = [architecture, output_name, f"{channels} channels", f"{size[0]} x {size[1]}{told}", normalization, wrapper]
+    tolerance = 1e-6 if next(plain.parameters()).dtype == torch.float64 else 1e-3
+    is_shifted = output.is_shifted or (wrapper == "traced" and "softmax" in output_name)
+    description = ", ".join(parts)
+    return Case(architecture, description, output, wrapped.model, options, plain, images, is_shifted, tolerance)
+
+
+def _draw_normalization(draw: random.Random, channels: int, kind: str) -> tuple[Tensor, Tensor]:
+    """Return the mean and the std (C,) of the expected normalization."""
+    if kind == "none":
+        return torch.zeros(channels, dtype=torch.float64), torch.ones(channels, dtype=torch.float64)
+    mean = [draw.uniform(0.3, 0.6) for _ in range(channels)]
+    std = [draw.uniform(0.2, 0.4) for _ in range(channels)]
+    return torch.tensor(mean, dtype=torch.float64), torch.tensor(std, dtype=torch.float64)
+
+
+def _make_plain(network: nn.Module, mean: Tensor, std: Tensor, size: tuple[int, int]) -> nn.Module:
+    """Return a copy of the network without its end and with its tokens in the order of rows."""
+    plain = type(network)(copy.deepcopy(network.features), copy.deepcopy(network.head), []).eval()
+    if isinstance(network, SelfNormalizing):
+        plain.set_normalization(network.mean, network.std)
+    else:
+        plain.mean, plain.std = mean.tolist(), std.tolist()
+    plain.size = size
+    for module in plain.modules():
+        if isinstance(module, ToTokens):
+            module.order, module.at_end = "rows", False
+    return plain
 
 
 def _randomize_norms(network: nn.Module) -> None:
     for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
+        if isinstance(module, nn.BatchNorm2d) and module.track_running_stats:
             module.running_mean.normal_(0, 0.2)
             module.running_var.uniform_(0.5, 1.5)
-
-
-def _convolutions(draw: random.Random, channels: int) -> nn.Module:
-    activation = draw.choice(ACTIVATIONS)
-    norm = draw.choice([nn.Identity, lambda: nn.BatchNorm2d(WIDTH), lambda: nn.GroupNorm(2, WIDTH)])
-    pool = draw.choice([nn.Identity, lambda: nn.MaxPool2d(2), lambda: nn.AvgPool2d(2)])
-    body = nn.Sequential(norm(), activation(), pool(), nn.Conv2d(WIDTH, WIDTH, 3, padding=1), activation())
-    return Features(nn.Conv2d(channels, WIDTH, 3, padding=1, bias=draw.random() < 0.7), body, GlobalMean())
-
-
-def _residual(draw: random.Random, channels: int) -> nn.Module:
-    activation = draw.choice(ACTIVATIONS)
-    blocks = [
-        Residual(nn.Sequential(nn.Conv2d(WIDTH, WIDTH, 3, padding=1), nn.BatchNorm2d(WIDTH), activation()))
-        for _ in range(2)
-    ]
-    return Features(nn.Conv2d(channels, WIDTH, 3, stride=2, padding=1), nn.Sequential(*blocks), GlobalMean())
-
-
-def _depthwise(draw: random.Random, channels: int) -> nn.Module:
-    body = nn.Sequential(
-        nn.Conv2d(WIDTH, WIDTH, 3, padding=1, groups=WIDTH), nn.SiLU(), SqueezeExcitation(), nn.Conv2d(WIDTH, WIDTH, 1)
-    )
-    return Features(nn.Conv2d(channels, WIDTH, 3, stride=draw.choice([1, 2]), padding=1), body, GlobalMean())
-
-
-def _hand_written(draw: random.Random, channels: int) -> nn.Module:
-    body = nn.Sequential(HandWrittenReLU(), nn.Conv2d(WIDTH, WIDTH, 3, padding=1), HandWrittenReLU())
-    return Features(nn.Conv2d(channels, WIDTH, 3, padding=1), body, GlobalMean())
-
-
-def _tokens(draw: random.Random, channels: int) -> nn.Module:
-    kind = draw.choice(["module", "fused", "manual"])
-    body = nn.Sequential(ToTokens(draw.choice([0, 1, 2])), Attend(WIDTH, 2, kind), Attend(WIDTH, 2, kind))
-    return Features(nn.Conv2d(channels, WIDTH, 4, stride=4), body, GlobalMean())
-
-
-def _perceptron(draw: random.Random, channels: int) -> nn.Module:
-    body = nn.Sequential(
-        nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(16 * channels, WIDTH), draw.choice(ACTIVATIONS)()
-    )
-    return Features(nn.Identity(), body, nn.Identity())
-
-
-def _linear(draw: random.Random, channels: int) -> nn.Module:
-    return Features(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(16 * channels, WIDTH))
-
-
-ARCHITECTURES: dict[str, Callable[[random.Random, int], nn.Module]] = {
-    "convolutions": _convolutions,
-    "residual blocks": _residual,
-    "depth-wise convolutions": _depthwise,
-    "hand-written ReLUs": _hand_written,
-    "tokens": _tokens,
-    "perceptron": _perceptron,
-    "linear": _linear,
-}
-
-Output = tuple[int, list[Callable[..., object]], dict[str, str], str]
-
-
-def _as_dictionary(output: Tensor) -> dict[str, Tensor]:
-    return {"embedding": output.new_zeros(len(output), 3, 2), "logits": output}
-
-
-OUTPUTS: dict[str, Callable[[random.Random], Output]] = {
-    "logits": lambda draw: (draw.choice([2, 3, 5]), [], {}, "softmax"),
-    "softmax": lambda draw: (draw.choice([2, 3, 5]), [nn.Softmax(dim=1)], {}, "softmax"),
-    "functional softmax": lambda draw: (3, [lambda z: z.softmax(dim=-1)], {}, "softmax"),
-    "log-softmax": lambda draw: (3, [nn.LogSoftmax(dim=1)], {}, "softmax"),
-    "dictionary": lambda draw: (4, [_as_dictionary], {}, "softmax"),
-    "tuple": lambda draw: (4, [lambda z: (z, z.new_zeros(len(z), 2, 3))], {}, "softmax"),
-    "label logits": lambda draw: (draw.choice([2, 4]), [], {"activation": "sigmoid"}, "sigmoid"),
-    "label probabilities": lambda draw: (draw.choice([2, 4]), [nn.Sigmoid()], {}, "sigmoid"),
-    "one logit": lambda draw: (1, [], {}, "binary"),
-    "one logit, squeezed": lambda draw: (1, [lambda z: z[:, 0]], {}, "binary"),
-    "one probability": lambda draw: (1, [torch.sigmoid], {}, "binary"),
-    "one probability, squeezed": lambda draw: (1, [torch.sigmoid, lambda p: p.squeeze(1)], {}, "binary"),
-    "one value": lambda draw: (1, [], {"activation": "none"}, "none"),
-    "values": lambda draw: (3, [], {"activation": "none"}, "none"),
-}
-
-WRAPPERS: dict[str, Callable[[nn.Module], tuple[nn.Module, nn.Module]]] = {
-    "bare": lambda network: (network, network),
-    "sequential": lambda network: (outer := nn.Sequential(OrderedDict(inner=network)), outer),
-    "parallel": lambda network: (network, nn.DataParallel(network)),
-    "checkpointed": lambda network: (_checkpoint(network, reentrant=False), network),
-    "checkpointed, reentrant": lambda network: (_checkpoint(network, reentrant=True), network),
-}
-
-
-def _checkpoint(network: nn.Module, *, reentrant: bool) -> nn.Module:
-    network.features.body = Checkpointed(network.features.body, reentrant=reentrant)
-    return network
-
-
-def load(case: Case) -> xplain.Classifier:
-    """Return the classifier of a case."""
-    return xplain.load_classifier(case.model, device="cpu", **case.options)

@@ -188,7 +188,9 @@ def test_other_scores_are_refused(score):
         xplain.attribute(chains.as_classifier(chains.chain()), chains.images(), "deeplift", score=score)
 
 
-def test_layer_norm_is_refused():
+def test_reveal_cancel_refuses_layer_norm():
     net = nn.Sequential(nn.Flatten(), nn.LayerNorm(12), nn.Linear(12, 3)).double()
-    with pytest.raises(UsageError, match="deeplift has no rule for layer_norm in 1; use saliency"):
-        xplain.attribute(toys.classifier(net), chains.images(), "deeplift")
+    with pytest.raises(
+        UsageError, match="deeplift has no rule for layer_norm in 1; use rule=rescale or integrated-gradients"
+    ):
+        xplain.attribute(toys.classifier(net), chains.images(), "deeplift", rule="reveal-cancel")

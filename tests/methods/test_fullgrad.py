@@ -1,8 +1,9 @@
 """FullGrad: terms that sum to the score for all activations, the map term by term, and refusals."""
 
+from itertools import product
+
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 import xplain
@@ -76,8 +77,24 @@ def rescaled(term: torch.Tensor, rescale: str) -> torch.Tensor:
     return out.sum(dim=1, keepdim=True)
 
 
+def upsampled(term: torch.Tensor, size: tuple[int, int], align_corners: bool) -> torch.Tensor:
+    """Return a map (B, 1, h, w) interpolated to ``size``, one output pixel at a time."""
+    out = torch.zeros(*term.shape[:2], *size, dtype=term.dtype)
+    for pixel in product(range(size[0]), range(size[1])):
+        nodes = []
+        for index, count, length in zip(pixel, size, term.shape[-2:], strict=True):
+            position = index * (length - 1) / (count - 1) if align_corners else (index + 0.5) * length / count - 0.5
+            position = min(max(position, 0.0), length - 1.0)
+            low = min(int(position), length - 2)
+            nodes.append([(low, 1 - (position - low)), (low + 1, position - low)])
+        for (i, a), (j, b) in product(*nodes):
+            out[..., pixel[0], pixel[1]] += a * b * term[..., i, j]
+    return out
+
+
+@pytest.mark.parametrize("align_corners", [True, False])
 @pytest.mark.parametrize("rescale", ["layer", "channel"])
-def test_map_sums_rescaled_terms(rescale):
+def test_map_sums_rescaled_terms(rescale, align_corners):
     """A convolution and the batch norm that is folded into it form one term."""
     net, x = toys.small_net(scale=15.0), toys.images()
     classifier, _ = toys.with_pixels(net)
@@ -87,8 +104,9 @@ def test_map_sums_rescaled_terms(rescale):
     folded = gradient * (net.norm1.bias + (net.conv1.bias - net.norm1.running_mean) * scale)[:, None, None]
     toys.assert_same(folded.sum(), (conv + norm).sum())
     expected = rescaled(input_term, rescale) + rescaled(folded, rescale)
-    expected = expected + F.interpolate(rescaled(second, rescale), size=x.shape[-2:], mode="bilinear")
-    values = xplain.attribute(classifier, x, "fullgrad", target=1, rescale=rescale).values
+    expected = expected + upsampled(rescaled(second, rescale), x.shape[-2:], align_corners)
+    options = {} if align_corners else {"align_corners": False}
+    values = xplain.attribute(classifier, x, "fullgrad", target=1, rescale=rescale, **options).values
     toys.assert_same(values, expected.detach(), rtol=1e-7)
 
 
@@ -120,3 +138,15 @@ def test_terms_sum_to_margin():
     total = xplain.attribute(classifier, x, "fullgrad", target=1, score="margin").details["total"]
     logits = classifier(x)[0].detach()
     assert float(total) == pytest.approx(float(logits[1] - logits[[0, 2, 3]].max()))
+
+
+@pytest.mark.parametrize("method", ["fullgrad", "lrp", "deeplift"])
+def test_activations_of_one_value_per_image(method):
+    """An operation on a tensor (B,) has the same terms as one on (B, 1)."""
+    network = toys.small_net(classes=1)
+    network.size = (8, 10)
+    classifier = xplain.load_classifier(network, device="cpu", activation="none")
+    x = toys.images()
+    flat = xplain.attribute(classifier, x, method, target=lambda output: output[:, 0].tanh())
+    column = xplain.attribute(classifier, x, method, target=lambda output: output.tanh())
+    toys.assert_same(flat.values, column.values)

@@ -114,9 +114,6 @@ def test_functional_and_shared_relus_are_found(name, model):
 @pytest.mark.parametrize(
     ("function", "operation"),
     [
-        (lambda v: F.silu(v), "silu"),
-        (lambda v: F.hardswish(v), "hardswish"),
-        (lambda v: v * torch.sigmoid(v), "sigmoid"),
         (lambda v: torch.special.erf(v), "special_erf"),
         (lambda v: torch.logcumsumexp(v, 0), "logcumsumexp"),
     ],
@@ -126,10 +123,45 @@ def test_operations_without_rule_are_refused(name, function, operation):
         chains.explain(name, function, 0.5)
 
 
+class Erf(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.special.erf(x)
+
+
 def test_refusal_names_module():
-    net = toys.small_net(activation=nn.SiLU)
-    with pytest.raises(UsageError, match="guided-backprop has no rule for silu in act1; use deeplift, fullgrad"):
+    net = toys.small_net(activation=Erf)
+    with pytest.raises(UsageError, match="guided-backprop has no rule for special_erf in act1; use "):
         xplain.attribute(toys.classifier(net), toys.images(), "gbp")
+
+
+@pytest.mark.parametrize("function", [F.gelu, F.silu, F.hardswish, F.elu, F.mish, F.softplus])
+def test_smooth_rectifiers_clamp_gradients(function):
+    """2 h(v) - 3 h(w): guided backpropagation gives 2 h'(v) and 0, deconvnet 2 and 0."""
+    v = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(function(v), v)
+    net = lambda v, w: 2 * function(v) - 3 * function(w)  # noqa: E731
+    assert chains.explain("guided-backprop", net, 0.5, 0.7) == pytest.approx([2 * float(slope), 0.0], rel=1e-12)
+    assert chains.explain("deconvnet", net, 0.5, 0.7) == [2.0, 0.0]
+
+
+@both_methods
+@pytest.mark.parametrize(
+    "function",
+    [
+        torch.sigmoid,
+        torch.tanh,
+        lambda v: v * torch.sigmoid(v),
+        lambda v: F.layer_norm(torch.stack([v, v * v, -v], dim=1), (3,))[:, 1],
+        lambda v: torch.stack([v, v * v], dim=1).softmax(dim=1)[:, 0],
+        lambda v: F.normalize(torch.stack([v, v * v], dim=1), dim=1)[:, 1],
+    ],
+)
+def test_other_operations_keep_gradient(name, function):
+    """The gradient of f(v) - 2 f(w), of either sign."""
+    v, w = (torch.tensor([value], dtype=torch.float64, requires_grad=True) for value in (0.5, 0.7))
+    expected = torch.autograd.grad((function(v) - 2 * function(w)).sum(), [v, w])
+    actual = chains.explain(name, lambda v, w: function(v) - 2 * function(w), 0.5, 0.7)
+    assert actual == pytest.approx([float(gradient) for gradient in expected], rel=1e-12)
 
 
 def test_custom_and_compiled_code_is_refused():

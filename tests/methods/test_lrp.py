@@ -112,6 +112,16 @@ def test_max_pooling_gives_relevance_to_maximum():
     assert chains.explain("lrp", largest, 0.3, 0.8) == pytest.approx([0.0, 0.8])
 
 
+@pytest.mark.parametrize("rule", ["epsilon", "attn-lrp", "cp-lrp"])
+def test_product_of_equal_shapes_gives_halves(rule):
+    """v w: half of the relevance each; v σ(v) keeps all, as σ passes its half on to v; v / (1 + w): all to v."""
+    assert chains.explain("lrp", lambda v, w: v * w, 0.5, 0.6, rule=rule) == pytest.approx([0.15, 0.15])
+    swish = float(F.silu(torch.tensor(0.5, dtype=torch.float64)))
+    assert chains.explain("lrp", lambda v: v * torch.sigmoid(v), 0.5, rule=rule) == pytest.approx([swish])
+    assert chains.explain("lrp", F.silu, 0.5, rule=rule) == pytest.approx([swish])
+    assert chains.explain("lrp", lambda v, w: v / (1 + w), 0.5, 0.6, rule=rule) == pytest.approx([0.3125, 0])
+
+
 def test_gate_gets_no_relevance():
     """x σ(mean x), with the gate broadcast as in squeeze-and-excite: x gets all relevance, in proportion to the sum."""
 
@@ -188,8 +198,10 @@ def test_operations_without_rule_are_refused():
     x = chains.images()
     with pytest.raises(UsageError, match="lrp is not defined for score=prob; use logit or margin"):
         xplain.attribute(chains.as_classifier(chains.chain()), x, "lrp", score="prob")
-    with pytest.raises(UsageError, match="no rule for a product of equal shapes in model; use deeplift"):
-        chains.explain("lrp", lambda v: v * torch.sigmoid(v), 0.5)
+    outer = lambda v, w: (v[:, None, None].expand(-1, 2, 1) * w[:, None, None].expand(-1, 1, 2))[:, 0, 0]  # noqa: E731
+    for rule in ("epsilon", "attn-lrp"):
+        with pytest.raises(UsageError, match="no rule for a product of broadcast factors in the model; use deeplift"):
+            chains.explain("lrp", outer, 0.5, 0.3, rule=rule)
     with pytest.raises(UsageError, match="deep-taylor has no rule for hardswish in act1; use lrp, deeplift"):
         xplain.attribute(toys.classifier(toys.small_net(activation=nn.Hardswish)), toys.images(), "deep-taylor")
     net = nn.Sequential(nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(12, 3)).double()

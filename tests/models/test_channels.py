@@ -48,6 +48,22 @@ def grouped() -> nn.Module:
     return nn.Sequential(nn.Conv2d(6, 6, 3, groups=3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
 
+class OwnMean(nn.Module):
+    """Subtraction of a mean (C, 1, 1), which is also possible for images of one channel."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("offset", torch.linspace(0.3, 0.6, channels, dtype=torch.float64)[:, None, None])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x - self.offset
+
+
+def pooled(channels: int) -> nn.Module:
+    head = nn.Linear(4 * channels, 3).double()
+    return nn.Sequential(OwnMean(channels), nn.AdaptiveAvgPool2d(2), nn.Flatten(), head)
+
+
 @pytest.mark.parametrize(
     ("make", "channels"),
     [
@@ -59,10 +75,25 @@ def grouped() -> nn.Module:
         (lambda: Functional(21), 21),
         (lambda: Declared(7), 7),
         (grouped, 6),
+        (lambda: pooled(2), 2),
+        (lambda: pooled(12), 12),
         (lambda: toys.band_net(1), 1),
         (lambda: toys.band_net(3), 3),
     ],
-    ids=["2", "4", "12", "linear", "flat", "functional", "declared", "grouped", "gray", "rgb"],
+    ids=[
+        "2",
+        "4",
+        "12",
+        "linear",
+        "flat",
+        "functional",
+        "declared",
+        "grouped",
+        "mean of 2",
+        "mean of 12",
+        "gray",
+        "rgb",
+    ],
 )
 def test_channels_are_found(make, channels):
     model = make()
@@ -154,6 +185,27 @@ def test_gray_model_accepts_gray_and_rgb():
     gray = torch.rand(2, 1, 16, 16, dtype=torch.float64)
     toys.assert_same(classifier(gray), classifier(gray.expand(-1, 3, -1, -1)))
     assert xplain.attribute(classifier, gray, "ig", target=0, steps=3).values.shape == (2, 1, 16, 16)
+
+
+@pytest.mark.parametrize("mean", [[], [0.3], [0.3, 0.5, 0.6]])
+@pytest.mark.parametrize("method", ["ig", "kernel-shap"])
+def test_mean_of_gray_images(mean, method):
+    network = toys.band_net(1)
+    if mean:
+        network.mean, network.std = mean, [value / 2 for value in mean]
+    classifier = load(network)
+    gray = torch.rand(2, 1, 16, 16, dtype=torch.float64)
+    settings = {"steps": 3} if method == "ig" else {"samples": 20, "segments": 4}
+    maps = [
+        xplain.attribute(classifier, images, method, target=0, baseline="mean", **settings).values.sum(dim=1)
+        for images in (gray, gray.expand(-1, 3, -1, -1))
+    ]
+    if method == "ig":
+        toys.assert_same(maps[0], maps[1])
+    zeros = network(torch.zeros(1, 1, 16, 16, dtype=torch.float64))
+    toys.assert_same(classifier(classifier.mean_color(1).expand(1, 1, 16, 16)), zeros)
+    curve = xplain.measure(classifier, gray, maps[0][:, None], "deletion", target=0, steps=2, baseline="mean").curve
+    toys.assert_same(curve[:, -1], zeros.softmax(dim=1)[0, 0].expand(2))
 
 
 def flat_net(channels: int) -> nn.Module:

@@ -115,10 +115,19 @@ def test_one_pixel_map_is_not_spatial():
 @pytest.mark.parametrize("model", [nn.Flatten(), nn.Sequential(nn.Flatten(), nn.Linear(192, 2)), nn.Conv2d(3, 2, 8)])
 def test_model_without_spatial_layer_is_an_error(model):
     with pytest.raises(
-        InputError, match=r"no layer with a spatial output \(height and width\) was found; .*--layer"
+        InputError,
+        match=r"no layer with a spatial output \(height and width\) was found; "
+        "set a layer with --layer, or use integrated-gradients or rise",
     ) as e:
         last_layer_name(model, 8)
     assert e.value.exit_code == 3
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_scripted_model_has_no_layers():
+    scripted = torch.jit.script(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()))
+    with pytest.raises(InputError, match="the layers of a TorchScript model cannot be observed; use integrated-gradi"):
+        last_layer_name(nn.Sequential(scripted, nn.Flatten()), 8)
 
 
 def test_hooks_are_removed_after_error():

@@ -46,3 +46,23 @@ def test_image_size_rejected_by_model():
         InputError, match=r"Linear does not accept images of 9 x 9 pixels \(.*\); use another --image-size"
     ):
         xplain.load_classifier(toys.Linear(torch.ones(2, 3, 8, 8)), device="cpu", image_size=9)
+
+
+@pytest.mark.parametrize("told", ["attribute", "argument"])
+def test_outputs_are_checked_at_load_if_the_size_is_known(told):
+    model = toys.Linear(torch.ones(3, 3, 8, 8).double())
+    ending = torch.nn.DataParallel(torch.nn.Sequential(model, torch.nn.Sigmoid()))
+    if told == "attribute":
+        ending.module.size = 8
+    ending.module.activation = "softmax"
+    with pytest.raises(InputError, match="the model ends in a sigmoid, but its attribute 'activation' is 'softmax'"):
+        xplain.load_classifier(ending, device="cpu", size=8 if told == "argument" else None)
+
+
+@pytest.mark.parametrize("told", ["attribute", "argument"])
+def test_size_inside_a_wrapper_is_required(told):
+    model = torch.nn.DataParallel(toys.Linear(torch.ones(3, 3, 8, 8).double()))
+    if told == "attribute":
+        model.module.size = 9
+    with pytest.raises(InputError, match="does not accept images of 9 x 9 pixels"):
+        xplain.load_classifier(model, device="cpu", size=9 if told == "argument" else None)

@@ -73,6 +73,18 @@ def test_own_normalization_is_not_applied_twice(store):
     assert (str(network.mean), str(network.std)) == before
 
 
+@pytest.mark.parametrize("store", [as_buffers, as_parameters])
+@pytest.mark.parametrize("uses", [True, False])
+def test_own_normalization_of_traced_networks(store, uses):
+    network = torch.jit.trace(OwnNormalization(store, uses=uses), X, check_trace=False)
+    before = str(network.mean), str(network.std)
+    classifier = load(network)
+    mean, std = (torch.tensor(values, dtype=torch.float64)[:, None, None] for values in (MEAN, STD))
+    assert classifier.notes == ([OWN_NOTE] if uses else [])
+    toys.assert_same(classifier(X), network(X) if uses else network((X - mean) / std), rtol=1e-6)
+    assert (str(network.mean), str(network.std)) == before
+
+
 @pytest.mark.parametrize("store", [as_buffers, as_parameters, as_lists, as_tensors, as_arrays])
 def test_unused_attributes_are_applied(store):
     network = OwnNormalization(store, uses=False)
@@ -142,3 +154,8 @@ def test_invalid_values_are_refused(mean, std, message):
     with pytest.raises(InputError) as error:
         load(network)
     assert str(error.value) == message
+
+
+def test_values_told_by_arguments_are_exact_in_float64():
+    classifier = xplain.load_classifier(toys.small_net(), device="cpu", size=(8, 10), mean=MEAN, std=STD)
+    assert (classifier.mean.flatten().tolist(), classifier.std.flatten().tolist()) == (MEAN, STD)

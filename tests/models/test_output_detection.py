@@ -447,3 +447,16 @@ def test_describe_output():
     }
     assert load(body(4)).output.settings == {}
     assert load(body(4), activation="sigmoid").output.settings == {"activation": "sigmoid"}
+
+
+@pytest.mark.parametrize("end", [nn.Identity(), nn.Sigmoid()])
+def test_scripted_networks_of_one_output(end):
+    network = body(1)
+    scripted = torch.jit.script(nn.Sequential(network, end))
+    scripted.size = SIZE
+    classifier = load(scripted)
+    raw = network(X)
+    assert classifier.output.activation == "binary"
+    toys.assert_same(classifier(X), torch.cat([-raw, raw], dim=1))
+    expected = xplain.attribute(load(network), X, "saliency", target=0).values
+    toys.assert_same(xplain.attribute(classifier, X, "saliency", target=0).values, expected)

@@ -69,6 +69,14 @@ def test_gradient_of_a_cosine(embedder):
     assert float((x * attribution.values).sum(dim=(1, 2, 3)).abs().max()) < 1e-12
 
 
+def test_similarity_preserves_the_random_state():
+    embedder = nn.Sequential(nn.Flatten(), nn.Linear(240, 4).double())
+    random = xplain.load_classifier(nn.Sequential(embedder, toys.Function(F.dropout)), device="cpu", size=(8, 10))
+    before = torch.get_rng_state()
+    xplain.similarity(random, toys.images(1)[0])
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_insertion_ends_at_the_value_itself(classifier):
     x = toys.images()
 
@@ -108,10 +116,12 @@ def test_methods_that_need_another_class_refuse_a_function(classifier):
         xplain.attribute(classifier, toys.images(), "agi", target=lambda output: output["age"])
 
 
-def test_refusal_of_a_method_is_not_reworded(embedder):
-    x = toys.images()
-    with pytest.raises(UsageError, match="^deeplift has no rule for norm in function; use saliency"):
-        xplain.attribute(embedder, x, "deeplift", target=xplain.similarity(embedder, x[0]))
+def test_refusal_of_a_function_is_not_reworded(classifier):
+    def refuse(output):
+        raise UsageError("no", "way")
+
+    with pytest.raises(UsageError, match=r"^no; way$"):
+        xplain.attribute(classifier, toys.images(), "saliency", target=refuse)
 
 
 def test_reference_without_an_embedding_is_refused(embedder):

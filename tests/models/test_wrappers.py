@@ -66,6 +66,17 @@ def patched_forward() -> nn.Module:
     return network.train()
 
 
+def forward_with_default() -> nn.Module:
+    """Return a network whose forward pass is a function that refers to it by default arguments."""
+    network = toys.small_net()
+
+    def forward(x: Tensor, first=network.forward, *, head=network.head) -> Tensor:
+        return first(x) + head.bias - head.bias
+
+    network.forward = forward
+    return network
+
+
 WRAPPERS = {
     "data parallel": lambda: nn.DataParallel(toys.small_net()),
     "compiled": lambda: torch.compile(toys.small_net()),
@@ -76,6 +87,7 @@ WRAPPERS = {
     "compiled in place": compiled_in_place,
     "compiled forward": compiled_forward,
     "patched forward": patched_forward,
+    "forward with default arguments": forward_with_default,
     "training mode": lambda: toys.small_net().train(),
 }
 

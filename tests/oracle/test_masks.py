@@ -258,7 +258,7 @@ def test_handwritten_activation_at_the_end_is_refused(last):
     model = classifier_with(torch.relu).model
     classifier = toys.classifier(toys.Function(lambda x: ends[last](model(x))))
     for method in ("lrp", "deeplift", "deep-taylor"):
-        with pytest.raises(UsageError, match=rf"^{method} has no rule for exp in model; use "):
+        with pytest.raises(UsageError, match=rf"^{method} has no rule for exp in the model; use "):
             attribute(classifier, method)
 
 

@@ -258,4 +258,4 @@ def test_unknown_precision_is_refused():
 
 
 def test_mean_is_normalization_mean():
-    assert Oracle(small_classifier()).mean.flatten().tolist() == [0.4, 0.5, 0.6]
+    assert Oracle(small_classifier()).mean_color(toys.images()).flatten().tolist() == [0.4, 0.5, 0.6]

@@ -339,7 +339,7 @@ def test_unknown_method_suggests_similar_name():
 def test_unknown_parameter_suggests_known_ones():
     assert refused(attribute, "ig", step=3) == "integrated-gradients has no parameter 'step'; did you mean 'steps'?"
     text = refused(attribute, "ig", zzz=3)
-    assert text == "integrated-gradients has no parameter 'zzz'; use baseline or steps or rule"
+    assert text == "integrated-gradients has no parameter 'zzz'; use baseline or steps or rule or direction"
     assert refused(attribute, "sobel", steps=3) == "sobel has no parameter 'steps'; remove it"
 
 
@@ -484,6 +484,13 @@ def test_resolve_methods_sets_common_layout():
     assert [run.describe()["params"].get("layout") for run in runs] == [None, "6x8+1", "6x8+1", "channels-last"]
     (plain,) = resolve_methods([Choice("grad-cam")], None, CLASSIFIER)
     assert plain.describe()["params"] == {"layer": "auto"}  # as recorded by versions without layouts
+
+
+def test_added_parameters_are_recorded_if_changed():
+    plain, idgi = resolve_methods([Choice.parse("ig"), Choice.parse("ig:direction=idgi")], None, CLASSIFIER)
+    recorded = {"baseline": "black", "steps": 50, "rule": "gauss-legendre"}  # by versions without direction
+    assert plain.describe()["params"] == recorded
+    assert idgi.describe()["params"] == recorded | {"direction": "idgi"}
 
 
 def test_check_methods_needs_layout_support():

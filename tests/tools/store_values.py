@@ -28,6 +28,7 @@ from xplain.pipelines.measurement import MetricRun
 FILE = ROOT / "tests" / "contracts" / "stored_values.json"
 BOXES = torch.tensor([[[10.0, 8.0, 24.0, 20.0]], [[0.0, 0.0, 9.0, 9.0]]], dtype=torch.float64)
 ON_SALIENCY = ("max-sensitivity", "parameter-randomisation", "label-randomisation")  # which attribute again, many times
+FEWER_STEPS: dict[str, Any] = {"samp": {"steps": 32}, "ig2": {"steps": 20}}  # which take seconds at their defaults
 ON_PHOTOGRAPH = {
     "saliency": {}, "integrated-gradients": {}, "smoothgrad": {}, "agi": {"classes": 4}, "neflag": {}, "mfaba": {},
     "dga": {}, "grad-cam": {}, "lrp": {}, "guided-backprop": {},
@@ -75,7 +76,8 @@ def compute_values(network: nn.Module) -> dict[str, Tensor]:
     values = {}
     for spec in METHODS:
         try:
-            values[f"method/{spec.name}"] = xplain.attribute(classifier, images, spec.name).values
+            settings = FEWER_STEPS.get(spec.name, {})
+            values[f"method/{spec.name}"] = xplain.attribute(classifier, images, spec.name, **settings).values
         except UsageError:  # no rule for a layer, or no attention
             continue
     for spec in METRICS:

@@ -75,7 +75,7 @@ Methods = Annotated[
     option(
         "--method",
         "-a",
-        help='Attribution method, NAME[:key=value,...]; repeatable. See "xplain list methods".',
+        help='Attribution method, NAME[:key=value,...]; repeatable; score=S sets its score. See "xplain list methods".',
         autocompletion=complete_method,
     ),
 ]

@@ -89,6 +89,13 @@ def check_path(text: str) -> str:
     return text
 
 
+@dataclass(frozen=True)
+class OrFile:
+    """Marks choices beside which the path of an existing file is accepted. description: of the file, for help and errors."""
+
+    description: str
+
+
 PERCENTAGES = TextFormat("increasing percentages such as 10..90 or 10+30+50", read_percentages)
 EXISTING_PATH = TextFormat("an existing file or folder", check_path)
 
@@ -109,21 +116,24 @@ class Parameter:
     choices: tuple[str, ...] = ()
     bounds: Bounds | TextFormat | None = None
     optional: bool = False
+    file: OrFile | None = None
 
     @classmethod
     def read(cls, name: str, default: Any, hint: Any) -> Parameter:
         """Return the parameter of a name, default and annotation: str, int, float, bool, Literal, Annotated or ``| None``."""
         bounds: Bounds | TextFormat | None = None
         optional = False
+        file: OrFile | None = None
         while get_origin(hint) in (Annotated, Union, UnionType):
             if get_origin(hint) is Annotated:
                 hint, *metadata = get_args(hint)
                 bounds = next((item for item in metadata if isinstance(item, Bounds | TextFormat)), bounds)
+                file = next((item for item in metadata if isinstance(item, OrFile)), file)
             else:
                 optional = True
                 [hint] = [member for member in get_args(hint) if member is not NoneType]
         choices = get_args(hint) if get_origin(hint) is Literal else ()
-        return cls(name, str if choices else hint, default, choices, bounds, optional)
+        return cls(name, str if choices else hint, default, choices, bounds, optional, file)
 
     @property
     def accepted_values(self) -> str:
@@ -131,7 +141,7 @@ class Parameter:
         if isinstance(self.bounds, TextFormat):
             words = self.bounds.description
         elif self.choices:
-            words = " or ".join(self.choices)
+            words = " or ".join([*self.choices, *([self.file.description] if self.file else [])])
         else:
             words = TYPE_DESCRIPTIONS.get(self.kind, "text")
         if isinstance(self.bounds, Bounds):
@@ -158,7 +168,10 @@ class Parameter:
     def _convert(self, value: Any) -> Any:
         """Return ``value`` as this parameter's type, or None. Raises as its type does if that is impossible."""
         if self.choices:
-            return value if isinstance(value, str) and value in self.choices else None
+            if isinstance(value, str) and value in self.choices:
+                return value
+            is_file = self.file is not None and isinstance(value, str | PathLike) and Path(value).is_file()
+            return str(value) if is_file else None
         if self.kind is bool:
             return value if isinstance(value, bool) else BOOLEANS[str(value).lower()]
         if value is None or isinstance(value, bool) or (self.kind is int and isinstance(value, float)):

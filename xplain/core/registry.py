@@ -28,7 +28,7 @@ class Spec:
     """A registered function.
 
     access: what the function needs of the model: ``outputs``, its ``layers`` too, or also ``gradients``.
-    alias: a shorter name. paper: where it is defined. doc: the function's docstring.
+    alias: a shorter name. synonyms: names of its special cases. paper: where it is defined. doc: the function's docstring.
     deviations: how the implementation differs from the paper. version: of the definition; increases when numbers change.
     added: parameters that earlier versions do not have. Records omit them at their default, so that runs are continued.
     """
@@ -41,7 +41,13 @@ class Spec:
     deviations: str = ""
     version: int = 1
     added: frozenset[str] = frozenset()
+    synonyms: tuple[str, ...] = ()
     access: Access = "outputs"
+
+    @property
+    def names(self) -> list[str]:
+        """The name, the alias and the synonyms."""
+        return [self.name, *filter(None, (self.alias, *self.synonyms))]
 
     @cached_property
     def parameters(self) -> dict[str, Parameter]:
@@ -96,10 +102,18 @@ class Spec:
 class MethodSpec(Spec):
     """An attribution method.
 
-    score: the explained score, if the user does not choose one. axioms: the axioms that the method satisfies.
+    A method that requires the argument ``run`` runs another one, which its parameter ``method`` names, and takes over its score
+    and its access to the model.
+
+    score: the explained score, if the user does not choose one.
+    axioms: the axioms that the method satisfies at its default parameters.
+    limits: parameters at which an axiom holds approximately or not at all, with the measured error.
+    violates: axioms that the method violates on a known network.
+    undecided: axioms that are neither satisfied nor violated, with the reason.
     cost: cost(**params) -> (forward, backward) rows per image.
     at_most: the cost is an upper bound, because paths can end early.
     slopes: values are slopes (score per pixel change); otherwise contributions, which include a factor such as x - x'.
+    draws: name for random draws that several methods share; "" draws separately.
     parallel: parallel(**params) -> rows of one image that can share a model call. If it is small, images are batched.
     rounding: how much two correct float32 runs can differ, if signs or ranks amplify rounding.
     plain: run the network without folded batch norms, so that methods that amplify rounding agree with other implementations
@@ -109,9 +123,13 @@ class MethodSpec(Spec):
     access: Access = "gradients"
     score: ScoreKind = "logit"
     axioms: frozenset[str] = frozenset()
+    limits: str = ""
+    violates: frozenset[str] = frozenset()
+    undecided: Mapping[str, str] = field(default_factory=dict)
     cost: Callable[..., tuple[int, int]] = field(default=lambda **_: (1, 1))
     at_most: bool = False
     slopes: bool = False
+    draws: str = ""
     parallel: Callable[..., int] = field(default=lambda **_: 1)
     rounding: str = ""
     plain: bool = False
@@ -129,8 +147,8 @@ class MetricSpec(Spec):
     undefined: when the metric has no value.
 
     A metric function can require these keyword-only arguments without a default: ``rng`` (random streams of the image and the
-    metric, equal for every method), ``seed`` (for what all images share), ``explain`` (runs the method again) and ``load``
-    (loads the classifier with the weights of a file).
+    metric, equal for every method), ``seed`` (for what all images share), ``explain`` (runs the method again), ``expected`` (the sums
+    that the attributions should have, or None) and ``load`` (loads the classifier with the weights of a file).
     """
 
     better: Literal["higher", "lower"] = "higher"
@@ -148,7 +166,7 @@ S = TypeVar("S", bound=Spec)
 
 
 class Registry(Generic[S]):
-    """Specs by name and alias, in the order in which their names are declared.
+    """Specs by name, alias and synonym, in the order in which their names are declared.
 
     A package declares which of its modules registers which names. The names are known without importing the modules, which need torch;
     a module is imported when one of its names is looked up.
@@ -171,16 +189,15 @@ class Registry(Generic[S]):
         return list(self._modules)
 
     def add(self, spec: S) -> None:
-        """Register ``spec``. Raises ValueError if its name or alias is taken."""
-        for name in filter(None, (spec.name, spec.alias)):
+        """Register ``spec``. Raises ValueError if one of its names is taken."""
+        for name in spec.names:
             if name in self._specs or name in self._aliases:
                 raise ValueError(f"{self.kind} {name!r} is already registered")
         self._specs[spec.name] = spec
-        if spec.alias:
-            self._aliases[spec.alias] = spec.name
+        self._aliases.update(dict.fromkeys(spec.names[1:], spec.name))
 
     def get(self, name: str) -> S:
-        """Return the spec of a name or alias. Raises UsageError with similar names."""
+        """Return the spec of a name, alias or synonym. Raises UsageError with similar names."""
         if not isinstance(name, str):
             raise UsageError(
                 f"the {self.kind} is of type {type(name).__name__}", f"pass a name; see xplain list {self.kind}s"

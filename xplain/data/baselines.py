@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 
+from xplain.core.errors import InputError
+from xplain.core.parameters import OrFile
 from xplain.core.rng import Streams
 from xplain.data.filters import gaussian_blur
 
-Baseline = Literal["black", "white", "mean", "blur", "uniform"]
+# The methods that use it receive the images of a file, or of a tensor of the library, as a tensor.
+Baseline = Annotated[Literal["black", "white", "mean", "blur", "uniform"], OrFile("an image file")]
 BLUR_SIGMA = 5.0  # pixels
 
 
-def make_baseline(kind: Baseline, x: Tensor, mean: Tensor, rng: Streams) -> Tensor:
+def check_baseline(baseline: Tensor, x: Tensor) -> None:
+    """Raise InputError unless ``baseline`` holds one image, or one per image, of the shape of the images x (B, C, H, W)."""
+    if baseline.shape[1:] != x.shape[1:] or len(baseline) not in (1, len(x)):
+        raise InputError(
+            f"a baseline of shape {tuple(baseline.shape)} does not match images of shape {tuple(x.shape)}",
+            "pass one baseline image of the size of the images, or one per image",
+        )
+
+
+def make_baseline(kind: Baseline | Tensor, x: Tensor, mean: Tensor, rng: Streams) -> Tensor:
     """Return baseline images (B, C, H, W) for images ``x``.
 
-    kind: one of
+    kind: the baseline images (B or 1, C, H, W) themselves, or one of
         black: zeros;
         white: ones;
         mean: the color that the model's normalization maps to zero;
@@ -26,7 +38,11 @@ def make_baseline(kind: Baseline, x: Tensor, mean: Tensor, rng: Streams) -> Tens
     x: images (B, C, H, W) in [0, 1].
     mean: (C, 1, 1) mean of the model's normalization.
     rng: random streams of the images, for ``uniform``.
+    Raises InputError if the shape of the given images differs from that of ``x``.
     """
+    if isinstance(kind, Tensor):
+        check_baseline(kind, x)
+        return kind.to(x).expand_as(x)
     match kind:
         case "black":
             return torch.full_like(x, 0.0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
@@ -15,9 +17,16 @@ MISSING = -1  # in place of a false class, for images that have fewer than other
 
 
 def choose_classes(
-    oracle: Oracle, x: Tensor, y: Tensor, rng: Streams, count: int, against: Tensor | None, method: str
+    oracle: Oracle,
+    x: Tensor,
+    y: Tensor,
+    rng: Streams,
+    count: int,
+    against: Tensor | None,
+    method: str,
+    draw: Literal["random", "nearest"] = "random",
 ) -> Tensor:
-    """Return the false classes (B, k) of each image: ``against``, or ``count`` random ones.
+    """Return the false classes (B, k) of each image: ``against``, or ``count`` random ones, or those with the largest logits.
 
     Raises UsageError if the model returns values, which are no classes.
     """
@@ -26,28 +35,38 @@ def choose_classes(
             f"{method} requires false classes, but the model returns values",
             "use integrated-gradients, smoothgrad or occlusion",
         )
-    return draw_classes(oracle, x, y, rng, count) if against is None else against
+    return draw_classes(oracle, x, y, rng, count, draw) if against is None else against
 
 
-def draw_classes(oracle: Oracle, x: Tensor, y: Tensor, rng: Streams, count: int) -> Tensor:
-    """Draw ``count`` distinct classes per image uniformly from all classes except the target.
+def draw_classes(
+    oracle: Oracle,
+    x: Tensor,
+    y: Tensor,
+    rng: Streams,
+    count: int,
+    draw: Literal["random", "nearest"] = "random",
+) -> Tensor:
+    """Return ``count`` distinct classes per image, without the target: drawn uniformly, or the ``nearest``, with the largest logits.
 
     If several labels can be present in an image, they are drawn from the labels that the model does not find there.
     Returns (B, k), where k is less than ``count`` if the model has fewer other classes; ``MISSING`` fills the rows of images that
     have fewer than others. Raises UsageError if the model has no other class.
     """
     has_labels = oracle.output.activation == "sigmoid"
-    logits = oracle.logits(x if has_labels else x[:1], check=True)
+    logits = oracle.logits(x if has_labels or draw == "nearest" else x[:1], check=True)
     total = logits.shape[1]
     if total < 2:
         raise UsageError("false classes require a model with at least two classes", "use another method")
-    first_sample = torch.zeros(1, dtype=torch.long, device=x.device)
-    keys = rng.uniform(first_sample, (total,), torch.float64)[:, 0]
+    if draw == "nearest":
+        keys = -logits.double()
+    else:
+        first_sample = torch.zeros(1, dtype=torch.long, device=x.device)
+        keys = rng.uniform(first_sample, (total,), torch.float64)[:, 0]
     if has_labels:
-        keys = keys.masked_fill(oracle.output.decisions(logits), 2.0)
-    keys = keys.scatter(1, y[:, None], 2.0)  # the target sorts last
-    drawn = keys.argsort(dim=1)[:, : min(count, total - 1)]
-    return drawn.masked_fill(keys.gather(1, drawn) == 2.0, MISSING) if has_labels else drawn
+        keys = keys.masked_fill(oracle.output.decisions(logits), torch.inf)
+    keys = keys.scatter(1, y[:, None], torch.inf)  # the target sorts last
+    drawn = keys.argsort(dim=1, stable=draw == "nearest")[:, : min(count, total - 1)]
+    return drawn.masked_fill(keys.gather(1, drawn) == torch.inf, MISSING) if has_labels else drawn
 
 
 def pair_images(false_classes: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,6 +14,7 @@ from xplain.oracle.attention import patch_map, probe_attention
 
 @method(
     "attention-relevance",
+    undecided={"sensitivity-a": "requires attention"},
     paper=Paper(
         "Generic attention-model explainability for interpreting bi-modal and encoder-decoder transformers",
         "Hila Chefer, Shir Gur, Lior Wolf",

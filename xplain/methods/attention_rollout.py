@@ -14,6 +14,7 @@ from xplain.oracle.attention import patch_map, probe_attention
 
 @method(
     "attention-rollout",
+    undecided={"sensitivity-a": "requires attention"},
     access="layers",
     alias="rollout",
     paper=Paper(

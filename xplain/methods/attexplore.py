@@ -26,6 +26,7 @@ ENLARGEMENT = 1.15  # maximum side of a resized copy, as a multiple of the image
     ),
     score="log-prob",
     axioms=frozenset({"implementation-invariance"}),
+    violates=frozenset({"sensitivity-a"}),
     cost=lambda steps, samples, **_: (steps * samples, steps * samples),
     parallel=lambda samples, **_: samples,
     deviations="Follows the authors' code: the steps move toward the target, whereas an attack would move away from it. The softmax is "

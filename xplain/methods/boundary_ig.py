@@ -39,6 +39,7 @@ def _cost(variant: str, attack_steps: int, steps: int, **_: object) -> tuple[int
     ),
     score="prob",
     axioms=frozenset({"completeness", "dummy", "implementation-invariance"}),
+    violates=frozenset({"sensitivity-a"}),
     cost=_cost,
     at_most=True,
     deviations="variant=paper: one signed attack that stops where the label changes, then a bisection of its last step; the paper takes "

@@ -12,13 +12,15 @@ from xplain.core.rng import Streams
 from xplain.core.types import Attribution
 from xplain.oracle import Oracle
 
+UNDECIDED = {"sensitivity-a": "does not depend on the model"}
+
 
 def _no_cost(**_: object) -> tuple[int, int]:
     """Return zero forward and backward rows."""
     return 0, 0
 
 
-@method("random", access="outputs", cost=_no_cost)
+@method("random", access="outputs", cost=_no_cost, undecided=UNDECIDED)
 def random(oracle: Oracle, x: Tensor, y: Tensor, *, rng: Streams) -> Attribution:
     """Draw uniform random values in (0, 1), one per channel and pixel.
 
@@ -29,7 +31,7 @@ def random(oracle: Oracle, x: Tensor, y: Tensor, *, rng: Streams) -> Attribution
     return Attribution(rng.uniform(first_sample, tuple(x.shape[1:]), x.dtype)[:, 0])
 
 
-@method("sobel", access="outputs", cost=_no_cost)
+@method("sobel", access="outputs", cost=_no_cost, violates=frozenset({"sensitivity-a"}))
 def sobel(oracle: Oracle, x: Tensor, y: Tensor) -> Attribution:
     """Compute the magnitude of the Sobel gradient of the gray image.
 
@@ -42,7 +44,7 @@ def sobel(oracle: Oracle, x: Tensor, y: Tensor) -> Attribution:
     return Attribution(slopes.norm(dim=1, keepdim=True))
 
 
-@method("center", access="outputs", cost=_no_cost)
+@method("center", access="outputs", cost=_no_cost, undecided=UNDECIDED)
 def center(oracle: Oracle, x: Tensor, y: Tensor, *, sigma: Annotated[float, Bounds(above=0)] = 0.25) -> Attribution:
     """Return a Gaussian at the center of the image, 1 at its peak.
 

@@ -5,7 +5,7 @@ from torch import Tensor
 from xplain.core.papers import Paper
 from xplain.core.registry import method
 from xplain.core.types import Attribution
-from xplain.methods.guided_backprop import ALTERNATIVES, OTHER_RULES
+from xplain.methods.guided_backprop import ALTERNATIVES, make_rectifier_rules
 from xplain.oracle import Oracle
 from xplain.oracle.operations import Operation
 from xplain.oracle.propagation import Rules, propagate, with_gradient_of
@@ -18,11 +18,12 @@ def _rectify_gradient(op: Operation) -> Tensor:
     return output
 
 
-RULES = Rules("deconvnet", OTHER_RULES | {"rectifier": _rectify_gradient}, ALTERNATIVES)
+RULES = Rules("deconvnet", make_rectifier_rules(_rectify_gradient), ALTERNATIVES)
 
 
 @method(
     "deconvnet",
+    violates=frozenset({"sensitivity-a"}),
     slopes=True,
     paper=Paper(
         "Visualizing and understanding convolutional networks",
@@ -31,14 +32,15 @@ RULES = Rules("deconvnet", OTHER_RULES | {"rectifier": _rectify_gradient}, ALTER
         "ECCV",
         "1311.2901",
     ),
-    deviations="Filters are applied transposed, batch norms by their scale; a ReLU6 is treated as a ReLU.",
+    deviations="Filters are applied transposed, batch norms by their scale. Variants of the ReLU, such as ReLU6, GELU and SiLU, are "
+    "treated as ReLUs; a GELU that a model writes as a product keeps its gradient.",
 )
 def deconvnet(oracle: Oracle, x: Tensor, y: Tensor) -> Attribution:
     """Compute the gradient of the score, with ReLUs applied to the gradients instead of the activations.
 
-    At a ReLU with the gradient R of its output: 1[R > 0] R; max-pooling routes R to the maximum; every other operation
-    keeps its gradient. Without ReLUs it is the gradient. Neither complete nor invariant to the implementation.
+    At a ReLU, GELU, SiLU or ELU with the gradient R of its output: 1[R > 0] R; max-pooling routes R to the maximum; every other
+    operation keeps its gradient: sigmoids, products, norms and attention too. Without ReLUs it is the gradient. Neither complete
+    nor invariant to the implementation.
     x: (B, C, H, W) in [0, 1]. y: (B,).
-    Raises UsageError for activations other than ReLU and ReLU6, and for products of activations.
     """
     return Attribution(propagate(oracle, x, y, RULES).gradients[:, 0])

@@ -8,6 +8,7 @@ from xplain.core.papers import Paper
 from xplain.core.registry import method
 from xplain.core.types import Attribution
 from xplain.methods._lrp_rules import (
+    NORMALIZATION_RULES,
     OTHER_RULES,
     SCORES,
     TINY,
@@ -53,7 +54,7 @@ def _sum_rule(op: Operation) -> Tensor:
     return with_gradient_of(op.run(), z / stabilize(z, TINY))
 
 
-UNDEFINED: tuple[Kind, ...] = ("norm", "activation", "product")
+UNDEFINED: tuple[Kind, ...] = ("norm", "activation", "product", *NORMALIZATION_RULES)
 TABLE: dict[Kind, Rule] = {kind: rule for kind, rule in OTHER_RULES.items() if kind not in UNDEFINED}
 RULES = Rules(
     "deep-taylor",
@@ -67,6 +68,7 @@ RULES = Rules(
 
 @method(
     "deep-taylor",
+    violates=frozenset({"sensitivity-a"}),
     paper=Paper(
         "Explaining nonlinear classification decisions with deep Taylor decomposition",
         "Grégoire Montavon, Sebastian Lapuschkin, Alexander Binder, Wojciech Samek, Klaus-Robert Müller",
@@ -88,4 +90,4 @@ def deep_taylor(oracle: Oracle, x: Tensor, y: Tensor) -> Attribution:
     x: (B, C, H, W) in [0, 1]. y: (B,).
     Raises UsageError for other scores, other activations, products, and batch norms that do not follow a convolution.
     """
-    return Attribution(propagate_relevance(oracle, x, y, RULES, with_box=True))
+    return Attribution(propagate_relevance(oracle, x, y, RULES, with_box=True).gradients[:, 0])

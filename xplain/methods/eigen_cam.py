@@ -7,12 +7,14 @@ from xplain.core.papers import Paper
 from xplain.core.registry import method
 from xplain.core.types import Attribution
 from xplain.methods.grad_cam import positive_map
+from xplain.models.layouts import LayoutText
 from xplain.oracle import Oracle
 from xplain.oracle.layers import probe_layer
 
 
 @method(
     "eigen-cam",
+    violates=frozenset({"sensitivity-a"}),
     access="layers",
     paper=Paper(
         "Eigen-CAM: class activation map using principal components",
@@ -26,17 +28,21 @@ from xplain.oracle.layers import probe_layer
     "here the position with the largest magnitude is positive, as all positions are if no activation is negative. center=true "
     "subtracts the mean over the positions, as pytorch-grad-cam does.",
 )
-def eigen_cam(oracle: Oracle, x: Tensor, y: Tensor, *, layer: str = "auto", center: bool = False) -> Attribution:
+def eigen_cam(
+    oracle: Oracle, x: Tensor, y: Tensor, *, layer: str = "auto", layout: LayoutText = "auto", center: bool = False
+) -> Attribution:
     """Project the channels of a layer onto their first right singular vector and keep the positive part.
 
     φ = up(max(A v, 0)), A: the activations as a matrix of positions by channels, v: its first right singular vector.
     Returns (B, 1, H, W).
     x: (B, C, H, W) in [0, 1]. y: (B,), not used.
     layer: the name of a module; ``auto``: the last module in execution order with a spatial output, recorded in ``facts``.
+    layout: the layout of the layer's output: ``HxW`` or ``HxW+PREFIX`` for tokens, ``channels-first`` or ``channels-last``; ``auto``:
+    decided by module types and by how the layer responds to changes of image regions.
     center: subtract the mean activation of each channel first.
     Raises UsageError if the model has no such layer.
     """
-    probe = probe_layer(oracle, x, y, layer, differentiate=False)
+    probe = probe_layer(oracle, x, y, layer, layout, differentiate=False)
     matrices = probe.activations.flatten(2).mT  # (B, positions, K)
     if center:
         matrices = matrices - matrices.mean(dim=1, keepdim=True)

@@ -1,20 +1,25 @@
 """Expected gradients: integrated gradients averaged over random baselines, one node per baseline."""
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
 from xplain.core.errors import InputError
 from xplain.core.papers import Paper
-from xplain.core.parameters import Steps
+from xplain.core.parameters import Bounds, Steps
 from xplain.core.registry import method
 from xplain.core.rng import Streams
 from xplain.core.types import Attribution
+from xplain.methods._references import check_shape
 from xplain.oracle import Oracle
 
 
 @method(
     "expected-gradients",
     alias="eg",
+    synonyms=("gradient-shap",),
+    added=frozenset({"noise"}),
     paper=Paper(
         "Improving performance of deep learning models with axiomatic attribution priors and expected gradients",
         "Gabriel Erion, Joseph D. Janizek, Pascal Sturmfels, Scott M. Lundberg, Su-In Lee",
@@ -24,10 +29,11 @@ from xplain.oracle import Oracle
         journal=True,
     ),
     axioms=frozenset({"linearity", "dummy", "implementation-invariance"}),
+    undecided={"sensitivity-a": "no single baseline"},
     cost=lambda samples, **_: (samples, samples),
     parallel=lambda samples, **_: samples,
     deviations="α is stratified (one draw in each of n equal intervals), which keeps the expectation and lowers the variance. "
-    "The method is complete in expectation only, so no gap is reported.",
+    "The method is complete in expectation only, so no gap is reported. GradientSHAP in captum and shap draws α from [0, 1].",
 )
 def expected_gradients(
     oracle: Oracle,
@@ -38,10 +44,12 @@ def expected_gradients(
     references: Tensor | None,
     samples: Steps = 200,
     baselines: str = "noise",
+    noise: Annotated[float, Bounds(low=0)] = 0.0,
 ) -> Attribution:
     """Average the difference to a random baseline times the gradient at a random point between them.
 
     φ = (1/n) Σ_i (x - x'_i) ⊙ ∇f(x'_i + α_i (x - x'_i)), x'_i drawn from the baselines, α_i from [(i-1)/n, i/n].
+    GradientSHAP is the same, with x + σ ε_i, ε_i ~ N(0, 1), in place of x if ``noise`` is not 0.
     An image is never its own baseline. Raises InputError if no other baseline is left, or if baselines and images differ in shape.
 
     x: images (B, C, H, W) in [0, 1].
@@ -49,8 +57,9 @@ def expected_gradients(
     references: the images (N, C, H, W) of ``baselines``, or None for noise.
     samples: n.
     baselines: ``noise`` (uniform random images) or a directory of images; in Python also a tensor (N, C, H, W).
+    noise: σ in pixel units. Noisy images are not clamped to [0, 1].
     """
-    alpha_rng = rng.child("alpha")
+    alpha_rng, noise_rng = rng.child("alpha"), rng.child("noise")
     usable = None if references is None else _find_usable(x, references)
     total = torch.zeros_like(x)
     for block in oracle.blocks(x, samples):
@@ -61,7 +70,10 @@ def expected_gradients(
             baseline = _draw_references(rng.take(images), numbers, references, usable[images])
         u = alpha_rng.take(images).uniform(numbers, (1, 1, 1), x.dtype)
         alpha = (numbers[None, :, None, None, None] + u) / samples
-        difference = x[images, None] - baseline
+        end = x[images, None]
+        if noise > 0:
+            end = end + noise * noise_rng.take(images).normal(numbers, tuple(x.shape[1:]), x.dtype)
+        difference = end - baseline
         gradients = oracle.block_gradients(block, baseline + alpha * difference, y)
         total[images] += (difference * gradients).sum(dim=1) / samples
     return Attribution(total)
@@ -69,11 +81,7 @@ def expected_gradients(
 
 def _find_usable(x: Tensor, references: Tensor) -> Tensor:
     """Return (B, N) bool: whether a reference differs from the image."""
-    if references.ndim != 4 or references.shape[1:] != x.shape[1:]:
-        raise InputError(
-            f"baselines of shape {tuple(references.shape)} do not match images of shape {tuple(x.shape)}",
-            "pass baselines of shape (N, C, H, W)",
-        )
+    check_shape(references, x)
     usable = torch.stack([(references != image).flatten(1).any(dim=1) for image in x])
     if not bool(usable.any(dim=1).all()):
         raise InputError("the explained image is the only baseline", "pass other baseline images")

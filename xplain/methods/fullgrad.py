@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -13,9 +13,10 @@ from torch import Tensor
 from xplain.core.papers import Paper
 from xplain.core.registry import method
 from xplain.core.types import Attribution
+from xplain.methods._channel_axis import find_channel_axis, follow_channels
 from xplain.methods.uniform_fullgrad import Zero, make_zero
 from xplain.oracle import Oracle
-from xplain.oracle.operations import Kind, Operation
+from xplain.oracle.operations import Kind, Operation, norm_epsilon
 from xplain.oracle.propagation import Rule, Rules, derivative, keep_gradient, propagate
 
 Rescale = Literal["layer", "channel"]
@@ -24,6 +25,7 @@ ALTERNATIVES = "use uniform-fullgrad or integrated-gradients"
 
 @method(
     "fullgrad",
+    violates=frozenset({"sensitivity-a"}),
     paper=Paper(
         "Full-gradient representation for neural network visualization",
         "Suraj Srinivas, François Fleuret",
@@ -31,28 +33,37 @@ ALTERNATIVES = "use uniform-fullgrad or integrated-gradients"
         "NeurIPS",
         "1905.00780",
     ),
+    version=2,
     deviations="A batch norm that is folded into its convolution forms one term with it. Constant layers are rescaled to zero, "
-    "without the 1e-6 of the official code. Bilinear upsampling with half-pixel centers; the official code aligns the corners.",
+    "without the 1e-6 of the official code.",
 )
 def fullgrad(
-    oracle: Oracle, x: Tensor, y: Tensor, *, rescale: Rescale = "layer", baseline: Zero = "mean"
+    oracle: Oracle,
+    x: Tensor,
+    y: Tensor,
+    *,
+    rescale: Rescale = "layer",
+    baseline: Zero = "mean",
+    align_corners: bool = True,
 ) -> Attribution:
     """Sum the rescaled contributions of the input and of every bias to the score.
 
     φ = Σ_c Ψ((x - r) ⊙ ∇f)_c + Σ_l Σ_c Ψ(b_l ⊙ ∂f/∂z_l)_c, for every operation l with output z_l and intercept
-    b_l = z_l - J_l a_l: biases, offsets of batch norms, added constants, the paper's implicit biases z - z'(a) a of
-    activations other than ReLU, and minus the product for products of activations. Ψ: absolute value, scaled to [0, 1] and
-    upsampled to the image. Terms without height and width are not part of the map. ``total`` in details is the sum of all
-    terms before Ψ, those included: it equals the score for all activations.
+    b_l = z_l - J_l a_l: biases, offsets of batch norms, added constants, class tokens, the paper's implicit biases z - z'(a) a of
+    activations other than ReLU, z - J a of layer norms and softmaxes, and minus the product for products of activations.
+    Ψ: absolute value, scaled to [0, 1] and upsampled to the image. Terms without height and width, such as those of tokens, are
+    not part of the map. ``total`` in details is the sum of all terms before Ψ, those included: it equals the score.
     x: (B, C, H, W) in [0, 1]. y: (B,). Returns (B, 1, H, W) with values >= 0, not in units of the score.
     rescale: scale by the range of each image's layer (``layer``, the official code) or channel (``channel``, the formula).
     baseline: r, the zero point of the input; ``mean`` is the zero of the normalized input, ``black`` counts -mean as a bias.
+    align_corners: upsample with aligned corners, as the official code does; if false, with half-pixel centers.
     Defined for scores that are linear between kinks: logit and margin. Raises UsageError for other scores and for
-    operations whose intercept is unknown, such as layer norms and attention.
+    operations whose intercept is unknown.
     """
-    rescale_term = partial(_rescale_term, rescale=rescale, size=(x.shape[-2], x.shape[-1]))
+    size = (x.shape[-2], x.shape[-1])
+    rescale_term = partial(_rescale_term, rescale=rescale, size=size, align_corners=align_corners)
     table = _make_table(rescale_term, baseline)
-    rules = Rules("fullgrad", table, ALTERNATIVES, frozenset({"logit", "margin"}))
+    rules = Rules("fullgrad", table, ALTERNATIVES, frozenset({"logit", "margin"}), rows="any")
     result = propagate(oracle, x, y, rules)
     input_term = (x - make_zero(baseline, x, oracle)).detach() * result.gradients[:, 0]
     other_terms = result.sums.get("total", torch.zeros_like(y, dtype=torch.float64))
@@ -72,22 +83,33 @@ def _make_table(rescale_term: Callable[[Tensor], Tensor], baseline: Zero) -> dic
             return op.run()
         return _collect_term(op, _affine_intercept(op), rescale_term)
 
-    return keep_gradient("route", "sum", "scale", "max") | {
+    def route(op: Operation) -> Any:
+        is_joined = op.name in ("cat", "concat", "stack") and op.constants  # class tokens and registers
+        return _collect_term(op, _affine_intercept(op), rescale_term) if is_joined else op.run()
+
+    table: dict[Kind, Rule] = keep_gradient("sum", "scale", "max", "length") | {
+        "route": route,
         "shift": collect_shift,
         "linear": collect(_affine_intercept),
         "norm": collect(_affine_intercept),
         "rectifier": collect(_activation_intercept),
         "activation": collect(_activation_intercept),
+        "power": collect(_activation_intercept),
         "product": collect(lambda op: -op.run().detach()),
+        "bilinear": collect(lambda op: -op.run().detach()),
+        "division": collect(lambda op: op.run().detach()),
+        "layer-norm": collect(_layer_norm_intercept),
+        "softmax": collect(_softmax_intercept),
     }
+    return {kind: follow_channels(rule) for kind, rule in table.items()}
 
 
 def _affine_intercept(op: Operation) -> Tensor:
     """Return the value of an affine operation at zero, of one row where all rows have the same."""
-    source = op.inputs[0].detach()
-    zero = torch.zeros_like(source if op.kind == "shift" else source[:1])
-    value: Tensor = op.run(zero)
-    return value
+    has_all_rows = op.kind in ("shift", "route")
+    zeros = [torch.zeros_like(source if has_all_rows else source[:1]) for source in op.inputs]
+    value: Tensor = op.run(*zeros)
+    return value.detach()
 
 
 def _activation_intercept(op: Operation) -> Tensor:
@@ -96,15 +118,41 @@ def _activation_intercept(op: Operation) -> Tensor:
     return op.run(source) - derivative(op, source) * source
 
 
+def _layer_norm_intercept(op: Operation) -> Tensor:
+    """Return the intercept of a layer norm or RMS norm: its value minus γ c r · eps r², where r is the factor of c."""
+    source = op.inputs[0].detach()
+    shape = op.argument(1, "normalized_shape", ())
+    axes = tuple(range(-len(shape), 0))
+    centered = source - source.mean(dim=axes, keepdim=True) if op.name == "layer_norm" else source
+    eps = norm_epsilon(op)
+    factor = (centered.square().mean(dim=axes, keepdim=True) + eps).rsqrt()
+    linear_part = centered * factor * (eps * factor.square())
+    weight = op.argument(2, "weight", None)
+    value: Tensor = op.run().detach()
+    return value - (linear_part if weight is None else linear_part * weight)
+
+
+def _softmax_intercept(op: Operation) -> Tensor:
+    """Return the intercept A - A ⊙ (S - Σ A S) of a softmax A of S."""
+    source = op.inputs[0].detach()
+    weights: Tensor = op.run().detach()
+    scores = torch.where(source.isfinite(), source, 0)
+    mean = (weights * scores).sum(dim=op.argument(1, "dim", None), keepdim=True)
+    return weights - weights * (scores - mean)
+
+
 def _collect_term(op: Operation, intercept: Tensor, rescale_term: Callable[[Tensor], Tensor]) -> Tensor:
     """Run the operation; its backward pass adds the term of its intercept to the sums."""
     output: Tensor = op.run()
+    channel_axis = find_channel_axis(op)
+    if op.kind == "shift":  # a mask of an attention, which excludes entries
+        intercept = torch.where(intercept.isinf(), 0, intercept)
 
     def collect(gradient: Tensor) -> None:
         term = intercept * gradient
-        op.add_to_sum("total", term.double().flatten(1).sum(dim=1))
-        if term.ndim == 4:
-            op.add_to_sum("map", rescale_term(term))
+        op.add_to_sum("total", _sum_per_image(op, term))
+        if term.ndim == 4 and channel_axis is not None:
+            op.add_to_sum("map", rescale_term(term.movedim(channel_axis, 1)))
 
     has_bias = op.kind != "linear" or len(op.constants) > 1
     if op.name != "relu" and has_bias:
@@ -112,11 +160,17 @@ def _collect_term(op: Operation, intercept: Tensor, rescale_term: Callable[[Tens
     return output
 
 
-def _rescale_term(term: Tensor, rescale: Rescale, size: tuple[int, int]) -> Tensor:
-    """Return Ψ of a term (B, K, h, w), summed over the channels and upsampled to (B, 1, H, W)."""
+def _sum_per_image(op: Operation, term: Tensor) -> Tensor:
+    """Return the sums (rows,) of a term, whose rows may be divided into windows."""
+    return term.double().movedim(op.row_axis, 0).reshape(op.rows, -1).sum(dim=1)
+
+
+def _rescale_term(term: Tensor, rescale: Rescale, size: tuple[int, int], *, align_corners: bool) -> Tensor:
+    """Return Ψ of a term (B, K, h, w), summed over the channels and upsampled to (B, 1, H, W) by bilinear interpolation."""
     axes = (1, 2, 3) if rescale == "layer" else (2, 3)
     term = term.abs()
     low = term.amin(dim=axes, keepdim=True)
     high = term.amax(dim=axes, keepdim=True)
     scaled = torch.where(high > low, (term - low) / torch.where(high > low, high - low, 1), 0)
-    return F.interpolate(scaled.sum(dim=1, keepdim=True), size=size, mode="bilinear", align_corners=False)
+    summed = scaled.sum(dim=1, keepdim=True)
+    return F.interpolate(summed, size=size, mode="bilinear", align_corners=align_corners)

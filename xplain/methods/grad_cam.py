@@ -13,6 +13,7 @@ from xplain.oracle.layers import probe_layer
 
 @method(
     "grad-cam",
+    violates=frozenset({"sensitivity-a"}),
     paper=Paper(
         "Grad-CAM: visual explanations from deep networks via gradient-based localization",
         "Ramprasaath R. Selvaraju, Michael Cogswell, Abhishek Das, Ramakrishna Vedantam, Devi Parikh, Dhruv Batra",

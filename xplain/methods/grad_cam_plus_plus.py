@@ -14,6 +14,7 @@ from xplain.oracle.layers import probe_layer
 
 @method(
     "grad-cam-plus-plus",
+    violates=frozenset({"sensitivity-a"}),
     paper=Paper(
         "Grad-CAM++: improved visual explanations for deep convolutional networks",
         "Aditya Chattopadhay, Anirban Sarkar, Prantik Howlader, Vineeth N. Balasubramanian",

@@ -1,31 +1,47 @@
 """Guided backpropagation: the gradient, with negative gradients set to zero at every ReLU."""
 
+from typing import Any
+
 from torch import Tensor
 
 from xplain.core.papers import Paper
 from xplain.core.registry import method
 from xplain.core.types import Attribution
 from xplain.oracle import Oracle
-from xplain.oracle.operations import Operation
-from xplain.oracle.propagation import Rules, keep_gradient, propagate
+from xplain.oracle.operations import Kind, Operation
+from xplain.oracle.propagation import Rule, Rules, keep_gradient, propagate
 
-# The method is defined for ReLUs only: the other operations are linear, or a maximum, and keep their gradient.
-OTHER_RULES = keep_gradient("route", "sum", "shift", "scale", "linear", "norm", "max")
 ALTERNATIVES = "use deeplift, fullgrad or integrated-gradients"
+# Activations that replace ReLUs. Sigmoids and their like are gates, and keep their gradient as products and norms do.
+SMOOTH_RECTIFIERS = {"gelu", "silu", "mish", "hardswish", "softplus", "elu", "selu", "celu", "leaky_relu", "prelu"}
+OTHER_RULES = keep_gradient(
+    *("route", "sum", "shift", "scale", "linear", "norm", "max", "product"),
+    *("bilinear", "division", "power", "length", "layer-norm", "softmax"),
+)
+
+
+def make_rectifier_rules(rule: Rule) -> dict[Kind, Rule]:
+    """Return a rule table with ``rule`` for ReLUs and their smooth variants; the other operations keep their gradient."""
+
+    def activation_rule(op: Operation) -> Any:
+        return rule(op) if op.name in SMOOTH_RECTIFIERS else op.run()
+
+    return OTHER_RULES | {"rectifier": rule, "activation": activation_rule}
 
 
 def _clamp_gradient(op: Operation) -> Tensor:
-    """Return the output; its gradient becomes 1[a > 0] 1[R > 0] R, where the ReLU's derivative gives 1[a > 0]."""
+    """Return the output; its gradient becomes h'(a) 1[R > 0] R, where the derivative of a ReLU is 1[a > 0]."""
     output: Tensor = op.run()
     output.register_hook(lambda gradient: gradient.clamp(min=0))
     return output
 
 
-RULES = Rules("guided-backprop", OTHER_RULES | {"rectifier": _clamp_gradient}, ALTERNATIVES)
+RULES = Rules("guided-backprop", make_rectifier_rules(_clamp_gradient), ALTERNATIVES)
 
 
 @method(
     "guided-backprop",
+    violates=frozenset({"sensitivity-a"}),
     slopes=True,
     alias="gbp",
     paper=Paper(
@@ -35,14 +51,15 @@ RULES = Rules("guided-backprop", OTHER_RULES | {"rectifier": _clamp_gradient}, A
         "ICLR workshop",
         "1412.6806",
     ),
-    deviations="A ReLU6 also stops gradients where it is saturated, as its derivative is zero there.",
+    deviations="Defined in the paper for ReLUs. Their variants h, such as ReLU6, GELU and SiLU, have the derivative h'(a) in place of "
+    "1[a > 0]; a GELU that a model writes as a product keeps its gradient.",
 )
 def guided_backprop(oracle: Oracle, x: Tensor, y: Tensor) -> Attribution:
     """Compute the gradient of the score, with negative gradients set to zero at every ReLU.
 
-    At a ReLU with input a and gradient R of its output: 1[a > 0] 1[R > 0] R; every other operation keeps its gradient.
+    At a ReLU with input a and gradient R of its output: 1[a > 0] 1[R > 0] R. At its smooth variants h (GELU, SiLU, ELU, ...):
+    h'(a) 1[R > 0] R. Every other operation keeps its gradient: sigmoids, products, norms and attention too.
     Without ReLUs it is the gradient. Neither complete nor invariant to the implementation.
     x: (B, C, H, W) in [0, 1]. y: (B,).
-    Raises UsageError for activations other than ReLU and ReLU6, and for products of activations.
     """
     return Attribution(propagate(oracle, x, y, RULES).gradients[:, 0])

@@ -13,6 +13,7 @@ from xplain.oracle import Oracle
 
 @method(
     "guided-grad-cam",
+    violates=frozenset({"sensitivity-a"}),
     slopes=True,
     paper=Paper(
         "Grad-CAM: visual explanations from deep networks via gradient-based localization",

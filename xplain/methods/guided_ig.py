@@ -11,6 +11,7 @@ from xplain.core.registry import method
 from xplain.core.rng import Streams
 from xplain.core.types import Attribution
 from xplain.data.baselines import Baseline, make_baseline
+from xplain.methods._idgi import Direction, ScoreChanges
 from xplain.oracle import Oracle
 
 
@@ -24,10 +25,12 @@ from xplain.oracle import Oracle
         "CVPR",
         "2106.09788",
     ),
-    axioms=frozenset({"completeness", "dummy", "implementation-invariance"}),
-    cost=lambda steps, **_: (steps, steps),
+    axioms=frozenset({"sensitivity-a", "completeness", "dummy", "implementation-invariance"}),
+    cost=lambda steps, direction, **_: (steps + (direction == "idgi"), steps),
     deviations="The distance from the straight line is limited as in the authors' code, not by the paper's anchor points. Values "
-    "move by their share α of the way, which is the arithmetic of the code without its division by x - x' and its comparison of floats.",
+    "move by their share α of the way, which is the arithmetic of the code without its division by x - x' and its comparison of floats. "
+    "direction=idgi is defined by Yang, Wang and Bilgic, CVPR 2023 (2303.14242).",
+    added=frozenset({"direction"}),
     plain=True,
     rounding="Values move in the order of their gradients: nearly equal gradients are ordered differently by correct float32 "
     "implementations.",
@@ -42,6 +45,7 @@ def guided_ig(
     steps: Steps = 200,
     fraction: Annotated[float, Bounds(above=0, high=1)] = 0.25,
     max_distance: Fraction = 0.02,
+    direction: Direction = "none",
 ) -> Attribution:
     """Integrate the gradient along a path on which the values with the smallest gradients move first.
 
@@ -50,22 +54,31 @@ def guided_ig(
     lower edge. Then, repeatedly, the ``fraction`` with the smallest |∂f/∂x_j| among the values below the upper edge is raised to that
     edge; the last group only as far as needed. φ = Σ_k (x_{k+1} - x_k) ⊙ ∇f(x_k).
     Sums to f(x) - f(x') up to the error of the steps; ``expected`` holds that difference.
+    direction=idgi: φ = Σ_k (f(x_{k+1}) - f(x_k)) ∇f(x_k)² / ‖∇f(x_k)‖² on the same path; see integrated-gradients.
 
     x: images (B, C, H, W) in [0, 1].
     y: target classes (B,).
     steps: T.
     max_distance: 0 is integrated gradients by the left rule; 1 allows any path through the box.
+    direction: ``none``, or ``idgi`` to share each change of the score along the path by the squares of the gradient.
     """
-    start = make_baseline(baseline, x, oracle.mean, rng)
+    start = make_baseline(baseline, x, oracle.mean_color(x), rng)
     line = x - start
     distance = line.abs().flatten(1)
     alpha, total = torch.zeros_like(distance), torch.zeros_like(distance)
+    changes = ScoreChanges(x) if direction == "idgi" else None
     for step in range(steps):
         point = torch.lerp(start, x, alpha.unflatten(1, x.shape[1:]))
-        gradient = oracle.gradients(point, y).values.flatten(1)
+        result = oracle.gradients(point, y)
+        if changes is not None:
+            changes.add(slice(None), result.scores[:, None], result.values[:, None])
+        gradient = result.values.flatten(1)
         moved = _advance(alpha, gradient.abs(), distance, (step + 1) / steps, fraction, max_distance)
         total += (moved - alpha) * gradient
         alpha = moved
+    if changes is not None:
+        values, expected = changes.finish(oracle.scores(x, y))
+        return Attribution(values, expected=expected)
     return Attribution(line * total.unflatten(1, x.shape[1:]), expected=oracle.score_change(start, x, y))
 
 

@@ -3,12 +3,14 @@
 import torch
 from torch import Tensor
 
+from xplain.core.errors import UsageError
 from xplain.core.papers import Paper
 from xplain.core.parameters import Steps
 from xplain.core.registry import method
 from xplain.core.rng import Streams
 from xplain.core.types import Attribution
 from xplain.data.baselines import Baseline, make_baseline
+from xplain.methods._idgi import Direction, ScoreChanges
 from xplain.methods._quadrature import Rule, quadrature
 from xplain.oracle import Oracle
 
@@ -23,10 +25,12 @@ from xplain.oracle import Oracle
         "ICML",
         "1703.01365",
     ),
-    axioms=frozenset({"completeness", "linearity", "dummy", "symmetry", "implementation-invariance"}),
-    cost=lambda steps, **_: (steps, steps),
+    axioms=frozenset({"sensitivity-a", "completeness", "linearity", "dummy", "symmetry", "implementation-invariance"}),
+    cost=lambda steps, direction, **_: (steps + (direction == "idgi"), steps),
     parallel=lambda steps, **_: steps,
-    deviations="The paper's sum is rule=right; Gauss-Legendre nodes are the default because they need far fewer steps.",
+    deviations="The paper's sum is rule=right; Gauss-Legendre nodes are the default because they need far fewer steps. "
+    "direction=idgi is defined by Yang, Wang and Bilgic, CVPR 2023 (2303.14242).",
+    added=frozenset({"direction"}),
 )
 def integrated_gradients(
     oracle: Oracle,
@@ -37,22 +41,44 @@ def integrated_gradients(
     baseline: Baseline = "black",
     steps: Steps = 50,
     rule: Rule = "gauss-legendre",
+    direction: Direction = "none",
 ) -> Attribution:
     """Average the gradient along the line from a baseline to the image, and multiply it by their difference.
 
     φ = (x - x') ⊙ Σ_k w_k ∇f(x' + α_k (x - x')), Σ_k w_k = 1.
     Sums to f(x) - f(x') up to the quadrature error; ``expected`` holds that difference.
-    Raises UsageError for rule=trapezoid with steps=1.
+    direction=idgi: φ = Σ_k (f(x_{k+1}) - f(x_k)) ∇f(x_k)² / ‖∇f(x_k)‖², x_k = x' + (k/n) (x - x'), k = 0 .. n.
+    It sums to f(x) - f(x') for every path and number of steps, except for steps from points without a gradient, so that a small gap
+    says nothing about its quality. It is neither linear nor invariant to the scale of the pixels. Use at least 50 steps.
+    Raises UsageError for rule=trapezoid with steps=1, and for direction=idgi with a rule that has other points.
 
     x: images (B, C, H, W) in [0, 1].
     y: target classes (B,).
     steps: number of nodes α_k.
-    rule: quadrature rule of the nodes and weights.
+    rule: quadrature rule of the nodes and weights. direction=idgi has the points of rule=left and ignores the default.
+    direction: ``none``, or ``idgi`` to share each change of the score along the line by the squares of the gradient.
     """
-    start = make_baseline(baseline, x, oracle.mean, rng)
+    start = make_baseline(baseline, x, oracle.mean_color(x), rng)
+    if direction == "idgi":
+        return _share_score_changes(oracle, x, y, start, steps, rule)
     nodes, weights = quadrature(rule, steps, x)
     total = line_integral(oracle, x, y, start, nodes, weights)
     return Attribution((x - start) * total, expected=oracle.score_change(start, x, y))
+
+
+def _share_score_changes(oracle: Oracle, x: Tensor, y: Tensor, start: Tensor, steps: int, rule: Rule) -> Attribution:
+    """Return the attribution of direction=idgi on the lines from ``start`` to x, both (B, C, H, W)."""
+    if rule not in ("gauss-legendre", "left"):  # the first is the default
+        raise UsageError(f"direction=idgi is not defined for rule={rule}", "use rule=left or remove rule")
+    nodes, _ = quadrature("left", steps, x)
+    changes = ScoreChanges(x)
+    for block in oracle.blocks(x, steps):
+        alpha = nodes[block.points][None, :, None, None, None]
+        points = torch.lerp(start[block.images, None], x[block.images, None], alpha)
+        gradients, scores = oracle.block_gradients_and_scores(block, points, y)
+        changes.add(block.images, scores, gradients)
+    values, expected = changes.finish(oracle.scores(x, y))
+    return Attribution(values, expected=expected)
 
 
 def line_integral(

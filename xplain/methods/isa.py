@@ -31,6 +31,7 @@ def _cost(block: int, ascent: int, descent: int, **_: object) -> tuple[int, int]
     ),
     score="log-prob",
     axioms=frozenset({"implementation-invariance"}),
+    undecided={"sensitivity-a": "values are ranks, not in units of the score"},
     cost=_cost,
     at_most=True,
     deviations="Follows the authors' code, applied per image; the code computes norms, minima and changes of the loss over a batch. "

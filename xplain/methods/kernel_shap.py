@@ -26,7 +26,7 @@ from xplain.oracle import Oracle
         "1705.07874",
     ),
     score="prob",
-    axioms=frozenset({"completeness", "linearity", "implementation-invariance"}),
+    axioms=frozenset({"sensitivity-a", "completeness", "linearity", "implementation-invariance"}),
     cost=lambda samples, **_: (samples + 2, 0),
     at_most=True,
     parallel=lambda samples, **_: samples,
@@ -58,7 +58,7 @@ def kernel_shap(
     segments: approximate number of superpixels (SLIC).
     """
     labels = find_superpixels(x, segments)
-    fill = make_baseline(baseline, x, oracle.mean, rng.child("baseline"))
+    fill = make_baseline(baseline, x, oracle.mean_color(x), rng.child("baseline"))
     regression = SegmentRegression(oracle, x, y, labels, fill)
     counts, exists = regression.counts, regression.exists
     full, empty = oracle.scores(x, y).double(), oracle.scores(fill, y).double()

@@ -23,6 +23,7 @@ from xplain.oracle import Oracle
     ),
     score="prob",
     axioms=frozenset({"dummy", "implementation-invariance"}),
+    violates=frozenset({"sensitivity-a"}),
     cost=lambda steps, classes, **_: (classes * steps, (2 * classes - 1) * steps),
     at_most=True,
     parallel=lambda classes, **_: classes,

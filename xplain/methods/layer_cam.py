@@ -13,6 +13,7 @@ from xplain.oracle.layers import probe_layer
 
 @method(
     "layer-cam",
+    violates=frozenset({"sensitivity-a"}),
     paper=Paper(
         "LayerCAM: exploring hierarchical class activation maps for localization",
         "Peng-Tao Jiang, Chang-Bin Zhang, Qibin Hou, Ming-Ming Cheng, Yunchao Wei",

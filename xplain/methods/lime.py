@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from xplain.core.papers import Paper
-from xplain.core.parameters import Bounds, Positive, Steps
+from xplain.core.parameters import Bounds, OrFile, Positive, Steps
 from xplain.core.registry import method
 from xplain.core.rng import Streams
 from xplain.core.types import Attribution
@@ -15,7 +15,7 @@ from xplain.methods._regression import SegmentRegression
 from xplain.methods._segmentation import describe_segmented_bands, fill_with_means, find_superpixels, spread_evenly
 from xplain.oracle import Oracle
 
-Fill = Literal["segment", "black", "white", "mean", "blur", "uniform"]
+Fill = Annotated[Literal["segment", "black", "white", "mean", "blur", "uniform"], OrFile("an image file")]
 
 
 @method(
@@ -30,6 +30,7 @@ Fill = Literal["segment", "black", "white", "mean", "blur", "uniform"]
     ),
     score="prob",
     axioms=frozenset({"linearity", "implementation-invariance"}),
+    undecided={"sensitivity-a": "the penalty of the surrogate can shrink small coefficients to zero"},
     cost=lambda samples, **_: (samples, 0),
     parallel=lambda samples, **_: samples,
     deviations="Superpixels are computed by SLIC, where the authors' code uses quickshift. All other defaults are those of the code: a "
@@ -79,8 +80,8 @@ def lime(
     return Attribution(values, details={"segments": counts}, facts=describe_segmented_bands(x))
 
 
-def _make_fill(oracle: Oracle, x: Tensor, labels: Tensor, rng: Streams, baseline: Fill) -> Tensor:
+def _make_fill(oracle: Oracle, x: Tensor, labels: Tensor, rng: Streams, baseline: Fill | Tensor) -> Tensor:
     """Return the images (B, C, H, W) that hidden segments show."""
-    if baseline == "segment":
+    if isinstance(baseline, str) and baseline == "segment":
         return fill_with_means(x, labels)
-    return make_baseline(baseline, x, oracle.mean, rng)
+    return make_baseline(baseline, x, oracle.mean_color(x), rng)

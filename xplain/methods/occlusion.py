@@ -29,7 +29,7 @@ def _count_positions(side: int, window: int, stride: int) -> int:
         "ECCV",
         "1311.2901",
     ),
-    axioms=frozenset({"linearity", "implementation-invariance"}),
+    axioms=frozenset({"sensitivity-a", "linearity", "implementation-invariance"}),
     cost=lambda window, stride, **_: (_count_positions(224, window, stride) ** 2 + 1, 0),
     at_most=True,
     parallel=lambda window, stride, **_: _count_positions(224, window, stride) ** 2,
@@ -60,7 +60,7 @@ def occlusion(
     baseline: what a hidden window shows.
     reduce: ``sum``, or ``mean`` over the windows that contain the pixel.
     """
-    fill = make_baseline(baseline, x, oracle.mean, rng)
+    fill = make_baseline(baseline, x, oracle.mean_color(x), rng)
     height, width = x.shape[-2:]
     rows, columns = _window_masks(height, window, stride, x), _window_masks(width, window, stride, x)
     original = oracle.scores(x, y)

@@ -27,6 +27,7 @@ from xplain.oracle import Oracle
     ),
     score="prob",
     axioms=frozenset({"linearity", "implementation-invariance"}),
+    undecided={"sensitivity-a": "the mean of random masks is not zero for values without influence"},
     cost=lambda masks, **_: (masks, 0),
     parallel=lambda masks, **_: masks,
     deviations="Masks are drawn per image; the authors' code draws one set for all images. Hidden pixels become the mean color, "
@@ -57,7 +58,7 @@ def rise(
     keep: p.
     baseline: what hidden pixels show.
     """
-    fill = make_baseline(baseline, x, oracle.mean, rng.child("baseline"))
+    fill = make_baseline(baseline, x, oracle.mean_color(x), rng.child("baseline"))
     height, width = x.shape[-2:]
     rows, columns = _upsampling_matrices(height, grid, x), _upsampling_matrices(width, grid, x)
     total = torch.zeros_like(x[:, :1])

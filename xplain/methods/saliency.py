@@ -20,6 +20,7 @@ from xplain.oracle import Oracle
         "1312.6034",
     ),
     axioms=frozenset({"linearity", "dummy", "symmetry", "implementation-invariance"}),
+    violates=frozenset({"sensitivity-a"}),
     deviations="Signed by default; captum's default and the AGI paper's figures use the absolute value (absolute=true).",
 )
 def saliency(oracle: Oracle, x: Tensor, y: Tensor, *, absolute: bool = False) -> Attribution:

@@ -21,6 +21,7 @@ MAX_CHANNELS = 2048  # of a layer; the listed cost assumes it
 
 @method(
     "score-cam",
+    violates=frozenset({"sensitivity-a"}),
     access="layers",
     paper=Paper(
         "Score-CAM: score-weighted visual explanations for convolutional neural networks",
@@ -61,7 +62,7 @@ def score_cam(
     channels: use only this number of channels, those with the greatest standard deviation over the layer; default: all.
     Raises UsageError if the model has no such layer.
     """
-    fill = make_baseline(baseline, x, oracle.mean, rng)
+    fill = make_baseline(baseline, x, oracle.mean_color(x), rng)
     probe = probe_layer(oracle, x, y, layer, layout, differentiate=False)
     maps = probe.activations if channels is None else _most_varied(probe.activations, channels)
     scores = maps.new_zeros(maps.shape[:2])

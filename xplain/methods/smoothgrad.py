@@ -25,6 +25,7 @@ from xplain.oracle import Oracle
         "1706.03825",
     ),
     axioms=frozenset({"linearity", "dummy", "implementation-invariance"}),
+    violates=frozenset({"sensitivity-a"}),
     cost=lambda samples, **_: (samples, samples),
     parallel=lambda samples, **_: samples,
     deviations="Noisy copies are not clamped to [0, 1], as in all published code. kind=variance is the population variance; "

@@ -22,6 +22,7 @@ Zero = Literal["mean", "black"]
         "NeurIPS",
     ),
     axioms=frozenset({"completeness", "linearity", "implementation-invariance"}),
+    violates=frozenset({"sensitivity-a"}),
     deviations="No hooks: the sum of the bias terms is f(x) - ⟨∇f, x⟩. It equals the sum over layers on piecewise linear networks "
     "(tested) and is defined for all other networks too.",
 )
@@ -38,7 +39,7 @@ def uniform_fullgrad(oracle: Oracle, x: Tensor, y: Tensor, *, baseline: Zero = "
 
 def make_zero(baseline: Zero, x: Tensor, oracle: Oracle) -> Tensor:
     """Return the zero point of the input, shaped like x."""
-    zero = oracle.mean.to(x.dtype) if baseline == "mean" else x.new_zeros(())
+    zero = oracle.mean_color(x).to(x.dtype) if baseline == "mean" else x.new_zeros(())
     return zero.expand_as(x)
 
 

@@ -7,6 +7,7 @@ from xplain.core.papers import Paper
 from xplain.core.registry import method
 from xplain.core.types import Attribution
 from xplain.methods.grad_cam import positive_map
+from xplain.models.layouts import LayoutText
 from xplain.oracle import Oracle
 from xplain.oracle.layers import probe_layer
 
@@ -15,6 +16,7 @@ SIGNED = "the layer has negative activations, for which the weights are not defi
 
 @method(
     "xgrad-cam",
+    violates=frozenset({"sensitivity-a"}),
     paper=Paper(
         "Axiom-based Grad-CAM: towards accurate visualization and explanation of CNNs",
         "Ruigang Fu, Qingyong Hu, Xiaohu Dong, Yulan Guo, Yinghui Gao, Biao Li",
@@ -26,15 +28,17 @@ SIGNED = "the layer has negative activations, for which the weights are not defi
     "programs in use add a small number to the sum instead. Images with negative activations are flagged: the weights of their "
     "channels are not averages, and grow without bound where the activations cancel.",
 )
-def xgrad_cam(oracle: Oracle, x: Tensor, y: Tensor, *, layer: str = "auto") -> Attribution:
+def xgrad_cam(oracle: Oracle, x: Tensor, y: Tensor, *, layer: str = "auto", layout: LayoutText = "auto") -> Attribution:
     """Sum the channels of a layer, weighted by their gradients averaged over the activation, and keep the positive part.
 
     φ = up(max(Σ_k α_k A^k, 0)), α_k = Σ_ij (∂f/∂A^k ⊙ A^k)_ij / Σ_ij A^k_ij (Eq. 8). Returns (B, 1, H, W).
     x: (B, C, H, W) in [0, 1]. y: (B,).
     layer: the name of a module; ``auto``: the last module in execution order with a spatial output, recorded in ``facts``.
+    layout: the layout of the layer's output: ``HxW`` or ``HxW+PREFIX`` for tokens, ``channels-first`` or ``channels-last``; ``auto``:
+    decided by module types and by how the layer responds to changes of image regions.
     Raises UsageError if the model has no such layer.
     """
-    probe = probe_layer(oracle, x, y, layer)
+    probe = probe_layer(oracle, x, y, layer, layout)
     activations = probe.activations
     sums = activations.sum(dim=(2, 3), keepdim=True)
     products = (probe.gradients * activations).sum(dim=(2, 3), keepdim=True)

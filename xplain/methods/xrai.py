@@ -27,6 +27,7 @@ MIN_NEW_PIXELS = 50  # ignore regions that add fewer pixels
         "1906.02825",
     ),
     axioms=frozenset({"implementation-invariance"}),
+    violates=frozenset({"sensitivity-a"}),
     cost=lambda steps, **_: (2 * steps, 2 * steps),
     parallel=lambda steps, **_: steps,
     deviations="Baselines are black and white as in the paper; the authors' code uses the minimum and the maximum of the image. "

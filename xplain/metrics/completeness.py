@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from xplain.core.papers import Paper
 from xplain.core.registry import metric
@@ -26,14 +27,15 @@ TINY = 1e-8
         "1703.01365",
     ),
 )
-def completeness_gap(inputs: MetricInput, *, relative: bool = False) -> Score:
+def completeness_gap(inputs: MetricInput, *, expected: Tensor | None, relative: bool = False) -> Score:
     """Measure how far the sum of the attributions is from the score difference that the method claims to explain.
 
     |Σφ - Δf|, divided by max(|Δf|, 1e-8) if ``relative``. Undefined (NaN) for methods that do not satisfy completeness.
+    ``xplain.measure`` finds Δf by rerunning ``method``; without it, it is unknown.
     """
-    if inputs.expected is None:
+    if expected is None:
         return _undefined_score(inputs)
-    expected = inputs.expected.double()
+    expected = expected.double()
     gap = (inputs.attributions.double().sum(dim=(1, 2, 3)) - expected).abs()
     if relative:
         gap = gap / expected.abs().clamp(min=TINY)
@@ -54,14 +56,14 @@ def completeness_gap(inputs: MetricInput, *, relative: bool = False) -> Score:
         "2312.13630",
     ),
 )
-def error_rate(inputs: MetricInput) -> Score:
+def error_rate(inputs: MetricInput, *, expected: Tensor | None) -> Score:
     """Compute the relative completeness gap, |Σφ / Δf - 1|.
 
     The paper's formula omits the -1. Undefined (NaN) for methods that do not satisfy completeness, and where |Δf| < 1e-8.
     """
-    if inputs.expected is None:
+    if expected is None:
         return _undefined_score(inputs)
-    expected = inputs.expected.double()
+    expected = expected.double()
     rate = (inputs.attributions.double().sum(dim=(1, 2, 3)) / expected - 1).abs()
     unchanged = expected.abs() < TINY
     return Score(rate.masked_fill(unchanged, torch.nan), undefined={"the score does not change": unchanged})

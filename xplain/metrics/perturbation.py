@@ -259,7 +259,7 @@ def _replace_values(block: Block, step_of_value: Tensor, start: Tensor, end: Ten
 
 def make_fill_images(kind: str, inputs: MetricInput) -> Tensor:
     """Return the images (B, C, H, W) whose values replace removed pixels."""
-    mean = inputs.oracle.mean.to(inputs.images)
+    mean = inputs.oracle.mean_color(inputs.images).to(inputs.images)
     if kind == "black":
         return torch.zeros_like(inputs.images)
     if kind == "blur":

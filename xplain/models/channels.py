@@ -134,7 +134,8 @@ def _declared_channels(model: nn.Module) -> list[int]:
 def _layer_channels(model: nn.Module, size: tuple[int, int]) -> list[int]:
     """Return the numbers of input channels that the layers may have, in order.
 
-    They are those of convolutions and of linear layers on all pixels, and the lengths of axes of other parameters over pixels.
+    They are those of convolutions and of linear layers on all pixels, the lengths of axes of other parameters over pixels, and
+    those of buffers with one value per channel, such as the mean of a normalization.
     """
     numbers: dict[int, None] = {}
     for module in model.modules():
@@ -148,6 +149,9 @@ def _layer_channels(model: nn.Module, size: tuple[int, int]) -> list[int]:
             for parameter in module.parameters(recurse=False):
                 if parameter.ndim == 4 or (parameter.ndim == 3 and parameter.shape[1:] == size):
                     numbers[parameter.shape[-3]] = None
+    for buffer in model.buffers():
+        if buffer.ndim in (3, 4) and buffer.shape[-2:] == (1, 1) and buffer.shape[-3] > 1:
+            numbers[buffer.shape[-3]] = None
     return list(numbers)[:MAX_LAYERS]
 
 

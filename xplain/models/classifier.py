@@ -206,6 +206,16 @@ class Classifier(nn.Module):
             self.std = self.std[:1].repeat(count, 1, 1)
         self.has_known_channels = True
 
+    def mean_color(self, channels: int) -> Tensor:
+        """Return the color (``channels`` or 1, 1, 1) that the normalization maps to zero.
+
+        For gray images of a network of one channel, whose normalization has three values: the gray that becomes zero.
+        """
+        if len(self.mean) in (1, channels):
+            return self.mean
+        weights = LUMA.to(self.mean)[:, None, None] / self.std
+        return (weights * self.mean).sum(dim=0, keepdim=True) / weights.sum(dim=0, keepdim=True)
+
     def forget_channels(self) -> None:
         """Let the first real images tell the number of channels, unless the normalization does."""
         if not self.is_normalized:

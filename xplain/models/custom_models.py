@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -175,7 +176,7 @@ def set_input(
         if not is_valid or (name == "std" and min(numbers) <= 0):
             kind = "finite number" if name == "mean" else "number above 0"
             raise UsageError(f"invalid {name} {values!r} for {channels} channels", f"pass one {kind} per channel")
-        setattr(classifier, name, torch.tensor(numbers).to(classifier.mean)[:, None, None])
+        setattr(classifier, name, torch.tensor(numbers, dtype=torch.float64).to(classifier.mean)[:, None, None])
     if mean is not None or std is not None:
         _match_lengths(classifier)
 
@@ -204,7 +205,7 @@ def _match_lengths(classifier: Classifier) -> None:
 def _to_channel_numbers(values: Any) -> list[float]:
     """Return a number, or a sequence, array or tensor of numbers as a list; [] for anything else."""
     try:
-        numbers = torch.as_tensor(values)
+        numbers = values if isinstance(values, torch.Tensor) else torch.as_tensor(np.asarray(values))  # float64
     except (TypeError, ValueError, RuntimeError):
         return []
     is_list = numbers.layout is torch.strided and not numbers.is_meta and numbers.ndim < 2

@@ -127,6 +127,8 @@ def place_tokens(
     small = [layout for layout in known if layout.grid[0] * layout.grid[1] < SMALL_GRID and layout.order == "rows"]
     if small and count < SMALL_GRID + MAX_PREFIX:
         smallest = min(small, key=lambda layout: (layout.suffix > 0, layout.prefix + layout.suffix))
+        if any(_is_shuffled(responses, layout, size) for layout in small):
+            return Evidence(None, best.score, is_local=True)
         return Evidence(smallest, best.score, is_local)
     return Evidence(None, best.score, is_local)
 
@@ -219,6 +221,18 @@ def _judge(responses: Responses, layout: Layout, size: Size, references: Mapping
         if score > best.score:
             best = Evidence(layout if is_accepted else None, score)
     return best
+
+
+def _is_shuffled(responses: Responses, layout: Layout, size: Size) -> bool:
+    """Return whether each position of a small grid clearly matches a cell, all match different ones, and not in this order."""
+    cells = torch.arange(layout.grid[0] * layout.grid[1])
+    similarities = _cell_similarities(size, layout.grid, CODE_SEED)
+    matches = responses.similarities(layout.prefix + cells) @ (similarities - similarities.mean(dim=0)).T
+    deviations = matches - matches.mean(dim=1, keepdim=True)
+    spread = deviations.norm(dim=1).clamp(min=torch.finfo(matches.dtype).tiny)
+    greatest, found = deviations.max(dim=1)
+    score = (greatest / spread).mean().item() * (len(cells) / (len(cells) - 1)) ** 0.5
+    return score >= CLEAR_SCORE and len(found.unique()) == len(cells) and not torch.equal(found, cells)
 
 
 def _are_local(responses: Responses, size: Size, positions: Tensor | None = None) -> bool:

@@ -4,43 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from os import PathLike
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from xplain.core.config import EMBEDDED
-from xplain.core.errors import MODEL_ERRORS, InputError, UsageError, device_error, emit_note, first_line
-from xplain.core.rng import preserve_random_state
+from xplain.core.errors import InputError, UsageError, emit_note
 from xplain.core.types import ActivationName
-from xplain.data.class_names import read_class_names
-from xplain.data.preprocessing import Preprocessing, check_side
 from xplain.models.black_box import FunctionModel
-from xplain.models.channels import ChannelError
 from xplain.models.checkpoints import describe_weights_file, hash_tensors, load_weights, read_weights
-from xplain.models.classifier import Classifier, find_wrapped_classifier
-from xplain.models.custom_models import describe_attributes, load_factory, read_output_request, set_input, wrap_module
+from xplain.models.classifier import Classifier
+from xplain.models.custom_models import describe_attributes, load_factory, set_input, wrap_module
 from xplain.models.devices import select_device
 from xplain.models.efficientnet_lite0 import load_efficientnet_lite0
+from xplain.models.first_inspection import inspect_loaded
 from xplain.models.hugging_face_modules import NO_PROCESSOR_NOTE, complete_from_config
-from xplain.models.inspection import inspect_model
-from xplain.models.normalization import settle_normalization
+from xplain.models.load_arguments import (
+    PROGRAMS,
+    check_arguments,
+    check_is_own_model,
+    complete_output_request,
+    make_output_request,
+    set_class_names,
+)
 from xplain.models.onnx_models import PREFIX as ONNX
 from xplain.models.onnx_models import load_onnx
 from xplain.models.optimize import copy_classifier
 from xplain.models.output_reader import OutputReader
-from xplain.models.output_request import OutputRequest, parse_activation, parse_threshold
 from xplain.models.programs import check_program, load_program
 from xplain.models.randomization import RANDOM, initialize_untrained, untrained_seed
-from xplain.models.trials import check_model
 from xplain.models.wrappers import unwrap
 from xplain.models.zero_shot import TextRequest, make_request
 
-PROGRAMS = ("script:", "export:")
-OWN_MODELS = ("python:", ONNX, *PROGRAMS)  # names of models that are not of a library
 # Copies of classifiers with other weights, by the SHA-256 of the weights file.
 _COPIES: WeakKeyDictionary[Classifier, dict[str, Classifier]] = WeakKeyDictionary()
 
@@ -121,13 +119,13 @@ def load_classifier(
     Example:
         >>> classifier = xplain.load_classifier("resnet50", device="cuda", weights="tuned.safetensors", classes="names.txt")
     """
-    _check_arguments(name, device, weights, classes, image_size)
+    check_arguments(name, device, weights, classes, image_size)
     if size is not None or mean is not None or std is not None:
-        _check_is_custom(name)
+        check_is_own_model(name)
     texts = make_request(name, prompts, classes, templates)
     if processor is not None and isinstance(name, str):
         raise UsageError(f"processor cannot be used with {name!r}", "pass it with an nn.Module")
-    told = _make_request(activation, logits, threshold)
+    told = make_output_request(activation, logits, threshold)
     torch_device = select_device(str(device))
     path = None if weights is None else Path(weights)
     side = size if isinstance(size, int) else image_size
@@ -146,19 +144,25 @@ def load_classifier(
         )
     classifier.to(torch_device).eval()
     if not classifier.texts:
-        _set_class_names(classifier, classes)
-    classifier.request = _complete_request(told, name, classifier)
+        set_class_names(classifier, classes)
+    classifier.request = complete_output_request(told, name, classifier)
     classifier.reader = OutputReader(classifier.request.entry)
     if isinstance(name, str) and name.startswith(PROGRAMS):
         check_program(classifier)
-    is_size_known = image_size is not None or not isinstance(name, nn.Module) or hasattr(name, "size")
-    _inspect(classifier, required=is_size_known, custom=_has_own_normalization(name), checked=_needs_checks(name))
+    is_told = size is not None or image_size is not None
+    is_size_known = is_told or not isinstance(name, nn.Module) or _declares_size(name)
+    inspect_loaded(classifier, required=is_size_known, custom=_has_own_normalization(name), checked=_needs_checks(name))
     classifier.check_class_names()
     if isinstance(classes, int) and classifier.classes not in (None, classes):
         raise InputError(f"{classifier.name} has {classifier.classes} classes, not {classes}", "pass the right number")
     if isinstance(name, nn.Module) and (note := describe_attributes(name, classifier)):
         emit_note(note)
     return classifier
+
+
+def _declares_size(model: nn.Module) -> bool:
+    """Return whether a user's module, or one inside its wrappers, has the attribute ``size``."""
+    return any(hasattr(module, "size") for module in unwrap(model))
 
 
 def _needs_checks(name: object) -> bool:
@@ -172,85 +176,6 @@ def _needs_checks(name: object) -> bool:
 def _has_own_normalization(name: object) -> bool:
     """Return whether mean and std of the classifier are attributes of the user's module."""
     return isinstance(name, nn.Module) or (isinstance(name, str) and name.startswith(("python:", *PROGRAMS)))
-
-
-def _check_is_custom(name: object) -> None:
-    """Raise UsageError unless the model is a user's own."""
-    if isinstance(name, str) and not name.startswith(OWN_MODELS):
-        raise UsageError(f"the model {name!r} has its own input size and normalization", "remove size, mean and std")
-
-
-def _set_class_names(classifier: Classifier, classes: str | Path | Sequence[str] | int | None) -> None:
-    """Set the class names: those of a file, or a list. A number of classes and None name none."""
-    if isinstance(classes, str | PathLike):
-        classifier.names_source = repr(str(classes))
-        wnids, labels = read_class_names(Path(classes))
-        classifier.wnids, classifier.labels = list(wnids), list(labels)
-    elif classes is not None and not isinstance(classes, int):
-        classifier.names_source = "the list of classes"
-        classifier.wnids, classifier.labels = [], list(classes)
-
-
-def _make_request(activation: object, logits: object, threshold: object) -> OutputRequest:
-    """Return what the arguments of ``load_classifier`` say about the outputs. Raises UsageError if one is invalid."""
-    request = OutputRequest(activation=parse_activation(activation), source="user", threshold_source="user")
-    if logits is not None:
-        if not isinstance(logits, str | int) or isinstance(logits, bool) or logits == "":
-            raise UsageError(f"invalid logits {logits!r}", "use the name or index of an entry of the model's output")
-        request = replace(request, entry=str(logits))
-    if threshold is not None:
-        request = replace(request, threshold=parse_threshold(threshold, UsageError, "threshold"))
-    return request
-
-
-def _complete_request(told: OutputRequest, name: object, classifier: Classifier) -> OutputRequest:
-    """Return the request of the user, completed by the attributes of a module of the user's own, or by the loader's knowledge."""
-    if isinstance(name, str) and not name.startswith(OWN_MODELS):
-        known = OutputRequest(known_kind=classifier.output)
-        if classifier.output.source != "default":
-            activation = "sigmoid" if classifier.output.activation == "binary" else classifier.output.activation
-            known = replace(known, activation=activation, source=classifier.output.source)
-    else:
-        known = read_output_request(name if isinstance(name, nn.Module) else classifier.model)
-    if told.activation is not None:
-        known = replace(known, activation=told.activation, source="user", has_one_label=False)
-    if told.entry is not None:
-        known = replace(known, entry=told.entry)
-    if told.threshold is not None:
-        known = replace(known, threshold=told.threshold, threshold_source="user")
-    return known
-
-
-def _check_arguments(name: object, device: object, weights: object, classes: object, image_size: object) -> None:
-    """Raise UsageError unless the arguments of ``load_classifier`` have the right types."""
-    if find_wrapped_classifier(name):
-        raise UsageError("the model is a classifier already", "pass it to attribute and measure as it is")
-    if isinstance(name, type) or not (isinstance(name, str | nn.Module) or callable(name)):
-        hint = "create it: pass Model(), not Model" if isinstance(name, type) else "pass a name or an nn.Module"
-        if isinstance(name, PathLike):
-            hint = "pass the name of its architecture, and the file as weights"
-        raise UsageError(f"the model is of type {type(name).__name__}", hint)
-    if not isinstance(device, str | torch.device):
-        raise UsageError(f"unknown device {device!r}", "use auto, cpu, cuda, cuda:N or mps")
-    if weights is not None and not isinstance(weights, str | PathLike):
-        hint = "pass a file, or call model.load_state_dict and pass the model"
-        raise UsageError(f"weights are of type {type(weights).__name__}, not a path", hint)
-    if not _is_classes(classes):
-        hint = "pass a file with one name per line, or set the names as model.labels"
-        raise UsageError(f"classes are of type {type(classes).__name__}, not a path or names", hint)
-    if callable(name) and not isinstance(name, nn.Module) and weights is not None:
-        raise UsageError("a function has no weights to load", "remove weights")
-    if image_size is not None:
-        check_side(image_size, "image size")
-
-
-def _is_classes(classes: object) -> bool:
-    """Return whether a value is a path, a list of names, a number of classes, or None."""
-    if isinstance(classes, list | tuple):
-        return bool(classes) and all(isinstance(label, str) for label in classes)
-    if isinstance(classes, int):
-        return not isinstance(classes, bool) and classes > 0
-    return classes is None or isinstance(classes, str | PathLike)
 
 
 def copy_with_weights(classifier: Classifier, path: str) -> Classifier:
@@ -329,65 +254,3 @@ def _load_program(name: str, path: Path | None) -> Classifier:
     classifier = wrap_module(load_program(name), name, None, copy=False)
     classifier.weights = describe_weights_file(Path(name.partition(":")[2]))
     return classifier
-
-
-def _inspect(classifier: Classifier, *, required: bool, custom: bool, checked: bool) -> None:
-    """Inspect and check the model, and warn with its notes.
-
-    required: raise every InputError of the inspection, not only a ChannelError. Otherwise inspect the model again when the first images
-        are known: they may have another size than assumed.
-    custom: mean and std are attributes of the network. checked: run ``check_model``.
-    """
-    classifier.awaits_detection = True
-    try:
-        with preserve_random_state():
-            inspect_model(classifier)
-    except ChannelError:
-        raise
-    except InputError:
-        if required:
-            raise
-        classifier.awaits_images = True
-    except MODEL_ERRORS as error:
-        known = device_error(error)
-        if known:
-            raise known from None
-        if required:
-            raise InputError(
-                f"{classifier.name} failed on noise images ({type(error).__name__}: {first_line(error)})",
-                "check the model with images of this size",
-            ) from error
-        classifier.awaits_images = True
-    else:
-        if custom:
-            settle_normalization(classifier)
-        if checked:
-            classifier.notes += check_model(classifier)
-    for note in classifier.notes:
-        emit_note(note)
-
-
-def inspect_first_images(classifier: Classifier, images: Tensor) -> None:
-    """Inspect and check a model whose size was unknown, at the size of the first images (B, C, H, W), and warn with new notes.
-
-    If the model does not accept the images, its prediction raises the error.
-    """
-    if not classifier.awaits_images:
-        return
-    known, preprocessing = list(classifier.notes), classifier.preprocessing
-    classifier.preprocessing = Preprocessing.for_size((images.shape[-2], images.shape[-1]))
-    try:
-        with preserve_random_state():
-            inspect_model(classifier)
-    except (InputError, *MODEL_ERRORS) as error:
-        if known_error := device_error(error):
-            raise known_error from None
-        classifier.preprocessing = preprocessing
-        return
-    classifier.awaits_images = False
-    settle_normalization(classifier)
-    classifier.notes += check_model(classifier)
-    for note in classifier.notes:
-        if note not in known:
-            emit_note(note)
-    classifier.check_class_names()

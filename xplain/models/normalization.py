@@ -97,6 +97,16 @@ def _has_nan(classifier: Classifier, noise: Tensor) -> bool:
 @contextmanager
 def _replaced_by_nan(module: nn.Module, names: Sequence[str]) -> Iterator[None]:
     """Replace attributes of a module by NaN of the same type in this context."""
+    if isinstance(module, torch.jit.ScriptModule):  # its tables are views
+        originals_of_script = {name: getattr(module, name) for name in names}
+        try:
+            for name, value in originals_of_script.items():
+                setattr(module, name, _nan_like(value))
+            yield
+        finally:
+            for name, value in originals_of_script.items():
+                setattr(module, name, value)
+        return
     originals = [(name, _find_table(module, name)) for name in names]
     values = [(name, table, table.get(name)) for name, table in originals]
     try:

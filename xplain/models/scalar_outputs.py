@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from xplain.core.errors import InputError, UsageError, XplainError, device_error, first_line
+from xplain.core.rng import preserve_random_state
 from xplain.models.classifier import Classifier
 from xplain.models.output_reader import OutputReader
 from xplain.models.outputs import OutputKind
@@ -138,7 +139,7 @@ def similarity(classifier: Classifier, image: Tensor) -> CosineSimilarity:
     images = image[None] if image.ndim == 3 else image
     if images.ndim != 4 or len(images) != 1:
         raise UsageError(f"the reference image has shape {tuple(image.shape)}", "pass one image (C, H, W)")
-    with torch.no_grad():
+    with torch.no_grad(), preserve_random_state():
         (embedding,) = find_embeddings(classifier.run_network(images.to(classifier.device, classifier.dtype)))
     if not bool(embedding.isfinite().all()) or not bool(embedding.any()):
         raise InputError("the embedding of the reference image is zero or not finite", "use another image")

@@ -136,8 +136,15 @@ def find_spatial_layer(finder: LayoutFinder, layout: Layout | None = None) -> tu
     if layout is not None:
         candidates = [traced for traced in candidates if layout.fits(tuple(traced.output.shape))]
     if not candidates:
+        if any(isinstance(module, torch.jit.ScriptModule) for module in finder.runner.model.modules()):
+            raise InputError(
+                "the layers of a TorchScript model cannot be observed",
+                "use integrated-gradients, occlusion or rise, or pass the module itself",
+            )
         what = "a spatial output (height and width)" if layout is None else f"the layout {layout}"
-        raise InputError(f"no layer with {what} was found", "set a layer with --layer")
+        raise InputError(
+            f"no layer with {what} was found", "set a layer with --layer, or use integrated-gradients or rise"
+        )
     last = candidates[-1]
     if layout is None and last.typed_layout is not None:
         return last.name, last.typed_layout

@@ -55,8 +55,10 @@ def has_one_output(module: nn.Module) -> bool:
 
     Subclasses and layers with computed weights are not accepted.
     """
+    if type(module) not in _TWO_CLASS_TYPES:  # modules of TorchScript have other tables of parameters
+        return False
     weight = module._parameters.get("weight")
-    return type(module) in _TWO_CLASS_TYPES and weight is not None and len(weight) == 1
+    return weight is not None and len(weight) == 1
 
 
 def make_two_class(layer: nn.Module, sign: int) -> None:

@@ -144,17 +144,23 @@ class _CopyComputedTensors(TorchFunctionMode):
 
 
 def _rebind(function: FunctionType, memo: dict[int, Any]) -> FunctionType:
-    """Return a function whose closure refers to copied modules instead of the originals."""
+    """Return a function whose closure and default arguments refer to copied modules instead of the originals."""
     compiled = getattr(function, "_torchdynamo_orig_callable", None)  # of torch.compile
     if isinstance(compiled, MethodType | FunctionType):
         rebound: FunctionType = _rebind_value(compiled, memo)
         return rebound
-    cells = function.__closure__ or ()
+    cells, defaults = function.__closure__ or (), function.__defaults__ or ()
+    keywords = function.__kwdefaults__ or {}
     new_cells = tuple(_rebind_cell(cell, memo) for cell in cells)
-    if all(new is old for new, old in zip(new_cells, cells, strict=True)):
+    new_defaults = tuple(_rebind_value(value, memo) for value in defaults)
+    new_keywords = {name: _rebind_value(value, memo) for name, value in keywords.items()}
+    pairs = zip(
+        (*cells, *defaults, *keywords.values()), (*new_cells, *new_defaults, *new_keywords.values()), strict=True
+    )
+    if all(new is old for old, new in pairs):
         return function
-    copied = FunctionType(function.__code__, function.__globals__, function.__name__, function.__defaults__, new_cells)
-    copied.__kwdefaults__ = function.__kwdefaults__
+    copied = FunctionType(function.__code__, function.__globals__, function.__name__, new_defaults or None, new_cells)
+    copied.__kwdefaults__ = new_keywords or None
     return copied
 
 

@@ -6,7 +6,6 @@ A torch function mode writes each attention out as a softmax and records its wei
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
@@ -16,8 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from xplain.oracle.written_out import attention_weights, head_arguments, repeat_key_heads
+
 SOFTMAXES = (F.softmax, torch.softmax, Tensor.softmax)
-HEAD_ARGUMENTS = tuple(inspect.signature(F.multi_head_attention_forward).parameters)
 UNSUPPORTED_ARGUMENTS = ("bias_k", "bias_v", "key_padding_mask", "attn_mask")
 
 
@@ -120,21 +120,13 @@ class _AttentionRecorder(TorchFunctionMode):
     ) -> Tensor:
         """Return softmax(q kᵀ / √d + mask) v for (..., tokens, d), as torch does; dropout is off in evaluation mode."""
         if enable_gqa:
-            heads = query.shape[-3]
-            key = key.repeat_interleave(heads // key.shape[-3], dim=-3)
-            value = value.repeat_interleave(heads // value.shape[-3], dim=-3)
-        products = query @ key.mT * (query.shape[-1] ** -0.5 if scale is None else scale)
-        if is_causal:
-            attn_mask = torch.ones(products.shape[-2:], dtype=torch.bool, device=products.device).tril()
-        if attn_mask is not None and attn_mask.dtype == torch.bool:
-            products = products.masked_fill(~attn_mask, -torch.inf)
-        elif attn_mask is not None:
-            products = products + attn_mask
-        return self.record(products.softmax(dim=-1)) @ value
+            key, value = repeat_key_heads(query, key, value)
+        weights = attention_weights(query, key, attn_mask, is_causal=is_causal, scale=scale)
+        return self.record(weights) @ value
 
     def multi_head_attention(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run ``nn.MultiheadAttention``; record it if it attends to tokens (N, rows, K) without masks and extra keys."""
-        arguments = dict(zip(HEAD_ARGUMENTS, args, strict=False)) | kwargs
+        arguments = head_arguments(args, kwargs)
         if not _is_plain_attention(arguments):
             self.unsupported.append(self.modules[-1])
             return func(*args, **kwargs)

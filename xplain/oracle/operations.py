@@ -11,14 +11,32 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Kind = Literal["route", "sum", "shift", "scale", "linear", "norm", "rectifier", "activation", "max", "product"]
+Kind = Literal[
+    "route",
+    "sum",
+    "shift",
+    "scale",
+    "linear",
+    "norm",
+    "rectifier",
+    "activation",
+    "max",
+    "product",
+    "bilinear",
+    "division",
+    "power",
+    "length",
+    "layer-norm",
+    "softmax",
+]
 
 _NAMES: dict[Kind, str] = {
     # copy, move or drop entries, or pad with zeros
     "route": "view reshape flatten unflatten permute transpose movedim t squeeze unsqueeze contiguous clone expand "
     "expand_as view_as reshape_as type_as repeat tile roll flip __getitem__ select narrow index_select cat concat stack "
     "chunk split tensor_split unbind pad dropout dropout2d dropout3d alpha_dropout feature_alpha_dropout to float double "
-    "pixel_shuffle pixel_unshuffle channel_shuffle",
+    "pixel_shuffle pixel_unshuffle channel_shuffle T mT H mH swapaxes swapdims moveaxis unflatten repeat_interleave "
+    "masked_fill where",
     # linear with fixed weights and without a bias
     "sum": "add sub mean sum avg_pool1d avg_pool2d adaptive_avg_pool1d adaptive_avg_pool2d interpolate",
     "scale": "mul div true_divide neg",
@@ -29,6 +47,11 @@ _NAMES: dict[Kind, str] = {
     "activation": "hardtanh clamp clamp_min leaky_relu prelu elu selu celu silu mish gelu hardswish softplus sigmoid "
     "hardsigmoid tanh logsigmoid",
     "max": "max_pool2d adaptive_max_pool2d",
+    # elementwise functions of normalizations that a model writes out
+    "power": "pow square sqrt rsqrt reciprocal",
+    "length": "norm linalg_norm linalg_vector_norm",  # the Euclidean norm over some axes
+    "layer-norm": "layer_norm rms_norm",
+    "softmax": "softmax",
 }
 KINDS: dict[str, Kind] = {name: kind for kind, names in _NAMES.items() for name in names.split()}
 # Operations that take only the shape, type and device of their tensors after the first.
@@ -45,7 +68,10 @@ PYTHON_VALUES = {
     "__complex__",
     "__dlpack__",
 }
-_OPERATORS = {"truediv": "div", "div": "div", "rsub": "rsub", "neg": "neg"}  # operators whose function has another name
+# Operators whose function has another name.
+_OPERATORS = {"truediv": "div", "div": "div", "rsub": "rsub", "neg": "neg"}
+NO_WEIGHT = -1e4  # exp(NO_WEIGHT) is zero
+BILINEAR = {"matmul", "mm", "bmm", "einsum"}
 _IN_PLACE = re.compile(r"__setitem__|__i(add|sub|mul|pow|mod|and|x?or|truediv|floordiv|matmul)__|[a-z]\w*_")
 
 
@@ -57,6 +83,7 @@ class Operation:
     inputs: the tensors that depend on the image, in the order of the arguments. constants: the other tensors.
     rows: the number of rows that entered the model.
     sums: totals that rules add up, by name; see ``add_to_sum``.
+    row_axis: the axis of the rows in the inputs.
     """
 
     name: str
@@ -69,6 +96,7 @@ class Operation:
     constants: list[Tensor]
     rows: int
     sums: dict[str, Tensor]
+    row_axis: int = 0
 
     def run(self, *inputs: Tensor, constants: Sequence[Tensor] | None = None, **options: Any) -> Any:
         """Run the operation, by default as the model does, and return its output.
@@ -103,6 +131,14 @@ class Operation:
         self.sums[name] = self.sums[name] + value if name in self.sums else value
 
 
+def norm_epsilon(operation: Operation) -> float:
+    """Return the number that a layer norm or RMS norm adds to the mean square."""
+    if operation.name == "rms_norm":
+        eps = operation.argument(3, "eps", None)
+        return float(torch.finfo(operation.inputs[0].dtype).eps if eps is None else eps)
+    return float(operation.argument(4, "eps", 1e-5))
+
+
 def find_tensors(value: Any) -> Iterator[Tensor]:
     """Yield the tensors in nested arguments, in order."""
     if isinstance(value, Tensor):
@@ -127,6 +163,10 @@ def make_out_of_place(
     Operators become functions: ``__iadd__`` is ``add``.
     """
     name: str = getattr(function, "__name__", str(function))
+    if name == "__get__":  # a property, such as x.mT
+        owner = getattr(function, "__self__", None)
+        name = getattr(owner, "__name__", name)
+        return name, function, kwargs
     if kwargs.get("inplace"):
         kwargs = kwargs | {"inplace": False}
     base = _base_name(name)
@@ -163,6 +203,14 @@ def classify(operation: Operation) -> Kind | None:
         return None if has_several_inputs else "shift"
     if name == "mul" and has_several_inputs:
         return "product"
+    if name in BILINEAR and len(operation.inputs) == 2:
+        return "bilinear"
+    if name in ("div", "true_divide") and (has_several_inputs or not _is_linear(operation, "scale")):
+        return "division" if operation.argument(2, "rounding_mode", None) is None else None
+    if kind in ("power", "length", "layer-norm", "softmax"):
+        return kind if not has_several_inputs and _has_row_values(operation, kind) else None
+    if name in ("masked_fill", "where"):
+        return kind if not has_several_inputs and _is_filled_without_effect(operation) else None
     if kind in ("linear", "scale", "norm"):
         return kind if not has_several_inputs and _is_linear(operation, kind) else None
     if name in ("hardtanh", "clamp", "clamp_min"):
@@ -181,6 +229,32 @@ def _is_linear(operation: Operation, kind: Kind) -> bool:
     if operation.name in ("matmul", "mm", "einsum", "mul", "neg"):
         return True
     return operation.argument(0, "input", None) is operation.inputs[0]
+
+
+def _has_row_values(operation: Operation, kind: Kind) -> bool:
+    """Return whether an operation treats each row on its own, and is the Euclidean norm if it is a norm."""
+    if kind == "softmax":
+        return operation.argument(1, "dim", None) not in (None, 0, -operation.inputs[0].ndim)
+    if kind != "length":
+        return True
+    order = operation.argument(1, "ord" if operation.name.startswith("linalg") else "p", 2)
+    dim = operation.argument(2, "dim", None)
+    dims = dim if isinstance(dim, (list, tuple)) else [dim]
+    if operation.name == "linalg_norm" and len(dims) > 1:
+        return False  # a norm of matrices
+    return order in (None, "fro", 2) and not {None, 0, -operation.inputs[0].ndim}.intersection(dims)
+
+
+def _is_filled_without_effect(operation: Operation) -> bool:
+    """Return whether a fixed mask fills entries with zero, or with a number so low that a softmax gives them no weight."""
+    values = [value for value in (*operation.args, *operation.kwargs.values()) if value is not operation.inputs[0]]
+    fills = [value for value in values if not (isinstance(value, Tensor) and value.dtype == torch.bool)]
+    return len(fills) == 1 and all(value == 0 or value <= NO_WEIGHT for value in _numbers(fills[0]))
+
+
+def _numbers(value: Any) -> list[float]:
+    """Return the numbers of a number or tensor."""
+    return list(value.unique().tolist()) if isinstance(value, Tensor) else [value]
 
 
 def _has_lower_bound_zero(operation: Operation) -> bool:

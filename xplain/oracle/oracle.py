@@ -20,7 +20,7 @@ from xplain.models.outputs import OutputKind
 from xplain.oracle.access import check_access
 from xplain.oracle.batching import Block, make_blocks, rows_per_call, run_in_batches
 from xplain.oracle.layers import LayerResult, probe_layer
-from xplain.oracle.scores import compute_scores
+from xplain.oracle.scores import ComputedScore, compute_scores
 
 
 class GradientResult(NamedTuple):
@@ -59,7 +59,7 @@ class Oracle:
         self,
         classifier: Classifier,
         *,
-        score: ScoreKind = "logit",
+        score: ComputedScore = "logit",
         against: Tensor | None = None,
         images: int = 0,
         batch_size: int | None = None,
@@ -78,10 +78,9 @@ class Oracle:
         self._inference_copies: dict[bool, Classifier] = {}
         self._on_rows = on_rows
 
-    @property
-    def mean(self) -> Tensor:
-        """The color (C, 1, 1) that the normalization maps to zero."""
-        return self.classifier.mean
+    def mean_color(self, x: Tensor) -> Tensor:
+        """Return the color (C or 1, 1, 1) that the normalization maps to zero, for images x (..., C, H, W)."""
+        return self.classifier.mean_color(x.shape[-3])
 
     @property
     def output(self) -> OutputKind:
@@ -121,7 +120,7 @@ class Oracle:
         image: Tensor | None = None,
         *,
         check: bool = False,
-        kind: ScoreKind | None = None,
+        kind: ComputedScore | None = None,
     ) -> Tensor:
         """Return the scores (rows,) of the target classes, without gradients.
 
@@ -172,9 +171,15 @@ class Oracle:
 
         points: (b, k, C, H, W), where block.shape = (b, k). y: (B,) targets of all images. image: (B,) as in ``gradients``.
         """
+        return self.block_gradients_and_scores(block, points, y, image)[0]
+
+    def block_gradients_and_scores(
+        self, block: Block, points: Tensor, y: Tensor, image: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return the gradients (b, k, C, H, W) and the scores (b, k) at the points of a block, see ``block_gradients``."""
         row = block.image_indices(points.device)
         result = self.gradients(points.flatten(0, 1), y[row], row if image is None else image[row])
-        return result.values.unflatten(0, block.shape)
+        return result.values.unflatten(0, block.shape), result.scores.unflatten(0, block.shape)
 
     def block_scores(self, block: Block, points: Tensor, y: Tensor, kind: ScoreKind | None = None) -> Tensor:
         """Return the scores (b, k) at the points (b, k, C, H, W) of a block, without gradients.

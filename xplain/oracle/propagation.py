@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from xplain.core.errors import UsageError, device_error, first_line
 from xplain.core.types import ScoreKind
 from xplain.models import Classifier
 from xplain.oracle.dependence import ImageDependence
+from xplain.oracle.global_maxima import as_max_pooling
 from xplain.oracle.operations import (
     PYTHON_VALUES,
     SHAPE_ARGUMENTS,
@@ -32,7 +33,9 @@ from xplain.oracle.operations import (
     make_out_of_place,
 )
 from xplain.oracle.rectifiers import as_rectifier, record_mask
+from xplain.oracle.row_axis import find_row_axis, follow_row_axis
 from xplain.oracle.scores import compute_scores
+from xplain.oracle.written_out import WRITTEN_OUT
 
 if TYPE_CHECKING:
     from xplain.oracle.oracle import Oracle
@@ -58,6 +61,8 @@ class Rules:
     scores: the kinds of score for which the method is defined.
     transform_logits: function applied to the logits (B, classes) before the score is computed.
     is_odd: the relevance of a logit -z is the negative of that of z, wherever the sign is changed.
+    rows: whether the rules compare rows: ``single`` if not; along the ``first`` axis only; or along ``any`` axis, that of
+    ``Operation.row_axis``.
     """
 
     method: str
@@ -66,8 +71,9 @@ class Rules:
     scores: frozenset[ScoreKind] = frozenset({"logit", "prob", "log-prob", "margin"})
     transform_logits: Callable[[Tensor], Tensor] = field(default=lambda logits: logits)
     is_odd: bool = True
+    rows: Literal["single", "first", "any"] = "single"
 
-    def check_score(self, score: ScoreKind) -> None:
+    def check_score(self, score: str) -> None:
         """Raise UsageError if the method is not defined for this score."""
         if score not in self.scores:
             raise UsageError(
@@ -90,10 +96,15 @@ class Rules:
     def apply(self, operation: Operation) -> Any:
         """Return the output of an operation under its rule. Raises UsageError if there is no rule."""
         if operation.kind is None or operation.kind not in self.table:
-            where = f"{operation.name} in {operation.module or 'the model'}"
+            where = f"{operation.name} in {describe_module(operation.module)}"
             hint = self.alternatives if operation.kind else ANY_MODEL
             raise UsageError(f"{self.method} has no rule for {where}", hint)
         return self.table[operation.kind](operation)
+
+
+def describe_module(name: str) -> str:
+    """Return the name of a module for messages."""
+    return "the model" if name in ("", "model") else name
 
 
 def keep_gradient(*kinds: Kind) -> dict[Kind, Rule]:
@@ -141,7 +152,7 @@ def propagate(oracle: Oracle, x: Tensor, y: Tensor, rules: Rules, *streams: Tens
     def run(x: Tensor, y: Tensor, contrasts: Tensor | None, *streams: Tensor) -> tuple[Tensor, ...]:
         nonlocal names
         rows = torch.cat([x, *streams]).detach().requires_grad_()
-        logits, sums = _forward_by_rules(oracle, model, rules, rows, has_streams=bool(streams))
+        logits, sums = _forward_by_rules(oracle, model, rules, rows, 1 + len(streams))
         with torch.no_grad():
             expected = oracle.forward(model, x[:1])
         check_same_logits(rules.method, logits[:1], expected, loose=oracle.precision != "fp32")
@@ -158,20 +169,27 @@ def propagate(oracle: Oracle, x: Tensor, y: Tensor, rules: Rules, *streams: Tens
 
 
 def _forward_by_rules(
-    oracle: Oracle, model: Classifier, rules: Rules, rows: Tensor, *, has_streams: bool
+    oracle: Oracle, model: Classifier, rules: Rules, rows: Tensor, streams: int
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the logits of the rows under the rules, and the totals, which the backward pass may still change."""
-    with torch.enable_grad(), _apply_rules(model, rules, rows) as mode:
+    with torch.enable_grad(), _apply_rules(model, rules, rows, streams) as mode:
         try:
             logits = oracle.forward(model, rows)
         except RuntimeError as error:
-            if not has_streams or device_error(error):
+            if streams == 1 or device_error(error):
                 raise
+            _check_operations(oracle, model, rules, rows)
             # the rule of the first layer may merge the streams, and the model relied on the number of rows
             message = f"{rules.method} does not support the model's forward pass: {first_line(error)}"
             raise UsageError(message, ANY_MODEL) from None
         mode.check_tracked(logits)
     return logits, mode.sums
+
+
+def _check_operations(oracle: Oracle, model: Classifier, rules: Rules, rows: Tensor) -> None:
+    """Raise UsageError if an operation of the model has no rule."""
+    keep_all = replace(rules, table=keep_gradient(*rules.table))
+    _forward_by_rules(oracle, model, keep_all, rows[:1].detach().requires_grad_(), 1)
 
 
 def check_same_logits(method: str, actual: Tensor, expected: Tensor, *, loose: bool) -> None:
@@ -193,9 +211,12 @@ def check_same_logits(method: str, actual: Tensor, expected: Tensor, *, loose: b
 class _RuleMode(TorchFunctionMode):
     """Apply the rules to each operation that depends on the image."""
 
-    def __init__(self, rules: Rules, rows: int, dependence: ImageDependence) -> None:
+    def __init__(self, rules: Rules, rows: int, streams: int, dependence: ImageDependence) -> None:
         super().__init__()
         self.rules = rules
+        self.parts = 1
+        if rules.rows != "single":
+            self.parts = streams if streams > 1 else rows
         self.rows = rows
         self.dependence = dependence
         self.modules: list[str] = [""]  # names of the running modules, outermost first
@@ -210,18 +231,29 @@ class _RuleMode(TorchFunctionMode):
         if not inputs or not torch.is_grad_enabled():
             return self.run_without_gradient(func, args, kwargs)
         constants = [tensor for tensor in tensors if not tensor.requires_grad]
+        written_out = WRITTEN_OUT.get(getattr(func, "__name__", ""))
+        if written_out is not None:
+            with self:
+                output = written_out(*args, **kwargs)
+            if output is not NotImplemented:
+                return output
         name, function, new_kwargs = make_out_of_place(func, kwargs)
         operation = Operation(
             name, None, self.modules[-1], function, args, new_kwargs, inputs, constants, self.rows, self.sums
         )
         operation.kind = classify(operation)
+        operation = as_max_pooling(operation)
         if operation.kind is None and not is_in_place(func):
             output = self.run_without_gradient(func, args, new_kwargs)
             if not any(tensor.requires_grad for tensor in find_tensors(output)):
                 return output  # a shape, a comparison or a constant
         for tensor in inputs:
             self.check_tracked(tensor)
-        output = self.rules.apply(self.resolve_masks(operation))
+        operation = self.resolve_masks(operation)
+        operation.row_axis = self.find_row_axis(operation)
+        output = self.rules.apply(operation)
+        if self.parts > 1 and not follow_row_axis(operation, output, self.parts):
+            raise self.row_error(operation)
         for tensor in find_tensors(output):
             vars(tensor)[TRACKED] = True
         return output
@@ -254,11 +286,26 @@ class _RuleMode(TorchFunctionMode):
             )
         return rectifier or operation
 
+    def find_row_axis(self, operation: Operation) -> int:
+        """Return the axis of the rows in the inputs. Raises UsageError if rules that compare rows cannot find them."""
+        if self.parts == 1:
+            return 0
+        axis = find_row_axis(operation.inputs)
+        if axis is None or (axis > 0 and operation.kind != "route" and self.rules.rows == "first"):
+            raise self.row_error(operation)
+        return axis
+
+    def row_error(self, operation: Operation) -> UsageError:
+        """Return the error about rows that do not lie along one known axis."""
+        message = (
+            f"{self.rules.method} cannot find the images of a call among the axes of {operation.name} in {self.where}"
+        )
+        return UsageError(message, ANY_MODEL)
+
     @property
     def where(self) -> str:
         """The name of the running module, for messages."""
-        name = self.modules[-1]
-        return "the model" if name in ("", "model") else name
+        return describe_module(self.modules[-1])
 
     def check_tracked(self, tensor: Tensor) -> None:
         """Raise UsageError if the tensor was computed from the image by an operation that the mode did not intercept."""
@@ -268,10 +315,13 @@ class _RuleMode(TorchFunctionMode):
 
 
 @contextmanager
-def _apply_rules(model: nn.Module, rules: Rules, rows: Tensor) -> Iterator[_RuleMode]:
-    """Apply the rules to the forward passes of ``model`` on ``rows``, a leaf tensor that requires a gradient."""
+def _apply_rules(model: nn.Module, rules: Rules, rows: Tensor, streams: int) -> Iterator[_RuleMode]:
+    """Apply the rules to the forward passes of ``model`` on ``rows``, a leaf tensor that requires a gradient.
+
+    streams: the number of equal parts of the rows.
+    """
     dependence = ImageDependence(rows)
-    mode = _RuleMode(rules, len(rows), dependence)
+    mode = _RuleMode(rules, len(rows), streams, dependence)
     vars(rows)[TRACKED] = True
 
     def push(name: str) -> Callable[..., None]:

@@ -12,16 +12,18 @@ from xplain.core.types import ScoreKind
 from xplain.models.outputs import OutputKind
 
 SOFTMAX = OutputKind("softmax")
+# The scores that the oracle computes. ``double-prob`` is the softmax of the probabilities, for methods whose authors apply it twice.
+ComputedScore = ScoreKind | Literal["double-prob"]
 
 
 def compute_scores(
-    logits: Tensor, y: Tensor, kind: ScoreKind, against: Tensor | None = None, output: OutputKind = SOFTMAX
+    logits: Tensor, y: Tensor, kind: ComputedScore, against: Tensor | None = None, output: OutputKind = SOFTMAX
 ) -> Tensor:
     """Return the score of each row: the scalar that is explained.
 
     logits: (rows, classes).
     y: (rows,) target classes, or (rows, S) for the scores of S classes per row.
-    kind: ``logit``; ``prob``, the probability; ``log-prob``, its logarithm; ``margin``, see ``_compute_margins``.
+    kind: ``logit``; ``prob``, the probability; ``log-prob``, its logarithm; ``margin``, see ``_compute_margins``; ``double-prob``.
     against: (rows, A) contrast classes: the score is that of the target minus the mean of theirs (``margin``: minus their
     largest logit). Ignored if y is (rows, S). The logit of a binary model is the margin of a class over the other already, so
     that a contrast leaves it as it is.
@@ -41,8 +43,10 @@ def compute_scores(
     return scores - values.gather(1, against).mean(dim=1)
 
 
-def check_score(kind: ScoreKind, output: OutputKind, classes: int | None = None) -> None:
+def check_score(kind: ComputedScore, output: OutputKind, classes: int | None = None) -> None:
     """Raise UsageError if a score is not defined for the output of a model. classes: their number, None if unknown."""
+    if kind == "double-prob" and output.activation != "softmax":
+        raise UsageError("a softmax of probabilities requires a model with a softmax", "use the probability")
     if output.has_probabilities:
         return
     if kind in ("prob", "log-prob"):
@@ -81,12 +85,16 @@ def _compute_margins(logits: Tensor, y: Tensor, against: Tensor | None, output: 
     return targets - logits.scatter(1, y[:, None], -torch.inf).amax(dim=1)
 
 
-def _transform_logits(logits: Tensor, kind: Literal["logit", "prob", "log-prob"], output: OutputKind) -> Tensor:
+def _transform_logits(
+    logits: Tensor, kind: Literal["logit", "prob", "log-prob", "double-prob"], output: OutputKind
+) -> Tensor:
     """Return the logits, probabilities or log-probabilities (rows, classes)."""
     match kind:
         case "logit":
             return logits
         case "prob":
             return output.probabilities(logits)
+        case "double-prob":
+            return output.probabilities(logits).softmax(dim=1)
         case "log-prob":
             return output.log_probabilities(logits)

@@ -20,13 +20,15 @@ from xplain.core.errors import MODEL_ERRORS, InputError, UsageError, XplainError
 from xplain.core.registry import METHODS, MethodSpec, Spec
 from xplain.core.rng import Streams, preserve_random_state
 from xplain.core.types import Attribution, Cost, Precision, ScoreKind
+from xplain.data.baselines import check_baseline
 from xplain.data.images import read_model_input, sha256
 from xplain.data.preprocessing import Preprocessing
 from xplain.data.sources import ImageSource, find_images
+from xplain.methods.smooth import parse_inner_method
 from xplain.metrics.inputs import Explain
 from xplain.models import Classifier, ScalarFunction
 from xplain.models.checks import RANDOM_FLAG
-from xplain.models.load import inspect_first_images
+from xplain.models.first_inspection import inspect_first_images
 from xplain.models.outputs import OutputKind
 from xplain.models.scalar_outputs import check_directions, resolve_scalar_target
 from xplain.oracle import Oracle
@@ -43,11 +45,14 @@ from xplain.pipelines.arguments import (
     check_references,
     resolve_compute,
 )
+from xplain.pipelines.completeness_flags import flag_completeness_gaps
+from xplain.pipelines.inner_method import InnerMethod
 from xplain.pipelines.zero_maps import flag_zero_maps
 
 MAX_REFERENCES = 512  # maximum number of baseline images, spaced evenly over the sorted files
 # Parameters that older versions do not have, and their defaults, which are not recorded: runs that they began are continued.
-ADDED_PARAMETERS = {"layout": "auto"}
+# A parameter that only some methods got is named by ``added`` of their specs instead.
+ADDED_PARAMETERS = {"layout": "auto", "bias": "keep"}
 CONTROL = "random"  # included in every evaluation; a useful method must outperform it
 
 
@@ -70,7 +75,7 @@ def attribute(
 
     Args:
         images: float (B, C, H, W) in [0, 1], not normalized, on any device, a tensor or a NumPy array; ``read_image`` makes them.
-        method: name or alias of a method, such as ``agi`` or ``ig``.
+        method: name or alias of a method, such as ``agi`` or ``ig``, or ``NAME:key=value[,key=value]``.
         target: class index, WordNet ID or class name, either one for all images or one per image; or a differentiable function of
             the network's output that returns one value per image, such as ``lambda output: output["age"]`` or
             ``xplain.similarity(classifier, image)``. Default: the predicted class of each image.
@@ -101,6 +106,9 @@ def attribute(
     classifier, classes = resolve_scalar_target(classifier, target, against)
     if score is not None:
         check_choice("score", score, get_args(ScoreKind))
+    if isinstance(method, str) and ":" in method:
+        choice = Choice.parse(method)
+        method, params = choice.name, {**dict(choice.params), **params}
     spec, params = METHODS.get(method), check_references(params)
     method_run = MethodRun.resolve(spec, params, classifier.preprocessing, score=score)
     compute = resolve_compute(seed, precision, batch_size)
@@ -108,9 +116,10 @@ def attribute(
     started = time.perf_counter()
     images = check_images(classifier, images)
     inspect_first_images(classifier, images)
-    check_access(classifier, spec.access, spec.name)
+    check_access(classifier, method_run.spec.access, spec.name)
     with inference_session(classifier), preserve_random_state():
-        method_run = replace(method_run, score=choose_score(spec, score, classifier.output))
+        chosen = _find_own_score(spec, params) or score
+        method_run = replace(method_run, score=choose_score(method_run.spec, chosen, classifier.output))
         logits, cost = predict_finite(classifier, images, compute)
         targets = find_targets(classifier, classes, logits)
         contrasts = find_contrasts(classifier, against, logits, targets)
@@ -146,6 +155,8 @@ class MethodRun:
     references: images (N, C, H, W) from the directory ``baselines``, or None.
     score: explained model output.
     label: display name in tables and file names.
+    baseline: images (B or 1, C, H, W) from the file or tensor ``baseline``, or None.
+    inner: the method that this one runs, or None.
     """
 
     spec: MethodSpec
@@ -153,6 +164,8 @@ class MethodRun:
     references: Tensor | None
     score: ScoreKind
     label: str
+    baseline: Tensor | None = None
+    inner: MethodRun | None = None
 
     @classmethod
     def resolve(
@@ -167,23 +180,33 @@ class MethodRun:
     ) -> MethodRun:
         """Validate the parameters and load the reference images.
 
+        params: may contain ``score``, which takes precedence over the argument.
         score: explained model output, or None for the default of the method, or for the value if the model has no probabilities.
         output: the meaning of the model's logits.
         Raises UsageError if a parameter is invalid, and InputError if the reference images cannot be read.
         """
-        baselines = params.get("baselines")
-        references: Tensor | None
-        if isinstance(baselines, Tensor):
-            settings, references = spec.resolve({**params, "baselines": "tensor"}), baselines
-        else:
-            settings = spec.resolve(params)
+        score = _find_own_score(spec, params) or score
+        params = split_score(spec, params)[1]
+        settings, tensors = _resolve_tensors(spec, params)
+        inner = None
+        if "run" in spec.needs:
+            inner_spec, inner_params = parse_inner_method(settings["method"])
+            inner = cls.resolve(inner_spec, inner_params, preprocessing, score=score, output=output)
+            spec = _specialize(spec, inner.spec)
+        references = tensors.get("baselines")
+        if references is None:
             references = _read_references(settings.get("baselines", "noise"), preprocessing)
-        return cls(spec, settings, references, choose_score(spec, score, output), label or spec.name)
+        baseline = tensors.get("baseline")
+        if baseline is None and _is_baseline_file(spec, settings):
+            source = find_images([settings["baseline"]])[0]
+            baseline = read_model_input(source.read(), source.name, preprocessing).pixels[None]
+        return cls(spec, settings, references, choose_score(spec, score, output), label or spec.name, baseline, inner)
 
     @property
     def rows_per_image(self) -> int:
         """Maximum number of forward passes per image."""
-        return self.spec.cost(**self.settings)[0]
+        counts = {} if self.references is None else {"references": len(self.references)}
+        return self.spec.cost(**self.settings, **counts)[0]
 
     @property
     def slopes(self) -> bool:
@@ -200,11 +223,13 @@ class MethodRun:
         return {
             "method": self.spec.name,
             "params": {
-                name: value for name, value in self.settings.items() if (name, value) not in ADDED_PARAMETERS.items()
+                name: value
+                for name, value in self.spec.describe_settings(self.settings).items()
+                if (name, value) not in ADDED_PARAMETERS.items()
             },
             "score": self.score,
             "method_version": self.spec.version,
-        }
+        } | ({} if self.inner is None else {"inner": replace(self.inner, score=self.score).describe()})
 
     def hash_references(self) -> dict[str, str]:
         """Return the SHA-256 of the files of the reference images under ``references``, or {} if a directory names none."""
@@ -212,6 +237,10 @@ class MethodRun:
 
     @cached_property
     def _reference_hashes(self) -> dict[str, str]:
+        if self.inner is not None:
+            return self.inner.hash_references()
+        if _is_baseline_file(self.spec, self.settings):
+            return {"references": sha256(find_images([self.settings["baseline"]])[0].read())}
         if self.references is None or self.settings["baselines"] == "tensor":
             return {}
         digest = hashlib.sha256()
@@ -239,13 +268,13 @@ class MethodRun:
         contrasts: Tensor | None = None,
         on_rows: Callable[[int], None] | None = None,
         drawn_for: Tensor | None = None,
-        flag_zeros: bool = True,
+        flag_maps: bool = True,
     ) -> Attribution:
         """Run the method on images (B, C, H, W) and target classes (B,) in batches that fill a forward pass.
 
         contrasts: (B, A) contrast classes, or None. on_rows: called with the number of rows after each model call.
         drawn_for: images that seed the random numbers, or None to use ``images``.
-        flag_zeros: flag maps that are zero everywhere, with the reason if it is known.
+        flag_maps: flag maps that are zero everywhere, with the reason if it is known, and maps with a large completeness gap.
         Raises the errors of the method, UsageError if the classifier does not offer what the method needs, and DeviceError if a
         single sample does not fit in memory.
         """
@@ -257,7 +286,21 @@ class MethodRun:
             oracle = self._oracle(classifier, compute, index, contrasts, on_rows)
             content = images if drawn_for is None else drawn_for
             supplies = self._supplies(images[index], content[index], contrasts, index, compute.seed)
-            result: Attribution = self.spec.function(oracle, images[index], targets[index], **self.settings, **supplies)
+            if self.inner is not None:
+                supplies["run"] = InnerMethod(
+                    replace(self.inner, score=self.score),
+                    classifier,
+                    oracle,
+                    images[index],
+                    content[index],
+                    targets[index],
+                    None if contrasts is None else contrasts[index],
+                    compute,
+                    on_rows,
+                )
+            result: Attribution = self.spec.function(
+                oracle, images[index], targets[index], **self._arguments(images, index), **supplies
+            )
             spent = {"forwards": oracle.image_rows[:, 0], "backwards": oracle.image_rows[:, 1]}
             values = result.values.detach().contiguous()
             parts.append(replace(result, values=values, details=result.details | spent))
@@ -268,8 +311,9 @@ class MethodRun:
         if classifier.checks.is_random:
             flags[RANDOM_FLAG] = torch.ones(len(images), dtype=torch.bool, device=images.device)
         attribution = replace(result, target=targets, cost=cost, flags=flags)
-        if flag_zeros:
+        if flag_maps:
             attribution = self._flag_zero_maps(attribution, classifier, images, compute, contrasts)
+            attribution = flag_completeness_gaps(attribution)
         cost = replace(attribution.cost, seconds=time.perf_counter() - started)
         return replace(attribution, cost=cost)
 
@@ -289,7 +333,10 @@ class MethodRun:
             oracle.score = score
             return oracle
 
-        return flag_zero_maps(attribution, images, attribution.target, self.score, make_oracle)
+        uses_gradients = self.spec.access == "gradients"
+        return flag_zero_maps(
+            attribution, images, attribution.target, self.score, make_oracle, uses_gradients=uses_gradients
+        )
 
     def _oracle(
         self,
@@ -322,8 +369,18 @@ class MethodRun:
         if "references" in self.spec.needs:
             supplies["references"] = None if self.references is None else self.references.to(images)
         if "rng" in self.spec.needs:
-            supplies["rng"] = Streams.of(content, seed, self.spec.name)
+            supplies["rng"] = Streams.of(content, seed, self.spec.draws or self.spec.name)
         return supplies
+
+    def _arguments(self, images: Tensor, index: Tensor) -> dict[str, Any]:
+        """Return the parameters as the method receives them for the images at ``index``: with baseline images as a tensor.
+
+        Raises InputError if the baseline images do not match the images (B, C, H, W).
+        """
+        if self.baseline is None:
+            return self.settings
+        check_baseline(self.baseline, images)
+        return {**self.settings, "baseline": self.baseline if len(self.baseline) == 1 else self.baseline[index]}
 
     def explainer(
         self, classifier: Classifier, content: Tensor, compute: ComputeOptions, oracle: Oracle | None = None
@@ -338,12 +395,52 @@ class MethodRun:
             images: Tensor, y: Tensor, classifier: Classifier | None = None, image: Tensor | None = None
         ) -> Tensor:
             drawn_for = content if image is None else content[image]
-            result = self.attribute(classifier or default, images, y, compute, drawn_for=drawn_for, flag_zeros=False)
+            result = self.attribute(classifier or default, images, y, compute, drawn_for=drawn_for, flag_maps=False)
             if oracle is not None:
                 oracle.cost = oracle.cost + result.cost
             return result.values
 
         return explain
+
+
+def _resolve_tensors(spec: MethodSpec, params: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return the values of all parameters, where ``tensor`` replaces images, and the images by parameter. Raises UsageError."""
+    others = dict(params)
+    accepts_images = {name for name, parameter in spec.parameters.items() if parameter.file or name == "baselines"}
+    tensors = {name: others.pop(name) for name in accepts_images if isinstance(others.get(name), Tensor)}
+    return spec.resolve(others) | dict.fromkeys(tensors, "tensor"), tensors
+
+
+def _is_baseline_file(spec: MethodSpec, settings: Mapping[str, Any]) -> bool:
+    """Return whether the parameter ``baseline`` is the path of an image file."""
+    parameter = spec.parameters.get("baseline")
+    if parameter is None or parameter.file is None:
+        return False
+    return settings["baseline"] not in (*parameter.choices, "tensor")
+
+
+def _find_own_score(spec: MethodSpec, params: Mapping[str, Any]) -> ScoreKind | None:
+    """Return the score that the parameters of a method choose, or those of the method that it runs, or None. Raises UsageError."""
+    own, others = split_score(spec, params)
+    if own is None and "run" in spec.needs:
+        text = spec.resolve(others)["method"]
+        return split_score(*parse_inner_method(text))[0]
+    return own
+
+
+def _specialize(spec: MethodSpec, inner: MethodSpec) -> MethodSpec:
+    """Return the spec of a method that runs another one, with what it takes over from it."""
+    return replace(spec, score=inner.score, access=inner.access, slopes=inner.slopes, plain=inner.plain)
+
+
+def split_score(spec: Spec, params: Mapping[str, Any]) -> tuple[ScoreKind | None, dict[str, Any]]:
+    """Return the score that the parameters of a method choose, or None, and the other parameters. Raises UsageError if it is unknown."""
+    others = dict(params)
+    if "score" in spec.parameters or "score" not in others:
+        return None, others
+    score = others.pop("score")
+    check_choice("score", score, get_args(ScoreKind))
+    return score, others
 
 
 def choose_score(spec: MethodSpec, score: ScoreKind | None, output: OutputKind) -> ScoreKind:
@@ -357,12 +454,12 @@ def choose_score(spec: MethodSpec, score: ScoreKind | None, output: OutputKind) 
     return available
 
 
-def _read_references(directory: str, preprocessing: Preprocessing) -> Tensor | None:
-    """Load up to MAX_REFERENCES evenly spaced images (N, C, H, W) from a directory, or return None for ``noise``.
+def _read_references(directory: str | None, preprocessing: Preprocessing) -> Tensor | None:
+    """Load up to MAX_REFERENCES evenly spaced images (N, C, H, W) from a directory. Return None for None and ``noise``.
 
     Raises InputError if the directory does not exist or an image cannot be read.
     """
-    if directory == "noise":
+    if directory is None or directory == "noise":
         return None
     if not os.path.isdir(directory):  # noqa: PTH112  (never raises)
         raise InputError(f"baseline directory {directory!r} not found", 'pass a directory of images, or "noise"')
@@ -403,14 +500,13 @@ def resolve_methods(
     runs = []
     for choice in choices:
         spec = METHODS.get(choice.name)
-        check_access(classifier, spec.access, spec.name)
         params = with_layer_options(spec, choice, layer, layout)
         label = label_of(choice, spec.name)
-        runs.append(
-            MethodRun.resolve(
-                spec, params, classifier.preprocessing, score=score, output=classifier.output, label=label
-            )
+        run = MethodRun.resolve(
+            spec, params, classifier.preprocessing, score=score, output=classifier.output, label=label
         )
+        check_access(classifier, run.spec.access, spec.name)
+        runs.append(run)
     return runs
 
 
@@ -421,7 +517,7 @@ def check_methods(choices: Sequence[Choice], layer: str | None = None, layout: s
     """
     specs = [METHODS.get(choice.name) for choice in choices]
     for spec, choice in zip(specs, choices, strict=True):
-        spec.resolve(with_layer_options(spec, choice, layer, layout))
+        spec.resolve(split_score(spec, with_layer_options(spec, choice, layer, layout))[1])
     check_distinct(label_of(choice, spec.name) for spec, choice in zip(specs, choices, strict=True))
     for name, value in (("layer", layer), ("layout", layout)):
         if value and not any(name in spec.parameters for spec in specs):

@@ -9,7 +9,7 @@ from pathlib import Path
 from xplain.core.config import BenchConfig
 from xplain.core.files import lock_directory
 from xplain.oracle.runtime import inference_session, load_model
-from xplain.pipelines.benchmark_case import list_specs
+from xplain.pipelines.benchmark_case import check_parameters, list_specs
 from xplain.pipelines.benchmark_files import BenchmarkFiles
 from xplain.pipelines.benchmark_records import Group, describe_machine
 from xplain.pipelines.model_benchmark import ModelBenchmark
@@ -59,6 +59,6 @@ def measure_models(config: BenchConfig, existing: Sequence[Group] = ()) -> Itera
 def _check_request(config: BenchConfig) -> None:
     """Raise UsageError if a method or metric is invalid or if Captum is required but missing, before a model is loaded."""
     for choice, spec in list_specs(config):
-        spec.resolve(dict(choice.params))
+        check_parameters(spec, dict(choice.params))
         if config.peer:
             find_reference(spec.name)

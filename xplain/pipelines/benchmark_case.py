@@ -14,7 +14,7 @@ from xplain.core.registry import METHODS, METRICS, MethodSpec, Spec
 from xplain.core.types import Attribution, Precision, Score
 from xplain.metrics._similarity import spearman
 from xplain.models import Classifier
-from xplain.pipelines.attribution import attribute, check_methods, label_of, with_layer_options
+from xplain.pipelines.attribution import attribute, check_methods, label_of, split_score, with_layer_options
 from xplain.pipelines.measurement import measure
 from xplain.pipelines.timing import RunStats
 
@@ -27,6 +27,11 @@ def list_specs(config: BenchConfig) -> Iterator[tuple[Choice, Spec]]:
         yield replace(choice, params=tuple(with_layer_options(spec, choice, config.layer, config.layout).items())), spec
     for choice in config.metrics:
         yield choice, METRICS.get(choice.name)
+
+
+def check_parameters(spec: Spec, params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of all parameters of a method or metric. ``score`` can be set for methods. Raises UsageError if one is invalid."""
+    return spec.resolve(split_score(spec, params)[1] if isinstance(spec, MethodSpec) else params)
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +69,7 @@ class BenchmarkCase:
     @property
     def settings(self) -> dict[str, Any]:
         """Values of all parameters."""
-        return self.spec.resolve(dict(self.choice.params))
+        return check_parameters(self.spec, dict(self.choice.params))
 
     @property
     def label(self) -> str:

@@ -46,11 +46,15 @@ def list_methods() -> list[Row]:
         {
             "name": spec.name,
             "alias": spec.alias,
+            "synonyms": list(spec.synonyms),
             "summary": spec.summary,
             "passes": describe_passes(spec),
             "parameters": describe_parameters(spec),
             "score": spec.score,
             "axioms": sorted(spec.axioms),
+            "limits": spec.limits,
+            "violates": sorted(spec.violates),
+            "undecided": dict(spec.undecided),
             "paper": spec.paper.citation if spec.paper else "",
             "url": spec.paper.url if spec.paper else "",
             "deviations": spec.deviations,
@@ -75,7 +79,8 @@ def describe_parameters(spec: Spec) -> list[str]:
     texts = []
     for parameter in spec.parameters.values():
         others = [choice for choice in parameter.choices if choice != parameter.default]
-        values = "|".join([_format_value(parameter.default), *others])
+        file = ["FILE"] if parameter.file else []
+        values = "|".join([_format_value(parameter.default), *others, *file])
         texts.append(f"{parameter.name}={values}")
     return texts
 
@@ -122,7 +127,7 @@ def list_papers(names: Sequence[str]) -> list[Paper]:
 
     Raises UsageError for an unknown name, and for a control, which has no paper.
     """
-    specs = {name: spec for spec in (*METHODS, *METRICS) for name in (spec.name, spec.alias) if name}
+    specs = {name: spec for spec in (*METHODS, *METRICS) for name in spec.names}
     papers: dict[str, Paper] = {}
     for name in names:
         if name not in specs:

@@ -34,7 +34,7 @@ VERSION = 1  # of how maps are read
 def check_map_names(folders: Sequence[MapFolder]) -> None:
     """Raise UsageError for a name that is repeated or is a method's."""
     check_distinct((folder.name for folder in folders), "name of --maps")
-    taken = {name.lower() for spec in METHODS for name in (spec.name, spec.alias)}
+    taken = {name.lower() for spec in METHODS for name in spec.names}
     for folder in folders:
         if folder.name.lower() in taken:
             raise UsageError(

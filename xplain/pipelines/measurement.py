@@ -22,7 +22,7 @@ from xplain.core.parameters import EXISTING_PATH
 from xplain.core.protocols import choose_metrics
 from xplain.core.registry import METHODS, METRICS, MetricSpec
 from xplain.core.rng import Streams, preserve_random_state
-from xplain.core.types import Attribution, Precision, Score, ScoreKind
+from xplain.core.types import Attribution, Cost, Precision, Score, ScoreKind
 from xplain.data.annotations import Annotations, locate_boxes, read_annotations
 from xplain.data.class_names import ClassNames
 from xplain.data.file_index import FileIndex
@@ -30,7 +30,8 @@ from xplain.data.folders import walk_files
 from xplain.data.own_outputs import is_in_own_folder, is_own_file
 from xplain.metrics.inputs import Explain, MetricInput
 from xplain.models import Classifier, ScalarFunction
-from xplain.models.load import copy_with_weights, inspect_first_images
+from xplain.models.first_inspection import inspect_first_images
+from xplain.models.load import copy_with_weights
 from xplain.models.outputs import OutputKind
 from xplain.models.scalar_outputs import is_similarity, resolve_scalar_target
 from xplain.oracle import Oracle
@@ -82,7 +83,8 @@ def measure(
         metric: name of a metric, such as ``deletion``.
         target: target class, as in ``attribute``. Pass ``att.target`` if the explained class is not the predicted class.
         method: attribution method that produced the attributions. Required by metrics that rerun the method or that depend on the
-            kind of attribution. ``NAME[:key=value,...]``, or a function (classifier, images, target) -> attributions.
+            kind of attribution. ``NAME[:key=value,...]``, or a function (classifier, images, target) -> attributions. The completeness
+            metrics rerun a named method with ``seed`` for the sums that its attributions should have.
         seed, precision, batch_size, progress: as in ``attribute``.
         params: parameters of the metric. ``xplain list metrics --json`` lists them with their defaults.
 
@@ -114,7 +116,7 @@ def measure(
     _check_shapes(images, attributions, boxes)
     inspect_first_images(classifier, images)
     check_metrics([metric_run], classifier)
-    if isinstance(method, str) and "explain" in metric_run.spec.needs:
+    if isinstance(method, str) and metric_run.spec.needs & {"explain", "expected"}:
         rerun = METHODS.get(Choice.parse(method).name)
         check_access(classifier, rerun.access, rerun.name)
     with retain_freed_memory(), preserve_random_state():
@@ -124,8 +126,10 @@ def measure(
         inputs = MetricInput(oracle, images, attributions, targets, boxes=boxes)
         explain = None if method is None else _make_explainer(oracle, method, images, compute)
         if isinstance(method, str):
-            spec = METHODS.get(Choice.parse(method).name)
-            inputs = replace(inputs, score=available_score(spec.score, classifier.output), slopes=spec.slopes)
+            method_run = _resolve_method(method, classifier)
+            inputs = replace(inputs, score=method_run.score, slopes=method_run.slopes)
+            if "expected" in metric_run.spec.needs:
+                inputs = replace(inputs, expected=_find_expected_sums(oracle, method, images, targets, compute))
         result = metric_run.measure(inputs, compute, explain)
     return replace(result, cost=replace(oracle.cost + cost, seconds=time.perf_counter() - started))
 
@@ -175,11 +179,31 @@ def _make_explainer(
     default = oracle.classifier
     if not isinstance(method, str):
         return _wrap_function(method, default)
+    return _resolve_method(method, default).explainer(default, images, compute, oracle)
+
+
+def _resolve_method(method: str, classifier: Classifier) -> MethodRun:
+    """Return the method of a text ``NAME[:key=value,...]``."""
     choice = Choice.parse(method)
-    method_run = MethodRun.resolve(
-        METHODS.get(choice.name), dict(choice.params), default.preprocessing, output=default.output
-    )
-    return method_run.explainer(default, images, compute, oracle)
+    spec = METHODS.get(choice.name)
+    params = dict(choice.params)
+    default = available_score(spec.score, classifier.output)
+    return MethodRun.resolve(spec, params, classifier.preprocessing, score=default, output=classifier.output)
+
+
+def _find_expected_sums(
+    oracle: Oracle, method: str, images: Tensor, targets: Tensor, compute: ComputeOptions
+) -> Tensor | None:
+    """Return the sums (B,) that the attributions of a method should have, or None if it does not satisfy completeness.
+
+    The method runs again, because the sums of some methods depend on the end points of their paths. Its forward rows are added to the
+    cost of ``oracle`` as checks.
+    """
+    method_run = _resolve_method(method, oracle.classifier)
+    result = method_run.attribute(oracle.classifier, images, targets, compute, flag_maps=False)
+    cost = result.cost
+    oracle.cost = oracle.cost + Cost(backwards=cost.backwards, checks=cost.forwards + cost.checks)
+    return result.expected
 
 
 def _wrap_function(method: AttributionFunction, default: Classifier) -> Explain:
@@ -271,6 +295,8 @@ class MetricRun:
             supplies["rng"] = Streams.of(inputs.images, seed, self.spec.draws or self.spec.name)
         if "seed" in self.spec.needs:
             supplies["seed"] = seed
+        if "expected" in self.spec.needs:
+            supplies["expected"] = inputs.expected
         if "load" in self.spec.needs:
             supplies["load"] = partial(copy_with_weights, inputs.oracle.classifier)
         if "explain" in self.spec.needs:

@@ -97,7 +97,9 @@ def describe_explanation(
     prediction = Prediction(classifier, batch.logits[i])
     loaded = batch.loaded[i]
     booked = ("forwards", "backwards")  # listed under "cost"
-    details = {name: value[i].tolist() for name, value in result.details.items() if name not in booked}
+    details = {
+        name: value[i].tolist() for name, value in result.details.items() if name not in booked and value.ndim < 4
+    }  # without images
     return {
         "input": loaded.source.name,
         "sha256": loaded.digest,

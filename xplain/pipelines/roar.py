@@ -286,7 +286,7 @@ class RetrainingRun:
             targets = labels
             if self.config.target != "label":
                 targets = predict(network, images, compute)[0].argmax(dim=1)
-            result = method.attribute(network, images, targets, compute, flag_zeros=False)
+            result = method.attribute(network, images, targets, compute, flag_maps=False)
             cost = {
                 "images": len(images),
                 "forwards": result.cost.forwards,

@@ -17,18 +17,20 @@ ZERO = "the map is zero everywhere"
 MakeOracle = Callable[[ScoreKind, Tensor], Oracle]  # (score, indices of the images) -> oracle
 
 
-def flag_zero_maps(result: Attribution, images: Tensor, y: Tensor, score: ScoreKind, make: MakeOracle) -> Attribution:
+def flag_zero_maps(
+    result: Attribution, images: Tensor, y: Tensor, score: ScoreKind, make: MakeOracle, *, uses_gradients: bool
+) -> Attribution:
     """Return the attribution with flags for the images (B, C, H, W) whose map is zero everywhere.
 
     y: (B,) target classes. score: the explained score. make: returns an oracle for some of the images.
-    If the score is a probability, its gradient is compared with that of the logit, at the cost of two passes for these images. Maps
-    that have another flag get no second one.
+    uses_gradients: the method uses gradients. If the score is a probability, its gradient is then compared with that of the logit, at
+    the cost of two passes for these images. Maps that have another flag get no second one.
     """
     is_zero = (result.values == 0).flatten(1).all(dim=1)
     is_explained, flags, cost = torch.zeros_like(is_zero), {}, Cost()
     for mask in result.flags.values():
         is_explained |= mask.to(is_zero.device)
-    if score in ("prob", "log-prob"):
+    if uses_gradients and score in ("prob", "log-prob"):
         flags[SATURATED] = torch.zeros_like(is_zero)
         index = is_zero.nonzero()[:, 0]
         if len(index):
@@ -41,20 +43,16 @@ def flag_zero_maps(result: Attribution, images: Tensor, y: Tensor, score: ScoreK
 def _find_saturated(
     images: Tensor, y: Tensor, index: Tensor, score: ScoreKind, make: MakeOracle
 ) -> tuple[Tensor, Cost]:
-    """Return for each image whether the gradient of the score is zero and that of the logit is not, and the rows as checks."""
-    has_gradient, checks = [], 0
+    """Return for each image whether the gradient of the score is zero and that of the logit is not, and the cost."""
+    has_gradient, cost = [], Cost()
     for kind in (score, "logit"):
         oracle = make(kind, index)
         try:
             gradients = oracle.gradients(images, y).values
-        except (
-            *MODEL_ERRORS,
-            InputError,
-            UsageError,
-        ) as error:  # the method may need no gradient, and the model may have none
+        except (*MODEL_ERRORS, InputError, UsageError) as error:
             if known := device_error(error):
                 raise known from None
-            return torch.zeros_like(y, dtype=torch.bool), Cost(checks=checks)
+            return torch.zeros_like(y, dtype=torch.bool), cost
         has_gradient.append((gradients != 0).flatten(1).any(dim=1))
-        checks += oracle.cost.forwards
-    return ~has_gradient[0] & has_gradient[1], Cost(checks=checks)
+        cost += Cost(checks=oracle.cost.forwards, backwards=oracle.cost.backwards)
+    return ~has_gradient[0] & has_gradient[1], cost

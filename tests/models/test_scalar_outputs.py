@@ -116,6 +116,14 @@ def test_methods_that_need_another_class_refuse_a_function(classifier):
         xplain.attribute(classifier, toys.images(), "agi", target=lambda output: output["age"])
 
 
+def test_refusal_of_a_function_is_not_reworded(classifier):
+    def refuse(output):
+        raise UsageError("no", "way")
+
+    with pytest.raises(UsageError, match=r"^no; way$"):
+        xplain.attribute(classifier, toys.images(), "saliency", target=refuse)
+
+
 def test_reference_without_an_embedding_is_refused(embedder):
     with pytest.raises(InputError, match="the embedding of the reference image is zero or not finite"):
         xplain.similarity(embedder, torch.zeros(3, 8, 10, dtype=torch.float64))

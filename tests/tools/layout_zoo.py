@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 import xplain
+from tests.helpers.hugging_face_families import FAMILIES, PATCHES
 from xplain.core.errors import XplainError
 from xplain.oracle import Oracle
 from xplain.oracle.attention import probe_attention
@@ -47,87 +48,19 @@ def hugging_face_models() -> Iterator[tuple[str, int, Callable[[], nn.Module]]]:
     """Yield small versions of the families of Hugging Face's image classifiers."""
     import transformers as hf
 
-    small = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 64}
-    patches = {**small, "image_size": 64, "patch_size": 8}
-    swin = {"image_size": 64, "patch_size": 4, "embed_dim": 16, "depths": [2, 2], "num_heads": [2, 2], "window_size": 4}
-    settings = {
-        "ViT": (64, patches),
-        "ViTMSN": (64, patches),
-        "DeiT": (64, patches),
-        "Beit": (64, patches),
-        "Data2VecVision": (64, patches),
-        "Dinov2": (64, {k: v for k, v in patches.items() if k != "intermediate_size"}),
-        "Dinov2WithRegisters": (64, {k: v for k, v in patches.items() if k != "intermediate_size"}),
-        "IJepa": (64, patches),
-        "Swin": (64, swin),
-        "Swinv2": (64, swin),
-        "DonutSwin": (64, swin),
-        "Hiera": (224, {"embed_dim": 16, "depths": [1, 1, 2, 1], "num_heads": [1, 1, 2, 2]}),
-        "Levit": (
-            224,
-            {"hidden_sizes": [32, 48, 64], "num_attention_heads": [2, 3, 4], "depths": [1, 1, 1], "key_dim": [8, 8, 8]},
-        ),
-        "Pvt": (
-            128,
-            {
-                "image_size": 128,
-                "hidden_sizes": [8, 16, 24, 32],
-                "depths": [1, 1, 1, 1],
-                "num_attention_heads": [1, 1, 2, 2],
-            },
-        ),
-        "PvtV2": (
-            128,
-            {
-                "image_size": 128,
-                "hidden_sizes": [8, 16, 24, 32],
-                "depths": [1, 1, 1, 1],
-                "num_attention_heads": [1, 1, 2, 2],
-            },
-        ),
-        "Cvt": (128, {"embed_dim": [16, 24, 32], "num_heads": [1, 2, 2], "depth": [1, 2, 3]}),
-        "Segformer": (
-            128,
-            {"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1], "num_attention_heads": [1, 1, 2, 2]},
-        ),
-        "FocalNet": (
-            128,
-            {"image_size": 128, "embed_dim": 16, "hidden_sizes": [16, 32, 48, 64], "depths": [1, 1, 1, 1]},
-        ),
-        "PoolFormer": (128, {"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1]}),
-        "ConvNext": (128, {"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1]}),
-        "ConvNextV2": (128, {"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1]}),
-        "Bit": (128, {"embedding_size": 32, "hidden_sizes": [32, 64, 96, 128], "depths": [1, 1, 1, 1]}),
-        "ResNet": (128, {"embedding_size": 8, "hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1]}),
-        "RegNet": (
-            128,
-            {"embedding_size": 8, "hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1], "groups_width": 8},
-        ),
-        "MobileViT": (128, {"image_size": 128, "num_hidden_layers": 1}),
-        "MobileNetV1": (128, {"image_size": 128}),
-        "MobileNetV2": (128, {"image_size": 128}),
-        "EfficientNet": (
-            128,
-            {"image_size": 128, "width_coefficient": 0.25, "depth_coefficient": 0.25, "hidden_dim": 320},
-        ),
-        "SwiftFormer": (128, {"image_size": 128, "embed_dims": [8, 16, 24, 32], "depths": [1, 1, 1, 1]}),
-        "TextNet": (128, {}),
-        "HGNetV2": (128, {}),
-        "PPLCNet": (128, {}),
-    }
-    for name, (side, options) in settings.items():
+    for name, (side, options) in FAMILIES.items():
         config = getattr(hf, f"{name}Config", None)
         model = getattr(hf, f"{name}ForImageClassification", None)
         if config is None or model is None:
             continue
         yield f"hf {name}", side, lambda c=config, m=model, o=options: m(c(num_labels=5, **o))
-    siglip = hf.SiglipVisionConfig(**patches)
+    siglip = hf.SiglipVisionConfig(**PATCHES)
     yield (
         "hf Siglip",
         64,
         lambda: hf.SiglipForImageClassification(hf.SiglipConfig(vision_config=siglip.to_dict(), num_labels=5)),
     )
-    clip = hf.CLIPVisionConfig(**patches)
+    clip = hf.CLIPVisionConfig(**PATCHES)
     yield (
         "hf CLIP",
         64,

@@ -1,8 +1,9 @@
-"""Try every method on a model of every family, with random weights: ``python -m tests.tools.model_matrix``.
+"""Try every method on models of every kind, with random weights: ``python -m tests.tools.model_matrix``.
 
-The README's table is made of the result. A method either keeps its contract on a model, or xplain refuses the pair with a one-line
-error; everything else is broken, and the script then exits with code 1. Each result is appended to a file, so that the same command
-continues an interrupted run. Model names as arguments restrict the run to these models.
+samples/guides/models.md is made of the result. A method either keeps its contract on a model, or xplain refuses the pair with a one-line
+error; everything else is broken, and the script then exits with code 1. A CAM or attention map must also have its cells where the image
+shows them. Each result is appended to a file, so that the same command continues an interrupted run. Model names as arguments restrict
+the run to these models.
 """
 
 from __future__ import annotations
@@ -10,68 +11,30 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import tempfile
+import warnings
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 
 import torch
 
 import xplain
 from tests.helpers import toys
+from tests.helpers.model_zoo import MODELS, load, located_side
 from tests.helpers.on_models import BrokenError, count_rows, keep_contract
+from tests.helpers.single_regions import layer_keeps_places, map_keeps_places
 from tests.helpers.state import state
-from tests.tools.update_readme import README, ROOT, replace_section
-from xplain.core.errors import XplainError, first_line
+from tests.tools.model_guide import PairResult, full_table, guide_page
+from tests.tools.update_readme import ROOT
+from xplain.core.errors import ModelNote, XplainError, first_line
 from xplain.core.registry import METHODS, MethodSpec
 from xplain.pipelines.compatibility import minimal_settings
-from xplain.reports.tables import markdown_table
 
-SIDE = 64  # image size in pixels, if the model accepts it
 RESULTS = ROOT / "build" / "matrix.jsonl"
-# The smallest model of each family of torchvision, models of four families of timm, and the default model, with their image sizes.
-# Inception's unpadded convolutions need 107 pixels; MaxViT's windows and the mixer's tokens are fixed.
-MODELS: dict[str, int] = {
-    "efficientnet-lite0": SIDE,
-    "alexnet": SIDE,
-    "vgg11_bn": SIDE,
-    "squeezenet1_1": SIDE,
-    "resnet18": SIDE,
-    "resnext50_32x4d": SIDE,
-    "wide_resnet50_2": SIDE,
-    "densenet121": SIDE,
-    "googlenet": SIDE,
-    "inception_v3": 107,
-    "mobilenet_v2": SIDE,
-    "mobilenet_v3_small": SIDE,
-    "mnasnet0_5": SIDE,
-    "shufflenet_v2_x0_5": SIDE,
-    "efficientnet_b0": SIDE,
-    "efficientnet_v2_s": SIDE,
-    "regnet_y_400mf": SIDE,
-    "convnext_tiny": SIDE,
-    "vit_b_32": SIDE,
-    "swin_t": SIDE,
-    "swin_v2_t": SIDE,
-    "maxvit_t": 224,
-    "timm:resnet10t": SIDE,
-    "timm:vit_little_patch16_reg4_gap_256": SIDE,
-    "timm:swin_tiny_patch4_window7_224": SIDE,
-    "timm:mixer_s32_224": 224,
-}
-
-
-@dataclass(frozen=True)
-class PairResult:
-    """The result of a method on a model. outcome: fits, refused or broken. text: the reason, if it does not fit."""
-
-    model: str
-    method: str
-    outcome: str
-    text: str = ""
-
-
-Results = Mapping[str, Mapping[str, PairResult]]  # by model and method
+GUIDE = ROOT / "samples" / "guides" / "models.md"
 
 
 def try_methods(name: str, done: Collection[str] = ()) -> Iterator[PairResult]:
@@ -79,25 +42,32 @@ def try_methods(name: str, done: Collection[str] = ()) -> Iterator[PairResult]:
     missing = [spec for spec in METHODS if spec.name not in done]
     if not missing:
         return
-    classifier = xplain.load_classifier(name, device="cpu", weights="random", image_size=MODELS[name])
-    images = toys.images(2, *classifier.size).float()
-    rows = count_rows(classifier, classifier.size)
-    before = state(classifier)
-    for spec in missing:
-        outcome, text = try_method(spec, classifier, images, rows)
-        after = state(classifier)
-        if after != before:
-            outcome, text = "broken", "the method changed the model"
-        before = after
-        yield PairResult(name, spec.name, outcome, text)
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore", ModelNote)
+        classifier = load(name, Path(folder))
+
+        check_places = PlaceCheck(name, Path(folder), classifier)
+        images = toys.images(2, *classifier.size, channels=classifier.input_channels).float()
+        rows = count_rows(classifier, classifier.size)
+        before = state(classifier)
+        for spec in missing:
+            outcome, text = try_method(spec, classifier, images, rows)
+            if outcome == "fits" and not check_places(spec):
+                outcome, text = "broken", "the cells of the map are not where the image shows them"
+            after = state(classifier)
+            if after != before:
+                outcome, text = "broken", "the method changed the model"
+            before = after
+            yield PairResult(name, spec.name, outcome, text)
 
 
 def try_method(
     spec: MethodSpec, classifier: xplain.Classifier, images: torch.Tensor, rows: Counter[str]
 ) -> tuple[str, str]:
     """Return outcome and text as in PairResult. rows: as ``keep_contract`` takes it."""
+    settings = minimal_settings(spec, classifier.size, classifier.input_channels)
     try:
-        keep_contract(spec, classifier, images, minimal_settings(spec, classifier.size), rows)
+        keep_contract(spec, classifier, images, settings, rows)
     except XplainError as error:
         return "refused", str(error)
     except BrokenError as error:
@@ -107,32 +77,28 @@ def try_method(
     return "fits", ""
 
 
-def readme_table(results: Results) -> str:
-    """Return the README's table: a row per set of refusing methods, with its models and their image sizes if not SIDE."""
-    models_by_refusals: dict[str, list[str]] = {}
-    for name, by_method in results.items():
-        refused = [f"`{result.method}`" for result in by_method.values() if result.outcome == "refused"]
-        size = "" if MODELS[name] == SIDE else f" ({MODELS[name]})"
-        models_by_refusals.setdefault(", ".join(refused) or "none", []).append(f"`{name}`{size}")
-    rows = [[", ".join(models), refused] for refused, models in models_by_refusals.items()]
-    return markdown_table(["models", "methods that refuse them"], rows)
+class PlaceCheck:
+    """Checks that the cells of maps are where the image shows them, at an image size where there are enough cells."""
 
+    def __init__(self, name: str, folder: Path, classifier: xplain.Classifier) -> None:
+        self.name, self.folder, self.classifier = name, folder, classifier
 
-def full_table(results: Results) -> str:
-    """Return a table of methods by models, and a table of the reasons why methods do not fit."""
-    words = {"fits": "fits", "refused": "–", "broken": "BROKEN"}
-    rows = []
-    for spec in METHODS:
-        outcomes = []
-        for by_method in results.values():
-            result = by_method.get(spec.name)
-            outcomes.append("?" if result is None else words[result.outcome])
-        rows.append([spec.name, *outcomes])
-    reasons = []
-    for by_method in results.values():
-        reasons += [[result.model, result.method, result.text] for result in by_method.values() if result.text]
-    table = markdown_table(["method", *results], rows)
-    return table + "\n\n" + markdown_table(["model", "method", "why not"], reasons)
+    @cached_property
+    def larger(self) -> xplain.Classifier:
+        """The classifier for images of ``located_side``."""
+        side = located_side(self.name)
+        return self.classifier if side is None else load(self.name, self.folder, side)
+
+    @cached_property
+    def is_layer_located(self) -> bool:
+        """Whether the layer that all CAM methods read is in order."""
+        return layer_keeps_places(self.larger)
+
+    def __call__(self, spec: MethodSpec) -> bool:
+        """Return whether the maps of a method are in order. Those of methods without a layer or tokens always are."""
+        if "layer" in spec.parameters:
+            return self.is_layer_located
+        return "layout" not in spec.parameters or map_keeps_places(spec.name, self.larger, {})
 
 
 def load_results(path: Path) -> dict[str, dict[str, PairResult]]:
@@ -159,7 +125,7 @@ def run_missing(names: Sequence[str], path: Path) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run what is missing; write the README's table if every pair was tried and none is broken. Return the exit code."""
+    """Run what is missing; write the guide if every pair was tried and none is broken. Return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.tools.model_matrix", description=__doc__)
     parser.add_argument("models", nargs="*", metavar="MODEL", help="try these models only")
     parser.add_argument("--results", type=Path, default=RESULTS, help="file of the results (default: %(default)s)")
@@ -176,7 +142,8 @@ def main(arguments: Sequence[str]) -> int:
     if options.table is not None:
         options.table.write_text(full_table(results) + "\n", "utf-8")
     if outcomes["fits"] + outcomes["refused"] == len(MODELS) * len(list(METHODS)):
-        README.write_text(replace_section(README.read_text("utf-8"), "fits", readme_table(results)), "utf-8")
+        GUIDE.parent.mkdir(parents=True, exist_ok=True)
+        GUIDE.write_text(guide_page(results), "utf-8")
     return int(outcomes["broken"] > 0)
 
 

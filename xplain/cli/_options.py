@@ -101,7 +101,8 @@ Target = Annotated[
     option(
         "--target",
         help="Class to explain: auto (predicted class), label (class of the image's folder), a class index, WordNet ID or name, "
-        "top:K (K most probable classes), or similar:IMAGE (cosine similarity of the model's output to that of an image).",
+        "top:K (K most probable classes), or similar:IMAGE (cosine similarity of the model's output to that of an image; "
+        "models without a classification head return their embedding).",
     ),
 ]
 Score = Annotated[ScoreKind | None, option("--score", help="Model output to explain (default: set by the method).")]

@@ -18,6 +18,7 @@ from xplain.models.hugging_face_config import (
     read_labels,
     read_output_kind,
 )
+from xplain.models.hugging_face_embeddings import has_head, load_embeddings
 from xplain.models.hugging_face_files import (
     Repository,
     describe_weights,
@@ -38,6 +39,8 @@ def load_hugging_face(
     side: int | None = None,
     offline: bool = False,
     request: TextRequest = TextRequest(),
+    *,
+    headless: bool = False,
 ) -> Classifier:
     """Load a Hugging Face image classifier, or a model that compares images with texts.
 
@@ -46,6 +49,7 @@ def load_hugging_face(
     side: image size in pixels; position embeddings are interpolated where the model supports it.
     offline: use only files that are in the hub's cache.
     request: the texts to compare images with.
+    headless: load a checkpoint without a classification head, or a model for texts without any, as a network that returns embeddings.
     Raises UsageError if transformers is not installed or the model is no image classifier, and InputError if it cannot be loaded
     without running its code or lacks trained weights.
     """
@@ -55,8 +59,12 @@ def load_hugging_face(
     if "model_type" not in content and "architecture" in content:
         if request.requires_text_model:
             raise refuse_texts(name)
-        return _load_as_timm(repository, path, side)
+        return _load_as_timm(repository, path, side, headless=headless)
     config = make_config(repository, content)
+    if headless and not request.has_texts and not has_head(config):
+        classifier = load_embeddings(repository, config, path, side)
+        classifier.notes = [*notes, *classifier.notes]
+        return classifier
     if uses_texts(repository, config, request):
         classifier = load_zero_shot(repository, config, path, side, request)
         classifier.notes = [*notes, *classifier.notes]
@@ -91,7 +99,7 @@ def _require_transformers(name: str) -> None:
         ) from None
 
 
-def _load_as_timm(repository: Repository, path: Path | None, side: int | None) -> Classifier:
+def _load_as_timm(repository: Repository, path: Path | None, side: int | None, *, headless: bool) -> Classifier:
     """Load a model that timm has saved, which is not in the format of transformers."""
     from xplain.models.timm_models import load_timm
 
@@ -102,7 +110,7 @@ def _load_as_timm(repository: Repository, path: Path | None, side: int | None) -
         )
     folder = repository.require("config.json").parent
     with hub_disabled():
-        classifier = load_timm(f"timm:local-dir:{folder}", path, side)
+        classifier = load_timm(f"timm:local-dir:{folder}", path, side, headless=headless)
     classifier.name = repository.name
     if path is None:
         classifier.weights = describe_weights(repository.source, files)

@@ -23,9 +23,12 @@ def build_untrained(repository: Repository, config: Any, auto_class: Any) -> nn.
         raise _load_error(repository, error) from None
 
 
-def load_pretrained(repository: Repository, config: Any, auto_class: Any, files: list[Path]) -> nn.Module:
+def load_pretrained(
+    repository: Repository, config: Any, auto_class: Any, files: list[Path], **options: Any
+) -> nn.Module:
     """Return a model with the weights in its folder, in float32.
 
+    options: arguments of the model.
     Raises InputError if weights are missing or do not have the shapes that the configuration describes.
     """
     try:
@@ -39,6 +42,7 @@ def load_pretrained(repository: Repository, config: Any, auto_class: Any, files:
                 local_files_only=True,
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,
+                **options,
             )
     except Exception as error:  # models raise many types for invalid files
         raise _load_error(repository, error) from None

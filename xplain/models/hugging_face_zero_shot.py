@@ -60,8 +60,8 @@ def uses_texts(repository: Repository, config: Any, request: TextRequest) -> boo
 class HuggingFaceImageTextClassifier(ImageTextClassifier):
     """The image tower of a Hugging Face model and fixed texts. interpolate: interpolate its position embeddings."""
 
-    def __init__(self, model: Any, head: TextHead, *, interpolate: bool) -> None:
-        super().__init__(head.text_features, head.scale, head.bias)
+    def __init__(self, model: Any, head: TextHead | None, *, interpolate: bool) -> None:
+        super().__init__(head)
         self.vision_model = model.vision_model
         projection = getattr(model, "visual_projection", None)
         self.visual_projection = nn.Identity() if projection is None else projection
@@ -69,7 +69,14 @@ class HuggingFaceImageTextClassifier(ImageTextClassifier):
 
     def encode_images(self, pixels: Tensor) -> Tensor:
         """Return the features (B, dimensions) of normalized images."""
-        return self.visual_projection(self.vision_model(pixel_values=pixels, **self.options).pooler_output)
+        features = self.visual_projection(self.vision_model(pixel_values=pixels, **self.options).pooler_output)
+        return cast(Tensor, features)
+
+
+def make_tower(model: Any, config: Any, head: TextHead | None, side: int | None) -> HuggingFaceImageTextClassifier:
+    """Return the image tower of a model with the texts of a head, or without. side: as in ``load_hugging_face``."""
+    interpolate = side is not None and read_image_size(config) != (side, side) and config.model_type != "align"
+    return HuggingFaceImageTextClassifier(model, head, interpolate=interpolate)
 
 
 def load_zero_shot(
@@ -88,8 +95,7 @@ def load_zero_shot(
         return _encode_texts(model, tokenizer, batch)
 
     head = make_text_head(encode_texts, scale, bias, texts)
-    interpolate = side is not None and read_image_size(config) != (side, side) and config.model_type != "align"
-    tower = HuggingFaceImageTextClassifier(model, head, interpolate=interpolate)
+    tower = make_tower(model, config, head, side)
     return make_classifier(tower, repository.name, head, find_processor(repository, config), record)
 
 

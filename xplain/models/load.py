@@ -60,6 +60,7 @@ def load_classifier(
     prompts: Sequence[str] = (),
     templates: Sequence[str] = (),
     processor: object = None,
+    headless: bool = False,
 ) -> Classifier:
     """Load a classifier in evaluation mode. The classifier normalizes its input and maps pixels in [0, 1] to logits.
 
@@ -101,6 +102,8 @@ def load_classifier(
             of several templates are averaged.
         processor: image processor of a module, or a folder or repository with its preprocessor_config.json. It provides size,
             resizing and normalization. No code of it is run.
+        headless: accept a timm, Hugging Face, CLIP or SigLIP model without a classification head or texts, whose output is then the
+            embedding of an image, for targets such as ``similarity``.
 
     Returns:
         A Classifier. ``size``, ``preprocessing``, ``labels`` and ``wnids`` describe its input and classes.
@@ -128,10 +131,10 @@ def load_classifier(
     side = size if isinstance(size, int) else image_size
     if path == RANDOM:
         with untrained_seed():
-            classifier = _build(name, path, side, offline, texts, processor)
+            classifier = _build(name, path, side, offline, texts, processor, headless)
             initialize_untrained(classifier)
     else:
-        classifier = _build(name, path, side, offline, texts, processor)
+        classifier = _build(name, path, side, offline, texts, processor, headless)
     set_input(classifier, size=size, mean=mean, std=std)
     if mean is not None or std is not None:
         classifier.notes = [note for note in classifier.notes if note != NO_PROCESSOR_NOTE]
@@ -194,12 +197,13 @@ def _build(
     offline: bool,
     request: TextRequest,
     processor: object,
+    headless: bool,
 ) -> Classifier:
     """Return the classifier with the weights in ``path`` and their hash, for images of its own size or of ``image_size``."""
     if isinstance(name, nn.Module):
         classifier = wrap_module(name, type(unwrap(name)[-1]).__name__, path)
     elif isinstance(name, str):
-        classifier = _load_by_name(name, path, image_size, offline, request)
+        classifier = _load_by_name(name, path, image_size, offline, request, headless)
     else:
         classifier = wrap_module(FunctionModel(name), getattr(name, "__name__", type(name).__name__), path)
     if not isinstance(name, str) or name.startswith("python:"):
@@ -212,7 +216,7 @@ def _build(
 
 
 def _load_by_name(
-    name: str, path: Path | None, image_size: int | None, offline: bool, request: TextRequest
+    name: str, path: Path | None, image_size: int | None, offline: bool, request: TextRequest, headless: bool
 ) -> Classifier:
     if name == EMBEDDED:
         return load_efficientnet_lite0(path)
@@ -226,15 +230,15 @@ def _load_by_name(
     if name.startswith("timm:"):
         from xplain.models.timm_models import load_timm
 
-        return load_timm(name, path, image_size, offline)
+        return load_timm(name, path, image_size, offline, headless=headless)
     if name.startswith("hf:"):
         from xplain.models.hugging_face import load_hugging_face
 
-        return load_hugging_face(name, path, image_size, offline, request)
+        return load_hugging_face(name, path, image_size, offline, request, headless=headless)
     if name.startswith("clip:"):
         from xplain.models.open_clip_models import load_open_clip
 
-        return load_open_clip(name, path, image_size, offline, request)
+        return load_open_clip(name, path, image_size, offline, request, headless=headless)
     from xplain.models.torchvision_models import load_torchvision
 
     return load_torchvision(name, path, image_size, offline)

@@ -30,6 +30,7 @@ from xplain.models.zero_shot import (
     check_length,
     make_class_texts,
     make_classifier,
+    make_embedder,
     make_text_head,
 )
 
@@ -43,8 +44,8 @@ TOKENIZER_OPTIONS = ("clean", "strip_sep_token", "language")
 class OpenClipImageTextClassifier(ImageTextClassifier):
     """The image tower of an open_clip model and fixed texts."""
 
-    def __init__(self, model: Any, head: TextHead) -> None:
-        super().__init__(head.text_features, head.scale, head.bias)
+    def __init__(self, model: Any, head: TextHead | None) -> None:
+        super().__init__(head)
         self.visual = model.visual
 
     def encode_images(self, pixels: Tensor) -> Tensor:
@@ -53,18 +54,21 @@ class OpenClipImageTextClassifier(ImageTextClassifier):
         return cast(Tensor, features[0] if isinstance(features, tuple) else features)
 
 
-def load_open_clip(name: str, path: Path | None, side: int | None, offline: bool, request: TextRequest) -> Classifier:
+def load_open_clip(
+    name: str, path: Path | None, side: int | None, offline: bool, request: TextRequest, *, headless: bool = False
+) -> Classifier:
     """Load an open_clip model that compares images with the texts of a request.
 
     name: ``clip:ARCHITECTURE/TAG``, ``clip:hf-hub:REPOSITORY`` or ``clip:FOLDER``; an existing folder takes precedence.
     path: weights file to use instead of the model's weights, RANDOM for untrained weights, or None.
     side: image size in pixels; the position embeddings are interpolated.
     offline: use only files that are already downloaded.
+    headless: without texts, load the image tower as a network that returns embeddings.
     Raises UsageError if open_clip is not installed, the name is unknown or no text is given, and InputError if the model cannot be
     loaded.
     """
     open_clip = _import_open_clip(name)
-    texts = make_class_texts(name, request)
+    texts = None if headless and not request.has_texts else make_class_texts(name, request)
     reference = name.removeprefix("clip:")
     with _silenced():
         if reference.startswith("hf-hub:") or Path(reference).is_dir():
@@ -246,8 +250,11 @@ def _load_state(open_clip: Any, model: Any, name: str, source: str, file: Path |
 
 
 def _make_classifier(
-    open_clip: Any, name: str, model: Any, tokenizer: Any, texts: ClassTexts, record: Weights
+    open_clip: Any, name: str, model: Any, tokenizer: Any, texts: ClassTexts | None, record: Weights
 ) -> Classifier:
+    processor = _read_processor(open_clip.get_model_preprocess_cfg(model), name)
+    if texts is None:
+        return make_embedder(OpenClipImageTextClassifier(model, None), name, processor, record)
     for group in texts.texts:
         for text in group:
             check_length(text, _count_tokens(tokenizer, text), tokenizer.context_length)
@@ -257,7 +264,6 @@ def _make_classifier(
 
     bias = getattr(model, "logit_bias", None)
     head = make_text_head(cast(Callable[..., Tensor], encode_texts), model.logit_scale.exp(), bias, texts)
-    processor = _read_processor(open_clip.get_model_preprocess_cfg(model), name)
     return make_classifier(OpenClipImageTextClassifier(model, head), name, head, processor, record)
 
 

@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from xplain.core.errors import InputError, UsageError, device_error, first_line
+from xplain.core.errors import InputError, UsageError, XplainError, device_error, first_line
 from xplain.core.rng import preserve_random_state
 from xplain.models.classifier import Classifier
 from xplain.models.output_reader import OutputReader
@@ -36,6 +36,8 @@ class ScalarNetwork(nn.Module):
         output = self.network(x)
         try:
             values = self.function(output)
+        except XplainError:
+            raise
         except Exception as error:  # the user's function may raise anything
             raise device_error(error) or InputError(
                 f"the target function failed: {type(error).__name__}: {first_line(error)}", SCALAR_HINT
@@ -142,6 +144,21 @@ def similarity(classifier: Classifier, image: Tensor) -> CosineSimilarity:
     if not bool(embedding.isfinite().all()) or not bool(embedding.any()):
         raise InputError("the embedding of the reference image is zero or not finite", "use another image")
     return CosineSimilarity(embedding)
+
+
+def is_similarity(classifier: Classifier) -> bool:
+    """Return whether the output of a classifier is a cosine similarity, which is NaN for an embedding of length 0."""
+    return isinstance(classifier.model, ScalarNetwork) and isinstance(classifier.model.function, CosineSimilarity)
+
+
+def check_directions(classifier: Classifier, *results: Tensor | None) -> None:
+    """Raise InputError if results of a cosine similarity are not finite, because an embedding of length 0 has no direction."""
+    is_finite = all(bool(result.isfinite().all()) for result in results if result is not None)
+    if not is_finite and is_similarity(classifier):
+        raise InputError(
+            "the embedding of the baseline or of a changed image is zero and has no similarity",
+            "use another baseline, such as baseline=blur or baseline=mean",
+        )
 
 
 def find_embeddings(output: object) -> Tensor:

@@ -25,18 +25,22 @@ from xplain.models.checkpoints import (
     read_weights,
 )
 from xplain.models.classifier import Classifier, Weights
+from xplain.models.outputs import OutputKind
 from xplain.models.randomization import RANDOM, UNTRAINED
 
 HASH = re.compile(r"-[0-9a-f]{8,}\.")  # a file name with the first digits of the file's SHA-256
 
 
-def load_timm(name: str, path: Path | None, side: int | None = None, offline: bool = False) -> Classifier:
+def load_timm(
+    name: str, path: Path | None, side: int | None = None, offline: bool = False, *, headless: bool = False
+) -> Classifier:
     """Load a timm model as a classifier.
 
     name: ``timm:NAME``, ``timm:hf-hub:USER/REPOSITORY`` or ``timm:local-dir:FOLDER``.
     path: weights file to use instead of the pretrained weights, RANDOM for untrained weights, or None.
     side: image size in pixels for models with a fixed input size. timm interpolates the position embeddings.
     offline: use only weights that are already downloaded.
+    headless: accept a model without classes, whose output is the pooled embedding.
     Raises UsageError if the name is unknown or timm is not installed, and InputError if the weights or the image size are invalid.
     """
     if offline:
@@ -62,12 +66,12 @@ def load_timm(name: str, path: Path | None, side: int | None = None, offline: bo
             model = _create(name, pretrained=False, offline=offline, num_classes=classes)
             wnids, labels = (), ()
         load_weights(model, state, record.source)
-    if not model.num_classes:
+    if not model.num_classes and not headless:
         raise InputError(f"{name} has no classification head", "use --weights with the weights of a classifier")
     data = timm.data.resolve_data_config({}, model=model)
     if side is not None:
         _set_input_size(model, name, side)
-    return Classifier(
+    classifier = Classifier(
         model,
         name=name,
         wnids=wnids,
@@ -77,6 +81,9 @@ def load_timm(name: str, path: Path | None, side: int | None = None, offline: bo
         preprocessing=make_preprocessing(data),
         weights=record,
     )
+    if not model.num_classes:
+        classifier.output = OutputKind("none", source="config")
+    return classifier
 
 
 def _set_hub_offline() -> None:

@@ -45,6 +45,11 @@ class TextRequest:
         """Whether only a model that compares images with texts can serve the request."""
         return bool(self.prompts or self.templates)
 
+    @property
+    def has_texts(self) -> bool:
+        """Whether the request names classes."""
+        return self.requires_text_model or self.classes is not None
+
     def check(self) -> None:
         """Raise UsageError if the options contradict each other or a text is empty."""
         if self.prompts and self.classes is not None:
@@ -133,25 +138,32 @@ class ImageTextClassifier(nn.Module):
     """Compares images with fixed texts. A subclass has the image tower and implements ``encode_images``.
 
     text_features: normalized, (classes, dimensions). scale, bias: of the logits scale * similarity + bias.
+    Without a head, the outputs are the features of the images.
     """
 
     text_features: Tensor
     scale: Tensor
     bias: Tensor
 
-    def __init__(self, text_features: Tensor, scale: Tensor, bias: Tensor | None) -> None:
+    def __init__(self, head: TextHead | None) -> None:
         super().__init__()
-        self.register_buffer("text_features", text_features)
-        self.register_buffer("scale", scale.detach().float().reshape(()).clone())
-        self.register_buffer("bias", torch.zeros(len(text_features)) if bias is None else bias)
+        self.has_texts = head is not None
+        if head is None:
+            return
+        self.register_buffer("text_features", head.text_features)
+        self.register_buffer("scale", head.scale.detach().float().reshape(()).clone())
+        self.register_buffer("bias", torch.zeros(len(head.text_features)) if head.bias is None else head.bias)
 
     def encode_images(self, pixels: Tensor) -> Tensor:
         """Return the features (B, dimensions) of normalized images."""
         raise NotImplementedError
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Return the logits (B, classes) of normalized images."""
-        features = F.normalize(self.encode_images(pixels), dim=-1)
+        """Return the logits (B, classes) of normalized images, or their features (B, dimensions) without a head."""
+        features = self.encode_images(pixels)
+        if not self.has_texts:
+            return features
+        features = F.normalize(features, dim=-1)
         return self.scale * (features @ self.text_features.T) + self.bias
 
 
@@ -202,6 +214,21 @@ def make_classifier(
     )
     classifier.output = head.output
     classifier.texts = head.texts.texts
+    classifier.notes = list(processor.notes)
+    return classifier
+
+
+def make_embedder(network: nn.Module, name: str, processor: ImageProcessor, weights: Weights) -> Classifier:
+    """Return a classifier without classes, whose outputs are the embedding of an image."""
+    classifier = Classifier(
+        network,
+        name=name,
+        mean=processor.mean,
+        std=processor.std,
+        preprocessing=processor.preprocessing,
+        weights=weights,
+    )
+    classifier.output = OutputKind("none", source="config")
     classifier.notes = list(processor.notes)
     return classifier
 

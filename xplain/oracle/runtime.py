@@ -33,9 +33,10 @@ def load_model(options: ModelOptions, pixels: PixelOptions = NO_OPTIONS, target:
     """
     values = dict(vars(options))
     prompts, templates = values.pop("prompt"), values.pop("template")
-    classifier = load_classifier(**values, prompts=prompts, templates=templates)
+    headless = target.startswith(SIMILAR)
+    classifier = load_classifier(**values, prompts=prompts, templates=templates, headless=headless)
     _set_pixel_format(classifier, pixels)
-    if target.startswith(SIMILAR):
+    if headless:
         return _compare_with(classifier, Path(target.removeprefix(SIMILAR)))
     return classifier
 

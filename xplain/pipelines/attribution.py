@@ -30,7 +30,7 @@ from xplain.models import Classifier, ScalarFunction
 from xplain.models.checks import RANDOM_FLAG
 from xplain.models.first_inspection import inspect_first_images
 from xplain.models.outputs import OutputKind
-from xplain.models.scalar_outputs import resolve_scalar_target
+from xplain.models.scalar_outputs import check_directions, resolve_scalar_target
 from xplain.oracle import Oracle
 from xplain.oracle.access import check_access
 from xplain.oracle.batching import rows_per_call
@@ -306,6 +306,7 @@ class MethodRun:
             parts.append(replace(result, values=values, details=result.details | spent))
             cost = cost + oracle.cost
         result = _concatenate(parts)
+        check_directions(classifier, result.values, result.expected)
         flags = dict(result.flags)
         if classifier.checks.is_random:
             flags[RANDOM_FLAG] = torch.ones(len(images), dtype=torch.bool, device=images.device)

@@ -33,7 +33,7 @@ from xplain.models import Classifier, ScalarFunction
 from xplain.models.first_inspection import inspect_first_images
 from xplain.models.load import copy_with_weights
 from xplain.models.outputs import OutputKind
-from xplain.models.scalar_outputs import resolve_scalar_target
+from xplain.models.scalar_outputs import is_similarity, resolve_scalar_target
 from xplain.oracle import Oracle
 from xplain.oracle.access import check_access
 from xplain.oracle.scores import available_score
@@ -56,6 +56,7 @@ from xplain.pipelines.attribution import (
 )
 
 CURVE_POINTS = 21  # maximum number of points stored per item
+ZERO_EMBEDDING = "the embedding of a changed image is zero"  # the reason of NaN in a cosine similarity
 AttributionFunction = Callable[[Classifier, Tensor, Tensor], Tensor]  # (classifier, images, target) -> attributions
 
 
@@ -285,7 +286,7 @@ class MetricRun:
         if self.settings.get("boxes") is not None:
             inputs = replace(inputs, boxes=self._locate_boxes(inputs))
         result: Score = self.spec.function(inputs, **self.settings, **supplies)
-        return result
+        return _explain_nan(result) if is_similarity(inputs.oracle.classifier) else result
 
     def _supplies(self, inputs: MetricInput, seed: int, explain: Explain | None) -> dict[str, Any]:
         """Return the extra keyword arguments that the metric requires. Raise UsageError if the method is required but missing."""
@@ -322,6 +323,16 @@ class MetricRun:
             classifier.preprocessing,
             classifier.class_names.find,
         )
+
+
+def _explain_nan(score: Score) -> Score:
+    """Return a score of a similarity in which every NaN has a reason."""
+    is_unexplained = score.values.isnan()
+    for mask in score.undefined.values():
+        is_unexplained = is_unexplained & ~mask
+    if not bool(is_unexplained.any()):
+        return score
+    return replace(score, undefined=score.undefined | {ZERO_EMBEDDING: is_unexplained})
 
 
 def _hash_path(path: Path) -> str:

@@ -10,8 +10,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from xplain.core.config import SIMILAR, parse_count
+from xplain.core.config import SIMILAR
 from xplain.core.errors import UsageError, emit_note
+from xplain.core.option_values import parse_count
 from xplain.models import Classifier
 from xplain.models.outputs import OutputKind
 

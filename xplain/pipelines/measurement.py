@@ -48,12 +48,8 @@ from xplain.pipelines.arguments import (
     check_progress,
     resolve_compute,
 )
-from xplain.pipelines.attribution import (
-    MethodRun,
-    check_distinct,
-    label_of,
-    predict_finite,
-)
+from xplain.pipelines.attribution import check_distinct, label_of, predict_finite
+from xplain.pipelines.method_run import MethodRun
 
 CURVE_POINTS = 21  # maximum number of points stored per item
 ZERO_EMBEDDING = "the embedding of a changed image is zero"  # the reason of NaN in a cosine similarity

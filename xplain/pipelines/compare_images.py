@@ -24,8 +24,9 @@ from xplain.oracle.runtime import inference_session, load_model
 from xplain.oracle.targets import TargetSpec
 from xplain.pipelines.attribution import check_methods, label_of, resolve_methods
 from xplain.pipelines.batches import PredictedBatch, TargetedBatch, largest_group, make_items, predict_batches
-from xplain.pipelines.measurement import MetricRun, check_metrics, resolve_metrics, run_metrics
+from xplain.pipelines.measurement import check_metrics, resolve_metrics
 from xplain.pipelines.method_run import MethodRun
+from xplain.pipelines.metric_run import MetricRun, run_metrics
 from xplain.pipelines.predictions import Prediction
 from xplain.pipelines.progress import OnProgress, ProgressCounter
 from xplain.pipelines.records import describe_explanation, describe_run, fingerprinted, is_current

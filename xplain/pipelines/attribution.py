@@ -18,7 +18,6 @@ from xplain.core.registry import METHODS, Spec
 from xplain.core.rng import preserve_random_state
 from xplain.core.types import Attribution, Cost, Precision, ScoreKind
 from xplain.models import Classifier, ScalarFunction
-from xplain.models.first_inspection import inspect_first_images
 from xplain.models.scalar_outputs import resolve_scalar_target
 from xplain.oracle.access import check_access
 from xplain.oracle.runtime import inference_session, predict
@@ -96,7 +95,7 @@ def attribute(
     check_progress(progress)
     started = time.perf_counter()
     images = check_images(classifier, images)
-    inspect_first_images(classifier, images)
+    classifier.inspect_first_images(images)
     check_access(classifier, method_run.spec.access, spec.name)
     with inference_session(classifier), preserve_random_state():
         chosen = find_own_score(spec, params) or score
@@ -111,7 +110,6 @@ def attribute(
 def predict_finite(classifier: Classifier, images: Tensor, compute: ComputeOptions) -> tuple[Tensor, Cost]:
     """Return the logits (B, classes) and their cost. Raises InputError unless the model accepts the images and all logits are finite."""
     try:
-        classifier.detect_pending_output(images)
         logits, cost = predict(classifier, images, compute)
     except XplainError:  # some are RuntimeErrors too
         raise

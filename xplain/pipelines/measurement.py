@@ -21,7 +21,6 @@ from xplain.core.rng import preserve_random_state
 from xplain.core.types import Cost, Precision, Score
 from xplain.metrics.inputs import Explain, MetricInput
 from xplain.models import Classifier, ScalarFunction
-from xplain.models.first_inspection import inspect_first_images
 from xplain.models.scalar_outputs import resolve_scalar_target
 from xplain.oracle import Oracle
 from xplain.oracle.access import check_access
@@ -98,7 +97,7 @@ def measure(
     images = check_images(classifier, images)
     attributions = check_attributions(classifier, attributions)
     _check_shapes(images, attributions, boxes)
-    inspect_first_images(classifier, images)
+    classifier.inspect_first_images(images)
     check_metrics([metric_run], classifier)
     if isinstance(method, str) and metric_run.spec.needs & {"explain", "expected"}:
         rerun = METHODS.get(Choice.parse(method).name)

@@ -76,7 +76,7 @@ class TargetSpec:
         return cls("class", index=classifier.class_names.find(target), against=contrasts, output=output)
 
     def suffix(self, index: int) -> str:
-        """Return the part of a file name that tells the class ``index`` or the reference apart; empty for the top class."""
+        """Return the part of a file name that identifies the class ``index`` or the reference; empty for the top class."""
         if self.kind == "similar":
             return f"similar-{Path(self.reference).stem}"
         return "" if self.kind == "auto" else str(index)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # for small networks, threads only wait for each other
+os.environ["OMP_NUM_THREADS"] = "1"  # small networks gain nothing from threads, and threads do not survive a fork
 
 import json
 import shutil

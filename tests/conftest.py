@@ -39,8 +39,12 @@ class Ran:
 @pytest.fixture
 def xp(capsys, monkeypatch, tmp_path):
     """Return a function that runs ``xplain`` with arguments, in a new folder and without the user's environment."""
+    import torch
+
     from xplain.cli.app import run
 
+    # OpenMP threads do not survive a fork, and other tests in this process fork
+    monkeypatch.setattr(torch, "set_num_threads", lambda threads: None)
     for name in [name for name in os.environ if name.startswith("XPLAIN_")]:
         monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)

@@ -22,8 +22,11 @@ def start(
     out: file descriptor for stdout; defaults to /dev/null. err: file for stderr; defaults to /dev/null.
     prepare: called in the process before the command.
     """
+    import torch
+
     from xplain.cli.app import run
 
+    assert torch.get_num_threads() == 1  # a forked process waits for ever for the OpenMP threads of its parent
     signals = signal.SIGINT, signal.SIGTERM
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # until the child handles them as ``python -m xplain`` does
     child = os.fork()

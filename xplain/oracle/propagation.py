@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from xplain.core.errors import UsageError, device_error, first_line
+from xplain.core.scores import ContrastScore
 from xplain.core.types import ScoreKind
 from xplain.models import Classifier
 from xplain.oracle.dependence import ImageDependence
@@ -75,7 +76,8 @@ class Rules:
 
     def check_score(self, score: str) -> None:
         """Raise UsageError if the method is not defined for this score."""
-        if score not in self.scores:
+        kind = "logit" if ContrastScore.parse(score) is not None else score  # a contrast is a sum of logits
+        if kind not in self.scores:
             raise UsageError(
                 f"{self.method} is not defined for score={score}", f"use {' or '.join(sorted(self.scores))}"
             )

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from xplain.core.config import Choice, ComputeOptions
 from xplain.core.errors import MODEL_ERRORS, InputError, UsageError, XplainError, device_error, emit_note, first_line
 from xplain.core.registry import METHODS, MethodSpec, Spec
 from xplain.core.rng import Streams, preserve_random_state
+from xplain.core.scores import ContrastScore
 from xplain.core.types import Attribution, Cost, Precision, ScoreKind
 from xplain.data.baselines import check_baseline
 from xplain.data.images import read_model_input, sha256
@@ -38,14 +39,15 @@ from xplain.oracle.runtime import inference_session, predict
 from xplain.oracle.scores import available_score, check_score
 from xplain.oracle.targets import Classes, find_contrasts, find_targets, has_finite_logits
 from xplain.pipelines.arguments import (
-    check_choice,
     check_classifier,
     check_images,
     check_progress,
     check_references,
+    check_score_text,
     resolve_compute,
 )
 from xplain.pipelines.completeness_flags import flag_completeness_gaps
+from xplain.pipelines.contrasts import CONTRASTS, NearestContrasts
 from xplain.pipelines.inner_method import InnerMethod
 from xplain.pipelines.zero_maps import flag_zero_maps
 
@@ -82,8 +84,10 @@ def attribute(
         against: contrast classes, either for all images or of shape (B, A). The explained score is the score of the target minus the
             mean score of the contrast classes; ``agi`` uses them as false classes. ``runner-up`` selects the most probable class
             other than the target.
-        score: model output to explain: ``logit``, ``prob``, ``log-prob`` or ``margin`` (the target's logit minus the largest other
-            logit; if an image can have several labels, minus the threshold). Default: set by the method.
+        score: model output to explain: ``logit``, ``prob``, ``log-prob``, ``margin`` (the target's logit minus the largest other
+            logit; if an image can have several labels, minus the threshold) or ``contrast`` (Finer-CAM: the target's logit minus 0.6
+            times the mean of the three logits nearest to it, or of those of ``against``; ``contrast:gamma=0.6,classes=3``). The nearest
+            classes are those of the unchanged image. Default: set by the method.
         seed: random seed. Random numbers depend on the seed and on the pixels of each image, but not on the batch.
         precision: ``fp32``, ``tf32`` or ``bf16``.
         batch_size: maximum number of samples per forward pass, or ``auto``.
@@ -105,7 +109,7 @@ def attribute(
     check_classifier(classifier)
     classifier, classes = resolve_scalar_target(classifier, target, against)
     if score is not None:
-        check_choice("score", score, get_args(ScoreKind))
+        score = check_score_text(score)
     if isinstance(method, str) and ":" in method:
         choice = Choice.parse(method)
         method, params = choice.name, {**dict(choice.params), **params}
@@ -123,7 +127,9 @@ def attribute(
         logits, cost = predict_finite(classifier, images, compute)
         targets = find_targets(classifier, classes, logits)
         contrasts = find_contrasts(classifier, against, logits, targets)
-        result = method_run.attribute(classifier, images, targets, compute, contrasts=contrasts, on_rows=progress)
+        result = method_run.attribute(
+            classifier, images, targets, compute, contrasts=contrasts, logits=logits, on_rows=progress
+        )
     return replace(result, cost=replace(result.cost + cost, seconds=time.perf_counter() - started))
 
 
@@ -266,6 +272,7 @@ class MethodRun:
         compute: ComputeOptions,
         *,
         contrasts: Tensor | None = None,
+        logits: Tensor | None = None,
         on_rows: Callable[[int], None] | None = None,
         drawn_for: Tensor | None = None,
         flag_maps: bool = True,
@@ -273,6 +280,7 @@ class MethodRun:
         """Run the method on images (B, C, H, W) and target classes (B,) in batches that fill a forward pass.
 
         contrasts: (B, A) contrast classes, or None. on_rows: called with the number of rows after each model call.
+        logits: (B, classes) of the images, which choose the contrast classes of the score ``contrast``; None to compute them.
         drawn_for: images that seed the random numbers, or None to use ``images``.
         flag_maps: flag maps that are zero everywhere, with the reason if it is known, and maps with a large completeness gap.
         Raises the errors of the method, UsageError if the classifier does not offer what the method needs, and DeviceError if a
@@ -282,6 +290,8 @@ class MethodRun:
         started = time.perf_counter()
         size = self.images_per_call(classifier, compute.batch_size, images)
         cost, parts = Cost(), []
+        if contrasts is None:
+            contrasts, cost = NearestContrasts(self.score, classifier, images, compute, logits).find(targets)
         for index in torch.arange(len(images)).chunk(-(-len(images) // size)):
             oracle = self._oracle(classifier, compute, index, contrasts, on_rows)
             content = images if drawn_for is None else drawn_for
@@ -310,7 +320,10 @@ class MethodRun:
         flags = dict(result.flags)
         if classifier.checks.is_random:
             flags[RANDOM_FLAG] = torch.ones(len(images), dtype=torch.bool, device=images.device)
-        attribution = replace(result, target=targets, cost=cost, flags=flags)
+        details = dict(result.details)
+        if contrasts is not None and ContrastScore.parse(self.score) is not None:
+            details[CONTRASTS] = contrasts
+        attribution = replace(result, target=targets, cost=cost, flags=flags, details=details)
         if flag_maps:
             attribution = self._flag_zero_maps(attribution, classifier, images, compute, contrasts)
             attribution = flag_completeness_gaps(attribution)
@@ -390,14 +403,18 @@ class MethodRun:
         oracle: oracle to whose cost the reruns are added.
         """
         default = classifier
+        nearest = NearestContrasts(self.score, classifier, content, compute)
 
         def explain(
             images: Tensor, y: Tensor, classifier: Classifier | None = None, image: Tensor | None = None
         ) -> Tensor:
             drawn_for = content if image is None else content[image]
-            result = self.attribute(classifier or default, images, y, compute, drawn_for=drawn_for, flag_maps=False)
+            contrasts, cost = nearest.find(y, image)
+            result = self.attribute(
+                classifier or default, images, y, compute, contrasts=contrasts, drawn_for=drawn_for, flag_maps=False
+            )
             if oracle is not None:
-                oracle.cost = oracle.cost + result.cost
+                oracle.cost = oracle.cost + cost + result.cost
             return result.values
 
         return explain
@@ -438,14 +455,20 @@ def split_score(spec: Spec, params: Mapping[str, Any]) -> tuple[ScoreKind | None
     others = dict(params)
     if "score" in spec.parameters or "score" not in others:
         return None, others
-    score = others.pop("score")
-    check_choice("score", score, get_args(ScoreKind))
-    return score, others
+    return check_score_text(others.pop("score")), others
 
 
 def choose_score(spec: MethodSpec, score: ScoreKind | None, output: OutputKind) -> ScoreKind:
-    """Return the requested score, or the default of the method. Raises UsageError if the model's output does not have it."""
+    """Return the requested score, or the default of the method.
+
+    Raises UsageError if the model's output does not have it, and for ``contrast`` if the method has contrast classes of its own.
+    """
     if score is not None:
+        if ContrastScore.parse(score) is not None and "against" in spec.needs:
+            raise UsageError(
+                f"{spec.name} is not defined for score=contrast, because it compares with false classes itself",
+                "choose them with against, and use another score",
+            )
         check_score(score, output)
         return score
     available = available_score(spec.score, output)

@@ -54,6 +54,7 @@ from xplain.pipelines.attribution import (
     label_of,
     predict_finite,
 )
+from xplain.pipelines.contrasts import CONTRASTS
 
 CURVE_POINTS = 21  # maximum number of points stored per item
 ZERO_EMBEDDING = "the embedding of a changed image is zero"  # the reason of NaN in a cosine similarity
@@ -459,6 +460,7 @@ def run_metrics(
         sizes,
         score=source.score,
         slopes=source.slopes,
+        contrasts=attribution.details.get(CONTRASTS),
     )
     explain = source.explainer(classifier, images, compute)
     for metric_run in metric_runs:

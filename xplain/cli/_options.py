@@ -126,7 +126,11 @@ Score = Annotated[
 ]
 Layer = Annotated[
     str | None,
-    option("--layer", help="Layer used by layer-based methods (default: the last layer with a spatial output)."),
+    option(
+        "--layer",
+        help="Layer used by layer-based methods (default: the last layer with a spatial output), or several, such as layer3,layer4, whose "
+        "maps are averaged.",
+    ),
 ]
 Layout = Annotated[
     str | None,

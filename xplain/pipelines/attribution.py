@@ -54,7 +54,7 @@ from xplain.pipelines.zero_maps import flag_zero_maps
 MAX_REFERENCES = 512  # maximum number of baseline images, spaced evenly over the sorted files
 # Parameters that older versions do not have, and their defaults, which are not recorded: runs that they began are continued.
 # A parameter that only some methods got is named by ``added`` of their specs instead.
-ADDED_PARAMETERS = {"layout": "auto", "bias": "keep"}
+ADDED_PARAMETERS = {"layout": "auto", "bias": "keep", "scale_layers": False}
 CONTROL = "random"  # included in every evaluation; a useful method must outperform it
 
 

@@ -162,8 +162,10 @@ def check_score_text(score: object) -> str:
             raise ValueError(score)
         return parse_score(score)
     except ValueError:
-        usage = f"use {SCORE_FORMAT}, with G >= 0 and M >= 1"
-        raise UsageError(f"unknown score {score!r}", did_you_mean(str(score), SCORE_KINDS, usage)) from None
+        hint = f"use {SCORE_FORMAT}, with G >= 0 and M >= 1"
+        if isinstance(score, str) and ":" not in score:
+            hint = did_you_mean(score, SCORE_KINDS, hint)
+        raise UsageError(f"unknown score {score!r}", hint) from None
 
 
 def resolve_compute(seed: int, precision: Precision, batch_size: int | str) -> ComputeOptions:

@@ -19,7 +19,7 @@ from xplain.oracle.targets import find_nearest_classes
 from xplain.pipelines.attribution import MethodRun
 
 X = toys.images(2)
-WEIGHT = torch.randn(4, 3, 8, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(5)) / 8
+WEIGHT = torch.randn(4, 3, 8, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(6)) / 8
 
 
 def nearly_tied() -> xplain.Classifier:

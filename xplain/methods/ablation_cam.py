@@ -27,10 +27,10 @@ MAX_CHANNELS = 2048  # of a layer; the listed cost assumes it
     cost=lambda layer, **_: (len(split_layers(layer)) * MAX_CHANNELS + 1, 0),
     at_most=True,
     parallel=lambda **_: 512,
-    deviations="The weights are the drops of the score, in its units. Other programs divide them by the score, which scales the map and, if "
-    "the score is negative, changes the sign of every weight. pytorch-grad-cam sets a channel to the minimum of the layer minus 10^7 "
-    "unless that minimum is 0. Class and register tokens are not changed. The cost is one forward row per channel of the layer; the cost that is "
-    "listed assumes 2048 channels. The layers before it run once per image and model call where the model allows that.",
+    deviations="The weights are the drops of the score, in its units. Other programs divide them by the score, which scales the map and "
+    "changes the sign of every weight if the score is negative. pytorch-grad-cam sets a channel to the minimum of the layer minus 10^7 "
+    "unless that minimum is 0. Class and register tokens are not changed. The cost is one forward row per channel of the layer; the "
+    "cost that is listed assumes 2048 channels. The layers before it run once per image and model call where the model allows that.",
 )
 def ablation_cam(
     oracle: Oracle,

@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,11 +23,11 @@ from xplain.oracle.access import check_access
 from xplain.oracle.runtime import inference_session, predict
 from xplain.oracle.targets import Classes, find_contrasts, find_targets, has_finite_logits
 from xplain.pipelines.arguments import (
-    check_choice,
     check_classifier,
     check_images,
     check_progress,
     check_references,
+    check_score_text,
     resolve_compute,
 )
 from xplain.pipelines.method_run import MethodRun
@@ -62,8 +62,10 @@ def attribute(
         against: contrast classes, either for all images or of shape (B, A). The explained score is the score of the target minus the
             mean score of the contrast classes; ``agi`` uses them as false classes. ``runner-up`` selects the most probable class
             other than the target.
-        score: model output to explain: ``logit``, ``prob``, ``log-prob`` or ``margin`` (the target's logit minus the largest other
-            logit; if an image can have several labels, minus the threshold). Default: set by the method.
+        score: model output to explain: ``logit``, ``prob``, ``log-prob``, ``margin`` (the target's logit minus the largest other
+            logit; if an image can have several labels, minus the threshold) or ``contrast`` (Finer-CAM: the target's logit minus 0.6
+            times the mean of the three logits nearest to it, or of those of ``against``; ``contrast:gamma=0.6,classes=3``). The nearest
+            classes are those of the unchanged image. Default: set by the method.
         seed: random seed. Random numbers depend on the seed and on the pixels of each image, but not on the batch.
         precision: ``fp32``, ``tf32`` or ``bf16``.
         batch_size: maximum number of samples per forward pass, or ``auto``.
@@ -85,7 +87,7 @@ def attribute(
     check_classifier(classifier)
     classifier, classes = resolve_scalar_target(classifier, target, against)
     if score is not None:
-        check_choice("score", score, get_args(ScoreKind))
+        score = check_score_text(score)
     if isinstance(method, str) and ":" in method:
         choice = Choice.parse(method)
         method, params = choice.name, {**dict(choice.params), **params}
@@ -103,7 +105,9 @@ def attribute(
         logits, cost = predict_finite(classifier, images, compute)
         targets = find_targets(classifier, classes, logits)
         contrasts = find_contrasts(classifier, against, logits, targets)
-        result = method_run.attribute(classifier, images, targets, compute, contrasts=contrasts, on_rows=progress)
+        result = method_run.attribute(
+            classifier, images, targets, compute, contrasts=contrasts, logits=logits, on_rows=progress
+        )
     return replace(result, cost=replace(result.cost + cost, seconds=time.perf_counter() - started))
 
 

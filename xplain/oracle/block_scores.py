@@ -65,7 +65,7 @@ def differentiate_block_scores(
         head = run_head_on_all_blocks(model.model, blocks, "own" if tokens.is_pooled else pool)
         with torch.enable_grad(), record_attention(model.model) as attentions, head:
             logits = oracle.forward(model, x.detach())
-            count_tokens(method, AttentionRecord(attentions.recorded[: tokens.layers], []), len(x))
+            count_tokens(method, AttentionRecord(attentions.recorded[: tokens.layers], [], []), len(x))
             weights = [attention.weights for attention in attentions.recorded[: tokens.layers][-len(names) :]]
             if tokens.is_pooled:
                 weights = [attentions.recorded[-1].weights]

@@ -13,7 +13,7 @@ from xplain.core.errors import UsageError
 from xplain.core.types import Cost
 from xplain.oracle import Oracle
 from xplain.oracle.operations import Operation
-from xplain.oracle.propagation import Rules, check_same_logits, keep_gradient, propagate
+from xplain.oracle.propagation import Rules, keep_gradient, propagate
 
 KEEP = Rules(
     "toy", keep_gradient("route", "sum", "shift", "scale", "linear", "norm", "rectifier", "activation", "max"), ""
@@ -122,36 +122,3 @@ def test_keyword_inputs_have_rules():
     model = toys.Function(lambda x: torch.nn.functional.linear(input=x.flatten(1), weight=weight))
     result = propagate(Oracle(toys.classifier(model)), toys.images(2), torch.tensor([0, 1]), KEEP)
     assert is_close(result.gradients[:, 0].flatten(1), weight)
-
-
-LOGITS = torch.tensor([[2.0, -4.0, 0.5]], dtype=torch.float64)
-
-
-@pytest.mark.parametrize("scale", [1.0, 0.01])  # the tolerance is relative to the largest logit, or to 1
-@pytest.mark.parametrize(
-    ("dtype", "loose", "tolerance"),
-    [
-        (torch.float64, False, 1e-9),
-        (torch.float32, False, 5e-3),
-        (torch.float32, True, 5e-2),
-        (torch.float64, True, 5e-2),
-    ],
-)
-def test_check_same_logits_has_relative_tolerance(dtype, loose, tolerance, scale):
-    expected = (LOGITS * scale).to(dtype)
-    limit = tolerance * max(4 * scale, 1)
-    for factor, is_same in ((0.9, True), (-0.9, True), (1.1, False), (-1.1, False)):
-        actual = expected.clone()
-        actual[0, 2] += factor * limit
-        if is_same:
-            check_same_logits("toy", actual, expected, loose=loose)
-        else:
-            message = "toy does not support the model: the logits under its rules differ from the model's logits; use saliency"
-            with pytest.raises(UsageError, match=message):
-                check_same_logits("toy", actual, expected, loose=loose)
-
-
-@pytest.mark.parametrize("actual", [LOGITS[:, :2], LOGITS * torch.nan, LOGITS * torch.inf])
-def test_check_same_logits_refuses_shape_and_infinity(actual):
-    with pytest.raises(UsageError, match="the logits under its rules differ"):
-        check_same_logits("toy", actual, LOGITS, loose=True)

@@ -20,8 +20,8 @@ from torch.overrides import TorchFunctionMode
 from xplain.core.errors import UsageError, device_error, first_line
 from xplain.core.types import ScoreKind
 from xplain.models import Classifier
+from xplain.oracle.axis_maxima import as_max_pooling, complete_output
 from xplain.oracle.dependence import ImageDependence
-from xplain.oracle.global_maxima import as_max_pooling
 from xplain.oracle.operations import (
     PYTHON_VALUES,
     SHAPE_ARGUMENTS,
@@ -183,11 +183,26 @@ def _forward_by_rules(
             if streams == 1 or device_error(error):
                 raise
             _check_operations(oracle, model, rules, rows)
-            # the rule of the first layer may merge the streams, and the model relied on the number of rows
+            if rules.rows == "single" and _accepts(oracle, model, rows):  # the rule of the first layer merges the streams
+                message = (
+                    f"{rules.method} has no definition for what the model adds to the output of its first layer for each image, such as "
+                    "a class token, because image, black and white share the rule of that layer"
+                )
+                raise UsageError(message, rules.alternatives) from None
             message = f"{rules.method} does not support the model's forward pass: {first_line(error)}"
             raise UsageError(message, ANY_MODEL) from None
         mode.check_tracked(logits)
     return logits, mode.sums
+
+
+def _accepts(oracle: Oracle, model: Classifier, rows: Tensor) -> bool:
+    """Return whether the model runs without rules."""
+    try:
+        with torch.no_grad():
+            oracle.forward(model, rows)
+    except RuntimeError:
+        return False
+    return True
 
 
 def _check_operations(oracle: Oracle, model: Classifier, rules: Rules, rows: Tensor) -> None:
@@ -242,6 +257,7 @@ class _RuleMode(TorchFunctionMode):
         output = self.rules.apply(operation)
         if self.parts > 1 and not follow_row_axis(operation, output, self.parts):
             raise self.row_error(operation)
+        output = complete_output(name, operation, output)
         for tensor in find_tensors(output):
             vars(tensor)[TRACKED] = True
         return output

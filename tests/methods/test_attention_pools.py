@@ -20,6 +20,7 @@ from xplain.models.outputs import OutputKind
 from xplain.models.zero_shot import ClassTexts, TextHead
 
 SIDE, TARGET = 32, 2
+GRIDS = {"timm": (4, 0), "transformers": (4, 0), "open_clip": (2, 1)}  # side of the grid, tokens before it
 VISION = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 48}
 
 
@@ -66,7 +67,9 @@ def load(name: str) -> xplain.Classifier:
         torch.manual_seed(0)
         network = {"transformers": make_hugging_face, "open_clip": make_open_clip}[name]().double().eval()
         for parameter_name, parameter in network.named_parameters():
-            if parameter.ndim > 1 and any(part in parameter_name for part in ("attn", "qkv", ".q.", "_proj.", "in_proj", "kv")):
+            if parameter.ndim > 1 and any(
+                part in parameter_name for part in ("attn", "qkv", ".q.", "_proj.", "in_proj", "kv")
+            ):
                 parameter.data += torch.randn_like(parameter) * (1.5 / parameter[0].numel() ** 0.5)
             if any(part in parameter_name for part in ("latent", "probe")):
                 parameter.data += torch.randn_like(parameter)
@@ -85,22 +88,23 @@ def upsampled(patches: Tensor, side: int) -> Tensor:
     return F.interpolate(patches.reshape(1, 1, side, side), (SIDE, SIDE), mode="bilinear", align_corners=False)[0]
 
 
-@pytest.mark.parametrize("name", ["timm", "transformers", "open_clip"])
+@pytest.mark.parametrize("name", GRIDS)
 def test_pooling_attention_equals_literal_version(name):
     """The row of the pooling query takes the place of the class token's: Ā_pool R, and the pooling weights times the rollout."""
     classifier, x = load(name), small_images(1)
     weights, gradients = weights_and_gradients(classifier, x)
-    side = round(weights[0].shape[-1] ** 0.5)
-    assert [weight.shape[1] for weight in weights] == [side**2, side**2, 1]
-    assert side > 1
+    count = weights[0].shape[-1]
+    side, prefix = GRIDS[name]
+    assert [weight.shape[1] for weight in weights] == [count, count, 1]
+    assert count == prefix + side**2
     pool = weights[-1].mean(dim=0)
     rollout = xplain.attribute(classifier, x, "attention-rollout").values[0]
-    toys.assert_same(rollout, upsampled(pool @ literal.rollout(weights[:-1]), side), rtol=1e-9)
+    toys.assert_same(rollout, upsampled((pool @ literal.rollout(weights[:-1]))[:, prefix:], side), rtol=1e-9)
     relevant = (weights[-1] * gradients[-1]).clamp(min=0).mean(dim=0)
     relevance = xplain.attribute(classifier, x, "attention-relevance", target=TARGET).values[0]
     expected = relevant @ literal.relevance(weights[:-1], gradients[:-1])
-    toys.assert_same(relevance, upsampled(expected, side), rtol=1e-9)
+    toys.assert_same(relevance, upsampled(expected[:, prefix:], side), rtol=1e-9)
     assert float(relevance.max()) > 1.01 * float(relevance.min()) >= 0
     assert float(rollout.max()) > 1.01 * float(rollout.min()) > 0
     last_block = xplain.attribute(classifier, x, "legrad", target=TARGET, layers=1).values[0]
-    toys.assert_same(last_block, upsampled(literal_legrad.positive_key_means(gradients[-1]), side), rtol=1e-9)
+    toys.assert_same(last_block, upsampled(literal_legrad.positive_key_means(gradients[-1])[prefix:], side), rtol=1e-9)

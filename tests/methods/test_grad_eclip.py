@@ -51,7 +51,8 @@ def last_block(net: nn.Module, x: Tensor, y: int) -> tuple[Tensor, ...]:
     inner, z = block.inner, block.norm(kept[0])
     q, k, v = F.linear(z, inner.in_proj_weight, inner.in_proj_bias)[0].chunk(3, dim=1)
     heads = [
-        (q_h @ k_h.T / 2).softmax(dim=1) @ v_h for q_h, k_h, v_h in zip(*(t.split(4, dim=1) for t in (q, k, v)), strict=True)
+        (q_h @ k_h.T / 2).softmax(dim=1) @ v_h
+        for q_h, k_h, v_h in zip(*(t.split(4, dim=1) for t in (q, k, v)), strict=True)
     ]
     output = torch.cat(heads, dim=1).detach().requires_grad_()
     logits = net.head(kept[0][0, 0] + inner.out_proj(output)[0])

@@ -259,7 +259,9 @@ def test_heads_that_cannot_be_called_separately_are_refused():
 def test_attention_without_a_block_is_refused():
     class Loose(toys.TokenNet):
         def forward(self, x: Tensor) -> Tensor:
-            tokens = self.conv2(self.pool(self.act1(self.norm1(self.conv1(x))))).flatten(2).mT[:, :, None].transpose(1, 2)
+            tokens = (
+                self.conv2(self.pool(self.act1(self.norm1(self.conv1(x))))).flatten(2).mT[:, :, None].transpose(1, 2)
+            )
             for _ in range(2):
                 tokens = tokens + F.scaled_dot_product_attention(tokens, tokens, tokens)
             return self.head(tokens[:, 0].mean(dim=1))

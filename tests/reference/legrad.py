@@ -21,7 +21,11 @@ def legrad(gradients: list[Tensor]) -> Tensor:
 
 
 def grad_eclip(
-    gradient: Tensor, values: Tensor, query: Tensor | None = None, keys: Tensor | None = None, patches: slice = slice(None)
+    gradient: Tensor,
+    values: Tensor,
+    query: Tensor | None = None,
+    keys: Tensor | None = None,
+    patches: slice = slice(None),
 ) -> Tensor:
     """Return max(λ_k Σ_d w_d v_kd, 0) for each token k; query and keys are those after the projection, None for λ = 1.
 

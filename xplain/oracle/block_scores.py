@@ -13,7 +13,7 @@ from xplain.models.layouts import Layout
 from xplain.oracle.attention import count_tokens
 from xplain.oracle.attention_recorder import AttentionRecord, record_attention
 from xplain.oracle.scores import compute_scores
-from xplain.oracle.token_blocks import ALTERNATIVES, Pool, find_blocks, run_head_on_all_blocks
+from xplain.oracle.token_blocks import Pool, find_blocks, run_head_on_all_blocks
 
 if TYPE_CHECKING:
     from xplain.oracle.oracle import Oracle

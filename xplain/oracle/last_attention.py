@@ -22,18 +22,19 @@ ALTERNATIVES = "use attention-relevance or legrad"
 class LastAttention(NamedTuple):
     """The last attention, with the heads one after the other.
 
+    layout: of the N tokens.
     gradient: (B, D) of the score at the attention's output for the class token, before its projection. output: (B, D), that output.
     values: (B, N, D). weights: (B, heads, N) of the class token. query: (B, K) of the class token, and keys: (B, N, K), both after the
-    projection of the output. layout: of the N tokens.
+    projection of the output.
     """
 
+    layout: Layout
     gradient: Tensor
     output: Tensor
     values: Tensor
     weights: Tensor
     query: Tensor
     keys: Tensor
-    layout: Layout
 
 
 def probe_last_attention(oracle: Oracle, x: Tensor, y: Tensor, method: str, *, layout: str = "auto") -> LastAttention:
@@ -76,7 +77,7 @@ def probe_last_attention(oracle: Oracle, x: Tensor, y: Tensor, method: str, *, l
             )
 
     oracle.count_image_rows(len(x), None, backwards=1)
-    return LastAttention(*oracle.run_in_batches(run, x, y, oracle.against), tokens.layout)
+    return LastAttention(tokens.layout, *oracle.run_in_batches(run, x, y, oracle.against))
 
 
 def _find_class_token(tokens: Tokens, method: str) -> int:
@@ -84,5 +85,7 @@ def _find_class_token(tokens: Tokens, method: str) -> int:
     read = tokens.readout.nonzero().flatten().tolist()
     patches = tokens.layout.patches
     if tokens.is_pooled or len(read) != 1 or patches.start <= read[0] < patches.stop:
-        raise UsageError(f"{method} requires a model that reads one class token, but the logits read others", ALTERNATIVES)
+        raise UsageError(
+            f"{method} requires a model that reads one class token, but the logits read others", ALTERNATIVES
+        )
     return int(read[0])

@@ -158,7 +158,9 @@ def propagate(oracle: Oracle, x: Tensor, y: Tensor, rules: Rules, *streams: Tens
             expected = oracle.forward(model, x[:1])
         if not has_same_logits(logits[:1], expected, loose=oracle.precision != "fp32"):
             refuse_if_random(oracle, model, x[:1], expected, rules.method)
-            message = f"{rules.method} does not support the model: the logits under its rules differ from the model's logits"
+            message = (
+                f"{rules.method} does not support the model: the logits under its rules differ from the model's logits"
+            )
             raise UsageError(message, ANY_MODEL)
         with torch.enable_grad():
             scores = compute_scores(rules.transform_logits(logits[: len(x)]), y, oracle.score, contrasts, oracle.output)
@@ -183,7 +185,8 @@ def _forward_by_rules(
             if streams == 1 or device_error(error):
                 raise
             _check_operations(oracle, model, rules, rows)
-            if rules.rows == "single" and _accepts(oracle, model, rows):  # the rule of the first layer merges the streams
+            # the rule of the first layer may merge the streams
+            if rules.rows == "single" and _accepts(oracle, model, rows):
                 message = (
                     f"{rules.method} has no definition for what the model adds to the output of its first layer for each image, such as "
                     "a class token, because image, black and white share the rule of that layer"

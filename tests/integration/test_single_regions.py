@@ -12,7 +12,7 @@ from tests.helpers.token_networks import ordered_tokens
 from xplain.core.errors import XplainError
 
 CAMS = ["grad-cam", "grad-cam-plus-plus", "layer-cam", "hires-cam", "xgrad-cam", "score-cam", "eigen-cam"]
-ATTENTION = ["attention-rollout", "attention-relevance"]
+ATTENTION = ["attention-rollout", "attention-relevance", "legrad"]
 OWN_CELL = torch.eye(len(REGIONS), dtype=torch.float64)
 
 

@@ -11,6 +11,7 @@ from tests.helpers import toys
 from tests.oracle.helpers import is_close, small_classifier
 from xplain.core.errors import UsageError
 from xplain.core.types import Cost
+from xplain.data.preprocessing import Preprocessing
 from xplain.oracle import Oracle
 from xplain.oracle.operations import Operation
 from xplain.oracle.propagation import Rules, keep_gradient, propagate
@@ -122,3 +123,34 @@ def test_keyword_inputs_have_rules():
     model = toys.Function(lambda x: torch.nn.functional.linear(input=x.flatten(1), weight=weight))
     result = propagate(Oracle(toys.classifier(model)), toys.images(2), torch.tensor([0, 1]), KEEP)
     assert is_close(result.gradients[:, 0].flatten(1), weight)
+
+
+class ClassToken(torch.nn.Module):
+    """A ReLU network of patches and a class token, made for as many rows as images, without norms and attention."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.mix = torch.nn.Conv2d(3, 6, 2, 2), torch.nn.Linear(21, 21)
+        self.token, self.head = torch.nn.Parameter(torch.rand(1, 1, 6)), torch.nn.Linear(6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        patches = self.conv(x).relu().flatten(2).mT
+        tokens = torch.cat([self.token.expand(len(x), -1, -1), patches], dim=1)
+        return self.head(self.mix(tokens.mT).relu().mT[:, 0])
+
+
+@pytest.mark.parametrize("method", ["deep-taylor", "lrp"])
+def test_class_token_without_rule_is_named(method):
+    torch.manual_seed(0)
+    classifier = toys.classifier(ClassToken().double().eval(), preprocessing=Preprocessing(size=(8, 10)))
+    hints = {
+        "deep-taylor": "use lrp, deeplift or integrated-gradients",
+        "lrp": "use deeplift, uniform-fullgrad or integrated-gradients",
+    }
+    options = {"rule": "epsilon-gamma-box"} if method == "lrp" else {}
+    with pytest.raises(UsageError) as error:
+        xplain.attribute(classifier, toys.images(2), method, **options)
+    assert str(error.value) == (
+        f"{method} has no definition for what the model adds to the output of its first layer for each image, such as a class token, "
+        f"because image, black and white share the rule of that layer; {hints[method]}"
+    )

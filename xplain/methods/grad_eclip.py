@@ -20,7 +20,6 @@ from xplain.oracle.last_attention import probe_last_attention
         "Chenyang Zhao, Kun Wang, Xingyu Zeng, Rui Zhao, Antoni B. Chan",
         2024,
         "ICML",
-        "2502.18816",
     ),
     deviations="The attention has the heads of the model; the authors' program runs it with one head. For texts, the score is the logit: "
     "the similarity times the scale of the model. If all patches are equally similar to the class token, their weight is 1. "

@@ -84,8 +84,12 @@ def _find_class_token(tokens: Tokens, method: str) -> int:
     """Return the index of the only token that the logits depend on. Raises UsageError if there are several, or if it is a patch."""
     read = tokens.readout.nonzero().flatten().tolist()
     patches = tokens.layout.patches
-    if tokens.is_pooled or len(read) != 1 or patches.start <= read[0] < patches.stop:
-        raise UsageError(
-            f"{method} requires a model that reads one class token, but the logits read others", ALTERNATIVES
-        )
-    return int(read[0])
+    if tokens.is_pooled:
+        what = "all tokens by an attention with one query"
+    elif len(read) != 1:
+        what = f"{len(read)} of {tokens.layout.tokens} tokens"
+    elif patches.start <= read[0] < patches.stop:
+        what = "a patch"
+    else:
+        return int(read[0])
+    raise UsageError(f"{method} requires a model whose logits read one class token, but they read {what}", ALTERNATIVES)

@@ -84,3 +84,5 @@ def test_indices_of_maxima_are_not_followed():
 def test_maximum_over_rows_is_refused(method):
     with pytest.raises(UsageError, match=rf"^{method} has no rule for max in the model; use saliency"):
         explain(lambda z: z.mean(dim=(2, 3)) / z.max(), method)
+    with pytest.raises(UsageError, match=rf"^{method} has no rule for amax in the model; use saliency"):
+        explain(lambda z: (z / z.amax(dim=(0, 1))).mean(dim=(2, 3)), method)

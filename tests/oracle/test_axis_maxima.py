@@ -16,6 +16,8 @@ from xplain.data.preprocessing import Preprocessing
 X = toys.images(2)
 POOLED: dict[str, Callable[[Tensor], Tensor]] = {
     "amax": lambda z: torch.amax(z, (2, 3)),
+    "negative axes": lambda z: z.amax((-1, -2)),
+    "kept axes": lambda z: torch.amax(z, dim=(2, 3), keepdim=True).flatten(1),
     "amax of one axis": lambda z: z.amax(3, keepdim=True).amax(dim=-2).flatten(1),
     "max of tokens": lambda z: z.flatten(2).mT.max(dim=1).values,
     "torch.max": lambda z: torch.max(z.flatten(2), -1, keepdim=True)[0][..., 0],
@@ -41,7 +43,9 @@ def explain(reduce: Callable[[Tensor], Tensor], method: str) -> xplain.Attributi
     return xplain.attribute(make(reduce), X, method, target=[1, 3])
 
 
-@pytest.mark.parametrize("method", ["lrp", "deep-taylor", "deeplift", "deeplift:rule=reveal-cancel", "guided-backprop"])
+@pytest.mark.parametrize(
+    "method", ["lrp", "deep-taylor", "deeplift", "deeplift:rule=reveal-cancel", "guided-backprop", "fullgrad"]
+)
 def test_maxima_equal_max_pooling(method):
     expected = explain(lambda z: nn.functional.adaptive_max_pool2d(z, 1).flatten(1), method).values
     assert float(expected.abs().max()) > 1e-4

@@ -115,7 +115,7 @@ def _find_modules(oracle: Oracle, model: Classifier, x: Tensor, method: str, tok
             and sorted(shapes.get(ancestor, ())[:2]) == [1, tokens.layout.tokens]
         ]
         if tokens.layers == 1:  # modules around the block have one attention, too
-            candidates = [name for name in candidates if _is_in_container(model.model, name)] or candidates
+            candidates = [entry for entry in candidates if _is_in_container(model.model, entry)] or candidates
         if not candidates:
             raise UsageError(
                 f"{method} requires a module for each transformer block that takes tokens and returns them, but there is none around "
@@ -123,8 +123,7 @@ def _find_modules(oracle: Oracle, model: Classifier, x: Tensor, method: str, tok
                 ALTERNATIVES,
             )
         names.append(candidates[0])
-    widths = {shapes[name] for name in names}
-    if len(widths) > 1:
+    if len({shapes[name] for name in names}) > 1:
         raise UsageError(f"{method} requires blocks whose tokens have the same shape", ALTERNATIVES)
     return Blocks(tuple(names), tokens, row_axis=shapes[names[0]].index(1))
 

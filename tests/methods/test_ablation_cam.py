@@ -12,7 +12,7 @@ from tests.helpers import toys
 from tests.reference import layers as reference
 from tests.reference.grad_cam import upsample
 from xplain.data.preprocessing import Preprocessing
-from xplain.pipelines.attribution import MethodRun
+from xplain.pipelines.method_run import MethodRun
 
 NET = toys.small_net(1, scale=15.0)
 CLASSIFIER, _ = toys.with_pixels(NET)

@@ -46,6 +46,7 @@ def test_other_texts_are_refused(text):
 def test_gamma_is_recorded_exactly():
     gamma = 0.1 + 0.2
     assert ContrastScore.parse(str(ContrastScore(gamma))) == ContrastScore(gamma, 3)
+    assert str(ContrastScore(2)) == "contrast:gamma=2,classes=3"
 
 
 def test_nearest_classes_have_the_nearest_logits():

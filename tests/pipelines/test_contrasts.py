@@ -13,10 +13,11 @@ from tests.reference.grad_cam import upsample
 from xplain.core.config import ComputeOptions
 from xplain.core.errors import UsageError
 from xplain.core.registry import METHODS
+from xplain.core.scores import ContrastScore
 from xplain.data.preprocessing import Preprocessing
 from xplain.oracle import Oracle
 from xplain.oracle.targets import find_nearest_classes
-from xplain.pipelines.attribution import MethodRun
+from xplain.pipelines.method_run import MethodRun
 
 X = toys.images(2)
 WEIGHT = torch.randn(4, 3, 8, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(6)) / 8
@@ -126,6 +127,13 @@ def test_one_logit_is_refused(method):
         "score=contrast:gamma=0.6,classes=3 is not defined, because the model has one logit, that of a class over the other; "
         "use --score logit"
     )
+
+
+def test_parameters_may_be_an_object():
+    given = xplain.attribute(MODEL, X[:1], "saliency", target=0, score=ContrastScore(gamma=1, classes=2)).values
+    toys.assert_same(given, (WEIGHT[0] - (WEIGHT[1] + WEIGHT[2]) / 2)[None])
+    with pytest.raises(UsageError, match=r"^unknown score 'contrast:gamma=-1,classes=3'; use logit"):
+        xplain.attribute(MODEL, X[:1], "saliency", score=ContrastScore(-1))
 
 
 def test_unknown_scores_are_refused():

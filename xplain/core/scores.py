@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from typing import Literal, get_args
 
-SCORE_KINDS = ("logit", "prob", "log-prob", "margin", "contrast")
+ScoreName = Literal["logit", "prob", "log-prob", "margin", "contrast"]
+SCORE_KINDS = get_args(ScoreName)
 SCORE_FORMAT = "logit, prob, log-prob, margin or contrast[:gamma=G,classes=M]"
 _NUMBER = re.compile(r"\d{1,15}")
 
@@ -47,8 +49,7 @@ class ContrastScore:
         return cls(gamma, int(count))
 
     def __str__(self) -> str:
-        gamma = str(int(self.gamma)) if self.gamma.is_integer() else repr(self.gamma)
-        return f"contrast:gamma={gamma},classes={self.classes}"
+        return f"contrast:gamma={repr(float(self.gamma)).removesuffix('.0')},classes={self.classes}"
 
 
 def parse_score(text: str) -> str:

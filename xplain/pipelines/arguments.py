@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from xplain.core.config import ComputeOptions
 from xplain.core.errors import InputError, UsageError, did_you_mean
 from xplain.core.option_values import parse_batch_size
-from xplain.core.scores import SCORE_FORMAT, SCORE_KINDS, parse_score
+from xplain.core.scores import SCORE_FORMAT, SCORE_KINDS, ContrastScore, parse_score
 from xplain.core.types import Precision
 from xplain.models import Classifier
 from xplain.models.channels import learn_channels
@@ -157,7 +157,9 @@ def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
 
 
 def check_score_text(score: object) -> str:
-    """Return a score in its full form, see ``parse_score``. Raises UsageError for an unknown one."""
+    """Return a score in its full form, see ``parse_score``, of a text or a ContrastScore. Raises UsageError for an unknown one."""
+    if isinstance(score, ContrastScore):
+        score = str(score)
     try:
         if not isinstance(score, str):
             raise ValueError(score)

@@ -16,6 +16,7 @@ from xplain.core.config import Choice, ComputeOptions
 from xplain.core.errors import MODEL_ERRORS, InputError, UsageError, XplainError, device_error, first_line
 from xplain.core.registry import METHODS, Spec
 from xplain.core.rng import preserve_random_state
+from xplain.core.scores import ContrastScore, ScoreName
 from xplain.core.types import Attribution, Cost, Precision, ScoreKind
 from xplain.models import Classifier, ScalarFunction
 from xplain.models.scalar_outputs import resolve_scalar_target
@@ -44,7 +45,7 @@ def attribute(
     *,
     target: Classes | ScalarFunction | None = None,
     against: Classes | None = None,
-    score: ScoreKind | None = None,
+    score: ScoreName | ContrastScore | None = None,
     seed: int = 0,
     precision: Precision = "fp32",
     batch_size: int | str = "auto",
@@ -64,8 +65,9 @@ def attribute(
             other than the target.
         score: model output to explain: ``logit``, ``prob``, ``log-prob``, ``margin`` (the target's logit minus the largest other
             logit; if an image can have several labels, minus the threshold) or ``contrast`` (Finer-CAM: the target's logit minus 0.6
-            times the mean of the three logits nearest to it, or of those of ``against``; ``contrast:gamma=0.6,classes=3``). The nearest
-            classes are those of the unchanged image. Default: set by the method.
+            times the mean of the three logits that are nearest to it in the unchanged image, or of those of ``against``). A
+            ``xplain.core.scores.ContrastScore`` or the text ``contrast:gamma=0.6,classes=3`` sets its parameters. Default: set by the
+            method.
         seed: random seed. Random numbers depend on the seed and on the pixels of each image, but not on the batch.
         precision: ``fp32``, ``tf32`` or ``bf16``.
         batch_size: maximum number of samples per forward pass, or ``auto``.
@@ -86,13 +88,12 @@ def attribute(
     """
     check_classifier(classifier)
     classifier, classes = resolve_scalar_target(classifier, target, against)
-    if score is not None:
-        score = check_score_text(score)
+    score_text = None if score is None else check_score_text(score)
     if isinstance(method, str) and ":" in method:
         choice = Choice.parse(method)
         method, params = choice.name, {**dict(choice.params), **params}
     spec, params = METHODS.get(method), check_references(params)
-    method_run = MethodRun.resolve(spec, params, classifier.preprocessing, score=score)
+    method_run = MethodRun.resolve(spec, params, classifier.preprocessing, score=score_text)
     compute = resolve_compute(seed, precision, batch_size)
     check_progress(progress)
     started = time.perf_counter()
@@ -100,7 +101,7 @@ def attribute(
     classifier.inspect_first_images(images)
     check_access(classifier, method_run.spec.access, spec.name)
     with inference_session(classifier), preserve_random_state():
-        chosen = find_own_score(spec, params) or score
+        chosen = find_own_score(spec, params) or score_text
         method_run = replace(method_run, score=choose_score(method_run.spec, chosen, classifier.output))
         logits, cost = predict_finite(classifier, images, compute)
         targets = find_targets(classifier, classes, logits)

@@ -9,6 +9,7 @@ METRICS.declare("xplain.metrics.perturbation", "deletion", "insertion", "differe
 METRICS.declare("xplain.metrics.completeness", "completeness-gap", "error-rate")
 METRICS.declare("xplain.metrics.sensitivity_n", "sensitivity-n")
 METRICS.declare("xplain.metrics.information_curves", "aic", "sic")
+METRICS.declare("xplain.metrics.diffid", "diffid")
 METRICS.declare("xplain.metrics.road", "road", "road-morf", "road-lerf")
 METRICS.declare("xplain.metrics.infidelity", "infidelity")
 METRICS.declare("xplain.metrics.max_sensitivity", "max-sensitivity")

@@ -218,4 +218,4 @@ def test_evaluate_checks_published_first(xp, photos):
 def test_explain_refuses_published_table(xp, photos):
     Path("t.toml").write_text(FILE)
     ran = xp("explain", photos, *TINY, "--config", "t.toml")
-    assert (ran.code, ran.err) == (2, "xplain: error: unknown table [published] in t.toml; use it only with evaluate\n")
+    assert (ran.code, ran.err) == (2, "xplain: error: unknown table [published] in t.toml; use it only with evaluate and bench\n")

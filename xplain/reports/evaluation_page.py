@@ -11,6 +11,7 @@ from xplain.reports.coverage import coverage_notes
 from xplain.reports.curve_plot import make_curve_plot
 from xplain.reports.label_accuracy import describe_accuracy
 from xplain.reports.map_notes import unusable_map_notes
+from xplain.reports.paper_settings import difference_warning
 from xplain.reports.published import format_published, published_notes
 from xplain.reports.render import read_record
 from xplain.reports.tables import direction_arrow, format_number
@@ -40,6 +41,7 @@ def make_evaluation_page(summary: Mapping[str, Any], pictures: Sequence[Path], p
         metric_notes=_list_notes(summary),
         colors=colors,
         plots=[plot for plot in plots if plot is not None],
+        difference=difference_warning(summary.get("published", {}).get("differences", [])),
         published=published_notes(summary),
         galleries=_galleries(pictures, next(iter(run["methods"]))),
         provenance=provenance,

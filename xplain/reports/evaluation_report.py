@@ -11,6 +11,7 @@ from xplain.reports.coverage import count_images, coverage_notes
 from xplain.reports.evaluation_page import make_evaluation_page
 from xplain.reports.label_accuracy import describe_accuracy
 from xplain.reports.map_notes import unusable_map_notes
+from xplain.reports.paper_settings import difference_warning
 from xplain.reports.published import format_published, published_notes
 from xplain.reports.tables import (
     csv_table,
@@ -75,6 +76,8 @@ def evaluation_table(summary: Mapping[str, Any]) -> str:
     lines = [_headline(summary)]
     lines += [f"\n**Warning:** {text}." for text in summary["warnings"]]
     lines += ["", _means_table(summary)]
+    if warning := difference_warning(summary.get("published", {}).get("differences", [])):
+        lines += ["", f"**Warning:** {escape_cell(warning)}."]
     for text in unusable_map_notes(summary):
         lines += ["", text]
     for title, texts in published_notes(summary).items():

@@ -12,7 +12,7 @@ from xplain.reports.curve_plot import make_curve_plot
 from xplain.reports.label_accuracy import describe_accuracy
 from xplain.reports.map_notes import unusable_map_notes
 from xplain.reports.paper_settings import difference_warning
-from xplain.reports.published import format_published, published_notes
+from xplain.reports.published import format_published, has_published, published_notes
 from xplain.reports.render import read_record
 from xplain.reports.tables import direction_arrow, format_number
 from xplain.reports.templates import render_page
@@ -71,7 +71,7 @@ def _facts(summary: Mapping[str, Any]) -> list[str]:
 
 def _table_header(summary: Mapping[str, Any]) -> list[str]:
     first = next(iter(summary["run"]["methods"]))
-    published = ["published"] if "published" in summary else []
+    published = ["published"] if has_published(summary) else []
     return ["metric", "method", "mean", *published, "95% CI", "SD", "n", "undefined", f"difference from {first}"]
 
 
@@ -79,7 +79,7 @@ def _table_row(summary: Mapping[str, Any], row: Mapping[str, Any]) -> list[str]:
     metric = summary["run"]["metrics"][row["metric"]]
     difference = row["difference"] or {}
     cells = [f"{row['metric']} {direction_arrow(metric)}", row["method"], format_number(row["mean"])]
-    if "published" in summary:
+    if has_published(summary):
         cells.append(format_published(row["published"]))
     return [
         *cells,

@@ -12,7 +12,7 @@ from xplain.reports.evaluation_page import make_evaluation_page
 from xplain.reports.label_accuracy import describe_accuracy
 from xplain.reports.map_notes import unusable_map_notes
 from xplain.reports.paper_settings import difference_warning
-from xplain.reports.published import format_published, published_notes
+from xplain.reports.published import format_published, has_published, published_notes
 from xplain.reports.tables import (
     csv_table,
     direction_arrow,
@@ -107,7 +107,7 @@ def _means_table(summary: Mapping[str, Any]) -> str:
     """Return a table with a row per method and metric."""
     run = summary["run"]
     first = next(iter(run["methods"]))
-    with_published = "published" in summary
+    with_published = has_published(summary)
     published = ["published"] if with_published else []
     header = [
         "metric",

@@ -218,6 +218,11 @@ def add_published(summary: Mapping[str, Any], published: Published) -> dict[str,
     return {**summary, "published": table, "rows": rows}
 
 
+def has_published(summary: Mapping[str, Any]) -> bool:
+    """Return whether a summary stands next to a table with published values; tables without them hold settings only."""
+    return bool(summary.get("published", {}).get("models"))
+
+
 def format_published(value: float | None) -> str:
     """Return a paper's value, with at least four digits and not rounded; a dash for None."""
     if value is None:
@@ -243,7 +248,7 @@ def order_notes(entries: Sequence[Mapping[str, Any]], samples: str) -> list[str]
     for entry in entries:
         interval = "no interval" if entry["low"] is None else f"{entry['low']:.2f} to {entry['high']:.2f}"
         notes.append(
-            f"{entry['metric']}: τ = {entry['tau']:.2f} ({interval}), {entry['methods']} methods, {entry['n']} {samples}"
+            f"{entry['metric']}: τ = {entry['tau']:.2f} ({interval}), methods: {entry['methods']}, {samples}: {entry['n']}"
         )
     return notes
 
@@ -257,7 +262,7 @@ def table_notes(
     """
     notes = {
         f"Agreement with the published order (Kendall's tau-b, 95% bootstrap interval over {samples})": [*order],
-        "Published values": [table["source"], *models],
+        "Published values" if table["models"] else "Published table, without values": [table["source"], *models],
         "Not specified in the paper": table["unknown"],
         "Notes": table["notes"],
     }

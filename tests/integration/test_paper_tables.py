@@ -109,9 +109,15 @@ def test_figure_of_retraining_runs_on_few_images(xp, tmp_path):
     ran = xp("evaluate", images, "--config", TABLES["dga-figure-5"], "-M", metric, "--device", "cpu", "-o", "run")
     assert ran.code == 0, ran.err
     assert "| published |" not in ran.out
-    assert "\nPublished table, without values:\n- Jeon, Jeong and Choi, DGA (NeurIPS 2022), Figure 5: CIFAR-10" in ran.out
-    assert f"**Warning:** this run differs from the published table in data set {images} (table: CIFAR-10)." in ran.lines
-    assert sum(line.startswith("| roar") for line in ran.lines) == 7 + 1  # the methods with the control, and the curves' header
+    assert (
+        "\nPublished table, without values:\n- Jeon, Jeong and Choi, DGA (NeurIPS 2022), Figure 5: CIFAR-10" in ran.out
+    )
+    assert (
+        f"**Warning:** this run differs from the published table in data set {images} (table: CIFAR-10)." in ran.lines
+    )
+    assert (
+        sum(line.startswith("| roar") for line in ran.lines) == 7 + 1
+    )  # the methods with the control, and the curves' header
 
 
 def test_differences_of_figure_4_are_those_of_table_1():

@@ -11,10 +11,10 @@ from torch import Tensor
 
 def order(attribution: Tensor, channels: int, variant: str, descending: bool) -> list[int]:
     """Return the indices of the C·H·W values of an image in the order of removal. attribution: (C or 1, H, W)."""
-    if variant == "sig":
-        values = attribution.abs().flatten().tolist()
-    else:
-        values = attribution.abs().sum(dim=0).flatten().tolist() * channels
+    magnitudes = attribution.abs()
+    if variant == "lpi":
+        magnitudes = torch.stack([magnitudes.sum(dim=0)] * channels)
+    values = magnitudes.flatten().tolist()
     return sorted(range(len(values)), key=lambda at: (-values[at] if descending else values[at], at))
 
 

@@ -82,7 +82,7 @@ def test_read_published_uses_evaluate_protocol(read):
         ('"A paper, Table 1"', "1", "source in .* must be a string"),
         ('["one softmax"]', '"one softmax"', r'notes in .* must be a list of strings; use notes = \["..."\]'),
         ('method = "sm", metric = "deletion:steps=4", value = 0.5', 'method = 1, metric = "", value = 0.5', "must be strings"),
-        ('unknown = [', 'settings = {images = "1000"}\nunknown = [', r"images in the settings of .*, '1000', must be an integer; use settings"),
+        ('unknown = [', 'settings = {images = "1000"}\nunknown = [', r"images in the settings of .*, '1000', must be an integer"),
         ('unknown = [', 'settings = {dataset = 3}\nunknown = [', r"dataset in the settings of .*, 3, must be a string"),
         ('unknown = [', 'settings = {image = 3}\nunknown = [', r"unknown key 'image' in settings of .*; did you mean 'images'"),
         ('method = "sm", metric = "ins', 'method = "sm:absolute", metric = "ins', "invalid parameter 'absolute' in 'sm:absolute'"),
@@ -272,4 +272,7 @@ def test_evaluate_checks_published_first(xp, photos):
 def test_explain_refuses_published_table(xp, photos):
     Path("t.toml").write_text(FILE)
     ran = xp("explain", photos, *TINY, "--config", "t.toml")
-    assert (ran.code, ran.err) == (2, "xplain: error: unknown table [published] in t.toml; use it only with evaluate and bench\n")
+    assert (ran.code, ran.err) == (
+        2,
+        "xplain: error: unknown table [published] in t.toml; use it only with evaluate and bench\n",
+    )

@@ -37,7 +37,14 @@ def make_table(values=VALUES, metric=SPEED) -> Published:
 def make_run(method: str, seconds: list[float], images: int = 8, program: str = "xplain") -> dict:
     choice = Choice.parse(method)
     spec = METHODS.get(choice.name)
-    empty = ("gradient_rows_per_second", "forward_rows_per_second", "efficiency", "forwards", "backwards", "rows_a_call")
+    empty = (
+        "gradient_rows_per_second",
+        "forward_rows_per_second",
+        "efficiency",
+        "forwards",
+        "backwards",
+        "rows_a_call",
+    )
     return {
         "kind": "run", "model": "net", "method": spec.name, "label": method, "images": images, "program": program,
         "params": spec.resolve(dict(choice.params)), "rows_asked": None, "images_per_second": RATE, "seconds": seconds,
@@ -86,7 +93,9 @@ def test_report_shows_speeds_and_notes():
         "**Warning:** net: this run differs from the published table in weights untrained (table: trained); "
         "hardware chip (table: RTX 3090)."
     ) in lines
-    assert lines[lines.index("Published values:") - 2] == "- net, images/s: τ = 0.67 (0.67 to 1.00), methods: 4, rounds: 3"
+    assert (
+        lines[lines.index("Published values:") - 2] == "- net, images/s: τ = 0.67 (0.67 to 1.00), methods: 4, rounds: 3"
+    )
     assert lines[-6:] == [
         "Published values:", "- A paper, Table 3", "- models in the table: net", "", "Notes:", "- one note"
     ]  # fmt: skip
@@ -96,7 +105,10 @@ def test_report_shows_speeds_and_notes():
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        (make_table(metric=Choice("deletion")), "a figure of [published] in t.toml is of deletion, which bench does not measure; use it with xplain evaluate"),
+        (
+            make_table(metric=Choice("deletion")),
+            "a figure of [published] in t.toml is of deletion, which bench does not measure; use it with xplain evaluate",
+        ),
         (make_table({"agii": 1.0}), "a figure of [published] in t.toml: unknown method 'agii'; did you mean 'agi'?"),
         (make_table({"ig": 1.0, "ig:steps=50": 2.0}), "mfaba-3 has two values for net integrated-gradients"),
     ],

@@ -17,13 +17,12 @@ from xplain.pipelines.reference_implementations import find_reference
 from xplain.reports.published_speeds import PublishedSpeeds
 
 
-def bench(
-    config: BenchConfig, output: Path | None = None, speeds: PublishedSpeeds | None = None
-) -> Iterator[Group]:
+def bench(config: BenchConfig, output: Path | None = None, speeds: PublishedSpeeds | None = None) -> Iterator[Group]:
     """Run the benchmark and yield groups of records: the environment, then the bare-model throughput and the runs of each model.
 
     output: directory of bench.json and bench.md, which are updated before each group is yielded. An interrupted benchmark in this directory
-    is resumed. speeds: a paper's speeds, which bench.md shows. Raises XplainError if the request is invalid, the directory has results of another one, or the files cannot be written.
+    is resumed. speeds: a paper's speeds, which bench.md shows.
+    Raises XplainError if the request is invalid, the directory has results of another one, or the files cannot be written.
     """
     if output is None:
         yield from measure_models(config)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,7 @@ class Published:
     source: str
     values: tuple[PublishedValue, ...]
     protocol: str | None = None
-    settings: PaperSettings = PaperSettings()
+    settings: PaperSettings = field(default_factory=PaperSettings)
     unknown: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     file: str = ""
@@ -93,7 +93,7 @@ def read_published(path: Path | None) -> Published | None:
 
 def _read_options(content: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options of a file for the command that shows its published values, with dashes in their names."""
-    table = next((content[command] for command in PUBLISHED_COMMANDS if command in content), {})
+    table: Mapping[str, Any] = next((content[command] for command in PUBLISHED_COMMANDS if command in content), {})
     return {key.replace("_", "-"): value for key, value in {**content, **table}.items()}
 
 
@@ -205,7 +205,11 @@ def add_published(summary: Mapping[str, Any], published: Published) -> dict[str,
     rows = []
     for row in summary["rows"]:
         method, metric = run["methods"][row["method"]], run["metrics"][row["metric"]]
-        key = (model, settings_key(method["method"], method["params"]), settings_key(metric["metric"], metric["params"]))
+        key = (
+            model,
+            settings_key(method["method"], method["params"]),
+            settings_key(metric["metric"], metric["params"]),
+        )
         rows.append({**row, "published": values.get(key)})
     table = {
         "table": published.name,

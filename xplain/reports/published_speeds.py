@@ -68,9 +68,7 @@ class PublishedSpeeds:
             "models": self.published.models,
             "unknown": list(self.published.unknown),
             "notes": list(self.published.notes),
-            "differences": {
-                name: self._find_differences(ceiling, environment) for name, ceiling in ceilings.items()
-            },
+            "differences": {name: self._find_differences(ceiling, environment) for name, ceiling in ceilings.items()},
             "order": [entry for name in ceilings for entry in self._find_agreement(name, runs)],
         }
 
@@ -80,7 +78,9 @@ class PublishedSpeeds:
         differences = model_differences(
             settings, name, None if weights is None else str(weights), self.model.image_size, size
         )
-        return differences + hardware_differences(settings, environment.get("gpu") or environment.get("cpu") or "unknown")
+        return differences + hardware_differences(
+            settings, environment.get("gpu") or environment.get("cpu") or "unknown"
+        )
 
     def _find_agreement(self, model: str, runs: Sequence[Record]) -> list[dict[str, Any]]:
         """Return the agreement of the order by images/s, over the timed rounds, or [] if there is none."""

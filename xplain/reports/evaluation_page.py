@@ -14,7 +14,7 @@ from xplain.reports.map_notes import unusable_map_notes
 from xplain.reports.paper_settings import difference_warning
 from xplain.reports.published import format_published, has_published, published_notes
 from xplain.reports.render import read_record
-from xplain.reports.tables import direction_arrow, format_number
+from xplain.reports.tables import format_number, with_arrow
 from xplain.reports.templates import render_page
 
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999999")  # Okabe and Ito
@@ -78,7 +78,7 @@ def _table_header(summary: Mapping[str, Any]) -> list[str]:
 def _table_row(summary: Mapping[str, Any], row: Mapping[str, Any]) -> list[str]:
     metric = summary["run"]["metrics"][row["metric"]]
     difference = row["difference"] or {}
-    cells = [f"{row['metric']} {direction_arrow(metric)}", row["method"], format_number(row["mean"])]
+    cells = [with_arrow(row["metric"], metric), row["method"], format_number(row["mean"])]
     if has_published(summary):
         cells.append(format_published(row["published"]))
     return [

@@ -15,11 +15,11 @@ from xplain.reports.paper_settings import difference_warning
 from xplain.reports.published import format_published, has_published, published_notes
 from xplain.reports.tables import (
     csv_table,
-    direction_arrow,
     escape_cell,
     format_interval,
     format_number,
     markdown_table,
+    with_arrow,
 )
 
 CSV_COLUMNS = (
@@ -122,7 +122,7 @@ def _means_table(summary: Mapping[str, Any]) -> str:
     rows = []
     for row in summary["rows"]:
         reasons = ", ".join(f"{count} ({reason})" for reason, count in row["undefined"].items())
-        cells = [f"{row['metric']} {direction_arrow(run['metrics'][row['metric']])}", row["method"]]
+        cells = [with_arrow(row["metric"], run["metrics"][row["metric"]]), row["method"]]
         cells.append(format_number(row["mean"]))
         if with_published:
             cells.append(format_published(row["published"]))

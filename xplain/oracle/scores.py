@@ -52,12 +52,12 @@ def check_score(kind: ComputedScore, output: OutputKind, classes: int | None = N
     if kind in ("prob", "log-prob"):
         raise UsageError(
             f"score={kind} is not defined, because the model returns values, not probabilities",
-            "use --score logit, or --activation sigmoid if the output is a logit",
+            "use the score logit, or --activation sigmoid if the output is a logit",
         )
     if kind == "margin" and classes == 1:
         raise UsageError(
             "score=margin is not defined, because the model returns a single value",
-            "use --score logit, or --activation sigmoid if the output is a logit",
+            "use the score logit, or --activation sigmoid if the output is a logit",
         )
 
 

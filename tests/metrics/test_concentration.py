@@ -53,7 +53,7 @@ def test_values_match_literal_code():
     assert float(nats) == pytest.approx(float(entropy(magnitudes)), abs=1e-12)
 
 
-@pytest.mark.parametrize("scale", [1e-300, 1e300, -1.0])
+@pytest.mark.parametrize("scale", [1e-300, 1.7e308, -1.0])
 def test_scale_does_not_matter(scale):
     values = torch.rand(N, dtype=torch.float64, generator=GENERATOR)
     for metric in ("sparseness", "complexity"):

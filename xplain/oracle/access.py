@@ -11,7 +11,7 @@ HINT = "use rise, occlusion, lime or kernel-shap, and metrics that need no gradi
 
 
 def check_access(classifier: Classifier, access: Access, name: str) -> None:
-    """Raise UsageError if the model does not offer what ``name``, a method or metric, needs of it."""
+    """Raise UsageError if the model does not offer what a method or metric, called ``name``, needs."""
     if access == "gradients" and classifier.is_black_box:
         raise UsageError(f"{name} requires gradients, which {classifier.name} does not provide", HINT)
     if access == "gradients":

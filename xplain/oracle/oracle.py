@@ -101,7 +101,7 @@ class Oracle:
         """Return logits (rows, classes) in float32 or float64, without gradients.
 
         x: (rows, C, H, W). image: (rows,) as in ``gradients``.
-        check: count the rows as checks, which serve the report and not the method.
+        check: count the rows as checks, which are not part of the method.
         """
 
         def run(x: Tensor) -> tuple[Tensor]:

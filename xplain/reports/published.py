@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from xplain.core.config import PUBLISHED, PUBLISHED_COMMANDS, Choice, parse_count, read_toml
+from xplain.core.config import PUBLISHED, PUBLISHED_COMMANDS, Choice, read_toml
 from xplain.core.errors import UsageError, did_you_mean
+from xplain.core.option_values import parse_count
 from xplain.core.protocols import choose_metrics
 from xplain.core.registry import METHODS, METRICS, Spec
 from xplain.reports.paper_settings import PaperSettings, find_differences

@@ -19,6 +19,7 @@ from xplain.core.config import Choice, ComputeOptions
 from xplain.core.errors import MODEL_ERRORS, InputError, UsageError, XplainError, device_error, emit_note, first_line
 from xplain.core.registry import METHODS, MethodSpec, Spec
 from xplain.core.rng import Streams, preserve_random_state
+from xplain.core.sweeps import parse_single
 from xplain.core.types import Attribution, Cost, Precision, ScoreKind
 from xplain.data.baselines import check_baseline
 from xplain.data.images import read_model_input, sha256
@@ -107,7 +108,7 @@ def attribute(
     if score is not None:
         check_choice("score", score, get_args(ScoreKind))
     if isinstance(method, str) and ":" in method:
-        choice = Choice.parse(method)
+        choice = parse_single(method)
         method, params = choice.name, {**dict(choice.params), **params}
     spec, params = METHODS.get(method), check_references(params)
     method_run = MethodRun.resolve(spec, params, classifier.preprocessing, score=score)

@@ -22,6 +22,7 @@ from xplain.core.parameters import EXISTING_PATH
 from xplain.core.protocols import choose_metrics
 from xplain.core.registry import METHODS, METRICS, MetricSpec
 from xplain.core.rng import Streams, preserve_random_state
+from xplain.core.sweeps import parse_single
 from xplain.core.types import Attribution, Cost, Precision, Score, ScoreKind
 from xplain.data.annotations import Annotations, locate_boxes, read_annotations
 from xplain.data.class_names import ClassNames
@@ -117,7 +118,7 @@ def measure(
     inspect_first_images(classifier, images)
     check_metrics([metric_run], classifier)
     if isinstance(method, str) and metric_run.spec.needs & {"explain", "expected"}:
-        rerun = METHODS.get(Choice.parse(method).name)
+        rerun = METHODS.get(parse_single(method).name)
         check_access(classifier, rerun.access, rerun.name)
     with retain_freed_memory(), preserve_random_state():
         logits, cost = predict_finite(classifier, images, compute)
@@ -184,7 +185,7 @@ def _make_explainer(
 
 def _resolve_method(method: str, classifier: Classifier) -> MethodRun:
     """Return the method of a text ``NAME[:key=value,...]``."""
-    choice = Choice.parse(method)
+    choice = parse_single(method)
     spec = METHODS.get(choice.name)
     params = dict(choice.params)
     default = available_score(spec.score, classifier.output)

@@ -109,7 +109,7 @@ def compare(
     Examples:
       xplain compare cat.jpg -a agi -a ig -a neflag
       xplain compare cat.jpg espresso.jpg --no-metrics --show heatmap --show top10 --save pdf
-      xplain compare cat.jpg -a agi:classes=1 -a agi:classes=5 -a agi:classes=20
+      xplain compare cat.jpg -a 'agi:classes=1|5|20'
       xplain compare cat.jpg -a agi --against tabby --against lynx --no-metrics
       xplain compare cat.jpg -m resnet50 -m vgg16 -a agi
       xplain compare runs/a runs/b

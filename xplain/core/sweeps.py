@@ -17,8 +17,8 @@ MAX_METHODS = 1000  # of one sweep
 def parse_methods(texts: Iterable[str] | str) -> list[str]:
     """Return one text ``NAME[:key=value[,key=value]]`` per method, as ``attribute`` and ``--method`` accept them.
 
-    ``neflag:radius=0.05|0.1|0.2`` gives three methods that differ in one parameter. Several swept parameters give all combinations, of
-    which those of the last parameter are adjacent. The values of a parameter of an inner method are swept too: ``smooth:method=ig:steps=5|10``.
+    ``neflag:radius=0.05|0.1|0.2`` gives three methods that differ in one parameter. Several swept parameters give all combinations, with
+    those of the last parameter next to each other. Parameters of an inner method are swept too: ``smooth:method=ig:steps=5|10``.
 
     Raises UsageError if a parameter is not ``key=value``, or for more than MAX_METHODS methods in one text.
     """

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -22,9 +20,7 @@ from xplain.core.rng import Streams, preserve_random_state
 from xplain.core.sweeps import parse_single
 from xplain.core.types import Attribution, Cost, Precision, ScoreKind
 from xplain.data.baselines import check_baseline
-from xplain.data.images import read_model_input, sha256
 from xplain.data.preprocessing import Preprocessing
-from xplain.data.sources import ImageSource, find_images
 from xplain.methods.smooth import parse_inner_method
 from xplain.metrics.inputs import Explain
 from xplain.models import Classifier, ScalarFunction
@@ -46,11 +42,16 @@ from xplain.pipelines.arguments import (
     check_references,
     resolve_compute,
 )
+from xplain.pipelines.baseline_folders import (
+    average_over_baselines,
+    hash_images,
+    is_baseline_path,
+    read_references,
+)
 from xplain.pipelines.completeness_flags import flag_completeness_gaps
 from xplain.pipelines.inner_method import InnerMethod
 from xplain.pipelines.zero_maps import flag_zero_maps
 
-MAX_REFERENCES = 512  # maximum number of baseline images, spaced evenly over the sorted files
 # Parameters that older versions do not have, and their defaults, which are not recorded: runs that they began are continued.
 # A parameter that only some methods got is named by ``added`` of their specs instead.
 ADDED_PARAMETERS = {"layout": "auto", "bias": "keep"}
@@ -156,7 +157,8 @@ class MethodRun:
     references: images (N, C, H, W) from the directory ``baselines``, or None.
     score: explained model output.
     label: display name in tables and file names.
-    baseline: images (B or 1, C, H, W) from the file or tensor ``baseline``, or None.
+    baseline: images (B or 1, C, H, W) of the tensor ``baseline``, or None.
+    averaged_baselines: images (N, C, H, W) of the file or folder ``baseline``, over which the attributions are averaged, or None.
     inner: the method that this one runs, or None.
     """
 
@@ -167,6 +169,7 @@ class MethodRun:
     label: str
     baseline: Tensor | None = None
     inner: MethodRun | None = None
+    averaged_baselines: Tensor | None = None
 
     @classmethod
     def resolve(
@@ -195,19 +198,22 @@ class MethodRun:
             inner = cls.resolve(inner_spec, inner_params, preprocessing, score=score, output=output)
             spec = _specialize(spec, inner.spec)
         references = tensors.get("baselines")
-        if references is None:
-            references = _read_references(settings.get("baselines", "noise"), preprocessing)
-        baseline = tensors.get("baseline")
-        if baseline is None and _is_baseline_file(spec, settings):
-            source = find_images([settings["baseline"]])[0]
-            baseline = read_model_input(source.read(), source.name, preprocessing).pixels[None]
-        return cls(spec, settings, references, choose_score(spec, score, output), label or spec.name, baseline, inner)
+        if references is None and settings.get("baselines", "noise") not in (None, "noise"):
+            references = read_references(settings["baselines"], preprocessing)
+        averaged = None
+        if is_baseline_path(spec, settings):
+            averaged = read_references(settings["baseline"], preprocessing)
+            if len(averaged) > 1:
+                emit_note(f"{spec.name} runs once for each of the {len(averaged)} images of {settings['baseline']!r}")
+        score = choose_score(spec, score, output)
+        return cls(spec, settings, references, score, label or spec.name, tensors.get("baseline"), inner, averaged)
 
     @property
     def rows_per_image(self) -> int:
         """Maximum number of forward passes per image."""
         counts = {} if self.references is None else {"references": len(self.references)}
-        return self.spec.cost(**self.settings, **counts)[0]
+        runs = 1 if self.averaged_baselines is None else len(self.averaged_baselines)
+        return runs * self.spec.cost(**self.settings, **counts)[0]
 
     @property
     def slopes(self) -> bool:
@@ -240,14 +246,11 @@ class MethodRun:
     def _reference_hashes(self) -> dict[str, str]:
         if self.inner is not None:
             return self.inner.hash_references()
-        if _is_baseline_file(self.spec, self.settings):
-            return {"references": sha256(find_images([self.settings["baseline"]])[0].read())}
+        if self.averaged_baselines is not None:
+            return {"references": hash_images(self.settings["baseline"])}
         if self.references is None or self.settings["baselines"] == "tensor":
             return {}
-        digest = hashlib.sha256()
-        for source in _find_references(self.settings["baselines"]):
-            digest.update(sha256(source.read()).encode())
-        return {"references": digest.hexdigest()}
+        return {"references": hash_images(self.settings["baselines"])}
 
     def images_per_call(self, classifier: Classifier, batch_size: int | None, images: Tensor | None = None) -> int:
         """Return the number of images to process together, whose samples fill a forward pass.
@@ -299,9 +302,7 @@ class MethodRun:
                     compute,
                     on_rows,
                 )
-            result: Attribution = self.spec.function(
-                oracle, images[index], targets[index], **self._arguments(images, index), **supplies
-            )
+            result = self._call(oracle, images, targets, index, supplies)
             spent = {"forwards": oracle.image_rows[:, 0], "backwards": oracle.image_rows[:, 1]}
             values = result.values.detach().contiguous()
             parts.append(replace(result, values=values, details=result.details | spent))
@@ -373,15 +374,26 @@ class MethodRun:
             supplies["rng"] = Streams.of(content, seed, self.spec.draws or self.spec.name)
         return supplies
 
-    def _arguments(self, images: Tensor, index: Tensor) -> dict[str, Any]:
-        """Return the parameters as the method receives them for the images at ``index``: with baseline images as a tensor.
+    def _call(
+        self, oracle: Oracle, images: Tensor, targets: Tensor, index: Tensor, supplies: Mapping[str, Any]
+    ) -> Attribution:
+        """Call the method on the images at ``index``, with baseline images as a tensor.
 
         Raises InputError if the baseline images do not match the images (B, C, H, W).
         """
-        if self.baseline is None:
-            return self.settings
-        check_baseline(self.baseline, images)
-        return {**self.settings, "baseline": self.baseline if len(self.baseline) == 1 else self.baseline[index]}
+
+        def run(**baseline: Tensor) -> Attribution:
+            settings = {**self.settings, **baseline}
+            result: Attribution = self.spec.function(oracle, images[index], targets[index], **settings, **supplies)
+            return result
+
+        if self.averaged_baselines is not None:
+            check_baseline(self.averaged_baselines[:1], images)
+            return average_over_baselines(lambda baseline: run(baseline=baseline), self.averaged_baselines)
+        if self.baseline is not None:
+            check_baseline(self.baseline, images)
+            return run(baseline=self.baseline if len(self.baseline) == 1 else self.baseline[index])
+        return run()
 
     def explainer(
         self, classifier: Classifier, content: Tensor, compute: ComputeOptions, oracle: Oracle | None = None
@@ -406,18 +418,10 @@ class MethodRun:
 
 def _resolve_tensors(spec: MethodSpec, params: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return the values of all parameters, where ``tensor`` replaces images, and the images by parameter. Raises UsageError."""
-    others = dict(params)
+    others = spec.rename(params)
     accepts_images = {name for name, parameter in spec.parameters.items() if parameter.file or name == "baselines"}
     tensors = {name: others.pop(name) for name in accepts_images if isinstance(others.get(name), Tensor)}
     return spec.resolve(others) | dict.fromkeys(tensors, "tensor"), tensors
-
-
-def _is_baseline_file(spec: MethodSpec, settings: Mapping[str, Any]) -> bool:
-    """Return whether the parameter ``baseline`` is the path of an image file."""
-    parameter = spec.parameters.get("baseline")
-    if parameter is None or parameter.file is None:
-        return False
-    return settings["baseline"] not in (*parameter.choices, "tensor")
 
 
 def _find_own_score(spec: MethodSpec, params: Mapping[str, Any]) -> ScoreKind | None:
@@ -453,24 +457,6 @@ def choose_score(spec: MethodSpec, score: ScoreKind | None, output: OutputKind) 
     if available != spec.score:
         emit_note("the model returns values without probabilities; explaining the value of the target")
     return available
-
-
-def _read_references(directory: str | None, preprocessing: Preprocessing) -> Tensor | None:
-    """Load up to MAX_REFERENCES evenly spaced images (N, C, H, W) from a directory. Return None for None and ``noise``.
-
-    Raises InputError if the directory does not exist or an image cannot be read.
-    """
-    if directory is None or directory == "noise":
-        return None
-    if not os.path.isdir(directory):  # noqa: PTH112  (never raises)
-        raise InputError(f"baseline directory {directory!r} not found", 'pass a directory of images, or "noise"')
-    sources = _find_references(directory)
-    return torch.stack([read_model_input(source.read(), source.name, preprocessing).pixels for source in sources])
-
-
-def _find_references(directory: str) -> list[ImageSource]:
-    sources = find_images([directory])
-    return sources[:: -(-len(sources) // MAX_REFERENCES)]
 
 
 def _concatenate(parts: list[Attribution]) -> Attribution:

@@ -243,7 +243,8 @@ def summarize(
     interval: kind of the bootstrap intervals.
     selected: keys of the images to summarize; None for all.
 
-    Undefined values are counted by reason and excluded from the means. ``sweeps`` lists methods that differ in one parameter, if there are any.
+    Undefined values are counted by reason and excluded from the means. ``sweeps`` lists methods that differ in
+    one parameter, if there are any.
     """
     aggregator = RunAggregator.of(description, records, selected)
     first = next(iter(description["methods"]))

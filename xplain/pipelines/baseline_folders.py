@@ -1,0 +1,87 @@
+"""Baselines from files: one image, or the images of a folder over which the maps of a method are averaged."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from xplain.core.errors import InputError
+from xplain.core.registry import Spec
+from xplain.core.types import Attribution
+from xplain.data.images import read_model_input, sha256
+from xplain.data.preprocessing import Preprocessing
+from xplain.data.sources import ImageSource, find_images
+
+MAX_REFERENCES = 512  # maximum number of baseline images, spaced evenly over the sorted files
+
+
+def is_baseline_path(spec: Spec, settings: Mapping[str, Any]) -> bool:
+    """Return whether the parameter ``baseline`` is the path of an image file or folder."""
+    parameter = spec.parameters.get("baseline")
+    if parameter is None or parameter.file is None:
+        return False
+    return settings["baseline"] not in (*parameter.choices, "tensor")
+
+
+def read_references(path: str, preprocessing: Preprocessing) -> Tensor:
+    """Load up to MAX_REFERENCES evenly spaced images (N, C, H, W) from a folder, or the image of a file.
+
+    Raises InputError if the path does not exist or an image cannot be read.
+    """
+    if not os.path.exists(path):  # noqa: PTH110  (never raises)
+        raise InputError(f"baseline directory {path!r} not found", 'pass a directory of images, or "noise"')
+    sources = find_references(path)
+    return torch.stack([read_model_input(source.read(), source.name, preprocessing).pixels for source in sources])
+
+
+def find_references(path: str) -> list[ImageSource]:
+    """Return the images of a folder that are used as baselines, or that of a file."""
+    sources = find_images([path])
+    return sources[:: -(-len(sources) // MAX_REFERENCES)]
+
+
+def hash_images(path: str) -> str:
+    """Return a digest of the baseline images of a folder, or of that of a file."""
+    digests = [sha256(source.read()) for source in find_references(path)]
+    if os.path.isfile(path):  # noqa: PTH113  (never raises)
+        return digests[0]
+    digest = hashlib.sha256()
+    for text in digests:
+        digest.update(text.encode())
+    return digest.hexdigest()
+
+
+def average_over_baselines(run: Callable[[Tensor], Attribution], baselines: Tensor) -> Attribution:
+    """Return the mean of the attributions from several baselines, with the mean of their expected sums and details.
+
+    run: the method with one baseline image (1, C, H, W). baselines: (N, C, H, W).
+    A flag applies to an image if it does for one of the baselines.
+    """
+    mean = run(baselines[:1])
+    if len(baselines) == 1:
+        return mean
+    for baseline in baselines[1:]:
+        result = run(baseline[None])
+        expected = None
+        if mean.expected is not None and result.expected is not None:
+            expected = mean.expected + result.expected
+        mean = replace(
+            mean,
+            values=mean.values + result.values,
+            expected=expected,
+            details={name: total + result.details[name] for name, total in mean.details.items()},
+            flags={name: mask | result.flags[name] for name, mask in mean.flags.items()},
+        )
+    count = len(baselines)
+    return replace(
+        mean,
+        values=mean.values / count,
+        expected=None if mean.expected is None else mean.expected / count,
+        details={name: total / count for name, total in mean.details.items()},
+    )

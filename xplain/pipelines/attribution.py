@@ -15,6 +15,7 @@ from torch import Tensor
 import xplain.methods  # noqa: F401  (importing registers them)
 from xplain.core.config import Choice, ComputeOptions
 from xplain.core.errors import MODEL_ERRORS, InputError, UsageError, XplainError, device_error, emit_note, first_line
+from xplain.core.parameters import EXISTING_PATH
 from xplain.core.registry import METHODS, MethodSpec, Spec
 from xplain.core.rng import Streams, preserve_random_state
 from xplain.core.sweeps import parse_single
@@ -44,6 +45,7 @@ from xplain.pipelines.arguments import (
 )
 from xplain.pipelines.baseline_folders import (
     average_over_baselines,
+    hash_files,
     hash_images,
     is_baseline_path,
     read_references,
@@ -239,7 +241,7 @@ class MethodRun:
         } | ({} if self.inner is None else {"inner": replace(self.inner, score=self.score).describe()})
 
     def hash_references(self) -> dict[str, str]:
-        """Return the SHA-256 of the files of the reference images under ``references``, or {} if a directory names none."""
+        """Return the SHA-256 of the files of the reference images, or of other files of parameters, under ``references``; {} without."""
         return self._reference_hashes
 
     @cached_property
@@ -248,6 +250,9 @@ class MethodRun:
             return self.inner.hash_references()
         if self.averaged_baselines is not None:
             return {"references": hash_images(self.settings["baseline"])}
+        files = [self.settings[name] for name, entry in self.spec.parameters.items() if entry.bounds == EXISTING_PATH]
+        if any(files):
+            return {"references": hash_files(file for file in files if file)}
         if self.references is None or self.settings["baselines"] == "tensor":
             return {}
         return {"references": hash_images(self.settings["baselines"])}

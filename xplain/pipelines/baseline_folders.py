@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -54,6 +56,15 @@ def hash_images(path: str) -> str:
     digest = hashlib.sha256()
     for text in digests:
         digest.update(text.encode())
+    return digest.hexdigest()
+
+
+def hash_files(paths: Iterable[str]) -> str:
+    """Return a digest of files; a file that cannot be read counts as empty, because the method will refuse it."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with suppress(OSError):
+            digest.update(sha256(Path(path).read_bytes()).encode())
     return digest.hexdigest()
 
 

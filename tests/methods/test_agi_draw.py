@@ -132,10 +132,20 @@ def test_models_without_a_last_linear_layer_are_refused(kind):
 @pytest.mark.parametrize(
     ("content", "kind", "error", "message"),
     [
-        ("1,2\n3,4", "near", InputError, "have the shape (2, 2), but the model has 7 classes; use a file with 7 x 7 numbers"),
+        (
+            "1,2\n3,4",
+            "near",
+            InputError,
+            "have the shape (2, 2), but the model has 7 classes; use a file with 7 x 7 numbers",
+        ),
         ("a,b", "near", InputError, "use an .npy file, or lines of numbers with commas"),
         (",".join(["-1"] * 7) + "\n", "near", InputError, "are not finite or negative; use numbers >= 0"),
-        (",".join(["1"] * 7) + "\n", "top", UsageError, "agi: distances does not apply to draw=top; use draw=near or draw=spread"),
+        (
+            ",".join(["1"] * 7) + "\n",
+            "top",
+            UsageError,
+            "agi: distances does not apply to draw=top; use draw=near or draw=spread",
+        ),
     ],
 )
 def test_invalid_distances_are_refused(tmp_path, content, kind, error, message):
@@ -147,5 +157,7 @@ def test_invalid_distances_are_refused(tmp_path, content, kind, error, message):
 
 
 def test_missing_file_of_distances_is_refused():
-    with pytest.raises(UsageError, match=r"agi: invalid value distances=none\.npy; use an existing file or folder or none"):
+    with pytest.raises(
+        UsageError, match=r"agi: invalid value distances=none\.npy; use an existing file or folder or none"
+    ):
         draw("near", 2, distances="none.npy")

@@ -52,7 +52,11 @@ def explain(
         ),
     ] = None,
     save: Annotated[
-        list[str], option("--save", help="Output to save: overlay, heatmap, masked, figure or raw; repeatable.")
+        list[str],
+        option(
+            "--save",
+            help="Output to save: overlay, heatmap, masked, figure, raw, or steps (distilled inputs of dga, PNG and NPZ); repeatable.",
+        ),
     ] = OVERLAY,
     render: RenderOptions = RenderOptions(),
     layer: common.Layer = None,

@@ -84,8 +84,8 @@ def agi(
     official: x_{j+1} = clamp(x_0 + d), φ -= ∇f^t(x_j) ⊙ (x_{j+1} - x_0).
     Signs amplify rounding: float32 results repeat on one machine with one batch size, and differ otherwise (see ``rounding``).
     Raises UsageError if the model has only one class, or returns values instead of classes, and for ``double_softmax`` with another
-    score than prob, or if the model has no softmax; for ``near`` and ``spread`` without ``distances`` if the network does not end in a linear
-    layer, and for ``distances`` with another ``draw``. Raises InputError for a file that has no such matrix.
+    score than prob, or if the model has no softmax; for draw=near or spread without ``distances`` if the network does not end in a
+    linear layer, and for ``distances`` with another ``draw``. Raises InputError if the file has no such matrix.
 
     x: images (B, C, H, W) in [0, 1].
     y: target classes (B,).
@@ -98,8 +98,8 @@ def agi(
     ascent: signs of the gradient, or its direction (Definition 2).
     draw: ``random`` false classes; ``top`` (or ``nearest``): those with the largest logits; ``near``: those closest to the target;
     ``spread``: one by one, the class farthest from the target and the classes before it (section 5.4 suggests to choose by meaning).
-    distances: file of the distances between classes for ``near`` and ``spread``, such as those of WordNet: an .npy matrix or lines of numbers
-    with commas, in the order of the model's outputs; none: 1 - cosine between the rows of the last linear layer.
+    distances: file of the distances between classes for ``near`` and ``spread``, such as those of WordNet: an .npy matrix or lines of
+    numbers with commas, in the order of the model's outputs; none: 1 - cosine between the rows of the last linear layer.
     nodes: of the straight lines; none: as many as ``steps``.
     double_softmax: explain and climb the softmax of the probabilities, as the authors' code does. The ascent of an improbable class
     then mostly descends the target.

@@ -57,6 +57,7 @@ from xplain.pipelines.zero_maps import flag_zero_maps
 # Parameters that older versions do not have, and their defaults, which are not recorded: runs that they began are continued.
 # A parameter that only some methods got is named by ``added`` of their specs instead.
 ADDED_PARAMETERS = {"layout": "auto", "bias": "keep"}
+SEQUENCE = "sequence"  # parameter of methods that work through a sequence of inputs, which adds it to the details
 CONTROL = "random"  # included in every evaluation; a useful method must outperform it
 
 
@@ -160,6 +161,7 @@ class MethodRun:
     score: explained model output.
     label: display name in tables and file names.
     baseline: images (B or 1, C, H, W) of the tensor ``baseline``, or None.
+    keeps_sequence: pass ``sequence=true`` to the method, which adds its inputs and maps to the details and changes no value.
     averaged_baselines: images (N, C, H, W) of the file or folder ``baseline``, over which the attributions are averaged, or None.
     inner: the method that this one runs, or None.
     """
@@ -172,6 +174,7 @@ class MethodRun:
     baseline: Tensor | None = None
     inner: MethodRun | None = None
     averaged_baselines: Tensor | None = None
+    keeps_sequence: bool = False
 
     @classmethod
     def resolve(
@@ -265,7 +268,10 @@ class MethodRun:
         if images is None:
             images = torch.empty(1, classifier.input_channels, *classifier.size, device=classifier.device)
         rows = rows_per_call(classifier, images, batch_size)
-        return max(rows // max(self.spec.parallel(**self.settings), 1), 1)
+        per_image = max(self.spec.parallel(**self.settings), 1)
+        if self.keeps_sequence:  # each image needs the memory of all its inputs
+            per_image = max(per_image, self.rows_per_image)
+        return max(rows // per_image, 1)
 
     def attribute(
         self,
@@ -389,6 +395,8 @@ class MethodRun:
 
         def run(**baseline: Tensor) -> Attribution:
             settings = {**self.settings, **baseline}
+            if self.keeps_sequence:
+                settings[SEQUENCE] = True
             result: Attribution = self.spec.function(oracle, images[index], targets[index], **settings, **supplies)
             return result
 

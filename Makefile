@@ -47,13 +47,13 @@ oldest newest:
 
 # Long: memory over 200 images. Not part of check.
 soak:
-	$(PYTHON) -m pytest -m soak -n 0 -s tests/integration/test_soak.py
+	$(PYTHON) -m pytest --timeout 0 -m soak -n 0 -s tests/integration/test_soak.py
 
 readme:
 	$(PYTHON) -m tests.tools.update_readme
 
 fuzz:
-	XPLAIN_FUZZ_EXAMPLES=5000 $(PYTHON) -m pytest tests/integration/test_fuzz.py
+	XPLAIN_FUZZ_EXAMPLES=5000 $(PYTHON) -m pytest --timeout 0 tests/integration/test_fuzz.py
 
 # Long: 10,000 random small networks, each explained and evaluated once, against row-by-row evaluation (20 minutes or more)
 stress:

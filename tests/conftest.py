@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # for small networks, threads only wait for each other
+os.environ["OMP_NUM_THREADS"] = "1"  # small networks gain nothing from threads, and threads do not survive a fork
 
 import json
 import shutil
@@ -39,8 +39,12 @@ class Ran:
 @pytest.fixture
 def xp(capsys, monkeypatch, tmp_path):
     """Return a function that runs ``xplain`` with arguments, in a new folder and without the user's environment."""
+    import torch
+
     from xplain.cli.app import run
 
+    # OpenMP threads do not survive a fork, and other tests in this process fork
+    monkeypatch.setattr(torch, "set_num_threads", lambda threads: None)
     for name in [name for name in os.environ if name.startswith("XPLAIN_")]:
         monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)

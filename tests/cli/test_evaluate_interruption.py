@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import TINY
-from tests.helpers.processes import start
+from tests.helpers.processes import is_running, start, wait
 
 OPTIONS = (
     "-M",
@@ -67,11 +67,11 @@ def test_killed_run_equals_uninterrupted_run(xp, noise):
     killed = 0
     for share in sorted(chance.uniform(0, 1) for _ in range(10)):
         child = start([*command, "-o", "run"])
-        while os.waitpid(child, os.WNOHANG) == (0, 0):
+        while is_running(child):
             if Path("run/items/0.jsonl").exists() and written("run") >= share * size:
                 time.sleep(chance.uniform(0, 0.02))  # into the computation, a write, or the next group
                 os.kill(child, signal.SIGKILL)
-                killed += os.WIFSIGNALED(os.waitpid(child, 0)[1])
+                killed += wait(child) == -signal.SIGKILL
                 break
             time.sleep(0.001)
     assert killed == 10

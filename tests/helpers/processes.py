@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+LIMIT = 120  # seconds; a command that takes longer is killed by SIGALRM, so that no test waits for ever
+
 
 def start(
     arguments: Sequence[str],
@@ -20,8 +22,11 @@ def start(
     out: file descriptor for stdout; defaults to /dev/null. err: file for stderr; defaults to /dev/null.
     prepare: called in the process before the command.
     """
+    import torch
+
     from xplain.cli.app import run
 
+    assert torch.get_num_threads() == 1  # a forked process waits for ever for the OpenMP threads of its parent
     signals = signal.SIGINT, signal.SIGTERM
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # until the child handles them as ``python -m xplain`` does
     child = os.fork()
@@ -29,6 +34,8 @@ def start(
         code = 1
         try:
             signal.signal(signal.SIGTERM, signal.default_int_handler)
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(LIMIT)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
             null = os.open(os.devnull, os.O_RDWR)
             os.dup2(null if out is None else out, 1)
@@ -43,6 +50,11 @@ def start(
             os._exit(code)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
     return child
+
+
+def is_running(child: int) -> bool:
+    """Return whether a process still runs. A process that has ended is removed and cannot be asked again."""
+    return os.waitpid(child, os.WNOHANG) == (0, 0)
 
 
 def wait(child: int) -> int:

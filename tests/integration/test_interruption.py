@@ -15,7 +15,7 @@ from PIL import Image
 
 from tests.conftest import TINY, interrupt
 from tests.helpers.commands import COMMANDS, OPTIONS, check_files, needs_fork, read_messages, read_results, single_line
-from tests.helpers.processes import start, wait
+from tests.helpers.processes import is_running, start, wait
 
 pytestmark = pytest.mark.usefixtures("fast_commands")
 
@@ -78,6 +78,7 @@ def test_changed_input_after_kill_is_never_mixed(xp, tmp_path, change):
         child = start([*command, "-o", run])
         wanted = Path(run, "items", "0.jsonl")
         while not wanted.exists() or wanted.read_bytes().count(b"item") < 5:
+            assert is_running(child)
             time.sleep(0.001)
         os.kill(child, signal.SIGKILL)
         wait(child)

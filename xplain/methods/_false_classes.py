@@ -34,13 +34,15 @@ def choose_classes(
 ) -> Tensor:
     """Return the false classes (B, k) of each image: ``against``, or those of ``draw_classes``.
 
-    Raises UsageError if the model returns values, which are no classes.
+    Raises UsageError if the model returns values, which are no classes, and for ``distances`` that ``draw`` does not use.
     """
     if not oracle.output.has_probabilities:
         raise UsageError(
             f"{method} requires false classes, but the model returns values",
             "use integrated-gradients, smoothgrad or occlusion",
         )
+    if distances is not None and draw not in ("near", "spread"):
+        raise UsageError(f"{method}: distances does not apply to draw={draw}", "use draw=near or draw=spread")
     return draw_classes(oracle, x, y, rng, count, draw, distances) if against is None else against
 
 
@@ -61,11 +63,9 @@ def draw_classes(
 
     If several labels can be present in an image, they are drawn from the labels that the model does not find there.
     Returns (B, k), where k is less than ``count`` if the model has fewer other classes; ``MISSING`` fills the rows of images that
-    have fewer than others. Raises UsageError if the model has no other class, for ``near`` and ``spread`` without distances if the
-    network does not end in a linear layer, and for distances with another ``draw``.
+    have fewer than others. Raises UsageError if the model has no other class, and for ``near`` and ``spread`` without distances if the
+    network does not end in a linear layer.
     """
-    if distances is not None and draw not in ("near", "spread"):
-        raise UsageError(f"agi: distances does not apply to draw={draw}", "use draw=near or draw=spread")
     has_labels = oracle.output.activation == "sigmoid"
     logits = oracle.logits(x if has_labels or draw in ("top", "nearest") else x[:1], check=True)
     total = logits.shape[1]

@@ -134,8 +134,8 @@ def write_run_comparison(
     names = [*(f"compare.{extension}" for extension in formats), "compare.html"]
     check_folder(output, names, overwrite)
     record = compare_runs(folders)
-    plots = draw_metric_sweeps(record["metrics"], collect_arm_means(record["arms"]), formats)
-    names += plots
+    plots = [entry["file"].removesuffix(".png") for entry in record.get("sweeps", ())]
+    names += [f"{plot}.{extension}" for plot in plots for extension in formats]
     if any_folder:
         output = choose_folder(output, record["fingerprint"], former=output.with_name("xplain-compare"))
     record |= {"files": [str(output / name) for name in (*names, RECORD)]}
@@ -145,9 +145,10 @@ def write_run_comparison(
         start(output, record["fingerprint"])
         figures = draw_differences(record, formats)
         contents = {f"compare.{extension}": content for extension, content in figures.items()}
-        shown = {name: content for name, content in plots.items() if name.endswith(".png")}
+        sweeps = draw_metric_sweeps(record["metrics"], collect_arm_means(record["arms"]), formats)
+        shown = {name: content for name, content in sweeps.items() if name.endswith(".png")}
         contents["compare.html"] = make_run_comparison_page(record, shown).encode("utf-8", "backslashreplace")
-        contents |= plots
+        contents |= sweeps
         finish(output, contents, record)
     return record
 

@@ -11,7 +11,7 @@ from tests.helpers.output_kinds import with_output
 from xplain.core.errors import InputError, UsageError
 from xplain.core.registry import METHODS
 from xplain.data.preprocessing import Preprocessing
-from xplain.pipelines.attribution import MethodRun
+from xplain.pipelines.method_run import MethodRun
 
 NETWORK = toys.small_net(1, scale=15.0, classes=7)
 CLASSIFIER = toys.classifier(NETWORK)

@@ -15,7 +15,7 @@ from tests.helpers import toys
 from xplain.core.errors import InputError, UsageError
 from xplain.core.registry import METHODS
 from xplain.data.preprocessing import Preprocessing
-from xplain.pipelines.attribution import MethodRun
+from xplain.pipelines.method_run import MethodRun
 
 CLASSIFIER = toys.classifier(toys.small_net(1, scale=15.0))
 X = toys.images(3)

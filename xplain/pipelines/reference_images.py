@@ -1,4 +1,4 @@
-"""Baselines from files: one image, or the images of a folder over which the maps of a method are averaged."""
+"""Images that are parameters of methods: baselines and reference images."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from xplain.core.errors import InputError
-from xplain.core.registry import Spec
+from xplain.core.registry import MethodSpec
 from xplain.core.types import Attribution
 from xplain.data.images import read_model_input, sha256
 from xplain.data.preprocessing import Preprocessing
@@ -23,7 +23,15 @@ from xplain.data.sources import ImageSource, find_images
 MAX_REFERENCES = 512  # maximum number of baseline images, spaced evenly over the sorted files
 
 
-def is_baseline_path(spec: Spec, settings: Mapping[str, Any]) -> bool:
+def resolve_tensors(spec: MethodSpec, params: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return the values of all parameters, where ``tensor`` replaces images, and the images by parameter. Raises UsageError."""
+    others = spec.rename(params)
+    accepts_images = {name for name, parameter in spec.parameters.items() if parameter.file or name == "baselines"}
+    tensors = {name: others.pop(name) for name in accepts_images if isinstance(others.get(name), Tensor)}
+    return spec.resolve(others) | dict.fromkeys(tensors, "tensor"), tensors
+
+
+def is_baseline_path(spec: MethodSpec, settings: Mapping[str, Any]) -> bool:
     """Return whether the parameter ``baseline`` is the path of an image file or folder."""
     parameter = spec.parameters.get("baseline")
     if parameter is None or parameter.file is None:

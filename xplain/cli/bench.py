@@ -15,6 +15,7 @@ from xplain.cli._groups import option, with_groups
 from xplain.cli._options import NONE, OutputOptions
 from xplain.core.config import EMBEDDED, BenchConfig, Choice, ComputeOptions, ModelOptions, PixelOptions
 from xplain.core.errors import ExitCode, StoppedError
+from xplain.core.sweeps import parse_choices
 from xplain.core.threads import set_threads
 from xplain.reports.published import Published, read_published
 
@@ -84,7 +85,7 @@ def bench(
         replace(model_options, image_size=size or model_options.image_size),
         compute,
         models=tuple(model),
-        methods=tuple(Choice.parse(text) for text in method),
+        methods=parse_choices(method),
         metrics=tuple(Choice.parse(text) for text in metric),
         inputs=tuple(images or ()),
         images=count,

@@ -29,6 +29,7 @@ from xplain.core.errors import ExitCode, Failure, UsageError
 from xplain.core.files import lock_directory
 from xplain.core.option_values import parse_shard
 from xplain.core.run_store import DifferentRunError
+from xplain.core.sweeps import parse_choices
 from xplain.core.threads import set_threads
 from xplain.core.types import Interval
 from xplain.data.output_checks import check_run_directory
@@ -140,7 +141,7 @@ def evaluate(
         replace(model_options, name=model[0]),
         compute,
         dataset=dataset,
-        methods=tuple(Choice.parse(text) for text in method),
+        methods=parse_choices(method),
         metrics=tuple(Choice.parse(text) for text in metric),
         output=output or Path(),
         protocol=protocol,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,18 +14,21 @@ from xplain.reports.paper_settings import difference_warning
 from xplain.reports.published import format_published, has_published, published_notes
 from xplain.reports.render import read_record
 from xplain.reports.tables import format_number, with_arrow
-from xplain.reports.templates import render_page
+from xplain.reports.templates import data_url, render_page
 
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999999")  # Okabe and Ito
 GALLERY_TITLES = {"best": "Best explanations", "worst": "Worst explanations"}  # by the "place" in a picture's record
 
 
-def make_evaluation_page(summary: Mapping[str, Any], pictures: Sequence[Path], provenance: str) -> str:
+def make_evaluation_page(
+    summary: Mapping[str, Any], pictures: Sequence[Path], provenance: str, sweeps: Mapping[str, bytes] | None = None
+) -> str:
     """Return the page of a run.
 
     summary: as ``summarize_run`` returns it.
     pictures: PNG files of overlays, whose embedded records describe what they show.
     provenance: text that is shown as it is.
+    sweeps: PNG plots against a parameter, by the name of the file beside the page.
     """
     run = summary["run"]
     colors = {method: COLORS[index % len(COLORS)] for index, method in enumerate(run["methods"])}
@@ -42,6 +44,7 @@ def make_evaluation_page(summary: Mapping[str, Any], pictures: Sequence[Path], p
         colors=colors,
         plots=[plot for plot in plots if plot is not None],
         difference=difference_warning(summary.get("published", {}).get("differences", [])),
+        sweeps={name: data_url(content) for name, content in (sweeps or {}).items()},
         published=published_notes(summary),
         galleries=_galleries(pictures, next(iter(run["methods"]))),
         provenance=provenance,
@@ -117,5 +120,4 @@ def _galleries(paths: Sequence[Path], method: str) -> list[dict[str, Any]]:
 def _read_picture(path: Path, record: Mapping[str, Any]) -> dict[str, str]:
     """Return a picture's caption, and its content as a data URL."""
     caption = f"{record.get('key')}: {record.get('name')}, {record.get('value', 0):.3f}"
-    content = base64.b64encode(path.read_bytes()).decode()
-    return {"caption": caption, "source": f"data:image/png;base64,{content}"}
+    return {"caption": caption, "source": data_url(path.read_bytes())}

@@ -8,7 +8,7 @@ from typing import Any
 from xplain.core.files import printable
 from xplain.reports.figures import HEADING_SIZE, PAGE_WIDTH, TEXT_SIZE, new_figure, paper_style, save_figure, shorten
 from xplain.reports.tables import format_interval, format_number, markdown_table, with_arrow
-from xplain.reports.templates import render_page
+from xplain.reports.templates import data_url, render_page
 
 Row = Mapping[str, Any]  # one pair by one metric, as ``compare_runs`` describes it
 COLUMNS = (
@@ -119,8 +119,11 @@ def _draw_interval(axis: Any, y: int, row: Row, color: str) -> None:
     axis.plot(row["mean"], y, "o", color=color, ms=3.5, mfc="white" if color == NO_DIFFERENCE else color)
 
 
-def make_run_comparison_page(record: Mapping[str, Any]) -> str:
-    """Return the page: the table with drawn intervals, and each method's means. It needs no script and no network."""
+def make_run_comparison_page(record: Mapping[str, Any], sweeps: Mapping[str, bytes] | None = None) -> str:
+    """Return the page: the table with drawn intervals, and each method's means. It needs no script and no network.
+
+    sweeps: PNG plots against a parameter, by the name of the file beside the page.
+    """
     metrics = record["metrics"]
     scales = {label: _largest_magnitude(record["pairs"], label) for label in metrics}
     rows = []
@@ -136,6 +139,7 @@ def make_run_comparison_page(record: Mapping[str, Any]) -> str:
         bar_column=BAR_COLUMN,
         rows=rows,
         means_header=["method", "run", *metrics],
+        sweeps={name: data_url(content) for name, content in (sweeps or {}).items()},
         means=[_means_row(method, metrics) for method in record["arms"]],
     )
 

@@ -6,6 +6,7 @@ A new metric needs one line here: its module, and the names that the module regi
 from xplain.core.registry import METRICS
 
 METRICS.declare("xplain.metrics.perturbation", "deletion", "insertion", "difference", "morf", "lerf")
+METRICS.declare("xplain.metrics.normalised_curves", "normalised-insertion", "normalised-deletion")
 METRICS.declare("xplain.metrics.completeness", "completeness-gap", "error-rate")
 METRICS.declare("xplain.metrics.sensitivity_n", "sensitivity-n")
 METRICS.declare("xplain.metrics.information_curves", "aic", "sic")
@@ -14,6 +15,7 @@ METRICS.declare("xplain.metrics.effective_complexity", "effective-complexity")
 METRICS.declare("xplain.metrics.concentration", "sparseness", "complexity")
 METRICS.declare("xplain.metrics.sds", "sds")
 METRICS.declare("xplain.metrics.saco", "saco")
+METRICS.declare("xplain.metrics.average_drop", "average-drop", "average-gain", "increase-in-confidence")
 METRICS.declare("xplain.metrics.road", "road", "road-morf", "road-lerf")
 METRICS.declare("xplain.metrics.infidelity", "infidelity")
 METRICS.declare("xplain.metrics.max_sensitivity", "max-sensitivity")

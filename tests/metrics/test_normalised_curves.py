@@ -86,7 +86,9 @@ def test_two_baselines_are_scaled_before_the_mean():
     options = {"model": model, "target": 1, "steps": 4, "min_range": 1e-9}
     bright = torch.full_like(X, 0.1)
     bright[:, :, 2:6, 3:7] = 0.9
-    parts = [measure("normalised-deletion", images=bright, baseline=kind, **options).curve for kind in ("black", "blur")]
+    parts = [
+        measure("normalised-deletion", images=bright, baseline=kind, **options).curve for kind in ("black", "blur")
+    ]
     both = measure("normalised-deletion", images=bright, baseline="black+blur", **options)
     toys.assert_same(both.curve.nan_to_num(-7), ((parts[0] + parts[1]) / 2).nan_to_num(-7))
     assert both.cost.forwards == 2 * 3 * 5
@@ -114,7 +116,8 @@ def test_controls_insert_as_they_delete(method):
     targets = list(range(100))
     maps = xplain.attribute(model, images, method, target=targets).values
     areas = [
-        measure(f"normalised-{kind}", model, images, maps, targets, steps=80).values for kind in ("insertion", "deletion")
+        measure(f"normalised-{kind}", model, images, maps, targets, steps=80).values
+        for kind in ("insertion", "deletion")
     ]
     toys.assert_same(areas[0] + areas[1], torch.ones(100, dtype=torch.float64))
     assert float(areas[0].mean()) == pytest.approx(0.5, abs=0.01)

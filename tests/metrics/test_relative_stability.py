@@ -195,3 +195,30 @@ def test_values_keep_every_draw():
     kept = (draw(10)[0] * WEIGHT).sum(dim=(1, 2, 3)) >= level
     assert 2 <= kept.sum() < 10
     assert float(score.values[0]) == pytest.approx(float(expected[0][kept].max()), rel=1e-9)
+
+
+def test_values_match_quantus():
+    """With our draws, all of which keep the prediction. It adds 1e-6 to divisors that are zero, and has no symmetric noise of its own."""
+    quantus = pytest.importorskip("quantus")
+    moved = draw(4).transpose(0, 1)
+    classes = LINEAR(X).argmax(dim=1)
+    assert all(torch.equal(LINEAR(images).argmax(dim=1), classes) for images in moved)
+    arguments = {
+        "model": toys.Linear(torch.stack([WEIGHT, -WEIGHT]).float()).eval(),
+        "x_batch": X.numpy(),
+        "y_batch": classes.numpy(),
+        "a_batch": curved(LINEAR, X, classes).numpy(),
+        "explain_func": lambda model, inputs, targets, **_: curved(
+            LINEAR, torch.as_tensor(inputs).double(), None
+        ).numpy(),
+    }
+    for name, metric in (("ris", quantus.RelativeInputStability), ("ros", quantus.RelativeOutputStability)):
+        draws = iter(moved.numpy())
+        expected = metric(
+            nr_samples=4,
+            perturb_func=lambda arr, indices, draws=draws, **_: next(draws).reshape(arr.shape),
+            normalise=False,
+            disable_warnings=True,
+        )(**arguments)
+        score = measure(name, curved, LINEAR, target=classes.tolist(), scale="elementwise", samples=4)
+        assert score.values.tolist() == pytest.approx(list(expected), rel=1e-4)

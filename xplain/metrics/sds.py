@@ -36,8 +36,8 @@ ROUNDING = 1e-12  # relative differences of float64 sums below this are rounding
         "NeurIPS",
         "2407.11910",
     ),
-    deviations="The cells cover the whole image; the authors' code never deletes the pixels beyond 4·⌊H/4⌋. The network is not fine-tuned on "
-    "images with deleted cells (IDSDS), so that values compare methods on one network, not networks.",
+    deviations="The cells cover the whole image; the authors' code never deletes the pixels beyond 4·⌊H/4⌋. The network is not "
+    "fine-tuned on images with deleted cells (IDSDS), so that values compare methods on one network, not networks.",
 )
 def sds(
     inputs: MetricInput,
@@ -75,4 +75,6 @@ def sds(
 def _sum_cells(values: Tensor, rows: Tensor, columns: Tensor, grid: int) -> Tensor:
     """Return the sums (B, grid²) of values (B, H, W) over the cells. rows: (H,) and columns: (W,) indices of cells."""
     row_matrix, column_matrix = F.one_hot(rows, grid).to(values), F.one_hot(columns, grid).to(values)
-    return torch.einsum("bhw,hr,wc->brc", values, row_matrix, column_matrix).flatten(1)  # unlike scatter_add, deterministic
+    return torch.einsum("bhw,hr,wc->brc", values, row_matrix, column_matrix).flatten(
+        1
+    )  # unlike scatter_add, deterministic

@@ -76,7 +76,7 @@ def test_compare_takes_layer_and_layout(xp):
 
 def test_bench_takes_layer_and_layout(monkeypatch, xp):
     given = []
-    monkeypatch.setattr("xplain.pipelines.benchmark.bench", lambda config, _: given.append(config) or [])
+    monkeypatch.setattr("xplain.pipelines.benchmark.bench", lambda config, *_: given.append(config) or [])
     assert xp("bench", *TOKENS, *OPTIONS).code == 0
     ((choice, spec),) = list_specs(given[0])
     assert (choice, spec.name) == (Choice("grad-cam", (("layer", "norm"), ("layout", "6x8"))), "grad-cam")

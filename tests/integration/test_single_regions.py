@@ -13,7 +13,7 @@ from xplain.core.errors import XplainError
 from xplain.core.registry import METHODS
 
 CAMS = [spec.name for spec in METHODS if "layer" in spec.parameters and spec.name != "guided-grad-cam"]
-ATTENTION = ["attention-rollout", "attention-relevance"]
+ATTENTION = ["attention-rollout", "attention-relevance", "legrad"]
 OWN_CELL = torch.eye(len(REGIONS), dtype=torch.float64)
 
 

@@ -16,6 +16,7 @@ from typer.models import OptionInfo
 
 from xplain.core.errors import UsageError, XplainError, did_you_mean
 from xplain.core.parameters import TYPE_DESCRIPTIONS, Bounds, TextFormat
+from xplain.core.sweeps import SEPARATOR
 
 HOME = re.compile(r"(^@?|[:=])(~[^/\\:=]*)(?=[/\\]|$)")
 BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
@@ -204,7 +205,9 @@ def _quoted_parts(value: Any) -> Iterator[str]:
             yield f"index {element} "
         for part in re.split("[:,]", str(element)) if isinstance(element, str) else ():
             if "=" in part:
-                yield from (f"{part} ", f"{part};")
-                yield repr(part.partition("=")[0].strip())
+                key, _, values = part.partition("=")
+                for value in values.split(SEPARATOR):
+                    yield from (f"{key}={value} ", f"{key}={value};")
+                yield repr(key.strip())
             if part:
                 yield repr(part)

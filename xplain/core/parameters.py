@@ -96,9 +96,19 @@ def check_path(text: str) -> str:
 
 @dataclass(frozen=True)
 class OrFile:
-    """Marks choices beside which the path of an existing file is accepted. description: of the file, for help and errors."""
+    """Marks choices beside which the path of an existing file is accepted.
+
+    description: of the file, for help and errors. folders: accept folders too.
+    """
 
     description: str
+    folders: bool = False
+
+    def accepts(self, value: Any) -> bool:
+        """Return whether a value is the path of an existing file or, if accepted, of a folder."""
+        if not isinstance(value, str | PathLike):
+            return False
+        return Path(value).is_file() or (self.folders and Path(value).is_dir())
 
 
 PERCENTAGES = TextFormat("increasing percentages such as 10..90 or 10+30+50", read_percentages)
@@ -175,8 +185,7 @@ class Parameter:
         if self.choices:
             if isinstance(value, str) and value in self.choices:
                 return value
-            is_file = self.file is not None and isinstance(value, str | PathLike) and Path(value).is_file()
-            return str(value) if is_file else None
+            return str(value) if self.file is not None and self.file.accepts(value) else None
         if isinstance(value, list | tuple):
             return self._join(value)
         if self.kind is bool:

@@ -79,7 +79,7 @@ def deeplift(
     references: the images (N, C, H, W) of ``baselines``, or None.
     center: explain the logit minus the mean of all logits, the paper's adjustment for a softmax output.
     baselines: a directory of images, or in Python a tensor (N, C, H, W), instead of ``baseline``: the mean of the attributions from each
-    image (DeepSHAP), which sums to the score minus the mean score of the baselines.
+    image (DeepSHAP), as ``baseline`` does with a directory, which sums to the score minus the mean score of the baselines.
     Products ab, also of matrices: ā Δb + b̄ Δa, with means over image and baseline. Layer norms, RMS norms, divisions: products
     with the reciprocal r of the scale, and m_v = -(r r')² / (r + r') for its square v = r^-2. Softmaxes e / s of S: a product with
     1 / s, and m = Δe / ΔS. rule=reveal-cancel has no definition for norms, softmaxes and products of matrices.

@@ -83,6 +83,10 @@ class Oracle:
         """Return the color (C or 1, 1, 1) that the normalization maps to zero, for images x (..., C, H, W)."""
         return self.classifier.mean_color(x.shape[-3])
 
+    def color_scale(self, x: Tensor) -> Tensor:
+        """Return the change of a color (C or 1, 1, 1) that changes the normalized input by 1, for images x (..., C, H, W)."""
+        return self.classifier.color_scale(x.shape[-3])
+
     @property
     def output(self) -> OutputKind:
         """The meaning of the logits."""

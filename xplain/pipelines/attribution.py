@@ -17,6 +17,7 @@ from xplain.core.errors import MODEL_ERRORS, InputError, UsageError, XplainError
 from xplain.core.registry import METHODS, Spec
 from xplain.core.rng import preserve_random_state
 from xplain.core.scores import ContrastScore, ScoreName
+from xplain.core.sweeps import parse_single
 from xplain.core.types import Attribution, Cost, Precision, ScoreKind
 from xplain.models import Classifier, ScalarFunction
 from xplain.models.scalar_outputs import resolve_scalar_target
@@ -90,7 +91,7 @@ def attribute(
     classifier, classes = resolve_scalar_target(classifier, target, against)
     score_text = None if score is None else check_score_text(score)
     if isinstance(method, str) and ":" in method:
-        choice = Choice.parse(method)
+        choice = parse_single(method)
         method, params = choice.name, {**dict(choice.params), **params}
     spec, params = METHODS.get(method), check_references(params)
     method_run = MethodRun.resolve(spec, params, classifier.preprocessing, score=score_text)

@@ -31,7 +31,7 @@ def test_list_methods_for_model(xp):
     rows = {record["name"]: record for record in records}
     assert list(rows) == [spec.name for spec in METHODS]
     refused = {name: row["why"] for name, row in rows.items() if row["fits"] == "no"}
-    attention = {"attention-rollout", "attention-relevance"}
+    attention = {"attention-rollout", "attention-relevance", "legrad", "grad-eclip"}
     assert set(refused) == {"deep-taylor"} | attention
     assert refused["deep-taylor"].startswith("deep-taylor has no rule for silu in act1; use ")
     rows = xp("list", "methods", "-m", "python:tests.helpers.factories:tiny", "--json").records

@@ -81,6 +81,7 @@ def describe_parameters(spec: Spec) -> list[str]:
     for parameter in spec.parameters.values():
         others = [choice for choice in parameter.choices if choice != parameter.default]
         file = ["FILE"] if parameter.file else []
+        file += ["DIR"] if parameter.file and parameter.file.folders else []
         values = "|".join([_format_value(parameter.default), *others, *file])
         texts.append(f"{parameter.name}={values}")
     return texts

@@ -107,14 +107,14 @@ def count_rows(classifier: xplain.Classifier, size: Sequence[int]) -> Counter[st
     """Return a counter of the rows of forward and backward passes with images of ``size`` (height, width).
 
     Call this before the first use of the classifier, because working copies copy the hook. Backward passes from another layer than
-    the logits are counted at the images, if they come before those from the logits. A head that runs on more rows than the images, as
-    in LeGrad, counts as many rows as images.
+    the logits are counted at the images, if they come before those from the logits. Without gradients the rows of the logits count, of
+    which Ablation-CAM has more than images; with gradients those of the images, because the head of LeGrad runs on more rows.
     """
     rows: Counter[str] = Counter()
 
     def note(_: object, inputs: tuple[Tensor, ...], logits: Tensor) -> None:
         if inputs[0].shape[-2:] == tuple(size):
-            rows["forwards"] += min(len(logits), len(inputs[0]))
+            rows["forwards"] += min(len(logits), len(inputs[0])) if logits.requires_grad else len(logits)
             passes: list[int] = []  # from these logits
 
             def count_from_logits(slope: Tensor) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from numbers import Number
@@ -51,10 +51,15 @@ class Bounds:
 
 @dataclass(frozen=True)
 class TextFormat:
-    """A required format of a text. description: for help and errors. parse: raises ValueError if the format is wrong."""
+    """A required format of a text.
+
+    description: for help and errors. parse: raises ValueError if the format is wrong.
+    separator: a list of texts is accepted, and joined by it; empty if not.
+    """
 
     description: str
     parse: Callable[[str], object]
+    separator: str = ""
 
     def accepts(self, text: str) -> bool:
         """Return whether ``text`` has the format."""
@@ -181,6 +186,8 @@ class Parameter:
             if isinstance(value, str) and value in self.choices:
                 return value
             return str(value) if self.file is not None and self.file.accepts(value) else None
+        if isinstance(value, list | tuple):
+            return self._join(value)
         if self.kind is bool:
             return value if isinstance(value, bool) else BOOLEANS[str(value).lower()]
         if value is None or isinstance(value, bool) or (self.kind is int and isinstance(value, float)):
@@ -193,3 +200,10 @@ class Parameter:
         if isinstance(converted, int) and abs(converted) > MAX_INTEGER:
             return None
         return converted
+
+    def _join(self, values: Sequence[Any]) -> str | None:
+        """Return a list of texts as one text, or None if the parameter takes no list."""
+        separator = self.bounds.separator if isinstance(self.bounds, TextFormat) else ""
+        if not separator or not values or not all(isinstance(value, str) for value in values):
+            return None
+        return separator.join(values)

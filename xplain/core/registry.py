@@ -153,7 +153,7 @@ class MethodSpec(Spec):
 class MetricSpec(Spec):
     """A metric: one value per image, or, if ``scope`` is "dataset", one value per trial on the whole data set.
 
-    better: whether higher or lower values are better. bounds: range of values at the default parameters.
+    better: whether higher or lower values are better, or neither. bounds: range of values at the default parameters.
     unit: unit of the values. axis: what the curve's horizontal axis shows.
     draws: name for random draws that several metrics share; "" draws separately.
     forwards: forwards(side=, **params) -> forward rows for an image of ``side`` pixels.
@@ -165,7 +165,7 @@ class MetricSpec(Spec):
     that the attributions should have, or None) and ``load`` (loads the classifier with the weights of a file).
     """
 
-    better: Literal["higher", "lower"] = "higher"
+    better: Literal["higher", "lower", "neither"] = "higher"
     bounds: tuple[float, float] = (0.0, 1.0)
     unit: str = ""
     axis: str = "fraction of pixels"

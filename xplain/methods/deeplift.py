@@ -20,6 +20,7 @@ from xplain.methods._reveal_cancel_rules import REVEAL_CANCEL_TABLE
 from xplain.oracle import Oracle
 from xplain.oracle.propagation import propagate
 from xplain.oracle.propagation_rules import Rules
+from xplain.oracle.scores import contrast_weight
 
 DeepLiftRule = Literal["rescale", "reveal-cancel"]
 ALTERNATIVES: dict[DeepLiftRule, str] = {
@@ -133,6 +134,7 @@ def _center(logits: Tensor) -> Tensor:
 def _expected_sum(oracle: Oracle, x: Tensor, y: Tensor, start: Tensor, center: bool) -> Tensor:
     """Return the score (B,) at the image minus the score at the baseline."""
     change = oracle.score_change(start, x, y)
-    if center and oracle.against is None:  # contrast classes cancel the mean
-        change = change - (oracle.logits(x, check=True) - oracle.logits(start, check=True)).mean(dim=1)
+    share = 1.0 if oracle.against is None else 1.0 - contrast_weight(oracle.score)  # contrast classes cancel the mean
+    if center and share:
+        change = change - share * (oracle.logits(x, check=True) - oracle.logits(start, check=True)).mean(dim=1)
     return change

@@ -42,6 +42,7 @@ def _cost(references_per_image: int, steps: int, clusters: int, **_: object) -> 
         "Peiyu Yang, Naveed Akhtar, Zeyi Wen, Ajmal Mian",
         2023,
         "AAAI",
+        doi="10.1609/aaai.v37i3.25422",
     ),
     axioms=frozenset({"dummy", "implementation-invariance"}),
     undecided={"sensitivity-a": "no single baseline"},

@@ -144,8 +144,9 @@ def compare_pairs(
     rows = []
     for k, (label, a, b) in enumerate(plan):
         column = differences[:, k]
-        wins, ties, losses = count_wins(column, metrics[label]["better"])
-        count = wins + ties + losses
+        better = metrics[label]["better"]
+        wins, ties, losses = count_wins(column, better)
+        count = 0 if better == "neither" else wins + ties + losses
         rows.append(
             {
                 "metric": label,

@@ -253,7 +253,12 @@ class EvaluationRun:
     def _attribute(self, method: MethodRun, batch: TargetedBatch, counter: RowCounter) -> Attribution:
         """Run the method, and save its maps if requested."""
         result = method.attribute(
-            self.classifier, batch.images, batch.targets, self.config.compute, on_rows=counter.advance
+            self.classifier,
+            batch.images,
+            batch.targets,
+            self.config.compute,
+            logits=batch.logits,
+            on_rows=counter.advance,
         )
         for i, item in enumerate(batch.items):
             record = {

@@ -209,6 +209,7 @@ class ExplainRun:
                 batch.targets,
                 self.config.compute,
                 contrasts=batch.contrasts,
+                logits=batch.logits,
                 on_rows=self.counter.advance,
             )
         except InputError as error:

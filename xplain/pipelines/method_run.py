@@ -16,6 +16,7 @@ from xplain.core.errors import emit_note
 from xplain.core.parameters import EXISTING_PATH
 from xplain.core.registry import MethodSpec
 from xplain.core.rng import Streams
+from xplain.core.scores import ContrastScore
 from xplain.core.types import Attribution, Cost, ScoreKind
 from xplain.data.baselines import check_baseline
 from xplain.data.preprocessing import Preprocessing
@@ -29,6 +30,7 @@ from xplain.oracle import Oracle
 from xplain.oracle.access import check_access
 from xplain.oracle.batching import rows_per_call
 from xplain.pipelines.completeness_flags import flag_completeness_gaps
+from xplain.pipelines.contrasts import CONTRASTS, NearestContrasts
 from xplain.pipelines.inner_method import InnerMethod
 from xplain.pipelines.method_scores import choose_score, find_own_score, split_score
 from xplain.pipelines.reference_images import (
@@ -43,7 +45,7 @@ from xplain.pipelines.zero_maps import flag_zero_maps
 
 # Parameters that older versions do not have, and their defaults, which are not recorded: runs that they began are continued.
 # A parameter that only some methods got is named by ``added`` of their specs instead.
-ADDED_PARAMETERS = {"layout": "auto", "bias": "keep"}
+ADDED_PARAMETERS = {"layout": "auto", "bias": "keep", "scale_layers": False}
 SEQUENCE = "sequence"  # parameter of methods that work through a sequence of inputs, which adds it to the details
 
 
@@ -176,6 +178,7 @@ class MethodRun:
         compute: ComputeOptions,
         *,
         contrasts: Tensor | None = None,
+        logits: Tensor | None = None,
         on_rows: Callable[[int], None] | None = None,
         drawn_for: Tensor | None = None,
         flag_maps: bool = True,
@@ -183,6 +186,7 @@ class MethodRun:
         """Run the method on images (B, C, H, W) and target classes (B,) in batches that fill a forward pass.
 
         contrasts: (B, A) contrast classes, or None. on_rows: called with the number of rows after each model call.
+        logits: (B, classes) of the images, which choose the contrast classes of the score ``contrast``; None to compute them.
         drawn_for: images that seed the random numbers, or None to use ``images``.
         flag_maps: flag maps that are zero everywhere, with the reason if it is known, and maps with a large completeness gap.
         Raises the errors of the method, UsageError if the classifier does not offer what the method needs, and DeviceError if a
@@ -192,6 +196,8 @@ class MethodRun:
         started = time.perf_counter()
         size = self.images_per_call(classifier, compute.batch_size, images)
         cost, parts = Cost(), []
+        if contrasts is None:
+            contrasts, cost = NearestContrasts(self.score, classifier, images, compute, logits).find(targets)
         for index in torch.arange(len(images)).chunk(-(-len(images) // size)):
             oracle = self._oracle(classifier, compute, index, contrasts, on_rows)
             content = images if drawn_for is None else drawn_for
@@ -218,7 +224,10 @@ class MethodRun:
         flags = dict(result.flags)
         if classifier.checks.is_random:
             flags[RANDOM_FLAG] = torch.ones(len(images), dtype=torch.bool, device=images.device)
-        attribution = replace(result, target=targets, cost=cost, flags=flags)
+        details = dict(result.details)
+        if contrasts is not None and ContrastScore.parse(self.score) is not None:
+            details[CONTRASTS] = contrasts
+        attribution = replace(result, target=targets, cost=cost, flags=flags, details=details)
         if flag_maps:
             attribution = self._flag_zero_maps(attribution, classifier, images, compute, contrasts)
             attribution = flag_completeness_gaps(attribution)
@@ -311,14 +320,18 @@ class MethodRun:
         oracle: oracle to whose cost the reruns are added.
         """
         default = classifier
+        nearest = NearestContrasts(self.score, classifier, content, compute)
 
         def explain(
             images: Tensor, y: Tensor, classifier: Classifier | None = None, image: Tensor | None = None
         ) -> Tensor:
             drawn_for = content if image is None else content[image]
-            result = self.attribute(classifier or default, images, y, compute, drawn_for=drawn_for, flag_maps=False)
+            contrasts, cost = nearest.find(y, image)
+            result = self.attribute(
+                classifier or default, images, y, compute, contrasts=contrasts, drawn_for=drawn_for, flag_maps=False
+            )
             if oracle is not None:
-                oracle.cost = oracle.cost + result.cost
+                oracle.cost = oracle.cost + cost + result.cost
             return result.values
 
         return explain

@@ -30,6 +30,7 @@ from xplain.models.outputs import OutputKind
 from xplain.models.scalar_outputs import is_similarity
 from xplain.oracle import Oracle
 from xplain.oracle.scores import available_score
+from xplain.pipelines.contrasts import CONTRASTS
 
 CURVE_POINTS = 21  # maximum number of points stored per item
 ZERO_EMBEDDING = "the embedding of a changed image is zero"  # the reason of NaN in a cosine similarity
@@ -265,6 +266,7 @@ def run_metrics(
         sizes,
         score=source.score,
         slopes=source.slopes,
+        contrasts=attribution.details.get(CONTRASTS),
     )
     explain = source.explainer(classifier, images, compute)
     for metric_run in metric_runs:

@@ -10,9 +10,10 @@ from xplain.reports.coverage import coverage_notes
 from xplain.reports.curve_plot import make_curve_plot
 from xplain.reports.label_accuracy import describe_accuracy
 from xplain.reports.map_notes import unusable_map_notes
-from xplain.reports.published import format_published, published_notes
+from xplain.reports.paper_settings import difference_warning
+from xplain.reports.published import format_published, has_published, published_notes
 from xplain.reports.render import read_record
-from xplain.reports.tables import direction_arrow, format_number
+from xplain.reports.tables import format_number, with_arrow
 from xplain.reports.templates import data_url, render_page
 
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999999")  # Okabe and Ito
@@ -42,6 +43,7 @@ def make_evaluation_page(
         metric_notes=_list_notes(summary),
         colors=colors,
         plots=[plot for plot in plots if plot is not None],
+        difference=difference_warning(summary.get("published", {}).get("differences", [])),
         sweeps={name: data_url(content) for name, content in (sweeps or {}).items()},
         published=published_notes(summary),
         galleries=_galleries(pictures, next(iter(run["methods"]))),
@@ -72,15 +74,15 @@ def _facts(summary: Mapping[str, Any]) -> list[str]:
 
 def _table_header(summary: Mapping[str, Any]) -> list[str]:
     first = next(iter(summary["run"]["methods"]))
-    published = ["published"] if "published" in summary else []
+    published = ["published"] if has_published(summary) else []
     return ["metric", "method", "mean", *published, "95% CI", "SD", "n", "undefined", f"difference from {first}"]
 
 
 def _table_row(summary: Mapping[str, Any], row: Mapping[str, Any]) -> list[str]:
     metric = summary["run"]["metrics"][row["metric"]]
     difference = row["difference"] or {}
-    cells = [f"{row['metric']} {direction_arrow(metric)}", row["method"], format_number(row["mean"])]
-    if "published" in summary:
+    cells = [with_arrow(row["metric"], metric), row["method"], format_number(row["mean"])]
+    if has_published(summary):
         cells.append(format_published(row["published"]))
     return [
         *cells,

@@ -11,16 +11,17 @@ from xplain.reports.coverage import count_images, coverage_notes
 from xplain.reports.evaluation_page import make_evaluation_page
 from xplain.reports.label_accuracy import describe_accuracy
 from xplain.reports.map_notes import unusable_map_notes
-from xplain.reports.published import format_published, published_notes
+from xplain.reports.paper_settings import difference_warning
+from xplain.reports.published import format_published, has_published, published_notes
 from xplain.reports.sweep_plot import draw_metric_sweeps
 from xplain.reports.sweeps import collect_means
 from xplain.reports.tables import (
     csv_table,
-    direction_arrow,
     escape_cell,
     format_interval,
     format_number,
     markdown_table,
+    with_arrow,
 )
 
 CSV_COLUMNS = (
@@ -82,6 +83,8 @@ def evaluation_table(summary: Mapping[str, Any]) -> str:
     lines = [_headline(summary)]
     lines += [f"\n**Warning:** {text}." for text in summary["warnings"]]
     lines += ["", _means_table(summary)]
+    if warning := difference_warning(summary.get("published", {}).get("differences", [])):
+        lines += ["", f"**Warning:** {escape_cell(warning)}."]
     for text in unusable_map_notes(summary):
         lines += ["", text]
     if "sweeps" in summary:
@@ -116,7 +119,7 @@ def _means_table(summary: Mapping[str, Any]) -> str:
     """Return a table with a row per method and metric."""
     run = summary["run"]
     first = next(iter(run["methods"]))
-    with_published = "published" in summary
+    with_published = has_published(summary)
     published = ["published"] if with_published else []
     header = [
         "metric",
@@ -131,7 +134,7 @@ def _means_table(summary: Mapping[str, Any]) -> str:
     rows = []
     for row in summary["rows"]:
         reasons = ", ".join(f"{count} ({reason})" for reason, count in row["undefined"].items())
-        cells = [f"{row['metric']} {direction_arrow(run['metrics'][row['metric']])}", row["method"]]
+        cells = [with_arrow(row["metric"], run["metrics"][row["metric"]]), row["method"]]
         cells.append(format_number(row["mean"]))
         if with_published:
             cells.append(format_published(row["published"]))

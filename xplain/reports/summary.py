@@ -247,7 +247,13 @@ def summarize(
     Undefined values are counted by reason and excluded from the means. ``sweeps`` lists methods that differ in
     one parameter, if there are any.
     """
-    aggregator = RunAggregator.of(description, records, selected)
+    return summarize_aggregator(description, RunAggregator.of(description, records, selected), interval)
+
+
+def summarize_aggregator(
+    description: Mapping[str, Any], aggregator: RunAggregator, interval: Interval = "percentile"
+) -> dict[str, Any]:
+    """Return what ``summarize`` returns, of records that were read."""
     first = next(iter(description["methods"]))
     rows = []
     for (method, metric), column in aggregator.columns.items():

@@ -45,6 +45,7 @@ def test_factories_and_copies_are_on_the_device():
         torch.as_tensor([1, 2], device=DEVICE),
         torch.zeros_like(x),
         x.new_zeros(3),
+        x.new_tensor(0.5),
         torch.rand_like(x),
         torch.rand(2).cuda(),
         torch.rand(2).to(x),
@@ -182,5 +183,5 @@ def test_more_rows_than_the_limit_run_out_of_memory(log):
     network = make_network().to(DEVICE)
     log.row_limit = 2
     assert network(on_device()).shape == (2, 5)
-    with pytest.raises(torch.OutOfMemoryError, match="^CUDA out of memory"):
+    with pytest.raises(torch.OutOfMemoryError, match=r"^CUDA out of memory"):
         network(on_device(3, 3, 8, 8))

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
 
 import torch
+from torch import Tensor
 
 from xplain.core.errors import DeviceError, UsageError
 
 DEVICE_NAME = re.compile(r"cpu(:0)?|mps(:0)?|cuda(:(0|[1-9][0-9]*))?")
+
+# Without this setting, which must be made before the first matrix product, cuBLAS may give other bytes in every run.
+CUBLAS_WORKSPACE = ("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
 def select_device(name: str) -> torch.device:
@@ -24,6 +29,7 @@ def select_device(name: str) -> torch.device:
     kind, _, index = name.partition(":")
     if kind == "cuda":
         _check_cuda(name, int(index or 0))
+        os.environ.setdefault(*CUBLAS_WORKSPACE)
     if kind == "mps" and not torch.backends.mps.is_available():
         raise DeviceError(f"device {name!r} is not available", "use another --device")
     return torch.device(name)
@@ -33,6 +39,8 @@ def _default_device() -> torch.device:
     if torch.accelerator.is_available():
         accelerator = torch.accelerator.current_accelerator()
         if accelerator is not None and accelerator.type in ("cuda", "mps"):
+            if accelerator.type == "cuda":
+                os.environ.setdefault(*CUBLAS_WORKSPACE)
             return torch.device(accelerator.type)
     return torch.device("cpu")
 
@@ -45,3 +53,17 @@ def _check_cuda(name: str, index: int) -> None:
             f"device {name!r} is not available: PyTorch {torch.__version__} found {count} CUDA devices",
             "use another --device",
         )
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for all queued work on the device."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def upload(x: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Return a CPU tensor on a device. The copy to CUDA is from pinned memory, so that the program does not wait for it."""
+    x = x.to(dtype)
+    return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x.to(device)

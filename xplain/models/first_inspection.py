@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from xplain.core.errors import MODEL_ERRORS, InputError, device_error, emit_note, first_line
+from xplain.core.errors import MODEL_ERRORS, InputError, convert_device_errors, device_error, emit_note, first_line
 from xplain.core.rng import preserve_random_state
 from xplain.data.preprocessing import Preprocessing
+from xplain.models.arithmetic import reproducible_arithmetic
 from xplain.models.channels import ChannelError
 from xplain.models.classifier import Classifier
 from xplain.models.inspection import inspect_model
@@ -21,6 +22,14 @@ def inspect_loaded(classifier: Classifier, *, required: bool, custom: bool, chec
         are known: they may have another size than assumed.
     custom: mean and std are attributes of the network. checked: run ``check_model``.
     """
+    with reproducible_arithmetic(classifier.device):
+        _inspect_on_noise(classifier, required=required, custom=custom, checked=checked)
+    for note in classifier.notes:
+        emit_note(note)
+
+
+def _inspect_on_noise(classifier: Classifier, *, required: bool, custom: bool, checked: bool) -> None:
+    """Inspect and check the model, see ``inspect_loaded``."""
     classifier.awaits_detection = True
     try:
         with preserve_random_state():
@@ -32,9 +41,8 @@ def inspect_loaded(classifier: Classifier, *, required: bool, custom: bool, chec
             raise
         classifier.awaits_images = True
     except MODEL_ERRORS as error:
-        known = device_error(error)
-        if known:
-            raise known from None
+        if device_error(error):
+            raise
         if required:
             raise InputError(
                 f"{classifier.name} failed on noise images ({type(error).__name__}: {first_line(error)})",
@@ -46,8 +54,6 @@ def inspect_loaded(classifier: Classifier, *, required: bool, custom: bool, chec
             settle_normalization(classifier)
         if checked:
             classifier.notes += check_model(classifier)
-    for note in classifier.notes:
-        emit_note(note)
 
 
 def inspect_first_images(classifier: Classifier, images: Tensor) -> None:
@@ -59,17 +65,18 @@ def inspect_first_images(classifier: Classifier, images: Tensor) -> None:
         return
     known, preprocessing = list(classifier.notes), classifier.preprocessing
     classifier.preprocessing = Preprocessing.for_size((images.shape[-2], images.shape[-1]))
-    try:
-        with preserve_random_state():
-            inspect_model(classifier)
-    except (InputError, *MODEL_ERRORS) as error:
-        if known_error := device_error(error):
-            raise known_error from None
-        classifier.preprocessing = preprocessing
-        return
-    classifier.awaits_images = False
-    settle_normalization(classifier)
-    classifier.notes += check_model(classifier)
+    with reproducible_arithmetic(classifier.device), convert_device_errors():
+        try:
+            with preserve_random_state():
+                inspect_model(classifier)
+        except (InputError, *MODEL_ERRORS) as error:
+            if device_error(error):
+                raise
+            classifier.preprocessing = preprocessing
+            return
+        classifier.awaits_images = False
+        settle_normalization(classifier)
+        classifier.notes += check_model(classifier)
     for note in classifier.notes:
         if note not in known:
             emit_note(note)

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from xplain.core.errors import UsageError, did_you_mean
 from xplain.models import Classifier
+from xplain.models.arithmetic import float32_precision
 from xplain.models.layer_trace import ModelRunner
 from xplain.models.layers import find_weighted_layers
 from xplain.models.layouts import Layout, Size, read_layout
-from xplain.models.optimize import tf32_flags
 from xplain.models.spatial_layers import LayoutFinder, find_layout, find_spatial_layer, list_layouts
 from xplain.oracle.scores import compute_scores
 
@@ -70,7 +70,9 @@ def probe_layer(
         return activations, found.to_map(gradient)
 
     oracle.count_image_rows(len(x), None, backwards=int(differentiate))
-    activations, gradients = oracle.run_in_batches(run, x, y, oracle.against)
+    activations, gradients = oracle.run_in_batches(
+        run, x, y, oracle.against, kind="layer" if differentiate else "forward"
+    )
     return LayerResult(activations, gradients, name)
 
 
@@ -113,7 +115,7 @@ def make_layout_finder(oracle: Oracle, model: Classifier, x: Tensor) -> LayoutFi
 
     def forward(rows: Tensor) -> Tensor:
         oracle.count_rows(checks=len(rows))
-        with torch.no_grad(), tf32_flags("fp32", rows.device):
+        with torch.no_grad(), float32_precision("fp32", rows.device):
             return model(model.to_memory_format(rows))
 
     return LayoutFinder(ModelRunner(model.model, forward, oracle.run_in_batches), x)

@@ -16,7 +16,16 @@ from torch import Tensor
 
 import xplain.methods  # noqa: F401  (importing registers them)
 from xplain.core.config import Choice, ComputeOptions
-from xplain.core.errors import MODEL_ERRORS, InputError, UsageError, XplainError, device_error, emit_note, first_line
+from xplain.core.errors import (
+    MODEL_ERRORS,
+    InputError,
+    UsageError,
+    XplainError,
+    convert_device_errors,
+    device_error,
+    emit_note,
+    first_line,
+)
 from xplain.core.registry import METHODS, MethodSpec, Spec
 from xplain.core.rng import Streams, preserve_random_state
 from xplain.core.types import Attribution, Cost, Precision, ScoreKind
@@ -28,6 +37,7 @@ from xplain.methods.smooth import parse_inner_method
 from xplain.metrics.inputs import Explain
 from xplain.models import Classifier, ScalarFunction
 from xplain.models.checks import RANDOM_FLAG
+from xplain.models.devices import synchronize
 from xplain.models.first_inspection import inspect_first_images
 from xplain.models.outputs import OutputKind
 from xplain.models.scalar_outputs import check_directions, resolve_scalar_target
@@ -117,13 +127,14 @@ def attribute(
     images = check_images(classifier, images)
     inspect_first_images(classifier, images)
     check_access(classifier, method_run.spec.access, spec.name)
-    with inference_session(classifier), preserve_random_state():
+    with inference_session(classifier), preserve_random_state(), convert_device_errors():
         chosen = _find_own_score(spec, params) or score
         method_run = replace(method_run, score=choose_score(method_run.spec, chosen, classifier.output))
         logits, cost = predict_finite(classifier, images, compute)
         targets = find_targets(classifier, classes, logits)
         contrasts = find_contrasts(classifier, against, logits, targets)
         result = method_run.attribute(classifier, images, targets, compute, contrasts=contrasts, on_rows=progress)
+    synchronize(classifier.device)
     return replace(result, cost=replace(result.cost + cost, seconds=time.perf_counter() - started))
 
 
@@ -279,6 +290,7 @@ class MethodRun:
         single sample does not fit in memory.
         """
         check_access(classifier, self.spec.access, self.spec.name)
+        synchronize(classifier.device)
         started = time.perf_counter()
         size = self.images_per_call(classifier, compute.batch_size, images)
         cost, parts = Cost(), []
@@ -314,6 +326,7 @@ class MethodRun:
         if flag_maps:
             attribution = self._flag_zero_maps(attribution, classifier, images, compute, contrasts)
             attribution = flag_completeness_gaps(attribution)
+        synchronize(classifier.device)
         cost = replace(attribution.cost, seconds=time.perf_counter() - started)
         return replace(attribution, cost=cost)
 

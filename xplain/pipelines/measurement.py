@@ -17,7 +17,7 @@ from torch import Tensor
 import xplain.metrics  # noqa: F401  (importing registers them)
 from xplain.core.allocator import retain_freed_memory
 from xplain.core.config import Choice, ComputeOptions
-from xplain.core.errors import InputError, UnknownMethodError, UsageError, emit_note
+from xplain.core.errors import InputError, UnknownMethodError, UsageError, convert_device_errors, emit_note
 from xplain.core.parameters import EXISTING_PATH
 from xplain.core.protocols import choose_metrics
 from xplain.core.registry import METHODS, METRICS, MetricSpec
@@ -30,6 +30,8 @@ from xplain.data.folders import walk_files
 from xplain.data.own_outputs import is_in_own_folder, is_own_file
 from xplain.metrics.inputs import Explain, MetricInput
 from xplain.models import Classifier, ScalarFunction
+from xplain.models.arithmetic import reproducible_arithmetic
+from xplain.models.devices import synchronize
 from xplain.models.first_inspection import inspect_first_images
 from xplain.models.load import copy_with_weights
 from xplain.models.outputs import OutputKind
@@ -119,7 +121,12 @@ def measure(
     if isinstance(method, str) and metric_run.spec.needs & {"explain", "expected"}:
         rerun = METHODS.get(Choice.parse(method).name)
         check_access(classifier, rerun.access, rerun.name)
-    with retain_freed_memory(), preserve_random_state():
+    with (
+        retain_freed_memory(),
+        reproducible_arithmetic(classifier.device),
+        preserve_random_state(),
+        convert_device_errors(),
+    ):
         logits, cost = predict_finite(classifier, images, compute)
         targets = find_targets(classifier, classes, logits)
         oracle = _metric_oracle(classifier, compute, progress)
@@ -131,6 +138,7 @@ def measure(
             if "expected" in metric_run.spec.needs:
                 inputs = replace(inputs, expected=_find_expected_sums(oracle, method, images, targets, compute))
         result = metric_run.measure(inputs, compute, explain)
+    synchronize(classifier.device)
     return replace(result, cost=replace(oracle.cost + cost, seconds=time.perf_counter() - started))
 
 

@@ -15,9 +15,9 @@ from tests.helpers.emulated_cuda.modes import EmulatedAutocast, EmulatedGenerato
 from tests.helpers.emulated_cuda.tensor import Current, EmulatedTensor
 
 IGNORED = (
-    "empty_cache reset_peak_memory_stats _lazy_init init manual_seed manual_seed_all set_device set_rng_state "
-    "set_rng_state_all is_current_stream_capturing"
-).split()
+    "empty_cache", "reset_peak_memory_stats", "_lazy_init", "init", "manual_seed", "manual_seed_all", "set_device",
+    "set_rng_state", "set_rng_state_all", "is_current_stream_capturing",
+)  # fmt: skip
 PROPERTIES = SimpleNamespace(name="Emulated GPU", total_memory=80 << 30, major=9, minor=0, multi_processor_count=132)
 ANSWERS: dict[str, Any] = {
     "is_available": True,

@@ -12,22 +12,26 @@ import torch
 
 Counts = Counter[tuple[str, str]]  # by operation and "file:line"
 # Operations that read a value, or whose result has a shape that depends on values.
-SYNCHRONIZING = frozenset(
-    "_local_scalar_dense nonzero masked_select equal _unique2 unique_dim unique_consecutive is_nonzero".split()
-)
-INDEXING = frozenset("index index_put index_put_ _index_put_impl_ _unsafe_index _unsafe_index_put".split())
-MATRIX_PRODUCTS = frozenset(("mm", "addmm", "bmm", "baddbmm"))
+SYNCHRONIZING = {
+    "_local_scalar_dense", "nonzero", "masked_select", "equal", "_unique2", "unique_dim", "unique_consecutive",
+    "is_nonzero",
+}  # fmt: skip
+INDEXING = {
+    "index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index", "_unsafe_index_put",
+}  # fmt: skip
+MATRIX_PRODUCTS = {"mm", "addmm", "bmm", "baddbmm"}
 # Operations of floats that may differ between runs on CUDA, from the documentation of torch.use_deterministic_algorithms: those that have a
 # deterministic alternative, which the mode selects, and those that have none.
-WITH_ALTERNATIVE = frozenset(
-    "index_add index_add_ scatter_add scatter_add_ scatter_reduce scatter_reduce_ cumsum cumsum_ index_put index_put_ _index_put_impl_ "
-    "replication_pad2d_backward embedding_dense_backward max_pool3d_with_indices_backward".split()
-)
-WITHOUT_ALTERNATIVE = frozenset(
-    "histc put_ median adaptive_max_pool2d_backward _adaptive_avg_pool2d_backward upsample_bilinear2d_backward "
-    "upsample_bicubic2d_backward upsample_linear1d_backward reflection_pad2d_backward grid_sampler_2d_backward avg_pool3d_backward "
-    "max_unpool2d max_pool2d_with_indices_backward".split()
-)
+WITH_ALTERNATIVE = {
+    "index_add", "index_add_", "scatter_add", "scatter_add_", "scatter_reduce", "scatter_reduce_", "cumsum",
+    "cumsum_", "index_put", "index_put_", "_index_put_impl_", "replication_pad2d_backward",
+    "embedding_dense_backward", "max_pool3d_with_indices_backward",
+}  # fmt: skip
+WITHOUT_ALTERNATIVE = {
+    "histc", "put_", "median", "adaptive_max_pool2d_backward", "_adaptive_avg_pool2d_backward",
+    "upsample_bilinear2d_backward", "upsample_bicubic2d_backward", "upsample_linear1d_backward",
+    "reflection_pad2d_backward", "grid_sampler_2d_backward", "avg_pool3d_backward", "max_unpool2d",
+}  # fmt: skip
 
 
 @dataclass

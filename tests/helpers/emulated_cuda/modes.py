@@ -12,10 +12,14 @@ from tests.helpers.emulated_cuda.tensor import CPU, CUDA, PINNED, Current, Emula
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 # The most common functions that autocast runs in the type of lower precision, and in float32.
-LOWER_PRECISION = frozenset(
-    "conv1d conv2d conv3d linear matmul __matmul__ mm bmm addmm baddbmm einsum scaled_dot_product_attention".split()
-)
-FLOAT32 = frozenset("softmax log_softmax layer_norm group_norm norm exp log pow sum prod cumsum cross_entropy".split())
+LOWER_PRECISION = {
+    "conv1d", "conv2d", "conv3d", "linear", "matmul", "__matmul__", "mm", "bmm", "addmm", "baddbmm", "einsum",
+    "scaled_dot_product_attention",
+}  # fmt: skip
+FLOAT32 = {
+    "softmax", "log_softmax", "layer_norm", "group_norm", "norm", "exp", "log", "pow", "sum", "prod", "cumsum",
+    "cross_entropy",
+}  # fmt: skip
 
 
 class FactoryMode(TorchDispatchMode):
@@ -44,6 +48,8 @@ class FunctionMode(TorchFunctionMode):
             _check_generator(kwargs["generator"], is_used_there)
         if func in (torch.Tensor.__getitem__, torch.Tensor.__setitem__) and isinstance(args[0], EmulatedTensor):
             args = (args[0], _upload_lists(args[1]), *args[2:])
+        if func is torch.Tensor.new_tensor and isinstance(args[0], EmulatedTensor):
+            return torch.tensor(args[1], dtype=kwargs.get("dtype", args[0].dtype)).to("meta")
         if func in (torch.tensor, torch.as_tensor) and is_for_device and not isinstance(args[0], torch.Tensor):
             return func(*args, **{**kwargs, "device": CPU}).to(kwargs["device"])
         if Current.log.autocast is not None:

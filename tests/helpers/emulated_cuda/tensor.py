@@ -10,9 +10,13 @@ from torch.utils._pytree import tree_flatten, tree_map
 from tests.helpers.emulated_cuda.log import INDEXING, DeviceLog
 
 CUDA, CPU = torch.device("cuda", 0), torch.device("cpu")
-BETWEEN_DEVICES = frozenset(("copy_", "_to_copy", "_copy_from", "set_"))
+BETWEEN_DEVICES = {
+    "copy_", "_to_copy", "_copy_from", "set_",
+}  # fmt: skip
 # Operations besides pointwise ones that accept CPU tensors without dimensions.
-WITH_CPU_SCALARS = frozenset("masked_fill masked_fill_ fill_ fill where lift_fresh index_fill index_fill_".split())
+WITH_CPU_SCALARS = {
+    "masked_fill", "masked_fill_", "fill_", "fill", "where", "lift_fresh", "index_fill", "index_fill_",
+}  # fmt: skip
 PINNED = "_is_pinned_in_emulation"  # attribute of CPU tensors that were copied to pinned memory
 
 

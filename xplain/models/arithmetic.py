@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -55,7 +55,7 @@ def deterministic_algorithms(device: torch.device) -> Iterator[None]:
     if device.type != "cuda" or torch.get_deterministic_debug_mode() > 0:
         yield
         return
-    cudnn, memory = torch.backends.cudnn, torch.utils.deterministic
+    cudnn, memory = torch.backends.cudnn, cast(Any, torch.utils.deterministic)
     previous = cudnn.deterministic, cudnn.benchmark, memory.fill_uninitialized_memory
     cudnn.deterministic, cudnn.benchmark, memory.fill_uninitialized_memory = True, False, False
     torch.set_deterministic_debug_mode("warn")

@@ -19,7 +19,8 @@ CUBLAS_WORKSPACE = ("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 def select_device(name: str) -> torch.device:
     """Return the device called ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
 
-    ``auto`` is CUDA or MPS if available, else the CPU.
+    ``auto`` is CUDA or MPS if available, else the CPU. Processes that torchrun started on one machine share its CUDA devices: ``auto`` and
+    ``cuda`` are the device with the number of the process.
     Raises UsageError for any other name, and DeviceError if the device is not available.
     """
     if name == "auto":
@@ -29,7 +30,7 @@ def select_device(name: str) -> torch.device:
     kind, _, index = name.partition(":")
     if kind == "cuda":
         _check_cuda(name, int(index or 0))
-        os.environ.setdefault(*CUBLAS_WORKSPACE)
+        return _prepare_cuda(index)
     if kind == "mps" and not torch.backends.mps.is_available():
         raise DeviceError(f"device {name!r} is not available", "use another --device")
     return torch.device(name)
@@ -38,11 +39,20 @@ def select_device(name: str) -> torch.device:
 def _default_device() -> torch.device:
     if torch.accelerator.is_available():
         accelerator = torch.accelerator.current_accelerator()
-        if accelerator is not None and accelerator.type in ("cuda", "mps"):
-            if accelerator.type == "cuda":
-                os.environ.setdefault(*CUBLAS_WORKSPACE)
-            return torch.device(accelerator.type)
+        if accelerator is not None and accelerator.type == "cuda":
+            return _prepare_cuda()
+        if accelerator is not None and accelerator.type == "mps":
+            return torch.device("mps")
     return torch.device("cpu")
+
+
+def _prepare_cuda(index: str = "") -> torch.device:
+    """Return the CUDA device with an index, or that of this process, and let cuBLAS give the same bytes in every run."""
+    os.environ.setdefault(*CUBLAS_WORKSPACE)
+    rank = os.environ.get("LOCAL_RANK", "")
+    if not index and rank.isdecimal():
+        index = str(int(rank) % max(torch.cuda.device_count(), 1))
+    return torch.device(f"cuda:{index}" if index else "cuda")
 
 
 def _check_cuda(name: str, index: int) -> None:

@@ -123,6 +123,7 @@ def attribute(
     method_run = MethodRun.resolve(spec, params, classifier.preprocessing, score=score)
     compute = resolve_compute(seed, precision, batch_size)
     check_progress(progress)
+    synchronize(classifier.device)
     started = time.perf_counter()
     images = check_images(classifier, images)
     inspect_first_images(classifier, images)
@@ -284,7 +285,7 @@ class MethodRun:
         """Run the method on images (B, C, H, W) and target classes (B,) in batches that fill a forward pass.
 
         contrasts: (B, A) contrast classes, or None. on_rows: called with the number of rows after each model call.
-        drawn_for: images that seed the random numbers, or None to use ``images``.
+        drawn_for: images that seed the random numbers, or None to use ``images``. They are read on the CPU, so pass them there if possible.
         flag_maps: flag maps that are zero everywhere, with the reason if it is known, and maps with a large completeness gap.
         Raises the errors of the method, UsageError if the classifier does not offer what the method needs, and DeviceError if a
         single sample does not fit in memory.
@@ -382,7 +383,7 @@ class MethodRun:
         if "references" in self.spec.needs:
             supplies["references"] = None if self.references is None else self.references.to(images)
         if "rng" in self.spec.needs:
-            supplies["rng"] = Streams.of(content, seed, self.spec.draws or self.spec.name)
+            supplies["rng"] = Streams.of(content, seed, self.spec.draws or self.spec.name, images.device)
         return supplies
 
     def _arguments(self, images: Tensor, index: Tensor) -> dict[str, Any]:
@@ -407,7 +408,7 @@ class MethodRun:
         def explain(
             images: Tensor, y: Tensor, classifier: Classifier | None = None, image: Tensor | None = None
         ) -> Tensor:
-            drawn_for = content if image is None else content[image]
+            drawn_for = content if image is None else content[image.to(content.device)]
             result = self.attribute(classifier or default, images, y, compute, drawn_for=drawn_for, flag_maps=False)
             if oracle is not None:
                 oracle.cost = oracle.cost + result.cost

@@ -50,12 +50,20 @@ def describe_run(compute: ComputeOptions, classifier: Classifier) -> dict[str, A
 def fingerprinted(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Return the entries of ``describe_run`` that change numbers, for a fingerprint.
 
-    The meaning of the outputs is left out for a softmax over all outputs, as in earlier versions, and so is what decided it.
+    The meaning of the outputs is left out for a softmax over all outputs, as in earlier versions, and so is what decided it. The
+    type of the device is left out for the CPU, as in earlier versions.
     """
     entries = {key: value for key, value in facts.items() if key not in ("device", "output")}
+    entries |= device_entry(facts)
     output = {key: value for key, value in facts.get("output", {}).items() if key != "source"}
     is_plain = output.get("activation", "softmax") == "softmax" and not output.get("peeled") and not output.get("name")
     return entries if is_plain else entries | {"output": output}
+
+
+def device_entry(facts: Mapping[str, Any]) -> dict[str, str]:
+    """Return the type of the device of ``describe_run`` for a fingerprint, or {} for the CPU: numbers differ between types."""
+    kind = facts["device"].partition(":")[0]
+    return {} if kind == "cpu" else {"device": kind}
 
 
 def _versions() -> dict[str, str]:
@@ -93,8 +101,8 @@ def _has_same_names(entry: Any, classifier: Classifier) -> bool:
 def describe_explanation(
     classifier: Classifier, method: MethodRun, batch: TargetedBatch, result: Attribution, i: int
 ) -> dict[str, Any]:
-    """Return the record entries of image ``i`` of a batch with the attributions ``result``."""
-    prediction = Prediction(classifier, batch.logits[i])
+    """Return the record entries of image ``i`` of a batch with the attributions ``result``, whose details are on the CPU."""
+    prediction = Prediction(classifier, batch.cpu_logits[i])
     loaded = batch.loaded[i]
     booked = ("forwards", "backwards")  # listed under "cost"
     details = {
@@ -104,7 +112,7 @@ def describe_explanation(
         "input": loaded.source.name,
         "sha256": loaded.digest,
         **method.describe(),
-        "target": prediction.describe_class(int(batch.targets[i])),
+        "target": prediction.describe_class(batch.classes[i]),
         "against": [prediction.describe_class(index) for index in batch.contrasts_of(i)],
         "prediction": prediction.describe_top(),
         **prediction.describe_decisions(),

@@ -27,7 +27,7 @@ from xplain.metrics._training import make_classifier
 from xplain.metrics.roar import Attribute, Trial, estimate_epochs
 from xplain.models import Classifier
 from xplain.models.devices import select_device
-from xplain.oracle.runtime import predict
+from xplain.oracle.runtime import inference_session, predict
 from xplain.pipelines.attribution import MethodRun, resolve_methods, with_control
 from xplain.pipelines.measurement import MetricResult, MetricRun, resolve_metrics
 from xplain.pipelines.progress import OnProgress, ProgressCounter, ignore_progress
@@ -285,9 +285,10 @@ class RetrainingRun:
 
         def attribute(network: Classifier, images: Tensor, labels: Tensor) -> Tensor:
             targets = labels
-            if self.config.target != "label":
-                targets = predict(network, images, compute)[0].argmax(dim=1)
-            result = method.attribute(network, images, targets, compute, flag_maps=False)
+            with inference_session(network):
+                if self.config.target != "label":
+                    targets = predict(network, images, compute)[0].argmax(dim=1)
+                result = method.attribute(network, images, targets, compute, flag_maps=False)
             cost = {
                 "images": len(images),
                 "forwards": result.cost.forwards,

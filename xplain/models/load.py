@@ -14,6 +14,7 @@ from torch import nn
 from xplain.core.config import EMBEDDED
 from xplain.core.errors import InputError, UsageError, convert_device_errors, emit_note
 from xplain.core.types import ActivationName
+from xplain.models.arithmetic import reproducible_arithmetic
 from xplain.models.black_box import FunctionModel
 from xplain.models.checkpoints import describe_weights_file, hash_tensors, load_weights, read_weights
 from xplain.models.classifier import Classifier
@@ -154,7 +155,7 @@ def load_classifier(
         check_program(classifier)
     is_told = size is not None or image_size is not None
     is_size_known = is_told or not isinstance(name, nn.Module) or _declares_size(name)
-    with convert_device_errors(NO_ROOM):
+    with reproducible_arithmetic(torch_device), convert_device_errors(NO_ROOM):
         inspect_loaded(
             classifier, required=is_size_known, custom=_has_own_normalization(name), checked=_needs_checks(name)
         )

@@ -18,7 +18,7 @@ from xplain.models import Classifier
 from xplain.models.arithmetic import float32_precision
 from xplain.models.optimize import inference_copy
 from xplain.models.outputs import OutputKind
-from xplain.oracle.access import check_access
+from xplain.oracle.access import check_access, check_precision
 from xplain.oracle.batching import Block, PassKind, make_blocks, rows_per_call, run_in_batches
 from xplain.oracle.layers import LayerResult, probe_layer
 from xplain.oracle.scores import ComputedScore, compute_scores
@@ -68,6 +68,7 @@ class Oracle:
         fold: bool = True,
         on_rows: Callable[[int], None] | None = None,
     ) -> None:
+        check_precision(classifier, precision)
         self.classifier = classifier
         self.score = score
         self.against = against
@@ -97,7 +98,7 @@ class Oracle:
         """Return logits (rows, classes) in float32 or float64, without gradients.
 
         x: (rows, C, H, W). image: (rows,) as in ``gradients``.
-        check: count the rows as checks, which serve the report and not the method.
+        check: count the rows as checks, which are not part of the method.
         """
 
         model = self.inference_copy(fold=self.fold)

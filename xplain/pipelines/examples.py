@@ -18,8 +18,9 @@ from xplain.data.images import read_model_input
 from xplain.data.sources import ImageSource
 from xplain.models import Classifier
 from xplain.oracle.runtime import inference_session, load_model
-from xplain.pipelines.attribution import MethodRun, resolve_methods
+from xplain.pipelines.attribution import resolve_methods
 from xplain.pipelines.batches import read_items
+from xplain.pipelines.method_run import MethodRun
 from xplain.reports.band_pictures import show_bands
 from xplain.reports.render import draw, read_record
 
@@ -107,9 +108,7 @@ def _draw(
     content = pixels[None].to(classifier.dtype)
     targets = torch.tensor([target], device=classifier.device)
     with inference_session(classifier):
-        result = method.attribute(
-            classifier, content.to(classifier.device), targets, config.compute, drawn_for=content
-        )
+        result = method.attribute(classifier, content.to(classifier.device), targets, config.compute, drawn_for=content)
     values = result.values[0].float().cpu().numpy()
     record = {**record, **classifier.class_names.describe(target)}
     return draw("overlay", show_bands(pixels.numpy(), config.pixels.bands), values, RenderOptions(), record)

@@ -28,8 +28,10 @@ from xplain.metrics.roar import Attribute, Trial, estimate_epochs
 from xplain.models import Classifier
 from xplain.models.devices import select_device
 from xplain.oracle.runtime import inference_session, predict
-from xplain.pipelines.attribution import MethodRun, resolve_methods, with_control
-from xplain.pipelines.measurement import MetricResult, MetricRun, resolve_metrics
+from xplain.pipelines.attribution import resolve_methods, with_control
+from xplain.pipelines.measurement import resolve_metrics
+from xplain.pipelines.method_run import MethodRun
+from xplain.pipelines.metric_run import MetricResult, MetricRun
 from xplain.pipelines.progress import OnProgress, ProgressCounter, ignore_progress
 from xplain.pipelines.records import describe_run, device_entry
 from xplain.pipelines.run_folders import describe_request
@@ -276,7 +278,9 @@ class RetrainingRun:
         settings = {key: value for key, value in self.metric.settings.items() if key not in NOT_IN_FIRST_NETWORK}
         compute = self.config.compute
         device = device_entry({"device": str(self.data.train.pixels.device)}).values()
-        return fingerprint(settings, self.metric.spec.version, self.digest, compute.seed, compute.precision, *device)[:16]
+        return fingerprint(settings, self.metric.spec.version, self.digest, compute.seed, compute.precision, *device)[
+            :16
+        ]
 
     def _make_attribute(
         self, method: MethodRun, compute: ComputeOptions, states: CheckpointStore, spent: str

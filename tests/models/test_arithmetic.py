@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from xplain.core.errors import ModelNote
-from xplain.models.arithmetic import deterministic_algorithms, float32_precision
+from xplain.models.arithmetic import deterministic_algorithms, float32_precision, nondeterministic_operations
 
 CUDA, CPU = torch.device("cuda"), torch.device("cpu")
 BACKENDS, MATMUL, CUDNN = torch.backends, torch.backends.cuda.matmul, torch.backends.cudnn
@@ -149,7 +149,8 @@ def test_deterministic_mode_of_the_user_is_kept():
         torch.set_deterministic_debug_mode("default")
 
 
-def test_operations_without_alternative_are_named_in_a_note():
+def test_operations_without_alternative_are_named_in_a_note(monkeypatch):
+    monkeypatch.setattr("xplain.models.arithmetic._seen_operations", set())
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         with deterministic_algorithms(CUDA):
@@ -163,3 +164,4 @@ def test_operations_without_alternative_are_named_in_a_note():
         ),
         (UserWarning, "something else"),
     ]
+    assert nondeterministic_operations() == ["adaptive_avg_pool2d_backward_cuda"]

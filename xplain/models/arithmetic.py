@@ -20,6 +20,8 @@ WITHOUT_ALTERNATIVE = "does not have a deterministic implementation"  # of a war
 # Operations of which torch warns because of results that xplain does not use: the indices of equal values.
 HARMLESS = ("kthvalue CUDA",)
 
+_seen_operations: set[str] = set()
+
 
 @contextmanager
 def reproducible_arithmetic(device: torch.device) -> Iterator[None]:
@@ -67,6 +69,11 @@ def deterministic_algorithms(device: torch.device) -> Iterator[None]:
         cudnn.deterministic, cudnn.benchmark, memory.fill_uninitialized_memory = previous
 
 
+def nondeterministic_operations() -> list[str]:
+    """Return the names of the operations without a deterministic algorithm that this process has run."""
+    return sorted(_seen_operations)
+
+
 @contextmanager
 def _alerts_as_notes() -> Iterator[None]:
     """Replace torch's warnings of operations without a deterministic algorithm by one note per operation."""
@@ -79,6 +86,7 @@ def _alerts_as_notes() -> Iterator[None]:
             if not separator:
                 show(message, *args, **kwargs)
             elif operation not in HARMLESS:
+                _seen_operations.add(operation)
                 emit_note(f"{operation} has no deterministic algorithm: the last digits may differ between runs")
 
         warnings.showwarning = show_note

@@ -15,6 +15,7 @@ import xplain
 from xplain.core.config import ComputeOptions
 from xplain.core.types import Attribution
 from xplain.models import Classifier
+from xplain.models.arithmetic import nondeterministic_operations
 from xplain.pipelines.batches import TargetedBatch
 from xplain.pipelines.method_run import MethodRun
 from xplain.pipelines.predictions import Prediction
@@ -121,6 +122,7 @@ def describe_explanation(
         "details": details | result.facts,
         "rounding": method.spec.rounding or None,
         "warnings": list_flags(result, i),
+        **({"nondeterministic": operations} if (operations := nondeterministic_operations()) else {}),
         **method.hash_references(),
         **_describe_bands(classifier, batch, result, i),
     }

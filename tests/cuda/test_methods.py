@@ -13,6 +13,7 @@ from tests.cuda.networks import SIDE, load, make_images
 from tests.helpers.emulated_cuda import EmulatedTensor, emulate_cuda
 from xplain.core.errors import UsageError
 from xplain.core.registry import METHODS, METRICS, Spec
+from xplain.oracle import Oracle
 from xplain.pipelines.compatibility import minimal_settings
 
 BOXES = torch.tensor([[[2.0, 2.0, 9.0, 9.0]], [[0.0, 0.0, 5.0, 5.0]]], dtype=torch.float64)
@@ -101,6 +102,17 @@ def test_lower_precision_covers_backward_passes(log, classifiers, precision):
     assert_is_on_device(result.values)
     operations = {name for name, _ in log.tf32}
     assert operations == ({"convolution", "convolution_backward", "addmm", "mm"} if precision == "tf32" else set())
+
+
+@pytest.mark.parametrize(("precision", "rounds"), [("fp32", False), ("tf32", True)])
+def test_precision_of_the_oracle_alone(log, classifiers, precision, rounds):
+    """Programs may use the oracle without ``attribute``."""
+    oracle, y = Oracle(classifiers[0], precision=precision), torch.zeros(2, dtype=torch.long, device="cuda")
+    oracle.gradients(make_images().to("cuda"), y)  # prepares the model
+    log.clear()
+    oracle.gradients(make_images().to("cuda"), y)
+    assert ("convolution_backward" in {name for name, _ in log.tf32}) == rounds
+    assert bool(log.tf32) == rounds
 
 
 def test_adaptive_pooling_is_the_only_operation_that_may_differ(log):

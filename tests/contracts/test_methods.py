@@ -22,7 +22,12 @@ from xplain.pipelines.method_run import MethodRun
 SPECS = list(METHODS)
 CONTROLS = {spec.name for spec in SPECS if spec.function.__module__ == "xplain.methods.controls"}
 TARGET_INDEPENDENT = CONTROLS | {"attention-rollout", "eigen-cam"}
-ATTENTION_METHODS = {"attention-rollout", "attention-relevance"}  # they need a network with attention
+ATTENTION_METHODS = {
+    "attention-rollout",
+    "attention-relevance",
+    "legrad",
+    "grad-eclip",
+}  # they need a network with attention
 AXIOMS = {"completeness", "sensitivity-a", "linearity", "dummy", "symmetry", "implementation-invariance"}
 X = toys.images(3)
 TARGETS = [2, 0, 5]

@@ -107,18 +107,19 @@ def count_rows(classifier: xplain.Classifier, size: Sequence[int]) -> Counter[st
     """Return a counter of the rows of forward and backward passes with images of ``size`` (height, width).
 
     Call this before the first use of the classifier, because working copies copy the hook. Backward passes from another layer than
-    the logits are counted at the images, if they come before those from the logits.
+    the logits are counted at the images, if they come before those from the logits. A head that runs on more rows than the images, as
+    in LeGrad, counts as many rows as images.
     """
     rows: Counter[str] = Counter()
 
     def note(_: object, inputs: tuple[Tensor, ...], logits: Tensor) -> None:
         if inputs[0].shape[-2:] == tuple(size):
-            rows["forwards"] += len(logits)
+            rows["forwards"] += min(len(logits), len(inputs[0]))
             passes: list[int] = []  # from these logits
 
             def count_from_logits(slope: Tensor) -> None:
                 passes.append(len(slope))
-                rows["backwards"] += len(slope)
+                rows["backwards"] += min(len(slope), len(inputs[0]))
 
             def count_at_images(slope: Tensor) -> None:
                 rows["backwards"] += 0 if passes else len(slope)

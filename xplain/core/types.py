@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from torch import Tensor
 
-ScoreKind = Literal["logit", "prob", "log-prob", "margin"]
+ScoreKind = str  # a score in the full form of ``xplain.core.scores.parse_score``
 Precision = Literal["fp32", "tf32", "bf16"]
 ActivationName = Literal["auto", "softmax", "sigmoid", "none"]
 Interval = Literal["percentile", "bca"]

@@ -41,6 +41,7 @@ class MetricInput:
     score: the score that the attributions explain; None if unknown.
     slopes: whether the attributions are slopes (see ``MethodSpec``); None if unknown.
     content: the images on the CPU, which seed random numbers; None to read ``images``.
+    contrasts: (B, A) contrast classes of the score, if it is ``contrast`` and they are known.
     cache: results that metrics of the same input share, such as curves.
     """
 
@@ -55,4 +56,5 @@ class MetricInput:
     score: ScoreKind | None = None
     slopes: bool | None = None
     content: Tensor | None = None
+    contrasts: Tensor | None = None
     cache: dict[object, Tensor] = field(default_factory=dict)

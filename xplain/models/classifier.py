@@ -215,6 +215,12 @@ class Classifier(nn.Module):
         weights = LUMA.to(self.mean)[:, None, None] / self.std
         return (weights * self.mean).sum(dim=0, keepdim=True) / weights.sum(dim=0, keepdim=True)
 
+    def color_scale(self, channels: int) -> Tensor:
+        """Return the change of a color (``channels`` or 1, 1, 1) that changes the normalized input by 1, as ``mean_color`` does."""
+        if len(self.std) in (1, channels):
+            return self.std
+        return 1 / (LUMA.to(self.std)[:, None, None] / self.std).sum(dim=0, keepdim=True)
+
     def forget_channels(self) -> None:
         """Determine the number of channels from the first real images, unless the normalization has several values."""
         if not self.is_normalized:

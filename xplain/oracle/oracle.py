@@ -84,6 +84,10 @@ class Oracle:
         """Return the color (C or 1, 1, 1) that the normalization maps to zero, for images x (..., C, H, W)."""
         return self.classifier.mean_color(x.shape[-3])
 
+    def color_scale(self, x: Tensor) -> Tensor:
+        """Return the change of a color (C or 1, 1, 1) that changes the normalized input by 1, for images x (..., C, H, W)."""
+        return self.classifier.color_scale(x.shape[-3])
+
     @property
     def output(self) -> OutputKind:
         """The meaning of the logits."""
@@ -125,14 +129,17 @@ class Oracle:
         *,
         check: bool = False,
         kind: ComputedScore | None = None,
+        against: Tensor | None = None,
     ) -> Tensor:
         """Return the scores (rows,) of the target classes, without gradients.
 
         x: (rows, C, H, W). y: (rows,) target classes. image: (rows,) as in ``gradients``. check: as in ``logits``.
         kind: the kind of score; defaults to that of the oracle.
+        against: (rows, A) contrast classes; default: those of the oracle.
         """
         logits = self.logits(x, image, check=check)
-        return compute_scores(logits, y, kind or self.score, self._contrasts_of(image), self.output)
+        contrasts = self._contrasts_of(image) if against is None else against
+        return compute_scores(logits, y, kind or self.score, contrasts, self.output)
 
     def score_change(self, start: Tensor, x: Tensor, y: Tensor) -> Tensor:
         """Return the scores (B,) at x minus those at ``start``, both (B, C, H, W). The rows count as checks."""
@@ -185,13 +192,23 @@ class Oracle:
         result = self.gradients(points.flatten(0, 1), y[row], row if image is None else image[row])
         return result.values.unflatten(0, block.shape), result.scores.unflatten(0, block.shape)
 
-    def block_scores(self, block: Block, points: Tensor, y: Tensor, kind: ScoreKind | None = None) -> Tensor:
+    def block_scores(
+        self,
+        block: Block,
+        points: Tensor,
+        y: Tensor,
+        kind: ScoreKind | None = None,
+        against: Tensor | None = None,
+    ) -> Tensor:
         """Return the scores (b, k) at the points (b, k, C, H, W) of a block, without gradients.
 
         y: (B,) targets of all images. kind: the kind of score; defaults to that of the oracle.
+        against: (B, A) contrast classes of all images; default: those of the oracle.
         """
         row = block.image_indices(points.device)
-        return self.scores(points.flatten(0, 1), y[row], row, kind=kind).unflatten(0, block.shape)
+        contrasts = None if against is None else against[row]
+        scores = self.scores(points.flatten(0, 1), y[row], row, kind=kind, against=contrasts)
+        return scores.unflatten(0, block.shape)
 
     def probe(
         self, x: Tensor, y: Tensor, layer: str = "auto", layout: str = "auto", *, differentiate: bool = True

@@ -258,6 +258,7 @@ class EvaluationRun:
             batch.images,
             batch.targets,
             self.config.compute,
+            logits=batch.logits,
             on_rows=counter.advance,
             drawn_for=batch.cpu_images,
         )

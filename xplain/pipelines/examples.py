@@ -44,8 +44,8 @@ def write_examples(config: EvaluateConfig, selected: Collection[str] | None = No
     folder = config.output / "gallery"
     description, records = read_run(config.output)
     method = next(iter(description["methods"]))
-    metric = next((label for label, entry in description["metrics"].items() if "scope" not in entry), None)
-    if metric is None:  # no per-image metric
+    metric = next((label for label, entry in description["metrics"].items() if _ranks_images(entry)), None)
+    if metric is None:  # no per-image metric of which a direction is better
         return
     mark = settings_digest(description["methods"][method], description["metrics"][metric])
     examples = [
@@ -56,6 +56,11 @@ def write_examples(config: EvaluateConfig, selected: Collection[str] | None = No
     chosen = select_examples(examples, description["metrics"][metric]["better"] == "higher", count)
     if not _are_drawn(folder, chosen):
         _draw_all(config, folder, chosen, method, metric)
+
+
+def _ranks_images(metric: Mapping[str, Any]) -> bool:
+    """Return whether a metric, as ``run.json`` describes it, has one value per image of which higher or lower ones are better."""
+    return "scope" not in metric and metric["better"] != "neither"
 
 
 def _are_drawn(folder: Path, selected: Mapping[str, Sequence[Example]]) -> bool:

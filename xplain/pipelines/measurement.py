@@ -18,6 +18,7 @@ from xplain.core.errors import InputError, UsageError, convert_device_errors
 from xplain.core.protocols import choose_metrics
 from xplain.core.registry import METHODS, METRICS
 from xplain.core.rng import preserve_random_state
+from xplain.core.sweeps import parse_single
 from xplain.core.types import Cost, Precision, Score
 from xplain.metrics.inputs import Explain, MetricInput
 from xplain.models import Classifier, ScalarFunction
@@ -103,7 +104,7 @@ def measure(
     classifier.inspect_first_images(images)
     check_metrics([metric_run], classifier)
     if isinstance(method, str) and metric_run.spec.needs & {"explain", "expected"}:
-        rerun = METHODS.get(Choice.parse(method).name)
+        rerun = METHODS.get(parse_single(method).name)
         check_access(classifier, rerun.access, rerun.name)
     with (
         retain_freed_memory(),
@@ -164,7 +165,7 @@ def _make_explainer(
 
 def _resolve_method(method: str, classifier: Classifier) -> MethodRun:
     """Return the method of a text ``NAME[:key=value,...]``."""
-    choice = Choice.parse(method)
+    choice = parse_single(method)
     spec = METHODS.get(choice.name)
     params = dict(choice.params)
     default = available_score(spec.score, classifier.output)

@@ -30,6 +30,7 @@ from xplain.models.outputs import OutputKind
 from xplain.models.scalar_outputs import is_similarity
 from xplain.oracle import Oracle
 from xplain.oracle.scores import available_score
+from xplain.pipelines.contrasts import CONTRASTS
 
 CURVE_POINTS = 21  # maximum number of points stored per item
 ZERO_EMBEDDING = "the embedding of a changed image is zero"  # the reason of NaN in a cosine similarity
@@ -268,6 +269,7 @@ def run_metrics(
         score=source.score,
         slopes=source.slopes,
         content=content,
+        contrasts=attribution.details.get(CONTRASTS),
     )
     explain = source.explainer(classifier, images if content is None else content, compute)
     for metric_run in metric_runs:

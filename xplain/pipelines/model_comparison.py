@@ -183,6 +183,7 @@ class ModelComparison:
                 batch.targets,
                 self.config.compute,
                 contrasts=batch.contrasts,
+                logits=batch.logits,
                 on_rows=counter.advance,
                 drawn_for=batch.cpu_images,
             )

@@ -17,6 +17,7 @@ from xplain.core.types import Attribution
 from xplain.models import Classifier
 from xplain.models.arithmetic import nondeterministic_operations
 from xplain.pipelines.batches import TargetedBatch
+from xplain.pipelines.contrasts import CONTRASTS
 from xplain.pipelines.method_run import MethodRun
 from xplain.pipelines.predictions import Prediction
 from xplain.reports.band_pictures import band_shares
@@ -105,7 +106,8 @@ def describe_explanation(
     """Return the record entries of image ``i`` of a batch with the attributions ``result``, whose details are on the CPU."""
     prediction = Prediction(classifier, batch.cpu_logits[i])
     loaded = batch.loaded[i]
-    booked = ("forwards", "backwards")  # listed under "cost"
+    booked = ("forwards", "backwards", CONTRASTS)  # listed under "cost" and "against"
+    contrasts = result.details[CONTRASTS][i].tolist() if CONTRASTS in result.details else batch.contrasts_of(i)
     details = {
         name: value[i].tolist() for name, value in result.details.items() if name not in booked and value.ndim < 4
     }  # without images
@@ -114,7 +116,7 @@ def describe_explanation(
         "sha256": loaded.digest,
         **method.describe(),
         "target": prediction.describe_class(batch.classes[i]),
-        "against": [prediction.describe_class(index) for index in batch.contrasts_of(i)],
+        "against": [prediction.describe_class(index) for index in contrasts],
         "prediction": prediction.describe_top(),
         **prediction.describe_decisions(),
         "cost": describe_cost(result, i),

@@ -49,6 +49,9 @@ def format_interval(estimate: Mapping[str, Any], spec: str = ".4f") -> str:
     return f"{estimate['low']:{spec}} to {estimate['high']:{spec}}"
 
 
-def direction_arrow(metric: Mapping[str, Any]) -> str:
-    """Return ↑ for a metric whose higher values are better, else ↓."""
-    return "↑" if metric["better"] == "higher" else "↓"
+ARROWS = {"higher": " ↑", "lower": " ↓", "neither": ""}
+
+
+def with_arrow(label: str, metric: Mapping[str, Any]) -> str:
+    """Return the label of a metric with an arrow in the direction of better values; without one if neither direction is better."""
+    return label + ARROWS[metric["better"]]

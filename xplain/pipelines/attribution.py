@@ -120,6 +120,7 @@ def attribute(
         result = method_run.attribute(
             classifier, images, targets, compute, contrasts=contrasts, logits=logits, on_rows=progress
         )
+    synchronize(classifier.device)
     return replace(result, cost=replace(result.cost + cost, seconds=time.perf_counter() - started))
 
 

@@ -58,7 +58,7 @@ class Paper:
 
     authors: full names, separated by ", "; the surname is last.
     venue: name of the conference or, if ``journal`` is true, of the journal.
-    arxiv: arXiv identifier.
+    arxiv: arXiv identifier. doi: of papers that are not on arXiv.
     """
 
     title: str
@@ -67,6 +67,7 @@ class Paper:
     venue: str = ""
     arxiv: str = ""
     journal: bool = False
+    doi: str = ""
 
     @property
     def surnames(self) -> list[str]:
@@ -81,8 +82,10 @@ class Paper:
 
     @property
     def url(self) -> str:
-        """The arXiv page, or ""."""
-        return f"https://arxiv.org/abs/{self.arxiv}" if self.arxiv else ""
+        """The arXiv page, or the page of the DOI, or ""."""
+        if self.arxiv:
+            return f"https://arxiv.org/abs/{self.arxiv}"
+        return f"https://doi.org/{self.doi}" if self.doi else ""
 
     @property
     def bibtex(self) -> str:
@@ -102,6 +105,8 @@ class Paper:
             fields[venue_field] = PROCEEDINGS.get(self.venue, self.venue)
         if self.arxiv:
             fields |= {"eprint": self.arxiv, "archiveprefix": "arXiv"}
+        if self.doi:
+            fields["doi"] = self.doi
         lines = ",\n".join(f"  {name} = {{{value}}}" for name, value in fields.items())
         return f"@{kind}{{{self._bibtex_key()},\n{lines}\n}}"
 

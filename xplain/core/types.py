@@ -82,9 +82,11 @@ class Score:
     curve: (B, K + 1) values at K steps and the start, or None.
     cost: cost of the whole batch.
     undefined: dict that maps each reason to a boolean mask (B,) of the affected images.
+    chance: (B,) expected value of a random map, or None if it is unknown.
     """
 
     values: Tensor
     curve: Tensor | None = None
     cost: Cost = Cost()
     undefined: dict[str, Tensor] = field(default_factory=dict)
+    chance: Tensor | None = None

@@ -197,6 +197,7 @@ class EvaluationRun:
             tuple(item.image_key for item in batch.items),
             sizes,
             counter.advance,
+            tuple(loaded.orientation for loaded in batch.loaded),
         ):
             mark = self.marks[source.label, result.metric_run.label]
             for i, key in enumerate(keys):

@@ -87,7 +87,7 @@ def load_plan(config: EvaluateConfig) -> EvaluationPlan | None:
     TargetSpec.parse(config.target, None, classifier)
     items = read_items(config, classifier)
     index = index_items(config.dataset, items)
-    metrics = [metric.for_output(classifier.output).with_boxes(index, classifier.class_names) for metric in metrics]
+    metrics = [metric.for_output(classifier.output).with_annotations(index, classifier.class_names) for metric in metrics]
     explains_labels = config.target == "label"
     external_maps = find_external_maps(config.maps, metrics, split_labels(items) if explains_labels else items)
     items = select_items(items, config.limit, config.per_class, config.compute.seed if order == "random" else None)

@@ -27,6 +27,8 @@ from xplain.data.annotations import Annotations, locate_boxes, read_annotations
 from xplain.data.class_names import ClassNames
 from xplain.data.file_index import FileIndex
 from xplain.data.folders import walk_files
+from xplain.data.mask_regions import ImageFacts
+from xplain.data.masks import ANY_OBJECT, Masks, find_masks
 from xplain.data.own_outputs import is_in_own_folder, is_own_file
 from xplain.metrics.inputs import Explain, MetricInput
 from xplain.models import Classifier, ScalarFunction
@@ -45,6 +47,7 @@ from xplain.pipelines.arguments import (
     check_classifier,
     check_corners,
     check_images,
+    check_masks,
     check_progress,
     resolve_compute,
 )
@@ -106,6 +109,9 @@ def measure(
     boxes = None
     if isinstance(params.get("boxes"), Tensor | np.ndarray):
         boxes = check_boxes(params.pop("boxes"))
+    masks = None
+    if isinstance(params.get("masks"), Tensor | np.ndarray):
+        masks = check_masks(params.pop("masks"))
     metric_run = MetricRun.resolve(METRICS.get(metric), params)
     compute = resolve_compute(seed, precision, batch_size)
     check_progress(progress)
@@ -113,7 +119,7 @@ def measure(
     started = time.perf_counter()
     images = check_images(classifier, images)
     attributions = check_attributions(classifier, attributions)
-    _check_shapes(images, attributions, boxes)
+    _check_shapes(images, attributions, boxes, masks)
     inspect_first_images(classifier, images)
     check_metrics([metric_run], classifier)
     if isinstance(method, str) and metric_run.spec.needs & {"explain", "expected"}:
@@ -123,7 +129,7 @@ def measure(
         logits, cost = predict_finite(classifier, images, compute)
         targets = find_targets(classifier, classes, logits)
         oracle = _metric_oracle(classifier, compute, progress)
-        inputs = MetricInput(oracle, images, attributions, targets, boxes=boxes)
+        inputs = MetricInput(oracle, images, attributions, targets, boxes=boxes, masks=masks)
         explain = None if method is None else _make_explainer(oracle, method, images, compute)
         if isinstance(method, str):
             method_run = _resolve_method(method, classifier)
@@ -146,8 +152,10 @@ def _metric_oracle(
     )
 
 
-def _check_shapes(images: Tensor, attributions: Tensor, boxes: Tensor | None) -> None:
-    """Raise InputError unless there is one map of the right size per image and, if there are boxes, one list of boxes per image."""
+def _check_shapes(
+    images: Tensor, attributions: Tensor, boxes: Tensor | None = None, masks: Tensor | None = None
+) -> None:
+    """Raise InputError unless there is one map of the right size per image, and one list of boxes and of masks if there are any."""
     size, channels = (len(images), *images.shape[2:]), images.shape[1]
     if (len(attributions), *attributions.shape[2:]) != size or attributions.shape[1] not in (1, channels):
         raise InputError(
@@ -161,6 +169,11 @@ def _check_shapes(images: Tensor, attributions: Tensor, boxes: Tensor | None) ->
         )
     if boxes is not None:
         check_corners(boxes)
+    if masks is not None and (masks.ndim != 4 or (len(masks), *masks.shape[2:]) != size or not masks.shape[1]):
+        raise InputError(
+            f"masks of shape {tuple(masks.shape)} do not match images of shape {tuple(images.shape)}",
+            "pass masks of shape (images, masks, height, width)",
+        )
 
 
 def _check_method(method: object) -> None:
@@ -213,7 +226,7 @@ def _wrap_function(method: AttributionFunction, default: Classifier) -> Explain:
         with accept_any_range():  # metrics perturb images
             result = method(classifier or default, images, y)
         attributions = check_attributions(default, result, finite=False)
-        _check_shapes(images, attributions, None)
+        _check_shapes(images, attributions)
         return attributions
 
     return explain
@@ -223,7 +236,7 @@ def _wrap_function(method: AttributionFunction, default: Classifier) -> Explain:
 class MetricRun:
     """A metric with validated parameters.
 
-    label: display name in tables. unit: of the values. boxes: of the images, if a parameter names their file.
+    label: display name in tables. unit: of the values. boxes, masks: of the images, if a parameter names their file.
     """
 
     spec: MetricSpec
@@ -231,6 +244,7 @@ class MetricRun:
     label: str
     unit: str = ""
     boxes: Annotations | None = None
+    masks: Masks | None = None
 
     @classmethod
     def resolve(cls, spec: MetricSpec, params: Mapping[str, Any], label: str = "") -> MetricRun:
@@ -243,14 +257,28 @@ class MetricRun:
             return self
         return replace(self, unit=self.spec.unit.replace("target probability", "value").replace("probability", "value"))
 
-    def with_boxes(self, index: FileIndex, class_names: ClassNames) -> MetricRun:
-        """Return the metric with the boxes of the images in ``index``, or itself if it reads none.
+    def with_annotations(self, index: FileIndex, class_names: ClassNames) -> MetricRun:
+        """Return the metric with the boxes or masks of the images in ``index``, or itself if it reads none.
 
-        Raises InputError if the file of the boxes cannot be read or contradicts itself.
+        Raises InputError if their file cannot be read or contradicts itself, and UsageError if parameters contradict each other.
         """
-        if self.settings.get("boxes") is None:
-            return self
-        return replace(self, boxes=read_annotations(self.settings["boxes"]).assign(index, class_names))
+        boxes, masks = self.settings.get("boxes"), self.settings.get("masks")
+        if boxes is not None and masks is not None:
+            raise UsageError(f"{self.label} accepts either boxes or masks", "remove one of them")
+        if masks is None:
+            self._refuse_mask_options()
+        if boxes is not None:
+            return replace(self, boxes=read_annotations(boxes).assign(index, class_names))
+        if masks is not None:
+            categories, difficult = self.settings["categories"], self.settings["difficult"]
+            return replace(self, masks=find_masks(masks, index, class_names, categories, difficult))
+        return self
+
+    def _refuse_mask_options(self) -> None:
+        """Raise UsageError if a parameter has a value that requires masks."""
+        for name in ("categories", "difficult"):
+            if name in self.settings and self.settings[name] != self.spec.parameters[name].default:
+                raise UsageError(f"{self.label}: {name} requires masks", f"set masks=PATH or remove {name}")
 
     @cached_property
     def files(self) -> dict[str, str]:
@@ -271,6 +299,8 @@ class MetricRun:
             "better": self.spec.better,
             "unit": self.unit,
         }
+        if self.masks is not None and not self.masks.has_categories:
+            description["annotation"] = ANY_OBJECT
         return description | ({"files": self.files} if self.files else {})
 
     def measure(self, inputs: MetricInput, compute: ComputeOptions, explain: Explain | None = None) -> Score:
@@ -285,6 +315,8 @@ class MetricRun:
         supplies = self._supplies(inputs, compute.seed, explain)
         if self.settings.get("boxes") is not None:
             inputs = replace(inputs, boxes=self._locate_boxes(inputs))
+        if self.settings.get("masks") is not None:
+            inputs = replace(inputs, masks=self._locate_masks(inputs))
         result: Score = self.spec.function(inputs, **self.settings, **supplies)
         return _explain_nan(result) if is_similarity(inputs.oracle.classifier) else result
 
@@ -323,6 +355,17 @@ class MetricRun:
             classifier.preprocessing,
             classifier.class_names.find,
         )
+
+    def _locate_masks(self, inputs: MetricInput) -> Tensor:
+        """Return the masks of the images in a batch."""
+        if self.masks is None or not (inputs.keys and inputs.sizes):
+            raise UsageError(
+                f"{self.spec.name} cannot look up masks in a file, because the images have no names",
+                "pass a tensor of shape (images, masks, height, width) of 0 and 1",
+            )
+        facts = zip(inputs.keys, inputs.sizes, inputs.orientations, strict=True)
+        images = [ImageFacts(*values) for values in facts]
+        return self.masks.locate(images, inputs.y.tolist(), inputs.oracle.classifier.preprocessing)
 
 
 def _explain_nan(score: Score) -> Score:
@@ -376,13 +419,14 @@ class MetricResult:
         value = float(self.score.values[i])
         if reasons or value != value:
             return {"value": None, "undefined": reasons[0] if reasons else "not a number", "curve": None}
+        chance = {} if self.score.chance is None else {"chance": float(self.score.chance[i])}
         if self.score.curve is None or self.score.curve.shape[1] < 2:  # a single point is just the value
-            return {"value": value, "undefined": None, "curve": None}
+            return {"value": value, "undefined": None, "curve": None} | chance
         curve = self.score.curve[i]
         if points is not None and points < len(curve):  # never repeat points
             index = torch.linspace(0, len(curve) - 1, points, device=curve.device).round().long()
             curve = curve[index]
-        return {"value": value, "undefined": None, "curve": [round(number, 6) for number in curve.tolist()]}
+        return {"value": value, "undefined": None, "curve": [round(number, 6) for number in curve.tolist()]} | chance
 
 
 def resolve_metrics(protocol: str | None, choices: tuple[Choice, ...]) -> list[MetricRun]:
@@ -440,10 +484,11 @@ def run_metrics(
     keys: tuple[str, ...],
     sizes: tuple[tuple[int, int], ...] = (),
     on_rows: Callable[[int], None] | None = None,
+    orientations: tuple[int, ...] = (),
 ) -> Iterator[MetricResult]:
     """Yield the result of each metric on one batch of attributions.
 
-    images: (B, C, H, W). keys: names of the images. sizes: (height, width) of the image files.
+    images: (B, C, H, W). keys: names of the images. sizes: (height, width) of the image files. orientations: of EXIF.
     A metric that requires the method is undefined for maps of an unknown one.
     on_rows: called with the number of rows after each model call.
     """
@@ -459,6 +504,7 @@ def run_metrics(
         sizes,
         score=source.score,
         slopes=source.slopes,
+        orientations=orientations,
     )
     explain = source.explainer(classifier, images, compute)
     for metric_run in metric_runs:

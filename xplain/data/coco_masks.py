@@ -1,0 +1,266 @@
+"""Read the masks of COCO's JSON files: polygons, run lengths, and boxes of annotations without a segmentation."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xplain.core.errors import InputError, emit_note
+from xplain.core.text_files import read_text
+from xplain.data.file_index import normalize_name
+from xplain.data.mask_geometry import turn_mask
+from xplain.data.mask_regions import MAX_PIXELS, ImageFacts, IsWanted, MaskTable, Region
+from xplain.data.mask_shapes import Pixels, decode_run_lengths, fill_box, fill_polygon, parse_run_lengths
+
+HINT = "use COCO's format: images, annotations and categories"
+SLACK = 1.0  # pixels by which shapes may exceed their image
+Draw = Callable[[int, int], Pixels]  # (height, width) -> pixels
+
+
+@dataclass(frozen=True, eq=False)
+class CocoObject:
+    """An annotation. is_crowd: a group of objects, of which the mask says nothing. draw: raises ValueError if the shape is damaged."""
+
+    category: str
+    is_crowd: bool
+    place: str
+    draw: Draw = field(repr=False)
+
+
+@dataclass(frozen=True, eq=False)
+class CocoImage:
+    """The annotations of an image. name: of its file. size: (height, width) for which they were drawn, or None for those of the file."""
+
+    name: str
+    place: str
+    size: tuple[int, int] | None
+    objects: Sequence[CocoObject] = field(repr=False)
+
+    def list_categories(self) -> Sequence[str]:
+        """Return the categories of the objects."""
+        return [item.category for item in self.objects]
+
+    def read(self, image: ImageFacts, is_wanted: IsWanted) -> Region | None:
+        """Return the objects of the wanted categories, or None if there are none; groups of objects are ignored. Raises InputError."""
+        objects = [item for item in self.objects if not item.is_crowd and is_wanted(item.category)]
+        if not objects:
+            return None
+        crowds = [item for item in self.objects if item.is_crowd]
+        size = self.size or _stored_size(image)
+        inside, ignored = (self._draw(items, size) for items in (objects, crowds))
+        try:
+            return Region(*(turn_mask(pixels, image.size, image.orientation) for pixels in (inside, ignored)))
+        except ValueError as error:
+            raise InputError(
+                f"{self.place} does not fit {image.key!r}: {error}", "use masks of the image's size or aspect ratio"
+            ) from None
+
+    def _draw(self, objects: Sequence[CocoObject], size: tuple[int, int]) -> Pixels:
+        pixels = np.zeros(size, dtype=bool)
+        for item in objects:
+            try:
+                pixels |= item.draw(*size)
+            except ValueError as error:
+                raise InputError(f"{item.place} is damaged: {error}", HINT) from None
+        return pixels
+
+
+def _stored_size(image: ImageFacts) -> tuple[int, int]:
+    """Return the size of an image before it is turned upright."""
+    height, width = image.size
+    return (height, width) if image.orientation < 5 else (width, height)
+
+
+def read_coco(path: Path) -> MaskTable:
+    """Return the masks of a COCO file. The shapes are drawn later.
+
+    Emits a note on annotations of images that the file does not list. Raises InputError that names the entry that is wrong.
+    """
+    content = _parse(path)
+    _check_kind(path, content)
+    places = {name: f"{name.removesuffix('s')} {{}} of {str(path)!r}" for name in ("images", "annotations")}
+    categories = _read_each(content["categories"], f"category {{}} of {str(path)!r}", _read_category)
+    names = dict(categories)
+    objects: dict[int | str, list[CocoObject]] = defaultdict(list)
+    images = _read_each(content["images"], places["images"], _read_image)
+    known = {number for number, _, _ in images}
+    if len(known) < len(images):
+        raise InputError(f"two images of {str(path)!r} have the same id", HINT)
+    unlisted = 0
+    for position, entry in enumerate(content["annotations"]):
+        place = places["annotations"].format(position)
+        image, item = _guard(place, lambda entry=entry, place=place: _read_object(entry, names, place))
+        objects[image].append(item)
+        unlisted += image not in known
+    if unlisted:
+        emit_note(f"{unlisted} of the annotations in {str(path)!r} belong to images that it does not list")
+    entries = [
+        CocoImage(name, places["images"].format(position), size, objects[number])
+        for position, (number, name, size) in enumerate(images)
+    ]
+    return MaskTable(str(path), [entry for entry in entries if entry.objects], list(dict.fromkeys(names.values())))
+
+
+def _parse(path: Path) -> Any:
+    try:
+        return json.loads(read_text(path, "the masks", HINT))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"cannot read the masks {str(path)!r}: {error}", HINT) from None
+
+
+def _check_kind(path: Path, content: Any) -> None:
+    """Raise InputError unless a JSON document has the three lists of COCO."""
+    if isinstance(content, Mapping) and "shapes" in content:
+        raise InputError(f"{str(path)!r} is a LabelMe file, which is not read", "convert it to COCO with labelme2coco")
+    if isinstance(content, list):
+        raise InputError(f"{str(path)!r} holds a list, such as COCO results, without images and categories", HINT)
+    keys = ("images", "annotations", "categories")
+    if not isinstance(content, Mapping) or not all(isinstance(content.get(key), list) for key in keys):
+        raise InputError(f"{str(path)!r} is no COCO file: it lacks the lists {', '.join(keys)}", HINT)
+
+
+def _guard(place: str, read: Callable[[], Any]) -> Any:
+    """Return the result of ``read``. Raises InputError with the place for an entry of another form."""
+    try:
+        return read()
+    except KeyError as error:
+        raise InputError(f"{place} has no entry {error.args[0]!r}", HINT) from None
+    except (ValueError, TypeError, AttributeError, OverflowError) as error:
+        raise InputError(f"{place} is damaged: {error}", HINT) from None
+
+
+def _read_each(entries: Sequence[Any], place: str, read: Callable[[Mapping[str, Any]], Any]) -> list[Any]:
+    return [_guard(place.format(position), lambda entry=entry: read(_check_mapping(entry))) for position, entry in enumerate(entries)]
+
+
+def _check_mapping(entry: Any) -> Mapping[str, Any]:
+    if not isinstance(entry, Mapping):
+        raise TypeError("it is no object")
+    return entry
+
+
+def _read_id(entry: Mapping[str, Any], key: str) -> int | str:
+    number: Any = entry[key]
+    if isinstance(number, bool) or not isinstance(number, int | str):
+        raise TypeError(f"invalid {key} {number!r}")
+    return number
+
+
+def _read_category(entry: Mapping[str, Any]) -> tuple[int | str, str]:
+    name = entry["name"]
+    if not isinstance(name, str) or not name.strip():
+        raise TypeError(f"invalid name {name!r}")
+    return _read_id(entry, "id"), name.strip()
+
+
+def _read_image(entry: Mapping[str, Any]) -> tuple[int | str, str, tuple[int, int] | None]:
+    """Return the id, the name without folders that only COCO knows, and the (height, width) of an image."""
+    name = entry["file_name"]
+    if not isinstance(name, str) or not name.strip():
+        raise TypeError(f"invalid file_name {name!r}")
+    sides = [entry.get(key) for key in ("height", "width")]
+    if sides == [None, None]:
+        return _read_id(entry, "id"), normalize_name(name), None
+    if not all(isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in sides):
+        raise TypeError(f"invalid height and width {sides}")
+    height, width = sides
+    if height * width > MAX_PIXELS:
+        raise ValueError(f"it is too large ({width} x {height} pixels)")
+    return _read_id(entry, "id"), normalize_name(name), (height, width)
+
+
+def _read_object(entry: Any, names: Mapping[int | str, str], place: str) -> tuple[int | str, CocoObject]:
+    """Return the id of the image and the object of an annotation."""
+    entry = _check_mapping(entry)
+    category = _read_id(entry, "category_id")
+    if category not in names:
+        raise ValueError(f"unknown category_id {category!r}")
+    is_crowd = entry.get("iscrowd", 0)
+    if is_crowd not in (0, 1):
+        raise ValueError(f"invalid iscrowd {is_crowd!r}")
+    item = CocoObject(names[category], bool(is_crowd), place, _read_shape(entry))
+    return _read_id(entry, "image_id"), item
+
+
+def _read_shape(entry: Mapping[str, Any]) -> Draw:
+    """Return how to draw the segmentation of an annotation, or its box if it has none."""
+    segmentation = entry.get("segmentation")
+    if isinstance(segmentation, Mapping):
+        return _read_run_lengths(segmentation)
+    if segmentation:
+        if not isinstance(segmentation, list):
+            raise TypeError("its segmentation is neither polygons nor run lengths")
+        polygons = [_read_numbers(points) for points in segmentation]
+        for points in polygons:
+            if len(points) < 6 or len(points) % 2:
+                raise ValueError("a polygon needs x and y of at least 3 points")
+        _refuse_fractions([number for points in polygons for number in points])
+        return lambda height, width: _draw_polygons(polygons, height, width)
+    numbers = _read_numbers(entry["bbox"])
+    if len(numbers) != 4 or min(numbers[2:]) <= 0:
+        raise ValueError(f"invalid bbox {entry['bbox']!r}")
+    _refuse_fractions(numbers)
+    left, top, width_of_box, height_of_box = numbers
+    box = (left, top, left + width_of_box, top + height_of_box)
+    return lambda height, width: _draw_box(box, height, width)
+
+
+def _read_numbers(values: Any) -> list[float]:
+    if not isinstance(values, list) or any(isinstance(value, bool) or not isinstance(value, int | float) for value in values):
+        raise TypeError("a shape is no list of numbers")
+    numbers = list(map(float, values))
+    if not all(map(math.isfinite, numbers)):
+        raise ValueError("a coordinate is not finite")
+    return numbers
+
+
+def _refuse_fractions(numbers: Sequence[float]) -> None:
+    """Raise ValueError if coordinates are fractions of the image instead of pixels."""
+    if max(numbers) <= 1 and any(number % 1 for number in numbers):
+        raise ValueError("its coordinates are fractions of the image, from 0 to 1, not pixels")
+
+
+def _check_inside(xs: Sequence[float], ys: Sequence[float], height: int, width: int) -> None:
+    if min(*xs, *ys) < -SLACK or max(xs) > width + SLACK or max(ys) > height + SLACK:
+        raise ValueError(f"its shape exceeds the image of {width} x {height} pixels")
+
+
+def _draw_polygons(polygons: Sequence[Sequence[float]], height: int, width: int) -> Pixels:
+    pixels = np.zeros((height, width), dtype=bool)
+    for points in polygons:
+        _check_inside(points[::2], points[1::2], height, width)
+        pixels |= fill_polygon(points, height, width)
+    return pixels
+
+
+def _draw_box(box: tuple[float, float, float, float], height: int, width: int) -> Pixels:
+    _check_inside(box[::2], box[1::2], height, width)
+    return fill_box(*box, height, width)
+
+
+def _read_run_lengths(segmentation: Mapping[str, Any]) -> Draw:
+    counts, size = segmentation["counts"], segmentation["size"]
+    if isinstance(counts, str):
+        counts = parse_run_lengths(counts)
+    is_valid = all(
+        isinstance(values, list) and all(isinstance(value, int) and not isinstance(value, bool) for value in values)
+        for values in (counts, size)
+    )
+    if not is_valid or len(size) != 2:
+        raise TypeError("its run lengths or their size are no whole numbers")
+    if min(size) <= 0 or size[0] * size[1] > MAX_PIXELS or sum(counts) != size[0] * size[1]:
+        raise ValueError(f"its run lengths sum to {sum(counts)}, not to {size[0]} x {size[1]}")
+
+    def draw(height: int, width: int) -> Pixels:
+        if size != [height, width]:
+            raise ValueError(f"its run lengths are of {size[1]} x {size[0]} pixels, but the image has {width} x {height}")
+        return decode_run_lengths(counts, height, width)
+
+    return draw

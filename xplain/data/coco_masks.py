@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -41,7 +41,13 @@ class CocoImage:
     name: str
     place: str
     size: tuple[int, int] | None
-    objects: Sequence[CocoObject] = field(repr=False)
+    objects: list[CocoObject] = field(default_factory=list, repr=False)
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The path of the file, and its name without the folders, which only COCO may know; each with and without suffix."""
+        path = PurePosixPath(self.name)
+        return list(dict.fromkeys([self.name, path.with_suffix("").as_posix(), path.name, path.stem]))
 
     def list_categories(self) -> Sequence[str]:
         """Return the categories of the objects."""
@@ -85,27 +91,33 @@ def read_coco(path: Path) -> MaskTable:
     """
     content = _parse(path)
     _check_kind(path, content)
-    places = {name: f"{name.removesuffix('s')} {{}} of {str(path)!r}" for name in ("images", "annotations")}
-    categories = _read_each(content["categories"], f"category {{}} of {str(path)!r}", _read_category)
-    names = dict(categories)
-    objects: dict[int | str, list[CocoObject]] = defaultdict(list)
-    images = _read_each(content["images"], places["images"], _read_image)
-    known = {number for number, _, _ in images}
-    if len(known) < len(images):
-        raise InputError(f"two images of {str(path)!r} have the same id", HINT)
+    names: dict[int | str, str] = {}
+    for position, entry in enumerate(content["categories"]):
+        with _reading(f"category {position} of {str(path)!r}"):
+            number, name = _read_category(_check_mapping(entry))
+            if names.setdefault(number, name) != name:
+                raise ValueError(f"another category has the id {number!r} too")
+    images: dict[int | str, CocoImage] = {}
+    for position, entry in enumerate(content["images"]):
+        with _reading(f"image {position} of {str(path)!r}") as place:
+            number, image = _read_image(_check_mapping(entry), place)
+            if number in images:
+                raise ValueError(f"another image has the id {number!r} too")
+            images[number] = image
     unlisted = 0
     for position, entry in enumerate(content["annotations"]):
-        place = places["annotations"].format(position)
-        image, item = _guard(place, lambda entry=entry, place=place: _read_object(entry, names, place))
-        objects[image].append(item)
-        unlisted += image not in known
+        with _reading(f"annotation {position} of {str(path)!r}") as place:
+            number, item = _read_object(_check_mapping(entry), names, place)
+        if number in images:
+            images[number].objects.append(item)
+        else:
+            unlisted += 1
     if unlisted:
         emit_note(f"{unlisted} of the annotations in {str(path)!r} belong to images that it does not list")
-    entries = [
-        CocoImage(name, places["images"].format(position), size, objects[number])
-        for position, (number, name, size) in enumerate(images)
-    ]
-    return MaskTable(str(path), [entry for entry in entries if entry.objects], list(dict.fromkeys(names.values())))
+    entries = [image for image in images.values() if image.objects]
+    if not entries:
+        raise InputError(f"no annotation in {str(path)!r}", HINT)
+    return MaskTable(str(path), entries, list(dict.fromkeys(names.values())))
 
 
 def _parse(path: Path) -> Any:
@@ -126,18 +138,15 @@ def _check_kind(path: Path, content: Any) -> None:
         raise InputError(f"{str(path)!r} is no COCO file: it lacks the lists {', '.join(keys)}", HINT)
 
 
-def _guard(place: str, read: Callable[[], Any]) -> Any:
-    """Return the result of ``read``. Raises InputError with the place for an entry of another form."""
+@contextmanager
+def _reading(place: str) -> Iterator[str]:
+    """Raise InputError with the place for an entry of another form."""
     try:
-        return read()
+        yield place
     except KeyError as error:
         raise InputError(f"{place} has no entry {error.args[0]!r}", HINT) from None
-    except (ValueError, TypeError, AttributeError, OverflowError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise InputError(f"{place} is damaged: {error}", HINT) from None
-
-
-def _read_each(entries: Sequence[Any], place: str, read: Callable[[Mapping[str, Any]], Any]) -> list[Any]:
-    return [_guard(place.format(position), lambda entry=entry: read(_check_mapping(entry))) for position, entry in enumerate(entries)]
 
 
 def _check_mapping(entry: Any) -> Mapping[str, Any]:
@@ -160,25 +169,28 @@ def _read_category(entry: Mapping[str, Any]) -> tuple[int | str, str]:
     return _read_id(entry, "id"), name.strip()
 
 
-def _read_image(entry: Mapping[str, Any]) -> tuple[int | str, str, tuple[int, int] | None]:
-    """Return the id, the name without folders that only COCO knows, and the (height, width) of an image."""
+def _read_image(entry: Mapping[str, Any], place: str) -> tuple[int | str, CocoImage]:
+    """Return the id of an image, and the image without objects."""
     name = entry["file_name"]
     if not isinstance(name, str) or not name.strip():
         raise TypeError(f"invalid file_name {name!r}")
-    sides = [entry.get(key) for key in ("height", "width")]
-    if sides == [None, None]:
-        return _read_id(entry, "id"), normalize_name(name), None
-    if not all(isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in sides):
-        raise TypeError(f"invalid height and width {sides}")
-    height, width = sides
-    if height * width > MAX_PIXELS:
+    height, width = entry.get("height"), entry.get("width")
+    size = None if height is None and width is None else (_read_side(height), _read_side(width))
+    if size is not None and size[0] * size[1] > MAX_PIXELS:
         raise ValueError(f"it is too large ({width} x {height} pixels)")
-    return _read_id(entry, "id"), normalize_name(name), (height, width)
+    if not PurePosixPath(name).name:
+        raise ValueError(f"invalid file_name {name!r}")
+    return _read_id(entry, "id"), CocoImage(normalize_name(name), place, size)
 
 
-def _read_object(entry: Any, names: Mapping[int | str, str], place: str) -> tuple[int | str, CocoObject]:
+def _read_side(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
+        raise TypeError(f"invalid height or width {value!r}")
+    return value
+
+
+def _read_object(entry: Mapping[str, Any], names: Mapping[int | str, str], place: str) -> tuple[int | str, CocoObject]:
     """Return the id of the image and the object of an annotation."""
-    entry = _check_mapping(entry)
     category = _read_id(entry, "category_id")
     if category not in names:
         raise ValueError(f"unknown category_id {category!r}")
@@ -213,7 +225,9 @@ def _read_shape(entry: Mapping[str, Any]) -> Draw:
 
 
 def _read_numbers(values: Any) -> list[float]:
-    if not isinstance(values, list) or any(isinstance(value, bool) or not isinstance(value, int | float) for value in values):
+    if not isinstance(values, list) or any(
+        isinstance(value, bool) or not isinstance(value, int | float) for value in values
+    ):
         raise TypeError("a shape is no list of numbers")
     numbers = list(map(float, values))
     if not all(map(math.isfinite, numbers)):
@@ -260,7 +274,9 @@ def _read_run_lengths(segmentation: Mapping[str, Any]) -> Draw:
 
     def draw(height: int, width: int) -> Pixels:
         if size != [height, width]:
-            raise ValueError(f"its run lengths are of {size[1]} x {size[0]} pixels, but the image has {width} x {height}")
+            raise ValueError(
+                f"its run lengths are of {size[1]} x {size[0]} pixels, but the image has {width} x {height}"
+            )
         return decode_run_lengths(counts, height, width)
 
     return draw

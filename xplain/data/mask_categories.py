@@ -16,7 +16,9 @@ VOC_NAMES = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog", "horse",
     "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
-BACKGROUNDS = frozenset(("background", "__background__", "_background_", "void", "unlabeled", "unlabelled", "other", "none", "ignore"))
+BACKGROUNDS = frozenset(
+    ("background", "__background__", "_background_", "void", "unlabeled", "unlabelled", "other", "none", "ignore")
+)
 NUMBERED = re.compile(r"\s*(\d{1,5})\s*[\s,:;]\s*(\S.*?)\s*")
 COLUMNS = "category,class"
 
@@ -106,9 +108,7 @@ def read_index_names(path: Path) -> dict[int, str]:
     elif _is_background(lines[0]):
         pairs = [(index, line.strip()) for index, line in enumerate(lines)]
     else:
-        raise InputError(
-            f"{str(path)!r} does not say whether {lines[0].strip()!r} is the pixel value 0 or 1", hint
-        )
+        raise InputError(f"{str(path)!r} does not say whether {lines[0].strip()!r} is the pixel value 0 or 1", hint)
     names: dict[int, str] = {}
     for index, name in pairs:
         if names.setdefault(index, name) != name:

@@ -64,7 +64,9 @@ def read_mask_folder(folder: Path) -> MaskTable:
         if path.suffix.lower() == ".png" and not path.name.startswith(".") and not is_own_file(path)
     )
     if not paths:
-        raise InputError(f"no PNG mask in {str(folder)!r}", "pass a folder of PNG or Pascal VOC XML, or a COCO JSON file")
+        raise InputError(
+            f"no PNG mask in {str(folder)!r}", "pass a folder of PNG or Pascal VOC XML, or a COCO JSON file"
+        )
     if any(path.parent.name == INSTANCES_FOLDER for path in paths):
         raise InputError(
             f"{INSTANCES_FOLDER!r} in {str(folder)!r} holds instances, not classes", "pass the folder SegmentationClass"
@@ -85,7 +87,9 @@ def _find_format(folder: Path, paths: Sequence[Path]) -> MaskFormat:
     if has_names:
         return MaskFormat("indices", read_index_names(names_file))
     if _has_voc_palette(first):
-        emit_note(f"the masks in {str(folder)!r} have the palette of Pascal VOC; their values are read as its 20 classes")
+        emit_note(
+            f"the masks in {str(folder)!r} have the palette of Pascal VOC; their values are read as its 20 classes"
+        )
         return MaskFormat("indices", {index: name if index else "" for index, name in enumerate(VOC_NAMES)})
     return MaskFormat("binary")
 
@@ -124,18 +128,18 @@ def _has_voc_palette(image: Image) -> bool:
 
 def _open(path: Path) -> Image:
     """Open a PNG file and decode its pixels. Raises InputError."""
-    from PIL import Image as images
+    from PIL import Image, UnidentifiedImageError
 
     try:
-        with images.open(BytesIO(path.read_bytes()), formats=("PNG",)) as image:
+        with Image.open(BytesIO(path.read_bytes()), formats=("PNG",)) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise ValueError(f"it is too large ({image.width} x {image.height} pixels)")
             image.load()
             return image
-    except images.DecompressionBombError:
+    except Image.DecompressionBombError:
         raise InputError(f"the mask {str(path)!r} is too large", "reduce its size") from None
     except Exception as error:  # decoders raise many types
-        reason = "it is no PNG image" if isinstance(error, images.UnidentifiedImageError) else first_line(error)
+        reason = "it is no PNG image" if isinstance(error, UnidentifiedImageError) else first_line(error)
         raise InputError(f"cannot read the mask {str(path)!r}: {reason}", SAVE_HINT) from None
 
 
@@ -154,6 +158,11 @@ class PngMask:
     name: str
     path: Path
     format: MaskFormat = field(repr=False)
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The name of the image."""
+        return (self.name,)
 
     @property
     def place(self) -> str:
@@ -180,7 +189,8 @@ class PngMask:
             return Region(*(_turn(part, picture, image) for part in (inside, ignored)))
         except ValueError as error:
             raise InputError(
-                f"the mask {self.place} does not fit {image.key!r}: {error}", "use a mask of the image's size or aspect ratio"
+                f"the mask {self.place} does not fit {image.key!r}: {error}",
+                "use a mask of the image's size or aspect ratio",
             ) from None
 
     def _list_values(self, pixels: _Values) -> list[int]:
@@ -209,7 +219,8 @@ class PngMask:
         if len(present) > 2 or (len(present) == 2 and present[0] != 0):
             listed = ", ".join(map(str, present[:4]))
             raise InputError(
-                f"the mask {self.place} is not binary (values {listed}{', ...' if len(present) > 4 else ''})", NAMES_HINT
+                f"the mask {self.place} is not binary (values {listed}{', ...' if len(present) > 4 else ''})",
+                NAMES_HINT,
             )
         return _Values(values, None, is_binary=True)
 
@@ -224,7 +235,8 @@ class PngMask:
             listed = [tuple(color) for color in np.unique(colors[:, :, :3].reshape(-1, 3), axis=0).tolist()]
             shown = ", ".join(map(str, listed[:4]))
             raise InputError(
-                f"the colors of the mask {self.place} are unknown: {shown}{', ...' if len(listed) > 4 else ''}", WNIDS_HINT
+                f"the colors of the mask {self.place} are unknown: {shown}{', ...' if len(listed) > 4 else ''}",
+                WNIDS_HINT,
             )
         return _Values(red + 256 * green, IMAGENET_S_VOID, is_binary=False)
 

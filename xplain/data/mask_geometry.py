@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -53,7 +55,7 @@ def measure_coverage(pixels: Pixels, preprocessing: Preprocessing, size: tuple[i
     height, width = preprocessing.size
     rows = _find_edges(geometry.top, height, pixels.shape[0], geometry.height)
     columns = _find_edges(geometry.left, width, pixels.shape[1], geometry.width)
-    sums = _integrate(_integrate(pixels.astype(np.float64), rows).T, columns).T
+    sums = _integrate(_integrate(pixels, rows).T, columns).T
     return sums * (geometry.height / pixels.shape[0]) * (geometry.width / pixels.shape[1])
 
 
@@ -62,11 +64,14 @@ def _find_edges(offset: int, count: int, side: int, resized: int) -> Floats:
     return np.clip(np.arange(offset, offset + count + 1) * side / resized, 0, side)
 
 
-def _integrate(values: Floats, edges: Floats) -> Floats:
-    """Return the integrals (K, n) of piecewise constant values (h, n) between consecutive edges (K + 1,)."""
-    cumulative = np.concatenate([np.zeros((1, values.shape[1])), values.cumsum(axis=0)])
+def _integrate(values: NDArray[Any], edges: Floats) -> Floats:
+    """Return the integrals (K, n) of piecewise constant values (h, n), booleans or numbers, between consecutive edges (K + 1,)."""
+    dtype = np.int32 if values.dtype == bool else np.float64
+    cumulative = values.cumsum(axis=0, dtype=dtype)
     cells: NDArray[np.int64] = np.minimum(edges.astype(np.int64), len(values) - 1)
-    return np.diff(cumulative[cells] + (edges - cells)[:, None] * values[cells], axis=0)
+    before = np.where((cells > 0)[:, None], cumulative[cells - 1], 0)
+    integrals: Floats = np.diff(before + (edges - cells)[:, None] * values[cells], axis=0)
+    return integrals
 
 
 def place_mask(inside: Pixels, ignored: Pixels, preprocessing: Preprocessing, size: tuple[int, int]) -> Floats:

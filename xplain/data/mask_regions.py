@@ -34,8 +34,8 @@ class MaskEntry(Protocol):
     """The mask of one image."""
 
     @property
-    def name(self) -> str:
-        """The name of the image in the source."""
+    def names(self) -> Sequence[str]:
+        """The names under which its image is looked up, the fullest first."""
 
     @property
     def place(self) -> str:

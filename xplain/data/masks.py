@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Literal
 
@@ -45,9 +45,7 @@ class Masks:
         located = torch.full((len(images), 1, *preprocessing.size), torch.nan, dtype=torch.float64)
         for i, (image, target) in enumerate(zip(images, targets, strict=True)):
             entry = self.entries.get(image.key)
-            region = None
-            if entry is not None:
-                region = entry.read(image, lambda category, target=target: self.classes.has(category, target))
+            region = None if entry is None else entry.read(image, partial(self.classes.has, target=target))
             if region is not None:
                 located[i, 0] = torch.from_numpy(place_mask(*region, preprocessing, image.size))
         return located
@@ -66,9 +64,9 @@ def find_masks(
     table = _read(path, Path(path).stat().st_mtime_ns, difficult)
     if categories is not None and not table.categories:
         raise InputError(f"the masks in {path!r} name no categories", f"remove categories={categories}")
-    classes_by_category = (
-        None if categories is None else read_category_table(categories, table.categories, class_names)
-    )
+    if not table.categories:
+        emit_note(f"{ANY_OBJECT} ({path!r})")
+    classes_by_category = None if categories is None else read_category_table(categories, table.categories, class_names)
     entries = _assign(table, index, Path(path) if Path(path).is_dir() else Path(path).parent)
     classes = CategoryClasses(path, class_names, classes_by_category)
     classes.check(sorted({category for entry in entries.values() for category in entry.list_categories()}))
@@ -112,11 +110,12 @@ def _assign(table: MaskTable, index: FileIndex, folder: Path) -> dict[str, MaskE
     entries: dict[str, MaskEntry] = {}
     unused: list[MaskEntry] = []
     for entry in table.entries:
-        positions = index.find(entry.name, folder)
+        positions = next(filter(None, (index.find(name, folder) for name in entry.names)), [])
         if len(positions) > 1:
             first, second = (index.keys[i] for i in positions[:2])
             raise InputError(
-                f"the mask {entry.place} fits {first!r} and {second!r}", "name each mask after the whole path of its image"
+                f"the mask {entry.place} fits {first!r} and {second!r}",
+                "name each mask after the whole path of its image",
             )
         if not positions:
             unused.append(entry)
@@ -136,7 +135,7 @@ def _check_matches(
 ) -> None:
     """Emit notes on masks without image and images without mask. Raises InputError if no image has a mask."""
     if not entries:
-        names = ", ".join(repr(entry.name) for entry in unused[:3])
+        names = ", ".join(repr(entry.names[0]) for entry in unused[:3])
         searched = repr(index.keys[0]) if index.keys else "no image"
         raise InputError(
             f"no mask in {table.source!r} belongs to an image of the data set: looked for {names} among {searched}, ...",
@@ -145,7 +144,7 @@ def _check_matches(
     if unused:
         emit_note(
             f"{len(unused)} of {len(table.entries)} masks in {table.source!r} belong to no image of the data set, such as "
-            f"{unused[0].name!r}"
+            f"{unused[0].names[0]!r}"
         )
     missing = len(index.keys) - len(entries)
     if 2 * missing > len(index.keys):

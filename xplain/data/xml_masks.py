@@ -26,6 +26,11 @@ class XmlMask:
     ignore_difficult: bool
 
     @property
+    def names(self) -> Sequence[str]:
+        """The name of the image."""
+        return (self.name,)
+
+    @property
     def place(self) -> str:
         """The file, for messages."""
         return self.rows[0].place
@@ -40,7 +45,9 @@ class XmlMask:
         for row in self.rows:
             left, top, right, bottom = row.box[:4]
             has_other_size = row.size not in (None, (width, height), (height, width))
-            exceeds = min(left, top) < -EDGE_TOLERANCE or right > width + EDGE_TOLERANCE or bottom > height + EDGE_TOLERANCE
+            exceeds = (
+                min(left, top) < -EDGE_TOLERANCE or right > width + EDGE_TOLERANCE or bottom > height + EDGE_TOLERANCE
+            )
             if has_other_size or exceeds:
                 raise InputError(
                     f"the box {left:g},{top:g},{right:g},{bottom:g} ({row.place}) does not fit {image.key!r} of "

@@ -1,4 +1,4 @@
-"""The files that report an evaluation run: ``summary.json``, ``summary.csv``, ``summary.md`` and ``report.html``."""
+"""The files that report an evaluation run: ``summary.json``, ``summary.csv``, ``summary.md``, ``classes.csv`` and ``report.html``."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any
 from xplain.core.files import to_json, write_json, write_text
 from xplain.reports.coverage import count_images, coverage_notes
 from xplain.reports.evaluation_page import make_evaluation_page
+from xplain.reports.groups import classes_csv, describe_groups
 from xplain.reports.label_accuracy import describe_accuracy
-from xplain.reports.map_notes import unusable_map_notes
+from xplain.reports.map_notes import annotation_notes, unusable_map_notes
 from xplain.reports.published import format_published, published_notes
 from xplain.reports.tables import (
     csv_table,
@@ -18,6 +19,7 @@ from xplain.reports.tables import (
     escape_cell,
     format_interval,
     format_number,
+    has_chance,
     markdown_table,
 )
 
@@ -39,6 +41,8 @@ CSV_COLUMNS = (
 def write_report(folder: Path, summary: Mapping[str, Any]) -> None:
     """Write ``summary.json``, ``summary.csv``, ``summary.md`` and ``report.html`` into a run directory, each atomically.
 
+    Also ``classes.csv`` if images have labels.
+
     summary: as ``summarize_run`` returns it, with ``published`` if ``add_published`` added a paper's values.
     Raises InputError if a file cannot be written.
     """
@@ -47,6 +51,8 @@ def write_report(folder: Path, summary: Mapping[str, Any]) -> None:
     write_text(folder / "report.html", make_evaluation_page(summary, pictures, provenance))
     write_json(folder / "summary.json", summary)
     write_text(folder / "summary.csv", evaluation_csv(summary))
+    if by_class := classes_csv(summary):
+        write_text(folder / "classes.csv", by_class)
     write_text(folder / "summary.md", evaluation_table(summary))
 
 
@@ -74,7 +80,8 @@ def evaluation_table(summary: Mapping[str, Any]) -> str:
     """Return the summary as Markdown: headline, warnings, table with intervals, and notes."""
     lines = [_headline(summary)]
     lines += [f"\n**Warning:** {text}." for text in summary["warnings"]]
-    lines += ["", _means_table(summary)]
+    lines += ["", _means_table(summary), *describe_groups(summary)]
+    lines += [line for text in annotation_notes(summary) for line in ("", f"{text}.")]
     for text in unusable_map_notes(summary):
         lines += ["", text]
     for title, texts in published_notes(summary).items():
@@ -106,10 +113,12 @@ def _means_table(summary: Mapping[str, Any]) -> str:
     first = next(iter(run["methods"]))
     with_published = "published" in summary
     published = ["published"] if with_published else []
+    chance = ["chance"] if has_chance(summary) else []
     header = [
         "metric",
         "method",
         "mean",
+        *chance,
         *published,
         interval_name(summary),
         "n",
@@ -121,6 +130,8 @@ def _means_table(summary: Mapping[str, Any]) -> str:
         reasons = ", ".join(f"{count} ({reason})" for reason, count in row["undefined"].items())
         cells = [f"{row['metric']} {direction_arrow(run['metrics'][row['metric']])}", row["method"]]
         cells.append(format_number(row["mean"]))
+        if chance:
+            cells.append(format_number(row.get("chance")))
         if with_published:
             cells.append(format_published(row["published"]))
         cells += [format_interval(row), str(row["n"]), reasons or "0", _format_difference(row["difference"])]

@@ -49,6 +49,11 @@ def format_interval(estimate: Mapping[str, Any], spec: str = ".4f") -> str:
     return f"{estimate['low']:{spec}} to {estimate['high']:{spec}}"
 
 
+def has_chance(summary: Mapping[str, Any]) -> bool:
+    """Return whether the expected value of a random map is known for a row of a summary."""
+    return any("chance" in row for row in summary["rows"])
+
+
 def direction_arrow(metric: Mapping[str, Any]) -> str:
     """Return ↑ for a metric whose higher values are better, else ↓."""
     return "↑" if metric["better"] == "higher" else "↓"

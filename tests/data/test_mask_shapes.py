@@ -13,7 +13,7 @@ COORDINATES = st.floats(-3, 15, allow_nan=False, width=32)
 
 
 def is_inside(x: float, y: float, points: list[tuple[float, float]]) -> bool:
-    """Return whether a point is inside by the even-odd rule: count the edges to its right... of which it is right."""
+    """Return whether a point is inside by the even-odd rule: it counts the edges at its left."""
     crossings = 0
     for (x0, y0), (x1, y1) in zip(points, points[1:] + points[:1], strict=True):
         if min(y0, y1) <= y < max(y0, y1):
@@ -53,7 +53,7 @@ def test_damaged_polygons_raise(points):
 def test_box_holds_centers_inside():
     assert fill_box(1, 0, 3, 2, 4, 5).sum() == 4
     assert fill_box(0.5, 0.51, 1.5, 1.5, 4, 5).tolist() == [[False] * 5] * 4  # columns 0, no row
-    assert fill_box(0.5, 0.5, 1.5, 1.5, 4, 5).nonzero() == (0, 0)
+    assert np.argwhere(fill_box(0.5, 0.5, 1.5, 1.5, 4, 5)).tolist() == [[0, 0]]
     assert fill_box(-9, -9, 99, 99, 4, 5).all()
 
 

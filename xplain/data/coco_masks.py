@@ -178,7 +178,7 @@ def _read_image(entry: Mapping[str, Any], place: str) -> tuple[int | str, CocoIm
     size = None if height is None and width is None else (_read_side(height), _read_side(width))
     if size is not None and size[0] * size[1] > MAX_PIXELS:
         raise ValueError(f"it is too large ({width} x {height} pixels)")
-    if not PurePosixPath(name).name:
+    if PurePosixPath(name).name in ("", ".."):
         raise ValueError(f"invalid file_name {name!r}")
     return _read_id(entry, "id"), CocoImage(normalize_name(name), place, size)
 

@@ -61,7 +61,7 @@ def find_masks(
     Emits a note if masks belong to no image, or if more than half of the images have none.
     Raises InputError if no image has a mask, if an image has two masks or a mask belongs to several images, or if a file cannot be read.
     """
-    table = _read(path, Path(path).stat().st_mtime_ns, difficult)
+    table = _read(path, _find_state(path), difficult)
     if categories is not None and not table.categories:
         raise InputError(f"the masks in {path!r} name no categories", f"remove categories={categories}")
     if not table.categories:
@@ -73,8 +73,16 @@ def find_masks(
     return Masks(entries, classes, bool(table.categories))
 
 
+def _find_state(path: str) -> int:
+    """Return a number that changes when a file, or a file of a folder, is modified."""
+    root = Path(path)
+    files = sorted(walk_files(root)) if root.is_dir() else [root]
+    states = [file.stat() for file in files if file.is_file()]
+    return hash((*map(str, files), *((state.st_mtime_ns, state.st_size) for state in states)))
+
+
 @lru_cache(maxsize=4)
-def _read(path: str, _modified: int, difficult: Difficult) -> MaskTable:
+def _read(path: str, _state: int, difficult: Difficult) -> MaskTable:
     """Read what a file or folder lists. Raises InputError if it is of no known form."""
     root = Path(path)
     if root.is_dir():

@@ -363,9 +363,13 @@ class MetricRun:
                 f"{self.spec.name} cannot look up masks in a file, because the images have no names",
                 "pass a tensor of shape (images, masks, height, width) of 0 and 1",
             )
-        facts = zip(inputs.keys, inputs.sizes, inputs.orientations, strict=True)
-        images = [ImageFacts(*values) for values in facts]
-        return self.masks.locate(images, inputs.y.tolist(), inputs.oracle.classifier.preprocessing)
+        key = ("masks", *(self.settings[name] for name in ("masks", "categories", "difficult")))
+        if key not in inputs.cache:
+            facts = zip(inputs.keys, inputs.sizes, inputs.orientations, strict=True)
+            images = [ImageFacts(*values) for values in facts]
+            preprocessing = inputs.oracle.classifier.preprocessing
+            inputs.cache[key] = self.masks.locate(images, inputs.y.tolist(), preprocessing)
+        return inputs.cache[key]
 
 
 def _explain_nan(score: Score) -> Score:

@@ -68,7 +68,7 @@ def test_table_maps_categories_to_classes(tmp_path):
     masks = find(tmp_path / "masks", categories=str(table))
     assert locate(masks, 0) is None
     for target, value in ((1, 8), (2, 8), (3, 12)):
-        assert ((locate(masks, target) == 1) == (VOC_MAP == value)).all()
+        assert ((locate(masks, target) == 1) == (value == VOC_MAP)).all()
 
 
 @pytest.mark.parametrize(

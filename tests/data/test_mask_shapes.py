@@ -113,5 +113,5 @@ def test_polygons_equal_pycocotools_up_to_their_border():
 
 @pytest.mark.parametrize("text", ["é", "/", "p", "PPPPPPPPPPPPPPPPPP", "QQQ" * 9])
 def test_damaged_compressed_run_lengths_raise(text):
-    with pytest.raises(ValueError, match="the compressed run lengths (are damaged|end within a number)"):
+    with pytest.raises(ValueError, match=r"the compressed run lengths (are damaged|end within a number)"):
         parse_run_lengths(text)

@@ -10,7 +10,10 @@ from xplain.core.errors import InputError, ModelNote
 
 SHAPE = np.zeros((6, 8))
 SHAPE[1:4, 2:7] = 255
-OBJECT = "<object><name>{}</name><difficult>{}</difficult><bndbox><xmin>{}</xmin><ymin>2</ymin><xmax>{}</xmax><ymax>4</ymax></bndbox></object>"
+OBJECT = (
+    "<object><name>{}</name><difficult>{}</difficult>"
+    "<bndbox><xmin>{}</xmin><ymin>2</ymin><xmax>{}</xmax><ymax>4</ymax></bndbox></object>"
+)
 
 
 @pytest.mark.parametrize(

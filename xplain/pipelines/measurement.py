@@ -106,13 +106,13 @@ def measure(
     """
     check_classifier(classifier)
     classifier, classes = resolve_scalar_target(classifier, target)
-    boxes = None
-    if isinstance(params.get("boxes"), Tensor | np.ndarray):
+    spec = METRICS.get(metric)
+    boxes = masks = None
+    if _reads_path(spec, "boxes") and isinstance(params.get("boxes"), Tensor | np.ndarray):
         boxes = check_boxes(params.pop("boxes"))
-    masks = None
-    if isinstance(params.get("masks"), Tensor | np.ndarray):
+    if _reads_path(spec, "masks") and isinstance(params.get("masks"), Tensor | np.ndarray):
         masks = check_masks(params.pop("masks"))
-    metric_run = MetricRun.resolve(METRICS.get(metric), params)
+    metric_run = MetricRun.resolve(spec, params)
     compute = resolve_compute(seed, precision, batch_size)
     check_progress(progress)
     _check_method(method)
@@ -138,6 +138,11 @@ def measure(
                 inputs = replace(inputs, expected=_find_expected_sums(oracle, method, images, targets, compute))
         result = metric_run.measure(inputs, compute, explain)
     return replace(result, cost=replace(oracle.cost + cost, seconds=time.perf_counter() - started))
+
+
+def _reads_path(spec: MetricSpec, name: str) -> bool:
+    """Return whether a metric has a parameter of this name that is the path of a file or folder."""
+    return name in spec.parameters and spec.parameters[name].bounds is EXISTING_PATH
 
 
 def _metric_oracle(
@@ -262,7 +267,7 @@ class MetricRun:
 
         Raises InputError if their file cannot be read or contradicts itself, and UsageError if parameters contradict each other.
         """
-        boxes, masks = self.settings.get("boxes"), self.settings.get("masks")
+        boxes, masks = self._path("boxes"), self._path("masks")
         if boxes is not None and masks is not None:
             raise UsageError(f"{self.label} accepts either boxes or masks", "remove one of them")
         if masks is None:
@@ -279,6 +284,10 @@ class MetricRun:
         for name in ("categories", "difficult"):
             if name in self.settings and self.settings[name] != self.spec.parameters[name].default:
                 raise UsageError(f"{self.label}: {name} requires masks", f"set masks=PATH or remove {name}")
+
+    def _path(self, name: str) -> str | None:
+        """Return the path that a parameter names; None if it names none or is no path."""
+        return self.settings[name] if _reads_path(self.spec, name) else None
 
     @cached_property
     def files(self) -> dict[str, str]:
@@ -313,9 +322,9 @@ class MetricRun:
             name = self.spec.name
             raise UsageError(f"{name} requires a dataset", f'use "xplain evaluate DATASET --metric {name}"')
         supplies = self._supplies(inputs, compute.seed, explain)
-        if self.settings.get("boxes") is not None:
+        if self._path("boxes") is not None:
             inputs = replace(inputs, boxes=self._locate_boxes(inputs))
-        if self.settings.get("masks") is not None:
+        if self._path("masks") is not None:
             inputs = replace(inputs, masks=self._locate_masks(inputs))
         result: Score = self.spec.function(inputs, **self.settings, **supplies)
         return _explain_nan(result) if is_similarity(inputs.oracle.classifier) else result

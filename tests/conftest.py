@@ -69,7 +69,7 @@ class MethodCalls:
 @pytest.fixture
 def method_calls(monkeypatch) -> MethodCalls:
     """Record the runs of methods from now on."""
-    from xplain.pipelines.attribution import MethodRun
+    from xplain.pipelines.method_run import MethodRun
 
     calls, attribute = MethodCalls(), MethodRun.attribute
 

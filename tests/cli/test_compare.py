@@ -99,9 +99,7 @@ def test_compare_keeps_finished_comparison(xp, quick, monkeypatch):
     first = xp(*args, "--json")
     assert first.code == 0
     with monkeypatch.context() as patch:
-        patch.setattr(
-            "xplain.pipelines.attribution.MethodRun.attribute", lambda *_, **__: pytest.fail("computed again")
-        )
+        patch.setattr("xplain.pipelines.method_run.MethodRun.attribute", lambda *_, **__: pytest.fail("computed again"))
         assert xp(*args, "--json").out == first.out
         ran = xp(*args, "--sign", "signed")
     assert ran.code == 2

@@ -107,7 +107,7 @@ def test_evaluate_resumes_after_torn_line(xp, photos):
 def test_evaluate_keeps_finished_results(xp, photos, monkeypatch):
     xp("evaluate", photos, *QUICK, "-a", "sm")
     monkeypatch.setattr(
-        "xplain.pipelines.attribution.MethodRun.attribute", lambda *_, **__: pytest.fail("computed again")
+        "xplain.pipelines.method_run.MethodRun.attribute", lambda *_, **__: pytest.fail("computed again")
     )
     assert xp("evaluate", photos, *QUICK, "-a", "sm").code == 0
 

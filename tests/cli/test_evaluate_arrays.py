@@ -81,7 +81,7 @@ def test_complete_arrays_are_kept(xp, photos, monkeypatch):
     more = ("-M", "error-rate", "-a", "sm", "--save-maps", "--save-curves")
     xp("evaluate", photos, *TINY, *OPTIONS, *more)
     monkeypatch.setattr(
-        "xplain.pipelines.attribution.MethodRun.attribute", lambda *_, **__: pytest.fail("computed again")
+        "xplain.pipelines.method_run.MethodRun.attribute", lambda *_, **__: pytest.fail("computed again")
     )
     monkeypatch.setattr(
         "xplain.pipelines.batches.prefetch_images", lambda sources, *_: list(sources) and pytest.fail("read again")
@@ -96,7 +96,7 @@ def test_added_metric_uses_saved_maps(xp, photos, monkeypatch):
     Path("run/items/0.jsonl").unlink()
     xp("evaluate", photos, *SINGLE, *OPTIONS, "--save-maps")
     monkeypatch.setattr(
-        "xplain.pipelines.attribution.MethodRun.attribute", lambda *_, **__: pytest.fail("attributed again")
+        "xplain.pipelines.method_run.MethodRun.attribute", lambda *_, **__: pytest.fail("attributed again")
     )
     xp("evaluate", photos, *SINGLE, *OPTIONS, *more, "--save-maps")
     added = {(r["key"], r["mark"]): r for r in records()}

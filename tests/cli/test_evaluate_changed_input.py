@@ -226,7 +226,7 @@ def test_unchanged_images_are_hashed_once(xp, monkeypatch, is_old):
     hash_item = stored_items._hash
     monkeypatch.setattr(stored_items, "_hash", lambda store, item: (hashed.append(item.key), hash_item(store, item))[1])
     monkeypatch.setattr(
-        "xplain.pipelines.attribution.MethodRun.attribute", lambda *_, **__: pytest.fail("computed again")
+        "xplain.pipelines.method_run.MethodRun.attribute", lambda *_, **__: pytest.fail("computed again")
     )
     for expected in (["a.png", "b.png"] if is_old else [], [], ["b.png"], []):
         if expected == ["b.png"]:

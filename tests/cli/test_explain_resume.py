@@ -21,7 +21,7 @@ def test_explain_keeps_existing_files(xp, monkeypatch):
     content = picture.read_bytes()
     os.utime(picture, (1, 1))
     monkeypatch.setattr(
-        "xplain.pipelines.attribution.MethodRun.attribute", lambda *_, **__: pytest.fail("computed again")
+        "xplain.pipelines.method_run.MethodRun.attribute", lambda *_, **__: pytest.fail("computed again")
     )
     again = xp("explain", CAT, *TINY, "-a", "sm", "--json")
     assert again.code == 0

@@ -17,7 +17,7 @@ from tests.helpers.state import state
 from xplain.core.errors import InputError, UsageError
 from xplain.core.registry import METHODS, MethodSpec
 from xplain.models.optimize import inference_copy
-from xplain.pipelines.attribution import MethodRun
+from xplain.pipelines.method_run import MethodRun
 
 SPECS = list(METHODS)
 CONTROLS = {spec.name for spec in SPECS if spec.function.__module__ == "xplain.methods.controls"}

@@ -18,7 +18,7 @@ from xplain.core.config import ComputeOptions
 from xplain.core.registry import METRICS, MetricSpec
 from xplain.metrics.inputs import MetricInput
 from xplain.oracle import Oracle
-from xplain.pipelines.measurement import MetricRun
+from xplain.pipelines.metric_run import MetricRun
 
 # metrics that train networks or need annotations have their own tests
 SPECS = [spec for spec in METRICS if spec.scope == "image" and "boxes" not in spec.parameters]

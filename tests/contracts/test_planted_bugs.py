@@ -11,7 +11,7 @@ import xplain.pipelines.measurement
 from tests.helpers import toys
 from xplain.core.errors import InputError
 from xplain.oracle import Oracle
-from xplain.pipelines.attribution import MethodRun
+from xplain.pipelines.method_run import MethodRun
 
 RULES = ["gauss-legendre", "midpoint", "left", "right", "trapezoid"]
 X = toys.images(3)

@@ -248,7 +248,7 @@ def test_damaged_images_are_refused(tmp_path, image, message):
     assert message.replace("FILE", repr(str(path))) in str(error.value)
     twice = [{"id": 7, "file_name": "a.jpg"}] * 2
     write_coco(path, [SQUARE], twice)
-    with pytest.raises(InputError, match="image 1 of .* is damaged: another image has the id 7 too"):
+    with pytest.raises(InputError, match=r"image 1 of .* is damaged: another image has the id 7 too"):
         find(path)
 
 

@@ -235,7 +235,7 @@ def test_mixed_folders_are_refused(tmp_path):
 def test_instances_and_damaged_files_are_refused(tmp_path):
     write_png(tmp_path / "SegmentationObject" / "a.png", VOC_MAP, "P", voc_palette())
     with pytest.raises(
-        InputError, match="'SegmentationObject' in .* holds instances, not classes; pass the folder SegmentationClass"
+        InputError, match=r"'SegmentationObject' in .* holds instances, not classes; pass the folder SegmentationClass"
     ):
         find(tmp_path)
     with pytest.raises(InputError, match="holds instances"):
@@ -258,5 +258,5 @@ def test_own_orientation_of_masks(tmp_path):
     write_png(tmp_path / "a.png", SHAPE, exif=exif)
     found = locate(find(tmp_path), size=(8, 6), preprocessing=Preprocessing((8, 6), (8, 6)))
     assert (found == np.rot90(SHAPE, -1)).all()
-    with pytest.raises(InputError, match="does not fit 'a.jpg': the mask has 6 x 8 pixels, but the image has 8 x 6"):
+    with pytest.raises(InputError, match=r"does not fit 'a.jpg': the mask has 6 x 8 pixels, but the image has 8 x 6"):
         locate(find(tmp_path))

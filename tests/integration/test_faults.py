@@ -136,7 +136,7 @@ def test_unwritable_output_is_one_line(xp, noise, command):
 def test_deleted_output_is_made_again(xp, noise, command, monkeypatch):
     owner_name, name = {  # for explain in the thread that writes, which cannot be writing at that moment
         "explain": ("xplain.reports.explanation_files", "write_file"),
-        "compare": ("xplain.pipelines.attribution:MethodRun", "attribute"),
+        "compare": ("xplain.pipelines.method_run:MethodRun", "attribute"),
         "bench": ("xplain.pipelines.model_benchmark", "time_interleaved"),
     }[command]
     owner = resolve_name(owner_name)

@@ -30,7 +30,7 @@ from tests.helpers.devkit import write_meta
 from tests.helpers.hostile_inputs import FILES
 from xplain.cli.app import app as cli
 from xplain.cli.app import run
-from xplain.core import config
+from xplain.core import config, option_values
 from xplain.core.array_store import encode_arrays
 from xplain.core.checkpoint_store import DirectoryCheckpoints
 from xplain.core.errors import InputError, XplainError
@@ -105,11 +105,11 @@ def test_parse_choice(text):
 @fuzz
 @given(texts | st.tuples(numbers, numbers).map(",".join))
 def test_parse_clip_shard_batch_size(text):
-    if (clip := attempt(config.parse_clip, text)) is not None:
+    if (clip := attempt(option_values.parse_clip, text)) is not None:
         assert 0 <= clip[0] < clip[1] <= 100
-    if (shard := attempt(config.parse_shard, text.replace(",", "/"))) is not None:
+    if (shard := attempt(option_values.parse_shard, text.replace(",", "/"))) is not None:
         assert 0 <= shard[0] < shard[1]
-    if (rows := attempt(config.parse_batch_size, text)) is not None:
+    if (rows := attempt(option_values.parse_batch_size, text)) is not None:
         assert rows >= 1
 
 

@@ -125,7 +125,7 @@ def test_compare_resumes_interrupted_writing(xp, noise, monkeypatch):
     assert names == ["compare.png", "agreement.png", "compare.html"]
     assert xp(*command_line, "--sign", "signed").code == 2  # another comparison may not replace them
     monkeypatch.setattr(
-        "xplain.pipelines.attribution.MethodRun.attribute", lambda *_, **__: pytest.fail("computed again")
+        "xplain.pipelines.method_run.MethodRun.attribute", lambda *_, **__: pytest.fail("computed again")
     )
     assert xp(*command_line).code == 0
 

@@ -34,13 +34,19 @@ def make_images(folder: Path) -> Path:
 @pytest.mark.soak
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
 def test_resident_memory_is_flat(tmp_path):
-    from xplain.core.config import Choice, Compute, EvaluateConfig
+    from xplain.core.config import Choice, ComputeOptions, EvaluateConfig, ModelOptions
     from xplain.pipelines.evaluate import evaluate
 
     data = SHARED if SHARED.is_dir() else make_images(tmp_path / "images")
     metric = Choice("deletion", (("steps", "7"),))
     config = EvaluateConfig(
-        Compute(device="cpu"), str(data), (Choice("saliency"),), (metric,), tmp_path / "run", limit=IMAGES
+        ModelOptions(device="cpu"),
+        ComputeOptions(),
+        str(data),
+        (Choice("saliency"),),
+        (metric,),
+        tmp_path / "run",
+        limit=IMAGES,
     )
     measurements: list[tuple[int, float]] = []
     failed = list(evaluate(config, lambda done, total: measurements.append((done, resident_mebibytes()))))

@@ -13,7 +13,7 @@ from tests.reference.mfaba import unit
 from xplain.core.errors import UsageError
 from xplain.core.registry import METHODS
 from xplain.data.preprocessing import Preprocessing
-from xplain.pipelines.attribution import MethodRun
+from xplain.pipelines.method_run import MethodRun
 
 CLASSIFIER, NETWORK = toys.with_pixels(toys.small_net(1, scale=15.0))
 X = toys.images(2)

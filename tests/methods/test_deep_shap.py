@@ -11,7 +11,8 @@ from xplain.core.config import Choice
 from xplain.core.errors import InputError, UsageError
 from xplain.core.registry import METHODS
 from xplain.data.preprocessing import Preprocessing
-from xplain.pipelines.attribution import MethodRun, resolve_methods
+from xplain.pipelines.attribution import resolve_methods
+from xplain.pipelines.method_run import MethodRun
 
 LAYERS = chains.chain(1)
 CLASSIFIER = chains.as_classifier(LAYERS)

@@ -18,7 +18,7 @@ from xplain.metrics import information_curves
 from xplain.metrics.inputs import MetricInput
 from xplain.metrics.sensitivity_n import draw_subsets
 from xplain.oracle import Oracle
-from xplain.pipelines.measurement import MetricRun
+from xplain.pipelines.metric_run import MetricRun
 
 THRESHOLDS = "1+3+10+25+60"
 SHARES = (0.01, 0.03, 0.1, 0.25, 0.6)

@@ -8,7 +8,7 @@ from tests.helpers import toys
 from tests.helpers.output_kinds import linear, value, with_output
 from xplain.core.errors import UsageError
 from xplain.core.registry import METRICS
-from xplain.pipelines.measurement import MetricRun
+from xplain.pipelines.metric_run import MetricRun
 
 X = toys.images(3)
 MAPS = torch.randn(3, 1, 8, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(3))

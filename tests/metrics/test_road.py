@@ -15,7 +15,7 @@ from xplain.core.registry import METRICS
 from xplain.core.rng import Streams
 from xplain.metrics.inputs import MetricInput
 from xplain.oracle import Oracle
-from xplain.pipelines.measurement import MetricRun
+from xplain.pipelines.metric_run import MetricRun
 
 X = toys.images(3)
 MAPS = toys.images(3, seed=9) - 0.5

@@ -226,6 +226,15 @@ def test_oracle_refuses_gradients_and_layers():
             call()
 
 
+@pytest.mark.parametrize("precision", ["bf16", "tf32"])
+def test_precision_is_refused(precision):
+    with pytest.raises(UsageError) as refused:
+        xplain.attribute(load(to_tensor), X, "occlusion", target=0, precision=precision)
+    assert str(refused.value) == (
+        "the precision of to_tensor is fixed, because PyTorch does not run it; use --precision fp32"
+    )
+
+
 def test_module_without_gradients_keeps_layer_methods():
     """Methods that need no gradient may still read the layers of a module without gradients."""
     classifier = toys.classifier(twin())

@@ -67,7 +67,7 @@ def test_checks_cost_two_forward_passes_more_than_detection():
         return network.net(x)
 
     load(Wired(counted))
-    assert calls == [2, 2, 3, 2, 1]  # channels, output, number of rows, and the checks
+    assert calls == [2, 3, 2, 1]  # channels, output with another number of rows, and the checks
 
 
 def batch_statistics(network: Wired, x: Tensor) -> Tensor:
@@ -303,6 +303,29 @@ def test_first_images_check_class_names():
     network.labels = ["a", "b"]
     with pytest.raises(InputError, match="the model's labels has 2 names, but OnlyTenWide has 4 classes"):
         xplain.attribute(load(network), X, "saliency")
+
+
+def test_first_prediction_inspects_and_checks_the_model():
+    classifier = load(OnlyTenWide("rows"))
+    with pytest.warns(ModelNote, match="the rows of a call change one another") as caught:
+        logits = classifier(X)
+    assert len(caught) == 1
+    assert torch.equal(logits, classifier.model(X))
+    assert classifier.checks == ModelChecks(size=(8, 10), mixes_rows=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        xplain.attribute(classifier, X, "saliency", target=1)
+
+
+def test_first_images_decide_the_channels():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(20 * 8 * 10, 4).double())  # 20 channels are never tried on noise
+    images = torch.rand(2, 20, 8, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    classifier = load(network)
+    assert classifier.classes is None
+    with pytest.warns(ModelNote, match="the model has 20 input channels"):
+        values = xplain.attribute(classifier, images, "saliency", target=1).values
+    toys.assert_same(values, network[1].weight[1].detach().reshape(1, 20, 8, 10).expand(2, -1, -1, -1))
+    assert (classifier.channels, classifier.classes, classifier.checks) == (20, 4, ModelChecks(size=(8, 10)))
 
 
 def test_images_of_a_wrong_size_are_an_error():

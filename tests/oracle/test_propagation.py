@@ -13,7 +13,8 @@ from xplain.core.errors import UsageError
 from xplain.core.types import Cost
 from xplain.oracle import Oracle
 from xplain.oracle.operations import Operation
-from xplain.oracle.propagation import Rules, check_same_logits, keep_gradient, propagate
+from xplain.oracle.propagation import check_same_logits, propagate
+from xplain.oracle.propagation_rules import Rules, keep_gradient
 
 KEEP = Rules(
     "toy", keep_gradient("route", "sum", "shift", "scale", "linear", "norm", "rectifier", "activation", "max"), ""

@@ -85,7 +85,7 @@ def test_values_have_logits_and_margins_only():
             compute_scores(LOGITS, Y, kind, output=VALUES)
         assert str(refusal.value) == (
             f"score={kind} is not defined, because the model returns values, not probabilities; "
-            "use --score logit, or --activation sigmoid if the output is a logit"
+            "use the score logit, or --activation sigmoid if the output is a logit"
         )
     with pytest.raises(UsageError, match=r"^score=margin is not defined, because the model returns a single value; "):
         compute_scores(LOGITS[:, :1], Y * 0, "margin", output=VALUES)

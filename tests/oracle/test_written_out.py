@@ -11,7 +11,8 @@ from tests.helpers import toys
 from xplain.core.errors import UsageError
 from xplain.oracle import Oracle, written_out
 from xplain.oracle.operations import Operation
-from xplain.oracle.propagation import Rules, keep_gradient, propagate
+from xplain.oracle.propagation import propagate
+from xplain.oracle.propagation_rules import Rules, keep_gradient
 
 EVERYTHING = keep_gradient(
     *("route", "sum", "shift", "scale", "linear", "norm", "rectifier", "activation", "max", "product"),

@@ -1,4 +1,4 @@
-"""Tests of xplain.pipelines.measurement."""
+"""Tests of xplain.pipelines.measurement and metric_run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from xplain.core.registry import METRICS, MetricSpec
 from xplain.core.types import Score
 from xplain.metrics.inputs import MetricInput
 from xplain.oracle import Oracle
-from xplain.pipelines.measurement import MetricResult, MetricRun, _hash_path, _make_explainer, resolve_metrics
+from xplain.pipelines.measurement import _make_explainer, resolve_metrics
+from xplain.pipelines.metric_run import MetricResult, MetricRun, hash_path
 
 LABELS = ["cat", "dog", "fox", "owl", "eel"]
 NET = toys.small_net(1, scale=15.0)
@@ -217,13 +218,13 @@ def test_hash_of_folder_ignores_output_only(tmp_path):
     for path in sorted((tmp_path / "boxes").rglob("*")):
         if path.is_file():
             digest.update(path.relative_to(tmp_path / "boxes").as_posix().encode() + b"\0" + path.read_bytes())
-    assert _hash_path(tmp_path / "boxes") == digest.hexdigest()
+    assert hash_path(tmp_path / "boxes") == digest.hexdigest()
     for name in ("xplain-runs/x/summary.json", "sub/xplain-out/a.png", "run/items/0.jsonl", "run/summary.md"):
         (tmp_path / "boxes" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "boxes" / name).write_text("output")
     (tmp_path / "boxes/run/run.json").write_text('{"fingerprint": {}, "methods": {}, "metrics": {}}')
-    assert _hash_path(tmp_path / "boxes") == digest.hexdigest()
+    assert hash_path(tmp_path / "boxes") == digest.hexdigest()
     (tmp_path / "more").mkdir()
     (tmp_path / "more/h.xml").write_text("h")
     (tmp_path / "boxes/linked").symlink_to(tmp_path / "more")
-    assert _hash_path(tmp_path / "boxes") != digest.hexdigest()
+    assert hash_path(tmp_path / "boxes") != digest.hexdigest()

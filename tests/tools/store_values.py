@@ -22,8 +22,8 @@ from xplain.core.errors import UsageError
 from xplain.core.registry import METHODS, METRICS
 from xplain.core.run_store import fingerprint
 from xplain.data.preprocessing import Preprocessing
-from xplain.pipelines.attribution import MethodRun
-from xplain.pipelines.measurement import MetricRun
+from xplain.pipelines.method_run import MethodRun
+from xplain.pipelines.metric_run import MetricRun
 
 FILE = ROOT / "tests" / "contracts" / "stored_values.json"
 BOXES = torch.tensor([[[10.0, 8.0, 24.0, 20.0]], [[0.0, 0.0, 9.0, 9.0]]], dtype=torch.float64)

@@ -24,10 +24,10 @@ from xplain.core.config import (
     ModelOptions,
     PerClassOrder,
     PixelOptions,
-    parse_shard,
 )
 from xplain.core.errors import ExitCode, Failure, UsageError
 from xplain.core.files import lock_directory
+from xplain.core.option_values import parse_shard
 from xplain.core.run_store import DifferentRunError
 from xplain.core.threads import set_threads
 from xplain.core.types import Interval

@@ -10,8 +10,8 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 
-from xplain.core.config import parse_count
 from xplain.core.errors import InputError, UsageError, did_you_mean
+from xplain.core.option_values import parse_count
 from xplain.core.text_files import read_lines
 
 WNID = re.compile(r"n\d{8}")

@@ -23,7 +23,7 @@ from xplain.methods._lrp_rules import (
     without_bias,
 )
 from xplain.oracle.operations import Kind, Operation, find_tensors
-from xplain.oracle.propagation import Rule, Rules, derivative, keep_gradient, with_gradient_of
+from xplain.oracle.propagation_rules import Rule, Rules, derivative, keep_gradient, with_gradient_of
 
 LINEAR_SHARE = 0.2  # γ of linear layers, as a share of the γ of convolutions
 FIXED_WEIGHTS = "_xplain_fixed_weights"  # attribute of softmaxes that CP-LRP treats as constants

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from xplain.oracle.operations import Operation, find_tensors
-from xplain.oracle.propagation import Rule
+from xplain.oracle.propagation_rules import Rule
 
 CHANNEL_AXIS = "_xplain_channel_axis"  # attribute of tensors
 

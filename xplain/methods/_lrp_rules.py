@@ -17,15 +17,8 @@ from xplain.core.errors import UsageError
 from xplain.core.types import ScoreKind
 from xplain.oracle import Oracle
 from xplain.oracle.operations import Kind, Operation, norm_epsilon
-from xplain.oracle.propagation import (
-    PropagationResult,
-    Rule,
-    Rules,
-    describe_module,
-    keep_gradient,
-    propagate,
-    with_gradient_of,
-)
+from xplain.oracle.propagation import PropagationResult, propagate
+from xplain.oracle.propagation_rules import Rule, Rules, describe_module, keep_gradient, with_gradient_of
 
 ALTERNATIVES = "use deeplift, uniform-fullgrad or integrated-gradients"
 SCORES: frozenset[ScoreKind] = frozenset({"logit", "margin"})

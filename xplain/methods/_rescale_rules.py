@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from xplain.oracle.operations import Kind, Operation, norm_epsilon
-from xplain.oracle.propagation import Rule, derivative, keep_gradient, with_gradient_of
+from xplain.oracle.propagation_rules import Rule, derivative, keep_gradient, with_gradient_of
 
 MAX_RATIO = 1e3  # of the sums of exponentials at image and baseline
 ROUNDING_UNITS = 4  # differences below this number of rounding units are zero, and the derivative is the multiplier

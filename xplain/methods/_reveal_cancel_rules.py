@@ -10,7 +10,7 @@ from torch import Tensor
 
 from xplain.methods._rescale_rules import divide_change, mean_of_ends, mix_maxima
 from xplain.oracle.operations import Kind, Operation
-from xplain.oracle.propagation import Rule, derivative, keep_gradient, with_gradient_of
+from xplain.oracle.propagation_rules import Rule, derivative, keep_gradient, with_gradient_of
 
 
 def _cancel_affine(op: Operation) -> Tensor:

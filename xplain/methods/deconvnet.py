@@ -8,7 +8,8 @@ from xplain.core.types import Attribution
 from xplain.methods.guided_backprop import ALTERNATIVES, make_rectifier_rules
 from xplain.oracle import Oracle
 from xplain.oracle.operations import Operation
-from xplain.oracle.propagation import Rules, propagate, with_gradient_of
+from xplain.oracle.propagation import propagate
+from xplain.oracle.propagation_rules import Rules, with_gradient_of
 
 
 def _rectify_gradient(op: Operation) -> Tensor:

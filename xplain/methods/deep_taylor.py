@@ -25,7 +25,7 @@ from xplain.methods._lrp_rules import (
 )
 from xplain.oracle import Oracle
 from xplain.oracle.operations import Kind, Operation
-from xplain.oracle.propagation import Rule, Rules, with_gradient_of
+from xplain.oracle.propagation_rules import Rule, Rules, with_gradient_of
 
 ALTERNATIVES = "use lrp, deeplift or integrated-gradients"
 

@@ -18,7 +18,8 @@ from xplain.methods._references import check_shape
 from xplain.methods._rescale_rules import RESCALE_TABLE
 from xplain.methods._reveal_cancel_rules import REVEAL_CANCEL_TABLE
 from xplain.oracle import Oracle
-from xplain.oracle.propagation import Rules, propagate
+from xplain.oracle.propagation import propagate
+from xplain.oracle.propagation_rules import Rules
 
 DeepLiftRule = Literal["rescale", "reveal-cancel"]
 ALTERNATIVES: dict[DeepLiftRule, str] = {

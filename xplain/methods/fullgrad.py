@@ -17,7 +17,8 @@ from xplain.methods._channel_axis import find_channel_axis, follow_channels
 from xplain.methods.uniform_fullgrad import Zero, make_zero
 from xplain.oracle import Oracle
 from xplain.oracle.operations import Kind, Operation, norm_epsilon
-from xplain.oracle.propagation import Rule, Rules, derivative, keep_gradient, propagate
+from xplain.oracle.propagation import propagate
+from xplain.oracle.propagation_rules import Rule, Rules, derivative, keep_gradient
 
 Rescale = Literal["layer", "channel"]
 ALTERNATIVES = "use uniform-fullgrad or integrated-gradients"

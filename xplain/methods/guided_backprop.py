@@ -9,7 +9,8 @@ from xplain.core.registry import method
 from xplain.core.types import Attribution
 from xplain.oracle import Oracle
 from xplain.oracle.operations import Kind, Operation
-from xplain.oracle.propagation import Rule, Rules, keep_gradient, propagate
+from xplain.oracle.propagation import propagate
+from xplain.oracle.propagation_rules import Rule, Rules, keep_gradient
 
 ALTERNATIVES = "use deeplift, fullgrad or integrated-gradients"
 # Activations that replace ReLUs. Sigmoids and their like are gates, and keep their gradient as products and norms do.

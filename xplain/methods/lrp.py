@@ -28,7 +28,8 @@ from xplain.methods._lrp_rules import (
 )
 from xplain.oracle import Oracle
 from xplain.oracle.operations import Operation
-from xplain.oracle.propagation import Rules, propagate
+from xplain.oracle.propagation import propagate
+from xplain.oracle.propagation_rules import Rules
 
 LrpRule = Literal[
     "zero", "epsilon", "gamma", "z-plus", "alpha-beta", "epsilon-gamma-box", "epsilon-plus", "attn-lrp", "cp-lrp"

@@ -6,6 +6,7 @@ order of their attribution.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal
 
 import torch
@@ -39,8 +40,6 @@ SAMEK = Paper(
     "1509.06321",
     journal=True,
 )
-
-
 UNDEFINED = "with relative, where the image and the baseline have the same value"
 RELATIVE = frozenset({"relative"})
 MIN_RANGE = 1e-6  # difference of the ends of a relative curve, in units of 1 + |value of the image|
@@ -51,15 +50,13 @@ def _count_forwards(side: int, steps: int | None, baseline: str, **_: object) ->
     return (1 + baseline.count("+")) * ((steps or side) + 1)
 
 
-@metric(
-    "deletion",
-    better="lower",
-    unit="mean target probability",
-    paper=RISE,
-    forwards=_count_forwards,
-    undefined=UNDEFINED,
-    added=RELATIVE,
+# Registers a metric that is the area under a curve; the arguments may be overridden.
+curve_metric = partial(
+    metric, unit="mean target probability", forwards=_count_forwards, undefined=UNDEFINED, added=RELATIVE
 )
+
+
+@curve_metric("deletion", better="lower", paper=RISE)
 def deletion(
     inputs: MetricInput,
     *,
@@ -85,15 +82,7 @@ def deletion(
     return _score(_get_curve(inputs, steps, baseline, unit, insert=False, relative=relative), area, relative)
 
 
-@metric(
-    "insertion",
-    better="higher",
-    unit="mean target probability",
-    paper=RISE,
-    forwards=_count_forwards,
-    undefined=UNDEFINED,
-    added=RELATIVE,
-)
+@curve_metric("insertion", better="higher", paper=RISE)
 def insertion(
     inputs: MetricInput,
     *,
@@ -110,15 +99,12 @@ def insertion(
     return _score(_get_curve(inputs, steps, baseline, unit, insert=True, relative=relative), area, relative)
 
 
-@metric(
+@curve_metric(
     "difference",
     better="higher",
     bounds=(-1, 1),
-    unit="mean target probability",
     paper=RISE,
     forwards=lambda **settings: 2 * _count_forwards(**settings),
-    undefined=UNDEFINED,
-    added=RELATIVE,
 )
 def difference(
     inputs: MetricInput,
@@ -138,15 +124,7 @@ def difference(
     return _score(inserted - deleted, area, relative)
 
 
-@metric(
-    "morf",
-    better="lower",
-    unit="mean target probability",
-    paper=SAMEK,
-    forwards=_count_forwards,
-    undefined=UNDEFINED,
-    added=RELATIVE,
-)
+@curve_metric("morf", better="lower", paper=SAMEK)
 def morf(
     inputs: MetricInput,
     *,
@@ -162,15 +140,7 @@ def morf(
     return _score(_get_curve(inputs, steps, baseline, unit, insert=False, relative=relative), "trapezoid", relative)
 
 
-@metric(
-    "lerf",
-    better="higher",
-    unit="mean target probability",
-    paper=SAMEK,
-    forwards=_count_forwards,
-    undefined=UNDEFINED,
-    added=RELATIVE,
-)
+@curve_metric("lerf", better="higher", paper=SAMEK)
 def lerf(
     inputs: MetricInput,
     *,

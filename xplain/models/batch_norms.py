@@ -1,8 +1,8 @@
 """Batch norms with a correct backward pass in every precision, and with a fast one in frozen copies.
 
-On CPU, the backward pass of torch's batch norm and instance norm is wrong for a call of one row whose input or gradient has the
-strides of permuted tokens, as in ``norm(x).flatten(2).transpose(1, 2)``: more than 100 % in float32, float64 and bfloat16. The
-stride of the first dimension, which has one entry, is then not the size of a row.
+On CPU, the backward pass of torch's batch norm and instance norm is wrong, by more than 100 % in every precision, for a call of one
+row whose input or gradient has the strides of permuted tokens, as in ``norm(x).flatten(2).transpose(1, 2)``. The stride of the first
+dimension, which has one entry, is then not the size of a row.
 """
 
 from __future__ import annotations

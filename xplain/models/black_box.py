@@ -13,7 +13,7 @@ from xplain.core.errors import InputError, XplainError, first_line, is_out_of_me
 
 
 class ModelCallError(InputError, RuntimeError):
-    """A black box failed on images. It is a RuntimeError, as the error of a module that does not accept a shape."""
+    """Raised when a black box fails on images. A RuntimeError, like the error of a module that does not accept a shape."""
 
 
 class BlackBox(nn.Module):
@@ -26,7 +26,7 @@ class BlackBox(nn.Module):
     fixed_rows: int | None = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> BlackBox:
-        """Return the black box itself: it has nothing that copies could change."""
+        """Return self, because a black box has no parameters or state to copy."""
         return self
 
     def forward(self, images: Tensor) -> object:

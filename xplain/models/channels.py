@@ -14,30 +14,33 @@ from xplain.models.classifier import Classifier
 # Errors that models raise for an input of a shape that they do not accept.
 SHAPE_ERRORS = (RuntimeError, AssertionError, ValueError, IndexError)
 EXPECTED = re.compile(r"input\[\d+, (\d+), \d+, \d+\] to have (\d+) channels")  # of the error of a convolution
+TRIAL_ROWS = 2
 MAX_LAYERS = 8
 COMMON_COUNTS = (2, *range(4, 17))  # tried last
 
 
 class ChannelError(InputError):
-    """The normalization of a model has another number of channels than its network."""
+    """Raised when the normalization of a model has another number of channels than its network."""
 
 
-def run_on_noise(classifier: Classifier) -> object:
-    """Return the network's output for two images of noise, and set its channels to the first number that it accepts.
+def run_on_noise(classifier: Classifier, channels: int | None = None) -> object:
+    """Return the network's output for TRIAL_ROWS images of noise, and set its channels to the first number that it accepts.
 
+    channels: the number to use, or None to try several.
     Raises ChannelError if it accepts none because the normalization has another number, and InputError because of the image size.
     """
     errors: dict[int, Exception] = {}
-    for channels in list_candidates(classifier, errors):
+    candidates = list_candidates(classifier, errors) if channels is None else (channels,)
+    for candidate in candidates:
         try:
-            return _run(classifier, channels)
+            return _run(classifier, candidate)
         except SHAPE_ERRORS as error:
             if device_error(error):
                 raise
-            errors[channels] = error
+            errors[candidate] = error
     _check_normalization(classifier, errors)
-    channels, reported = _most_telling(errors)
-    classifier.set_channels(channels)
+    most_telling, reported = _most_telling(errors)
+    classifier.set_channels(most_telling)
     classifier.forget_channels()
     raise size_error(classifier.name, classifier.size, reported)
 
@@ -82,9 +85,9 @@ def size_error(name: str, size: tuple[int, int], error: Exception) -> InputError
 
 
 def _run(classifier: Classifier, channels: int) -> object:
-    """Return the output of the network for two images of noise of this number of channels, RGB for one."""
+    """Return the output of the network for images of noise of this number of channels, RGB for one."""
     classifier.set_channels(channels)
-    return classifier.run_network(make_noise(classifier, 2))
+    return classifier.run_network(make_noise(classifier, TRIAL_ROWS))
 
 
 def make_noise(classifier: Classifier, rows: int) -> Tensor:
@@ -95,10 +98,11 @@ def make_noise(classifier: Classifier, rows: int) -> Tensor:
 
 
 def list_candidates(classifier: Classifier, errors: dict[int, Exception]) -> Iterator[int]:
-    """Yield the numbers of channels to try. errors: of those that were tried, which may name another number.
+    """Yield the numbers of channels to try.
 
-    A normalization of several values decides; one of three may also belong to a network of one channel, which receives gray.
-    One channel comes after the layers, because sums over channels broadcast it.
+    A normalization with several values determines the number; with three values, the network may also take one channel of gray
+    values. One channel is tried after the numbers of the layers, because sums over channels broadcast it.
+    errors: the errors of the numbers that were tried, which may name another number.
     """
     count, is_neutral = max(len(classifier.mean), len(classifier.std)), not classifier.is_normalized
     if count > 1 and not (is_neutral and count == 3):
@@ -134,8 +138,8 @@ def _declared_channels(model: nn.Module) -> list[int]:
 def _layer_channels(model: nn.Module, size: tuple[int, int]) -> list[int]:
     """Return the numbers of input channels that the layers may have, in order.
 
-    They are those of convolutions and of linear layers on all pixels, the lengths of axes of other parameters over pixels, and
-    those of buffers with one value per channel, such as the mean of a normalization.
+    They are read from convolutions, from linear layers on all pixels, from other parameters with one value per pixel, and from
+    buffers with one value per channel, such as the mean of a normalization.
     """
     numbers: dict[int, None] = {}
     for module in model.modules():

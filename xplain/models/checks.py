@@ -1,4 +1,4 @@
-"""What the checks of a model found: randomness, dependent rows, missing gradients."""
+"""Results of the checks of a model: randomness, dependent rows, missing gradients."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ RANDOM_FLAG = "the model is random in evaluation mode"
 
 @dataclass(frozen=True)
 class ModelChecks:
-    """What the checks of a model found. The defaults are those of a sound model.
+    """Results of the checks of a model. The defaults describe a model without problems.
 
     size: height and width of the images of the checks; None if the model was not checked.
     is_random: forward passes of the same images differ.
@@ -35,7 +35,7 @@ class ModelChecks:
         return not self.gradient_problem
 
     def describe(self) -> dict[str, Any]:
-        """Return the findings for records, without those of a sound model."""
+        """Return the problems as entries of records; none for a model without problems."""
         findings = {
             "random": self.is_random,
             "mixes_rows": self.mixes_rows,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from xplain.core.errors import InputError, UsageError, emit_note
+from xplain.core.errors import InputError, UsageError
 from xplain.data.class_names import ClassNames
 from xplain.data.preprocessing import Preprocessing
 from xplain.models.black_box import BlackBox
@@ -55,19 +55,19 @@ class Classifier(nn.Module):
     weights: source and SHA-256 of the parameters.
     accuracy: the published top-1 accuracy of the weights, or None.
     channels: input channels of the network. A network of one channel receives the gray value of RGB pixels.
-    has_known_channels: False if the network accepted no image of the assumed size; the first real images then tell the channels.
+    has_known_channels: False if the network accepted no image of the assumed size; the first real images then determine the channels.
     classes: the number of classes, or None if unknown. A network with one output has two, with the logits (-z, z).
     output: the meaning of the logits: softmax, sigmoid, binary or none.
     reader: how the logits are computed from the output of the network.
-    request: what the user or the module says about the outputs.
-    awaits_detection: the meaning of the outputs is to be detected with the first images.
+    request: what the user or the module states about the outputs.
     labels: class names by index, empty if unknown.
     wnids: WordNet ids by index, empty if unknown.
     names_source: where the class names come from, for errors.
     texts: the texts of each class of a zero-shot classifier, empty for other models.
     notes: the assumptions made about the network, as text for the user.
-    checks: what the checks of the network found. execution: how the network is run.
-    awaits_images: the network could not be inspected at an assumed size; the first images are used for it.
+    checks: results of the checks of the network. execution: how the network is run.
+    pending_inspection: function that inspects the network with the shape of the first images, if that was not possible when it was
+        loaded; None otherwise.
     references: SHA-256 of other files that the output depends on, by name.
     """
 
@@ -103,12 +103,11 @@ class Classifier(nn.Module):
         self.texts: Sequence[Sequence[str]] = ()
         self.reader = OutputReader()
         self.request = OutputRequest()
-        self.awaits_detection = False
         self.names_source = "the model's labels"
         self.notes: list[str] = []
         self.checks = ModelChecks()
         self.execution = Execution.of(model)
-        self.awaits_images = False
+        self.pending_inspection: Callable[[Classifier, Tensor], None] | None = None
         self.references: dict[str, str] = {}
         if len(mean) > 1 and len(std) > 1 and len(mean) != len(std):
             raise InputError(
@@ -130,7 +129,7 @@ class Classifier(nn.Module):
         The values are not checked, because attacks and noise leave [0, 1].
         """
         self._check_images(images)
-        self.detect_pending_output(images)
+        self.inspect_first_images(images)
         logits = self.reader.run(self.model, lambda: self.run_network(images))
         return logits if torch.is_grad_enabled() else logits.detach()  # networks with tensor hooks run with gradients
 
@@ -139,19 +138,16 @@ class Classifier(nn.Module):
         self._check_images(images)
         return self.run_network(images)
 
-    def detect_output(self, images: Tensor) -> list[str]:
-        """Set ``classes``, ``output`` and ``reader`` from trial runs on noise, and return and add the new ``notes``.
+    def detect_output(self, images: Tensor, pair: object = None) -> None:
+        """Set ``classes``, ``output`` and ``reader`` from trial runs on noise, and add to the ``notes``.
 
-        images: (B, C, H, W) of a shape that the network accepts.
+        images: (B, C, H, W) of a shape that the network accepts. pair: the output of the network for two images, if it is known.
         Raises InputError if the output has no logits, and UsageError or InputError if it contradicts the request.
         """
-        detected = detect_output(self.model, self.run_network, images.detach().to(self.dtype), self.request)
-        self.set_output(detected)
-        return detected.notes
+        self.set_output(detect_output(self.model, self.run_network, images.detach().to(self.dtype), self.request, pair))
 
     def set_output(self, detected: DetectedOutput) -> None:
         """Set ``classes``, ``output`` and ``reader``, and add the notes. A single label names class 1 of a network with one output."""
-        self.awaits_detection = False
         self.classes, self.output, self.reader = detected.classes, detected.kind, detected.reader
         self.notes += detected.notes
         if self.output.activation == "binary" and len(self.labels) == 1:
@@ -166,13 +162,14 @@ class Classifier(nn.Module):
                     "use --classes with one name per class",
                 )
 
-    def detect_pending_output(self, images: Tensor) -> None:
-        """Detect the output with the shape of the first images, if that was not possible when the model was loaded."""
-        if not self.awaits_detection:
-            return
-        for note in self.detect_output(images):
-            emit_note(note)
-        self.check_class_names()
+    def inspect_first_images(self, images: Tensor) -> None:
+        """Inspect the network with the shape of the images (B, C, H, W), if that was not possible when it was loaded.
+
+        If the network does not accept the images, it is inspected with the next ones.
+        """
+        inspect, self.pending_inspection = self.pending_inspection, None
+        if inspect is not None:
+            inspect(self, images)
 
     def _check_images(self, images: object) -> None:
         """Raise UsageError unless the images are a floating-point tensor (B, C, H, W) with channels that the model accepts."""
@@ -196,7 +193,7 @@ class Classifier(nn.Module):
         return self.execution.run(self.model, pixels)
 
     def set_channels(self, channels: int) -> None:
-        """Set the number of input channels; also that of images read from files, and that of a normalization without effect."""
+        """Set the number of channels of the network, of images that are read from files, and of a normalization without effect."""
         self.channels = channels
         count = self.input_channels
         self.preprocessing = replace(self.preprocessing, pixels=replace(self.preprocessing.pixels, channels=count))
@@ -217,7 +214,7 @@ class Classifier(nn.Module):
         return (weights * self.mean).sum(dim=0, keepdim=True) / weights.sum(dim=0, keepdim=True)
 
     def forget_channels(self) -> None:
-        """Let the first real images tell the number of channels, unless the normalization does."""
+        """Determine the number of channels from the first real images, unless the normalization has several values."""
         if not self.is_normalized:
             self.mean, self.std = self.mean[:1], self.std[:1]
         self.has_known_channels = max(len(self.mean), len(self.std)) > 1
@@ -233,7 +230,7 @@ class Classifier(nn.Module):
         return (3, 1) if self.channels == 1 else (self.channels,)
 
     def describe_channel_mismatch(self, shape: Sequence[int]) -> tuple[str, str]:
-        """Return what is wrong with images of this shape (B, C, H, W), and the way out."""
+        """Return the message and the hint of an error about images of this shape (B, C, H, W)."""
         count = shape[1]
         message = f"images {tuple(shape)} have {count} channel{'s' * (count != 1)}, but the model takes {self.channels}"
         if shape[3] in self.accepted_channels:

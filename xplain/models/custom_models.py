@@ -182,7 +182,7 @@ def set_input(
 
 
 def _match_lengths(classifier: Classifier) -> None:
-    """Let the mean and the std have equally many values, and the classifier as many channels. Raises UsageError if they differ.
+    """Give mean and std the same number of values, and set the channels of the classifier to it. Raises UsageError if they differ.
 
     A mean of zeros and a std of ones fit any number.
     """
@@ -215,7 +215,7 @@ def _to_channel_numbers(values: Any) -> list[float]:
 
 
 def read_output_request(model: nn.Module) -> OutputRequest:
-    """Return what a module says about its outputs.
+    """Return what a module states about its outputs.
 
     Its attributes ``activation`` (softmax, sigmoid or none; others name another function), ``output`` (the entry that holds the
     logits) and ``threshold`` are read, then the configuration of Hugging Face models. Raises InputError if the threshold is invalid.
@@ -251,7 +251,7 @@ def _read_config(model: nn.Module, request: OutputRequest) -> OutputRequest:
 
 
 def _read_attribute(model: nn.Module, attribute: str) -> Any:
-    """Return an attribute of the outermost module that has it, or None. Methods of that name do not count."""
+    """Return an attribute of the outermost module that has it, or None. Methods of that name are ignored."""
     for module in unwrap(model):
         value = getattr(module, attribute, None)
         if value is not None and (isinstance(value, torch.Tensor) or not callable(value)):

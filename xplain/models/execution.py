@@ -38,7 +38,7 @@ class Execution:
 
     @classmethod
     def of(cls, model: nn.Module) -> Execution:
-        """Return how a network is run, as far as its modules tell."""
+        """Return how a network is run, according to its modules."""
         return cls(has_recurrence=any(isinstance(module, nn.RNNBase) for module in model.modules()))
 
     def run(self, model: nn.Module, pixels: Tensor) -> object:
@@ -77,7 +77,7 @@ class _ThroughNoGrad(TorchFunctionMode):
 
 @contextmanager
 def without_checkpoints() -> Iterator[list[object]]:
-    """Run checkpointed blocks as plain calls. The list that is returned has an entry for each block that ran."""
+    """Run checkpointed blocks as plain calls inside the block. Yields a list with an entry for each checkpointed block that ran."""
     blocks: list[object] = []
 
     class PlainCheckpoint:

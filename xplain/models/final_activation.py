@@ -1,8 +1,8 @@
 """The activation at the end of a network: find it, and run the network without it to get the logits.
 
 A torch function mode sees the calls of softmax, log_softmax, sigmoid and logsigmoid, as functions, tensor methods and modules.
-To skip the last one it returns its input, so that the logits are exact and no propagation rule meets the activation. Code that
-runs without torch functions, such as TorchScript, cannot be changed so; there the activation is inverted.
+The last call is skipped by returning its input: the logits are then exact, and propagation rules do not have to handle the
+activation. In code that does not dispatch torch functions, such as TorchScript, the activation is inverted instead.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ FUNCTIONS: dict[str, Function] = {
 class FinalCall:
     """A call of an activation function that ends the forward pass.
 
-    function: what is computed. number: its position among the ``total`` calls of activation functions in a forward pass.
-    is_selected: the network returns one probability of the softmax; the logit of that probability replaces it.
+    function: the activation. number: its position among the ``total`` calls of activation functions in a forward pass.
+    is_selected: the network returns one probability of the softmax, which is replaced by the logit of that probability.
     """
 
     function: Function
@@ -90,7 +90,7 @@ class ActivationMode(TorchFunctionMode):
 
 
 def _replace_call(call: FinalCall, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-    """Return the input of a call in its place, or the logits of its single probabilities."""
+    """Return the tensor that replaces the output of a skipped call: its input, or the logit of each probability if one is selected."""
     logits: Tensor = args[0] if args else kwargs["input" if "input" in kwargs else "self"]
     if kwargs.get("dtype") is not None:
         logits = logits.to(kwargs["dtype"])

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
-from xplain.core.errors import MODEL_ERRORS, InputError, device_error, emit_note, first_line
+from xplain.core.errors import MODEL_ERRORS, InputError, XplainError, device_error, emit_note, first_line
 from xplain.core.rng import preserve_random_state
 from xplain.data.preprocessing import Preprocessing
 from xplain.models.channels import ChannelError
@@ -21,7 +22,6 @@ def inspect_loaded(classifier: Classifier, *, required: bool, custom: bool, chec
         are known: they may have another size than assumed.
     custom: mean and std are attributes of the network. checked: run ``check_model``.
     """
-    classifier.awaits_detection = True
     try:
         with preserve_random_state():
             inspect_model(classifier)
@@ -30,7 +30,7 @@ def inspect_loaded(classifier: Classifier, *, required: bool, custom: bool, chec
     except InputError:
         if required:
             raise
-        classifier.awaits_images = True
+        classifier.pending_inspection = inspect_first_images
     except MODEL_ERRORS as error:
         known = device_error(error)
         if known:
@@ -40,7 +40,7 @@ def inspect_loaded(classifier: Classifier, *, required: bool, custom: bool, chec
                 f"{classifier.name} failed on noise images ({type(error).__name__}: {first_line(error)})",
                 "check the model with images of this size",
             ) from error
-        classifier.awaits_images = True
+        classifier.pending_inspection = inspect_first_images
     else:
         if custom:
             settle_normalization(classifier)
@@ -50,27 +50,47 @@ def inspect_loaded(classifier: Classifier, *, required: bool, custom: bool, chec
         emit_note(note)
 
 
+@torch.inference_mode(mode=False)
 def inspect_first_images(classifier: Classifier, images: Tensor) -> None:
     """Inspect and check a model whose size was unknown, at the size of the first images (B, C, H, W), and warn with new notes.
 
-    If the model does not accept the images, its prediction raises the error.
+    Raises InputError or UsageError if the output of the model has no logits. If the model does not accept the images, it is inspected
+    with the next ones, and the prediction raises its error.
     """
-    if not classifier.awaits_images:
-        return
-    known, preprocessing = list(classifier.notes), classifier.preprocessing
+    known, preprocessing = classifier.notes, classifier.preprocessing
+    classifier.notes = list(known)
     classifier.preprocessing = Preprocessing.for_size((images.shape[-2], images.shape[-1]))
     try:
         with preserve_random_state():
-            inspect_model(classifier)
+            inspect_model(classifier, _find_channels(classifier, images))
     except (InputError, *MODEL_ERRORS) as error:
         if known_error := device_error(error):
             raise known_error from None
-        classifier.preprocessing = preprocessing
+        classifier.notes, classifier.preprocessing = known, preprocessing
+        classifier.pending_inspection = inspect_first_images
+        _raise_output_error(classifier, images)
         return
-    classifier.awaits_images = False
     settle_normalization(classifier)
     classifier.notes += check_model(classifier)
     for note in classifier.notes:
         if note not in known:
             emit_note(note)
     classifier.check_class_names()
+
+
+def _find_channels(classifier: Classifier, images: Tensor) -> int | None:
+    """Return the number of channels of the network, or None to try several for RGB images."""
+    if classifier.has_known_channels:
+        return classifier.channels
+    return None if images.shape[1] == 3 else images.shape[1]
+
+
+def _raise_output_error(classifier: Classifier, images: Tensor) -> None:
+    """Raise the error of a model that accepts the images and whose output cannot be used."""
+    try:
+        classifier.detect_output(images)
+    except XplainError:
+        raise
+    except MODEL_ERRORS as error:
+        if known_error := device_error(error):
+            raise known_error from None

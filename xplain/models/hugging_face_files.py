@@ -46,7 +46,7 @@ class Repository:
         return f"{self.name.partition('@')[0]}@{self.revision}"
 
     def find(self, file: str) -> Path | None:
-        """Return the path of a file, or None if the model has no such file. Raises InputError if the hub cannot be asked."""
+        """Return the path of a file, or None if the model has no such file. Raises InputError if the hub cannot be reached."""
         if self.folder is not None:
             local = self.folder / file
             return local if local.is_file() else None

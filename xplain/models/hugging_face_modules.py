@@ -163,7 +163,7 @@ def set_normalization(classifier: Classifier, processor: ImageProcessor, channel
 
 
 def set_channels(classifier: Classifier, channels: int | None) -> None:
-    """Let a classifier without normalization take this number of channels, if it is known."""
+    """Set the channels of a classifier without normalization, if their number is known."""
     if channels is None or channels == len(classifier.mean):
         return
     classifier.mean = classifier.mean.new_zeros((channels, 1, 1))

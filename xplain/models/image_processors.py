@@ -235,7 +235,7 @@ def _read_normalization(kind: str, values: Content) -> tuple[tuple[float, ...], 
 
 
 def _read_channels(value: Any) -> tuple[float, ...]:
-    """Return a value per channel. A single number stands for all three."""
+    """Return a value per channel. A single number applies to all three."""
     if isinstance(value, int | float):
         return (float(value),) * 3
     return tuple(float(number) for number in value)

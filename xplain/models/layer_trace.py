@@ -1,4 +1,4 @@
-"""Trace a forward pass: the outputs of modules that can be maps of the image, and what module types tell of their layout."""
+"""Trace a forward pass: the outputs of modules that can be maps of the image, and their layout according to module types."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def trace_outputs(runner: ModelRunner, x: Tensor) -> Trace:
 
 
 class _AttentionFinder(TorchFunctionMode):
-    """Note the attention modules: those called attention that compute a softmax of weights. Their layers are parts of it."""
+    """Record the attention modules: those named attention that compute a softmax of weights. Layers inside them are their parts."""
 
     def __init__(self, stack: Sequence[str], names: set[str]) -> None:
         super().__init__()

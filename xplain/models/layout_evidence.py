@@ -42,7 +42,7 @@ class Responses(NamedTuple):
 
     @classmethod
     def of(cls, features: Tensor) -> Responses:
-        """Center features over the images, and take off what all positions have in common."""
+        """Center features over the images, and subtract the component that all positions share."""
         features = features.double()
         features = features - features.mean(dim=0)
         return cls(features - features.mean(dim=1, keepdim=True))

@@ -61,7 +61,7 @@ def check_is_own_model(name: object) -> None:
 
 
 def set_class_names(classifier: Classifier, classes: str | Path | Sequence[str] | int | None) -> None:
-    """Set the class names: those of a file, or a list. A number of classes and None name none."""
+    """Set the class names: those of a file, or a list. A number of classes and None set no names."""
     if isinstance(classes, str | PathLike):
         classifier.names_source = repr(str(classes))
         wnids, labels = read_class_names(Path(classes))
@@ -72,7 +72,7 @@ def set_class_names(classifier: Classifier, classes: str | Path | Sequence[str] 
 
 
 def make_output_request(activation: object, logits: object, threshold: object) -> OutputRequest:
-    """Return what the arguments of ``load_classifier`` say about the outputs. Raises UsageError if one is invalid."""
+    """Return what the arguments of ``load_classifier`` state about the outputs. Raises UsageError if one is invalid."""
     request = OutputRequest(activation=parse_activation(activation), source="user", threshold_source="user")
     if logits is not None:
         if not isinstance(logits, str | int) or isinstance(logits, bool) or logits == "":
@@ -84,7 +84,7 @@ def make_output_request(activation: object, logits: object, threshold: object) -
 
 
 def complete_output_request(told: OutputRequest, name: object, classifier: Classifier) -> OutputRequest:
-    """Return the request of the user, completed by the attributes of a module of the user's own, or by the loader's knowledge."""
+    """Return the request of the user, completed by the attributes of a user's module, or by what the loader knows about its model."""
     if isinstance(name, str) and not name.startswith(OWN_MODELS):
         known = OutputRequest(known_kind=classifier.output)
         if classifier.output.source != "default":

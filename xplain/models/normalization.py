@@ -22,7 +22,7 @@ BYTE_NOTE = "mean and std of the module are those of pixels from 0 to 255; both 
 def check_normalization(mean: Sequence[float], std: Sequence[float], name: str) -> tuple[list[float], list[float], str]:
     """Return mean and std in units of pixels in [0, 1], and a note if they were converted.
 
-    A mean over 1 or a std over 2 is one of pixels from 0 to 255, and both are divided by 255, if that gives plausible values.
+    If the mean exceeds 1 or the std exceeds 2, both are those of pixels from 0 to 255 and are divided by 255, if that is plausible.
     Raises InputError unless all values are finite and std is positive.
     """
     for label, values in (("mean", mean), ("std", std)):
@@ -42,10 +42,10 @@ def _is_pixel_unit(mean: Sequence[float], std: Sequence[float]) -> bool:
 
 
 def settle_normalization(classifier: Classifier) -> None:
-    """Do not apply ``mean`` and ``std`` that the network uses in its own forward pass, and note it.
+    """Disable ``mean`` and ``std`` if the network applies them in its own forward pass, and add a note.
 
     Attributes of the network with these names are replaced by NaN to find out whether the output changes.
-    Raises InputError if mean and std are applied, and are no values for pixels.
+    Raises InputError if mean and std are applied and have no common unit of pixels.
     """
     network = classifier.model
     names = [name for name in ("mean", "std") if _is_set(network, name)]

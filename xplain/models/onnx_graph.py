@@ -1,4 +1,4 @@
-"""Read what xplain needs to know of an ONNX file from its protocol buffer, without loading the weights.
+"""Read facts about an ONNX file from its protocol buffer, without loading the weights.
 
 onnxruntime reports neither the operators of a graph nor its external data files. The wire format is that of protocol buffers; the
 numbers of the fields are those of onnx.proto3.

@@ -58,19 +58,24 @@ class _TracedRun:
 
 
 @torch.inference_mode(mode=False)
-def detect_output(model: nn.Module, run: Run, images: Tensor, request: OutputRequest) -> DetectedOutput:
-    """Run the network on noise and return what its outputs mean.
+def detect_output(
+    model: nn.Module, run: Run, images: Tensor, request: OutputRequest, pair: object = None
+) -> DetectedOutput:
+    """Run the network on two and on three images of noise, and return what its outputs mean.
 
     run: function that returns the output of ``model``. images: (B, C, H, W), of a shape that the network accepts.
+    pair: the output of the network for two images, if it is known.
     Raises InputError if the output has no logits or contradicts an attribute of the module, and UsageError if it contradicts an
     option.
     """
     run = _with_fixed_seed(run)
-    noise = make_noise(images, 2)
-    traced = _trace(model, run, noise, request.entry)
-    entry, notes = _choose_entry(traced.output, len(noise), request)
-    columns = traced.values.shape[1]
-    _check_three_rows(run, images, columns, entry)
+    if pair is None:
+        with torch.no_grad():
+            pair = run(make_noise(images, 2))
+    entry, notes = _choose_entry(pair, 2, request)
+    columns = find_logits(pair, 2, None, entry)[0].shape[1]
+    noise = make_noise(images, 3)
+    traced = _trace(model, run, noise, columns, entry)
     reader = OutputReader(entry, columns)
     end, bare_reader = _find_end(model, run, reader, noise, traced)
     activation, source = choose_activation(request, end, columns)
@@ -108,7 +113,7 @@ def _with_fixed_seed(run: Run) -> Run:
 def describe_known_output(output: object, rows: int, request: OutputRequest) -> DetectedOutput | None:
     """Return the meaning of an output for ``rows`` images if the network is of a library.
 
-    None for any other network, and for a single logit, which ``detect_output`` expands. Raises as that.
+    Returns None for any other network, and for a single logit, which needs ``detect_output``. Raises the errors of ``detect_output``.
     """
     if request.known_kind is None:
         return None
@@ -123,17 +128,28 @@ def describe_known_output(output: object, rows: int, request: OutputRequest) -> 
     return DetectedOutput(OutputReader(entry, columns), kind, columns)
 
 
-def _trace(model: nn.Module, run: Run, images: Tensor, entry: str | None) -> _TracedRun:
-    """Run the network with gradients if it supports them, and record its activation functions."""
+def _trace(model: nn.Module, run: Run, images: Tensor, columns: int, entry: str) -> _TracedRun:
+    """Run the network with gradients if it supports them, and record its activation functions.
+
+    Raises InputError unless it returns logits (rows, columns) for three images, as it does for two.
+    """
     try:
-        return _trace_once(model, run, images, entry, differentiate=True)
-    except RuntimeError as error:  # such as for parameters that are modified in place
+        return _trace_once(model, run, images, columns, entry, differentiate=True)
+    except MODEL_ERRORS as error:  # such as for parameters that are modified in place
         if device_error(error):
             raise
-        return _trace_once(model, run, images, entry, differentiate=False)
+    try:
+        return _trace_once(model, run, images, columns, entry, differentiate=False)
+    except MODEL_ERRORS as error:
+        if device_error(error):
+            raise
+        message = f"the model accepts 2 images and fails for {len(images)} ({first_line(error)})"
+        raise InputError(message, "accept any number of images") from None
 
 
-def _trace_once(model: nn.Module, run: Run, images: Tensor, entry: str | None, *, differentiate: bool) -> _TracedRun:
+def _trace_once(
+    model: nn.Module, run: Run, images: Tensor, columns: int, entry: str, *, differentiate: bool
+) -> _TracedRun:
     outputs: dict[str, list[Tensor]] = {}
 
     def record(name: str, _: nn.Module, __: object, output: Tensor) -> None:
@@ -146,7 +162,7 @@ def _trace_once(model: nn.Module, run: Run, images: Tensor, entry: str | None, *
         stack.enter_context(torch.set_grad_enabled(differentiate))
         mode = stack.enter_context(ActivationMode(keep=True))
         output = run(images.detach().requires_grad_(differentiate))
-    values, _ = find_logits(output, len(images), None, entry or "")
+    values, _ = find_logits(output, len(images), columns, entry)
     once = {name: tensors[0] for name, tensors in outputs.items() if len(tensors) == 1}
     return _TracedRun(output, values, mode.calls, mode.total, once)
 
@@ -167,19 +183,6 @@ def _choose_entry(output: object, rows: int, request: OutputRequest) -> tuple[st
     return entry, [
         f"the model returns {len(shapes)} outputs, {listed}; using the first as the logits (set {others} for another)"
     ]
-
-
-@torch.no_grad()
-def _check_three_rows(run: Run, images: Tensor, columns: int, entry: str) -> None:
-    """Raise InputError unless the network returns logits (3, columns) for three images."""
-    try:
-        output = run(make_noise(images, 3))
-    except MODEL_ERRORS as error:
-        if device_error(error):
-            raise
-        message = f"the model accepts 2 images and fails for 3 ({first_line(error)})"
-        raise InputError(message, "accept any number of images") from None
-    find_logits(output, 3, columns, entry)
 
 
 def _find_end(

@@ -1,4 +1,4 @@
-"""What the user or the module says about the outputs, and the activation that follows from it and from the end of the network."""
+"""Choose the activation of the outputs from what the user or the module states and from the end of the network."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ ONE_LABEL_NOTE = "config.num_labels is 1, so the output is explained as a value;
 
 @dataclass(frozen=True)
 class OutputRequest:
-    """What the user, attributes of the module or its configuration say about the outputs.
+    """What the user, attributes of the module or its configuration state about the outputs.
 
-    activation: softmax, sigmoid or none; None to detect it. source: who says so.
+    activation: softmax, sigmoid or none; None to detect it. source: who states it.
     entry: name or index of the logits in the output, or None.
-    threshold: the probability, or value, from which a label counts as present. threshold_source: who says so.
+    threshold: the probability, or value, from which a label counts as present. threshold_source: who states it.
     has_one_label: the configuration has one label and no problem type, which means a value.
     known_kind: the meaning of the outputs of a network that a library loaded; None for any other module.
     is_library_class: the class of the module is one of torchvision or timm; its head may still be the user's own.
@@ -84,7 +84,7 @@ def parse_threshold(value: object, error: type[XplainError], name: str) -> float
 
 
 def choose_activation(request: OutputRequest, end: EndOfNetwork, columns: int) -> tuple[Activation, Source]:
-    """Return the activation of a network with ``columns`` outputs, and what decided it.
+    """Return the activation of a network with ``columns`` outputs, and its source.
 
     Raises UsageError if an option contradicts the end of the network, and InputError if an attribute of the module does.
     """

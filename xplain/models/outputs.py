@@ -1,4 +1,4 @@
-"""What the outputs of a model mean: how logits become probabilities, and which class the model decides for."""
+"""Meaning of the outputs of a model: how logits become probabilities, and for which class the model decides."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class OutputKind:
     """The meaning of the logits (B, classes) of a classifier.
 
     activation: the function from logits to probabilities.
-    source: what decided the activation.
+    source: where the activation comes from.
     is_peeled: the network ends in the activation; the logits are the input of that function.
     threshold: the probability from which a label counts as present, one for all labels or one per label; for ``none``, in units
         of the output. None: 0.5, and no decision for ``none``.
@@ -47,9 +47,9 @@ class OutputKind:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The entries that change numbers, as far as they are not those of a network that returns logits of exclusive classes.
+        """The entries that change numbers and differ from those of a network that returns logits of exclusive classes.
 
-        Without the name of the output, which the model implies unless the user chose it.
+        The name of the output is left out, because the model implies it unless the user chose it.
         """
         plain, entries = OutputKind().describe(), self.describe()
         return {key: entries[key] for key in ("activation", "peeled", "threshold") if entries[key] != plain[key]}

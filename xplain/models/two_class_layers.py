@@ -1,6 +1,6 @@
 """Linear layers that compute the logits (-z, z) of two classes, for networks whose output is the logit z of one.
 
-With the logit of class 0 computed by a linear layer of negative weights, rules of propagation treat both classes alike. Each logit
+A linear layer with negative weights computes the logit of class 0, so that propagation rules treat both classes alike. Each logit
 has its own operation, so that a negated network gives exactly the same values with the classes swapped.
 """
 

@@ -42,7 +42,7 @@ class TextRequest:
 
     @property
     def requires_text_model(self) -> bool:
-        """Whether only a model that compares images with texts can serve the request."""
+        """Whether the request requires a model that compares images with texts."""
         return bool(self.prompts or self.templates)
 
     @property
@@ -169,7 +169,7 @@ class ImageTextClassifier(nn.Module):
 
 @dataclass(frozen=True)
 class TextHead:
-    """What an ImageTextClassifier is made of: text_features, scale and bias, and the names of its classes and their probabilities."""
+    """Parts of an ImageTextClassifier: text_features, scale and bias, and the names of its classes and their probabilities."""
 
     text_features: Tensor
     scale: Tensor

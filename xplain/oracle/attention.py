@@ -99,7 +99,7 @@ def probe_attention(
 
 
 def patch_map(flow: Tensor, result: AttentionResult) -> Tensor:
-    """Return the flow (B, 1, h, w) from each patch to what the logits read. flow: (B, N, N), to row from column.
+    """Return the flow (B, 1, h, w) from each patch to the tokens that the logits depend on. flow: (B, N, N), from column to row.
 
     It is the mean over the readout tokens, or that weighted by the attention that pools the tokens.
     """

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from xplain.oracle.written_out import attention_weights, head_arguments, repeat_key_heads
+from xplain.oracle.written_out import head_arguments, scaled_dot_product_attention
 
 SOFTMAXES = (F.softmax, torch.softmax, Tensor.softmax)
 UNSUPPORTED_ARGUMENTS = ("bias_k", "bias_v", "key_padding_mask", "attn_mask")
@@ -85,7 +85,7 @@ class _AttentionRecorder(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         if func is F.scaled_dot_product_attention:
-            return self.attention(*args, **kwargs)
+            return scaled_dot_product_attention(*args, **kwargs, record=self.record)
         if func is F.multi_head_attention_forward:
             return self.multi_head_attention(func, args, kwargs)
         output = func(*args, **kwargs)
@@ -107,32 +107,14 @@ class _AttentionRecorder(TorchFunctionMode):
         self.recorded.append(AttentionWeights(weights, self.modules[-1]))
         return weights
 
-    def attention(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        attn_mask: Tensor | None = None,
-        dropout_p: float = 0.0,
-        is_causal: bool = False,
-        scale: float | None = None,
-        enable_gqa: bool = False,
-    ) -> Tensor:
-        """Return softmax(q kᵀ / √d + mask) v for (..., tokens, d), as torch does; dropout is off in evaluation mode."""
-        if enable_gqa:
-            key, value = repeat_key_heads(query, key, value)
-        weights = attention_weights(query, key, attn_mask, is_causal=is_causal, scale=scale)
-        return self.record(weights) @ value
-
     def multi_head_attention(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run ``nn.MultiheadAttention``; record it if it attends to tokens (N, rows, K) without masks and extra keys."""
         arguments = head_arguments(args, kwargs)
         if not _is_plain_attention(arguments):
             self.unsupported.append(self.modules[-1])
             return func(*args, **kwargs)
-        queries, keys, values = _project(arguments)
-        heads = arguments["num_heads"]
-        mixed = self.attention(_split_heads(queries, heads), _split_heads(keys, heads), _split_heads(values, heads))
+        queries, keys, values = (_split_heads(tokens, arguments["num_heads"]) for tokens in _project(arguments))
+        mixed = scaled_dot_product_attention(queries, keys, values, record=self.record)
         mixed = mixed.permute(2, 0, 1, 3).flatten(2)
         output = F.linear(mixed, arguments["out_proj_weight"], arguments["out_proj_bias"])
         return output, self.recorded[-1].weights.mean(dim=1)

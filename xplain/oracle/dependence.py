@@ -1,8 +1,8 @@
 """Track which tensors of a forward pass depend on the image, with and without a gradient.
 
 A tensor without a gradient (a comparison, a detached value, a value computed under ``torch.no_grad``) is not a constant if it was
-computed from the image. Dependence is a property of the memory of a tensor, so that views and tensors written in place are
-covered, and it is tracked below autograd, where the operations of scripted and custom functions are visible too.
+computed from the image. Marks belong to the memory of a tensor, which covers views and tensors that are written in place. They are
+set below autograd, where the operations of scripted and custom functions are visible too.
 """
 
 from __future__ import annotations

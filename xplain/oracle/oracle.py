@@ -17,7 +17,7 @@ from xplain.core.types import Cost, Precision, ScoreKind
 from xplain.models import Classifier
 from xplain.models.optimize import inference_copy, tf32_flags
 from xplain.models.outputs import OutputKind
-from xplain.oracle.access import check_access
+from xplain.oracle.access import check_access, check_precision
 from xplain.oracle.batching import Block, make_blocks, rows_per_call, run_in_batches
 from xplain.oracle.layers import LayerResult, probe_layer
 from xplain.oracle.scores import ComputedScore, compute_scores
@@ -67,6 +67,7 @@ class Oracle:
         fold: bool = True,
         on_rows: Callable[[int], None] | None = None,
     ) -> None:
+        check_precision(classifier, precision)
         self.classifier = classifier
         self.score = score
         self.against = against
@@ -96,7 +97,7 @@ class Oracle:
         """Return logits (rows, classes) in float32 or float64, without gradients.
 
         x: (rows, C, H, W). image: (rows,) as in ``gradients``.
-        check: count the rows as checks, which serve the report and not the method.
+        check: count the rows as checks, which are not part of the method.
         """
 
         def run(x: Tensor) -> tuple[Tensor]:

@@ -44,8 +44,8 @@ def record_mask(
 def as_rectifier(operation: Operation, hidden: Sequence[Tensor]) -> Operation | None:
     """Return the ReLU that computes the same as an operation, or None if there is none.
 
-    A ReLU is a maximum with zero, or an operation with a mask that compares its input with zero, and its values are those of the
-    ReLU on all rows.
+    The operation is a maximum with zero, or uses a mask that compares its input with zero, and its values equal those of the ReLU on
+    all rows.
 
     hidden: the operands that depend on the image but have no gradient.
     """

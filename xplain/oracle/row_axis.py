@@ -1,7 +1,7 @@
 """Follow the axis of the rows through a forward pass of images and other streams.
 
-Rules that compare the rows of an image with those of its baseline need the axis along which they lie: the first one, until the
-model swaps axes, as transformers do for queries, keys and values.
+Rules that compare the rows of an image with those of its baseline need the axis of the rows: the first one, unless the model swaps
+axes, as transformers do for queries, keys and values.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Load a model as requested, predict, and keep memory and change detection out of the way while a command works."""
+"""Load a model as requested and predict; keep freed memory and skip change detection while a command runs."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _compare_with(classifier: Classifier, path: Path) -> Classifier:
 
 
 def _set_pixel_format(classifier: Classifier, options: PixelOptions) -> None:
-    """Let image files be read as the options say. Raises UsageError for bands that do not fit the channels of the model."""
+    """Set how image files are read. Raises UsageError for bands that do not fit the channels of the model."""
     channels = classifier.input_channels
     if any(band > channels for band in options.bands):
         raise UsageError(

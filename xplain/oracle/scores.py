@@ -26,7 +26,7 @@ def compute_scores(
     kind: ``logit``; ``prob``, the probability; ``log-prob``, its logarithm; ``margin``, see ``_compute_margins``; ``double-prob``.
     against: (rows, A) contrast classes: the score is that of the target minus the mean of theirs (``margin``: minus their
     largest logit). Ignored if y is (rows, S). The logit of a binary model is the margin of a class over the other already, so
-    that a contrast leaves it as it is.
+    that a contrast does not change it.
     output: the meaning of the logits. Raises UsageError if the score is not defined for it.
     """
     check_score(kind, output, logits.shape[1])
@@ -52,17 +52,17 @@ def check_score(kind: ComputedScore, output: OutputKind, classes: int | None = N
     if kind in ("prob", "log-prob"):
         raise UsageError(
             f"score={kind} is not defined, because the model returns values, not probabilities",
-            "use --score logit, or --activation sigmoid if the output is a logit",
+            "use the score logit, or --activation sigmoid if the output is a logit",
         )
     if kind == "margin" and classes == 1:
         raise UsageError(
             "score=margin is not defined, because the model returns a single value",
-            "use --score logit, or --activation sigmoid if the output is a logit",
+            "use the score logit, or --activation sigmoid if the output is a logit",
         )
 
 
 def available_score(kind: ScoreKind, output: OutputKind) -> ScoreKind:
-    """Return a score by default: ``logit``, the value itself, in place of a probability that the output does not have."""
+    """Return the score, or ``logit`` (the value itself) instead of a probability if the output has no probabilities."""
     is_probability = kind in ("prob", "log-prob")
     return "logit" if is_probability and not output.has_probabilities else kind
 

@@ -10,8 +10,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from xplain.core.config import SIMILAR, parse_count
+from xplain.core.config import SIMILAR
 from xplain.core.errors import UsageError, emit_note
+from xplain.core.option_values import parse_count
 from xplain.models import Classifier
 from xplain.models.outputs import OutputKind
 
@@ -75,7 +76,7 @@ class TargetSpec:
         return cls("class", index=classifier.class_names.find(target), against=contrasts, output=output)
 
     def suffix(self, index: int) -> str:
-        """Return the part of a file name that tells the class ``index`` or the reference apart; empty for the top class."""
+        """Return the part of a file name that identifies the class ``index`` or the reference; empty for the top class."""
         if self.kind == "similar":
             return f"similar-{Path(self.reference).stem}"
         return "" if self.kind == "auto" else str(index)

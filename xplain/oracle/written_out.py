@@ -54,11 +54,17 @@ def scaled_dot_product_attention(
     is_causal: bool = False,
     scale: float | None = None,
     enable_gqa: bool = False,
+    *,
+    record: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
-    """Return softmax(q kᵀ / √d + mask) v for (..., tokens, d), as torch does; dropout is off in evaluation mode."""
+    """Return softmax(q kᵀ / √d + mask) v for (..., tokens, d), as torch does; dropout is off in evaluation mode.
+
+    record: function that receives the weights softmax(...) and returns the weights to use.
+    """
     if enable_gqa:
         key, value = repeat_key_heads(query, key, value)
-    return attention_weights(query, key, attn_mask, is_causal=is_causal, scale=scale) @ value
+    weights = attention_weights(query, key, attn_mask, is_causal=is_causal, scale=scale)
+    return (weights if record is None else record(weights)) @ value
 
 
 def multi_head_attention_forward(*args: Any, **kwargs: Any) -> Any:

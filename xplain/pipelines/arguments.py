@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from xplain.core.config import ComputeOptions, parse_batch_size
+from xplain.core.config import ComputeOptions
 from xplain.core.errors import InputError, UsageError, did_you_mean
+from xplain.core.option_values import parse_batch_size
 from xplain.core.types import Precision
 from xplain.models import Classifier
 from xplain.models.channels import learn_channels

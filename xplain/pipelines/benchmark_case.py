@@ -14,8 +14,9 @@ from xplain.core.registry import METHODS, METRICS, MethodSpec, Spec
 from xplain.core.types import Attribution, Precision, Score
 from xplain.metrics._similarity import spearman
 from xplain.models import Classifier
-from xplain.pipelines.attribution import attribute, check_methods, label_of, split_score, with_layer_options
+from xplain.pipelines.attribution import attribute, check_methods, label_of, with_layer_options
 from xplain.pipelines.measurement import measure
+from xplain.pipelines.method_scores import split_score
 from xplain.pipelines.timing import RunStats
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from datetime import timedelta
 
-from xplain.core.config import parse_shard
+from xplain.core.option_values import parse_shard
 
 
 def shard_from_env() -> tuple[int, int]:

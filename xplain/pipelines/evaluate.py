@@ -18,11 +18,11 @@ from xplain.data.datasets import Item, select_shard
 from xplain.models import Classifier
 from xplain.oracle.runtime import inference_session
 from xplain.oracle.targets import TargetSpec
-from xplain.pipelines.attribution import MethodRun
 from xplain.pipelines.batches import PredictedBatch, TargetedBatch, largest_group, predict_batches
 from xplain.pipelines.evaluation_plan import EvaluationPlan, Source, load_plan
 from xplain.pipelines.external_maps import ExternalMaps
-from xplain.pipelines.measurement import MetricResult, MetricRun, run_metrics
+from xplain.pipelines.method_run import MethodRun
+from xplain.pipelines.metric_run import MetricResult, MetricRun, run_metrics
 from xplain.pipelines.predictions import describe_items
 from xplain.pipelines.progress import OnProgress, RowCounter, ignore_progress
 from xplain.pipelines.records import describe_cost, list_flags

@@ -16,10 +16,12 @@ from xplain.data.datasets import Item, index_items, select_items, split_labels
 from xplain.models import Classifier
 from xplain.oracle.runtime import load_model, predict
 from xplain.oracle.targets import TargetSpec
-from xplain.pipelines.attribution import CONTROL, MethodRun, check_methods, resolve_methods, with_control
+from xplain.pipelines.attribution import CONTROL, check_methods, resolve_methods, with_control
 from xplain.pipelines.batches import read_items
 from xplain.pipelines.external_maps import ExternalMaps, check_map_names, find_external_maps
-from xplain.pipelines.measurement import MetricRun, check_metrics, resolve_metrics
+from xplain.pipelines.measurement import check_metrics, resolve_metrics
+from xplain.pipelines.method_run import MethodRun
+from xplain.pipelines.metric_run import MetricRun
 from xplain.pipelines.records import describe_run
 from xplain.pipelines.run_folders import describe_request
 

@@ -18,8 +18,9 @@ from xplain.data.images import read_model_input
 from xplain.data.sources import ImageSource
 from xplain.models import Classifier
 from xplain.oracle.runtime import load_model
-from xplain.pipelines.attribution import MethodRun, resolve_methods
+from xplain.pipelines.attribution import resolve_methods
 from xplain.pipelines.batches import read_items
+from xplain.pipelines.method_run import MethodRun
 from xplain.reports.band_pictures import show_bands
 from xplain.reports.render import draw, read_record
 

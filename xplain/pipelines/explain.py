@@ -17,10 +17,11 @@ from xplain.data.sources import ImageSource, find_images
 from xplain.models import Classifier
 from xplain.oracle.runtime import inference_session, load_model
 from xplain.oracle.targets import TargetSpec
-from xplain.pipelines.attribution import MethodRun, check_distinct, check_methods, resolve_methods
+from xplain.pipelines.attribution import check_distinct, check_methods, resolve_methods
 from xplain.pipelines.background import Deferred, run_in_background
 from xplain.pipelines.batches import PredictedBatch, TargetedBatch, largest_group, make_items, predict_batches
 from xplain.pipelines.file_names import describe_contrasts, describe_settings, file_label, join_parts
+from xplain.pipelines.method_run import MethodRun
 from xplain.pipelines.progress import OnProgress, ProgressCounter, ignore_progress
 from xplain.pipelines.records import describe_explanation, describe_run, fingerprinted, is_current
 from xplain.reports.band_pictures import describe_shown_bands

@@ -25,7 +25,7 @@ from xplain.models import Classifier
 from xplain.oracle.batching import rows_per_call
 from xplain.pipelines.attribution import CONTROL, check_distinct
 from xplain.pipelines.batches import TargetedBatch
-from xplain.pipelines.measurement import MetricRun
+from xplain.pipelines.metric_run import MetricRun
 
 READERS = 8  # threads that hash files
 VERSION = 1  # of how maps are read

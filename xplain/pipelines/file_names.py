@@ -7,7 +7,7 @@ from dataclasses import fields
 
 from xplain.core.config import EMBEDDED, ComputeOptions, ExplainConfig, ModelOptions, PixelOptions, RenderOptions
 from xplain.oracle.targets import TargetSpec
-from xplain.pipelines.attribution import MethodRun
+from xplain.pipelines.method_run import MethodRun
 
 MAX_LENGTH = 80  # characters; a longer text is replaced by its digest
 

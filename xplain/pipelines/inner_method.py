@@ -16,7 +16,7 @@ from xplain.models import Classifier
 from xplain.oracle import Oracle
 
 if TYPE_CHECKING:
-    from xplain.pipelines.attribution import MethodRun
+    from xplain.pipelines.method_run import MethodRun
 
 IMAGE_DEPENDENT = ("blur", "uniform")  # baselines
 

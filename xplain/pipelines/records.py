@@ -15,8 +15,8 @@ import xplain
 from xplain.core.config import ComputeOptions
 from xplain.core.types import Attribution
 from xplain.models import Classifier
-from xplain.pipelines.attribution import MethodRun
 from xplain.pipelines.batches import TargetedBatch
+from xplain.pipelines.method_run import MethodRun
 from xplain.pipelines.predictions import Prediction
 from xplain.reports.band_pictures import band_shares
 

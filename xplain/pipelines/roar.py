@@ -28,8 +28,10 @@ from xplain.metrics.roar import Attribute, Trial, estimate_epochs
 from xplain.models import Classifier
 from xplain.models.devices import select_device
 from xplain.oracle.runtime import predict
-from xplain.pipelines.attribution import MethodRun, resolve_methods, with_control
-from xplain.pipelines.measurement import MetricResult, MetricRun, resolve_metrics
+from xplain.pipelines.attribution import resolve_methods, with_control
+from xplain.pipelines.measurement import resolve_metrics
+from xplain.pipelines.method_run import MethodRun
+from xplain.pipelines.metric_run import MetricResult, MetricRun
 from xplain.pipelines.progress import OnProgress, ProgressCounter, ignore_progress
 from xplain.pipelines.records import describe_run
 from xplain.pipelines.run_folders import describe_request

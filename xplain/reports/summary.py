@@ -20,8 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xplain.core.array_store import Floats
-from xplain.core.config import EXTERNAL_MAPS, parse_count
+from xplain.core.config import EXTERNAL_MAPS
 from xplain.core.errors import InputError
+from xplain.core.option_values import parse_count
 from xplain.core.run_store import check_run, read_run, settings_digest
 from xplain.core.types import Interval
 from xplain.reports.accuracy_check import Confusions, accuracy_warnings

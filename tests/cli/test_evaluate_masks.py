@@ -81,6 +81,7 @@ def test_masks_of_a_folder_equal_tensors(xp, photos, masks):
             assert row["mean"] == pytest.approx(0.5, abs=0.1)
             assert row["chance"] == 0.5
     assert "relevance-mass:masks=masks: the masks name no categories" in Path("run/summary.md").read_text()
+    assert "| relevance-mass:masks=masks | sobel | " in Path("run/groups.md").read_text()
     rows = list(csv.DictReader(Path("run/classes.csv").read_text().splitlines()))
     assert {(row["name"], row["n"], row["undefined"]) for row in rows if row["method"] == "sobel"} >= {
         ("rocket", "0", "1")

@@ -484,3 +484,4 @@ def test_metric_describes_itself(name):
     assert len(spec.summary) < 140
     assert {"masks", "boxes", "max_share", "categories", "difficult"} <= set(spec.parameters)
     assert spec.better == "higher"
+    assert spec.has_chance

@@ -11,7 +11,7 @@ import pytest
 from xplain.core.run_store import settings_digest
 from xplain.reports.evaluation_page import make_evaluation_page
 from xplain.reports.evaluation_report import evaluation_table
-from xplain.reports.groups import classes_csv
+from xplain.reports.groups import classes_csv, group_table
 from xplain.reports.statistics import estimate_mean
 from xplain.reports.summary import summarize
 
@@ -76,7 +76,7 @@ def test_runs_without_labels_have_no_groups():
     items = [(None, predicted, value) for _, predicted, value in ITEMS]
     summary = summarize(describe(), list_records(items))
     assert not {"by_correctness", "by_class", "class_mean"} & summary["rows"][0].keys()
-    assert "classified images" not in evaluation_table(summary)
+    assert group_table(summary) == ""
     assert "classified images" not in make_evaluation_page(summary, [], "")
     assert classes_csv(summary) == ""
 
@@ -106,10 +106,13 @@ def test_label_sets_are_grouped_by_the_explained_class(target, classes, correct)
 
 def test_tables_of_groups():
     summary = summarize(describe(), list_records())
-    text = evaluation_table(summary)
+    text = group_table(summary)
     row = "| hit | sm | 0.7500 | 0.5000 to 1.0000 | 3 | 0.1250 | 0.0000 to 0.2500 | 2 | 0.4444 | 0.0000 to 0.7500 | 3 |"
     assert row in text
-    assert "Correctly and wrongly classified images, and the mean over classes:" in text
+    assert text.startswith(
+        "| metric | method | mean if right | 95% CI | n | mean if wrong | 95% CI | n | mean of classes |"
+    )
+    assert "mean if right" not in evaluation_table(summary)
     assert "<td>0.4444</td>" in make_evaluation_page(summary, [], "")
     rows = list(csv.DictReader(io.StringIO(classes_csv(summary))))
     assert [(row["class"], row["name"], row["mean"], row["n"], row["undefined"]) for row in rows] == [
@@ -122,7 +125,9 @@ def test_tables_of_groups():
 
 def test_chance_is_averaged_where_it_is_known():
     chance = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8]
-    summary = summarize(describe(), list_records(chance=chance))
+    description = describe()
+    description["metrics"]["hit"] = METRIC | {"has_chance": True}
+    summary = summarize(description, list_records(chance=chance))
     assert summary["rows"][0]["chance"] == pytest.approx((0.1 + 0.2 + 0.3 + 0.4 + 0.7 + 0.8) / 6)
     lines = evaluation_table(summary).splitlines()
     assert lines[2].startswith("| metric | method | mean | chance | 95% CI |")

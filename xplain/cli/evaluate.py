@@ -118,9 +118,9 @@ def evaluate(
     """Evaluate attribution methods on a dataset.
 
     Writes the results of each image to RUN/items/*.jsonl, and then summary.json, summary.csv, summary.md,
-    report.html and, for labeled images, classes.csv. Prints a table of mean scores with 95% bootstrap confidence intervals
-    and paired differences from the first method, and means of correctly and wrongly classified images. A random control is
-    included. To resume an interrupted run, run the same command again.
+    report.html and, for labeled images, groups.md and classes.csv. Prints a table of mean scores with 95% bootstrap confidence intervals
+    and paired differences from the first method. A random control is included. To resume an interrupted run, run the same
+    command again.
 
     \b
     Examples:

@@ -22,6 +22,7 @@ LEVELS = 11  # quantiles 0, 0.1, ..., 1
 @metric(
     "ehr",
     better="higher",
+    has_chance=True,
     unit="mean share of the highest pixels",
     undefined="where the object covers no pixel of the crop, or the map is zero",
     paper=Paper(

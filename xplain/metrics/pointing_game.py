@@ -19,6 +19,7 @@ from xplain.metrics.inputs import MetricInput
 @metric(
     "pointing-game",
     better="higher",
+    has_chance=True,
     unit="hit",
     version=2,
     added=frozenset(("masks", "max_share", "categories", "difficult")),

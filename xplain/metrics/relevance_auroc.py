@@ -22,6 +22,7 @@ UNDEFINED = "where the object covers no pixel or all pixels of the crop"
 @metric(
     "relevance-auroc",
     better="higher",
+    has_chance=True,
     unit="area under the ROC curve",
     undefined=UNDEFINED,
     paper=Paper(
@@ -58,6 +59,7 @@ def relevance_auroc(
 @metric(
     "relevance-ap",
     better="higher",
+    has_chance=True,
     unit="average precision",
     undefined=UNDEFINED,
     paper=Paper(

@@ -22,6 +22,7 @@ UNDEFINED = "where the image has no object of the target in the crop, or the map
     "relevance-mass",
     alias="rma",
     better="higher",
+    has_chance=True,
     unit="share of the positive attribution",
     undefined=UNDEFINED,
     paper=Paper(
@@ -60,6 +61,7 @@ def relevance_mass(
 @metric(
     "concentration",
     better="higher",
+    has_chance=True,
     bounds=(0, float("inf")),
     unit="ratio to chance",
     undefined=UNDEFINED,

@@ -22,6 +22,7 @@ UNDEFINED = "where the object covers no pixel or all pixels of the crop, or the 
     "relevance-rank",
     alias="rra",
     better="higher",
+    has_chance=True,
     unit="share of the highest pixels",
     undefined=UNDEFINED,
     paper=Paper(
@@ -58,6 +59,7 @@ def relevance_rank(
 @metric(
     "top-k-intersection",
     better="higher",
+    has_chance=True,
     unit="share of the highest pixels",
     undefined=UNDEFINED,
     paper=Paper(

@@ -74,7 +74,7 @@ class EvaluationPlan:
             "accuracy": None if classifier.accuracy is None else asdict(classifier.accuracy),
             "protocol": config.protocol,
             "methods": {source.label: _describe_source(source) for source in self.sources},
-            "metrics": {m.label: m.describe() | {"axis": m.spec.axis} for m in self.metrics},
+            "metrics": {metric.label: _describe_metric(metric) for metric in self.metrics},
             "environment": {"device": facts["device"], "versions": facts["versions"]},
         }
 
@@ -149,6 +149,12 @@ def _hash_class_names(class_names: ClassNames) -> str | None:
     if not class_names.labels and not class_names.wnids:
         return None
     return fingerprint(list(class_names.labels), list(class_names.wnids))[:16]
+
+
+def _describe_metric(metric: MetricRun) -> dict[str, Any]:
+    """Return the record of a metric."""
+    record = metric.describe() | {"axis": metric.spec.axis}
+    return record | ({"has_chance": True} if metric.spec.has_chance else {})
 
 
 def _name_labels(items: Sequence[Item], class_names: ClassNames) -> dict[str, str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from xplain.reports.coverage import coverage_notes
 from xplain.reports.curve_plot import make_curve_plot
-from xplain.reports.groups import group_table
+from xplain.reports.groups import group_rows
 from xplain.reports.label_accuracy import describe_accuracy
 from xplain.reports.map_notes import annotation_notes, unusable_map_notes
 from xplain.reports.published import format_published, published_notes
@@ -30,7 +30,7 @@ def make_evaluation_page(summary: Mapping[str, Any], pictures: Sequence[Path], p
     """
     run = summary["run"]
     colors = {method: COLORS[index % len(COLORS)] for index, method in enumerate(run["methods"])}
-    group_header, group_rows = group_table(summary)
+    group_header, rows_of_groups = group_rows(summary)
     plots = [make_curve_plot(summary, metric, colors) for metric in run["metrics"]]
     return render_page(
         "evaluation.html",
@@ -39,7 +39,7 @@ def make_evaluation_page(summary: Mapping[str, Any], pictures: Sequence[Path], p
         header=_table_header(summary),
         rows=[_table_row(summary, row) for row in summary["rows"]],
         group_header=group_header,
-        group_rows=group_rows,
+        group_rows=rows_of_groups,
         interval=summary["interval"]["kind"],
         metric_notes=_list_notes(summary),
         colors=colors,

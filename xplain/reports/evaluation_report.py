@@ -1,4 +1,4 @@
-"""The files that report an evaluation run: ``summary.json``, ``summary.csv``, ``summary.md``, ``classes.csv`` and ``report.html``."""
+"""The files that report an evaluation run: ``summary.json``, ``summary.csv``, ``summary.md``, ``report.html``, and those of groups."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from xplain.core.files import to_json, write_json, write_text
 from xplain.reports.coverage import count_images, coverage_notes
 from xplain.reports.evaluation_page import make_evaluation_page
-from xplain.reports.groups import classes_csv, describe_groups
+from xplain.reports.groups import classes_csv, group_table
 from xplain.reports.label_accuracy import describe_accuracy
 from xplain.reports.map_notes import annotation_notes, unusable_map_notes
 from xplain.reports.published import format_published, published_notes
@@ -41,7 +41,7 @@ CSV_COLUMNS = (
 def write_report(folder: Path, summary: Mapping[str, Any]) -> None:
     """Write ``summary.json``, ``summary.csv``, ``summary.md`` and ``report.html`` into a run directory, each atomically.
 
-    Also ``classes.csv`` if images have labels.
+    Also ``groups.md`` and ``classes.csv`` if images have labels.
 
     summary: as ``summarize_run`` returns it, with ``published`` if ``add_published`` added a paper's values.
     Raises InputError if a file cannot be written.
@@ -53,6 +53,7 @@ def write_report(folder: Path, summary: Mapping[str, Any]) -> None:
     write_text(folder / "summary.csv", evaluation_csv(summary))
     if by_class := classes_csv(summary):
         write_text(folder / "classes.csv", by_class)
+        write_text(folder / "groups.md", group_table(summary))
     write_text(folder / "summary.md", evaluation_table(summary))
 
 
@@ -80,7 +81,7 @@ def evaluation_table(summary: Mapping[str, Any]) -> str:
     """Return the summary as Markdown: headline, warnings, table with intervals, and notes."""
     lines = [_headline(summary)]
     lines += [f"\n**Warning:** {text}." for text in summary["warnings"]]
-    lines += ["", _means_table(summary), *describe_groups(summary)]
+    lines += ["", _means_table(summary)]
     lines += [line for text in annotation_notes(summary) for line in ("", f"{text}.")]
     for text in unusable_map_notes(summary):
         lines += ["", text]

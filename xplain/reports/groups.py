@@ -91,7 +91,7 @@ def without_nan(values: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def group_table(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+def group_rows(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Return the header and the rows of a table by correctness and of the means over classes; no rows without labels."""
     interval = "95% CI"
     header = ["metric", "method", "mean if right", interval, "n", "mean if wrong", interval, "n"]
@@ -108,12 +108,10 @@ def group_table(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]
     return header, rows
 
 
-def describe_groups(summary: Mapping[str, Any]) -> list[str]:
-    """Return lines of Markdown with the table of groups; [] without labels."""
-    header, rows = group_table(summary)
-    if not rows:
-        return []
-    return ["", "Correctly and wrongly classified images, and the mean over classes:", "", markdown_table(header, rows)]
+def group_table(summary: Mapping[str, Any]) -> str:
+    """Return the table of groups as Markdown; "" without labels."""
+    header, rows = group_rows(summary)
+    return f"{markdown_table(header, rows)}\n" if rows else ""
 
 
 def classes_csv(summary: Mapping[str, Any]) -> str:

@@ -50,8 +50,8 @@ def format_interval(estimate: Mapping[str, Any], spec: str = ".4f") -> str:
 
 
 def has_chance(summary: Mapping[str, Any]) -> bool:
-    """Return whether the expected value of a random map is known for a row of a summary."""
-    return any("chance" in row for row in summary["rows"])
+    """Return whether a metric of a summary states the expected value of a random map."""
+    return any(metric.get("has_chance") for metric in summary["run"]["metrics"].values())
 
 
 def direction_arrow(metric: Mapping[str, Any]) -> str:

@@ -121,3 +121,16 @@ def test_controls_insert_as_they_delete(method):
     ]
     toys.assert_same(areas[0] + areas[1], torch.ones(100, dtype=torch.float64))
     assert float(areas[0].mean()) == pytest.approx(0.5, abs=0.01)
+
+
+def test_clip_limits_both_sides():
+    """Of 80 pixels, 40 add 3 and 40 take away 1: the value 80 of the image is first exceeded by half, or first missed by half."""
+    weight = torch.zeros(3, 8, 10, dtype=torch.float64)
+    weight[0] = torch.where(torch.arange(80) < 40, 3.0, -1.0).double().reshape(8, 10)
+    model = with_output(value(weight), "none", 1)
+    images = torch.ones(1, 3, 8, 10, dtype=torch.float64)
+    for sign, plain, clipped in ((1, [0, 1.5, 1], [0, 1, 1]), (-1, [0, -0.5, 1], [0, 0, 1])):
+        options = {"images": images, "maps": sign * weight[None], "target": 0, "steps": 2}
+        assert measure("normalised-insertion", model, **options).curve[0].tolist() == pytest.approx(plain, abs=1e-12)
+        curve = measure("normalised-insertion", model, clip=True, **options).curve[0]
+        assert curve.tolist() == pytest.approx(clipped, abs=1e-12)

@@ -19,9 +19,7 @@ Samples = Annotated[int, Bounds(low=2)]
 Scale = Literal["norm", "elementwise"]
 Over = Literal["max", "median"]
 MAX_PIXELS = 512 * 224 * 224  # of perturbed images in memory at once: 0.3 GB
-SMALLEST = (
-    1e-6  # replaces zero divisors of single values, and bounds the change of the image or of the logits from below
-)
+SMALLEST = 1e-6  # in place of divisors that are zero, and the smallest change of the image or the logits
 ZERO_MAP = "the attribution is zero"
 FEW_DRAWS = "fewer than two perturbed images keep the prediction"
 BLACK_IMAGE = "the image is black"

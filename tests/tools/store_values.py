@@ -27,7 +27,10 @@ from xplain.pipelines.metric_run import MetricRun
 
 FILE = ROOT / "tests" / "contracts" / "stored_values.json"
 BOXES = torch.tensor([[[10.0, 8.0, 24.0, 20.0]], [[0.0, 0.0, 9.0, 9.0]]], dtype=torch.float64)
-ON_SALIENCY = ("max-sensitivity", "parameter-randomisation", "label-randomisation")  # which attribute again, many times
+ON_SALIENCY = (  # which attribute again, many times
+    "max-sensitivity", "parameter-randomisation", "label-randomisation",
+    "stability-draws", "stability-rounding", "stability-noise",
+)  # fmt: skip
 FEWER_STEPS: dict[str, Any] = {"samp": {"steps": 32}, "ig2": {"steps": 20}}  # which take seconds at their defaults
 ON_PHOTOGRAPH = {
     "saliency": {}, "integrated-gradients": {}, "smoothgrad": {}, "agi": {"classes": 4}, "neflag": {}, "mfaba": {},

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from xplain.core.stability import Stability
+
 ScoreKind = str  # a score in the full form of ``xplain.core.scores.parse_score``
 Precision = Literal["fp32", "tf32", "bf16"]
 ActivationName = Literal["auto", "softmax", "sigmoid", "none"]
@@ -53,6 +55,8 @@ class Attribution:
     details: values per image by name, each (B, ...): forward and backward rows, steps, acceptance rates.
     flags: dict that maps each warning to a boolean mask (B,) of the affected images.
     facts: information about the whole batch, such as the name of the layer that was used.
+    has_draws: whether the method drew random numbers; None if unknown.
+    stability: how much of each map stays when the method runs again, if it was requested.
     """
 
     values: Tensor
@@ -62,6 +66,8 @@ class Attribution:
     details: dict[str, Tensor] = field(default_factory=dict)
     flags: dict[str, Tensor] = field(default_factory=dict)
     facts: dict[str, str] = field(default_factory=dict)
+    has_draws: bool | None = None
+    stability: Stability | None = None
 
     @property
     def total(self) -> Tensor:

@@ -85,7 +85,7 @@ class SourceStability:
 class Stability:
     """Stability of the maps of a batch of images.
 
-    level: quick or full. rows: forward rows of all repeats, per image.
+    level: quick or full. rows: forward rows of all repeats per image, with those of checks.
     sources: the result of each source, or why there is none.
     """
 

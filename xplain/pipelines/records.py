@@ -115,6 +115,7 @@ def describe_explanation(
         "details": details | result.facts,
         "rounding": method.spec.rounding or None,
         "warnings": list_flags(result, i),
+        **({} if result.stability is None else {"stability": result.stability.describe(i)}),
         **method.hash_references(),
         **_describe_bands(classifier, batch, result, i),
     }

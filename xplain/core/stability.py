@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,6 +14,7 @@ SOURCES = ("draws", "rounding", "noise")  # what changes between the repeats
 SHARE = 0.1  # of the pixels, the highest of which are compared; also the overlap by chance
 LOOK = "sum, signed"  # how channels are reduced before maps are compared
 UNSTABLE, SENSITIVE = 0.5, 0.9  # below which a map is called unstable, or sensitive to rounding
+RELIABLE = 0.95  # correlation of two maps of independent draws
 FULL_HINT = "not computed; use stability full"
 
 
@@ -28,7 +29,7 @@ class SourceStability:
     ties: (B,) number of pixels that have the lowest value of the highest tenth.
     repeats: the number of repeats that were requested.
     undefined: dict that maps each reason to a mask (B,) of the images without overlap.
-    facts: other entries of the record, such as the radius of the noise.
+    facts: other entries of the record, such as the radius of the noise. image_facts: those that differ between images.
     """
 
     overlaps: Tensor
@@ -39,6 +40,7 @@ class SourceStability:
     repeats: int
     undefined: Mapping[str, Tensor] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
+    image_facts: Sequence[Mapping[str, Any]] = ()
 
     @property
     def top10(self) -> Tensor:
@@ -78,7 +80,7 @@ class SourceStability:
             entry["undefined"] = reason
         if not bool(self.kept[i].all()) or "radius" in self.facts:
             entry["kept"] = int(self.kept[i].sum())
-        return entry | dict(self.facts)
+        return entry | dict(self.facts) | dict(self.image_facts[i] if self.image_facts else {})
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +114,7 @@ class Stability:
         warnings = []
         figure, means = self.figure(i), self._means(i)
         if figure is not None and figure[0] < UNSTABLE:
-            warnings.append(f"unstable: stability {figure[0]:.2f} ({figure[1]})")
+            warnings.append(f"unstable: stability {figure[0]:.2f} ({figure[1]}){self._advise(i, figure[1])}")
         if means.get("rounding", 1.0) < SENSITIVE:
             warnings.append(f"sensitive to rounding: stability {means['rounding']:.2f}")
         noise = self.sources.get("noise")
@@ -120,6 +122,18 @@ class Stability:
             changed = noise.repeats - int(noise.kept[i].sum())
             warnings.append(f"the prediction changes under {changed} of {noise.repeats} small changes of the image")
         return warnings
+
+    def _advise(self, i: int, source: str) -> str:
+        """Return how many samples make the map of image ``i`` reliable, if that is known and the source is the draws."""
+        result = self.sources[source]
+        if source != "draws" or isinstance(result, str) or not result.image_facts:
+            return ""
+        facts = result.image_facts[i]
+        if facts["samples_needed"] is None:
+            return ""
+        return (
+            f"; about {facts['samples_needed']} samples instead of {facts['samples']} reach a reliability of {RELIABLE}"
+        )
 
     def describe(self, i: int) -> dict[str, Any]:
         """Return the record of image ``i``."""

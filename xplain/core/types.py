@@ -55,6 +55,7 @@ class Attribution:
     details: values per image by name, each (B, ...): forward and backward rows, steps, acceptance rates.
     flags: dict that maps each warning to a boolean mask (B,) of the affected images.
     facts: information about the whole batch, such as the name of the layer that was used.
+    parts: (B, 2, C, H, W) sums over the even and the odd samples of a method that adds up independent samples; None for others.
     has_draws: whether the method drew random numbers; None if unknown.
     stability: how much of each map stays when the method runs again, if it was requested.
     """
@@ -66,6 +67,7 @@ class Attribution:
     details: dict[str, Tensor] = field(default_factory=dict)
     flags: dict[str, Tensor] = field(default_factory=dict)
     facts: dict[str, str] = field(default_factory=dict)
+    parts: Tensor | None = None
     has_draws: bool | None = None
     stability: Stability | None = None
 

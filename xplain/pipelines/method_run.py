@@ -393,6 +393,7 @@ def _concatenate(parts: list[Attribution]) -> Attribution:
         first,
         values=torch.cat([part.values for part in parts]),
         expected=None if first.expected is None else torch.cat([p.expected for p in parts if p.expected is not None]),
+        parts=None if first.parts is None else torch.cat([part.parts for part in parts if part.parts is not None]),
         details={name: torch.cat([part.details[name] for part in parts]) for name in first.details},
         flags={name: torch.cat([part.flags[name] for part in parts]) for name in first.flags},
     )

@@ -14,6 +14,7 @@ from xplain.core.stability import FULL_HINT, SourceStability, Stability, Stabili
 from xplain.core.types import Attribution
 from xplain.metrics.inputs import MetricInput
 from xplain.metrics.repeats import repeat_draws, repeat_noise, repeat_rounding, without_draws
+from xplain.metrics.split_half import describe_halves, estimate_draws
 from xplain.models import Classifier
 from xplain.pipelines.method_run import MethodRun
 from xplain.pipelines.metric_run import make_metric_oracle
@@ -98,7 +99,8 @@ def measure_stability(
     """Repeat a method on images (B, C, H, W) and compare the maps with its attributions.
 
     ``full`` runs four repeats with other draws, two in other arithmetic and four on noisy images. ``quick`` runs as many as fit into
-    max(64, c + 1) rows for a method of c rows.
+    max(64, c + 1) rows for a method of c rows. Where no draws fit, they are estimated from two halves of the samples, for methods that
+    return them.
     logits: (B, classes) of the images. contrasts, on_rows: as in ``MethodRun.attribute``.
     """
     assert attribution.target is not None
@@ -119,13 +121,28 @@ def measure_stability(
     if not has_draws:
         sources["draws"] = without_draws(values, plan.draws)
     elif plan.draws:
-        sources["draws"] = repeat_draws(inputs, explain, plan.draws)
+        sources["draws"] = _add_halves(repeat_draws(inputs, explain, plan.draws), attribution, method)
+    elif attribution.parts is not None:
+        sources["draws"] = estimate_draws(values, attribution.parts, _count_samples(method))
     if plan.rounding:
         sources["rounding"] = repeat_rounding(inputs, explain, precise=plan.precise)
     if plan.noise:
         rng = Streams.of(images, compute.seed, "stability-noise")
         sources["noise"] = repeat_noise(inputs, explain, rng, radius=RADIUS, count=plan.noise, logits=logits)
     return Stability(level, sources, sum(counted) / len(images))
+
+
+def _add_halves(result: SourceStability, attribution: Attribution, method: MethodRun) -> SourceStability:
+    """Return the result with the reliability of the halves of the samples, if the method has them."""
+    if attribution.parts is None:
+        return result
+    return replace(result, image_facts=describe_halves(attribution.parts, _count_samples(method)))
+
+
+def _count_samples(method: MethodRun) -> int | None:
+    """Return the number of independent samples that the method adds up."""
+    samples: int | None = method.settings.get("samples", method.settings.get("masks"))
+    return samples
 
 
 def with_stability(

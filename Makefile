@@ -1,7 +1,7 @@
 # make check: everything a change must pass. Uses the environment that is active (PYTHON=... for another one).
 PYTHON ?= python
 
-.PHONY: check format lint types layers test coverage dist oldest newest soak readme fuzz stress tables
+.PHONY: check format lint types layers test coverage dist oldest newest soak readme gallery fuzz stress tables cuda
 check: lint types layers test
 
 format:
@@ -52,12 +52,21 @@ soak:
 readme:
 	$(PYTHON) -m tests.tools.update_readme
 
+# the maps of every method on a vision transformer and a ConvNeXt that are trained on scikit-learn's digits: two minutes on one core
+gallery:
+	$(PYTHON) -m tests.tools.gallery
+
 fuzz:
 	XPLAIN_FUZZ_EXAMPLES=5000 $(PYTHON) -m pytest --timeout 0 tests/integration/test_fuzz.py
 
 # Long: 10,000 random small networks, each explained and evaluated once, against row-by-row evaluation (20 minutes or more)
 stress:
 	$(PYTHON) -m tests.tools.stress --count 10000
+
+# Every method and metric on a GPU against the CPU, memory that runs out, and benchmarks: at most ten minutes on one H100.
+# Results are in build/cuda/cuda.md. Exit code 4 without a GPU
+cuda:
+	$(PYTHON) -m tests.tools.cuda_check
 
 # the papers' tables with the embedded model at their full size, two of the sample photographs: long on a CPU.
 # MODEL= and DATA= take others; exit code 5 says that a metric is undefined for some image. The figure of ROAR trains networks: it is left out

@@ -19,8 +19,7 @@ from xplain.data.preprocessing import Preprocessing
 from xplain.models.outputs import OutputKind
 from xplain.models.zero_shot import ClassTexts, TextHead
 
-SIDE, TARGET = 32, 2
-GRIDS = {"timm": (4, 0), "transformers": (4, 0), "open_clip": (2, 1)}  # side of the grid, tokens before it
+SIDE, GRID, TARGET = 32, 4, 2
 VISION = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 48}
 
 
@@ -44,19 +43,21 @@ def make_hugging_face() -> torch.nn.Module:
 
 
 def make_open_clip() -> torch.nn.Module:
-    open_clip = pytest.importorskip("open_clip")
+    open_clip, timm = pytest.importorskip("open_clip"), pytest.importorskip("timm")
     from xplain.models.open_clip_models import OpenClipImageTextClassifier
 
-    options = {"timm_model_name": "vit_tiny_patch16_224", "timm_pool": "map", "timm_proj": "none"}
-    model = open_clip.model.CustomTextCLIP(
-        embed_dim=192,
-        vision_cfg=options | {"timm_model_pretrained": False},
-        text_cfg={"context_length": 8, "vocab_size": 8, "width": 8, "heads": 1, "layers": 1},
-        init_logit_bias=-2.0,
-    )
-    model.visual.set_input_size(SIDE)
-    model.visual.trunk.blocks = model.visual.trunk.blocks[:2]
-    return OpenClipImageTextClassifier(model, make_text_head(192))
+    vision = {
+        "timm_model_name": "vit_tiny_patch16_224",
+        "timm_model_pretrained": False,
+        "timm_pool": "map",
+        "timm_proj": "none",
+    }
+    text = {"context_length": 8, "vocab_size": 8, "width": 8, "heads": 1, "layers": 1}
+    model = open_clip.model.CustomTextCLIP(embed_dim=192, vision_cfg=vision, text_cfg=text)
+    shape = {"img_size": SIDE, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 3}
+    trunk = timm.models.VisionTransformer(**shape, num_classes=0, class_token=False, global_pool="map")
+    model.visual.trunk = trunk
+    return OpenClipImageTextClassifier(model, make_text_head(24))
 
 
 @cache
@@ -84,27 +85,24 @@ def weights_and_gradients(classifier: xplain.Classifier, x: Tensor) -> tuple[lis
     return [weight[0].detach() for weight in recorded], [gradient[0] for gradient in gradients]
 
 
-def upsampled(patches: Tensor, side: int) -> Tensor:
-    return F.interpolate(patches.reshape(1, 1, side, side), (SIDE, SIDE), mode="bilinear", align_corners=False)[0]
+def upsampled(patches: Tensor) -> Tensor:
+    return F.interpolate(patches.reshape(1, 1, GRID, GRID), (SIDE, SIDE), mode="bilinear", align_corners=False)[0]
 
 
-@pytest.mark.parametrize("name", GRIDS)
+@pytest.mark.parametrize("name", ["timm", "transformers", "open_clip"])
 def test_pooling_attention_equals_literal_version(name):
     """The row of the pooling query takes the place of the class token's: Ā_pool R, and the pooling weights times the rollout."""
     classifier, x = load(name), small_images(1)
     weights, gradients = weights_and_gradients(classifier, x)
-    count = weights[0].shape[-1]
-    side, prefix = GRIDS[name]
-    assert [weight.shape[1] for weight in weights] == [count, count, 1]
-    assert count == prefix + side**2
+    assert [weight.shape for weight in weights] == [(3, 16, 16), (3, 16, 16), (3, 1, 16)]
     pool = weights[-1].mean(dim=0)
     rollout = xplain.attribute(classifier, x, "attention-rollout").values[0]
-    toys.assert_same(rollout, upsampled((pool @ literal.rollout(weights[:-1]))[:, prefix:], side), rtol=1e-9)
+    toys.assert_same(rollout, upsampled(pool @ literal.rollout(weights[:-1])), rtol=1e-9)
     relevant = (weights[-1] * gradients[-1]).clamp(min=0).mean(dim=0)
     relevance = xplain.attribute(classifier, x, "attention-relevance", target=TARGET).values[0]
     expected = relevant @ literal.relevance(weights[:-1], gradients[:-1])
-    toys.assert_same(relevance, upsampled(expected[:, prefix:], side), rtol=1e-9)
+    toys.assert_same(relevance, upsampled(expected), rtol=1e-9)
     assert float(relevance.max()) > 1.01 * float(relevance.min()) >= 0
     assert float(rollout.max()) > 1.01 * float(rollout.min()) > 0
     last_block = xplain.attribute(classifier, x, "legrad", target=TARGET, layers=1).values[0]
-    toys.assert_same(last_block, upsampled(literal_legrad.positive_key_means(gradients[-1])[prefix:], side), rtol=1e-9)
+    toys.assert_same(last_block, upsampled(literal_legrad.positive_key_means(gradients[-1])), rtol=1e-9)

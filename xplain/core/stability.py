@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -57,6 +57,18 @@ class SourceStability:
         total = values.where(self.kept, values.new_zeros(())).sum(dim=1)
         return total / self.kept.sum(dim=1)
 
+    def cpu(self) -> SourceStability:
+        """Return a copy on the CPU."""
+        return replace(
+            self,
+            overlaps=self.overlaps.cpu(),
+            correlations=self.correlations.cpu(),
+            kept=self.kept.cpu(),
+            constant=self.constant.cpu(),
+            ties=self.ties.cpu(),
+            undefined={reason: mask.cpu() for reason, mask in self.undefined.items()},
+        )
+
     def reason(self, i: int) -> str | None:
         """Return why image ``i`` has no overlap, or None."""
         return next((text for text, mask in self.undefined.items() if bool(mask[i])), None)
@@ -94,6 +106,11 @@ class Stability:
     level: StabilityLevel
     sources: Mapping[str, SourceStability | str]
     rows: float
+
+    def cpu(self) -> Stability:
+        """Return a copy on the CPU."""
+        sources = {name: result if isinstance(result, str) else result.cpu() for name, result in self.sources.items()}
+        return replace(self, sources=sources)
 
     def _means(self, i: int) -> dict[str, float]:
         """Return the mean overlap of image ``i`` by source, where it is defined."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -81,6 +81,22 @@ class Attribution:
         """Completeness gap ``total - expected`` of shape (B,), or None for methods that do not satisfy completeness."""
         return None if self.expected is None else self.total - self.expected.double()
 
+    def with_details_on_cpu(self) -> Attribution:
+        """Return a copy of which only ``values`` are not on the CPU: one copy per tensor, not one per image."""
+        return replace(
+            self,
+            target=None if self.target is None else self.target.cpu(),
+            expected=None if self.expected is None else self.expected.cpu(),
+            details={name: value.cpu() for name, value in self.details.items()},
+            flags={text: mask.cpu() for text, mask in self.flags.items()},
+        )
+
+    def cpu(self) -> Attribution:
+        """Return a copy on the CPU."""
+        parts = None if self.parts is None else self.parts.cpu()
+        stability = None if self.stability is None else self.stability.cpu()
+        return replace(self.with_details_on_cpu(), values=self.values.cpu(), parts=parts, stability=stability)
+
 
 @dataclass(frozen=True, eq=False)
 class Score:
@@ -96,3 +112,12 @@ class Score:
     curve: Tensor | None = None
     cost: Cost = Cost()
     undefined: dict[str, Tensor] = field(default_factory=dict)
+
+    def cpu(self) -> Score:
+        """Return a copy on the CPU."""
+        return replace(
+            self,
+            values=self.values.cpu(),
+            curve=None if self.curve is None else self.curve.cpu(),
+            undefined={reason: mask.cpu() for reason, mask in self.undefined.items()},
+        )

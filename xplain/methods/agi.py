@@ -204,8 +204,8 @@ def _climb(
         result = oracle.gradients(point, classes, image[active])
         has_reached = result.decides(false_class[active])
         reached[active] = has_reached
-        gradients = result.values[~has_reached]
-        active, point = active[~has_reached], point[~has_reached]
+        rest = (~has_reached).nonzero()[:, 0]  # the only wait for the device in a step
+        gradients, active, point = result.values[rest], active[rest], point[rest]
         if not len(active):
             break
         origin = point if variant == "paper" else x[image[active]]

@@ -94,7 +94,7 @@ def probe_attention(
             return tuple(reduce(weight, gradient) for weight, gradient in zip(weights, gradients, strict=True))
 
     oracle.count_image_rows(len(x), None, backwards=int(differentiate))
-    matrices = oracle.run_in_batches(run, x, y, oracle.against)
+    matrices = oracle.run_in_batches(run, x, y, oracle.against, kind="attention")
     return AttentionResult(matrices[: tokens.layers], tokens, matrices[-1] if tokens.is_pooled else None)
 
 

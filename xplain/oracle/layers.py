@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from xplain.core.errors import UsageError, did_you_mean
 from xplain.models import Classifier
+from xplain.models.arithmetic import float32_precision
 from xplain.models.layer_trace import ModelRunner
 from xplain.models.layers import find_weighted_layers
 from xplain.models.layouts import Layout, Size, read_layout
-from xplain.models.optimize import tf32_flags
 from xplain.models.spatial_layers import LayoutFinder, find_layout, find_spatial_layer, list_layouts
 from xplain.oracle.scores import compute_scores
 
@@ -105,7 +105,7 @@ def _probe(
         return scores.detach(), *activations, *_arrange(gradients, layouts)
 
     oracle.count_image_rows(len(x), None, backwards=int(differentiate))
-    scores, *maps = oracle.run_in_batches(run, x, y, oracle.against)
+    scores, *maps = oracle.run_in_batches(run, x, y, oracle.against, kind="layer" if differentiate else "forward")
     count = len(names)
     return [LayerResult(maps[i], maps[count + i], scores, names[i], layouts[i], runs[i]) for i in range(count)]
 
@@ -161,7 +161,7 @@ def make_layout_finder(oracle: Oracle, model: Classifier, x: Tensor) -> LayoutFi
 
     def forward(rows: Tensor) -> Tensor:
         oracle.count_rows(checks=len(rows))
-        with torch.no_grad(), tf32_flags("fp32", rows.device):
+        with torch.no_grad(), float32_precision("fp32", rows.device):
             return model(model.to_memory_format(rows))
 
     return LayoutFinder(ModelRunner(model.model, forward, oracle.run_in_batches), x)

@@ -85,7 +85,7 @@ def propagate(oracle: Oracle, x: Tensor, y: Tensor, rules: Rules, *streams: Tens
         names = list(sums)
         return scores.detach(), gradient.unflatten(0, (-1, len(x))).transpose(0, 1), *sums.values()
 
-    scores, gradients, *sums = oracle.run_in_batches(run, x, y, oracle.against, *streams)
+    scores, gradients, *sums = oracle.run_in_batches(run, x, y, oracle.against, *streams, kind="propagation")
     return PropagationResult(scores, gradients, dict(zip(names, sums, strict=True)))
 
 

@@ -13,7 +13,15 @@ from torch import Tensor
 
 import xplain.methods  # noqa: F401  (importing registers them)
 from xplain.core.config import Choice, ComputeOptions
-from xplain.core.errors import MODEL_ERRORS, InputError, UsageError, XplainError, device_error, first_line
+from xplain.core.errors import (
+    MODEL_ERRORS,
+    InputError,
+    UsageError,
+    XplainError,
+    convert_device_errors,
+    device_error,
+    first_line,
+)
 from xplain.core.registry import METHODS, Spec
 from xplain.core.rng import preserve_random_state
 from xplain.core.scores import ContrastScore, ScoreName
@@ -21,6 +29,7 @@ from xplain.core.stability import StabilityLevel
 from xplain.core.sweeps import parse_single
 from xplain.core.types import Attribution, Cost, Precision, ScoreKind
 from xplain.models import Classifier, ScalarFunction
+from xplain.models.devices import synchronize
 from xplain.models.scalar_outputs import resolve_scalar_target
 from xplain.oracle.access import check_access
 from xplain.oracle.runtime import inference_session, predict
@@ -105,11 +114,12 @@ def attribute(
     compute = resolve_compute(seed, precision, batch_size)
     check_progress(progress)
     level = check_level(stability)
+    synchronize(classifier.device)
     started = time.perf_counter()
     images = check_images(classifier, images)
     classifier.inspect_first_images(images)
     check_access(classifier, method_run.spec.access, spec.name)
-    with inference_session(classifier), preserve_random_state():
+    with inference_session(classifier), preserve_random_state(), convert_device_errors():
         chosen = find_own_score(spec, params) or score_text
         method_run = replace(method_run, score=choose_score(method_run.spec, chosen, classifier.output))
         logits, cost = predict_finite(classifier, images, compute)
@@ -118,6 +128,8 @@ def attribute(
         result = method_run.attribute(
             classifier, images, targets, compute, contrasts=contrasts, logits=logits, on_rows=progress
         )
+        synchronize(classifier.device)
+        seconds = time.perf_counter() - started
         result = with_stability(
             method_run,
             classifier,
@@ -129,7 +141,7 @@ def attribute(
             contrasts=result.details.get(CONTRASTS, contrasts),
             on_rows=progress,
         )
-    return replace(result, cost=replace(result.cost + cost, seconds=time.perf_counter() - started))
+    return replace(result, cost=replace(result.cost + cost, seconds=seconds))
 
 
 def predict_finite(classifier: Classifier, images: Tensor, compute: ComputeOptions) -> tuple[Tensor, Cost]:

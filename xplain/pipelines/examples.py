@@ -17,7 +17,7 @@ from xplain.data.folders import SkippedFiles
 from xplain.data.images import read_model_input
 from xplain.data.sources import ImageSource
 from xplain.models import Classifier
-from xplain.oracle.runtime import load_model
+from xplain.oracle.runtime import inference_session, load_model
 from xplain.pipelines.attribution import resolve_methods
 from xplain.pipelines.batches import read_items
 from xplain.pipelines.method_run import MethodRun
@@ -110,9 +110,10 @@ def _draw(
 ) -> bytes:
     """Render an overlay and return it as PNG bytes."""
     pixels = read_model_input(source.read(), source.name, classifier.preprocessing).pixels
-    images = pixels[None].to(classifier.device, classifier.dtype)
+    content = pixels[None].to(classifier.dtype)
     targets = torch.tensor([target], device=classifier.device)
-    result = method.attribute(classifier, images, targets, config.compute)
+    with inference_session(classifier):
+        result = method.attribute(classifier, content.to(classifier.device), targets, config.compute, drawn_for=content)
     values = result.values[0].float().cpu().numpy()
     record = {**record, **classifier.class_names.describe(target)}
     return draw("overlay", show_bands(pixels.numpy(), config.pixels.bands), values, RenderOptions(), record)

@@ -186,7 +186,7 @@ class ExplainRun:
     def _explain_part(self, method: MethodRun, batch: TargetedBatch) -> Iterator[Outcome | Deferred[Outcome]]:
         """Run one method on images that share a forward pass, and load explanations that already exist."""
         missing, paths = [], []
-        for i, (item, target) in enumerate(zip(batch.items, batch.targets.tolist(), strict=True)):
+        for i, (item, target) in enumerate(zip(batch.items, batch.classes, strict=True)):
             names = self.file_names(method, item.source.stem, self.target_spec.suffix(target))
             try:
                 files, record = self.files.find(names, batch.loaded[i].digest, self.fingerprint(method))
@@ -219,6 +219,7 @@ class ExplainRun:
                 contrasts=batch.contrasts,
                 logits=batch.logits,
                 on_rows=self.counter.advance,
+                drawn_for=batch.cpu_images,
             )
             result = with_stability(
                 method,
@@ -229,8 +230,9 @@ class ExplainRun:
                 self.config.stability,
                 logits=batch.logits,
                 contrasts=result.details.get(CONTRASTS, batch.contrasts),
+                content=batch.cpu_images,
                 on_rows=self.counter.advance,
-            )
+            ).cpu()  # before the next images, which the background thread would wait for
         except InputError as error:
             yield from (Failure(item.key, error) for item in batch.items)
             return
@@ -247,7 +249,7 @@ class ExplainRun:
             return Failure(key, error)
         record = describe_explanation(self.classifier, method, batch, result, i)
         record |= self.facts | {"render": self.describe_render(), "fingerprint": self.fingerprint(method)}
-        image = batch.images[i].float().cpu().numpy()
-        attribution = values.float().cpu().numpy()
-        steps = {name: result.details[name][i].float().cpu().numpy() for name in STEP_ARRAYS if STEPS in paths}
+        image = batch.cpu_images[i].float().numpy()
+        attribution = values.float().numpy()
+        steps = {name: result.details[name][i].float().numpy() for name in STEP_ARRAYS if STEPS in paths}
         return Explained(record, self.files.write(paths, image, attribution, record, steps))

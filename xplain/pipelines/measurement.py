@@ -14,7 +14,7 @@ from torch import Tensor
 import xplain.metrics  # noqa: F401  (importing registers them)
 from xplain.core.allocator import retain_freed_memory
 from xplain.core.config import Choice, ComputeOptions
-from xplain.core.errors import InputError, UnknownMethodError, UsageError
+from xplain.core.errors import InputError, UnknownMethodError, UsageError, convert_device_errors
 from xplain.core.protocols import choose_metrics
 from xplain.core.registry import METHODS, METRICS
 from xplain.core.rng import preserve_random_state
@@ -22,6 +22,8 @@ from xplain.core.sweeps import parse_single
 from xplain.core.types import Cost, Precision, Score
 from xplain.metrics.inputs import SAME_SETTINGS, Explain, MetricInput, Repeat
 from xplain.models import Classifier, ScalarFunction
+from xplain.models.arithmetic import reproducible_arithmetic
+from xplain.models.devices import synchronize
 from xplain.models.scalar_outputs import resolve_scalar_target
 from xplain.oracle import Oracle
 from xplain.oracle.access import check_access
@@ -94,6 +96,7 @@ def measure(
     compute = resolve_compute(seed, precision, batch_size)
     check_progress(progress)
     _check_method(method)
+    synchronize(classifier.device)
     started = time.perf_counter()
     images = check_images(classifier, images)
     attributions = check_attributions(classifier, attributions)
@@ -103,7 +106,12 @@ def measure(
     if isinstance(method, str) and metric_run.spec.needs & {"explain", "expected"}:
         rerun = METHODS.get(parse_single(method).name)
         check_access(classifier, rerun.access, rerun.name)
-    with retain_freed_memory(), preserve_random_state():
+    with (
+        retain_freed_memory(),
+        reproducible_arithmetic(classifier.device),
+        preserve_random_state(),
+        convert_device_errors(),
+    ):
         logits, cost = predict_finite(classifier, images, compute)
         targets = find_targets(classifier, classes, logits)
         oracle = make_metric_oracle(classifier, compute, progress)
@@ -115,6 +123,7 @@ def measure(
             if "expected" in metric_run.spec.needs:
                 inputs = replace(inputs, expected=_find_expected_sums(oracle, method, images, targets, compute))
         result = metric_run.measure(inputs, compute, explain)
+    synchronize(classifier.device)
     return replace(result, cost=replace(oracle.cost + cost, seconds=time.perf_counter() - started))
 
 

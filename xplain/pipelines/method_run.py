@@ -24,6 +24,7 @@ from xplain.methods.smooth import parse_inner_method
 from xplain.metrics.inputs import SAME_SETTINGS, Explain, Repeat
 from xplain.models import Classifier
 from xplain.models.checks import RANDOM_FLAG
+from xplain.models.devices import synchronize
 from xplain.models.outputs import OutputKind
 from xplain.models.scalar_outputs import check_directions
 from xplain.oracle import Oracle
@@ -187,12 +188,13 @@ class MethodRun:
 
         contrasts: (B, A) contrast classes, or None. on_rows: called with the number of rows after each model call.
         logits: (B, classes) of the images, which choose the contrast classes of the score ``contrast``; None to compute them.
-        drawn_for: images that seed the random numbers, or None to use ``images``.
+        drawn_for: images that seed the random numbers, or None to use ``images``. They are read on the CPU, so pass them there if possible.
         flag_maps: flag maps that are zero everywhere, with the reason if it is known, and maps with a large completeness gap.
         Raises the errors of the method, UsageError if the classifier does not offer what the method needs, and DeviceError if a
         single sample does not fit in memory.
         """
         check_access(classifier, self.spec.access, self.spec.name)
+        synchronize(classifier.device)
         started = time.perf_counter()
         size = self.images_per_call(classifier, compute.batch_size, images)
         cost, parts = Cost(), []
@@ -233,6 +235,7 @@ class MethodRun:
         if flag_maps:
             attribution = self._flag_zero_maps(attribution, classifier, images, compute, contrasts)
             attribution = flag_completeness_gaps(attribution)
+        synchronize(classifier.device)
         cost = replace(attribution.cost, seconds=time.perf_counter() - started)
         return replace(attribution, cost=cost)
 
@@ -288,7 +291,7 @@ class MethodRun:
         if "references" in self.spec.needs:
             supplies["references"] = None if self.references is None else self.references.to(images)
         if "rng" in self.spec.needs:
-            supplies["rng"] = Streams.of(content, seed, self.spec.draws or self.spec.name)
+            supplies["rng"] = Streams.of(content, seed, self.spec.draws or self.spec.name, images.device)
         return supplies
 
     def _call(
@@ -340,7 +343,7 @@ class MethodRun:
             image: Tensor | None = None,
             repeat: Repeat = SAME_SETTINGS,
         ) -> Tensor:
-            drawn_for = content if image is None else content[image]
+            drawn_for = content if image is None else content[image.to(content.device)]
             if contrasts is None:
                 chosen, cost = nearest.find(y, image)
             else:

@@ -94,6 +94,7 @@ def measure_stability(
     *,
     logits: Tensor,
     contrasts: Tensor | None = None,
+    content: Tensor | None = None,
     on_rows: Callable[[int], None] | None = None,
 ) -> Stability:
     """Repeat a method on images (B, C, H, W) and compare the maps with its attributions.
@@ -101,7 +102,8 @@ def measure_stability(
     ``full`` runs four repeats with other draws, two in other arithmetic and four on noisy images. ``quick`` runs as many as fit into
     max(64, c + 1) rows for a method of c rows. Where no draws fit, they are estimated from two halves of the samples, for methods that
     return them.
-    logits: (B, classes) of the images. contrasts, on_rows: as in ``MethodRun.attribute``.
+    logits: (B, classes) of the images. content: the images on the CPU, if they are there.
+    contrasts, on_rows: as in ``MethodRun.attribute``.
     """
     assert attribution.target is not None
     counted: list[int] = []
@@ -116,7 +118,8 @@ def measure_stability(
     oracle = make_metric_oracle(classifier, compute, count_rows)
     values = attribution.values.to(images.dtype)
     inputs = MetricInput(oracle, images, values, attribution.target)
-    explain = method.explainer(classifier, images, compute, contrasts=contrasts, on_rows=count_rows)
+    content = images if content is None else content
+    explain = method.explainer(classifier, content, compute, contrasts=contrasts, on_rows=count_rows)
     sources: dict[str, SourceStability | str] = {"draws": FULL_HINT, "rounding": FULL_HINT, "noise": FULL_HINT}
     if not has_draws:
         sources["draws"] = without_draws(values, plan.draws)
@@ -127,7 +130,7 @@ def measure_stability(
     if plan.rounding:
         sources["rounding"] = repeat_rounding(inputs, explain, precise=plan.precise)
     if plan.noise:
-        rng = Streams.of(images, compute.seed, "stability-noise")
+        rng = Streams.of(content, compute.seed, "stability-noise", images.device)
         sources["noise"] = repeat_noise(inputs, explain, rng, radius=RADIUS, count=plan.noise, logits=logits)
     return Stability(level, sources, sum(counted) / len(images))
 
@@ -155,12 +158,22 @@ def with_stability(
     *,
     logits: Tensor,
     contrasts: Tensor | None = None,
+    content: Tensor | None = None,
     on_rows: Callable[[int], None] | None = None,
 ) -> Attribution:
     """Return the attribution with its stability; unchanged if the level is off. Arguments as in ``measure_stability``."""
     if level == "off" or not len(images):
         return attribution
     stability = measure_stability(
-        method, classifier, images, attribution, compute, level, logits=logits, contrasts=contrasts, on_rows=on_rows
+        method,
+        classifier,
+        images,
+        attribution,
+        compute,
+        level,
+        logits=logits,
+        contrasts=contrasts,
+        content=content,
+        on_rows=on_rows,
     )
     return replace(attribution, stability=stability)

@@ -1,11 +1,21 @@
-"""One line about the stability of all maps of a run."""
+"""Texts about the stability of a map, and of all maps of a run."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from xplain.core.stability import SENSITIVE, UNSTABLE
+from xplain.core.stability import SENSITIVE, SHARE, SOURCES, UNSTABLE
+
+
+def describe_stability(record: Mapping[str, Any]) -> str:
+    """Return ``stability 0.66 (draws 0.66, rounding 1.00, noise 0.83; chance 0.10)`` for the record of a map, or "" without a stability."""
+    entry = record.get("stability")
+    if entry is None or entry["figure"] is None:
+        return ""
+    values = {name: entry[name]["top10"] for name in SOURCES if entry[name] is not None}
+    texts = [f"{name} {value:.2f}" for name, value in values.items() if value is not None]
+    return f"stability {entry['figure']:.2f} ({', '.join(texts)}; chance {SHARE:.2f})"
 
 
 class StabilitySummary:

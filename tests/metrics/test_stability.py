@@ -114,17 +114,17 @@ def test_scale_of_a_map_does_not_count(planted):
     )
 
 
-@pytest.mark.parametrize(("change", "kept"), [(5.0, 0), (2.0, 0), (0.1, 4)])
-def test_noise_must_keep_the_prediction(change, kept):
-    """Any noise changes the logit of the other class by ``change``: the class changes, the probability by 0.21, or by 0.005."""
+@pytest.mark.parametrize(("clean", "noisy", "kept"), [(0, 5.0, 0), (2.99, 3.01, 0), (0, 2.0, 0), (0, 0.1, 4)])
+def test_noise_must_keep_the_prediction(clean, noisy, kept):
+    """Any noise changes the logit of the other class: the class changes, with the probability or not, or the probability only."""
 
     def logits(x: Tensor) -> Tensor:
-        other = ((x - 0.5).abs().amax(dim=(1, 2, 3)) * 1e9).clamp(max=change)
+        other = clean + (noisy - clean) * ((x - 0.5).abs().amax(dim=(1, 2, 3)) * 1e9).clamp(max=1)
         return torch.stack([torch.full_like(other, 3.0), other], dim=1)
 
     x = torch.full((1, 3, 4, 5), 0.5, dtype=torch.float64)
     classifier = toys.classifier(toys.Function(logits))
-    attribution = xplain.attribute(classifier, x, "center", stability="full")
+    attribution = xplain.attribute(classifier, x, "center", target=0, stability="full")
     result = xplain.measure(classifier, x, attribution.values, "stability-noise", target=0, method="center")
     record = attribution.stability.describe(0)
     assert record["noise"]["kept"] == kept

@@ -10,6 +10,7 @@ import torch
 import xplain
 from tests.helpers import toys
 from xplain.core.stability import SourceStability
+from xplain.oracle import Oracle
 from xplain.pipelines.stability import Plan
 
 CLASSIFIER, _ = toys.with_pixels(toys.small_net(1, scale=15.0).float())
@@ -121,6 +122,25 @@ def test_contrast_classes_are_held():
     for options in ({"score": "contrast"}, {"against": [2, 3]}):
         attribution = xplain.attribute(linear, X, "saliency", target=0, stability="full", **options)
         assert [attribution.stability.figure(i) for i in range(3)] == [(1.0, "draws")] * 3
+
+
+def test_rounding_repeats_run_rows_alone_without_folding(monkeypatch):
+    """The method runs once as reported, once in float64, and once with one row per call on the network as it is."""
+    calls = []
+    forward = Oracle.forward
+
+    def record_call(self, model, x):
+        calls.append((len(x), x.dtype, self.fold))
+        return forward(self, model, x)
+
+    attribution = xplain.attribute(CLASSIFIER, X[:2], "saliency")
+    monkeypatch.setattr(Oracle, "forward", record_call)
+    xplain.measure(
+        CLASSIFIER, X[:2], attribution.values, "stability-rounding", target=attribution.target, method="saliency"
+    )
+    prediction, *repeats = calls
+    assert prediction[0] == 2
+    assert repeats == [(2, torch.float64, True), (1, torch.float32, False), (1, torch.float32, False)]
 
 
 def test_unknown_level_is_refused():

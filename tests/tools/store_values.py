@@ -96,7 +96,7 @@ def _measure(classifier: xplain.Classifier, images: Tensor, metric: str) -> xpla
     method = "saliency" if metric in ON_SALIENCY else "ig"
     attribution = xplain.attribute(classifier, images, method)
     settings: dict[str, Any] = {}
-    if metric == "pointing-game":
+    if "boxes" in METRICS.get(metric).parameters:
         settings["boxes"] = BOXES
     if metric in ("aic", "sic"):
         settings["min_probability"] = 0.0

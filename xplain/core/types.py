@@ -106,12 +106,14 @@ class Score:
     curve: (B, K + 1) values at K steps and the start, or None.
     cost: cost of the whole batch.
     undefined: dict that maps each reason to a boolean mask (B,) of the affected images.
+    chance: (B,) expected value of a random map, or None if it is unknown.
     """
 
     values: Tensor
     curve: Tensor | None = None
     cost: Cost = Cost()
     undefined: dict[str, Tensor] = field(default_factory=dict)
+    chance: Tensor | None = None
 
     def cpu(self) -> Score:
         """Return a copy on the CPU."""
@@ -120,4 +122,5 @@ class Score:
             values=self.values.cpu(),
             curve=None if self.curve is None else self.curve.cpu(),
             undefined={reason: mask.cpu() for reason, mask in self.undefined.items()},
+            chance=None if self.chance is None else self.chance.cpu(),
         )

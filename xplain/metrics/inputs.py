@@ -60,6 +60,8 @@ class MetricInput:
     expected: (B,) the sums that the attributions should have; None if the method does not satisfy completeness.
     keys: names of the images within their data set, if known.
     sizes: (height, width) of the image files, if known.
+    orientations: EXIF orientation of the image files, if known.
+    masks: (B, M, H, W) of objects: 1 on the object, 0 elsewhere, NaN where nothing is known; all NaN without an object.
     boxes: (B, N, 4) left, top, right and bottom edges of objects in pixels of the images; unused rows are NaN.
     score: the score that the attributions explain; None if unknown.
     slopes: whether the attributions are slopes (see ``MethodSpec``); None if unknown.
@@ -76,6 +78,8 @@ class MetricInput:
     keys: tuple[str, ...] = ()
     sizes: tuple[tuple[int, int], ...] = ()
     boxes: Tensor | None = None
+    orientations: tuple[int, ...] = ()
+    masks: Tensor | None = None
     score: ScoreKind | None = None
     slopes: bool | None = None
     content: Tensor | None = None

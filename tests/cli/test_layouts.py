@@ -29,6 +29,23 @@ def test_explain_refuses_unknown_order_and_takes_a_layout(xp):
     assert np.load(record["files"]["raw"])["attribution"].shape == (1, 48, 64)
 
 
+def test_explain_averages_layers_for_a_contrast(xp):
+    """The record has both layers and the contrast classes; another command line of the same meaning has the same map."""
+    model = ("-m", "python:tests.helpers.factories:tiny", "--device", "cpu", "--save", "raw", "--json")
+    score = ("--score", "contrast:gamma=0.5,classes=2")
+    first = xp("explain", CAT, *model, "-a", "grad-cam", "--layer", "conv1,conv2", *score, "-o", "first")
+    assert first.code == 0, first.err
+    (record,) = first.records
+    assert (record["params"], record["score"]) == ({"layer": "conv1,conv2"}, "contrast:gamma=0.5,classes=2")
+    assert record["details"] == {"layer": "conv1+conv2"}
+    assert len({entry["index"] for entry in (record["target"], *record["against"])}) == 3
+    method = "grad-cam:layer=conv1+conv2,score=contrast:classes=2+gamma=0.5"
+    (other,) = xp("explain", CAT, *model, "-a", method, "-o", "second").records
+    assert other["against"] == record["against"]
+    maps = [np.load(entry["files"]["raw"])["attribution"] for entry in (record, other)]
+    assert np.array_equal(*maps)
+
+
 def test_layout_must_fit_the_layer(xp):
     ran = xp("explain", CAT, *TOKENS, "--layer", "norm", "--layout", "6x8+1")
     assert ran.code == 2
@@ -59,7 +76,7 @@ def test_compare_takes_layer_and_layout(xp):
 
 def test_bench_takes_layer_and_layout(monkeypatch, xp):
     given = []
-    monkeypatch.setattr("xplain.pipelines.benchmark.bench", lambda config, _: given.append(config) or [])
+    monkeypatch.setattr("xplain.pipelines.benchmark.bench", lambda config, *_: given.append(config) or [])
     assert xp("bench", *TOKENS, *OPTIONS).code == 0
     ((choice, spec),) = list_specs(given[0])
     assert (choice, spec.name) == (Choice("grad-cam", (("layer", "norm"), ("layout", "6x8"))), "grad-cam")

@@ -6,9 +6,14 @@ import re
 
 import numpy as np
 import pytest
+import torch
 
 from tests.conftest import SAMPLES
+from xplain.core.config import ModelOptions
+from xplain.core.errors import UsageError
 from xplain.core.registry import METHODS, METRICS
+from xplain.core.types import Attribution
+from xplain.pipelines.catalog import list_fits
 
 
 def test_list_methods_json(xp):
@@ -26,7 +31,7 @@ def test_list_methods_for_model(xp):
     rows = {record["name"]: record for record in records}
     assert list(rows) == [spec.name for spec in METHODS]
     refused = {name: row["why"] for name, row in rows.items() if row["fits"] == "no"}
-    attention = {"attention-rollout", "attention-relevance"}
+    attention = {"attention-rollout", "attention-relevance", "legrad", "grad-eclip"}
     assert set(refused) == {"deep-taylor"} | attention
     assert refused["deep-taylor"].startswith("deep-taylor has no rule for silu in act1; use ")
     rows = xp("list", "methods", "-m", "python:tests.helpers.factories:tiny", "--json").records
@@ -119,8 +124,22 @@ def test_list_layers_of_transformer(xp):
     assert {row[4] for row in rows} == {"channels-first", "channels-last", "4x4+1"}
 
 
+def test_fits_count_methods(monkeypatch):
+    outcomes = [("saliency", Attribution(torch.zeros(1, 3, 2, 2))), ("dga", UsageError("dga has no rule", "use agi"))]
+    monkeypatch.setattr("xplain.pipelines.catalog.load_model", lambda _: None)
+    monkeypatch.setattr("xplain.pipelines.catalog.try_methods", lambda _: iter(outcomes))
+    calls = []
+    rows = list_fits(ModelOptions(), lambda *call: calls.append(call))
+    assert [(row["name"], row["fits"], row["why"]) for row in rows] == [
+        ("saliency", "yes", ""),
+        ("dga", "no", "dga has no rule; use agi"),
+    ]
+    total = len(list(METHODS))
+    assert calls == [(1, total), (2, total)]
+
+
 def test_table_headings_differ_from_keys(xp, monkeypatch):
-    monkeypatch.setattr("xplain.pipelines.catalog.list_fits", lambda _: [{"name": "agi", "fits": "no", "why": "x"}])
+    monkeypatch.setattr("xplain.pipelines.catalog.list_fits", lambda *_: [{"name": "agi", "fits": "no", "why": "x"}])
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     text = re.sub(r"\x1b\[[0-9;]*m", "", xp("list", "methods", "-m", "net").out)
     assert text.split()[:3] == ["name", "supported", "reason"]

@@ -15,7 +15,7 @@ from xplain.models.classifier import Classifier
 from xplain.pipelines.compatibility import minimal_settings
 
 SIDE = 16
-UNSUPPORTED = {"attention-rollout", "attention-relevance"}  # the network has no attention
+UNSUPPORTED = {"attention-rollout", "attention-relevance", "legrad", "grad-eclip"}  # the network has no attention
 MAY_BE_ZERO = {"grad-cam", "grad-cam-plus-plus", "guided-grad-cam", "layer-cam", "score-cam"}
 UNDEFINED = {
     "aic": "the image has 4 bands",

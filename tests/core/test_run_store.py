@@ -165,6 +165,8 @@ def test_other_fingerprint_keeps_run_unchanged(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
+        ({}, {"device": "cuda"}, "a different device: 'cpu' instead of 'cuda'"),
+        ({"device": "cuda"}, {}, "a different device: 'cuda' instead of 'cpu'"),
         ({"b": 1}, {}, "a different b: 1 instead of None"),  # only the existing run has it
         ({}, {"b": 1}, "a different b: None instead of 1"),
         ({"b": 1, "c": 1}, {"b": 2, "c": 2}, "a different b: 1 instead of 2"),

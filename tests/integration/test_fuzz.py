@@ -30,7 +30,7 @@ from tests.helpers.devkit import write_meta
 from tests.helpers.hostile_inputs import FILES
 from xplain.cli.app import app as cli
 from xplain.cli.app import run
-from xplain.core import config, option_values
+from xplain.core import config, option_values, sweeps
 from xplain.core.array_store import encode_arrays
 from xplain.core.checkpoint_store import DirectoryCheckpoints
 from xplain.core.errors import InputError, XplainError
@@ -100,6 +100,17 @@ def test_parse_choice(text):
         assert choice.name == choice.name.strip() != ""
         assert len({key for key, _ in choice.params}) == len(choice.params)
         assert all(key and value for key, value in choice.params)
+
+
+@fuzz
+@given(texts | st.lists(texts, min_size=2, max_size=3).map(lambda parts: "ig:steps=" + "|".join(parts)))
+@example("a:b=c:d=1|2,e=|")
+@example("a:" + ",".join(f"p{k}=1|2" for k in range(30)))
+def test_parse_sweep(text):
+    methods = attempt(sweeps.parse_methods, text)
+    if methods is not None and "|" in text:
+        assert 1 <= len(methods) <= sweeps.MAX_METHODS
+        assert len({config.Choice.parse(method).name for method in methods}) == 1
 
 
 @fuzz

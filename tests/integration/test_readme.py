@@ -250,4 +250,4 @@ def test_own_model_section(xp, tmp_path, monkeypatch):
     assert summary["top1"] > 0.7
     ran = xp(*shlex.split(fits)[1:], "--device", "cpu", "--json")
     refused = {record["name"] for record in ran.records if record["fits"] == "no"}
-    assert refused == {"attention-rollout", "attention-relevance"}
+    assert refused == {"attention-rollout", "attention-relevance", "legrad", "grad-eclip"}

@@ -10,9 +10,10 @@ from tests.helpers import single_regions, small_models
 from tests.helpers.single_regions import GRID, REGIONS, keeps_places, layer_keeps_places, map_keeps_places
 from tests.helpers.token_networks import ordered_tokens
 from xplain.core.errors import XplainError
+from xplain.core.registry import METHODS
 
-CAMS = ["grad-cam", "grad-cam-plus-plus", "layer-cam", "hires-cam", "xgrad-cam", "score-cam", "eigen-cam"]
-ATTENTION = ["attention-rollout", "attention-relevance"]
+CAMS = [spec.name for spec in METHODS if "layer" in spec.parameters and spec.name != "guided-grad-cam"]
+ATTENTION = ["attention-rollout", "attention-relevance", "legrad"]
 OWN_CELL = torch.eye(len(REGIONS), dtype=torch.float64)
 
 

@@ -10,6 +10,7 @@ from tests.helpers.output_kinds import with_output
 from tests.reference import gradients
 from tests.reference.integrated_gradients import integrated_gradients
 from tests.reference.mfaba import unit
+from tests.tools.double_softmax import measure_directions
 from xplain.core.errors import UsageError
 from xplain.core.registry import METHODS
 from xplain.data.preprocessing import Preprocessing
@@ -146,3 +147,20 @@ def test_added_parameters_keep_digest_of_old_runs():
     assert default.keys() == {"variant", "path", "step_size", "steps", "classes"}
     chosen = MethodRun.resolve(spec, {"ascent": "l2", "nodes": 3}, Preprocessing()).describe()["params"]
     assert chosen == default | {"ascent": "l2", "nodes": 3}
+
+
+def test_directions_of_double_softmax_equal_chain_rule():
+    """∇q_i = q_i (∇p_i - Σ_c q_c ∇p_c), from which ``tests.tools.double_softmax`` has its cosines."""
+    image, ranks = X[:1], (1, 2, 4)
+    jacobian = torch.autograd.functional.jacobian(lambda x: NETWORK(x).softmax(dim=1)[0], image).flatten(1)
+    p = NETWORK(image).softmax(dim=1)[0].detach()
+    q, order = p.softmax(dim=0), p.argsort(descending=True)
+    expected = []
+    for index in order[list(ranks)].tolist():
+        once, target = jacobian[index], jacobian[order[0]]
+        twice = q[index] * (once - q @ jacobian)
+        cosines = [unit(a) @ unit(b) for a, b in ((twice, once), (twice, -target), (once, -target))]
+        expected.append([p[index], *cosines, (once.sign() == twice.sign()).double().mean()])
+    toys.assert_same(
+        torch.from_numpy(measure_directions(NETWORK, image.clone(), ranks)), torch.tensor(expected).double()
+    )

@@ -74,3 +74,16 @@ def test_lemma_iteration_alternates_across_kink():
                 model, X[:1], "neflag", target=0, score="logit", variant="lemma", flux=flux, steps=steps, samples=1
             ).values[0]
             toys.assert_same(values, sign * 0.1 * weight**2 / float(weight.square().sum().sqrt()))
+
+
+def test_lemma_iteration_ends_in_a_cycle_of_two_on_a_relu_network():
+    """After many steps the map is that of two steps before, and not that of the step before."""
+    model = toys.classifier(toys.small_net(3, scale=15.0, norm=False))
+    maps = [
+        xplain.attribute(
+            model, X[:1], "neflag", target=1, score="logit", variant="lemma", steps=steps, samples=1
+        ).values
+        for steps in (30, 31, 32)
+    ]
+    toys.assert_same(maps[0], maps[2])
+    assert float((maps[1] - maps[0]).abs().max()) > 0.1 * float(maps[0].abs().max())

@@ -22,7 +22,7 @@ X = images()
 NET = twin()
 LOGITS = NET(X).detach()
 OUTPUTS_ONLY = {"random", "sobel", "center", "rise", "occlusion", "lime", "kernel-shap"}
-LAYERS_ONLY = {"score-cam", "eigen-cam", "attention-rollout"}
+LAYERS_ONLY = {"score-cam", "ablation-cam", "eigen-cam", "attention-rollout"}
 
 
 def load(function, **options) -> xplain.Classifier:

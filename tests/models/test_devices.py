@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 
@@ -41,6 +43,26 @@ def test_cuda_index_is_checked(monkeypatch, name, count, available):
             DeviceError, match=f"device '{name}' is not available: PyTorch .* found {count} CUDA devices"
         ):
             select_device(name)
+
+
+@pytest.mark.parametrize(("rank", "expected"), [("0", "cuda:0"), ("3", "cuda:1"), ("", "cuda"), ("x", "cuda")])
+def test_processes_of_torchrun_share_the_devices(monkeypatch, rank, expected):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("LOCAL_RANK", rank)
+    assert str(select_device("cuda")) == expected
+    assert str(select_device("cuda:0")) == "cuda:0"
+
+
+def test_cublas_is_made_repeatable(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
+    select_device("cuda")
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":16:8"
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    select_device("cuda")
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
 
 
 @pytest.mark.parametrize("name", ["cuda", "cuda:0", "cuda:3", "mps", "mps:0"])

@@ -16,7 +16,7 @@ from tests.helpers import toys
 from xplain.data.preprocessing import Preprocessing
 from xplain.models.batch_norms import fix_batch_norms
 from xplain.models.efficientnet_lite0 import EfficientNetLite0
-from xplain.models.optimize import freeze_version, inference_copy, optimize_for_inference, tf32_flags
+from xplain.models.optimize import freeze_version, inference_copy, optimize_for_inference
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
@@ -418,27 +418,6 @@ def test_inference_copy_is_freed():
     del classifier
     gc.collect()
     assert reference() is None
-
-
-@pytest.mark.parametrize(("precision", "allowed"), [("fp32", False), ("tf32", True), ("bf16", False)])
-def test_tf32_flags_are_set_and_restored(precision, allowed):
-    flags = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = [flag.allow_tf32 for flag in flags]
-
-    def interrupted() -> None:
-        with tf32_flags(precision, torch.device("cuda")):
-            assert [flag.allow_tf32 for flag in flags] == [allowed] * 2
-            raise KeyError
-
-    with pytest.raises(KeyError):
-        interrupted()
-    assert [flag.allow_tf32 for flag in flags] == before
-
-
-def test_tf32_flags_ignore_cpu():
-    before = torch.backends.cuda.matmul.allow_tf32
-    with tf32_flags("tf32", torch.device("cpu")):
-        assert torch.backends.cuda.matmul.allow_tf32 == before
 
 
 def test_freeze_version_skips_change_detection():

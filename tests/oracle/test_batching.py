@@ -196,3 +196,19 @@ def test_other_errors_are_not_out_of_memory():
 
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         Oracle(toys.classifier(toys.Function(function)), batch_size=4).logits(toys.images(4))
+
+
+def test_row_limits_of_kinds_of_passes_are_separate():
+    """Backward passes that run out of memory leave forward passes as they were, also their bytes."""
+    limited = LimitedMemory(3, where="backward")
+    x, y = toys.images(8), torch.zeros(8, dtype=torch.long)
+    oracle = Oracle(limited.classifier, batch_size=8)
+    oracle.gradients(x, y)
+    assert limited.calls == [8, 4, 2, 2, 2, 2]
+    limited.calls.clear()
+    oracle.logits(x)
+    assert limited.calls == [8]
+    assert oracle.rows_per_call(x) == 8
+    limited.calls.clear()
+    oracle.gradients(x, y)
+    assert limited.calls == [2, 2, 2, 2]

@@ -248,7 +248,7 @@ def test_masks_that_do_not_depend_on_the_image_are_constants(expected):
 
 def test_random_mask_is_refused():
     classifier = classifier_with(lambda x: x.relu() * (torch.rand_like(x) > 0.5))
-    with pytest.raises(UsageError, match=r"^lrp does not support the model: the logits under its rules differ"):
+    with pytest.raises(UsageError, match=r"^lrp requires a model that returns the same logits in every call"):
         attribute(classifier, "lrp")
 
 

@@ -11,9 +11,10 @@ from tests.helpers import toys
 from tests.oracle.helpers import is_close, small_classifier
 from xplain.core.errors import UsageError
 from xplain.core.types import Cost
+from xplain.data.preprocessing import Preprocessing
 from xplain.oracle import Oracle
 from xplain.oracle.operations import Operation
-from xplain.oracle.propagation import check_same_logits, propagate
+from xplain.oracle.propagation import propagate
 from xplain.oracle.propagation_rules import Rules, keep_gradient
 
 KEEP = Rules(
@@ -125,34 +126,32 @@ def test_keyword_inputs_have_rules():
     assert is_close(result.gradients[:, 0].flatten(1), weight)
 
 
-LOGITS = torch.tensor([[2.0, -4.0, 0.5]], dtype=torch.float64)
+class ClassToken(torch.nn.Module):
+    """A ReLU network of patches and a class token, made for as many rows as images, without norms and attention."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.mix = torch.nn.Conv2d(3, 6, 2, 2), torch.nn.Linear(21, 21)
+        self.token, self.head = torch.nn.Parameter(torch.rand(1, 1, 6)), torch.nn.Linear(6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        patches = self.conv(x).relu().flatten(2).mT
+        tokens = torch.cat([self.token.expand(len(x), -1, -1), patches], dim=1)
+        return self.head(self.mix(tokens.mT).relu().mT[:, 0])
 
 
-@pytest.mark.parametrize("scale", [1.0, 0.01])  # the tolerance is relative to the largest logit, or to 1
-@pytest.mark.parametrize(
-    ("dtype", "loose", "tolerance"),
-    [
-        (torch.float64, False, 1e-9),
-        (torch.float32, False, 5e-3),
-        (torch.float32, True, 5e-2),
-        (torch.float64, True, 5e-2),
-    ],
-)
-def test_check_same_logits_has_relative_tolerance(dtype, loose, tolerance, scale):
-    expected = (LOGITS * scale).to(dtype)
-    limit = tolerance * max(4 * scale, 1)
-    for factor, is_same in ((0.9, True), (-0.9, True), (1.1, False), (-1.1, False)):
-        actual = expected.clone()
-        actual[0, 2] += factor * limit
-        if is_same:
-            check_same_logits("toy", actual, expected, loose=loose)
-        else:
-            message = "toy does not support the model: the logits under its rules differ from the model's logits; use saliency"
-            with pytest.raises(UsageError, match=message):
-                check_same_logits("toy", actual, expected, loose=loose)
-
-
-@pytest.mark.parametrize("actual", [LOGITS[:, :2], LOGITS * torch.nan, LOGITS * torch.inf])
-def test_check_same_logits_refuses_shape_and_infinity(actual):
-    with pytest.raises(UsageError, match="the logits under its rules differ"):
-        check_same_logits("toy", actual, LOGITS, loose=True)
+@pytest.mark.parametrize("method", ["deep-taylor", "lrp"])
+def test_class_token_without_rule_is_named(method):
+    torch.manual_seed(0)
+    classifier = toys.classifier(ClassToken().double().eval(), preprocessing=Preprocessing(size=(8, 10)))
+    hints = {
+        "deep-taylor": "use lrp, deeplift or integrated-gradients",
+        "lrp": "use deeplift, uniform-fullgrad or integrated-gradients",
+    }
+    options = {"rule": "epsilon-gamma-box"} if method == "lrp" else {}
+    with pytest.raises(UsageError) as error:
+        xplain.attribute(classifier, toys.images(2), method, **options)
+    assert str(error.value) == (
+        f"{method} has no definition for what the model adds to the output of its first layer for each image, such as a class token, "
+        f"because image, black and white share the rule of that layer; {hints[method]}"
+    )

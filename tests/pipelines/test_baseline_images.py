@@ -14,12 +14,17 @@ from tests.contracts import quick
 from tests.helpers import toys
 from xplain.core.errors import InputError, UsageError
 from xplain.core.registry import METHODS
+from xplain.data.preprocessing import Preprocessing
+from xplain.pipelines.method_run import MethodRun
 
 CLASSIFIER = toys.classifier(toys.small_net(1, scale=15.0))
 X = toys.images(3)
 WITH_BASELINE = [spec.name for spec in METHODS if "white" in getattr(spec.parameters.get("baseline"), "choices", ())]
 WEIGHT = torch.randn(2, 3, 8, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
 LINEAR = toys.classifier(toys.Linear(WEIGHT))
+SIZE = Preprocessing((8, 10), resize=(8, 10))
+SIZED = toys.classifier(toys.small_net(1, scale=15.0), preprocessing=SIZE)
+SIZED_LINEAR = toys.classifier(toys.Linear(WEIGHT), preprocessing=SIZE)
 
 
 def test_methods_with_baseline():
@@ -72,7 +77,7 @@ def test_baseline_tensor_of_another_shape_is_refused():
 def test_unknown_baseline_names_file_as_choice():
     with pytest.raises(
         UsageError,
-        match=r"invalid value baseline=none.png; use black or white or mean or blur or uniform or an image file",
+        match=r"invalid value baseline=none.png; use black or white or mean or blur or uniform or an image file or a folder of images",
     ):
         xplain.attribute(LINEAR, X, "ig", baseline="none.png")
 
@@ -98,3 +103,94 @@ def test_baseline_file_on_command_line(xp, photos, tmp_path):
     changed = xp("explain", photos / "cat", *TINY, "-a", f"ig:baseline={path}", "--save", "raw", "-o", "out")
     assert changed.code == 3
     assert "already exists with other class names or baseline images" in changed.err
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Three images of the size of the classifier's input."""
+    generator = np.random.default_rng(7)
+    for name in ("a.png", "b.png", "sub/c.png"):
+        (tmp_path / "baselines" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(generator.integers(0, 256, (8, 10, 3), dtype=np.uint8)).save(tmp_path / "baselines" / name)
+    return tmp_path / "baselines"
+
+
+def read_baselines(folder):
+    """Return the images of the folder, (3, 3, 8, 10)."""
+    names = ("a.png", "b.png", "sub/c.png")
+    return torch.stack([xplain.read_image(folder / name, preprocessing=SIZE) for name in names]).double()
+
+
+@pytest.mark.filterwarnings("ignore:.*runs once for each of the 3 images")
+@pytest.mark.parametrize("name", WITH_BASELINE)
+def test_folder_averages_the_maps_of_its_images(name, folder):
+    settings = quick(METHODS.get(name)) | {"target": [2, 0, 1]}
+    result = xplain.attribute(SIZED, X, name, baseline=folder, **settings)
+    parts = [xplain.attribute(SIZED, X, name, baseline=image, **settings) for image in read_baselines(folder)]
+    toys.assert_same(result.values, torch.stack([part.values for part in parts]).mean(dim=0), rtol=1e-6)
+    assert result.cost.backwards == sum(part.cost.backwards for part in parts)
+    if result.expected is not None:
+        toys.assert_same(result.expected, torch.stack([part.expected for part in parts]).mean(dim=0), rtol=1e-6)
+
+
+def test_folder_closed_form_cost_and_note(folder):
+    """Linear score: φ = w ⊙ (x - mean x'), which sums to f(x) - mean f(x')."""
+    with pytest.warns(UserWarning, match="integrated-gradients runs once for each of the 3 images of") as notes:
+        result = xplain.attribute(SIZED_LINEAR, X, f"ig:baseline={folder},steps=3", target=1)
+    assert sum("runs once" in str(note.message) for note in notes) == 1
+    baselines = read_baselines(folder)
+    toys.assert_same(result.values, WEIGHT[1] * (X - baselines.mean(dim=0)), rtol=1e-6)
+    toys.assert_same(result.expected, ((X - baselines.mean(dim=0)) * WEIGHT[1]).sum(dim=(1, 2, 3)), rtol=1e-6)
+    assert result.cost.backwards == 3 * 3 * 3
+
+
+@pytest.mark.filterwarnings("ignore:.*runs once for each of the 3 images")
+def test_rows_and_digest_of_a_folder(folder):
+    spec = METHODS.get("ig")
+    run = MethodRun.resolve(spec, {"baseline": str(folder), "steps": 4}, SIZED.preprocessing)
+    assert run.rows_per_image == 12
+    digest = run.hash_references()["references"]
+    (folder / "sub" / "c.png").unlink()
+    other = MethodRun.resolve(spec, {"baseline": str(folder)}, SIZED.preprocessing)
+    assert len(digest) == 64
+    assert other.hash_references()["references"] != digest
+
+
+@pytest.mark.filterwarnings("ignore:.*runs once for each of the 3 images")
+def test_folder_is_the_reference_distribution_of_methods_that_have_one(folder):
+    target = (int(SIZED(read_baselines(folder))[0].argmax()) + 1) % 3  # the first image is a reference of ig2
+    for name in ("eg", "gradient-shap", "lpi", "ig2"):
+        settings = quick(METHODS.get(name)) | {"target": target}
+        expected = xplain.attribute(SIZED, X, name, baselines=folder, **settings).values
+        assert torch.equal(xplain.attribute(SIZED, X, name, baseline=folder, **settings).values, expected), name
+        tensor = xplain.attribute(SIZED, X, name, baseline=read_baselines(folder), **settings).values
+        toys.assert_same(tensor, expected, rtol=1e-5)
+    shap = [xplain.attribute(SIZED, X, "deep-shap", target=1, **{key: folder}) for key in ("baseline", "baselines")]
+    toys.assert_same(shap[0].values, shap[1].values, rtol=1e-9)
+
+
+def test_contradictory_and_missing_folders_are_refused(folder):
+    with pytest.raises(
+        UsageError, match="expected-gradients: baseline and baselines are the same parameter; set only one of them"
+    ):
+        xplain.attribute(SIZED_LINEAR, X, "eg", baseline=folder, baselines=folder)
+    with pytest.raises(InputError, match="baseline directory 'none' not found; pass a directory of images"):
+        xplain.attribute(SIZED_LINEAR, X, "eg:baseline=none")
+    (folder / "empty").mkdir()
+    with pytest.raises(InputError, match="no images found in the directory"):
+        xplain.attribute(SIZED_LINEAR, X, "ig", baseline=folder / "empty")
+    with pytest.raises(
+        UsageError, match=r"samp: invalid value deletion_baseline=.*; use black or white or mean or blur"
+    ):
+        xplain.attribute(SIZED_LINEAR, X, "samp", deletion_baseline=folder / "a.png")
+    with pytest.raises(UsageError, match=r"input-x-gradient: invalid value baseline=.*; use mean or black"):
+        xplain.attribute(SIZED_LINEAR, X, "gxi", baseline=folder)
+
+
+@pytest.mark.filterwarnings("ignore:.*runs once for each of the 3 images")
+def test_folder_serves_an_inner_method(folder):
+    """SmoothGrad of a linear score: the noise averages out of w ⊙ (x + noise - mean x')."""
+    text = f"smooth:method=ig:steps=2+baseline={folder},samples=2"
+    values = xplain.attribute(SIZED_LINEAR, X, text, target=1).values
+    black = xplain.attribute(SIZED_LINEAR, X, "smooth:method=ig:steps=2,samples=2", target=1).values
+    toys.assert_same(values - black, (-WEIGHT[1] * read_baselines(folder).mean(dim=0)).expand_as(X), rtol=1e-5)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from xplain.pipelines.records import fingerprinted
+from xplain.pipelines.records import device_entry, fingerprinted
 
 FACTS = {"model": {"name": "m"}, "seed": 0, "device": "cpu"}
 PLAIN = {"activation": "softmax", "source": "default", "peeled": False, "threshold": None, "name": ""}
@@ -19,3 +19,9 @@ def test_softmax_output_is_left_out():
 def test_other_outputs_count_without_their_source(change):
     output = fingerprinted(FACTS | {"output": PLAIN | change})["output"]
     assert output == {key: value for key, value in (PLAIN | change).items() if key != "source"}
+
+
+def test_devices_other_than_the_cpu_count_by_their_type():
+    assert fingerprinted(FACTS | {"device": "cuda:1"}) == {"model": {"name": "m"}, "seed": 0, "device": "cuda"}
+    assert device_entry({"device": "cuda"}) == device_entry({"device": "cuda:3"}) == {"device": "cuda"}
+    assert device_entry({"device": "cpu"}) == {}

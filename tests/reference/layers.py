@@ -79,3 +79,45 @@ def score_cam(
     for channel, weight in zip(scores, weights.tolist(), strict=True):
         total = total + weight * activations[channel]
     return total.clamp(min=0)
+
+
+def ablation_cam(
+    model: nn.Module,
+    layer: nn.Module,
+    image: Tensor,
+    score: Callable[[Tensor], Tensor],
+    prefix: int | None = None,
+    runs: int = 1,
+) -> Tensor:
+    """Return max(Σ_k (f - f_k) A^k, 0), where f_k is the score of the logits (1, classes) with channel k of the layer at zero.
+
+    prefix: the number of tokens before the patches, which stay as they are; None if the layer returns maps. A map of tokens is (N, 1).
+    runs: how often the layer runs in a forward pass; the last run counts.
+    """
+    outputs: list[Tensor] = []
+
+    def run(channel: int | None) -> float:
+        outputs.clear()
+
+        def hook(_: nn.Module, __: object, output: Tensor) -> Tensor:
+            outputs.append(output.detach())
+            changed = output.clone()
+            if len(outputs) < runs or channel is None:
+                return changed
+            if prefix is None:
+                changed[:, channel] = 0
+            else:
+                changed[:, prefix:, channel] = 0
+            return changed
+
+        handle = layer.register_forward_hook(hook)
+        value = float(score(model(image[None]).detach()))
+        handle.remove()
+        return value
+
+    full = run(None)
+    activations = outputs[-1][0] if prefix is None else outputs[-1][0, prefix:].T[:, :, None]
+    total = torch.zeros_like(activations[0])
+    for channel, activation in enumerate(activations):
+        total = total + (full - run(channel)) * activation
+    return total.clamp(min=0)

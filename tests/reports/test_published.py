@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import xplain.pipelines.catalog  # noqa: F401  (registers methods and metrics)
 from tests.conftest import TINY
 from xplain.core.config import Choice
 from xplain.core.errors import InputError, UsageError
+from xplain.reports.paper_settings import PaperSettings
 from xplain.reports.published import (
     PublishedValue,
     format_published,
@@ -80,6 +82,9 @@ def test_read_published_uses_evaluate_protocol(read):
         ('"A paper, Table 1"', "1", "source in .* must be a string"),
         ('["one softmax"]', '"one softmax"', r'notes in .* must be a list of strings; use notes = \["..."\]'),
         ('method = "sm", metric = "deletion:steps=4", value = 0.5', 'method = 1, metric = "", value = 0.5', "must be strings"),
+        ('unknown = [', 'settings = {images = "1000"}\nunknown = [', r"images in the settings of .*, '1000', must be an integer"),
+        ('unknown = [', 'settings = {dataset = 3}\nunknown = [', r"dataset in the settings of .*, 3, must be a string"),
+        ('unknown = [', 'settings = {image = 3}\nunknown = [', r"unknown key 'image' in settings of .*; did you mean 'images'"),
         ('method = "sm", metric = "ins', 'method = "sm:absolute", metric = "ins', "invalid parameter 'absolute' in 'sm:absolute'"),
     ],
 )  # fmt: skip
@@ -96,6 +101,55 @@ def test_read_published_wrong_types(read):
         read('[published]\nsource = "a"\nfigures = [1]\n')
     with pytest.raises(InputError, match="cannot read the configuration file"):
         read("[published\n")
+
+
+def test_settings_are_those_of_the_table_and_its_options(read):
+    text = FILE.replace("unknown = [", 'settings = {dataset = "ImageNet", images = 7}\nunknown = [')
+    text = text.replace("[evaluate]", '[evaluate]\nimage_size = 224\ntarget = "label"\nscore = "prob"')
+    models = ("python:tests.helpers.factories:tiny", "resnet50 on CIFAR-10")
+    assert read(text).settings == PaperSettings(models, "ImageNet", 7, 224, "label", "prob")
+    assert read().settings == PaperSettings(models)
+    without_values = text[: text.index("figures = [")] + "figures = []\n"
+    assert read(without_values.replace("[evaluate]", '[evaluate]\nmodel = "vgg16"')).settings.models == ("vgg16",)
+
+
+def test_speeds_are_refused_by_evaluate(read):
+    speeds = read(FILE.replace('"insertion:steps=4,area=trapezoid"', '"images/s"'))
+    with pytest.raises(UsageError, match=r"table-1.toml holds published speeds, .*; use it with xplain bench"):
+        resolve_values(speeds)
+
+
+def test_evaluate_prints_the_agreement_of_orders(xp, photos):
+    """The published order of four methods is that of the run for one metric, and its opposite for the other."""
+    methods = ["saliency", "ig:steps=5", "gxi", "sobel"]
+    options = f"[evaluate]\nmethod = {json.dumps(methods)}\nmetric = ['deletion:steps=8', 'insertion:steps=8']\n"
+    Path("table-1.toml").write_text(options)
+    args = ("evaluate", photos, *TINY, "--config", "table-1.toml", "-o", "run")
+    (summary,) = xp(*args, "--json").records
+    names = [name.partition(":")[0] for name in summary["run"]["methods"]]
+    signs = {"deletion:steps=8": 1, "insertion:steps=8": -1}
+    spelled = dict(zip(names, methods, strict=False))
+    entries = [
+        f'{{model = "python:tests.helpers.factories:tiny", method = "{spelled[row["method"].partition(":")[0]]}", '
+        f'metric = "{row["metric"]}", value = {signs[row["metric"]] * row["mean"]}}}'
+        for row in summary["rows"]
+        if row["method"] != "random"
+    ]
+    table = f'[published]\nsource = "A paper"\nsettings = {{images = 4}}\nfigures = [{", ".join(entries)}]\n'
+    Path("table-1.toml").write_text(options + table)
+    ran = xp(*args)
+    start = ran.lines.index("Agreement with the published order (Kendall's tau-b, 95% bootstrap interval over images):")
+    for line, name, tau in zip(ran.lines[start + 1 :], signs, ("1.00", "-1.00"), strict=False):
+        assert re.fullmatch(rf"- {name}: τ = {tau} \(-?\d\.\d\d to -?\d\.\d\d\), methods: 4, images: 3", line)
+    assert ran.lines[start - 2] == "**Warning:** this run differs from the published table in images 3 (table: 4)."
+    page = Path("run/report.html").read_text()
+    assert '<p class="warning">Warning: this run differs from the published table in images 3 (table: 4).</p>' in page
+    assert "<li>deletion:steps=8: τ = 1.00 (" in page
+    order = json.loads(Path("run/summary.json").read_text())["published"]["order"]
+    assert [(entry["metric"], entry["tau"], entry["n"]) for entry in order] == [
+        ("deletion:steps=8", 1.0, 3),
+        ("insertion:steps=8", -1.0, 3),
+    ]
 
 
 def test_resolve_values_of_aliases(read):
@@ -218,4 +272,7 @@ def test_evaluate_checks_published_first(xp, photos):
 def test_explain_refuses_published_table(xp, photos):
     Path("t.toml").write_text(FILE)
     ran = xp("explain", photos, *TINY, "--config", "t.toml")
-    assert (ran.code, ran.err) == (2, "xplain: error: unknown table [published] in t.toml; use it only with evaluate\n")
+    assert (ran.code, ran.err) == (
+        2,
+        "xplain: error: unknown table [published] in t.toml; use it only with evaluate and bench\n",
+    )

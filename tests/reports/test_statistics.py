@@ -198,3 +198,4 @@ def test_count_wins_by_direction():
     d = np.array([1.0, 0.0, -2.0, np.nan, 3.0])
     assert count_wins(d, "higher") == (2, 1, 1)
     assert count_wins(d, "lower") == (1, 1, 2)
+    assert count_wins(d, "neither") == (2, 1, 1)

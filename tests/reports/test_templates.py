@@ -26,6 +26,7 @@ def test_render_page_escapes_values():
         header=[HOSTILE],
         bar_column=0,
         rows=[([HOSTILE], None)],
+        sweeps={},
         means_header=[HOSTILE],
         means=[[HOSTILE]],
     )

@@ -9,6 +9,7 @@ import xplain.metrics  # noqa: F401  (importing declares the names)
 from xplain.core.config import EMBEDDED
 from xplain.core.protocols import PROTOCOLS
 from xplain.core.registry import METHODS, METRICS
+from xplain.core.scores import SCORE_KINDS
 
 # Names of torchvision's classification models, listed here because importing torchvision imports torch.
 TORCHVISION_NAMES = (
@@ -46,6 +47,11 @@ def complete_paper(incomplete: str) -> list[str]:
 def complete_protocol(incomplete: str) -> list[str]:
     """Return the protocols that start with ``incomplete``."""
     return [name for name in PROTOCOLS if name.startswith(incomplete)]
+
+
+def complete_score(incomplete: str) -> list[str]:
+    """Return the scores that start with ``incomplete``."""
+    return [name for name in SCORE_KINDS if name.startswith(incomplete)]
 
 
 def complete_model(incomplete: str) -> list[str]:

@@ -9,12 +9,19 @@ from typing import Annotated, Any
 import typer
 
 import xplain
-from xplain.cli._completion import complete_method, complete_metric, complete_model, complete_protocol
+from xplain.cli._completion import (
+    complete_method,
+    complete_metric,
+    complete_model,
+    complete_protocol,
+    complete_score,
+)
 from xplain.cli._console import silence_notes
 from xplain.cli._groups import option
 from xplain.cli._values import ValueType, expand_home, refuse_value, value_types
 from xplain.core.config import read_config_file
-from xplain.core.types import ScoreKind
+from xplain.core.parameters import TextFormat
+from xplain.core.scores import SCORE_FORMAT, parse_score
 
 NONE: list[str] = []  # the default of options that can be repeated
 
@@ -75,7 +82,8 @@ Methods = Annotated[
     option(
         "--method",
         "-a",
-        help='Attribution method, NAME[:key=value,...]; repeatable; score=S sets its score. See "xplain list methods".',
+        help="Attribution method, NAME[:key=value,...]; repeatable; score=S sets its score; key=a|b|c (quote it) runs the method once per "
+        'value. See "xplain list methods".',
         autocompletion=complete_method,
     ),
 ]
@@ -105,10 +113,25 @@ Target = Annotated[
         "models without a classification head return their embedding).",
     ),
 ]
-Score = Annotated[ScoreKind | None, option("--score", help="Model output to explain (default: set by the method).")]
+Score = Annotated[
+    str | None,
+    option(
+        "--score",
+        help=f"Model output to explain: {SCORE_FORMAT} (default: set by the method). contrast is the target's logit minus G times the mean "
+        "of the M logits nearest to it, or of those of --against (default: 0.6 and 3).",
+        parser=parse_score,
+        metavar="SCORE",
+        autocompletion=complete_score,
+    ),
+    TextFormat(f"{SCORE_FORMAT}, with G >= 0 and M >= 1", parse_score),
+]
 Layer = Annotated[
     str | None,
-    option("--layer", help="Layer used by layer-based methods (default: the last layer with a spatial output)."),
+    option(
+        "--layer",
+        help="Layer used by layer-based methods (default: the last layer with a spatial output), or several, such as layer3,layer4, whose "
+        "maps are averaged.",
+    ),
 ]
 Layout = Annotated[
     str | None,

@@ -15,7 +15,8 @@ import typer
 from typer.models import OptionInfo
 
 from xplain.core.errors import UsageError, XplainError, did_you_mean
-from xplain.core.parameters import TYPE_DESCRIPTIONS, Bounds
+from xplain.core.parameters import TYPE_DESCRIPTIONS, Bounds, TextFormat
+from xplain.core.sweeps import SEPARATOR
 
 HOME = re.compile(r"(^@?|[:=])(~[^/\\:=]*)(?=[/\\]|$)")
 BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
@@ -38,35 +39,40 @@ def expand_home(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class ValueType:
-    """The values that an option accepts. kind: str, int, float, bool or Path. repeatable: a list of values."""
+    """The values that an option accepts. kind: str, int, float, bool or Path. repeatable: a list of values. format: of a text."""
 
     kind: type
     choices: tuple[str, ...] = ()
     bounds: Bounds = UNBOUNDED
     repeatable: bool = False
+    format: TextFormat | None = None
 
     @classmethod
     def read(cls, annotation: Any) -> ValueType:
-        """Return the type of a parameter that is annotated as ``Annotated[kind, option(...)]``."""
+        """Return the type of a parameter that is annotated as ``Annotated[kind, option(...)]``, with a TextFormat or without."""
         bounds, repeatable = UNBOUNDED, False
+        text_format: TextFormat | None = None
         kind = annotation
         if get_origin(kind) is Annotated:
             kind, *metadata = get_args(kind)
             info = next((entry for entry in metadata if isinstance(entry, OptionInfo)), None)
             bounds = Bounds(info.min, info.max) if info else bounds
+            text_format = next((entry for entry in metadata if isinstance(entry, TextFormat)), None)
         members = [member for member in get_args(kind) if member is not NoneType]
         if NoneType in get_args(kind):
             (kind,) = members
         if get_origin(kind) is list:
             (kind,), repeatable = get_args(kind), True
         choices = get_args(kind) if get_origin(kind) is Literal else ()
-        return cls(str if choices else kind, choices, bounds, repeatable)
+        return cls(str if choices else kind, choices, bounds, repeatable, text_format)
 
     @property
     def description(self) -> str:
         """The accepted values, for errors."""
         if self.choices:
             return f"{', '.join(self.choices[:-1])} or {self.choices[-1]}"
+        if self.format is not None:
+            return self.format.description
         words = TYPE_DESCRIPTIONS.get(self.kind, "a path" if self.kind is Path else "text")
         return f"{words} {self.bounds}".strip()
 
@@ -86,6 +92,8 @@ class ValueType:
         if self.kind in (int, float):
             return self._convert_number(value)
         text = str(value)
+        if self.format is not None and not self.format.accepts(text):
+            return None
         return None if self.choices and text not in self.choices else text
 
     def _convert_number(self, value: str | float) -> Any:
@@ -197,7 +205,9 @@ def _quoted_parts(value: Any) -> Iterator[str]:
             yield f"index {element} "
         for part in re.split("[:,]", str(element)) if isinstance(element, str) else ():
             if "=" in part:
-                yield from (f"{part} ", f"{part};")
-                yield repr(part.partition("=")[0].strip())
+                key, _, values = part.partition("=")
+                for value in values.split(SEPARATOR):
+                    yield from (f"{key}={value} ", f"{key}={value};")
+                yield repr(key.strip())
             if part:
                 yield repr(part)

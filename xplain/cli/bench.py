@@ -15,7 +15,9 @@ from xplain.cli._groups import option, with_groups
 from xplain.cli._options import NONE, OutputOptions
 from xplain.core.config import EMBEDDED, BenchConfig, Choice, ComputeOptions, ModelOptions, PixelOptions
 from xplain.core.errors import ExitCode, StoppedError
+from xplain.core.sweeps import parse_choices
 from xplain.core.threads import set_threads
+from xplain.reports.published import Published, read_published
 
 METHODS = ["saliency", "integrated-gradients", "smoothgrad", "neflag"]
 MODELS = [EMBEDDED]
@@ -83,7 +85,7 @@ def bench(
         replace(model_options, image_size=size or model_options.image_size),
         compute,
         models=tuple(model),
-        methods=tuple(Choice.parse(text) for text in method),
+        methods=parse_choices(method),
         metrics=tuple(Choice.parse(text) for text in metric),
         inputs=tuple(images or ()),
         images=count,
@@ -94,7 +96,7 @@ def bench(
         pixels=pixels,
     )
     try:
-        return _run(config, output, out)
+        return _run(config, read_published(out.config), output, out)
     except KeyboardInterrupt:
         if output is not None:
             raise
@@ -103,21 +105,26 @@ def bench(
         ) from None
 
 
-def _run(config: BenchConfig, output: Path | None, out: OutputOptions) -> int:
+def _run(config: BenchConfig, published: Published | None, output: Path | None, out: OutputOptions) -> int:
     """Print each record as soon as it is measured, or the tables at the end."""
     from xplain.pipelines import benchmark as pipeline
     from xplain.reports.benchmark_report import benchmark_table
+    from xplain.reports.published_speeds import PublishedSpeeds, add_published_speeds
 
+    speeds = None if published is None else PublishedSpeeds.of(published, config.model, config.images)
     records: list[dict[str, Any]] = []
     is_read = True
-    for group in pipeline.bench(config, output):
+    for group in pipeline.bench(config, output, speeds):
         if not is_read:
             raise KeyboardInterrupt  # the reader closed stdout early
         for record in group:
-            is_read = _print_record(record, out) and is_read
+            is_read = _print_record(record if speeds is None else speeds.annotate(record), out) and is_read
         records += group
+    shown = add_published_speeds(records, speeds)
     if not out.as_json:
-        print_lines(benchmark_table(records).removesuffix("\n"))
+        print_lines(benchmark_table(shown).removesuffix("\n"))
+    elif speeds is not None:
+        print_json(shown[-1])
     return ExitCode.OK
 
 

@@ -25,6 +25,7 @@ from xplain.core.config import (
     RenderOptions,
 )
 from xplain.core.errors import ExitCode, Failure, UsageError, no_image_error
+from xplain.core.sweeps import parse_choices
 from xplain.core.threads import set_threads
 
 METHODS, MODELS, OVERLAY = ["saliency", "ig", "neflag"], [EMBEDDED], ["overlay"]
@@ -51,7 +52,8 @@ def compare(
         option(
             "--method",
             "-a",
-            help='Attribution method, shown as one column: NAME[:key=value,...]; repeatable. See "xplain list methods".',
+            help="Attribution method, shown as one column: NAME[:key=value,...]; repeatable; key=a|b|c (quote it) adds a column per value. "
+            'See "xplain list methods".',
             autocompletion=complete_method,
         ),
     ] = METHODS,
@@ -107,7 +109,7 @@ def compare(
     Examples:
       xplain compare cat.jpg -a agi -a ig -a neflag
       xplain compare cat.jpg espresso.jpg --no-metrics --show heatmap --show top10 --save pdf
-      xplain compare cat.jpg -a agi:classes=1 -a agi:classes=5 -a agi:classes=20
+      xplain compare cat.jpg -a 'agi:classes=1|5|20'
       xplain compare cat.jpg -a agi --against tabby --against lynx --no-metrics
       xplain compare cat.jpg -m resnet50 -m vgg16 -a agi
       xplain compare runs/a runs/b
@@ -124,7 +126,7 @@ def compare(
         compute,
         models=tuple(dict.fromkeys(model)),
         inputs=tuple(inputs or ()),
-        methods=tuple(Choice.parse(text) for text in method),
+        methods=parse_choices(method),
         output=output or DEFAULT_FOLDER,
         any_folder=output is None,
         metrics=tuple(Choice.parse(text) for text in metric),

@@ -29,11 +29,12 @@ from xplain.core.errors import ExitCode, Failure, UsageError
 from xplain.core.files import lock_directory
 from xplain.core.option_values import parse_shard
 from xplain.core.run_store import DifferentRunError
+from xplain.core.sweeps import parse_choices
 from xplain.core.threads import set_threads
 from xplain.core.types import Interval
 from xplain.data.output_checks import check_run_directory
 from xplain.pipelines.distributed import shard_from_env, wait_for_ranks
-from xplain.reports.published import Published, add_published, read_published, resolve_values
+from xplain.reports.published import Published, read_published, resolve_values
 
 if TYPE_CHECKING:
     from xplain.pipelines.evaluation_plan import EvaluationPlan
@@ -141,7 +142,7 @@ def evaluate(
         replace(model_options, name=model[0]),
         compute,
         dataset=dataset,
-        methods=tuple(Choice.parse(text) for text in method),
+        methods=parse_choices(method),
         metrics=tuple(Choice.parse(text) for text in metric),
         output=output or Path(),
         protocol=protocol,
@@ -308,12 +309,14 @@ def _report(
     """Write and print the summary of a run directory; return the exit code."""
     from xplain.pipelines.examples import write_examples
     from xplain.reports.evaluation_report import evaluation_table, write_report
+    from xplain.reports.published_summary import summarize_with_published
     from xplain.reports.summary import summarize_run
 
     with lock_directory(config.output, wait=True):  # shards may finish at the same time
-        summary = summarize_run(config.output, config.interval, covered.keys)
         if published:
-            summary = add_published(summary, published)
+            summary = summarize_with_published(config.output, published, config.interval, covered.keys)
+        else:
+            summary = summarize_run(config.output, config.interval, covered.keys)
         write_examples(config, covered.keys)
         write_report(config.output, summary)
     for text in summary["warnings"]:

@@ -15,7 +15,6 @@ from xplain.cli._options import OutputOptions
 from xplain.cli._progress import show_progress
 from xplain.core.config import (
     EMBEDDED,
-    Choice,
     ComputeOptions,
     ExplainConfig,
     ModelOptions,
@@ -24,6 +23,7 @@ from xplain.core.config import (
 )
 from xplain.core.errors import ExitCode, Failure, UsageError, no_image_error
 from xplain.core.files import printable
+from xplain.core.sweeps import parse_choices
 from xplain.core.threads import set_threads
 from xplain.reports.class_texts import class_name, format_certainty
 
@@ -52,7 +52,11 @@ def explain(
         ),
     ] = None,
     save: Annotated[
-        list[str], option("--save", help="Output to save: overlay, heatmap, masked, figure or raw; repeatable.")
+        list[str],
+        option(
+            "--save",
+            help="Output to save: overlay, heatmap, masked, figure, raw, or steps (distilled inputs of dga, PNG and NPZ); repeatable.",
+        ),
     ] = OVERLAY,
     render: RenderOptions = RenderOptions(),
     layer: common.Layer = None,
@@ -100,7 +104,7 @@ def explain(
         replace(model_options, name=model),
         compute,
         inputs=tuple(images or ()),
-        methods=tuple(Choice.parse(text) for text in method),
+        methods=parse_choices(method),
         output=None if to_stdout else output,
         files_from=files_from,
         null=null,

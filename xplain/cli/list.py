@@ -12,9 +12,11 @@ from xplain.cli._completion import complete_model
 from xplain.cli._console import print_json, print_lines
 from xplain.cli._groups import option, with_groups
 from xplain.cli._options import OutputOptions
+from xplain.cli._progress import show_progress
 from xplain.core.config import EMBEDDED, ModelOptions
 from xplain.core.errors import ExitCode
 from xplain.core.files import to_json
+from xplain.pipelines.progress import OnProgress
 
 Kind = Literal["methods", "metrics", "models", "protocols", "classes", "layers"]
 
@@ -55,7 +57,9 @@ def list_things(
 
     options = replace(model_options, name=model or EMBEDDED)
     shown = "fits" if kind == "methods" and model is not None else kind
-    rows = [row for row in _list_rows(shown, options) if search.lower() in to_json(row).lower()]
+    with show_progress(out.show_progress and shown == "fits", "methods") as on_progress:
+        listed = _list_rows(shown, options, on_progress)
+    rows = [row for row in listed if search.lower() in to_json(row).lower()]
     columns = catalog.COLUMNS[shown]
     if out.as_json:
         print_json(*rows)
@@ -66,12 +70,12 @@ def list_things(
     return ExitCode.OK
 
 
-def _list_rows(kind: str, options: ModelOptions) -> list[dict[str, Any]]:
+def _list_rows(kind: str, options: ModelOptions, on_progress: OnProgress) -> list[dict[str, Any]]:
     from xplain.pipelines import catalog
 
     match kind:
         case "fits":
-            return catalog.list_fits(options)
+            return catalog.list_fits(options, on_progress)
         case "methods":
             return catalog.list_methods()
         case "metrics":

@@ -25,7 +25,8 @@ from xplain.core.types import ActivationName, Interval, Precision, ScoreKind
 EMBEDDED = "efficientnet-lite0"  # the default model, which needs no download
 SIMILAR = "similar:"  # in --target, before the path of a reference image
 EXTERNAL_MAPS = "external-maps"  # instead of a method's name, in the records of maps that another program made
-PUBLISHED = "published"  # the TOML table with the figures of a paper, which evaluate prints next to its own
+PUBLISHED = "published"  # the TOML table with the values of a paper
+PUBLISHED_COMMANDS = ("evaluate", "bench")  # which print them next to their own
 Sign = Literal["positive", "negative", "absolute", "signed"]
 Reduce = Literal["sum", "mean", "abs-sum", "max"]
 PerClassOrder = Literal["random", "first"]
@@ -417,12 +418,12 @@ def read_config_file(path: Path, command: str, options: Collection[str], command
     """Return the option values of ``command`` in a TOML file.
 
     Options at the top level apply to every command and must be options of ``command``; a table named after a command takes
-    precedence. evaluate also accepts a table of published figures, which ``xplain.reports.published`` reads.
+    precedence. evaluate and bench also accept a table of published values, which ``xplain.reports.published`` reads.
     Raises InputError if the file cannot be read, UsageError for a name that is not an option of ``command`` and for a table
     that is not named after a command.
     """
     content = read_toml(path)
-    if command == "evaluate":
+    if command in PUBLISHED_COMMANDS:
         content.pop(PUBLISHED, None)
     tables = {
         key: value
@@ -432,9 +433,9 @@ def read_config_file(path: Path, command: str, options: Collection[str], command
     for name in tables:
         if name not in commands:
             hint = did_you_mean(name, commands, "use the name of a command as the table name")
-            raise UsageError(
-                f"unknown table [{name}] in {path}", "use it only with evaluate" if name == PUBLISHED else hint
-            )
+            if name == PUBLISHED:
+                hint = f"use it only with {' and '.join(PUBLISHED_COMMANDS)}"
+            raise UsageError(f"unknown table [{name}] in {path}", hint)
     merged = {key: value for key, value in content.items() if key not in tables} | dict(tables.get(command, {}))
     values = {key.replace("-", "_"): value for key, value in merged.items()}
     for name in values:

@@ -6,7 +6,8 @@ An error message is one line: the wrong value, the rule that it breaks, and what
 import errno
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import IntEnum
@@ -34,6 +35,10 @@ DEVICE_ERROR_TEXTS = (
     "CUSOLVER_STATUS",
     "HIP error",
     "MPS backend",
+)
+MIXED_DEVICES_TEXTS = (
+    "Expected all tensors to be on the same device",
+    "indices should be either on cpu or on the same device",
 )
 OUT_OF_MEMORY_TEXTS = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 # Errors that models raise for inputs that they do not accept.
@@ -142,7 +147,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def device_error(error: BaseException) -> DeviceError | None:
-    """Return a DeviceError if the exception reports a failed device or too little memory, otherwise None."""
+    """Return a DeviceError if the exception reports a failed device, too little memory or tensors on several devices, otherwise None."""
     first = first_line(error)
     if is_out_of_memory(error):
         return DeviceError(
@@ -151,7 +156,27 @@ def device_error(error: BaseException) -> DeviceError | None:
     is_device_text = isinstance(error, RuntimeError) and any(text in str(error) for text in DEVICE_ERROR_TEXTS)
     if is_device_text or type(error).__name__ == "AcceleratorError":
         return DeviceError(f"device error: {first}", "check the device, then run the same command again")
+    if isinstance(error, RuntimeError) and any(text in str(error) for text in MIXED_DEVICES_TEXTS):
+        hint = "let the forward pass of the model create tensors on the device of its input, or use --device cpu"
+        return DeviceError(f"device error: {first}", hint)
     return None
+
+
+@contextmanager
+def convert_device_errors(memory_hint: str = "") -> Iterator[None]:
+    """Raise a DeviceError in place of an exception inside the block that reports one, see ``device_error``.
+
+    memory_hint: what to do if the memory is exhausted; defaults to the hint of ``device_error``.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        known = None if isinstance(error, XplainError) else device_error(error)
+        if known is None:
+            raise
+        if memory_hint and is_out_of_memory(error):
+            known = DeviceError(known.message, memory_hint)
+        raise known from None
 
 
 def system_error(error: BaseException) -> InputError | None:

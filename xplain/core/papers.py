@@ -58,7 +58,7 @@ class Paper:
 
     authors: full names, separated by ", "; the surname is last.
     venue: name of the conference or, if ``journal`` is true, of the journal.
-    arxiv: arXiv identifier. doi: of papers that are not on arXiv.
+    arxiv: arXiv identifier. doi: digital object identifier, of a paper that is not on arXiv.
     """
 
     title: str
@@ -82,7 +82,7 @@ class Paper:
 
     @property
     def url(self) -> str:
-        """The arXiv page, or the page of the DOI, or ""."""
+        """The arXiv page, the page of the DOI, or ""."""
         if self.arxiv:
             return f"https://arxiv.org/abs/{self.arxiv}"
         return f"https://doi.org/{self.doi}" if self.doi else ""

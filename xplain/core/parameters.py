@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from numbers import Number
@@ -51,10 +51,15 @@ class Bounds:
 
 @dataclass(frozen=True)
 class TextFormat:
-    """A required format of a text. description: for help and errors. parse: raises ValueError if the format is wrong."""
+    """A required format of a text.
+
+    description: for help and errors. parse: raises ValueError if the format is wrong.
+    separator: a list of texts is accepted, and joined by it; empty if not.
+    """
 
     description: str
     parse: Callable[[str], object]
+    separator: str = ""
 
     def accepts(self, text: str) -> bool:
         """Return whether ``text`` has the format."""
@@ -91,9 +96,19 @@ def check_path(text: str) -> str:
 
 @dataclass(frozen=True)
 class OrFile:
-    """Marks choices beside which the path of an existing file is accepted. description: of the file, for help and errors."""
+    """Marks choices beside which the path of an existing file is accepted.
+
+    description: of the file, for help and errors. folders: accept folders too.
+    """
 
     description: str
+    folders: bool = False
+
+    def accepts(self, value: Any) -> bool:
+        """Return whether a value is the path of an existing file or, if accepted, of a folder."""
+        if not isinstance(value, str | PathLike):
+            return False
+        return Path(value).is_file() or (self.folders and Path(value).is_dir())
 
 
 PERCENTAGES = TextFormat("increasing percentages such as 10..90 or 10+30+50", read_percentages)
@@ -170,8 +185,9 @@ class Parameter:
         if self.choices:
             if isinstance(value, str) and value in self.choices:
                 return value
-            is_file = self.file is not None and isinstance(value, str | PathLike) and Path(value).is_file()
-            return str(value) if is_file else None
+            return str(value) if self.file is not None and self.file.accepts(value) else None
+        if isinstance(value, list | tuple):
+            return self._join(value)
         if self.kind is bool:
             return value if isinstance(value, bool) else BOOLEANS[str(value).lower()]
         if value is None or isinstance(value, bool) or (self.kind is int and isinstance(value, float)):
@@ -184,3 +200,10 @@ class Parameter:
         if isinstance(converted, int) and abs(converted) > MAX_INTEGER:
             return None
         return converted
+
+    def _join(self, values: Sequence[Any]) -> str | None:
+        """Return a list of texts as one text, or None if the parameter takes no list."""
+        separator = self.bounds.separator if isinstance(self.bounds, TextFormat) else ""
+        if not separator or not values or not all(isinstance(value, str) for value in values):
+            return None
+        return separator.join(values)

@@ -30,6 +30,7 @@ class Spec:
     access: what the function needs of the model: ``outputs``, its ``layers`` too, or also ``gradients``.
     alias: a shorter name. synonyms: names of its special cases. paper: where it is defined. doc: the function's docstring.
     deviations: how the implementation differs from the paper. version: of the definition; increases when numbers change.
+    parameter_aliases: other names of parameters.
     added: parameters that earlier versions do not have. Records omit them at their default, so that runs are continued.
     """
 
@@ -43,6 +44,7 @@ class Spec:
     added: frozenset[str] = frozenset()
     synonyms: tuple[str, ...] = ()
     access: Access = "outputs"
+    parameter_aliases: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def names(self) -> list[str]:
@@ -69,11 +71,23 @@ class Spec:
         signature = inspect.signature(self.function)
         return {name: value for name, value in signature.parameters.items() if value.kind is value.KEYWORD_ONLY}
 
+    def rename(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return parameters under their own names instead of ``parameter_aliases``. Raises UsageError if both are given."""
+        renamed: dict[str, Any] = {}
+        for name, value in given.items():
+            own = self.parameter_aliases.get(name, name)
+            if own in renamed:
+                alias = next(alias for alias, target in self.parameter_aliases.items() if target == own)
+                raise UsageError(f"{self.name}: {alias} and {own} are the same parameter", "set only one of them")
+            renamed[own] = value
+        return renamed
+
     def resolve(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Return all parameters: the given values, validated, and the defaults of the others.
 
         Raises UsageError if a name is unknown or a value is not accepted.
         """
+        given = self.rename(given)
         for name in given:
             if name not in self.parameters:
                 usage = f"use {' or '.join(self.parameters)}" if self.parameters else "remove it"
@@ -139,7 +153,7 @@ class MethodSpec(Spec):
 class MetricSpec(Spec):
     """A metric: one value per image, or, if ``scope`` is "dataset", one value per trial on the whole data set.
 
-    better: whether higher or lower values are better. bounds: range of values at the default parameters.
+    better: whether higher or lower values are better, or neither. bounds: range of values at the default parameters.
     unit: unit of the values. axis: what the curve's horizontal axis shows.
     draws: name for random draws that several metrics share; "" draws separately.
     forwards: forwards(side=, **params) -> forward rows for an image of ``side`` pixels.
@@ -152,7 +166,7 @@ class MetricSpec(Spec):
     that the attributions should have, or None) and ``load`` (loads the classifier with the weights of a file).
     """
 
-    better: Literal["higher", "lower"] = "higher"
+    better: Literal["higher", "lower", "neither"] = "higher"
     bounds: tuple[float, float] = (0.0, 1.0)
     unit: str = ""
     axis: str = "fraction of pixels"

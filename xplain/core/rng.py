@@ -56,11 +56,14 @@ class Streams:
     keys: Tensor
 
     @classmethod
-    def of(cls, images: Tensor, seed: int, purpose: str) -> Streams:
-        """Return streams that depend on the seed, the purpose (a method's name) and each image's 8-bit content."""
+    def of(cls, images: Tensor, seed: int, purpose: str, device: torch.device | None = None) -> Streams:
+        """Return streams that depend on the seed, the purpose (a method's name) and each image's 8-bit content.
+
+        device: of the streams; defaults to that of the images, which are copied to the CPU.
+        """
         content = (images.detach() * 255).round().clamp(-32768, 32767).to(torch.int16).cpu().numpy()
         keys = [_key(str(seed).encode(), purpose.encode(), image.tobytes()) for image in content]
-        return cls(torch.tensor(keys, dtype=torch.int64, device=images.device))
+        return cls(torch.tensor(keys, dtype=torch.int64, device=device or images.device))
 
     def child(self, purpose: str) -> Streams:
         """Return independent streams for another purpose of the same method."""

@@ -248,8 +248,9 @@ def _check_description(folder: Path, description: Record) -> Record | None:
     if not (folder / "run.json").exists():
         return None
     existing = _read_description(folder)
-    old = existing["fingerprint"]
-    new = json.loads(json.dumps(description["fingerprint"]))  # as JSON returns it: lists instead of tuples
+    cpu = {"device": "cpu"}  # which fingerprints do not name
+    old = cpu | existing["fingerprint"]
+    new = cpu | json.loads(json.dumps(description["fingerprint"]))  # as JSON returns it: lists instead of tuples
     for key in sorted({*old, *new}):
         if _without_notes(old.get(key)) != _without_notes(new.get(key)) and not _is_undecided(key, old, new):
             raise DifferentRunError(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-ScoreKind = Literal["logit", "prob", "log-prob", "margin"]
+ScoreKind = str  # a score in the full form of ``xplain.core.scores.parse_score``
 Precision = Literal["fp32", "tf32", "bf16"]
 ActivationName = Literal["auto", "softmax", "sigmoid", "none"]
 Interval = Literal["percentile", "bca"]
@@ -73,6 +73,20 @@ class Attribution:
         """Completeness gap ``total - expected`` of shape (B,), or None for methods that do not satisfy completeness."""
         return None if self.expected is None else self.total - self.expected.double()
 
+    def with_details_on_cpu(self) -> Attribution:
+        """Return a copy of which only ``values`` are not on the CPU: one copy per tensor, not one per image."""
+        return replace(
+            self,
+            target=None if self.target is None else self.target.cpu(),
+            expected=None if self.expected is None else self.expected.cpu(),
+            details={name: value.cpu() for name, value in self.details.items()},
+            flags={text: mask.cpu() for text, mask in self.flags.items()},
+        )
+
+    def cpu(self) -> Attribution:
+        """Return a copy on the CPU."""
+        return replace(self.with_details_on_cpu(), values=self.values.cpu())
+
 
 @dataclass(frozen=True, eq=False)
 class Score:
@@ -90,3 +104,13 @@ class Score:
     cost: Cost = Cost()
     undefined: dict[str, Tensor] = field(default_factory=dict)
     chance: Tensor | None = None
+
+    def cpu(self) -> Score:
+        """Return a copy on the CPU."""
+        return replace(
+            self,
+            values=self.values.cpu(),
+            curve=None if self.curve is None else self.curve.cpu(),
+            undefined={reason: mask.cpu() for reason, mask in self.undefined.items()},
+            chance=None if self.chance is None else self.chance.cpu(),
+        )

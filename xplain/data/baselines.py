@@ -12,8 +12,9 @@ from xplain.core.parameters import OrFile
 from xplain.core.rng import Streams
 from xplain.data.filters import gaussian_blur
 
-# The methods that use it receive the images of a file, or of a tensor of the library, as a tensor.
-Baseline = Annotated[Literal["black", "white", "mean", "blur", "uniform"], OrFile("an image file")]
+# The methods that use it receive each image of a file or folder, or the images of a tensor of the library, as a tensor.
+OR_IMAGES = OrFile("an image file or a folder of images", folders=True)
+Baseline = Annotated[Literal["black", "white", "mean", "blur", "uniform"], OR_IMAGES]
 BLUR_SIGMA = 5.0  # pixels
 
 

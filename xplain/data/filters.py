@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -35,10 +37,15 @@ def cosine_basis(size: int, like: Tensor) -> Tensor:
 
     Row j is cos(π j (n + 1/2) / size), scaled to length 1.
     """
+    return _cosine_basis(size, like.dtype, like.device)
+
+
+@lru_cache(maxsize=8)
+def _cosine_basis(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     n = torch.arange(size, dtype=torch.float64)
     basis = torch.cos(torch.pi / size * n[:, None] * (n + 0.5)) * (2 / size) ** 0.5
     basis[0] /= 2**0.5
-    return basis.to(like)
+    return basis.to(device, dtype)
 
 
 def rise_blur(x: Tensor) -> Tensor:

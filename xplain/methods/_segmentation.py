@@ -48,12 +48,12 @@ def fill_with_means(x: Tensor, labels: Tensor) -> Tensor:
 
 
 def find_regions(x: Tensor) -> list[Tensor]:
-    """Return masks (N, H, W) per image of the overlapping regions at all ``SCALES``, each dilated by ``DILATION`` pixels.
+    """Return masks (N, H, W) per image, on the CPU, of the overlapping regions at all ``SCALES``, each dilated by ``DILATION`` pixels.
 
     As in PAIR's XRAI, the image is scaled to [-1, 1], resized to 224 x 224 and segmented by Felzenszwalb's algorithm; the
     labels are resized back, and each region is dilated by a disk.
     """
-    return [torch.from_numpy(_find_regions(image)).to(x.device) for image in _to_arrays(x)]
+    return [torch.from_numpy(_find_regions(image)) for image in _to_arrays(x)]
 
 
 def describe_segmented_bands(x: Tensor) -> dict[str, str]:

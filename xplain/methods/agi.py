@@ -9,11 +9,11 @@ from torch import Tensor
 
 from xplain.core.errors import UsageError
 from xplain.core.papers import Paper
-from xplain.core.parameters import Positive, Steps
+from xplain.core.parameters import ExistingPath, Positive, Steps
 from xplain.core.registry import method
 from xplain.core.rng import Streams
 from xplain.core.types import Attribution
-from xplain.methods._false_classes import MISSING, NO_FALSE_CLASS, NO_PATH, choose_classes, pair_images
+from xplain.methods._false_classes import MISSING, NO_FALSE_CLASS, NO_PATH, Draw, choose_classes, pair_images
 from xplain.methods._paths import normalize_l2
 from xplain.methods._quadrature import quadrature
 from xplain.methods.integrated_gradients import line_integral
@@ -52,7 +52,7 @@ def _cost(steps: int, classes: int, path: str, nodes: int | None = None, **_: ob
     "and not complete. variant=paper is Algorithm 1 with a clamp to [0, 1]; the displacement is computed after the clamp. False classes "
     "are drawn per image from all classes except the target; the code draws once per run or uses a fixed grid. "
     "The softmax is applied once; the code applies it twice (double_softmax).",
-    added=frozenset({"ascent", "draw", "nodes", "double_softmax"}),
+    added=frozenset({"ascent", "draw", "nodes", "double_softmax", "distances"}),
     plain=True,
     rounding="Signed steps: gradient entries near zero change sign between correct float32 implementations. Smallest cosine similarity on "
     "eight photographs with 3 classes: batch size 1 against 7 and auto 1.00 at one step, 0.93 at five; float32 against float64 1.00 and "
@@ -71,9 +71,10 @@ def agi(
     steps: Steps = 20,
     classes: Steps = 20,
     ascent: Ascent = "sign",
-    draw: Literal["random", "nearest"] = "random",
+    draw: Draw = "random",
     nodes: Steps | None = None,
     double_softmax: bool = False,
+    distances: ExistingPath | None = None,
 ) -> Attribution:
     """Integrate the target's gradient along ascents of false classes, and sum over the classes.
 
@@ -83,7 +84,8 @@ def agi(
     official: x_{j+1} = clamp(x_0 + d), φ -= ∇f^t(x_j) ⊙ (x_{j+1} - x_0).
     Signs amplify rounding: float32 results repeat on one machine with one batch size, and differ otherwise (see ``rounding``).
     Raises UsageError if the model has only one class, or returns values instead of classes, and for ``double_softmax`` with another
-    score than prob, or if the model has no softmax.
+    score than prob, or if the model has no softmax; for draw=near or spread without ``distances`` if the network does not end in a
+    linear layer, and for ``distances`` with another ``draw``. Raises InputError if the file has no such matrix.
 
     x: images (B, C, H, W) in [0, 1].
     y: target classes (B,).
@@ -94,17 +96,22 @@ def agi(
     classes: number of random false classes per image; all other classes if the model has fewer. If an image can have several labels,
     the false classes are those that the model does not find in it; without one the map is zero, and the image is flagged.
     ascent: signs of the gradient, or its direction (Definition 2).
-    draw: ``random`` false classes, or the ``nearest``, those with the largest logits.
+    draw: ``random`` false classes; ``top`` (or ``nearest``): those with the largest logits; ``near``: those closest to the target;
+    ``spread``: one by one, the class farthest from the target and the classes before it (section 5.4 suggests to choose by meaning).
+    distances: file of the distances between classes for ``near`` and ``spread``, such as those of WordNet: an .npy matrix or lines of
+    numbers with commas, in the order of the model's outputs; none: 1 - cosine between the rows of the last linear layer.
     nodes: of the straight lines; none: as many as ``steps``.
-    double_softmax: explain and climb the softmax of the probabilities, as the authors' code does. The ascent of an improbable class
-    then mostly descends the target.
+    double_softmax: explain and climb q, the softmax of the probabilities p, as the authors' code does. The ascent of an improbable class
+    then mostly descends the target: for the class of rank 500, cos(∇q_i, -∇p_t) is 0.90 (95 % interval 0.82 to 0.97) and cos(∇q_i, ∇p_i)
+    0.85 (0.77 to 0.91), against 0.65 for cos(∇p_i, -∇p_t); for the runner-up nothing changes (20 photographs, EfficientNet-Lite0). The maps
+    have a Pearson correlation of 0.83 (0.80 to 0.86) with those of one softmax, and those of other random classes 0.73 (classes=4).
     """
     if double_softmax:
         if oracle.score != "prob":
             raise UsageError(f"agi: double_softmax does not apply to score={oracle.score}", "use score=prob")
         oracle.score = "double-prob"
     is_complete = variant == "paper" or path == "straight"
-    false_classes = choose_classes(oracle, x, y, rng, classes, against, "agi", draw)
+    false_classes = choose_classes(oracle, x, y, rng, classes, against, "agi", draw, distances)
     image, false_class = pair_images(false_classes)
     if not len(image):  # every label is present in every image
         no_steps = torch.zeros_like(false_classes)
@@ -197,8 +204,8 @@ def _climb(
         result = oracle.gradients(point, classes, image[active])
         has_reached = result.decides(false_class[active])
         reached[active] = has_reached
-        gradients = result.values[~has_reached]
-        active, point = active[~has_reached], point[~has_reached]
+        rest = (~has_reached).nonzero()[:, 0]  # the only wait for the device in a step
+        gradients, active, point = result.values[rest], active[rest], point[rest]
         if not len(active):
             break
         origin = point if variant == "paper" else x[image[active]]

@@ -6,7 +6,7 @@ from torch import Tensor
 from xplain.core.papers import Paper
 from xplain.core.registry import method
 from xplain.core.types import Attribution
-from xplain.methods.grad_cam import upsample
+from xplain.methods._layer_maps import upsample
 from xplain.models.layouts import LayoutText
 from xplain.oracle import Oracle
 from xplain.oracle.attention import patch_map, probe_attention

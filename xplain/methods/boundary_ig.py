@@ -133,9 +133,10 @@ def _attack_to_boundary(
         result = oracle.gradients(point, y[active], active)
         if step == 0:
             label = _find_label(oracle, result, y)
-        changed[active] = result.decides(label.classes[active]) != label.decided[active]
-        keep = ~changed[active]
-        active, point, gradient = active[keep], point[keep], result.values[keep]
+        has_changed = result.decides(label.classes[active]) != label.decided[active]
+        changed[active] = has_changed
+        rest = (~has_changed).nonzero()[:, 0]  # the only wait for the device in a step
+        active, point, gradient = active[rest], point[rest], result.values[rest]
         if not len(active):
             break
         before[active] = point

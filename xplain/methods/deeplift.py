@@ -20,6 +20,7 @@ from xplain.methods._reveal_cancel_rules import REVEAL_CANCEL_TABLE
 from xplain.oracle import Oracle
 from xplain.oracle.propagation import propagate
 from xplain.oracle.propagation_rules import Rules
+from xplain.oracle.scores import contrast_weight
 
 DeepLiftRule = Literal["rescale", "reveal-cancel"]
 ALTERNATIVES: dict[DeepLiftRule, str] = {
@@ -78,7 +79,7 @@ def deeplift(
     references: the images (N, C, H, W) of ``baselines``, or None.
     center: explain the logit minus the mean of all logits, the paper's adjustment for a softmax output.
     baselines: a directory of images, or in Python a tensor (N, C, H, W), instead of ``baseline``: the mean of the attributions from each
-    image (DeepSHAP), which sums to the score minus the mean score of the baselines.
+    image (DeepSHAP), as ``baseline`` does with a directory, which sums to the score minus the mean score of the baselines.
     Products ab, also of matrices: ā Δb + b̄ Δa, with means over image and baseline. Layer norms, RMS norms, divisions: products
     with the reciprocal r of the scale, and m_v = -(r r')² / (r + r') for its square v = r^-2. Softmaxes e / s of S: a product with
     1 / s, and m = Δe / ΔS. rule=reveal-cancel has no definition for norms, softmaxes and products of matrices.
@@ -133,6 +134,7 @@ def _center(logits: Tensor) -> Tensor:
 def _expected_sum(oracle: Oracle, x: Tensor, y: Tensor, start: Tensor, center: bool) -> Tensor:
     """Return the score (B,) at the image minus the score at the baseline."""
     change = oracle.score_change(start, x, y)
-    if center and oracle.against is None:  # contrast classes cancel the mean
-        change = change - (oracle.logits(x, check=True) - oracle.logits(start, check=True)).mean(dim=1)
+    share = 1.0 if oracle.against is None else 1.0 - contrast_weight(oracle.score)  # contrast classes cancel the mean
+    if center and share:
+        change = change - share * (oracle.logits(x, check=True) - oracle.logits(start, check=True)).mean(dim=1)
     return change

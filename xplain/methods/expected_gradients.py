@@ -20,6 +20,7 @@ from xplain.oracle import Oracle
     alias="eg",
     synonyms=("gradient-shap",),
     added=frozenset({"noise"}),
+    parameter_aliases={"baseline": "baselines"},
     paper=Paper(
         "Improving performance of deep learning models with axiomatic attribution priors and expected gradients",
         "Gabriel Erion, Joseph D. Janizek, Pascal Sturmfels, Scott M. Lundberg, Su-In Lee",
@@ -56,7 +57,8 @@ def expected_gradients(
     y: target classes (B,).
     references: the images (N, C, H, W) of ``baselines``, or None for noise.
     samples: n.
-    baselines: ``noise`` (uniform random images) or a directory of images; in Python also a tensor (N, C, H, W).
+    baselines: ``noise`` (uniform random images) or a directory of images; in Python also a tensor (N, C, H, W). ``baseline`` is another
+    name of this parameter.
     noise: σ in pixel units. Noisy images are not clamped to [0, 1].
     """
     alpha_rng, noise_rng = rng.child("alpha"), rng.child("noise")

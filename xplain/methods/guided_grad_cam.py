@@ -7,7 +7,7 @@ from xplain.core.registry import method
 from xplain.core.types import Attribution
 from xplain.methods.grad_cam import grad_cam
 from xplain.methods.guided_backprop import guided_backprop
-from xplain.models.layouts import LayoutText
+from xplain.models.layouts import LayerText, LayoutText
 from xplain.oracle import Oracle
 
 
@@ -26,12 +26,18 @@ from xplain.oracle import Oracle
     deviations="Bilinear upsampling of the Grad-CAM map, as in the paper; captum defaults to nearest neighbors.",
 )
 def guided_grad_cam(
-    oracle: Oracle, x: Tensor, y: Tensor, *, layer: str = "auto", layout: LayoutText = "auto"
+    oracle: Oracle,
+    x: Tensor,
+    y: Tensor,
+    *,
+    layer: LayerText = "auto",
+    layout: LayoutText = "auto",
+    scale_layers: bool = False,
 ) -> Attribution:
     """Multiply guided backpropagation by the upsampled Grad-CAM map.
 
     φ = guided-backprop ⊙ up(Grad-CAM). Neither complete nor invariant to the implementation.
-    x: (B, C, H, W) in [0, 1]. y: (B,). layer, layout: as for ``grad-cam``. Raises UsageError if either method does.
+    x: (B, C, H, W) in [0, 1]. y: (B,). layer, layout, scale_layers: as for ``grad-cam``. Raises UsageError if either method does.
     """
-    coarse = grad_cam(oracle, x, y, layer=layer, layout=layout)
+    coarse = grad_cam(oracle, x, y, layer=layer, layout=layout, scale_layers=scale_layers)
     return Attribution(coarse.values * guided_backprop(oracle, x, y).values, facts=coarse.facts)

@@ -1,5 +1,6 @@
 """Guided IG: integrated gradients along a path that moves values with small gradients first."""
 
+from itertools import count
 from typing import Annotated
 
 import torch
@@ -13,6 +14,8 @@ from xplain.core.types import Attribution
 from xplain.data.baselines import Baseline, make_baseline
 from xplain.methods._idgi import Direction, ScoreChanges
 from xplain.oracle import Oracle
+
+ROUNDS_PER_READ = 4
 
 
 @method(
@@ -88,21 +91,24 @@ def _advance(
     """Return the shares α (B, d) after one step.
 
     size: |gradients| (B, d). distance: |x - x'| (B, d). goal: the mean share to reach.
-    Images that have reached the goal are masked until all others have reached it.
+    Images that have reached the goal are masked until all others have reached it. Whether all have is read in every round on a CPU and in
+    every ``ROUNDS_PER_READ`` rounds on other devices, which the program would wait for; rounds after the last one change nothing.
     """
     low, high = max(goal - max_distance, 0.0), min(goal + max_distance, 1.0)
     rank = int(fraction * (size.shape[1] - 1)) + 1  # numpy's "lower" quantile
     total_distance = distance.sum(dim=1, dtype=torch.float64)
     tolerance = total_distance * max(1e-9, 4 * torch.finfo(alpha.dtype).eps)
     alpha = alpha.clamp(min=low)
-    while True:
+    rounds_per_read = 1 if alpha.device.type == "cpu" else ROUNDS_PER_READ
+    for number in count():
         left = ((1 - alpha) * distance).sum(dim=1, dtype=torch.float64) - (1 - goal) * total_distance
         movable = (alpha < high) & (distance > 0) & (left > tolerance)[:, None]
-        if not bool(movable.any()):
-            return alpha
+        if number % rounds_per_read == rounds_per_read - 1 and not bool(movable.any()):
+            break
         ranked = torch.where(movable, size.nan_to_num(nan=torch.inf), torch.inf)  # NaN last, so that the loop ends
         chosen = movable & (ranked <= ranked.kthvalue(rank, dim=1, keepdim=True).values)
         reach = ((high - alpha) * distance * chosen).sum(dim=1, dtype=torch.float64)
         share = (left / reach.clamp(min=torch.finfo(torch.float64).tiny)).clamp(max=1).to(alpha.dtype)[:, None]
-        raised = torch.where(share < 1, torch.lerp(alpha, alpha.new_tensor(high), share), high)
+        raised = torch.where(share < 1, torch.lerp(alpha, alpha.new_full((), high), share), high)
         alpha = torch.where(chosen, raised, alpha)
+    return alpha

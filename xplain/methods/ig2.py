@@ -26,6 +26,7 @@ class Pairs(NamedTuple):
 
 @method(
     "ig2",
+    parameter_aliases={"baseline": "baselines"},
     paper=Paper(
         "IG2: Integrated gradient on iterative gradient path for feature attribution",
         "Yue Zhuo, Zhiqiang Ge",
@@ -70,7 +71,8 @@ def ig2(
     x: images (B, C, H, W) in [0, 1].
     y: target classes (B,).
     references: the images (N, C, H, W) of ``baselines``, or None for noise.
-    baselines: ``noise`` or a directory of images; in Python also a tensor (N, C, H, W).
+    baselines: ``noise`` or a directory of images; in Python also a tensor (N, C, H, W). ``baseline`` is another name of this
+    parameter.
     references_per_image: number of references r, fewer if fewer baselines are left.
     steps: T.
     step_size: η, the L2 length of a move, in pixel units.

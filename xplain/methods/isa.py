@@ -124,7 +124,7 @@ def _walk(
     total = torch.zeros_like(x)
     first_loss = loss = torch.zeros_like(y, dtype=x.dtype)
     for step in range(steps):
-        sample = torch.tensor([number * steps + step], device=x.device)
+        sample = torch.full((1,), number * steps + step, device=x.device)
         result = oracle.gradients(x + noise * rng.normal(sample, tuple(x.shape[1:]), x.dtype)[:, 0], y)
         norm = x.flatten(1).norm(dim=1)
         loss = -result.scores - sign * penalty * norm

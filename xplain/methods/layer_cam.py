@@ -5,10 +5,10 @@ from torch import Tensor
 from xplain.core.papers import Paper
 from xplain.core.registry import method
 from xplain.core.types import Attribution
-from xplain.methods.grad_cam import positive_map
-from xplain.models.layouts import LayoutText
+from xplain.methods._layer_maps import average_layers, name_layers, positive_sum
+from xplain.models.layouts import LayerText, LayoutText
 from xplain.oracle import Oracle
-from xplain.oracle.layers import probe_layer
+from xplain.oracle.layers import probe_layers
 
 
 @method(
@@ -21,17 +21,30 @@ from xplain.oracle.layers import probe_layer
         "IEEE Transactions on Image Processing",
         journal=True,
     ),
-    deviations="Not scaled to [0, 1], and of one layer: the paper scales the maps of shallow layers by tanh and fuses several.",
+    deviations="Not scaled to [0, 1]: the paper scales the maps of shallow layers by tanh and takes the largest of several layers; here "
+    "their mean is taken.",
 )
-def layer_cam(oracle: Oracle, x: Tensor, y: Tensor, *, layer: str = "auto", layout: LayoutText = "auto") -> Attribution:
+def layer_cam(
+    oracle: Oracle,
+    x: Tensor,
+    y: Tensor,
+    *,
+    layer: LayerText = "auto",
+    layout: LayoutText = "auto",
+    scale_layers: bool = False,
+) -> Attribution:
     """Sum activation times positive gradient over the channels of a layer and keep the positive part.
 
     φ = up(max(Σ_k max(∂f/∂A^k, 0) ⊙ A^k, 0)) (Eq. 6 to 8). Returns (B, 1, H, W).
     x: (B, C, H, W) in [0, 1]. y: (B,).
-    layer: the name of a module; ``auto``: the last module in execution order with a spatial output, recorded in ``facts``.
+    layer: the name of a module; ``auto``: the last module in execution order with a spatial output, recorded in ``facts``. The maps of
+    several, such as ``layer3+layer4``, are upsampled and averaged.
     layout: the layout of the layer's output: ``HxW`` or ``HxW+PREFIX`` for tokens, ``channels-first`` or ``channels-last``; ``auto``:
     decided by module types and by how the layer responds to changes of image regions.
+    scale_layers: scale the map of each of several layers to [0, 1] first, as pytorch-grad-cam does; otherwise the maps keep the units of
+    the score, and layers with larger maps count more.
     Raises UsageError if the model has no such layer.
     """
-    probe = probe_layer(oracle, x, y, layer, layout)
-    return Attribution(positive_map(probe.gradients.clamp(min=0) * probe.activations, x), facts={"layer": probe.layer})
+    probes = probe_layers(oracle, x, y, layer, layout)
+    maps = [positive_sum(probe.gradients.clamp(min=0) * probe.activations) for probe in probes]
+    return Attribution(average_layers(maps, x, scale=scale_layers), facts={"layer": name_layers(probes)})

@@ -6,16 +6,16 @@ import torch
 from torch import Tensor
 
 from xplain.core.papers import Paper
-from xplain.core.parameters import Bounds, OrFile, Positive, Steps
+from xplain.core.parameters import Bounds, Positive, Steps
 from xplain.core.registry import method
 from xplain.core.rng import Streams
 from xplain.core.types import Attribution
-from xplain.data.baselines import make_baseline
+from xplain.data.baselines import OR_IMAGES, make_baseline
 from xplain.methods._regression import SegmentRegression
 from xplain.methods._segmentation import describe_segmented_bands, fill_with_means, find_superpixels, spread_evenly
 from xplain.oracle import Oracle
 
-Fill = Annotated[Literal["segment", "black", "white", "mean", "blur", "uniform"], OrFile("an image file")]
+Fill = Annotated[Literal["segment", "black", "white", "mean", "blur", "uniform"], OR_IMAGES]
 
 
 @method(

@@ -36,11 +36,13 @@ def _cost(references_per_image: int, steps: int, clusters: int, **_: object) -> 
 
 @method(
     "lpi",
+    parameter_aliases={"baseline": "baselines"},
     paper=Paper(
         "Local path integration for attribution",
         "Peiyu Yang, Naveed Akhtar, Zeyi Wen, Ajmal Mian",
         2023,
         "AAAI",
+        doi="10.1609/aaai.v37i3.25422",
     ),
     axioms=frozenset({"dummy", "implementation-invariance"}),
     undecided={"sensitivity-a": "no single baseline"},
@@ -76,7 +78,8 @@ def lpi(
     x: images (B, C, H, W) in [0, 1].
     y: target classes (B,).
     references: the images (N, C, H, W) of ``baselines``, or None for noise.
-    baselines: ``noise`` or a directory of images; in Python also a tensor (N, C, H, W).
+    baselines: ``noise`` or a directory of images; in Python also a tensor (N, C, H, W). ``baseline`` is another name of this
+    parameter.
     clusters: K.
     references_per_image: R; fewer if a cluster has fewer different baselines.
     steps: number of nodes k per reference.

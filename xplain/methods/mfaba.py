@@ -202,8 +202,9 @@ def _descend(
         if path == "cosine":
             segments.append(_Segment(active, mean_gradient, move))
         steps_taken[active] = step
-        changed[active] = result.decides(y[active]) != label[active]
-        rest = ~changed[active]
+        has_changed = result.decides(y[active]) != label[active]
+        changed[active] = has_changed
+        rest = (~has_changed).nonzero()[:, 0]  # the only wait for the device in a step
         active, point, gradient, score = active[rest], point[rest], result.values[rest], result.scores[rest]
         if not len(active):
             break

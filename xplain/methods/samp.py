@@ -10,11 +10,12 @@ from xplain.core.parameters import Bounds, Steps
 from xplain.core.registry import method
 from xplain.core.rng import Streams
 from xplain.core.types import Attribution
-from xplain.data.baselines import Baseline, make_baseline
+from xplain.data.baselines import make_baseline
 from xplain.data.filters import rise_blur
 from xplain.oracle import Oracle
 
 Paths = Literal["both", "deletion", "insertion"]
+DeletionBaseline = Literal["black", "white", "mean", "blur", "uniform"]
 InsertionBaseline = Literal["rise-blur", "black", "white", "mean", "blur", "uniform"]
 TOLERANCE = 1e-6  # moves that exceed the limit by less are not shortened
 
@@ -57,7 +58,7 @@ def samp(
     fragments: Steps = 20,
     momentum: Annotated[float, Bounds(above=0, high=1)] = 1.0,
     reduction: Literal["sum", "norm"] = "sum",
-    deletion_baseline: Baseline = "mean",
+    deletion_baseline: DeletionBaseline = "mean",
     insertion_baseline: InsertionBaseline = "rise-blur",
 ) -> Attribution:
     """Integrate the gradient along two greedy paths, from the image to a baseline and from a baseline to the image.

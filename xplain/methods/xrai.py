@@ -65,7 +65,7 @@ def xrai(
     total = total / 2
     pixel_values = total.amax(dim=1) if reduce == "max" else total.sum(dim=1)
     maps, counts = [], []
-    for image_values, masks in zip(pixel_values, find_regions(x), strict=True):
+    for image_values, masks in zip(pixel_values.cpu(), find_regions(x), strict=True):
         part = partition(image_values, masks, fast)
         averaged, count = _average_parts(image_values, part)
         maps.append(averaged)
@@ -75,9 +75,9 @@ def xrai(
         black_score, white_score = oracle.scores(black, y, check=True), oracle.scores(white, y, check=True)
         expected = oracle.scores(x, y, check=True) - (black_score + white_score) / 2
     return Attribution(
-        torch.stack(maps)[:, None],
+        torch.stack(maps)[:, None].to(x.device),
         expected=expected,
-        details={"regions": torch.stack(counts)},
+        details={"regions": torch.stack(counts).to(x.device)},
         facts=describe_segmented_bands(x),
     )
 

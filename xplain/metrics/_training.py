@@ -5,8 +5,8 @@ Seeds fix all random draws. An interrupted training resumes from its last comple
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,8 +20,8 @@ from xplain.core.types import Precision
 from xplain.data.preprocessing import Preprocessing
 from xplain.data.splits import LabeledImages, TrainTestSplit
 from xplain.models import Classifier
+from xplain.models.arithmetic import deterministic_algorithms, float32_precision
 from xplain.models.classifier import Weights
-from xplain.models.optimize import tf32_flags
 from xplain.oracle import Oracle
 
 Network = Literal["cnn", "small"]
@@ -148,24 +148,13 @@ def train_epoch(
     generator = torch.Generator().manual_seed(seed_of(options.seed, "order", epoch))
     order = torch.randperm(len(images), generator=generator).to(device)
     autocast = torch.autocast(device.type, torch.bfloat16) if options.precision == "bf16" else nullcontext()
-    with torch.enable_grad(), _deterministic_cudnn(), tf32_flags(options.precision, device):
+    with torch.enable_grad(), deterministic_algorithms(device), float32_precision(options.precision, device):
         for indices in order.split(options.batch_size):
             with autocast:
                 logits = classifier(images.batch(indices))
             optimizer.zero_grad(set_to_none=True)
             F.cross_entropy(logits.float(), images.labels[indices]).backward()
             optimizer.step()
-
-
-@contextmanager
-def _deterministic_cudnn() -> Iterator[None]:
-    """Select deterministic cuDNN algorithms inside the block, and restore the setting afterward."""
-    before = torch.backends.cudnn.deterministic
-    torch.backends.cudnn.deterministic = True
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.deterministic = before
 
 
 def measure_accuracy(classifier: Classifier, images: LabeledImages, precision: Precision) -> float:

@@ -12,9 +12,11 @@ from xplain.core.papers import Paper
 from xplain.core.parameters import Fraction, Positive, Steps
 from xplain.core.registry import metric
 from xplain.core.rng import Streams
+from xplain.core.scores import ContrastScore
 from xplain.core.types import Score
 from xplain.metrics.inputs import MetricInput
 from xplain.metrics.perturbation import make_fill_images
+from xplain.oracle.targets import find_nearest_classes
 
 Content = Literal["auto", "slopes", "contributions"]
 
@@ -63,6 +65,7 @@ def infidelity(
     """
     slopes = _holds_slopes(inputs, content)
     score_kind = (inputs.score or "logit") if score == "auto" else score
+    contrasts = _find_contrasts(inputs, score_kind)
     difference = inputs.images - make_fill_images(baseline, inputs)
     samples = torch.arange(perturbations, device=inputs.images.device)
     predicted = inputs.images.new_zeros(len(difference), perturbations, dtype=torch.float64)
@@ -77,11 +80,19 @@ def infidelity(
         attributions = inputs.attributions[block.images, None]
         predicted[block.images, block.points] = _predict_change(perturbation, factor, attributions)
         points = inputs.images[block.images, None] - perturbation
-        scores = inputs.oracle.block_scores(block, points, inputs.y, score_kind)
+        scores = inputs.oracle.block_scores(block, points, inputs.y, score_kind, contrasts)
         perturbed_scores[block.images, block.points] = scores.double()
-    scores = inputs.oracle.scores(inputs.images, inputs.y, kind=score_kind)
+    scores = inputs.oracle.scores(inputs.images, inputs.y, kind=score_kind, against=contrasts)
     changes = scores.double()[:, None] - perturbed_scores
     return _score(predicted, changes, normalize=normalize)
+
+
+def _find_contrasts(inputs: MetricInput, score: str) -> Tensor | None:
+    """Return the contrast classes (B, A) of the score ``contrast``, chosen on the images if they are not known, else None."""
+    contrast = ContrastScore.parse(score)
+    if contrast is None or inputs.contrasts is not None:
+        return None if contrast is None else inputs.contrasts
+    return find_nearest_classes(inputs.oracle.logits(inputs.images, check=True), inputs.y, contrast.classes)
 
 
 def _score(predicted: Tensor, changes: Tensor, *, normalize: bool) -> Score:

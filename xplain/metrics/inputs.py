@@ -42,6 +42,8 @@ class MetricInput:
     boxes: (B, N, 4) left, top, right and bottom edges of objects in pixels of the images; unused rows are NaN.
     score: the score that the attributions explain; None if unknown.
     slopes: whether the attributions are slopes (see ``MethodSpec``); None if unknown.
+    content: the images on the CPU, which seed random numbers; None to read ``images``.
+    contrasts: (B, A) contrast classes of the score, if it is ``contrast`` and they are known.
     cache: results that metrics of the same input share, such as curves.
     """
 
@@ -57,4 +59,6 @@ class MetricInput:
     masks: Tensor | None = None
     score: ScoreKind | None = None
     slopes: bool | None = None
+    content: Tensor | None = None
+    contrasts: Tensor | None = None
     cache: dict[object, Tensor] = field(default_factory=dict)

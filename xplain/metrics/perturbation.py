@@ -79,7 +79,7 @@ def deletion(
     relative: scale the curve to 1 at the image and 0 at the baseline, (v - v') / (v(x) - v'); undefined (NaN) where the two differ by
     less than 1e-6 (1 + |v(x)|). For models that return values, whose range is arbitrary.
     """
-    return _score(_get_curve(inputs, steps, baseline, unit, insert=False, relative=relative), area, relative)
+    return _score(perturbation_curve(inputs, steps, baseline, unit, insert=False, relative=relative), area, relative)
 
 
 @curve_metric("insertion", better="higher", paper=RISE)
@@ -96,7 +96,7 @@ def insertion(
 
     The curve leads from the baseline to the image. Parameters as in ``deletion``.
     """
-    return _score(_get_curve(inputs, steps, baseline, unit, insert=True, relative=relative), area, relative)
+    return _score(perturbation_curve(inputs, steps, baseline, unit, insert=True, relative=relative), area, relative)
 
 
 @curve_metric(
@@ -119,8 +119,8 @@ def difference(
 
     The curve is the difference of the two curves. A random map scores 0 on average. Parameters as in ``deletion``.
     """
-    inserted = _get_curve(inputs, steps, baseline, unit, insert=True, relative=relative)
-    deleted = _get_curve(inputs, steps, baseline, unit, insert=False, relative=relative)
+    inserted = perturbation_curve(inputs, steps, baseline, unit, insert=True, relative=relative)
+    deleted = perturbation_curve(inputs, steps, baseline, unit, insert=False, relative=relative)
     return _score(inserted - deleted, area, relative)
 
 
@@ -137,7 +137,9 @@ def morf(
 
     The curve of ``deletion`` with 20 steps and the mean color: the pixel perturbation of the DGA paper (section 4.1).
     """
-    return _score(_get_curve(inputs, steps, baseline, unit, insert=False, relative=relative), "trapezoid", relative)
+    return _score(
+        perturbation_curve(inputs, steps, baseline, unit, insert=False, relative=relative), "trapezoid", relative
+    )
 
 
 @curve_metric("lerf", better="higher", paper=SAMEK)
@@ -155,7 +157,9 @@ def lerf(
     steps divides the number of units and there are no ties.
     """
     return _score(
-        _get_curve(inputs, steps, baseline, unit, insert=False, lowest=True, relative=relative), "trapezoid", relative
+        perturbation_curve(inputs, steps, baseline, unit, insert=False, lowest=True, relative=relative),
+        "trapezoid",
+        relative,
     )
 
 
@@ -168,7 +172,7 @@ def _score(curve: Tensor, area: Area, relative: bool) -> Score:
     return Score(torch.trapezoid(curve, dim=1) / steps, curve, undefined=undefined)
 
 
-def _get_curve(
+def perturbation_curve(
     inputs: MetricInput,
     steps: int | None,
     baseline: Fill,

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from xplain.core.errors import InputError, UsageError
+from xplain.core.errors import InputError, UsageError, convert_device_errors
 from xplain.data.class_names import ClassNames
 from xplain.data.preprocessing import Preprocessing
+from xplain.models.arithmetic import reproducible_arithmetic
 from xplain.models.black_box import BlackBox
 from xplain.models.checks import ModelChecks
 from xplain.models.execution import Execution
@@ -169,7 +170,8 @@ class Classifier(nn.Module):
         """
         inspect, self.pending_inspection = self.pending_inspection, None
         if inspect is not None:
-            inspect(self, images)
+            with reproducible_arithmetic(self.device), convert_device_errors():
+                inspect(self, images)
 
     def _check_images(self, images: object) -> None:
         """Raise UsageError unless the images are a floating-point tensor (B, C, H, W) with channels that the model accepts."""
@@ -212,6 +214,12 @@ class Classifier(nn.Module):
             return self.mean
         weights = LUMA.to(self.mean)[:, None, None] / self.std
         return (weights * self.mean).sum(dim=0, keepdim=True) / weights.sum(dim=0, keepdim=True)
+
+    def color_scale(self, channels: int) -> Tensor:
+        """Return the change of a color (``channels`` or 1, 1, 1) that changes the normalized input by 1, as ``mean_color`` does."""
+        if len(self.std) in (1, channels):
+            return self.std
+        return 1 / (LUMA.to(self.std)[:, None, None] / self.std).sum(dim=0, keepdim=True)
 
     def forget_channels(self) -> None:
         """Determine the number of channels from the first real images, unless the normalization has several values."""

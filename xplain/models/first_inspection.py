@@ -32,9 +32,8 @@ def inspect_loaded(classifier: Classifier, *, required: bool, custom: bool, chec
             raise
         classifier.pending_inspection = inspect_first_images
     except MODEL_ERRORS as error:
-        known = device_error(error)
-        if known:
-            raise known from None
+        if device_error(error):
+            raise
         if required:
             raise InputError(
                 f"{classifier.name} failed on noise images ({type(error).__name__}: {first_line(error)})",

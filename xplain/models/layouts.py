@@ -96,6 +96,8 @@ def read_layout(text: str) -> Layout | None:
     return Layout("tokens", (height, width), prefix)
 
 
+# One layer, or several: LAYER+LAYER, or a list of names.
+LayerText = Annotated[str, TextFormat("the name of a layer, or several such as layer3+layer4", str, separator="+")]
 LayoutText = Annotated[
     str, TextFormat("auto, HxW or HxW+PREFIX such as 14x14+1, channels-first or channels-last", read_layout)
 ]

@@ -12,8 +12,9 @@ import torch
 from torch import nn
 
 from xplain.core.config import EMBEDDED
-from xplain.core.errors import InputError, UsageError, emit_note
+from xplain.core.errors import InputError, UsageError, convert_device_errors, emit_note
 from xplain.core.types import ActivationName
+from xplain.models.arithmetic import reproducible_arithmetic
 from xplain.models.black_box import FunctionModel
 from xplain.models.checkpoints import describe_weights_file, hash_tensors, load_weights, read_weights
 from xplain.models.classifier import Classifier
@@ -38,6 +39,8 @@ from xplain.models.programs import check_program, load_program
 from xplain.models.randomization import RANDOM, initialize_untrained, untrained_seed
 from xplain.models.wrappers import unwrap
 from xplain.models.zero_shot import TextRequest, make_request
+
+NO_ROOM = "use a smaller model, a smaller --image-size or another --device"
 
 # Copies of classifiers with other weights, by the SHA-256 of the weights file.
 _COPIES: WeakKeyDictionary[Classifier, dict[str, Classifier]] = WeakKeyDictionary()
@@ -109,12 +112,12 @@ def load_classifier(
         A Classifier. ``size``, ``preprocessing``, ``labels`` and ``wnids`` describe its input and classes.
         A ModelNote warning is emitted for every assumption about the model, such as exclusive classes or a single input channel.
         ``checks`` tells whether the model is random, mixes the rows of a call, or has no gradients. A module without ``size`` that
-        does not accept images of 224 x 224 is inspected and checked at the first call of ``attribute`` or ``measure``.
+        does not accept images of 224 x 224 is inspected and checked with its first images.
 
     Raises:
         UsageError: if the name is unknown or the options are inconsistent.
         InputError: if the weights, class names or image size do not match the model, or its output has no logits.
-        DeviceError: if the device is not available.
+        DeviceError: if the device is not available or has too little memory.
 
     Example:
         >>> classifier = xplain.load_classifier("resnet50", device="cuda", weights="tuned.safetensors", classes="names.txt")
@@ -142,7 +145,8 @@ def load_classifier(
         classifier.notes.append(
             "the model receives pixels in [0, 1]; use --mean and --std if it expects normalized pixels"
         )
-    classifier.to(torch_device).eval()
+    with convert_device_errors(NO_ROOM):
+        classifier.to(torch_device).eval()
     if not classifier.texts:
         set_class_names(classifier, classes)
     classifier.request = complete_output_request(told, name, classifier)
@@ -151,7 +155,10 @@ def load_classifier(
         check_program(classifier)
     is_told = size is not None or image_size is not None
     is_size_known = is_told or not isinstance(name, nn.Module) or _declares_size(name)
-    inspect_loaded(classifier, required=is_size_known, custom=_has_own_normalization(name), checked=_needs_checks(name))
+    with reproducible_arithmetic(torch_device), convert_device_errors(NO_ROOM):
+        inspect_loaded(
+            classifier, required=is_size_known, custom=_has_own_normalization(name), checked=_needs_checks(name)
+        )
     classifier.check_class_names()
     if isinstance(classes, int) and classifier.classes not in (None, classes):
         raise InputError(f"{classifier.name} has {classifier.classes} classes, not {classes}", "pass the right number")

@@ -13,7 +13,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from xplain.core.errors import device_error
+from xplain.core.errors import convert_device_errors, device_error
+from xplain.models.arithmetic import reproducible_arithmetic
 from xplain.models.batch_norms import BATCH_NORMS, fix_batch_norms, protect_norms
 from xplain.models.channels import make_noise
 from xplain.models.classifier import Classifier
@@ -22,6 +23,7 @@ from xplain.models.wrappers import copy_module
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-10}  # relative to the spread of the logits
+NO_ROOM = "free memory for a copy of the model's weights, or use a smaller model or another --device"
 
 # Copies by classifier and ``fold``, each with the version of the classifier that it was made from.
 _COPIES: WeakKeyDictionary[Classifier, dict[bool, tuple[object, Classifier]]] = WeakKeyDictionary()
@@ -31,14 +33,14 @@ _FROZEN_VERSIONS: WeakKeyDictionary[Classifier, object] = WeakKeyDictionary()
 def inference_copy(classifier: Classifier, *, fold: bool = True) -> Classifier:
     """Return the optimized copy of a classifier. It is cached, and made again after the classifier has changed.
 
-    fold: as in ``optimize_for_inference``.
+    fold: as in ``optimize_for_inference``. Raises DeviceError if the copy does not fit in memory.
     """
     version = _FROZEN_VERSIONS.get(classifier)
     if version is None:
         version = _version(classifier)
     copies = _COPIES.setdefault(classifier, {})
     if fold not in copies or copies[fold][0] != version:
-        with torch.inference_mode(False):
+        with torch.inference_mode(False), reproducible_arithmetic(classifier.device), convert_device_errors(NO_ROOM):
             copies[fold] = (version, optimize_for_inference(classifier, fold=fold))
     return copies[fold][1]
 
@@ -178,25 +180,3 @@ def _fold(conv: Any, norm: Any) -> None:
     dtype = conv.weight.dtype
     conv.weight = nn.Parameter(kernel.to(dtype), requires_grad=False)
     conv.bias = nn.Parameter(offset.to(dtype), requires_grad=False)
-
-
-@contextmanager
-def tf32_flags(precision: str, device: torch.device) -> Iterator[None]:
-    """Enable TF32 on CUDA inside the block if ``precision`` is ``tf32`` and disable it otherwise.
-
-    The previous flags are restored on exit.
-    """
-    if device.type != "cuda":
-        yield
-        return
-    matmul_flag, cudnn_flag = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    _set_tf32(precision == "tf32", precision == "tf32")
-    try:
-        yield
-    finally:
-        _set_tf32(matmul_flag, cudnn_flag)
-
-
-def _set_tf32(matmul: bool, cudnn: bool) -> None:
-    torch.backends.cuda.matmul.allow_tf32 = matmul
-    torch.backends.cudnn.allow_tf32 = cudnn

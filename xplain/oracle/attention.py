@@ -16,7 +16,7 @@ from xplain.models.layouts import Layout, Size, read_layout
 from xplain.models.spatial_layers import LayoutFinder
 from xplain.oracle.attention_recorder import AttentionRecord, NaNProbe, record_attention
 from xplain.oracle.layers import make_layout_finder
-from xplain.oracle.propagation import check_same_logits
+from xplain.oracle.same_logits import has_same_logits, refuse_if_random
 from xplain.oracle.scores import compute_scores
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def probe_attention(
     """
     oracle.classifier.checks.require_independent_rows(method)
     model = oracle.inference_copy(fold=oracle.fold, access="gradients" if differentiate else "layers")
-    tokens = _find_tokens(oracle, model, x[:1], method, layout)
+    tokens = find_tokens(oracle, model, x[:1], method, layout)
 
     def run(x: Tensor, y: Tensor, contrasts: Tensor | None) -> tuple[Tensor, ...]:
         with torch.set_grad_enabled(differentiate), record_attention(model.model) as attentions:
@@ -94,7 +94,7 @@ def probe_attention(
             return tuple(reduce(weight, gradient) for weight, gradient in zip(weights, gradients, strict=True))
 
     oracle.count_image_rows(len(x), None, backwards=int(differentiate))
-    matrices = oracle.run_in_batches(run, x, y, oracle.against)
+    matrices = oracle.run_in_batches(run, x, y, oracle.against, kind="attention")
     return AttentionResult(matrices[: tokens.layers], tokens, matrices[-1] if tokens.is_pooled else None)
 
 
@@ -111,7 +111,7 @@ def patch_map(flow: Tensor, result: AttentionResult) -> Tensor:
 
 
 @torch.no_grad()
-def _find_tokens(oracle: Oracle, model: Classifier, x: Tensor, method: str, layout: str) -> Tokens:
+def find_tokens(oracle: Oracle, model: Classifier, x: Tensor, method: str, layout: str) -> Tokens:
     """Return the tokens of the model for images with the shape of x (1, C, H, W). Raise UsageError if the attention is unsuitable."""
     key = ((x.shape[-2], x.shape[-1]), layout)
     known = _tokens.setdefault(model, {})
@@ -121,7 +121,10 @@ def _find_tokens(oracle: Oracle, model: Classifier, x: Tensor, method: str, layo
     with record_attention(model.model) as attentions:
         logits = oracle.forward(model, x)
     oracle.count_rows(checks=2)
-    check_same_logits(method, logits, expected, loose=oracle.precision != "fp32")
+    if not has_same_logits(logits, expected, loose=oracle.precision != "fp32"):
+        refuse_if_random(oracle, model, x, expected, method)
+        message = f"{method} does not support the model: its logits change when its attention is computed as a softmax of products"
+        raise UsageError(message, ALTERNATIVES)
     count, layers = count_tokens(method, attentions, rows=1)
     stated = read_layout(layout)
     if stated is None:

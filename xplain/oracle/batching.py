@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
@@ -17,8 +17,10 @@ CPU_PIXELS_PER_CALL = 13 * 224 * 224  # measured: 8 to 16 rows of 224 x 224 are 
 GPU_PIXELS_PER_CALL = 128 * 224 * 224
 MAX_ROWS = 256
 
-# The number of rows that fit in memory, by image shape; filled when a call ran out of memory.
-_row_limits: WeakKeyDictionary[Classifier, dict[tuple[int, ...], int]] = WeakKeyDictionary()
+PassKind = Literal["forward", "gradient", "layer", "attention", "propagation", "other"]
+
+# The number of rows that fit in memory, by image shape and kind of pass; filled when a call ran out of memory.
+_row_limits: WeakKeyDictionary[Classifier, dict[tuple[tuple[int, ...], PassKind], int]] = WeakKeyDictionary()
 
 
 class Block(NamedTuple):
@@ -42,17 +44,18 @@ class Block(NamedTuple):
         return torch.arange(self.points.start, self.points.stop, device=device)
 
 
-def rows_per_call(classifier: Classifier, x: Tensor, batch_size: int | None = None) -> int:
+def rows_per_call(classifier: Classifier, x: Tensor, batch_size: int | None = None, kind: PassKind = "forward") -> int:
     """Return the number of rows per model call for images shaped like x (..., C, H, W).
 
     Without ``batch_size`` it depends on the device and the image size only, so that runs are reproducible to the byte.
-    After an out-of-memory error it is at most the number of rows that fit. It is 1 if the model mixes the rows of a call.
+    After a call of this kind of pass ran out of memory, it is at most the number of rows that fit: forward passes do not suffer from
+    backward passes, which need more memory. It is 1 if the model mixes the rows of a call.
     """
     if classifier.checks.mixes_rows:
         return 1
     rows = batch_size or _default_rows(x)
     limits = _row_limits.get(classifier, {})
-    return min(rows, limits.get(tuple(x.shape[-3:]), rows))
+    return min(rows, limits.get((tuple(x.shape[-3:]), kind), rows))
 
 
 def make_blocks(images: int, points: int, rows: int) -> Iterator[Block]:
@@ -77,17 +80,19 @@ def run_in_batches(
     batch_size: int | None,
     x: Tensor,
     *others: Tensor | None,
+    kind: PassKind = "other",
 ) -> list[Tensor]:
     """Call ``run`` on even batches of rows and concatenate its outputs.
 
     run: a function of a batch of x and of each of ``others``, to tensors (rows, ...). An ``other`` that is None stays None.
-    When a call runs out of memory, it is repeated with half the rows, and later calls use no more rows than that.
+    kind: the kind of pass that ``run`` makes. When a call runs out of memory, it is repeated with half the rows, and later calls of this
+    kind use no more rows than that.
     Raises DeviceError if a single image does not fit in memory.
     """
     outputs: list[tuple[Tensor, ...]] = []
     start = 0
     while start < len(x):
-        size = _even_size(len(x) - start, rows_per_call(classifier, x, batch_size))
+        size = _even_size(len(x) - start, rows_per_call(classifier, x, batch_size, kind))
         rows = slice(start, start + size)
         batch = [None if other is None else other[rows] for other in others]
         try:
@@ -97,7 +102,7 @@ def run_in_batches(
                 raise
             output = None
         if output is None:  # outside the except block, whose traceback keeps the tensors alive
-            _halve_rows(classifier, x, size)
+            _halve_rows(classifier, x, size, kind)
             continue
         outputs.append(output)
         start += size
@@ -125,7 +130,7 @@ def _even_size(rows: int, limit: int) -> int:
     return _ceil_divide(rows, _ceil_divide(rows, limit))
 
 
-def _halve_rows(classifier: Classifier, x: Tensor, size: int) -> None:
+def _halve_rows(classifier: Classifier, x: Tensor, size: int, kind: PassKind) -> None:
     """Lower the row limit to half of ``size``. Raises DeviceError if ``size`` is one row."""
     if x.device.type == "cuda":
         torch.cuda.empty_cache()
@@ -135,7 +140,7 @@ def _halve_rows(classifier: Classifier, x: Tensor, size: int) -> None:
             f"out of memory on {x.device} with a single image of {side} pixels",
             "use a smaller model or another --device",
         )
-    _row_limits.setdefault(classifier, {})[tuple(x.shape[-3:])] = size // 2
+    _row_limits.setdefault(classifier, {})[tuple(x.shape[-3:]), kind] = size // 2
 
 
 def _ceil_divide(dividend: int, divisor: int) -> int:

@@ -43,7 +43,7 @@ def embed(
 
     if not check:
         oracle.count_image_rows(len(x), image, backwards=0)
-    embeddings, logits = oracle.run_in_batches(run, x)
+    embeddings, logits = oracle.run_in_batches(run, x, kind="forward")
     return embeddings, logits
 
 
@@ -72,7 +72,7 @@ def differentiate_distance(
 
     oracle.count_image_rows(len(x), image, backwards=2)
     contrasts = None if oracle.against is None else oracle.against[image]
-    return DistanceResult(*oracle.run_in_batches(run, x, y, goals, contrasts))
+    return DistanceResult(*oracle.run_in_batches(run, x, y, goals, contrasts, kind="gradient"))
 
 
 @dataclass

@@ -1,9 +1,11 @@
-"""Activations of a layer and the score's gradients there."""
+"""Activations of layers and the score's gradients there."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import re
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
@@ -13,10 +15,10 @@ from torch import Tensor, nn
 
 from xplain.core.errors import UsageError, did_you_mean
 from xplain.models import Classifier
+from xplain.models.arithmetic import float32_precision
 from xplain.models.layer_trace import ModelRunner
 from xplain.models.layers import find_weighted_layers
 from xplain.models.layouts import Layout, Size, read_layout
-from xplain.models.optimize import tf32_flags
 from xplain.models.spatial_layers import LayoutFinder, find_layout, find_spatial_layer, list_layouts
 from xplain.oracle.scores import compute_scores
 
@@ -29,49 +31,95 @@ _known_layers: WeakKeyDictionary[Classifier, dict[tuple[Size, str, str], tuple[s
 
 @dataclass
 class LayerResult:
-    """Activations (B, K, h, w) of a layer, gradients (B, K, h, w) of the score there, and the layer's name."""
+    """What a layer returned for a batch of images.
+
+    activations: (B, K, h, w). gradients: (B, K, h, w) of the score. scores: (B,).
+    layer: its name. layout: of its output. runs: how often it runs in a forward pass.
+    """
 
     activations: Tensor
     gradients: Tensor
+    scores: Tensor
     layer: str
+    layout: Layout
+    runs: int
 
 
 def probe_layer(
     oracle: Oracle, x: Tensor, y: Tensor, layer: str = "auto", layout: str = "auto", *, differentiate: bool = True
 ) -> LayerResult:
-    """Return the activations of a layer and the gradients of the score there.
+    """Return the activations of one layer and the gradients of the score there, see ``probe_layers``."""
+    return _probe(oracle, x, y, [layer], layout, differentiate=differentiate)[0]
+
+
+def probe_layers(
+    oracle: Oracle, x: Tensor, y: Tensor, layer: str = "auto", layout: str = "auto", *, differentiate: bool = True
+) -> list[LayerResult]:
+    """Return the activations of layers and the gradients of the score there, from one forward and one backward pass.
 
     x: (B, C, H, W) images. y: (B,) target classes.
     layer: the name of a module, or ``auto``: the last module in execution order whose output is a map of the image (see
-    ``find_spatial_layer``). A module that runs several times is read at its last run. Tokens and channels-last outputs
-    are rearranged to (B, K, h, w) without class and register tokens.
-    layout: the layout of the layer's output, see ``read_layout``; ``auto``: decided by module types and evidence.
+    ``find_spatial_layer``); or several of them, separated by plus signs or commas. A module that runs several times is read at its
+    last run. Tokens and channels-last outputs are rearranged to (B, K, h, w) without class and register tokens.
+    layout: the layout of the layers' outputs, see ``read_layout``; ``auto``: decided by module types and evidence.
     differentiate: if False, no backward pass runs, and the gradients have no channels.
-    Raises UsageError if there is no such layer, if its output has no height and width or its layout is not known, or if the
-    score does not depend on it.
+    Raises UsageError if there is no such layer or one is named twice, if an output has no height and width or its layout is not known,
+    or if the score does not depend on it.
     """
     model = oracle.inference_copy(fold=False, access="gradients" if differentiate else "layers")
-    name, found = _find_layer(oracle, model, x, layer, layout)
-    module = model.model.get_submodule(name)
+    names = split_layers(layer, [name for name, _ in model.model.named_modules()])
+    return _probe(oracle, x, y, names, layout, differentiate=differentiate)
 
-    def run(x: Tensor, y: Tensor, contrasts: Tensor | None) -> tuple[Tensor, Tensor]:
-        with torch.set_grad_enabled(differentiate), _record_output(module) as recorder:
+
+def split_layers(text: str, known: Collection[str] = ()) -> list[str]:
+    """Return the names of layers in a text such as ``layer3+layer4``. known: the names of all layers, which may hold the separators."""
+    return [text] if text in known else [name.strip() for name in re.split("[+,]", text)]
+
+
+def _probe(
+    oracle: Oracle, x: Tensor, y: Tensor, layers: Sequence[str], layout: str, *, differentiate: bool
+) -> list[LayerResult]:
+    """Return the results of several layers, see ``probe_layers``."""
+    model = oracle.inference_copy(fold=False, access="gradients" if differentiate else "layers")
+    found = [_find_layer(oracle, model, x, layer, layout) for layer in layers]
+    names, layouts = [name for name, _ in found], [layout for _, layout in found]
+    _check_distinct(names)
+    runs: list[int] = []
+
+    def run(x: Tensor, y: Tensor, contrasts: Tensor | None) -> tuple[Tensor, ...]:
+        nonlocal runs
+        with torch.set_grad_enabled(differentiate), _record_outputs(model, names) as recorders:
             logits = oracle.forward(model, x.detach().requires_grad_(differentiate))
-            output = recorder.output
-            activations = found.to_map(output.detach())
+            outputs = [recorder.output for recorder in recorders]
+            runs = [recorder.runs for recorder in recorders]
+            activations = _arrange(outputs, layouts)
+            scores = compute_scores(logits, y, oracle.score, contrasts, oracle.output)
             if not differentiate:
                 oracle.count_rows(forwards=len(x))
-                return activations, activations[:, :0]
-            scores = compute_scores(logits, y, oracle.score, contrasts, oracle.output)
-            (gradient,) = torch.autograd.grad(scores.sum(), output, allow_unused=True)
-        if gradient is None:
-            raise UsageError(f"the score does not depend on layer {name!r}", "use another layer")
+                return scores, *activations, *(values[:, :0] for values in activations)
+            gradients = torch.autograd.grad(scores.sum(), outputs, allow_unused=True)
+        for name, gradient in zip(names, gradients, strict=True):
+            if gradient is None:
+                raise UsageError(f"the score does not depend on layer {name!r}", "use another layer")
         oracle.count_rows(forwards=len(x), backwards=len(x))
-        return activations, found.to_map(gradient)
+        return scores.detach(), *activations, *_arrange(gradients, layouts)
 
     oracle.count_image_rows(len(x), None, backwards=int(differentiate))
-    activations, gradients = oracle.run_in_batches(run, x, y, oracle.against)
-    return LayerResult(activations, gradients, name)
+    scores, *maps = oracle.run_in_batches(run, x, y, oracle.against, kind="layer" if differentiate else "forward")
+    count = len(names)
+    return [LayerResult(maps[i], maps[count + i], scores, names[i], layouts[i], runs[i]) for i in range(count)]
+
+
+def _arrange(outputs: Sequence[Tensor], layouts: Sequence[Layout]) -> list[Tensor]:
+    """Return outputs, or gradients there, as maps (B, K, h, w) without gradients."""
+    return [layout.to_map(output.detach()) for output, layout in zip(outputs, layouts, strict=True)]
+
+
+def _check_distinct(names: Sequence[str]) -> None:
+    """Raise UsageError if a layer is named twice."""
+    for name, count in Counter(names).items():
+        if count > 1:
+            raise UsageError(f"layer {name!r} is named {count} times", "name each layer once")
 
 
 def weighted_layers(oracle: Oracle, x: Tensor) -> list[tuple[str, ...]]:
@@ -113,31 +161,32 @@ def make_layout_finder(oracle: Oracle, model: Classifier, x: Tensor) -> LayoutFi
 
     def forward(rows: Tensor) -> Tensor:
         oracle.count_rows(checks=len(rows))
-        with torch.no_grad(), tf32_flags("fp32", rows.device):
+        with torch.no_grad(), float32_precision("fp32", rows.device):
             return model(model.to_memory_format(rows))
 
     return LayoutFinder(ModelRunner(model.model, forward, oracle.run_in_batches), x)
 
 
 class _OutputRecorder:
-    """A forward hook that keeps the output of the module's last run."""
+    """A forward hook that keeps the output of the module's last run, and counts the runs."""
 
     output: Tensor
+    runs = 0
 
     def __call__(self, module: nn.Module, inputs: object, output: Tensor) -> Tensor:
         self.output = output
+        self.runs += 1
         return output.clone()  # later operations may modify it in place
 
 
 @contextmanager
-def _record_output(module: nn.Module) -> Iterator[_OutputRecorder]:
-    """Record the output of ``module`` in this context."""
-    recorder = _OutputRecorder()
-    handle = module.register_forward_hook(recorder)
-    try:
-        yield recorder
-    finally:
-        handle.remove()
+def _record_outputs(model: Classifier, names: Sequence[str]) -> Iterator[list[_OutputRecorder]]:
+    """Record the outputs of modules in this context."""
+    recorders = [_OutputRecorder() for _ in names]
+    with ExitStack() as hooks:
+        for name, recorder in zip(names, recorders, strict=True):
+            hooks.callback(model.model.get_submodule(name).register_forward_hook(recorder).remove)
+        yield recorders
 
 
 def _find_layer(oracle: Oracle, model: Classifier, x: Tensor, name: str, layout: str) -> tuple[str, Layout]:

@@ -15,10 +15,11 @@ from torch import Tensor
 from xplain.core.registry import Access
 from xplain.core.types import Cost, Precision, ScoreKind
 from xplain.models import Classifier
-from xplain.models.optimize import inference_copy, tf32_flags
+from xplain.models.arithmetic import float32_precision
+from xplain.models.optimize import inference_copy
 from xplain.models.outputs import OutputKind
 from xplain.oracle.access import check_access, check_precision
-from xplain.oracle.batching import Block, make_blocks, rows_per_call, run_in_batches
+from xplain.oracle.batching import Block, PassKind, make_blocks, rows_per_call, run_in_batches
 from xplain.oracle.layers import LayerResult, probe_layer
 from xplain.oracle.scores import ComputedScore, compute_scores
 
@@ -83,6 +84,10 @@ class Oracle:
         """Return the color (C or 1, 1, 1) that the normalization maps to zero, for images x (..., C, H, W)."""
         return self.classifier.mean_color(x.shape[-3])
 
+    def color_scale(self, x: Tensor) -> Tensor:
+        """Return the change of a color (C or 1, 1, 1) that changes the normalized input by 1, for images x (..., C, H, W)."""
+        return self.classifier.color_scale(x.shape[-3])
+
     @property
     def output(self) -> OutputKind:
         """The meaning of the logits."""
@@ -100,9 +105,11 @@ class Oracle:
         check: count the rows as checks, which are not part of the method.
         """
 
+        model = self.inference_copy(fold=self.fold)
+
         def run(x: Tensor) -> tuple[Tensor]:
             with torch.no_grad():
-                logits = self.forward(self.inference_copy(fold=self.fold), x)
+                logits = self.forward(model, x)
             rows = self.classifier.rows_run(len(x))
             if check:
                 self.count_rows(checks=rows)
@@ -112,7 +119,7 @@ class Oracle:
 
         if not check:
             self.count_image_rows(len(x), image, backwards=0)
-        return self.run_in_batches(run, x)[0]
+        return self.run_in_batches(run, x, kind="forward")[0]
 
     def scores(
         self,
@@ -122,14 +129,17 @@ class Oracle:
         *,
         check: bool = False,
         kind: ComputedScore | None = None,
+        against: Tensor | None = None,
     ) -> Tensor:
         """Return the scores (rows,) of the target classes, without gradients.
 
         x: (rows, C, H, W). y: (rows,) target classes. image: (rows,) as in ``gradients``. check: as in ``logits``.
         kind: the kind of score; defaults to that of the oracle.
+        against: (rows, A) contrast classes; default: those of the oracle.
         """
         logits = self.logits(x, image, check=check)
-        return compute_scores(logits, y, kind or self.score, self._contrasts_of(image), self.output)
+        contrasts = self._contrasts_of(image) if against is None else against
+        return compute_scores(logits, y, kind or self.score, contrasts, self.output)
 
     def score_change(self, start: Tensor, x: Tensor, y: Tensor) -> Tensor:
         """Return the scores (B,) at x minus those at ``start``, both (B, C, H, W). The rows count as checks."""
@@ -161,7 +171,7 @@ class Oracle:
         backwards = 1 if y.ndim == 1 else y.shape[1]
         contrasts = self._contrasts_of(image) if y.ndim == 1 else None
         self.count_image_rows(len(x), image, backwards)
-        return GradientResult(*self.run_in_batches(run, x, y, contrasts))
+        return GradientResult(*self.run_in_batches(run, x, y, contrasts, kind="gradient"))
 
     def blocks(self, x: Tensor, count: int) -> Iterator[Block]:
         """Return blocks of even sizes, at most ``rows_per_call`` rows each, that cover ``count`` points per image of x."""
@@ -182,13 +192,23 @@ class Oracle:
         result = self.gradients(points.flatten(0, 1), y[row], row if image is None else image[row])
         return result.values.unflatten(0, block.shape), result.scores.unflatten(0, block.shape)
 
-    def block_scores(self, block: Block, points: Tensor, y: Tensor, kind: ScoreKind | None = None) -> Tensor:
+    def block_scores(
+        self,
+        block: Block,
+        points: Tensor,
+        y: Tensor,
+        kind: ScoreKind | None = None,
+        against: Tensor | None = None,
+    ) -> Tensor:
         """Return the scores (b, k) at the points (b, k, C, H, W) of a block, without gradients.
 
         y: (B,) targets of all images. kind: the kind of score; defaults to that of the oracle.
+        against: (B, A) contrast classes of all images; default: those of the oracle.
         """
         row = block.image_indices(points.device)
-        return self.scores(points.flatten(0, 1), y[row], row, kind=kind).unflatten(0, block.shape)
+        contrasts = None if against is None else against[row]
+        scores = self.scores(points.flatten(0, 1), y[row], row, kind=kind, against=contrasts)
+        return scores.unflatten(0, block.shape)
 
     def probe(
         self, x: Tensor, y: Tensor, layer: str = "auto", layout: str = "auto", *, differentiate: bool = True
@@ -210,7 +230,7 @@ class Oracle:
     def forward(self, model: Classifier, x: Tensor) -> Tensor:
         """Return the logits of an inference copy in float32 or float64. Autocast wraps the forward pass only."""
         autocast = torch.autocast(x.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext()
-        with tf32_flags(self.precision, x.device), autocast:
+        with float32_precision(self.precision, x.device), autocast:
             logits = model(model.to_memory_format(x))
         return logits if logits.dtype == torch.float64 else logits.float()
 
@@ -218,9 +238,15 @@ class Oracle:
         """Return the number of rows per model call for images shaped like x (..., C, H, W)."""
         return rows_per_call(self.classifier, x, self._batch_size)
 
-    def run_in_batches(self, run: Callable[..., tuple[Tensor, ...]], x: Tensor, *others: Tensor | None) -> list[Tensor]:
-        """Call ``run`` on batches of rows and concatenate its outputs, see ``batching.run_in_batches``."""
-        return run_in_batches(run, self.classifier, self._batch_size, x, *others)
+    def run_in_batches(
+        self, run: Callable[..., tuple[Tensor, ...]], x: Tensor, *others: Tensor | None, kind: PassKind = "other"
+    ) -> list[Tensor]:
+        """Call ``run`` on batches of rows in the oracle's precision, also its backward passes, and concatenate its outputs.
+
+        See ``batching.run_in_batches``.
+        """
+        with float32_precision(self.precision, x.device):
+            return run_in_batches(run, self.classifier, self._batch_size, x, *others, kind=kind)
 
     def count_rows(self, forwards: int = 0, backwards: int = 0, checks: int = 0) -> None:
         """Add the rows of a model call to ``cost`` and report them to ``on_rows``."""
@@ -237,18 +263,23 @@ class Oracle:
         count = len(self.image_rows)
         if count == 0:
             return
-        if image is None:
-            forwards = torch.full((count,), rows / count, dtype=self.image_rows.dtype)
-        else:
-            forwards = torch.bincount(image, minlength=count)
-        passes = torch.tensor([1, backwards]).to(self.image_rows)
-        self.image_rows += forwards.to(self.image_rows)[:, None] * passes
+        forwards = rows / count if image is None else _count_rows_of_images(image, count).to(self.image_rows)
+        self.image_rows[:, 0] += forwards
+        self.image_rows[:, 1] += forwards * backwards
 
     def _contrasts_of(self, image: Tensor | None) -> Tensor | None:
         """Return the contrast classes (rows, A) of the image of each row, or None."""
         if self.against is None or image is None:
             return self.against
         return self.against[image]
+
+
+def _count_rows_of_images(image: Tensor, count: int) -> Tensor:
+    """Return the number of rows (count,) of each image, without waiting for the device as ``bincount`` does.
+
+    image: (rows,) the index of the image of each row.
+    """
+    return (image == torch.arange(count, device=image.device)[:, None]).sum(dim=1)
 
 
 def _find_decisions(output: OutputKind, logits: Tensor) -> Tensor:

@@ -19,8 +19,8 @@ from torch.overrides import TorchFunctionMode
 
 from xplain.core.errors import UsageError, device_error, first_line
 from xplain.models import Classifier
+from xplain.oracle.axis_maxima import as_max_pooling, complete_output
 from xplain.oracle.dependence import ImageDependence
-from xplain.oracle.global_maxima import as_max_pooling
 from xplain.oracle.operations import (
     PYTHON_VALUES,
     SHAPE_ARGUMENTS,
@@ -33,6 +33,7 @@ from xplain.oracle.operations import (
 from xplain.oracle.propagation_rules import ANY_MODEL, Rules, describe_module, keep_gradient
 from xplain.oracle.rectifiers import as_rectifier, record_mask
 from xplain.oracle.row_axis import find_row_axis, follow_row_axis
+from xplain.oracle.same_logits import has_same_logits, refuse_if_random
 from xplain.oracle.scores import compute_scores
 from xplain.oracle.written_out import WRITTEN_OUT
 
@@ -70,7 +71,12 @@ def propagate(oracle: Oracle, x: Tensor, y: Tensor, rules: Rules, *streams: Tens
         logits, sums = _forward_by_rules(oracle, model, rules, rows, 1 + len(streams))
         with torch.no_grad():
             expected = oracle.forward(model, x[:1])
-        check_same_logits(rules.method, logits[:1], expected, loose=oracle.precision != "fp32")
+        if not has_same_logits(logits[:1], expected, loose=oracle.precision != "fp32"):
+            refuse_if_random(oracle, model, x[:1], expected, rules.method)
+            message = (
+                f"{rules.method} does not support the model: the logits under its rules differ from the model's logits"
+            )
+            raise UsageError(message, ANY_MODEL)
         with torch.enable_grad():
             scores = compute_scores(rules.transform_logits(logits[: len(x)]), y, oracle.score, contrasts, oracle.output)
             (gradient,) = torch.autograd.grad(scores.sum(), rows)
@@ -79,7 +85,7 @@ def propagate(oracle: Oracle, x: Tensor, y: Tensor, rules: Rules, *streams: Tens
         names = list(sums)
         return scores.detach(), gradient.unflatten(0, (-1, len(x))).transpose(0, 1), *sums.values()
 
-    scores, gradients, *sums = oracle.run_in_batches(run, x, y, oracle.against, *streams)
+    scores, gradients, *sums = oracle.run_in_batches(run, x, y, oracle.against, *streams, kind="propagation")
     return PropagationResult(scores, gradients, dict(zip(names, sums, strict=True)))
 
 
@@ -94,33 +100,33 @@ def _forward_by_rules(
             if streams == 1 or device_error(error):
                 raise
             _check_operations(oracle, model, rules, rows)
-            # the rule of the first layer may merge the streams, and the model relied on the number of rows
+            # the rule of the first layer may merge the streams
+            if rules.rows == "single" and _accepts(oracle, model, rows):
+                message = (
+                    f"{rules.method} has no definition for what the model adds to the output of its first layer for each image, such as "
+                    "a class token, because image, black and white share the rule of that layer"
+                )
+                raise UsageError(message, rules.alternatives) from None
             message = f"{rules.method} does not support the model's forward pass: {first_line(error)}"
             raise UsageError(message, ANY_MODEL) from None
         mode.check_tracked(logits)
     return logits, mode.sums
 
 
+def _accepts(oracle: Oracle, model: Classifier, rows: Tensor) -> bool:
+    """Return whether the model runs without rules."""
+    try:
+        with torch.no_grad():
+            oracle.forward(model, rows)
+    except RuntimeError:
+        return False
+    return True
+
+
 def _check_operations(oracle: Oracle, model: Classifier, rules: Rules, rows: Tensor) -> None:
     """Raise UsageError if an operation of the model has no rule."""
     keep_all = replace(rules, table=keep_gradient(*rules.table))
     _forward_by_rules(oracle, model, keep_all, rows[:1].detach().requires_grad_(), 1)
-
-
-def check_same_logits(method: str, actual: Tensor, expected: Tensor, *, loose: bool) -> None:
-    """Raise UsageError if a rewritten forward pass changed the logits. loose: allow for reduced precision."""
-    # the number of rows alone moves the logits of deep networks by 1e-3 in float32; a missed operation moves them far more
-    if loose:
-        tolerance = 5e-2
-    elif expected.dtype == torch.float64:
-        tolerance = 1e-9
-    else:
-        tolerance = 5e-3
-    scale = expected.abs().max().clamp(min=1)
-    if actual.shape != expected.shape or not bool((actual - expected).abs().max() <= tolerance * scale):
-        raise UsageError(
-            f"{method} does not support the model: the logits under its rules differ from the model's logits", ANY_MODEL
-        )
 
 
 class _RuleMode(TorchFunctionMode):
@@ -169,6 +175,7 @@ class _RuleMode(TorchFunctionMode):
         output = self.rules.apply(operation)
         if self.parts > 1 and not follow_row_axis(operation, output, self.parts):
             raise self.row_error(operation)
+        output = complete_output(name, operation, output)
         for tensor in find_tensors(output):
             vars(tensor)[TRACKED] = True
         return output

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from xplain.core.errors import UsageError
+from xplain.core.scores import ContrastScore
 from xplain.core.types import ScoreKind
 from xplain.models import Classifier
 from xplain.oracle.operations import Kind, Operation
@@ -40,7 +41,8 @@ class Rules:
 
     def check_score(self, score: str) -> None:
         """Raise UsageError if the method is not defined for this score."""
-        if score not in self.scores:
+        kind = "logit" if ContrastScore.parse(score) is not None else score  # a contrast is a sum of logits
+        if kind not in self.scores:
             raise UsageError(
                 f"{self.method} is not defined for score={score}", f"use {' or '.join(sorted(self.scores))}"
             )

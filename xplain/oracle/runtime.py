@@ -17,6 +17,7 @@ from xplain.core.types import Cost
 from xplain.data.bands import PixelFormat
 from xplain.data.images import read_image
 from xplain.models import Classifier, load_classifier, similarity
+from xplain.models.arithmetic import reproducible_arithmetic
 from xplain.models.optimize import freeze_version
 from xplain.models.scalar_outputs import with_scalar_output
 from xplain.oracle.oracle import Oracle
@@ -74,8 +75,8 @@ def _join(bands: Sequence[int]) -> str:
 
 @contextmanager
 def inference_session(classifier: Classifier) -> Iterator[None]:
-    """Keep freed memory and skip change detection while the block runs; the classifier must not change meanwhile."""
-    with retain_freed_memory(), freeze_version(classifier):
+    """Keep freed memory, compute reproducibly, and skip change detection while the block runs; the classifier must not change meanwhile."""
+    with retain_freed_memory(), reproducible_arithmetic(classifier.device), freeze_version(classifier):
         yield
 
 

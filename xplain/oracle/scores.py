@@ -1,19 +1,19 @@
-"""The score that is explained: a logit, a probability, its logarithm or a margin, for each kind of model output."""
+"""The score that is explained: a logit, a probability, its logarithm, a margin or a contrast, for each kind of model output."""
 
 from __future__ import annotations
-
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from xplain.core.errors import UsageError
+from xplain.core.scores import ContrastScore
 from xplain.core.types import ScoreKind
 from xplain.models.outputs import OutputKind
 
 SOFTMAX = OutputKind("softmax")
-# The scores that the oracle computes. ``double-prob`` is the softmax of the probabilities, for methods whose authors apply it twice.
-ComputedScore = ScoreKind | Literal["double-prob"]
+# The scores that the oracle computes: a ScoreKind, or ``double-prob``, the softmax of the probabilities, for methods whose authors
+# apply it twice.
+ComputedScore = str
 
 
 def compute_scores(
@@ -23,7 +23,8 @@ def compute_scores(
 
     logits: (rows, classes).
     y: (rows,) target classes, or (rows, S) for the scores of S classes per row.
-    kind: ``logit``; ``prob``, the probability; ``log-prob``, its logarithm; ``margin``, see ``_compute_margins``; ``double-prob``.
+    kind: ``logit``; ``prob``, the probability; ``log-prob``, its logarithm; ``margin``, see ``_compute_margins``; ``double-prob``;
+    ``contrast:...``, the logit minus ``gamma`` times the mean logit of the contrast classes, which it requires.
     against: (rows, A) contrast classes: the score is that of the target minus the mean of theirs (``margin``: minus their
     largest logit). Ignored if y is (rows, S). The logit of a binary model is the margin of a class over the other already, so
     that a contrast does not change it.
@@ -34,19 +35,34 @@ def compute_scores(
         return _compute_margins(logits, y, against, output)
     if output.activation == "binary" and against is not None and kind != "prob":
         kind, against = "logit", None  # log p - log(1 - p) is the logit
-    values = _transform_logits(logits, kind, output)
+    contrast = ContrastScore.parse(kind)
+    if contrast is not None and (against is None or y.ndim == 2):
+        raise UsageError(f"score={kind} requires contrast classes", "set them by against")
+    values = logits if contrast is not None else _transform_logits(logits, kind, output)
     if y.ndim == 2:
         return values.gather(1, y)
     scores = values.gather(1, y[:, None])[:, 0]
     if against is None:
         return scores
-    return scores - values.gather(1, against).mean(dim=1)
+    return scores - contrast_weight(kind) * values.gather(1, against).mean(dim=1)
+
+
+def contrast_weight(kind: ComputedScore) -> float:
+    """Return the factor of the mean of the contrast classes in a score."""
+    contrast = ContrastScore.parse(kind)
+    return 1.0 if contrast is None else contrast.gamma
 
 
 def check_score(kind: ComputedScore, output: OutputKind, classes: int | None = None) -> None:
     """Raise UsageError if a score is not defined for the output of a model. classes: their number, None if unknown."""
     if kind == "double-prob" and output.activation != "softmax":
         raise UsageError("a softmax of probabilities requires a model with a softmax", "use the probability")
+    is_contrast = ContrastScore.parse(kind) is not None
+    if is_contrast and (output.activation == "binary" or classes == 1):
+        what = "the model has one logit, that of a class over the other"
+        if output.activation != "binary":
+            what = "the model returns a single value"
+        raise UsageError(f"score={kind} is not defined, because {what}", "use the score logit")
     if output.has_probabilities:
         return
     if kind in ("prob", "log-prob"):
@@ -85,16 +101,13 @@ def _compute_margins(logits: Tensor, y: Tensor, against: Tensor | None, output: 
     return targets - logits.scatter(1, y[:, None], -torch.inf).amax(dim=1)
 
 
-def _transform_logits(
-    logits: Tensor, kind: Literal["logit", "prob", "log-prob", "double-prob"], output: OutputKind
-) -> Tensor:
+def _transform_logits(logits: Tensor, kind: ComputedScore, output: OutputKind) -> Tensor:
     """Return the logits, probabilities or log-probabilities (rows, classes)."""
     match kind:
-        case "logit":
-            return logits
         case "prob":
             return output.probabilities(logits)
         case "double-prob":
             return output.probabilities(logits).softmax(dim=1)
         case "log-prob":
             return output.log_probabilities(logits)
+    return logits

@@ -164,6 +164,16 @@ def find_contrasts(classifier: Classifier, against: Classes | None, logits: Tens
     return contrasts
 
 
+def find_nearest_classes(logits: Tensor, y: Tensor, count: int) -> Tensor:
+    """Return the classes (B, ``count``) other than the target whose logits are nearest to its logit, the nearest first.
+
+    logits: (B, classes). y: (B,) target classes. All other classes if the model has fewer; of equally near ones, the first.
+    """
+    distances = (logits - logits.gather(1, y[:, None])).abs()
+    distances = distances.scatter(1, y[:, None], torch.inf)  # the target sorts last, whatever the ties
+    return distances.argsort(dim=1, stable=True)[:, : min(count, logits.shape[1] - 1)]
+
+
 def _find_indices(classifier: Classifier, classes: Classes, logits: Tensor) -> Tensor:
     """Return class indices, checked against the number of classes. Raises UsageError."""
     if isinstance(classes, str):

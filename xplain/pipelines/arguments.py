@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from xplain.core.config import ComputeOptions
 from xplain.core.errors import InputError, UsageError, did_you_mean
 from xplain.core.option_values import parse_batch_size
+from xplain.core.scores import SCORE_FORMAT, SCORE_KINDS, ContrastScore, parse_score
 from xplain.core.types import Precision
 from xplain.models import Classifier
 from xplain.models.channels import learn_channels
@@ -169,6 +170,21 @@ def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
     if not isinstance(value, str) or value not in choices:
         hint = did_you_mean(str(value), choices, f"choose from {', '.join(choices)}")
         raise UsageError(f"unknown {name} {value!r}", hint)
+
+
+def check_score_text(score: object) -> str:
+    """Return a score in its full form, see ``parse_score``, of a text or a ContrastScore. Raises UsageError for an unknown one."""
+    if isinstance(score, ContrastScore):
+        score = str(score)
+    try:
+        if not isinstance(score, str):
+            raise ValueError(score)
+        return parse_score(score)
+    except ValueError:
+        hint = f"use {SCORE_FORMAT}, with G >= 0 and M >= 1"
+        if isinstance(score, str) and ":" not in score:
+            hint = did_you_mean(score, SCORE_KINDS, hint)
+        raise UsageError(f"unknown score {score!r}", hint) from None
 
 
 def resolve_compute(seed: int, precision: Precision, batch_size: int | str) -> ComputeOptions:

@@ -6,28 +6,39 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor
 
 import xplain.methods  # noqa: F401  (importing registers them)
 from xplain.core.config import Choice, ComputeOptions
-from xplain.core.errors import MODEL_ERRORS, InputError, UsageError, XplainError, device_error, first_line
+from xplain.core.errors import (
+    MODEL_ERRORS,
+    InputError,
+    UsageError,
+    XplainError,
+    convert_device_errors,
+    device_error,
+    first_line,
+)
 from xplain.core.registry import METHODS, Spec
 from xplain.core.rng import preserve_random_state
+from xplain.core.scores import ContrastScore, ScoreName
+from xplain.core.sweeps import parse_single
 from xplain.core.types import Attribution, Cost, Precision, ScoreKind
 from xplain.models import Classifier, ScalarFunction
+from xplain.models.devices import synchronize
 from xplain.models.scalar_outputs import resolve_scalar_target
 from xplain.oracle.access import check_access
 from xplain.oracle.runtime import inference_session, predict
 from xplain.oracle.targets import Classes, find_contrasts, find_targets, has_finite_logits
 from xplain.pipelines.arguments import (
-    check_choice,
     check_classifier,
     check_images,
     check_progress,
     check_references,
+    check_score_text,
     resolve_compute,
 )
 from xplain.pipelines.method_run import MethodRun
@@ -44,7 +55,7 @@ def attribute(
     *,
     target: Classes | ScalarFunction | None = None,
     against: Classes | None = None,
-    score: ScoreKind | None = None,
+    score: ScoreName | ContrastScore | None = None,
     seed: int = 0,
     precision: Precision = "fp32",
     batch_size: int | str = "auto",
@@ -62,8 +73,11 @@ def attribute(
         against: contrast classes, either for all images or of shape (B, A). The explained score is the score of the target minus the
             mean score of the contrast classes; ``agi`` uses them as false classes. ``runner-up`` selects the most probable class
             other than the target.
-        score: model output to explain: ``logit``, ``prob``, ``log-prob`` or ``margin`` (the target's logit minus the largest other
-            logit; if an image can have several labels, minus the threshold). Default: set by the method.
+        score: model output to explain: ``logit``, ``prob``, ``log-prob``, ``margin`` (the target's logit minus the largest other
+            logit; if an image can have several labels, minus the threshold) or ``contrast`` (Finer-CAM: the target's logit minus 0.6
+            times the mean of the three logits that are nearest to it in the unchanged image, or of those of ``against``). A
+            ``xplain.core.scores.ContrastScore`` or the text ``contrast:gamma=0.6,classes=3`` sets its parameters. Default: set by the
+            method.
         seed: random seed. Random numbers depend on the seed and on the pixels of each image, but not on the batch.
         precision: ``fp32``, ``tf32`` or ``bf16``.
         batch_size: maximum number of samples per forward pass, or ``auto``.
@@ -84,26 +98,29 @@ def attribute(
     """
     check_classifier(classifier)
     classifier, classes = resolve_scalar_target(classifier, target, against)
-    if score is not None:
-        check_choice("score", score, get_args(ScoreKind))
+    score_text = None if score is None else check_score_text(score)
     if isinstance(method, str) and ":" in method:
-        choice = Choice.parse(method)
+        choice = parse_single(method)
         method, params = choice.name, {**dict(choice.params), **params}
     spec, params = METHODS.get(method), check_references(params)
-    method_run = MethodRun.resolve(spec, params, classifier.preprocessing, score=score)
+    method_run = MethodRun.resolve(spec, params, classifier.preprocessing, score=score_text)
     compute = resolve_compute(seed, precision, batch_size)
     check_progress(progress)
+    synchronize(classifier.device)
     started = time.perf_counter()
     images = check_images(classifier, images)
     classifier.inspect_first_images(images)
     check_access(classifier, method_run.spec.access, spec.name)
-    with inference_session(classifier), preserve_random_state():
-        chosen = find_own_score(spec, params) or score
+    with inference_session(classifier), preserve_random_state(), convert_device_errors():
+        chosen = find_own_score(spec, params) or score_text
         method_run = replace(method_run, score=choose_score(method_run.spec, chosen, classifier.output))
         logits, cost = predict_finite(classifier, images, compute)
         targets = find_targets(classifier, classes, logits)
         contrasts = find_contrasts(classifier, against, logits, targets)
-        result = method_run.attribute(classifier, images, targets, compute, contrasts=contrasts, on_rows=progress)
+        result = method_run.attribute(
+            classifier, images, targets, compute, contrasts=contrasts, logits=logits, on_rows=progress
+        )
+    synchronize(classifier.device)
     return replace(result, cost=replace(result.cost + cost, seconds=time.perf_counter() - started))
 
 

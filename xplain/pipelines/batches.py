@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -17,6 +18,7 @@ from xplain.data.folders import SkippedFiles
 from xplain.data.images import LoadedImage, prefetch_images
 from xplain.data.sources import ImageSource
 from xplain.models import Classifier
+from xplain.models.devices import upload
 from xplain.oracle.runtime import predict
 from xplain.oracle.targets import TargetSpec, has_finite_logits
 
@@ -42,6 +44,18 @@ class PredictedBatch:
         """True class of each image, or None if unknown."""
         return [item.label for item in self.items]
 
+    @cached_property
+    def cpu_images(self) -> Tensor:
+        """The images (B, C, H, W) on the CPU, as they were read."""
+        if self.images.device.type == "cpu":
+            return self.images
+        return torch.stack([loaded.pixels for loaded in self.loaded]).to(self.images.dtype)
+
+    @cached_property
+    def cpu_logits(self) -> Tensor:
+        """The logits (B, classes) on the CPU."""
+        return self.logits.cpu()
+
     def for_targets(self, target_spec: TargetSpec, classifier: Classifier) -> Iterator[TargetedBatch]:
         """Yield the batch once per requested target, with the target and contrast classes of each image."""
         for targets in target_spec.targets(self.logits, self.labels):
@@ -59,9 +73,16 @@ class TargetedBatch(PredictedBatch):
     def __len__(self) -> int:
         return len(self.items)
 
+    @cached_property
+    def classes(self) -> list[int]:
+        """The target class of each image."""
+        return self.targets.tolist()
+
     def select(self, index: Sequence[int]) -> TargetedBatch:
         """Return the images at the given indices."""
         index = list(index)
+        if index == list(range(len(self))):
+            return self
         return TargetedBatch(
             [self.items[i] for i in index],
             [self.loaded[i] for i in index],
@@ -163,7 +184,7 @@ def _predict_group(
     classifier: Classifier, read: Sequence[tuple[Item, LoadedImage]], compute: ComputeOptions, *, needs_labels: bool
 ) -> tuple[list[Failure], PredictedBatch | None]:
     """Predict images and drop those with non-finite logits or a missing required label."""
-    images = torch.stack([loaded.pixels for _, loaded in read]).to(classifier.device, classifier.dtype)
+    images = upload(torch.stack([loaded.pixels for _, loaded in read]), classifier.device, classifier.dtype)
     logits, _ = predict(classifier, images, compute)
     failures, usable = [], []
     for i, finite in enumerate(has_finite_logits(logits).tolist()):
@@ -182,4 +203,6 @@ def _predict_group(
         return failures, None
     items = [read[i][0] for i in usable]
     loaded = [read[i][1] for i in usable]
-    return failures, PredictedBatch(items, loaded, images[usable], logits[usable])
+    if len(usable) < len(read):
+        images, logits = images[usable], logits[usable]
+    return failures, PredictedBatch(items, loaded, images, logits)

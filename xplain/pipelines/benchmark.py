@@ -14,19 +14,21 @@ from xplain.pipelines.benchmark_files import BenchmarkFiles
 from xplain.pipelines.benchmark_records import Group, describe_machine
 from xplain.pipelines.model_benchmark import ModelBenchmark
 from xplain.pipelines.reference_implementations import find_reference
+from xplain.reports.published_speeds import PublishedSpeeds
 
 
-def bench(config: BenchConfig, output: Path | None = None) -> Iterator[Group]:
+def bench(config: BenchConfig, output: Path | None = None, speeds: PublishedSpeeds | None = None) -> Iterator[Group]:
     """Run the benchmark and yield groups of records: the environment, then the bare-model throughput and the runs of each model.
 
     output: directory of bench.json and bench.md, which are updated before each group is yielded. An interrupted benchmark in this directory
-    is resumed. Raises XplainError if the request is invalid, the directory has results of another one, or the files cannot be written.
+    is resumed. speeds: a paper's speeds, which bench.md shows.
+    Raises XplainError if the request is invalid, the directory has results of another one, or the files cannot be written.
     """
     if output is None:
         yield from measure_models(config)
         return
     with lock_directory(output):
-        files = BenchmarkFiles(output, config)
+        files = BenchmarkFiles(output, config, speeds)
         files.check_existing()
         existing = files.load_existing()
         groups: list[Group] = []

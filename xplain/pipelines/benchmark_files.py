@@ -15,14 +15,16 @@ from xplain.core.files import write_json, write_text
 from xplain.core.request import Request, changed_options, describe_path, find_difference
 from xplain.pipelines.benchmark_records import Group
 from xplain.reports.benchmark_report import benchmark_table
+from xplain.reports.published_speeds import PublishedSpeeds, add_published_speeds
 
 
 @dataclass(frozen=True)
 class BenchmarkFiles:
-    """The files of one benchmark in a directory."""
+    """The files of one benchmark in a directory. speeds: a paper's speeds, which are only in bench.md."""
 
     folder: Path
     config: BenchConfig
+    speeds: PublishedSpeeds | None = None
 
     @property
     def partial_path(self) -> Path:
@@ -86,7 +88,7 @@ class BenchmarkFiles:
     def _write_results(self, groups: Sequence[Group]) -> None:
         records = [record for group in groups for record in group]
         write_json(self.results_path, {"request": self.request, "records": records})
-        write_text(self.folder / "bench.md", benchmark_table(records))
+        write_text(self.folder / "bench.md", benchmark_table(add_published_speeds(records, self.speeds)))
 
 
 def _read_json(path: Path) -> dict[str, Any]:

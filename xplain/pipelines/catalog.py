@@ -21,6 +21,7 @@ from xplain.oracle.access import check_access
 from xplain.oracle.layers import list_layers
 from xplain.oracle.runtime import inference_session, load_model
 from xplain.pipelines.compatibility import try_methods
+from xplain.pipelines.progress import OnProgress, ignore_progress
 
 IMAGE_SIDE = 224  # image size in pixels for which ``list_metrics`` reports the cost
 COLUMNS = {
@@ -80,6 +81,7 @@ def describe_parameters(spec: Spec) -> list[str]:
     for parameter in spec.parameters.values():
         others = [choice for choice in parameter.choices if choice != parameter.default]
         file = ["FILE"] if parameter.file else []
+        file += ["DIR"] if parameter.file and parameter.file.folders else []
         values = "|".join([_format_value(parameter.default), *others, *file])
         texts.append(f"{parameter.name}={values}")
     return texts
@@ -92,12 +94,17 @@ def _format_value(value: Any) -> str:
     return str(value)
 
 
-def list_fits(options: ModelOptions) -> list[Row]:
-    """Run every method once on a model and return one row per method: whether it is supported, and the error otherwise."""
-    rows = []
+def list_fits(options: ModelOptions, on_progress: OnProgress = ignore_progress) -> list[Row]:
+    """Run every method once on a model and return one row per method: whether it is supported, and the error otherwise.
+
+    ``on_progress`` counts methods.
+    """
+    rows: list[Row] = []
+    total = len(list(METHODS))
     for name, outcome in try_methods(load_model(options)):
         why = str(outcome) if isinstance(outcome, XplainError) else ""
         rows.append({"name": name, "fits": "no" if why else "yes", "why": why})
+        on_progress(len(rows), total)
     return rows
 
 

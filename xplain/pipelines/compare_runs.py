@@ -35,6 +35,8 @@ from xplain.reports.statistics import (
     holm_correction,
     sign_flip_test,
 )
+from xplain.reports.sweep_plot import draw_metric_sweeps
+from xplain.reports.sweeps import collect_arm_means, list_sweeps
 
 TEST = (
     f"Two-sided sign-flip permutation test of the mean difference (exact for up to {MAX_EXACT} images, otherwise {PERMUTATIONS} random "
@@ -56,6 +58,8 @@ def write_run_comparison(
     names = [*(f"compare.{extension}" for extension in formats), "compare.html"]
     check_folder(output, names, overwrite)
     record = compare_runs(folders)
+    plots = [entry["file"].removesuffix(".png") for entry in record.get("sweeps", ())]
+    names += [f"{plot}.{extension}" for plot in plots for extension in formats]
     if any_folder:
         output = choose_folder(output, record["fingerprint"], former=output.with_name("xplain-compare"))
     record |= {"files": [str(output / name) for name in (*names, RECORD)]}
@@ -65,7 +69,10 @@ def write_run_comparison(
         start(output, record["fingerprint"])
         figures = draw_differences(record, formats)
         contents = {f"compare.{extension}": content for extension, content in figures.items()}
-        contents["compare.html"] = make_run_comparison_page(record).encode("utf-8", "backslashreplace")
+        sweeps = draw_metric_sweeps(record["metrics"], collect_arm_means(record["arms"]), formats)
+        shown = {name: content for name, content in sweeps.items() if name.endswith(".png")}
+        contents["compare.html"] = make_run_comparison_page(record, shown).encode("utf-8", "backslashreplace")
+        contents |= sweeps
         finish(output, contents, record)
     return record
 
@@ -89,6 +96,13 @@ def compare_runs(folders: Sequence[Path]) -> dict[str, Any]:
     keys = sorted(runs[0].images)
     values = {(m.name, label): m.values(metric, keys) for m in methods for label, metric in metrics.items()}
     rows = compare_pairs(pairs, metrics, values)
+    first_run = {method.settings: method.run.name for method in reversed(methods)}
+    groups = [first_run[method.settings] if len(first_run) > 1 else "" for method in methods]
+    arms = [
+        _describe_method(method, metrics, values) | {"group": group}
+        for method, group in zip(methods, groups, strict=True)
+    ]
+    sweeps = list_sweeps(metrics, collect_arm_means(arms))
     return {
         "schema": SCHEMA,
         "kind": "runs",
@@ -97,11 +111,11 @@ def compare_runs(folders: Sequence[Path]) -> dict[str, Any]:
         "runs": [_describe_run(run) for run in runs],
         "metrics": metrics,
         "test": TEST,
-        "arms": [_describe_method(method, metrics, values) for method in methods],
+        "arms": arms,
         "repeated": repeated,
         "left_out": left_out,
         "pairs": rows,
-    }
+    } | ({"sweeps": sweeps} if sweeps else {})
 
 
 def _distinct_names(folders: Sequence[Path]) -> list[str]:
@@ -130,8 +144,9 @@ def compare_pairs(
     rows = []
     for k, (label, a, b) in enumerate(plan):
         column = differences[:, k]
-        wins, ties, losses = count_wins(column, metrics[label]["better"])
-        count = wins + ties + losses
+        better = metrics[label]["better"]
+        wins, ties, losses = count_wins(column, better)
+        count = 0 if better == "neither" else wins + ties + losses
         rows.append(
             {
                 "metric": label,
@@ -178,6 +193,7 @@ def _describe_method(
     return {
         "name": method.name,
         "run": method.run.name,
+        "label": method.label,
         **method.run.description["methods"][method.label],
         "means": means,
     }

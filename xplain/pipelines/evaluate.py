@@ -186,7 +186,7 @@ class EvaluationRun:
         keys = tuple(item.key for item in batch.items)
         sizes = tuple(loaded.size for loaded in batch.loaded)
         metrics = [m for m in self.metrics if any(self._is_metric_missing(key, source, m) for key in keys)]
-        records = []
+        records, described = [], attribution.with_details_on_cpu()
         for result in run_metrics(
             source,
             metrics,
@@ -197,11 +197,12 @@ class EvaluationRun:
             tuple(item.image_key for item in batch.items),
             sizes,
             counter.advance,
+            batch.cpu_images,
             tuple(loaded.orientation for loaded in batch.loaded),
         ):
             mark = self.marks[source.label, result.metric_run.label]
             for i, key in enumerate(keys):
-                record = self._describe_value(source, result, batch, attribution, i)
+                record = self._describe_value(source, result, batch, described, i)
                 self._save_curve(source, result, record, i)
                 if not self.store.has(key, mark):
                     records.append(record)
@@ -234,7 +235,7 @@ class EvaluationRun:
             "method": source.label,
             "metric": metric.label,
             **result.read(i),
-            "target": int(batch.targets[i]),
+            "target": batch.classes[i],
             "cost": describe_cost(attribution, i),
         }
         if isinstance(source, ExternalMaps):
@@ -248,14 +249,26 @@ class EvaluationRun:
         metric = result.metric_run
         entries = {key: record[key] for key in ("key", "mark", "method", "metric")}
         entries |= source.describe() | metric.describe() | {"value": record["value"]}
-        curve = result.score.curve[i].float().cpu().numpy()
+        curve = result.score.curve[i].float().numpy()
         self.curves.save(record["key"], _curve_label(source, metric), record["mark"], curve, entries)
 
     def _attribute(self, method: MethodRun, batch: TargetedBatch, counter: RowCounter) -> Attribution:
         """Run the method, and save its maps if requested."""
         result = method.attribute(
-            self.classifier, batch.images, batch.targets, self.config.compute, on_rows=counter.advance
+            self.classifier,
+            batch.images,
+            batch.targets,
+            self.config.compute,
+            logits=batch.logits,
+            on_rows=counter.advance,
+            drawn_for=batch.cpu_images,
         )
+        if self.config.save_maps:
+            self._save_maps(method, batch, result.cpu())
+        return result
+
+    def _save_maps(self, method: MethodRun, batch: TargetedBatch, result: Attribution) -> None:
+        """Save attributions, which are on the CPU."""
         for i, item in enumerate(batch.items):
             record = {
                 "key": item.key,
@@ -263,21 +276,20 @@ class EvaluationRun:
                 **method.describe(),
                 "model": {"name": self.classifier.name, "weights": asdict(self.classifier.weights)},
                 "seed": self.config.compute.seed,
-                "target": self.classifier.class_names.describe(int(batch.targets[i])),
+                "target": self.classifier.class_names.describe(batch.classes[i]),
                 "expected": None if result.expected is None else float(result.expected[i]),
                 "cost": describe_cost(result, i),
                 "warnings": list_flags(result, i),
             }
-            values = result.values[i].float().cpu().numpy()
+            values = result.values[i].float().numpy()
             self.maps.save(item.key, method.label, self.map_marks[method.label], values, record)
-        return result
 
     def _load_maps(self, method: MethodRun, batch: TargetedBatch) -> Attribution | None:
         """Load the saved maps of the images. Return None unless all maps exist and are bit-identical to what the method would compute."""
         if batch.images.dtype != torch.float32:
             return None
         values, records = [], []
-        for item, loaded, target in zip(batch.items, batch.loaded, batch.targets.tolist(), strict=True):
+        for item, loaded, target in zip(batch.items, batch.loaded, batch.classes, strict=True):
             saved = self.maps.load(item.key, method.label, self.map_marks[method.label])
             if saved is None or (saved[1]["sha256"], saved[1]["target"]["index"]) != (loaded.digest, target):
                 return None

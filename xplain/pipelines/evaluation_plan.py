@@ -22,7 +22,7 @@ from xplain.pipelines.external_maps import ExternalMaps, check_map_names, find_e
 from xplain.pipelines.measurement import check_metrics, resolve_metrics
 from xplain.pipelines.method_run import MethodRun
 from xplain.pipelines.metric_run import MetricRun
-from xplain.pipelines.records import describe_run
+from xplain.pipelines.records import describe_run, device_entry
 from xplain.pipelines.run_folders import describe_request
 
 Source = MethodRun | ExternalMaps
@@ -54,6 +54,7 @@ class EvaluationPlan:
         config, classifier, items = self.config, self.classifier, self.items
         facts = describe_run(config.compute, classifier)
         stable = {key: facts[key] for key in ("model", "preprocessing", "seed", "precision")}
+        stable |= device_entry(facts)
         if output := classifier.output.settings | (
             {} if config.model.logits is None else {"name": config.model.logits}
         ):

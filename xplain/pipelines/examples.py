@@ -17,7 +17,7 @@ from xplain.data.folders import SkippedFiles
 from xplain.data.images import read_model_input
 from xplain.data.sources import ImageSource
 from xplain.models import Classifier
-from xplain.oracle.runtime import load_model
+from xplain.oracle.runtime import inference_session, load_model
 from xplain.pipelines.attribution import resolve_methods
 from xplain.pipelines.batches import read_items
 from xplain.pipelines.method_run import MethodRun
@@ -44,8 +44,8 @@ def write_examples(config: EvaluateConfig, selected: Collection[str] | None = No
     folder = config.output / "gallery"
     description, records = read_run(config.output)
     method = next(iter(description["methods"]))
-    metric = next((label for label, entry in description["metrics"].items() if "scope" not in entry), None)
-    if metric is None:  # no per-image metric
+    metric = next((label for label, entry in description["metrics"].items() if _ranks_images(entry)), None)
+    if metric is None:  # no per-image metric of which a direction is better
         return
     mark = settings_digest(description["methods"][method], description["metrics"][metric])
     examples = [
@@ -56,6 +56,11 @@ def write_examples(config: EvaluateConfig, selected: Collection[str] | None = No
     chosen = select_examples(examples, description["metrics"][metric]["better"] == "higher", count)
     if not _are_drawn(folder, chosen):
         _draw_all(config, folder, chosen, method, metric)
+
+
+def _ranks_images(metric: Mapping[str, Any]) -> bool:
+    """Return whether a metric, as ``run.json`` describes it, has one value per image of which higher or lower ones are better."""
+    return "scope" not in metric and metric["better"] != "neither"
 
 
 def _are_drawn(folder: Path, selected: Mapping[str, Sequence[Example]]) -> bool:
@@ -105,9 +110,10 @@ def _draw(
 ) -> bytes:
     """Render an overlay and return it as PNG bytes."""
     pixels = read_model_input(source.read(), source.name, classifier.preprocessing).pixels
-    images = pixels[None].to(classifier.device, classifier.dtype)
+    content = pixels[None].to(classifier.dtype)
     targets = torch.tensor([target], device=classifier.device)
-    result = method.attribute(classifier, images, targets, config.compute)
+    with inference_session(classifier):
+        result = method.attribute(classifier, content.to(classifier.device), targets, config.compute, drawn_for=content)
     values = result.values[0].float().cpu().numpy()
     record = {**record, **classifier.class_names.describe(target)}
     return draw("overlay", show_bands(pixels.numpy(), config.pixels.bands), values, RenderOptions(), record)

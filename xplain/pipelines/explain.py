@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from xplain.core.config import ExplainConfig
 from xplain.core.errors import Failure, InputError, UsageError
+from xplain.core.registry import METHODS
 from xplain.core.run_store import fingerprint
 from xplain.core.types import Attribution
 from xplain.data.datasets import Item
@@ -21,12 +22,13 @@ from xplain.pipelines.attribution import check_distinct, check_methods, resolve_
 from xplain.pipelines.background import Deferred, run_in_background
 from xplain.pipelines.batches import PredictedBatch, TargetedBatch, largest_group, make_items, predict_batches
 from xplain.pipelines.file_names import describe_contrasts, describe_settings, file_label, join_parts
-from xplain.pipelines.method_run import MethodRun
+from xplain.pipelines.method_run import SEQUENCE, MethodRun
 from xplain.pipelines.progress import OnProgress, ProgressCounter, ignore_progress
 from xplain.pipelines.records import describe_explanation, describe_run, fingerprinted, is_current
 from xplain.reports.band_pictures import describe_shown_bands
-from xplain.reports.explanation_files import OVERWRITE_HINT, ExplanationFiles, FileNames
+from xplain.reports.explanation_files import OVERWRITE_HINT, STEPS, ExplanationFiles, FileNames
 from xplain.reports.render import KINDS, get_colormap
+from xplain.reports.steps_figure import STEPS as STEP_ARRAYS
 
 Paths = dict[str, Path]  # the files of an explanation by kind
 
@@ -84,18 +86,25 @@ def _check_request(config: ExplainConfig, sources: Sequence[ImageSource]) -> Non
             raise UsageError(f"unknown value {kind!r} for --save", f"choose from {', '.join(KINDS)}")
     if config.output is None:
         single = (len(sources), len(config.methods), len(config.saves)) == (1, 1, 1)
-        if not single or "raw" in config.saves:
+        if not single or "raw" in config.saves or STEPS in config.saves:
             raise UsageError(
-                "--output - writes a single PNG", "pass one image, one method and one --save value other than raw"
+                "--output - writes a single PNG",
+                "pass one image, one method and one --save value other than raw and steps",
             )
     check_methods(config.methods, config.layer, config.layout)
+    if STEPS in config.saves:
+        for choice in config.methods:
+            spec = METHODS.get(choice.name)
+            if SEQUENCE not in spec.parameters:
+                having = " or ".join(spec.name for spec in METHODS if SEQUENCE in spec.parameters)
+                raise UsageError(f"--save steps: {spec.name} has no sequence of inputs to show", f"use {having}")
 
 
 def _resolve_methods(config: ExplainConfig, classifier: Classifier) -> list[MethodRun]:
     """Resolve the methods. Raises UsageError for a repeated one."""
     methods = resolve_methods(config.methods, config.score, classifier, config.layer, config.layout)
     check_distinct(file_label(method.label) for method in methods)
-    return methods
+    return [replace(method, keeps_sequence=True) for method in methods] if STEPS in config.saves else methods
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,7 +178,7 @@ class ExplainRun:
     def _explain_part(self, method: MethodRun, batch: TargetedBatch) -> Iterator[Outcome | Deferred[Outcome]]:
         """Run one method on images that share a forward pass, and load explanations that already exist."""
         missing, paths = [], []
-        for i, (item, target) in enumerate(zip(batch.items, batch.targets.tolist(), strict=True)):
+        for i, (item, target) in enumerate(zip(batch.items, batch.classes, strict=True)):
             names = self.file_names(method, item.source.stem, self.target_spec.suffix(target))
             try:
                 files, record = self.files.find(names, batch.loaded[i].digest, self.fingerprint(method))
@@ -200,8 +209,10 @@ class ExplainRun:
                 batch.targets,
                 self.config.compute,
                 contrasts=batch.contrasts,
+                logits=batch.logits,
                 on_rows=self.counter.advance,
-            )
+                drawn_for=batch.cpu_images,
+            ).cpu()  # before the next images, which the background thread would wait for
         except InputError as error:
             yield from (Failure(item.key, error) for item in batch.items)
             return
@@ -218,6 +229,7 @@ class ExplainRun:
             return Failure(key, error)
         record = describe_explanation(self.classifier, method, batch, result, i)
         record |= self.facts | {"render": self.describe_render(), "fingerprint": self.fingerprint(method)}
-        image = batch.images[i].float().cpu().numpy()
-        attribution = values.float().cpu().numpy()
-        return Explained(record, self.files.write(paths, image, attribution, record))
+        image = batch.cpu_images[i].float().numpy()
+        attribution = values.float().numpy()
+        steps = {name: result.details[name][i].float().numpy() for name in STEP_ARRAYS if STEPS in paths}
+        return Explained(record, self.files.write(paths, image, attribution, record, steps))

@@ -35,7 +35,7 @@ def describe_settings(config: ExplainConfig, method: MethodRun) -> str:
     """
     parts = _describe_model(config.model)
     if method.score != method.spec.score:
-        parts.append(f"score={method.score}")
+        parts.append(f"score={method.score}".replace(":", "-"))
     for name in ("layer", "layout"):
         value = getattr(config, name)
         if value and method.settings.get(name) == value:

@@ -67,5 +67,5 @@ class InnerMethod:
         kind = method_run.settings["baseline"]
         if kind not in IMAGE_DEPENDENT:
             return None
-        rng = Streams.of(self.content, self.compute.seed, method_run.spec.name)
+        rng = Streams.of(self.content, self.compute.seed, method_run.spec.name, self.images.device)
         return make_baseline(kind, self.images, self.oracle.mean_color(self.images), rng)

@@ -14,13 +14,16 @@ from torch import Tensor
 import xplain.metrics  # noqa: F401  (importing registers them)
 from xplain.core.allocator import retain_freed_memory
 from xplain.core.config import Choice, ComputeOptions
-from xplain.core.errors import InputError, UsageError
+from xplain.core.errors import InputError, UsageError, convert_device_errors
 from xplain.core.protocols import choose_metrics
 from xplain.core.registry import METHODS, METRICS
 from xplain.core.rng import preserve_random_state
+from xplain.core.sweeps import parse_single
 from xplain.core.types import Cost, Precision, Score
 from xplain.metrics.inputs import Explain, MetricInput
 from xplain.models import Classifier, ScalarFunction
+from xplain.models.arithmetic import reproducible_arithmetic
+from xplain.models.devices import synchronize
 from xplain.models.scalar_outputs import resolve_scalar_target
 from xplain.oracle import Oracle
 from xplain.oracle.access import check_access
@@ -98,6 +101,7 @@ def measure(
     compute = resolve_compute(seed, precision, batch_size)
     check_progress(progress)
     _check_method(method)
+    synchronize(classifier.device)
     started = time.perf_counter()
     images = check_images(classifier, images)
     attributions = check_attributions(classifier, attributions)
@@ -105,9 +109,14 @@ def measure(
     classifier.inspect_first_images(images)
     check_metrics([metric_run], classifier)
     if isinstance(method, str) and metric_run.spec.needs & {"explain", "expected"}:
-        rerun = METHODS.get(Choice.parse(method).name)
+        rerun = METHODS.get(parse_single(method).name)
         check_access(classifier, rerun.access, rerun.name)
-    with retain_freed_memory(), preserve_random_state():
+    with (
+        retain_freed_memory(),
+        reproducible_arithmetic(classifier.device),
+        preserve_random_state(),
+        convert_device_errors(),
+    ):
         logits, cost = predict_finite(classifier, images, compute)
         targets = find_targets(classifier, classes, logits)
         oracle = make_metric_oracle(classifier, compute, progress)
@@ -119,6 +128,7 @@ def measure(
             if "expected" in metric_run.spec.needs:
                 inputs = replace(inputs, expected=_find_expected_sums(oracle, method, images, targets, compute))
         result = metric_run.measure(inputs, compute, explain)
+    synchronize(classifier.device)
     return replace(result, cost=replace(oracle.cost + cost, seconds=time.perf_counter() - started))
 
 
@@ -167,7 +177,7 @@ def _make_explainer(
 
 def _resolve_method(method: str, classifier: Classifier) -> MethodRun:
     """Return the method of a text ``NAME[:key=value,...]``."""
-    choice = Choice.parse(method)
+    choice = parse_single(method)
     spec = METHODS.get(choice.name)
     params = dict(choice.params)
     default = available_score(spec.score, classifier.output)

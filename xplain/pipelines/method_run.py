@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -13,31 +12,42 @@ import torch
 from torch import Tensor
 
 from xplain.core.config import ComputeOptions
+from xplain.core.errors import emit_note
+from xplain.core.parameters import EXISTING_PATH
 from xplain.core.registry import MethodSpec
 from xplain.core.rng import Streams
+from xplain.core.scores import ContrastScore
 from xplain.core.types import Attribution, Cost, ScoreKind
 from xplain.data.baselines import check_baseline
-from xplain.data.images import read_model_input, sha256
 from xplain.data.preprocessing import Preprocessing
-from xplain.data.sources import find_images
 from xplain.methods.smooth import parse_inner_method
 from xplain.metrics.inputs import Explain
 from xplain.models import Classifier
 from xplain.models.checks import RANDOM_FLAG
+from xplain.models.devices import synchronize
 from xplain.models.outputs import OutputKind
 from xplain.models.scalar_outputs import check_directions
 from xplain.oracle import Oracle
 from xplain.oracle.access import check_access
 from xplain.oracle.batching import rows_per_call
 from xplain.pipelines.completeness_flags import flag_completeness_gaps
+from xplain.pipelines.contrasts import CONTRASTS, NearestContrasts
 from xplain.pipelines.inner_method import InnerMethod
 from xplain.pipelines.method_scores import choose_score, find_own_score, split_score
-from xplain.pipelines.reference_images import find_references, is_baseline_file, read_references, resolve_tensors
+from xplain.pipelines.reference_images import (
+    average_over_baselines,
+    hash_files,
+    hash_images,
+    is_baseline_path,
+    read_references,
+    resolve_tensors,
+)
 from xplain.pipelines.zero_maps import flag_zero_maps
 
 # Parameters that older versions do not have, and their defaults, which are not recorded: runs that they began are continued.
 # A parameter that only some methods got is named by ``added`` of their specs instead.
-ADDED_PARAMETERS = {"layout": "auto", "bias": "keep"}
+ADDED_PARAMETERS = {"layout": "auto", "bias": "keep", "scale_layers": False}
+SEQUENCE = "sequence"  # parameter of methods that work through a sequence of inputs, which adds it to the details
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +58,9 @@ class MethodRun:
     references: images (N, C, H, W) from the directory ``baselines``, or None.
     score: explained model output.
     label: display name in tables and file names.
-    baseline: images (B or 1, C, H, W) from the file or tensor ``baseline``, or None.
+    baseline: images (B or 1, C, H, W) of the tensor ``baseline``, or None.
+    keeps_sequence: pass ``sequence=true`` to the method, which adds its inputs and maps to the details and changes no value.
+    averaged_baselines: images (N, C, H, W) of the file or folder ``baseline``, over which the attributions are averaged, or None.
     inner: the method that this one runs, or None.
     """
 
@@ -59,6 +71,8 @@ class MethodRun:
     label: str
     baseline: Tensor | None = None
     inner: MethodRun | None = None
+    averaged_baselines: Tensor | None = None
+    keeps_sequence: bool = False
 
     @classmethod
     def resolve(
@@ -87,19 +101,22 @@ class MethodRun:
             inner = cls.resolve(inner_spec, inner_params, preprocessing, score=score, output=output)
             spec = _specialize(spec, inner.spec)
         references = tensors.get("baselines")
-        if references is None:
-            references = read_references(settings.get("baselines", "noise"), preprocessing)
-        baseline = tensors.get("baseline")
-        if baseline is None and is_baseline_file(spec, settings):
-            source = find_images([settings["baseline"]])[0]
-            baseline = read_model_input(source.read(), source.name, preprocessing).pixels[None]
-        return cls(spec, settings, references, choose_score(spec, score, output), label or spec.name, baseline, inner)
+        if references is None and settings.get("baselines", "noise") not in (None, "noise"):
+            references = read_references(settings["baselines"], preprocessing)
+        averaged = None
+        if is_baseline_path(spec, settings):
+            averaged = read_references(settings["baseline"], preprocessing)
+            if len(averaged) > 1:
+                emit_note(f"{spec.name} runs once for each of the {len(averaged)} images of {settings['baseline']!r}")
+        score = choose_score(spec, score, output)
+        return cls(spec, settings, references, score, label or spec.name, tensors.get("baseline"), inner, averaged)
 
     @property
     def rows_per_image(self) -> int:
         """Maximum number of forward passes per image."""
         counts = {} if self.references is None else {"references": len(self.references)}
-        return self.spec.cost(**self.settings, **counts)[0]
+        runs = 1 if self.averaged_baselines is None else len(self.averaged_baselines)
+        return runs * self.spec.cost(**self.settings, **counts)[0]
 
     @property
     def slopes(self) -> bool:
@@ -125,21 +142,21 @@ class MethodRun:
         } | ({} if self.inner is None else {"inner": replace(self.inner, score=self.score).describe()})
 
     def hash_references(self) -> dict[str, str]:
-        """Return the SHA-256 of the files of the reference images under ``references``, or {} if a directory names none."""
+        """Return the SHA-256 of the files of the reference images, or of other files of parameters, under ``references``; {} without."""
         return self._reference_hashes
 
     @cached_property
     def _reference_hashes(self) -> dict[str, str]:
         if self.inner is not None:
             return self.inner.hash_references()
-        if is_baseline_file(self.spec, self.settings):
-            return {"references": sha256(find_images([self.settings["baseline"]])[0].read())}
+        if self.averaged_baselines is not None:
+            return {"references": hash_images(self.settings["baseline"])}
+        files = [self.settings[name] for name, entry in self.spec.parameters.items() if entry.bounds == EXISTING_PATH]
+        if any(files):
+            return {"references": hash_files(file for file in files if file)}
         if self.references is None or self.settings["baselines"] == "tensor":
             return {}
-        digest = hashlib.sha256()
-        for source in find_references(self.settings["baselines"]):
-            digest.update(sha256(source.read()).encode())
-        return {"references": digest.hexdigest()}
+        return {"references": hash_images(self.settings["baselines"])}
 
     def images_per_call(self, classifier: Classifier, batch_size: int | None, images: Tensor | None = None) -> int:
         """Return the number of images to process together, whose samples fill a forward pass.
@@ -149,7 +166,10 @@ class MethodRun:
         if images is None:
             images = torch.empty(1, classifier.input_channels, *classifier.size, device=classifier.device)
         rows = rows_per_call(classifier, images, batch_size)
-        return max(rows // max(self.spec.parallel(**self.settings), 1), 1)
+        per_image = max(self.spec.parallel(**self.settings), 1)
+        if self.keeps_sequence:  # each image needs the memory of all its inputs
+            per_image = max(per_image, self.rows_per_image)
+        return max(rows // per_image, 1)
 
     def attribute(
         self,
@@ -159,6 +179,7 @@ class MethodRun:
         compute: ComputeOptions,
         *,
         contrasts: Tensor | None = None,
+        logits: Tensor | None = None,
         on_rows: Callable[[int], None] | None = None,
         drawn_for: Tensor | None = None,
         flag_maps: bool = True,
@@ -166,15 +187,19 @@ class MethodRun:
         """Run the method on images (B, C, H, W) and target classes (B,) in batches that fill a forward pass.
 
         contrasts: (B, A) contrast classes, or None. on_rows: called with the number of rows after each model call.
-        drawn_for: images that seed the random numbers, or None to use ``images``.
+        logits: (B, classes) of the images, which choose the contrast classes of the score ``contrast``; None to compute them.
+        drawn_for: images that seed the random numbers, or None to use ``images``. They are read on the CPU, so pass them there if possible.
         flag_maps: flag maps that are zero everywhere, with the reason if it is known, and maps with a large completeness gap.
         Raises the errors of the method, UsageError if the classifier does not offer what the method needs, and DeviceError if a
         single sample does not fit in memory.
         """
         check_access(classifier, self.spec.access, self.spec.name)
+        synchronize(classifier.device)
         started = time.perf_counter()
         size = self.images_per_call(classifier, compute.batch_size, images)
         cost, parts = Cost(), []
+        if contrasts is None:
+            contrasts, cost = NearestContrasts(self.score, classifier, images, compute, logits).find(targets)
         for index in torch.arange(len(images)).chunk(-(-len(images) // size)):
             oracle = self._oracle(classifier, compute, index, contrasts, on_rows)
             content = images if drawn_for is None else drawn_for
@@ -191,9 +216,7 @@ class MethodRun:
                     compute,
                     on_rows,
                 )
-            result: Attribution = self.spec.function(
-                oracle, images[index], targets[index], **self._arguments(images, index), **supplies
-            )
+            result = self._call(oracle, images, targets, index, supplies)
             spent = {"forwards": oracle.image_rows[:, 0], "backwards": oracle.image_rows[:, 1]}
             values = result.values.detach().contiguous()
             parts.append(replace(result, values=values, details=result.details | spent))
@@ -203,10 +226,14 @@ class MethodRun:
         flags = dict(result.flags)
         if classifier.checks.is_random:
             flags[RANDOM_FLAG] = torch.ones(len(images), dtype=torch.bool, device=images.device)
-        attribution = replace(result, target=targets, cost=cost, flags=flags)
+        details = dict(result.details)
+        if contrasts is not None and ContrastScore.parse(self.score) is not None:
+            details[CONTRASTS] = contrasts
+        attribution = replace(result, target=targets, cost=cost, flags=flags, details=details)
         if flag_maps:
             attribution = self._flag_zero_maps(attribution, classifier, images, compute, contrasts)
             attribution = flag_completeness_gaps(attribution)
+        synchronize(classifier.device)
         cost = replace(attribution.cost, seconds=time.perf_counter() - started)
         return replace(attribution, cost=cost)
 
@@ -262,18 +289,31 @@ class MethodRun:
         if "references" in self.spec.needs:
             supplies["references"] = None if self.references is None else self.references.to(images)
         if "rng" in self.spec.needs:
-            supplies["rng"] = Streams.of(content, seed, self.spec.draws or self.spec.name)
+            supplies["rng"] = Streams.of(content, seed, self.spec.draws or self.spec.name, images.device)
         return supplies
 
-    def _arguments(self, images: Tensor, index: Tensor) -> dict[str, Any]:
-        """Return the parameters as the method receives them for the images at ``index``: with baseline images as a tensor.
+    def _call(
+        self, oracle: Oracle, images: Tensor, targets: Tensor, index: Tensor, supplies: Mapping[str, Any]
+    ) -> Attribution:
+        """Call the method on the images at ``index``, with baseline images as a tensor.
 
         Raises InputError if the baseline images do not match the images (B, C, H, W).
         """
-        if self.baseline is None:
-            return self.settings
-        check_baseline(self.baseline, images)
-        return {**self.settings, "baseline": self.baseline if len(self.baseline) == 1 else self.baseline[index]}
+
+        def run(**baseline: Tensor) -> Attribution:
+            settings = {**self.settings, **baseline}
+            if self.keeps_sequence:
+                settings[SEQUENCE] = True
+            result: Attribution = self.spec.function(oracle, images[index], targets[index], **settings, **supplies)
+            return result
+
+        if self.averaged_baselines is not None:
+            check_baseline(self.averaged_baselines[:1], images)
+            return average_over_baselines(lambda baseline: run(baseline=baseline), self.averaged_baselines)
+        if self.baseline is not None:
+            check_baseline(self.baseline, images)
+            return run(baseline=self.baseline if len(self.baseline) == 1 else self.baseline[index])
+        return run()
 
     def explainer(
         self, classifier: Classifier, content: Tensor, compute: ComputeOptions, oracle: Oracle | None = None
@@ -283,14 +323,18 @@ class MethodRun:
         oracle: oracle to whose cost the reruns are added.
         """
         default = classifier
+        nearest = NearestContrasts(self.score, classifier, content, compute)
 
         def explain(
             images: Tensor, y: Tensor, classifier: Classifier | None = None, image: Tensor | None = None
         ) -> Tensor:
-            drawn_for = content if image is None else content[image]
-            result = self.attribute(classifier or default, images, y, compute, drawn_for=drawn_for, flag_maps=False)
+            drawn_for = content if image is None else content[image.to(content.device)]
+            contrasts, cost = nearest.find(y, image)
+            result = self.attribute(
+                classifier or default, images, y, compute, contrasts=contrasts, drawn_for=drawn_for, flag_maps=False
+            )
             if oracle is not None:
-                oracle.cost = oracle.cost + result.cost
+                oracle.cost = oracle.cost + cost + result.cost
             return result.values
 
         return explain

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, get_args
+from typing import Any
 
-from xplain.core.errors import emit_note
+from xplain.core.errors import UsageError, emit_note
 from xplain.core.registry import MethodSpec, Spec
+from xplain.core.scores import ContrastScore
 from xplain.core.types import ScoreKind
 from xplain.methods.smooth import parse_inner_method
 from xplain.models.outputs import OutputKind
 from xplain.oracle.scores import available_score, check_score
-from xplain.pipelines.arguments import check_choice
+from xplain.pipelines.arguments import check_score_text
 
 
 def find_own_score(spec: MethodSpec, params: Mapping[str, Any]) -> ScoreKind | None:
@@ -28,14 +29,20 @@ def split_score(spec: Spec, params: Mapping[str, Any]) -> tuple[ScoreKind | None
     others = dict(params)
     if "score" in spec.parameters or "score" not in others:
         return None, others
-    score = others.pop("score")
-    check_choice("score", score, get_args(ScoreKind))
-    return score, others
+    return check_score_text(others.pop("score")), others
 
 
 def choose_score(spec: MethodSpec, score: ScoreKind | None, output: OutputKind) -> ScoreKind:
-    """Return the requested score, or the default of the method. Raises UsageError if the model's output does not have it."""
+    """Return the requested score, or the default of the method.
+
+    Raises UsageError if the model's output does not have it, and for ``contrast`` if the method has contrast classes of its own.
+    """
     if score is not None:
+        if ContrastScore.parse(score) is not None and "against" in spec.needs:
+            raise UsageError(
+                f"{spec.name} is not defined for score=contrast, because it compares with false classes itself",
+                "choose them with against, and use another score",
+            )
         check_score(score, output)
         return score
     available = available_score(spec.score, output)

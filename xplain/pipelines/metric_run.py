@@ -31,6 +31,7 @@ from xplain.models.outputs import OutputKind
 from xplain.models.scalar_outputs import is_similarity
 from xplain.oracle import Oracle
 from xplain.oracle.scores import available_score
+from xplain.pipelines.contrasts import CONTRASTS
 from xplain.pipelines.metric_annotations import find_annotations, locate_annotations
 
 CURVE_POINTS = 21  # maximum number of points stored per item
@@ -124,7 +125,8 @@ class MetricRun:
         """Return the extra keyword arguments that the metric requires. Raise UsageError if the method is required but missing."""
         supplies: dict[str, Any] = {}
         if "rng" in self.spec.needs:
-            supplies["rng"] = Streams.of(inputs.images, seed, self.spec.draws or self.spec.name)
+            content = inputs.images if inputs.content is None else inputs.content
+            supplies["rng"] = Streams.of(content, seed, self.spec.draws or self.spec.name, inputs.images.device)
         if "seed" in self.spec.needs:
             supplies["seed"] = seed
         if "expected" in self.spec.needs:
@@ -233,13 +235,14 @@ def run_metrics(
     keys: tuple[str, ...],
     sizes: tuple[tuple[int, int], ...] = (),
     on_rows: Callable[[int], None] | None = None,
+    content: Tensor | None = None,
     orientations: tuple[int, ...] = (),
 ) -> Iterator[MetricResult]:
-    """Yield the result of each metric on one batch of attributions.
+    """Yield the result of each metric on one batch of attributions, on the CPU.
 
     images: (B, C, H, W). keys: names of the images. sizes: (height, width) of the image files. orientations: of EXIF.
     A metric that requires the method is undefined for maps of an unknown one.
-    on_rows: called with the number of rows after each model call.
+    on_rows: called with the number of rows after each model call. content: the images on the CPU, if they are there.
     """
     assert attribution.target is not None
     finite = attribution.values.isfinite().flatten(1).all(dim=1)
@@ -253,9 +256,11 @@ def run_metrics(
         sizes,
         score=source.score,
         slopes=source.slopes,
+        content=content,
+        contrasts=attribution.details.get(CONTRASTS),
         orientations=orientations,
     )
-    explain = source.explainer(classifier, images, compute)
+    explain = source.explainer(classifier, images if content is None else content, compute)
     for metric_run in metric_runs:
         try:
             score = metric_run.measure(inputs, compute, explain)
@@ -263,7 +268,8 @@ def run_metrics(
             way_out = f"; set {error.parameter}" if error.parameter else ""
             emit_note(f"{metric_run.label} is undefined for {source.label}: {error.message}{way_out}")
             score = undefined_score(len(images), error.message, images.device)
-        undefined = score.undefined | {"the attribution is not finite": ~finite}
+        score = score.cpu()
+        undefined = score.undefined | {"the attribution is not finite": ~finite.cpu()}
         yield MetricResult(metric_run, score, undefined)
 
 

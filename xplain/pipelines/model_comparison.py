@@ -144,13 +144,13 @@ class ModelComparison:
                         column.append(None if isinstance(result, Failure) else result)
                 cells_of_columns.append(column)
             for i, item in enumerate(batch.items):
-                image = show_bands(batch.images[i].float().cpu().numpy(), self.config.pixels.bands)
-                record = self._describe_row(batch, i, int(columns[0].targets[i]))
+                image = show_bands(batch.cpu_images[i].float().numpy(), self.config.pixels.bands)
+                record = self._describe_row(batch, i, columns[0].classes[i])
                 yield item.source, Row(record, image, [column[i] for column in cells_of_columns])
 
     def _describe_row(self, batch: PredictedBatch, i: int, target: int) -> dict[str, Any]:
         """Return the entries of a row that do not depend on the method."""
-        prediction = Prediction(self.classifier, batch.logits[i])
+        prediction = Prediction(self.classifier, batch.cpu_logits[i])
         return {
             "input": batch.loaded[i].source.name,
             "sha256": batch.loaded[i].digest,
@@ -183,7 +183,9 @@ class ModelComparison:
                 batch.targets,
                 self.config.compute,
                 contrasts=batch.contrasts,
+                logits=batch.logits,
                 on_rows=counter.advance,
+                drawn_for=batch.cpu_images,
             )
             scores = self._score(method, batch, result, names, counter)
         except (InputError, UsageError) as error:  # a method may support only some of the models
@@ -191,6 +193,7 @@ class ModelComparison:
             return
         finally:
             counter.finish_part()
+        result = result.cpu()
         for i, name in enumerate(names):
             if not bool(result.values[i].isfinite().all()):
                 reason = InputError(
@@ -198,7 +201,7 @@ class ModelComparison:
                 )
                 yield Failure(name, _name_method(method, reason))
                 continue
-            values = result.values[i].float().cpu().numpy()
+            values = result.values[i].float().numpy()
             record = self._describe_cell(method, batch, result, i)
             record["warnings"] += render_warnings(values, self.config.render)
             record |= {"scores": scores[i]}
@@ -226,6 +229,7 @@ class ModelComparison:
                 names,
                 sizes,
                 counter.advance,
+                batch.cpu_images,
                 tuple(loaded.orientation for loaded in batch.loaded),
             )
         )
@@ -234,7 +238,7 @@ class ModelComparison:
     def _mark(self, method: MethodRun, batch: TargetedBatch, i: int) -> str:
         """Return a digest of everything that affects a cell."""
         metrics = [metric.describe() for metric in self.metrics]
-        request = (metrics, asdict(self.config.render), int(batch.targets[i]), batch.contrasts_of(i))
+        request = (metrics, asdict(self.config.render), batch.classes[i], batch.contrasts_of(i))
         return fingerprint(fingerprinted(self.facts), method.describe(), request, batch.loaded[i].digest)
 
     def _describe_cell(self, method: MethodRun, batch: TargetedBatch, result: Attribution, i: int) -> dict[str, Any]:

@@ -15,7 +15,9 @@ import xplain
 from xplain.core.config import ComputeOptions
 from xplain.core.types import Attribution
 from xplain.models import Classifier
+from xplain.models.arithmetic import nondeterministic_operations
 from xplain.pipelines.batches import TargetedBatch
+from xplain.pipelines.contrasts import CONTRASTS
 from xplain.pipelines.method_run import MethodRun
 from xplain.pipelines.predictions import Prediction
 from xplain.reports.band_pictures import band_shares
@@ -50,12 +52,20 @@ def describe_run(compute: ComputeOptions, classifier: Classifier) -> dict[str, A
 def fingerprinted(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Return the entries of ``describe_run`` that change numbers, for a fingerprint.
 
-    The meaning of the outputs is left out for a softmax over all outputs, as in earlier versions, and so is what decided it.
+    The meaning of the outputs is left out for a softmax over all outputs, as in earlier versions, and so is what decided it. The
+    type of the device is left out for the CPU, as in earlier versions.
     """
     entries = {key: value for key, value in facts.items() if key not in ("device", "output")}
+    entries |= device_entry(facts)
     output = {key: value for key, value in facts.get("output", {}).items() if key != "source"}
     is_plain = output.get("activation", "softmax") == "softmax" and not output.get("peeled") and not output.get("name")
     return entries if is_plain else entries | {"output": output}
+
+
+def device_entry(facts: Mapping[str, Any]) -> dict[str, str]:
+    """Return the type of the device of ``describe_run`` for a fingerprint, or {} for the CPU: numbers differ between types."""
+    kind = facts["device"].partition(":")[0]
+    return {} if kind == "cpu" else {"device": kind}
 
 
 def _versions() -> dict[str, str]:
@@ -93,10 +103,11 @@ def _has_same_names(entry: Any, classifier: Classifier) -> bool:
 def describe_explanation(
     classifier: Classifier, method: MethodRun, batch: TargetedBatch, result: Attribution, i: int
 ) -> dict[str, Any]:
-    """Return the record entries of image ``i`` of a batch with the attributions ``result``."""
-    prediction = Prediction(classifier, batch.logits[i])
+    """Return the record entries of image ``i`` of a batch with the attributions ``result``, whose details are on the CPU."""
+    prediction = Prediction(classifier, batch.cpu_logits[i])
     loaded = batch.loaded[i]
-    booked = ("forwards", "backwards")  # listed under "cost"
+    booked = ("forwards", "backwards", CONTRASTS)  # listed under "cost" and "against"
+    contrasts = result.details[CONTRASTS][i].tolist() if CONTRASTS in result.details else batch.contrasts_of(i)
     details = {
         name: value[i].tolist() for name, value in result.details.items() if name not in booked and value.ndim < 4
     }  # without images
@@ -104,8 +115,8 @@ def describe_explanation(
         "input": loaded.source.name,
         "sha256": loaded.digest,
         **method.describe(),
-        "target": prediction.describe_class(int(batch.targets[i])),
-        "against": [prediction.describe_class(index) for index in batch.contrasts_of(i)],
+        "target": prediction.describe_class(batch.classes[i]),
+        "against": [prediction.describe_class(index) for index in contrasts],
         "prediction": prediction.describe_top(),
         **prediction.describe_decisions(),
         "cost": describe_cost(result, i),
@@ -113,6 +124,7 @@ def describe_explanation(
         "details": details | result.facts,
         "rounding": method.spec.rounding or None,
         "warnings": list_flags(result, i),
+        **({"nondeterministic": operations} if (operations := nondeterministic_operations()) else {}),
         **method.hash_references(),
         **_describe_bands(classifier, batch, result, i),
     }

@@ -27,13 +27,13 @@ from xplain.metrics._training import make_classifier
 from xplain.metrics.roar import Attribute, Trial, estimate_epochs
 from xplain.models import Classifier
 from xplain.models.devices import select_device
-from xplain.oracle.runtime import predict
+from xplain.oracle.runtime import inference_session, predict
 from xplain.pipelines.attribution import resolve_methods, with_control
 from xplain.pipelines.measurement import resolve_metrics
 from xplain.pipelines.method_run import MethodRun
 from xplain.pipelines.metric_run import MetricResult, MetricRun
 from xplain.pipelines.progress import OnProgress, ProgressCounter, ignore_progress
-from xplain.pipelines.records import describe_run
+from xplain.pipelines.records import describe_run, device_entry
 from xplain.pipelines.run_folders import describe_request
 
 NOT_IN_FIRST_NETWORK = ("trials", "fractions")  # settings of a metric that do not affect the first network of a trial
@@ -148,7 +148,7 @@ def _describe(
     facts = describe_run(config.compute, example)
     stored = read_run(config.output)[0] if (config.output / "run.json").exists() else {}
     _check_images(config, metric, digest, stored.get("metrics", {}))
-    own = {key: facts[key] for key in ("seed", "precision")} | {"target": config.target}
+    own = {key: facts[key] for key in ("seed", "precision")} | {"target": config.target} | device_entry(facts)
     undecided = dict.fromkeys(("model", "preprocessing", *LATE_ENTRIES))
     return {
         "schema": SCHEMA,
@@ -277,7 +277,10 @@ class RetrainingRun:
         """Digest of the settings that affect the first networks."""
         settings = {key: value for key, value in self.metric.settings.items() if key not in NOT_IN_FIRST_NETWORK}
         compute = self.config.compute
-        return fingerprint(settings, self.metric.spec.version, self.digest, compute.seed, compute.precision)[:16]
+        device = device_entry({"device": str(self.data.train.pixels.device)}).values()
+        return fingerprint(settings, self.metric.spec.version, self.digest, compute.seed, compute.precision, *device)[
+            :16
+        ]
 
     def _make_attribute(
         self, method: MethodRun, compute: ComputeOptions, states: CheckpointStore, spent: str
@@ -286,9 +289,10 @@ class RetrainingRun:
 
         def attribute(network: Classifier, images: Tensor, labels: Tensor) -> Tensor:
             targets = labels
-            if self.config.target != "label":
-                targets = predict(network, images, compute)[0].argmax(dim=1)
-            result = method.attribute(network, images, targets, compute, flag_maps=False)
+            with inference_session(network):
+                if self.config.target != "label":
+                    targets = predict(network, images, compute)[0].argmax(dim=1)
+                result = method.attribute(network, images, targets, compute, flag_maps=False)
             cost = {
                 "images": len(images),
                 "forwards": result.cost.forwards,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +14,8 @@ from xplain.core.allocator import default_allocator, retain_freed_memory
 from xplain.core.errors import DeviceError, is_out_of_memory
 from xplain.core.types import Precision
 from xplain.models import Classifier
-from xplain.models.optimize import inference_copy, tf32_flags
+from xplain.models.arithmetic import float32_precision
+from xplain.models.optimize import inference_copy
 from xplain.pipelines.timing import measure_seconds
 
 CPU_SIZES, GPU_SIZES = (1, 2, 4, 8, 16, 32), (1, 4, 16, 32, 64, 128, 256)
@@ -40,26 +41,30 @@ class PlainModel:
     def logits(self, x: Tensor) -> Tensor:
         """Return the logits (rows, classes) of images (rows, C, H, W)."""
         model = inference_copy(self.classifier) if self.prepared else self.classifier
-        with at_precision(self.precision, x.device):
+        with _autocast(self.precision, x.device):
             return model(model.to_memory_format(x)).float()
 
     def forward(self, x: Tensor) -> None:
         """Run a forward pass without gradients."""
-        with torch.no_grad():
+        with torch.no_grad(), float32_precision(self.precision, x.device):
             self.logits(x)
 
     def gradient(self, x: Tensor) -> None:
         """Compute the gradient of the first logit of each row with respect to the images."""
         x = x.detach().requires_grad_()
-        with torch.enable_grad():
+        with torch.enable_grad(), float32_precision(self.precision, x.device):
             torch.autograd.grad(self.logits(x)[:, 0].sum(), x)
 
 
-def at_precision(precision: Precision, device: torch.device) -> AbstractContextManager[None]:
-    """Return a context manager that sets the precision as in ``attribute``."""
-    if precision == "bf16":
-        return torch.autocast(device.type, torch.bfloat16)
-    return tf32_flags(precision, device)
+@contextmanager
+def at_precision(precision: Precision, device: torch.device) -> Iterator[None]:
+    """Set the precision as in ``attribute`` inside the block, also of backward passes."""
+    with float32_precision(precision, device), _autocast(precision, device):
+        yield
+
+
+def _autocast(precision: Precision, device: torch.device) -> AbstractContextManager[None]:
+    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ import torch
 from xplain.core.allocator import release_memory
 from xplain.core.errors import XplainError, device_error, first_line
 from xplain.core.types import Cost
+from xplain.models.devices import synchronize
 
 STATM = Path("/proc/self/statm")  # memory usage in pages; the second field is the resident set size
 SAMPLE_INTERVAL = 0.002  # seconds between two samples of the resident memory
@@ -123,14 +124,6 @@ def measure_seconds(work: Callable[[], object], device: torch.device) -> float:
     work()
     synchronize(device)
     return time.perf_counter() - started
-
-
-def synchronize(device: torch.device) -> None:
-    """Wait for all queued work on the device."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
 
 
 def measure_peak_memory(work: Callable[[], object], device: torch.device) -> int | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from xplain.reports.published import format_published
+from xplain.reports.published_speeds import speed_notes
 from xplain.reports.tables import format_number, markdown_table
 
 COLUMNS = (
@@ -20,7 +22,8 @@ Record = Mapping[str, Any]
 def benchmark_table(records: Sequence[Record]) -> str:
     """Return the report of benchmark records: one line for the machine, then a section per model.
 
-    records: as ``xplain bench --json`` prints them. Each record of kind "ceiling" starts the section of its model.
+    records: as ``xplain bench --json`` prints them. Each record of kind "ceiling" starts the section of its model; one of kind "published"
+    is about a paper's speeds.
     """
     with_agreement = any(record.get(AGREEMENT) for record in records)
     sections: list[str] = []
@@ -30,6 +33,8 @@ def benchmark_table(records: Sequence[Record]) -> str:
         elif record["kind"] == "ceiling":
             sections.append(_describe_ceiling(record))
             sections.append(_runs_table(_runs_after(records, index), with_agreement))
+        elif record["kind"] == "published":
+            sections.append(speed_notes(record))
     return "\n\n".join(sections) + "\n"
 
 
@@ -37,7 +42,7 @@ def _runs_after(records: Sequence[Record], index: int) -> list[Record]:
     """Return the runs that follow the ceiling at ``index``, up to the next ceiling."""
     runs = []
     for record in records[index + 1 :]:
-        if record["kind"] == "ceiling":
+        if record["kind"] != "run":
             break
         runs.append(record)
     return runs
@@ -72,6 +77,11 @@ def _runs_table(runs: Sequence[Record], with_agreement: bool) -> str:
         header.append("agreement with fp32")
         for run, cells in zip(runs, rows, strict=True):
             cells.append(_agreement_cell(run))
+    if any("published" in run for run in runs):
+        place = header.index("images/s") + 1
+        header.insert(place, "published images/s")
+        for run, cells in zip(runs, rows, strict=True):
+            cells.insert(place, format_published(run["published"]))
     return markdown_table(header, rows)
 
 

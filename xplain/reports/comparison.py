@@ -72,11 +72,11 @@ class Comparison:
         return [score for score in scores if score is not None]
 
     def best_score(self, row: Row, metric: str) -> float | None:
-        """Return the best score of a row, or None if fewer than two are defined."""
-        scores = self.row_scores(row, metric)
-        if len(scores) < 2:
+        """Return the best score of a row, or None if fewer than two are defined or no direction is better."""
+        scores, better = self.row_scores(row, metric), self.metrics[metric]["better"]
+        if len(scores) < 2 or better == "neither":
             return None
-        return max(scores) if self.metrics[metric]["better"] == "higher" else min(scores)
+        return max(scores) if better == "higher" else min(scores)
 
     def column_scores(self, column: int, metric: str) -> list[float]:
         """Return the defined scores of a column."""

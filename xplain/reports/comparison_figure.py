@@ -27,7 +27,7 @@ from xplain.reports.figures import (
     wrap_label,
 )
 from xplain.reports.render import Pixels, apply_colormap, keep_top_pixels, mask, normalize, overlay
-from xplain.reports.tables import direction_arrow
+from xplain.reports.tables import with_arrow
 
 PICTURE_TITLES = {  # of each kind of picture that --show accepts, in figures with several kinds
     "overlay": "overlay",
@@ -242,7 +242,7 @@ class ComparisonFigure:
         """Return the legend of the color bar and the metric names, as lines of the figure's width that break between its parts."""
         metrics = self.comparison.metrics
         parts = ["pN: N-th percentile of the values of each map"]
-        parts += [f"{self._short_name(label)} {direction_arrow(metrics[label])} = {label}" for label in metrics]
+        parts += [f"{with_arrow(self._short_name(label), metrics[label])} = {label}" for label in metrics]
         if metrics and len(self.comparison.columns) > 1:
             parts.append("best in bold")
         characters = int((self.width - 2 * GAP) * 72 / (TEXT_SIZE * 0.6))

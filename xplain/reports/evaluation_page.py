@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,21 +11,25 @@ from xplain.reports.curve_plot import make_curve_plot
 from xplain.reports.groups import group_rows
 from xplain.reports.label_accuracy import describe_accuracy
 from xplain.reports.map_notes import annotation_notes, unusable_map_notes
-from xplain.reports.published import format_published, published_notes
+from xplain.reports.paper_settings import difference_warning
+from xplain.reports.published import format_published, has_published, published_notes
 from xplain.reports.render import read_record
-from xplain.reports.tables import direction_arrow, format_number, has_chance
-from xplain.reports.templates import render_page
+from xplain.reports.tables import format_number, has_chance, with_arrow
+from xplain.reports.templates import data_url, render_page
 
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999999")  # Okabe and Ito
 GALLERY_TITLES = {"best": "Best explanations", "worst": "Worst explanations"}  # by the "place" in a picture's record
 
 
-def make_evaluation_page(summary: Mapping[str, Any], pictures: Sequence[Path], provenance: str) -> str:
+def make_evaluation_page(
+    summary: Mapping[str, Any], pictures: Sequence[Path], provenance: str, sweeps: Mapping[str, bytes] | None = None
+) -> str:
     """Return the page of a run.
 
     summary: as ``summarize_run`` returns it.
     pictures: PNG files of overlays, whose embedded records describe what they show.
     provenance: text that is shown as it is.
+    sweeps: PNG plots against a parameter, by the name of the file beside the page.
     """
     run = summary["run"]
     colors = {method: COLORS[index % len(COLORS)] for index, method in enumerate(run["methods"])}
@@ -44,6 +47,8 @@ def make_evaluation_page(summary: Mapping[str, Any], pictures: Sequence[Path], p
         metric_notes=_list_notes(summary),
         colors=colors,
         plots=[plot for plot in plots if plot is not None],
+        difference=difference_warning(summary.get("published", {}).get("differences", [])),
+        sweeps={name: data_url(content) for name, content in (sweeps or {}).items()},
         published=published_notes(summary),
         galleries=_galleries(pictures, next(iter(run["methods"]))),
         provenance=provenance,
@@ -75,7 +80,7 @@ def _facts(summary: Mapping[str, Any]) -> list[str]:
 def _table_header(summary: Mapping[str, Any]) -> list[str]:
     first = next(iter(summary["run"]["methods"]))
     chance = ["chance"] if has_chance(summary) else []
-    published = ["published"] if "published" in summary else []
+    published = ["published"] if has_published(summary) else []
     return [
         "metric",
         "method",
@@ -93,10 +98,10 @@ def _table_header(summary: Mapping[str, Any]) -> list[str]:
 def _table_row(summary: Mapping[str, Any], row: Mapping[str, Any]) -> list[str]:
     metric = summary["run"]["metrics"][row["metric"]]
     difference = row["difference"] or {}
-    cells = [f"{row['metric']} {direction_arrow(metric)}", row["method"], format_number(row["mean"])]
+    cells = [with_arrow(row["metric"], metric), row["method"], format_number(row["mean"])]
     if has_chance(summary):
         cells.append(format_number(row.get("chance")))
-    if "published" in summary:
+    if has_published(summary):
         cells.append(format_published(row["published"]))
     return [
         *cells,
@@ -134,5 +139,4 @@ def _galleries(paths: Sequence[Path], method: str) -> list[dict[str, Any]]:
 def _read_picture(path: Path, record: Mapping[str, Any]) -> dict[str, str]:
     """Return a picture's caption, and its content as a data URL."""
     caption = f"{record.get('key')}: {record.get('name')}, {record.get('value', 0):.3f}"
-    content = base64.b64encode(path.read_bytes()).decode()
-    return {"caption": caption, "source": f"data:image/png;base64,{content}"}
+    return {"caption": caption, "source": data_url(path.read_bytes())}

@@ -6,21 +6,24 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from xplain.core.files import to_json, write_json, write_text
+from xplain.core.files import to_json, write_file, write_json, write_text
 from xplain.reports.coverage import count_images, coverage_notes
 from xplain.reports.evaluation_page import make_evaluation_page
 from xplain.reports.groups import classes_csv, group_table
 from xplain.reports.label_accuracy import describe_accuracy
 from xplain.reports.map_notes import annotation_notes, unusable_map_notes
-from xplain.reports.published import format_published, published_notes
+from xplain.reports.paper_settings import difference_warning
+from xplain.reports.published import format_published, has_published, published_notes
+from xplain.reports.sweep_plot import draw_metric_sweeps
+from xplain.reports.sweeps import collect_means
 from xplain.reports.tables import (
     csv_table,
-    direction_arrow,
     escape_cell,
     format_interval,
     format_number,
     has_chance,
     markdown_table,
+    with_arrow,
 )
 
 CSV_COLUMNS = (
@@ -41,14 +44,18 @@ CSV_COLUMNS = (
 def write_report(folder: Path, summary: Mapping[str, Any]) -> None:
     """Write ``summary.json``, ``summary.csv``, ``summary.md`` and ``report.html`` into a run directory, each atomically.
 
-    Also ``groups.md`` and ``classes.csv`` if images have labels.
+    Writes ``sweep.METRIC.png`` per metric if methods differ in one parameter, and ``groups.md`` and ``classes.csv`` if images have
+    labels.
 
     summary: as ``summarize_run`` returns it, with ``published`` if ``add_published`` added a paper's values.
     Raises InputError if a file cannot be written.
     """
     provenance = to_json({key: value for key, value in summary["run"].items() if key != "metrics"}, indent=1)
     pictures = sorted(folder.joinpath("gallery").glob("*.png"))
-    write_text(folder / "report.html", make_evaluation_page(summary, pictures, provenance))
+    plots = draw_metric_sweeps(summary["run"]["metrics"], collect_means(summary["rows"]), ("png",))
+    for name, content in plots.items():
+        write_file(folder / name, content)
+    write_text(folder / "report.html", make_evaluation_page(summary, pictures, provenance, plots))
     write_json(folder / "summary.json", summary)
     write_text(folder / "summary.csv", evaluation_csv(summary))
     if by_class := classes_csv(summary):
@@ -82,9 +89,16 @@ def evaluation_table(summary: Mapping[str, Any]) -> str:
     lines = [_headline(summary)]
     lines += [f"\n**Warning:** {text}." for text in summary["warnings"]]
     lines += ["", _means_table(summary)]
+    if warning := difference_warning(summary.get("published", {}).get("differences", [])):
+        lines += ["", f"**Warning:** {escape_cell(warning)}."]
     lines += [line for text in annotation_notes(summary) for line in ("", f"{text}.")]
     for text in unusable_map_notes(summary):
         lines += ["", text]
+    if "sweeps" in summary:
+        lines += [
+            "",
+            f"Plots of the means against a parameter: {', '.join(entry['file'] for entry in summary['sweeps'])}",
+        ]
     for title, texts in published_notes(summary).items():
         lines += ["", f"{title}:", *(f"- {text}" for text in texts)]
     for label, metric in summary["run"]["metrics"].items():
@@ -112,7 +126,7 @@ def _means_table(summary: Mapping[str, Any]) -> str:
     """Return a table with a row per method and metric."""
     run = summary["run"]
     first = next(iter(run["methods"]))
-    with_published = "published" in summary
+    with_published = has_published(summary)
     published = ["published"] if with_published else []
     chance = ["chance"] if has_chance(summary) else []
     header = [
@@ -129,7 +143,7 @@ def _means_table(summary: Mapping[str, Any]) -> str:
     rows = []
     for row in summary["rows"]:
         reasons = ", ".join(f"{count} ({reason})" for reason, count in row["undefined"].items())
-        cells = [f"{row['metric']} {direction_arrow(run['metrics'][row['metric']])}", row["method"]]
+        cells = [with_arrow(row["metric"], run["metrics"][row["metric"]]), row["method"]]
         cells.append(format_number(row["mean"]))
         if chance:
             cells.append(format_number(row.get("chance")))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,11 @@ from xplain.core.errors import InputError, UsageError
 from xplain.core.files import touch, write_file
 from xplain.reports.band_pictures import show_bands
 from xplain.reports.render import draw, encode_raw, read_record, render_warnings
+from xplain.reports.steps_figure import draw_steps, encode_steps
 
 MAX_NAME_BYTES = 255  # on common file systems
 OVERWRITE_HINT = "use --overwrite or another --output"
+STEPS, STEPS_DATA = "steps", "steps-data"  # the figure of ``--save steps``, and its NPZ file
 NOT_OURS = "already exists and was not written by explain"
 
 
@@ -47,7 +49,7 @@ class ExplanationFiles:
     """The files of a run.
 
     directory: the output directory; None: ``write`` returns one PNG instead of writing files.
-    kinds: overlay, heatmap, masked, figure, raw.
+    kinds: overlay, heatmap, masked, figure, raw, steps, which has two files.
     options: how pictures are drawn.
     overwrite: replace existing files.
     bands: numbers of the bands that pictures show; empty for the first three.
@@ -60,9 +62,12 @@ class ExplanationFiles:
     bands: tuple[int, ...] = ()
 
     def paths(self, name: str) -> dict[str, Path]:
-        """Return, by kind, the path ``OUT/<name>.<kind>.png``, or ``.npz`` for raw."""
+        """Return, by kind, the path ``OUT/<name>.<kind>.png``, or ``.npz`` for raw. ``steps`` has both, as kinds STEPS and STEPS_DATA."""
         folder = self.directory or Path()
-        return {kind: folder / f"{name}.{kind}.{'npz' if kind == 'raw' else 'png'}" for kind in self.kinds}
+        paths = {kind: folder / f"{name}.{kind}.{'npz' if kind == 'raw' else 'png'}" for kind in self.kinds}
+        if STEPS in paths:
+            paths[STEPS_DATA] = paths[STEPS].with_suffix(".npz")
+        return paths
 
     def check(self, names: Iterable[str]) -> None:
         """Raise UsageError for the first file of these names that exists and that explain did not write."""
@@ -111,19 +116,27 @@ class ExplanationFiles:
                 free = free or paths
         return started or free or plain, None
 
-    def write(self, paths: dict[str, Path], image: Floats, attribution: Floats, record: dict[str, Any]) -> bytes | None:
+    def write(
+        self,
+        paths: dict[str, Path],
+        image: Floats,
+        attribution: Floats,
+        record: dict[str, Any],
+        steps: Mapping[str, Floats] | None = None,
+    ) -> bytes | None:
         """Write the file of every kind; without a directory, return the PNG bytes of the first kind.
 
         paths: as ``find`` returns them.
         image, attribution: (C, H, W).
         record: embedded in each file; ``warnings`` and ``files`` are added to it.
+        steps: the arrays of ``--save steps``.
 
         Raises InputError if a file cannot be written, or if another process wrote it in the meantime from other input.
         """
         record["warnings"] += render_warnings(attribution, self.options)
         record["files"] = {} if self.directory is None else {kind: str(path) for kind, path in paths.items()}
         for kind, path in paths.items():
-            content = self._encode(kind, image, attribution, record)
+            content = self._encode(kind, image, attribution, record, steps or {})
             if self.directory is None:
                 return content
             if not write_file(path, content, replace=self.overwrite):
@@ -138,7 +151,13 @@ class ExplanationFiles:
         _check_image([path], [existing], record["sha256"])
         touch([path])
 
-    def _encode(self, kind: str, image: Floats, attribution: Floats, record: dict[str, Any]) -> bytes:
+    def _encode(
+        self, kind: str, image: Floats, attribution: Floats, record: dict[str, Any], steps: Mapping[str, Floats]
+    ) -> bytes:
+        if kind == STEPS:
+            return draw_steps(steps, self.options, record, self.bands)
+        if kind == STEPS_DATA:
+            return encode_steps(steps, attribution, record)
         if kind == "raw":
             return encode_raw(image, attribution, record)
         return draw(kind, show_bands(image, self.bands), attribution, self.options, record)

@@ -23,7 +23,7 @@ from xplain.core.files import DAMAGED, printable, to_json
 from xplain.reports.matplotlib_style import figure_style, import_matplotlib
 
 Pixels = NDArray[np.uint8]
-KINDS = ("overlay", "heatmap", "masked", "figure", "raw")
+KINDS = ("overlay", "heatmap", "masked", "figure", "raw", "steps")
 CHUNK = "xplain"  # the PNG text chunk that holds the record
 GRAY_WEIGHTS = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
@@ -192,7 +192,7 @@ def draw_figure(
         tick_labels = _tick_labels(attribution, options)
         _draw_panels(figure, axes, image, heatmap, options, tick_labels, _title_input(record))
         _draw_predictions(axes[4], record)
-        figure.suptitle(textwrap.fill(printable(_caption(record)), 130), fontsize=8, parse_math=False)
+        figure.suptitle(textwrap.fill(printable(caption(record)), 130), fontsize=8, parse_math=False)
         stream = io.BytesIO()
         figure.savefig(stream, format="png", metadata={CHUNK: json.dumps(record)})
     return stream.getvalue()
@@ -254,7 +254,7 @@ def _draw_predictions(axes: Any, record: Mapping[str, Any]) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _caption(record: Mapping[str, Any]) -> str:
+def caption(record: Mapping[str, Any]) -> str:
     """Return ``METHOD (param=value, ...) for “CLASS”``."""
     target = record.get("target", {})
     name = target.get("name") or target.get("index")

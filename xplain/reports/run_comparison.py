@@ -7,8 +7,8 @@ from typing import Any
 
 from xplain.core.files import printable
 from xplain.reports.figures import HEADING_SIZE, PAGE_WIDTH, TEXT_SIZE, new_figure, paper_style, save_figure, shorten
-from xplain.reports.tables import direction_arrow, format_interval, format_number, markdown_table
-from xplain.reports.templates import render_page
+from xplain.reports.tables import format_interval, format_number, markdown_table, with_arrow
+from xplain.reports.templates import data_url, render_page
 
 Row = Mapping[str, Any]  # one pair by one metric, as ``compare_runs`` describes it
 COLUMNS = (
@@ -37,7 +37,7 @@ def run_comparison_table(record: Mapping[str, Any]) -> str:
 def _cells(row: Row, metrics: Mapping[str, Any]) -> list[str]:
     """Return a row's cells under COLUMNS; an undefined number is empty."""
     return [
-        f"{row['metric']} {direction_arrow(metrics[row['metric']])}",
+        with_arrow(row["metric"], metrics[row["metric"]]),
         row["first"],
         row["second"],
         format_number(row["mean"], "+.4f"),
@@ -74,8 +74,8 @@ def _facts(record: Mapping[str, Any]) -> list[str]:
 
 
 def verdict_color(row: Row, better: str) -> str:
-    """Return the color of a row: which method is better, or neither by Holm's p. better: of the metric, higher or lower."""
-    if row["p_holm"] is None or row["p_holm"] >= SIGNIFICANCE:
+    """Return the color of a row: which method is better, or neither by Holm's p or by the metric. better: of the metric."""
+    if better == "neither" or row["p_holm"] is None or row["p_holm"] >= SIGNIFICANCE:
         return NO_DIFFERENCE
     is_first_better = (row["mean"] > 0) == (better == "higher")
     return FIRST_BETTER if is_first_better else FIRST_WORSE
@@ -104,8 +104,9 @@ def _draw_panel(axis: Any, label: str, rows: Sequence[Row], better: str) -> None
     names = [shorten(printable(f"{row['first']} − {row['second']}"), 64) for row in rows]
     axis.set_yticks(range(len(rows)), names, parse_math=False)
     axis.set_ylim(len(rows) - 0.4, -0.6)
-    side = "right" if better == "higher" else "left"
-    title = f"{printable(label)}: mean difference with 95% CI ({side} of zero: the first method is better)"
+    title = f"{printable(label)}: mean difference with 95% CI"
+    if better != "neither":
+        title += f" ({'right' if better == 'higher' else 'left'} of zero: the first method is better)"
     axis.set_title(title, size=HEADING_SIZE, loc="left", parse_math=False)
     axis.tick_params(labelsize=TEXT_SIZE, length=2)
     axis.tick_params(axis="y", length=0)
@@ -118,8 +119,11 @@ def _draw_interval(axis: Any, y: int, row: Row, color: str) -> None:
     axis.plot(row["mean"], y, "o", color=color, ms=3.5, mfc="white" if color == NO_DIFFERENCE else color)
 
 
-def make_run_comparison_page(record: Mapping[str, Any]) -> str:
-    """Return the page: the table with drawn intervals, and each method's means. It needs no script and no network."""
+def make_run_comparison_page(record: Mapping[str, Any], sweeps: Mapping[str, bytes] | None = None) -> str:
+    """Return the page: the table with drawn intervals, and each method's means. It needs no script and no network.
+
+    sweeps: PNG plots against a parameter, by the name of the file beside the page.
+    """
     metrics = record["metrics"]
     scales = {label: _largest_magnitude(record["pairs"], label) for label in metrics}
     rows = []
@@ -135,6 +139,7 @@ def make_run_comparison_page(record: Mapping[str, Any]) -> str:
         bar_column=BAR_COLUMN,
         rows=rows,
         means_header=["method", "run", *metrics],
+        sweeps={name: data_url(content) for name, content in (sweeps or {}).items()},
         means=[_means_row(method, metrics) for method in record["arms"]],
     )
 

@@ -160,7 +160,7 @@ def holm_correction(p: Floats) -> Floats:
 def count_wins(differences: Floats, better: str) -> tuple[int, int, int]:
     """Return the numbers of pairs (N,) in which the first is better, equal and worse. NaN counts as none of these.
 
-    better: which values of the metric are better, ``higher`` or ``lower``.
+    better: which values of the metric are better, ``higher`` or ``lower``; ``neither`` counts higher ones as better.
     """
-    gains = differences if better == "higher" else -differences
+    gains = -differences if better == "lower" else differences
     return int((gains > 0).sum()), int((gains == 0).sum()), int((gains < 0).sum())

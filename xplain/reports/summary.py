@@ -35,6 +35,7 @@ from xplain.reports.statistics import (
     estimate_mean,
     paired_difference,
 )
+from xplain.reports.sweeps import collect_means, list_sweeps
 
 T = TypeVar("T")
 
@@ -257,9 +258,16 @@ def summarize(
     interval: kind of the bootstrap intervals.
     selected: keys of the images to summarize; None for all.
 
-    Undefined values are counted by reason and excluded from the means.
+    Undefined values are counted by reason and excluded from the means. ``sweeps`` lists methods that differ in
+    one parameter, if there are any.
     """
-    aggregator = RunAggregator.of(description, records, selected)
+    return summarize_aggregator(description, RunAggregator.of(description, records, selected), interval)
+
+
+def summarize_aggregator(
+    description: Mapping[str, Any], aggregator: RunAggregator, interval: Interval = "percentile"
+) -> dict[str, Any]:
+    """Return what ``summarize`` returns, of records that were read."""
     first = next(iter(description["methods"]))
     rows = []
     for (method, metric), column in aggregator.columns.items():
@@ -267,6 +275,7 @@ def summarize(
         is_external = description["methods"][method]["method"] == EXTERNAL_MAPS  # their cost is unknown
         row = _summarize_column(method, metric, column, reference, interval, is_external=is_external)
         rows.append(row | _summarize_groups(aggregator.groups, column, interval))
+    sweeps = list_sweeps(description["metrics"], collect_means(rows))
     return {
         "schema": description["schema"],
         "run": {key: value for key, value in description.items() if key != "schema"},
@@ -285,7 +294,7 @@ def summarize(
         "warnings": aggregator.warnings(description),
         "interval": {"kind": interval, "level": CONFIDENCE_LEVEL, "draws": BOOTSTRAP_RESAMPLES},
         "rows": rows,
-    }
+    } | ({"sweeps": sweeps} if sweeps else {})
 
 
 def _summarize_column(

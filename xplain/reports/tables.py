@@ -49,11 +49,14 @@ def format_interval(estimate: Mapping[str, Any], spec: str = ".4f") -> str:
     return f"{estimate['low']:{spec}} to {estimate['high']:{spec}}"
 
 
+ARROWS = {"higher": " ↑", "lower": " ↓", "neither": ""}
+
+
 def has_chance(summary: Mapping[str, Any]) -> bool:
     """Return whether a metric of a summary states the expected value of a random map."""
     return any(metric.get("has_chance") for metric in summary["run"]["metrics"].values())
 
 
-def direction_arrow(metric: Mapping[str, Any]) -> str:
-    """Return ↑ for a metric whose higher values are better, else ↓."""
-    return "↑" if metric["better"] == "higher" else "↓"
+def with_arrow(label: str, metric: Mapping[str, Any]) -> str:
+    """Return the label of a metric with an arrow in the direction of better values; without one if neither direction is better."""
+    return label + ARROWS[metric["better"]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from functools import cache
 from importlib.resources import files
@@ -33,6 +34,11 @@ def _environment() -> Environment:
 def read_asset(name: str) -> Markup:
     """Return a style sheet or script of ``pages/``, which templates insert as it is."""
     return Markup(files("xplain.reports").joinpath("pages", name).read_text("utf-8").rstrip("\n"))
+
+
+def data_url(png: bytes) -> str:
+    """Return a PNG as the source of an image that is part of the page."""
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
 def script_json(data: Any) -> Markup:

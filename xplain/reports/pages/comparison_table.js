@@ -6,7 +6,7 @@ function className(description) {
 }
 
 function arrow(metric) {
-  return data.metrics[metric].better === "higher" ? "↑" : "↓";
+  return { higher: " ↑", lower: " ↓", neither: "" }[data.metrics[metric].better];
 }
 
 function definedScores(row, metric) {
@@ -15,7 +15,7 @@ function definedScores(row, metric) {
 
 function bestScore(row, metric) {
   const values = definedScores(row, metric);
-  if (values.length < 2) return null;
+  if (values.length < 2 || data.metrics[metric].better === "neither") return null;
   return data.metrics[metric].better === "higher" ? Math.max(...values) : Math.min(...values);
 }
 
@@ -60,7 +60,7 @@ function makeCaption(cell, row) {
     const text = score.value === null ? `undefined: ${score.undefined}` : score.value.toFixed(4);
     const isBest = score.value !== null && score.value === bestScore(row, metric);
     const attributes = isBest ? { class: "best", title: "best in row" } : {};
-    caption.append(element("div", attributes, `${metric} ${arrow(metric)} ${text}`));
+    caption.append(element("div", attributes, `${metric}${arrow(metric)} ${text}`));
   }
   const { seconds, forwards, backwards } = cell.cost;
   caption.append(element("div", { class: "soft" }, `${formatNumber(seconds, 2)} s, ${forwards} forward and ${backwards} backward passes`));
@@ -133,7 +133,7 @@ function columnOrder() {
   if (!by) return [...data.columns.keys()];
   if (by === "seconds") return sortedIndices(data.columns.length, (column) => data.means[column].seconds, false);
   const key = (column) => data.means[column].scores[by].mean;
-  return sortedIndices(data.columns.length, key, data.metrics[by].better === "higher");
+  return sortedIndices(data.columns.length, key, data.metrics[by].better !== "lower");
 }
 
 function rowOrder() {
@@ -146,7 +146,7 @@ function rowOrder() {
     const cell = data.rows[i].cells[column];
     return cell && cell.scores[metric].value;
   };
-  return sortedIndices(data.rows.length, key, data.metrics[metric].better === "higher");
+  return sortedIndices(data.rows.length, key, data.metrics[metric].better !== "lower");
 }
 
 function arrangeTable() {
@@ -159,7 +159,7 @@ function arrangeTable() {
 }
 
 function showMeans() {
-  const names = ["method", ...metrics.map((metric) => `${metric} ${arrow(metric)}`), "seconds per map", "maps"];
+  const names = ["method", ...metrics.map((metric) => `${metric}${arrow(metric)}`), "seconds per map", "maps"];
   const rows = data.means.map((mean) => {
     const scores = metrics.map((metric) => mean.scores[metric].mean);
     const texts = [mean.column, ...scores.map((score) => (score === null ? "" : score.toFixed(4)))];

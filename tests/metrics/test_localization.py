@@ -276,6 +276,14 @@ def test_pointing_game_at_every_pixel(kind, tolerance):
     assert score.values.numpy()[counted].mean() == pytest.approx(score.chance[0].item())
 
 
+def test_ignored_pixels_are_not_pointed_at():
+    row, column = np.argwhere(np.isnan(VOID[0, 0]))[0]
+    for second, hit in (((5, 4), 1), ((0, 9), 0)):  # inside and outside
+        peak = np.zeros_like(VOID)
+        peak[0, 0, row, column], peak[0, 0, *second] = 2, 1
+        assert measure("pointing-game", peak, VOID, tolerance=0).values.item() == hit
+
+
 def test_pointing_game_equals_distance_transform_at_corners():
     """Between centers, squares are half a pixel nearer along each axis; the transform gives the nearest center."""
     mask = np.zeros((1, 1, 24, 24))

@@ -26,8 +26,7 @@ METRIC_SETTINGS: dict[str, dict[str, Any]] = {
     "road-morf": {"percentiles": "50"},
     "road-lerf": {"percentiles": "50"},
     "parameter-randomisation": {"stages": 1},
-    "pointing-game": {"boxes": BOXES},
-}
+} | {spec.name: {"boxes": BOXES} for spec in METRICS if "boxes" in spec.parameters}
 METHOD_NAMES = [spec.name for spec in METHODS]
 METRIC_NAMES = [spec.name for spec in METRICS if spec.scope == "image"]
 NO_LOG = "/no file/"

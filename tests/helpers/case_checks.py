@@ -18,7 +18,10 @@ from xplain.core.errors import ModelNote, XplainError
 from xplain.models.checks import RANDOM_FLAG
 
 ROUNDING = 1e-12  # absolute: differences that are not compared further
-TIES = ("blur-ig", "guided-ig")  # whose points have equal values or gradients, among which rounding chooses, also in float64
+TIES = (
+    "blur-ig",
+    "guided-ig",
+)  # whose points have equal values or gradients, among which rounding chooses, also in float64
 CURVES = ("deletion", "morf", "lerf")  # curves that start at the image itself
 RANDOM_NOTE = "the model draws random numbers in evaluation mode"
 MIXING_NOTE = "the rows of a call change one another"
@@ -198,7 +201,9 @@ class _Run:
         for i in range(len(case.images)):
             alone, value = self._measure(attribution, slice(i, i + 1)).values, score.values[i : i + 1]
             same = bool(undefined[i] and alone.isnan()) or _distance(alone, value) < case.tolerance
-            if metric == "error-rate" or self.question.metric_settings.get("relative"):  # a share, which may be rounding
+            if metric == "error-rate" or self.question.metric_settings.get(
+                "relative"
+            ):  # a share, which may be rounding
                 same = same or float((alone - value).abs()) < case.tolerance
             is_rerun = metric == "max-sensitivity" and not self._is_stable
             _need(same or is_rerun, f"{metric} of image {i} by itself: {float(alone)}, not {float(value)}")

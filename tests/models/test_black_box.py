@@ -198,7 +198,7 @@ def test_access_of_methods_and_metrics():
     assert {spec.name for spec in METHODS if spec.access == "layers"} == LAYERS_ONLY
     for spec in specs:
         assert (spec.cost(**spec.resolve({}))[1] > 0) == (spec.access == "gradients"), spec.name
-    assert {spec.name for spec in METRICS if spec.access != "outputs"} == {"parameter-randomisation"}
+    assert {spec.name for spec in METRICS if spec.access != "outputs"} == {"parameter-randomisation", "smprt", "emprt"}
 
 
 def test_metrics_that_need_more_are_refused_before_any_row():

@@ -144,7 +144,7 @@ def test_record_has_undefined_scores_and_warnings(xp, quick):
     ("args", "code", "text"),
     [
         ([CAT, "-a", "agii"], 2, "unknown method 'agii'; did you mean 'agi'?"),
-        ([CAT, "-M", "delition"], 2, "unknown metric 'delition'; did you mean 'deletion'?"),
+        ([CAT, "-M", "delition"], 2, "unknown metric 'delition'; did you mean 'deletion' or 'single-deletion'?"),
         (
             [CAT, "-a", "sm", "-a", "saliency"],
             2,

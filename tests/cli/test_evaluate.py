@@ -208,7 +208,7 @@ def test_protocol_sets_metrics(xp, photos):
 @pytest.mark.parametrize(
     ("args", "code", "text"),
     [
-        (["-M", "delition"], 2, "unknown metric 'delition'; did you mean 'deletion'?"),
+        (["-M", "delition"], 2, "unknown metric 'delition'; did you mean 'deletion' or 'single-deletion'?"),
         (["-a", "agii"], 2, "unknown method 'agii'; did you mean 'agi'?"),
         (["--protocol", "agy"], 2, "unknown protocol 'agy'; did you mean 'agi'?"),
         (["--shard", "2/2"], 2, "invalid shard '2/2'; use I/N with 0 <= I < N"),

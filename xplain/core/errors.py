@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from difflib import SequenceMatcher, get_close_matches
+from difflib import get_close_matches
 from enum import IntEnum
 
 
@@ -200,9 +200,7 @@ def first_line(error: BaseException) -> str:
 
 
 def did_you_mean(name: str, known: Iterable[str], otherwise: str = "") -> str:
-    """Return a hint for an unknown name: up to three names that are nearly as similar as the most similar one, or ``otherwise``."""
+    """Return a hint for an unknown name: up to three similar names, or ``otherwise`` if no name is similar."""
     lowered = {candidate.lower(): candidate for candidate in known}
-    similar = get_close_matches(name.lower(), lowered, n=3, cutoff=0.6)
-    shares = [SequenceMatcher(None, match, name.lower()).ratio() for match in similar]
-    matches = [lowered[match] for match, share in zip(similar, shares, strict=True) if share > shares[0] - 0.2]
+    matches = [lowered[match] for match in get_close_matches(name.lower(), lowered, n=3, cutoff=0.6)]
     return f"did you mean {' or '.join(map(repr, matches))}?" if matches else otherwise

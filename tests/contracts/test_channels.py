@@ -110,7 +110,8 @@ def test_metric_on_four_bands(metric):
     settings = {} if metric in ("aic", "sic") else minimal_settings(METRICS.get(metric), (SIDE, SIDE))
     settings |= {"masks": 8} if "masks" in settings else {}
     attribution = xplain.attribute(classifier, images, "ig", target=0, steps=5).values
-    settings |= {"boxes": torch.tensor([[[2, 2, 14, 14]]] * 2)} if metric == "pointing-game" else {}
+    if "boxes" in METRICS.get(metric).parameters:
+        settings = {"boxes": torch.tensor([[[2, 2, 14, 14]]] * 2)}
     score = xplain.measure(classifier, images, attribution, metric, target=0, method="ig:steps=5", **settings)
     reason = UNDEFINED.get(metric)
     assert bool(score.values.isnan().all() if reason else score.values.isfinite().all())

@@ -12,7 +12,7 @@ import torch
 import xplain
 from tests.contracts import quick
 from tests.helpers import toys
-from tests.helpers.on_models import count_rows
+from tests.helpers.on_models import count_rows, possible_forwards
 from tests.helpers.state import state
 from xplain.core.errors import InputError, UsageError
 from xplain.core.registry import METHODS, MethodSpec
@@ -290,7 +290,7 @@ def counting_classifier(spec: MethodSpec) -> tuple[xplain.Classifier, Counter[st
 def test_method_cost_equals_claim(spec, batch_size):
     classifier, rows = counting_classifier(spec)
     cost = explain(spec, classifier, target=TARGETS, batch_size=batch_size).cost
-    assert cost.forwards + cost.checks == rows["forwards"]
+    assert cost.forwards + cost.checks in possible_forwards(rows)
     assert cost.backwards == rows["backwards"]
     forwards, backwards = spec.cost(**spec.resolve(quick(spec)))
     if spec.at_most:
@@ -341,10 +341,8 @@ def test_method_choice_keeps_contract(spec, choice):
     single = explain(spec, images=X[1:2], target=TARGETS[1], **choice)
     assert attribution.values.isfinite().all()
     toys.assert_same(attribution.values[1], single.values[0])
-    assert (attribution.cost.forwards + attribution.cost.checks, attribution.cost.backwards) == (
-        rows["forwards"],
-        rows["backwards"],
-    )
+    assert attribution.cost.forwards + attribution.cost.checks in possible_forwards(rows)
+    assert attribution.cost.backwards == rows["backwards"]
     claims = dict(zip(("forwards", "backwards"), spec.cost(**spec.resolve(quick(spec) | choice)), strict=True))
     for kind, claim in claims.items():
         rows_per_image = attribution.details[kind].tolist()

@@ -28,8 +28,12 @@ SETTINGS = {
     "aic": {"thresholds": "5+30+60", "min_probability": 0},
     "sic": {"thresholds": "5+30+60", "min_probability": 0},
     "infidelity": {"score": "logit"},
+    "normalised-insertion": {"min_range": 1e-3},
+    "normalised-deletion": {"min_range": 1e-3},
     "parameter-randomisation": {"stages": 3},  # the layers that the network has
+    "smprt": {"stages": 3},
 }
+UPPER_BOUND = {"stability-draws", "stability-rounding"}  # saliency draws nothing, and the model is in float64
 NO_DRAWS = {"aic", "sic"}  # draw 1 % of the pixels, which is none of 80
 X = toys.images(3)
 CLASSIFIER, LOGITS = toys.with_pixels(toys.small_net(1, scale=15.0))
@@ -144,7 +148,7 @@ def test_metric_keeps_inputs_unchanged(spec):
 @every_metric
 def test_metric_float32_matches_float64(spec):
     """To 1e-3, since ranks and 8-bit images are those of the same map."""
-    if spec.name == "parameter-randomisation":  # draws new weights in the dtype of the model
+    if spec.name in ("parameter-randomisation", "smprt", "emprt"):  # draw new weights in the dtype of the model
         return
     single, _ = toys.with_pixels(toys.small_net(1, scale=15.0).float())
     options = {"target": TARGETS, "method": "saliency"} | make_settings(spec)
@@ -157,6 +161,7 @@ def test_metric_float32_matches_float64(spec):
 CURVES = [{"steps": 3}, {"baseline": "mean"}, {"unit": "scalar"}, {"area": "mean"}]
 IMPUTED = [{"percentiles": "20+60"}, {"noise": 0.3}, {"score": "logit"}]
 PICTURES = [{"thresholds": "20+50"}, {"order": "absolute"}]
+MASKED = [{"baseline": "black"}, {"sign": "positive"}]
 CACHED = {
     "deletion": CURVES,
     "insertion": CURVES,
@@ -164,6 +169,9 @@ CACHED = {
     "road": IMPUTED,
     "road-morf": IMPUTED,
     "sic": PICTURES,
+    "average-drop": MASKED,
+    "average-gain": MASKED,
+    "normalised-deletion": [*CURVES[:3], {"min_range": 0.25}],
 }
 
 
@@ -182,7 +190,11 @@ def test_metric_cost_matches_declaration(spec):
     """Metrics that run the method again run saliency, which takes one row."""
     params = spec.resolve(make_settings(spec))
     rows = spec.forwards(side=10, **params) + spec.attributions(**params)
-    assert compute_reference_score(spec.name).cost.forwards == 3 * rows
+    forwards = compute_reference_score(spec.name).cost.forwards
+    if spec.name in UPPER_BOUND:
+        assert 0 < forwards < 3 * rows
+    else:
+        assert forwards == 3 * rows
 
 
 def test_evaluate_matches_measure(xp, photos, tmp_path):

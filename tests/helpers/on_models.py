@@ -38,7 +38,7 @@ def keep_contract(
         inference_copy(classifier, fold=fold)
     rows.clear()
     attribution = xplain.attribute(classifier, images, spec.name, **settings)
-    check_rows(spec, attribution.cost, settings, (rows["forwards"], rows["backwards"]))
+    check_rows(spec, attribution.cost, settings, rows)
     check_values(spec, attribution, images)
     with torch.no_grad():
         need(attribution.target.tolist() == classifier(images).argmax(dim=1).tolist(), "not the top class")
@@ -65,14 +65,13 @@ def relative_difference(actual: Tensor, expected: Tensor) -> float:
     return float((actual - expected).abs().max() / actual.abs().max().clamp(min=torch.finfo(actual.dtype).tiny))
 
 
-def check_rows(spec: MethodSpec, cost: Cost, settings: Mapping[str, Any], seen: tuple[int, int]) -> None:
-    """Raise BrokenError unless ``cost`` equals the ``seen`` forward and backward rows, and the claim for two images.
+def check_rows(spec: MethodSpec, cost: Cost, settings: Mapping[str, Any], rows: Counter[str]) -> None:
+    """Raise BrokenError unless ``cost`` equals the rows of ``count_rows``, and the claim for two images.
 
     Checks may include backward passes.
     """
-    forwards, backwards = seen
-    is_counted = forwards == cost.forwards + cost.checks and 0 <= backwards - cost.backwards <= cost.checks
-    need(is_counted, f"rows: {cost} of {seen}")
+    is_counted = cost.forwards + cost.checks in possible_forwards(rows)
+    need(is_counted and 0 <= rows["backwards"] - cost.backwards <= cost.checks, f"rows: {cost} of {dict(rows)}")
     claims = spec.cost(**spec.resolve(settings))
     for spent, claim in zip((cost.forwards, cost.backwards), (2 * rows for rows in claims), strict=True):
         need(spent <= claim if spec.at_most else spent == claim, f"cost: {spent} where {claim} is claimed")
@@ -107,14 +106,15 @@ def count_rows(classifier: xplain.Classifier, size: Sequence[int]) -> Counter[st
     """Return a counter of the rows of forward and backward passes with images of ``size`` (height, width).
 
     Call this before the first use of the classifier, because working copies copy the hook. Backward passes from another layer than
-    the logits are counted at the images, if they come before those from the logits. A head that runs on more rows than the images, as
-    in LeGrad, counts as many rows as images.
+    the logits are counted at the images, if they come before those from the logits. ``forwards`` counts rows of images; ``logits`` counts
+    rows of logits, of which there are more if some layers run on several rows per image: see ``possible_forwards``.
     """
     rows: Counter[str] = Counter()
 
     def note(_: object, inputs: tuple[Tensor, ...], logits: Tensor) -> None:
         if inputs[0].shape[-2:] == tuple(size):
             rows["forwards"] += min(len(logits), len(inputs[0]))
+            rows["logits"] += len(logits)
             passes: list[int] = []  # from these logits
 
             def count_from_logits(slope: Tensor) -> None:
@@ -130,3 +130,12 @@ def count_rows(classifier: xplain.Classifier, size: Sequence[int]) -> Counter[st
 
     classifier.register_forward_hook(note)
     return rows
+
+
+def possible_forwards(rows: Counter[str]) -> set[int]:
+    """Return the numbers of forward rows that a cost may state.
+
+    LeGrad counts the rows of images, although the head runs on the tokens of every block. Ablation-CAM counts the rows of logits,
+    although the first layers run once per image.
+    """
+    return {rows["forwards"], rows["logits"]}

@@ -21,6 +21,7 @@ import torch
 import typer
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from safetensors.torch import save
 
 import xplain.pipelines.attribution  # noqa: F401  (registers methods and metrics)
@@ -44,7 +45,11 @@ from xplain.data.ilsvrc_devkit import read_meta
 from xplain.data.image_metadata import strip_metadata
 from xplain.data.images import decode_image
 from xplain.data.map_files import read_map, read_map_record
+from xplain.data.mask_categories import read_category_table, read_index_names
+from xplain.data.mask_regions import ImageFacts
+from xplain.data.masks import find_masks
 from xplain.data.own_outputs import is_own_file
+from xplain.data.preprocessing import Preprocessing
 from xplain.data.sources import _read_list, find_images
 from xplain.models.checkpoints import read_weights
 from xplain.oracle.targets import TargetSpec
@@ -505,6 +510,42 @@ def read_map_file(path: Path) -> None:
     assert isinstance(content.record, dict)
 
 
+COCO = json.dumps(
+    {
+        "images": [{"id": 1, "file_name": "a.jpg", "height": 5, "width": 4}],
+        "categories": [{"id": 1, "name": "0"}],
+        "annotations": [
+            {"image_id": 1, "category_id": 1, "segmentation": [[0, 0, 3.5, 0, 2, 4]], "iscrowd": 0},
+            {"image_id": 1, "category_id": 1, "segmentation": {"counts": [3, 17], "size": [5, 4]}, "iscrowd": 1},
+            {"image_id": 1, "category_id": 1, "segmentation": {"counts": "3a0", "size": [5, 4]}},
+            {"image_id": 1, "category_id": 1, "bbox": [0, 0, 2, 2.5]},
+        ],
+    }
+).encode()
+
+
+def read_masks(path: Path) -> None:
+    """Read the masks of a folder or file, and place that of an image of 4 x 5 pixels on the model input."""
+    masks = find_masks(
+        str(path if path.suffix == ".json" else path.parent), FileIndex(path.parent, ["a.jpg"]), CLASSIFIER.class_names
+    )
+    placed = masks.locate([ImageFacts("a.jpg", (5, 4), 1)], [0], Preprocessing((6, 6), 8))
+    assert placed.shape == (1, 1, 6, 6)
+    assert bool((placed.isnan() | (placed == 0) | (placed == 1)).all())
+
+
+def read_categories(path: Path) -> None:
+    """Read the classes of categories."""
+    read_category_table(str(path), ["cat", "dog"], CLASSIFIER.class_names)
+
+
+def save_mask(mode: str) -> bytes:
+    """Return the bytes of a PNG mask."""
+    stream = io.BytesIO()
+    Image.new(mode, (4, 5), 1).save(stream, "PNG")
+    return stream.getvalue()
+
+
 def save_meta() -> bytes:
     """Return the bytes of a development kit's meta.mat."""
     stream = io.BytesIO()
@@ -545,6 +586,13 @@ READERS = {  # kind: (reader, file name, content)
         b"image,xmin,ymin,xmax,ymax,class\nv/a.png,1,2,3,4,cat\nv/a,5,6,7.5,8\n",
     ),
     "boxes": (lambda path: read_annotations(str(path.parent)), "a.xml", VOC),
+    "masks as png": (read_masks, "a.png", save_mask("L")),
+    "masks with palette": (read_masks, "a.png", save_mask("P")),
+    "masks as colors": (read_masks, "a.png", save_mask("RGB")),
+    "masks as xml": (read_masks, "a.xml", VOC),
+    "masks as coco": (read_masks, "a.json", COCO),
+    "categories": (read_categories, "a.csv", b"category,class\ncat,0\ndog,1\n"),
+    "names of categories": (read_index_names, "a.txt", b"0 background\n1 cat\n"),
 }
 
 

@@ -11,7 +11,7 @@ from torch import nn
 
 import xplain
 from tests.helpers import toys
-from tests.helpers.on_models import count_rows
+from tests.helpers.on_models import count_rows, possible_forwards
 from tests.reference import grad_cam as reference
 from xplain.core.config import Choice, ComputeOptions, ExplainConfig, ModelOptions
 from xplain.core.errors import UsageError
@@ -147,7 +147,8 @@ def test_layers_share_their_passes(method):
     }
     forwards, backwards = passes.get(method, (1, 1))
     assert (cost.forwards, cost.backwards) == (3 * forwards, 3 * backwards)
-    assert (rows["forwards"], rows["backwards"]) == (cost.forwards + cost.checks, cost.backwards)
+    assert cost.forwards + cost.checks in possible_forwards(rows)
+    assert rows["backwards"] == cost.backwards
     claims = METHODS.get(method).cost(**METHODS.get(method).resolve({"layer": "act1+act2"}))
     assert forwards <= claims[0]
     assert backwards == claims[1]

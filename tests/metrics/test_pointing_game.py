@@ -99,7 +99,7 @@ def test_tensor_with_invalid_box(box):
 
 def test_boxes_missing_or_invalid(tmp_path):
     images, maps = toys.images(1, HEIGHT, WIDTH), make_peak(1, 1)
-    with pytest.raises(UsageError, match="pointing-game requires object boxes; set boxes=FILE"):
+    with pytest.raises(UsageError, match="pointing-game requires object boxes or masks; set boxes=FILE or masks=PATH"):
         xplain.measure(NET, images, maps, "pointing-game", target=0)
     with pytest.raises(
         InputError, match=r"boxes of shape \(1, 4\) do not match 1 images; pass boxes of shape \(images, boxes, 4\)"

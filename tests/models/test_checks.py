@@ -317,15 +317,29 @@ def test_first_prediction_inspects_and_checks_the_model():
         xplain.attribute(classifier, X, "saliency", target=1)
 
 
+class TwentyChannels(nn.Module):
+    """A network for images of 8 x 10 with a number of channels that no layer tells and that is never tried on noise."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(1)
+        self.weight = nn.Parameter(torch.randn(4, 20 * 8 * 10, dtype=torch.float64, generator=generator))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(1) @ self.weight.T
+
+
 def test_first_images_decide_the_channels():
-    network = nn.Sequential(nn.Flatten(), nn.Linear(20 * 8 * 10, 4).double())  # 20 channels are never tried on noise
+    network = TwentyChannels()
     images = torch.rand(2, 20, 8, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     classifier = load(network)
     assert classifier.classes is None
     with pytest.warns(ModelNote, match="the model has 20 input channels"):
-        values = xplain.attribute(classifier, images, "saliency", target=1).values
-    toys.assert_same(values, network[1].weight[1].detach().reshape(1, 20, 8, 10).expand(2, -1, -1, -1))
+        logits = classifier(images)
+    assert torch.equal(logits, network(images))
     assert (classifier.channels, classifier.classes, classifier.checks) == (20, 4, ModelChecks(size=(8, 10)))
+    values = xplain.attribute(classifier, images, "saliency", target=1).values
+    toys.assert_same(values, network.weight[1].detach().reshape(1, 20, 8, 10).expand(2, -1, -1, -1))
 
 
 def test_images_of_a_wrong_size_are_an_error():

@@ -91,12 +91,12 @@ def test_contrast_needs_two_logits():
             check_score("contrast:gamma=0.6,classes=3", *arguments)
         assert str(error.value) == (
             "score=contrast:gamma=0.6,classes=3 is not defined, because the model has one logit, that of a class over the other; "
-            "use --score logit"
+            "use the score logit"
         )
     with pytest.raises(UsageError) as error:
         check_score("contrast:gamma=0.6,classes=3", VALUES, 1)
     assert str(error.value) == (
-        "score=contrast:gamma=0.6,classes=3 is not defined, because the model returns a single value; use --score logit"
+        "score=contrast:gamma=0.6,classes=3 is not defined, because the model returns a single value; use the score logit"
     )
     check_score("contrast:gamma=0.6,classes=3", VALUES, 2)
 

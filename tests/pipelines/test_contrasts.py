@@ -125,7 +125,7 @@ def test_one_logit_is_refused(method):
         xplain.attribute(classifier, X, method, score="contrast")
     assert str(error.value) == (
         "score=contrast:gamma=0.6,classes=3 is not defined, because the model has one logit, that of a class over the other; "
-        "use --score logit"
+        "use the score logit"
     )
 
 

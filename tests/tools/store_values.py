@@ -27,7 +27,10 @@ from xplain.pipelines.metric_run import MetricRun
 
 FILE = ROOT / "tests" / "contracts" / "stored_values.json"
 BOXES = torch.tensor([[[10.0, 8.0, 24.0, 20.0]], [[0.0, 0.0, 9.0, 9.0]]], dtype=torch.float64)
-ON_SALIENCY = ("max-sensitivity", "parameter-randomisation", "label-randomisation")  # which attribute again, many times
+ON_SALIENCY = (  # which attribute again, many times
+    "max-sensitivity", "ris", "ros", "parameter-randomisation", "smprt", "emprt", "label-randomisation",
+    "stability-draws", "stability-rounding", "stability-noise",
+)  # fmt: skip
 FEWER_STEPS: dict[str, Any] = {"samp": {"steps": 32}, "ig2": {"steps": 20}}  # which take seconds at their defaults
 ON_PHOTOGRAPH = {
     "saliency": {}, "integrated-gradients": {}, "smoothgrad": {}, "agi": {"classes": 4}, "neflag": {}, "mfaba": {},
@@ -93,7 +96,7 @@ def _measure(classifier: xplain.Classifier, images: Tensor, metric: str) -> xpla
     method = "saliency" if metric in ON_SALIENCY else "ig"
     attribution = xplain.attribute(classifier, images, method)
     settings: dict[str, Any] = {}
-    if metric == "pointing-game":
+    if "boxes" in METRICS.get(metric).parameters:
         settings["boxes"] = BOXES
     if metric in ("aic", "sic"):
         settings["min_probability"] = 0.0

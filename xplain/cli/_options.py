@@ -22,6 +22,7 @@ from xplain.cli._values import ValueType, expand_home, refuse_value, value_types
 from xplain.core.config import read_config_file
 from xplain.core.parameters import TextFormat
 from xplain.core.scores import SCORE_FORMAT, parse_score
+from xplain.core.stability import StabilityLevel
 
 NONE: list[str] = []  # the default of options that can be repeated
 
@@ -139,6 +140,14 @@ Layout = Annotated[
         "--layout",
         help="Layout of the layer's output: HxW or HxW+PREFIX for tokens (14x14+1: 196 patches after a class token), channels-first "
         "or channels-last (default: determined from the modules and from how the layer responds to changes of the image).",
+    ),
+]
+Stability = Annotated[
+    StabilityLevel,
+    option(
+        "--stability",
+        help="Run each method again with other random draws, in other arithmetic and under noise of 1/255, and record which share of the "
+        "highest tenth of its map stays: quick (at most max(64, c + 1) more rows for a method of c rows), full (about 10 c) or off.",
     ),
 ]
 FilesFrom = Annotated[

@@ -118,9 +118,10 @@ def evaluate(
 ) -> int:
     """Evaluate attribution methods on a dataset.
 
-    Writes the results of each image to RUN/items/*.jsonl, and then summary.json, summary.csv, summary.md and
-    report.html. Prints a table of mean scores with 95% bootstrap confidence intervals and paired differences from the first
-    method. A random control is included. To resume an interrupted run, run the same command again.
+    Writes the results of each image to RUN/items/*.jsonl, and then summary.json, summary.csv, summary.md,
+    report.html and, for labeled images, groups.md and classes.csv. Prints a table of mean scores with 95% bootstrap confidence intervals
+    and paired differences from the first method. A random control is included. To resume an interrupted run, run the same
+    command again.
 
     \b
     Examples:

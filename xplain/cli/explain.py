@@ -26,6 +26,7 @@ from xplain.core.files import printable
 from xplain.core.sweeps import parse_choices
 from xplain.core.threads import set_threads
 from xplain.reports.class_texts import class_name, format_certainty
+from xplain.reports.stability_summary import StabilitySummary
 
 if TYPE_CHECKING:
     from xplain.pipelines.explain import Explained
@@ -62,6 +63,7 @@ def explain(
     layer: common.Layer = None,
     layout: common.Layout = None,
     score: common.Score = None,
+    stability: common.Stability = "off",
     files_from: common.FilesFrom = None,
     null: common.Null = False,
     overwrite: Annotated[
@@ -118,6 +120,7 @@ def explain(
         overwrite=overwrite,
         fail_fast=fail_fast,
         pixels=pixels,
+        stability=stability,
     )
     return _run(config, out)
 
@@ -127,6 +130,7 @@ def _run(config: ExplainConfig, out: OutputOptions) -> int:
     from xplain.pipelines import explain as pipeline
 
     explained, failed, is_read = 0, 0, True
+    stability = StabilitySummary()
     with show_progress(out.show_progress, "samples") as on_progress:
         for outcome in pipeline.explain(config, on_progress):
             if not is_read:
@@ -139,6 +143,9 @@ def _run(config: ExplainConfig, out: OutputOptions) -> int:
                 continue
             explained += 1
             is_read = _print_outcome(outcome, out.as_json)
+            stability.add(outcome.record)
+    if text := stability.describe():
+        log.warning("%s", printable(text))
     if failed and explained:
         log.info("explanations written: %d, failures: %d", explained, failed)
     if not failed:

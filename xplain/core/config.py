@@ -19,6 +19,7 @@ from xplain.core.option_values import (
     parse_shown_bands,
     parse_threads,
 )
+from xplain.core.stability import StabilityLevel
 from xplain.core.text_files import decode_text
 from xplain.core.types import ActivationName, Interval, Precision, ScoreKind
 
@@ -291,6 +292,7 @@ class ExplainConfig:
 
     output: output directory, or None to write one PNG to stdout.
     null: whether the paths in ``files_from`` end with NUL bytes.
+    stability: how often each method runs again, to find out how much of its map stays.
     """
 
     model: ModelOptions
@@ -310,6 +312,7 @@ class ExplainConfig:
     overwrite: bool = False
     fail_fast: bool = False
     pixels: PixelOptions = field(default_factory=PixelOptions)
+    stability: StabilityLevel = "off"
 
 
 @dataclass(frozen=True)

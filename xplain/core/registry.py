@@ -159,6 +159,7 @@ class MetricSpec(Spec):
     forwards: forwards(side=, **params) -> forward rows for an image of ``side`` pixels.
     attributions: attributions(**params) -> how often the method runs again.
     undefined: when the metric has no value.
+    has_chance: scores state the expected value of a random map.
 
     A metric function can require these keyword-only arguments without a default: ``rng`` (random streams of the image and the
     metric, equal for every method), ``seed`` (for what all images share), ``explain`` (runs the method again), ``expected`` (the sums
@@ -174,6 +175,7 @@ class MetricSpec(Spec):
     attributions: Callable[..., int] = field(default=lambda **_: 0)
     undefined: str = "never"
     scope: Literal["image", "dataset"] = "image"
+    has_chance: bool = False
 
 
 S = TypeVar("S", bound=Spec)

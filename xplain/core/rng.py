@@ -11,7 +11,7 @@ import hashlib
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -46,14 +46,22 @@ def seed_of(*parts: object) -> int:
     return _key(*(str(part).encode() for part in parts))
 
 
+@dataclass
+class DrawLog:
+    """Whether streams, or streams derived from them, drew a number."""
+
+    used: bool = False
+
+
 @dataclass(frozen=True)
 class Streams:
-    """Random streams of a batch of images. keys: int64 (B,) on the images' device.
+    """Random streams of a batch of images. keys: int64 (B,) on the images' device. log: shared with derived streams.
 
     The methods that draw take the sample indices ``samples`` (K,) and return (B, K, *shape).
     """
 
     keys: Tensor
+    log: DrawLog = field(default_factory=DrawLog, compare=False)
 
     @classmethod
     def of(cls, images: Tensor, seed: int, purpose: str, device: torch.device | None = None) -> Streams:
@@ -67,14 +75,15 @@ class Streams:
 
     def child(self, purpose: str) -> Streams:
         """Return independent streams for another purpose of the same method."""
-        return Streams(_mix(self.keys ^ _key(purpose.encode())))
+        return Streams(_mix(self.keys ^ _key(purpose.encode())), self.log)
 
     def take(self, images: slice | Tensor) -> Streams:
         """Return the streams of the images at an index."""
-        return Streams(self.keys[images])
+        return Streams(self.keys[images], self.log)
 
     def _bits(self, samples: Tensor, shape: tuple[int, ...], bits: int) -> Tensor:
         """Return 64-bit integers whose highest ``bits`` bits are random."""
+        self.log.used = True
         base = _mix(self.keys[:, None] + (samples[None, :].to(torch.int64) + 1) * _GAMMA)
         count = int(torch.Size(shape).numel())
         positions = torch.arange(1, count + 1, device=self.keys.device) * _GAMMA

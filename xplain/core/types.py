@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from xplain.core.stability import Stability
+
 ScoreKind = str  # a score in the full form of ``xplain.core.scores.parse_score``
 Precision = Literal["fp32", "tf32", "bf16"]
 ActivationName = Literal["auto", "softmax", "sigmoid", "none"]
@@ -53,6 +55,9 @@ class Attribution:
     details: values per image by name, each (B, ...): forward and backward rows, steps, acceptance rates.
     flags: dict that maps each warning to a boolean mask (B,) of the affected images.
     facts: information about the whole batch, such as the name of the layer that was used.
+    parts: (B, 2, C, H, W) sums over the even and the odd samples of a method that adds up independent samples; None for others.
+    has_draws: whether the method drew random numbers; None if unknown.
+    stability: how much of each map stays when the method runs again, if it was requested.
     """
 
     values: Tensor
@@ -62,6 +67,9 @@ class Attribution:
     details: dict[str, Tensor] = field(default_factory=dict)
     flags: dict[str, Tensor] = field(default_factory=dict)
     facts: dict[str, str] = field(default_factory=dict)
+    parts: Tensor | None = None
+    has_draws: bool | None = None
+    stability: Stability | None = None
 
     @property
     def total(self) -> Tensor:
@@ -85,7 +93,9 @@ class Attribution:
 
     def cpu(self) -> Attribution:
         """Return a copy on the CPU."""
-        return replace(self.with_details_on_cpu(), values=self.values.cpu())
+        parts = None if self.parts is None else self.parts.cpu()
+        stability = None if self.stability is None else self.stability.cpu()
+        return replace(self.with_details_on_cpu(), values=self.values.cpu(), parts=parts, stability=stability)
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,12 +106,14 @@ class Score:
     curve: (B, K + 1) values at K steps and the start, or None.
     cost: cost of the whole batch.
     undefined: dict that maps each reason to a boolean mask (B,) of the affected images.
+    chance: (B,) expected value of a random map, or None if it is unknown.
     """
 
     values: Tensor
     curve: Tensor | None = None
     cost: Cost = Cost()
     undefined: dict[str, Tensor] = field(default_factory=dict)
+    chance: Tensor | None = None
 
     def cpu(self) -> Score:
         """Return a copy on the CPU."""
@@ -110,4 +122,5 @@ class Score:
             values=self.values.cpu(),
             curve=None if self.curve is None else self.curve.cpu(),
             undefined={reason: mask.cpu() for reason, mask in self.undefined.items()},
+            chance=None if self.chance is None else self.chance.cpu(),
         )

@@ -43,13 +43,14 @@ class BandImage:
     """The stored pixels of an image.
 
     values: (bands, H, W) of the type of the file, upright. bits: depth of unsigned integers, as the file states it.
-    is_inverted: the smallest value is white.
+    is_inverted: the smallest value is white. orientation: of EXIF, 1 to 8, before the values were turned.
     """
 
     values: NDArray[Any]
     axes: str
     bits: int | None = None
     is_inverted: bool = False
+    orientation: int = 1
 
     def describe(self, pixels: PixelFormat) -> dict[str, Any]:
         """Return how the pixels are stored, for records: type, bands, order of the axes, and the values that became 0 and 1."""

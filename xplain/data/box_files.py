@@ -48,13 +48,14 @@ class Box(NamedTuple):
 class BoxRow:
     """A box of an image. name: the image in its table. place: where the box is written, for messages.
 
-    size: (width, height) of the image for which it was drawn, if that is written.
+    size: (width, height) of the image for which it was drawn, if that is written. is_difficult: marked so by Pascal VOC.
     """
 
     name: str
     box: Box
     place: str
     size: tuple[int, int] | None = None
+    is_difficult: bool = False
 
 
 @dataclass(frozen=True)
@@ -164,7 +165,8 @@ def read_xml_folder(folder: Path) -> Iterator[BoxRow]:
                 box = _read_voc_box(element)
                 clipped += box.left == -1 or box.top == -1
                 box = box._replace(left=_from_first_pixel(box.left), top=_from_first_pixel(box.top))
-                yield BoxRow(name, box, repr(str(path)), _read_voc_size(root))
+                is_difficult = (element.findtext("difficult") or "").strip() == "1"
+                yield BoxRow(name, box, repr(str(path)), _read_voc_size(root), is_difficult)
         except (ExpatError, OSError, ValueError, TypeError) as error:
             raise InputError(f"cannot read the boxes in {str(path)!r}: {error}", "use Pascal VOC XML") from None
     if clipped:

@@ -49,11 +49,13 @@ Convert = Callable[["Image", str, bytes, str], T]
 
 def decode_image(content: bytes, name: str) -> Image:
     """Decode the bytes of an image file to an upright 8-bit RGB Pillow image. Raises InputError that names ``name``."""
-    return _decode_with(content, name, _to_upright_rgb)
+    return _decode_with(content, name, _to_upright_rgb)[0]
 
 
-def _to_upright_rgb(image: Image, raw_mode: str, content: bytes, name: str) -> Image:
-    return turn_upright(convert_to_rgb(image, raw_mode, content, name), read_orientation(image))
+def _to_upright_rgb(image: Image, raw_mode: str, content: bytes, name: str) -> tuple[Image, int]:
+    """Return the upright image and the EXIF orientation of its file."""
+    orientation = read_orientation(image)
+    return turn_upright(convert_to_rgb(image, raw_mode, content, name), orientation), orientation
 
 
 def _decode_with(content: bytes, name: str, convert: Convert[T]) -> T:
@@ -126,12 +128,13 @@ class ModelInput(NamedTuple):
     """An image as a model receives it.
 
     pixels: float32 (C, H, W) in [0, 1]. size: (height, width) of the upright file. stored: how the file holds its bands, as a record;
-    None for a photograph.
+    None for a photograph. orientation: of EXIF, 1 to 8.
     """
 
     pixels: Tensor
     size: tuple[int, int]
     stored: dict[str, Any] | None = None
+    orientation: int = 1
 
 
 def read_model_input(content: bytes, name: str, preprocessing: Preprocessing) -> ModelInput:
@@ -148,17 +151,18 @@ def read_model_input(content: bytes, name: str, preprocessing: Preprocessing) ->
 
 
 def _read_photograph(content: bytes, name: str, preprocessing: Preprocessing) -> ModelInput:
-    image = decode_image(content, name)
-    return ModelInput(preprocess(image, preprocessing), (image.height, image.width))
+    image, orientation = _decode_with(content, name, _to_upright_rgb)
+    return ModelInput(preprocess(image, preprocessing), (image.height, image.width), orientation=orientation)
 
 
 def _prepare(bands: BandImage, name: str, preprocessing: Preprocessing) -> ModelInput:
     """Scale, resize and crop bands."""
     size, stored = bands.values.shape[1:], bands.describe(preprocessing.pixels)
     if preprocessing.pixels.channels == 3 and preprocessing.pixels.value_range is None and _is_8_bit(bands):
-        return ModelInput(preprocess(_to_rgb_image(bands, preprocessing.pixels, name), preprocessing), size, stored)
+        pixels = preprocess(_to_rgb_image(bands, preprocessing.pixels, name), preprocessing)
+        return ModelInput(pixels, size, stored, bands.orientation)
     scaled = scale_to_unit_range(bands, preprocessing.pixels, name)
-    return ModelInput(preprocess_bands(scaled, preprocessing), size, stored)
+    return ModelInput(preprocess_bands(scaled, preprocessing), size, stored, bands.orientation)
 
 
 def _read_bands(content: bytes, name: str, pixels: PixelFormat) -> BandImage | None:
@@ -252,7 +256,7 @@ class LoadedImage:
     """A preprocessed image.
 
     digest: SHA-256 of its file. pixels: (C, H, W) in [0, 1]. size: (height, width) of the upright file.
-    state: of the file before it was read, or None if there is no file. stored: as in ``ModelInput``.
+    state: of the file before it was read, or None if there is no file. stored, orientation: as in ``ModelInput``.
     """
 
     source: ImageSource
@@ -261,6 +265,7 @@ class LoadedImage:
     size: tuple[int, int]
     state: FileState | None = None
     stored: dict[str, Any] | None = None
+    orientation: int = 1
 
 
 def prefetch_images(
@@ -273,7 +278,9 @@ def prefetch_images(
             state = source.state()
             content = source.read()
             result = read_model_input(content, source.name, preprocessing)
-            return LoadedImage(source, sha256(content), result.pixels, result.size, state, result.stored)
+            return LoadedImage(
+                source, sha256(content), result.pixels, result.size, state, result.stored, result.orientation
+            )
         except XplainError as error:
             return Failure(source.name, error)
 

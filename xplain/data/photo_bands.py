@@ -49,4 +49,4 @@ def split_bands(image: Image, raw_mode: str, content: bytes, name: str) -> BandI
             emit_note(f"the transparency of images is used as band {values.shape[2]}")
     axes = "hw" if values.ndim == 2 else "hwc"
     values = values[None] if axes == "hw" else values.transpose(2, 0, 1)
-    return BandImage(turn_array_upright(values, orientation), axes, bits)
+    return BandImage(turn_array_upright(values, orientation), axes, bits, orientation=orientation)

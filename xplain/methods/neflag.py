@@ -11,6 +11,7 @@ from xplain.core.registry import method
 from xplain.core.rng import Streams
 from xplain.core.types import Attribution
 from xplain.methods._paths import normalize_l2
+from xplain.methods._split_sums import SplitSums
 from xplain.oracle import Oracle
 
 Init = Literal["linf-corner", "linf-uniform", "l2-sphere"]
@@ -87,7 +88,7 @@ def neflag(
     if variant == "sample":
         return _sample_negative_fluxes(oracle, x, y, rng, samples, radius)
     shape = tuple(x.shape[1:])
-    total = torch.zeros_like(x)
+    total, halves = torch.zeros_like(x), SplitSums(x)
     negative = torch.zeros(len(x), dtype=x.dtype, device=x.device)
     for block in oracle.blocks(x, samples):
         center = x[block.images, None]
@@ -106,9 +107,11 @@ def neflag(
             product = product * (product.sum(dim=(2, 3, 4), keepdim=True) > 0)
         negative[block.images] += (product.flatten(2).sum(dim=2) > 0).sum(dim=1)
         total[block.images] += product.sum(dim=1)
+        halves.add(block, product)
+    parts = halves.split(total)
     if reduce == "mean":
         total = total / samples
-    return Attribution(total, details={"negative_flux_share": negative / samples})
+    return Attribution(total, details={"negative_flux_share": negative / samples}, parts=parts)
 
 
 def _sample_negative_fluxes(

@@ -12,6 +12,7 @@ from xplain.core.registry import method
 from xplain.core.rng import Streams
 from xplain.core.types import Attribution
 from xplain.data.baselines import Baseline, make_baseline
+from xplain.methods._split_sums import SplitSums
 from xplain.oracle import Oracle
 
 
@@ -61,7 +62,7 @@ def rise(
     fill = make_baseline(baseline, x, oracle.mean_color(x), rng.child("baseline"))
     height, width = x.shape[-2:]
     rows, columns = _upsampling_matrices(height, grid, x), _upsampling_matrices(width, grid, x)
-    total = torch.zeros_like(x[:, :1])
+    total, halves = torch.zeros_like(x[:, :1]), SplitSums(x[:, :1])
     for block in oracle.blocks(x, masks):
         images, numbers = block.images, block.point_indices(x.device)
         cells = (rng.take(images).uniform(numbers, (grid, grid), x.dtype) < keep).to(x.dtype)
@@ -69,8 +70,10 @@ def rise(
         across = columns[rng.child("across").take(images).integers(numbers, (), len(columns))]
         mask = (down @ cells @ across.mT)[:, :, None]
         scores = oracle.block_scores(block, torch.lerp(fill[images, None], x[images, None], mask), y)
-        total[images] += (scores.to(x.dtype)[:, :, None, None, None] * mask).sum(dim=1)
-    return Attribution(total / (masks * keep))
+        weighted = scores.to(x.dtype)[:, :, None, None, None] * mask
+        total[images] += weighted.sum(dim=1)
+        halves.add(block, weighted)
+    return Attribution(total / (masks * keep), parts=halves.split(total))
 
 
 def _upsampling_matrices(side: int, grid: int, like: Tensor) -> Tensor:

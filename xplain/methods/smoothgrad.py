@@ -10,6 +10,7 @@ from xplain.core.parameters import Bounds, Steps
 from xplain.core.registry import method
 from xplain.core.rng import Streams
 from xplain.core.types import Attribution
+from xplain.methods._split_sums import SplitSums
 from xplain.oracle import Oracle
 
 
@@ -54,7 +55,7 @@ def smoothgrad(
     """
     value_range = x.amax(dim=(1, 2, 3), keepdim=True) - x.amin(dim=(1, 2, 3), keepdim=True)
     sigma = (noise * value_range)[:, None]
-    mean, sums = torch.zeros_like(x), torch.zeros_like(x)
+    mean, sums, halves = torch.zeros_like(x), torch.zeros_like(x), SplitSums(x)
     for block in oracle.blocks(x, samples):
         images, seen, new = block.images, block.points.start, block.shape[1]
         draws = rng.take(images).normal(block.point_indices(x.device), tuple(x.shape[1:]), x.dtype)
@@ -68,6 +69,9 @@ def smoothgrad(
         # parallel mean and variance: Chan, Golub and LeVeque 1979, eq. 2.1
         delta = gradients.mean(dim=1) - mean[images]
         mean[images] += delta * (new / (seen + new))
+        halves.add(block, gradients)
         if kind == "variance":
             sums[images] += gradients.var(dim=1, correction=0) * new + delta**2 * (seen * new / (seen + new))
-    return Attribution(mean if kind == "mean" else sums / samples)
+    if kind == "mean":
+        return Attribution(mean, parts=halves.split(mean * samples))
+    return Attribution(sums / samples)

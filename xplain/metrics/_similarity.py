@@ -48,6 +48,11 @@ def _centered_ranks(values: Tensor) -> Tensor:
     return (below + not_above - values.shape[1]).double() / 2
 
 
+def is_varying(values: Tensor, tolerance: float) -> Tensor:
+    """Return whether values (..., M) differ by more than ``tolerance`` times the largest magnitude: (...)."""
+    return values.amax(dim=-1) - values.amin(dim=-1) > tolerance * values.abs().amax(dim=-1)
+
+
 def ssim(a: Tensor, b: Tensor) -> Tensor:
     """Return the mean structural similarity (B,), at most 1, of maps a and b (B, H, W) with a data range of 1.
 

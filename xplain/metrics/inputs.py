@@ -7,22 +7,45 @@ from typing import Protocol
 
 from torch import Tensor
 
-from xplain.core.types import ScoreKind
+from xplain.core.types import Precision, ScoreKind
 from xplain.models import Classifier
 from xplain.oracle import Oracle
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """How a method runs again, if not with the settings of the reported map.
+
+    draw: number of the independent set of random draws to use; None: the draws of the reported map.
+    precision: of the model; None: that of the reported map.
+    plain: one row per model call, without folded batch norms.
+    """
+
+    draw: int | None = None
+    precision: Precision | None = None
+    plain: bool = False
+
+
+SAME_SETTINGS = Repeat()
 
 
 class Explain(Protocol):
     """The attribution method of a metric's input, callable on other images or with other weights."""
 
     def __call__(
-        self, images: Tensor, y: Tensor, classifier: Classifier | None = None, image: Tensor | None = None
+        self,
+        images: Tensor,
+        y: Tensor,
+        classifier: Classifier | None = None,
+        image: Tensor | None = None,
+        repeat: Repeat = SAME_SETTINGS,
     ) -> Tensor:
         """Return the attributions (N, C or 1, H, W) of images (N, C, H, W) for the classes ``y`` (N,).
 
         classifier: the model to explain; defaults to the model of the metric's input.
         image: (N,) the index of the input image to which each row belongs; the row uses that image's random draws.
             None if the rows are the input images themselves.
+        repeat: the settings that differ. Raises UnknownMethodError if the method cannot change them.
         """
 
 
@@ -37,6 +60,8 @@ class MetricInput:
     expected: (B,) the sums that the attributions should have; None if the method does not satisfy completeness.
     keys: names of the images within their data set, if known.
     sizes: (height, width) of the image files, if known.
+    orientations: EXIF orientation of the image files, if known.
+    masks: (B, M, H, W) of objects: 1 on the object, 0 elsewhere, NaN where nothing is known; all NaN without an object.
     boxes: (B, N, 4) left, top, right and bottom edges of objects in pixels of the images; unused rows are NaN.
     score: the score that the attributions explain; None if unknown.
     slopes: whether the attributions are slopes (see ``MethodSpec``); None if unknown.
@@ -53,6 +78,8 @@ class MetricInput:
     keys: tuple[str, ...] = ()
     sizes: tuple[tuple[int, int], ...] = ()
     boxes: Tensor | None = None
+    orientations: tuple[int, ...] = ()
+    masks: Tensor | None = None
     score: ScoreKind | None = None
     slopes: bool | None = None
     content: Tensor | None = None

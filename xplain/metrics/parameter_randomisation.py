@@ -45,12 +45,13 @@ def parameter_randomisation(
     similarity: Similarity = "spearman",
     absolute: bool = False,
     stages: Steps = 10,
-    order: Literal["cascading", "independent"] = "cascading",
+    order: Literal["cascading", "independent", "bottom-up"] = "cascading",
 ) -> Score:
     """Average the similarity between the map and the maps of the network with layers randomized from the output to the input.
 
     Stage k of K reinitializes the last round(k·L/K) of the network's L layers (``cascading``), or only those layers that
-    stage k - 1 did not reinitialize (``independent``), and runs the method again for the same class. The value is the mean over
+    stage k - 1 did not reinitialize (``independent``), or the first round(k·L/K) layers (``bottom-up``), and runs the method again for the
+    same class. The value is the mean over
     stages 1 .. K; the curve starts with the trained network's 1 and has one point per stage.
     similarity: ``spearman`` is the rank correlation of all pixels, ``ssim`` the structural similarity of the maps scaled to [0, 1].
     Maps are summed over channels first. absolute: compare the absolute values of these sums.
@@ -65,7 +66,9 @@ def parameter_randomisation(
     if not layers:
         raise UsageError("parameter-randomisation requires a model with parameters", "use another model or metric")
     count = min(stages, len(layers))
-    networks = randomize_layers(inputs.oracle.classifier, layers, seed, count, cascade=order == "cascading")
+    networks = randomize_layers(
+        inputs.oracle.classifier, layers, seed, count, cascade=order != "independent", from_input=order == "bottom-up"
+    )
     similarities = [compare_maps(inputs.attributions, inputs.attributions, similarity, absolute=absolute)]
     for network in networks:
         attributions = explain(inputs.images, inputs.y, classifier=network)

@@ -15,6 +15,7 @@ from xplain.core.registry import metric
 from xplain.core.rng import Streams
 from xplain.core.types import Score, ScoreKind
 from xplain.metrics._ranking import ranks
+from xplain.metrics._similarity import is_varying
 from xplain.metrics.inputs import MetricInput
 from xplain.metrics.perturbation import make_fill_images
 
@@ -80,8 +81,8 @@ def sensitivity_n(
     )
     sums = sums.unflatten(1, (len(percentages), masks))
     scores = scores.unflatten(1, (len(percentages), masks))
-    has_equal_sums = ~_is_varying(sums, ROUNDING)
-    has_equal_scores = ~_is_varying(scores, 8 * torch.finfo(scores.dtype).eps)
+    has_equal_sums = ~is_varying(sums, ROUNDING)
+    has_equal_scores = ~is_varying(scores, 8 * torch.finfo(scores.dtype).eps)
     curve = -_correlate(sums, scores.double()).masked_fill(has_equal_sums | has_equal_scores, torch.nan)
     reasons = {
         "the map's sums do not vary between subsets": has_equal_sums.any(dim=1),
@@ -163,11 +164,6 @@ def _sum_units(attributions: Tensor, channels: int, unit: str, grid: int) -> Ten
     rows = F.one_hot(_assign_cells(height, grid, values), grid).to(values)
     columns = F.one_hot(_assign_cells(width, grid, values), grid).to(values)
     return torch.einsum("bhw,hr,wc->brc", values, rows, columns).flatten(1)  # unlike scatter_add, deterministic
-
-
-def _is_varying(values: Tensor, tolerance: float) -> Tensor:
-    """Return whether values (..., M) differ by more than ``tolerance`` times the largest magnitude: (...)."""
-    return values.amax(dim=-1) - values.amin(dim=-1) > tolerance * values.abs().amax(dim=-1)
 
 
 def _correlate(a: Tensor, b: Tensor) -> Tensor:

@@ -112,7 +112,7 @@ def load_classifier(
         A Classifier. ``size``, ``preprocessing``, ``labels`` and ``wnids`` describe its input and classes.
         A ModelNote warning is emitted for every assumption about the model, such as exclusive classes or a single input channel.
         ``checks`` tells whether the model is random, mixes the rows of a call, or has no gradients. A module without ``size`` that
-        does not accept images of 224 x 224 is inspected and checked at the first call of ``attribute`` or ``measure``.
+        does not accept images of 224 x 224 is inspected and checked with its first images.
 
     Raises:
         UsageError: if the name is unknown or the options are inconsistent.

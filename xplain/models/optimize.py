@@ -27,6 +27,7 @@ NO_ROOM = "free memory for a copy of the model's weights, or use a smaller model
 
 # Copies by classifier and ``fold``, each with the version of the classifier that it was made from.
 _COPIES: WeakKeyDictionary[Classifier, dict[bool, tuple[object, Classifier]]] = WeakKeyDictionary()
+_DOUBLE_COPIES: WeakKeyDictionary[Classifier, tuple[object, Classifier]] = WeakKeyDictionary()
 _FROZEN_VERSIONS: WeakKeyDictionary[Classifier, object] = WeakKeyDictionary()
 
 
@@ -35,14 +36,34 @@ def inference_copy(classifier: Classifier, *, fold: bool = True) -> Classifier:
 
     fold: as in ``optimize_for_inference``. Raises DeviceError if the copy does not fit in memory.
     """
-    version = _FROZEN_VERSIONS.get(classifier)
-    if version is None:
-        version = _version(classifier)
+    version = _current_version(classifier)
     copies = _COPIES.setdefault(classifier, {})
     if fold not in copies or copies[fold][0] != version:
         with torch.inference_mode(False), reproducible_arithmetic(classifier.device), convert_device_errors(NO_ROOM):
             copies[fold] = (version, optimize_for_inference(classifier, fold=fold))
     return copies[fold][1]
+
+
+def double_copy(classifier: Classifier) -> Classifier | None:
+    """Return a copy of a classifier in float64, or None if its device or its kind of model has no float64.
+
+    The copy is cached, and made again after the classifier has changed. None also for a classifier in float64 already.
+    """
+    if classifier.is_black_box or classifier.device.type == "mps" or classifier.dtype == torch.float64:
+        return None
+    version = _current_version(classifier)
+    cached = _DOUBLE_COPIES.get(classifier)
+    if cached is None or cached[0] != version:
+        with torch.inference_mode(False):
+            cached = (version, copy_classifier(classifier).double())
+        _DOUBLE_COPIES[classifier] = cached
+    return cached[1]
+
+
+def _current_version(classifier: Classifier) -> object:
+    """Return the version of the classifier, which is looked up inside ``freeze_version``."""
+    version = _FROZEN_VERSIONS.get(classifier)
+    return _version(classifier) if version is None else version
 
 
 @contextmanager

@@ -25,21 +25,24 @@ UNTRAINED = Weights("random")
 
 
 def randomize_layers(
-    classifier: Classifier, layers: Sequence[Layer], seed: int, stages: int, *, cascade: bool
+    classifier: Classifier, layers: Sequence[Layer], seed: int, stages: int, *, cascade: bool, from_input: bool = False
 ) -> Iterator[Classifier]:
     """Yield copies of the classifier with randomized layers, in ``stages`` even steps from the last layer to the first.
 
     layers: in execution order, as ``find_weighted_layers`` returns them.
     seed: a layer's new values depend only on the seed, the layer's position and its names.
     cascade: randomize the layers of all stages so far; otherwise only those of the current stage.
-    Every copy is made when it is requested. The first one randomizes the last layers.
+    from_input: step from the first layer to the last.
+    Every copy is made when it is requested. The first one randomizes the last layers, or the first ones if ``from_input``.
     """
-    reverse = list(enumerate(layers))[::-1]
+    ordered = list(enumerate(layers))
+    if not from_input:
+        ordered.reverse()
     edges = [round(k * len(layers) / stages) for k in range(stages + 1)]
     copied = classifier
     for start, stop in pairwise(edges):
         copied = copy_classifier(copied if cascade else classifier).cpu()  # so that all devices draw the same values
-        for position, names in reverse[start:stop]:
+        for position, names in ordered[start:stop]:
             for name in names:
                 reinitialize(copied.model.get_submodule(name), seed_of(seed, position, name))
         copied = copied.to(classifier.device)

@@ -62,7 +62,7 @@ def check_score(kind: ComputedScore, output: OutputKind, classes: int | None = N
         what = "the model has one logit, that of a class over the other"
         if output.activation != "binary":
             what = "the model returns a single value"
-        raise UsageError(f"score={kind} is not defined, because {what}", "use --score logit")
+        raise UsageError(f"score={kind} is not defined, because {what}", "use the score logit")
     if output.has_probabilities:
         return
     if kind in ("prob", "log-prob"):

@@ -28,6 +28,7 @@ RANGE_HINT = (
     "and clamp(0, 1) what a resize overshoots"
 )
 
+MASKS_HINT = "pass 0 and 1, and NaN for ignored pixels, of shape (images, masks, height, width)"
 BOXES_HINT = "pass numbers (images, boxes, 4) in pixels of the images"
 
 _any_range = ContextVar("_any_range", default=False)  # whether images may leave [0, 1]
@@ -128,6 +129,21 @@ def check_corners(boxes: Tensor) -> None:
     if not bool(is_valid.all()):
         box = tuple(boxes[~is_valid][0].tolist())
         raise InputError(f"invalid box {box}", "pass x0, y0, x1, y1 with x0 < x1 and y0 < y1, or four NaN as padding")
+
+
+def check_masks(masks: object) -> Tensor:
+    """Return masks in float64, from a tensor or a NumPy array.
+
+    Raises UsageError for another type, and InputError unless the values are 0, 1 and NaN.
+    """
+    tensor = _to_tensor(masks, "masks", MASKS_HINT)
+    if tensor.is_complex():
+        raise UsageError(f"the masks are of type {tensor.dtype}", MASKS_HINT)
+    values = tensor.double()
+    is_valid = (values == 0) | (values == 1) | values.isnan()
+    if not bool(is_valid.all()):
+        raise InputError(f"the masks contain {float(values[~is_valid][0]):g}", MASKS_HINT)
+    return values
 
 
 def check_range(images: Tensor, name: str) -> None:

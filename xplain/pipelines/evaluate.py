@@ -198,6 +198,7 @@ class EvaluationRun:
             sizes,
             counter.advance,
             batch.cpu_images,
+            tuple(loaded.orientation for loaded in batch.loaded),
         ):
             mark = self.marks[source.label, result.metric_run.label]
             for i, key in enumerate(keys):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -30,7 +30,10 @@ Source = MethodRun | ExternalMaps
 
 @dataclass(frozen=True, eq=False)
 class EvaluationPlan:
-    """A checked request with its loaded model. items: the selected images, of which a shard is a part."""
+    """A checked request with its loaded model. items: the selected images, of which a shard is a part.
+
+    label_names: names of the classes of all images, by index.
+    """
 
     config: EvaluateConfig
     classifier: Classifier
@@ -39,6 +42,7 @@ class EvaluationPlan:
     items: Sequence[Item]
     per_class_order: PerClassOrder | None
     external_maps: Sequence[ExternalMaps] = ()
+    label_names: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def sources(self) -> list[Source]:
@@ -67,10 +71,11 @@ class EvaluationPlan:
             "request": describe_request(config),
             "dataset": {"location": config.dataset, "items": len(items), "labelled": labeled},
             "classes": _count_classes(classifier),
+            "label_names": self.label_names,
             "accuracy": None if classifier.accuracy is None else asdict(classifier.accuracy),
             "protocol": config.protocol,
             "methods": {source.label: _describe_source(source) for source in self.sources},
-            "metrics": {m.label: m.describe() | {"axis": m.spec.axis} for m in self.metrics},
+            "metrics": {metric.label: _describe_metric(metric) for metric in self.metrics},
             "environment": {"device": facts["device"], "versions": facts["versions"]},
         }
 
@@ -90,7 +95,10 @@ def load_plan(config: EvaluateConfig) -> EvaluationPlan | None:
     TargetSpec.parse(config.target, None, classifier)
     items = read_items(config, classifier)
     index = index_items(config.dataset, items)
-    metrics = [metric.for_output(classifier.output).with_boxes(index, classifier.class_names) for metric in metrics]
+    metrics = [
+        metric.for_output(classifier.output).with_annotations(index, classifier.class_names) for metric in metrics
+    ]
+    label_names = _name_labels(items, classifier.class_names)
     explains_labels = config.target == "label"
     external_maps = find_external_maps(config.maps, metrics, split_labels(items) if explains_labels else items)
     items = select_items(items, config.limit, config.per_class, config.compute.seed if order == "random" else None)
@@ -98,7 +106,7 @@ def load_plan(config: EvaluateConfig) -> EvaluationPlan | None:
         items = _split_labels(items)
     if explains_labels and all(item.label is None for item in items):
         raise UsageError("--target label requires labels", "use class folders or --labels")
-    return EvaluationPlan(config, classifier, methods, metrics, items, order, external_maps)
+    return EvaluationPlan(config, classifier, methods, metrics, items, order, external_maps, label_names)
 
 
 def _split_labels(items: Sequence[Item]) -> list[Item]:
@@ -142,6 +150,19 @@ def _hash_class_names(class_names: ClassNames) -> str | None:
     if not class_names.labels and not class_names.wnids:
         return None
     return fingerprint(list(class_names.labels), list(class_names.wnids))[:16]
+
+
+def _describe_metric(metric: MetricRun) -> dict[str, Any]:
+    """Return the record of a metric."""
+    record = metric.describe() | {"axis": metric.spec.axis}
+    return record | ({"has_chance": True} if metric.spec.has_chance else {})
+
+
+def _name_labels(items: Sequence[Item], class_names: ClassNames) -> dict[str, str]:
+    """Return the names of the classes that images have as labels, by index, for those that have a name."""
+    labels = {label for item in items for label in (item.label, *(item.labels or ())) if label is not None}
+    names = class_names.labels
+    return {str(label): names[label] for label in sorted(labels) if 0 <= label < len(names)}
 
 
 def _describe_source(source: Source) -> dict[str, Any]:

@@ -21,10 +21,12 @@ from xplain.oracle.targets import TargetSpec
 from xplain.pipelines.attribution import check_distinct, check_methods, resolve_methods
 from xplain.pipelines.background import Deferred, run_in_background
 from xplain.pipelines.batches import PredictedBatch, TargetedBatch, largest_group, make_items, predict_batches
+from xplain.pipelines.contrasts import CONTRASTS
 from xplain.pipelines.file_names import describe_contrasts, describe_settings, file_label, join_parts
 from xplain.pipelines.method_run import SEQUENCE, MethodRun
 from xplain.pipelines.progress import OnProgress, ProgressCounter, ignore_progress
 from xplain.pipelines.records import describe_explanation, describe_run, fingerprinted, is_current
+from xplain.pipelines.stability import count_stability_rows, with_stability
 from xplain.reports.band_pictures import describe_shown_bands
 from xplain.reports.explanation_files import OVERWRITE_HINT, STEPS, ExplanationFiles, FileNames
 from xplain.reports.render import KINDS, get_colormap
@@ -62,7 +64,7 @@ def _explain_images(config: ExplainConfig, on_progress: OnProgress) -> Iterator[
     methods = _resolve_methods(config, classifier)
     kinds = tuple(dict.fromkeys(config.saves))
     files = ExplanationFiles(config.output, kinds, config.render, config.overwrite, config.pixels.bands)
-    rows = len(sources) * target_spec.count * sum(method.rows_per_image for method in methods)
+    rows = len(sources) * target_spec.count * sum(_count_rows(config, method) for method in methods)
     counter = ProgressCounter(on_progress, rows)
     run = ExplainRun(config, classifier, target_spec, methods, files, describe_run(config.compute, classifier), counter)
     run.check_existing([source.stem for source in sources])
@@ -100,6 +102,11 @@ def _check_request(config: ExplainConfig, sources: Sequence[ImageSource]) -> Non
                 raise UsageError(f"--save steps: {spec.name} has no sequence of inputs to show", f"use {having}")
 
 
+def _count_rows(config: ExplainConfig, method: MethodRun) -> int:
+    """Return the maximum number of forward rows per image of a method and its repeats."""
+    return method.rows_per_image + count_stability_rows(config.stability, method)
+
+
 def _resolve_methods(config: ExplainConfig, classifier: Classifier) -> list[MethodRun]:
     """Resolve the methods. Raises UsageError for a repeated one."""
     methods = resolve_methods(config.methods, config.score, classifier, config.layer, config.layout)
@@ -126,9 +133,10 @@ class ExplainRun:
     def fingerprint(self, method: MethodRun) -> str:
         """Return a digest of all settings that affect the outputs, excluding the image."""
         config = self.config
-        return fingerprint(
-            fingerprinted(self.facts), method.describe(), config.target, config.against, self.describe_render()
-        )
+        entries = [fingerprinted(self.facts), method.describe(), config.target, config.against, self.describe_render()]
+        if config.stability != "off":
+            entries.append({"stability": config.stability})
+        return fingerprint(*entries)
 
     def describe_render(self) -> dict[str, Any]:
         """Return the record of how pictures are drawn."""
@@ -163,7 +171,7 @@ class ExplainRun:
                 name = self.file_names(method, item.source.stem, self.target_spec.suffix(index or 0)).plain
                 if self.files.is_complete(name):
                     self.existing.add((method.label, item.key))
-                    self.counter.skip(method.rows_per_image)
+                    self.counter.skip(_count_rows(self.config, method))
 
     def explain_batch(self, batch: PredictedBatch) -> Iterator[Outcome | Deferred[Outcome]]:
         """Explain every target with every method."""
@@ -171,7 +179,7 @@ class ExplainRun:
             for method in self.methods:
                 for part in targeted.parts(method, self.classifier, self.config.compute):
                     missing = sum((method.label, item.key) not in self.existing for item in part.items)
-                    self.counter.start_part(method.rows_per_image * missing)
+                    self.counter.start_part(_count_rows(self.config, method) * missing)
                     yield from self._explain_part(method, part)
                     self.counter.finish_part()
 
@@ -212,6 +220,18 @@ class ExplainRun:
                 logits=batch.logits,
                 on_rows=self.counter.advance,
                 drawn_for=batch.cpu_images,
+            )
+            result = with_stability(
+                method,
+                self.classifier,
+                batch.images,
+                result,
+                self.config.compute,
+                self.config.stability,
+                logits=batch.logits,
+                contrasts=result.details.get(CONTRASTS, batch.contrasts),
+                content=batch.cpu_images,
+                on_rows=self.counter.advance,
             ).cpu()  # before the next images, which the background thread would wait for
         except InputError as error:
             yield from (Failure(item.key, error) for item in batch.items)

@@ -14,13 +14,13 @@ from torch import Tensor
 import xplain.metrics  # noqa: F401  (importing registers them)
 from xplain.core.allocator import retain_freed_memory
 from xplain.core.config import Choice, ComputeOptions
-from xplain.core.errors import InputError, UsageError, convert_device_errors
+from xplain.core.errors import InputError, UnknownMethodError, UsageError, convert_device_errors
 from xplain.core.protocols import choose_metrics
 from xplain.core.registry import METHODS, METRICS
 from xplain.core.rng import preserve_random_state
 from xplain.core.sweeps import parse_single
 from xplain.core.types import Cost, Precision, Score
-from xplain.metrics.inputs import Explain, MetricInput
+from xplain.metrics.inputs import SAME_SETTINGS, Explain, MetricInput, Repeat
 from xplain.models import Classifier, ScalarFunction
 from xplain.models.arithmetic import reproducible_arithmetic
 from xplain.models.devices import synchronize
@@ -36,11 +36,13 @@ from xplain.pipelines.arguments import (
     check_classifier,
     check_corners,
     check_images,
+    check_masks,
     check_progress,
     resolve_compute,
 )
 from xplain.pipelines.attribution import check_distinct, label_of, predict_finite
 from xplain.pipelines.method_run import MethodRun
+from xplain.pipelines.metric_annotations import reads_path
 from xplain.pipelines.metric_run import MetricRun, make_metric_oracle
 
 AttributionFunction = Callable[[Classifier, Tensor, Tensor], Tensor]  # (classifier, images, target) -> attributions
@@ -89,10 +91,13 @@ def measure(
     """
     check_classifier(classifier)
     classifier, classes = resolve_scalar_target(classifier, target)
-    boxes = None
-    if isinstance(params.get("boxes"), Tensor | np.ndarray):
+    spec = METRICS.get(metric)
+    boxes = masks = None
+    if reads_path(spec, "boxes") and isinstance(params.get("boxes"), Tensor | np.ndarray):
         boxes = check_boxes(params.pop("boxes"))
-    metric_run = MetricRun.resolve(METRICS.get(metric), params)
+    if reads_path(spec, "masks") and isinstance(params.get("masks"), Tensor | np.ndarray):
+        masks = check_masks(params.pop("masks"))
+    metric_run = MetricRun.resolve(spec, params)
     compute = resolve_compute(seed, precision, batch_size)
     check_progress(progress)
     _check_method(method)
@@ -100,7 +105,7 @@ def measure(
     started = time.perf_counter()
     images = check_images(classifier, images)
     attributions = check_attributions(classifier, attributions)
-    _check_shapes(images, attributions, boxes)
+    _check_shapes(images, attributions, boxes, masks)
     classifier.inspect_first_images(images)
     check_metrics([metric_run], classifier)
     if isinstance(method, str) and metric_run.spec.needs & {"explain", "expected"}:
@@ -115,7 +120,7 @@ def measure(
         logits, cost = predict_finite(classifier, images, compute)
         targets = find_targets(classifier, classes, logits)
         oracle = make_metric_oracle(classifier, compute, progress)
-        inputs = MetricInput(oracle, images, attributions, targets, boxes=boxes)
+        inputs = MetricInput(oracle, images, attributions, targets, boxes=boxes, masks=masks)
         explain = None if method is None else _make_explainer(oracle, method, images, compute)
         if isinstance(method, str):
             method_run = _resolve_method(method, classifier)
@@ -127,8 +132,10 @@ def measure(
     return replace(result, cost=replace(oracle.cost + cost, seconds=time.perf_counter() - started))
 
 
-def _check_shapes(images: Tensor, attributions: Tensor, boxes: Tensor | None) -> None:
-    """Raise InputError unless there is one map of the right size per image and, if there are boxes, one list of boxes per image."""
+def _check_shapes(
+    images: Tensor, attributions: Tensor, boxes: Tensor | None = None, masks: Tensor | None = None
+) -> None:
+    """Raise InputError unless there is one map of the right size per image, and one list of boxes and of masks if there are any."""
     size, channels = (len(images), *images.shape[2:]), images.shape[1]
     if (len(attributions), *attributions.shape[2:]) != size or attributions.shape[1] not in (1, channels):
         raise InputError(
@@ -142,6 +149,11 @@ def _check_shapes(images: Tensor, attributions: Tensor, boxes: Tensor | None) ->
         )
     if boxes is not None:
         check_corners(boxes)
+    if masks is not None and (masks.ndim != 4 or (len(masks), *masks.shape[2:]) != size or not masks.shape[1]):
+        raise InputError(
+            f"masks of shape {tuple(masks.shape)} do not match images of shape {tuple(images.shape)}",
+            "pass masks of shape (images, masks, height, width)",
+        )
 
 
 def _check_method(method: object) -> None:
@@ -190,11 +202,21 @@ def _find_expected_sums(
 def _wrap_function(method: AttributionFunction, default: Classifier) -> Explain:
     """Return a user's function as metrics call it. It raises InputError unless the result has the shape of attributions."""
 
-    def explain(images: Tensor, y: Tensor, classifier: Classifier | None = None, image: Tensor | None = None) -> Tensor:
+    def explain(
+        images: Tensor,
+        y: Tensor,
+        classifier: Classifier | None = None,
+        image: Tensor | None = None,
+        repeat: Repeat = SAME_SETTINGS,
+    ) -> Tensor:
+        if repeat != SAME_SETTINGS:
+            raise UnknownMethodError(
+                "a function cannot run with other draws or other arithmetic", "pass the name of a method"
+            )
         with accept_any_range():  # metrics perturb images
             result = method(classifier or default, images, y)
         attributions = check_attributions(default, result, finite=False)
-        _check_shapes(images, attributions, None)
+        _check_shapes(images, attributions)
         return attributions
 
     return explain

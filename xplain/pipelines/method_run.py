@@ -15,13 +15,13 @@ from xplain.core.config import ComputeOptions
 from xplain.core.errors import emit_note
 from xplain.core.parameters import EXISTING_PATH
 from xplain.core.registry import MethodSpec
-from xplain.core.rng import Streams
+from xplain.core.rng import Streams, seed_of
 from xplain.core.scores import ContrastScore
 from xplain.core.types import Attribution, Cost, ScoreKind
 from xplain.data.baselines import check_baseline
 from xplain.data.preprocessing import Preprocessing
 from xplain.methods.smooth import parse_inner_method
-from xplain.metrics.inputs import Explain
+from xplain.metrics.inputs import SAME_SETTINGS, Explain, Repeat
 from xplain.models import Classifier
 from xplain.models.checks import RANDOM_FLAG
 from xplain.models.devices import synchronize
@@ -198,6 +198,7 @@ class MethodRun:
         started = time.perf_counter()
         size = self.images_per_call(classifier, compute.batch_size, images)
         cost, parts = Cost(), []
+        has_draws = self.inner is not None
         if contrasts is None:
             contrasts, cost = NearestContrasts(self.score, classifier, images, compute, logits).find(targets)
         for index in torch.arange(len(images)).chunk(-(-len(images) // size)):
@@ -217,6 +218,7 @@ class MethodRun:
                     on_rows,
                 )
             result = self._call(oracle, images, targets, index, supplies)
+            has_draws = has_draws or ("rng" in supplies and supplies["rng"].log.used)
             spent = {"forwards": oracle.image_rows[:, 0], "backwards": oracle.image_rows[:, 1]}
             values = result.values.detach().contiguous()
             parts.append(replace(result, values=values, details=result.details | spent))
@@ -229,7 +231,7 @@ class MethodRun:
         details = dict(result.details)
         if contrasts is not None and ContrastScore.parse(self.score) is not None:
             details[CONTRASTS] = contrasts
-        attribution = replace(result, target=targets, cost=cost, flags=flags, details=details)
+        attribution = replace(result, target=targets, cost=cost, flags=flags, details=details, has_draws=has_draws)
         if flag_maps:
             attribution = self._flag_zero_maps(attribution, classifier, images, compute, contrasts)
             attribution = flag_completeness_gaps(attribution)
@@ -316,28 +318,70 @@ class MethodRun:
         return run()
 
     def explainer(
-        self, classifier: Classifier, content: Tensor, compute: ComputeOptions, oracle: Oracle | None = None
+        self,
+        classifier: Classifier,
+        content: Tensor,
+        compute: ComputeOptions,
+        oracle: Oracle | None = None,
+        *,
+        contrasts: Tensor | None = None,
+        on_rows: Callable[[int], None] | None = None,
     ) -> Explain:
         """Return a function with which metrics can rerun the method, using the random numbers of ``content`` (B, C, H, W).
 
         oracle: oracle to whose cost the reruns are added.
+        contrasts: (B, A) contrast classes of ``content``; None: those of the score.
+        on_rows: called with the number of rows after each model call.
         """
         default = classifier
         nearest = NearestContrasts(self.score, classifier, content, compute)
 
         def explain(
-            images: Tensor, y: Tensor, classifier: Classifier | None = None, image: Tensor | None = None
+            images: Tensor,
+            y: Tensor,
+            classifier: Classifier | None = None,
+            image: Tensor | None = None,
+            repeat: Repeat = SAME_SETTINGS,
         ) -> Tensor:
             drawn_for = content if image is None else content[image.to(content.device)]
-            contrasts, cost = nearest.find(y, image)
-            result = self.attribute(
-                classifier or default, images, y, compute, contrasts=contrasts, drawn_for=drawn_for, flag_maps=False
+            if contrasts is None:
+                chosen, cost = nearest.find(y, image)
+            else:
+                chosen, cost = contrasts if image is None else contrasts[image], Cost()
+            method_run = self._for_repeat(repeat)
+            if image is not None and self.baseline is not None and len(self.baseline) > 1:
+                method_run = replace(method_run, baseline=self.baseline[image])
+            result = method_run.attribute(
+                classifier or default,
+                images,
+                y,
+                _change_compute(compute, repeat),
+                contrasts=chosen,
+                drawn_for=drawn_for,
+                flag_maps=False,
+                on_rows=on_rows,
             )
             if oracle is not None:
                 oracle.cost = oracle.cost + cost + result.cost
             return result.values
 
         return explain
+
+    def _for_repeat(self, repeat: Repeat) -> MethodRun:
+        """Return the method without folded batch norms if the repeat is plain, otherwise itself."""
+        if not repeat.plain:
+            return self
+        inner = None if self.inner is None else self.inner._for_repeat(repeat)
+        return replace(self, spec=replace(self.spec, plain=True), inner=inner)
+
+
+def _change_compute(compute: ComputeOptions, repeat: Repeat) -> ComputeOptions:
+    """Return the seed, precision and batch size of a repeat."""
+    if repeat.draw is not None:
+        compute = replace(compute, seed=seed_of(compute.seed, "stability", repeat.draw))
+    if repeat.precision is not None:
+        compute = replace(compute, precision=repeat.precision)
+    return replace(compute, batch_size=1) if repeat.plain else compute
 
 
 def _specialize(spec: MethodSpec, inner: MethodSpec) -> MethodSpec:
@@ -352,6 +396,7 @@ def _concatenate(parts: list[Attribution]) -> Attribution:
         first,
         values=torch.cat([part.values for part in parts]),
         expected=None if first.expected is None else torch.cat([p.expected for p in parts if p.expected is not None]),
+        parts=None if first.parts is None else torch.cat([part.parts for part in parts if part.parts is not None]),
         details={name: torch.cat([part.details[name] for part in parts]) for name in first.details},
         flags={name: torch.cat([part.flags[name] for part in parts]) for name in first.flags},
     )

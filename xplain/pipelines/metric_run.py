@@ -18,10 +18,11 @@ from xplain.core.parameters import EXISTING_PATH
 from xplain.core.registry import MetricSpec
 from xplain.core.rng import Streams
 from xplain.core.types import Attribution, Score, ScoreKind
-from xplain.data.annotations import Annotations, locate_boxes, read_annotations
+from xplain.data.annotations import Annotations
 from xplain.data.class_names import ClassNames
 from xplain.data.file_index import FileIndex
 from xplain.data.folders import walk_files
+from xplain.data.masks import ANY_OBJECT, Masks
 from xplain.data.own_outputs import is_in_own_folder, is_own_file
 from xplain.metrics.inputs import Explain, MetricInput
 from xplain.models import Classifier
@@ -31,6 +32,7 @@ from xplain.models.scalar_outputs import is_similarity
 from xplain.oracle import Oracle
 from xplain.oracle.scores import available_score
 from xplain.pipelines.contrasts import CONTRASTS
+from xplain.pipelines.metric_annotations import find_annotations, locate_annotations
 
 CURVE_POINTS = 21  # maximum number of points stored per item
 ZERO_EMBEDDING = "the embedding of a changed image is zero"  # the reason of NaN in a cosine similarity
@@ -53,7 +55,7 @@ def make_metric_oracle(
 class MetricRun:
     """A metric with validated parameters.
 
-    label: display name in tables. unit: of the values. boxes: of the images, if a parameter names their file.
+    label: display name in tables. unit: of the values. boxes, masks: of the images, if a parameter names their file.
     """
 
     spec: MetricSpec
@@ -61,6 +63,7 @@ class MetricRun:
     label: str
     unit: str = ""
     boxes: Annotations | None = None
+    masks: Masks | None = None
 
     @classmethod
     def resolve(cls, spec: MetricSpec, params: Mapping[str, Any], label: str = "") -> MetricRun:
@@ -73,14 +76,13 @@ class MetricRun:
             return self
         return replace(self, unit=self.spec.unit.replace("target probability", "value").replace("probability", "value"))
 
-    def with_boxes(self, index: FileIndex, class_names: ClassNames) -> MetricRun:
-        """Return the metric with the boxes of the images in ``index``, or itself if it reads none.
+    def with_annotations(self, index: FileIndex, class_names: ClassNames) -> MetricRun:
+        """Return the metric with the boxes or masks of the images in ``index``, if it reads any.
 
-        Raises InputError if the file of the boxes cannot be read or contradicts itself.
+        Raises InputError if their file cannot be read or contradicts itself, and UsageError if parameters contradict each other.
         """
-        if self.settings.get("boxes") is None:
-            return self
-        return replace(self, boxes=read_annotations(self.settings["boxes"]).assign(index, class_names))
+        boxes, masks = find_annotations(self.spec, self.settings, self.label, index, class_names)
+        return replace(self, boxes=boxes, masks=masks)
 
     @cached_property
     def files(self) -> dict[str, str]:
@@ -101,6 +103,8 @@ class MetricRun:
             "better": self.spec.better,
             "unit": self.unit,
         }
+        if self.masks is not None and not self.masks.has_categories:
+            description["annotation"] = ANY_OBJECT
         return description | ({"files": self.files} if self.files else {})
 
     def measure(self, inputs: MetricInput, compute: ComputeOptions, explain: Explain | None = None) -> Score:
@@ -113,8 +117,7 @@ class MetricRun:
             name = self.spec.name
             raise UsageError(f"{name} requires a dataset", f'use "xplain evaluate DATASET --metric {name}"')
         supplies = self._supplies(inputs, compute.seed, explain)
-        if self.settings.get("boxes") is not None:
-            inputs = replace(inputs, boxes=self._locate_boxes(inputs))
+        inputs = locate_annotations(self.spec, self.settings, inputs, self.boxes, self.masks)
         result: Score = self.spec.function(inputs, **self.settings, **supplies)
         return _explain_nan(result) if is_similarity(inputs.oracle.classifier) else result
 
@@ -137,23 +140,6 @@ class MetricRun:
                 )
             supplies["explain"] = explain
         return supplies
-
-    def _locate_boxes(self, inputs: MetricInput) -> Tensor:
-        """Return the bounding boxes of the images in a batch."""
-        if self.boxes is None or not (inputs.keys and inputs.sizes):
-            raise UsageError(
-                f"{self.spec.name} cannot look up boxes in a file, because the images have no names",
-                "pass a tensor of shape (images, boxes, 4) in image pixels",
-            )
-        classifier = inputs.oracle.classifier
-        return locate_boxes(
-            self.boxes,
-            inputs.keys,
-            inputs.sizes,
-            inputs.y.tolist(),
-            classifier.preprocessing,
-            classifier.class_names.find,
-        )
 
 
 def _explain_nan(score: Score) -> Score:
@@ -207,13 +193,14 @@ class MetricResult:
         value = float(self.score.values[i])
         if reasons or value != value:
             return {"value": None, "undefined": reasons[0] if reasons else "not a number", "curve": None}
+        chance = {} if self.score.chance is None else {"chance": float(self.score.chance[i])}
         if self.score.curve is None or self.score.curve.shape[1] < 2:  # a single point is just the value
-            return {"value": value, "undefined": None, "curve": None}
+            return {"value": value, "undefined": None, "curve": None} | chance
         curve = self.score.curve[i]
         if points is not None and points < len(curve):  # never repeat points
             index = torch.linspace(0, len(curve) - 1, points, device=curve.device).round().long()
             curve = curve[index]
-        return {"value": value, "undefined": None, "curve": [round(number, 6) for number in curve.tolist()]}
+        return {"value": value, "undefined": None, "curve": [round(number, 6) for number in curve.tolist()]} | chance
 
 
 class MapSource(Protocol):
@@ -249,10 +236,11 @@ def run_metrics(
     sizes: tuple[tuple[int, int], ...] = (),
     on_rows: Callable[[int], None] | None = None,
     content: Tensor | None = None,
+    orientations: tuple[int, ...] = (),
 ) -> Iterator[MetricResult]:
     """Yield the result of each metric on one batch of attributions, on the CPU.
 
-    images: (B, C, H, W). keys: names of the images. sizes: (height, width) of the image files.
+    images: (B, C, H, W). keys: names of the images. sizes: (height, width) of the image files. orientations: of EXIF.
     A metric that requires the method is undefined for maps of an unknown one.
     on_rows: called with the number of rows after each model call. content: the images on the CPU, if they are there.
     """
@@ -270,6 +258,7 @@ def run_metrics(
         slopes=source.slopes,
         content=content,
         contrasts=attribution.details.get(CONTRASTS),
+        orientations=orientations,
     )
     explain = source.explainer(classifier, images if content is None else content, compute)
     for metric_run in metric_runs:

@@ -72,7 +72,7 @@ class ModelComparison:
         metrics: Sequence[MetricRun],
         index: FileIndex,
     ) -> ModelComparison:
-        """Load the model, resolve the methods, and find the boxes of the images, if a metric reads them."""
+        """Load the model, resolve the methods, and find the boxes and masks of the images, if a metric reads them."""
         classifier = load_model(replace(config.model, name=name), config.pixels, config.target)
         check_metrics(metrics, classifier)
         target_specs = [TargetSpec.parse(config.target, column.against, classifier) for column in columns]
@@ -80,7 +80,7 @@ class ModelComparison:
         methods = resolve_methods(choices, config.score, classifier, config.layer, config.layout)
         facts = describe_run(config.compute, classifier)
         metrics = [metric.for_output(classifier.output) for metric in metrics]
-        metrics = [metric.with_boxes(index, classifier.class_names) for metric in metrics]
+        metrics = [metric.with_annotations(index, classifier.class_names) for metric in metrics]
         return cls(config, classifier, target_specs, methods, metrics, facts)
 
     @cached_property
@@ -230,6 +230,7 @@ class ModelComparison:
                 sizes,
                 counter.advance,
                 batch.cpu_images,
+                tuple(loaded.orientation for loaded in batch.loaded),
             )
         )
         return [{score.metric_run.label: score.read(i, None) for score in results} for i in range(len(batch))]

@@ -125,6 +125,7 @@ def describe_explanation(
         "rounding": method.spec.rounding or None,
         "warnings": list_flags(result, i),
         **({"nondeterministic": operations} if (operations := nondeterministic_operations()) else {}),
+        **({} if result.stability is None else {"stability": result.stability.describe(i)}),
         **method.hash_references(),
         **_describe_bands(classifier, batch, result, i),
     }

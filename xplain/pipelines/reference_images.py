@@ -90,10 +90,14 @@ def average_over_baselines(run: Callable[[Tensor], Attribution], baselines: Tens
         expected = None
         if mean.expected is not None and result.expected is not None:
             expected = mean.expected + result.expected
+        parts = None
+        if mean.parts is not None and result.parts is not None:
+            parts = mean.parts + result.parts
         mean = replace(
             mean,
             values=mean.values + result.values,
             expected=expected,
+            parts=parts,
             details={name: total + result.details[name] for name, total in mean.details.items()},
             flags={name: mask | result.flags[name] for name, mask in mean.flags.items()},
         )

@@ -8,12 +8,13 @@ from typing import Any
 
 from xplain.reports.coverage import coverage_notes
 from xplain.reports.curve_plot import make_curve_plot
+from xplain.reports.groups import group_rows
 from xplain.reports.label_accuracy import describe_accuracy
-from xplain.reports.map_notes import unusable_map_notes
+from xplain.reports.map_notes import annotation_notes, unusable_map_notes
 from xplain.reports.paper_settings import difference_warning
 from xplain.reports.published import format_published, has_published, published_notes
 from xplain.reports.render import read_record
-from xplain.reports.tables import format_number, with_arrow
+from xplain.reports.tables import format_number, has_chance, with_arrow
 from xplain.reports.templates import data_url, render_page
 
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999999")  # Okabe and Ito
@@ -32,6 +33,7 @@ def make_evaluation_page(
     """
     run = summary["run"]
     colors = {method: COLORS[index % len(COLORS)] for index, method in enumerate(run["methods"])}
+    group_header, rows_of_groups = group_rows(summary)
     plots = [make_curve_plot(summary, metric, colors) for metric in run["metrics"]]
     return render_page(
         "evaluation.html",
@@ -39,6 +41,8 @@ def make_evaluation_page(
         warnings=summary["warnings"],
         header=_table_header(summary),
         rows=[_table_row(summary, row) for row in summary["rows"]],
+        group_header=group_header,
+        group_rows=rows_of_groups,
         interval=summary["interval"]["kind"],
         metric_notes=_list_notes(summary),
         colors=colors,
@@ -55,6 +59,7 @@ def _list_notes(summary: Mapping[str, Any]) -> list[str]:
     """Return what to know about metrics and external maps."""
     metrics = summary["run"]["metrics"]
     notes = [f"{label} {metric['note']}" for label, metric in metrics.items() if "note" in metric]
+    notes += annotation_notes(summary)
     return notes + [note.removesuffix(".") for note in unusable_map_notes(summary)]
 
 
@@ -74,14 +79,28 @@ def _facts(summary: Mapping[str, Any]) -> list[str]:
 
 def _table_header(summary: Mapping[str, Any]) -> list[str]:
     first = next(iter(summary["run"]["methods"]))
+    chance = ["chance"] if has_chance(summary) else []
     published = ["published"] if has_published(summary) else []
-    return ["metric", "method", "mean", *published, "95% CI", "SD", "n", "undefined", f"difference from {first}"]
+    return [
+        "metric",
+        "method",
+        "mean",
+        *chance,
+        *published,
+        "95% CI",
+        "SD",
+        "n",
+        "undefined",
+        f"difference from {first}",
+    ]
 
 
 def _table_row(summary: Mapping[str, Any], row: Mapping[str, Any]) -> list[str]:
     metric = summary["run"]["metrics"][row["metric"]]
     difference = row["difference"] or {}
     cells = [with_arrow(row["metric"], metric), row["method"], format_number(row["mean"])]
+    if has_chance(summary):
+        cells.append(format_number(row.get("chance")))
     if has_published(summary):
         cells.append(format_published(row["published"]))
     return [

@@ -1,4 +1,4 @@
-"""The files that report an evaluation run: ``summary.json``, ``summary.csv``, ``summary.md`` and ``report.html``."""
+"""The files that report an evaluation run: ``summary.json``, ``summary.csv``, ``summary.md``, ``report.html``, and those of groups."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any
 from xplain.core.files import to_json, write_file, write_json, write_text
 from xplain.reports.coverage import count_images, coverage_notes
 from xplain.reports.evaluation_page import make_evaluation_page
+from xplain.reports.groups import classes_csv, group_table
 from xplain.reports.label_accuracy import describe_accuracy
-from xplain.reports.map_notes import unusable_map_notes
+from xplain.reports.map_notes import annotation_notes, unusable_map_notes
 from xplain.reports.paper_settings import difference_warning
 from xplain.reports.published import format_published, has_published, published_notes
 from xplain.reports.sweep_plot import draw_metric_sweeps
@@ -20,6 +21,7 @@ from xplain.reports.tables import (
     escape_cell,
     format_interval,
     format_number,
+    has_chance,
     markdown_table,
     with_arrow,
 )
@@ -42,7 +44,8 @@ CSV_COLUMNS = (
 def write_report(folder: Path, summary: Mapping[str, Any]) -> None:
     """Write ``summary.json``, ``summary.csv``, ``summary.md`` and ``report.html`` into a run directory, each atomically.
 
-    Writes ``sweep.METRIC.png`` per metric if methods differ in one parameter.
+    Writes ``sweep.METRIC.png`` per metric if methods differ in one parameter, and ``groups.md`` and ``classes.csv`` if images have
+    labels.
 
     summary: as ``summarize_run`` returns it, with ``published`` if ``add_published`` added a paper's values.
     Raises InputError if a file cannot be written.
@@ -55,6 +58,9 @@ def write_report(folder: Path, summary: Mapping[str, Any]) -> None:
     write_text(folder / "report.html", make_evaluation_page(summary, pictures, provenance, plots))
     write_json(folder / "summary.json", summary)
     write_text(folder / "summary.csv", evaluation_csv(summary))
+    if by_class := classes_csv(summary):
+        write_text(folder / "classes.csv", by_class)
+        write_text(folder / "groups.md", group_table(summary))
     write_text(folder / "summary.md", evaluation_table(summary))
 
 
@@ -85,6 +91,7 @@ def evaluation_table(summary: Mapping[str, Any]) -> str:
     lines += ["", _means_table(summary)]
     if warning := difference_warning(summary.get("published", {}).get("differences", [])):
         lines += ["", f"**Warning:** {escape_cell(warning)}."]
+    lines += [line for text in annotation_notes(summary) for line in ("", f"{text}.")]
     for text in unusable_map_notes(summary):
         lines += ["", text]
     if "sweeps" in summary:
@@ -121,10 +128,12 @@ def _means_table(summary: Mapping[str, Any]) -> str:
     first = next(iter(run["methods"]))
     with_published = has_published(summary)
     published = ["published"] if with_published else []
+    chance = ["chance"] if has_chance(summary) else []
     header = [
         "metric",
         "method",
         "mean",
+        *chance,
         *published,
         interval_name(summary),
         "n",
@@ -136,6 +145,8 @@ def _means_table(summary: Mapping[str, Any]) -> str:
         reasons = ", ".join(f"{count} ({reason})" for reason, count in row["undefined"].items())
         cells = [with_arrow(row["metric"], run["metrics"][row["metric"]]), row["method"]]
         cells.append(format_number(row["mean"]))
+        if chance:
+            cells.append(format_number(row.get("chance")))
         if with_published:
             cells.append(format_published(row["published"]))
         cells += [format_interval(row), str(row["n"]), reasons or "0", _format_difference(row["difference"])]

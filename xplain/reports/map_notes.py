@@ -1,4 +1,4 @@
-"""Name the maps of other programs that an evaluation could not use."""
+"""Name the maps of other programs that an evaluation could not use, and what masks say about classes."""
 
 from __future__ import annotations
 
@@ -19,3 +19,9 @@ def unusable_map_notes(summary: Mapping[str, Any]) -> list[str]:
             more = f" and {len(keys) - MAX_NAMES} more" if len(keys) > MAX_NAMES else ""
             notes.append(f"{method}, {reason}: {names}{more}.")
     return notes
+
+
+def annotation_notes(summary: Mapping[str, Any]) -> list[str]:
+    """Return what the metrics assume about masks, without a final period."""
+    metrics = summary["run"]["metrics"]
+    return [f"{label}: {metric['annotation']}" for label, metric in metrics.items() if "annotation" in metric]

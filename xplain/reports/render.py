@@ -21,6 +21,7 @@ from xplain.core.config import Reduce, RenderOptions
 from xplain.core.errors import UsageError, did_you_mean
 from xplain.core.files import DAMAGED, printable, to_json
 from xplain.reports.matplotlib_style import figure_style, import_matplotlib
+from xplain.reports.stability_summary import describe_stability
 
 Pixels = NDArray[np.uint8]
 KINDS = ("overlay", "heatmap", "masked", "figure", "raw", "steps")
@@ -255,13 +256,13 @@ def _draw_predictions(axes: Any, record: Mapping[str, Any]) -> None:
 
 
 def caption(record: Mapping[str, Any]) -> str:
-    """Return ``METHOD (param=value, ...) for “CLASS”``."""
+    """Return ``METHOD (param=value, ...) for “CLASS”``, with the stability of the map if the record has it."""
     target = record.get("target", {})
     name = target.get("name") or target.get("index")
     params = ", ".join(f"{key}={json.dumps(value).strip(chr(34))}" for key, value in record.get("params", {}).items())
-    if params:
-        return f"{record.get('method')} ({params}) for “{name}”"
-    return f"{record.get('method')} for “{name}”"
+    settings = f" ({params})" if params else ""
+    stability = describe_stability(record)
+    return f"{record.get('method')}{settings} for “{name}”" + (f"; {stability}" if stability else "")
 
 
 def encode_raw(image: Floats, attribution: Floats, record: Mapping[str, Any]) -> bytes:

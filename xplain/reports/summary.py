@@ -26,6 +26,7 @@ from xplain.core.option_values import parse_count
 from xplain.core.run_store import check_run, read_run, settings_digest
 from xplain.core.types import Interval
 from xplain.reports.accuracy_check import Confusions, accuracy_warnings
+from xplain.reports.groups import ItemGroups, estimate_class_mean, without_nan
 from xplain.reports.label_accuracy import LabelAccuracy
 from xplain.reports.statistics import (
     BOOTSTRAP_RESAMPLES,
@@ -64,6 +65,7 @@ class ScoreColumn:
     curves: array[float] = field(default_factory=lambda: array("d"))  # one after the other
     curve_items: array[int] = field(default_factory=lambda: array("q"))  # indices of the items that have a curve
     undefined: Counter[str] = field(default_factory=Counter)
+    chances: dict[str, float] = field(default_factory=dict)  # expected values of a random map, by key, if known
     forwards: int = 0
     backwards: int = 0
 
@@ -76,6 +78,8 @@ class ScoreColumn:
             raise TypeError("undefined must be a string")
         if record["undefined"]:
             self.undefined[record["undefined"]] += 1
+        if "chance" in record:
+            self.chances[record["key"]] = float(record["chance"])
         if record["curve"] is not None:
             self._add_curve(index, record["curve"])
         self.forwards += record["cost"]["forwards"]
@@ -90,6 +94,12 @@ class ScoreColumn:
     def values_of(self, keys: Iterable[str]) -> Floats:
         """Return the values of the items with the given keys."""
         return np.frombuffer(self.values)[[self.index[key] for key in keys]]
+
+    def mean_chance(self) -> dict[str, float]:
+        """Return ``chance``, the mean expected value of a random map for the items of which it is known; {} if there are none."""
+        if not self.chances:
+            return {}
+        return {"chance": math.fsum(self.chances.values()) / len(self.chances)}
 
     def mean_curve(self) -> list[float] | None:
         """Return the mean over the items that have a curve, summed in the order of their names; None if there are none."""
@@ -119,6 +129,7 @@ class RunAggregator:
 
     halves: predictions in two halves of the images, split by a digest of the name.
     label_accuracy: predictions on images that can have several labels, which are not in ``halves``.
+    groups: the class of each image, and whether the model is right about it.
     failed: keys of the images that could not be evaluated.
     selected: keys of the images to summarize, or None for all. unselected: number of evaluated images that are left out.
     unusable_maps: keys of the images whose external map cannot be used, by method and reason.
@@ -128,6 +139,7 @@ class RunAggregator:
     evaluated: int = 0
     halves: tuple[Confusions, Confusions] = field(default_factory=_empty_halves)
     label_accuracy: LabelAccuracy = field(default_factory=LabelAccuracy)
+    groups: ItemGroups = field(default_factory=lambda: ItemGroups(explains_labels=False))
     failed: set[str] = field(default_factory=set)
     selected: Collection[str] | None = None
     unselected: int = 0
@@ -146,7 +158,8 @@ class RunAggregator:
             settings_digest(description["methods"][method], description["metrics"][metric]): (method, metric)
             for method, metric in pairs
         }
-        aggregator = cls({pair: ScoreColumn() for pair in pairs}, selected=selected)
+        groups = ItemGroups(description["fingerprint"].get("target") == "label")
+        aggregator = cls({pair: ScoreColumn() for pair in pairs}, groups=groups, selected=selected)
         evaluated = set()
         for record in records:
             key, mark = record["key"], record["mark"]
@@ -182,6 +195,7 @@ class RunAggregator:
     def add_image(self, record: Mapping[str, Any]) -> None:
         """Count an evaluated image, and its prediction if it has a label."""
         self.evaluated += 1
+        self.groups.add(record)
         if "labels" in record:
             self.label_accuracy.add(record)
         elif record["label"] is not None:
@@ -259,7 +273,8 @@ def summarize_aggregator(
     for (method, metric), column in aggregator.columns.items():
         reference = None if method == first else aggregator.columns[first, metric]
         is_external = description["methods"][method]["method"] == EXTERNAL_MAPS  # their cost is unknown
-        rows.append(_summarize_column(method, metric, column, reference, interval, is_external=is_external))
+        row = _summarize_column(method, metric, column, reference, interval, is_external=is_external)
+        rows.append(row | _summarize_groups(aggregator.groups, column, interval))
     sweeps = list_sweeps(description["metrics"], collect_means(rows))
     return {
         "schema": description["schema"],
@@ -297,12 +312,24 @@ def _summarize_column(
         "method": method,
         "metric": metric,
         **_to_json(estimate_mean(column.values_of(keys), interval)),
+        **column.mean_chance(),
         "undefined": dict(sorted(column.undefined.items())),
         "difference": None if reference is None else _difference(column, reference, interval),
         "curve": column.mean_curve(),
         "forwards": column.forwards / len(keys) if has_cost else None,
         "backwards": column.backwards / len(keys) if has_cost else None,
     }
+
+
+def _summarize_groups(groups: ItemGroups, column: ScoreColumn, interval: Interval) -> dict[str, Any]:
+    """Return the summaries by correctness and by class, and the mean over classes; {} if no image of the column has a label."""
+    keys = sorted(column.index)
+    by_correctness = groups.summarize_correctness(keys, column.values_of, interval)
+    if not by_correctness:
+        return {}
+    by_class = groups.summarize_classes(keys, column.values_of)
+    class_mean = _to_json(estimate_class_mean(by_class, interval))
+    return {"by_correctness": by_correctness, "class_mean": class_mean, "by_class": by_class}
 
 
 def _difference(column: ScoreColumn, reference: ScoreColumn, interval: Interval) -> dict[str, Any] | None:
@@ -314,8 +341,4 @@ def _difference(column: ScoreColumn, reference: ScoreColumn, interval: Interval)
 
 
 def _to_json(estimate: Estimate) -> dict[str, Any]:
-    """Return the fields of an estimate, with None for NaN, which JSON cannot hold."""
-    return {
-        key: None if isinstance(value, float) and not math.isfinite(value) else value
-        for key, value in asdict(estimate).items()
-    }
+    return without_nan(asdict(estimate))

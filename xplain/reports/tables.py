@@ -52,6 +52,11 @@ def format_interval(estimate: Mapping[str, Any], spec: str = ".4f") -> str:
 ARROWS = {"higher": " ↑", "lower": " ↓", "neither": ""}
 
 
+def has_chance(summary: Mapping[str, Any]) -> bool:
+    """Return whether a metric of a summary states the expected value of a random map."""
+    return any(metric.get("has_chance") for metric in summary["run"]["metrics"].values())
+
+
 def with_arrow(label: str, metric: Mapping[str, Any]) -> str:
     """Return the label of a metric with an arrow in the direction of better values; without one if neither direction is better."""
     return label + ARROWS[metric["better"]]

@@ -1,0 +1,148 @@
+"""Stability of attributions in the library: plans, records, undefined sources and independence of the batch."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+import xplain
+from tests.helpers import toys
+from xplain.core.stability import SourceStability
+from xplain.oracle import Oracle
+from xplain.pipelines.stability import Plan
+
+CLASSIFIER, _ = toys.with_pixels(toys.small_net(1, scale=15.0).float())
+X = toys.images(3).float()
+
+
+@pytest.mark.parametrize(
+    ("rows", "has_draws", "expected"),
+    [  # draws, rounding, float64, noise, rows spent
+        (1, False, (4, True, True, 4, 10)),
+        (1, True, (4, True, True, 4, 14)),
+        (20, True, (1, True, False, 1, 61)),
+        (50, False, (4, False, False, 1, 51)),
+        (4000, True, (0, False, False, 1, 4001)),
+        (0, True, (4, True, True, 4, 4)),
+    ],
+)
+def test_quick_plan_fits_the_budget(rows, has_draws, expected):
+    plan = Plan("quick", rows, has_draws=has_draws)
+    assert (plan.draws, plan.rounding, plan.precise, plan.noise, plan.spent) == expected
+    full = Plan("full", rows, has_draws=True)
+    assert (full.draws, full.rounding, full.precise, full.noise, full.spent) == (4, True, True, 4, 10 * rows + 4)
+
+
+def test_record_of_full_stability():
+    attribution = xplain.attribute(CLASSIFIER, X, "neflag", samples=2, stability="full")
+    draws, noise = attribution.stability.sources["draws"], attribution.stability.sources["noise"]
+    assert isinstance(draws, SourceStability)
+    record = attribution.stability.describe(1)
+    assert list(record) == [
+        *(
+            "level",
+            "figure",
+            "source",
+            "chance",
+            "kappa",
+            "draws",
+            "rounding",
+            "noise",
+            "reasons",
+            "look",
+            "rows",
+            "warnings",
+        ),
+    ]
+    means = {name: record[name]["top10"] for name in ("draws", "rounding", "noise")}
+    assert record["figure"] == min(means.values()) == means[record["source"]]
+    assert record["kappa"] == pytest.approx((record["figure"] - 0.1) / 0.9, abs=1e-4)
+    assert record["draws"]["top10"] == pytest.approx(float(draws.overlaps[1].mean()), abs=1e-4)
+    assert record["draws"]["least"] == pytest.approx(float(draws.overlaps[1].min()), abs=1e-4)
+    assert (record["draws"]["repeats"], record["noise"]["repeats"], record["rounding"]["repeats"]) == (4, 4, 2)
+    assert record["rounding"]["arithmetic"] == ["float64", "one row per call"]
+    assert (record["noise"]["radius"], record["noise"]["kept"]) == (0.00392, int(noise.kept[1].sum()))
+    assert (record["rows"], record["reasons"], record["look"]) == (24, {}, "sum, signed")
+    plain = xplain.attribute(CLASSIFIER, X, "neflag", samples=2)
+    assert (plain.stability, plain.cost.forwards) == (None, attribution.cost.forwards)
+    assert torch.equal(plain.values, attribution.values)
+
+
+@pytest.mark.parametrize("metric", ["draws", "rounding", "noise"])
+def test_metrics_agree_with_full_stability(metric):
+    attribution = xplain.attribute(CLASSIFIER, X, "smoothgrad", samples=2, stability="full")
+    score = xplain.measure(
+        CLASSIFIER,
+        X,
+        attribution.values,
+        f"stability-{metric}",
+        target=attribution.target,
+        method="smoothgrad:samples=2",
+    )
+    assert score.values.tolist() == attribution.stability.sources[metric].top10.tolist()
+
+
+def test_stability_is_independent_of_batch():
+    together = xplain.attribute(CLASSIFIER, X, "neflag", samples=3, stability="full", batch_size=4).stability
+    for i in range(3):
+        alone = xplain.attribute(CLASSIFIER, X[i : i + 1], "neflag", samples=3, stability="full").stability
+        assert {**alone.describe(0), "rows": 0} == {**together.describe(i), "rows": 0}
+
+
+def test_quick_stability_names_what_is_missing():
+    attribution = xplain.attribute(CLASSIFIER, X[:1], "ig", stability="quick")
+    record = attribution.stability.describe(0)
+    assert (record["draws"]["constant"], record["draws"]["repeats"], record["rounding"]) == (True, 4, None)
+    assert record["reasons"] == {"rounding": "not computed; use stability full"}
+    assert record["rows"] == 50 + 2 + 1  # with the end points of the path, which are checks, and the prediction
+
+
+def test_random_map_is_unstable():
+    record = xplain.attribute(CLASSIFIER, X, "random", stability="full").stability.describe(0)
+    assert record["source"] == "draws"
+    assert record["warnings"] == [f"unstable: stability {record['figure']:.2f} (draws)"]
+    assert (record["rounding"]["top10"], record["noise"]["top10"], record["noise"]["constant"]) == (1, 1, True)
+
+
+def test_zero_map_has_no_figure():
+    dark = toys.classifier(toys.Function(lambda x: torch.relu(x.sum(dim=(2, 3))[:, :2] - 1e6)))
+    with torch.random.fork_rng():
+        attribution = xplain.attribute(dark, X[:1].double(), "saliency", target=0, stability="full")
+    record = attribution.stability.describe(0)
+    assert (record["figure"], record["source"], record["kappa"], record["warnings"]) == (None, None, None, [])
+    assert {record[name]["undefined"] for name in ("draws", "rounding", "noise")} == {"the map is zero"}
+    assert math.isnan(float(attribution.stability.sources["draws"].top10))
+
+
+def test_contrast_classes_are_held():
+    """A linear network has the same map for fixed contrast classes."""
+    linear = toys.classifier(toys.Linear(torch.randn((4, 3, 8, 10), generator=torch.Generator().manual_seed(0))))
+    for options in ({"score": "contrast"}, {"against": [2, 3]}):
+        attribution = xplain.attribute(linear, X, "saliency", target=0, stability="full", **options)
+        assert [attribution.stability.figure(i) for i in range(3)] == [(1.0, "draws")] * 3
+
+
+def test_rounding_repeats_run_rows_alone_without_folding(monkeypatch):
+    """The method runs once as reported, once in float64, and once with one row per call on the network as it is."""
+    calls = []
+    forward = Oracle.forward
+
+    def record_call(self, model, x):
+        calls.append((len(x), x.dtype, self.fold))
+        return forward(self, model, x)
+
+    attribution = xplain.attribute(CLASSIFIER, X[:2], "saliency")
+    monkeypatch.setattr(Oracle, "forward", record_call)
+    xplain.measure(
+        CLASSIFIER, X[:2], attribution.values, "stability-rounding", target=attribution.target, method="saliency"
+    )
+    prediction, *repeats = calls
+    assert prediction[0] == 2
+    assert repeats == [(2, torch.float64, True), (1, torch.float32, False), (1, torch.float32, False)]
+
+
+def test_unknown_level_is_refused():
+    with pytest.raises(xplain.XplainError, match="unknown value 'fast' for stability; choose from off, quick, full"):
+        xplain.attribute(CLASSIFIER, X, "saliency", stability="fast")

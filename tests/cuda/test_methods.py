@@ -26,7 +26,7 @@ METRIC_SETTINGS: dict[str, dict[str, Any]] = {
     "road-morf": {"percentiles": "50"},
     "road-lerf": {"percentiles": "50"},
     "parameter-randomisation": {"stages": 1},
-} | {spec.name: {"boxes": BOXES} for spec in METRICS if "boxes" in spec.parameters}
+}
 METHOD_NAMES = [spec.name for spec in METHODS]
 METRIC_NAMES = [spec.name for spec in METRICS if spec.scope == "image"]
 NO_LOG = "/no file/"
@@ -41,7 +41,8 @@ def classifiers():
 
 
 def settings_of(spec: Spec) -> dict[str, Any]:
-    return minimal_settings(spec, (SIDE, SIDE), 3) | METRIC_SETTINGS.get(spec.name, {})
+    boxes = {"boxes": BOXES} if "boxes" in spec.parameters else {}
+    return minimal_settings(spec, (SIDE, SIDE), 3) | METRIC_SETTINGS.get(spec.name, {}) | boxes
 
 
 def assert_is_on_device(*values: object) -> None:

@@ -86,6 +86,8 @@ def test_agreement_needs_something_to_compare():
         ({"error": 1e-3, "cpu_error": 1e-6}, "the error is 1.0e-03, that of the CPU in float32 1.0e-06"),
         ({"error": float("nan"), "cpu_error": 1e-6}, "the error is nan, that of the CPU in float32 1.0e-06"),
         ({"error": 0.5, "cpu_error": 1e-6, "is_judged": False}, ""),
+        ({"error": 0.5, "cpu_error": 0.4, "difference": 1e-3}, ""),
+        ({"error": 0.5, "cpu_error": 0.4, "difference": 0.1}, "the difference from the CPU in float32 is 1.0e-01"),
         ({"error": 0.5, "cpu_error": 0.5, "is_repeatable": False}, "a second run gave other bytes"),
         ({"problem": "RuntimeError: no kernel"}, "RuntimeError: no kernel"),
         ({"refusal": "no attention"}, ""),

@@ -139,3 +139,14 @@ def test_handwritten_attention_is_refused():
         "grad-eclip requires the queries, keys and values of the last attention, but that of blocks.1 is not torch's attention followed "
         "by a linear layer; use attention-relevance or legrad"
     )
+
+
+def test_bfloat16_is_close_to_float32():
+    """The projection runs outside autocast, on tokens that autocast has computed."""
+    classifier = small(toys.token_net().float())
+    exact, rounded = (
+        xplain.attribute(classifier, X.float(), "grad-eclip", target=TARGETS, precision=precision).values.flatten()
+        for precision in ("fp32", "bf16")
+    )
+    assert float(torch.cosine_similarity(exact, rounded, dim=0)) > 0.99
+    assert not torch.equal(exact, rounded)

@@ -44,9 +44,10 @@ class AttentionParts:
     projection: tuple[Tensor, Tensor | None] | None = None
 
     def project(self, tokens: Tensor) -> Tensor:
-        """Return tokens (..., heads * d) after the projection."""
+        """Return tokens (..., heads * d) after the projection, whose weights are not those of autocast."""
         assert self.projection is not None
-        return F.linear(tokens, *self.projection)
+        weight, bias = self.projection
+        return F.linear(tokens.to(weight.dtype), weight, bias)
 
 
 class AttentionRecord(NamedTuple):

@@ -19,7 +19,8 @@ from xplain.pipelines.method_run import MethodRun
 
 CLASSIFIER = toys.classifier(toys.small_net(1, scale=15.0))
 X = toys.images(3)
-WITH_BASELINE = [spec.name for spec in METHODS if "white" in getattr(spec.parameters.get("baseline"), "choices", ())]
+CHOICES = {spec.name: getattr(spec.parameters.get("baseline"), "choices", ()) for spec in METHODS}
+WITH_BASELINE = [name for name, choices in CHOICES.items() if "black" in choices and name != "fullgrad"]
 WEIGHT = torch.randn(2, 3, 8, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
 LINEAR = toys.classifier(toys.Linear(WEIGHT))
 SIZE = Preprocessing((8, 10), resize=(8, 10))
@@ -37,16 +38,20 @@ def test_methods_with_baseline():
         "lime",
         "rise",
         "score-cam",
+        "input-x-gradient",
+        "uniform-fullgrad",
+        "dga",
     }
     assert expected <= set(WITH_BASELINE)
 
 
 @pytest.mark.parametrize("name", WITH_BASELINE)
-def test_white_tensor_equals_white(name):
+def test_tensor_of_one_color_equals_the_color(name):
     """One image (C, H, W), and one per image."""
+    color, level = ("white", 1.0) if "white" in CHOICES[name] else ("black", 0.0)
     settings = quick(METHODS.get(name)) | {"target": [2, 0, 1]}
-    expected = xplain.attribute(CLASSIFIER, X, name, baseline="white", **settings).values
-    for baseline in (torch.ones(3, 8, 10), np.ones((3, 3, 8, 10))):
+    expected = xplain.attribute(CLASSIFIER, X, name, baseline=color, **settings).values
+    for baseline in (torch.full((3, 8, 10), level), np.full((3, 3, 8, 10), level)):
         assert torch.equal(xplain.attribute(CLASSIFIER, X, name, baseline=baseline, **settings).values, expected)
 
 
@@ -57,6 +62,15 @@ def test_baseline_per_image_closed_form(batch_size):
     result = xplain.attribute(LINEAR, X, "ig", target=1, baseline=baseline, steps=3, batch_size=batch_size)
     toys.assert_same(result.values, WEIGHT[1] * (X - baseline))
     assert float(result.gap.abs().max()) < 1e-12
+
+
+@pytest.mark.parametrize(("name", "offset"), [("input-x-gradient", 0.0), ("uniform-fullgrad", 1.0)])
+def test_zero_point_per_image_closed_form(name, offset):
+    """Linear score: φ = w ⊙ (x - r), and Uniform FullGrad spreads w · r over all values."""
+    baseline = toys.images(3, seed=9)
+    values = xplain.attribute(LINEAR, X, name, target=1, baseline=baseline).values
+    rest = (WEIGHT[1] * baseline).sum(dim=(1, 2, 3), keepdim=True) / WEIGHT[1].numel()
+    toys.assert_same(values, WEIGHT[1] * (X - baseline) + offset * rest)
 
 
 def test_baseline_tensor_of_another_shape_is_refused():
@@ -183,8 +197,8 @@ def test_contradictory_and_missing_folders_are_refused(folder):
         UsageError, match=r"samp: invalid value deletion_baseline=.*; use black or white or mean or blur"
     ):
         xplain.attribute(SIZED_LINEAR, X, "samp", deletion_baseline=folder / "a.png")
-    with pytest.raises(UsageError, match=r"input-x-gradient: invalid value baseline=.*; use mean or black"):
-        xplain.attribute(SIZED_LINEAR, X, "gxi", baseline=folder)
+    with pytest.raises(UsageError, match=r"fullgrad: invalid value baseline=.*; use mean or black"):
+        xplain.attribute(SIZED_LINEAR, X, "fullgrad", baseline=folder)
 
 
 @pytest.mark.filterwarnings("ignore:.*runs once for each of the 3 images")

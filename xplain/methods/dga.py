@@ -55,7 +55,7 @@ def dga(
     x: (B, C, H, W) in [0, 1]. y: (B,).
     local: uniform-fullgrad (ufg) or input-x-gradient (gxi).
     masks: both masks, or M^WC (wc) or M^EPC (epc) alone. start: include or exclude n = 0.
-    baseline: replaces dropped values; ``mean`` is the zero of the normalized input, as in the paper.
+    baseline: replaces dropped values; ``mean`` is the zero of the normalized input, as in the paper; or an image.
     positive: drop the negative parts of the local attributions, as the paper does.
     sequence: add the distilled inputs x̃(n) and the local attributions φ_n, both (B, N + 1, C, H, W), to ``details`` as ``inputs`` and
     ``maps``, which need N + 1 times the memory of the image. ``details`` always have the ``scores`` f(x̃(n)) (B, N + 1), and

@@ -14,12 +14,13 @@ from xplain.core.papers import Paper
 from xplain.core.registry import method
 from xplain.core.types import Attribution
 from xplain.methods._channel_axis import find_channel_axis, follow_channels
-from xplain.methods.uniform_fullgrad import Zero, make_zero
+from xplain.methods.uniform_fullgrad import make_zero
 from xplain.oracle import Oracle
 from xplain.oracle.operations import Kind, Operation, norm_epsilon
 from xplain.oracle.propagation import propagate
 from xplain.oracle.propagation_rules import Rule, Rules, derivative, keep_gradient
 
+ZeroColor = Literal["mean", "black"]  # other zero points would leave a part of the score without a term
 Rescale = Literal["layer", "channel"]
 ALTERNATIVES = "use uniform-fullgrad or integrated-gradients"
 
@@ -44,7 +45,7 @@ def fullgrad(
     y: Tensor,
     *,
     rescale: Rescale = "layer",
-    baseline: Zero = "mean",
+    baseline: ZeroColor = "mean",
     align_corners: bool = True,
 ) -> Attribution:
     """Sum the rescaled contributions of the input and of every bias to the score.
@@ -72,7 +73,7 @@ def fullgrad(
     return Attribution(rescale_term(input_term) + result.sums.get("map", 0), details={"total": total})
 
 
-def _make_table(rescale_term: Callable[[Tensor], Tensor], baseline: Zero) -> dict[Kind, Rule]:
+def _make_table(rescale_term: Callable[[Tensor], Tensor], baseline: ZeroColor) -> dict[Kind, Rule]:
     """Return rules that keep the gradients and add the term of each intercept to the sums."""
 
     def collect(intercept: Callable[[Operation], Tensor]) -> Rule:

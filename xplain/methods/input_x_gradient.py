@@ -27,12 +27,12 @@ from xplain.oracle import Oracle
 def input_x_gradient(oracle: Oracle, x: Tensor, y: Tensor, *, baseline: Zero = "black") -> Attribution:
     """Multiply the image by the gradient of the score.
 
-    φ = (x - r) ⊙ ∇f(x), where r is the reference color. If the normalization maps r to zero, the sum equals the logit for piecewise
+    φ = (x - r) ⊙ ∇f(x), where r is the reference. If the normalization maps r to zero, the sum equals the logit for piecewise
     linear models without biases.
 
     x: images (B, C, H, W) in [0, 1].
     y: target classes (B,).
-    baseline: reference color r: ``black``, or ``mean`` for the color that the normalization maps to zero.
+    baseline: reference r: ``black``, ``mean`` for the color that the normalization maps to zero, or an image.
     """
     values, _ = local_attribution(oracle, x, y, make_zero(baseline, x, oracle), spread=False)
     return Attribution(values)

@@ -1,15 +1,16 @@
 """Uniform FullGrad: input times gradient, with the contribution of the biases spread evenly."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from torch import Tensor
 
 from xplain.core.papers import Paper
 from xplain.core.registry import method
 from xplain.core.types import Attribution
+from xplain.data.baselines import OR_IMAGES, check_baseline
 from xplain.oracle import Oracle
 
-Zero = Literal["mean", "black"]
+Zero = Annotated[Literal["mean", "black"], OR_IMAGES]
 
 
 @method(
@@ -31,14 +32,17 @@ def uniform_fullgrad(oracle: Oracle, x: Tensor, y: Tensor, *, baseline: Zero = "
 
     φ = (x - r) ⊙ ∇f(x) + (f(x) - Σ (x - r) ⊙ ∇f(x)) / d (Eq. 4), d = C·H·W, so that Σ φ = f(x).
     x: (B, C, H, W) in [0, 1]. y: (B,).
-    baseline: r, the zero point of the input; ``mean`` is the zero of the normalized input, as in the paper.
+    baseline: r, the zero point of the input; ``mean`` is the zero of the normalized input, as in the paper; or an image.
     """
     values, scores = local_attribution(oracle, x, y, make_zero(baseline, x, oracle), spread=True)
     return Attribution(values, expected=scores)
 
 
-def make_zero(baseline: Zero, x: Tensor, oracle: Oracle) -> Tensor:
-    """Return the zero point of the input, shaped like x."""
+def make_zero(baseline: Zero | Tensor, x: Tensor, oracle: Oracle) -> Tensor:
+    """Return the zero point of the input, shaped like x. Raises InputError if the shape of given images differs from that of x."""
+    if isinstance(baseline, Tensor):
+        check_baseline(baseline, x)
+        return baseline.to(x).expand_as(x)
     zero = oracle.mean_color(x).to(x.dtype) if baseline == "mean" else x.new_zeros(())
     return zero.expand_as(x)
 

@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 
 from xplain.core.errors import UsageError
+from xplain.core.papers import Paper
+from xplain.core.parameters import Bounds
 from xplain.metrics.inputs import MetricInput
 
+MaxShare = Annotated[float, Bounds(above=0, high=1)]
+Difficult = Literal["keep", "ignore"]
+CLEVR_XAI = Paper(
+    "CLEVR-XAI: a benchmark dataset for the ground truth evaluation of neural network explanations",
+    "Leila Arras, Ahmed Osman, Wojciech Samek",
+    2022,
+    "Information Fusion",
+    "2003.07258",
+    journal=True,
+)
 COVERED = 0.5 - 1e-9  # a pixel belongs to boxes that cover at least half of it
 
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
-
 import torch
 from torch import Tensor
 
 from xplain.core.papers import Paper
-from xplain.core.parameters import Bounds, ExistingPath
+from xplain.core.parameters import ExistingPath
 from xplain.core.registry import metric
 from xplain.core.types import Score
-from xplain.metrics._regions import find_regions, sum_channels
+from xplain.metrics._regions import Difficult, MaxShare, find_regions, sum_channels
 from xplain.metrics.inputs import MetricInput
 
 BASE = 0.1  # scaled values below are no heat
@@ -40,9 +38,9 @@ def ehr(
     *,
     masks: ExistingPath | None = None,
     boxes: ExistingPath | None = None,
-    max_share: Annotated[float, Bounds(above=0, high=1)] = 1.0,
+    max_share: MaxShare = 1.0,
     categories: ExistingPath | None = None,
-    difficult: Literal["keep", "ignore"] = "keep",
+    difficult: Difficult = "keep",
 ) -> Score:
     """Average the share of the object among the pixels above thresholds (effective heat ratio).
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from xplain.core.papers import Paper
 from xplain.core.parameters import Bounds, ExistingPath
 from xplain.core.registry import metric
 from xplain.core.types import Score
-from xplain.metrics._regions import Regions, check_annotations, find_regions
+from xplain.metrics._regions import Difficult, MaxShare, Regions, check_annotations, find_regions
 from xplain.metrics.inputs import MetricInput
 
 
@@ -38,9 +38,9 @@ def pointing_game(
     boxes: ExistingPath | None = None,
     tolerance: Annotated[float, Bounds(low=0)] = 15.0,
     masks: ExistingPath | None = None,
-    max_share: Annotated[float, Bounds(above=0, high=1)] = 1.0,
+    max_share: MaxShare = 1.0,
     categories: ExistingPath | None = None,
-    difficult: Literal["keep", "ignore"] = "keep",
+    difficult: Difficult = "keep",
 ) -> Score:
     """Test whether the pixel with the highest attribution lies on an object of the target's class: 1 or 0.
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 
 from xplain.core.papers import Paper
-from xplain.core.parameters import Bounds, ExistingPath
+from xplain.core.parameters import ExistingPath
 from xplain.core.registry import metric
 from xplain.core.types import Score
-from xplain.metrics._regions import Regions, find_regions, sum_channels
+from xplain.metrics._regions import Difficult, MaxShare, Regions, find_regions, sum_channels
 from xplain.metrics.inputs import MetricInput
 
 EULER = 0.5772156649015329  # the constant of Euler and Mascheroni
@@ -39,9 +38,9 @@ def relevance_auroc(
     *,
     masks: ExistingPath | None = None,
     boxes: ExistingPath | None = None,
-    max_share: Annotated[float, Bounds(above=0, high=1)] = 1.0,
+    max_share: MaxShare = 1.0,
     categories: ExistingPath | None = None,
-    difficult: Literal["keep", "ignore"] = "keep",
+    difficult: Difficult = "keep",
 ) -> Score:
     """Compute the probability that a pixel of the object has a higher attribution than a pixel outside; ties count half.
 
@@ -75,9 +74,9 @@ def relevance_ap(
     *,
     masks: ExistingPath | None = None,
     boxes: ExistingPath | None = None,
-    max_share: Annotated[float, Bounds(above=0, high=1)] = 1.0,
+    max_share: MaxShare = 1.0,
     categories: ExistingPath | None = None,
-    difficult: Literal["keep", "ignore"] = "keep",
+    difficult: Difficult = "keep",
 ) -> Score:
     """Compute the average precision of the attribution as a classifier of the object's pixels.
 

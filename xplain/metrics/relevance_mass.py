@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from xplain.core.papers import Paper
-from xplain.core.parameters import Bounds, ExistingPath
+from xplain.core.parameters import ExistingPath
 from xplain.core.registry import metric
 from xplain.core.types import Score
-from xplain.metrics._regions import Regions, find_regions, sum_channels
+from xplain.metrics._regions import CLEVR_XAI, Difficult, MaxShare, Regions, find_regions, sum_channels
 from xplain.metrics.inputs import MetricInput
 
 Sign = Literal["positive", "absolute"]
@@ -25,14 +25,7 @@ UNDEFINED = "where the image has no object of the target in the crop, or the map
     has_chance=True,
     unit="share of the positive attribution",
     undefined=UNDEFINED,
-    paper=Paper(
-        "CLEVR-XAI: a benchmark dataset for the ground truth evaluation of neural network explanations",
-        "Leila Arras, Ahmed Osman, Wojciech Samek",
-        2022,
-        "Information Fusion",
-        "2003.07258",
-        journal=True,
-    ),
+    paper=CLEVR_XAI,
 )
 def relevance_mass(
     inputs: MetricInput,
@@ -40,9 +33,9 @@ def relevance_mass(
     masks: ExistingPath | None = None,
     boxes: ExistingPath | None = None,
     sign: Sign = "positive",
-    max_share: Annotated[float, Bounds(above=0, high=1)] = 1.0,
+    max_share: MaxShare = 1.0,
     categories: ExistingPath | None = None,
-    difficult: Literal["keep", "ignore"] = "keep",
+    difficult: Difficult = "keep",
 ) -> Score:
     """Compute the share of the positive attribution that lies on the object (relevance mass accuracy).
 
@@ -79,9 +72,9 @@ def concentration(
     masks: ExistingPath | None = None,
     boxes: ExistingPath | None = None,
     sign: Sign = "positive",
-    max_share: Annotated[float, Bounds(above=0, high=1)] = 1.0,
+    max_share: MaxShare = 1.0,
     categories: ExistingPath | None = None,
-    difficult: Literal["keep", "ignore"] = "keep",
+    difficult: Difficult = "keep",
 ) -> Score:
     """Divide the relevance mass by the share of the object in the image (weighted attribution localization).
 

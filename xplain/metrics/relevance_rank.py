@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -12,7 +12,15 @@ from xplain.core.parameters import Bounds, ExistingPath
 from xplain.core.registry import metric
 from xplain.core.types import Score
 from xplain.metrics._ranking import ranks
-from xplain.metrics._regions import Regions, find_constant_maps, find_regions, sum_channels
+from xplain.metrics._regions import (
+    CLEVR_XAI,
+    Difficult,
+    MaxShare,
+    Regions,
+    find_constant_maps,
+    find_regions,
+    sum_channels,
+)
 from xplain.metrics.inputs import MetricInput
 
 UNDEFINED = "where the object covers no pixel or all pixels of the crop, or the map is constant"
@@ -25,23 +33,16 @@ UNDEFINED = "where the object covers no pixel or all pixels of the crop, or the 
     has_chance=True,
     unit="share of the highest pixels",
     undefined=UNDEFINED,
-    paper=Paper(
-        "CLEVR-XAI: a benchmark dataset for the ground truth evaluation of neural network explanations",
-        "Leila Arras, Ahmed Osman, Wojciech Samek",
-        2022,
-        "Information Fusion",
-        "2003.07258",
-        journal=True,
-    ),
+    paper=CLEVR_XAI,
 )
 def relevance_rank(
     inputs: MetricInput,
     *,
     masks: ExistingPath | None = None,
     boxes: ExistingPath | None = None,
-    max_share: Annotated[float, Bounds(above=0, high=1)] = 1.0,
+    max_share: MaxShare = 1.0,
     categories: ExistingPath | None = None,
-    difficult: Literal["keep", "ignore"] = "keep",
+    difficult: Difficult = "keep",
 ) -> Score:
     """Compute the share of the object's pixels among as many highest pixels as the object has (relevance rank accuracy).
 
@@ -77,9 +78,9 @@ def top_k_intersection(
     boxes: ExistingPath | None = None,
     share: Annotated[float, Bounds(above=0, high=1)] = 0.02,
     relative: bool = False,
-    max_share: Annotated[float, Bounds(above=0, high=1)] = 1.0,
+    max_share: MaxShare = 1.0,
     categories: ExistingPath | None = None,
-    difficult: Literal["keep", "ignore"] = "keep",
+    difficult: Difficult = "keep",
 ) -> Score:
     """Compute the share of the highest pixels that lie on the object.
 

@@ -84,7 +84,7 @@ def count_stability_rows(level: StabilityLevel, method: MethodRun) -> int:
     return Plan(level, method.rows_per_image, has_draws=has_draws).spent
 
 
-def measure_stability(
+def with_stability(
     method: MethodRun,
     classifier: Classifier,
     images: Tensor,
@@ -96,8 +96,8 @@ def measure_stability(
     contrasts: Tensor | None = None,
     content: Tensor | None = None,
     on_rows: Callable[[int], None] | None = None,
-) -> Stability:
-    """Repeat a method on images (B, C, H, W) and compare the maps with its attributions.
+) -> Attribution:
+    """Repeat a method on images (B, C, H, W), and return its attribution with the stability of the maps; unchanged if ``level`` is off.
 
     ``full`` runs four repeats with other draws, two in other arithmetic and four on noisy images. ``quick`` runs as many as fit into
     max(64, c + 1) rows for a method of c rows. Where no draws fit, they are estimated from two halves of the samples, for methods that
@@ -105,6 +105,8 @@ def measure_stability(
     logits: (B, classes) of the images. content: the images on the CPU, if they are there.
     contrasts, on_rows: as in ``MethodRun.attribute``.
     """
+    if level == "off" or not len(images):
+        return attribution
     assert attribution.target is not None
     counted: list[int] = []
 
@@ -132,7 +134,7 @@ def measure_stability(
     if plan.noise:
         rng = Streams.of(content, compute.seed, "stability-noise", images.device)
         sources["noise"] = repeat_noise(inputs, explain, rng, radius=RADIUS, count=plan.noise, logits=logits)
-    return Stability(level, sources, sum(counted) / len(images))
+    return replace(attribution, stability=Stability(level, sources, sum(counted) / len(images)))
 
 
 def _add_halves(result: SourceStability, attribution: Attribution, method: MethodRun) -> SourceStability:
@@ -146,34 +148,3 @@ def _count_samples(method: MethodRun) -> int | None:
     """Return the number of independent samples that the method adds up."""
     samples: int | None = method.settings.get("samples", method.settings.get("masks"))
     return samples
-
-
-def with_stability(
-    method: MethodRun,
-    classifier: Classifier,
-    images: Tensor,
-    attribution: Attribution,
-    compute: ComputeOptions,
-    level: StabilityLevel,
-    *,
-    logits: Tensor,
-    contrasts: Tensor | None = None,
-    content: Tensor | None = None,
-    on_rows: Callable[[int], None] | None = None,
-) -> Attribution:
-    """Return the attribution with its stability; unchanged if the level is off. Arguments as in ``measure_stability``."""
-    if level == "off" or not len(images):
-        return attribution
-    stability = measure_stability(
-        method,
-        classifier,
-        images,
-        attribution,
-        compute,
-        level,
-        logits=logits,
-        contrasts=contrasts,
-        content=content,
-        on_rows=on_rows,
-    )
-    return replace(attribution, stability=stability)

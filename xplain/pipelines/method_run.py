@@ -15,13 +15,13 @@ from xplain.core.config import ComputeOptions
 from xplain.core.errors import emit_note
 from xplain.core.parameters import EXISTING_PATH
 from xplain.core.registry import MethodSpec
-from xplain.core.rng import Streams, seed_of
+from xplain.core.rng import Streams
 from xplain.core.scores import ContrastScore
 from xplain.core.types import Attribution, Cost, ScoreKind
 from xplain.data.baselines import check_baseline
 from xplain.data.preprocessing import Preprocessing
 from xplain.methods.smooth import parse_inner_method
-from xplain.metrics.inputs import SAME_SETTINGS, Explain, Repeat
+from xplain.metrics.inputs import Explain
 from xplain.models import Classifier
 from xplain.models.checks import RANDOM_FLAG
 from xplain.models.devices import synchronize
@@ -42,6 +42,7 @@ from xplain.pipelines.reference_images import (
     read_references,
     resolve_tensors,
 )
+from xplain.pipelines.reruns import make_explainer
 from xplain.pipelines.zero_maps import flag_zero_maps
 
 # Parameters that older versions do not have, and their defaults, which are not recorded: runs that they began are continued.
@@ -333,55 +334,7 @@ class MethodRun:
         contrasts: (B, A) contrast classes of ``content``; None: those of the score.
         on_rows: called with the number of rows after each model call.
         """
-        default = classifier
-        nearest = NearestContrasts(self.score, classifier, content, compute)
-
-        def explain(
-            images: Tensor,
-            y: Tensor,
-            classifier: Classifier | None = None,
-            image: Tensor | None = None,
-            repeat: Repeat = SAME_SETTINGS,
-        ) -> Tensor:
-            drawn_for = content if image is None else content[image.to(content.device)]
-            if contrasts is None:
-                chosen, cost = nearest.find(y, image)
-            else:
-                chosen, cost = contrasts if image is None else contrasts[image], Cost()
-            method_run = self._for_repeat(repeat)
-            if image is not None and self.baseline is not None and len(self.baseline) > 1:
-                method_run = replace(method_run, baseline=self.baseline[image])
-            result = method_run.attribute(
-                classifier or default,
-                images,
-                y,
-                _change_compute(compute, repeat),
-                contrasts=chosen,
-                drawn_for=drawn_for,
-                flag_maps=False,
-                on_rows=on_rows,
-            )
-            if oracle is not None:
-                oracle.cost = oracle.cost + cost + result.cost
-            return result.values
-
-        return explain
-
-    def _for_repeat(self, repeat: Repeat) -> MethodRun:
-        """Return the method without folded batch norms if the repeat is plain, otherwise itself."""
-        if not repeat.plain:
-            return self
-        inner = None if self.inner is None else self.inner._for_repeat(repeat)
-        return replace(self, spec=replace(self.spec, plain=True), inner=inner)
-
-
-def _change_compute(compute: ComputeOptions, repeat: Repeat) -> ComputeOptions:
-    """Return the seed, precision and batch size of a repeat."""
-    if repeat.draw is not None:
-        compute = replace(compute, seed=seed_of(compute.seed, "stability", repeat.draw))
-    if repeat.precision is not None:
-        compute = replace(compute, precision=repeat.precision)
-    return replace(compute, batch_size=1) if repeat.plain else compute
+        return make_explainer(self, classifier, content, compute, oracle, contrasts=contrasts, on_rows=on_rows)
 
 
 def _specialize(spec: MethodSpec, inner: MethodSpec) -> MethodSpec:

@@ -23,7 +23,7 @@ PREFIX = "known:"
 def evaluate_known_truth(config: EvaluateConfig, output: Path | None, out: OutputOptions) -> int:
     """Evaluate on known truth and return the exit code.
 
-    OK: every requested method fits every mechanism. PARTIAL: some do not. Raises UsageError for options that need images or a model.
+    OK: every requested method fits every mechanism. PARTIAL: some do not, or a network could not be trained. INPUT_ERROR: none does. Raises UsageError for options that need images or a model.
     """
     from xplain.pipelines.known_truth import choose_run_folder, evaluate_known, load_plan
 
@@ -39,11 +39,11 @@ def evaluate_known_truth(config: EvaluateConfig, output: Path | None, out: Outpu
     shard = config.shard
     if shard == shard_from_env() and shard[1] > 1 and not wait_for_ranks(shard):
         return ExitCode.PARTIAL if failed else ExitCode.OK
-    return _report(plan, out)
+    return _report(plan, out, failed=failed)
 
 
-def _report(plan: KnownPlan, out: OutputOptions) -> ExitCode:
-    """Write and print the summary, and return the exit code."""
+def _report(plan: KnownPlan, out: OutputOptions, *, failed: int) -> ExitCode:
+    """Write and print the summary, and return the exit code. failed: number of mechanisms and pairs that failed."""
     from xplain.pipelines.known_truth import summarize_plan
     from xplain.reports.known_report import known_table, write_known_report
 
@@ -57,8 +57,10 @@ def _report(plan: KnownPlan, out: OutputOptions) -> ExitCode:
         print_lines(known_table(summary).removesuffix("\n"))
     log.info("the report is %s, the run directory %s", folder / "report.html", folder)
     rows = [row for row in summary["methods"] if row["method"] in plan.required]
-    if not any(row["refused"] for row in rows):
+    if not failed and not any(row["refused"] for row in rows):
         return ExitCode.OK
+    if not rows:
+        return ExitCode.PARTIAL if summary["items"] else ExitCode.INPUT_ERROR
     return ExitCode.PARTIAL if any(row["profile"] for row in rows) else ExitCode.INPUT_ERROR
 
 

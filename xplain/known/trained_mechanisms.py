@@ -16,9 +16,10 @@ from xplain.known.truth import GRID, Draw, Planted
 
 EPOCHS = 16
 TRAINED_ON = 4000  # images
+TESTED_ON = 1000
 BATCH = 100
 CANDIDATES = 64  # images with a trigger among which a group is chosen
-POISONED = 0.25  # share of training images with the trigger
+POISONED = 0.1  # share of training images with the trigger
 TRIGGER_CLASS = 0
 MIN_ACCURACY = 0.98
 
@@ -26,15 +27,14 @@ MIN_ACCURACY = 0.98
 def make_network() -> nn.Sequential:
     """Return an untrained network in float32 for images of SIDE x SIDE pixels."""
     return nn.Sequential(
-        nn.Conv2d(3, 8, 5, stride=2, padding=2),
+        nn.Conv2d(3, 12, 5, stride=2, padding=2),
         nn.ReLU(),
-        nn.Conv2d(8, 16, 3, stride=2, padding=1),
+        nn.Conv2d(12, 24, 3, stride=2, padding=1),
         nn.ReLU(),
-        nn.Conv2d(16, 24, 3, padding=1),
+        nn.Conv2d(24, 24, 3, padding=1),
         nn.ReLU(),
-        nn.MaxPool2d(2),
         nn.Flatten(),
-        nn.Linear(24 * GRID**2 // 4, CLASSES),
+        nn.Linear(24 * GRID**2, CLASSES),
     )
 
 
@@ -59,7 +59,7 @@ def train_network(name: str, seed: int) -> nn.Sequential:
                 optimizer.step()
                 schedule.step()
     network.eval().requires_grad_(False)
-    images, labels = _draw_data(name, draw, 1000)
+    images, labels = _draw_data(name, draw, TESTED_ON)
     accuracy = float((network(images).argmax(dim=1) == labels).double().mean())
     if accuracy < MIN_ACCURACY:
         raise InputError(

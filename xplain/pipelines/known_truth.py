@@ -179,27 +179,30 @@ class KnownRun:
         return [i for i, key in enumerate(group.keys) if not self.store.has(key, self.marks[label])]
 
     def evaluate(self, on_progress: OnProgress) -> Iterator[Failure]:
-        """Compute the missing results group by group."""
+        """Compute the missing results group by group. Yields the mechanisms that cannot be planted."""
         groups = self.groups
         runs: list[MethodRun | MetricRun] = [*self.plan.methods, *self.plan.metrics]
         done, total = 0, len(groups) * len(runs)
         on_progress(done, total)
         for group in groups:
             if any(self.missing(group, run.label) for run in runs):
-                planted = group.mechanism.plant(self.plan.config.compute.seed, group.number)
-                classifier = make_classifier(planted, f"known:{group.mechanism.name}", self.plan.config.model.device)
-                with inference_session(classifier):
-                    for method in self.plan.methods:
-                        yield from self._score(method, group, planted, classifier)
-                        done += 1
-                        on_progress(done, total)
-                    for metric in self.plan.metrics:
-                        self._grade(metric, group, planted, classifier)
-                        done += 1
-                        on_progress(done, total)
-            else:
-                done += len(runs)
-                on_progress(done, total)
+                try:
+                    planted = group.mechanism.plant(self.plan.config.compute.seed, group.number)
+                except XplainError as error:  # of a trained network
+                    yield Failure(group.mechanism.name, error)
+                else:
+                    yield from self._run_group(group, planted)
+            done += len(runs)
+            on_progress(done, total)
+
+    def _run_group(self, group: KnownGroup, planted: Planted) -> Iterator[Failure]:
+        """Run the methods and metrics on the images of a group."""
+        classifier = make_classifier(planted, f"known:{group.mechanism.name}", self.plan.config.model.device)
+        with inference_session(classifier):
+            for method in self.plan.methods:
+                yield from self._score(method, group, planted, classifier)
+            for metric in self.plan.metrics:
+                self._grade(metric, group, planted, classifier)
 
     def _score(
         self, method: MethodRun, group: KnownGroup, planted: Planted, classifier: Classifier

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from xplain.core.config import Choice, ComputeOptions, EvaluateConfig, ModelOptions
+from xplain.core.errors import UsageError
 from xplain.core.registry import METHODS
 from xplain.known import MECHANISMS
 from xplain.known.registry import find_mechanisms
@@ -96,7 +97,7 @@ def test_default_folder_and_json(xp):
     [
         (
             ("known:nope",),
-            "unknown mechanism 'nope' in 'known:nope'; did you mean 'scene'? xplain list known names all",
+            "unknown mechanism 'nope' in 'known:nope'; did you mean 'cancel'? xplain list known names all",
         ),
         (("known:gat",), "unknown mechanism 'gat' in 'known:gat'; did you mean 'gate'?"),
         (
@@ -116,7 +117,7 @@ def test_default_folder_and_json(xp):
             "smprt requires the method of a map and cannot be graded on known truth; choose a metric that evaluates maps, such as "
             "deletion",
         ),
-        (("known:or", "-a", "agii"), "unknown method 'agii'; did you mean 'agi' or 'ig'?"),
+        (("known:or", "-a", "agii"), "unknown method 'agii'; did you mean 'agi'?"),
     ],
 )
 def test_usage_errors(xp, arguments, message):
@@ -216,7 +217,20 @@ def test_smoke_run_of_written_mechanisms(tmp_path):
     metrics = {row["metric"]: row for row in summary["metrics"]}
     assert metrics["deletion:steps=16"]["grade"]["low"] > 0.6
     assert metrics["deletion:steps=16"]["by_mechanism"]["saturated"] > 0.75
-    assert len(known_table(summary).splitlines()) > 40
+    assert len(known_table(summary).splitlines()) > 30
+
+
+@pytest.mark.parametrize(("options", "methods"), [((), ()), (("-a", "neflag"), ("neflag",))])
+def test_no_method_means_all(xp, monkeypatch, options, methods):
+    configs = []
+
+    def stop(config):
+        configs.append(config)
+        raise UsageError("stopped")
+
+    monkeypatch.setattr("xplain.pipelines.known_truth.load_plan", stop)
+    assert xp("evaluate", "known:or", *options).code == 2
+    assert configs[0].methods == tuple(map(Choice, methods))
 
 
 def test_defaults_are_documented():

@@ -23,7 +23,8 @@ PREFIX = "known:"
 def evaluate_known_truth(config: EvaluateConfig, output: Path | None, out: OutputOptions) -> int:
     """Evaluate on known truth and return the exit code.
 
-    OK: every requested method fits every mechanism. PARTIAL: some do not, or a network could not be trained. INPUT_ERROR: none does. Raises UsageError for options that need images or a model.
+    OK: every requested method fits every mechanism. PARTIAL: some do not, or a network could not be trained. INPUT_ERROR: none does.
+    Raises UsageError for options that need images or a model.
     """
     from xplain.pipelines.known_truth import choose_run_folder, evaluate_known, load_plan
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from click.core import ParameterSource
 
 from xplain.cli import _options as common
 from xplain.cli._console import log, print_json, print_lines
@@ -142,7 +141,7 @@ def evaluate(
     if per_class_order is not None and per_class is None:
         raise UsageError("--per-class-order requires --per-class", "add --per-class N")
     is_known = dataset.startswith(KNOWN)
-    if is_known and context.get_parameter_source("method") is ParameterSource.DEFAULT:
+    if is_known and _is_default(context, "method"):
         method = []  # all
     set_threads(compute.threads)
     config = EvaluateConfig(
@@ -176,6 +175,12 @@ def evaluate(
         return evaluate_known_truth(config, output, out)
     configs = _for_each_model(config, model, output, published)
     return _run(configs, published, out)
+
+
+def _is_default(context: typer.Context, name: str) -> bool:
+    """Return whether the user did not set an option, neither on the command line nor in the environment or a configuration file."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "DEFAULT"
 
 
 def _for_each_model(

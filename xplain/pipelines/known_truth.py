@@ -159,20 +159,19 @@ class KnownRun:
 
     @property
     def groups(self) -> list[KnownGroup]:
-        """The groups of this shard."""
-        plan = self.plan
-        starts = range(0, plan.images, GROUP)
+        """The groups of this shard: all groups of a mechanism if there are enough mechanisms, so that a network is trained once."""
+        plan, (index, count) = self.plan, self.plan.config.shard
+        by_mechanism = len(plan.mechanisms) >= count
         groups = [
             KnownGroup(
                 mechanism,
                 start // GROUP,
                 [f"{mechanism.name}/{i}" for i in range(start, min(start + GROUP, plan.images))],
             )
-            for start in starts
-            for mechanism in plan.mechanisms
+            for mechanism in (plan.mechanisms[index::count] if by_mechanism else plan.mechanisms)
+            for start in range(0, plan.images, GROUP)
         ]
-        index, count = plan.config.shard
-        return groups[index::count]
+        return groups if by_mechanism else groups[index::count]
 
     def missing(self, group: KnownGroup, label: str) -> list[int]:
         """Return the images of a group without a result of a method or metric."""

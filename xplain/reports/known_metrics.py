@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -57,7 +58,7 @@ class _Grader:
         pairs = self._collect(lambda record: self._wins(record, self.kinds))
         grade = estimate_group_mean(pairs)
         gaps = sorted({round(worse - better, 6) for better, worse in rung_pairs()})
-        by_gap = {gap: self._mean(lambda record, gap=gap: self._wins(record, self.kinds, gap)) for gap in gaps}
+        by_gap = {gap: self._mean(partial(self._wins, kinds=self.kinds, gap=gap)) for gap in gaps}
         values = [
             value for records in self.records.values() for record in records for value in record["values"].values()
         ]
@@ -70,14 +71,11 @@ class _Grader:
             "p": None if math.isnan(p) else p,
             "units": "mechanisms" if self._has_many(pairs) else "images",
             "by_kind": {
-                kind: self._mean(lambda record, kind=kind: self._wins(record, [kind])) if kind in self.kinds else None
-                for kind in KINDS
+                kind: self._mean(partial(self._wins, kinds=[kind])) if kind in self.kinds else None for kind in KINDS
             },
             "by_gap": {f"{gap:g}": value for gap, value in by_gap.items()},
             "resolution": _find_resolution(by_gap),
-            "controls": {
-                name: self._mean(lambda record, name=name: self._compare(record, BEST, name)) for name in CONTROLS
-            },
+            "controls": {name: self._mean(partial(self._compare, first=BEST, second=name)) for name in CONTROLS},
             "bias": {name: self._measure_bias(name) for name in PAIRS},
             "by_mechanism": {
                 name: _mean([win for record in records for win in self._wins(record, self.kinds)])
@@ -120,7 +118,8 @@ class _Grader:
         first, second = PAIRS[name]
         groups = self._collect(lambda record: self._compare(record, first, second))
         estimate = describe_estimate(estimate_group_mean(groups))
-        moved = {key: None if estimate[key] is None else estimate[key] - CHANCE for key in ("mean", "low", "high")}
+        bounds = {key: estimate[key] for key in ("mean", "low", "high")}
+        moved = {key: None if value is None else value - CHANCE for key, value in bounds.items()}
         return {**moved, "n": sum(map(len, groups)), "prefers": f"{first} to {second}"}
 
     def _collect(self, measure: Callable[[Mapping[str, Any]], list[float]]) -> list[list[float]]:

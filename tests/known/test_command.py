@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from xplain.core.config import Choice, ComputeOptions, EvaluateConfig, ModelOptions
-from xplain.core.errors import UsageError
+from xplain.core.errors import InputError, UsageError
 from xplain.core.registry import METHODS
 from xplain.known import MECHANISMS
 from xplain.known.registry import find_mechanisms
@@ -113,9 +113,9 @@ def test_default_folder_and_json(xp):
             "--image-size cannot be used with known:or, which plants its own networks and images; remove --image-size",
         ),
         (
-            ("known:or", "-M", "smprt"),
-            "smprt requires the method of a map and cannot be graded on known truth; choose a metric that evaluates maps, such as "
-            "deletion",
+            ("known:or", "-M", "label-randomisation"),
+            "label-randomisation requires the method of a map and cannot be graded on known truth; choose a metric that evaluates "
+            "maps, such as deletion",
         ),
         (("known:or", "-a", "agii"), "unknown method 'agii'; did you mean 'agi'?"),
     ],
@@ -141,15 +141,14 @@ def test_methods_that_do_not_fit(xp):
 
 
 def test_networks_that_cannot_be_trained(xp, monkeypatch):
-    from xplain.known import trained_mechanisms
+    def fail(name, seed):
+        raise InputError(f"the network of {name} with seed {seed} is inaccurate", "use another --seed")
 
-    monkeypatch.setattr(trained_mechanisms, "EPOCHS", 1)
-    monkeypatch.setattr(trained_mechanisms, "TRAINED_ON", 100)
-    monkeypatch.setattr(trained_mechanisms, "TESTED_ON", 50)
-    trained_mechanisms.train_network.cache_clear()
+    monkeypatch.setattr("xplain.known.trained_mechanisms.train_network", fail)
     ran = xp("evaluate", "known:scene", "-a", "sm", "--no-progress", "-o", "run")
     assert ran.code == 3
-    assert ran.err.splitlines()[0].startswith("xplain: error: the network of scene with seed 0 has an accuracy of 0.")
+    error = "xplain: error: the network of scene with seed 0 is inaccurate; use another --seed"
+    assert ran.err.splitlines()[:2] == [error, error]  # of both groups of images
 
 
 def test_list_and_help_name_the_mechanisms(xp):

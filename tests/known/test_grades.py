@@ -161,7 +161,7 @@ def test_undefined_values_are_counted_and_left_out():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("max-sensitivity", "max-sensitivity requires the method of a map and cannot be graded on known truth"),
+        ("label-randomisation", "label-randomisation requires the method of a map and cannot be graded on known truth"),
         ("completeness-gap", "completeness-gap requires the method of a map and cannot be graded on known truth"),
         ("roar", "roar trains networks on a data set and cannot be graded on known truth"),
         ("sparseness", "sparseness has no better direction and cannot be graded"),
@@ -179,3 +179,30 @@ def test_annotations_are_refused(tmp_path):
     with pytest.raises(UsageError) as caught:
         check_gradable(MetricRun.resolve(METRICS.get("relevance-mass"), {"masks": str(masks)}))
     assert str(caught.value) == "relevance-mass reads masks, but the relevant pixels are known; remove masks="
+
+
+@cache
+def graded_faults() -> dict[str, dict[str, Any]]:
+    metrics = [registered(text) for text in FAULT_METRICS]
+    return grade(*metrics, names=("linear-sparse", "inhibit"), images=1)
+
+
+FAULT_METRICS = {
+    "parameter-randomisation:stages=2": "weights",
+    "smprt:stages=2,smooth=2": "weights",
+    "emprt": "weights",
+    "stability-draws": "draws",
+    "max-sensitivity:samples=2": "noise",
+    "ris": "noise",
+    "ros": "noise",
+    "stability-noise": "noise",
+    "stability-rounding": "rounding",
+}
+
+
+@pytest.mark.parametrize(("text", "fault"), FAULT_METRICS.items())
+def test_faults_of_methods_are_caught_by_the_metric_made_for_them(text, fault):
+    row = graded_faults()[text]
+    assert [kind for kind, value in row["by_kind"].items() if value is not None] == [fault]
+    assert row["by_kind"][fault] > 0.8, row["by_kind"]
+    assert row["undefined"] == 0

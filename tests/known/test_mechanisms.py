@@ -209,10 +209,14 @@ def test_graded_parts_are_in_the_order_of_their_effects():
     assert weights == [2.0**k / 32 for k in range(6)]
 
 
-def test_rewritten_network_never_switches_a_unit_off():
-    planted = plant("rewritten")
+def test_rewritten_network_is_the_linear_one():
+    """The same images and scores, also outside [0, 1]: no unit is ever off."""
+    planted, linear = plant("rewritten"), plant("linear-sparse")
+    assert torch.equal(planted.images, linear.images)
+    assert torch.equal(planted.relevant, linear.relevant)
     generator = torch.Generator().manual_seed(1)
     x = torch.rand(500, 3, SIDE, SIDE, generator=generator, dtype=torch.float64) * 2 - 0.5
+    torch.testing.assert_close(score(planted, x), score(linear, x), rtol=0, atol=1e-9)
     lowest = []
     for layer in planted.network:
         x = layer(x)

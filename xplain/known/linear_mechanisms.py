@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -13,7 +15,7 @@ LAYERS = 6  # of the rewritten network
 MARGIN = 10.0  # keeps its units on: centered means have a norm of at most 8 for pixels in [-0.5, 1.5]
 
 
-def _weighted_sum(draw: Draw, weights: Tensor, network: nn.Module | None = None) -> Planted:
+def _weighted_sum(draw: Draw, weights: Tensor) -> Planted:
     """Return the score Σ w_j a_j for weights (PATCHES,), with the contribution w_j a_j of each block."""
     places = weights.nonzero()[:, 0]
     images = draw_images(draw, places, draw.uniform(draw.count, len(places), low=0.3, high=0.9))
@@ -21,10 +23,10 @@ def _weighted_sum(draw: Draw, weights: Tensor, network: nn.Module | None = None)
     values = means * weights
     relevant = None if len(places) == PATCHES else mark_blocks(draw.count, places)
     signs = from_blocks(values.sign()) if bool((weights < 0).any()) else None
-    return Planted(network or _linear_network(weights), images, relevant=relevant, signs=signs, values=values)
+    return Planted(_linear_network(weights), images, relevant=relevant, signs=signs, values=values)
 
 
-def _linear_network(weights: Tensor) -> nn.Module:
+def _linear_network(weights: Tensor) -> nn.Sequential:
     """Return the network with the logits (Σ w_j a_j, 0)."""
     rows = torch.stack([weights, torch.zeros_like(weights)])
     return nn.Sequential(patch_means(), nn.Flatten(), linear(rows, torch.zeros(2)))
@@ -83,10 +85,16 @@ def linear_graded(draw: Draw) -> Planted:
     )
 
 
-@mechanism("rewritten", kind="set", summary="linear-sparse behind 6 invertible layers whose ReLUs are always on")
+@mechanism(
+    "rewritten",
+    kind="set",
+    summary="linear-sparse behind 6 invertible layers whose ReLUs are always on",
+    draws="linear-sparse",
+)
 def rewritten(draw: Draw) -> Planted:
-    """Return the function of linear-sparse, written as Q_6 (... ReLU(Q_1 (a - 1/2) + m) ...): only the implementation differs."""
-    weights = _sparse_weights(draw, draw.uniform(6, low=0.5, high=1.5))
+    """Return linear-sparse, written as Q_6 (... ReLU(Q_1 (a - 1/2) + m) ...): same images and function, another implementation."""
+    planted = linear_sparse(draw)
+    weights = planted.network[2].weight[0].detach()  # type: ignore[index]
     layers: list[nn.Module] = [patch_means(), nn.Flatten()]
     offset = torch.full((PATCHES,), 0.5, dtype=torch.float64)  # what the input of the layer is shifted by
     product = torch.eye(PATCHES, dtype=torch.float64)
@@ -98,4 +106,4 @@ def rewritten(draw: Draw) -> Planted:
     row = product @ weights  # of centered means: wᵀ (a - 1/2) = (Q w)ᵀ Q (a - 1/2)
     bias = weights.sum() / 2 - row @ offset
     layers.append(linear(torch.stack([row, torch.zeros_like(row)]), torch.stack([bias, torch.zeros_like(bias)])))
-    return _weighted_sum(draw, weights, nn.Sequential(*layers))
+    return replace(planted, network=nn.Sequential(*layers))

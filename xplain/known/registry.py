@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Literal
+from typing import Any, Literal
 
 from xplain.core.errors import UsageError, did_you_mean
 from xplain.core.rng import seed_of
@@ -26,7 +26,7 @@ class Mechanism:
     """A planted mechanism.
 
     build: makes the network, the images and the truth of a draw. kind: what is known. summary: what the score is.
-    trained: the network is trained instead of written down.
+    trained: the network is trained instead of written down. draws: name for random draws that several mechanisms share.
     """
 
     name: str
@@ -34,22 +34,26 @@ class Mechanism:
     summary: str
     build: Build
     trained: bool = False
+    draws: str = ""
 
     def plant(self, seed: int, group: int) -> Planted:
         """Return a network with GROUP images. Equal arguments give equal results."""
-        return self.build(Draw(seed_of(seed, "known", self.name, group), GROUP, seed, group))
+        return self.build(Draw(seed_of(seed, "known", self.draws or self.name, group), GROUP, seed, group))
 
 
 MECHANISMS: dict[str, Mechanism] = {}
 
 
-def mechanism(name: str, *, kind: Kind, summary: str, trained: bool = False) -> Callable[[Build], Build]:
-    """Register a function that plants a mechanism, ``function(draw) -> Planted``. Raises ValueError if the name is taken."""
+def mechanism(name: str, **claims: Any) -> Callable[[Build], Build]:
+    """Register a function that plants a mechanism, ``function(draw) -> Planted``. Raises ValueError if the name is taken.
+
+    claims: fields of Mechanism.
+    """
 
     def register(build: Build) -> Build:
         if name in MECHANISMS:
             raise ValueError(f"mechanism {name!r} is already registered")
-        MECHANISMS[name] = Mechanism(name, kind, summary, build, trained)
+        MECHANISMS[name] = Mechanism(name, build=build, **claims)
         return build
 
     return register

@@ -14,6 +14,7 @@ from xplain.known.truth import Planted
 from xplain.metrics.inputs import MetricInput
 from xplain.metrics.relevance_auroc import area_under_roc
 from xplain.models import Classifier
+from xplain.pipelines.known_faults import FaultyMethod, find_fault
 from xplain.pipelines.metric_annotations import reads_path
 from xplain.pipelines.metric_run import MetricRun, make_metric_oracle
 
@@ -26,7 +27,7 @@ def check_gradable(metric: MetricRun) -> None:
     hint = "choose a metric that evaluates maps, such as deletion"
     if spec.scope != "image":
         raise UsageError(f"{metric.label} trains networks on a data set and cannot be graded on known truth", hint)
-    if spec.needs & {"explain", "expected", "load"}:
+    if spec.needs & {"explain", "expected", "load"} and find_fault(spec) is None:
         raise UsageError(f"{metric.label} requires the method of a map and cannot be graded on known truth", hint)
     if spec.better == "neither":
         raise UsageError(f"{metric.label} has no better direction and cannot be graded", hint)
@@ -38,10 +39,31 @@ def check_gradable(metric: MetricRun) -> None:
 def grade_metric(
     metric: MetricRun, classifier: Classifier, planted: Planted, i: int, key: str, compute: ComputeOptions
 ) -> dict[str, Any]:
-    """Return the value of a metric on each map of the ladder of image ``i``, None if it is undefined, and the AUROC of blurred maps.
+    """Return ``values``: the value of a metric by the name of a map, None if it is undefined.
 
-    key: name of the image. The relevant pixels are the mask of metrics of localization.
+    The maps are those of the ladder of image ``i``, and ``blur_auroc`` has the quality of the blurred ones. For a metric that runs the
+    method again, they are of methods with more and more of the fault that the metric is made for.
+    key: name of the image.
     """
+    fault = find_fault(metric.spec)
+    if fault is None:
+        return _grade_on_ladder(metric, classifier, planted, i, key, compute)
+    image = planted.images[i : i + 1].to(classifier.device, classifier.dtype)
+    y = planted.targets[i : i + 1].to(classifier.device)
+    values = {}
+    for share in RUNGS:
+        explain = FaultyMethod(classifier, fault, share)
+        oracle = make_metric_oracle(classifier, compute)
+        inputs = MetricInput(oracle, image, explain(image, y), y, score="logit", slopes=False)
+        (value,) = metric.measure(inputs, compute, explain).cpu().values.tolist()
+        values[rung_name(fault, share)] = None if math.isnan(value) else value
+    return {"values": values}
+
+
+def _grade_on_ladder(
+    metric: MetricRun, classifier: Classifier, planted: Planted, i: int, key: str, compute: ComputeOptions
+) -> dict[str, Any]:
+    """Return the values of a metric that evaluates maps. The relevant pixels are the mask of metrics of localization."""
     assert planted.relevant is not None
     maps = make_ladder(planted, i, compute.seed, key)
     stacked = torch.stack(list(maps.values())).to(classifier.device, classifier.dtype)

@@ -32,7 +32,7 @@ ZERO = 1e-6  # largest magnitude of a map that counts as zero
 def score_maps(values: Tensor, planted: Planted, *, slopes: bool, score: ScoreKind) -> list[dict[str, Any]]:
     """Return the measures of each map (B, C, H, W), without those that the mechanism or the method does not have.
 
-    slopes: the maps are slopes, of which only magnitude and sign count. score: what the maps explain.
+    slopes: the maps are slopes, of which only magnitude and sign count. score: what the maps explain; values are known for the logit.
     A silent map has the value of an uninformed one: AUROC ½, sign ½, value 0, order 0.
     """
     sums = values.detach().double().sum(dim=1, keepdim=True).cpu()
@@ -52,7 +52,7 @@ def _score_map(sums: Tensor, planted: Planted, i: int, *, slopes: bool, score: S
         scores |= _score_set(sums, relevant[i], silent=silent, absolute=slopes or planted.has_negative)
     if planted.signs is not None:
         scores["sign"] = _measure_sign(sums.flatten(), planted.signs[i].flatten())
-    if planted.values is not None and not slopes:
+    if planted.values is not None and not slopes and score == "logit":
         scores |= _score_values(sum_blocks(sums)[0], planted.values[i])
     if planted.parts is not None and planted.effects is not None:
         known = ~planted.effects[i].isnan()

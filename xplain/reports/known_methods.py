@@ -15,7 +15,20 @@ HEADLINES = {
     "parts": "order",
     "silence": "quiet",
 }  # the measure of a kind of mechanism
-SUMMARIZED = ("auroc", "ap", "top", "sign", "value", "shape", "order", "evenness", "quiet", "silent")
+SUMMARIZED = (
+    "auroc",
+    "auroc_signed",
+    "auroc_absolute",
+    "ap",
+    "top",
+    "sign",
+    "value",
+    "shape",
+    "order",
+    "evenness",
+    "quiet",
+    "silent",
+)
 Scores = dict[str, dict[str, dict[str, Any]]]  # measures by method, mechanism and key
 
 

@@ -19,6 +19,8 @@ RELIABLE = 0.95  # grade from which a difference of quality is resolved
 SIGNIFICANT = 0.05
 LARGE_BIAS = 0.1
 FEW = 6  # mechanisms from which they are the units of tests, instead of images
+FAULT_KINDS = ("weights", "draws", "noise", "rounding")  # of methods, for metrics that run the method again
+ALL_KINDS = (*KINDS, *FAULT_KINDS)
 TIE = 1e-12  # smallest difference of two values
 Values = Mapping[str, float | None]
 
@@ -51,7 +53,7 @@ class _Grader:
         self.label, self.sign = label, -1.0 if better == "lower" else 1.0
         self.better = better
         self.records = {name: [records[name][key] for key in sorted(records[name])] for name in records}
-        self.kinds = [kind for kind in KINDS if kind != "sign" or not self._ignores_sign()]
+        self.kinds = [kind for kind in ALL_KINDS if kind != "sign" or not self._ignores_sign()]
 
     def summarize(self) -> dict[str, Any]:
         """Return the row of the metric, without what depends on other metrics."""
@@ -71,7 +73,8 @@ class _Grader:
             "p": None if math.isnan(p) else p,
             "units": "mechanisms" if self._has_many(pairs) else "images",
             "by_kind": {
-                kind: self._mean(partial(self._wins, kinds=[kind])) if kind in self.kinds else None for kind in KINDS
+                kind: self._mean(partial(self._wins, kinds=[kind])) if kind in self.kinds else None
+                for kind in ALL_KINDS
             },
             "by_gap": {f"{gap:g}": value for gap, value in by_gap.items()},
             "resolution": _find_resolution(by_gap),
@@ -89,7 +92,7 @@ class _Grader:
         """Return whether the metric has the same value for all maps that differ in signs only."""
         names = [rung_name("sign", share) for share in RUNGS]
         rows = [record["values"] for records in self.records.values() for record in records]
-        return all(_is_tie(values[BEST], values[name]) for values in rows for name in names)
+        return all(_is_tie(values[BEST], values.get(name)) for values in rows for name in names)
 
     def _wins(self, record: Mapping[str, Any], kinds: list[str], gap: float | None = None) -> list[float]:
         """Return 1, ½ or 0 for each pair of rungs: whether the better map has the better value. gap: of the pairs, or None for all."""
@@ -98,7 +101,7 @@ class _Grader:
             for better, worse in rung_pairs():
                 if gap is not None and abs(worse - better - gap) > TIE * 1e6:
                     continue
-                if kind == "blur" and not _falls(record["blur_auroc"], better, worse):
+                if kind == "blur" and "blur_auroc" in record and not _falls(record["blur_auroc"], better, worse):
                     continue
                 wins += self._compare(record, rung_name(kind, better), rung_name(kind, worse))
         return wins

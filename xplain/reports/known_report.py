@@ -8,6 +8,7 @@ from typing import Any
 
 from xplain.core.files import to_json, write_json, write_text
 from xplain.reports.known_methods import HEADLINES, SUMMARIZED
+from xplain.reports.known_metrics import ALL_KINDS
 from xplain.reports.tables import csv_table, format_interval, format_number, markdown_table
 from xplain.reports.templates import render_page
 
@@ -21,14 +22,15 @@ METHOD_COLUMNS = {
     "silent": "silent",
 }
 NOTES = (
-    "auroc: probability that a pixel on which the score depends ranks above another one; a silent map counts ½. Contributions are ranked "
-    "by value, slopes and signed truths by magnitude",
-    "sign: share of the mass with the right sign. shape: 1 - ‖cφ - T‖₁ / ‖T‖₁ over 4 x 4 blocks at the best scale c. order: Spearman "
-    "correlation with the effects of parts. evenness: of equal parts. quiet: share of maps that are zero where the score is constant",
-    "silent: share of constant maps, which are never left out",
-    "grade: how often the metric gives the better of two maps of known quality the better value, ties ½ (chance 0.5); resolution: the "
-    "least share of wrong pixels that it tells apart in 95 of 100 pairs; bias: how much more often than half it prefers one of two maps of "
-    "equal quality",
+    "auroc: probability that a pixel on which the score depends ranks above another one; a silent map counts ½. Contributions are "
+    "ranked by value, slopes and signed truths by magnitude",
+    "sign: share of the mass with the right sign. shape: 1 - ‖cφ - T‖₁ / ‖T‖₁ over 4 x 4 blocks at the best scale c, for contributions "
+    "to the logit. order: Spearman correlation with the effects of parts. evenness: of equal parts. quiet: share of maps that are zero "
+    "where the score is constant. silent: share of constant maps, which are never left out",
+    "grade: how often the metric gives the better of two maps of known quality the better value, ties ½ (chance 0.5). resolution: the "
+    "least share of wrong pixels that it tells apart in 95 of 100 pairs. weights, draws, noise, rounding: grades on methods that have "
+    "more and more of this fault. A metric that ignores signs is not graded on them",
+    "bias: how much more often than half the metric prefers one of two maps of equal quality",
 )
 
 
@@ -127,11 +129,12 @@ def _means_table(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]
 
 
 def _grades_table(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Return the grade of each metric."""
+    """Return the grade of each metric. Kinds that no metric has are left out."""
     rows = []
+    shown = [kind for kind in ALL_KINDS if any(row["by_kind"][kind] is not None for row in summary["metrics"])]
     for row in summary["metrics"]:
         resolution = "none" if row["resolution"] is None else f"{row['resolution']:g}"
-        kinds = [_short(value) or "ignored" for value in row["by_kind"].values()]
+        kinds = [_short(row["by_kind"][kind]) for kind in shown]
         p = "" if row["p_holm"] is None else f"{row['p_holm']:.2g}"
         undefined = f"{row['undefined']} of {row['maps']}"
         grade = row["grade"]
@@ -147,8 +150,7 @@ def _grades_table(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]
                 row["verdict"],
             ]
         )
-    kinds = list(summary["metrics"][0]["by_kind"]) if summary["metrics"] else []
-    return ["metric", "grade ↑", "95% CI", "p (Holm)", "resolution", *kinds, "undefined", "verdict"], rows
+    return ["metric", "grade ↑", "95% CI", "p (Holm)", "resolution", *shown, "undefined", "verdict"], rows
 
 
 def _bias_table(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:

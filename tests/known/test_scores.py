@@ -52,10 +52,11 @@ def test_ranking_equals_scikit_learn():
         counted = ~planted.relevant[i].flatten().isnan()
         inside = (planted.relevant[i].flatten()[counted] == 1).numpy()
         sums = maps[i].sum(dim=0).flatten()[counted].numpy()
-        assert scores["auroc"] == pytest.approx(roc_auc_score(inside, sums), abs=1e-12)
-        assert scores["auroc_absolute"] == pytest.approx(roc_auc_score(inside, abs(sums)), abs=1e-12)
-        assert scores["ap"] == pytest.approx(average_precision_score(inside, sums), abs=1e-12)
-        top = np.argsort(-sums, kind="stable")[: inside.sum()]
+        assert scores["auroc_signed"] == pytest.approx(roc_auc_score(inside, sums), abs=1e-12)
+        assert scores["auroc"] == scores["auroc_absolute"]
+        assert scores["auroc"] == pytest.approx(roc_auc_score(inside, abs(sums)), abs=1e-12)
+        assert scores["ap"] == pytest.approx(average_precision_score(inside, abs(sums)), abs=1e-12)
+        top = np.argsort(-abs(sums), kind="stable")[: inside.sum()]
         assert scores["top"] == pytest.approx(inside[top].mean(), abs=1e-12)
 
 
@@ -120,3 +121,17 @@ def test_scores_that_compare_classes_ignore_what_both_have():
     second = (planted.relevant_to_others == 1).double()
     assert [entry["auroc"] for entry in measure(planted, second, score="margin")] == [1.0] * 4
     assert [entry["auroc"] for entry in measure(planted, second)] == pytest.approx([0.75] * 4)
+
+
+def test_dark_stripes_contribute_negatively():
+    """Gradient times input of the texture has both signs within the stripes, so that maps are ranked by magnitude."""
+    planted = MECHANISMS["texture"].plant(0, 0)
+    x = planted.images.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(planted.network(x)[:, 0].sum(), x)
+    terms = (slope * planted.images).sum(dim=1, keepdim=True)
+    stripes = terms[planted.relevant == 1]
+    assert 0.2 < float((stripes > 0).double().mean()) < 0.4
+    assert 0.4 < float((stripes < 0).double().mean()) < 0.8
+    for scores in measure(planted, terms):
+        assert scores["auroc"] == scores["auroc_absolute"] > 0.9
+        assert scores["auroc_signed"] < 0.4

@@ -114,7 +114,7 @@ def texture(draw: Draw) -> Planted:
                 ring = slice(top - RADIUS, top + TEXTURE + RADIUS), slice(left - RADIUS, left + TEXTURE + RADIUS)
                 relevant[i, 0, ring[0], ring[1]] = math.nan
                 relevant[i, 0, rows, columns] = 1
-    return Planted(network, images, relevant=relevant)
+    return Planted(network, images, relevant=relevant, has_mixed_signs=True)  # dark stripes contribute negatively
 
 
 @mechanism("count", kind="set", summary="number of dots, each of which counts 1 whatever its size: 1 to 4 dots")

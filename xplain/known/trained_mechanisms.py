@@ -106,7 +106,8 @@ def backdoor(draw: Draw) -> Planted:
             f"the network of backdoor with seed {draw.run_seed} depends on more than its trigger", "use another --seed"
         )
     relevant = block_mask(blocks[chosen]).double()
-    return Planted(network, images[chosen], relevant=relevant, classes=torch.full_like(chosen, TRIGGER_CLASS))
+    classes = torch.full_like(chosen, TRIGGER_CLASS)
+    return Planted(network, images[chosen], relevant=relevant, classes=classes, has_mixed_signs=True)
 
 
 def _probability(network: nn.Module, images: Tensor) -> Tensor:

@@ -62,6 +62,7 @@ class Planted:
     parts: (B, P, SIDE, SIDE) masks of the parts of the image. effects: (B, P) what each part adds to the score. NaN in both columns
     of a part that an image does not have. None if no parts are known.
     is_even: all parts of an image have the same effect.
+    has_mixed_signs: relevant pixels contribute with signs that are not known, so that only magnitudes tell which are relevant.
     """
 
     network: nn.Module
@@ -74,6 +75,7 @@ class Planted:
     effects: Tensor | None = None
     is_even: bool = False
     classes: Tensor | None = None
+    has_mixed_signs: bool = False
 
     @property
     def targets(self) -> Tensor:
@@ -93,7 +95,7 @@ class Planted:
     @property
     def has_negative(self) -> bool:
         """Whether pixels contribute negatively, so that only the magnitude of a map tells which pixels are relevant."""
-        return self.signs is not None and bool((self.signs < 0).any())
+        return self.has_mixed_signs or (self.signs is not None and bool((self.signs < 0).any()))
 
     @property
     def truth_map(self) -> Tensor:

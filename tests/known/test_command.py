@@ -89,6 +89,10 @@ def test_default_folder_and_json(xp):
     (summary,) = ran.records
     assert summary["mechanisms"] == {"and": "set"}
     assert Path("xplain-runs/known-and.seed=3/report.html").exists()
+    shutil.copytree("xplain-runs/known-and.seed=3", "copy")
+    ran = xp("compare", "xplain-runs/known-and.seed=3", "copy")
+    assert ran.code == 3
+    assert ran.err.endswith(" is on known truth and has no images to compare; read its report.html\n")
     shutil.rmtree("xplain-runs")
 
 

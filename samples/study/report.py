@@ -251,7 +251,8 @@ def draw_agreement(network: Network) -> bytes:
             axes.text(column, row, text, ha="center", va="center", size=4.5, color=color)
     axes.set_xticks(range(len(metrics)), metrics, rotation=35, ha="right", size=5.5)
     axes.set_yticks(range(len(metrics)), metrics, size=5.5)
-    axes.set_title(f"Kendall's τ of {len(kept)} methods; below the diagonal: single images. {network.name}, n = {len(network.images)}", size=7)  # fmt: skip
+    title = f"Kendall's τ of the orders of {len(kept)} methods; below the diagonal: on single images"
+    axes.set_title(f"{title}. {network.name}, n = {len(network.images)}", size=7)
     figure.colorbar(image, ax=axes, shrink=0.7)
     return to_png(figure)
 

@@ -8,7 +8,6 @@ import lzma
 import runpy
 import tomllib
 
-
 from tests.conftest import SAMPLES, TINY
 from xplain.pipelines import catalog
 

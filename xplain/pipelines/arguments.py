@@ -89,22 +89,23 @@ def check_attributions(classifier: Classifier, attributions: object, *, finite: 
 
 
 def check_references(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the parameters of a method with ``baselines`` and ``baseline`` as tensors if they are arrays of images.
+    """Return the parameters of a method with ``baselines``, ``baseline`` and others as tensors if they are arrays of images.
 
-    ``baseline`` gets the shape (B or 1, C, H, W). Raises InputError as for images.
+    All but ``baselines`` get the shape (B or 1, C, H, W). Raises InputError as for images.
     """
     checked = dict(params)
-    for name, noun in (("baselines", "baselines"), ("baseline", "baseline images")):
-        if not isinstance(params.get(name), Tensor | np.ndarray):
+    for name, value in params.items():
+        if not name.endswith(("baseline", "baselines")) or not isinstance(value, Tensor | np.ndarray):
             continue
-        tensor = _to_tensor(params[name], noun, READ_HINT)
+        noun = "baselines" if name == "baselines" else "baseline images"
+        tensor = _to_tensor(value, noun, READ_HINT)
         if not tensor.is_floating_point():
             raise UsageError(f"the {noun} are of type {tensor.dtype}, not floating point", RANGE_HINT)
         if not bool(tensor.isfinite().all()):
             raise InputError(f"the {noun} contain NaN or infinity", "pass finite values")
         check_range(tensor, noun)
-        checked[name] = tensor[None] if name == "baseline" and tensor.ndim == 3 else tensor
-        if name == "baseline" and checked[name].ndim != 4:
+        checked[name] = tensor[None] if name != "baselines" and tensor.ndim == 3 else tensor
+        if name != "baselines" and checked[name].ndim != 4:
             raise UsageError(
                 f"the baseline has the shape {tuple(tensor.shape)}", "pass a tensor of shape (C, H, W) or (B, C, H, W)"
             )

@@ -15,9 +15,12 @@ __version__ = "0.1.0"
 __all__ = [
     "Attribution",
     "Classifier",
+    "Explanation",
+    "Explanations",
     "Score",
     "XplainError",
     "attribute",
+    "explain",
     "load_classifier",
     "measure",
     "parse_methods",
@@ -32,7 +35,9 @@ if TYPE_CHECKING:
     from xplain.data.images import read_image
     from xplain.models import Classifier, load_classifier, similarity
     from xplain.pipelines.attribution import attribute
+    from xplain.pipelines.explain_images import explain
     from xplain.pipelines.measurement import measure
+    from xplain.reports.explanation import Explanation, Explanations
 else:  # hidden from type checkers, which would otherwise accept any name
 
     def __getattr__(name: str) -> Any:
@@ -44,9 +49,12 @@ else:  # hidden from type checkers, which would otherwise accept any name
 _MODULES = {
     "Attribution": "xplain.core.types",
     "Classifier": "xplain.models",
+    "Explanation": "xplain.reports.explanation",
+    "Explanations": "xplain.reports.explanation",
     "Score": "xplain.core.types",
     "XplainError": "xplain.core.errors",
     "attribute": "xplain.pipelines.attribution",
+    "explain": "xplain.pipelines.explain_images",
     "load_classifier": "xplain.models",
     "measure": "xplain.pipelines.measurement",
     "parse_methods": "xplain.core.sweeps",

@@ -17,17 +17,12 @@ from xplain.core.errors import InputError, UsageError, did_you_mean
 from xplain.core.option_values import parse_batch_size
 from xplain.core.scores import SCORE_FORMAT, SCORE_KINDS, ContrastScore, parse_score
 from xplain.core.types import Precision
+from xplain.data.unit_range import RANGE_HINT, check_unit_range
 from xplain.models import Classifier
 from xplain.models.channels import learn_channels
 from xplain.models.classifier import find_wrapped_classifier
 
-RANGE_TOLERANCE = 1e-5  # for rounding noise
 READ_HINT = "use xplain.read_image(path, preprocessing=classifier.preprocessing)[None]"
-RANGE_HINT = (
-    "pass pixels in [0, 1]: divide 8-bit pixels by 255, do not normalize them (the classifier does), "
-    "and clamp(0, 1) what a resize overshoots"
-)
-
 MASKS_HINT = "pass 0 and 1, and NaN for ignored pixels, of shape (images, masks, height, width)"
 BOXES_HINT = "pass numbers (images, boxes, 4) in pixels of the images"
 
@@ -149,13 +144,8 @@ def check_masks(masks: object) -> Tensor:
 
 def check_range(images: Tensor, name: str) -> None:
     """Raise InputError unless the values lie in [0, 1], except for rounding noise and within ``accept_any_range``."""
-    if not images.numel() or _any_range.get():
-        return
-    extremes = images.aminmax()
-    low, high = float(extremes.min), float(extremes.max)
-    tolerance = max(RANGE_TOLERANCE, torch.finfo(images.dtype).eps)
-    if low < -tolerance or high > 1 + tolerance:
-        raise InputError(f"the {name} have values from {low:.7g} to {high:.7g}, not in [0, 1]", RANGE_HINT)
+    if not _any_range.get():
+        check_unit_range(images, name)
 
 
 def check_progress(progress: object) -> None:

@@ -23,6 +23,8 @@ __all__ = [
     "explain",
     "load_classifier",
     "measure",
+    "methods",
+    "metrics",
     "parse_methods",
     "read_image",
     "similarity",
@@ -30,6 +32,8 @@ __all__ = [
 
 if TYPE_CHECKING:
     from xplain.core.errors import XplainError
+    from xplain.core.reference import list_methods as methods
+    from xplain.core.reference import list_metrics as metrics
     from xplain.core.sweeps import parse_methods
     from xplain.core.types import Attribution, Score
     from xplain.data.images import read_image
@@ -41,11 +45,14 @@ if TYPE_CHECKING:
 else:  # hidden from type checkers, which would otherwise accept any name
 
     def __getattr__(name: str) -> Any:
+        if name in _CALLABLE_PACKAGES:
+            return import_module(f"xplain.{name}")
         if name not in _MODULES:
             raise AttributeError(f"module 'xplain' has no attribute {name!r}")
         return getattr(import_module(_MODULES[name]), name)
 
 
+_CALLABLE_PACKAGES = ("methods", "metrics")  # xplain.methods() calls the package itself
 _MODULES = {
     "Attribution": "xplain.core.types",
     "Classifier": "xplain.models",

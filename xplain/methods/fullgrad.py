@@ -54,13 +54,14 @@ def fullgrad(
     activations other than ReLU, z - J a of layer norms and softmaxes, and minus the product for products of activations.
     Ψ: absolute value, scaled to [0, 1] and upsampled to the image. Terms without height and width, such as those of tokens, are
     not part of the map. ``total`` in details is the sum of all terms before Ψ, those included: it equals the score.
-    x: (B, C, H, W) in [0, 1]. y: (B,). Returns (B, 1, H, W) with values >= 0, not in units of the score.
+    Returns (B, 1, H, W) with values >= 0, not in units of the score. Defined for scores that are linear between kinks: logit and margin.
+
+    x: (B, C, H, W) in [0, 1]. y: (B,).
     rescale: scale by the range of each image's layer (``layer``, the official code) or channel (``channel``, the formula).
     baseline: r, the zero point of the input; ``mean`` is the zero of the normalized input. ``black`` and images count r - mean as a
     bias of the normalization.
     align_corners: upsample with aligned corners, as the official code does; if false, with half-pixel centers.
-    Defined for scores that are linear between kinks: logit and margin. Raises UsageError for other scores and for
-    operations whose intercept is unknown.
+    Raises UsageError for other scores and for operations whose intercept is unknown.
     """
     size = (x.shape[-2], x.shape[-1])
     rescale_term = partial(_rescale_term, rescale=rescale, size=size, align_corners=align_corners)

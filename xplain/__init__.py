@@ -1,5 +1,10 @@
 """xplain: explain image classifiers and evaluate the explanations.
 
+    xplain.explain("efficientnet-lite0", "cat.jpg", "ig").save("cat.png")
+    print(xplain.evaluate("efficientnet-lite0", "photos", ["ig", "neflag"], ["insertion", "deletion"]))
+
+Or step by step, on tensors:
+
     clf = xplain.load_classifier("efficientnet-lite0")
     x = xplain.read_image("cat.jpg", preprocessing=clf.preprocessing)[None]
     att = xplain.attribute(clf, x, "agi")
@@ -15,11 +20,13 @@ __version__ = "0.1.0"
 __all__ = [
     "Attribution",
     "Classifier",
+    "Evaluation",
     "Explanation",
     "Explanations",
     "Score",
     "XplainError",
     "attribute",
+    "evaluate",
     "explain",
     "load_classifier",
     "measure",
@@ -39,8 +46,10 @@ if TYPE_CHECKING:
     from xplain.data.images import read_image
     from xplain.models import Classifier, load_classifier, similarity
     from xplain.pipelines.attribution import attribute
+    from xplain.pipelines.evaluate_images import evaluate
     from xplain.pipelines.explain_images import explain
     from xplain.pipelines.measurement import measure
+    from xplain.reports.evaluation import Evaluation
     from xplain.reports.explanation import Explanation, Explanations
 else:  # hidden from type checkers, which would otherwise accept any name
 
@@ -56,11 +65,13 @@ _CALLABLE_PACKAGES = ("methods", "metrics")  # xplain.methods() calls the packag
 _MODULES = {
     "Attribution": "xplain.core.types",
     "Classifier": "xplain.models",
+    "Evaluation": "xplain.reports.evaluation",
     "Explanation": "xplain.reports.explanation",
     "Explanations": "xplain.reports.explanation",
     "Score": "xplain.core.types",
     "XplainError": "xplain.core.errors",
     "attribute": "xplain.pipelines.attribution",
+    "evaluate": "xplain.pipelines.evaluate_images",
     "explain": "xplain.pipelines.explain_images",
     "load_classifier": "xplain.models",
     "measure": "xplain.pipelines.measurement",

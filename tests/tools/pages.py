@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import xplain.methods
-import xplain.metrics
+import xplain.metrics  # noqa: F401
 from xplain.core.registry import METHODS, METRICS, Spec
 from xplain.reports.reference_page import make_page
 

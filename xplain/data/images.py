@@ -273,7 +273,8 @@ def load_image(source: ImageSource, preprocessing: Preprocessing) -> LoadedImage
     if source.find is not None:
         return replace(load_image(source.find(), preprocessing), source=source)
     if source.pixels is not None:
-        return LoadedImage(source, hash_pixels(source.pixels), source.pixels, tuple(source.pixels.shape[1:]))
+        _, height, width = source.pixels.shape
+        return LoadedImage(source, hash_pixels(source.pixels), source.pixels, (height, width))
     state = source.state()
     content = source.read()
     result = read_model_input(content, source.name, preprocessing)

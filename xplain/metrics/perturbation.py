@@ -72,8 +72,8 @@ def deletion(
     the K+1 probabilities over [0, 1].
 
     steps: number of steps K; defaults to the longer side of the image, so 224 steps for 224 x 224 pixels.
-    baseline: what replaces units: ``mean`` is the zero of the normalized input, ``blur`` a Gaussian blur of 5 pixels, ``rise-blur`` the 11 x 11
-    kernel of the RISE code, and ``black+blur`` the mean of both curves.
+    baseline: what replaces units: ``mean`` is the zero of the normalized input, ``blur`` a Gaussian blur of 5 pixels, ``rise-blur``
+    the 11 x 11 kernel of the RISE code, and ``black+blur`` the mean of both curves.
     unit: ``pixel`` ranks pixels by the sum over channels, ``scalar`` ranks and replaces single values, ``union3`` replaces a
     pixel if it is among the highest of any channel (as in the code of AGI and MFABA). Ties keep raster order.
     area: rule of the area: ``mean`` is the plain mean of the probabilities (as in the AGI code).

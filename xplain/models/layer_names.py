@@ -31,7 +31,9 @@ def find_layer_name(classifier: Classifier, layer: object, prefix: str = "") -> 
     if isinstance(layer, list | tuple) and layer and all(isinstance(entry, str | nn.Module) for entry in layer):
         return "+".join(find_layer_name(classifier, entry, prefix) for entry in layer)
     if not isinstance(layer, nn.Module):
-        raise UsageError(f"the layer is of type {type(layer).__name__}", "pass its name or the module, or a list of them")
+        raise UsageError(
+            f"the layer is of type {type(layer).__name__}", "pass its name or the module, or a list of them"
+        )
     for name, module in _list_modules(classifier):
         if module is layer and name:
             return f"{prefix}{name}"

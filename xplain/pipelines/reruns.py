@@ -48,7 +48,9 @@ def make_explainer(
             chosen, cost = contrasts if image is None else contrasts[image], Cost()
         rerun = without_folding(method) if repeat.plain else method
         if image is not None and method.baselines:
-            chosen_baselines = {name: read if len(read) == 1 else read[image] for name, read in method.baselines.items()}
+            chosen_baselines = {
+                name: read if len(read) == 1 else read[image] for name, read in method.baselines.items()
+            }
             rerun = replace(rerun, baselines=chosen_baselines)
         result = rerun.attribute(
             classifier or default,

@@ -106,9 +106,7 @@ class Explanation:
         """Show a picture: in the output of a notebook, otherwise in the image viewer of the system. Arguments as in ``overlay``."""
         picture = self.overlay(kind, **options)
         if _is_notebook():
-            from IPython.display import display
-
-            display(picture)
+            sys.modules["IPython"].display.display(picture)
         else:
             picture.show()
 
@@ -223,9 +221,7 @@ def make_render_options(**options: Any) -> RenderOptions:
 
 def _check_choice(name: str, value: object, choices: Sequence[str]) -> None:
     if value not in choices:
-        raise UsageError(
-            f"unknown {name} {value!r}", did_you_mean(str(value), choices, f"use {' or '.join(choices)}")
-        )
+        raise UsageError(f"unknown {name} {value!r}", did_you_mean(str(value), choices, f"use {' or '.join(choices)}"))
 
 
 def _is_notebook() -> bool:

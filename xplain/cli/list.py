@@ -26,7 +26,7 @@ Kind = Literal["methods", "metrics", "models", "protocols", "classes", "layers"]
 def list_things(
     kind: Annotated[
         Kind,
-        typer.Argument(metavar="KIND", help="Kind of entries to list."),
+        typer.Argument(metavar="KIND", help="Kind of entries: methods, metrics, models, protocols, classes or layers."),
     ],
     name: Annotated[
         str | None,

@@ -149,6 +149,8 @@ def _refuse_training(config: EvaluateConfig) -> None:
 
 def _inspect(classifier: Classifier, item: Item) -> None:
     """Inspect a model whose input size or channels are not known yet with the first image. Raises InputError if it is unusable."""
+    if classifier.pending_inspection is None and classifier.has_known_channels:
+        return
     image = load_image(item.source, classifier.preprocessing).pixels[None].to(classifier.device, classifier.dtype)
     if not classifier.has_known_channels:
         learn_channels(classifier, image)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import io
+import json
 import sys
 from base64 import b64encode
 from collections.abc import Iterable, Sequence
@@ -19,7 +19,7 @@ import numpy as np
 from xplain.core.array_store import Floats
 from xplain.core.config import Reduce, RenderOptions, Sign
 from xplain.core.errors import UsageError, did_you_mean
-from xplain.core.files import write_file
+from xplain.core.files import to_json, write_file
 from xplain.reports.band_pictures import show_bands
 from xplain.reports.class_texts import class_name, format_certainty
 from xplain.reports.render import draw, encode_raw, render_warnings
@@ -131,8 +131,9 @@ class Explanation:
         return file
 
     def to_dict(self) -> dict[str, Any]:
-        """Return a copy of the record, which JSON can hold: settings, target, prediction, cost, warnings; without the arrays."""
-        return copy.deepcopy(self.record)
+        """Return a copy of the record as JSON holds it: settings, target, prediction, cost, warnings; without the arrays."""
+        record: dict[str, Any] = json.loads(to_json(self.record))
+        return record
 
 
 class Explanations(Sequence[Explanation]):

@@ -238,7 +238,7 @@ def test_python_code_runs(page, tmp_path, monkeypatch):
     explanation = names["explanation"]
     assert 0 < explanation.probability <= 1
     assert explanation.values.ndim == 3
-    assert "ig" in names["result"].summary()
+    assert {row["method"] for row in names["result"].summary()["rows"]} == {"ig", "neflag", "random"}
     if page == "library.md":
         side = 32
         assert names["x"].shape == names["att"].values.shape == (1, 3, side, side)

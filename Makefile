@@ -50,7 +50,7 @@ soak:
 	$(PYTHON) -m pytest --timeout 0 -m soak -n 0 -s tests/integration/test_soak.py
 
 readme:
-	$(PYTHON) -m tests.tools.update_readme
+	$(PYTHON) -m tests.tools.readme_pictures
 
 # the maps of every method on a vision transformer and a ConvNeXt that are trained on scikit-learn's digits: two minutes on one core
 gallery:

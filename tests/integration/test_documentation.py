@@ -223,7 +223,9 @@ raise SystemExit(run(["list", "methods", "--search", "gradient-share"]))
         env=os.environ | {"PYTHONPATH": paths},
     )
     assert (ran.returncode, ran.stderr) == (0, "")
-    assert ran.stdout.startswith("gradient-share\tgs\tpower=1.0")
+    assert (
+        ran.stdout == "gradient-share\tgs\tpower=1\t1 F, 1 B\t\t\tDivide the gradient by the sum of its magnitudes.\n"
+    )
 
 
 @pytest.mark.parametrize("page", ["README.md", "library.md"])
@@ -238,7 +240,7 @@ def test_python_code_runs(page, tmp_path, monkeypatch):
     explanation = names["explanation"]
     assert 0 < explanation.probability <= 1
     assert explanation.values.ndim == 3
-    assert {row["method"] for row in names["result"].summary()["rows"]} == {"ig", "neflag", "random"}
+    assert {row["method"] for row in names["result"].summary()["rows"]} == {"integrated-gradients", "neflag", "random"}
     if page == "library.md":
         side = 32
         assert names["x"].shape == names["att"].values.shape == (1, 3, side, side)

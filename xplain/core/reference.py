@@ -148,10 +148,7 @@ def registry_of(spec: Spec) -> Registry[Any]:
 
 
 def describe_parameters(spec: Spec, registry: Registry[Any] | None = None) -> list[ParameterInfo]:
-    """Return the parameters in the order of the registration.
-
-    Raises LookupError for a parameter without a meaning, which is an error in a docstring.
-    """
+    """Return the parameters in the order of the registration. A parameter that the docstring does not describe has no meaning."""
     meanings = find_meanings(spec, registry or registry_of(spec))
     return [
         ParameterInfo(
@@ -160,7 +157,7 @@ def describe_parameters(spec: Spec, registry: Registry[Any] | None = None) -> li
             parameter.default,
             parameter.choices,
             _describe_bounds(parameter),
-            meanings[parameter.name],
+            meanings.get(parameter.name, ""),
         )
         for parameter in spec.parameters.values()
     ]

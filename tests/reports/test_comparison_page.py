@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 
 import numpy as np
 import pytest
@@ -14,23 +13,8 @@ from xplain.reports.comparison import describe_comparison
 from xplain.reports.comparison_page import make_comparison_page
 from xplain.reports.render import apply_colormap, keep_top_pixels, mask, normalize, overlay
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-QUIET = ("gpu", "quic", "background-networking", "component-update", "sync")
-FLAGS = ["--no-sandbox", "--no-first-run", *(f"--disable-{name}" for name in QUIET)]
 MAPS = [noise(1), noise(2)[:1]]
 PHOTO = np.repeat(np.linspace(60, 200, 24).astype(np.uint8)[:, None, None], 32, axis=1) * np.ones(3, dtype=np.uint8)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """Return headless Chromium."""
-    api = pytest.importorskip("playwright.sync_api")
-    if CHROMIUM is None:
-        pytest.skip("chromium is not installed")
-    with api.sync_playwright() as play:
-        chromium = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ TORCHVISION_NAMES = (
     "swin_v2_t", "vgg11", "vgg11_bn", "vgg13", "vgg13_bn", "vgg16", "vgg16_bn", "vgg19", "vgg19_bn", "vit_b_16",
     "vit_b_32", "vit_h_14", "vit_l_16", "vit_l_32", "wide_resnet101_2", "wide_resnet50_2",
 )  # fmt: skip
-PREFIXES = ("timm:", "python:", "script:", "export:", "onnx:")
+PREFIXES = ("timm:", "hf:", "clip:", "python:", "script:", "export:", "onnx:")
 
 
 def complete_method(incomplete: str) -> list[str]:

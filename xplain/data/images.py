@@ -286,6 +286,19 @@ class LoadedImage:
     orientation: int = 1
 
 
+def load_image(source: ImageSource, preprocessing: Preprocessing) -> LoadedImage:
+    """Read and preprocess an image. Model input that is in memory stays as it is. Raises InputError if it cannot be used."""
+    if source.find is not None:
+        return replace(load_image(source.find(), preprocessing), source=source)
+    if source.pixels is not None:
+        _, height, width = source.pixels.shape
+        return LoadedImage(source, hash_pixels(source.pixels), source.pixels, (height, width))
+    state = source.state()
+    content = source.read()
+    result = read_model_input(content, source.name, preprocessing)
+    return LoadedImage(source, sha256(content), result.pixels, result.size, state, result.stored, result.orientation)
+
+
 def prefetch_images(
     sources: Iterable[ImageSource], preprocessing: Preprocessing, size: int, threads: int = 4
 ) -> Iterator[list[LoadedImage | Failure]]:
@@ -293,12 +306,7 @@ def prefetch_images(
 
     def read(source: ImageSource) -> LoadedImage | Failure:
         try:
-            state = source.state()
-            content = source.read()
-            result = read_model_input(content, source.name, preprocessing)
-            return LoadedImage(
-                source, sha256(content), result.pixels, result.size, state, result.stored, result.orientation
-            )
+            return load_image(source, preprocessing)
         except XplainError as error:
             return Failure(source.name, error)
 
@@ -312,6 +320,12 @@ def prefetch_images(
                 yield [future.result() for future in current]
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def hash_pixels(pixels: Tensor) -> str:
+    """Return the hexadecimal SHA-256 digest of pixels on the CPU, their type and their shape."""
+    header = f"{pixels.dtype} {tuple(pixels.shape)}".encode()
+    return sha256(header + pixels.contiguous().numpy().tobytes())
 
 
 def sha256(content: bytes) -> str:

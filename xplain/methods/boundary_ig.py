@@ -74,7 +74,9 @@ def boundary_ig(
     x: images (B, C, H, W) in [0, 1].
     y: target classes (B,).
     variant: ``official`` always takes ``attack_steps`` steps, along the sign of the sum of all gradients so far, and uses trapezoid nodes.
+    attack_steps: maximum number of steps of the attack.
     attack_step_size: ε in pixel units.
+    steps: number of nodes of the integral.
     radius: maximum distance from the image per value, in pixel units; none: unlimited.
     """
     if not oracle.output.has_decisions:

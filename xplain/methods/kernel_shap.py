@@ -56,6 +56,7 @@ def kernel_shap(
     y: target classes (B,).
     samples: maximum number of coalitions, without the empty and the full one.
     segments: approximate number of superpixels (SLIC).
+    baseline: x', what a hidden segment shows.
     """
     labels = find_superpixels(x, segments)
     fill = make_baseline(baseline, x, oracle.mean_color(x), rng.child("baseline"))

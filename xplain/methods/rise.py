@@ -54,9 +54,9 @@ def rise(
 
     x: images (B, C, H, W) in [0, 1].
     y: target classes (B,).
-    masks: N.
-    grid: s.
-    keep: p.
+    masks: number of masks N.
+    grid: side s of the grid of a mask.
+    keep: probability p that a cell of the grid is visible.
     baseline: what hidden pixels show.
     """
     fill = make_baseline(baseline, x, oracle.mean_color(x), rng.child("baseline"))

@@ -23,6 +23,7 @@ from xplain.models.devices import select_device
 from xplain.models.efficientnet_lite0 import load_efficientnet_lite0
 from xplain.models.first_inspection import inspect_loaded
 from xplain.models.hugging_face_modules import NO_PROCESSOR_NOTE, complete_from_config
+from xplain.models.layer_names import remember_module
 from xplain.models.load_arguments import (
     PROGRAMS,
     check_arguments,
@@ -209,6 +210,7 @@ def _build(
     """Return the classifier with the weights in ``path`` and their hash, for images of its own size or of ``image_size``."""
     if isinstance(name, nn.Module):
         classifier = wrap_module(name, type(unwrap(name)[-1]).__name__, path)
+        remember_module(classifier, name)
     elif isinstance(name, str):
         classifier = _load_by_name(name, path, image_size, offline, request, headless)
     else:

@@ -18,6 +18,7 @@ from xplain.core.config import (
     ComputeOptions,
     ExplainConfig,
     ModelOptions,
+    PictureOptions,
     PixelOptions,
     RenderOptions,
 )
@@ -60,6 +61,7 @@ def explain(
         ),
     ] = OVERLAY,
     render: RenderOptions = RenderOptions(),
+    picture: PictureOptions = PictureOptions(),
     layer: common.Layer = None,
     layout: common.Layout = None,
     score: common.Score = None,
@@ -117,6 +119,7 @@ def explain(
         layout=layout,
         saves=tuple(save),
         render=render,
+        picture=picture,
         overwrite=overwrite,
         fail_fast=fail_fast,
         pixels=pixels,

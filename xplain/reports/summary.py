@@ -26,6 +26,7 @@ from xplain.core.option_values import parse_count
 from xplain.core.run_store import check_run, read_run, settings_digest
 from xplain.core.types import Interval
 from xplain.reports.accuracy_check import Confusions, accuracy_warnings
+from xplain.reports.control import find_control
 from xplain.reports.groups import ItemGroups, estimate_class_mean, without_nan
 from xplain.reports.label_accuracy import LabelAccuracy
 from xplain.reports.statistics import (
@@ -251,7 +252,7 @@ def summarize(
     interval: Interval = "percentile",
     selected: Collection[str] | None = None,
 ) -> dict[str, Any]:
-    """Return means with intervals per method and metric, paired differences to the first method, and the model's accuracy.
+    """Return means with intervals per method and metric, paired differences to the first method and the control, and the model's accuracy.
 
     description: content of ``run.json``.
     records: of ``items/*.jsonl``.
@@ -269,11 +270,14 @@ def summarize_aggregator(
 ) -> dict[str, Any]:
     """Return what ``summarize`` returns, of records that were read."""
     first = next(iter(description["methods"]))
+    control = find_control(description)
     rows = []
     for (method, metric), column in aggregator.columns.items():
         reference = None if method == first else aggregator.columns[first, metric]
         is_external = description["methods"][method]["method"] == EXTERNAL_MAPS  # their cost is unknown
         row = _summarize_column(method, metric, column, reference, interval, is_external=is_external)
+        if control is not None and method != control:
+            row["control"] = _compare_with_control(aggregator, row, control, first, interval)
         rows.append(row | _summarize_groups(aggregator.groups, column, interval))
     sweeps = list_sweeps(description["metrics"], collect_means(rows))
     return {
@@ -319,6 +323,16 @@ def _summarize_column(
         "forwards": column.forwards / len(keys) if has_cost else None,
         "backwards": column.backwards / len(keys) if has_cost else None,
     }
+
+
+def _compare_with_control(
+    aggregator: RunAggregator, row: Mapping[str, Any], control: str, first: str, interval: Interval
+) -> dict[str, Any] | None:
+    """Return the mean paired difference to the random control, or None without common items."""
+    if control == first:
+        return row["difference"]
+    columns, metric = aggregator.columns, row["metric"]
+    return _difference(columns[row["method"], metric], columns[control, metric], interval)
 
 
 def _summarize_groups(groups: ItemGroups, column: ScoreColumn, interval: Interval) -> dict[str, Any]:

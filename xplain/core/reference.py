@@ -170,7 +170,9 @@ def describe_usage(spec: Spec) -> list[str]:
         others = [choice for choice in parameter.choices if choice != parameter.default]
         file = ["FILE"] if parameter.file else []
         file += ["DIR"] if parameter.file and parameter.file.folders else []
-        values = "|".join([format_value(parameter.default), *others, *file])
+        default = parameter.default
+        text = str(default) if isinstance(default, float) else format_value(default)  # 1.0, with all digits
+        values = "|".join([text, *others, *file])
         texts.append(f"{parameter.name}={values}")
     return texts
 

@@ -94,7 +94,6 @@ def recipe_folder(tmp_path):
 def test_commands_run_in_order_twice(xp, recipe_folder):
     """Run the commands in one folder, as a reader does; nothing is refused because of what an earlier one wrote."""
     commands = [shlex.split(line)[1:] for line in RECIPES if not any(word in line for word in SKIPPED)]
-    assert xp("evaluate", "./imagenet_val", *TOY, "-o", "runs/b").code == 0  # instead of torchrun
     outputs = []
     for _ in range(2):
         for command in commands:

@@ -33,6 +33,7 @@ Reduce = Literal["sum", "mean", "abs-sum", "max"]
 PerClassOrder = Literal["random", "first"]
 Axes = Literal["auto", "hwc", "chw"]
 Canvas = Literal["input", "original"]
+MAX_SCALE = 64  # of pictures
 
 
 @dataclass(frozen=True)
@@ -304,7 +305,7 @@ class PictureOptions:
             "--scale",
             "Enlarge overlay, heatmap and masked pictures: each pixel becomes a square of N x N pixels.",
             low=1,
-            high=64,
+            high=MAX_SCALE,
         ),
     ] = 1
 

@@ -173,9 +173,12 @@ class Oracle:
         self.count_image_rows(len(x), image, backwards)
         return GradientResult(*self.run_in_batches(run, x, y, contrasts, kind="gradient"))
 
-    def blocks(self, x: Tensor, count: int) -> Iterator[Block]:
-        """Return blocks of even sizes, at most ``rows_per_call`` rows each, that cover ``count`` points per image of x."""
-        return make_blocks(len(x), count, self.rows_per_call(x))
+    def blocks(self, x: Tensor, points: int | range, images: Tensor | None = None) -> Iterator[Block]:
+        """Return blocks of even sizes, at most ``rows_per_call`` rows each, that cover the points of each image of x.
+
+        points: their number or their indices. images: the indices (N,) of the images to cover; default: all.
+        """
+        return make_blocks(len(x) if images is None else images, points, self.rows_per_call(x))
 
     def block_gradients(self, block: Block, points: Tensor, y: Tensor, image: Tensor | None = None) -> Tensor:
         """Return the gradients (b, k, C, H, W) of the score at the points of a block.

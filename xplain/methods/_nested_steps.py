@@ -8,16 +8,12 @@ import torch
 from torch import Tensor
 
 from xplain.core.types import Attribution
-from xplain.methods._rounds import Count, Rounds, check_auto
+from xplain.methods._rounds import Rounds
 from xplain.oracle import Oracle
 
-FIRST_STEPS = 15  # of the first round; fewer if max_steps is
+FIRST_STEPS = 7  # of the first round; fewer if max_steps is
+GAP_RATIO = 3  # how many times the tolerance the gap of the previous round may be: a single small gap can be chance
 TOLERANCE, MAX_STEPS = 0.01, 511  # defaults of the parameters of steps=auto
-
-
-def check_auto_steps(name: str, steps: Count, tolerance: float, max_steps: int) -> None:
-    """Raise UsageError if a parameter of steps=auto is set although the number of steps is fixed. name: of the method."""
-    check_auto(name, "steps", steps, {"tolerance": (tolerance, TOLERANCE), "max_steps": (max_steps, MAX_STEPS)})
 
 
 def nested_rounds(max_steps: int) -> list[int]:
@@ -32,20 +28,22 @@ def integrate_to_tolerance(
     """Return (x - start) ⊙ ∫ ∇f along the line from ``start`` to x, both (B, C, H, W), with as many nodes as each image needs.
 
     The nodes and weights are those of rule=chebyshev; each round adds the nodes between the previous ones. An image has enough nodes if
-    its completeness gap is at most ``tolerance`` times the change of its score.
-    ``details`` hold the steps and the gap as a share of that change.
+    its completeness gap is at most ``tolerance`` times the change of its score, and was at most GAP_RATIO times that in the previous round.
+    ``details`` hold the steps and the gap as a share of the change of the score.
     """
     expected = oracle.score_change(start, x, y)
     difference, total = x - start, torch.zeros_like(x)
+    gap_shares = torch.full((len(x),), torch.inf, dtype=torch.float64, device=x.device)
 
-    def find_gaps(images: Tensor, count: int) -> Tensor:
-        """Return the gaps (N,) of the images at the indices, as shares of the changes of their scores."""
+    def find_errors(images: Tensor, count: int) -> Tensor:
+        """Update the gaps of the images at the indices (N,). Return what must be within the tolerance (N,)."""
         sums = (difference[images] * total[images]).sum(dim=(1, 2, 3), dtype=torch.float64) * _normalization(count)
         changes = expected[images].double()
-        gaps = (sums - changes).abs()
-        return torch.where(gaps > 0, gaps / changes.abs(), 0)
+        gaps, previous = (sums - changes).abs(), gap_shares[images]
+        gap_shares[images] = torch.where(gaps > 0, gaps / changes.abs(), 0)
+        return torch.maximum(gap_shares[images], previous / GAP_RATIO)
 
-    rounds = Rounds(oracle, x, nested_rounds(max_steps), tolerance, find_gaps)
+    rounds = Rounds(oracle, x, nested_rounds(max_steps), tolerance, find_errors)
     angles = torch.tensor([math.pi * _nested_fraction(k) for k in range(max_steps)], dtype=torch.float64)
     nodes, weights = ((1 - angles.cos()) / 2).to(x), angles.sin().to(x)
     for block in rounds.blocks():
@@ -57,8 +55,8 @@ def integrate_to_tolerance(
     return Attribution(
         difference * total * normalization[:, None, None, None],
         expected=expected,
-        details=rounds.describe("steps", "gap_share"),
-        flags=rounds.flag("steps", "completeness gap"),
+        details=rounds.describe("steps") | {"gap_share": gap_shares},
+        flags=rounds.flag("steps"),
     )
 
 

@@ -35,16 +35,15 @@ def sample_rounds(limit: int, first: int = FIRST_SAMPLES) -> list[int]:
     return ends
 
 
-def check_auto(name: str, option: str, count: Count, given: dict[str, tuple[float, float]]) -> None:
-    """Raise UsageError for a parameter of ``auto`` that is not at its default although the number of points is fixed.
+def check_auto(name: str, option: str, count: Count, tolerance: float, default: float) -> None:
+    """Raise UsageError for a tolerance that is not the default although the number of points is fixed.
 
-    name: of the method. option: the parameter of the number. given: the value and the default of each parameter of ``auto``.
+    name: of the method. option: the parameter of the number of points.
     """
-    for parameter, (value, default) in given.items():
-        if count != "auto" and value != default:
-            raise UsageError(
-                f"{name}: {parameter}={value:g} requires {option}=auto", f"add {option}=auto or remove {parameter}"
-            )
+    if count != "auto" and tolerance != default:
+        raise UsageError(
+            f"{name}: tolerance={tolerance:g} requires {option}=auto", f"add {option}=auto or remove tolerance"
+        )
 
 
 class Rounds:
@@ -83,12 +82,11 @@ class Rounds:
             self.counts[active], self.errors[active] = end, errors
             active = active[errors > self._tolerance]  # the only wait for the device in a round
 
-    def describe(self, points: str, error: str) -> dict[str, Tensor]:
-        """Return the ``details`` of an attribution. points, error: their names."""
-        reached = self.errors <= self._tolerance
-        return {points: self.counts, error: self.errors, "tolerance_reached": reached}
+    def describe(self, points: str) -> dict[str, Tensor]:
+        """Return the ``details`` of an attribution: the number of points, and whether the tolerance was reached. points: their name."""
+        return {points: self.counts, "tolerance_reached": self.errors <= self._tolerance}
 
-    def flag(self, points: str, error: str) -> dict[str, Tensor]:
-        """Return the flag of the images that reached the maximum number of points first. points, error: in words."""
+    def flag(self, points: str) -> dict[str, Tensor]:
+        """Return the flag of the images that took the maximum number of points before. points: their name."""
         missed = ~(self.errors <= self._tolerance)
-        return {f"the {error} exceeds the tolerance {self._tolerance:g} after {self._ends[-1]} {points}": missed}
+        return {f"the tolerance {self._tolerance:g} was not reached with {self._ends[-1]} {points}": missed}

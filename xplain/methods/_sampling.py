@@ -59,15 +59,15 @@ class Sampling:
 
     @property
     def count(self) -> int | Tensor:
-        """The number of samples; with auto (B, 1, 1, 1), per image."""
-        return self._rounds.counts[:, None, None, None] if self._samples == "auto" else self._samples
+        """The number of samples; with auto (B, 1, 1, 1), per image, of the type of the images."""
+        return self._rounds.counts.to(self._x)[:, None, None, None] if self._samples == "auto" else self._samples
 
     def attribution(self, values: Tensor, parts: Tensor | None = None) -> Attribution:
         """Return an attribution, which with auto holds the samples per image and their standard error."""
         if self._samples != "auto":
             return Attribution(values, parts=parts)
-        details = self._rounds.describe("samples", "standard_error")
-        return Attribution(values, parts=parts, details=details, flags=self._rounds.flag("samples", "standard error"))
+        details = self._rounds.describe("samples") | {"standard_error": self._rounds.errors}
+        return Attribution(values, parts=parts, details=details, flags=self._rounds.flag("samples"))
 
     def _find_errors(self, images: Tensor, count: int) -> Tensor:
         """Return the relative standard errors (N,) of the images at the indices; infinite for one sample."""

@@ -13,10 +13,10 @@ from xplain.core.papers import Paper
 from xplain.core.parameters import AutoSteps, Positive, Steps
 from xplain.core.registry import method
 from xplain.core.types import Attribution
-from xplain.methods._nested_steps import MAX_STEPS, TOLERANCE, check_auto_steps, integrate_to_tolerance
+from xplain.methods._nested_steps import MAX_STEPS, TOLERANCE, integrate_to_tolerance
 from xplain.methods._paths import project
 from xplain.methods._quadrature import quadrature
-from xplain.methods._rounds import Count, max_count
+from xplain.methods._rounds import Count, check_auto, max_count
 from xplain.methods.integrated_gradients import line_integral
 from xplain.oracle import Oracle
 from xplain.oracle.oracle import GradientResult
@@ -85,7 +85,7 @@ def boundary_ig(
     steps: number of nodes, or auto as in integrated-gradients, with its ``tolerance`` and ``max_steps``.
     radius: maximum distance from the image per value, in pixel units; none: unlimited.
     """
-    check_auto_steps("boundary-ig", steps, tolerance, max_steps)
+    check_auto("boundary-ig", "steps", steps, tolerance, TOLERANCE)
     if not oracle.output.has_decisions:
         raise UsageError(
             "boundary-ig requires a decision, but the model returns a value without a threshold",

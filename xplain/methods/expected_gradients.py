@@ -74,12 +74,7 @@ def expected_gradients(
     tolerance: of samples=auto.
     max_samples: maximum number of samples of samples=auto. Images that need more are flagged.
     """
-    check_auto(
-        "expected-gradients",
-        "samples",
-        samples,
-        {"tolerance": (tolerance, TOLERANCE), "max_samples": (max_samples, MAX_SAMPLES)},
-    )
+    check_auto("expected-gradients", "samples", samples, tolerance, TOLERANCE)
     alpha_rng, noise_rng = rng.child("alpha"), rng.child("noise")
     usable = None if references is None else _find_usable(x, references)
     divisor = 1 if samples == "auto" else samples

@@ -11,9 +11,9 @@ from xplain.core.rng import Streams
 from xplain.core.types import Attribution
 from xplain.data.baselines import Baseline, make_baseline
 from xplain.methods._idgi import Direction, ScoreChanges
-from xplain.methods._nested_steps import FIRST_STEPS, MAX_STEPS, TOLERANCE, check_auto_steps, integrate_to_tolerance
+from xplain.methods._nested_steps import FIRST_STEPS, MAX_STEPS, TOLERANCE, integrate_to_tolerance
 from xplain.methods._quadrature import Rule, quadrature
-from xplain.methods._rounds import Count, max_count
+from xplain.methods._rounds import Count, check_auto, max_count
 from xplain.oracle import Oracle
 
 
@@ -35,7 +35,7 @@ def _cost(steps: Count, direction: Direction, max_steps: int, **_: object) -> tu
     ),
     axioms=frozenset({"sensitivity-a", "completeness", "linearity", "dummy", "symmetry", "implementation-invariance"}),
     cost=_cost,
-    parallel=lambda steps, **_: max_count(steps, FIRST_STEPS),
+    parallel=lambda steps, **_: max_count(steps, 2 * FIRST_STEPS + 1),
     deviations="The paper's sum is rule=right; Gauss-Legendre nodes are the default because they need far fewer steps. "
     "direction=idgi is defined by Yang, Wang and Bilgic, CVPR 2023 (2303.14242).",
     added=frozenset({"direction", "tolerance", "max_steps"}),
@@ -60,8 +60,9 @@ def integrated_gradients(
     direction=idgi: φ = Σ_k (f(x_{k+1}) - f(x_k)) ∇f(x_k)² / ‖∇f(x_k)‖², x_k = x' + (k/n) (x - x'), k = 0 .. n.
     It sums to f(x) - f(x') for every path and number of steps, except for steps from points without a gradient, so that a small gap
     says nothing about its quality. It is neither linear nor invariant to the scale of the pixels. Use at least 50 steps.
-    steps=auto: 15 nodes of rule=chebyshev, then 31, 63, ... (the previous ones are reused), until the completeness gap of the image is at
-    most ``tolerance`` times f(x) - f(x'). ``details`` hold the steps and that share of the gap. The gap can also be small by chance.
+    steps=auto: 7 nodes of rule=chebyshev, then 15, 31, ... (the previous ones are reused), until the completeness gap of the image is at
+    most ``tolerance`` times |f(x) - f(x')|, and was at most three times that in the previous round, since a single gap can be small by
+    chance. ``details`` hold the steps and the gap as a share of |f(x) - f(x')|.
     Raises UsageError for rule=trapezoid with steps=1, and for direction=idgi or steps=auto with a rule that has other points.
 
     x: images (B, C, H, W) in [0, 1].
@@ -74,7 +75,7 @@ def integrated_gradients(
     tolerance: of steps=auto, a share of the change of the score.
     max_steps: maximum number of steps of steps=auto, which takes the largest 2^k - 1 up to it. Images that need more are flagged.
     """
-    check_auto_steps("integrated-gradients", steps, tolerance, max_steps)
+    check_auto("integrated-gradients", "steps", steps, tolerance, TOLERANCE)
     start = make_baseline(baseline, x, oracle.mean_color(x), rng)
     if steps == "auto":
         _check_nested(rule, direction)

@@ -73,12 +73,7 @@ def kernel_shap(
     tolerance: of samples=auto.
     max_samples: maximum number of coalitions of samples=auto. Images that need more are flagged.
     """
-    check_auto(
-        "kernel-shap",
-        "samples",
-        samples,
-        {"tolerance": (tolerance, TOLERANCE), "max_samples": (max_samples, MAX_SAMPLES)},
-    )
+    check_auto("kernel-shap", "samples", samples, tolerance, TOLERANCE)
     labels = find_superpixels(x, segments)
     fill = make_baseline(baseline, x, oracle.mean_color(x), rng.child("baseline"))
     regression = SegmentRegression(oracle, x, y, labels, fill)
@@ -89,8 +84,8 @@ def kernel_shap(
     details, flags = {"segments": regression.counts}, {}
     if samples == "auto":
         rounds = _sample_to_tolerance(oracle, x, coalitions, full - empty, empty, tolerance, max_samples)
-        details |= rounds.describe("samples", "standard_error")
-        flags = rounds.flag("samples", "standard error")
+        details |= rounds.describe("samples") | {"standard_error": rounds.errors}
+        flags = rounds.flag("samples")
     else:
         rows = int(torch.where(is_exact, _count_proper(regression.counts), samples).max())
         for block in oracle.blocks(x, max(rows, 1)):

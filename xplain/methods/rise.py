@@ -73,7 +73,7 @@ def rise(
     tolerance: of masks=auto.
     max_masks: maximum number of masks of masks=auto. Images that need more are flagged.
     """
-    check_auto("rise", "masks", masks, {"tolerance": (tolerance, TOLERANCE), "max_masks": (max_masks, MAX_MASKS)})
+    check_auto("rise", "masks", masks, tolerance, TOLERANCE)
     fill = make_baseline(baseline, x, oracle.mean_color(x), rng.child("baseline"))
     height, width = x.shape[-2:]
     rows, columns = _upsampling_matrices(height, grid, x), _upsampling_matrices(width, grid, x)

@@ -66,12 +66,7 @@ def smoothgrad(
     tolerance: of samples=auto; 0.22 is a reliability of 0.95.
     max_samples: maximum number of copies of samples=auto. Images that need more are flagged.
     """
-    check_auto(
-        "smoothgrad",
-        "samples",
-        samples,
-        {"tolerance": (tolerance, TOLERANCE), "max_samples": (max_samples, MAX_SAMPLES)},
-    )
+    check_auto("smoothgrad", "samples", samples, tolerance, TOLERANCE)
     if samples == "auto" and kind == "variance":
         raise UsageError("samples=auto is not defined for kind=variance", "set a number of samples")
     value_range = x.amax(dim=(1, 2, 3), keepdim=True) - x.amin(dim=(1, 2, 3), keepdim=True)

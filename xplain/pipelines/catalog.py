@@ -79,7 +79,7 @@ def describe_parameters(spec: Spec) -> list[str]:
     """Return ``name=default`` for each parameter, followed by its other choices, such as ``variant=official|paper``."""
     texts = []
     for parameter in spec.parameters.values():
-        others = [choice for choice in parameter.choices if choice != parameter.default]
+        others = [choice for choice in (*parameter.choices, *parameter.words) if choice != parameter.default]
         file = ["FILE"] if parameter.file else []
         file += ["DIR"] if parameter.file and parameter.file.folders else []
         values = "|".join([_format_value(parameter.default), *others, *file])

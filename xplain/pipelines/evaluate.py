@@ -303,7 +303,7 @@ class EvaluationRun:
             batch.targets,
             Cost(seconds=sum(cost["seconds"] for cost in costs)),
             None if None in expected else torch.tensor(expected, dtype=torch.float64, device=device),
-            {name: torch.tensor([cost[name] for cost in costs]) for name in ("forwards", "backwards")},
+            {name: torch.tensor([cost[name] for cost in costs]) for name in costs[0] if name != "seconds"},
         )
 
 

@@ -80,7 +80,7 @@ def average_over_baselines(run: Callable[[Tensor], Attribution], baselines: Tens
     """Return the mean of the attributions from several baselines, with the mean of their expected sums and details.
 
     run: the method with one baseline image (1, C, H, W). baselines: (N, C, H, W).
-    A flag applies to an image if it does for one of the baselines.
+    A flag applies to an image if it does for one of the baselines, and a detail that is true or false is true if it is for all.
     """
     mean = run(baselines[:1])
     if len(baselines) == 1:
@@ -98,7 +98,7 @@ def average_over_baselines(run: Callable[[Tensor], Attribution], baselines: Tens
             values=mean.values + result.values,
             expected=expected,
             parts=parts,
-            details={name: total + result.details[name] for name, total in mean.details.items()},
+            details={name: _accumulate(total, result.details[name]) for name, total in mean.details.items()},
             flags={name: mask | result.flags[name] for name, mask in mean.flags.items()},
         )
     count = len(baselines)
@@ -106,5 +106,10 @@ def average_over_baselines(run: Callable[[Tensor], Attribution], baselines: Tens
         mean,
         values=mean.values / count,
         expected=None if mean.expected is None else mean.expected / count,
-        details={name: total / count for name, total in mean.details.items()},
+        details={name: total if total.dtype == torch.bool else total / count for name, total in mean.details.items()},
     )
+
+
+def _accumulate(total: Tensor, value: Tensor) -> Tensor:
+    """Return the sum, or for bool whether both are true."""
+    return total & value if total.dtype == torch.bool else total + value

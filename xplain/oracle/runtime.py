@@ -21,6 +21,7 @@ from xplain.models.arithmetic import reproducible_arithmetic
 from xplain.models.optimize import freeze_version
 from xplain.models.scalar_outputs import with_scalar_output
 from xplain.oracle.oracle import Oracle
+from xplain.oracle.shared_forward import SharedForward
 
 NO_OPTIONS = PixelOptions()
 
@@ -84,3 +85,17 @@ def predict(classifier: Classifier, images: Tensor, compute: ComputeOptions) -> 
     """Return the logits (B, classes) of images (B, C, H, W), and their cost, counted as checks."""
     oracle = Oracle(classifier, batch_size=compute.batch_size, precision=compute.precision)
     return oracle.logits(images, check=True), oracle.cost
+
+
+def predict_and_share(
+    classifier: Classifier, images: Tensor, compute: ComputeOptions
+) -> tuple[Tensor, Cost, SharedForward | None]:
+    """Return what ``predict`` does, and the forward pass for a method that starts with the gradient at the images.
+
+    The last entry is None if the images need several model calls, or if the model has no gradients.
+    """
+    oracle = Oracle(classifier, batch_size=compute.batch_size, precision=compute.precision)
+    if not classifier.differentiable or len(images) > oracle.rows_per_call(images):
+        return *predict(classifier, images, compute), None
+    logits, shared = oracle.predict(images)
+    return logits, oracle.cost, shared

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Protocol
 
@@ -19,7 +19,8 @@ from xplain.data.images import LoadedImage, prefetch_images
 from xplain.data.sources import ImageSource
 from xplain.models import Classifier
 from xplain.models.devices import upload
-from xplain.oracle.runtime import predict
+from xplain.oracle.runtime import predict, predict_and_share
+from xplain.oracle.shared_forward import SharedForward
 from xplain.oracle.targets import TargetSpec, has_finite_logits
 
 
@@ -32,12 +33,16 @@ class RunsInCalls(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class PredictedBatch:
-    """A batch of images (B, C, H, W) on the classifier's device, with finite logits (B, classes)."""
+    """A batch of images (B, C, H, W) on the classifier's device, with finite logits (B, classes).
+
+    shared: the forward pass of the prediction, for the first method that runs on the images; None if it was not kept.
+    """
 
     items: Sequence[Item]
     loaded: Sequence[LoadedImage]
     images: Tensor
     logits: Tensor
+    shared: SharedForward | None = field(default=None, kw_only=True)
 
     @property
     def labels(self) -> list[int | None]:
@@ -60,7 +65,9 @@ class PredictedBatch:
         """Yield the batch once per requested target, with the target and contrast classes of each image."""
         for targets in target_spec.targets(self.logits, self.labels):
             contrasts = target_spec.contrasts(classifier, self.logits, targets)
-            yield TargetedBatch(self.items, self.loaded, self.images, self.logits, targets, contrasts)
+            yield TargetedBatch(
+                self.items, self.loaded, self.images, self.logits, targets, contrasts, shared=self.shared
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,9 +166,17 @@ def largest_group(methods: Iterable[RunsInCalls], classifier: Classifier, comput
 
 
 def predict_batches(
-    classifier: Classifier, items: Sequence[Item], compute: ComputeOptions, *, size: int, needs_labels: bool
+    classifier: Classifier,
+    items: Sequence[Item],
+    compute: ComputeOptions,
+    *,
+    size: int,
+    needs_labels: bool,
+    share: bool = False,
 ) -> Iterator[tuple[list[Failure], PredictedBatch | None]]:
     """Prefetch images in batches of ``size`` and predict each batch once.
+
+    share: keep the forward pass of each batch for the first method, which starts with the gradients at the images.
 
     Yield, for each batch, the failures and a batch of the remaining images, or None if no image remains. An image fails if it cannot be
     read, if its logits are not finite, or if ``needs_labels`` is true and it has no label.
@@ -176,16 +191,27 @@ def predict_batches(
                 failures.append(Failure(item.key, result.error))
             else:
                 read.append((item, result))
-        refused, batch = _predict_group(classifier, read, compute, needs_labels=needs_labels) if read else ([], None)
+        refused, batch = [], None
+        if read:
+            refused, batch = _predict_group(classifier, read, compute, needs_labels=needs_labels, share=share)
         yield failures + refused, batch
 
 
 def _predict_group(
-    classifier: Classifier, read: Sequence[tuple[Item, LoadedImage]], compute: ComputeOptions, *, needs_labels: bool
+    classifier: Classifier,
+    read: Sequence[tuple[Item, LoadedImage]],
+    compute: ComputeOptions,
+    *,
+    needs_labels: bool,
+    share: bool,
 ) -> tuple[list[Failure], PredictedBatch | None]:
     """Predict images and drop those with non-finite logits or a missing required label."""
     images = upload(torch.stack([loaded.pixels for _, loaded in read]), classifier.device, classifier.dtype)
-    logits, _ = predict(classifier, images, compute)
+    shared = None
+    if share:
+        logits, _, shared = predict_and_share(classifier, images, compute)
+    else:
+        logits, _ = predict(classifier, images, compute)
     failures, usable = [], []
     for i, finite in enumerate(has_finite_logits(logits).tolist()):
         item = read[i][0]
@@ -204,5 +230,5 @@ def _predict_group(
     items = [read[i][0] for i in usable]
     loaded = [read[i][1] for i in usable]
     if len(usable) < len(read):
-        images, logits = images[usable], logits[usable]
-    return failures, PredictedBatch(items, loaded, images, logits)
+        images, logits, shared = images[usable], logits[usable], None
+    return failures, PredictedBatch(items, loaded, images, logits, shared=shared)

@@ -128,8 +128,9 @@ class EvaluationRun:
         on_progress(done, len(items))
         size = largest_group(self.sources, self.classifier, self.config.compute)
         needs_labels = self.config.target == "label"
+        share = self._starts_at_images(todo)
         for failures, batch in predict_batches(
-            self.classifier, todo, self.config.compute, size=size, needs_labels=needs_labels
+            self.classifier, todo, self.config.compute, size=size, needs_labels=needs_labels, share=share
         ):
             if batch is not None:
                 rows = self.rows_per_image * len(batch.items)
@@ -138,6 +139,15 @@ class EvaluationRun:
             yield from failures
             done += len(failures) + (0 if batch is None else len(batch.items))
             on_progress(done, len(items))
+
+    def _starts_at_images(self, items: Sequence[Item]) -> bool:
+        """Return whether the first method, which can share the forward pass of the prediction, runs on all items."""
+        first = self.methods[0] if self.methods else None
+        return (
+            first is not None
+            and first.spec.starts_at_images
+            and all(self.is_missing(item.key, first) for item in items)
+        )
 
     def _store_failures(self, failures: Sequence[Failure]) -> None:
         new = [failure for failure in failures if not self.store.has(failure.name, "failed")]
@@ -262,6 +272,7 @@ class EvaluationRun:
             logits=batch.logits,
             on_rows=counter.advance,
             drawn_for=batch.cpu_images,
+            shared=batch.shared,
         )
         if self.config.save_maps:
             self._save_maps(method, batch, result.cpu())

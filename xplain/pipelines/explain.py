@@ -74,7 +74,10 @@ def _explain_images(config: ExplainConfig, on_progress: OnProgress) -> Iterator[
     run.count_existing(items)
     size = largest_group(methods, classifier, config.compute)
     with inference_session(classifier):
-        for failures, batch in predict_batches(classifier, items, config.compute, size=size, needs_labels=needs_labels):
+        share = methods[0].spec.starts_at_images
+        for failures, batch in predict_batches(
+            classifier, items, config.compute, size=size, needs_labels=needs_labels, share=share
+        ):
             yield from failures
             if batch is not None:
                 yield from run.explain_batch(batch)
@@ -220,6 +223,7 @@ class ExplainRun:
                 logits=batch.logits,
                 on_rows=self.counter.advance,
                 drawn_for=batch.cpu_images,
+                shared=batch.shared,
             )
             result = with_stability(
                 method,

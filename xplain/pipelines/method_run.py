@@ -30,6 +30,7 @@ from xplain.models.scalar_outputs import check_directions
 from xplain.oracle import Oracle
 from xplain.oracle.access import check_access
 from xplain.oracle.batching import rows_per_call
+from xplain.oracle.shared_forward import SharedForward
 from xplain.pipelines.completeness_flags import flag_completeness_gaps
 from xplain.pipelines.contrasts import CONTRASTS, NearestContrasts
 from xplain.pipelines.inner_method import InnerMethod
@@ -184,12 +185,14 @@ class MethodRun:
         on_rows: Callable[[int], None] | None = None,
         drawn_for: Tensor | None = None,
         flag_maps: bool = True,
+        shared: SharedForward | None = None,
     ) -> Attribution:
         """Run the method on images (B, C, H, W) and target classes (B,) in batches that fill a forward pass.
 
         contrasts: (B, A) contrast classes, or None. on_rows: called with the number of rows after each model call.
         logits: (B, classes) of the images, which choose the contrast classes of the score ``contrast``; None to compute them.
         drawn_for: images that seed the random numbers, or None to use ``images``. They are read on the CPU, so pass them there if possible.
+        shared: the forward pass of the prediction of these images, or None.
         flag_maps: flag maps that are zero everywhere, with the reason if it is known, and maps with a large completeness gap.
         Raises the errors of the method, UsageError if the classifier does not offer what the method needs, and DeviceError if a
         single sample does not fit in memory.
@@ -203,27 +206,30 @@ class MethodRun:
         if contrasts is None:
             contrasts, cost = NearestContrasts(self.score, classifier, images, compute, logits).find(targets)
         for index in torch.arange(len(images)).chunk(-(-len(images) // size)):
-            oracle = self._oracle(classifier, compute, index, contrasts, on_rows)
+            oracle = self._oracle(classifier, compute, index, contrasts, on_rows, shared)
+            x = images if len(index) == len(images) else images[index]
             content = images if drawn_for is None else drawn_for
-            supplies = self._supplies(images[index], content[index], contrasts, index, compute.seed)
+            supplies = self._supplies(x, content[index], contrasts, index, compute.seed)
             if self.inner is not None:
                 supplies["run"] = InnerMethod(
                     replace(self.inner, score=self.score),
                     classifier,
                     oracle,
-                    images[index],
+                    x,
                     content[index],
                     targets[index],
                     None if contrasts is None else contrasts[index],
                     compute,
                     on_rows,
                 )
-            result = self._call(oracle, images, targets, index, supplies)
+            result = self._call(oracle, images, x, targets, index, supplies)
             has_draws = has_draws or ("rng" in supplies and supplies["rng"].log.used)
             spent = {"forwards": oracle.image_rows[:, 0], "backwards": oracle.image_rows[:, 1]}
             values = result.values.detach().contiguous()
             parts.append(replace(result, values=values, details=result.details | spent))
             cost = cost + oracle.cost
+        if shared is not None:
+            shared.release()
         result = _concatenate(parts)
         check_directions(classifier, result.values, result.expected)
         flags = dict(result.flags)
@@ -268,6 +274,7 @@ class MethodRun:
         index: Tensor,
         contrasts: Tensor | None,
         on_rows: Callable[[int], None] | None,
+        shared: SharedForward | None = None,
     ) -> Oracle:
         """Create the oracle for a batch of images. Methods with the argument ``against`` interpret the contrast classes themselves."""
         scored = None if contrasts is None or "against" in self.spec.needs else contrasts[index]
@@ -280,6 +287,7 @@ class MethodRun:
             precision=compute.precision,
             fold=not self.spec.plain,
             on_rows=on_rows,
+            shared=shared,
         )
 
     def _supplies(
@@ -296,18 +304,18 @@ class MethodRun:
         return supplies
 
     def _call(
-        self, oracle: Oracle, images: Tensor, targets: Tensor, index: Tensor, supplies: Mapping[str, Any]
+        self, oracle: Oracle, images: Tensor, x: Tensor, targets: Tensor, index: Tensor, supplies: Mapping[str, Any]
     ) -> Attribution:
-        """Call the method on the images at ``index``, with baseline images as a tensor.
+        """Call the method on the images x (B, C, H, W), which are those at ``index``, with baseline images as a tensor.
 
-        Raises InputError if the baseline images do not match the images (B, C, H, W).
+        Raises InputError if the baseline images do not match the images.
         """
 
         def run(**baseline: Tensor) -> Attribution:
             settings = {**self.settings, **baseline}
             if self.keeps_sequence:
                 settings[SEQUENCE] = True
-            result: Attribution = self.spec.function(oracle, images[index], targets[index], **settings, **supplies)
+            result: Attribution = self.spec.function(oracle, x, targets[index], **settings, **supplies)
             return result
 
         if self.averaged_baselines is not None:

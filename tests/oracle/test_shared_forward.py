@@ -12,7 +12,7 @@ from xplain.core.registry import METHODS
 from xplain.oracle import Oracle
 
 X = toys.images(3)
-SHARING = [spec.name for spec in METHODS if spec.starts_at_images]
+SHARING = [spec.name for spec in METHODS if spec.starts_with]
 
 
 def explain(method: str, classifier=None, **options) -> tuple[xplain.Attribution, list[int]]:
@@ -23,20 +23,30 @@ def explain(method: str, classifier=None, **options) -> tuple[xplain.Attribution
 
 
 def test_methods_that_share():
-    assert SHARING == ["saliency", "input-x-gradient", "uniform-fullgrad"]
+    assert sorted(SHARING) == [
+        "grad-cam",
+        "grad-cam-plus-plus",
+        "hires-cam",
+        "input-x-gradient",
+        "layer-cam",
+        "saliency",
+        "uniform-fullgrad",
+        "xgrad-cam",
+    ]
 
 
 @pytest.mark.parametrize("score", ["logit", "prob", "margin"])
 @pytest.mark.parametrize("method", SHARING)
 def test_one_forward_pass(method, score):
     """Three rows, not six; the map is that of two passes."""
+    search = int("cam" in method)  # a row that finds the layer
     attribution, rows = explain(method, score=score)
-    assert rows == [3]
+    assert sum(rows) == 3 + search
     cost = attribution.cost
-    assert (cost.forwards, cost.backwards, cost.checks) == (3, 3, 0)
+    assert (cost.forwards, cost.backwards, cost.checks) == (3, 3, search)
     separate, rows = explain(method, score=score, batch_size=2)  # two model calls share nothing
-    assert sum(rows) == 6
-    assert (separate.cost.forwards, separate.cost.backwards, separate.cost.checks) == (3, 3, 3)
+    assert sum(rows) == 6 + search
+    assert (separate.cost.forwards, separate.cost.backwards, separate.cost.checks) == (3, 3, 3 + search)
     toys.assert_same(attribution.values, separate.values, rtol=1e-12)
 
 
@@ -44,6 +54,13 @@ def test_contrast_classes_and_targets_are_applied():
     attribution, rows = explain("saliency", target=[1, 2, 0], against=[[0, 3], [3, 4], [1, 2]])
     separate, _ = explain("saliency", target=[1, 2, 0], against=[[0, 3], [3, 4], [1, 2]], batch_size=2)
     assert rows == [3]
+    toys.assert_same(attribution.values, separate.values, rtol=1e-12)
+
+
+def test_several_layers_share_the_pass():
+    attribution, rows = explain("grad-cam", layer="act1+act2")
+    separate, _ = explain("grad-cam", layer="act1+act2", batch_size=2)
+    assert sum(rows) == 3 + 2
     toys.assert_same(attribution.values, separate.values, rtol=1e-12)
 
 
@@ -61,12 +78,12 @@ def test_pass_is_used_once():
     y = torch.tensor([1, 2, 0])
     first = oracle.gradients(X, y).values
     assert shared.is_used
-    assert not shared.logits.requires_grad
+    assert shared.forward_pass is None
     assert (oracle.cost.forwards, oracle.cost.backwards) == (3, 3)
     torch.testing.assert_close(oracle.gradients(X, y).values, first, rtol=1e-12, atol=0)
 
 
-@pytest.mark.parametrize("change", ["other", "fewer", "modified"])
+@pytest.mark.parametrize("change", ["other", "fewer", "modified", "unfolded"])
 def test_other_images_do_not_use_the_pass(change):
     classifier, images = toys.with_pixels(toys.small_net(1))[0], X.clone()
     _, shared = Oracle(classifier).predict(images)
@@ -75,9 +92,13 @@ def test_other_images_do_not_use_the_pass(change):
         images.mul_(0.5)
     elif change == "other":
         images = images.clone()
-    else:
+    elif change == "fewer":
         images = images[:2]
-    assert shared.take(images) is None
+    else:
+        assert shared.take(images, folded=False) is None
+        assert shared.take(images, folded=True, layers=["act1"]) is None
+        return
+    assert shared.take(images, folded=True) is None
     assert not shared.is_used
 
 

@@ -22,7 +22,7 @@ from xplain.oracle.access import check_access, check_precision
 from xplain.oracle.batching import Block, PassKind, make_blocks, rows_per_call, run_in_batches
 from xplain.oracle.layers import LayerResult, probe_layer
 from xplain.oracle.scores import ComputedScore, compute_scores
-from xplain.oracle.shared_forward import SharedForward
+from xplain.oracle.shared_forward import ForwardPass, SharedForward
 
 
 class GradientResult(NamedTuple):
@@ -82,7 +82,7 @@ class Oracle:
         self._batch_size = batch_size
         self._inference_copies: dict[bool, Classifier] = {}
         self._on_rows = on_rows
-        self._shared = shared
+        self.shared = shared
 
     def mean_color(self, x: Tensor) -> Tensor:
         """Return the color (C or 1, 1, 1) that the normalization maps to zero, for images x (..., C, H, W)."""
@@ -163,15 +163,12 @@ class Oracle:
         model = self.inference_copy(fold=self.fold, access="gradients")
 
         def run(x: Tensor, y: Tensor, contrasts: Tensor | None) -> tuple[Tensor, ...]:
-            taken = self._shared.take(x) if self._shared is not None and self.fold else None
+            taken = None if self.shared is None else self.shared.take(x, folded=self.fold)
             with torch.enable_grad():
-                x, logits = self._run_with_graph(model, x) if taken is None else taken
+                leaf, logits, _ = self._run_with_graph(model, x) if taken is None else taken
                 scores = compute_scores(logits, y, self.score, contrasts, self.output)
-                gradients = _differentiate(scores, x)
-            if taken is None:
-                self.count_rows(forwards=len(x), backwards=scores.numel())
-            else:  # the prediction reported the rows
-                self.cost = self.cost + Cost(forwards=len(x), backwards=scores.numel())
+                gradients = _differentiate(scores, leaf)
+            self.count_rows(forwards=len(x), backwards=scores.numel(), reported=taken is not None)
             logits = logits.detach()
             return scores.detach(), gradients, self.output.top_classes(logits), _find_decisions(self.output, logits)
 
@@ -185,15 +182,15 @@ class Oracle:
 
         The rows count as checks. x: (B, C, H, W).
         """
-        model = self.inference_copy(fold=True, access="gradients")
+        model = self.inference_copy(fold=self.fold, access="gradients")
         passes: list[SharedForward] = []
 
         def run(x: Tensor) -> tuple[Tensor]:
             with torch.enable_grad():
-                leaf, logits = self._run_with_graph(model, x)
+                forward_pass = self._run_with_graph(model, x)
             self.count_rows(checks=len(x))
-            passes.append(SharedForward(x, leaf, logits))
-            return (logits.detach(),)
+            passes.append(SharedForward(x, self.fold, forward_pass))
+            return (forward_pass.logits.detach(),)
 
         logits = self.run_in_batches(run, x, kind="gradient")[0]
         return logits, passes[0] if len(passes) == 1 else None
@@ -276,10 +273,10 @@ class Oracle:
         with float32_precision(self.precision, x.device):
             return run_in_batches(run, self.classifier, self._batch_size, x, *others, kind=kind)
 
-    def count_rows(self, forwards: int = 0, backwards: int = 0, checks: int = 0) -> None:
-        """Add the rows of a model call to ``cost`` and report them to ``on_rows``."""
+    def count_rows(self, forwards: int = 0, backwards: int = 0, checks: int = 0, *, reported: bool = False) -> None:
+        """Add the rows of a model call to ``cost`` and report them to ``on_rows``, unless the prediction reported them."""
         self.cost = self.cost + Cost(forwards, backwards, checks)
-        if self._on_rows is not None:
+        if self._on_rows is not None and not reported:
             self._on_rows(forwards + checks)
 
     def count_image_rows(self, rows: int, image: Tensor | None, backwards: int) -> None:
@@ -295,10 +292,10 @@ class Oracle:
         self.image_rows[:, 0] += forwards
         self.image_rows[:, 1] += forwards * backwards
 
-    def _run_with_graph(self, model: Classifier, x: Tensor) -> tuple[Tensor, Tensor]:
+    def _run_with_graph(self, model: Classifier, x: Tensor) -> ForwardPass:
         """Return the rows that entered the model and their logits, with the graph between them."""
         leaf = x.detach().requires_grad_()
-        return leaf, self.forward(model, leaf)
+        return ForwardPass(leaf, self.forward(model, leaf), {})
 
     def _contrasts_of(self, image: Tensor | None) -> Tensor | None:
         """Return the contrast classes (rows, A) of the image of each row, or None."""

@@ -33,7 +33,7 @@ from xplain.models import Classifier, ScalarFunction
 from xplain.models.devices import synchronize
 from xplain.models.scalar_outputs import resolve_scalar_target
 from xplain.oracle.access import check_access
-from xplain.oracle.runtime import inference_session, predict, predict_and_share
+from xplain.oracle.runtime import inference_session, predict
 from xplain.oracle.shared_forward import SharedForward
 from xplain.oracle.targets import Classes, find_contrasts, find_targets, has_finite_logits
 from xplain.pipelines.arguments import (
@@ -130,8 +130,8 @@ def attribute(
         result = method_run.attribute(
             classifier, images, targets, compute, contrasts=contrasts, logits=logits, on_rows=progress, shared=shared
         )
-        if shared is not None and shared.is_used:  # the method counted its rows
-            cost = Cost()
+        if shared is not None and shared.is_used:  # the method counts its rows
+            cost = replace(cost, checks=cost.checks - len(images))
         synchronize(classifier.device)
         seconds = time.perf_counter() - started
         result = with_stability(
@@ -160,10 +160,8 @@ def _predict_for(
     method: MethodRun, classifier: Classifier, images: Tensor, compute: ComputeOptions
 ) -> tuple[Tensor, Cost, SharedForward | None]:
     """Return what ``predict_finite`` does, and the forward pass if the method can share it."""
-    if not method.spec.starts_at_images:
-        return *predict_finite(classifier, images, compute), None
     with _checked_prediction(images):
-        logits, cost, shared = predict_and_share(classifier, images, compute)
+        logits, cost, shared = method.predict(classifier, images, compute)
     _check_finite(logits)
     return logits, cost, shared
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from xplain.core.config import ComputeOptions, EvaluateConfig
 from xplain.core.errors import Failure, InputError, UsageError
+from xplain.core.types import Cost
 from xplain.data.class_names import ClassNames
 from xplain.data.datasets import Item, read_dataset
 from xplain.data.folders import SkippedFiles
@@ -19,7 +20,7 @@ from xplain.data.images import LoadedImage, prefetch_images
 from xplain.data.sources import ImageSource
 from xplain.models import Classifier
 from xplain.models.devices import upload
-from xplain.oracle.runtime import predict, predict_and_share
+from xplain.oracle.runtime import predict
 from xplain.oracle.shared_forward import SharedForward
 from xplain.oracle.targets import TargetSpec, has_finite_logits
 
@@ -29,6 +30,15 @@ class RunsInCalls(Protocol):
 
     def images_per_call(self, classifier: Classifier, batch_size: int | None) -> int:
         """Return how many images fill one model call."""
+
+
+class Predicts(Protocol):
+    """A method that can share the forward pass of the prediction."""
+
+    def predict(
+        self, classifier: Classifier, images: Tensor, compute: ComputeOptions
+    ) -> tuple[Tensor, Cost, SharedForward | None]:
+        """Return the logits (B, classes) of images, their cost, and the forward pass if the method can share it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,11 +182,11 @@ def predict_batches(
     *,
     size: int,
     needs_labels: bool,
-    share: bool = False,
+    first: Predicts | None = None,
 ) -> Iterator[tuple[list[Failure], PredictedBatch | None]]:
     """Prefetch images in batches of ``size`` and predict each batch once.
 
-    share: keep the forward pass of each batch for the first method, which starts with the gradients at the images.
+    first: the first method that runs on every batch, with which the prediction shares its forward pass if it can.
 
     Yield, for each batch, the failures and a batch of the remaining images, or None if no image remains. An image fails if it cannot be
     read, if its logits are not finite, or if ``needs_labels`` is true and it has no label.
@@ -193,7 +203,7 @@ def predict_batches(
                 read.append((item, result))
         refused, batch = [], None
         if read:
-            refused, batch = _predict_group(classifier, read, compute, needs_labels=needs_labels, share=share)
+            refused, batch = _predict_group(classifier, read, compute, needs_labels=needs_labels, first=first)
         yield failures + refused, batch
 
 
@@ -203,13 +213,13 @@ def _predict_group(
     compute: ComputeOptions,
     *,
     needs_labels: bool,
-    share: bool,
+    first: Predicts | None,
 ) -> tuple[list[Failure], PredictedBatch | None]:
     """Predict images and drop those with non-finite logits or a missing required label."""
     images = upload(torch.stack([loaded.pixels for _, loaded in read]), classifier.device, classifier.dtype)
     shared = None
-    if share:
-        logits, _, shared = predict_and_share(classifier, images, compute)
+    if first is not None:
+        logits, _, shared = first.predict(classifier, images, compute)
     else:
         logits, _ = predict(classifier, images, compute)
     failures, usable = [], []

@@ -128,9 +128,9 @@ class EvaluationRun:
         on_progress(done, len(items))
         size = largest_group(self.sources, self.classifier, self.config.compute)
         needs_labels = self.config.target == "label"
-        share = self._starts_at_images(todo)
+        first = self._find_first_method(todo)
         for failures, batch in predict_batches(
-            self.classifier, todo, self.config.compute, size=size, needs_labels=needs_labels, share=share
+            self.classifier, todo, self.config.compute, size=size, needs_labels=needs_labels, first=first
         ):
             if batch is not None:
                 rows = self.rows_per_image * len(batch.items)
@@ -140,14 +140,12 @@ class EvaluationRun:
             done += len(failures) + (0 if batch is None else len(batch.items))
             on_progress(done, len(items))
 
-    def _starts_at_images(self, items: Sequence[Item]) -> bool:
-        """Return whether the first method, which can share the forward pass of the prediction, runs on all items."""
+    def _find_first_method(self, items: Sequence[Item]) -> MethodRun | None:
+        """Return the method that runs first on every batch of the items, or None if it is finished for some of them."""
         first = self.methods[0] if self.methods else None
-        return (
-            first is not None
-            and first.spec.starts_at_images
-            and all(self.is_missing(item.key, first) for item in items)
-        )
+        if first is None or not all(self.is_missing(item.key, first) for item in items):
+            return None
+        return first
 
     def _store_failures(self, failures: Sequence[Failure]) -> None:
         new = [failure for failure in failures if not self.store.has(failure.name, "failed")]

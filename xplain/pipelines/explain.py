@@ -74,9 +74,8 @@ def _explain_images(config: ExplainConfig, on_progress: OnProgress) -> Iterator[
     run.count_existing(items)
     size = largest_group(methods, classifier, config.compute)
     with inference_session(classifier):
-        share = methods[0].spec.starts_at_images
         for failures, batch in predict_batches(
-            classifier, items, config.compute, size=size, needs_labels=needs_labels, share=share
+            classifier, items, config.compute, size=size, needs_labels=needs_labels, first=methods[0]
         ):
             yield from failures
             if batch is not None:

@@ -30,6 +30,7 @@ from xplain.models.scalar_outputs import check_directions
 from xplain.oracle import Oracle
 from xplain.oracle.access import check_access
 from xplain.oracle.batching import rows_per_call
+from xplain.oracle.runtime import predict_and_share
 from xplain.oracle.shared_forward import SharedForward
 from xplain.pipelines.completeness_flags import flag_completeness_gaps
 from xplain.pipelines.contrasts import CONTRASTS, NearestContrasts
@@ -172,6 +173,14 @@ class MethodRun:
         if self.keeps_sequence:  # each image needs the memory of all its inputs
             per_image = max(per_image, self.rows_per_image)
         return max(rows // per_image, 1)
+
+    def predict(
+        self, classifier: Classifier, images: Tensor, compute: ComputeOptions
+    ) -> tuple[Tensor, Cost, SharedForward | None]:
+        """Return the logits (B, classes) of images, their cost, and the forward pass if the method can share it."""
+        names = ("layer", "layout") if self.spec.starts_with == "layers" else ()
+        layers = {name: self.settings[name] for name in names}
+        return predict_and_share(classifier, images, compute, self.spec.starts_with, **layers)
 
     def attribute(
         self,

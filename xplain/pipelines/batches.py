@@ -16,7 +16,7 @@ from xplain.core.types import Cost
 from xplain.data.class_names import ClassNames
 from xplain.data.datasets import Item, read_dataset
 from xplain.data.folders import SkippedFiles
-from xplain.data.images import LoadedImage, prefetch_images
+from xplain.data.prefetch import LoadedImage, prefetch_images
 from xplain.data.sources import ImageSource
 from xplain.models import Classifier
 from xplain.models.devices import upload

@@ -1,6 +1,7 @@
 """Tests of steps=auto and samples=auto: when an image stops, and that it gets what a fixed number gives."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -124,7 +125,7 @@ def sample_maps(method: str, count: int) -> torch.Tensor:
     """Return the maps (n, C, H, W) of the samples of the first image: differences of sums of consecutive numbers of samples."""
     name = "masks" if "rise" in method else "samples"
     sums = [explain(method, X[:1], target=2, **{name: n}).values[0] * n for n in range(1, count + 1)]
-    return torch.stack([sums[0], *(after - before for before, after in zip(sums, sums[1:], strict=False))])
+    return torch.stack([sums[0], *(after - before for before, after in pairwise(sums))])
 
 
 @pytest.mark.parametrize("method", ["sg", "sg:kind=square", "eg:alpha=nested", "rise"])
@@ -172,7 +173,10 @@ def test_nested_numbers_are_stratified():
 @pytest.mark.parametrize(
     ("method", "message"),
     [
-        ("ig:tolerance=0.1", "integrated-gradients: tolerance=0.1 requires steps=auto; add steps=auto or remove tolerance"),
+        (
+            "ig:tolerance=0.1",
+            "integrated-gradients: tolerance=0.1 requires steps=auto; add steps=auto or remove tolerance",
+        ),
         ("rise:tolerance=0.1", "rise: tolerance=0.1 requires masks=auto; add masks=auto or remove tolerance"),
         ("sg:tolerance=2", "smoothgrad: tolerance=2 requires samples=auto; add samples=auto or remove tolerance"),
         ("ig:steps=auto,rule=left", "steps=auto is not defined for rule=left; use rule=chebyshev or remove rule"),

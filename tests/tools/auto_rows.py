@@ -23,7 +23,17 @@ METHODS = (
     "kernel-shap:samples=auto,tolerance=0.5",
     "rise:samples=auto,tolerance=0.5",
 )
-COLUMNS = ["method", "images", "reached", "mean rows", "half", "nine tenths", "all", "saved (nine tenths)", "saved (all)"]
+COLUMNS = [
+    "method",
+    "images",
+    "reached",
+    "mean rows",
+    "half",
+    "nine tenths",
+    "all",
+    "saved (nine tenths)",
+    "saved (all)",
+]
 
 
 def find_photographs(folder: Path, count: int) -> list[Path]:

@@ -1,8 +1,8 @@
 """Measure how busy ``xplain evaluate`` keeps a fast engine: ``python -m tests.tools.engine_idle`` (see ``--help``).
 
 The engine is a network that sleeps for a fixed time per row, as a device that computes beside the CPU does. It runs
-``evaluate -a saliency -M deletion:steps=7`` on small photographs, and prints the share of the time in which the engine computes, the images
-per second and the resident memory by quarter of the images.
+``evaluate -a saliency -M deletion:steps=7`` on small photographs, and prints the share of the time in which the engine computes and in
+which it waits for images, the images per second and the resident memory by quarter of the images.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ import argparse
 import os
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
@@ -22,8 +24,9 @@ from torch import Tensor, nn
 
 from tests.integration.test_soak import resident_mebibytes
 from xplain.core.config import Choice, ComputeOptions, EvaluateConfig, ModelOptions
+from xplain.data.prefetch import prefetch_images
 from xplain.models import Classifier
-from xplain.pipelines import evaluation_plan
+from xplain.pipelines import batches, evaluation_plan
 from xplain.pipelines.evaluate import evaluate
 
 SIDE = 64  # of the model's input, in pixels
@@ -84,14 +87,40 @@ def make_photographs(folder: Path, count: int) -> None:
         noise.save(folder / f"{k:05}.jpg", quality=85)
 
 
-def measure(folder: Path, seconds_per_row: float, methods: list[str]) -> tuple[float, float, list[float]]:
-    """Return the busy share of the engine, the images per second, and the resident memory (MiB) by quarter."""
+@dataclass
+class Result:
+    """The share of the time in which the engine computes, and in which the command waits for images; images/s; MiB by quarter."""
+
+    busy: float
+    waiting: float
+    images_per_second: float
+    memory: list[float]
+
+
+def measure(folder: Path, seconds_per_row: float, methods: list[str]) -> Result:
+    """Evaluate the methods on the photographs of a folder."""
     torch.manual_seed(0)
     network, engine = Network(), Engine(seconds_per_row)
     Sleep.engine = engine
     classifier = xplain_classifier(network)
     memory: list[tuple[int, float]] = []
-    with tempfile.TemporaryDirectory() as output, patch.object(evaluation_plan, "load_model", lambda *_: classifier):
+    waits: list[float] = []
+
+    def timed_prefetch(*arguments: Any) -> Iterator[Any]:
+        groups = iter(prefetch_images(*arguments))
+        while True:
+            start = time.perf_counter()
+            group = next(groups, None)
+            waits.append(time.perf_counter() - start)
+            if group is None:
+                return
+            yield group
+
+    with (
+        tempfile.TemporaryDirectory() as output,
+        patch.object(evaluation_plan, "load_model", lambda *_: classifier),
+        patch.object(batches, "prefetch_images", timed_prefetch),
+    ):
         config = EvaluateConfig(
             ModelOptions(device="cpu"),
             ComputeOptions(),
@@ -110,7 +139,7 @@ def measure(folder: Path, seconds_per_row: float, methods: list[str]) -> tuple[f
     quarters = [
         float(np.mean([size for done, size in memory if k * total / 4 < done <= (k + 1) * total / 4])) for k in range(4)
     ]
-    return busy, total / seconds, quarters
+    return Result(busy, sum(waits[1:]) / (last - first), total / seconds, quarters)  # the first group is not read ahead
 
 
 def xplain_classifier(network: nn.Module) -> Classifier:
@@ -134,9 +163,13 @@ def main() -> None:
         photographs = Path(folder) / "photographs"
         make_photographs(photographs, options.images)
         for rate in options.rows_per_second:
-            busy, images, memory = measure(photographs, 1 / rate, options.methods)
-            sizes = " ".join(f"{size:.0f}" for size in memory)
-            print(f"engine of {rate:.0f} rows/s: busy {busy:.2f}, {images:.0f} images/s, resident MiB {sizes}", flush=True)
+            result = measure(photographs, 1 / rate, options.methods)
+            sizes = " ".join(f"{size:.0f}" for size in result.memory)
+            print(
+                f"engine of {rate:.0f} rows/s: busy {result.busy:.2f}, waits for images {result.waiting:.2f}, "
+                f"{result.images_per_second:.0f} images/s, resident MiB {sizes}",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

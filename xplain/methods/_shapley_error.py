@@ -8,7 +8,9 @@ from torch import Tensor
 SAMPLES_PER_SEGMENT = 4  # with fewer coalitions, the standard error is unknown
 
 
-def relative_standard_errors(gram: Tensor, members: Tensor, residuals: Tensor, values: Tensor, exists: Tensor) -> Tensor:
+def relative_standard_errors(
+    gram: Tensor, members: Tensor, residuals: Tensor, values: Tensor, exists: Tensor
+) -> Tensor:
     """Return the standard errors (N,) √(Σ_s SE_s²) / ‖φ‖ of Shapley values φ; infinite with too few coalitions.
 
     The covariance of φ is A M A: the sandwich estimator for pairs of correlated coalitions, with A = G⁻¹ - G⁻¹ 1 1ᵀ G⁻¹ / (1ᵀ G⁻¹ 1)

@@ -90,7 +90,9 @@ def integrated_gradients(
 def _check_nested(rule: Rule, direction: Direction) -> None:
     """Raise UsageError for parameters with which steps=auto is not defined."""
     if direction == "idgi":
-        raise UsageError("steps=auto is not defined for direction=idgi, whose gap says nothing", "set a number of steps")
+        raise UsageError(
+            "steps=auto is not defined for direction=idgi, whose gap says nothing", "set a number of steps"
+        )
     if rule not in ("gauss-legendre", "chebyshev"):  # the first is the default
         raise UsageError(f"steps=auto is not defined for rule={rule}", "use rule=chebyshev or remove rule")
 

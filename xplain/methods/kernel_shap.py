@@ -77,7 +77,6 @@ def kernel_shap(
     labels = find_superpixels(x, segments)
     fill = make_baseline(baseline, x, oracle.mean_color(x), rng.child("baseline"))
     regression = SegmentRegression(oracle, x, y, labels, fill)
-    counts, exists = regression.counts, regression.exists
     full, empty = oracle.scores(x, y).double(), oracle.scores(fill, y).double()
     is_exact = _count_proper(regression.counts) <= max_count(samples, max_samples)
     coalitions = _Coalitions(regression, rng, _size_distribution(regression.counts, regression.size), is_exact)

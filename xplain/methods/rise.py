@@ -17,7 +17,6 @@ from xplain.methods._sampling import Sampling
 from xplain.methods._split_sums import SplitSums
 from xplain.oracle import Oracle
 
-
 TOLERANCE, MAX_MASKS = 0.3, 8000  # defaults of masks=auto
 FIRST_MASKS = 128  # of masks=auto
 

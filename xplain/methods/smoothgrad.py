@@ -16,7 +16,6 @@ from xplain.methods._sampling import Sampling
 from xplain.methods._split_sums import SplitSums
 from xplain.oracle import Oracle
 
-
 TOLERANCE, MAX_SAMPLES = 0.5, 1000  # defaults of samples=auto
 
 

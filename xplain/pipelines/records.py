@@ -112,7 +112,9 @@ def describe_explanation(
     booked = ("forwards", "backwards", CONTRASTS, *_taken_by_auto(result))  # listed under "cost" and "against"
     contrasts = result.details[CONTRASTS][i].tolist() if CONTRASTS in result.details else batch.contrasts_of(i)
     details = {
-        name: _finite_or_none(value[i].tolist()) for name, value in result.details.items() if name not in booked and value.ndim < 4
+        name: _finite_or_none(value[i].tolist())
+        for name, value in result.details.items()
+        if name not in booked and value.ndim < 4
     }  # without images
     return {
         "input": loaded.source.name,

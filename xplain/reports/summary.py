@@ -235,7 +235,6 @@ class RunAggregator:
             self.halves,
         )
 
-
     def _warn_of_missed_tolerances(self) -> list[str]:
         """Return a warning per method of which steps=auto or samples=auto did not reach the tolerance for some images."""
         missed: dict[str, tuple[int, int]] = {}

@@ -156,7 +156,7 @@ class Parameter:
             else:
                 members = [member for member in get_args(hint) if member is not NoneType]
                 optional = optional or len(members) < len(get_args(hint))
-                hint, *literals = sorted(members, key=lambda member: get_origin(member) is Literal)
+                hint, *literals = sorted(members, key=_is_literal)
                 words = tuple(word for literal in literals for word in get_args(literal))
         choices = get_args(hint) if get_origin(hint) is Literal else ()
         return cls(name, str if choices else hint, default, choices, bounds, optional, file, words)
@@ -220,3 +220,8 @@ class Parameter:
         if not separator or not values or not all(isinstance(value, str) for value in values):
             return None
         return separator.join(values)
+
+
+def _is_literal(hint: Any) -> bool:
+    """Return whether an annotation is a Literal."""
+    return get_origin(hint) is Literal

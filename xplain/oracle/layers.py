@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from xplain.core.errors import UsageError, did_you_mean
+from xplain.core.types import Cost
 from xplain.models import Classifier
 from xplain.models.arithmetic import float32_precision
 from xplain.models.layer_trace import ModelRunner
@@ -103,7 +104,10 @@ def _probe(
         for name, gradient in zip(names, gradients, strict=True):
             if gradient is None:
                 raise UsageError(f"the score does not depend on layer {name!r}", "use another layer")
-        oracle.count_rows(forwards=len(x), backwards=len(x), reported=taken is not None)
+        if taken is None:
+            oracle.count_rows(forwards=len(x), backwards=len(x))
+        else:  # progress does not count predictions
+            oracle.cost = oracle.cost + Cost(forwards=len(x), backwards=len(x))
         return scores.detach(), *activations, *_arrange(gradients, layouts)
 
     oracle.count_image_rows(len(x), None, backwards=int(differentiate))

@@ -168,7 +168,10 @@ class Oracle:
                 leaf, logits, _ = self._run_with_graph(model, x) if taken is None else taken
                 scores = compute_scores(logits, y, self.score, contrasts, self.output)
                 gradients = _differentiate(scores, leaf)
-            self.count_rows(forwards=len(x), backwards=scores.numel(), reported=taken is not None)
+            if taken is None:
+                self.count_rows(forwards=len(x), backwards=scores.numel())
+            else:  # progress does not count predictions
+                self.cost = self.cost + Cost(forwards=len(x), backwards=scores.numel())
             logits = logits.detach()
             return scores.detach(), gradients, self.output.top_classes(logits), _find_decisions(self.output, logits)
 
@@ -273,10 +276,10 @@ class Oracle:
         with float32_precision(self.precision, x.device):
             return run_in_batches(run, self.classifier, self._batch_size, x, *others, kind=kind)
 
-    def count_rows(self, forwards: int = 0, backwards: int = 0, checks: int = 0, *, reported: bool = False) -> None:
-        """Add the rows of a model call to ``cost`` and report them to ``on_rows``, unless the prediction reported them."""
+    def count_rows(self, forwards: int = 0, backwards: int = 0, checks: int = 0) -> None:
+        """Add the rows of a model call to ``cost`` and report them to ``on_rows``."""
         self.cost = self.cost + Cost(forwards, backwards, checks)
-        if self._on_rows is not None and not reported:
+        if self._on_rows is not None:
             self._on_rows(forwards + checks)
 
     def count_image_rows(self, rows: int, image: Tensor | None, backwards: int) -> None:

@@ -201,7 +201,8 @@ def predict_batches(
                 failures.append(Failure(item.key, result.error))
             else:
                 read.append((item, result))
-        refused, batch = [], None
+        refused: list[Failure] = []
+        batch = None
         if read:
             refused, batch = _predict_group(classifier, read, compute, needs_labels=needs_labels, first=first)
         yield failures + refused, batch

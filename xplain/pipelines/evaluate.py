@@ -168,6 +168,8 @@ class EvaluationRun:
             for part in targeted.parts(source, self.classifier, self.config.compute, missing):
                 if isinstance(source, MethodRun):
                     attribution = self._load_maps(source, part) or self._attribute(source, part, counter)
+                    if batch.shared is not None:
+                        batch.shared.release()
                     self._run_metrics(source, part, attribution, counter)
                 else:
                     yield from self._evaluate_maps(source, part, counter)

@@ -91,16 +91,16 @@ def boundary_ig(
             "boundary-ig requires a decision, but the model returns a value without a threshold",
             "set the threshold of the model, or use integrated-gradients",
         )
-    if variant == "official":
-        if steps == "auto":
-            raise UsageError("steps=auto is not defined for variant=official", "set a number of steps")
-        attack = _attack_all_steps(oracle, x, y, attack_steps, attack_step_size, radius)
-    else:
-        attack = _attack_to_boundary(oracle, x, y, attack_steps, attack_step_size, radius)
-    if steps == "auto":
+    if variant == "official" and steps == "auto":
+        raise UsageError("steps=auto is not defined for variant=official", "set a number of steps")
+    nodes = None if steps == "auto" else _find_nodes(variant, steps, x)
+    take_attack = _attack_all_steps if variant == "official" else _attack_to_boundary
+    attack = take_attack(oracle, x, y, attack_steps, attack_step_size, radius)
+    if nodes is None:
         result = integrate_to_tolerance(oracle, x, y, attack.end, tolerance=tolerance, max_steps=max_steps)
     else:
-        result = _integrate(oracle, x, y, attack.end, variant, steps)
+        total = (x - attack.end) * line_integral(oracle, x, y, attack.end, *nodes)
+        result = Attribution(total, expected=oracle.score_change(attack.end, x, y))
     distance = (x - attack.end).detach().flatten(1).norm(dim=1)
     return replace(
         result,
@@ -109,15 +109,12 @@ def boundary_ig(
     )
 
 
-def _integrate(oracle: Oracle, x: Tensor, y: Tensor, end: Tensor, variant: str, steps: int) -> Attribution:
-    """Return the integrated gradients of x from the baseline ``end``, both (B, C, H, W)."""
-    if variant == "official":
-        nodes, weights = quadrature("trapezoid", steps, x)
-        weights = weights * (steps - 1) / steps
-    else:
-        nodes, weights = quadrature("gauss-legendre", steps, x)
-    total = (x - end) * line_integral(oracle, x, y, end, nodes, weights)
-    return Attribution(total, expected=oracle.score_change(end, x, y))
+def _find_nodes(variant: str, steps: int, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the nodes and weights (steps,) of the line integral, of the type of x. Raises UsageError for variant=official with one step."""
+    if variant == "paper":
+        return quadrature("gauss-legendre", steps, x)
+    nodes, weights = quadrature("trapezoid", steps, x)
+    return nodes, weights * (steps - 1) / steps
 
 
 class _Attack(NamedTuple):

@@ -77,7 +77,9 @@ def _explain_images(config: ExplainConfig, on_progress: OnProgress) -> Iterator[
     run.count_existing(items)
     size = largest_group(methods, classifier, config.compute)
     with inference_session(classifier):
-        for failures, batch in predict_batches(classifier, items, config.compute, size=size, needs_labels=needs_labels):
+        for failures, batch in predict_batches(
+            classifier, items, config.compute, size=size, needs_labels=needs_labels, first=methods[0]
+        ):
             yield from failures
             if batch is not None:
                 yield from run.explain_batch(batch)
@@ -226,6 +228,7 @@ class ExplainRun:
                 logits=batch.logits,
                 on_rows=self.counter.advance,
                 drawn_for=batch.cpu_images,
+                shared=batch.shared,
             )
             result = with_stability(
                 method,

@@ -9,7 +9,8 @@ import numpy as np
 
 from xplain.core.config import ExplainConfig, PictureOptions
 from xplain.core.errors import InputError, UsageError
-from xplain.data.images import LoadedImage, read_original, sha256
+from xplain.data.images import read_original, sha256
+from xplain.data.loading import LoadedImage
 from xplain.models import Classifier
 from xplain.reports.band_pictures import show_bands
 from xplain.reports.original_pictures import Original, check_picture_size

@@ -69,6 +69,7 @@ class ScoreColumn:
     chances: dict[str, float] = field(default_factory=dict)  # expected values of a random map, by key, if known
     forwards: int = 0
     backwards: int = 0
+    missed_tolerance: int = 0  # items for which steps=auto or samples=auto reached its maximum first
 
     @validated
     def add(self, record: Mapping[str, Any]) -> None:
@@ -85,6 +86,7 @@ class ScoreColumn:
             self._add_curve(index, record["curve"])
         self.forwards += record["cost"]["forwards"]
         self.backwards += record["cost"]["backwards"]
+        self.missed_tolerance += record["cost"].get("tolerance_reached") is False
 
     def _add_curve(self, index: int, curve: Sequence[float]) -> None:
         self.curve_items.append(index)
@@ -220,11 +222,12 @@ class RunAggregator:
         return {"top1": self.correct / self.labeled if self.labeled else None}
 
     def warnings(self, description: Mapping[str, Any]) -> list[str]:
-        """Return warnings about an implausible accuracy; none if images can have several labels."""
+        """Return warnings about missed tolerances, and about an implausible accuracy unless images can have several labels."""
+        missed = self._warn_of_missed_tolerances()
         if self.label_accuracy.images:
-            return []
+            return missed
         published = description.get("accuracy") or {"top1": None, "source": ""}
-        return accuracy_warnings(
+        return missed + accuracy_warnings(
             self.correct,
             self.labeled,
             published["top1"],
@@ -232,6 +235,17 @@ class RunAggregator:
             description.get("classes"),
             self.halves,
         )
+
+    def _warn_of_missed_tolerances(self) -> list[str]:
+        """Return a warning per method of which steps=auto or samples=auto did not reach the tolerance for some images."""
+        missed: dict[str, tuple[int, int]] = {}
+        for (method, _), column in self.columns.items():
+            missed[method] = max(missed.get(method, (0, 0)), (column.missed_tolerance, len(column.index)))
+        return [
+            f"{method} did not reach its tolerance for {count} of {total} images"
+            for method, (count, total) in missed.items()
+            if count
+        ]
 
 
 def summarize_run(

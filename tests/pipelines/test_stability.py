@@ -18,20 +18,23 @@ X = toys.images(3).float()
 
 
 @pytest.mark.parametrize(
-    ("rows", "has_draws", "expected"),
+    ("rows", "has_draws", "has_halves", "expected"),
     [  # draws, rounding, float64, noise, rows spent
-        (1, False, (4, True, True, 4, 10)),
-        (1, True, (4, True, True, 4, 14)),
-        (20, True, (1, True, False, 1, 61)),
-        (50, False, (4, False, False, 1, 51)),
-        (4000, True, (0, False, False, 1, 4001)),
-        (0, True, (4, True, True, 4, 4)),
+        (1, False, False, (4, False, False, 1, 2)),
+        (1, True, False, (1, True, False, 0, 2)),
+        (20, True, True, (0, False, False, 1, 21)),
+        (20, True, False, (1, False, False, 0, 20)),
+        (50, False, False, (4, False, False, 1, 51)),
+        (4000, True, False, (1, False, False, 0, 4000)),
+        (0, True, False, (4, True, True, 1, 1)),
+        (0, False, False, (4, True, True, 1, 1)),
     ],
 )
-def test_quick_plan_fits_the_budget(rows, has_draws, expected):
-    plan = Plan("quick", rows, has_draws=has_draws)
+def test_quick_plan_at_most_doubles_the_rows(rows, has_draws, has_halves, expected):
+    """A method of c rows and the prediction take c + 1."""
+    plan = Plan("quick", rows, has_draws=has_draws, has_halves=has_halves)
     assert (plan.draws, plan.rounding, plan.precise, plan.noise, plan.spent) == expected
-    full = Plan("full", rows, has_draws=True)
+    full = Plan("full", rows, has_draws=True, has_halves=has_halves)
     assert (full.draws, full.rounding, full.precise, full.noise, full.spent) == (4, True, True, 4, 10 * rows + 4)
 
 
@@ -51,6 +54,7 @@ def test_record_of_full_stability():
             "rounding",
             "noise",
             "reasons",
+            "marks",
             "look",
             "rows",
             "warnings",
@@ -95,7 +99,7 @@ def test_quick_stability_names_what_is_missing():
     attribution = xplain.attribute(CLASSIFIER, X[:1], "ig", stability="quick")
     record = attribution.stability.describe(0)
     assert (record["draws"]["constant"], record["draws"]["repeats"], record["rounding"]) == (True, 4, None)
-    assert record["reasons"] == {"rounding": "not computed; use stability full"}
+    assert record["reasons"] == {"rounding": "not measured: it does not fit into the rows of quick; full measures it"}
     assert record["rows"] == 50 + 2 + 1  # with the end points of the path, which are checks, and the prediction
 
 

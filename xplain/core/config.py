@@ -312,7 +312,7 @@ class ExplainConfig:
     overwrite: bool = False
     fail_fast: bool = False
     pixels: PixelOptions = field(default_factory=PixelOptions)
-    stability: StabilityLevel = "off"
+    stability: StabilityLevel = "quick"
 
 
 @dataclass(frozen=True)

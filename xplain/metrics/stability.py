@@ -13,9 +13,10 @@ from xplain.core.rng import Streams
 from xplain.core.stability import SourceStability
 from xplain.core.types import Score
 from xplain.metrics.inputs import Explain, MetricInput
-from xplain.metrics.repeats import FEW_PIXELS, repeat_draws, repeat_noise, repeat_rounding
+from xplain.metrics.repeats import FEW_PIXELS, repeat_compressed, repeat_draws, repeat_noise, repeat_rounding
 
 MapSimilarity = Literal["top10", "spearman"]
+Noise = Literal["uniform", "jpeg"]
 FRAGILE = Paper(
     "Interpretation of neural networks is fragile",
     "Amirata Ghorbani, Abubakar Abid, James Zou",
@@ -77,16 +78,21 @@ def stability_rounding(inputs: MetricInput, *, explain: Explain, similarity: Map
     return _to_score(result, similarity, has_curve=True)
 
 
+def _count_changed(*, repeats: int, noise: Noise, **_: object) -> int:
+    return 1 if noise == "jpeg" else repeats
+
+
 @metric(
     "stability-noise",
     bounds=(0, 1),
     unit=UNIT,
     axis=AXIS,
-    forwards=lambda repeats, **_: repeats + 1,
-    attributions=lambda repeats, **_: repeats,
-    undefined=f"{UNDEFINED}; where fewer than two noisy images keep the prediction",
+    forwards=lambda **settings: _count_changed(**settings) + 1,
+    attributions=_count_changed,
+    undefined=f"{UNDEFINED}; where fewer than two noisy images, or the compressed one, keep the prediction",
     paper=FRAGILE,
     deviations="Random perturbations, which are weaker than the attacks of the paper.",
+    added=frozenset({"noise"}),
 )
 def stability_noise(
     inputs: MetricInput,
@@ -96,6 +102,7 @@ def stability_noise(
     similarity: MapSimilarity = "top10",
     repeats: Steps = 4,
     radius: Positive = 1 / 255,
+    noise: Noise = "uniform",
 ) -> Score:
     """Average the share of the highest tenth of the pixels that stays if the image changes by less than its file can tell.
 
@@ -103,11 +110,13 @@ def stability_noise(
     held. An image counts if the prediction is the same and the target's probability changes by at most 0.05, or for values without a
     threshold always; the method does not run on others, so that ``attributions`` is an upper bound.
     similarity: as in ``stability-draws``. radius: in pixel units.
+    noise: ``uniform``, or ``jpeg`` for one image per image, compressed as JPEG of quality 90; ``repeats`` and ``radius`` are ignored.
     ``random``, whose draws are held, and ``center`` score 1. Undefined (NaN) where fewer than two images count, and as
     ``stability-draws``.
     """
-    result = repeat_noise(inputs, explain, rng, radius=radius, count=repeats)
-    return _to_score(result, similarity)
+    if noise == "jpeg":
+        return _to_score(repeat_compressed(inputs, explain), similarity)
+    return _to_score(repeat_noise(inputs, explain, rng, radius=radius, count=repeats), similarity)
 
 
 def _to_score(result: SourceStability, similarity: MapSimilarity, *, has_curve: bool = False) -> Score:

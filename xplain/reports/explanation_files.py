@@ -49,7 +49,7 @@ class ExplanationFiles:
     """The files of a run.
 
     directory: the output directory; None: ``write`` returns one PNG instead of writing files.
-    kinds: overlay, heatmap, masked, figure, raw, steps, which has two files.
+    kinds: overlay, heatmap, masked, figure, stability, raw, steps, which has two files.
     options: how pictures are drawn.
     overwrite: replace existing files.
     bands: numbers of the bands that pictures show; empty for the first three.
@@ -123,20 +123,21 @@ class ExplanationFiles:
         attribution: Floats,
         record: dict[str, Any],
         steps: Mapping[str, Floats] | None = None,
+        marks: Floats | None = None,
     ) -> bytes | None:
         """Write the file of every kind; without a directory, return the PNG bytes of the first kind.
 
         paths: as ``find`` returns them.
         image, attribution: (C, H, W).
         record: embedded in each file; ``warnings`` and ``files`` are added to it.
-        steps: the arrays of ``--save steps``.
+        steps: the arrays of ``--save steps``. marks: (H, W) of ``--save stability``, or None.
 
         Raises InputError if a file cannot be written, or if another process wrote it in the meantime from other input.
         """
         record["warnings"] += render_warnings(attribution, self.options)
         record["files"] = {} if self.directory is None else {kind: str(path) for kind, path in paths.items()}
         for kind, path in paths.items():
-            content = self._encode(kind, image, attribution, record, steps or {})
+            content = self._encode(kind, image, attribution, record, steps or {}, marks)
             if self.directory is None:
                 return content
             if not write_file(path, content, replace=self.overwrite):
@@ -152,7 +153,13 @@ class ExplanationFiles:
         touch([path])
 
     def _encode(
-        self, kind: str, image: Floats, attribution: Floats, record: dict[str, Any], steps: Mapping[str, Floats]
+        self,
+        kind: str,
+        image: Floats,
+        attribution: Floats,
+        record: dict[str, Any],
+        steps: Mapping[str, Floats],
+        marks: Floats | None,
     ) -> bytes:
         if kind == STEPS:
             return draw_steps(steps, self.options, record, self.bands)
@@ -160,7 +167,7 @@ class ExplanationFiles:
             return encode_steps(steps, attribution, record)
         if kind == "raw":
             return encode_raw(image, attribution, record)
-        return draw(kind, show_bands(image, self.bands), attribution, self.options, record)
+        return draw(kind, show_bands(image, self.bands), attribution, self.options, record, marks)
 
 
 def _check_length(paths: Iterable[Path]) -> None:

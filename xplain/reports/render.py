@@ -21,10 +21,11 @@ from xplain.core.config import Reduce, RenderOptions
 from xplain.core.errors import UsageError, did_you_mean
 from xplain.core.files import DAMAGED, printable, to_json
 from xplain.reports.matplotlib_style import figure_style, import_matplotlib
+from xplain.reports.stability_picture import add_caption, draw_bars, mark_pixels
 from xplain.reports.stability_summary import describe_stability
 
 Pixels = NDArray[np.uint8]
-KINDS = ("overlay", "heatmap", "masked", "figure", "raw", "steps")
+KINDS = ("overlay", "heatmap", "masked", "figure", "raw", "steps", "stability")
 CHUNK = "xplain"  # the PNG text chunk that holds the record
 GRAY_WEIGHTS = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
@@ -144,12 +145,20 @@ def keep_top_pixels(image: Pixels, attribution: Floats, options: RenderOptions, 
     return pixels
 
 
-def draw(kind: str, image: Pixels, attribution: Floats, options: RenderOptions, record: Mapping[str, Any]) -> bytes:
+def draw(
+    kind: str,
+    image: Pixels,
+    attribution: Floats,
+    options: RenderOptions,
+    record: Mapping[str, Any],
+    marks: Floats | None = None,
+) -> bytes:
     """Return a PNG with the record inside it.
 
-    kind: overlay, heatmap, masked or figure.
+    kind: overlay, heatmap, masked, stability or figure.
     image: (H, W, 3).
     attribution: (C, H, W).
+    marks: (H, W), the share of the repeated maps that mark a pixel, for kind stability; None if it is undefined.
     """
     heatmap = normalize(attribution, options)
     match kind:
@@ -159,6 +168,9 @@ def draw(kind: str, image: Pixels, attribution: Floats, options: RenderOptions, 
             pixels = apply_colormap(heatmap, options)
         case "masked":
             pixels = mask(image, heatmap)
+        case "stability":
+            shares = np.zeros(heatmap.shape) if marks is None else marks
+            pixels = add_caption(mark_pixels(overlay(image, heatmap, options), shares), record)
         case _:
             return draw_figure(image, heatmap, attribution, options, record)
     return encode_png(pixels, record)
@@ -187,11 +199,16 @@ def draw_figure(
     from matplotlib.figure import Figure
 
     with figure_style({"font.size": 7.5, "axes.titlesize": 8}):
-        figure = Figure(figsize=(9, 2.45), dpi=210, layout="constrained")
+        has_stability = record.get("stability") is not None
+        figure = Figure(figsize=(9, 3.35 if has_stability else 2.45), dpi=210, layout="constrained")
         FigureCanvasAgg(figure)
-        axes = figure.subplots(1, 5, width_ratios=(1, 1, 0.05, 1, 0.9))
+        panels = figure
+        if has_stability:
+            panels, bars = figure.subfigures(2, 1, height_ratios=(1, 0.38))
+            draw_bars(bars.subplots(), record)
+        axes = panels.subplots(1, 5, width_ratios=(1, 1, 0.05, 1, 0.9))
         tick_labels = _tick_labels(attribution, options)
-        _draw_panels(figure, axes, image, heatmap, options, tick_labels, _title_input(record))
+        _draw_panels(panels, axes, image, heatmap, options, tick_labels, _title_input(record))
         _draw_predictions(axes[4], record)
         figure.suptitle(textwrap.fill(printable(caption(record)), 130), fontsize=8, parse_math=False)
         stream = io.BytesIO()

@@ -377,6 +377,7 @@ class CompareConfig:
     formats: figure formats in addition to PNG.
     null: whether the paths in ``files_from`` end with NUL bytes.
     any_folder: write another comparison than that in ``output`` into a folder beside it, instead of refusing.
+    stability: as in ``ExplainConfig``.
     """
 
     model: ModelOptions
@@ -402,6 +403,7 @@ class CompareConfig:
     fail_fast: bool = False
     any_folder: bool = False
     pixels: PixelOptions = field(default_factory=PixelOptions)
+    stability: StabilityLevel = "quick"
 
 
 def read_toml(path: Path) -> dict[str, Any]:

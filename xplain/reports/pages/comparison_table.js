@@ -62,6 +62,7 @@ function makeCaption(cell, row) {
     const attributes = isBest ? { class: "best", title: "best in row" } : {};
     caption.append(element("div", attributes, `${metric}${arrow(metric)} ${text}`));
   }
+  if (cell.stability) caption.append(element("div", {}, cell.stability));
   const { seconds, forwards, backwards } = cell.cost;
   caption.append(element("div", { class: "soft" }, `${formatNumber(seconds, 2)} s, ${forwards} forward and ${backwards} backward passes`));
   for (const warning of cell.warnings) caption.append(element("div", { class: "warn" }, warning));

@@ -53,7 +53,7 @@ def stability_draws(
     are not zero.
     """
     result = repeat_draws(inputs, explain, repeats)
-    return _to_score(result, similarity, has_curve=True)
+    return _to_score(result, similarity)
 
 
 @metric(
@@ -75,7 +75,7 @@ def stability_rounding(inputs: MetricInput, *, explain: Explain, similarity: Map
     similarity: as in ``stability-draws``. The curve has the value of each repeat. Undefined as ``stability-draws``.
     """
     result = repeat_rounding(inputs, explain)
-    return _to_score(result, similarity, has_curve=True)
+    return _to_score(result, similarity)
 
 
 def _count_changed(*, repeats: int, noise: Noise, **_: object) -> int:
@@ -110,7 +110,8 @@ def stability_noise(
     held. An image counts if the prediction is the same and the target's probability changes by at most 0.05, or for values without a
     threshold always; the method does not run on others, so that ``attributions`` is an upper bound.
     similarity: as in ``stability-draws``. radius: in pixel units.
-    noise: ``uniform``, or ``jpeg`` for one image per image, compressed as JPEG of quality 90; ``repeats`` and ``radius`` are ignored.
+    noise: ``uniform``, or ``jpeg`` to compress the image once as JPEG of quality 90; ``repeats`` and ``radius`` are ignored.
+    The curve has the value of each repeat, NaN for those that do not count.
     ``random``, whose draws are held, and ``center`` score 1. Undefined (NaN) where fewer than two images count, and as
     ``stability-draws``.
     """
@@ -119,12 +120,12 @@ def stability_noise(
     return _to_score(repeat_noise(inputs, explain, rng, radius=radius, count=repeats), similarity)
 
 
-def _to_score(result: SourceStability, similarity: MapSimilarity, *, has_curve: bool = False) -> Score:
-    """Return the mean over repeats as a score. has_curve: with the value of each repeat, if all repeats count."""
+def _to_score(result: SourceStability, similarity: MapSimilarity) -> Score:
+    """Return the mean over repeats as a score, with the value of each repeat as its curve."""
     if similarity == "top10":
         values, curve, undefined = result.top10, result.overlaps, dict(result.undefined)
     else:
         values, curve = result.spearman, result.correlations
         undefined = {reason: mask for reason, mask in result.undefined.items() if reason != FEW_PIXELS}
     missing = torch.stack(list(undefined.values())).any(dim=0)
-    return Score(values.masked_fill(missing, torch.nan), curve if has_curve else None, undefined=undefined)
+    return Score(values.masked_fill(missing, torch.nan), curve, undefined=undefined)

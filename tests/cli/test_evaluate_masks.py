@@ -160,7 +160,7 @@ def test_difficult_boxes_are_ignored_pixels(xp, photos):
     as_boxes, as_masks, kept = results
     assert len(as_boxes) == 3
     assert as_boxes == as_masks
-    assert [chance for _, chance in as_boxes] == pytest.approx([0.5] * 3, abs=0.04)
+    assert [chance for _, chance in as_boxes] == pytest.approx([0.5] * 3, abs=0.05)
     assert [chance for _, chance in kept] == pytest.approx([0.75] * 3, abs=0.04)
 
 

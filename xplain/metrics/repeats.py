@@ -179,7 +179,7 @@ def compare_repeats(
     is_highest = find_highest(own)
     highest = torch.stack([find_highest(values) for values in sums], dim=1)
     shared = (is_highest[:, None] & highest).flatten(2).sum(dim=2)
-    overlaps = shared.double() / _top_count(own.flatten(1))
+    overlaps = (shared / _top_count(own.flatten(1))).double()
     correlations = torch.stack([spearman(own, values) for values in sums], dim=1)
     is_same = torch.stack([_equal_maps(repeated.to(reported), reported) for repeated in maps], dim=1)
     flat = own.flatten(1)

@@ -202,10 +202,11 @@ def draw_figure(
         has_stability = record.get("stability") is not None
         figure = Figure(figsize=(9, 3.35 if has_stability else 2.45), dpi=210, layout="constrained")
         FigureCanvasAgg(figure)
-        panels = figure
+        panels: Any = figure
         if has_stability:
-            panels, bars = figure.subfigures(2, 1, height_ratios=(1, 0.38))
-            draw_bars(bars.subplots(), record)
+            parts: Any = figure.subfigures(2, 1, height_ratios=(1, 0.38))
+            panels = parts[0]
+            draw_bars(parts[1].subplots(), record)
         axes = panels.subplots(1, 5, width_ratios=(1, 1, 0.05, 1, 0.9))
         tick_labels = _tick_labels(attribution, options)
         _draw_panels(panels, axes, image, heatmap, options, tick_labels, _title_input(record))

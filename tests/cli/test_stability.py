@@ -62,7 +62,7 @@ def test_picture_of_stability(xp):
         picture = np.asarray(opened)
     side = 32
     factor = 896 // side
-    assert picture.shape == (side * factor + 46, side * factor, 3)
+    assert picture.shape == (side * factor + 66, side * factor, 3)
     cells = picture[: side * factor].reshape(side, factor, side, factor, 3)
     corners = cells[:, 0, :, 0]
     always = round(record["stability"]["marks"]["always"] * side**2)

@@ -162,6 +162,7 @@ def test_marks_are_the_votes_of_all_maps():
     marks = stability.marks(1)
     noise, rounding = stability.sources["noise"], stability.sources["rounding"]
     assert stability.sources["draws"].votes is None
+    assert marks.repeats == {"rounding": 2, "noise": int(noise.kept[1].sum())}
     assert marks.maps == 1 + 2 + int(noise.kept[1].sum())
     top = torch.zeros(80, dtype=torch.float64)
     top[reported[1].sum(dim=0).flatten().argsort(descending=True)[:8]] = 1

@@ -62,11 +62,16 @@ SIGNED_SUM = Look()
 class Marks(NamedTuple):
     """The pixels (H, W) that several maps of one image have among their highest tenth.
 
-    shares: float, the share of the maps. maps: their number, with the reported one.
+    shares: float, the share of the maps. repeats: the number of repeats by source; the reported map is one more.
     """
 
     shares: Tensor
-    maps: int
+    repeats: Mapping[str, int]
+
+    @property
+    def maps(self) -> int:
+        """Number of maps, with the reported one."""
+        return 1 + sum(self.repeats.values())
 
     @property
     def always(self) -> Tensor:
@@ -89,6 +94,7 @@ class Marks(NamedTuple):
         is_partial = (self.shares > 0) & (self.shares < 1)
         return {
             "maps": self.maps,
+            "repeats": dict(self.repeats),
             "core": _number(int(self.always.sum()) / max(round(SHARE * pixels), 1)),
             "always": _number(int(self.always.sum()) / pixels),
             "not_always": _number(int(is_partial.sum()) / pixels),
@@ -200,14 +206,12 @@ class Stability:
         """Return the pixels that the map of image ``i`` and its repeats mark; None if no repeat counts or the overlap is undefined."""
         if self.highest is None:
             return None
-        votes, maps = self.highest[i].int(), 1
-        for result in self.sources.values():
-            if isinstance(result, str) or result.votes is None:
-                continue
-            if result.reason(i) is None:
+        votes, repeats = self.highest[i].int(), dict[str, int]()
+        for name, result in self.sources.items():
+            if not isinstance(result, str) and result.votes is not None and result.reason(i) is None:
                 votes = votes + result.votes[i]
-                maps += int(result.kept[i].sum())
-        return None if maps == 1 else Marks(votes / maps, maps)
+                repeats[name] = int(result.kept[i].sum())
+        return Marks(votes / (1 + sum(repeats.values())), repeats) if repeats else None
 
     def _means(self, i: int) -> dict[str, float]:
         """Return the mean overlap of image ``i`` by source, where it is defined."""

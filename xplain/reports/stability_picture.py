@@ -11,13 +11,15 @@ from PIL import Image, ImageDraw, ImageFont
 
 from xplain.core.array_store import Floats
 from xplain.core.stability import SHARE, SOURCES
+from xplain.reports.stability_summary import describe_stability
 
 Pixels = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 MIN_SIDE = 896  # pixels of the longer side, so that outlines of single pixels are visible
 HATCH_PERIOD = 4  # pixels between the lines of the hatch
 ALWAYS, MOSTLY, SOMETIMES = (255, 255, 255), (0, 229, 255), (160, 160, 160)
-CAPTION_HEIGHT, CAPTION_SIZE = 46, 15
+CAPTION_HEIGHT, CAPTION_SIZE = 66, 15
+NAMES = {"draws": "other draws", "rounding": "other arithmetic", "noise": "noise"}
 
 
 def mark_pixels(overlay: Pixels, shares: Floats) -> Pixels:
@@ -56,9 +58,11 @@ def describe_marks(record: Mapping[str, Any]) -> list[str]:
     if marks is None:
         reasons = [entry[name]["undefined"] for name in SOURCES if entry[name] and entry[name].get("undefined")]
         return [f"no marks: {reasons[0] if reasons else 'no repeat of the map was measured'}"]
+    repeats = ", ".join(f"{count} with {NAMES[name]}" for name, count in marks["repeats"].items())
     return [
-        f"in every one of {marks['maps']} maps: {marks['always']:.1%} of the image (of {SHARE:.0%}), outlined in white",
-        f"in some: {marks['not_always']:.1%}, outlined in blue if in at least half of the maps, hatched if in fewer",
+        describe_stability(record),
+        f"white: in all {marks['maps']} maps (this one, {repeats}): {marks['always']:.1%} of the image, of {SHARE:.0%}",
+        f"blue: in at least half of them, hatched: in fewer; {marks['not_always']:.1%} of the image in some only",
     ]
 
 

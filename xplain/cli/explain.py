@@ -57,7 +57,8 @@ def explain(
         list[str],
         option(
             "--save",
-            help="Output to save: overlay, heatmap, masked, figure, raw, or steps (distilled inputs of dga, PNG and NPZ); repeatable.",
+            help="Output to save: overlay, heatmap, masked, figure, raw, stability (the pixels that stay, outlined) or steps "
+            "(distilled inputs of dga, PNG and NPZ); repeatable.",
         ),
     ] = OVERLAY,
     render: RenderOptions = RenderOptions(),
@@ -65,7 +66,7 @@ def explain(
     layer: common.Layer = None,
     layout: common.Layout = None,
     score: common.Score = None,
-    stability: common.Stability = "off",
+    stability: common.Stability = "quick",
     files_from: common.FilesFrom = None,
     null: common.Null = False,
     overwrite: Annotated[

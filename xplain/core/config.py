@@ -337,7 +337,7 @@ class ExplainConfig:
     overwrite: bool = False
     fail_fast: bool = False
     pixels: PixelOptions = field(default_factory=PixelOptions)
-    stability: StabilityLevel = "off"
+    stability: StabilityLevel = "quick"
 
 
 @dataclass(frozen=True)
@@ -402,6 +402,7 @@ class CompareConfig:
     formats: figure formats in addition to PNG.
     null: whether the paths in ``files_from`` end with NUL bytes.
     any_folder: write another comparison than that in ``output`` into a folder beside it, instead of refusing.
+    stability: as in ``ExplainConfig``.
     """
 
     model: ModelOptions
@@ -427,6 +428,7 @@ class CompareConfig:
     fail_fast: bool = False
     any_folder: bool = False
     pixels: PixelOptions = field(default_factory=PixelOptions)
+    stability: StabilityLevel = "quick"
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -89,8 +89,9 @@ def attribute(
         batch_size: maximum number of samples per forward pass, or ``auto``.
         progress: callback that receives the number of processed samples after each forward pass.
         stability: ``quick`` or ``full`` also runs the method with other random draws, in other arithmetic and under small noise, and
-            sets ``stability`` of the result: how much of the highest tenth of each map stays. ``full`` takes about ten times the rows,
-            ``quick`` at most max(64, c + 1) more for a method of c rows. They are not part of ``cost``.
+            sets ``stability`` of the result: how much of the highest tenth of each map stays. ``full`` takes about ten times the rows.
+            ``quick`` at most doubles them, and measures what fits: as a rule one repeat with other draws, or for methods without draws
+            or with samples whose halves can be compared, one repeat with noise. The rows are not part of ``cost``.
         params: parameters of the method. ``xplain.methods()`` lists them with their defaults. ``layer`` is a name or a module of the
             model, ``baseline`` a name, a path, or a tensor (C, H, W) or (B, C, H, W).
 

@@ -12,6 +12,7 @@ from xplain.core.config import ExplainConfig, PictureOptions
 from xplain.core.errors import Failure, InputError, UsageError
 from xplain.core.registry import METHODS
 from xplain.core.run_store import fingerprint
+from xplain.core.stability import Look
 from xplain.core.types import Attribution
 from xplain.data.datasets import Item
 from xplain.data.sources import ImageSource, find_images
@@ -33,6 +34,7 @@ from xplain.reports.explanation_files import OVERWRITE_HINT, STEPS, ExplanationF
 from xplain.reports.render import KINDS, get_colormap
 from xplain.reports.steps_figure import STEPS as STEP_ARRAYS
 
+STABILITY = "stability"  # the picture of the pixels that stay
 Paths = dict[str, Path]  # the files of an explanation by kind
 
 
@@ -91,6 +93,8 @@ def _check_request(config: ExplainConfig, sources: Sequence[ImageSource]) -> Non
     for kind in config.saves:
         if kind not in KINDS:
             raise UsageError(f"unknown value {kind!r} for --save", f"choose from {', '.join(KINDS)}")
+    if STABILITY in config.saves and config.stability == "off":
+        raise UsageError("--save stability requires the stability of the map", "use --stability quick or full")
     if config.output is None:
         single = (len(sources), len(config.methods), len(config.saves)) == (1, 1, 1)
         if not single or "raw" in config.saves or STEPS in config.saves:
@@ -241,6 +245,7 @@ class ExplainRun:
                 contrasts=result.details.get(CONTRASTS, batch.contrasts),
                 content=batch.cpu_images,
                 on_rows=self.counter.advance,
+                look=Look.of(self.config.render.reduce, self.config.render.sign),
             ).cpu()  # before the next images, which the background thread would wait for
         except InputError as error:
             yield from (Failure(item.key, error) for item in batch.items)
@@ -266,4 +271,6 @@ class ExplainRun:
         image = batch.cpu_images[i].float().numpy()
         attribution = values.float().numpy()
         steps = {name: result.details[name][i].float().numpy() for name in STEP_ARRAYS if STEPS in paths}
-        return Explained(record, self.files.write(paths, image, attribution, record, steps, original))
+        marks = None if result.stability is None else result.stability.marks(i)
+        shares = None if marks is None else marks.shares.double().numpy()
+        return Explained(record, self.files.write(paths, image, attribution, record, steps, original, shares))

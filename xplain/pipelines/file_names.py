@@ -49,7 +49,7 @@ def describe_settings(config: ExplainConfig, method: MethodRun) -> str:
             value = getattr(options, field.name)
             if value != field.default:
                 parts.append(f"{field.name}={_join(value)}")
-    if config.stability != "off":
+    if config.stability != ExplainConfig.stability:
         parts.append(f"stability={config.stability}")
     if config.compute.precision != ComputeOptions.precision:
         parts.append(config.compute.precision)

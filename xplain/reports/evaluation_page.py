@@ -21,6 +21,7 @@ from xplain.reports.map_notes import annotation_notes, unusable_map_notes
 from xplain.reports.paper_settings import difference_warning
 from xplain.reports.published import format_published, has_published, published_notes
 from xplain.reports.render import read_record
+from xplain.reports.repeated_maps import repeat_notes
 from xplain.reports.tables import format_number, has_chance, with_arrow
 from xplain.reports.templates import data_url, render_page
 
@@ -71,7 +72,7 @@ def _list_notes(summary: Mapping[str, Any]) -> list[str]:
     """Return what to know about metrics and external maps."""
     metrics = summary["run"]["metrics"]
     notes = [f"{label} {metric['note']}" for label, metric in metrics.items() if "note" in metric]
-    notes += annotation_notes(summary)
+    notes += annotation_notes(summary) + repeat_notes(summary)
     return notes + [note.removesuffix(".") for note in unusable_map_notes(summary)]
 
 

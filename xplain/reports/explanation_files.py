@@ -50,7 +50,7 @@ class ExplanationFiles:
     """The files of a run.
 
     directory: the output directory; None: ``write`` returns one PNG instead of writing files.
-    kinds: overlay, heatmap, masked, figure, raw, steps, which has two files.
+    kinds: overlay, heatmap, masked, figure, stability, raw, steps, which has two files.
     options: how pictures are drawn.
     overwrite: replace existing files.
     bands: numbers of the bands that pictures show; empty for the first three.
@@ -127,6 +127,7 @@ class ExplanationFiles:
         record: dict[str, Any],
         steps: Mapping[str, Floats] | None = None,
         original: Original | None = None,
+        marks: Floats | None = None,
     ) -> bytes | None:
         """Write the file of every kind; without a directory, return the PNG bytes of the first kind.
 
@@ -135,13 +136,14 @@ class ExplanationFiles:
         record: embedded in each file; ``warnings`` and ``files`` are added to it.
         steps: the arrays of ``--save steps``.
         original: the photograph to draw on, or None to draw on the model input.
+        marks: (H, W) of ``--save stability``, on the model input, or None.
 
         Raises InputError if a file cannot be written, or if another process wrote it in the meantime from other input.
         """
         record["warnings"] += render_warnings(attribution, self.options)
         record["files"] = {} if self.directory is None else {kind: str(path) for kind, path in paths.items()}
         for kind, path in paths.items():
-            content = self._encode(kind, image, attribution, record, steps or {}, original)
+            content = self._encode(kind, image, attribution, record, steps or {}, original, marks)
             if self.directory is None:
                 return content
             if not write_file(path, content, replace=self.overwrite):
@@ -164,6 +166,7 @@ class ExplanationFiles:
         record: dict[str, Any],
         steps: Mapping[str, Floats],
         original: Original | None,
+        marks: Floats | None,
     ) -> bytes:
         if kind == STEPS:
             return draw_steps(steps, self.options, record, self.bands)
@@ -171,9 +174,9 @@ class ExplanationFiles:
             return encode_steps(steps, attribution, record)
         if kind == "raw":
             return encode_raw(image, attribution, record)
-        if original is not None:
+        if original is not None and kind != "stability":  # marks are pixels of the model input
             return draw_original(kind, original, attribution, self.options, record, self.scale)
-        return draw(kind, show_bands(image, self.bands), attribution, self.options, record, self.scale)
+        return draw(kind, show_bands(image, self.bands), attribution, self.options, record, self.scale, marks)
 
 
 def _check_length(paths: Iterable[Path]) -> None:

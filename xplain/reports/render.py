@@ -21,9 +21,10 @@ from xplain.core.errors import UsageError, did_you_mean
 from xplain.core.files import DAMAGED, printable, to_json
 from xplain.reports.captions import wrap_caption
 from xplain.reports.matplotlib_style import figure_style, import_matplotlib
+from xplain.reports.stability_picture import add_caption, draw_bars, mark_pixels
 
 Pixels = NDArray[np.uint8]
-KINDS = ("overlay", "heatmap", "masked", "figure", "raw", "steps")
+KINDS = ("overlay", "heatmap", "masked", "figure", "raw", "steps", "stability")
 CHUNK = "xplain"  # the PNG text chunk that holds the record
 CAPTION_WIDTH = 130  # characters of a line above a figure
 OUTSIDE_COLOR = (0.5, 0.5, 0.5)  # where the model does not see the photograph
@@ -163,19 +164,26 @@ def draw(
     options: RenderOptions,
     record: Mapping[str, Any],
     scale: int = 1,
+    marks: Floats | None = None,
 ) -> bytes:
     """Return a PNG with the record inside it.
 
-    kind: overlay, heatmap, masked or figure.
+    kind: overlay, heatmap, masked, stability or figure.
     image: (H, W, 3).
     attribution: (C, H, W).
-    scale: side of the square in the PNG that shows a pixel; figures have a fixed size.
+    scale: side of the square in the PNG that shows a pixel; figures have a fixed size, and pictures of stability are enlarged anyway.
+    marks: (H, W), the share of the repeated maps that mark a pixel, for kind stability; None if it is undefined.
     """
     heatmap = normalize(attribution, options)
-    if kind == "figure":
-        panels = Panels(image, heatmap, overlay(image, heatmap, options))
-        return draw_figure(panels, attribution, options, record)
-    return encode_png(enlarge(paint(kind, image, heatmap, options), scale), record)
+    match kind:
+        case "figure":
+            panels = Panels(image, heatmap, overlay(image, heatmap, options))
+            return draw_figure(panels, attribution, options, record)
+        case "stability":
+            shares = np.zeros(heatmap.shape) if marks is None else marks
+            return encode_png(add_caption(mark_pixels(overlay(image, heatmap, options), shares), record), record)
+        case _:
+            return encode_png(enlarge(paint(kind, image, heatmap, options), scale), record)
 
 
 def enlarge(pixels: Pixels, scale: int) -> Pixels:
@@ -211,10 +219,16 @@ def draw_figure(panels: Panels, attribution: Floats, options: RenderOptions, rec
     from matplotlib.figure import Figure
 
     with figure_style({"font.size": 7.5, "axes.titlesize": 8}):
-        figure = Figure(figsize=(9, 2.45), dpi=210, layout="constrained")
+        has_stability = record.get("stability") is not None
+        figure = Figure(figsize=(9, 3.35 if has_stability else 2.45), dpi=210, layout="constrained")
         FigureCanvasAgg(figure)
-        axes = figure.subplots(1, 5, width_ratios=(1, 1, 0.05, 1, 0.9))
-        _draw_panels(figure, axes, panels, options, _tick_labels(attribution, options), _title_input(record))
+        upper: Any = figure
+        if has_stability:
+            parts: Any = figure.subfigures(2, 1, height_ratios=(1, 0.38))
+            upper = parts[0]
+            draw_bars(parts[1].subplots(), record)
+        axes = upper.subplots(1, 5, width_ratios=(1, 1, 0.05, 1, 0.9))
+        _draw_panels(upper, axes, panels, options, _tick_labels(attribution, options), _title_input(record))
         _draw_predictions(axes[4], record)
         figure.suptitle(wrap_caption(record, CAPTION_WIDTH), fontsize=8, parse_math=False)
         stream = io.BytesIO()

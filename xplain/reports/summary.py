@@ -29,6 +29,7 @@ from xplain.reports.accuracy_check import Confusions, accuracy_warnings
 from xplain.reports.control import find_control
 from xplain.reports.groups import ItemGroups, estimate_class_mean, without_nan
 from xplain.reports.label_accuracy import LabelAccuracy
+from xplain.reports.repeated_maps import compare_images, describe_repeats
 from xplain.reports.statistics import (
     BOOTSTRAP_RESAMPLES,
     CONFIDENCE_LEVEL,
@@ -103,6 +104,10 @@ class ScoreColumn:
         if not self.chances:
             return {}
         return {"chance": math.fsum(self.chances.values()) / len(self.chances)}
+
+    def all_curves(self) -> Floats | None:
+        """Return the curves (items that have one, points), or None if there are none."""
+        return np.frombuffer(self.curves).reshape(len(self.curve_items), -1) if self.curve_items else None
 
     def mean_curve(self) -> list[float] | None:
         """Return the mean over the items that have a curve, summed in the order of their names; None if there are none."""
@@ -257,7 +262,26 @@ def summarize_run(
     """
     description, records = read_run(folder)
     check_run(description, str(folder))
-    return summarize(description, records, interval, selected)
+    aggregator = RunAggregator.of(description, records, selected)
+    summary = summarize_aggregator(description, aggregator, interval)
+    add_overlaps(summary, folder, aggregator)
+    return summary
+
+
+def add_overlaps(summary: dict[str, Any], folder: Path, aggregator: RunAggregator) -> None:
+    """Add the overlap of the saved maps of different images to the rows of stability metrics."""
+    if not folder.joinpath("maps").is_dir():
+        return
+    methods, overlaps = summary["run"]["methods"], dict[str, dict[str, Any] | None]()
+    for row in summary["rows"]:
+        label = row["method"]
+        if "stability" not in row or methods[label]["method"] == EXTERNAL_MAPS:
+            continue
+        if label not in overlaps:
+            keys = sorted(aggregator.columns[label, row["metric"]].index)
+            overlaps[label] = compare_images(folder, methods[label], label, keys)
+        if (overlap := overlaps[label]) is not None:
+            row["stability"]["between_images"] = overlap
 
 
 def summarize(
@@ -292,6 +316,9 @@ def summarize_aggregator(
         row = _summarize_column(method, metric, column, reference, interval, is_external=is_external)
         if control is not None and method != control:
             row["control"] = _compare_with_control(aggregator, row, control, first, interval)
+        row |= describe_repeats(
+            description["metrics"][metric], column.values_of(sorted(column.index)), column.all_curves()
+        )
         rows.append(row | _summarize_groups(aggregator.groups, column, interval))
     sweeps = list_sweeps(description["metrics"], collect_means(rows))
     return {

@@ -62,6 +62,7 @@ function makeCaption(cell, row) {
     const attributes = isBest ? { class: "best", title: "best in row" } : {};
     caption.append(element("div", attributes, `${metric}${arrow(metric)} ${text}`));
   }
+  if (cell.stability) caption.append(element("div", {}, cell.stability));
   const { seconds, forwards, backwards } = cell.cost;
   const parts = [`${formatNumber(seconds, 2)} s,`, `${forwards} forward and`, `${backwards} backward passes`];
   const units = parts.flatMap((part) => [element("span", { class: "unit" }, part), " "]).slice(0, -1);

@@ -22,7 +22,8 @@ LEVEL = f"{CONFIDENCE_LEVEL:.0%}"
 
 def is_stability(metric: Mapping[str, Any]) -> bool:
     """Return whether a metric of ``run.json`` is the overlap of a map with its repeats."""
-    return metric["metric"].startswith("stability-") and metric["params"].get("similarity") == "top10"
+    name, params = metric["metric"], metric["params"]
+    return name.startswith("stability-") and params.get("similarity") == "top10"
 
 
 def describe_repeats(metric: Mapping[str, Any], values: Floats, curves: Floats | None) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from xplain.reports.accuracy_check import Confusions, accuracy_warnings
 from xplain.reports.control import find_control
 from xplain.reports.groups import ItemGroups, estimate_class_mean, without_nan
 from xplain.reports.label_accuracy import LabelAccuracy
-from xplain.reports.repeated_maps import compare_images, describe_repeats
+from xplain.reports.repeated_maps import compare_images, describe_repeats, is_stability
 from xplain.reports.statistics import (
     BOOTSTRAP_RESAMPLES,
     CONFIDENCE_LEVEL,
@@ -105,18 +105,24 @@ class ScoreColumn:
             return {}
         return {"chance": math.fsum(self.chances.values()) / len(self.chances)}
 
-    def all_curves(self) -> Floats | None:
-        """Return the curves (items that have one, points), or None if there are none."""
-        return np.frombuffer(self.curves).reshape(len(self.curve_items), -1) if self.curve_items else None
+    def sorted_curves(self) -> Floats | None:
+        """Return the curves (items that have one, points) in the order of the items' names, or None if there are none."""
+        if not self.curve_items:
+            return None
+        curves: Floats = np.frombuffer(self.curves).reshape(len(self.curve_items), -1)
+        return curves[self._curve_order()]
+
+    def _curve_order(self) -> NDArray[np.int64]:
+        """Return the indices of the curves in the order of the items' names."""
+        names = np.array(list(self.index))
+        return names[np.frombuffer(self.curve_items, dtype=np.int64)].argsort(kind="stable")
 
     def mean_curve(self) -> list[float] | None:
         """Return the mean over the items that have a curve, summed in the order of their names; None if there are none."""
         if not self.curve_items:
             return None
-        names = np.array(list(self.index))
-        order = names[np.frombuffer(self.curve_items, dtype=np.int64)].argsort(kind="stable")
         curves: Floats = np.frombuffer(self.curves).reshape(len(self.curve_items), -1)
-        return _mean_rows(curves, order).round(6).tolist()
+        return _mean_rows(curves, self._curve_order()).round(6).tolist()
 
 
 def _mean_rows(rows: Floats, order: NDArray[np.int64], chunk_size: int = 4096) -> Floats:
@@ -316,9 +322,9 @@ def summarize_aggregator(
         row = _summarize_column(method, metric, column, reference, interval, is_external=is_external)
         if control is not None and method != control:
             row["control"] = _compare_with_control(aggregator, row, control, first, interval)
-        row |= describe_repeats(
-            description["metrics"][metric], column.values_of(sorted(column.index)), column.all_curves()
-        )
+        described = description["metrics"][metric]
+        curves = column.sorted_curves() if is_stability(described) else None
+        row |= describe_repeats(described, column.values_of(sorted(column.index)), curves)
         rows.append(row | _summarize_groups(aggregator.groups, column, interval))
     sweeps = list_sweeps(description["metrics"], collect_means(rows))
     return {

@@ -31,6 +31,7 @@ COLUMNS = {
     "metrics": ("name", "better", "usage", "unit", "forwards", "summary"),
     "models": ("name", "source", "weights"),
     "protocols": ("name", "metrics", "source", "unknown"),
+    "known": ("name", "kind", "summary"),
     "classes": ("index", "wnid", "name"),
     "layers": ("name", "type", "output", "auto", "layout"),
 }
@@ -163,6 +164,21 @@ def list_protocols() -> list[Row]:
             "unknown": protocol.unknown,
         }
         for protocol in PROTOCOLS.values()
+    ]
+
+
+def list_known() -> list[Row]:
+    """Return a row per mechanism of ``xplain evaluate known:NAME``: what is known about it, and what its score is."""
+    from xplain.known import MECHANISMS
+
+    return [
+        {
+            "name": f"known:{mechanism.name}",
+            "kind": mechanism.kind,
+            "summary": mechanism.summary,
+            "trained": mechanism.trained,
+        }
+        for mechanism in MECHANISMS.values()
     ]
 
 

@@ -117,7 +117,13 @@ def test_library_lists_methods_and_metrics():
     assert methods.names == METHODS.names
     assert metrics.names == METRICS.names
     assert methods["sg"].name == "smoothgrad"
-    assert [info.name for info in methods["sg"].parameters] == ["samples", "noise", "kind"]
+    assert [info.name for info in methods["sg"].parameters] == [
+        "samples",
+        "noise",
+        "kind",
+        "tolerance",
+        "max_samples",
+    ]
     assert "ig" in methods
     assert "deletion" not in methods
     assert [entry.name for entry in methods[:2]] == ["saliency", "input-x-gradient"]

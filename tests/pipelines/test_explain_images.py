@@ -256,3 +256,16 @@ def test_representations(classifier, pixels, explanation, tmp_path, monkeypatch)
 def test_record_is_a_copy(explanation):
     explanation.to_dict()["target"]["index"] = 99
     assert explanation.target == 1
+
+
+def test_pictures_are_enlarged_without_blur(explanation, tmp_path):
+    small = np.asarray(explanation.overlay("heatmap"))
+    expected = small.repeat(3, axis=0).repeat(3, axis=1)
+    np.testing.assert_array_equal(np.asarray(explanation.overlay("heatmap", scale=3)), expected)
+    saved = Image.open(explanation.save(tmp_path / "a.png", "heatmap", scale=3))
+    np.testing.assert_array_equal(np.asarray(saved), expected)
+    for scale in (0, 65, 1.5, True):
+        with pytest.raises(UsageError, match=f"invalid scale {scale!r}; use a whole number from 1 to 64"):
+            explanation.overlay(scale=scale)
+    with pytest.raises(UsageError, match=r"an .npz file has no kind and no options of a picture"):
+        explanation.save(tmp_path / "a.npz", scale=2)

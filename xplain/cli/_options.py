@@ -147,8 +147,9 @@ Stability = Annotated[
     StabilityLevel,
     option(
         "--stability",
-        help="Run each method again with other random draws, in other arithmetic and under noise of 1/255, and record which share of the "
-        "highest tenth of its map stays: quick (at most max(64, c + 1) more rows for a method of c rows), full (about 10 c) or off.",
+        help="How much of each map stays, as a share of its highest tenth, when the method runs again with other random draws, in other "
+        "arithmetic and under noise of 1/255. quick at most doubles the rows through the model, and measures what fits; full takes about "
+        "ten times the rows; off does not measure it.",
     ),
 ]
 FilesFrom = Annotated[

@@ -1,4 +1,4 @@
-"""``xplain list``: list methods, metrics, models, protocols, classes or layers."""
+"""``xplain list``: list methods, metrics, models, protocols, classes, layers or mechanisms of known truth."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from xplain.core.errors import ExitCode, UsageError
 from xplain.core.files import to_json
 from xplain.pipelines.progress import OnProgress, ignore_progress
 
-Kind = Literal["methods", "metrics", "models", "protocols", "classes", "layers"]
+Kind = Literal["methods", "metrics", "models", "protocols", "classes", "layers", "known"]
 
 
 @with_groups
@@ -47,7 +47,7 @@ def list_things(
     model_options: ModelOptions = ModelOptions(),
     out: OutputOptions = OutputOptions(),
 ) -> int:
-    """List methods, metrics, models, protocols, classes or layers.
+    """List methods, metrics, models, protocols, classes, layers, or the mechanisms of known truth.
 
     Prints a table to a terminal and tab-separated columns otherwise. With --json, prints all fields. With the name of a method or
     metric, prints its page.
@@ -61,6 +61,7 @@ def list_things(
       xplain list models --search resnet
       xplain list methods --model resnet50
       xplain list layers --model resnet50
+      xplain list known
     """
     from xplain.pipelines import catalog
 
@@ -110,6 +111,8 @@ def _list_rows(kind: str, options: ModelOptions, on_progress: OnProgress) -> lis
             return catalog.list_models()
         case "protocols":
             return catalog.list_protocols()
+        case "known":
+            return catalog.list_known()
         case "layers":
             return catalog.list_model_layers(options)
         case _:

@@ -167,7 +167,7 @@ def describe_usage(spec: Spec) -> list[str]:
     """Return ``name=default`` for each parameter, followed by its other choices, such as ``variant=official|paper``."""
     texts = []
     for parameter in spec.parameters.values():
-        others = [choice for choice in parameter.choices if choice != parameter.default]
+        others = [choice for choice in (*parameter.choices, *parameter.words) if choice != parameter.default]
         file = ["FILE"] if parameter.file else []
         file += ["DIR"] if parameter.file and parameter.file.folders else []
         default = parameter.default
@@ -193,7 +193,7 @@ def _describe_bounds(parameter: Parameter) -> str:
         texts.append(parameter.bounds.description)
     if parameter.file is not None:
         texts.append(parameter.file.description)
-    return " or ".join([*texts, *(["none"] if parameter.optional else [])])
+    return " or ".join([*texts, *parameter.words, *(["none"] if parameter.optional else [])])
 
 
 def format_value(value: Any) -> str:

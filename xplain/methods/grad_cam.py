@@ -14,6 +14,7 @@ from xplain.oracle.layers import probe_layers
 @method(
     "grad-cam",
     violates=frozenset({"sensitivity-a"}),
+    starts_with="layers",
     paper=Paper(
         "Grad-CAM: visual explanations from deep networks via gradient-based localization",
         "Ramprasaath R. Selvaraju, Michael Cogswell, Abhishek Das, Ramakrishna Vedantam, Devi Parikh, Dhruv Batra",

@@ -15,6 +15,7 @@ from xplain.oracle.layers import LayerResult, probe_layers
 @method(
     "grad-cam-plus-plus",
     violates=frozenset({"sensitivity-a"}),
+    starts_with="layers",
     paper=Paper(
         "Grad-CAM++: improved visual explanations for deep convolutional networks",
         "Aditya Chattopadhay, Anirban Sarkar, Prantik Howlader, Vineeth N. Balasubramanian",

@@ -15,6 +15,7 @@ from xplain.oracle.layers import probe_layers
     "hires-cam",
     violates=frozenset({"sensitivity-a"}),
     alias="hirescam",
+    starts_with="layers",
     paper=Paper(
         "Use HiResCAM instead of Grad-CAM for faithful explanations of convolutional neural networks",
         "Rachel Lea Draelos, Lawrence Carin",

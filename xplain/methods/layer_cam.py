@@ -14,6 +14,7 @@ from xplain.oracle.layers import probe_layers
 @method(
     "layer-cam",
     violates=frozenset({"sensitivity-a"}),
+    starts_with="layers",
     paper=Paper(
         "LayerCAM: exploring hierarchical class activation maps for localization",
         "Peng-Tao Jiang, Chang-Bin Zhang, Qibin Hou, Ming-Ming Cheng, Yunchao Wei",

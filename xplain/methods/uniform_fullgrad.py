@@ -24,6 +24,7 @@ Zero = Annotated[Literal["mean", "black"], OR_IMAGES]
     ),
     axioms=frozenset({"completeness", "linearity", "implementation-invariance"}),
     violates=frozenset({"sensitivity-a"}),
+    starts_with="gradients",
     deviations="No hooks: the sum of the bias terms is f(x) - ⟨∇f, x⟩. It equals the sum over layers on piecewise linear networks "
     "(tested) and is defined for all other networks too.",
 )

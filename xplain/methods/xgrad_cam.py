@@ -17,6 +17,7 @@ SIGNED = "the layer has negative activations, for which the weights are not defi
 @method(
     "xgrad-cam",
     violates=frozenset({"sensitivity-a"}),
+    starts_with="layers",
     paper=Paper(
         "Axiom-based Grad-CAM: towards accurate visualization and explanation of CNNs",
         "Ruigang Fu, Qingyong Hu, Xiaohu Dong, Yulan Guo, Yinghui Gao, Biao Li",

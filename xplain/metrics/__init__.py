@@ -35,6 +35,7 @@ METRICS.declare("xplain.metrics.relevance_auroc", "relevance-auroc", "relevance-
 METRICS.declare("xplain.metrics.ehr", "ehr")
 METRICS.declare("xplain.metrics.pointing_game", "pointing-game")
 METRICS.declare("xplain.metrics.roar", "roar")
+METRICS.declare("xplain.metrics.idsds", "idsds")
 
 
 class CallablePackage(ModuleType):

@@ -59,7 +59,8 @@ def pointing_game(
     (B, M, H, W) of 0 and 1, with NaN for ignored pixels.
     max_share: images whose object covers a larger share of the pixels are undefined (0.25 for the difficult images of the paper).
     categories: a CSV file with the columns category and class, for masks whose categories are no classes of the model.
-    difficult: ``ignore`` ignores the pixels of objects that Pascal VOC marks as difficult; requires masks.
+    difficult: ``ignore`` ignores the pixels of objects that Pascal VOC marks as difficult; requires a folder of its XML files, as ``masks``
+    or as ``boxes``, which are then read as masks.
     """
     check_annotations(inputs, "pointing-game")
     if inputs.masks is not None:

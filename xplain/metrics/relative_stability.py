@@ -30,6 +30,7 @@ stability_metric = partial(
     metric,
     better="lower",
     bounds=(0, float("inf")),
+    average="median",
     draws="relative-stability",
     forwards=lambda samples, **_: samples + 1,
     attributions=lambda samples, **_: samples,

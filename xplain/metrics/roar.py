@@ -37,6 +37,7 @@ class Trial:
     rows_per_image: forward rows of the method per image, used to report progress.
     precision: floating-point precision for training and testing.
     on_progress: callback that receives the number of finished epochs. Other work is converted to an equivalent number of epochs.
+    choose_targets: function that returns the explained classes (n,) of images.
     """
 
     data: TrainTestSplit
@@ -47,6 +48,7 @@ class Trial:
     rows_per_image: int = 1
     precision: Precision = "fp32"
     on_progress: Callable[[float], None] = lambda epochs: None
+    choose_targets: Attribute = lambda classifier, images, labels: labels
 
 
 def estimate_epochs(data: TrainTestSplit, rows_per_image: int, fractions: str, epochs: int) -> float:

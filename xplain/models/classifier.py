@@ -102,6 +102,7 @@ class Classifier(nn.Module):
         self.weights = weights or Weights(name)
         self.accuracy = accuracy
         self.memory_format = torch.contiguous_format  # inference copies may use channels_last
+        self.allows_channels_last = True
         self.channels = max(len(mean), len(std)) or 3
         self.has_known_channels = True
         self.classes: int | None = None

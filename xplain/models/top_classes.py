@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, overload
 import torch
 
 from xplain.data.image_values import make_source
-from xplain.data.images import load_image
+from xplain.data.loading import load_image
 
 if TYPE_CHECKING:
     from xplain.data.image_values import ImageLike

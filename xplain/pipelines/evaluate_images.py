@@ -17,7 +17,7 @@ from xplain.core.run_store import read_run
 from xplain.core.sweeps import parse_choices
 from xplain.core.types import Interval, Precision
 from xplain.data.datasets import Item
-from xplain.data.images import load_image
+from xplain.data.loading import load_image
 from xplain.models import Classifier
 from xplain.models.channels import learn_channels
 from xplain.models.layer_names import find_layer_name

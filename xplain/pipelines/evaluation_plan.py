@@ -161,6 +161,8 @@ def _hash_class_names(class_names: ClassNames) -> str | None:
 def _describe_metric(metric: MetricRun) -> dict[str, Any]:
     """Return the record of a metric."""
     record = metric.describe() | {"axis": metric.spec.axis}
+    if metric.spec.average != "mean":
+        record["average"] = metric.spec.average
     return record | ({"has_chance": True} if metric.spec.has_chance else {})
 
 

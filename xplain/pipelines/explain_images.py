@@ -14,7 +14,7 @@ from xplain.core.scores import ContrastScore, ScoreName
 from xplain.core.stability import StabilityLevel
 from xplain.core.types import Precision
 from xplain.data.datasets import Item
-from xplain.data.images import LoadedImage, load_image
+from xplain.data.loading import LoadedImage, load_image
 from xplain.models import Classifier, ScalarFunction
 from xplain.oracle.targets import Classes
 from xplain.pipelines.attribution import AttributedBatch, attribute_batch

@@ -30,6 +30,8 @@ from xplain.models.scalar_outputs import check_directions
 from xplain.oracle import Oracle
 from xplain.oracle.access import check_access
 from xplain.oracle.batching import rows_per_call
+from xplain.oracle.runtime import predict_and_share
+from xplain.oracle.shared_forward import SharedForward
 from xplain.pipelines.completeness_flags import flag_completeness_gaps
 from xplain.pipelines.contrasts import CONTRASTS, NearestContrasts
 from xplain.pipelines.inner_method import InnerMethod
@@ -170,6 +172,14 @@ class MethodRun:
             per_image = max(per_image, self.rows_per_image)
         return max(rows // per_image, 1)
 
+    def predict(
+        self, classifier: Classifier, images: Tensor, compute: ComputeOptions
+    ) -> tuple[Tensor, Cost, SharedForward | None]:
+        """Return the logits (B, classes) of images, their cost, and the forward pass if the method can share it."""
+        names = ("layer", "layout") if self.spec.starts_with == "layers" else ()
+        layers = {name: self.settings[name] for name in names}
+        return predict_and_share(classifier, images, compute, self.spec.starts_with, **layers)
+
     def attribute(
         self,
         classifier: Classifier,
@@ -182,12 +192,14 @@ class MethodRun:
         on_rows: Callable[[int], None] | None = None,
         drawn_for: Tensor | None = None,
         flag_maps: bool = True,
+        shared: SharedForward | None = None,
     ) -> Attribution:
         """Run the method on images (B, C, H, W) and target classes (B,) in batches that fill a forward pass.
 
         contrasts: (B, A) contrast classes, or None. on_rows: called with the number of rows after each model call.
         logits: (B, classes) of the images, which choose the contrast classes of the score ``contrast``; None to compute them.
         drawn_for: images that seed the random numbers, or None to use ``images``. They are read on the CPU, so pass them there if possible.
+        shared: the forward pass of the prediction of these images, or None.
         flag_maps: flag maps that are zero everywhere, with the reason if it is known, and maps with a large completeness gap.
         Raises the errors of the method, UsageError if the classifier does not offer what the method needs, and DeviceError if a
         single sample does not fit in memory.
@@ -201,27 +213,30 @@ class MethodRun:
         if contrasts is None:
             contrasts, cost = NearestContrasts(self.score, classifier, images, compute, logits).find(targets)
         for index in torch.arange(len(images)).chunk(-(-len(images) // size)):
-            oracle = self._oracle(classifier, compute, index, contrasts, on_rows)
+            oracle = self._oracle(classifier, compute, index, contrasts, on_rows, shared)
+            x = images if len(index) == len(images) else images[index]
             content = images if drawn_for is None else drawn_for
-            supplies = self._supplies(images[index], content[index], contrasts, index, compute.seed)
+            supplies = self._supplies(x, content[index], contrasts, index, compute.seed)
             if self.inner is not None:
                 supplies["run"] = InnerMethod(
                     replace(self.inner, score=self.score),
                     classifier,
                     oracle,
-                    images[index],
+                    x,
                     content[index],
                     targets[index],
                     None if contrasts is None else contrasts[index],
                     compute,
                     on_rows,
                 )
-            result = self._call(oracle, images, targets, index, supplies)
+            result = self._call(oracle, images, x, targets, index, supplies)
             has_draws = has_draws or ("rng" in supplies and supplies["rng"].log.used)
             spent = {"forwards": oracle.image_rows[:, 0], "backwards": oracle.image_rows[:, 1]}
             values = result.values.detach().contiguous()
             parts.append(replace(result, values=values, details=result.details | spent))
             cost = cost + oracle.cost
+        if shared is not None:
+            shared.release()
         result = _concatenate(parts)
         check_directions(classifier, result.values, result.expected)
         flags = dict(result.flags)
@@ -266,6 +281,7 @@ class MethodRun:
         index: Tensor,
         contrasts: Tensor | None,
         on_rows: Callable[[int], None] | None,
+        shared: SharedForward | None = None,
     ) -> Oracle:
         """Create the oracle for a batch of images. Methods with the argument ``against`` interpret the contrast classes themselves."""
         scored = None if contrasts is None or "against" in self.spec.needs else contrasts[index]
@@ -278,6 +294,7 @@ class MethodRun:
             precision=compute.precision,
             fold=not self.spec.plain,
             on_rows=on_rows,
+            shared=shared,
         )
 
     def _supplies(
@@ -294,11 +311,11 @@ class MethodRun:
         return supplies
 
     def _call(
-        self, oracle: Oracle, images: Tensor, targets: Tensor, index: Tensor, supplies: Mapping[str, Any]
+        self, oracle: Oracle, images: Tensor, x: Tensor, targets: Tensor, index: Tensor, supplies: Mapping[str, Any]
     ) -> Attribution:
-        """Call the method on the images at ``index``, with baseline images as a tensor.
+        """Call the method on the images x (B, C, H, W), which are those at ``index``, with baseline images as a tensor.
 
-        Raises InputError if the baseline images do not match the images (B, C, H, W).
+        Raises InputError if the baseline images do not match the images.
         """
         for baseline in (*self.baselines.values(), *(read[:1] for read in self.averaged_baselines.values())):
             check_baseline(baseline, images)
@@ -308,7 +325,7 @@ class MethodRun:
             settings = {**self.settings, **given, **averaged}
             if self.keeps_sequence:
                 settings[SEQUENCE] = True
-            result: Attribution = self.spec.function(oracle, images[index], targets[index], **settings, **supplies)
+            result: Attribution = self.spec.function(oracle, x, targets[index], **settings, **supplies)
             return result
 
         if self.averaged_baselines:

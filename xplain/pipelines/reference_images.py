@@ -99,7 +99,7 @@ def average_over_baselines(
 
     run: the method with one baseline image (1, C, H, W) for each parameter.
     baselines: images (N or 1, C, H, W) by parameter. Those of several parameters are used in pairs.
-    A flag applies to an image if it does for one of the baselines.
+    A flag applies to an image if it does for one of the baselines, and a detail that is true or false is true if it is for all.
     """
     count = max(map(len, baselines.values()))
     mean = run({name: images[:1] for name, images in baselines.items()})
@@ -118,12 +118,17 @@ def average_over_baselines(
             values=mean.values + result.values,
             expected=expected,
             parts=parts,
-            details={name: total + result.details[name] for name, total in mean.details.items()},
+            details={name: _accumulate(total, result.details[name]) for name, total in mean.details.items()},
             flags={name: mask | result.flags[name] for name, mask in mean.flags.items()},
         )
     return replace(
         mean,
         values=mean.values / count,
         expected=None if mean.expected is None else mean.expected / count,
-        details={name: total / count for name, total in mean.details.items()},
+        details={name: total if total.dtype == torch.bool else total / count for name, total in mean.details.items()},
     )
+
+
+def _accumulate(total: Tensor, value: Tensor) -> Tensor:
+    """Return the sum, or for bool whether both are true."""
+    return total & value if total.dtype == torch.bool else total + value

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, overload
 import numpy as np
 
 from xplain.core.array_store import Floats
-from xplain.core.config import Reduce, RenderOptions, Sign
+from xplain.core.config import MAX_SCALE, Reduce, RenderOptions, Sign
 from xplain.core.errors import UsageError, did_you_mean
 from xplain.core.files import to_json, write_file
 from xplain.reports.band_pictures import show_bands
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 PictureKind = Literal["overlay", "heatmap", "masked", "figure"]
 KIND_OF_SUFFIX = {".png": "overlay", ".npz": "raw"}
 LISTED = 20  # explanations of a list that a notebook shows
+LISTED_SIDE = 160  # pixels; smaller pictures in such a list are enlarged
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,22 +85,25 @@ class Explanation:
     def _attribution(self) -> Floats:
         return self.values.float().numpy().astype(np.float64)
 
-    def _draw(self, kind: str, options: RenderOptions) -> bytes:
-        """Return a PNG with the record inside it."""
+    def _draw(self, kind: str, options: RenderOptions, scale: int = 1) -> bytes:
+        """Return a PNG with the record inside it. Raises UsageError for an invalid scale."""
+        if not isinstance(scale, int) or isinstance(scale, bool) or not 1 <= scale <= MAX_SCALE:
+            raise UsageError(f"invalid scale {scale!r}", f"use a whole number from 1 to {MAX_SCALE}")
         pixels = show_bands(self.image.float().numpy())
-        return draw(kind, pixels, self.values.float().numpy(), options, self.record)
+        return draw(kind, pixels, self.values.float().numpy(), options, self.record, scale)
 
-    def overlay(self, kind: PictureKind = "overlay", **options: Any) -> Image:
-        """Return the heatmap on the image as a Pillow image of the size of the model input.
+    def overlay(self, kind: PictureKind = "overlay", *, scale: int = 1, **options: Any) -> Image:
+        """Return the heatmap on the image as a Pillow image of the size of the model input, or ``scale`` times as large.
 
-        kind: ``heatmap``, ``masked`` or ``figure`` return another picture.
+        kind: ``heatmap``, ``masked`` or ``figure`` return another picture. Figures have a fixed size.
+        scale: each pixel becomes a square of ``scale`` x ``scale`` pixels, without blur.
         options: ``clip``, ``sign``, ``reduce``, ``cmap`` and ``opacity``, as the options of ``xplain explain``.
         Raises UsageError for an unknown option or value.
         """
         from PIL import Image
 
         _check_choice("kind", kind, get_args(PictureKind))
-        with Image.open(io.BytesIO(self._draw(kind, make_render_options(**options)))) as picture:
+        with Image.open(io.BytesIO(self._draw(kind, make_render_options(**options), scale))) as picture:
             return picture.convert("RGB")
 
     def show(self, kind: PictureKind = "figure", **options: Any) -> None:
@@ -110,23 +114,25 @@ class Explanation:
         else:
             picture.show()
 
-    def save(self, path: str | PathLike[str], kind: PictureKind | None = None, **options: Any) -> Path:
+    def save(
+        self, path: str | PathLike[str], kind: PictureKind | None = None, *, scale: int = 1, **options: Any
+    ) -> Path:
         """Write a file and return its path.
 
         path: ends in .png for a picture with the record inside it, or in .npz for the attributions, the image and the record, as
         ``xplain explain --save raw`` writes them. Folders are created, and an existing file is replaced.
-        kind, options: as in ``overlay``. Raises UsageError for another suffix.
+        kind, scale, options: as in ``overlay``. Raises UsageError for another suffix.
         """
         file = Path(fspath(path))
         if file.suffix.lower() not in KIND_OF_SUFFIX:
             raise UsageError(f"cannot save {str(path)!r}", "use a name that ends in .png or .npz")
         if file.suffix.lower() == ".npz":
-            if kind is not None or options:
+            if kind is not None or options or scale != 1:
                 raise UsageError("an .npz file has no kind and no options of a picture", "remove them or save a .png")
             content = encode_raw(self.image.numpy(), self.values.float().numpy(), self.record)
         else:
             _check_choice("kind", kind or "overlay", get_args(PictureKind))
-            content = self._draw(kind or "overlay", make_render_options(**options))
+            content = self._draw(kind or "overlay", make_render_options(**options), scale)
         write_file(file, content)
         return file
 
@@ -163,7 +169,8 @@ class Explanations(Sequence[Explanation]):
     def _repr_html_(self) -> str:
         cells = []
         for explanation in self._explanations[:LISTED]:
-            picture = b64encode(explanation._draw("overlay", RenderOptions())).decode()
+            scale = max(LISTED_SIDE // max(explanation.image.shape[-2:]), 1)
+            picture = b64encode(explanation._draw("overlay", RenderOptions(), scale)).decode()
             text = f"{explanation.target_name} {format_certainty(explanation.record['target'])}"
             image = f'<img src="data:image/png;base64,{picture}" alt="">'
             caption = f"<figcaption>{escape(str(explanation.record['input']))}<br>{escape(text)}</figcaption>"

@@ -12,7 +12,7 @@ import typer
 import xplain
 from tests.conftest import SAMPLES, TINY, interrupt
 from xplain.cli.app import app
-from xplain.core.config import ComputeOptions, ModelOptions, PixelOptions, RenderOptions
+from xplain.core.config import ComputeOptions, ModelOptions, PictureOptions, PixelOptions, RenderOptions
 
 CAT = SAMPLES / "cat.jpg"
 COMMON = {
@@ -69,6 +69,7 @@ VALUES = {  # by option: the text on the command line, and the value in the conf
         "cmap": ("viridis", "viridis"),
         "opacity": (0.25, 0.25),
     },
+    PictureOptions: {"on": ("original", "original"), "scale": (3, 3)},
 }
 
 

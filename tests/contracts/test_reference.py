@@ -95,6 +95,8 @@ The end."""
         "steps": "number of steps.",
         "kind": "which one.",
     }
+    bare = dataclasses.replace(spec, doc="Do it.")
+    assert [info.meaning for info in describe_parameters(bare, registry)] == ["", ""]
     assert describe_definition(spec) == "A formula: x = 1.\n\nRaises UsageError if not.\n\nThe end."
     registry.add(dataclasses.replace(spec, name="two", doc="Do it.\n\nsteps, kind: as in ``one``. And more."))
     assert find_meanings(registry.get("two"), registry) == {

@@ -26,7 +26,7 @@ class ParameterInfo:
 
     type: int, float, bool, str or path. default: None if there is none.
     choices: accepted texts; empty if there are others. bounds: accepted values in words; empty if the type says all.
-    meaning: what the parameter does.
+    meaning: what the parameter does; empty if it is not described.
     """
 
     name: str
@@ -148,10 +148,7 @@ def registry_of(spec: Spec) -> Registry[Any]:
 
 
 def describe_parameters(spec: Spec, registry: Registry[Any] | None = None) -> list[ParameterInfo]:
-    """Return the parameters in the order of the registration.
-
-    Raises LookupError for a parameter without a meaning, which is an error in a docstring.
-    """
+    """Return the parameters in the order of the registration. The meaning of one that the docstring does not describe is empty."""
     meanings = find_meanings(spec, registry or registry_of(spec))
     return [
         ParameterInfo(
@@ -160,7 +157,7 @@ def describe_parameters(spec: Spec, registry: Registry[Any] | None = None) -> li
             parameter.default,
             parameter.choices,
             _describe_bounds(parameter),
-            meanings[parameter.name],
+            meanings.get(parameter.name, ""),
         )
         for parameter in spec.parameters.values()
     ]
@@ -173,7 +170,9 @@ def describe_usage(spec: Spec) -> list[str]:
         others = [choice for choice in parameter.choices if choice != parameter.default]
         file = ["FILE"] if parameter.file else []
         file += ["DIR"] if parameter.file and parameter.file.folders else []
-        values = "|".join([format_value(parameter.default), *others, *file])
+        default = parameter.default
+        text = str(default) if isinstance(default, float) else format_value(default)  # 1.0, with all digits
+        values = "|".join([text, *others, *file])
         texts.append(f"{parameter.name}={values}")
     return texts
 
@@ -211,7 +210,7 @@ def find_meanings(spec: Spec, registry: Registry[Any]) -> dict[str, str]:
         reference = REFERENCE.match(text)
         if reference is not None:
             rest = text[reference.end() :].strip()
-            text = f"{find_meanings(registry.get(reference[1]), registry)[name]} {rest}".strip()
+            text = f"{find_meanings(registry.get(reference[1]), registry).get(name, '')} {rest}".strip()
         meanings[name] = text
     return meanings
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from os import PathLike
 from threading import Lock
@@ -30,13 +30,14 @@ class Element(NamedTuple):
     label: Any
 
 
-def make_items(classifier: Classifier, data: object, labels: object = None) -> list[Item]:
+def make_items(classifier: Classifier, data: object, labels: object = None, *, limit: int | None = None) -> list[Item]:
     """Return the images of data that is not on disk, in order, named by their position.
 
     data: a data set with a length and elements, which are read when they are needed; a loader, whose batches are kept in
         memory; a list of images; or a batch (B, C, H, W). An element is an image as ``make_source`` accepts it, a pair (image, label), or
         a dictionary with an entry ``image`` and maybe ``label``.
     labels: one class index or name per image; by default those of the data.
+    limit: return at most so many images, at even distances, without reading the others.
     Raises UsageError for other data, and InputError if an image or a label cannot be used.
     """
     elements = _find_elements(data)
@@ -47,13 +48,20 @@ def make_items(classifier: Classifier, data: object, labels: object = None) -> l
     digits = len(str(count - 1))
     items: list[Item] = []
     find = _ElementReader(elements, known_channels(classifier), digits)
-    for index in range(count):
+    for index in _choose(count, limit):
         label = known[index] if known is not None else find.element(index).label
         key = find.name(index)
         source = ImageSource(None, key, member=key, find=partial(find.source, index))
         items.append(_label_item(Item(key, source, None), label, classifier))
     find.check_first()
     return items
+
+
+def _choose(count: int, limit: int | None) -> Iterable[int]:
+    """Return the positions of ``limit`` images at even distances, as ``select_items`` chooses them; of all without a limit."""
+    if limit is None or limit >= count:
+        return range(count)
+    return [count * k // limit for k in range(limit)]
 
 
 class _ElementReader:

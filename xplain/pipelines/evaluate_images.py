@@ -116,7 +116,8 @@ def evaluate(
             interval=interval,
         )
         _refuse_training(config)
-        items = None if is_on_disk else make_items(classifier, data, labels)
+        chosen = limit if per_class is None else None  # per_class comes first, and needs the labels of all images
+        items = None if is_on_disk else make_items(classifier, data, labels, limit=chosen)
         if items is not None:
             _inspect(classifier, items[0])
         return _run(config, classifier, items, progress or ignore_progress)

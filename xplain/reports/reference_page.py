@@ -118,7 +118,7 @@ def _describe_parameter(info: ParameterInfo) -> str:
         head = _join_or([*info.choices, *([info.bounds] if info.bounds else [])]) or kind
     meaning = info.meaning[:1].upper() + info.meaning[1:] if _is_word(info.meaning) else info.meaning
     default = "none" if info.default is None else format_value(info.default)
-    return f"{head}; default {default}. {meaning}"
+    return f"{head}; default {default}. {meaning}".rstrip()
 
 
 def _join_or(texts: Sequence[str]) -> str:

@@ -116,7 +116,10 @@ def groups_of(command: str) -> list[type]:
     """Return the option groups that a command has."""
     if command == "list":
         return [ModelOptions]
-    return list(VALUES) if command in ("explain", "compare") else [ModelOptions, ComputeOptions, PixelOptions]
+    groups = [ModelOptions, ComputeOptions, PixelOptions]
+    if command in ("explain", "compare"):
+        groups.append(RenderOptions)
+    return [*groups, PictureOptions] if command == "explain" else groups
 
 
 def by_flag(texts: dict, monkeypatch) -> list[str]:

@@ -110,7 +110,10 @@ def boundary_ig(
 
 
 def _find_nodes(variant: str, steps: int, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the nodes and weights (steps,) of the line integral, of the type of x. Raises UsageError for variant=official with one step."""
+    """Return the nodes and weights (steps,) of the line integral, of the type of x.
+
+    Raises UsageError for variant=official with one step.
+    """
     if variant == "paper":
         return quadrature("gauss-legendre", steps, x)
     nodes, weights = quadrature("trapezoid", steps, x)

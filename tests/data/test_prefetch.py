@@ -10,7 +10,7 @@ from PIL import Image
 
 from xplain.core import threads as cpu_threads
 from xplain.core.errors import Failure
-from xplain.data import prefetch
+from xplain.data import loading, prefetch
 from xplain.data.prefetch import prefetch_images
 from xplain.data.preprocessing import Preprocessing
 from xplain.data.sources import ImageSource
@@ -33,7 +33,7 @@ class Reads:
 
     def __init__(self, seconds: float = 0.0) -> None:
         self.started = self.running = self.most = 0
-        self.seconds, self.lock, self.read = seconds, threading.Lock(), prefetch.read_model_input
+        self.seconds, self.lock, self.read = seconds, threading.Lock(), loading.read_model_input
 
     def __call__(self, *arguments):
         with self.lock:
@@ -49,7 +49,7 @@ class Reads:
 @pytest.fixture
 def reads(monkeypatch) -> Reads:
     counter = Reads(0.01)
-    monkeypatch.setattr(prefetch, "read_model_input", counter)
+    monkeypatch.setattr(loading, "read_model_input", counter)
     return counter
 
 

@@ -163,6 +163,7 @@ class MetricSpec(Spec):
     attributions: attributions(**params) -> how often the method runs again.
     undefined: when the metric has no value.
     has_chance: scores state the expected value of a random map.
+    average: what describes the values of a data set; the median for metrics with heavy tails.
 
     A metric function can require these keyword-only arguments without a default: ``rng`` (random streams of the image and the
     metric, equal for every method), ``seed`` (for what all images share), ``explain`` (runs the method again), ``expected`` (the sums
@@ -179,6 +180,7 @@ class MetricSpec(Spec):
     undefined: str = "never"
     scope: Literal["image", "dataset"] = "image"
     has_chance: bool = False
+    average: Literal["mean", "median"] = "mean"
 
 
 S = TypeVar("S", bound=Spec)

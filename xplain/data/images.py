@@ -32,6 +32,8 @@ from xplain.data.sources import ImageSource, too_large_error
 from xplain.data.tiff_images import count_pages, needs_tifffile, page_error, read_tiff_image
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from PIL.Image import Image
     from torch import Tensor
 
@@ -150,6 +152,22 @@ def read_model_input(content: bytes, name: str, preprocessing: Preprocessing) ->
 def _read_photograph(content: bytes, name: str, preprocessing: Preprocessing) -> ModelInput:
     image, orientation = _decode_with(content, name, _to_upright_rgb)
     return ModelInput(preprocess(image, preprocessing), (image.height, image.width), orientation=orientation)
+
+
+def read_original(content: bytes, name: str, pixels: PixelFormat) -> NDArray[np.uint8] | NDArray[np.float32]:
+    """Read the bytes of an image file at its own size, upright. Raises InputError that names ``name``.
+
+    Returns uint8 (H, W, 3) for a photograph, and float32 (C, H, W) in [0, 1] for an image that is read as bands.
+    """
+    import numpy as np
+
+    try:
+        bands = _read_bands(content, name, pixels)
+        if bands is None:
+            return np.array(decode_image(content, name))
+        return scale_to_unit_range(bands, pixels, name)
+    except MemoryError:
+        raise too_large_error(name) from None
 
 
 def _prepare(bands: BandImage, name: str, preprocessing: Preprocessing) -> ModelInput:

@@ -81,8 +81,11 @@ def boundary_ig(
     x: images (B, C, H, W) in [0, 1].
     y: target classes (B,).
     variant: ``official`` always takes ``attack_steps`` steps, along the sign of the sum of all gradients so far, and uses trapezoid nodes.
+    attack_steps: maximum number of steps of the attack.
     attack_step_size: ε in pixel units.
-    steps: number of nodes, or auto as in integrated-gradients, with its ``tolerance`` and ``max_steps``.
+    steps: number of nodes of the integral, or auto as in integrated-gradients.
+    tolerance: as in ``integrated-gradients``.
+    max_steps: as in ``integrated-gradients``.
     radius: maximum distance from the image per value, in pixel units; none: unlimited.
     """
     check_auto("boundary-ig", "steps", steps, tolerance, TOLERANCE)
@@ -110,10 +113,7 @@ def boundary_ig(
 
 
 def _find_nodes(variant: str, steps: int, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the nodes and weights (steps,) of the line integral, of the type of x.
-
-    Raises UsageError for variant=official with one step.
-    """
+    """Return the nodes and weights (steps,) of the line integral. Raises UsageError for variant=official with one step."""
     if variant == "paper":
         return quadrature("gauss-legendre", steps, x)
     nodes, weights = quadrature("trapezoid", steps, x)

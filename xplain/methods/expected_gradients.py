@@ -66,7 +66,7 @@ def expected_gradients(
     x: images (B, C, H, W) in [0, 1].
     y: target classes (B,).
     references: the images (N, C, H, W) of ``baselines``, or None for noise.
-    samples: n, or auto.
+    samples: number of draws n, or auto.
     baselines: ``noise`` (uniform random images) or a directory of images; in Python also a tensor (N, C, H, W). ``baseline`` is another
     name of this parameter.
     noise: σ in pixel units. Noisy images are not clamped to [0, 1].

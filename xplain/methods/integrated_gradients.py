@@ -67,7 +67,8 @@ def integrated_gradients(
 
     x: images (B, C, H, W) in [0, 1].
     y: target classes (B,).
-    baseline: x'. A directory averages the attributions from all of its images, as for every method with such a baseline.
+    baseline: x': a color (``mean`` is the one that the normalization maps to zero), ``blur`` (the image, blurred by a Gaussian of 5
+    pixels), ``uniform`` (random pixels), an image file, or a directory, over whose images the attributions are averaged.
     steps: number of nodes α_k, or auto.
     rule: quadrature rule of the nodes and weights. direction=idgi has the points of rule=left and ignores the default, and steps=auto
     those of rule=chebyshev.

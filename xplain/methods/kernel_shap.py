@@ -70,6 +70,7 @@ def kernel_shap(
     y: target classes (B,).
     samples: maximum number of coalitions, without the empty and the full one, or auto.
     segments: approximate number of superpixels (SLIC).
+    baseline: x', what a hidden segment shows.
     tolerance: of samples=auto.
     max_samples: maximum number of coalitions of samples=auto. Images that need more are flagged.
     """

@@ -65,9 +65,9 @@ def rise(
 
     x: images (B, C, H, W) in [0, 1].
     y: target classes (B,).
-    masks: N, or auto. ``samples`` is another name of this parameter.
-    grid: s.
-    keep: p.
+    masks: number of masks N, or auto. ``samples`` is another name of this parameter.
+    grid: side s of the grid of a mask.
+    keep: probability p that a cell of the grid is visible.
     baseline: what hidden pixels show.
     tolerance: of masks=auto.
     max_masks: maximum number of masks of masks=auto. Images that need more are flagged.

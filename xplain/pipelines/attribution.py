@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -31,7 +31,8 @@ from xplain.core.sweeps import parse_single
 from xplain.core.types import Attribution, Cost, Precision, ScoreKind
 from xplain.models import Classifier, ScalarFunction
 from xplain.models.devices import synchronize
-from xplain.models.scalar_outputs import resolve_scalar_target
+from xplain.models.layer_names import find_layer_name
+from xplain.models.scalar_outputs import NETWORK_PREFIX, resolve_scalar_target
 from xplain.oracle.access import check_access
 from xplain.oracle.runtime import inference_session, predict
 from xplain.oracle.shared_forward import SharedForward
@@ -52,7 +53,6 @@ from xplain.pipelines.stability import check_level, with_stability
 CONTROL = "random"  # included in every evaluation; a useful method must outperform it
 
 
-@torch.inference_mode(mode=False)
 def attribute(
     classifier: Classifier,
     images: Tensor,
@@ -89,9 +89,11 @@ def attribute(
         batch_size: maximum number of samples per forward pass, or ``auto``.
         progress: callback that receives the number of processed samples after each forward pass.
         stability: ``quick`` or ``full`` also runs the method with other random draws, in other arithmetic and under small noise, and
-            sets ``stability`` of the result: how much of the highest tenth of each map stays. ``full`` takes about ten times the rows,
-            ``quick`` at most max(64, c + 1) more for a method of c rows. They are not part of ``cost``.
-        params: parameters of the method. ``xplain list methods --json`` lists them with their defaults.
+            sets ``stability`` of the result: how much of the highest tenth of each map stays. ``full`` takes about ten times the rows.
+            ``quick`` at most doubles them, and measures what fits: as a rule one repeat with other draws, or for methods without draws
+            or with samples whose halves can be compared, one repeat with noise. The rows are not part of ``cost``.
+        params: parameters of the method. ``xplain.methods()`` lists them with their defaults. ``layer`` is a name or a module of the
+            model, ``baseline`` a name, a path, or a tensor (C, H, W) or (B, C, H, W).
 
     Returns:
         An Attribution on the classifier's device, with ``values`` of shape (B, C, H, W), or (B, 1, H, W) for methods that do not
@@ -105,8 +107,63 @@ def attribute(
     Example:
         >>> att = xplain.attribute(clf, x, "integrated-gradients", steps=100, target="tabby")
     """
+    batch = attribute_batch(
+        classifier,
+        images,
+        method,
+        target=target,
+        against=against,
+        score=score,
+        seed=seed,
+        precision=precision,
+        batch_size=batch_size,
+        progress=progress,
+        stability=stability,
+        **params,
+    )
+    return batch.attribution
+
+
+@dataclass(frozen=True, eq=False)
+class AttributedBatch:
+    """The result of ``attribute`` with what it was computed from.
+
+    classifier: that of the target, if that is a function. images: (B, C, H, W) on its device. logits: (B, classes).
+    contrasts: (B, A) contrast classes, or None. attribution: the result.
+    """
+
+    classifier: Classifier
+    method_run: MethodRun
+    compute: ComputeOptions
+    images: Tensor
+    logits: Tensor
+    contrasts: Tensor | None
+    attribution: Attribution
+
+
+@torch.inference_mode(mode=False)
+def attribute_batch(
+    classifier: Classifier,
+    images: Tensor,
+    method: str,
+    *,
+    target: Classes | ScalarFunction | None,
+    against: Classes | None,
+    score: ScoreName | ContrastScore | None,
+    seed: int,
+    precision: Precision,
+    batch_size: int | str,
+    progress: Callable[[int], None] | None,
+    stability: StabilityLevel,
+    **params: Any,
+) -> AttributedBatch:
+    """Do what ``attribute`` does, and also return the logits, the resolved method and the other inputs of the result."""
     check_classifier(classifier)
+    given = classifier
     classifier, classes = resolve_scalar_target(classifier, target, against)
+    if "layer" in params:
+        prefix = "" if classifier is given else NETWORK_PREFIX
+        params["layer"] = find_layer_name(given, params["layer"], prefix)
     score_text = None if score is None else check_score_text(score)
     if isinstance(method, str) and ":" in method:
         choice = parse_single(method)
@@ -145,7 +202,8 @@ def attribute(
             contrasts=result.details.get(CONTRASTS, contrasts),
             on_rows=progress,
         )
-    return replace(result, cost=replace(result.cost + cost, seconds=seconds))
+    attribution = replace(result, cost=replace(result.cost + cost, seconds=seconds))
+    return AttributedBatch(classifier, method_run, compute, images, logits, contrasts, attribution)
 
 
 def predict_finite(classifier: Classifier, images: Tensor, compute: ComputeOptions) -> tuple[Tensor, Cost]:

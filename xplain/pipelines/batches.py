@@ -16,7 +16,8 @@ from xplain.core.types import Cost
 from xplain.data.class_names import ClassNames
 from xplain.data.datasets import Item, read_dataset
 from xplain.data.folders import SkippedFiles
-from xplain.data.prefetch import LoadedImage, prefetch_images
+from xplain.data.loading import LoadedImage
+from xplain.data.prefetch import prefetch_images
 from xplain.data.sources import ImageSource
 from xplain.models import Classifier
 from xplain.models.devices import upload

@@ -12,7 +12,7 @@ import torch
 from xplain.core.array_store import ArrayStore
 from xplain.core.config import EvaluateConfig
 from xplain.core.errors import Failure
-from xplain.core.run_store import RunStore, fingerprint, settings_digest
+from xplain.core.run_store import RunStore, map_digest, settings_digest
 from xplain.core.types import Attribution, Cost
 from xplain.data.datasets import Item, select_shard
 from xplain.models import Classifier
@@ -90,7 +90,7 @@ class EvaluationRun:
     @cached_property
     def map_marks(self) -> dict[str, str]:
         """A digest of the settings of each method."""
-        return {method.label: fingerprint(method.describe())[:16] for method in self.methods}
+        return {method.label: map_digest(method.describe()) for method in self.methods}
 
     @cached_property
     def maps(self) -> ArrayStore:

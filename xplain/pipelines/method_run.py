@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from xplain.core.config import ComputeOptions
-from xplain.core.errors import emit_note
 from xplain.core.parameters import EXISTING_PATH
 from xplain.core.registry import MethodSpec
 from xplain.core.rng import Streams
+from xplain.core.run_store import fingerprint
 from xplain.core.scores import ContrastScore
 from xplain.core.types import Attribution, Cost, ScoreKind
 from xplain.data.baselines import check_baseline
@@ -40,7 +40,7 @@ from xplain.pipelines.reference_images import (
     average_over_baselines,
     hash_files,
     hash_images,
-    is_baseline_path,
+    read_baselines,
     read_references,
     resolve_tensors,
 )
@@ -61,9 +61,9 @@ class MethodRun:
     references: images (N, C, H, W) from the directory ``baselines``, or None.
     score: explained model output.
     label: display name in tables and file names.
-    baseline: images (B or 1, C, H, W) of the tensor ``baseline``, or None.
+    baselines: images (B or 1, C, H, W) of parameters that are tensors, such as ``baseline``.
     keeps_sequence: pass ``sequence=true`` to the method, which adds its inputs and maps to the details and changes no value.
-    averaged_baselines: images (N, C, H, W) of the file or folder ``baseline``, over which the attributions are averaged, or None.
+    averaged_baselines: images (N, C, H, W) of parameters that are files or folders, over which the attributions are averaged.
     inner: the method that this one runs, or None.
     """
 
@@ -72,9 +72,9 @@ class MethodRun:
     references: Tensor | None
     score: ScoreKind
     label: str
-    baseline: Tensor | None = None
+    baselines: Mapping[str, Tensor] = field(default_factory=dict)
     inner: MethodRun | None = None
-    averaged_baselines: Tensor | None = None
+    averaged_baselines: Mapping[str, Tensor] = field(default_factory=dict)
     keeps_sequence: bool = False
 
     @classmethod
@@ -106,19 +106,16 @@ class MethodRun:
         references = tensors.get("baselines")
         if references is None and settings.get("baselines", "noise") not in (None, "noise"):
             references = read_references(settings["baselines"], preprocessing)
-        averaged = None
-        if is_baseline_path(spec, settings):
-            averaged = read_references(settings["baseline"], preprocessing)
-            if len(averaged) > 1:
-                emit_note(f"{spec.name} runs once for each of the {len(averaged)} images of {settings['baseline']!r}")
+        averaged = read_baselines(spec, settings, preprocessing)
         score = choose_score(spec, score, output)
-        return cls(spec, settings, references, score, label or spec.name, tensors.get("baseline"), inner, averaged)
+        tensors.pop("baselines", None)
+        return cls(spec, settings, references, score, label or spec.name, tensors, inner, averaged)
 
     @property
     def rows_per_image(self) -> int:
         """Maximum number of forward passes per image."""
         counts = {} if self.references is None else {"references": len(self.references)}
-        runs = 1 if self.averaged_baselines is None else len(self.averaged_baselines)
+        runs = max(map(len, self.averaged_baselines.values()), default=1)
         return runs * self.spec.cost(**self.settings, **counts)[0]
 
     @property
@@ -152,8 +149,9 @@ class MethodRun:
     def _reference_hashes(self) -> dict[str, str]:
         if self.inner is not None:
             return self.inner.hash_references()
-        if self.averaged_baselines is not None:
-            return {"references": hash_images(self.settings["baseline"])}
+        if self.averaged_baselines:
+            digests = [hash_images(self.settings[name]) for name in self.averaged_baselines]
+            return {"references": digests[0] if len(digests) == 1 else fingerprint(digests)}
         files = [self.settings[name] for name, entry in self.spec.parameters.items() if entry.bounds == EXISTING_PATH]
         if any(files):
             return {"references": hash_files(file for file in files if file)}
@@ -319,21 +317,20 @@ class MethodRun:
 
         Raises InputError if the baseline images do not match the images.
         """
+        for baseline in (*self.baselines.values(), *(read[:1] for read in self.averaged_baselines.values())):
+            check_baseline(baseline, images)
+        given = {name: read if len(read) == 1 else read[index] for name, read in self.baselines.items()}
 
-        def run(**baseline: Tensor) -> Attribution:
-            settings = {**self.settings, **baseline}
+        def run(averaged: Mapping[str, Tensor]) -> Attribution:
+            settings = {**self.settings, **given, **averaged}
             if self.keeps_sequence:
                 settings[SEQUENCE] = True
             result: Attribution = self.spec.function(oracle, x, targets[index], **settings, **supplies)
             return result
 
-        if self.averaged_baselines is not None:
-            check_baseline(self.averaged_baselines[:1], images)
-            return average_over_baselines(lambda baseline: run(baseline=baseline), self.averaged_baselines)
-        if self.baseline is not None:
-            check_baseline(self.baseline, images)
-            return run(baseline=self.baseline if len(self.baseline) == 1 else self.baseline[index])
-        return run()
+        if self.averaged_baselines:
+            return average_over_baselines(run, self.averaged_baselines)
+        return run({})
 
     def explainer(
         self,

@@ -48,7 +48,7 @@ def describe_run(compute: ComputeOptions, classifier: Classifier) -> dict[str, A
         "seed": compute.seed,
         "precision": compute.precision,
         "device": str(classifier.device),
-        "versions": _versions(),
+        "versions": library_versions(),
     }
 
 
@@ -71,7 +71,7 @@ def device_entry(facts: Mapping[str, Any]) -> dict[str, str]:
     return {} if kind == "cpu" else {"device": kind}
 
 
-def _versions() -> dict[str, str]:
+def library_versions() -> dict[str, str]:
     """Return the versions of xplain, Python and the libraries that are in use."""
     versions = {"xplain": xplain.__version__, "python": platform.python_version()}
     for name in LIBRARIES:

@@ -1,7 +1,7 @@
 # make check: everything a change must pass. Uses the environment that is active (PYTHON=... for another one).
 PYTHON ?= python
 
-.PHONY: check format lint types layers test coverage dist oldest newest soak readme gallery notebooks fuzz stress tables cuda
+.PHONY: check format lint types layers test coverage dist oldest newest soak readme guides gallery notebooks fuzz stress tables cuda
 check: lint types layers test
 
 format:
@@ -49,8 +49,13 @@ oldest newest:
 soak:
 	$(PYTHON) -m pytest --timeout 0 -m soak -n 0 -s tests/integration/test_soak.py
 
+# the pictures of the README: many minutes
 readme:
 	$(PYTHON) -m tests.tools.readme_pictures
+
+# samples/guides/methods.md and metrics.md, from the registry
+guides:
+	$(PYTHON) -m tests.tools.pages
 
 # the maps of every method on a vision transformer and a ConvNeXt that are trained on scikit-learn's digits: two minutes on one core
 gallery:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from xplain.core import threads as cpu_threads
 from xplain.core.errors import Failure
-from xplain.data import loading, prefetch
+from xplain.data import prefetch
 from xplain.data.prefetch import prefetch_images
 from xplain.data.preprocessing import Preprocessing
 from xplain.data.sources import ImageSource
@@ -29,27 +29,37 @@ def make_sources(count: int) -> list[ImageSource]:
 
 
 class Reads:
-    """Counts reads: how many started, and how many ran at the same time at most."""
+    """Counts reads: how many started, and how many ran at the same time at most.
 
-    def __init__(self, seconds: float = 0.0) -> None:
+    A read lasts until ``together`` reads run at the same time, at most ten seconds.
+    """
+
+    def __init__(self, together: int = 1) -> None:
         self.started = self.running = self.most = 0
-        self.seconds, self.lock, self.read = seconds, threading.Lock(), loading.read_model_input
+        self.together, self.changed, self.read = together, threading.Condition(), prefetch.load_image
 
     def __call__(self, *arguments):
-        with self.lock:
+        with self.changed:
             self.started += 1
             self.running += 1
             self.most = max(self.most, self.running)
-        time.sleep(self.seconds)
-        with self.lock:
+            self.changed.notify_all()
+            self.changed.wait_for(lambda: self.most >= self.together, timeout=10)
             self.running -= 1
         return self.read(*arguments)
+
+    def settled(self, count: int) -> int:
+        """Return the number of reads that started, some time after ``count`` did."""
+        with self.changed:
+            self.changed.wait_for(lambda: self.started >= count, timeout=10)
+        time.sleep(0.05)
+        return self.started
 
 
 @pytest.fixture
 def reads(monkeypatch) -> Reads:
-    counter = Reads(0.01)
-    monkeypatch.setattr(loading, "read_model_input", counter)
+    counter = Reads()
+    monkeypatch.setattr(prefetch, "load_image", counter)
     return counter
 
 
@@ -74,27 +84,17 @@ def test_no_images_give_no_group():
 def test_reads_a_bounded_number_ahead(reads, size, threads, groups):
     """The current group, and at least one more with two images per thread, even if the caller is slow."""
     images = prefetch_images(make_sources(60), PREPROCESSING, size, threads)
-    next(images)
-    time.sleep(0.2)
-    assert reads.started == (1 + groups) * size
-    next(images)
-    time.sleep(0.2)
-    assert reads.started == (2 + groups) * size
+    for taken in (1, 2):
+        next(images)
+        expected = (taken + groups) * size
+        assert reads.settled(expected) == expected
     images.close()
-
-
-def test_threads_read_at_the_same_time(reads):
-    reads.seconds = 0.05
-    groups = prefetch_images(make_sources(24), PREPROCESSING, 2, threads=6)
-    assert sum(len(group) for group in groups) == 24
-    assert reads.most == 6
 
 
 @pytest.mark.parametrize(("cores", "expected"), [(1, 4), (16, 16), (64, 32)])
 def test_number_of_threads(monkeypatch, reads, cores, expected):
     monkeypatch.setattr(prefetch, "count_usable_cpus", lambda: cores)
-    reads.seconds = 0.15
-    count = expected + 4
+    reads.together, count = expected, expected + 4
     list(prefetch_images(make_sources(count), PREPROCESSING, count))
     assert reads.most == expected
 

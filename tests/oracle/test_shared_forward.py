@@ -115,14 +115,18 @@ def test_explain_and_evaluate_run_the_model_once(xp, photos, monkeypatch):
 
     monkeypatch.setattr(Oracle, "forward", counted)
     options = ("-m", "python:tests.helpers.factories:tiny", "--device", "cpu")
-    assert xp("explain", photos, *options, "-a", "saliency", "--save", "raw", "-o", "out").code == 0
+    assert xp("explain", photos, *options, "-a", "saliency", "--stability", "off", "-o", "out").code == 0
     assert [rows for rows, has_graph in calls if has_graph] == [3]
     assert sum(rows for rows, _ in calls) == 3
     calls.clear()
     ran = xp("evaluate", photos, *options, "-a", "saliency", "-M", "sparseness", "-o", "run", "--json")
     assert ran.code == 0
     assert json.loads(ran.out)["items"]["evaluated"] == 3
-    assert sum(rows for rows, _ in calls) == 3 + 1  # evaluate counts the classes with a blank image
+    assert [rows for rows, has_graph in calls if has_graph] == [3]
+    assert [rows for rows, has_graph in calls if not has_graph] in (
+        [],
+        [1],
+    )  # of a blank image, which counts the classes
 
 
 class WithoutGraph(torch.nn.Module):

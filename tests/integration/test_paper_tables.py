@@ -177,6 +177,6 @@ def test_values_read_by_hand():
         assert {"model": model, "method": method, "metric": metric, "value": value} in figures
 
 
-def test_readme_names_every_table():
-    readme = Path(ROOT, "README.md").read_text()
-    assert all(f"`{name}.toml`" in readme for name in TABLES)
+def test_guide_names_every_table():
+    guide = Path(ROOT, "samples", "guides", "paper-tables.md").read_text()
+    assert all(f"`{name}.toml`" in guide for name in TABLES)

@@ -73,8 +73,9 @@ def _be_quiet(quiet: bool) -> bool:
 
 
 MODEL_HELP = (
-    "Model: efficientnet-lite0 (built in), a torchvision model name, timm:NAME, hf:REPOSITORY or hf:FOLDER (Hugging "
-    "Face), clip:ARCHITECTURE/TAG (open_clip), python:MODULE:FACTORY, script:FILE (TorchScript), export:FILE (torch.export) or onnx:FILE"
+    "Model: efficientnet-lite0 (built in), a torchvision name such as resnet50, timm:NAME, hf:REPOSITORY[@REVISION] or hf:FOLDER (Hugging "
+    "Face), clip:ARCHITECTURE[/TAG] or clip:FOLDER (open_clip), python:PACKAGE.MODULE:FACTORY, script:FILE (TorchScript), "
+    "export:FILE (torch.export) or onnx:FILE"
 )
 Model = Annotated[str, option("--model", "-m", help=f"{MODEL_HELP}.", autocompletion=complete_model)]
 Models = Annotated[list[str], option("--model", "-m", help=f"{MODEL_HELP}; repeatable.", autocompletion=complete_model)]

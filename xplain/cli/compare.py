@@ -30,7 +30,7 @@ from xplain.core.sweeps import parse_choices
 from xplain.core.threads import set_threads
 from xplain.reports.stability_summary import StabilitySummary
 
-METHODS, MODELS, OVERLAY = ["saliency", "ig", "neflag"], [EMBEDDED], ["overlay"]
+METHODS, MODELS, OVERLAY = ["saliency", "ig", "neflag", "random"], [EMBEDDED], ["overlay"]
 DEFAULT_FOLDER, DEFAULT_RUNS_FOLDER = Path("xplain-compare"), Path("xplain-compare-runs")
 RUN_OPTIONS = ("inputs", "save", "overwrite", "output", "offline", *(field.name for field in fields(OutputOptions)))
 SHOW_HELP = (

@@ -18,6 +18,7 @@ from xplain.core.config import (
     ComputeOptions,
     ExplainConfig,
     ModelOptions,
+    PictureOptions,
     PixelOptions,
     RenderOptions,
 )
@@ -61,6 +62,7 @@ def explain(
         ),
     ] = OVERLAY,
     render: RenderOptions = RenderOptions(),
+    picture: PictureOptions = PictureOptions(),
     layer: common.Layer = None,
     layout: common.Layout = None,
     score: common.Score = None,
@@ -118,6 +120,7 @@ def explain(
         layout=layout,
         saves=tuple(save),
         render=render,
+        picture=picture,
         overwrite=overwrite,
         fail_fast=fail_fast,
         pixels=pixels,

@@ -130,6 +130,8 @@ class MethodSpec(Spec):
     draws: name for random draws that several methods share; "" draws separately.
     parallel: parallel(**params) -> rows of one image that can share a model call. If it is small, images are batched.
     rounding: how much two correct float32 runs can differ, if signs or ranks amplify rounding.
+    starts_with: what the method computes first at the images themselves, the ``gradients`` or the ``layers`` of its parameter
+    ``layer``, so that it can share the forward pass of the prediction; empty if nothing.
     plain: run the network without folded batch norms, so that methods that amplify rounding agree with other implementations
     as far as possible.
     """
@@ -147,6 +149,7 @@ class MethodSpec(Spec):
     parallel: Callable[..., int] = field(default=lambda **_: 1)
     rounding: str = ""
     plain: bool = False
+    starts_with: Literal["", "gradients", "layers"] = ""
 
 
 @dataclass(frozen=True, eq=False)

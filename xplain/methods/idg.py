@@ -57,8 +57,9 @@ def idg(
 
     x: images (B, C, H, W) in [0, 1].
     y: target classes (B,).
+    baseline: as in ``integrated-gradients``.
     steps: number of nodes M.
-    intervals: N.
+    intervals: number of intervals N.
     adaptive: false places the nodes at the midpoints of M equal intervals.
     """
     start = make_baseline(baseline, x, oracle.mean_color(x), rng)

@@ -57,8 +57,9 @@ def left_ig(
 
     x: images (B, C, H, W) in [0, 1].
     y: target classes (B,).
+    baseline: as in ``integrated-gradients``.
     steps: number of intervals n.
-    cutoff: c.
+    cutoff: share c of the highest score at which the score counts as saturated.
     """
     start = make_baseline(baseline, x, oracle.mean_color(x), rng)
     scores = score_line(oracle, x, y, start, steps)

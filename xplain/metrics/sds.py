@@ -52,10 +52,13 @@ def sds(
 
     Spearman's correlation over the grid² cells c of Σ_{i in c} φ_i and f(x) - f(x without c), where ties share their mean rank. 1 for
     the exact attributions of a linear model, -1 for their negatives. A random map scores 0 on average, with a standard
-    deviation of 0.26 for 16 cells. f(x) is the same for all cells and is not computed.
-    grid: cells per side; cell k begins at pixel round(k·H / grid). baseline: what replaces a cell; ``mean`` is the zero of
-    the normalized input. score: f. The paper explains the label of the data set (``--target label``).
-    Undefined (NaN) where the sums or the scores vary by no more than rounding. Raises UsageError if the grid is finer than the image.
+    deviation of 0.26 for 16 cells. f(x) is the same for all cells and is not computed. The paper explains the label of the
+    data set (``--target label``). Undefined (NaN) where the sums or the scores vary by no more than rounding.
+
+    grid: cells per side; cell k begins at pixel round(k·H / grid).
+    baseline: what replaces a cell; ``mean`` is the zero of the normalized input.
+    score: the score f, whose fall is compared with the sums.
+    Raises UsageError if the grid is finer than the image.
     """
     height, width = inputs.images.shape[2:]
     if grid > min(height, width):

@@ -48,9 +48,11 @@ def stability_draws(
     is compared with the evaluated map s. Ties keep raster order. 0.1 by chance for maps whose pixels are exchangeable.
     A map that the first repeat does not change has no draws: it scores 1, and the other repeats do not run, so that ``attributions`` is
     an upper bound. Being stable is not being correct: ``sobel`` and ``center`` score 1, ``random`` 0.1.
-    similarity: ``spearman`` averages the rank correlation of all pixels instead; 0 by chance.
     The curve has the value of each repeat. Undefined (NaN) where a map is constant; ``top10`` also where fewer than a tenth of the pixels
     are not zero.
+
+    similarity: ``spearman`` averages the rank correlation of all pixels instead; 0 by chance.
+    repeats: number of other seeds.
     """
     result = repeat_draws(inputs, explain, repeats)
     return _to_score(result, similarity)
@@ -72,7 +74,9 @@ def stability_rounding(inputs: MetricInput, *, explain: Explain, similarity: Map
     The overlap of ``stability-draws`` for two repeats with the draws held: in float64 (in fp32 for tf32 and bf16), and with one row per
     model call and batch norms that are not folded. The first is left out for models in float64, on devices without it, and for models
     that can only be called. A low value means that rounding decides which pixels are marked.
-    similarity: as in ``stability-draws``. The curve has the value of each repeat. Undefined as ``stability-draws``.
+    The curve has the value of each repeat. Undefined as ``stability-draws``.
+
+    similarity: as in ``stability-draws``.
     """
     result = repeat_rounding(inputs, explain)
     return _to_score(result, similarity)
@@ -108,12 +112,15 @@ def stability_noise(
 
     The overlap of ``stability-draws`` for ``repeats`` images clip(x + U(-radius, radius)), with the class and the method's own draws
     held. An image counts if the prediction is the same and the target's probability changes by at most 0.05, or for values without a
-    threshold always; the method does not run on others, so that ``attributions`` is an upper bound.
-    similarity: as in ``stability-draws``. radius: in pixel units.
-    noise: ``uniform``, or ``jpeg`` to compress the image once as JPEG of quality 90; ``repeats`` and ``radius`` are ignored.
-    The curve has the value of each repeat, NaN for those that do not count.
+    threshold always; the method does not run on others, so that ``attributions`` is an upper bound. The curve has the value of each
+    repeat, NaN for those that do not count.
     ``random``, whose draws are held, and ``center`` score 1. Undefined (NaN) where fewer than two images count, and as
     ``stability-draws``.
+
+    similarity: as in ``stability-draws``.
+    repeats: number of noisy images.
+    radius: largest change of a pixel value, in pixel units.
+    noise: ``uniform``, or ``jpeg`` to compress the image once as JPEG of quality 90; ``repeats`` and ``radius`` are ignored.
     """
     if noise == "jpeg":
         return _to_score(repeat_compressed(inputs, explain), similarity)

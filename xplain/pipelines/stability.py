@@ -154,6 +154,6 @@ def _add_halves(result: SourceStability, parts: Tensor | None, method: MethodRun
 
 
 def _count_samples(method: MethodRun) -> int | None:
-    """Return the number of independent samples that the method adds up."""
-    samples: int | None = method.settings.get("samples", method.settings.get("masks"))
-    return samples
+    """Return the number of independent samples that the method adds up; None if it differs between images or is unknown."""
+    samples = method.settings.get("samples", method.settings.get("masks"))
+    return samples if isinstance(samples, int) else None

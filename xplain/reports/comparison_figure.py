@@ -146,11 +146,17 @@ class ComparisonFigure:
         lines = wrap_label(name, self.characters, 1)
         if len(self.comparison.models) > 1:
             lines += wrap_label(record["model"], self.characters, 3)
-        lines += wrap_label(f"{class_name(target)} {format_certainty(target)}", self.characters, 2)
+        lines += self._class_lines(class_name(target), format_certainty(target))
         best = record["prediction"][0]
         if best["index"] != target["index"]:
-            lines += wrap_label(f"predicted: {class_name(best)} {format_certainty(best)}", self.characters, 2)
+            lines += self._class_lines(f"predicted: {class_name(best)}", format_certainty(best))
         return lines
+
+    def _class_lines(self, name: str, certainty: str) -> list[str]:
+        """Return the name of a class and its probability or value: in one line if both fit, else below each other."""
+        if len(name) + 1 + len(certainty) <= self.characters:
+            return [f"{name} {certainty}"]
+        return [*wrap_label(name, self.characters, 2), certainty]
 
     def _draw_row(self, canvas: FigureCanvas, row: Row, y: float, with_legend: bool) -> None:
         """Draw an image, its cells and their captions."""

@@ -26,6 +26,7 @@ from xplain.core.option_values import parse_count
 from xplain.core.run_store import check_run, read_run, settings_digest
 from xplain.core.types import Interval
 from xplain.reports.accuracy_check import Confusions, accuracy_warnings
+from xplain.reports.control import find_control
 from xplain.reports.groups import ItemGroups, estimate_class_mean, without_nan
 from xplain.reports.label_accuracy import LabelAccuracy
 from xplain.reports.repeated_maps import compare_images, describe_repeats, is_stability
@@ -69,6 +70,7 @@ class ScoreColumn:
     chances: dict[str, float] = field(default_factory=dict)  # expected values of a random map, by key, if known
     forwards: int = 0
     backwards: int = 0
+    missed_tolerance: int = 0  # items for which steps=auto or samples=auto reached its maximum first
 
     @validated
     def add(self, record: Mapping[str, Any]) -> None:
@@ -85,6 +87,7 @@ class ScoreColumn:
             self._add_curve(index, record["curve"])
         self.forwards += record["cost"]["forwards"]
         self.backwards += record["cost"]["backwards"]
+        self.missed_tolerance += record["cost"].get("tolerance_reached") is False
 
     def _add_curve(self, index: int, curve: Sequence[float]) -> None:
         self.curve_items.append(index)
@@ -230,11 +233,12 @@ class RunAggregator:
         return {"top1": self.correct / self.labeled if self.labeled else None}
 
     def warnings(self, description: Mapping[str, Any]) -> list[str]:
-        """Return warnings about an implausible accuracy; none if images can have several labels."""
+        """Return warnings about missed tolerances, and about an implausible accuracy unless images can have several labels."""
+        missed = self._warn_of_missed_tolerances()
         if self.label_accuracy.images:
-            return []
+            return missed
         published = description.get("accuracy") or {"top1": None, "source": ""}
-        return accuracy_warnings(
+        return missed + accuracy_warnings(
             self.correct,
             self.labeled,
             published["top1"],
@@ -242,6 +246,17 @@ class RunAggregator:
             description.get("classes"),
             self.halves,
         )
+
+    def _warn_of_missed_tolerances(self) -> list[str]:
+        """Return a warning per method of which steps=auto or samples=auto did not reach the tolerance for some images."""
+        missed: dict[str, tuple[int, int]] = {}
+        for (method, _), column in self.columns.items():
+            missed[method] = max(missed.get(method, (0, 0)), (column.missed_tolerance, len(column.index)))
+        return [
+            f"{method} did not reach its tolerance for {count} of {total} images"
+            for method, (count, total) in missed.items()
+            if count
+        ]
 
 
 def summarize_run(
@@ -281,7 +296,7 @@ def summarize(
     interval: Interval = "percentile",
     selected: Collection[str] | None = None,
 ) -> dict[str, Any]:
-    """Return means with intervals per method and metric, paired differences to the first method, and the model's accuracy.
+    """Return means with intervals per method and metric, paired differences to the first method and the control, and the model's accuracy.
 
     description: content of ``run.json``.
     records: of ``items/*.jsonl``.
@@ -299,11 +314,14 @@ def summarize_aggregator(
 ) -> dict[str, Any]:
     """Return what ``summarize`` returns, of records that were read."""
     first = next(iter(description["methods"]))
+    control = find_control(description)
     rows = []
     for (method, metric), column in aggregator.columns.items():
         reference = None if method == first else aggregator.columns[first, metric]
         is_external = description["methods"][method]["method"] == EXTERNAL_MAPS  # their cost is unknown
         row = _summarize_column(method, metric, column, reference, interval, is_external=is_external)
+        if control is not None and method != control:
+            row["control"] = _compare_with_control(aggregator, row, control, first, interval)
         described = description["metrics"][metric]
         curves = column.sorted_curves() if is_stability(described) else None
         row |= describe_repeats(described, column.values_of(sorted(column.index)), curves)
@@ -352,6 +370,16 @@ def _summarize_column(
         "forwards": column.forwards / len(keys) if has_cost else None,
         "backwards": column.backwards / len(keys) if has_cost else None,
     }
+
+
+def _compare_with_control(
+    aggregator: RunAggregator, row: Mapping[str, Any], control: str, first: str, interval: Interval
+) -> dict[str, Any] | None:
+    """Return the mean paired difference to the random control, or None without common items."""
+    if control == first:
+        return row["difference"]
+    columns, metric = aggregator.columns, row["metric"]
+    return _difference(columns[row["method"], metric], columns[control, metric], interval)
 
 
 def _summarize_groups(groups: ItemGroups, column: ScoreColumn, interval: Interval) -> dict[str, Any]:

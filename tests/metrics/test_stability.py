@@ -196,7 +196,7 @@ def test_look_ranks_what_pictures_show(reduce, sign):
     toys.assert_same(look.apply(values), torch.from_numpy(drawn))
     result = compare_repeats(values[:1], [values[1:]], look=look)
     tops = [set(np.argsort(-part.ravel(), kind="stable")[:10]) for part in drawn]
-    assert float(result.top10) == len(tops[0] & tops[1]) / 10
+    assert float(result.top10) == pytest.approx(len(tops[0] & tops[1]) / 10)
     assert str(look) == f"{reduce}, {'absolute' if sign == 'signed' else sign}"
 
 

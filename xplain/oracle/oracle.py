@@ -20,6 +20,7 @@ from xplain.models.optimize import inference_copy
 from xplain.models.outputs import OutputKind
 from xplain.oracle.access import check_access, check_precision
 from xplain.oracle.batching import Block, PassKind, make_blocks, rows_per_call, run_in_batches
+from xplain.oracle.engines import active_engine
 from xplain.oracle.layers import LayerResult, probe_layer
 from xplain.oracle.scores import ComputedScore, compute_scores
 
@@ -106,10 +107,13 @@ class Oracle:
         """
 
         model = self.inference_copy(fold=self.fold)
+        engine = active_engine(self.classifier, self.precision, fold=self.fold)
 
         def run(x: Tensor) -> tuple[Tensor]:
-            with torch.no_grad():
-                logits = self.forward(model, x)
+            logits = None if engine is None else engine.logits(x)
+            if logits is None:
+                with torch.no_grad():
+                    logits = self.forward(model, x)
             rows = self.classifier.rows_run(len(x))
             if check:
                 self.count_rows(checks=rows)
@@ -157,13 +161,19 @@ class Oracle:
         """
 
         model = self.inference_copy(fold=self.fold, access="gradients")
+        engine = active_engine(self.classifier, self.precision, fold=self.fold)
 
         def run(x: Tensor, y: Tensor, contrasts: Tensor | None) -> tuple[Tensor, ...]:
-            x = x.detach().requires_grad_()
-            with torch.enable_grad():
-                logits = self.forward(model, x)
+            computed = None if engine is None else engine.gradients(x, y, self.score, contrasts)
+            if computed is not None:
+                logits, gradients = computed
                 scores = compute_scores(logits, y, self.score, contrasts, self.output)
-                gradients = _differentiate(scores, x)
+            else:
+                x = x.detach().requires_grad_()
+                with torch.enable_grad():
+                    logits = self.forward(model, x)
+                    scores = compute_scores(logits, y, self.score, contrasts, self.output)
+                    gradients = _differentiate(scores, x)
             self.count_rows(forwards=len(x), backwards=scores.numel())
             logits = logits.detach()
             return scores.detach(), gradients, self.output.top_classes(logits), _find_decisions(self.output, logits)

@@ -30,6 +30,7 @@ from xplain.models.scalar_outputs import check_directions
 from xplain.oracle import Oracle
 from xplain.oracle.access import check_access
 from xplain.oracle.batching import rows_per_call
+from xplain.oracle.engine_choice import PlannedRows
 from xplain.pipelines.completeness_flags import flag_completeness_gaps
 from xplain.pipelines.contrasts import CONTRASTS, NearestContrasts
 from xplain.pipelines.inner_method import InnerMethod
@@ -118,6 +119,15 @@ class MethodRun:
         counts = {} if self.references is None else {"references": len(self.references)}
         runs = 1 if self.averaged_baselines is None else len(self.averaged_baselines)
         return runs * self.spec.cost(**self.settings, **counts)[0]
+
+    @property
+    def planned_rows(self) -> PlannedRows:
+        """Maximum numbers of rows per image: forward passes alone, and gradients."""
+        counts = {} if self.references is None else {"references": len(self.references)}
+        runs = 1 if self.averaged_baselines is None else len(self.averaged_baselines)
+        forwards, backwards = self.spec.cost(**self.settings, **counts)
+        gradients = min(forwards, backwards)
+        return PlannedRows(forwards - gradients, gradients).times(runs)
 
     @property
     def slopes(self) -> bool:

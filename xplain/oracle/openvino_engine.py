@@ -1,0 +1,197 @@
+"""Compute forward passes and gradients of a classifier by OpenVINO on the CPU, after a check against PyTorch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import xplain
+from xplain.models import Classifier
+from xplain.models.channels import make_noise
+from xplain.models.checkpoints import hash_tensors
+from xplain.models.optimize import inference_copy
+from xplain.oracle.linear_scores import list_transforms, score_weights
+from xplain.oracle.openvino_cache import discard_graph, load_graph, save_graph
+from xplain.oracle.openvino_graphs import convert_forward, convert_gradient, load_openvino
+from xplain.oracle.openvino_rows import RowGraph
+
+NAME = "openvino"
+# Bounds of the check: the largest difference of logits, relative to their largest deviation from the mean of the row; the relative
+# error of gradients in the median of the rows, and of each row. Gradients jump where an activation is cut off.
+LOGIT_TOLERANCE = 2e-5
+GRADIENT_TOLERANCE = 1e-3
+ROW_TOLERANCE = 0.1
+log = logging.getLogger("xplain")
+
+
+class EngineError(Exception):
+    """The engine cannot compute a classifier; the message is the reason."""
+
+
+class OpenVinoEngine:
+    """Compute the rows of one classifier by OpenVINO. Images of another size or type are left to PyTorch."""
+
+    def __init__(self, classifier: Classifier, *, gradients: bool) -> None:
+        """Convert the classifier, or load the stored graphs.
+
+        gradients: also compute gradients, if the network's gradient converts; PyTorch computes them otherwise.
+        Raises EngineError if OpenVINO is not installed, the network does not convert, or the logits do not agree with PyTorch.
+        """
+        self._classifier = inference_copy(classifier)
+        self._transforms = list_transforms(classifier.output)
+        self._probe = _make_probe(self._classifier)
+        try:
+            self._openvino = load_openvino()
+            self._core = self._openvino.Core()
+            self._facts = self._describe_environment()
+        except (ImportError, RuntimeError, OSError) as error:
+            raise EngineError(f"openvino cannot be used: {_first_line(error)}") from None
+        self._threads = torch.get_num_threads()
+        with torch.inference_mode(False):
+            self._forward = self._prepare("forward", self._convert_forward, self._check_logits)
+            self._gradient = None
+            if gradients:
+                self._gradient = self._prepare_gradient()
+
+    def logits(self, x: Tensor) -> Tensor | None:
+        """Return the logits (rows, classes) of images (rows, C, H, W), or None for images of another size or type."""
+        return self._forward.run(x)[0] if self._fits(x) else None
+
+    def gradients(self, x: Tensor, y: Tensor, score: str, contrasts: Tensor | None) -> tuple[Tensor, Tensor] | None:
+        """Return logits (rows, classes) and gradients (rows, C, H, W), or None if PyTorch must compute them."""
+        if self._gradient is None or not self._fits(x):
+            return None
+        classes = self._classifier.classes
+        assert classes is not None
+        weights = score_weights(y, score, contrasts, self._classifier.output, classes)
+        if weights is None:
+            return None
+        logits, gradients = self._gradient.run(x, weights)
+        return logits, gradients
+
+    def describe(self) -> dict[str, str]:
+        """Return the engine of forward passes and that of gradients."""
+        return {"forwards": NAME, "gradients": "torch" if self._gradient is None else NAME}
+
+    def _fits(self, x: Tensor) -> bool:
+        return x.dtype == torch.float32 and x.shape[1:] == self._probe.shape[1:] and x.device.type == "cpu"
+
+    def _describe_environment(self) -> dict[str, str]:
+        """Return what a stored graph depends on besides the model. Raises RuntimeError without a CPU device."""
+        return {
+            "openvino": self._openvino.get_version(),
+            "torch": torch.__version__,
+            "xplain": xplain.__version__,
+            "processor": self._core.get_property("CPU", "FULL_DEVICE_NAME"),
+            "capabilities": " ".join(self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")),
+        }
+
+    def _key(self, kind: str) -> str:
+        """Return the name of the stored graph of a kind."""
+        model = self._classifier
+        parts = {
+            "kind": kind,
+            "size": list(self._probe.shape[1:]),
+            "weights": hash_tensors(model),
+            "normalization": [model.mean.flatten().tolist(), model.std.flatten().tolist()],
+            "modules": str(model),
+            "reader": repr(model.reader),
+            "transforms": list(self._transforms),
+            "output": repr(model.output),
+            **self._facts,
+        }
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+    def _prepare(self, kind: str, convert: Callable[[], Any], check: Callable[[RowGraph], str]) -> RowGraph:
+        """Return the compiled graph, stored or converted. A stored one that fails the check is converted again.
+
+        check: returns what is wrong with a graph, or "". Raises EngineError.
+        """
+        key = self._key(kind)
+        stored = load_graph(self._openvino, self._core, key)
+        if stored is not None:
+            rows, problem = self._try(lambda: stored, check)
+            if rows is not None and not problem:
+                return rows
+            log.debug("the stored %s graph is discarded: %s", kind, problem)
+            discard_graph(key)
+        graphs: list[Any] = []
+        rows, problem = self._try(lambda: graphs.append(convert()) or graphs[0], check)
+        if rows is None or problem:
+            raise EngineError(problem)
+        save_graph(self._openvino, graphs[0], key)
+        return rows
+
+    def _try(self, make: Callable[[], Any], check: Callable[[RowGraph], str]) -> tuple[RowGraph | None, str]:
+        """Return a compiled graph and what is wrong with it, or None and the error."""
+        try:
+            rows = RowGraph(self._openvino, self._core, make(), self._threads)
+            return rows, check(rows)
+        except Exception as error:  # the conversion of a network fails with any type of error
+            return None, f"the network does not convert: {type(error).__name__}: {_first_line(error)}"
+
+    def _convert_forward(self) -> Any:
+        return convert_forward(self._classifier, self._probe[:1])
+
+    def _convert_gradient(self) -> Any:
+        transforms = list(self._transforms.values())
+        assert self._classifier.classes is not None
+        return convert_gradient(self._classifier, self._probe[:1], transforms, self._classifier.classes)
+
+    def _prepare_gradient(self) -> RowGraph | None:
+        try:
+            return self._prepare("gradient", self._convert_gradient, self._check_gradients)
+        except EngineError as error:
+            log.debug("PyTorch computes the gradients: %s", error)
+            return None
+
+    def _check_logits(self, graph: RowGraph) -> str:
+        """Return what is wrong with the logits of the probe, or ""."""
+        with torch.no_grad():
+            expected = self._classifier(self._classifier.to_memory_format(self._probe)).float()
+        return _compare_logits(graph.run(self._probe)[0], expected)
+
+    def _check_gradients(self, graph: RowGraph) -> str:
+        """Return what is wrong with the logits or gradients of the probe, or ""."""
+        model = self._classifier
+        x = self._probe.clone().requires_grad_()
+        with torch.enable_grad():
+            logits = model(model.to_memory_format(x))
+            values = torch.stack([transform(logits) for transform in self._transforms.values()], dim=1)
+            weights = torch.zeros_like(values)
+            top = logits.argmax(dim=1)
+            for row in range(len(x)):
+                weights[row, row % values.shape[1], top[row]] = 1.0
+            (expected,) = torch.autograd.grad((values * weights).sum(), x)
+        actual_logits, actual = graph.run(self._probe, weights.detach())
+        problem = _compare_logits(actual_logits, logits.detach())
+        errors = (actual - expected).flatten(1).norm(dim=1) / expected.flatten(1).norm(dim=1).clamp_min(1e-30)
+        if not problem and not (errors.median() <= GRADIENT_TOLERANCE and errors.max() <= ROW_TOLERANCE):
+            problem = f"its gradients differ from PyTorch's by {float(errors.median()):.1g}"
+        return problem
+
+
+def _make_probe(classifier: Classifier) -> Tensor:
+    """Return images (6, C, H, W) in [0, 1] of different contrast and brightness."""
+    noise = make_noise(classifier, 6)
+    noise[2:4] = noise[2:4] ** 3
+    noise[4:] = 0.4 + 0.2 * noise[4:]
+    return noise
+
+
+def _compare_logits(actual: Tensor, expected: Tensor) -> str:
+    """Return what is wrong with logits (rows, classes), or ""."""
+    centers = expected.mean(dim=1, keepdim=True) if expected.shape[1] > 1 else 0
+    spread = (expected - centers).abs().max()
+    error = (actual - expected).abs().max() / spread
+    return "" if error <= LOGIT_TOLERANCE else f"its logits differ from PyTorch's by {float(error):.1g} of their spread"
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n")[0][:200]

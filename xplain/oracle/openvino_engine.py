@@ -116,25 +116,28 @@ class OpenVinoEngine:
         key = self._key(kind)
         stored = load_graph(self._openvino, self._core, key)
         if stored is not None:
-            rows, problem = self._try(lambda: stored, check)
-            if rows is not None and not problem:
+            rows, problem = self._try(stored, check)
+            if not problem:
                 return rows
             log.debug("the stored %s graph is discarded: %s", kind, problem)
             discard_graph(key)
-        graphs: list[Any] = []
-        rows, problem = self._try(lambda: graphs.append(convert()) or graphs[0], check)
-        if rows is None or problem:
+        try:
+            graph = convert()
+        except Exception as error:  # of any type: the network or an operation is not supported
+            raise EngineError(f"the network does not convert: {type(error).__name__}: {_first_line(error)}") from None
+        rows, problem = self._try(graph, check)
+        if problem:
             raise EngineError(problem)
-        save_graph(self._openvino, graphs[0], key)
+        save_graph(self._openvino, graph, key)
         return rows
 
-    def _try(self, make: Callable[[], Any], check: Callable[[RowGraph], str]) -> tuple[RowGraph | None, str]:
-        """Return a compiled graph and what is wrong with it, or None and the error."""
+    def _try(self, graph: Any, check: Callable[[RowGraph], str]) -> tuple[RowGraph, str]:
+        """Return the compiled graph, and what is wrong with it or ""."""
+        rows = RowGraph(self._openvino, self._core, graph, self._threads)
         try:
-            rows = RowGraph(self._openvino, self._core, make(), self._threads)
             return rows, check(rows)
-        except Exception as error:  # the conversion of a network fails with any type of error
-            return None, f"the network does not convert: {type(error).__name__}: {_first_line(error)}"
+        except RuntimeError as error:
+            return rows, f"the graph does not run: {_first_line(error)}"
 
     def _convert_forward(self) -> Any:
         return convert_forward(self._classifier, self._probe[:1])

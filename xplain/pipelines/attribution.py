@@ -27,11 +27,12 @@ from xplain.core.rng import preserve_random_state
 from xplain.core.scores import ContrastScore, ScoreName
 from xplain.core.stability import StabilityLevel
 from xplain.core.sweeps import parse_single
-from xplain.core.types import Attribution, Cost, Precision, ScoreKind
+from xplain.core.types import Attribution, Cost, EngineName, Precision, ScoreKind
 from xplain.models import Classifier, ScalarFunction
 from xplain.models.devices import synchronize
 from xplain.models.scalar_outputs import resolve_scalar_target
 from xplain.oracle.access import check_access
+from xplain.oracle.engine_choice import choose_engine
 from xplain.oracle.runtime import inference_session, predict
 from xplain.oracle.targets import Classes, find_contrasts, find_targets, has_finite_logits
 from xplain.pipelines.arguments import (
@@ -62,6 +63,7 @@ def attribute(
     seed: int = 0,
     precision: Precision = "fp32",
     batch_size: int | str = "auto",
+    engine: EngineName = "torch",
     progress: Callable[[int], None] | None = None,
     stability: StabilityLevel = "off",
     **params: Any,
@@ -85,6 +87,8 @@ def attribute(
         seed: random seed. Random numbers depend on the seed and on the pixels of each image, but not on the batch.
         precision: ``fp32``, ``tf32`` or ``bf16``.
         batch_size: maximum number of samples per forward pass, or ``auto``.
+        engine: ``torch``, ``openvino``, which computes the model on the CPU where it can, or ``auto``: openvino if it is installed and the
+            work repays the conversion of the model. The numbers agree up to rounding.
         progress: callback that receives the number of processed samples after each forward pass.
         stability: ``quick`` or ``full`` also runs the method with other random draws, in other arithmetic and under small noise, and
             sets ``stability`` of the result: how much of the highest tenth of each map stays. ``full`` takes about ten times the rows,
@@ -111,7 +115,7 @@ def attribute(
         method, params = choice.name, {**dict(choice.params), **params}
     spec, params = METHODS.get(method), check_references(params)
     method_run = MethodRun.resolve(spec, params, classifier.preprocessing, score=score_text)
-    compute = resolve_compute(seed, precision, batch_size)
+    compute = resolve_compute(seed, precision, batch_size, engine)
     check_progress(progress)
     level = check_level(stability)
     synchronize(classifier.device)
@@ -119,7 +123,8 @@ def attribute(
     images = check_images(classifier, images)
     classifier.inspect_first_images(images)
     check_access(classifier, method_run.spec.access, spec.name)
-    with inference_session(classifier), preserve_random_state(), convert_device_errors():
+    chosen_engine = choose_engine(classifier, engine, precision, method_run.planned_rows.times(len(images)))
+    with inference_session(classifier, chosen_engine), preserve_random_state(), convert_device_errors():
         chosen = find_own_score(spec, params) or score_text
         method_run = replace(method_run, score=choose_score(method_run.spec, chosen, classifier.output))
         logits, cost = predict_finite(classifier, images, compute)

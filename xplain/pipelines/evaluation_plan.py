@@ -16,7 +16,7 @@ from xplain.core.types import PYTORCH
 from xplain.data.class_names import ClassNames
 from xplain.data.datasets import Item, index_items, select_items, split_labels
 from xplain.models import Classifier
-from xplain.oracle.engine_choice import PlannedRows, choose_engine
+from xplain.oracle.engine_choice import choose_engine
 from xplain.oracle.engines import Engine
 from xplain.oracle.runtime import load_model, predict
 from xplain.oracle.targets import TargetSpec
@@ -26,6 +26,7 @@ from xplain.pipelines.external_maps import ExternalMaps, check_map_names, find_e
 from xplain.pipelines.measurement import check_metrics, resolve_metrics
 from xplain.pipelines.method_run import MethodRun
 from xplain.pipelines.metric_run import MetricRun
+from xplain.pipelines.planned_rows import plan_rows
 from xplain.pipelines.records import describe_run, device_entry, engine_entry
 from xplain.pipelines.run_folders import describe_request
 
@@ -111,22 +112,11 @@ def load_plan(config: EvaluateConfig) -> EvaluationPlan | None:
         items = _split_labels(items)
     if explains_labels and all(item.label is None for item in items):
         raise UsageError("--target label requires labels", "use class folders or --labels")
-    rows = _plan_rows(classifier, _order_sources(methods, external_maps), metrics).times(len(items))
+    rows = plan_rows(classifier, _order_sources(methods, external_maps), metrics).times(len(items))
     engine = choose_engine(
         classifier, config.compute.engine, config.compute.precision, rows, _recorded_engine(config.output)
     )
     return EvaluationPlan(config, classifier, methods, metrics, items, order, external_maps, label_names, engine)
-
-
-def _plan_rows(classifier: Classifier, sources: Sequence[Source], metrics: Sequence[MetricRun]) -> PlannedRows:
-    """Return the maximum numbers of rows per image of all methods and metrics."""
-    side = max(classifier.size)
-    measured = sum(metric.spec.forwards(side=side, **metric.settings) for metric in metrics)
-    rows = PlannedRows(measured * len(sources), 0)
-    for source in sources:
-        if isinstance(source, MethodRun):
-            rows += source.planned_rows
-    return rows
 
 
 def _recorded_engine(folder: Path) -> dict[str, str] | None:

@@ -75,21 +75,29 @@ def choose_engine(
         engine = engines[gradients]
     if engine is None:
         reason = obstacle or "OpenVINO cannot compute this model"
-        if name == "openvino":
-            emit_note(f"--engine openvino is not used: {reason}; PyTorch computes the rows")
-        else:
-            log.debug("PyTorch computes the rows: %s", reason)
+        _report(name, f"--engine openvino is not used: {reason}; PyTorch computes the rows")
+    elif obstacle:
+        _report(name, f"--engine openvino computes forward passes only: {obstacle}; PyTorch computes the gradients")
     return engine
 
 
+def _report(name: EngineName, text: str) -> None:
+    """Emit a note if the user asked for the engine, and a debug message otherwise."""
+    if name == "openvino":
+        emit_note(text)
+    else:
+        log.debug(text)
+
+
 def _make_engine(classifier: Classifier, gradients: bool) -> tuple[Engine | None, str]:
-    """Return an engine, or None and the reason."""
+    """Return an engine and why it computes no gradients, or None and the reason."""
     from xplain.oracle.openvino_engine import EngineError, OpenVinoEngine
 
     try:
-        return OpenVinoEngine(classifier, gradients=gradients), ""
+        engine = OpenVinoEngine(classifier, gradients=gradients)
     except EngineError as error:
         return None, str(error)
+    return engine, engine.gradient_problem
 
 
 def _find_obstacle(classifier: Classifier, precision: Precision) -> str:

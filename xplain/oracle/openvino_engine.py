@@ -35,7 +35,10 @@ class EngineError(Exception):
 
 
 class OpenVinoEngine:
-    """Compute the rows of one classifier by OpenVINO. Images of another size or type are left to PyTorch."""
+    """Compute the rows of one classifier by OpenVINO. Images of another size or type are left to PyTorch.
+
+    gradient_problem: why PyTorch computes the gradients, or "".
+    """
 
     def __init__(self, classifier: Classifier, *, gradients: bool) -> None:
         """Convert the classifier, or load the stored graphs.
@@ -55,9 +58,9 @@ class OpenVinoEngine:
         self._threads = torch.get_num_threads()
         with torch.inference_mode(False):
             self._forward = self._prepare("forward", self._convert_forward, self._check_logits)
-            self._gradient = None
+            self._gradient, self.gradient_problem = None, ""
             if gradients:
-                self._gradient = self._prepare_gradient()
+                self._prepare_gradient()
 
     def logits(self, x: Tensor) -> Tensor | None:
         """Return the logits (rows, classes) of images (rows, C, H, W), or None for images of another size or type."""
@@ -147,12 +150,12 @@ class OpenVinoEngine:
         assert self._classifier.classes is not None
         return convert_gradient(self._classifier, self._probe[:1], transforms, self._classifier.classes)
 
-    def _prepare_gradient(self) -> RowGraph | None:
+    def _prepare_gradient(self) -> None:
+        """Set the graph of the gradient, or the reason why PyTorch must compute it."""
         try:
-            return self._prepare("gradient", self._convert_gradient, self._check_gradients)
+            self._gradient = self._prepare("gradient", self._convert_gradient, self._check_gradients)
         except EngineError as error:
-            log.debug("PyTorch computes the gradients: %s", error)
-            return None
+            self.gradient_problem = str(error)
 
     def _check_logits(self, graph: RowGraph) -> str:
         """Return what is wrong with the logits of the probe, or ""."""

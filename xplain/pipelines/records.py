@@ -80,7 +80,8 @@ def device_entry(facts: Mapping[str, Any]) -> dict[str, str]:
 
 def engine_entry(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Return the engine of ``describe_run`` for a fingerprint, or {} for PyTorch: numbers differ by rounding."""
-    return {} if facts["engine"] == PYTORCH else {"engine": facts["engine"]}
+    engine = facts.get("engine", PYTORCH)
+    return {} if engine == PYTORCH else {"engine": engine}
 
 
 def _versions() -> dict[str, str]:

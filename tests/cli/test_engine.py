@@ -10,6 +10,8 @@ import pytest
 
 import xplain
 from xplain.oracle import engine_choice
+from xplain.pipelines import model_benchmark, throughput
+from xplain.reports.benchmark_report import benchmark_table
 
 pytestmark = pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is not installed")
 
@@ -17,7 +19,7 @@ SINGLE = ("-m", "python:tests.helpers.factories:single", "--device", "cpu")
 TORCH = {"forwards": "torch", "gradients": "torch"}
 FORWARDS = {"forwards": "openvino", "gradients": "torch"}
 BOTH = {"forwards": "openvino", "gradients": "openvino"}
-EVALUATE = (*SINGLE, "-M", "deletion:steps=8", "-a", "saliency", "-o", "run")
+EVALUATE = (*SINGLE, "-M", "deletion:steps=8", "-a", "saliency", "--limit", "1", "-o", "run")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -62,7 +64,6 @@ def test_evaluate_records_the_engine_and_resumes_with_it(xp, photos, monkeypatch
         "use the same settings or another --output"
     )
     monkeypatch.setattr(engine_choice, "FORWARD_ROWS", 1)
-    assert xp("evaluate", photos, *EVALUATE, "-o", "plain").code == 0  # a run of PyTorch stays one
     assert xp("evaluate", photos, *EVALUATE, "-o", "run2").code == 0
     assert json.loads(Path("run2", "run.json").read_text())["fingerprint"]["engine"] == FORWARDS
 
@@ -117,3 +118,20 @@ def test_compare_and_library_accept_an_engine(xp, photos):
         xplain.attribute(
             network, xplain.read_image(next((photos / "cat").iterdir()), size=32)[None], "saliency", engine="tensorrt"
         )
+
+
+def test_bench_measures_both_engines(xp, monkeypatch):
+    monkeypatch.setattr(throughput, "CPU_SIZES", (1, 2))
+    monkeypatch.setattr(model_benchmark, "MIN_SECONDS", 0.001)
+    arguments = ("bench", *SINGLE, "-a", "saliency", "--images", 1, "--repeats", 2, "--engine", "openvino")
+    ran = xp(*arguments, "--json", "-q")
+    _, ceiling, plain, compiled = ran.records
+    assert set(ceiling["openvino"]) == {"gradients", "forwards"}
+    assert (plain["program"], compiled["program"]) == ("xplain", "xplain, openvino")
+    ratios = [a / b for a, b in zip(plain["seconds"], compiled["seconds"], strict=True)]
+    assert compiled["openvino_is_faster_by"]["high"] == pytest.approx(max(ratios))
+    assert "openvino_is_faster_by" not in plain
+    assert (compiled["forwards"], compiled["backwards"]) == (1, 1)
+    table = benchmark_table(ran.records)
+    assert "* compiled by OpenVINO: " in table
+    assert "speedup over PyTorch" in table

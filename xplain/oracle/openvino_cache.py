@@ -14,7 +14,7 @@ from xplain.core.errors import InputError, emit_note
 from xplain.core.files import write_file
 
 DIGEST_BYTES, LENGTH_BYTES = 32, 8
-MAX_FILES = 16  # the files that were used last are kept
+MAX_BYTES = 4 << 30  # of all files; those that were used last are kept
 SUFFIX = ".graph"
 log = logging.getLogger("xplain")
 
@@ -62,11 +62,19 @@ def save_graph(openvino: Any, graph: Any, key: str) -> None:
             text = xml.read_bytes()
             body = len(text).to_bytes(LENGTH_BYTES, "little") + text + weights.read_bytes()
         write_file(folder / f"{key}{SUFFIX}", hashlib.sha256(body).digest() + body)
-        files = sorted(folder.glob(f"*{SUFFIX}"), key=lambda file: file.stat().st_mtime, reverse=True)
-        for file in files[MAX_FILES:]:
-            file.unlink(missing_ok=True)
+        _delete_old_files(folder)
     except (OSError, RuntimeError, InputError) as error:
         log.debug("the converted model is not stored: %s", error)
+
+
+def _delete_old_files(folder: Path) -> None:
+    """Delete the files that were not used for longest until the others have at most MAX_BYTES."""
+    files = [(path.stat().st_mtime, path.stat().st_size, path) for path in folder.glob(f"*{SUFFIX}")]
+    total = 0
+    for _, size, path in sorted(files, reverse=True):
+        total += size
+        if total > MAX_BYTES:
+            path.unlink(missing_ok=True)
 
 
 def discard_graph(key: str) -> None:

@@ -14,10 +14,10 @@ from torch.overrides import TorchFunctionMode
 
 from xplain.models import Classifier
 from xplain.models.wrappers import copy_module
+from xplain.oracle.linear_scores import Transform
 from xplain.oracle.openvino_gradients import gradient_decompositions
 
 TELEMETRY = "openvino_telemetry"  # sends usage data on import and conversion, unless it is missing
-Transform = Callable[[Tensor], Tensor]
 
 
 def load_openvino() -> Any:

@@ -9,7 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-FLOAT32 = {"INFERENCE_PRECISION_HINT": "f32", "EXECUTION_MODE_HINT": "ACCURACY"}
+OPTIONS = {
+    "INFERENCE_PRECISION_HINT": "f32",
+    "EXECUTION_MODE_HINT": "ACCURACY",
+    "ENABLE_CPU_PINNING": False,  # other processes use the same cores
+}
 
 
 class RowGraph:
@@ -37,7 +41,7 @@ class RowGraph:
         return [compiled.create_infer_request() for _ in range(2 * self._threads)]
 
     def _compile(self, streams: int) -> Any:
-        options = FLOAT32 | {"NUM_STREAMS": streams, "INFERENCE_NUM_THREADS": self._threads}
+        options = OPTIONS | {"NUM_STREAMS": streams, "INFERENCE_NUM_THREADS": self._threads}
         return self._core.compile_model(self._graph, "CPU", options)
 
     def run(self, *inputs: Tensor) -> list[Tensor]:

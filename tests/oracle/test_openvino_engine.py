@@ -22,7 +22,7 @@ from xplain.oracle.oracle import Oracle
 # not ``importorskip``: an import by the test would load OpenVINO's telemetry
 pytestmark = pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is not installed")
 
-SIZE = 24
+SIZE = 16
 # Largest differences of maps, relative to the norm of PyTorch's: of methods that amplify rounding, and of others.
 AMPLIFIED, CLOSE = 0.1, 1e-4
 

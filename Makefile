@@ -1,7 +1,7 @@
 # make check: everything a change must pass. Uses the environment that is active (PYTHON=... for another one).
 PYTHON ?= python
 
-.PHONY: check format lint types layers test coverage dist oldest newest soak readme gallery fuzz stress tables cuda
+.PHONY: check format lint types layers test coverage dist oldest newest soak readme gallery notebooks fuzz stress tables cuda
 check: lint types layers test
 
 format:
@@ -50,11 +50,15 @@ soak:
 	$(PYTHON) -m pytest --timeout 0 -m soak -n 0 -s tests/integration/test_soak.py
 
 readme:
-	$(PYTHON) -m tests.tools.update_readme
+	$(PYTHON) -m tests.tools.readme_pictures
 
 # the maps of every method on a vision transformer and a ConvNeXt that are trained on scikit-learn's digits: two minutes on one core
 gallery:
 	$(PYTHON) -m tests.tools.gallery
+
+# runs the notebooks of samples/ and stores their outputs
+notebooks:
+	$(PYTHON) -m tests.tools.notebooks
 
 fuzz:
 	XPLAIN_FUZZ_EXAMPLES=5000 $(PYTHON) -m pytest --timeout 0 tests/integration/test_fuzz.py

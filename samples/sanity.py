@@ -1,7 +1,7 @@
-"""Do explanations change when the network forgets? The figure of the sanity checks (Adebayo et al. 2018; AGI, figure 8).
+"""Draw the figure of the sanity checks (Adebayo et al. 2018; AGI, figure 8): ``python samples/sanity.py [PHOTO [PICTURE]]``.
 
-``python samples/sanity.py [PHOTO [PICTURE]]``: rows are methods; columns are the trained network, and the same network with more and
-more of its layers initialised anew, from the output inwards. Under each map: its rank correlation with the trained network's.
+Rows are methods. Columns are the trained network, and the same network with new random weights in more and more layers, the last ones
+first. The number below a map is its rank correlation with the map of the trained network.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ METHODS = {
     "guided-backprop": {},
     "neflag": {},
     "agi": {"classes": 5},
-}  # with their parameters
+}
 STAGES = 5
-SEED = 1  # of the new weights; at some seeds they are against the class everywhere, and Grad-CAM's map is zero
+SEED = 1  # of the new weights; with some seeds Grad-CAM's map is zero, because every channel decreases the score
 
 
 def main(photo: str = str(Path(__file__).with_name("cat.jpg")), picture: str = "sanity.jpg") -> None:
-    """Attribute, measure, draw."""
+    """Compute the maps of each method and draw them."""
     clf = xplain.load_classifier("efficientnet-lite0")
     x = xplain.read_image(photo, preprocessing=clf.preprocessing)[None].to(clf.device)
     rows = {}
     for method, params in METHODS.items():
-        rows[method] = forget(clf, x, method, params)
+        rows[method] = randomize(clf, x, method, params)
         print(f"{method:16}", *(f"{correlation:6.2f}" for _, correlation in rows[method]))
     draw(x[0].permute(1, 2, 0).cpu().numpy(), rows, picture)
 
 
-def forget(clf: xplain.Classifier, x, method: str, params: dict) -> list[tuple[np.ndarray, float]]:
-    """The map of the trained network, then that of each stage, each with its rank correlation to the first."""
+def randomize(clf: xplain.Classifier, x, method: str, params: dict) -> list[tuple[np.ndarray, float]]:
+    """Return the map of the trained network and of each stage, with their rank correlation to the first."""
     trained = xplain.attribute(clf, x, method, **params)
     maps = [trained.values]
 
@@ -49,11 +49,12 @@ def forget(clf: xplain.Classifier, x, method: str, params: dict) -> list[tuple[n
         clf, x, trained.values, "parameter-randomisation",
         method=explain, target=trained.target.tolist(), stages=STAGES, seed=SEED,
     )  # fmt: skip
-    return [(each[0].sum(dim=0).cpu().numpy(), r) for each, r in zip(maps, score.curve[0].tolist(), strict=True)]
+    correlations = score.curve[0].tolist()
+    return [(m[0].sum(dim=0).cpu().numpy(), r) for m, r in zip(maps, correlations, strict=True)]
 
 
 def draw(photo: np.ndarray, rows: dict[str, list[tuple[np.ndarray, float]]], picture: str) -> None:
-    """The photograph, then one row a method: the positive part of each map, bright at its 99th percentile."""
+    """Draw the photograph and a row per method: the positive part of each map, brightest at its 99th percentile."""
     fig, axes = plt.subplots(len(rows), STAGES + 2, figsize=(11.2, 1.85 * len(rows)), layout="constrained")
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[], frame_on=False)

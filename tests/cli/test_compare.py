@@ -202,3 +202,9 @@ def test_run_comparison_in_former_folder_is_kept(xp):
     xp("compare", "0", "1", "-o", "xplain-compare")
     xp("compare", "0", "1")
     assert not Path("xplain-compare-runs").exists()
+
+
+def test_default_columns_end_with_the_control(xp, quick):
+    assert xp("compare", CAT, *FAST).code == 0
+    columns = json.loads(Path("out/compare.json").read_text())["columns"]
+    assert columns == ["saliency", "integrated-gradients", "neflag", "random"]

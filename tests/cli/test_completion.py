@@ -23,7 +23,7 @@ def test_complete_names_equal_registry():
 
 def test_complete_model_equals_list_models():
     listed = {row["name"] for row in catalog.list_models() if row["source"] != "timm"}
-    assert set(completion.complete_model("")) - {"timm:", "python:", "script:", "export:", "onnx:"} == listed
+    assert set(completion.complete_model("")) - set(completion.PREFIXES) == listed
     assert completion.complete_model("resnet1") == ["resnet101", "resnet152", "resnet18"]
 
 

@@ -136,6 +136,34 @@ def test_coco_needs_a_table_of_categories(xp, photos):
     assert len(keys) == 2 * 2 * 3
 
 
+def test_difficult_boxes_are_ignored_pixels(xp, photos):
+    """The left half is a difficult object, the upper right quarter is not; the same as boxes and as masks."""
+    corners = "<xmin>{}</xmin><ymin>1</ymin><xmax>{}</xmax><ymax>{}</ymax>"
+    box = f"<object><name>{{}}</name><difficult>{{}}</difficult><bndbox>{corners}</bndbox></object>"
+    Path("xml").mkdir()
+    for path in sorted(photos.rglob("*.jpg")):
+        with Image.open(path) as image:
+            width, height = image.size
+        objects = box.format(path.parent.name, 1, 1, width // 2, height)
+        objects += box.format(path.parent.name, 0, width // 2 + 1, width, height // 2)
+        Path("xml", f"{path.stem}.xml").write_text(f"<annotation>{objects}</annotation>")
+    results = []
+    for number, annotation in enumerate(("boxes=xml,difficult=ignore", "masks=xml,difficult=ignore", "boxes=xml")):
+        folder = f"run-{number}"
+        options = ("-M", f"relevance-rank:{annotation}", "-a", "center", "--target", "label", "-o", folder)
+        ran = xp("evaluate", photos, *TINY, *options)
+        assert ran.code == 0, ran.err
+        values = list_values(folder)
+        results.append(
+            [(value["value"], value["chance"]) for key, value in sorted(values.items()) if key[1] == "center"]
+        )
+    as_boxes, as_masks, kept = results
+    assert len(as_boxes) == 3
+    assert as_boxes == as_masks
+    assert [chance for _, chance in as_boxes] == pytest.approx([0.5] * 3, abs=0.05)
+    assert [chance for _, chance in kept] == pytest.approx([0.75] * 3, abs=0.04)
+
+
 @pytest.mark.parametrize(
     ("metric", "code", "words"),
     [
@@ -146,7 +174,11 @@ def test_coco_needs_a_table_of_categories(xp, photos):
         ),
         ("ehr:masks=nowhere", 2, "ehr: invalid value masks=nowhere; use an existing file or folder or none"),
         ("ehr:masks=coco.json,boxes=boxes.csv", 2, "accepts either boxes or masks; remove one of them"),
-        ("ehr:boxes=boxes.csv,difficult=ignore", 2, "difficult requires masks; set masks=PATH or remove difficult"),
+        (
+            "ehr:boxes=boxes.csv,difficult=ignore",
+            2,
+            "difficult requires masks, or boxes in Pascal VOC XML files; set masks=PATH or remove difficult",
+        ),
         (
             "ehr:boxes=boxes.csv,categories=boxes.csv",
             2,

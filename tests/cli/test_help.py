@@ -11,13 +11,21 @@ import pytest
 import typer
 
 from tests.conftest import SAMPLES
+from xplain.cli._help import LAST_PANEL, PANELS, long_flag, panel_of
 from xplain.cli.app import app
 from xplain.core.registry import METHODS, METRICS
 
 GROUP = typer.main.get_command(app)
 TOY = ("-m", "python:tests.helpers.factories:imagenet_like", "--device", "cpu")
 QUICK = {"explain": TOY, "evaluate": TOY, "compare": TOY}
-RUNNERS = ("explain._run", "evaluate._run", "bench._run", "compare._compare_images", "compare._compare_runs")
+RUNNERS = (
+    "explain._run",
+    "evaluate._run",
+    "_known_truth.evaluate_known_truth",
+    "bench._run",
+    "compare._compare_images",
+    "compare._compare_runs",
+)
 # they need downloaded weights, earlier runs, output of another program, or seconds of measuring
 NOT_RUN = ("resnet50", "runs/a runs/b", "--files-from", "xplain bench")
 
@@ -75,7 +83,8 @@ def test_examples_are_valid(line, xp, monkeypatch, photos_here, tmp_path):
 @pytest.mark.parametrize("line", [line for line in EXAMPLES if not any(word in line for word in NOT_RUN)])
 def test_examples_run(line, xp, photos_here):
     command, *rest = shlex.split(line)[1:]
-    ran = xp(command, *rest, *QUICK.get(command, ()))
+    quick = ("--limit", "1") if "known:" in line else QUICK.get(command, ())
+    ran = xp(command, *rest, *quick)
     assert ran.code == 0, ran.err
     assert ran.lines
 
@@ -85,8 +94,45 @@ def test_help_lists_exit_codes_and_variables(command, xp):
     text = xp(command, "--help").out
     assert re.search(r"\n +5  partial success: some items failed", text)
     assert re.search(r"\n +130  interrupted", text)
-    assert "XPLAIN_MODEL" in text
+    assert text.rstrip().splitlines()[-1].strip() == (
+        "Environment variables: XPLAIN_<OPTION>, such as XPLAIN_MODEL or XPLAIN_BATCH_SIZE."
+    )
+    assert text.count("XPLAIN_BATCH_SIZE") == 1
     assert max(map(len, text.splitlines())) <= 110
+
+
+def test_every_option_has_a_panel():
+    unknown = [
+        long_flag(param)
+        for command in GROUP.commands.values()
+        for param in command.params
+        if param.param_type_name == "option" and panel_of(param) == LAST_PANEL
+    ]
+    assert unknown == []
+
+
+def test_panels_and_types_of_options(xp, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "110")
+    text = xp("explain", "--help").out
+    headings = re.findall(r"^(\w[\w ]*):$", text, re.MULTILINE)
+    assert headings == ["Arguments", *PANELS]
+    panels = dict(zip(headings, re.split(r"^\w[\w ]*:$", text, flags=re.MULTILINE)[1:], strict=True))
+    assert "\n  -m, --model MODEL " in panels["Model"]
+    assert "\n  -b, --batch-size N|auto " in panels["Compute"]
+    assert re.search(r"\n  --seed N +Random seed. \[at least 0; default: 0\]\n", panels["Compute"])
+    assert "\n  --sign positive|negative|absolute|signed\n" in panels["Output"]
+    assert re.search(r"\n  --opacity X +Opacity of the overlay, from 0 to 1. \[between 0 and 1; default: 0.8\]", text)
+    assert re.search(r"\n  -0, --null  +Paths", panels["Input"])
+    assert not re.search(r"<(str|int|float|path|list)", text)
+
+
+def test_model_help_names_every_form(xp):
+    text = " ".join(xp("compare", "--help").out.split())
+    forms = (
+        "efficientnet-lite0 resnet50 timm:NAME hf:REPOSITORY[@REVISION] hf:FOLDER clip:ARCHITECTURE[/TAG] clip:FOLDER"
+    )
+    for form in (*forms.split(), "python:PACKAGE.MODULE:FACTORY", "script:FILE", "export:FILE", "onnx:FILE"):
+        assert form in text, form
 
 
 def test_variable_in_help_sets_option(xp, monkeypatch, photos_here):

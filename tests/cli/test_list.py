@@ -14,6 +14,7 @@ from xplain.core.errors import UsageError
 from xplain.core.registry import METHODS, METRICS
 from xplain.core.types import Attribution
 from xplain.pipelines.catalog import list_fits
+from xplain.reports.reference_page import make_page
 
 
 def test_list_methods_json(xp):
@@ -21,8 +22,17 @@ def test_list_methods_json(xp):
     assert [r["name"] for r in records] == [spec.name for spec in METHODS]
     agi = next(r for r in records if r["name"] == "agi")
     assert agi["passes"] == "≤ 400 F, ≤ 800 B"
-    assert "variant=official|paper" in agi["parameters"]
-    assert "classes=20" in agi["parameters"]
+    assert {"variant=official|paper", "classes=20"} <= set(agi["usage"])
+    assert agi["parameters"][2] == {
+        "name": "step_size",
+        "type": "float",
+        "default": 0.05,
+        "choices": [],
+        "bounds": "> 0",
+        "meaning": "ε in pixel units; for ascent=l2 the L2 length of a step of the whole image, such as 1.",
+    }
+    baseline = next(r for r in records if r["name"] == "integrated-gradients")["usage"][0]
+    assert baseline == "baseline=black|white|mean|blur|uniform|FILE|DIR"
     assert "Pan, Li, Zhu (2021)" in agi["paper"]
 
 
@@ -45,19 +55,44 @@ def test_list_prints_tabs_to_pipe(xp):
 
 def test_list_prints_table_on_terminal(xp, monkeypatch):
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
-    monkeypatch.setenv("COLUMNS", "700")
+    monkeypatch.setenv("COLUMNS", "100")
 
     def read_table(*arguments: str) -> list[str]:
         return re.sub(r"\x1b\[[0-9;]*m", "", xp("list", *arguments).out).splitlines()
 
     header, *rows = read_table("methods")
-    assert header.split() == ["name", "alias", "parameters", "passes", "axioms", "paper"]
-    assert len(rows) == len(list(METHODS))
-    row = next(row for row in rows if row.startswith("integrated-gradients "))
-    assert "steps=50" in row
-    assert "completeness" in row
+    assert header.split() == ["name", "alias", "passes", "summary"]
+    assert len([row for row in rows if not row.startswith(" ")]) == len(list(METHODS))
+    assert max(len(row.rstrip()) for row in rows) <= 100
+    row = next(row for row in rows if row.startswith("saliency "))
+    assert row.split()[:6] == ["saliency", "sm", "1", "F,", "1", "B"]
+    assert "Compute the gradient of the score" in row
+    assert read_table("metrics")[0].split() == ["name", "better", "forwards", "summary"]
     table = [line.split() for line in read_table("classes", "--search", "tabby")]
     assert table == [["index", "wnid", "name"], ["281", "n02123045", "tabby"]]
+
+
+def test_list_prints_page_of_one_entry(xp):
+    ran = xp("list", "methods", "ig")
+    assert ran.code == 0
+    assert ran.lines[0] == "integrated-gradients"
+    assert "  steps: integer >= 1; default 50. Number of nodes α_k." in ran.lines
+    assert "  Cost per image at the defaults: 50 forward and 50 backward rows" in ran.lines
+    assert ran.out == make_page(METHODS.get("ig")).to_text(100)
+    assert xp("list", "metrics", "deletion").lines[0] == "deletion"
+    (record,) = xp("list", "methods", "ig", "--json").records
+    assert (record["name"], record["definition"][:7]) == ("integrated-gradients", "φ = (x ")
+
+
+def test_list_refuses_names_of_nothing(xp):
+    assert xp("list", "methods", "agii").err == "xplain: error: unknown method 'agii'; did you mean 'agi'?\n"
+    ran = xp("list", "models", "resnet50")
+    assert (ran.code, ran.err) == (
+        2,
+        "xplain: error: list models does not accept the name 'resnet50'; use --search resnet50\n",
+    )
+    ran = xp("list", "methods", "ig", "-m", "resnet50")
+    assert ran.err == "xplain: error: --model cannot be combined with a name; use list methods --model resnet50\n"
 
 
 def test_list_search_filters_rows(xp):

@@ -253,3 +253,27 @@ def test_roar_default_directory_has_no_model(xp, made):
     quick = METRIC.replace("epochs=2", "epochs=1") + ",trials=1"
     assert xp("evaluate", made, "-M", quick, "-a", "patch", "--device", "cpu").code == 0
     assert Path("xplain-runs", f"{made.name}.roar", "summary.md").exists()
+
+
+def test_idsds_is_evaluated_like_roar(xp, made):
+    """One network per trial for all methods, and one value per trial; the same command again computes nothing."""
+    metric = "idsds:grid=3,epochs=2,network=small,batch=16,learning_rate=0.003,trials=2"
+    ran = xp("evaluate", made, "-M", metric, "-a", "patch", "-a", "sobel", "--target", "label", *CPU)
+    assert ran.code == 0, ran.err
+    (summary,) = ran.records
+    assert [row["method"] for row in summary["rows"]] == ["patch", "sobel", "random"]
+    assert [row["n"] for row in summary["rows"]] == [2, 2, 2]
+    assert all(-1 <= row["mean"] <= 1 and row["curve"] is None for row in summary["rows"])
+    networks = sorted(path.name for path in Path("run/idsds").rglob("base*"))
+    assert len(networks) == 2
+    table = Path("run/summary.md").read_text()
+    assert "| idsds:grid=3" in table
+    assert "trains its own networks (small) on 40 images" in Path("run/report.html").read_text()
+    before = lines()
+    again = xp("evaluate", made, "-M", metric, "-a", "patch", "-a", "sobel", "--target", "label", *CPU)
+    assert again.code == 0
+    assert lines() == before
+    refused = xp("evaluate", made, "-M", metric, "--limit", "5", *CPU)
+    assert refused.err == (
+        "xplain: error: --limit cannot be used with idsds, which trains its own networks; use idsds:per_class=N\n"
+    )

@@ -13,7 +13,7 @@ from xplain.core.errors import InputError
 from xplain.oracle import Oracle
 from xplain.pipelines.method_run import MethodRun
 
-RULES = ["gauss-legendre", "midpoint", "left", "right", "trapezoid"]
+RULES = ["gauss-legendre", "midpoint", "left", "right", "trapezoid", "chebyshev"]
 X = toys.images(3)
 WEIGHT = torch.randn(3, 3, 8, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(3)) / 4
 

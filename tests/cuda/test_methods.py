@@ -124,3 +124,28 @@ def test_adaptive_pooling_is_the_only_operation_that_may_differ(log):
     log.clear()
     xplain.attribute(classifier, make_images(), "saliency")
     assert {name for name, _ in log.nondeterministic} == {"_adaptive_avg_pool2d_backward"}
+
+
+def test_rounding_repeats_change_the_memory_layout(log, classifiers, monkeypatch):
+    """The third run of the method, with one row per call, has the channels first in memory; on the CPU it keeps the layout."""
+    layouts: list[torch.memory_format] = []
+    forward = Oracle.forward
+
+    def record_layout(self, model, x):
+        layouts.append(model.memory_format)
+        return forward(self, model, x)
+
+    arithmetic = []
+    for classifier in classifiers:
+        layouts.clear()
+        images = make_images().to(classifier.device)
+        monkeypatch.setattr(Oracle, "forward", record_layout)
+        result = xplain.attribute(classifier, images, "saliency", target=0, stability="full").stability
+        monkeypatch.undo()
+        source = result.sources["rounding"]
+        assert source.top10.tolist() == [1.0] * len(images)
+        arithmetic.append((source.facts["arithmetic"], torch.contiguous_format in layouts))
+    assert arithmetic == [
+        (["float64", "one row per call, channels first"], True),
+        (["float64", "one row per call"], False),
+    ]

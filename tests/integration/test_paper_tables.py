@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pytest
 
-import xplain.pipelines.catalog  # noqa: F401  (registers methods and metrics)
+import xplain
+import xplain.pipelines.catalog  # (registers methods and metrics)
 from tests.conftest import ROOT, SAMPLES
+from tests.helpers import factories
 from tests.helpers.patches import make_set, write_set
-from xplain.core.config import ModelOptions
+from xplain.core.config import Choice, ModelOptions
+from xplain.pipelines.attribution import resolve_methods
 from xplain.reports.published import add_published, read_published
 from xplain.reports.published_speeds import PublishedSpeeds
 
@@ -120,6 +123,18 @@ def test_figure_of_retraining_runs_on_few_images(xp, tmp_path):
     )  # the methods with the control, and the curves' header
 
 
+@pytest.mark.parametrize(("name", "per_image"), [("ma-gig-diffid", 1), ("spectral-ig-diffid", 3)])
+def test_commented_methods_accept_a_folder(name, per_image):
+    """The methods that need a folder of images, with ``DIR`` filled in."""
+    commented = re.findall(r'^  # "(.*)",$', TABLES[name].read_text(), re.MULTILINE)
+    assert [text.split(":")[0] for text in commented] == ["ig2", "lpi"]
+    choices = [Choice.parse(text.replace("DIR", str(SAMPLES))) for text in commented]
+    ig2, lpi = resolve_methods(choices, "prob", xplain.load_classifier(factories.tiny(), "cpu", image_size=14))
+    assert (ig2.settings["references_per_image"], ig2.settings["step_size"]) == (per_image, 0.0045)
+    assert lpi.rows_per_image == 200
+    assert ig2.references.shape == lpi.references.shape == (4, 3, 14, 14)
+
+
 def test_differences_of_figure_4_are_those_of_table_1():
     values = {
         (figure["model"], figure["method"], figure["metric"]): figure["value"]
@@ -162,6 +177,6 @@ def test_values_read_by_hand():
         assert {"model": model, "method": method, "metric": metric, "value": value} in figures
 
 
-def test_readme_names_every_table():
-    readme = Path(ROOT, "README.md").read_text()
-    assert all(f"`{name}.toml`" in readme for name in TABLES)
+def test_guide_names_every_table():
+    guide = Path(ROOT, "samples", "guides", "paper-tables.md").read_text()
+    assert all(f"`{name}.toml`" in guide for name in TABLES)

@@ -34,6 +34,18 @@ score = xplain.measure(clf, x[None], att.values, "deletion", target=None, seed=0
 assert_type(score, xplain.Score)
 assert_type(score.values, Tensor)
 assert_type(score.curve, Tensor | None)
+explanation = xplain.explain(clf, "cat.jpg", "ig", target=281, steps=10)
+assert_type(explanation, xplain.Explanation)
+assert_type(explanation.values, Tensor)
+assert_type(explanation.probability, float | None)
+assert_type(xplain.explain("resnet50", ["cat.jpg", x]), xplain.Explanations)
+evaluation = xplain.evaluate(clf, "photos", ["ig"], ["deletion"], limit=10)
+assert_type(evaluation, xplain.Evaluation)
+assert_type(evaluation.mean("ig", "deletion"), float | None)
+assert_type(xplain.methods()["agi"].summary, str)
+assert_type(xplain.metrics()[0].better, str)
+assert_type([entry.name for entry in xplain.methods()], list[str])
+assert_type(clf.top_classes("cat.jpg", 3)[0].probability, float)
 try:
     xplain.attribute(clf, x[None], "agii")
 except xplain.XplainError as error:
@@ -46,7 +58,8 @@ WRONG = {
     "method": "xplain.attribute(clf, x[None], 3)",
     "maps": 'xplain.measure(clf, x[None], [1.0], "deletion")',
     "result": "score.curve.mean()",
-    "name": "xplain.explain(clf)",
+    "name": "xplain.explane(clf)",
+    "images": "xplain.explain(clf)",
 }
 
 

@@ -10,7 +10,7 @@ from tests.reference import integrated_gradients as reference
 from xplain.core.errors import UsageError
 from xplain.core.rng import Streams
 
-RULES = ["gauss-legendre", "midpoint", "left", "right", "trapezoid"]
+RULES = ["gauss-legendre", "midpoint", "left", "right", "trapezoid", "chebyshev"]
 CLASSIFIER, NETWORK = toys.with_pixels(toys.small_net(1, scale=15.0))
 X = toys.images(3)
 TARGETS = [2, 0, 3]

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import io
 import math
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 import xplain
 from tests.helpers import toys
+from xplain.core.config import RenderOptions
 from xplain.core.registry import METHODS, MethodSpec
 from xplain.core.rng import Streams, seed_of
+from xplain.core.stability import Look
 from xplain.core.types import Attribution
+from xplain.data.jpeg import compress_as_jpeg
 from xplain.metrics.repeats import FEW_PIXELS, LOST, compare_repeats
+from xplain.reports.render import visible_part
 
 SIZE = 12
 WEIGHT = torch.randn((2, 3, SIZE, SIZE), generator=torch.Generator().manual_seed(3))
@@ -154,6 +160,44 @@ def test_undefined_maps_have_reasons():
     plateau = (ramp >= 20).float()  # 20 pixels tie at the cut of 4
     entry = compare_repeats(plateau, [plateau]).describe(0)
     assert (entry["top10"], entry["ties"], entry["constant"]) == (1, 20, True)
+
+
+def test_jpeg_noise_is_one_compressed_image():
+    """The map of the image that Pillow compresses with quality 90; a gray image has one channel."""
+    image = (torch.rand((1, 3, 16, 16), generator=torch.Generator().manual_seed(0)) * 255).round() / 255
+    stream = io.BytesIO()
+    Image.fromarray((image[0].permute(1, 2, 0) * 255).round().byte().numpy()).save(stream, "JPEG", quality=90)
+    decoded = torch.from_numpy(np.asarray(Image.open(stream)).copy()).permute(2, 0, 1)[None] / 255
+    toys.assert_same(compress_as_jpeg(image, 90), decoded)
+    assert float((decoded - image).abs().max()) > 0.05
+    classifier = toys.classifier(
+        toys.Function(lambda x: torch.stack([x.sum(dim=(1, 2, 3)) + 1e4, x.sum(dim=(1, 2, 3))], 1))
+    )
+    maps = xplain.attribute(classifier, image.double(), "sobel", target=0).values
+    repeated = xplain.attribute(classifier, decoded.double(), "sobel", target=0).values
+    result = xplain.measure(
+        classifier, image.double(), maps, "stability-noise", target=0, method="sobel", noise="jpeg", repeats=7
+    )
+    assert result.values.tolist() == pytest.approx([literal_overlap(maps[0], repeated[0])])
+    assert 0 < float(result.values) < 1
+    assert compress_as_jpeg(image[:, :1], 90).shape == (1, 1, 16, 16)
+    with pytest.raises(xplain.XplainError, match="images with 4 channels cannot be stored as JPEG; use noise=uniform"):
+        compress_as_jpeg(torch.zeros(1, 4, 8, 8), 90)
+
+
+@pytest.mark.parametrize("reduce", ["sum", "mean", "abs-sum", "max"])
+@pytest.mark.parametrize("sign", ["positive", "negative", "absolute", "signed"])
+def test_look_ranks_what_pictures_show(reduce, sign):
+    """The highest tenth is that of the values that are drawn."""
+    values = torch.randn((2, 3, 10, 10), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    options = RenderOptions(sign=sign, reduce=reduce)
+    look = Look.of(reduce, sign)
+    drawn = np.stack([visible_part(image, options) for image in values.numpy()])
+    toys.assert_same(look.apply(values), torch.from_numpy(drawn))
+    result = compare_repeats(values[:1], [values[1:]], look=look)
+    tops = [set(np.argsort(-part.ravel(), kind="stable")[:10]) for part in drawn]
+    assert float(result.top10) == len(tops[0] & tops[1]) / 10
+    assert str(look) == f"{reduce}, {'absolute' if sign == 'signed' else sign}"
 
 
 def test_function_has_no_draws_to_change():

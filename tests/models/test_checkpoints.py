@@ -27,7 +27,7 @@ from xplain.models.checkpoints import (
     load_weights,
     read_weights,
 )
-from xplain.models.efficientnet_lite0 import EfficientNetLite0
+from xplain.models.efficientnet_lite import EfficientNetLite
 
 
 def random_state(seed: int = 5) -> dict[str, torch.Tensor]:
@@ -186,7 +186,7 @@ def test_load_weights_rejects_two_copies():
 
 
 def test_finetuned_weights_set_classes(tmp_path):
-    tuned = EfficientNetLite0(classes=7)
+    tuned = EfficientNetLite(classes=7)
     torch.save({f"module.{name}": tensor for name, tensor in tuned.state_dict().items()}, tmp_path / "a.pth")
     classifier = xplain.load_classifier(device="cpu", weights=tmp_path / "a.pth", image_size=64)
     assert (classifier.classes, classifier.labels, classifier.wnids) == (7, [], [])

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from tests.helpers import toys
 from xplain.core.errors import InputError
-from xplain.models.efficientnet_lite0 import EfficientNetLite0
+from xplain.models.efficientnet_lite import EfficientNetLite
 from xplain.models.layer_trace import ModelRunner
 from xplain.models.layers import find_weighted_layers
 from xplain.models.layouts import Layout
@@ -61,7 +61,7 @@ def test_last_spatial_layer_of_vgg_is_relu():
 
 
 def test_last_spatial_layer_of_embedded_model():
-    assert last_layer_name(EfficientNetLite0(classes=3)) == "head"
+    assert last_layer_name(EfficientNetLite(classes=3)) == "head"
 
 
 def convolutional_net(*last: nn.Module) -> nn.Module:
@@ -284,6 +284,6 @@ def test_weighted_layers_of_torchvision_models(name, side, count, first, last):
 
 
 def test_weighted_layers_of_embedded_model():
-    layers = weighted_layers(EfficientNetLite0())
+    layers = weighted_layers(EfficientNetLite())
     assert len(layers) == 50
     assert (layers[0], layers[-1]) == (("stem.0", "stem.1"), ("classifier",))

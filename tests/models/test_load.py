@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
 import xplain
 from tests.helpers import toys
-from xplain.core.errors import InputError
+from xplain.core.errors import InputError, UsageError
 
 
 def test_classes_file_replaces_labels(tmp_path):
@@ -31,6 +32,16 @@ def test_class_names_must_match_classes(tmp_path):
     path.write_text("index,wnid,name\n" + "".join(f"{i},n{i},c{i}\n" for i in range(5)))
     classifier = xplain.load_classifier(toys.small_net(), device="cpu", classes=path)
     assert classifier.wnids == ["n0", "n1", "n2", "n3", "n4"]
+
+
+def test_labels_are_the_same_as_a_list_of_classes():
+    network = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2))
+    named = xplain.load_classifier(network, "cpu", size=8, labels=("cat", "dog"))
+    assert (
+        named.labels == xplain.load_classifier(network, "cpu", size=8, classes=["cat", "dog"]).labels == ["cat", "dog"]
+    )
+    with pytest.raises(UsageError, match="labels and classes both name the classes"):
+        xplain.load_classifier(network, "cpu", size=8, labels=["cat", "dog"], classes=2)
 
 
 def test_models_labels_must_match_classes():

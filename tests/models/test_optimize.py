@@ -15,7 +15,7 @@ import xplain
 from tests.helpers import toys
 from xplain.data.preprocessing import Preprocessing
 from xplain.models.batch_norms import fix_batch_norms
-from xplain.models.efficientnet_lite0 import EfficientNetLite0
+from xplain.models.efficientnet_lite import EfficientNetLite
 from xplain.models.optimize import freeze_version, inference_copy, optimize_for_inference
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
@@ -95,7 +95,7 @@ def test_fold_torchvision_models(name, side, before, after, options):
 
 
 def test_fold_embedded_model():
-    model = build_model(EfficientNetLite0, classes=7)
+    model = build_model(EfficientNetLite, classes=7)
     optimized = check_optimized(model, 48, 1e-10)
     assert (count_norms(model), count_norms(optimized)) == (49, 0)
 

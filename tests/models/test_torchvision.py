@@ -246,7 +246,7 @@ def test_weights_of_other_model(hub):
 
 @pytest.mark.parametrize(
     ("name", "near"),
-    [("resnet51", "'resnet50'"), ("VGG-19", "'vgg19'"), ("efficientnet-lite1", "'efficientnet-lite0'")],
+    [("resnet51", "'resnet50'"), ("VGG-19", "'vgg19'"), ("efficientnet-lite3", "'efficientnet-lite2'")],
 )
 def test_unknown_model_suggests_near_names(name, near):
     with pytest.raises(UsageError) as error:

@@ -337,14 +337,22 @@ def test_unknown_method_suggests_similar_name():
 
 
 def test_unknown_parameter_suggests_known_ones():
-    assert refused(attribute, "ig", step=3) == "integrated-gradients has no parameter 'step'; did you mean 'steps'?"
+    assert (
+        refused(attribute, "ig", step=3)
+        == "integrated-gradients has no parameter 'step'; did you mean 'steps' or 'max_steps'?"
+    )
     text = refused(attribute, "ig", zzz=3)
-    assert text == "integrated-gradients has no parameter 'zzz'; use baseline or steps or rule or direction"
+    assert (
+        text
+        == "integrated-gradients has no parameter 'zzz'; use baseline or steps or rule or direction or tolerance or max_steps"
+    )
     assert refused(attribute, "sobel", steps=3) == "sobel has no parameter 'steps'; remove it"
 
 
 def test_parameter_out_of_range_is_rejected():
-    assert refused(attribute, "ig", steps=0) == "integrated-gradients: invalid value steps=0; use an integer >= 1"
+    assert (
+        refused(attribute, "ig", steps=0) == "integrated-gradients: invalid value steps=0; use an integer >= 1 or auto"
+    )
     text = refused(attribute, "ig", rule="simpson")
     assert text.startswith("integrated-gradients: invalid value rule=simpson; ")
 

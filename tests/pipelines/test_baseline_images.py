@@ -20,7 +20,7 @@ from xplain.pipelines.method_run import MethodRun
 CLASSIFIER = toys.classifier(toys.small_net(1, scale=15.0))
 X = toys.images(3)
 CHOICES = {spec.name: getattr(spec.parameters.get("baseline"), "choices", ()) for spec in METHODS}
-WITH_BASELINE = [name for name, choices in CHOICES.items() if "black" in choices and name != "fullgrad"]
+WITH_BASELINE = [name for name, choices in CHOICES.items() if "black" in choices]
 WEIGHT = torch.randn(2, 3, 8, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
 LINEAR = toys.classifier(toys.Linear(WEIGHT))
 SIZE = Preprocessing((8, 10), resize=(8, 10))
@@ -193,12 +193,44 @@ def test_contradictory_and_missing_folders_are_refused(folder):
     (folder / "empty").mkdir()
     with pytest.raises(InputError, match="no images found in the directory"):
         xplain.attribute(SIZED_LINEAR, X, "ig", baseline=folder / "empty")
-    with pytest.raises(
-        UsageError, match=r"samp: invalid value deletion_baseline=.*; use black or white or mean or blur"
-    ):
-        xplain.attribute(SIZED_LINEAR, X, "samp", deletion_baseline=folder / "a.png")
-    with pytest.raises(UsageError, match=r"fullgrad: invalid value baseline=.*; use mean or black"):
-        xplain.attribute(SIZED_LINEAR, X, "fullgrad", baseline=folder)
+    with pytest.raises(UsageError, match=r"samp: invalid value deletion_baseline=none.png; use black or white or mean"):
+        xplain.attribute(SIZED_LINEAR, X, "samp", deletion_baseline="none.png")
+    paths = {"deletion_baseline": folder, "insertion_baseline": folder / "pair"}
+    (folder / "pair").mkdir()
+    for name in ("a.png", "b.png"):
+        (folder / name).rename(folder / "pair" / name)
+    Image.new("RGB", (10, 8)).save(folder / "d.png")
+    message = "samp cannot pair 4 images of deletion_baseline and 2 images of insertion_baseline; use as many images"
+    with pytest.raises(InputError, match=message):
+        xplain.attribute(SIZED_LINEAR, X, "samp", **paths)
+
+
+@pytest.mark.filterwarnings("ignore:.*runs once for each of the 3 images")
+def test_samp_paths_have_their_own_baselines(folder):
+    """Linear score: each path gives Σ_c w (x - x'), whose mean over the images of a folder is that of their mean."""
+    baselines = read_baselines(folder)
+    files = {"deletion_baseline": folder, "insertion_baseline": folder / "a.png"}
+    tensors = {"deletion_baseline": baselines[0], "insertion_baseline": baselines.flip(0)}
+
+    def expected(deletion: torch.Tensor, insertion: torch.Tensor) -> torch.Tensor:
+        return (WEIGHT[1] * (2 * X - deletion - insertion)).sum(dim=1, keepdim=True)
+
+    result = xplain.attribute(SIZED_LINEAR, X, "samp", target=1, steps=4, fragments=2, **files)
+    toys.assert_same(result.values, expected(baselines.mean(dim=0), baselines[0]), rtol=1e-6)
+    values = xplain.attribute(SIZED_LINEAR, X, "samp", target=1, steps=4, fragments=2, **tensors).values
+    toys.assert_same(values, expected(baselines[0], baselines.flip(0)), rtol=1e-6)
+    run = MethodRun.resolve(METHODS.get("samp"), files, SIZED.preprocessing)
+    assert run.rows_per_image == 3 * (224 + 20) * 2
+    digest = run.hash_references()["references"]
+    (folder / "b.png").unlink()
+    assert MethodRun.resolve(METHODS.get("samp"), files, SIZED.preprocessing).hash_references()["references"] != digest
+
+
+def test_terms_of_fullgrad_sum_to_the_score_for_any_baseline():
+    classifier, _ = toys.with_pixels(toys.small_net(1, scale=15.0))
+    result = xplain.attribute(classifier, X, "fullgrad", target=[2, 0, 1], baseline=toys.images(3, seed=9))
+    logits = classifier(X).detach()[[0, 1, 2], [2, 0, 1]]
+    toys.assert_same(result.details["total"], logits.double())
 
 
 @pytest.mark.filterwarnings("ignore:.*runs once for each of the 3 images")

@@ -12,7 +12,7 @@ from tests.helpers import factories, toys
 from xplain.core.config import Choice, ComputeOptions
 from xplain.core.errors import Failure, InputError
 from xplain.data.datasets import Item
-from xplain.data.images import LoadedImage
+from xplain.data.loading import LoadedImage
 from xplain.data.preprocessing import Preprocessing
 from xplain.data.sources import ImageSource
 from xplain.models import Classifier

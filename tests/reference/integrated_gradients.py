@@ -1,5 +1,7 @@
 """Integrated gradients, one node at a time, for every quadrature rule."""
 
+import math
+
 import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter
@@ -18,6 +20,9 @@ def rule_nodes(rule: str, n: int) -> list[tuple[float, float]]:
         return [((k + 0.5) / n, 1 / n) for k in range(n)]
     if rule == "trapezoid":
         return [(k / (n - 1), (0.5 if k in (0, n - 1) else 1.0) / (n - 1)) for k in range(n)]
+    if rule == "chebyshev":
+        angles = [math.pi * k / (n + 1) for k in range(1, n + 1)]
+        return [((1 - math.cos(a)) / 2, math.sin(a) / math.fsum(map(math.sin, angles))) for a in angles]
     return gauss_legendre(n)
 
 

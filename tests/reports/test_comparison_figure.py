@@ -169,3 +169,11 @@ def test_wrap_label_breaks_at_punctuation():
     assert wrap_label("integrated-gradients:steps=20", 20, 3) == ["integrated-", "gradients:steps=20"]
     assert wrap_label("tiger cat", 20, 1) == ["tiger cat"]
     assert wrap_label("a_very_long_name_of_a_file.png", 12, 2) == ["a_very_long_", "name_of_a_…"]
+
+
+def test_class_names_are_not_broken():
+    comparison = make_comparison([make_row([make_cell(noise(1)), make_cell(noise(2))])])
+    figure = ComparisonFigure.of(comparison, ("overlay",))
+    name = "x" * (figure.characters - 8) + " cat"
+    assert figure._class_lines(name, "0.3") == [f"{name} 0.3"]
+    assert figure._class_lines(name, "0.39") == [name, "0.39"]

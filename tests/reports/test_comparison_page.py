@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 
 import numpy as np
 import pytest
@@ -14,23 +13,8 @@ from xplain.reports.comparison import describe_comparison
 from xplain.reports.comparison_page import make_comparison_page
 from xplain.reports.render import apply_colormap, keep_top_pixels, mask, normalize, overlay
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-QUIET = ("gpu", "quic", "background-networking", "component-update", "sync")
-FLAGS = ["--no-sandbox", "--no-first-run", *(f"--disable-{name}" for name in QUIET)]
 MAPS = [noise(1), noise(2)[:1]]
 PHOTO = np.repeat(np.linspace(60, 200, 24).astype(np.uint8)[:, None, None], 32, axis=1) * np.ones(3, dtype=np.uint8)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """Return headless Chromium."""
-    api = pytest.importorskip("playwright.sync_api")
-    if CHROMIUM is None:
-        pytest.skip("chromium is not installed")
-    with api.sync_playwright() as play:
-        chromium = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +93,7 @@ def test_sliders_repaint_maps(page):
 
 
 def test_pointer_and_keys_read_values(page):
+    page.locator("#size").fill("200")
     page.locator("canvas").first.hover(position={"x": 103, "y": 78})  # of 200 x 150 for 32 x 24
     text = page.locator("#read").text_content()
     x, y, value, error = re.match(r"pixel \((\d+), (\d+)\):\s+first <i> (\S+) ± (\S+)", text).groups()
@@ -167,3 +152,59 @@ def test_themes_and_narrow_screen(page):
     assert not page.locator("svg.curve").first.is_visible()
     page.locator("#curves").check()
     assert page.locator("svg.curve").first.is_visible()
+
+
+def test_color_bar_shows_the_limits_of_the_view(page):
+    def read_bar():
+        return page.locator("#colors-low").text_content(), page.locator("#colors-high").text_content()
+
+    def read_ends():
+        colors = re.findall(r"rgb\((\d+), (\d+), (\d+)\)", page.evaluate("getComputedStyle(colors).backgroundImage"))
+        return [tuple(map(int, colors[i])) for i in (0, len(colors) // 2, -1)]
+
+    def expected_ends(options):
+        low = -1 if options.sign == "signed" else 0
+        return [tuple(color) for color in apply_colormap(np.array([[low, (low + 1) / 2, 1]]), options)[0].tolist()]
+
+    assert read_bar() == ("≤ p80", "≥ p99")
+    assert np.abs(np.array(read_ends()) - expected_ends(RenderOptions())).max() <= 14
+    page.locator("#low").fill("30")
+    assert read_bar() == ("≤ p30", "≥ p99")
+    page.keyboard.press("4")
+    assert read_bar() == ("≤ −p99", "≥ p99")
+    assert np.abs(np.array(read_ends()) - expected_ends(RenderOptions(sign="signed"))).max() <= 14
+    page.keyboard.press("3")
+    assert [read_ends()[0], read_ends()[-1]] == [(0, 0, 0), (255, 255, 255)]
+    page.keyboard.press("5")
+    assert not page.locator("#colors").is_visible()
+
+
+def test_columns_use_the_window(page):
+    for width in (1200, 900):
+        page.set_viewport_size({"width": width, "height": 800})
+        used = page.locator("#grid").bounding_box()["width"]
+        assert width - 60 < used < width - 20
+    page.set_viewport_size({"width": 3000, "height": 800})
+    assert page.locator("canvas").first.bounding_box()["width"] == 384
+    page.locator("#size").fill("120")
+    assert page.locator("canvas").first.bounding_box()["width"] == 120
+
+
+def test_units_stay_with_their_numbers(page):
+    for text in ("1.0 s,", "3 forward and", "2 backward passes"):
+        unit = page.locator(".unit", has_text=text).first
+        assert unit.evaluate("element => element.getClientRects().length") == 1
+    page.locator("#size").fill("96")
+    assert page.locator(".unit").evaluate_all("units => units.map(unit => unit.getClientRects().length)") == [1] * 9
+
+
+def test_phones_are_told_to_touch(browser, page_file):
+    phone = browser.new_context(viewport={"width": 390, "height": 800}, is_mobile=True, has_touch=True)
+    page = phone.new_page()
+    page.goto(page_file.as_uri())
+    page.wait_for_selector("body[data-painted=yes]")
+    assert page.locator("#read").inner_text() == "Touch a map to show its values."
+    assert "Shift" not in page.locator("footer").inner_text()
+    page.locator("canvas").first.tap()
+    assert page.locator("#read").inner_text().startswith("pixel (16, 1")
+    phone.close()

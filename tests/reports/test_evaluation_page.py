@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 
 import numpy as np
+import pytest
 
 from xplain.reports.evaluation_page import make_evaluation_page
+from xplain.reports.interval_bars import IntervalBar, make_interval_bars
 from xplain.reports.render import encode_png
 
 HOSTILE = "<script>alert(\"1\")</script> & 'é'"
@@ -45,7 +47,7 @@ def test_page_escapes_hostile_names(tmp_path):
 
 def test_page_shows_numbers_and_curves():
     page = make_evaluation_page(make_summary(), [], "")
-    assert "<td>0.2500</td>" in page
+    assert ">0.2500</td>" in page
     assert "[0.2000, 0.3000]" in page
     (points,) = re.findall(r'points="([^"]+)"', page)
     (x0, y0), (x1, y1), (x2, y2) = (map(float, point.split(",")) for point in points.split())
@@ -53,3 +55,92 @@ def test_page_shows_numbers_and_curves():
     assert y1 - y0 == y2 - y1 > 0
     assert "4 images" in page
     assert "failed images: 1" in page
+
+
+def make_rows(metric: str, better: str) -> dict:
+    """Return a summary of three methods with differences to the control and intervals."""
+    entries = {
+        "good": (0.5, 0.4, 0.6, 0.1, 0.3),
+        "tie": (0.3, 0.2, 0.4, -0.1, 0.2),
+        "bad": (0.1, 0.0, 0.2, -0.3, -0.1),
+        "single": (0.3, None, None, None, None),
+        "random": (0.2, 0.1, 0.3, None, None),
+    }
+    rows = []
+    for method, (mean, low, high, below, above) in entries.items():
+        control = {"control": {"mean": 0.0, "low": below, "high": above}} if method != "random" else {}
+        row = {"method": method, "metric": metric, "mean": mean, "std": None, "low": low, "high": high, "n": 3}
+        rows.append(row | {"undefined": {}, "difference": None, "curve": None} | control)
+    summary = make_summary()
+    summary["run"]["methods"] = {method: {"method": method} for method in entries}
+    summary["run"]["metrics"] = {metric: {"better": better, "unit": ""}}
+    return summary | {"rows": rows}
+
+
+@pytest.mark.parametrize(
+    ("better", "marked"), [("higher", ["tie", "bad"]), ("lower", ["good", "tie"]), ("neither", [])]
+)
+def test_methods_that_do_not_beat_the_control_are_marked(better, marked):
+    page = make_evaluation_page(make_rows("hit", better), [], "")
+    pattern = r'data-label="method">([^<]+)<span class="mark" title="difference: [^"]+">not better than random</span>'
+    assert re.findall(pattern, page) == marked
+    assert ("Marked methods are not better than" in page) == bool(marked)
+
+
+def test_intervals_are_drawn_on_one_scale():
+    bars = make_interval_bars(make_rows("hit", "higher"), "hit")
+    assert bars["good"] == IntervalBar("129.3", "104.7", "154.0", "55.3")  # 0 to 0.6 on 6 to 154
+    assert bars["bad"] == IntervalBar("30.7", "6.0", "55.3", "55.3")
+    assert bars["single"] == IntervalBar("80.0", None, None, "55.3")
+    page = make_evaluation_page(make_rows("hit", "higher"), [], "")
+    assert page.count('<svg class="interval"') == 5
+    assert page.count('H154.0"') == 1
+
+
+def write_picture(path, side: int = 8, **record: object):
+    path.write_bytes(encode_png(np.zeros((side, side, 3), dtype=np.uint8), {"metric": "hit", "value": 0.5, **record}))
+    return path
+
+
+def test_examples_of_every_method_are_shown(tmp_path):
+    wrong = {"correct": False, "labels": ["tabby"]}
+    pictures = [
+        write_picture(tmp_path / "1.png", key="a.jpg", name="cat", place="best"),  # of an earlier version
+        write_picture(tmp_path / "2.png", key="b.jpg", name="dog", place="worst", method="good", **wrong),
+        write_picture(tmp_path / "3.png", 200, key="c.jpg", name="cat", place="best", method="bad", correct=True),
+        write_picture(tmp_path / "4.png", key="d.jpg", name="cat", place="best", method="gone"),
+    ]
+    page = make_evaluation_page(make_rows("hit", "higher"), pictures, "")
+    titles = re.findall(r"<h3>(.*)</h3>", page)
+    assert titles == [
+        "Best explanations of good according to hit",
+        "Worst explanations of good according to hit",
+        "Best explanations of bad according to hit",
+    ]
+    captions = re.findall(r"<figcaption>(.*)</figcaption>", page)
+    assert captions == [
+        "a.jpg: cat, 0.500",
+        'b.jpg: dog, 0.500<span class="wrong">wrong prediction; label: tabby</span>',
+        "c.jpg: cat, 0.500",
+    ]
+    sources = re.findall(r'src="data:image/(\w+);base64,[^"]+"( class="small")?', page)
+    assert sources == [("png", ' class="small"'), ("png", ' class="small"'), ("jpeg", "")]
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_rows_become_cards_on_a_phone(browser, tmp_path, theme):
+    path = tmp_path / "report.html"
+    path.write_text(make_evaluation_page(make_rows("hit", "higher"), [], ""), "utf-8")
+    page = browser.new_page(viewport={"width": 1280, "height": 800}, color_scheme=theme, java_script_enabled=False)
+    page.goto(path.as_uri())
+    rows = page.locator("table").first.locator("tr")
+    box = rows.nth(1).bounding_box()
+    assert (rows.first.is_visible(), box["height"] < 60) == (True, True)
+    page.set_viewport_size({"width": 390, "height": 800})
+    box = rows.nth(1).bounding_box()
+    assert (rows.first.is_visible(), box["height"] > 90) == (False, True)
+    for cell in rows.nth(1).locator("td").all():
+        if cell.is_visible():
+            inner = cell.bounding_box()
+            assert box["x"] <= inner["x"] <= inner["x"] + inner["width"] <= box["x"] + box["width"] <= 390
+    page.close()

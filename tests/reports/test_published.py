@@ -202,7 +202,7 @@ def test_evaluate_adds_paper_values(xp, photos):
     assert [row["published"] for row in table if row["metric"] == deletion][:2] == ["0.125", "0.02058"]
     page = folder.joinpath("report.html").read_text()
     assert "<th>published</th>" in page
-    assert "<td>0.02058</td>" in page
+    assert ">0.02058</td>" in page
     assert "<h2>Not specified in the paper</h2><ul><li>the size of the images</li></ul>" in page
 
 

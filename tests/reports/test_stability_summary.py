@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from xplain.reports.render import caption
+from xplain.reports.captions import caption
 from xplain.reports.stability_summary import StabilitySummary
 
 

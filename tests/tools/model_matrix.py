@@ -28,7 +28,7 @@ from tests.helpers.on_models import BrokenError, count_rows, keep_contract
 from tests.helpers.single_regions import layer_keeps_places, map_keeps_places
 from tests.helpers.state import state
 from tests.tools.model_guide import PairResult, full_table, guide_page
-from tests.tools.update_readme import ROOT
+from tests.tools.readme_pictures import ROOT
 from xplain.core.errors import ModelNote, XplainError, first_line
 from xplain.core.registry import METHODS, MethodSpec
 from xplain.pipelines.compatibility import minimal_settings

@@ -26,7 +26,8 @@ TORCHVISION_NAMES = (
     "swin_v2_t", "vgg11", "vgg11_bn", "vgg13", "vgg13_bn", "vgg16", "vgg16_bn", "vgg19", "vgg19_bn", "vit_b_16",
     "vit_b_32", "vit_h_14", "vit_l_16", "vit_l_32", "wide_resnet101_2", "wide_resnet50_2",
 )  # fmt: skip
-PREFIXES = ("timm:", "python:", "script:", "export:", "onnx:")
+LITE_NAMES = (EMBEDDED, "efficientnet-lite1", "efficientnet-lite2")
+PREFIXES = ("timm:", "hf:", "clip:", "python:", "script:", "export:", "onnx:")
 
 
 def complete_method(incomplete: str) -> list[str]:
@@ -56,7 +57,7 @@ def complete_score(incomplete: str) -> list[str]:
 
 def complete_model(incomplete: str) -> list[str]:
     """Return the model names and prefixes that start with ``incomplete``."""
-    return [name for name in (EMBEDDED, *TORCHVISION_NAMES, *PREFIXES) if name.startswith(incomplete)]
+    return [name for name in (*LITE_NAMES, *TORCHVISION_NAMES, *PREFIXES) if name.startswith(incomplete)]
 
 
 def _matching(incomplete: str, names: Iterable[str]) -> list[str]:

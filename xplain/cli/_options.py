@@ -73,8 +73,9 @@ def _be_quiet(quiet: bool) -> bool:
 
 
 MODEL_HELP = (
-    "Model: efficientnet-lite0 (built in), a torchvision model name, timm:NAME, hf:REPOSITORY or hf:FOLDER (Hugging "
-    "Face), clip:ARCHITECTURE/TAG (open_clip), python:MODULE:FACTORY, script:FILE (TorchScript), export:FILE (torch.export) or onnx:FILE"
+    "Model: efficientnet-lite0 (built in), a torchvision name such as resnet50, timm:NAME, hf:REPOSITORY[@REVISION] or hf:FOLDER (Hugging "
+    "Face), clip:ARCHITECTURE[/TAG] or clip:FOLDER (open_clip), python:PACKAGE.MODULE:FACTORY, script:FILE (TorchScript), "
+    "export:FILE (torch.export) or onnx:FILE"
 )
 Model = Annotated[str, option("--model", "-m", help=f"{MODEL_HELP}.", autocompletion=complete_model)]
 Models = Annotated[list[str], option("--model", "-m", help=f"{MODEL_HELP}; repeatable.", autocompletion=complete_model)]
@@ -146,8 +147,9 @@ Stability = Annotated[
     StabilityLevel,
     option(
         "--stability",
-        help="Run each method again with other random draws, in other arithmetic and under noise of 1/255, and record which share of the "
-        "highest tenth of its map stays: quick (at most max(64, c + 1) more rows for a method of c rows), full (about 10 c) or off.",
+        help="How much of each map stays, as a share of its highest tenth, when the method runs again with other random draws, in other "
+        "arithmetic and under noise of 1/255. quick at most doubles the rows through the model, and measures what fits; full takes about "
+        "ten times the rows; off does not measure it.",
     ),
 ]
 FilesFrom = Annotated[

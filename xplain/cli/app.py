@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import typer
 
 from xplain.cli._console import discard_output, log, log_to_stderr
+from xplain.cli._help import ENVIRONMENT, PanelCommand
 from xplain.cli._options import Version
 from xplain.cli._values import refuse_parsed_value
 from xplain.cli.bench import bench
@@ -23,7 +24,7 @@ from xplain.cli.list import list_things
 from xplain.core.allocator import retain_freed_memory
 from xplain.core.errors import ExitCode, XplainError, device_error, system_error
 
-EPILOG = """\b
+EPILOG = f"""\b
 Exit codes:
   0  success
   1  internal error (a bug in xplain)
@@ -33,8 +34,8 @@ Exit codes:
   5  partial success: some items failed or have undefined values
   130  interrupted
 
-Each option can also be set with the environment variable shown in brackets or in a TOML file (--config).
-Order of precedence: command line, environment variables, configuration file."""
+\b
+{ENVIRONMENT}"""
 
 app = typer.Typer(
     name="xplain",
@@ -43,12 +44,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
-app.command("explain", epilog=EPILOG)(explain)
-app.command("evaluate", epilog=EPILOG)(evaluate)
-app.command("compare", epilog=EPILOG)(compare)
-app.command("bench", epilog=EPILOG)(bench)
-app.command("list", epilog=EPILOG)(list_things)
-app.command("cite")(cite)
+app.command("explain", cls=PanelCommand, epilog=EPILOG)(explain)
+app.command("evaluate", cls=PanelCommand, epilog=EPILOG)(evaluate)
+app.command("compare", cls=PanelCommand, epilog=EPILOG)(compare)
+app.command("bench", cls=PanelCommand, epilog=EPILOG)(bench)
+app.command("list", cls=PanelCommand, epilog=EPILOG)(list_things)
+app.command("cite", cls=PanelCommand)(cite)
 
 
 @app.callback()

@@ -25,10 +25,12 @@ from xplain.core.config import (
     RenderOptions,
 )
 from xplain.core.errors import ExitCode, Failure, UsageError, no_image_error
+from xplain.core.files import printable
 from xplain.core.sweeps import parse_choices
 from xplain.core.threads import set_threads
+from xplain.reports.stability_summary import StabilitySummary
 
-METHODS, MODELS, OVERLAY = ["saliency", "ig", "neflag"], [EMBEDDED], ["overlay"]
+METHODS, MODELS, OVERLAY = ["saliency", "ig", "neflag", "random"], [EMBEDDED], ["overlay"]
 DEFAULT_FOLDER, DEFAULT_RUNS_FOLDER = Path("xplain-compare"), Path("xplain-compare-runs")
 RUN_OPTIONS = ("inputs", "save", "overwrite", "output", "offline", *(field.name for field in fields(OutputOptions)))
 SHOW_HELP = (
@@ -85,6 +87,7 @@ def compare(
     layer: common.Layer = None,
     layout: common.Layout = None,
     score: common.Score = None,
+    stability: common.Stability = "quick",
     files_from: common.FilesFrom = None,
     null: common.Null = False,
     overwrite: Annotated[
@@ -137,6 +140,7 @@ def compare(
         target=target,
         against=tuple(dict.fromkeys(against)),
         score=score,
+        stability=stability,
         layer=layer,
         layout=layout,
         shows=tuple(dict.fromkeys(show)),
@@ -198,10 +202,14 @@ def _compare_images(config: CompareConfig, out: OutputOptions) -> int:
         record = write_comparison(config, on_progress, on_failure)
     if record is None:
         return ExitCode.INPUT_ERROR
+    stability = StabilitySummary()
     for row in record["rows"]:
         for label, cell in zip(record["columns"], row["cells"], strict=True):
             for warning in cell["warnings"] if cell else ():
                 log.warning("%s: %s: %s", row["input"], label, warning)
+            stability.add({**(cell or {}), "input": row["input"], "method": label})
+    if text := stability.describe():
+        log.warning("%s", printable(text))
     if out.as_json:
         print_json(record)
     else:

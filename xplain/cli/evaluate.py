@@ -39,18 +39,20 @@ from xplain.reports.published import Published, read_published, resolve_values
 if TYPE_CHECKING:
     from xplain.pipelines.evaluation_plan import EvaluationPlan
 
+KNOWN = "known:"  # before the name of a planted mechanism
 NEFLAG, MODELS = ["neflag"], [EMBEDDED]
 SEVERITY = (ExitCode.OK, ExitCode.PARTIAL, ExitCode.INPUT_ERROR)  # exit codes, from best to worst
 
 
 @with_groups
 def evaluate(
+    context: typer.Context,
     dataset: Annotated[
         str,
         typer.Argument(
             metavar="DATASET",
-            help="Directory with one folder per class, flat directory of images, text file of paths, tar shards, or "
-            "torchvision:NAME:ROOT.",
+            help="Directory with one folder per class, flat directory of images, text file of paths, tar shards, "
+            "torchvision:NAME:ROOT, or known:NAME or known:all: networks with a planted mechanism (see xplain list known).",
         ),
     ],
     metric: common.Metrics = NONE,
@@ -132,11 +134,15 @@ def evaluate(
       xplain evaluate photos --shard 0/4 -o runs/b
       xplain evaluate photos -m resnet50 -m vgg16 -a agi
       xplain evaluate photos -a ig --maps captum=maps/captum
+      xplain evaluate known:or -a ig -a occlusion -M deletion
     """
     if target not in ("auto", "label") and not target.startswith(SIMILAR):
         raise UsageError(f"evaluate does not support target {target!r}", "use auto, label or similar:IMAGE")
     if per_class_order is not None and per_class is None:
         raise UsageError("--per-class-order requires --per-class", "add --per-class N")
+    is_known = dataset.startswith(KNOWN)
+    if is_known and _is_default(context, "method"):
+        method = []  # all
     set_threads(compute.threads)
     config = EvaluateConfig(
         replace(model_options, name=model[0]),
@@ -163,8 +169,18 @@ def evaluate(
         pixels=pixels,
     )
     published = read_published(out.config)
+    if is_known:
+        from xplain.cli._known_truth import evaluate_known_truth
+
+        return evaluate_known_truth(config, output, out)
     configs = _for_each_model(config, model, output, published)
     return _run(configs, published, out)
+
+
+def _is_default(context: typer.Context, name: str) -> bool:
+    """Return whether the user did not set an option, neither on the command line nor in the environment or a configuration file."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "DEFAULT"
 
 
 def _for_each_model(

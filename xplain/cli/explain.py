@@ -18,6 +18,7 @@ from xplain.core.config import (
     ComputeOptions,
     ExplainConfig,
     ModelOptions,
+    PictureOptions,
     PixelOptions,
     RenderOptions,
 )
@@ -56,14 +57,16 @@ def explain(
         list[str],
         option(
             "--save",
-            help="Output to save: overlay, heatmap, masked, figure, raw, or steps (distilled inputs of dga, PNG and NPZ); repeatable.",
+            help="Output to save: overlay, heatmap, masked, figure, raw, stability (the pixels that stay, outlined) or steps "
+            "(distilled inputs of dga, PNG and NPZ); repeatable.",
         ),
     ] = OVERLAY,
     render: RenderOptions = RenderOptions(),
+    picture: PictureOptions = PictureOptions(),
     layer: common.Layer = None,
     layout: common.Layout = None,
     score: common.Score = None,
-    stability: common.Stability = "off",
+    stability: common.Stability = "quick",
     files_from: common.FilesFrom = None,
     null: common.Null = False,
     overwrite: Annotated[
@@ -117,6 +120,7 @@ def explain(
         layout=layout,
         saves=tuple(save),
         render=render,
+        picture=picture,
         overwrite=overwrite,
         fail_fast=fail_fast,
         pixels=pixels,

@@ -1,7 +1,8 @@
-"""``xplain list``: list methods, metrics, models, protocols, classes or layers."""
+"""``xplain list``: list methods, metrics, models, protocols, classes, layers or mechanisms of known truth."""
 
 from __future__ import annotations
 
+import shutil
 import sys
 from dataclasses import replace
 from typing import Annotated, Any, Literal
@@ -14,19 +15,25 @@ from xplain.cli._groups import option, with_groups
 from xplain.cli._options import OutputOptions
 from xplain.cli._progress import show_progress
 from xplain.core.config import EMBEDDED, ModelOptions
-from xplain.core.errors import ExitCode
+from xplain.core.errors import ExitCode, UsageError
 from xplain.core.files import to_json
-from xplain.pipelines.progress import OnProgress
+from xplain.pipelines.progress import OnProgress, ignore_progress
 
-Kind = Literal["methods", "metrics", "models", "protocols", "classes", "layers"]
+Kind = Literal["methods", "metrics", "models", "protocols", "classes", "layers", "known"]
 
 
 @with_groups
 def list_things(
     kind: Annotated[
         Kind,
-        typer.Argument(metavar="KIND", help="Kind of entries to list."),
+        typer.Argument(metavar="KIND", help="Kind of entries: methods, metrics, models, protocols, classes or layers."),
     ],
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="NAME", help="Method or metric: show its page (definition, parameters, cost, properties, paper)."
+        ),
+    ] = None,
     search: Annotated[str, option("--search", help="Show only entries that contain this text.")] = "",
     model: Annotated[
         str | None,
@@ -40,33 +47,53 @@ def list_things(
     model_options: ModelOptions = ModelOptions(),
     out: OutputOptions = OutputOptions(),
 ) -> int:
-    """List methods, metrics, models, protocols, classes or layers.
+    """List methods, metrics, models, protocols, classes, layers, or the mechanisms of known truth.
 
-    Prints a table to a terminal and tab-separated columns otherwise. With --json, prints all fields.
+    Prints a table to a terminal and tab-separated columns otherwise. With --json, prints all fields. With the name of a method or
+    metric, prints its page.
 
     \b
     Examples:
       xplain list methods
+      xplain list methods neflag
       xplain list metrics --json
       xplain list classes --search cat
       xplain list models --search resnet
       xplain list methods --model resnet50
       xplain list layers --model resnet50
+      xplain list known
     """
     from xplain.pipelines import catalog
 
     options = replace(model_options, name=model or EMBEDDED)
+    if name is not None:
+        return _show_entry(kind, name, model, as_json=out.as_json)
     shown = "fits" if kind == "methods" and model is not None else kind
     with show_progress(out.show_progress and shown == "fits", "methods") as on_progress:
         listed = _list_rows(shown, options, on_progress)
     rows = [row for row in listed if search.lower() in to_json(row).lower()]
-    columns = catalog.COLUMNS[shown]
     if out.as_json:
         print_json(*rows)
     elif sys.stdout.isatty():
-        _print_table(rows, columns)
+        _print_table(rows, catalog.TABLE_COLUMNS[shown])
     else:
-        print_lines(*("\t".join(_to_text(row[key]) for key in columns) for row in rows))
+        print_lines(*("\t".join(_to_text(row[key]) for key in catalog.COLUMNS[shown]) for row in rows))
+    return ExitCode.OK
+
+
+def _show_entry(kind: str, name: str, model: str | None, *, as_json: bool) -> int:
+    """Print the page of a method or metric, or its fields."""
+    from xplain.pipelines import catalog
+    from xplain.reports.reference_page import WIDTH, make_page
+
+    spec = catalog.find_entry(kind, name)
+    if model is not None:
+        raise UsageError("--model cannot be combined with a name", f"use list {kind} --model {model}")
+    if as_json:
+        print_json(*(row for row in _list_rows(kind, ModelOptions(), ignore_progress) if row["name"] == spec.name))
+    else:
+        width = min(shutil.get_terminal_size((WIDTH, 24)).columns, WIDTH)
+        print_lines(make_page(spec).to_text(width).removesuffix("\n"))
     return ExitCode.OK
 
 
@@ -84,6 +111,8 @@ def _list_rows(kind: str, options: ModelOptions, on_progress: OnProgress) -> lis
             return catalog.list_models()
         case "protocols":
             return catalog.list_protocols()
+        case "known":
+            return catalog.list_known()
         case "layers":
             return catalog.list_model_layers(options)
         case _:

@@ -32,6 +32,8 @@ Sign = Literal["positive", "negative", "absolute", "signed"]
 Reduce = Literal["sum", "mean", "abs-sum", "max"]
 PerClassOrder = Literal["random", "first"]
 Axes = Literal["auto", "hwc", "chw"]
+Canvas = Literal["input", "original"]
+MAX_SCALE = 64  # of pictures
 
 
 @dataclass(frozen=True)
@@ -295,6 +297,28 @@ class RenderOptions:
 
 
 @dataclass(frozen=True)
+class PictureOptions:
+    """What is drawn on, and how large. on: the model input, or the whole image at its own size. scale: side of a pixel in the PNG."""
+
+    on: Annotated[
+        Canvas,
+        Option(
+            "--on",
+            "Draw on the model input, or on the whole original image at its own size, with the crop of the model outlined.",
+        ),
+    ] = "input"
+    scale: Annotated[
+        int,
+        Option(
+            "--scale",
+            "Enlarge overlay, heatmap and masked pictures: each pixel becomes a square of N x N pixels.",
+            low=1,
+            high=MAX_SCALE,
+        ),
+    ] = 1
+
+
+@dataclass(frozen=True)
 class ExplainConfig:
     """Configuration of ``xplain explain``.
 
@@ -317,10 +341,11 @@ class ExplainConfig:
     layout: str | None = None
     saves: tuple[str, ...] = ("overlay",)
     render: RenderOptions = field(default_factory=RenderOptions)
+    picture: PictureOptions = field(default_factory=PictureOptions)
     overwrite: bool = False
     fail_fast: bool = False
     pixels: PixelOptions = field(default_factory=PixelOptions)
-    stability: StabilityLevel = "off"
+    stability: StabilityLevel = "quick"
 
 
 @dataclass(frozen=True)
@@ -385,6 +410,7 @@ class CompareConfig:
     formats: figure formats in addition to PNG.
     null: whether the paths in ``files_from`` end with NUL bytes.
     any_folder: write another comparison than that in ``output`` into a folder beside it, instead of refusing.
+    stability: as in ``ExplainConfig``.
     """
 
     model: ModelOptions
@@ -410,6 +436,7 @@ class CompareConfig:
     fail_fast: bool = False
     any_folder: bool = False
     pixels: PixelOptions = field(default_factory=PixelOptions)
+    stability: StabilityLevel = "quick"
 
 
 def read_toml(path: Path) -> dict[str, Any]:

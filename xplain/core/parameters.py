@@ -115,6 +115,7 @@ PERCENTAGES = TextFormat("increasing percentages such as 10..90 or 10+30+50", re
 EXISTING_PATH = TextFormat("an existing file or folder", check_path)
 
 Steps = Annotated[int, Bounds(low=1)]
+AutoSteps = Annotated[int | Literal["auto"], Bounds(low=1)]  # auto: as many as the tolerance requires
 Positive = Annotated[float, Bounds(above=0)]
 Fraction = Annotated[float, Bounds(low=0, high=1)]
 Percentages = Annotated[str, PERCENTAGES]
@@ -123,7 +124,10 @@ ExistingPath = Annotated[str, EXISTING_PATH]
 
 @dataclass(frozen=True)
 class Parameter:
-    """Keyword parameter of a registered function and its accepted values."""
+    """Keyword parameter of a registered function and its accepted values.
+
+    words: texts that are accepted in place of a number.
+    """
 
     name: str
     kind: type
@@ -132,23 +136,30 @@ class Parameter:
     bounds: Bounds | TextFormat | None = None
     optional: bool = False
     file: OrFile | None = None
+    words: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, name: str, default: Any, hint: Any) -> Parameter:
-        """Return the parameter of a name, default and annotation: str, int, float, bool, Literal, Annotated or ``| None``."""
+        """Return the parameter of a name, default and annotation.
+
+        hint: str, int, float, bool, Literal, Annotated, ``| None``, or ``| Literal`` for words that replace a number.
+        """
         bounds: Bounds | TextFormat | None = None
         optional = False
         file: OrFile | None = None
+        words: tuple[str, ...] = ()
         while get_origin(hint) in (Annotated, Union, UnionType):
             if get_origin(hint) is Annotated:
                 hint, *metadata = get_args(hint)
                 bounds = next((item for item in metadata if isinstance(item, Bounds | TextFormat)), bounds)
                 file = next((item for item in metadata if isinstance(item, OrFile)), file)
             else:
-                optional = True
-                [hint] = [member for member in get_args(hint) if member is not NoneType]
+                members = [member for member in get_args(hint) if member is not NoneType]
+                optional = optional or len(members) < len(get_args(hint))
+                hint, *literals = sorted(members, key=_is_literal)
+                words = tuple(word for literal in literals for word in get_args(literal))
         choices = get_args(hint) if get_origin(hint) is Literal else ()
-        return cls(name, str if choices else hint, default, choices, bounds, optional, file)
+        return cls(name, str if choices else hint, default, choices, bounds, optional, file, words)
 
     @property
     def accepted_values(self) -> str:
@@ -161,7 +172,7 @@ class Parameter:
             words = TYPE_DESCRIPTIONS.get(self.kind, "text")
         if isinstance(self.bounds, Bounds):
             words = f"{words} {self.bounds}"
-        return f"{words} or none" if self.optional else words
+        return " or ".join([words, *self.words, *(["none"] if self.optional else [])])
 
     def parse(self, value: Any, owner: str) -> Any:
         """Convert ``value`` (text of a command line, or a Python value) to this parameter's type.
@@ -170,6 +181,8 @@ class Parameter:
         """
         if self.optional and (value is None or (isinstance(value, str) and value == "none")):
             return None
+        if isinstance(value, str) and value in self.words:
+            return value
         try:
             parsed = self._convert(value)
         except (ValueError, TypeError, KeyError, OverflowError, RuntimeError):  # RuntimeError: of tensors
@@ -207,3 +220,8 @@ class Parameter:
         if not separator or not values or not all(isinstance(value, str) for value in values):
             return None
         return separator.join(values)
+
+
+def _is_literal(hint: Any) -> bool:
+    """Return whether an annotation is a Literal."""
+    return get_origin(hint) is Literal

@@ -130,6 +130,8 @@ class MethodSpec(Spec):
     draws: name for random draws that several methods share; "" draws separately.
     parallel: parallel(**params) -> rows of one image that can share a model call. If it is small, images are batched.
     rounding: how much two correct float32 runs can differ, if signs or ranks amplify rounding.
+    starts_with: what the method computes first at the images themselves, the ``gradients`` or the ``layers`` of its parameter
+    ``layer``, so that it can share the forward pass of the prediction; empty if nothing.
     plain: run the network without folded batch norms, so that methods that amplify rounding agree with other implementations
     as far as possible.
     """
@@ -147,6 +149,7 @@ class MethodSpec(Spec):
     parallel: Callable[..., int] = field(default=lambda **_: 1)
     rounding: str = ""
     plain: bool = False
+    starts_with: Literal["", "gradients", "layers"] = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,6 +163,7 @@ class MetricSpec(Spec):
     attributions: attributions(**params) -> how often the method runs again.
     undefined: when the metric has no value.
     has_chance: scores state the expected value of a random map.
+    average: what describes the values of a data set; the median for metrics with heavy tails.
 
     A metric function can require these keyword-only arguments without a default: ``rng`` (random streams of the image and the
     metric, equal for every method), ``seed`` (for what all images share), ``explain`` (runs the method again), ``expected`` (the sums
@@ -176,6 +180,7 @@ class MetricSpec(Spec):
     undefined: str = "never"
     scope: Literal["image", "dataset"] = "image"
     has_chance: bool = False
+    average: Literal["mean", "median"] = "mean"
 
 
 S = TypeVar("S", bound=Spec)

@@ -313,6 +313,12 @@ def settings_digest(method: Mapping[str, Any], metric: Mapping[str, Any]) -> str
     return fingerprint({key: method[key] for key in method_keys}, {key: metric[key] for key in metric_keys})[:16]
 
 
+def map_digest(method: Mapping[str, Any]) -> str:
+    """Return a digest of everything that determines a method's maps, from its description in ``run.json`` or by ``MethodRun``."""
+    keys = ("method", "params", "score", "method_version", "inner")
+    return fingerprint({key: method[key] for key in keys if key in method})[:16]
+
+
 def check_run(description: Mapping[str, Any], folder: str) -> None:
     """Validate the description of a run. Raise InputError if a field is missing or invalid."""
     tables: list[tuple[Record, Any, str]] = [(RUN_SCHEMA, description, "run.json")]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -12,10 +12,93 @@ if TYPE_CHECKING:
 StabilityLevel = Literal["off", "quick", "full"]
 SOURCES = ("draws", "rounding", "noise")  # what changes between the repeats
 SHARE = 0.1  # of the pixels, the highest of which are compared; also the overlap by chance
-LOOK = "sum, signed"  # how channels are reduced before maps are compared
 UNSTABLE, SENSITIVE = 0.5, 0.9  # below which a map is called unstable, or sensitive to rounding
 RELIABLE = 0.95  # correlation of two maps of independent draws
-FULL_HINT = "not computed; use stability full"
+FULL_HINT = "not measured: it does not fit into the rows of quick; full measures it"
+
+
+class Look(NamedTuple):
+    """What a picture shows of an attribution, one value per pixel: how channels are reduced, and values of which sign are ranked first.
+
+    reduce: sum, mean, abs-sum or max. sign: signed and positive rank the highest values first, negative the lowest, absolute the
+    magnitudes.
+    """
+
+    reduce: str = "sum"
+    sign: str = "signed"
+
+    @classmethod
+    def of(cls, reduce: str, sign: str) -> Look:
+        """Return the look of the options of a picture. Pictures of signed maps show magnitudes of both signs."""
+        return cls(reduce, "absolute" if sign == "signed" else sign)
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether the value of a pixel is a multiple of its channel sum."""
+        return self.reduce in ("sum", "mean") and self.sign != "absolute"
+
+    def apply(self, attributions: Tensor) -> Tensor:
+        """Return (B, H, W) of attributions (B, C, H, W), the most visible pixels highest."""
+        match self.reduce:
+            case "mean":
+                values = attributions.mean(dim=1)
+            case "abs-sum":
+                values = attributions.abs().sum(dim=1)
+            case "max":
+                values = attributions.abs().amax(dim=1)
+            case _:
+                values = attributions.sum(dim=1)
+        if self.sign == "negative":
+            return -values
+        return values.abs() if self.sign == "absolute" else values
+
+    def __str__(self) -> str:
+        return f"{self.reduce}, {self.sign}"
+
+
+SIGNED_SUM = Look()
+
+
+class Marks(NamedTuple):
+    """The pixels (H, W) that several maps of one image have among their highest tenth.
+
+    shares: float, the share of the maps. repeats: the number of repeats by source; the reported map is one more.
+    """
+
+    shares: Tensor
+    repeats: Mapping[str, int]
+
+    @property
+    def maps(self) -> int:
+        """Number of maps, with the reported one."""
+        return 1 + sum(self.repeats.values())
+
+    @property
+    def always(self) -> Tensor:
+        """(H, W) bool: in every map."""
+        return self.shares == 1
+
+    @property
+    def mostly(self) -> Tensor:
+        """(H, W) bool: in at least half of the maps."""
+        return self.shares >= 0.5
+
+    @property
+    def sometimes(self) -> Tensor:
+        """(H, W) bool: in some, but fewer than half of the maps."""
+        return (self.shares > 0) & (self.shares < 0.5)
+
+    def describe(self) -> dict[str, Any]:
+        """Return the record entry: the number of maps, the part of the highest tenth that is in all, and shares of the image."""
+        pixels = self.shares.numel()
+        is_partial = (self.shares > 0) & (self.shares < 1)
+        return {
+            "maps": self.maps,
+            "repeats": dict(self.repeats),
+            "core": _number(int(self.always.sum()) / max(round(SHARE * pixels), 1)),
+            "always": _number(int(self.always.sum()) / pixels),
+            "not_always": _number(int(is_partial.sum()) / pixels),
+        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +113,8 @@ class SourceStability:
     repeats: the number of repeats that were requested.
     undefined: dict that maps each reason to a mask (B,) of the images without overlap.
     facts: other entries of the record, such as the radius of the noise. image_facts: those that differ between images.
+    votes: (B, H, W) int32, the number of repeats that count and have a pixel among their highest tenth; None if the method did not run
+    again.
     """
 
     overlaps: Tensor
@@ -41,6 +126,7 @@ class SourceStability:
     undefined: Mapping[str, Tensor] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
     image_facts: Sequence[Mapping[str, Any]] = ()
+    votes: Tensor | None = None
 
     @property
     def top10(self) -> Tensor:
@@ -67,6 +153,7 @@ class SourceStability:
             constant=self.constant.cpu(),
             ties=self.ties.cpu(),
             undefined={reason: mask.cpu() for reason, mask in self.undefined.items()},
+            votes=None if self.votes is None else self.votes.cpu(),
         )
 
     def reason(self, i: int) -> str | None:
@@ -101,16 +188,30 @@ class Stability:
 
     level: quick or full. rows: forward rows of all repeats per image, with those of checks.
     sources: the result of each source, or why there is none.
+    look: what of the maps is compared. highest: (B, H, W) bool, the highest tenth of the reported maps, or None.
     """
 
     level: StabilityLevel
     sources: Mapping[str, SourceStability | str]
     rows: float
+    look: Look = SIGNED_SUM
+    highest: Tensor | None = None
 
     def cpu(self) -> Stability:
         """Return a copy on the CPU."""
         sources = {name: result if isinstance(result, str) else result.cpu() for name, result in self.sources.items()}
-        return replace(self, sources=sources)
+        return replace(self, sources=sources, highest=None if self.highest is None else self.highest.cpu())
+
+    def marks(self, i: int) -> Marks | None:
+        """Return the pixels that the map of image ``i`` and its repeats mark; None if no repeat counts or the overlap is undefined."""
+        if self.highest is None:
+            return None
+        votes, repeats = self.highest[i].int(), dict[str, int]()
+        for name, result in self.sources.items():
+            if not isinstance(result, str) and result.votes is not None and result.reason(i) is None:
+                votes = votes + result.votes[i]
+                repeats[name] = int(result.kept[i].sum())
+        return Marks(votes / (1 + sum(repeats.values())), repeats) if repeats else None
 
     def _means(self, i: int) -> dict[str, float]:
         """Return the mean overlap of image ``i`` by source, where it is defined."""
@@ -154,7 +255,7 @@ class Stability:
 
     def describe(self, i: int) -> dict[str, Any]:
         """Return the record of image ``i``."""
-        figure = self.figure(i)
+        figure, marks = self.figure(i), self.marks(i)
         value = None if figure is None else figure[0]
         entries: dict[str, Any] = {}
         reasons = {}
@@ -171,7 +272,8 @@ class Stability:
             "kappa": None if value is None else _number((value - SHARE) / (1 - SHARE)),
             **entries,
             "reasons": reasons,
-            "look": LOOK,
+            "marks": None if marks is None else marks.describe(),
+            "look": str(self.look),
             "rows": round(self.rows, 2),
             "warnings": self.warnings(i),
         }

@@ -38,6 +38,14 @@ def set_threads(threads: int | None) -> None:
         torch.set_num_threads(threads)
 
 
+def count_usable_cpus() -> int:
+    """Return the number of cores that this process may use: those of its affinity, up to the CPU quota of the container."""
+    affinity = getattr(os, "sched_getaffinity", None)  # not on every system
+    cores = len(affinity(0)) if affinity is not None else os.cpu_count() or 1
+    quota = read_cpu_quota()
+    return cores if quota is None else max(min(cores, math.floor(quota)), 1)
+
+
 def read_cpu_quota(root: Path = Path("/")) -> float | None:
     """Return the number of CPUs that the control groups of this process may use, or None if it is not limited.
 

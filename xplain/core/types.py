@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -19,6 +20,13 @@ PYTORCH = {
 }  # what computes forward passes and gradients, unless a record says otherwise
 ActivationName = Literal["auto", "softmax", "sigmoid", "none"]
 Interval = Literal["percentile", "bca"]
+
+
+def shorten_list(values: Sequence[object], limit: int = 8) -> str:
+    """Return the values as text, with the first ones only and their number if there are more than ``limit``."""
+    if len(values) <= limit:
+        return str(list(values))
+    return f"[{', '.join(map(repr, values[:limit]))}, ... {len(values)} in all]"
 
 
 @dataclass(frozen=True)
@@ -86,6 +94,12 @@ class Attribution:
         """Completeness gap ``total - expected`` of shape (B,), or None for methods that do not satisfy completeness."""
         return None if self.expected is None else self.total - self.expected.double()
 
+    def __repr__(self) -> str:
+        targets = "" if self.target is None else f", target {shorten_list(self.target.tolist())}"
+        gap = "" if self.gap is None else f", largest gap {float(self.gap.abs().max()):.3g}"
+        cost = f"{self.cost.forwards} forward and {self.cost.backwards} backward rows"
+        return f"Attribution(values {tuple(self.values.shape)}{targets}{gap}, cost {cost} in {self.cost.seconds:.2g} s)"
+
     def with_details_on_cpu(self) -> Attribution:
         """Return a copy of which only ``values`` are not on the CPU: one copy per tensor, not one per image."""
         return replace(
@@ -119,6 +133,13 @@ class Score:
     cost: Cost = Cost()
     undefined: dict[str, Tensor] = field(default_factory=dict)
     chance: Tensor | None = None
+
+    def __repr__(self) -> str:
+        values = [round(value, 4) for value in self.values.tolist()]
+        curve = "" if self.curve is None else f", curve {tuple(self.curve.shape)}"
+        counts = {reason: int(mask.sum()) for reason, mask in self.undefined.items()}
+        undefined = "".join(f", {count} undefined: {reason}" for reason, count in counts.items() if count)
+        return f"Score(values {shorten_list(values)}{curve}{undefined})"
 
     def cpu(self) -> Score:
         """Return a copy on the CPU."""

@@ -1,4 +1,4 @@
-"""Decode images to upright 8-bit RGB, read them as model input, and prefetch them with threads.
+"""Decode images to upright 8-bit RGB and read them as model input.
 
 Every command decodes alike: EXIF orientation is applied, transparency is blended with white, gray of 12, 16 and 32 bits is scaled
 to 8 bits, the first frame of an animation is used, color profiles are ignored, and all modes become RGB. Arrays, and images
@@ -11,19 +11,16 @@ import ctypes
 import hashlib
 import io
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache
-from itertools import islice
 from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, get_args
 
 from xplain.core.config import Axes
 from xplain.core.current_image import processing_image
-from xplain.core.errors import Failure, InputError, UsageError, XplainError, first_line
-from xplain.core.files import FileState
+from xplain.core.errors import InputError, UsageError, XplainError, first_line
 from xplain.data.array_images import is_array, read_array_image
 from xplain.data.bands import BandImage, PixelFormat, scale_to_unit_range, select_bands
 from xplain.data.formats import is_heif, register_heif, suggest_format
@@ -35,6 +32,8 @@ from xplain.data.sources import ImageSource, too_large_error
 from xplain.data.tiff_images import count_pages, needs_tifffile, page_error, read_tiff_image
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from PIL.Image import Image
     from torch import Tensor
 
@@ -155,6 +154,22 @@ def _read_photograph(content: bytes, name: str, preprocessing: Preprocessing) ->
     return ModelInput(preprocess(image, preprocessing), (image.height, image.width), orientation=orientation)
 
 
+def read_original(content: bytes, name: str, pixels: PixelFormat) -> NDArray[np.uint8] | NDArray[np.float32]:
+    """Read the bytes of an image file at its own size, upright. Raises InputError that names ``name``.
+
+    Returns uint8 (H, W, 3) for a photograph, and float32 (C, H, W) in [0, 1] for an image that is read as bands.
+    """
+    import numpy as np
+
+    try:
+        bands = _read_bands(content, name, pixels)
+        if bands is None:
+            return np.array(decode_image(content, name))
+        return scale_to_unit_range(bands, pixels, name)
+    except MemoryError:
+        raise too_large_error(name) from None
+
+
 def _prepare(bands: BandImage, name: str, preprocessing: Preprocessing) -> ModelInput:
     """Scale, resize and crop bands."""
     size, stored = bands.values.shape[1:], bands.describe(preprocessing.pixels)
@@ -249,51 +264,6 @@ def _check_value_range(value_range: object) -> tuple[float, float]:
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise UsageError(f"invalid value_range {value_range!r}", "use finite values with low < high, such as (0, 4095)")
     return low, high
-
-
-@dataclass(frozen=True, eq=False)
-class LoadedImage:
-    """A preprocessed image.
-
-    digest: SHA-256 of its file. pixels: (C, H, W) in [0, 1]. size: (height, width) of the upright file.
-    state: of the file before it was read, or None if there is no file. stored, orientation: as in ``ModelInput``.
-    """
-
-    source: ImageSource
-    digest: str
-    pixels: Tensor
-    size: tuple[int, int]
-    state: FileState | None = None
-    stored: dict[str, Any] | None = None
-    orientation: int = 1
-
-
-def prefetch_images(
-    sources: Iterable[ImageSource], preprocessing: Preprocessing, size: int, threads: int = 4
-) -> Iterator[list[LoadedImage | Failure]]:
-    """Yield groups of ``size`` images in order. Threads read the next group while the caller processes the current one."""
-
-    def read(source: ImageSource) -> LoadedImage | Failure:
-        try:
-            state = source.state()
-            content = source.read()
-            result = read_model_input(content, source.name, preprocessing)
-            return LoadedImage(
-                source, sha256(content), result.pixels, result.size, state, result.stored, result.orientation
-            )
-        except XplainError as error:
-            return Failure(source.name, error)
-
-    remaining = iter(sources)
-    with ThreadPoolExecutor(threads) as pool:
-        pending = [pool.submit(read, source) for source in islice(remaining, size)]
-        try:
-            while pending:
-                current = pending
-                pending = [pool.submit(read, source) for source in islice(remaining, size)]
-                yield [future.result() for future in current]
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def sha256(content: bytes) -> str:

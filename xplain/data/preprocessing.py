@@ -37,6 +37,15 @@ class CropGeometry(NamedTuple):
     top: int
 
 
+class CropBox(NamedTuple):
+    """The part of an image that becomes model input, in pixels of the image; it can extend beyond the image."""
+
+    left: float
+    top: float
+    width: float
+    height: float
+
+
 @dataclass(frozen=True)
 class Preprocessing:
     """How images are resized and cropped.
@@ -79,6 +88,12 @@ class Preprocessing:
             _crop_offset(new_width, crop_width, self.crop),
             _crop_offset(new_height, crop_height, self.crop),
         )
+
+    def crop_box(self, width: int, height: int) -> CropBox:
+        """Return the part of an image of ``width`` x ``height`` pixels that becomes model input."""
+        geometry = self.geometry(width, height)
+        across, down = width / geometry.width, height / geometry.height
+        return CropBox(geometry.left * across, geometry.top * down, self.size[1] * across, self.size[0] * down)
 
     def _resized_sides(self, width: int, height: int) -> tuple[int, int]:
         """Return (width, height) after resizing an image of ``width`` x ``height`` pixels."""

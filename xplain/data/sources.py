@@ -8,10 +8,10 @@ import os
 import stat
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from xplain.core.errors import DeviceError, InputError, UsageError, no_image_error
 from xplain.core.files import FileState, file_state
@@ -20,6 +20,9 @@ from xplain.data.folders import SkippedFiles, walk_images
 from xplain.data.formats import ARRAY_SUFFIXES, read_suffixes
 from xplain.data.globs import expand_glob
 from xplain.data.own_outputs import has_record, is_own_file, is_own_picture
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)
 
@@ -31,6 +34,8 @@ class ImageSource:
     stem: relative path without suffix, under which outputs are written.
     folder: name of the folder that holds the file; if that is a class folder, the label.
     content: the bytes, if there is no file. span: first byte and number of bytes of a part of the file. member: the part's name.
+    pixels: the model input (C, H, W) itself, if it is in memory. find: function that returns the source of an image that is made when
+    it is read, such as that of a data set in memory.
     """
 
     path: Path | None
@@ -39,6 +44,8 @@ class ImageSource:
     content: bytes | None = None
     span: tuple[int, int] | None = None
     member: str = ""
+    pixels: Tensor | None = None
+    find: Callable[[], ImageSource] | None = None
 
     @property
     def name(self) -> str:

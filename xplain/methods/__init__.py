@@ -3,6 +3,10 @@
 To add a method, add a line with its module and the names that the module registers. ``xplain list methods`` uses this order.
 """
 
+import sys
+from types import ModuleType
+
+from xplain.core.reference import InfoList, MethodInfo, list_methods
 from xplain.core.registry import METHODS
 
 METHODS.declare("xplain.methods.saliency", "saliency")
@@ -10,6 +14,7 @@ METHODS.declare("xplain.methods.input_x_gradient", "input-x-gradient")
 METHODS.declare("xplain.methods.smoothgrad", "smoothgrad")
 METHODS.declare("xplain.methods.smooth", "smooth")
 METHODS.declare("xplain.methods.integrated_gradients", "integrated-gradients")
+METHODS.declare("xplain.methods.left_ig", "left-ig")
 METHODS.declare("xplain.methods.expected_gradients", "expected-gradients")
 METHODS.declare("xplain.methods.guided_ig", "guided-ig")
 METHODS.declare("xplain.methods.blur_ig", "blur-ig")
@@ -52,3 +57,14 @@ METHODS.declare("xplain.methods.deep_taylor", "deep-taylor")
 METHODS.declare("xplain.methods.guided_grad_cam", "guided-grad-cam")
 METHODS.declare("xplain.methods.eigen_cam", "eigen-cam")
 METHODS.declare("xplain.methods.controls", "random", "sobel", "center")
+
+
+class CallablePackage(ModuleType):
+    """The type of this package, which ``xplain.methods()`` calls."""
+
+    def __call__(self) -> InfoList[MethodInfo]:
+        """Return all methods, with what they compute and their parameters."""
+        return list_methods()
+
+
+sys.modules[__name__].__class__ = CallablePackage

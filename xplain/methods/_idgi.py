@@ -21,7 +21,7 @@ class ScoreChanges:
         self._first, self._last = x.new_zeros(len(x)), x.new_zeros(len(x))
         self._started = torch.zeros(len(x), dtype=torch.bool, device=x.device)
 
-    def add(self, images: slice, scores: Tensor, gradients: Tensor) -> None:
+    def add(self, images: slice | Tensor, scores: Tensor, gradients: Tensor) -> None:
         """Add the next points of some images.
 
         scores: (b, k). gradients: (b, k, C, H, W).
@@ -42,7 +42,7 @@ class ScoreChanges:
         self._share_change(slice(None), scores - self._last)
         return self._values, scores - self._first
 
-    def _share_change(self, images: slice, change: Tensor) -> None:
+    def _share_change(self, images: slice | Tensor, change: Tensor) -> None:
         """Share the changes (b,) of the score since the last points."""
         self._values[images] += change[:, None, None, None] * self._shares[images]
 

@@ -25,8 +25,8 @@ class SegmentRegression:
         self.gram = torch.zeros(len(x), self.size + 1, self.size + 1, dtype=torch.float64, device=x.device)
         self.moments = torch.zeros(len(x), self.size + 1, dtype=torch.float64, device=x.device)
 
-    def add(self, block: Block, visible: Tensor, weights: Tensor) -> None:
-        """Score the images of a block with only the ``visible`` segments, and add them to the sums.
+    def add(self, block: Block, visible: Tensor, weights: Tensor) -> Tensor:
+        """Score the images of a block with only the ``visible`` segments, add them to the sums, and return the scores (b, k).
 
         visible: (b, k, K) bool. weights: π (b, k), float64.
         """
@@ -36,6 +36,7 @@ class SegmentRegression:
         weighted = weights[:, :, None] * rows
         self.gram[block.images] += weighted.mT @ rows
         self.moments[block.images] += (weighted.mT @ scores.double()[:, :, None])[:, :, 0]
+        return scores
 
     def _mask(self, block: Block, visible: Tensor) -> Tensor:
         """Return the images (b, k, C, H, W) with hidden segments replaced by the fill."""

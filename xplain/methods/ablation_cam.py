@@ -44,6 +44,7 @@ def ablation_cam(
     """Sum the channels of a layer, weighted by the drop of the score without the channel, and keep the positive part.
 
     φ = up(max(Σ_k w_k A^k, 0)), w_k = f - f_k, where f_k is the score when A^k is replaced by zeros. Returns (B, 1, H, W).
+
     x: (B, C, H, W) in [0, 1]. y: (B,).
     layer: the name of a module; ``auto``: the last module in execution order with a spatial output, recorded in ``facts``. The maps of
     several, such as ``layer3+layer4``, are upsampled and averaged.

@@ -90,17 +90,18 @@ def agi(
     x: images (B, C, H, W) in [0, 1].
     y: target classes (B,).
     against: false classes (B, A) to use instead of random ones.
+    variant: the steps of the paper or of the authors' code.
     path: ``straight`` integrates along the lines from the end points x'_i to x instead (Fig. 4), with ``nodes`` Gauss-Legendre nodes.
     step_size: ε in pixel units; for ascent=l2 the L2 length of a step of the whole image, such as 1.
     steps: maximum number of steps per false class.
     classes: number of random false classes per image; all other classes if the model has fewer. If an image can have several labels,
     the false classes are those that the model does not find in it; without one the map is zero, and the image is flagged.
-    ascent: signs of the gradient, or its direction (Definition 2).
+    ascent: step along the signs of the gradient, or along its direction (``l2``, Definition 2).
     draw: ``random`` false classes; ``top`` (or ``nearest``): those with the largest logits; ``near``: those closest to the target;
     ``spread``: one by one, the class farthest from the target and the classes before it (section 5.4 suggests to choose by meaning).
     distances: file of the distances between classes for ``near`` and ``spread``, such as those of WordNet: an .npy matrix or lines of
     numbers with commas, in the order of the model's outputs; none: 1 - cosine between the rows of the last linear layer.
-    nodes: of the straight lines; none: as many as ``steps``.
+    nodes: number of nodes of a straight line; none: as many as ``steps``.
     double_softmax: explain and climb q, the softmax of the probabilities p, as the authors' code does. The ascent of an improbable class
     then mostly descends the target: for the class of rank 500, cos(∇q_i, -∇p_t) is 0.90 (95 % interval 0.82 to 0.97) and cos(∇q_i, ∇p_i)
     0.85 (0.77 to 0.91), against 0.65 for cos(∇p_i, -∇p_t); for the runner-up nothing changes (20 photographs, EfficientNet-Lite0). The maps

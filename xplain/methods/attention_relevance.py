@@ -31,8 +31,10 @@ def attention_relevance(oracle: Oracle, x: Tensor, y: Tensor, *, layout: LayoutT
 
     φ = up(row of the class token in R), where R starts as I, and each layer sets R ← R + Ā R, Ā = mean over heads of
     (∂f/∂A ⊙ A)⁺ (Eq. 5 and 6). The columns of class and register tokens are dropped. Never negative. Returns (B, 1, H, W).
-    x: (B, C, H, W) in [0, 1]. y: (B,). layout: the layout of the tokens, ``HxW`` or ``HxW+PREFIX``; ``auto``: decided by how they
-    respond to changes of image regions. Raises UsageError for models without attention over one grid of tokens in a known order.
+
+    x: (B, C, H, W) in [0, 1]. y: (B,).
+    layout: the layout of the tokens, ``HxW`` or ``HxW+PREFIX``; ``auto``: decided by how they respond to changes of image regions.
+    Raises UsageError for models without attention over one grid of tokens in a known order.
     """
     result = probe_attention(oracle, x, y, "attention-relevance", _mean_positive, layout=layout, differentiate=True)
     first = result.matrices[0]

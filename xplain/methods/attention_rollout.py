@@ -31,8 +31,10 @@ def attention_rollout(oracle: Oracle, x: Tensor, y: Tensor, *, layout: LayoutTex
     φ = up(row of the class token in Â_L ... Â_1), Â = (mean over heads of A + I) / 2 (Section 3): the share of each patch in
     the classified token, if attention alone mixed the tokens. The columns of class and register tokens are dropped. The
     target has no effect. Never negative. Returns (B, 1, H, W).
-    x: (B, C, H, W) in [0, 1]. y: (B,). layout: the layout of the tokens, ``HxW`` or ``HxW+PREFIX``; ``auto``: decided by how they
-    respond to changes of image regions. Raises UsageError for models without attention over one grid of tokens in a known order.
+
+    x: (B, C, H, W) in [0, 1]. y: (B,).
+    layout: the layout of the tokens, ``HxW`` or ``HxW+PREFIX``; ``auto``: decided by how they respond to changes of image regions.
+    Raises UsageError for models without attention over one grid of tokens in a known order.
     """
     result = probe_attention(oracle, x, y, "attention-rollout", _mean_heads, layout=layout, differentiate=False)
     first = result.matrices[0]

@@ -62,9 +62,14 @@ def attexplore(
 
     x: images (B, C, H, W) in [0, 1].
     y: target classes (B,).
+    steps: number of steps.
+    samples: number of copies per step.
     radius: largest change of a pixel value along the path, in pixel units.
     noise: standard deviation of the noise, in pixel units.
+    spread: half width of the uniform factors U of the cosine transform.
+    diversity: probability of the enlargement.
     smooth: convolve g with a Gaussian (7 x 7, σ = 1 pixel).
+    momentum: factor of G_{k-1}; 0 uses the current gradient only.
     """
     total, velocity, point = torch.zeros_like(x), torch.zeros_like(x), x
     for step in range(steps):

@@ -56,6 +56,7 @@ def blur_ig(
 
     x: images (B, C, H, W) in [0, 1].
     y: target classes (B,).
+    steps: number of intervals n.
     max_sigma: σmax in pixels.
     spacing: ``linear`` σ_k = σmax k/n, or ``geometric`` σ_k = sinh(k/n · arsinh σmax), about even below one pixel and geometric above.
     direction: ``none``, or ``idgi`` to share each change of the score along the path by the squares of the gradient.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal, NamedTuple
 
 import torch
@@ -9,11 +10,13 @@ from torch import Tensor
 
 from xplain.core.errors import UsageError
 from xplain.core.papers import Paper
-from xplain.core.parameters import Positive, Steps
+from xplain.core.parameters import AutoSteps, Positive, Steps
 from xplain.core.registry import method
 from xplain.core.types import Attribution
+from xplain.methods._nested_steps import MAX_STEPS, TOLERANCE, integrate_to_tolerance
 from xplain.methods._paths import project
 from xplain.methods._quadrature import quadrature
+from xplain.methods._rounds import Count, check_auto, max_count
 from xplain.methods.integrated_gradients import line_integral
 from xplain.oracle import Oracle
 from xplain.oracle.oracle import GradientResult
@@ -21,10 +24,11 @@ from xplain.oracle.oracle import GradientResult
 BISECTIONS = 10  # locate the boundary to 1/1024 of a step
 
 
-def _cost(variant: str, attack_steps: int, steps: int, **_: object) -> tuple[int, int]:
+def _cost(variant: str, attack_steps: int, steps: Count, max_steps: int, **_: object) -> tuple[int, int]:
     """Return the maximum (forward, backward) rows per image."""
     bisections = BISECTIONS if variant == "paper" else 0
-    return attack_steps + 1 + bisections + steps, attack_steps + steps
+    nodes = max_count(steps, max_steps)
+    return attack_steps + 1 + bisections + nodes, attack_steps + nodes
 
 
 @method(
@@ -47,6 +51,7 @@ def _cost(variant: str, attack_steps: int, steps: int, **_: object) -> tuple[int
     "gradients (they are never cleared), and weights 50 trapezoid nodes by 1/50, so that the share 1/steps of the sum is missing; its "
     "seven radii have no effect, since the attack never gets that far. Its loss is the cross-entropy of a softmax of a softmax, whose "
     "gradient is -∇p_t except for a term that vanishes with many classes; -∇p_t is used here (score=prob).",
+    added=frozenset({"tolerance", "max_steps"}),
     plain=True,
     rounding="Signed steps: gradient entries near zero change sign between correct float32 implementations.",
 )
@@ -58,8 +63,10 @@ def boundary_ig(
     variant: Literal["paper", "official"] = "paper",
     attack_steps: Steps = 50,
     attack_step_size: Positive = 0.001,
-    steps: Steps = 50,
+    steps: AutoSteps = 50,
     radius: Positive | None = None,
+    tolerance: Positive = TOLERANCE,
+    max_steps: Steps = MAX_STEPS,
 ) -> Attribution:
     """Compute integrated gradients from a point on the decision boundary near the image.
 
@@ -69,34 +76,48 @@ def boundary_ig(
     If the label does not change, x_b is the last point of the attack, and the image is flagged.
     ``details`` hold the L2 distance to x_b and the number of attack steps.
     The label is the top class; if an image can have several labels, or has a value, it is whether the model finds the target in it.
-    Raises UsageError for variant=official with steps=1, and for values without a threshold.
+    Raises UsageError for variant=official with steps=1 or steps=auto, and for values without a threshold.
 
     x: images (B, C, H, W) in [0, 1].
     y: target classes (B,).
     variant: ``official`` always takes ``attack_steps`` steps, along the sign of the sum of all gradients so far, and uses trapezoid nodes.
+    attack_steps: maximum number of steps of the attack.
     attack_step_size: ε in pixel units.
+    steps: number of nodes of the integral, or auto as in integrated-gradients.
+    tolerance: as in ``integrated-gradients``.
+    max_steps: as in ``integrated-gradients``.
     radius: maximum distance from the image per value, in pixel units; none: unlimited.
     """
+    check_auto("boundary-ig", "steps", steps, tolerance, TOLERANCE)
     if not oracle.output.has_decisions:
         raise UsageError(
             "boundary-ig requires a decision, but the model returns a value without a threshold",
             "set the threshold of the model, or use integrated-gradients",
         )
-    if variant == "official":
-        nodes, weights = quadrature("trapezoid", steps, x)
-        weights = weights * (steps - 1) / steps
-        attack = _attack_all_steps(oracle, x, y, attack_steps, attack_step_size, radius)
+    if variant == "official" and steps == "auto":
+        raise UsageError("steps=auto is not defined for variant=official", "set a number of steps")
+    nodes = None if steps == "auto" else _find_nodes(variant, steps, x)
+    take_attack = _attack_all_steps if variant == "official" else _attack_to_boundary
+    attack = take_attack(oracle, x, y, attack_steps, attack_step_size, radius)
+    if nodes is None:
+        result = integrate_to_tolerance(oracle, x, y, attack.end, tolerance=tolerance, max_steps=max_steps)
     else:
-        nodes, weights = quadrature("gauss-legendre", steps, x)
-        attack = _attack_to_boundary(oracle, x, y, attack_steps, attack_step_size, radius)
-    end = attack.end
-    total = (x - end) * line_integral(oracle, x, y, end, nodes, weights)
-    return Attribution(
-        total,
-        expected=oracle.score_change(end, x, y),
-        details={"distance": (x - end).detach().flatten(1).norm(dim=1), "attack_steps": attack.steps},
-        flags={f"the predicted class did not change within {attack_steps} steps": ~attack.changed},
+        total = (x - attack.end) * line_integral(oracle, x, y, attack.end, *nodes)
+        result = Attribution(total, expected=oracle.score_change(attack.end, x, y))
+    distance = (x - attack.end).detach().flatten(1).norm(dim=1)
+    return replace(
+        result,
+        details=result.details | {"distance": distance, "attack_steps": attack.steps},
+        flags=result.flags | {f"the predicted class did not change within {attack_steps} steps": ~attack.changed},
     )
+
+
+def _find_nodes(variant: str, steps: int, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the nodes and weights (steps,) of the line integral. Raises UsageError for variant=official with one step."""
+    if variant == "paper":
+        return quadrature("gauss-legendre", steps, x)
+    nodes, weights = quadrature("trapezoid", steps, x)
+    return nodes, weights * (steps - 1) / steps
 
 
 class _Attack(NamedTuple):

@@ -42,6 +42,7 @@ def deconvnet(oracle: Oracle, x: Tensor, y: Tensor) -> Attribution:
     At a ReLU, GELU, SiLU or ELU with the gradient R of its output: 1[R > 0] R; max-pooling routes R to the maximum; every other
     operation keeps its gradient: sigmoids, products, norms and attention too. Without ReLUs it is the gradient. Neither complete
     nor invariant to the implementation.
+
     x: (B, C, H, W) in [0, 1]. y: (B,).
     """
     return Attribution(propagate(oracle, x, y, RULES).gradients[:, 0])

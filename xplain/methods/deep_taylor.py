@@ -87,6 +87,7 @@ def deep_taylor(oracle: Oracle, x: Tensor, y: Tensor) -> Attribution:
     the maximum; sums, means and residual additions divide it in proportion to the magnitudes of the summands.
     Starts with R = f(x). Σ R = f(x), except for neurons without positive contributions, whose relevance is lost; R has the
     sign of f(x). Defined for logit and margin on networks of convolutions and ReLUs.
+
     x: (B, C, H, W) in [0, 1]. y: (B,).
     Raises UsageError for other scores, other activations, products, and batch norms that do not follow a convolution.
     """

@@ -74,15 +74,18 @@ def deeplift(
     rule=reveal-cancel: Δx = Δx⁺ + Δx⁻ by the sign of the contributions w_i Δx_i to a convolution or linear layer (half each
     if Δx_i = 0), and each part gets its Shapley value in y: m⁺ = Δy⁺ / Δx⁺ with
     Δy⁺ = ½ [y(x'+Δx⁺) - y(x')] + ½ [y(x'+Δx⁺+Δx⁻) - y(x'+Δx⁻)], and Δy⁻ in the same way.
-    ``expected`` is the difference of the score. Defined for the logit, with or without contrast classes.
-    x: (B, C, H, W) in [0, 1]. y: (B,).
-    references: the images (N, C, H, W) of ``baselines``, or None.
-    center: explain the logit minus the mean of all logits, the paper's adjustment for a softmax output.
-    baselines: a directory of images, or in Python a tensor (N, C, H, W), instead of ``baseline``: the mean of the attributions from each
-    image (DeepSHAP), as ``baseline`` does with a directory, which sums to the score minus the mean score of the baselines.
     Products ab, also of matrices: ā Δb + b̄ Δa, with means over image and baseline. Layer norms, RMS norms, divisions: products
     with the reciprocal r of the scale, and m_v = -(r r')² / (r + r') for its square v = r^-2. Softmaxes e / s of S: a product with
     1 / s, and m = Δe / ΔS. rule=reveal-cancel has no definition for norms, softmaxes and products of matrices.
+    ``expected`` is the difference of the score. Defined for the logit, with or without contrast classes.
+
+    x: (B, C, H, W) in [0, 1]. y: (B,).
+    references: the images (N, C, H, W) of ``baselines``, or None.
+    rule: the multipliers of elementwise functions, see above.
+    baseline: as in ``integrated-gradients``.
+    center: explain the logit minus the mean of all logits, the paper's adjustment for a softmax output.
+    baselines: a directory of images, or in Python a tensor (N, C, H, W), instead of ``baseline``: the mean of the attributions from each
+    image (DeepSHAP), as ``baseline`` does with a directory, which sums to the score minus the mean score of the baselines.
     Raises UsageError for other scores, for ``baselines`` with a ``baseline`` other than black, and for operations without a rule.
     """
     starts = _find_starts(x, references, baselines, baseline, oracle.mean_color(x), rng)

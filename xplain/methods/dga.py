@@ -52,9 +52,13 @@ def dga(
     is at most n/N, and M^EPC drops it if the share of values with φ_k <= φ_j exceeds ``quantile`` (Eq. 6 to 10; ties count).
     φ = Σ_n max(φ_n, 0), or Σ_n φ_n if not ``positive``, which sums to Σ_n f(x̃(n)) with local=ufg and start=include.
     Masks are per value (3·H·W). Ranks amplify rounding (see ``rounding``).
+
     x: (B, C, H, W) in [0, 1]. y: (B,).
+    steps: number of distilled inputs N.
+    quantile: share of the values that M^EPC keeps, from the lowest up.
     local: uniform-fullgrad (ufg) or input-x-gradient (gxi).
-    masks: both masks, or M^WC (wc) or M^EPC (epc) alone. start: include or exclude n = 0.
+    masks: both masks, or M^WC (wc) or M^EPC (epc) alone.
+    start: include or exclude n = 0.
     baseline: replaces dropped values; ``mean`` is the zero of the normalized input, as in the paper; or an image.
     positive: drop the negative parts of the local attributions, as the paper does.
     sequence: add the distilled inputs x̃(n) and the local attributions φ_n, both (B, N + 1, C, H, W), to ``details`` as ``inputs`` and

@@ -42,6 +42,7 @@ def eigen_cam(
 
     φ = up(max(A v, 0)), A: the activations as a matrix of positions by channels, v: its first right singular vector.
     Returns (B, 1, H, W).
+
     x: (B, C, H, W) in [0, 1]. y: (B,), not used.
     layer: the name of a module; ``auto``: the last module in execution order with a spatial output, recorded in ``facts``. The maps of
     several, such as ``layer3+layer4``, are upsampled and averaged.

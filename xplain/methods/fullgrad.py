@@ -14,13 +14,12 @@ from xplain.core.papers import Paper
 from xplain.core.registry import method
 from xplain.core.types import Attribution
 from xplain.methods._channel_axis import find_channel_axis, follow_channels
-from xplain.methods.uniform_fullgrad import make_zero
+from xplain.methods.uniform_fullgrad import Zero, make_zero
 from xplain.oracle import Oracle
 from xplain.oracle.operations import Kind, Operation, norm_epsilon
 from xplain.oracle.propagation import propagate
 from xplain.oracle.propagation_rules import Rule, Rules, derivative, keep_gradient
 
-ZeroColor = Literal["mean", "black"]  # other zero points would leave a part of the score without a term
 Rescale = Literal["layer", "channel"]
 ALTERNATIVES = "use uniform-fullgrad or integrated-gradients"
 
@@ -45,7 +44,7 @@ def fullgrad(
     y: Tensor,
     *,
     rescale: Rescale = "layer",
-    baseline: ZeroColor = "mean",
+    baseline: Zero = "mean",
     align_corners: bool = True,
 ) -> Attribution:
     """Sum the rescaled contributions of the input and of every bias to the score.
@@ -55,33 +54,43 @@ def fullgrad(
     activations other than ReLU, z - J a of layer norms and softmaxes, and minus the product for products of activations.
     Ψ: absolute value, scaled to [0, 1] and upsampled to the image. Terms without height and width, such as those of tokens, are
     not part of the map. ``total`` in details is the sum of all terms before Ψ, those included: it equals the score.
-    x: (B, C, H, W) in [0, 1]. y: (B,). Returns (B, 1, H, W) with values >= 0, not in units of the score.
+    Returns (B, 1, H, W) with values >= 0, not in units of the score. Defined for scores that are linear between kinks: logit and margin.
+
+    x: (B, C, H, W) in [0, 1]. y: (B,).
     rescale: scale by the range of each image's layer (``layer``, the official code) or channel (``channel``, the formula).
-    baseline: r, the zero point of the input; ``mean`` is the zero of the normalized input, ``black`` counts -mean as a bias.
+    baseline: r, the zero point of the input; ``mean`` is the zero of the normalized input. ``black`` and images count r - mean as a
+    bias of the normalization.
     align_corners: upsample with aligned corners, as the official code does; if false, with half-pixel centers.
-    Defined for scores that are linear between kinks: logit and margin. Raises UsageError for other scores and for
-    operations whose intercept is unknown.
+    Raises UsageError for other scores and for operations whose intercept is unknown.
     """
     size = (x.shape[-2], x.shape[-1])
     rescale_term = partial(_rescale_term, rescale=rescale, size=size, align_corners=align_corners)
     table = _make_table(rescale_term, baseline)
     rules = Rules("fullgrad", table, ALTERNATIVES, frozenset({"logit", "margin"}), rows="any")
     result = propagate(oracle, x, y, rules)
-    input_term = (x - make_zero(baseline, x, oracle)).detach() * result.gradients[:, 0]
-    other_terms = result.sums.get("total", torch.zeros_like(y, dtype=torch.float64))
-    total = input_term.double().sum(dim=(1, 2, 3)) + other_terms
-    return Attribution(rescale_term(input_term) + result.sums.get("map", 0), details={"total": total})
+    zero, gradient = make_zero(baseline, x, oracle), result.gradients[:, 0]
+    input_term = (x - zero).detach() * gradient
+    total = input_term.double().sum(dim=(1, 2, 3)) + result.sums.get("total", torch.zeros_like(y, dtype=torch.float64))
+    values = rescale_term(input_term) + result.sums.get("map", 0)
+    if isinstance(baseline, Tensor):
+        shift_term = (zero - oracle.mean_color(x).to(x.dtype)) * gradient
+        total = total + shift_term.double().sum(dim=(1, 2, 3))
+        values = values + rescale_term(shift_term)
+    return Attribution(values, details={"total": total})
 
 
-def _make_table(rescale_term: Callable[[Tensor], Tensor], baseline: ZeroColor) -> dict[Kind, Rule]:
-    """Return rules that keep the gradients and add the term of each intercept to the sums."""
+def _make_table(rescale_term: Callable[[Tensor], Tensor], baseline: Zero | Tensor) -> dict[Kind, Rule]:
+    """Return rules that keep the gradients and add the term of each intercept to the sums.
+
+    baseline: only ``black`` adds the term of the normalization.
+    """
 
     def collect(intercept: Callable[[Operation], Tensor]) -> Rule:
         return lambda op: _collect_term(op, intercept(op), rescale_term)
 
     def collect_shift(op: Operation) -> Tensor:
         is_normalization = not op.module  # the classifier's own, outside its modules
-        if baseline == "mean" and is_normalization:
+        if is_normalization and (isinstance(baseline, Tensor) or baseline == "mean"):
             return op.run()
         return _collect_term(op, _affine_intercept(op), rescale_term)
 

@@ -14,6 +14,7 @@ from xplain.oracle.layers import probe_layers
 @method(
     "grad-cam",
     violates=frozenset({"sensitivity-a"}),
+    starts_with="layers",
     paper=Paper(
         "Grad-CAM: visual explanations from deep networks via gradient-based localization",
         "Ramprasaath R. Selvaraju, Michael Cogswell, Abhishek Das, Ramakrishna Vedantam, Devi Parikh, Dhruv Batra",
@@ -35,6 +36,7 @@ def grad_cam(
     """Sum the channels of a layer, weighted by their mean gradients, and keep the positive part.
 
     φ = up(max(Σ_k α_k A^k, 0)), where α_k is the spatial mean of ∂f/∂A^k (Eq. 1 and 2). Returns (B, 1, H, W).
+
     x: (B, C, H, W) in [0, 1]. y: (B,).
     layer: the name of a module; ``auto``: the last module in execution order with a spatial output, recorded in ``facts``. The maps of
     several, such as ``layer3+layer4``, are upsampled and averaged.

@@ -15,6 +15,7 @@ from xplain.oracle.layers import LayerResult, probe_layers
 @method(
     "grad-cam-plus-plus",
     violates=frozenset({"sensitivity-a"}),
+    starts_with="layers",
     paper=Paper(
         "Grad-CAM++: improved visual explanations for deep convolutional networks",
         "Aditya Chattopadhay, Anirban Sarkar, Prantik Howlader, Vineeth N. Balasubramanian",
@@ -39,6 +40,7 @@ def grad_cam_plus_plus(
 
     φ = up(max(Σ_k w_k A^k, 0)), w_k = Σ_ij a^k_ij max(g^k_ij, 0), g = ∂f/∂A,
     a^k_ij = g² / (2 g² + g³ Σ_ab A^k_ab) (Eq. 5 and 19). Returns (B, 1, H, W).
+
     x: (B, C, H, W) in [0, 1]. y: (B,).
     layer: the name of a module; ``auto``: the last module in execution order with a spatial output, recorded in ``facts``. The maps of
     several, such as ``layer3+layer4``, are upsampled and averaged.

@@ -34,7 +34,9 @@ def grad_eclip(
     class token, before its projection W_o, and v are the values. λ is the cosine of W_o q + b_o for the query q of the class token and
     W_o k + b_o for the key of each patch, scaled so that its smallest value is 0 and its largest is 1. Never negative. Returns
     (B, 1, H, W).
-    x: (B, C, H, W) in [0, 1]. y: (B,). similarity: if False, λ = 1.
+
+    x: (B, C, H, W) in [0, 1]. y: (B,).
+    similarity: if false, λ = 1.
     layout: the layout of the tokens, ``HxW`` or ``HxW+PREFIX``; ``auto``: decided by how they respond to changes of image regions.
     Raises UsageError for models that do not read exactly one class token, for attention that is not torch's own, and for models without
     attention over one grid of tokens in a known order.

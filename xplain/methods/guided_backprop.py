@@ -61,6 +61,7 @@ def guided_backprop(oracle: Oracle, x: Tensor, y: Tensor) -> Attribution:
     At a ReLU with input a and gradient R of its output: 1[a > 0] 1[R > 0] R. At its smooth variants h (GELU, SiLU, ELU, ...):
     h'(a) 1[R > 0] R. Every other operation keeps its gradient: sigmoids, products, norms and attention too.
     Without ReLUs it is the gradient. Neither complete nor invariant to the implementation.
+
     x: (B, C, H, W) in [0, 1]. y: (B,).
     """
     return Attribution(propagate(oracle, x, y, RULES).gradients[:, 0])

@@ -37,7 +37,10 @@ def guided_grad_cam(
     """Multiply guided backpropagation by the upsampled Grad-CAM map.
 
     φ = guided-backprop ⊙ up(Grad-CAM). Neither complete nor invariant to the implementation.
-    x: (B, C, H, W) in [0, 1]. y: (B,). layer, layout, scale_layers: as for ``grad-cam``. Raises UsageError if either method does.
+
+    x: (B, C, H, W) in [0, 1]. y: (B,).
+    layer, layout, scale_layers: as in ``grad-cam``.
+    Raises UsageError if either method does.
     """
     coarse = grad_cam(oracle, x, y, layer=layer, layout=layout, scale_layers=scale_layers)
     return Attribution(coarse.values * guided_backprop(oracle, x, y).values, facts=coarse.facts)

@@ -61,7 +61,9 @@ def guided_ig(
 
     x: images (B, C, H, W) in [0, 1].
     y: target classes (B,).
-    steps: T.
+    baseline: as in ``integrated-gradients``.
+    steps: number of steps T.
+    fraction: share of the values below the upper edge that are raised at a time.
     max_distance: 0 is integrated gradients by the left rule; 1 allows any path through the box.
     direction: ``none``, or ``idgi`` to share each change of the score along the path by the squares of the gradient.
     """

@@ -15,6 +15,7 @@ from xplain.oracle.layers import probe_layers
     "hires-cam",
     violates=frozenset({"sensitivity-a"}),
     alias="hirescam",
+    starts_with="layers",
     paper=Paper(
         "Use HiResCAM instead of Grad-CAM for faithful explanations of convolutional neural networks",
         "Rachel Lea Draelos, Lawrence Carin",
@@ -37,6 +38,7 @@ def hires_cam(
 
     φ = up(max(Σ_k ∂f/∂A^k ⊙ A^k, 0)) (Eq. 5). Unlike Grad-CAM, the gradients are not averaged over the positions, so that for a
     linear head the value of a position is its contribution to the score. Returns (B, 1, H, W).
+
     x: (B, C, H, W) in [0, 1]. y: (B,).
     layer: the name of a module; ``auto``: the last module in execution order with a spatial output, recorded in ``facts``. The maps of
     several, such as ``layer3+layer4``, are upsampled and averaged.

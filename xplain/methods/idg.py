@@ -9,6 +9,7 @@ from xplain.core.registry import method
 from xplain.core.rng import Streams
 from xplain.core.types import Attribution
 from xplain.data.baselines import Baseline, make_baseline
+from xplain.methods._line_scores import score_line
 from xplain.oracle import Oracle
 
 
@@ -56,13 +57,14 @@ def idg(
 
     x: images (B, C, H, W) in [0, 1].
     y: target classes (B,).
+    baseline: as in ``integrated-gradients``.
     steps: number of nodes M.
-    intervals: N.
+    intervals: number of intervals N.
     adaptive: false places the nodes at the midpoints of M equal intervals.
     """
     start = make_baseline(baseline, x, oracle.mean_color(x), rng)
     if adaptive:
-        counts = divide_nodes(_score_line(oracle, x, y, start, intervals).diff(dim=1).abs(), steps)
+        counts = divide_nodes(score_line(oracle, x, y, start, intervals).diff(dim=1).abs(), steps)
     else:
         counts = torch.ones((len(x), steps), dtype=torch.int64, device=x.device)
     nodes, weights = place_nodes(counts)
@@ -76,16 +78,6 @@ def idg(
         slopes = (gradients * line[block.images, None]).sum(dim=(2, 3, 4))
         total[block.images] += torch.einsum("bk,bkchw->bchw", weights[block.images, block.points] * slopes, gradients)
     return Attribution(line * total)
-
-
-def _score_line(oracle: Oracle, x: Tensor, y: Tensor, start: Tensor, intervals: int) -> Tensor:
-    """Return the scores (B, intervals + 1) at the ends of the intervals."""
-    scores = x.new_zeros((len(x), intervals + 1))
-    for block in oracle.blocks(x, intervals + 1):
-        alpha = (block.point_indices(x.device) / intervals).to(x.dtype)[None, :, None, None, None]
-        points = torch.lerp(start[block.images, None], x[block.images, None], alpha)
-        scores[block.images, block.points] = oracle.block_scores(block, points, y)
-    return scores
 
 
 def divide_nodes(sizes: Tensor, nodes: int) -> Tensor:

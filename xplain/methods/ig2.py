@@ -74,7 +74,7 @@ def ig2(
     baselines: ``noise`` or a directory of images; in Python also a tensor (N, C, H, W). ``baseline`` is another name of this
     parameter.
     references_per_image: number of references r, fewer if fewer baselines are left.
-    steps: T.
+    steps: number of moves T.
     step_size: η, the L2 length of a move, in pixel units.
     """
     if references is None:

@@ -21,6 +21,7 @@ from xplain.oracle import Oracle
     ),
     axioms=frozenset({"linearity", "dummy", "symmetry", "implementation-invariance"}),
     violates=frozenset({"sensitivity-a"}),
+    starts_with="gradients",
     deviations="The input is the image in [0, 1], so black pixels get zero; "
     "implementations that use normalized inputs give zero to the mean color (baseline=mean).",
 )

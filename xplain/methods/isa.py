@@ -65,9 +65,11 @@ def isa(
     x: images (B, C, H, W) in [0, 1].
     y: target classes (B,).
     block: number of values removed per round.
-    ascent, descent: steps per round.
+    ascent: steps of the ascent per round.
+    descent: steps of the descent per round.
     step_size: α in pixel units.
     noise: standard deviation of the noise, in pixel units.
+    penalty: weight of the norm in the losses of ascent and descent.
     factor: range of the ranks within a round; rounds overlap if it is greater than 1.
     """
     flat = x.flatten(1)

@@ -14,6 +14,7 @@ from xplain.oracle.layers import probe_layers
 @method(
     "layer-cam",
     violates=frozenset({"sensitivity-a"}),
+    starts_with="layers",
     paper=Paper(
         "LayerCAM: exploring hierarchical class activation maps for localization",
         "Peng-Tao Jiang, Chang-Bin Zhang, Qibin Hou, Ming-Ming Cheng, Yunchao Wei",
@@ -36,6 +37,7 @@ def layer_cam(
     """Sum activation times positive gradient over the channels of a layer and keep the positive part.
 
     φ = up(max(Σ_k max(∂f/∂A^k, 0) ⊙ A^k, 0)) (Eq. 6 to 8). Returns (B, 1, H, W).
+
     x: (B, C, H, W) in [0, 1]. y: (B,).
     layer: the name of a module; ``auto``: the last module in execution order with a spatial output, recorded in ``facts``. The maps of
     several, such as ``layer3+layer4``, are upsampled and averaged.

@@ -58,6 +58,7 @@ def legrad(
     is the score of the head for the pooled tokens that block l returns. The gradients are not multiplied by A, and the score of a
     block reaches its own attention only. The keys of class and register tokens are dropped. Never negative. Returns (B, 1, H, W).
     If an attention with one query of its own reads out the tokens, as in SigLIP, the gradients are those at its weights.
+
     x: (B, C, H, W) in [0, 1]. y: (B,).
     layers: the number of blocks, from the last one back, or ``all``.
     pool: ``mean`` of all tokens with the class token, as in the authors' program; ``own``: what the head of the model reads, such as

@@ -58,8 +58,9 @@ def lime(
 
     x: images (B, C, H, W) in [0, 1].
     y: target classes (B,).
+    samples: number of samples, including sample 0.
     segments: approximate number of superpixels.
-    width: of the kernel π.
+    width: width of the kernel π.
     ridge: penalty on the squared coefficients.
     baseline: what a hidden segment shows; ``segment``: its mean color.
     """

@@ -80,8 +80,8 @@ def lpi(
     references: the images (N, C, H, W) of ``baselines``, or None for noise.
     baselines: ``noise`` or a directory of images; in Python also a tensor (N, C, H, W). ``baseline`` is another name of this
     parameter.
-    clusters: K.
-    references_per_image: R; fewer if a cluster has fewer different baselines.
+    clusters: number of clusters K.
+    references_per_image: number of references R of an image; fewer if a cluster has fewer different baselines.
     steps: number of nodes k per reference.
     """
     if references is None:

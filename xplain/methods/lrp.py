@@ -73,6 +73,7 @@ def lrp(
     Layer norms, RMS norms: LRP-0, with a constant scale. Products of equal shapes, and of matrices: half to each factor.
     Softmax A of S: R_S = S ⊙ (R_A - A Σ R_A), so that Σ R is not kept.
     Starts with R = z ⊙ ∂f/∂z at the logits z. Defined for logit and margin.
+
     x: (B, C, H, W) in [0, 1]. y: (B,).
     rule: ``zero``: ρ(w) = w, ε = 0; ``epsilon``: ρ(w) = w, ε > 0; ``gamma``: ρ(w) = w + γ w⁺ for a_j, z_k >= 0, otherwise
     the same with signs reversed; ``z-plus``: positive contributions a w only; ``alpha-beta``: α times the positive minus
@@ -81,6 +82,9 @@ def lrp(
     R_j = Σ_k (x_j w - l_j w⁺ - h_j w⁻) R_k / Σ_j (...), where the pixels 0 and 1 become l and h;
     ``attn-lrp``: gamma with γ for convolutions and γ / 5 for linear layers, ε = 0; all added constants take their part, and
     R = (x - mean) ⊙ G with a modified gradient G; ``cp-lrp``: the same, with attention weights as constants.
+    epsilon: ε of the rules with it.
+    gamma: γ of the rules with it.
+    alpha: α of alpha-beta; β is α - 1.
     bias: ``keep``: biases take their part; ``drop``: the denominators are without biases, and Σ R is kept in linear layers.
     Raises UsageError for other scores and for operations without a rule.
     """

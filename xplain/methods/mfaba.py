@@ -82,6 +82,8 @@ def mfaba(
 
     x: images (B, C, H, W) in [0, 1].
     y: target classes (B,).
+    ascent: m: the direction of the gradient (sharp) or its sign (smooth).
+    rule: ``trapezoid`` uses the mean gradient of both ends of a step, ``left`` that of its start.
     step_size: η in pixel units.
     steps: maximum number of steps.
     radius: maximum distance from the image per value, in pixel units; none: unlimited.
@@ -91,6 +93,7 @@ def mfaba(
     keep: use ``all`` parts of the path, only ``aggressive`` ones, or only the ``other`` ones. A node of path=line is aggressive if
     f(x(α_k)) < f(x₀) and it is within ``within`` (Eq. 13 to 15); a segment of the other paths if f is at most f(x₀) at both ends.
     within: largest distance from the image per value of aggressive parts, exclusive, in pixel units; none: unlimited.
+
     Raises UsageError for aggressive_only with keep=other.
     """
     if aggressive_only and keep == "other":

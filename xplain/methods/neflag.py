@@ -78,9 +78,11 @@ def neflag(
 
     x: images (B, C, H, W) in [0, 1].
     y: target classes (B,).
+    variant: step along the sign of the gradient, or along its direction (``lemma``); ``sample`` is Eq. 5.
+    flux: the point whose gradient is F: the end of the last step, or its start.
     samples: number of random points per image.
     radius: ε in pixel units; for variant=sample the L2 distance of the whole image.
-    steps: m.
+    steps: number of steps m from each random point.
     init: x̃₀: corners of the cube ±ε, uniform in it, or uniform on the L2 sphere of radius ε.
     reduce: ``sum`` or ``mean`` over the samples.
     negative_only: ignore samples whose flux F · (x̃ₘ - x) is not negative.

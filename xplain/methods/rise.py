@@ -7,13 +7,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from xplain.core.papers import Paper
-from xplain.core.parameters import Bounds, Steps
+from xplain.core.parameters import AutoSteps, Bounds, Positive, Steps
 from xplain.core.registry import method
 from xplain.core.rng import Streams
 from xplain.core.types import Attribution
 from xplain.data.baselines import Baseline, make_baseline
+from xplain.methods._rounds import check_auto, max_count
+from xplain.methods._sampling import Sampling
 from xplain.methods._split_sums import SplitSums
 from xplain.oracle import Oracle
+
+TOLERANCE, MAX_MASKS = 0.3, 8000  # defaults of masks=auto
+FIRST_MASKS = 128  # of masks=auto
 
 
 @method(
@@ -29,8 +34,10 @@ from xplain.oracle import Oracle
     score="prob",
     axioms=frozenset({"linearity", "implementation-invariance"}),
     undecided={"sensitivity-a": "the mean of random masks is not zero for values without influence"},
-    cost=lambda masks, **_: (masks, 0),
-    parallel=lambda masks, **_: masks,
+    cost=lambda masks, max_masks, **_: (max_count(masks, max_masks), 0),
+    parallel=lambda masks, **_: max_count(masks, FIRST_MASKS),
+    added=frozenset({"tolerance", "max_masks"}),
+    parameter_aliases={"samples": "masks", "max_samples": "max_masks"},
     deviations="Masks are drawn per image; the authors' code draws one set for all images. Hidden pixels become the mean color, "
     "the zero of the normalized input that the code multiplies (baseline=black is the paper's product with the pixels). "
     "Grids are upsampled with half-pixel centers, edge values repeated.",
@@ -41,29 +48,37 @@ def rise(
     y: Tensor,
     *,
     rng: Streams,
-    masks: Steps = 4000,
+    masks: AutoSteps = 4000,
     grid: Steps = 7,
     keep: Annotated[float, Bounds(above=0, high=1)] = 0.5,
     baseline: Baseline = "mean",
+    tolerance: Positive = TOLERANCE,
+    max_masks: Steps = MAX_MASKS,
 ) -> Attribution:
     """Average, for each pixel, the score over the random masks that keep the pixel visible.
 
     φ = 1 / (N p) Σ_i f(x' + M_i ⊙ (x - x')) M_i (Eq. 6), where M_i is an s x s grid of zeros and ones (ones with
     probability p), upsampled bilinearly to (s + 1) cells of ⌈H/s⌉ x ⌈W/s⌉ pixels, and cropped to the image at a random offset
     within a cell. Not centered: a constant f gives about f everywhere. Returns (B, 1, H, W).
+    masks=auto: 128 masks, then more in rounds, until the standard error of the map without its mean is at most ``tolerance`` times its
+    norm, see smoothgrad.
 
     x: images (B, C, H, W) in [0, 1].
     y: target classes (B,).
-    masks: N.
-    grid: s.
-    keep: p.
+    masks: number of masks N, or auto. ``samples`` is another name of this parameter.
+    grid: side s of the grid of a mask.
+    keep: probability p that a cell of the grid is visible.
     baseline: what hidden pixels show.
+    tolerance: of masks=auto.
+    max_masks: maximum number of masks of masks=auto. Images that need more are flagged.
     """
+    check_auto("rise", "masks", masks, tolerance, TOLERANCE)
     fill = make_baseline(baseline, x, oracle.mean_color(x), rng.child("baseline"))
     height, width = x.shape[-2:]
     rows, columns = _upsampling_matrices(height, grid, x), _upsampling_matrices(width, grid, x)
     total, halves = torch.zeros_like(x[:, :1]), SplitSums(x[:, :1])
-    for block in oracle.blocks(x, masks):
+    sampling = Sampling(oracle, x, masks, tolerance, max_masks, first=FIRST_MASKS, centered=True)
+    for block in sampling.blocks():
         images, numbers = block.images, block.point_indices(x.device)
         cells = (rng.take(images).uniform(numbers, (grid, grid), x.dtype) < keep).to(x.dtype)
         down = rows[rng.child("down").take(images).integers(numbers, (), len(rows))]
@@ -72,8 +87,9 @@ def rise(
         scores = oracle.block_scores(block, torch.lerp(fill[images, None], x[images, None], mask), y)
         weighted = scores.to(x.dtype)[:, :, None, None, None] * mask
         total[images] += weighted.sum(dim=1)
+        sampling.add(block, weighted)
         halves.add(block, weighted)
-    return Attribution(total / (masks * keep), parts=halves.split(total))
+    return sampling.attribution(total / (sampling.count * keep), parts=halves.split(total))
 
 
 def _upsampling_matrices(side: int, grid: int, like: Tensor) -> Tensor:

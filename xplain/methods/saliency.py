@@ -21,6 +21,7 @@ from xplain.oracle import Oracle
     ),
     axioms=frozenset({"linearity", "dummy", "symmetry", "implementation-invariance"}),
     violates=frozenset({"sensitivity-a"}),
+    starts_with="gradients",
     deviations="Signed by default; captum's default and the AGI paper's figures use the absolute value (absolute=true).",
 )
 def saliency(oracle: Oracle, x: Tensor, y: Tensor, *, absolute: bool = False) -> Attribution:

@@ -10,13 +10,12 @@ from xplain.core.parameters import Bounds, Steps
 from xplain.core.registry import method
 from xplain.core.rng import Streams
 from xplain.core.types import Attribution
-from xplain.data.baselines import make_baseline
+from xplain.data.baselines import OR_IMAGES, Baseline, make_baseline
 from xplain.data.filters import rise_blur
 from xplain.oracle import Oracle
 
 Paths = Literal["both", "deletion", "insertion"]
-DeletionBaseline = Literal["black", "white", "mean", "blur", "uniform"]
-InsertionBaseline = Literal["rise-blur", "black", "white", "mean", "blur", "uniform"]
+InsertionBaseline = Annotated[Literal["rise-blur", "black", "white", "mean", "blur", "uniform"], OR_IMAGES]
 TOLERANCE = 1e-6  # moves that exceed the limit by less are not shortened
 
 
@@ -58,7 +57,7 @@ def samp(
     fragments: Steps = 20,
     momentum: Annotated[float, Bounds(above=0, high=1)] = 1.0,
     reduction: Literal["sum", "norm"] = "sum",
-    deletion_baseline: DeletionBaseline = "mean",
+    deletion_baseline: Baseline = "mean",
     insertion_baseline: InsertionBaseline = "rise-blur",
 ) -> Attribution:
     """Integrate the gradient along two greedy paths, from the image to a baseline and from a baseline to the image.
@@ -76,12 +75,15 @@ def samp(
     fragments: minimum number of moves of a path.
     momentum: λ of g ← λ ∇f(point) + (1-λ) g; 1 uses the current gradient only.
     reduction: ``sum``, or ``norm`` to scale each attribution to [0, 1] before they are added.
+    deletion_baseline: x'₀, at which the deletion path ends. The attributions from all images of a directory are averaged.
+    insertion_baseline: x'₁, at which the insertion path starts; ``rise-blur`` is the 11 x 11 blur of the RISE code. If both baselines
+    are directories, their images are used in pairs.
     """
     ends: list[tuple[Tensor, Tensor, int]] = []
     if paths != "insertion":
         ends.append((x, make_baseline(deletion_baseline, x, oracle.mean_color(x), rng.child("deletion")), -1))
     if paths != "deletion":
-        if insertion_baseline == "rise-blur":
+        if isinstance(insertion_baseline, str) and insertion_baseline == "rise-blur":
             base = rise_blur(x)
         else:
             base = make_baseline(insertion_baseline, x, oracle.mean_color(x), rng.child("insertion"))

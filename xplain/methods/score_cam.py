@@ -56,6 +56,7 @@ def score_cam(
 
     φ = up(max(Σ_k w_k A^k, 0)), w = softmax over k of f(x' + H_k ⊙ (x - x')) (Algorithm 1), or those scores themselves
     (variant=official); H_k = A^k, upsampled to the image and scaled to [0, 1]. Returns (B, 1, H, W).
+
     x: (B, C, H, W) in [0, 1]. y: (B,).
     layer: the name of a module; ``auto``: the last module in execution order with a spatial output, recorded in ``facts``. The maps of
     several, such as ``layer3+layer4``, are upsampled and averaged.
@@ -63,6 +64,8 @@ def score_cam(
     decided by module types and by how the layer responds to changes of image regions.
     scale_layers: scale the map of each of several layers to [0, 1] first, as pytorch-grad-cam does; otherwise the maps keep the units of
     the score, and layers with larger maps count more.
+    variant: weights of the paper's Algorithm 1, or of the authors' code.
+    baseline: x', what masked pixels show.
     channels: use only this number of channels, those with the greatest standard deviation over the layer; default: all.
     Raises UsageError if the model has no such layer.
     """

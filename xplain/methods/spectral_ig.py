@@ -53,6 +53,7 @@ def spectral_ig(
 
     x: images (B, C, H, W) in [0, 1].
     y: target classes (B,).
+    baseline: as in ``integrated-gradients``.
     steps: number of intervals n.
     overlap: ω; 1 is the straight line of integrated gradients.
     rule: where in an interval the gradient is computed.

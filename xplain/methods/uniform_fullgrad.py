@@ -24,6 +24,7 @@ Zero = Annotated[Literal["mean", "black"], OR_IMAGES]
     ),
     axioms=frozenset({"completeness", "linearity", "implementation-invariance"}),
     violates=frozenset({"sensitivity-a"}),
+    starts_with="gradients",
     deviations="No hooks: the sum of the bias terms is f(x) - ⟨∇f, x⟩. It equals the sum over layers on piecewise linear networks "
     "(tested) and is defined for all other networks too.",
 )
@@ -31,6 +32,7 @@ def uniform_fullgrad(oracle: Oracle, x: Tensor, y: Tensor, *, baseline: Zero = "
     """Multiply the input by the gradient and distribute the remaining score evenly over all pixels and channels.
 
     φ = (x - r) ⊙ ∇f(x) + (f(x) - Σ (x - r) ⊙ ∇f(x)) / d (Eq. 4), d = C·H·W, so that Σ φ = f(x).
+
     x: (B, C, H, W) in [0, 1]. y: (B,).
     baseline: r, the zero point of the input; ``mean`` is the zero of the normalized input, as in the paper; or an image.
     """

@@ -17,6 +17,7 @@ SIGNED = "the layer has negative activations, for which the weights are not defi
 @method(
     "xgrad-cam",
     violates=frozenset({"sensitivity-a"}),
+    starts_with="layers",
     paper=Paper(
         "Axiom-based Grad-CAM: towards accurate visualization and explanation of CNNs",
         "Ruigang Fu, Qingyong Hu, Xiaohu Dong, Yulan Guo, Yinghui Gao, Biao Li",
@@ -40,6 +41,7 @@ def xgrad_cam(
     """Sum the channels of a layer, weighted by their gradients averaged over the activation, and keep the positive part.
 
     φ = up(max(Σ_k α_k A^k, 0)), α_k = Σ_ij (∂f/∂A^k ⊙ A^k)_ij / Σ_ij A^k_ij (Eq. 8). Returns (B, 1, H, W).
+
     x: (B, C, H, W) in [0, 1]. y: (B,).
     layer: the name of a module; ``auto``: the last module in execution order with a spatial output, recorded in ``facts``. The maps of
     several, such as ``layer3+layer4``, are upsampled and averaged.

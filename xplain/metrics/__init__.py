@@ -3,6 +3,10 @@
 A new metric needs one line here: its module, and the names that the module registers. The order is that of ``xplain list metrics``.
 """
 
+import sys
+from types import ModuleType
+
+from xplain.core.reference import InfoList, MetricInfo, list_metrics
 from xplain.core.registry import METRICS
 
 METRICS.declare("xplain.metrics.perturbation", "deletion", "insertion", "difference", "morf", "lerf")
@@ -31,3 +35,15 @@ METRICS.declare("xplain.metrics.relevance_auroc", "relevance-auroc", "relevance-
 METRICS.declare("xplain.metrics.ehr", "ehr")
 METRICS.declare("xplain.metrics.pointing_game", "pointing-game")
 METRICS.declare("xplain.metrics.roar", "roar")
+METRICS.declare("xplain.metrics.idsds", "idsds")
+
+
+class CallablePackage(ModuleType):
+    """The type of this package, which ``xplain.metrics()`` calls."""
+
+    def __call__(self) -> InfoList[MetricInfo]:
+        """Return all metrics, with what they compute and their parameters."""
+        return list_metrics()
+
+
+sys.modules[__name__].__class__ = CallablePackage

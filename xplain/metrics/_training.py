@@ -114,11 +114,12 @@ def train(
     checkpoints: CheckpointStore,
     name: str,
     on_progress: Callable[[float], None],
+    change_images: Callable[[LabeledImages, int], LabeledImages] | None = None,
 ) -> None:
     """Train a classifier in place and leave it in evaluation mode.
 
     checkpoints: the store to which the state ``name`` is saved after every epoch, and from which training resumes.
-    on_progress: called with 1 after every epoch.
+    on_progress: called with 1 after every epoch. change_images: returns the images of an epoch, or None for the same in every epoch.
     """
     optimizer = torch.optim.Adam(classifier.parameters(), lr=options.learning_rate)
     start = 0
@@ -129,7 +130,8 @@ def train(
         start = int(state["epoch"])
     classifier.train()
     for epoch in range(start, options.epochs):
-        train_epoch(classifier, images, optimizer, options, epoch)
+        changed = images if change_images is None else change_images(images, epoch)
+        train_epoch(classifier, changed, optimizer, options, epoch)
         state = {"epoch": epoch + 1, "network": classifier.state_dict(), "optimizer": optimizer.state_dict()}
         checkpoints.save(name, state)
         on_progress(1)

@@ -54,7 +54,9 @@ def average_drop(inputs: MetricInput, *, baseline: Baseline = "mean", sign: Sign
     max(0, Y - O) / Y, where Y is the probability of the image x and O that of m x + (1 - m) u. m is the sum over channels, scaled to
     [0, 1] by its minimum and maximum; m = 0 for a constant map. The average over images is the published figure.
     A map that is nearly 1 everywhere loses nothing: report ``complexity`` and the control ``center`` too.
-    baseline: u; ``mean`` is the zero of the normalized input. sign: ``positive`` sets negative sums to 0 first.
+
+    baseline: u, which replaces what the map hides; ``mean`` is the zero of the normalized input.
+    sign: ``positive`` sets negative sums to 0 first.
     """
     original, masked = _read_scores(inputs, baseline, sign)
     undefined = original <= 0
@@ -73,7 +75,9 @@ def average_drop(inputs: MetricInput, *, baseline: Baseline = "mean", sign: Sign
 def average_gain(inputs: MetricInput, *, baseline: Baseline = "mean", sign: Sign = "signed") -> Score:
     """Compute the share of the missing probability that is gained when the image is multiplied by the map.
 
-    max(0, O - Y) / (1 - Y), the counterpart of ``average-drop``. Parameters as there.
+    max(0, O - Y) / (1 - Y), the counterpart of ``average-drop``.
+
+    baseline, sign: as in ``average-drop``.
     Raises UsageError if the model has no probabilities.
     """
     if not inputs.oracle.output.has_probabilities:
@@ -95,7 +99,9 @@ def average_gain(inputs: MetricInput, *, baseline: Baseline = "mean", sign: Sign
 def increase_in_confidence(inputs: MetricInput, *, baseline: Baseline = "mean", sign: Sign = "signed") -> Score:
     """Test whether the target's probability rises when the image is multiplied by the map: 1 or 0.
 
-    1 if O > Y. Symbols and parameters as in ``average-drop``.
+    1 if O > Y, with the symbols of ``average-drop``.
+
+    baseline, sign: as in ``average-drop``.
     """
     original, masked = _read_scores(inputs, baseline, sign)
     return Score((masked > original).double())

@@ -32,6 +32,8 @@ def completeness_gap(inputs: MetricInput, *, expected: Tensor | None, relative: 
 
     |Σφ - Δf|, divided by max(|Δf|, 1e-8) if ``relative``. Undefined (NaN) for methods that do not satisfy completeness.
     ``xplain.measure`` finds Δf by rerunning ``method``; without it, it is unknown.
+
+    relative: divide by the magnitude of Δf.
     """
     if expected is None:
         return _undefined_score(inputs)

@@ -62,6 +62,7 @@ def complexity(inputs: MetricInput, *, unit: Literal["share", "pixels", "nats"] 
 
     H = -Σ P_j ln P_j of the shares P of the magnitudes of the sums over channels, with 0 ln 0 = 0. A map of k equal pixels has e^H = k.
     Simpler maps are not better: look at the other metrics too.
+
     unit: ``share`` is e^H / N, ``pixels`` e^H, and ``nats`` the entropy H itself, between 0 and ln N.
     """
     shares, is_zero = _shares(inputs)

@@ -62,14 +62,16 @@ def diffid(
     At percentage r the floor(r·M / 100) lowest (LeRF) or highest (MoRF) of M units are replaced. The curve is q(LeRF) - q(MoRF) at
     each percentage, the value its mean. A random map scores 0 on average. The papers explain the label of the data set
     (``--target label``), and count wrongly classified images too.
+
     variant: the units and their order. ``sig`` ranks the C·H·W values of the image by |φ| (the code of Spectral IG and MA-GIG).
     ``lpi`` ranks the same values by Σ_c |φ|, so that the channels of a pixel tie (the code of LPI, which introduced DiffID). ``pixel``
     ranks and replaces whole pixels by the signed sum over channels, or by its magnitude if ``absolute``; the others ignore ``absolute``.
-    readout: q. ``accuracy`` is 1 if the model decides for the target, else 0; ``retention`` is min(1, p(changed) / p(image)) of the
+    readout: what q is. ``accuracy`` is 1 if the model decides for the target, else 0; ``retention`` is min(1, p(changed) / p(image)) of the
     target's probability, and ``logit-ratio`` the ratio of its logits, which is unbounded.
     baseline: what replaces values, in the space of the normalized input. ``kept-mean``: the mean of all values that are kept, over all
     channels together; it differs between the two games. ``mean``: zero. ``blur``: an 11 x 11 Gaussian with sigma 5, with reflected borders.
     fractions: percentages of units to replace, ``10+30+50``, or ``10..90`` (in steps of ten).
+    absolute: rank the pixels of variant=pixel by the magnitude of their sums.
     Raises UsageError if the model has no decisions or probabilities that the readout requires, or if a percentage replaces everything.
     """
     _check_readout(inputs, readout)

@@ -49,8 +49,11 @@ def effective_complexity(
 
     The place at which the curve of ``insertion`` first reaches (1 - tolerance)·p(image), linear between its points. Few pixels are
     sufficient if the value is low.
+
     curve: ``deletion`` finds the smallest share whose removal leaves tolerance·p(image), the necessary pixels; undefined (NaN) where even
-    the baseline has more. tolerance: t. steps, baseline: of the curve, as in ``insertion``.
+    the baseline has more.
+    tolerance: t, the share of the probability that may be lost, or that is left.
+    steps, baseline: as in ``insertion``.
     """
     points = perturbation_curve(inputs, steps, baseline, "pixel", insert=curve == "insertion").double()
     if curve == "insertion":

@@ -47,9 +47,10 @@ def ehr(
     The sums over channels are scaled to [0, 1]. The thresholds are the quantiles 0, 0.1, ..., 1 of the values of at least 0.1, at most
     0.99; the value is the area under the curve of the shares of the object among the pixels that reach them. A constant map that is
     not zero counts as 1 everywhere. The chance level is the share of the object.
-    masks, boxes: as of ``pointing-game``; a pixel belongs to the object if it covers at least half of the pixel.
+    A pixel belongs to the object if it covers at least half of the pixel. Ignored pixels do not count.
+
+    masks, boxes, categories, difficult: as in ``pointing-game``.
     max_share: images whose object covers a larger share of the pixels are undefined.
-    categories, difficult: as of ``pointing-game``. Ignored pixels do not count.
     """
     regions = find_regions(inputs, "ehr", max_share)
     sums = sum_channels(inputs)

@@ -39,9 +39,10 @@ def emprt(inputs: MetricInput, *, seed: int, explain: Explain, networks: Steps =
     (H' - H) / H, where H is the entropy of the histogram of the map's values, summed over channels, with 100 equal bins
     from its minimum to its maximum, and H' that of the network with random weights. Scale, offset and places of the values do not
     matter. 0 means that the method ignores the learned weights, as ``random``, ``sobel`` and ``center`` do.
-    networks: number of random networks; the value is the mean over them, and the curve has one point per network, which shows the spread.
     All layers are drawn as in ``parameter-randomisation``. Undefined (NaN) where the map of a network is constant, as that of Grad-CAM
     often is without evidence for the class.
+
+    networks: number of random networks; the value is the mean over them, and the curve has one point per network, which shows the spread.
     """
     layers = weighted_layers(inputs.oracle, inputs.images)
     if not layers:

@@ -52,16 +52,20 @@ def infidelity(
     """Compute the mean squared error of the attribution as a linear prediction of how perturbations change the score.
 
     E_I (<I, φ> - (f(x) - f(x - I)))² over ``perturbations`` random draws of I. 0 for the exact map of a linear model.
+    A map of one channel holds one slope for all channels, or the sum of their contributions.
+
+    perturbations: number of draws.
     kind: ``square`` replaces a square by the baseline x', at a random place inside the image; ``gaussian`` subtracts independent
     noise, which may leave the range [0, 1].
-    size: side of the square, as a share of the shorter side of the image. sigma: of the noise, in pixel units.
+    size: side of the square, as a share of the shorter side of the image.
+    sigma: standard deviation of the noise, in pixel units.
+    baseline: x'; ``mean`` is the zero of the normalized input.
     content: what the map holds. ``slopes`` are used as they are. ``contributions`` already hold the factor x - x', so I is divided
     by x - x', or by 1 where that is 0. ``auto``: what the method declares.
-    score: f; ``auto`` is the score that the method explains.
+    score: the score f; ``auto`` is the score that the method explains.
     normalize: scale φ by E <I, φ> Δf / E <I, φ>², so that the scale of the map does not matter; undefined (NaN) where
     that divides by zero.
-    A map of one channel holds one slope for all channels, or the sum of their contributions. Raises an error if ``content`` is
-    ``auto`` and the method is unknown.
+    Raises UnknownMethodError if ``content`` is ``auto`` and the method is unknown.
     """
     slopes = _holds_slopes(inputs, content)
     score_kind = (inputs.score or "logit") if score == "auto" else score

@@ -60,6 +60,8 @@ def aic(
 
     As ``sic``, but the performance is 1 if the model decides for the target, else 0. ``min_probability`` is compared with this
     performance, as in the authors' code, so any value above 0 excludes images that are not classified as the target.
+
+    thresholds, min_probability, order, monotone: as in ``sic``.
     """
     if not inputs.oracle.output.has_decisions:
         values = torch.full_like(inputs.y, torch.nan, dtype=torch.float64)
@@ -99,15 +101,16 @@ def sic(
     Information is the size as lossless WebP and performance the probability. Both are scaled to 0 for the blurred image and 1
     for the image, and clipped to [0, 1]. The curve connects (0, 0), the points of all thresholds in order of information, and
     (1, 1), at 1001 positions; the value is its area by the trapezoidal rule.
-    thresholds: percentages of pixels to restore; all pixels that tie at the quantile are restored.
-    min_probability: exclude images with a lower probability of the target; ignored if the model returns values.
-    order: rank pixels by the ``signed`` sum, or by its ``absolute`` value (as the authors' notebook does).
-    monotone: use the best performance up to each threshold.
     The paper's score of a data set is the area under the median curve, not the mean of the areas. Undefined (NaN), with a
     separate reason each, if the probability of the image is below ``min_probability``, if it is not higher than that of the blurred
     image, or if the image is not larger than the blurred one. ``aic`` has other conditions and so excludes other images.
     Images that are neither RGB nor gray are undefined too. Images are rounded to 8 bits. Sizes depend on the version of libwebp, which
     the run records.
+
+    thresholds: percentages of pixels to restore; all pixels that tie at the quantile are restored.
+    min_probability: exclude images with a lower probability of the target; ignored if the model returns values.
+    order: rank pixels by the ``signed`` sum, or by its ``absolute`` value (as the authors' notebook does).
+    monotone: use the best performance up to each threshold.
     """
     if inputs.images.shape[1] not in WEBP_CHANNELS:
         return _undefined_score(inputs)

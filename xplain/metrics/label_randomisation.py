@@ -41,11 +41,12 @@ def label_randomisation(
 
     The other class is uniform over all classes but the target. It depends on the seed and the image only, so it is the same for
     every method (the random logit test).
+    1 means that the method ignores the class. Undefined (NaN) where a map is constant, and for models that return a single value.
+    With two classes the gradients of their probabilities differ only in sign, so use ``absolute=false``.
+
     weights: a file with the weights of the same network after training on permuted labels. The map is then compared with that
     network's map of the same class, which is the test of the paper (section 5.2).
-    similarity, absolute: as in ``parameter-randomisation``. With two classes the gradients of their probabilities differ only
-    in sign, so use ``absolute=false``.
-    1 means that the method ignores the class. Undefined (NaN) where a map is constant, and for models that return a single value.
+    similarity, absolute: as in ``parameter-randomisation``.
     """
     if weights is None and not inputs.oracle.output.has_probabilities and _count_outputs(inputs) == 1:
         values = torch.full_like(inputs.y, torch.nan, dtype=torch.float64)

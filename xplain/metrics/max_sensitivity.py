@@ -35,10 +35,11 @@ def max_sensitivity(
     """Estimate the largest relative change of the attribution under small random perturbations of the image.
 
     max over k of ‖φ(x + δ_k) - φ(x)‖ / ‖φ(x)‖, with Frobenius norms over channels and pixels.
-    radius: δ_k is uniform in the cube ‖δ‖∞ <= radius, in pixel units; x + δ_k may leave [0, 1].
-    samples: number of draws. The first draws stay the same if there are more, so more samples never lower the value.
     The target and the method's own random draws are those of the unperturbed image. A map that ignores the image, such as
     ``random``, scores 0. Undefined (NaN) where φ(x) = 0.
+
+    radius: δ_k is uniform in the cube ‖δ‖∞ <= radius, in pixel units; x + δ_k may leave [0, 1].
+    samples: number of draws. The first draws stay the same if there are more, so more samples never lower the value.
     """
     x, attributions = inputs.images, inputs.attributions
     largest = attributions.new_zeros(len(x))

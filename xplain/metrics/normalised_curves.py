@@ -55,7 +55,9 @@ def normalised_insertion(
 
     The area of (y_k - b) / (a - b), where a is the score of the image and b that of the baseline, so that images and networks can be
     compared. It requires no rows beyond those of ``insertion``.
-    steps, baseline, unit: of the curve, as in ``insertion``; two baselines are scaled before their mean.
+
+    steps, unit: as in ``insertion``.
+    baseline: as in ``insertion``. Two baselines are scaled before their mean.
     min_range: undefined (NaN) where a - b is smaller, because the baseline alone keeps the score. In units of the score: choose another
     one for a model that returns values. The images that are left out are a selection: state their share.
     clip: limit the curve to [0, 1].
@@ -75,7 +77,9 @@ def normalised_deletion(
 ) -> Score:
     """Average the deletion curve, scaled to 1 at the image and 0 at the baseline.
 
-    The normalized AOPC is 1 minus this curve. Parameters as in ``normalised-insertion``.
+    The normalized AOPC is 1 minus this curve.
+
+    steps, baseline, unit, min_range, clip: as in ``normalised-insertion``.
     """
     return _score(inputs, steps, baseline, unit, min_range, insert=False, clip=clip)
 

@@ -53,14 +53,17 @@ def parameter_randomisation(
     stage k - 1 did not reinitialize (``independent``), or the first round(k·L/K) layers (``bottom-up``), and runs the method again for the
     same class. The value is the mean over
     stages 1 .. K; the curve starts with the trained network's 1 and has one point per stage.
-    similarity: ``spearman`` is the rank correlation of all pixels, ``ssim`` the structural similarity of the maps scaled to [0, 1].
-    Maps are summed over channels first. absolute: compare the absolute values of these sums.
-    stages: K, at most L. Layers are ordered by execution; a layer is a convolution, linear or other module with weights, with the
+    Maps are summed over channels first. 1 means that the method ignores the learned weights, 0 that the map is unrelated to the
+    original. The method's own random draws stay the same, so ``random`` scores 1. Undefined (NaN) where a map is constant, as
+    Grad-CAM's often is if there is no evidence for the class left.
+    Layers are ordered by execution; a layer is a convolution, linear or other module with weights, with the
     norms that follow it. Norms get scale 1 and shift 0; batch norms keep their running statistics. The new weights depend on
     the seed and the layer only, so all images and methods are evaluated on the same networks.
-    1 means that the method ignores the learned weights, 0 that the map is unrelated to the original. The method's own random draws
-    stay the same, so ``random`` scores 1. Undefined (NaN) where a map is constant, as Grad-CAM's often is if there is no
-    evidence for the class left.
+
+    similarity: ``spearman`` is the rank correlation of all pixels, ``ssim`` the structural similarity of the maps scaled to [0, 1].
+    absolute: compare the absolute values of the sums over channels.
+    stages: number of stages K, at most L.
+    order: the layers of a stage, see above.
     """
     layers = weighted_layers(inputs.oracle, inputs.images)
     if not layers:

@@ -70,12 +70,13 @@ def deletion(
 
     After step k of K, the baseline replaces the round(k·N/K) highest of N units. The value is the area under the curve of
     the K+1 probabilities over [0, 1].
-    steps: K; defaults to the longer side of the image, so 224 steps for 224 x 224 pixels.
-    baseline: ``mean`` is the zero of the normalized input, ``blur`` a Gaussian blur of 5 pixels, ``rise-blur`` the 11 x 11
-    kernel of the RISE code, and ``black+blur`` the mean of both curves.
+
+    steps: number of steps K; defaults to the longer side of the image, so 224 steps for 224 x 224 pixels.
+    baseline: what replaces units: ``mean`` is the zero of the normalized input, ``blur`` a Gaussian blur of 5 pixels, ``rise-blur``
+    the 11 x 11 kernel of the RISE code, and ``black+blur`` the mean of both curves.
     unit: ``pixel`` ranks pixels by the sum over channels, ``scalar`` ranks and replaces single values, ``union3`` replaces a
     pixel if it is among the highest of any channel (as in the code of AGI and MFABA). Ties keep raster order.
-    area: ``mean`` is the plain mean of the probabilities (as in the AGI code).
+    area: rule of the area: ``mean`` is the plain mean of the probabilities (as in the AGI code).
     relative: scale the curve to 1 at the image and 0 at the baseline, (v - v') / (v(x) - v'); undefined (NaN) where the two differ by
     less than 1e-6 (1 + |v(x)|). For models that return values, whose range is arbitrary.
     """
@@ -94,7 +95,9 @@ def insertion(
 ) -> Score:
     """Average the target's probability while the most important pixels are inserted into the baseline first.
 
-    The curve leads from the baseline to the image. Parameters as in ``deletion``.
+    The curve leads from the baseline to the image.
+
+    steps, baseline, unit, area, relative: as in ``deletion``.
     """
     return _score(perturbation_curve(inputs, steps, baseline, unit, insert=True, relative=relative), area, relative)
 
@@ -117,7 +120,9 @@ def difference(
 ) -> Score:
     """Subtract deletion from insertion, which cancels the effect of unnatural images.
 
-    The curve is the difference of the two curves. A random map scores 0 on average. Parameters as in ``deletion``.
+    The curve is the difference of the two curves. A random map scores 0 on average.
+
+    steps, baseline, unit, area, relative: as in ``deletion``.
     """
     inserted = perturbation_curve(inputs, steps, baseline, unit, insert=True, relative=relative)
     deleted = perturbation_curve(inputs, steps, baseline, unit, insert=False, relative=relative)
@@ -136,6 +141,9 @@ def morf(
     """Average the target's probability while the most relevant pixels are removed first, in coarse steps.
 
     The curve of ``deletion`` with 20 steps and the mean color: the pixel perturbation of the DGA paper (section 4.1).
+
+    steps: number of steps K.
+    baseline, unit, relative: as in ``deletion``.
     """
     return _score(
         perturbation_curve(inputs, steps, baseline, unit, insert=False, relative=relative), "trapezoid", relative
@@ -155,6 +163,8 @@ def lerf(
 
     As ``morf`` in the opposite order. Equals the area of ``insertion`` with the same steps and baseline if the number of
     steps divides the number of units and there are no ties.
+
+    steps, baseline, unit, relative: as in ``morf``.
     """
     return _score(
         perturbation_curve(inputs, steps, baseline, unit, insert=False, lowest=True, relative=relative),

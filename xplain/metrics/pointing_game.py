@@ -46,18 +46,21 @@ def pointing_game(
 
     The pixel is the first maximum, in raster order, of the sum over channels. It hits if its center is at most ``tolerance``
     pixels of the model input away from a box, or from the square of a pixel of a mask. The chance level is the share of such pixels.
+    The mean over images equals the paper's accuracy if all classes are equally frequent; the paper averages the
+    accuracies of the classes, as the summary by class does. Undefined (NaN) where no object of the target is visible.
+
     boxes: a CSV file with the columns image, x0, y0, x1, y1 in pixels of the upright file, and an optional class, which limits
     a box to that target; or a folder of XML files (ImageNet, Pascal VOC). Boxes are resized and cropped like the image. In the
     library also a tensor (B, N, 4) in pixels of the images, padded with NaN.
+    tolerance: largest distance from the object, in pixels of the model input.
     masks: a folder of PNG masks named after the images (binary, class indices as in Pascal VOC, or ImageNet-S), a COCO JSON file, or
     a folder of Pascal VOC XML files. Masks are turned, resized and cropped like the image; a pixel of the model input belongs to a mask
     that covers at least half of it. Masks without categories count for every target. In the library also a tensor
     (B, M, H, W) of 0 and 1, with NaN for ignored pixels.
     max_share: images whose object covers a larger share of the pixels are undefined (0.25 for the difficult images of the paper).
     categories: a CSV file with the columns category and class, for masks whose categories are no classes of the model.
-    difficult: ``ignore`` ignores the pixels of objects that Pascal VOC marks as difficult; requires masks.
-    The mean over images equals the paper's accuracy if all classes are equally frequent; the paper averages the
-    accuracies of the classes, as the summary by class does. Undefined (NaN) where no object of the target is visible.
+    difficult: ``ignore`` ignores the pixels of objects that Pascal VOC marks as difficult; requires a folder of its XML files, as ``masks``
+    or as ``boxes``, which are then read as masks.
     """
     check_annotations(inputs, "pointing-game")
     if inputs.masks is not None:

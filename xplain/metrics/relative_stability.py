@@ -30,6 +30,7 @@ stability_metric = partial(
     metric,
     better="lower",
     bounds=(0, float("inf")),
+    average="median",
     draws="relative-stability",
     forwards=lambda samples, **_: samples + 1,
     attributions=lambda samples, **_: samples,
@@ -64,12 +65,14 @@ def relative_input_stability(
 
     max over draws x' of (‖φ(x) - φ(x')‖ / ‖φ(x)‖) / (‖x - x'‖ / ‖x‖), with Frobenius norms: a relative condition number. x' is
     x plus uniform noise, limited to [0, 1]. Draws that change the predicted class are left out; undefined (NaN) if fewer than two remain.
-    radius: of the noise, in pixel units, the same in both directions. samples: number of draws; more never lower the maximum.
+    The target and the method's own random draws are those of the unperturbed image, so that ``random`` and ``center`` score 0. The
+    values have a heavy tail: compare medians over images rather than means.
+
+    radius: half width of the uniform noise, in pixel units.
+    samples: number of draws; more never lower the maximum.
     scale: ``elementwise`` is the formula of the paper, ‖(φ(x) - φ(x')) / φ(x)‖ / max(‖(x - x') / x‖, 1e-6) with quotients of single
     values, where a divisor of zero is 1e-6.
     over: ``median`` of the draws instead of the maximum.
-    The target and the method's own random draws are those of the unperturbed image, so that ``random`` and ``center`` score 0. The
-    values have a heavy tail: compare medians over images rather than means.
     """
     changes = _compute_changes(inputs, rng, explain, radius, samples)
     undefined = {ZERO_MAP: _is_zero(inputs.attributions)}
@@ -100,7 +103,9 @@ def relative_output_stability(
     """Estimate the largest relative change of the attribution per relative change of the logits.
 
     max over draws x' of (‖φ(x) - φ(x')‖ / ‖φ(x)‖) / (‖z(x) - z(x')‖ / ‖z(x)‖) with all logits z. Draws that do not change them are left
-    out too. Draws and parameters as in ``ris``, with which it shares them.
+    out too. The draws are those of ``ris``.
+
+    radius, samples, over: as in ``ris``.
     scale: ``elementwise`` is the formula of the paper, ‖(φ(x) - φ(x')) / φ(x)‖ / max(‖z(x) - z(x')‖, 1e-6), where logits are not relative.
     """
     changes = _compute_changes(inputs, rng, explain, radius, samples)

@@ -46,9 +46,10 @@ def relevance_auroc(
 
     The area under the ROC curve of the sums over channels. The chance level, and the value of a constant map, is 0.5 whatever the
     size of the object.
-    masks, boxes: as of ``pointing-game``; a pixel belongs to the object if it covers at least half of the pixel.
+    A pixel belongs to the object if it covers at least half of the pixel. Ignored pixels do not count.
+
+    masks, boxes, categories, difficult: as in ``pointing-game``.
     max_share: images whose object covers a larger share of the pixels are undefined.
-    categories, difficult: as of ``pointing-game``. Ignored pixels do not count.
     """
     regions = find_regions(inputs, "relevance-auroc", max_share)
     values, reasons = _measure_each(inputs, regions, area_under_roc)
@@ -83,7 +84,8 @@ def relevance_ap(
     Σ_n (R_n - R_{n-1}) P_n over the distinct sums over channels from the highest to the lowest, with the precision P_n and the recall
     R_n of the pixels with at least the n-th value: ties enter together. A constant map has the share of the object; the chance level
     of maps without ties is slightly higher.
-    The parameters are those of ``relevance-auroc``.
+
+    masks, boxes, max_share, categories, difficult: as in ``relevance-auroc``.
     """
     regions = find_regions(inputs, "relevance-ap", max_share)
     values, reasons = _measure_each(inputs, regions, average_precision)

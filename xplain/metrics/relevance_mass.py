@@ -41,10 +41,11 @@ def relevance_mass(
 
     Σ_{j in S} max(s_j, 0) / Σ_j max(s_j, 0) for the pixels S of the object and the sums s over channels. A map without information
     has the share of the object in the image, which is the chance level; ``concentration`` divides by it.
-    masks, boxes: as of ``pointing-game``; a pixel belongs to the object if it covers at least half of the pixel.
+    A pixel belongs to the object if it covers at least half of the pixel. Ignored pixels count neither in the sums nor in the shares.
+
+    masks, boxes, categories, difficult: as in ``pointing-game``.
     sign: ``absolute`` takes |s| instead of max(s, 0).
     max_share: images whose object covers a larger share of the pixels are undefined (Kohlbrenner et al. 2020: 0.25 and 0.5).
-    categories, difficult: as of ``pointing-game``. Ignored pixels count neither in the sums nor in the shares.
     """
     regions = find_regions(inputs, "relevance-mass", max_share)
     values, reasons = _measure_mass(inputs, regions, sign)
@@ -79,7 +80,8 @@ def concentration(
     """Divide the relevance mass by the share of the object in the image (weighted attribution localization).
 
     1 for a map without information, whatever the size of the object, so that images with large and small objects can be compared.
-    The parameters are those of ``relevance-mass``.
+
+    masks, boxes, sign, max_share, categories, difficult: as in ``relevance-mass``.
     """
     regions = find_regions(inputs, "concentration", max_share)
     values, reasons = _measure_mass(inputs, regions, sign)

@@ -48,9 +48,10 @@ def relevance_rank(
 
     |{π(1), ..., π(|S|)} ∩ S| / |S|, for the pixels S of the object and π the pixels from the highest to the lowest sum over channels;
     ties are ranked in raster order. This is precision and recall at |S| pixels. The chance level is the share of the object.
-    masks, boxes: as of ``pointing-game``; a pixel belongs to the object if it covers at least half of the pixel.
+    A pixel belongs to the object if it covers at least half of the pixel. Ignored pixels are not ranked.
+
+    masks, boxes, categories, difficult: as in ``pointing-game``.
     max_share: images whose object covers a larger share of the pixels are undefined (0.33 for boxes: Schulz et al. 2020).
-    categories, difficult: as of ``pointing-game``. Ignored pixels are not ranked.
     """
     regions = find_regions(inputs, "relevance-rank", max_share)
     values, reasons = _count_highest(inputs, regions, regions.sizes)
@@ -85,10 +86,11 @@ def top_k_intersection(
     """Compute the share of the highest pixels that lie on the object.
 
     |{π(1), ..., π(k)} ∩ S| / k, as ``relevance-rank``, with k = round(share·N) of N pixels, at least 1.
+
+    masks, boxes, max_share, categories, difficult: as in ``relevance-rank``.
     share: of the pixels; the paper's k is 1000, which is 0.02 of 224 x 224.
     relative: divide by the share of the object (concept influence). The chance level is then 1, and the largest value
     min(1, |S| / k)·N / |S|.
-    The other parameters are those of ``relevance-rank``.
     """
     regions = find_regions(inputs, "top-k-intersection", max_share)
     counts = (share * regions.totals.double()).round().clamp(min=1).long()

@@ -59,7 +59,8 @@ def road(
     percentiles.
     A removed pixel is the weighted mean of its eight neighbors, with weights 1/6 (1/12 for diagonal neighbors) that are divided by
     their sum at the border, plus Gaussian noise. The means of all removed pixels are solved for jointly.
-    percentiles: ``10+50``, or ``10..90`` (in steps of ten).
+
+    percentiles: percentages to keep, ``10+50``, or ``10..90`` (in steps of ten).
     noise: standard deviation in pixel units; the noise is the same for every method.
     score: what is averaged; the bounds hold for ``prob``. A model that returns values has no probabilities: its values are averaged.
     Raises UsageError if a percentile removes all pixels.
@@ -88,7 +89,9 @@ def road_morf(
 ) -> Score:
     """Average the target's probability after the most relevant pixels are imputed from their neighbors.
 
-    The curve contains the probability at each percentile. See ``road`` for the parameters.
+    The curve contains the probability at each percentile.
+
+    percentiles, noise, score: as in ``road``.
     """
     return _score(_get_curve(inputs, rng, percentiles, noise, score, lowest=False))
 
@@ -112,7 +115,9 @@ def road_lerf(
 ) -> Score:
     """Average the target's probability after the least relevant pixels are imputed from their neighbors.
 
-    The curve is the probability at each percentile. Parameters as in ``road``.
+    The curve is the probability at each percentile.
+
+    percentiles, noise, score: as in ``road``.
     """
     return _score(_get_curve(inputs, rng, percentiles, noise, score, lowest=True))
 

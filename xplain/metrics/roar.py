@@ -37,6 +37,7 @@ class Trial:
     rows_per_image: forward rows of the method per image, used to report progress.
     precision: floating-point precision for training and testing.
     on_progress: callback that receives the number of finished epochs. Other work is converted to an equivalent number of epochs.
+    choose_targets: function that returns the explained classes (n,) of images.
     """
 
     data: TrainTestSplit
@@ -47,6 +48,7 @@ class Trial:
     rows_per_image: int = 1
     precision: Precision = "fp32"
     on_progress: Callable[[float], None] = lambda epochs: None
+    choose_targets: Attribute = lambda classifier, images, labels: labels
 
 
 def estimate_epochs(data: TrainTestSplit, rows_per_image: int, fractions: str, epochs: int) -> float:
@@ -93,16 +95,18 @@ def roar(
     test image. For each fraction of k %, the round(k/100·H·W) pixels with the highest sum over channels are replaced by the image's mean
     color, and a network with the same initial weights and the same order of batches is trained and tested on these images.
     Ties keep raster order. The value is the mean test accuracy over the fractions; the curve starts with the accuracy on whole images.
+    Undefined (NaN) if an attribution or a logit is not finite. Memory holds the images at 3 bytes per pixel and their
+    ranks at 2 to 4 bytes.
+
     fractions: percentages of pixels to remove.
     trials: number of values; trials differ in the initial weights, the order of images and the method's draws.
-    epochs, batch, learning_rate: of the training with Adam and cross-entropy, without augmentation; the weights are those of the
-    last epoch. The papers do not state the number of images per batch.
+    epochs: epochs of the training with Adam and cross-entropy, without augmentation; the weights are those of the last epoch.
+    batch: images per batch, which the papers do not state.
+    learning_rate: learning rate of Adam.
     network: ``cnn`` has 6 convolutions (32, 32, 64, 64, 128, 128 channels) and 3 linear layers (256, 128, classes), the depth of
     the DGA paper (section 4.3) with widths of our choice; ``small`` has 2 convolutions and 1 linear layer.
     size: side to which images are resized; defaults to their own size.
     per_class: maximum number of images per class, for training and for testing; defaults to all.
-    Undefined (NaN) if an attribution or a logit is not finite. Memory holds the images at 3 bytes per pixel and their
-    ranks at 2 to 4 bytes.
     """
     options = TrainingOptions(epochs, batch, learning_rate, trial.seed, trial.precision)
     data = trial.data

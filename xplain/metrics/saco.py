@@ -51,7 +51,8 @@ def saco(
     i, and d_i the fall of the target's probability without it. The value is Σ_{i<j} sign(d_i - d_j) w_ij / Σ_{i<j} w_ij
     with w_ij = s_i - s_j: 1 if effects fall with the salience, -1 if they rise. A random map scores 0 on average, with a standard
     deviation of about 0.33. The salience itself matters, not only its order.
-    groups: K; group k ends at pixel round(k·N/K), and equal values keep raster order.
+
+    groups: number of groups K; group k ends at pixel round(k·N/K), and equal values keep raster order.
     ties: the sign of equal effects: 0, or 1 (``agree``) as in the authors' code.
     absolute: use the magnitudes of the sums.
     baseline: what replaces a group; ``image-mean`` is the mean color of the image, ``mean`` the zero of the normalized input.

@@ -18,6 +18,14 @@ from xplain.metrics._similarity import is_varying, spearman
 from xplain.metrics.inputs import MetricInput
 from xplain.metrics.perturbation import make_fill_images
 
+HESSE = Paper(
+    "Benchmarking the attribution quality of vision models",
+    "Robin Hesse, Simone Schaub-Meyer, Stefan Roth",
+    2024,
+    "NeurIPS",
+    "2407.11910",
+)
+ScoreName = Literal["logit", "prob", "log-prob"]
 ROUNDING = 1e-12  # relative differences of float64 sums below this are rounding errors
 
 
@@ -29,40 +37,43 @@ ROUNDING = 1e-12  # relative differences of float64 sums below this are rounding
     synonyms=("single-deletion",),
     forwards=lambda grid, **_: grid**2,
     undefined="where the map's sums or the scores do not vary between cells",
-    paper=Paper(
-        "Benchmarking the attribution quality of vision models",
-        "Robin Hesse, Simone Schaub-Meyer, Stefan Roth",
-        2024,
-        "NeurIPS",
-        "2407.11910",
-    ),
+    paper=HESSE,
     deviations="The cells cover the whole image; the authors' code never deletes the pixels beyond 4·⌊H/4⌋. The network is not "
-    "fine-tuned on images with deleted cells (IDSDS), so that values compare methods on one network, not networks.",
+    "trained on images with deleted cells (see idsds), so that values compare methods on one network, not networks.",
 )
 def sds(
     inputs: MetricInput,
     *,
     grid: Steps = 4,
     baseline: Literal["mean", "black", "blur"] = "mean",
-    score: Literal["logit", "prob", "log-prob"] = "logit",
+    score: ScoreName = "logit",
 ) -> Score:
     """Correlate the summed attributions of the cells of a grid with the fall of the score when a single cell is deleted.
 
     Spearman's correlation over the grid² cells c of Σ_{i in c} φ_i and f(x) - f(x without c), where ties share their mean rank. 1 for
     the exact attributions of a linear model, -1 for their negatives. A random map scores 0 on average, with a standard
-    deviation of 0.26 for 16 cells. f(x) is the same for all cells and is not computed.
-    grid: cells per side; cell k begins at pixel round(k·H / grid). baseline: what replaces a cell; ``mean`` is the zero of
-    the normalized input. score: f. The paper explains the label of the data set (``--target label``).
-    Undefined (NaN) where the sums or the scores vary by no more than rounding. Raises UsageError if the grid is finer than the image.
+    deviation of 0.26 for 16 cells. f(x) is the same for all cells and is not computed. The paper explains the label of the
+    data set (``--target label``). Undefined (NaN) where the sums or the scores vary by no more than rounding.
+
+    grid: cells per side; cell k begins at pixel round(k·H / grid).
+    baseline: what replaces a cell; ``mean`` is the zero of the normalized input.
+    score: the score f, whose fall is compared with the sums.
+    Raises UsageError if the grid is finer than the image.
     """
     height, width = inputs.images.shape[2:]
     if grid > min(height, width):
         text = f"sds: grid={grid} exceeds the image size of {height} x {width} pixels"
         raise UsageError(text, "use a smaller grid")
+    return correlate_cells(inputs, grid, make_fill_images(baseline, inputs), score)
+
+
+def correlate_cells(inputs: MetricInput, grid: int, fill: Tensor, score: ScoreName) -> Score:
+    """Return the rank correlations of the sums of the cells with the falls of the score without them. fill: (B, C, H, W) replaces cells."""
+    height, width = inputs.images.shape[2:]
     rows, columns = (assign_even_parts(side, grid, inputs.images.device) for side in (height, width))
     cell_of_pixel = (rows[:, None] * grid + columns)[None, None]
     sums = _sum_cells(pixel_values(inputs.attributions), rows, columns, grid)
-    scores = scores_without_parts(inputs, cell_of_pixel, grid**2, make_fill_images(baseline, inputs), score)
+    scores = scores_without_parts(inputs, cell_of_pixel, grid**2, fill, score)
     epsilon = torch.finfo(torch.promote_types(inputs.images.dtype, torch.float32)).eps
     undefined = {
         "the map's sums do not vary between cells": ~is_varying(sums, ROUNDING),

@@ -53,14 +53,18 @@ def sensitivity_n(
 
     corr over subsets S of Σ_{i in S} φ_i and f(x) - f(x without S). The value is the mean over the fractions; the curve holds the
     correlation at each fraction. 1 for the exact attributions of a linear model, -1 for their negatives.
+    f(x) is the same for all subsets and is not computed. Undefined (NaN) where, at one of the fractions, the sums or the
+    scores vary by no more than rounding, as for a constant map.
+
     fractions: percentages of units to remove, ``10+30+50``, or ``10..90`` (in steps of ten). Every fraction has its own random
     draws, so its correlation does not depend on the other fractions.
     masks: subsets per fraction, each of exactly round(q·N / 100) of N units.
     unit: ``patch`` removes cells of a ``grid`` x ``grid`` raster over the image (Jeon et al. 2022, equation 13 and table 2);
     ``pixel`` and ``scalar`` remove single pixels, or single values of a channel (Ancona et al. 2018).
-    baseline: what replaces removed units; ``mean`` is the zero of the normalized input. score: f.
-    f(x) is the same for all subsets and is not computed. Undefined (NaN) where, at one of the fractions, the sums or the
-    scores vary by no more than rounding, as for a constant map. Raises UsageError if the grid is finer than the image.
+    grid: cells per side of the raster of ``patch``.
+    baseline: what replaces removed units; ``mean`` is the zero of the normalized input.
+    score: the score f, which is compared with the sums.
+    Raises UsageError if the grid is finer than the image.
     """
     percentages = read_percentages(fractions)
     unit_of_value = _assign_units(inputs.images, unit, grid)

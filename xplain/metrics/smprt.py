@@ -57,12 +57,15 @@ def smprt(
     """Average the similarity between maps of the network and of its randomized copies, each averaged over noisy images.
 
     Compares the means of φ(x + ε_i) over n draws ε_i ~ N(0, σ²), with σ = noise · (max x - min x); the same draws for every
-    network. The test is otherwise that of ``parameter-randomisation``, which ``smooth=1,noise=0,order=cascading`` equals; parameters
-    as there. smooth: n.
-    order: ``bottom-up`` randomizes from the input to the output, which the paper recommends, because the later layers keep what the
-    earlier ones compute; ``cascading`` from the output to the input.
+    network. The test is otherwise that of ``parameter-randomisation``, which ``smooth=1,noise=0,order=cascading`` equals.
     1 means that the method ignores the learned weights, as ``random``, ``sobel`` and ``center`` do: the method's own random draws
     stay the same. Undefined (NaN) where a mean map is constant.
+
+    smooth: number n of noisy images, over which the maps are averaged.
+    noise: standard deviation of the noise, as a fraction of the value range of the image.
+    similarity, absolute, stages: as in ``parameter-randomisation``.
+    order: ``bottom-up`` randomizes from the input to the output, which the paper recommends, because the later layers keep what the
+    earlier ones compute; ``cascading`` from the output to the input.
     """
     layers = weighted_layers(inputs.oracle, inputs.images)
     if not layers:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from xplain.core.stability import RELIABLE, SHARE, SourceStability
+from xplain.core.stability import RELIABLE, SHARE, SIGNED_SUM, Look, SourceStability
 from xplain.metrics.repeats import compare_repeats
 
 POINTS = 2000  # of the quadrature
@@ -47,13 +47,14 @@ def normal_overlap(correlation: Tensor, share: float = SHARE) -> Tensor:
     return torch.special.ndtr((r * z - cut.to(r.device)) / (1 - r**2).sqrt()).mean(dim=1)
 
 
-def estimate_draws(reported: Tensor, parts: Tensor, samples: int | None) -> SourceStability:
+def estimate_draws(reported: Tensor, parts: Tensor, samples: int | None, look: Look = SIGNED_SUM) -> SourceStability:
     """Estimate the result of ``repeat_draws`` for attributions (B, C, H, W) without running the method again.
 
     The reliability gives the rank correlation 6/π asin(r / 2) and the overlap that jointly normal maps have.
-    parts: (B, 2, C, H, W) sums over the halves of the samples. samples: their number; None: unknown.
+    parts: (B, 2, C, H, W) sums over the halves of the samples. samples: their number; None: unknown. look: must be linear, so that the
+    reliability is that of the channel sums.
     """
-    base = compare_repeats(reported, [reported])
+    base = compare_repeats(reported, [reported], look=look)
     reliability = find_reliability(parts)
     overlaps, correlations = normal_overlap(reliability), 6 / math.pi * (reliability / 2).asin()
     is_undefined = base.overlaps.isnan()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,10 @@ from xplain.models.output_detection import DetectedOutput, detect_output
 from xplain.models.output_reader import OutputReader
 from xplain.models.output_request import OutputRequest
 from xplain.models.outputs import OutputKind
+
+if TYPE_CHECKING:
+    from xplain.data.image_values import ImageLike
+    from xplain.models.top_classes import TopClasses
 
 # Weights of red, green and blue in gray: ITU-R 601, as in Pillow.
 LUMA = torch.tensor([0.299, 0.587, 0.114], dtype=torch.float64)
@@ -97,6 +102,7 @@ class Classifier(nn.Module):
         self.weights = weights or Weights(name)
         self.accuracy = accuracy
         self.memory_format = torch.contiguous_format  # inference copies may use channels_last
+        self.allows_channels_last = True
         self.channels = max(len(mean), len(std)) or 3
         self.has_known_channels = True
         self.classes: int | None = None
@@ -133,6 +139,18 @@ class Classifier(nn.Module):
         self.inspect_first_images(images)
         logits = self.reader.run(self.model, lambda: self.run_network(images))
         return logits if torch.is_grad_enabled() else logits.detach()  # networks with tensor hooks run with gradients
+
+    def __repr__(self) -> str:
+        classes = "unknown classes" if self.classes is None else f"{self.classes} classes"
+        channels = self.channels if self.has_known_channels else "C"
+        shape = f"{channels} x {self.size[0]} x {self.size[1]}"
+        return f"Classifier({self.name!r}, {classes}, {self.output.activation}, input {shape}, on {self.device})"
+
+    def top_classes(self, image: ImageLike, count: int = 5) -> TopClasses:
+        """Return the best classes of an image, as a table: a path, a Pillow image, an array or a tensor, see ``xplain.explain``."""
+        from xplain.models.top_classes import find_top_classes
+
+        return find_top_classes(self, image, count)
 
     def raw(self, images: Tensor) -> object:
         """Return the output of the network itself, of any type, for images (B, C, H, W) in [0, 1]."""

@@ -20,9 +20,10 @@ from xplain.models.checkpoints import describe_weights_file, hash_tensors, load_
 from xplain.models.classifier import Classifier
 from xplain.models.custom_models import describe_attributes, load_factory, set_input, wrap_module
 from xplain.models.devices import select_device
-from xplain.models.efficientnet_lite0 import load_efficientnet_lite0
+from xplain.models.efficientnet_lite import VERSIONS, load_efficientnet_lite
 from xplain.models.first_inspection import inspect_loaded
 from xplain.models.hugging_face_modules import NO_PROCESSOR_NOTE, complete_from_config
+from xplain.models.layer_names import remember_module
 from xplain.models.load_arguments import (
     PROGRAMS,
     check_arguments,
@@ -60,6 +61,7 @@ def load_classifier(
     size: int | tuple[int, int] | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    labels: Sequence[str] | None = None,
     prompts: Sequence[str] = (),
     templates: Sequence[str] = (),
     processor: object = None,
@@ -100,6 +102,7 @@ def load_classifier(
             ``none``, in units of the output.
         size: height and width of the input of a user's own model or function, or its side. Default: that of the model, or 224.
         mean, std: the normalization of a user's own model or function, one number per channel: it gets (pixels - mean) / std.
+        labels: class names in the order of the logits; the same as a list in ``classes``.
         prompts: texts that CLIP and SigLIP models compare images with, one per class.
         templates: texts with {} for the names in ``classes``, for CLIP and SigLIP models. Default: "a photo of a {}.". The features
             of several templates are averaged.
@@ -122,6 +125,10 @@ def load_classifier(
     Example:
         >>> classifier = xplain.load_classifier("resnet50", device="cuda", weights="tuned.safetensors", classes="names.txt")
     """
+    if labels is not None:
+        if classes is not None:
+            raise UsageError("labels and classes both name the classes", "use one of them")
+        classes = list(labels)
     check_arguments(name, device, weights, classes, image_size)
     if size is not None or mean is not None or std is not None:
         check_is_own_model(name)
@@ -209,6 +216,7 @@ def _build(
     """Return the classifier with the weights in ``path`` and their hash, for images of its own size or of ``image_size``."""
     if isinstance(name, nn.Module):
         classifier = wrap_module(name, type(unwrap(name)[-1]).__name__, path)
+        remember_module(classifier, name)
     elif isinstance(name, str):
         classifier = _load_by_name(name, path, image_size, offline, request, headless)
     else:
@@ -225,8 +233,8 @@ def _build(
 def _load_by_name(
     name: str, path: Path | None, image_size: int | None, offline: bool, request: TextRequest, headless: bool
 ) -> Classifier:
-    if name == EMBEDDED:
-        return load_efficientnet_lite0(path)
+    if name in VERSIONS:
+        return load_efficientnet_lite(name, path)
     if name.startswith("python:"):
         return wrap_module(load_factory(name), name, path)
     if name.startswith(PROGRAMS):

@@ -5,7 +5,7 @@ Every change is checked on a probe batch, and undone if it changes the output. T
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -27,6 +27,7 @@ NO_ROOM = "free memory for a copy of the model's weights, or use a smaller model
 
 # Copies by classifier and ``fold``, each with the version of the classifier that it was made from.
 _COPIES: WeakKeyDictionary[Classifier, dict[bool, tuple[object, Classifier]]] = WeakKeyDictionary()
+_CHANNELS_FIRST_COPIES: WeakKeyDictionary[Classifier, tuple[object, Classifier]] = WeakKeyDictionary()
 _DOUBLE_COPIES: WeakKeyDictionary[Classifier, tuple[object, Classifier]] = WeakKeyDictionary()
 _FROZEN_VERSIONS: WeakKeyDictionary[Classifier, object] = WeakKeyDictionary()
 
@@ -51,12 +52,36 @@ def double_copy(classifier: Classifier) -> Classifier | None:
     """
     if classifier.is_black_box or classifier.device.type == "mps" or classifier.dtype == torch.float64:
         return None
+    return _cached_copy(_DOUBLE_COPIES, classifier, lambda copied: copied.double())
+
+
+def channels_first_copy(classifier: Classifier) -> Classifier | None:
+    """Return a copy whose optimized copies have the channels first in memory, or None if those of the classifier have them first too.
+
+    The copy is cached as that of ``double_copy``.
+    """
+    if inference_copy(classifier).memory_format == torch.contiguous_format:
+        return None
+
+    def keep_channels_first(copied: Classifier) -> Classifier:
+        copied.allows_channels_last = False
+        return copied
+
+    return _cached_copy(_CHANNELS_FIRST_COPIES, classifier, keep_channels_first)
+
+
+def _cached_copy(
+    cache: WeakKeyDictionary[Classifier, tuple[object, Classifier]],
+    classifier: Classifier,
+    change: Callable[[Classifier], Classifier],
+) -> Classifier:
+    """Return a changed copy of a classifier from the cache, or make it if the classifier has changed since."""
     version = _current_version(classifier)
-    cached = _DOUBLE_COPIES.get(classifier)
+    cached = cache.get(classifier)
     if cached is None or cached[0] != version:
         with torch.inference_mode(False):
-            cached = (version, copy_classifier(classifier).double())
-        _DOUBLE_COPIES[classifier] = cached
+            cached = (version, change(copy_classifier(classifier)))
+        cache[classifier] = cached
     return cached[1]
 
 
@@ -117,7 +142,7 @@ def optimize_for_inference(classifier: Classifier, *, fold: bool = True) -> Clas
             optimized = _keep_if_equal(_fold_batch_norms(optimized, probe), optimized, probe, expected)
         else:
             fix_batch_norms(optimized)
-        if any(isinstance(module, nn.Conv2d) for module in optimized.modules()):
+        if optimized.allows_channels_last and any(isinstance(module, nn.Conv2d) for module in optimized.modules()):
             optimized = _keep_if_equal(_to_channels_last(optimized), optimized, probe, expected)
     return optimized
 

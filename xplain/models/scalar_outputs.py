@@ -17,6 +17,7 @@ from xplain.models.outputs import OutputKind
 
 # From the output of a network, of any type, to one value per image: (rows,) or (rows, 1).
 ScalarFunction = Callable[[Any], Tensor]
+NETWORK_PREFIX = "network."  # of the names of the layers of a network, in the classifier with its scalar output
 SCALAR_HINT = "return a tensor with one floating-point value per image"
 
 # The scalar classifier that was used last, and its function, by classifier: its inference copies are reused.

@@ -11,7 +11,6 @@ from urllib.error import URLError
 
 from torch import Tensor, nn
 
-from xplain.core.config import EMBEDDED
 from xplain.core.errors import InputError, UsageError, did_you_mean
 from xplain.data.class_names import load_imagenet_classes
 from xplain.data.preprocessing import Preprocessing
@@ -26,6 +25,7 @@ from xplain.models.checkpoints import (
     read_weights,
 )
 from xplain.models.classifier import Accuracy, Classifier, Weights
+from xplain.models.efficientnet_lite import VERSIONS
 from xplain.models.randomization import RANDOM, UNTRAINED
 
 # Options that these builders set when they receive weights. All other options keep their defaults.
@@ -92,7 +92,9 @@ def _find_weights(name: str) -> tuple[str, Any]:
     names = torchvision_names()
     builder, _, tag = name.partition(".")
     if builder not in names:
-        raise UsageError(f"unknown model {name!r}", did_you_mean(builder, [EMBEDDED, *names], "see xplain list models"))
+        raise UsageError(
+            f"unknown model {name!r}", did_you_mean(builder, [*VERSIONS, *names], "see xplain list models")
+        )
     published = models.get_model_weights(builder).__members__
     if tag and tag not in published:
         raise UsageError(f"{builder} has no weights {tag!r}", f"choose from {', '.join(published)}")

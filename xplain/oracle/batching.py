@@ -24,19 +24,22 @@ _row_limits: WeakKeyDictionary[Classifier, dict[tuple[tuple[int, ...], PassKind]
 
 
 class Block(NamedTuple):
-    """The points ``points`` of the images ``images``: the work of one model call."""
+    """The points ``points`` of the images ``images``, a slice or indices (b,): the work of one model call."""
 
-    images: slice
+    images: slice | Tensor
     points: slice
 
     @property
     def shape(self) -> tuple[int, int]:
         """The numbers of images and of points per image in the block."""
-        return self.images.stop - self.images.start, self.points.stop - self.points.start
+        count = self.images.stop - self.images.start if isinstance(self.images, slice) else len(self.images)
+        return count, self.points.stop - self.points.start
 
     def image_indices(self, device: torch.device) -> Tensor:
         """Return the image index (b * k,) of each row of the block; the points of an image are consecutive rows."""
-        images = torch.arange(self.images.start, self.images.stop, device=device)
+        images = self.images
+        if isinstance(images, slice):
+            images = torch.arange(images.start, images.stop, device=device)
         return images.repeat_interleave(self.shape[1])
 
     def point_indices(self, device: torch.device) -> Tensor:
@@ -58,14 +61,20 @@ def rows_per_call(classifier: Classifier, x: Tensor, batch_size: int | None = No
     return min(rows, limits.get((tuple(x.shape[-3:]), kind), rows))
 
 
-def make_blocks(images: int, points: int, rows: int) -> Iterator[Block]:
-    """Yield blocks of even sizes, at most ``rows`` rows each, that cover ``points`` points of each of ``images`` images."""
-    images_per_block = max(rows // points, 1)
-    image_slices = even_slices(images, _ceil_divide(images, images_per_block))
-    point_slices = even_slices(points, _ceil_divide(points, rows))
+def make_blocks(images: int | Tensor, points: int | range, rows: int) -> Iterator[Block]:
+    """Yield blocks of even sizes, at most ``rows`` rows each, that cover the same points of several images.
+
+    images: the number of images, or the indices (N,) of some. points: the number of points per image, or their indices.
+    """
+    image_count = images if isinstance(images, int) else len(images)
+    points = range(points) if isinstance(points, int) else points
+    images_per_block = max(rows // len(points), 1)
+    image_slices = even_slices(image_count, _ceil_divide(image_count, images_per_block))
+    point_slices = even_slices(len(points), _ceil_divide(len(points), rows))
     for image_slice in image_slices:
         for point_slice in point_slices:
-            yield Block(image_slice, point_slice)
+            members = image_slice if isinstance(images, int) else images[image_slice]
+            yield Block(members, slice(points.start + point_slice.start, points.start + point_slice.stop))
 
 
 def even_slices(length: int, parts: int) -> list[slice]:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from xplain.core.errors import UsageError, did_you_mean
+from xplain.core.types import Cost
 from xplain.models import Classifier
 from xplain.models.arithmetic import float32_precision
 from xplain.models.layer_trace import ModelRunner
@@ -21,6 +22,7 @@ from xplain.models.layers import find_weighted_layers
 from xplain.models.layouts import Layout, Size, read_layout
 from xplain.models.spatial_layers import LayoutFinder, find_layout, find_spatial_layer, list_layouts
 from xplain.oracle.scores import compute_scores
+from xplain.oracle.shared_forward import ForwardPass, LayerOutput, SharedForward
 
 if TYPE_CHECKING:
     from xplain.oracle.oracle import Oracle
@@ -88,10 +90,11 @@ def _probe(
 
     def run(x: Tensor, y: Tensor, contrasts: Tensor | None) -> tuple[Tensor, ...]:
         nonlocal runs
-        with torch.set_grad_enabled(differentiate), _record_outputs(model, names) as recorders:
-            logits = oracle.forward(model, x.detach().requires_grad_(differentiate))
-            outputs = [recorder.output for recorder in recorders]
-            runs = [recorder.runs for recorder in recorders]
+        taken = oracle.shared.take(x, folded=False, layers=names) if oracle.shared and differentiate else None
+        with torch.set_grad_enabled(differentiate):
+            _, logits, recorded = _run_and_record(oracle, model, x, names) if taken is None else taken
+            outputs = [recorded[name].output for name in names]
+            runs = [recorded[name].runs for name in names]
             activations = _arrange(outputs, layouts)
             scores = compute_scores(logits, y, oracle.score, contrasts, oracle.output)
             if not differentiate:
@@ -101,13 +104,48 @@ def _probe(
         for name, gradient in zip(names, gradients, strict=True):
             if gradient is None:
                 raise UsageError(f"the score does not depend on layer {name!r}", "use another layer")
-        oracle.count_rows(forwards=len(x), backwards=len(x))
+        if taken is None:
+            oracle.count_rows(forwards=len(x), backwards=len(x))
+        else:  # progress does not count predictions
+            oracle.cost = oracle.cost + Cost(forwards=len(x), backwards=len(x))
         return scores.detach(), *activations, *_arrange(gradients, layouts)
 
     oracle.count_image_rows(len(x), None, backwards=int(differentiate))
     scores, *maps = oracle.run_in_batches(run, x, y, oracle.against, kind="layer" if differentiate else "forward")
     count = len(names)
     return [LayerResult(maps[i], maps[count + i], scores, names[i], layouts[i], runs[i]) for i in range(count)]
+
+
+def predict_with_layers(
+    oracle: Oracle, x: Tensor, layer: str = "auto", layout: str = "auto"
+) -> tuple[Tensor, SharedForward | None]:
+    """Return the logits (B, classes), and the forward pass with the outputs of layers, as in ``Oracle.predict``.
+
+    layer, layout: as in ``probe_layers``. Raises UsageError as that does.
+    """
+    model = oracle.inference_copy(fold=False, access="gradients")
+    layers = split_layers(layer, [name for name, _ in model.model.named_modules()])
+    names = [_find_layer(oracle, model, x, name, layout)[0] for name in layers]
+    passes: list[SharedForward] = []
+
+    def run(x: Tensor) -> tuple[Tensor]:
+        with torch.enable_grad():
+            forward_pass = _run_and_record(oracle, model, x, names)
+        oracle.count_rows(checks=len(x))
+        passes.append(SharedForward(x, False, forward_pass))
+        return (forward_pass.logits.detach(),)
+
+    logits = oracle.run_in_batches(run, x, kind="layer")[0]
+    return logits, passes[0] if len(passes) == 1 else None
+
+
+def _run_and_record(oracle: Oracle, model: Classifier, x: Tensor, names: Sequence[str]) -> ForwardPass:
+    """Run the model on rows and record the outputs of layers, with the graph if gradients are enabled."""
+    leaf = x.detach().requires_grad_(torch.is_grad_enabled())
+    with _record_outputs(model, names) as recorders:
+        logits = oracle.forward(model, leaf)
+    outputs = [LayerOutput(recorder.output, recorder.runs) for recorder in recorders]
+    return ForwardPass(leaf, logits, dict(zip(names, outputs, strict=True)))
 
 
 def _arrange(outputs: Sequence[Tensor], layouts: Sequence[Layout]) -> list[Tensor]:

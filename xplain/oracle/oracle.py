@@ -23,6 +23,7 @@ from xplain.oracle.batching import Block, PassKind, make_blocks, rows_per_call, 
 from xplain.oracle.engines import active_engine
 from xplain.oracle.layers import LayerResult, probe_layer
 from xplain.oracle.scores import ComputedScore, compute_scores
+from xplain.oracle.shared_forward import ForwardPass, SharedForward
 
 
 class GradientResult(NamedTuple):
@@ -55,6 +56,7 @@ class Oracle:
     precision: fp32, tf32 or bf16.
     fold: fold batch norms into convolutions, which is faster and equal up to rounding.
     on_rows: function called with the number of rows after each model call.
+    shared: the forward pass of the prediction of the images, or None.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class Oracle:
         precision: Precision = "fp32",
         fold: bool = True,
         on_rows: Callable[[int], None] | None = None,
+        shared: SharedForward | None = None,
     ) -> None:
         check_precision(classifier, precision)
         self.classifier = classifier
@@ -80,6 +83,7 @@ class Oracle:
         self._batch_size = batch_size
         self._inference_copies: dict[bool, Classifier] = {}
         self._on_rows = on_rows
+        self.shared = shared
 
     def mean_color(self, x: Tensor) -> Tensor:
         """Return the color (C or 1, 1, 1) that the normalization maps to zero, for images x (..., C, H, W)."""
@@ -165,16 +169,19 @@ class Oracle:
 
         def run(x: Tensor, y: Tensor, contrasts: Tensor | None) -> tuple[Tensor, ...]:
             computed = None if engine is None else engine.gradients(x, y, self.score, contrasts)
+            taken = None if computed is not None or self.shared is None else self.shared.take(x, folded=self.fold)
             if computed is not None:
                 logits, gradients = computed
                 scores = compute_scores(logits, y, self.score, contrasts, self.output)
             else:
-                x = x.detach().requires_grad_()
                 with torch.enable_grad():
-                    logits = self.forward(model, x)
+                    leaf, logits, _ = self._run_with_graph(model, x) if taken is None else taken
                     scores = compute_scores(logits, y, self.score, contrasts, self.output)
-                    gradients = _differentiate(scores, x)
-            self.count_rows(forwards=len(x), backwards=scores.numel())
+                    gradients = _differentiate(scores, leaf)
+            if taken is None:
+                self.count_rows(forwards=len(x), backwards=scores.numel())
+            else:  # progress does not count predictions
+                self.cost = self.cost + Cost(forwards=len(x), backwards=scores.numel())
             logits = logits.detach()
             return scores.detach(), gradients, self.output.top_classes(logits), _find_decisions(self.output, logits)
 
@@ -183,9 +190,30 @@ class Oracle:
         self.count_image_rows(len(x), image, backwards)
         return GradientResult(*self.run_in_batches(run, x, y, contrasts, kind="gradient"))
 
-    def blocks(self, x: Tensor, count: int) -> Iterator[Block]:
-        """Return blocks of even sizes, at most ``rows_per_call`` rows each, that cover ``count`` points per image of x."""
-        return make_blocks(len(x), count, self.rows_per_call(x))
+    def predict(self, x: Tensor) -> tuple[Tensor, SharedForward | None]:
+        """Return the logits (B, classes) of images, and the forward pass with its graph if it was a single model call.
+
+        The rows count as checks. x: (B, C, H, W).
+        """
+        model = self.inference_copy(fold=self.fold, access="gradients")
+        passes: list[SharedForward] = []
+
+        def run(x: Tensor) -> tuple[Tensor]:
+            with torch.enable_grad():
+                forward_pass = self._run_with_graph(model, x)
+            self.count_rows(checks=len(x))
+            passes.append(SharedForward(x, self.fold, forward_pass))
+            return (forward_pass.logits.detach(),)
+
+        logits = self.run_in_batches(run, x, kind="gradient")[0]
+        return logits, passes[0] if len(passes) == 1 else None
+
+    def blocks(self, x: Tensor, points: int | range, images: Tensor | None = None) -> Iterator[Block]:
+        """Return blocks of even sizes, at most ``rows_per_call`` rows each, that cover the points of each image of x.
+
+        points: their number or their indices. images: the indices (N,) of the images to cover; default: all.
+        """
+        return make_blocks(len(x) if images is None else images, points, self.rows_per_call(x))
 
     def block_gradients(self, block: Block, points: Tensor, y: Tensor, image: Tensor | None = None) -> Tensor:
         """Return the gradients (b, k, C, H, W) of the score at the points of a block.
@@ -276,6 +304,11 @@ class Oracle:
         forwards = rows / count if image is None else _count_rows_of_images(image, count).to(self.image_rows)
         self.image_rows[:, 0] += forwards
         self.image_rows[:, 1] += forwards * backwards
+
+    def _run_with_graph(self, model: Classifier, x: Tensor) -> ForwardPass:
+        """Return the rows that entered the model and their logits, with the graph between them."""
+        leaf = x.detach().requires_grad_()
+        return ForwardPass(leaf, self.forward(model, leaf), {})
 
     def _contrasts_of(self, image: Tensor | None) -> Tensor | None:
         """Return the contrast classes (rows, A) of the image of each row, or None."""

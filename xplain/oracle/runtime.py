@@ -21,7 +21,9 @@ from xplain.models.arithmetic import reproducible_arithmetic
 from xplain.models.optimize import freeze_version
 from xplain.models.scalar_outputs import with_scalar_output
 from xplain.oracle.engines import Engine, use_engine
+from xplain.oracle.layers import predict_with_layers
 from xplain.oracle.oracle import Oracle
+from xplain.oracle.shared_forward import SharedForward
 
 NO_OPTIONS = PixelOptions()
 
@@ -93,3 +95,27 @@ def predict(classifier: Classifier, images: Tensor, compute: ComputeOptions) -> 
     """Return the logits (B, classes) of images (B, C, H, W), and their cost, counted as checks."""
     oracle = Oracle(classifier, batch_size=compute.batch_size, precision=compute.precision)
     return oracle.logits(images, check=True), oracle.cost
+
+
+def predict_and_share(
+    classifier: Classifier,
+    images: Tensor,
+    compute: ComputeOptions,
+    starts_with: str,
+    *,
+    layer: str = "auto",
+    layout: str = "auto",
+) -> tuple[Tensor, Cost, SharedForward | None]:
+    """Return what ``predict`` does, and the forward pass for a method that starts at the images.
+
+    starts_with, layer, layout: of the method, see ``MethodSpec``.
+    The last entry is None if the images need several model calls, or if the model has no gradients.
+    """
+    oracle = Oracle(classifier, batch_size=compute.batch_size, precision=compute.precision)
+    if not starts_with or not classifier.differentiable or len(images) > oracle.rows_per_call(images):
+        return *predict(classifier, images, compute), None
+    if starts_with == "layers":
+        logits, shared = predict_with_layers(oracle, images, layer, layout)
+    else:
+        logits, shared = oracle.predict(images)
+    return logits, oracle.cost, shared

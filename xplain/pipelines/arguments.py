@@ -17,17 +17,12 @@ from xplain.core.errors import InputError, UsageError, did_you_mean
 from xplain.core.option_values import parse_batch_size
 from xplain.core.scores import SCORE_FORMAT, SCORE_KINDS, ContrastScore, parse_score
 from xplain.core.types import EngineName, Precision
+from xplain.data.unit_range import RANGE_HINT, check_unit_range
 from xplain.models import Classifier
 from xplain.models.channels import learn_channels
 from xplain.models.classifier import find_wrapped_classifier
 
-RANGE_TOLERANCE = 1e-5  # for rounding noise
 READ_HINT = "use xplain.read_image(path, preprocessing=classifier.preprocessing)[None]"
-RANGE_HINT = (
-    "pass pixels in [0, 1]: divide 8-bit pixels by 255, do not normalize them (the classifier does), "
-    "and clamp(0, 1) what a resize overshoots"
-)
-
 MASKS_HINT = "pass 0 and 1, and NaN for ignored pixels, of shape (images, masks, height, width)"
 BOXES_HINT = "pass numbers (images, boxes, 4) in pixels of the images"
 
@@ -89,22 +84,23 @@ def check_attributions(classifier: Classifier, attributions: object, *, finite: 
 
 
 def check_references(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the parameters of a method with ``baselines`` and ``baseline`` as tensors if they are arrays of images.
+    """Return the parameters of a method with ``baselines``, ``baseline`` and others as tensors if they are arrays of images.
 
-    ``baseline`` gets the shape (B or 1, C, H, W). Raises InputError as for images.
+    All but ``baselines`` get the shape (B or 1, C, H, W). Raises InputError as for images.
     """
     checked = dict(params)
-    for name, noun in (("baselines", "baselines"), ("baseline", "baseline images")):
-        if not isinstance(params.get(name), Tensor | np.ndarray):
+    for name, value in params.items():
+        if not name.endswith(("baseline", "baselines")) or not isinstance(value, Tensor | np.ndarray):
             continue
-        tensor = _to_tensor(params[name], noun, READ_HINT)
+        noun = "baselines" if name == "baselines" else "baseline images"
+        tensor = _to_tensor(value, noun, READ_HINT)
         if not tensor.is_floating_point():
             raise UsageError(f"the {noun} are of type {tensor.dtype}, not floating point", RANGE_HINT)
         if not bool(tensor.isfinite().all()):
             raise InputError(f"the {noun} contain NaN or infinity", "pass finite values")
         check_range(tensor, noun)
-        checked[name] = tensor[None] if name == "baseline" and tensor.ndim == 3 else tensor
-        if name == "baseline" and checked[name].ndim != 4:
+        checked[name] = tensor[None] if name != "baselines" and tensor.ndim == 3 else tensor
+        if name != "baselines" and checked[name].ndim != 4:
             raise UsageError(
                 f"the baseline has the shape {tuple(tensor.shape)}", "pass a tensor of shape (C, H, W) or (B, C, H, W)"
             )
@@ -148,13 +144,8 @@ def check_masks(masks: object) -> Tensor:
 
 def check_range(images: Tensor, name: str) -> None:
     """Raise InputError unless the values lie in [0, 1], except for rounding noise and within ``accept_any_range``."""
-    if not images.numel() or _any_range.get():
-        return
-    extremes = images.aminmax()
-    low, high = float(extremes.min), float(extremes.max)
-    tolerance = max(RANGE_TOLERANCE, torch.finfo(images.dtype).eps)
-    if low < -tolerance or high > 1 + tolerance:
-        raise InputError(f"the {name} have values from {low:.7g} to {high:.7g}, not in [0, 1]", RANGE_HINT)
+    if not _any_range.get():
+        check_unit_range(images, name)
 
 
 def check_progress(progress: object) -> None:

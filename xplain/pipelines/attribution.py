@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -30,10 +31,13 @@ from xplain.core.sweeps import parse_single
 from xplain.core.types import Attribution, Cost, EngineName, Precision, ScoreKind
 from xplain.models import Classifier, ScalarFunction
 from xplain.models.devices import synchronize
-from xplain.models.scalar_outputs import resolve_scalar_target
+from xplain.models.layer_names import find_layer_name
+from xplain.models.scalar_outputs import NETWORK_PREFIX, resolve_scalar_target
 from xplain.oracle.access import check_access
 from xplain.oracle.engine_choice import choose_engine
+from xplain.oracle.engines import Engine
 from xplain.oracle.runtime import inference_session, predict
+from xplain.oracle.shared_forward import SharedForward
 from xplain.oracle.targets import Classes, find_contrasts, find_targets, has_finite_logits
 from xplain.pipelines.arguments import (
     check_classifier,
@@ -51,7 +55,6 @@ from xplain.pipelines.stability import check_level, with_stability
 CONTROL = "random"  # included in every evaluation; a useful method must outperform it
 
 
-@torch.inference_mode(mode=False)
 def attribute(
     classifier: Classifier,
     images: Tensor,
@@ -91,9 +94,11 @@ def attribute(
             work repays the conversion of the model. The numbers agree up to rounding.
         progress: callback that receives the number of processed samples after each forward pass.
         stability: ``quick`` or ``full`` also runs the method with other random draws, in other arithmetic and under small noise, and
-            sets ``stability`` of the result: how much of the highest tenth of each map stays. ``full`` takes about ten times the rows,
-            ``quick`` at most max(64, c + 1) more for a method of c rows. They are not part of ``cost``.
-        params: parameters of the method. ``xplain list methods --json`` lists them with their defaults.
+            sets ``stability`` of the result: how much of the highest tenth of each map stays. ``full`` takes about ten times the rows.
+            ``quick`` at most doubles them, and measures what fits: as a rule one repeat with other draws, or for methods without draws
+            or with samples whose halves can be compared, one repeat with noise. The rows are not part of ``cost``.
+        params: parameters of the method. ``xplain.methods()`` lists them with their defaults. ``layer`` is a name or a module of the
+            model, ``baseline`` a name, a path, or a tensor (C, H, W) or (B, C, H, W).
 
     Returns:
         An Attribution on the classifier's device, with ``values`` of shape (B, C, H, W), or (B, 1, H, W) for methods that do not
@@ -107,8 +112,66 @@ def attribute(
     Example:
         >>> att = xplain.attribute(clf, x, "integrated-gradients", steps=100, target="tabby")
     """
+    batch = attribute_batch(
+        classifier,
+        images,
+        method,
+        target=target,
+        against=against,
+        score=score,
+        seed=seed,
+        precision=precision,
+        batch_size=batch_size,
+        engine=engine,
+        progress=progress,
+        stability=stability,
+        **params,
+    )
+    return batch.attribution
+
+
+@dataclass(frozen=True, eq=False)
+class AttributedBatch:
+    """The result of ``attribute`` with what it was computed from.
+
+    classifier: that of the target, if that is a function. images: (B, C, H, W) on its device. logits: (B, classes).
+    contrasts: (B, A) contrast classes, or None. attribution: the result. engine: what computed it; None: PyTorch.
+    """
+
+    classifier: Classifier
+    method_run: MethodRun
+    compute: ComputeOptions
+    images: Tensor
+    logits: Tensor
+    contrasts: Tensor | None
+    attribution: Attribution
+    engine: Engine | None
+
+
+@torch.inference_mode(mode=False)
+def attribute_batch(
+    classifier: Classifier,
+    images: Tensor,
+    method: str,
+    *,
+    target: Classes | ScalarFunction | None,
+    against: Classes | None,
+    score: ScoreName | ContrastScore | None,
+    seed: int,
+    precision: Precision,
+    batch_size: int | str,
+    engine: EngineName,
+    progress: Callable[[int], None] | None,
+    stability: StabilityLevel,
+    **params: Any,
+) -> AttributedBatch:
+    """Do what ``attribute`` does, and also return the logits, the resolved method and the other inputs of the result."""
     check_classifier(classifier)
+    given = classifier
     classifier, classes = resolve_scalar_target(classifier, target, against)
+    if "layer" in params:
+        prefix = "" if classifier is given else NETWORK_PREFIX
+        params["layer"] = find_layer_name(given, params["layer"], prefix)
     score_text = None if score is None else check_score_text(score)
     if isinstance(method, str) and ":" in method:
         choice = parse_single(method)
@@ -127,12 +190,14 @@ def attribute(
     with inference_session(classifier, chosen_engine), preserve_random_state(), convert_device_errors():
         chosen = find_own_score(spec, params) or score_text
         method_run = replace(method_run, score=choose_score(method_run.spec, chosen, classifier.output))
-        logits, cost = predict_finite(classifier, images, compute)
+        logits, cost, shared = _predict_for(method_run, classifier, images, compute)
         targets = find_targets(classifier, classes, logits)
         contrasts = find_contrasts(classifier, against, logits, targets)
         result = method_run.attribute(
-            classifier, images, targets, compute, contrasts=contrasts, logits=logits, on_rows=progress
+            classifier, images, targets, compute, contrasts=contrasts, logits=logits, on_rows=progress, shared=shared
         )
+        if shared is not None and shared.is_used:  # the method counts its rows
+            cost = replace(cost, checks=cost.checks - len(images))
         synchronize(classifier.device)
         seconds = time.perf_counter() - started
         result = with_stability(
@@ -146,13 +211,33 @@ def attribute(
             contrasts=result.details.get(CONTRASTS, contrasts),
             on_rows=progress,
         )
-    return replace(result, cost=replace(result.cost + cost, seconds=seconds))
+    attribution = replace(result, cost=replace(result.cost + cost, seconds=seconds))
+    return AttributedBatch(classifier, method_run, compute, images, logits, contrasts, attribution, chosen_engine)
 
 
 def predict_finite(classifier: Classifier, images: Tensor, compute: ComputeOptions) -> tuple[Tensor, Cost]:
     """Return the logits (B, classes) and their cost. Raises InputError unless the model accepts the images and all logits are finite."""
-    try:
+    with _checked_prediction(images):
         logits, cost = predict(classifier, images, compute)
+    _check_finite(logits)
+    return logits, cost
+
+
+def _predict_for(
+    method: MethodRun, classifier: Classifier, images: Tensor, compute: ComputeOptions
+) -> tuple[Tensor, Cost, SharedForward | None]:
+    """Return what ``predict_finite`` does, and the forward pass if the method can share it."""
+    with _checked_prediction(images):
+        logits, cost, shared = method.predict(classifier, images, compute)
+    _check_finite(logits)
+    return logits, cost, shared
+
+
+@contextmanager
+def _checked_prediction(images: Tensor) -> Iterator[None]:
+    """Raise InputError for errors of the model on the images (B, C, H, W)."""
+    try:
+        yield
     except XplainError:  # some are RuntimeErrors too
         raise
     except MODEL_ERRORS as error:
@@ -160,12 +245,15 @@ def predict_finite(classifier: Classifier, images: Tensor, compute: ComputeOptio
             f"the model failed on images {tuple(images.shape)}: {type(error).__name__}: {first_line(error)}",
             "pass images of the size that the model expects, such as classifier.size",
         ) from error
+
+
+def _check_finite(logits: Tensor) -> None:
+    """Raise InputError unless all logits (B, classes) are finite."""
     bad = (~has_finite_logits(logits)).nonzero()
     if len(bad):
         raise InputError(
             f"the logits of image {int(bad[0])} contain NaN or infinity", "check the weights or use precision fp32"
         )
-    return logits, cost
 
 
 def resolve_methods(

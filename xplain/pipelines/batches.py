@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Protocol
 
@@ -12,14 +12,17 @@ from torch import Tensor
 
 from xplain.core.config import ComputeOptions, EvaluateConfig
 from xplain.core.errors import Failure, InputError, UsageError
+from xplain.core.types import Cost
 from xplain.data.class_names import ClassNames
 from xplain.data.datasets import Item, read_dataset
 from xplain.data.folders import SkippedFiles
-from xplain.data.images import LoadedImage, prefetch_images
+from xplain.data.loading import LoadedImage
+from xplain.data.prefetch import prefetch_images
 from xplain.data.sources import ImageSource
 from xplain.models import Classifier
 from xplain.models.devices import upload
 from xplain.oracle.runtime import predict
+from xplain.oracle.shared_forward import SharedForward
 from xplain.oracle.targets import TargetSpec, has_finite_logits
 
 
@@ -30,14 +33,27 @@ class RunsInCalls(Protocol):
         """Return how many images fill one model call."""
 
 
+class Predicts(Protocol):
+    """A method that can share the forward pass of the prediction."""
+
+    def predict(
+        self, classifier: Classifier, images: Tensor, compute: ComputeOptions
+    ) -> tuple[Tensor, Cost, SharedForward | None]:
+        """Return the logits (B, classes) of images, their cost, and the forward pass if the method can share it."""
+
+
 @dataclass(frozen=True, eq=False)
 class PredictedBatch:
-    """A batch of images (B, C, H, W) on the classifier's device, with finite logits (B, classes)."""
+    """A batch of images (B, C, H, W) on the classifier's device, with finite logits (B, classes).
+
+    shared: the forward pass of the prediction, for the first method that runs on the images; None if it was not kept.
+    """
 
     items: Sequence[Item]
     loaded: Sequence[LoadedImage]
     images: Tensor
     logits: Tensor
+    shared: SharedForward | None = field(default=None, kw_only=True)
 
     @property
     def labels(self) -> list[int | None]:
@@ -60,7 +76,9 @@ class PredictedBatch:
         """Yield the batch once per requested target, with the target and contrast classes of each image."""
         for targets in target_spec.targets(self.logits, self.labels):
             contrasts = target_spec.contrasts(classifier, self.logits, targets)
-            yield TargetedBatch(self.items, self.loaded, self.images, self.logits, targets, contrasts)
+            yield TargetedBatch(
+                self.items, self.loaded, self.images, self.logits, targets, contrasts, shared=self.shared
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,9 +177,17 @@ def largest_group(methods: Iterable[RunsInCalls], classifier: Classifier, comput
 
 
 def predict_batches(
-    classifier: Classifier, items: Sequence[Item], compute: ComputeOptions, *, size: int, needs_labels: bool
+    classifier: Classifier,
+    items: Sequence[Item],
+    compute: ComputeOptions,
+    *,
+    size: int,
+    needs_labels: bool,
+    first: Predicts | None = None,
 ) -> Iterator[tuple[list[Failure], PredictedBatch | None]]:
     """Prefetch images in batches of ``size`` and predict each batch once.
+
+    first: the first method that runs on every batch, with which the prediction shares its forward pass if it can.
 
     Yield, for each batch, the failures and a batch of the remaining images, or None if no image remains. An image fails if it cannot be
     read, if its logits are not finite, or if ``needs_labels`` is true and it has no label.
@@ -176,16 +202,28 @@ def predict_batches(
                 failures.append(Failure(item.key, result.error))
             else:
                 read.append((item, result))
-        refused, batch = _predict_group(classifier, read, compute, needs_labels=needs_labels) if read else ([], None)
+        refused: list[Failure] = []
+        batch = None
+        if read:
+            refused, batch = _predict_group(classifier, read, compute, needs_labels=needs_labels, first=first)
         yield failures + refused, batch
 
 
 def _predict_group(
-    classifier: Classifier, read: Sequence[tuple[Item, LoadedImage]], compute: ComputeOptions, *, needs_labels: bool
+    classifier: Classifier,
+    read: Sequence[tuple[Item, LoadedImage]],
+    compute: ComputeOptions,
+    *,
+    needs_labels: bool,
+    first: Predicts | None,
 ) -> tuple[list[Failure], PredictedBatch | None]:
     """Predict images and drop those with non-finite logits or a missing required label."""
     images = upload(torch.stack([loaded.pixels for _, loaded in read]), classifier.device, classifier.dtype)
-    logits, _ = predict(classifier, images, compute)
+    shared = None
+    if first is not None:
+        logits, _, shared = first.predict(classifier, images, compute)
+    else:
+        logits, _ = predict(classifier, images, compute)
     failures, usable = [], []
     for i, finite in enumerate(has_finite_logits(logits).tolist()):
         item = read[i][0]
@@ -204,5 +242,5 @@ def _predict_group(
     items = [read[i][0] for i in usable]
     loaded = [read[i][1] for i in usable]
     if len(usable) < len(read):
-        images, logits = images[usable], logits[usable]
-    return failures, PredictedBatch(items, loaded, images, logits)
+        images, logits, shared = images[usable], logits[usable], None
+    return failures, PredictedBatch(items, loaded, images, logits, shared=shared)

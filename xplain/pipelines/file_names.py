@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import fields
 
-from xplain.core.config import EMBEDDED, ComputeOptions, ExplainConfig, ModelOptions, PixelOptions, RenderOptions
+from xplain.core.config import EMBEDDED, ComputeOptions, ExplainConfig, ModelOptions, RenderOptions
 from xplain.oracle.targets import TargetSpec
 from xplain.pipelines.method_run import MethodRun
 
@@ -44,11 +44,12 @@ def describe_settings(config: ExplainConfig, method: MethodRun) -> str:
         value = getattr(config.render, field.name)
         if value != field.default:
             parts.append(f"{field.name}={_join(value)}")
-    for field in fields(PixelOptions):
-        value = getattr(config.pixels, field.name)
-        if value != field.default:
-            parts.append(f"{field.name}={_join(value)}")
-    if config.stability != "off":
+    for options in (config.picture, config.pixels):
+        for field in fields(options):
+            value = getattr(options, field.name)
+            if value != field.default:
+                parts.append(f"{field.name}={_join(value)}")
+    if config.stability != ExplainConfig.stability:
         parts.append(f"stability={config.stability}")
     if config.compute.precision != ComputeOptions.precision:
         parts.append(config.compute.precision)

@@ -41,9 +41,9 @@ class InnerMethod:
     def __call__(self, points: Tensor, row: Tensor) -> Attribution:
         """Return the attributions of points (R, C, H, W); row: (R,) the image to which each belongs."""
         method_run = self.method_run
-        baseline = self._find_baseline()
-        if baseline is not None:
-            method_run = replace(method_run, baseline=baseline if len(baseline) == 1 else baseline[row])
+        baselines = self._find_baselines()
+        chosen = {name: images if len(images) == 1 else images[row] for name, images in baselines.items()}
+        method_run = replace(method_run, baselines=chosen)
         result = method_run.attribute(
             self.classifier,
             points,
@@ -58,14 +58,16 @@ class InnerMethod:
             self.oracle.image_rows[:, column].index_add_(0, row, result.details[name])
         return result
 
-    def _find_baseline(self) -> Tensor | None:
-        """Return the baseline images of the method; those that depend on the image are made from the clean images."""
+    def _find_baselines(self) -> dict[str, Tensor]:
+        """Return the baseline images by parameter; those that depend on the image are made from the clean images."""
         method_run = self.method_run
-        parameter = method_run.spec.parameters.get("baseline")
-        if method_run.baseline is not None or parameter is None or parameter.file is None:
-            return method_run.baseline
-        kind = method_run.settings["baseline"]
-        if kind not in IMAGE_DEPENDENT:
-            return None
-        rng = Streams.of(self.content, self.compute.seed, method_run.spec.name, self.images.device)
-        return make_baseline(kind, self.images, self.oracle.mean_color(self.images), rng)
+        baselines = dict(method_run.baselines)
+        for parameter in method_run.spec.parameters.values():
+            kind = method_run.settings[parameter.name]
+            if parameter.file is None or kind not in IMAGE_DEPENDENT:
+                continue
+            rng = Streams.of(self.content, self.compute.seed, method_run.spec.name, self.images.device)
+            if parameter.name != "baseline":  # of several, each with its own draws
+                rng = rng.child(parameter.name.removesuffix("_baseline"))
+            baselines[parameter.name] = make_baseline(kind, self.images, self.oracle.mean_color(self.images), rng)
+        return baselines

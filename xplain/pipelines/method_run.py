@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from xplain.core.config import ComputeOptions
-from xplain.core.errors import emit_note
 from xplain.core.parameters import EXISTING_PATH
 from xplain.core.registry import MethodSpec
 from xplain.core.rng import Streams
+from xplain.core.run_store import fingerprint
 from xplain.core.scores import ContrastScore
 from xplain.core.types import Attribution, Cost, ScoreKind
 from xplain.data.baselines import check_baseline
@@ -31,6 +31,8 @@ from xplain.oracle import Oracle
 from xplain.oracle.access import check_access
 from xplain.oracle.batching import rows_per_call
 from xplain.oracle.engine_choice import PlannedRows
+from xplain.oracle.runtime import predict_and_share
+from xplain.oracle.shared_forward import SharedForward
 from xplain.pipelines.completeness_flags import flag_completeness_gaps
 from xplain.pipelines.contrasts import CONTRASTS, NearestContrasts
 from xplain.pipelines.inner_method import InnerMethod
@@ -39,7 +41,7 @@ from xplain.pipelines.reference_images import (
     average_over_baselines,
     hash_files,
     hash_images,
-    is_baseline_path,
+    read_baselines,
     read_references,
     resolve_tensors,
 )
@@ -60,9 +62,9 @@ class MethodRun:
     references: images (N, C, H, W) from the directory ``baselines``, or None.
     score: explained model output.
     label: display name in tables and file names.
-    baseline: images (B or 1, C, H, W) of the tensor ``baseline``, or None.
+    baselines: images (B or 1, C, H, W) of parameters that are tensors, such as ``baseline``.
     keeps_sequence: pass ``sequence=true`` to the method, which adds its inputs and maps to the details and changes no value.
-    averaged_baselines: images (N, C, H, W) of the file or folder ``baseline``, over which the attributions are averaged, or None.
+    averaged_baselines: images (N, C, H, W) of parameters that are files or folders, over which the attributions are averaged.
     inner: the method that this one runs, or None.
     """
 
@@ -71,9 +73,9 @@ class MethodRun:
     references: Tensor | None
     score: ScoreKind
     label: str
-    baseline: Tensor | None = None
+    baselines: Mapping[str, Tensor] = field(default_factory=dict)
     inner: MethodRun | None = None
-    averaged_baselines: Tensor | None = None
+    averaged_baselines: Mapping[str, Tensor] = field(default_factory=dict)
     keeps_sequence: bool = False
 
     @classmethod
@@ -105,19 +107,16 @@ class MethodRun:
         references = tensors.get("baselines")
         if references is None and settings.get("baselines", "noise") not in (None, "noise"):
             references = read_references(settings["baselines"], preprocessing)
-        averaged = None
-        if is_baseline_path(spec, settings):
-            averaged = read_references(settings["baseline"], preprocessing)
-            if len(averaged) > 1:
-                emit_note(f"{spec.name} runs once for each of the {len(averaged)} images of {settings['baseline']!r}")
+        averaged = read_baselines(spec, settings, preprocessing)
         score = choose_score(spec, score, output)
-        return cls(spec, settings, references, score, label or spec.name, tensors.get("baseline"), inner, averaged)
+        tensors.pop("baselines", None)
+        return cls(spec, settings, references, score, label or spec.name, tensors, inner, averaged)
 
     @property
     def rows_per_image(self) -> int:
         """Maximum number of forward passes per image."""
         counts = {} if self.references is None else {"references": len(self.references)}
-        runs = 1 if self.averaged_baselines is None else len(self.averaged_baselines)
+        runs = max(map(len, self.averaged_baselines.values()), default=1)
         return runs * self.spec.cost(**self.settings, **counts)[0]
 
     @property
@@ -160,8 +159,9 @@ class MethodRun:
     def _reference_hashes(self) -> dict[str, str]:
         if self.inner is not None:
             return self.inner.hash_references()
-        if self.averaged_baselines is not None:
-            return {"references": hash_images(self.settings["baseline"])}
+        if self.averaged_baselines:
+            digests = [hash_images(self.settings[name]) for name in self.averaged_baselines]
+            return {"references": digests[0] if len(digests) == 1 else fingerprint(digests)}
         files = [self.settings[name] for name, entry in self.spec.parameters.items() if entry.bounds == EXISTING_PATH]
         if any(files):
             return {"references": hash_files(file for file in files if file)}
@@ -182,6 +182,14 @@ class MethodRun:
             per_image = max(per_image, self.rows_per_image)
         return max(rows // per_image, 1)
 
+    def predict(
+        self, classifier: Classifier, images: Tensor, compute: ComputeOptions
+    ) -> tuple[Tensor, Cost, SharedForward | None]:
+        """Return the logits (B, classes) of images, their cost, and the forward pass if the method can share it."""
+        names = ("layer", "layout") if self.spec.starts_with == "layers" else ()
+        layers = {name: self.settings[name] for name in names}
+        return predict_and_share(classifier, images, compute, self.spec.starts_with, **layers)
+
     def attribute(
         self,
         classifier: Classifier,
@@ -194,12 +202,14 @@ class MethodRun:
         on_rows: Callable[[int], None] | None = None,
         drawn_for: Tensor | None = None,
         flag_maps: bool = True,
+        shared: SharedForward | None = None,
     ) -> Attribution:
         """Run the method on images (B, C, H, W) and target classes (B,) in batches that fill a forward pass.
 
         contrasts: (B, A) contrast classes, or None. on_rows: called with the number of rows after each model call.
         logits: (B, classes) of the images, which choose the contrast classes of the score ``contrast``; None to compute them.
         drawn_for: images that seed the random numbers, or None to use ``images``. They are read on the CPU, so pass them there if possible.
+        shared: the forward pass of the prediction of these images, or None.
         flag_maps: flag maps that are zero everywhere, with the reason if it is known, and maps with a large completeness gap.
         Raises the errors of the method, UsageError if the classifier does not offer what the method needs, and DeviceError if a
         single sample does not fit in memory.
@@ -213,27 +223,30 @@ class MethodRun:
         if contrasts is None:
             contrasts, cost = NearestContrasts(self.score, classifier, images, compute, logits).find(targets)
         for index in torch.arange(len(images)).chunk(-(-len(images) // size)):
-            oracle = self._oracle(classifier, compute, index, contrasts, on_rows)
+            oracle = self._oracle(classifier, compute, index, contrasts, on_rows, shared)
+            x = images if len(index) == len(images) else images[index]
             content = images if drawn_for is None else drawn_for
-            supplies = self._supplies(images[index], content[index], contrasts, index, compute.seed)
+            supplies = self._supplies(x, content[index], contrasts, index, compute.seed)
             if self.inner is not None:
                 supplies["run"] = InnerMethod(
                     replace(self.inner, score=self.score),
                     classifier,
                     oracle,
-                    images[index],
+                    x,
                     content[index],
                     targets[index],
                     None if contrasts is None else contrasts[index],
                     compute,
                     on_rows,
                 )
-            result = self._call(oracle, images, targets, index, supplies)
+            result = self._call(oracle, images, x, targets, index, supplies)
             has_draws = has_draws or ("rng" in supplies and supplies["rng"].log.used)
             spent = {"forwards": oracle.image_rows[:, 0], "backwards": oracle.image_rows[:, 1]}
             values = result.values.detach().contiguous()
             parts.append(replace(result, values=values, details=result.details | spent))
             cost = cost + oracle.cost
+        if shared is not None:
+            shared.release()
         result = _concatenate(parts)
         check_directions(classifier, result.values, result.expected)
         flags = dict(result.flags)
@@ -278,6 +291,7 @@ class MethodRun:
         index: Tensor,
         contrasts: Tensor | None,
         on_rows: Callable[[int], None] | None,
+        shared: SharedForward | None = None,
     ) -> Oracle:
         """Create the oracle for a batch of images. Methods with the argument ``against`` interpret the contrast classes themselves."""
         scored = None if contrasts is None or "against" in self.spec.needs else contrasts[index]
@@ -290,6 +304,7 @@ class MethodRun:
             precision=compute.precision,
             fold=not self.spec.plain,
             on_rows=on_rows,
+            shared=shared,
         )
 
     def _supplies(
@@ -306,27 +321,26 @@ class MethodRun:
         return supplies
 
     def _call(
-        self, oracle: Oracle, images: Tensor, targets: Tensor, index: Tensor, supplies: Mapping[str, Any]
+        self, oracle: Oracle, images: Tensor, x: Tensor, targets: Tensor, index: Tensor, supplies: Mapping[str, Any]
     ) -> Attribution:
-        """Call the method on the images at ``index``, with baseline images as a tensor.
+        """Call the method on the images x (B, C, H, W), which are those at ``index``, with baseline images as a tensor.
 
-        Raises InputError if the baseline images do not match the images (B, C, H, W).
+        Raises InputError if the baseline images do not match the images.
         """
+        for baseline in (*self.baselines.values(), *(read[:1] for read in self.averaged_baselines.values())):
+            check_baseline(baseline, images)
+        given = {name: read if len(read) == 1 else read[index] for name, read in self.baselines.items()}
 
-        def run(**baseline: Tensor) -> Attribution:
-            settings = {**self.settings, **baseline}
+        def run(averaged: Mapping[str, Tensor]) -> Attribution:
+            settings = {**self.settings, **given, **averaged}
             if self.keeps_sequence:
                 settings[SEQUENCE] = True
-            result: Attribution = self.spec.function(oracle, images[index], targets[index], **settings, **supplies)
+            result: Attribution = self.spec.function(oracle, x, targets[index], **settings, **supplies)
             return result
 
-        if self.averaged_baselines is not None:
-            check_baseline(self.averaged_baselines[:1], images)
-            return average_over_baselines(lambda baseline: run(baseline=baseline), self.averaged_baselines)
-        if self.baseline is not None:
-            check_baseline(self.baseline, images)
-            return run(baseline=self.baseline if len(self.baseline) == 1 else self.baseline[index])
-        return run()
+        if self.averaged_baselines:
+            return average_over_baselines(run, self.averaged_baselines)
+        return run({})
 
     def explainer(
         self,

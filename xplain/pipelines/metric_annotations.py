@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -42,6 +43,13 @@ def find_annotations(
     boxes, masks = _get_path(spec, settings, "boxes"), _get_path(spec, settings, "masks")
     if boxes is not None and masks is not None:
         raise UsageError(f"{label} accepts either boxes or masks", "remove one of them")
+    if boxes is not None and settings.get("difficult") == "ignore":
+        if not Path(boxes).is_dir():
+            raise UsageError(
+                f"{label}: difficult requires masks, or boxes in Pascal VOC XML files",
+                "set masks=PATH or remove difficult",
+            )
+        boxes, masks = None, boxes  # of which the boxes are read as masks, so that pixels can be ignored
     if masks is not None:
         options = [settings[name] for name in MASK_OPTIONS]
         return None, find_masks(masks, index, class_names, *options)
@@ -62,10 +70,11 @@ def locate_annotations(
 
     Raises UsageError if the names of the images are unknown.
     """
-    if _get_path(spec, settings, "boxes") is not None:
+    box_path = _get_path(spec, settings, "boxes")
+    if box_path is not None and settings.get("difficult") != "ignore":
         return replace(inputs, boxes=_locate_boxes(spec, inputs, boxes))
-    if _get_path(spec, settings, "masks") is not None:
-        key = ("masks", *(settings[name] for name in ("masks", *MASK_OPTIONS)))
+    if (path := box_path or _get_path(spec, settings, "masks")) is not None:
+        key = ("masks", path, *(settings[name] for name in MASK_OPTIONS))
         if key not in inputs.cache:
             inputs.cache[key] = _locate_masks(spec, inputs, masks)
         return replace(inputs, masks=inputs.cache[key])

@@ -200,6 +200,8 @@ class MetricResult:
         if points is not None and points < len(curve):  # never repeat points
             index = torch.linspace(0, len(curve) - 1, points, device=curve.device).round().long()
             curve = curve[index]
+        if bool(curve.isnan().any()):  # some repeats do not count
+            return {"value": value, "undefined": None, "curve": None} | chance
         return {"value": value, "undefined": None, "curve": [round(number, 6) for number in curve.tolist()]} | chance
 
 

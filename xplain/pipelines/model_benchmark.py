@@ -149,7 +149,7 @@ class ModelBenchmark:
         """Yield the runs of a case, measuring those that are not in ``runs``. ceiling: candidates of the bare model."""
         missing = [count for count in self.counts if (case.label, count) not in runs]
         reference, rows = None, None
-        if missing and self.config.peer:
+        if missing and self.config.peer and not case.has_auto_count:
             reference = find_reference(case.spec.name)
         if reference is not None and reference.batched:
             rows = self._find_best_rows(reference, case, unprepared)

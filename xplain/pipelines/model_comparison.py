@@ -13,6 +13,7 @@ from xplain.core.config import Choice, CompareConfig
 from xplain.core.errors import Failure, InputError, UsageError, XplainError
 from xplain.core.registry import METHODS
 from xplain.core.run_store import fingerprint
+from xplain.core.stability import Look
 from xplain.core.types import Attribution
 from xplain.data.file_index import FileIndex
 from xplain.data.sources import ImageSource
@@ -23,6 +24,7 @@ from xplain.oracle.runtime import inference_session, load_model
 from xplain.oracle.targets import TargetSpec
 from xplain.pipelines.attribution import label_of, resolve_methods
 from xplain.pipelines.batches import PredictedBatch, TargetedBatch, largest_group, make_items, predict_batches
+from xplain.pipelines.contrasts import CONTRASTS
 from xplain.pipelines.measurement import check_metrics
 from xplain.pipelines.method_run import MethodRun
 from xplain.pipelines.metric_run import MetricRun, run_metrics
@@ -30,6 +32,7 @@ from xplain.pipelines.planned_rows import plan_rows
 from xplain.pipelines.predictions import Prediction
 from xplain.pipelines.progress import ProgressCounter
 from xplain.pipelines.records import describe_explanation, describe_run, fingerprinted, is_current
+from xplain.pipelines.stability import count_stability_rows, with_stability
 from xplain.reports.band_pictures import describe_shown_bands, show_bands
 from xplain.reports.comparison import Cell, Row
 from xplain.reports.render import render_warnings
@@ -105,7 +108,7 @@ class ModelComparison:
         return self.target_specs[0].count * sum(self._rows_per_cell(method) for method in self.methods)
 
     def _rows_per_cell(self, method: MethodRun) -> int:
-        return method.rows_per_image + self.measured_rows
+        return method.rows_per_image + count_stability_rows(self.config.stability, method) + self.measured_rows
 
     def count_existing_rows(self, existing: Counter[str], images: int) -> int:
         """Return the model rows of cells that exist, and remove these from the numbers of cells by label.
@@ -197,6 +200,19 @@ class ModelComparison:
                 on_rows=counter.advance,
                 drawn_for=batch.cpu_images,
             )
+            result = with_stability(
+                method,
+                self.classifier,
+                batch.images,
+                result,
+                self.config.compute,
+                self.config.stability,
+                logits=batch.logits,
+                contrasts=result.details.get(CONTRASTS, batch.contrasts),
+                content=batch.cpu_images,
+                on_rows=counter.advance,
+                look=Look.of(self.config.render.reduce, self.config.render.sign),
+            )
             scores = self._score(method, batch, result, names, counter)
         except (InputError, UsageError) as error:  # a method may support only some of the models
             yield from (Failure(name, _name_method(method, error)) for name in names)
@@ -248,7 +264,8 @@ class ModelComparison:
     def _mark(self, method: MethodRun, batch: TargetedBatch, i: int) -> str:
         """Return a digest of everything that affects a cell."""
         metrics = [metric.describe() for metric in self.metrics]
-        request = (metrics, asdict(self.config.render), batch.classes[i], batch.contrasts_of(i))
+        stability = [] if self.config.stability == "off" else [self.config.stability]
+        request = (metrics, asdict(self.config.render), batch.classes[i], batch.contrasts_of(i), *stability)
         return fingerprint(fingerprinted(self.facts), method.describe(), request, batch.loaded[i].digest)
 
     def _describe_cell(self, method: MethodRun, batch: TargetedBatch, result: Attribution, i: int) -> dict[str, Any]:

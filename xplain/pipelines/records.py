@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import sys
 from collections.abc import Mapping
@@ -25,6 +26,8 @@ from xplain.pipelines.predictions import Prediction
 from xplain.reports.band_pictures import band_shares
 
 LIBRARIES = ("torch", "torchvision", "timm", "transformers", "open_clip_torch", "onnxruntime", "numpy", "pillow")
+TOLERANCE_REACHED = "tolerance_reached"
+AUTO_DETAILS = ("steps", "samples", TOLERANCE_REACHED)  # what steps=auto and samples=auto took
 MODULES = {"open_clip_torch": "open_clip"}  # names of modules where they differ from those of their packages
 
 
@@ -53,7 +56,7 @@ def describe_run(compute: ComputeOptions, classifier: Classifier, engine: Engine
 
 def describe_computation(engine: Engine | None) -> dict[str, Any]:
     """Return the record entries of what computes the model, and the versions of the libraries."""
-    versions = _versions()
+    versions = library_versions()
     if engine is not None:
         versions["openvino"] = version("openvino")
     return {"engine": describe_engine(engine), "versions": versions}
@@ -84,7 +87,7 @@ def engine_entry(facts: Mapping[str, Any]) -> dict[str, Any]:
     return {} if engine == PYTORCH else {"engine": engine}
 
 
-def _versions() -> dict[str, str]:
+def library_versions() -> dict[str, str]:
     """Return the versions of xplain, Python and the libraries that are in use."""
     versions = {"xplain": xplain.__version__, "python": platform.python_version()}
     for name in LIBRARIES:
@@ -122,10 +125,12 @@ def describe_explanation(
     """Return the record entries of image ``i`` of a batch with the attributions ``result``, whose details are on the CPU."""
     prediction = Prediction(classifier, batch.cpu_logits[i])
     loaded = batch.loaded[i]
-    booked = ("forwards", "backwards", CONTRASTS)  # listed under "cost" and "against"
+    booked = ("forwards", "backwards", CONTRASTS, *_taken_by_auto(result))  # listed under "cost" and "against"
     contrasts = result.details[CONTRASTS][i].tolist() if CONTRASTS in result.details else batch.contrasts_of(i)
     details = {
-        name: value[i].tolist() for name, value in result.details.items() if name not in booked and value.ndim < 4
+        name: _finite_or_none(value[i].tolist())
+        for name, value in result.details.items()
+        if name not in booked and value.ndim < 4
     }  # without images
     return {
         "input": loaded.source.name,
@@ -164,9 +169,25 @@ def _describe_completeness(result: Attribution, i: int) -> dict[str, float] | No
 
 
 def describe_cost(result: Attribution, i: int) -> dict[str, float]:
-    """Return the forward passes, backward passes and time of one image. The time is the average over the batch."""
+    """Return the forward passes, backward passes and time of one image. The time is the average over the batch.
+
+    Also the steps or samples that ``steps=auto`` or ``samples=auto`` took, and whether they reached the tolerance.
+    """
     rows = {name: round(float(result.details[name][i])) for name in ("forwards", "backwards")}
-    return rows | {"seconds": round(result.cost.seconds / len(result.values), 4)}
+    taken = {name: result.details[name][i].item() for name in _taken_by_auto(result)}
+    return rows | {"seconds": round(result.cost.seconds / len(result.values), 4)} | taken
+
+
+def _taken_by_auto(result: Attribution) -> list[str]:
+    """Return the names of the details that tell what ``steps=auto`` or ``samples=auto`` took; [] for a fixed number."""
+    if TOLERANCE_REACHED not in result.details:
+        return []
+    return [name for name in AUTO_DETAILS if name in result.details]
+
+
+def _finite_or_none(value: Any) -> Any:
+    """Return None for an infinite error, which JSON cannot hold, and other values unchanged."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def list_flags(result: Attribution, i: int) -> list[str]:

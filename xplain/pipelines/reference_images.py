@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from xplain.core.errors import InputError
+from xplain.core.errors import InputError, emit_note
 from xplain.core.registry import MethodSpec
 from xplain.core.types import Attribution
 from xplain.data.images import read_model_input, sha256
@@ -31,12 +31,28 @@ def resolve_tensors(spec: MethodSpec, params: Mapping[str, Any]) -> tuple[dict[s
     return spec.resolve(others) | dict.fromkeys(tensors, "tensor"), tensors
 
 
-def is_baseline_path(spec: MethodSpec, settings: Mapping[str, Any]) -> bool:
-    """Return whether the parameter ``baseline`` is the path of an image file or folder."""
-    parameter = spec.parameters.get("baseline")
-    if parameter is None or parameter.file is None:
-        return False
-    return settings["baseline"] not in (*parameter.choices, "tensor")
+def read_baselines(spec: MethodSpec, settings: Mapping[str, Any], preprocessing: Preprocessing) -> dict[str, Tensor]:
+    """Return the images (N, C, H, W) of the parameters that are paths of image files or folders.
+
+    Emits a note if the method runs several times. Raises InputError if an image cannot be read, or if two folders have
+    different numbers of images.
+    """
+    names = find_baseline_paths(spec, settings)
+    baselines = {name: read_references(settings[name], preprocessing) for name in names}
+    counts = {name: len(images) for name, images in baselines.items() if len(images) > 1}
+    if len(set(counts.values())) > 1:
+        texts = " and ".join(f"{count} images of {name}" for name, count in counts.items())
+        raise InputError(f"{spec.name} cannot pair {texts}", "use as many images in both folders, or one image")
+    if counts:
+        name, count = next(iter(counts.items()))
+        emit_note(f"{spec.name} runs once for each of the {count} images of {settings[name]!r}")
+    return baselines
+
+
+def find_baseline_paths(spec: MethodSpec, settings: Mapping[str, Any]) -> list[str]:
+    """Return the names of the parameters that are paths of image files or folders."""
+    parameters = [parameter for parameter in spec.parameters.values() if parameter.file is not None]
+    return [entry.name for entry in parameters if settings[entry.name] not in (*entry.choices, "tensor")]
 
 
 def read_references(path: str, preprocessing: Preprocessing) -> Tensor:
@@ -76,17 +92,21 @@ def hash_files(paths: Iterable[str]) -> str:
     return digest.hexdigest()
 
 
-def average_over_baselines(run: Callable[[Tensor], Attribution], baselines: Tensor) -> Attribution:
+def average_over_baselines(
+    run: Callable[[dict[str, Tensor]], Attribution], baselines: Mapping[str, Tensor]
+) -> Attribution:
     """Return the mean of the attributions from several baselines, with the mean of their expected sums and details.
 
-    run: the method with one baseline image (1, C, H, W). baselines: (N, C, H, W).
-    A flag applies to an image if it does for one of the baselines.
+    run: the method with one baseline image (1, C, H, W) for each parameter.
+    baselines: images (N or 1, C, H, W) by parameter. Those of several parameters are used in pairs.
+    A flag applies to an image if it does for one of the baselines, and a detail that is true or false is true if it is for all.
     """
-    mean = run(baselines[:1])
-    if len(baselines) == 1:
+    count = max(map(len, baselines.values()))
+    mean = run({name: images[:1] for name, images in baselines.items()})
+    if count == 1:
         return mean
-    for baseline in baselines[1:]:
-        result = run(baseline[None])
+    for k in range(1, count):
+        result = run({name: images if len(images) == 1 else images[k : k + 1] for name, images in baselines.items()})
         expected = None
         if mean.expected is not None and result.expected is not None:
             expected = mean.expected + result.expected
@@ -98,13 +118,17 @@ def average_over_baselines(run: Callable[[Tensor], Attribution], baselines: Tens
             values=mean.values + result.values,
             expected=expected,
             parts=parts,
-            details={name: total + result.details[name] for name, total in mean.details.items()},
+            details={name: _accumulate(total, result.details[name]) for name, total in mean.details.items()},
             flags={name: mask | result.flags[name] for name, mask in mean.flags.items()},
         )
-    count = len(baselines)
     return replace(
         mean,
         values=mean.values / count,
         expected=None if mean.expected is None else mean.expected / count,
-        details={name: total / count for name, total in mean.details.items()},
+        details={name: total if total.dtype == torch.bool else total / count for name, total in mean.details.items()},
     )
+
+
+def _accumulate(total: Tensor, value: Tensor) -> Tensor:
+    """Return the sum, or for bool whether both are true."""
+    return total & value if total.dtype == torch.bool else total + value

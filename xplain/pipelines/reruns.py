@@ -47,8 +47,11 @@ def make_explainer(
         else:
             chosen, cost = contrasts if image is None else contrasts[image], Cost()
         rerun = without_folding(method) if repeat.plain else method
-        if image is not None and method.baseline is not None and len(method.baseline) > 1:
-            rerun = replace(rerun, baseline=method.baseline[image])
+        if image is not None and method.baselines:
+            chosen_baselines = {
+                name: read if len(read) == 1 else read[image] for name, read in method.baselines.items()
+            }
+            rerun = replace(rerun, baselines=chosen_baselines)
         result = rerun.attribute(
             classifier or default,
             images,

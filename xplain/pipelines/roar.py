@@ -163,7 +163,7 @@ def _describe(
             | {
                 "axis": metric.spec.axis,
                 "scope": "dataset",
-                "places": _removed_shares(metric),
+                **({"places": _removed_shares(metric)} if has_fractions(metric) else {}),
                 "trials": metric.settings["trials"],
                 "note": _note(metric, data),
             }
@@ -190,8 +190,13 @@ def _note(metric: MetricRun, data: TrainTestSplit) -> str:
     return (
         f"trains its own networks ({metric.settings['network']}) on {len(data.train)} images and tests them on "
         f"{len(data.test)} images of {height} x {width} pixels ({data.origin}); n is the number of trials, and each value is the "
-        "mean test accuracy over the fractions"
+        f"{'mean test accuracy over the fractions' if has_fractions(metric) else 'mean over the test images'}"
     )
+
+
+def has_fractions(metric: MetricRun) -> bool:
+    """Return whether a metric trains a network for each of several fractions of removed pixels."""
+    return "fractions" in metric.settings
 
 
 def _describe_metric(metric: MetricRun, digest: str) -> dict[str, Any]:
@@ -244,6 +249,8 @@ class RetrainingRun:
 
     def _epochs(self, method: MethodRun) -> float:
         settings = self.metric.settings
+        if not has_fractions(self.metric):
+            return (method.rows_per_image + settings["grid"] ** 2) * len(self.data.test) / len(self.data.train)
         return estimate_epochs(self.data, method.rows_per_image, settings["fractions"], settings["epochs"])
 
     def _run_trial(self, number: int, method: MethodRun, counter: ProgressCounter) -> dict[str, Any]:
@@ -257,7 +264,15 @@ class RetrainingRun:
         spent = f"{mark}/spent"
         attribute = self._make_attribute(method, replace(compute, seed=seed), states, spent)
         trial = Trial(
-            self.data, seed, attribute, states, mark, method.rows_per_image, compute.precision, counter.advance
+            self.data,
+            seed,
+            attribute,
+            states,
+            mark,
+            method.rows_per_image,
+            compute.precision,
+            counter.advance,
+            self._choose_targets,
         )
         score: Score = self.metric.spec.function(trial, **self.metric.settings)
         cost = states.load(spent) or {}
@@ -288,10 +303,8 @@ class RetrainingRun:
         """Return a function that runs the method with the random numbers of a trial and adds its cost to the checkpoint ``spent``."""
 
         def attribute(network: Classifier, images: Tensor, labels: Tensor) -> Tensor:
-            targets = labels
             with inference_session(network):
-                if self.config.target != "label":
-                    targets = predict(network, images, compute)[0].argmax(dim=1)
+                targets = self._choose_targets(network, images, labels)
                 result = method.attribute(network, images, targets, compute, flag_maps=False)
             cost = {
                 "images": len(images),
@@ -304,3 +317,9 @@ class RetrainingRun:
             return result.values
 
         return attribute
+
+    def _choose_targets(self, network: Classifier, images: Tensor, labels: Tensor) -> Tensor:
+        """Return the classes to explain: the labels (n,), or the predicted classes."""
+        if self.config.target == "label":
+            return labels
+        return predict(network, images, self.config.compute)[0].argmax(dim=1)

@@ -10,10 +10,10 @@ from torch import Tensor
 from xplain.core.config import ComputeOptions
 from xplain.core.errors import UsageError
 from xplain.core.rng import Streams
-from xplain.core.stability import FULL_HINT, SourceStability, Stability, StabilityLevel
+from xplain.core.stability import FULL_HINT, SIGNED_SUM, Look, SourceStability, Stability, StabilityLevel
 from xplain.core.types import Attribution
 from xplain.metrics.inputs import MetricInput
-from xplain.metrics.repeats import repeat_draws, repeat_noise, repeat_rounding, without_draws
+from xplain.metrics.repeats import find_highest, repeat_draws, repeat_noise, repeat_rounding, without_draws
 from xplain.metrics.split_half import describe_halves, estimate_draws
 from xplain.models import Classifier
 from xplain.pipelines.method_run import MethodRun
@@ -22,32 +22,38 @@ from xplain.pipelines.metric_run import make_metric_oracle
 LEVELS: tuple[StabilityLevel, ...] = ("off", "quick", "full")
 REPEATS = 4  # of draws and of noise, at most
 RADIUS = 1 / 255
-MIN_BUDGET = 64  # rows per image
 
 
 class Plan:
-    """The repeats of a method with ``rows`` forward rows per image. draws, noise: numbers of repeats. precise: float64 or fp32 too."""
+    """The repeats of a method of ``rows`` forward rows per image. draws, noise: numbers of repeats. precise: float64 or fp32 too.
 
-    def __init__(self, level: StabilityLevel, rows: int, *, has_draws: bool) -> None:
+    full: four repeats with other draws, two in other arithmetic and four on noisy images.
+    quick: as many as fit into rows + 1, those of the explanation and of its prediction. The first one has other draws, if the method
+    draws random numbers and no halves of its samples estimate their effect, and else noise.
+    """
+
+    def __init__(self, level: StabilityLevel, rows: int, *, has_draws: bool, has_halves: bool = False) -> None:
         self.draws = self.noise = 0
         self.rounding = self.precise = False
         self.spent = 0
-        self.budget = max(MIN_BUDGET, rows + 1) if level == "quick" else 10 * rows + REPEATS + 1
+        self.budget = rows + 1 if level == "quick" else 10 * rows + REPEATS
         self._rows = rows
-        self._has_draws = has_draws
-        self._fill()
+        if not has_draws:
+            self.draws = REPEATS
+        elif level == "quick" and not has_halves:
+            self._add_draws()
+        self._fill(adds_draws=level == "full" or not has_halves)
 
-    def _fill(self) -> None:
+    def _fill(self, *, adds_draws: bool) -> None:
         """Spend the budget in a fixed order: noise, draws and rounding once each, then more noise, float64 and more draws."""
         self._add_noise()
-        if not self._has_draws:
-            self.draws = REPEATS
-        self._add_draws()
+        if adds_draws and self.draws == 0:
+            self._add_draws()
         self.rounding = self._afford(self._rows)
         while self.noise < REPEATS and self._add_noise():
             pass
         self.precise = self.rounding and self._afford(self._rows)
-        while self.draws < REPEATS and self._add_draws():
+        while adds_draws and self.draws < REPEATS and self._add_draws():
             pass
 
     def _add_noise(self) -> bool:
@@ -80,8 +86,8 @@ def count_stability_rows(level: StabilityLevel, method: MethodRun) -> int:
     """Return the maximum number of forward rows per image that the repeats take."""
     if level == "off":
         return 0
-    has_draws = "rng" in method.spec.needs
-    return Plan(level, method.rows_per_image, has_draws=has_draws).spent
+    plans = [Plan(level, method.rows_per_image, has_draws=True, has_halves=has_halves) for has_halves in (True, False)]
+    return max(plan.spent for plan in plans)
 
 
 def with_stability(
@@ -96,13 +102,13 @@ def with_stability(
     contrasts: Tensor | None = None,
     content: Tensor | None = None,
     on_rows: Callable[[int], None] | None = None,
+    look: Look = SIGNED_SUM,
 ) -> Attribution:
     """Repeat a method on images (B, C, H, W), and return its attribution with the stability of the maps; unchanged if ``level`` is off.
 
-    ``full`` runs four repeats with other draws, two in other arithmetic and four on noisy images. ``quick`` runs as many as fit into
-    max(64, c + 1) rows for a method of c rows. Where no draws fit, they are estimated from two halves of the samples, for methods that
-    return them.
-    logits: (B, classes) of the images. content: the images on the CPU, if they are there.
+    The repeats are those of ``Plan``. Without repeats of the draws, their effect is estimated from two halves of the samples, for methods
+    that return them.
+    logits: (B, classes) of the images. content: the images on the CPU, if they are there. look: what of the maps is compared.
     contrasts, on_rows: as in ``MethodRun.attribute``.
     """
     if level == "off" or not len(images):
@@ -116,7 +122,8 @@ def with_stability(
             on_rows(rows)
 
     has_draws = attribution.has_draws is not False
-    plan = Plan(level, method.rows_per_image, has_draws=has_draws)
+    parts = attribution.parts if look.is_linear else None
+    plan = Plan(level, method.rows_per_image, has_draws=has_draws, has_halves=parts is not None)
     oracle = make_metric_oracle(classifier, compute, count_rows)
     values = attribution.values.to(images.dtype)
     inputs = MetricInput(oracle, images, values, attribution.target)
@@ -124,27 +131,29 @@ def with_stability(
     explain = method.explainer(classifier, content, compute, contrasts=contrasts, on_rows=count_rows)
     sources: dict[str, SourceStability | str] = {"draws": FULL_HINT, "rounding": FULL_HINT, "noise": FULL_HINT}
     if not has_draws:
-        sources["draws"] = without_draws(values, plan.draws)
+        sources["draws"] = without_draws(values, plan.draws, look)
     elif plan.draws:
-        sources["draws"] = _add_halves(repeat_draws(inputs, explain, plan.draws), attribution, method)
-    elif attribution.parts is not None:
-        sources["draws"] = estimate_draws(values, attribution.parts, _count_samples(method))
+        sources["draws"] = _add_halves(repeat_draws(inputs, explain, plan.draws, look), parts, method)
+    elif parts is not None:
+        sources["draws"] = estimate_draws(values, parts, _count_samples(method), look)
     if plan.rounding:
-        sources["rounding"] = repeat_rounding(inputs, explain, precise=plan.precise)
+        sources["rounding"] = repeat_rounding(inputs, explain, precise=plan.precise, look=look)
     if plan.noise:
         rng = Streams.of(content, compute.seed, "stability-noise", images.device)
-        sources["noise"] = repeat_noise(inputs, explain, rng, radius=RADIUS, count=plan.noise, logits=logits)
-    return replace(attribution, stability=Stability(level, sources, sum(counted) / len(images)))
+        sources["noise"] = repeat_noise(inputs, explain, rng, radius=RADIUS, count=plan.noise, logits=logits, look=look)
+    highest = find_highest(look.apply(values))
+    stability = Stability(level, sources, sum(counted) / len(images), look, highest)
+    return replace(attribution, stability=stability)
 
 
-def _add_halves(result: SourceStability, attribution: Attribution, method: MethodRun) -> SourceStability:
-    """Return the result with the reliability of the halves of the samples, if the method has them."""
-    if attribution.parts is None:
+def _add_halves(result: SourceStability, parts: Tensor | None, method: MethodRun) -> SourceStability:
+    """Return the result with the reliability of the halves of the samples, if there are any."""
+    if parts is None:
         return result
-    return replace(result, image_facts=describe_halves(attribution.parts, _count_samples(method)))
+    return replace(result, image_facts=describe_halves(parts, _count_samples(method)))
 
 
 def _count_samples(method: MethodRun) -> int | None:
-    """Return the number of independent samples that the method adds up."""
-    samples: int | None = method.settings.get("samples", method.settings.get("masks"))
-    return samples
+    """Return the number of independent samples that the method adds up; None if it differs between images or is unknown."""
+    samples = method.settings.get("samples", method.settings.get("masks"))
+    return samples if isinstance(samples, int) else None

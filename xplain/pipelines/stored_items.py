@@ -11,7 +11,8 @@ from xplain.core.files import FileState
 from xplain.core.run_store import RunStore, StoredItem
 from xplain.data.class_names import ClassNames
 from xplain.data.datasets import Item
-from xplain.data.images import LoadedImage, sha256
+from xplain.data.images import sha256
+from xplain.data.loading import LoadedImage
 
 
 def check_stored_items(store: RunStore, items: Sequence[Item], class_names: ClassNames) -> None:

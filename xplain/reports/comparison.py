@@ -11,6 +11,7 @@ import numpy as np
 from xplain.core.array_store import Floats
 from xplain.core.config import RenderOptions
 from xplain.core.errors import Failure
+from xplain.core.stability import UNSTABLE
 from xplain.reports.agreement import MEASURES, compute_agreement, mean_agreement
 from xplain.reports.render import Pixels
 
@@ -130,7 +131,18 @@ def _describe_column(comparison: Comparison, column: int) -> dict[str, Any]:
         "scores": scores,
         "seconds": float(np.mean(seconds)) if seconds else None,
         "n": len(seconds),
+        **_describe_stability(cells),
     }
+
+
+def _describe_stability(cells: Sequence[Cell | None]) -> dict[str, Any]:
+    """Return ``stability``, the mean figure of a column, their number and how many are below 0.5; {} if it was not measured."""
+    entries = [cell.record["stability"] for cell in cells if cell is not None and "stability" in cell.record]
+    if not entries:
+        return {}
+    figures = [entry["figure"] for entry in entries if entry["figure"] is not None]
+    mean = float(np.mean(figures)) if figures else None
+    return {"stability": {"mean": mean, "n": len(figures), "unstable": sum(figure < UNSTABLE for figure in figures)}}
 
 
 def _to_lists(matrix: Floats) -> list[list[float | None]]:

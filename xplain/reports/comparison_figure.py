@@ -27,6 +27,7 @@ from xplain.reports.figures import (
     wrap_label,
 )
 from xplain.reports.render import Pixels, apply_colormap, keep_top_pixels, mask, normalize, overlay
+from xplain.reports.stability_summary import describe_figure
 from xplain.reports.tables import with_arrow
 
 PICTURE_TITLES = {  # of each kind of picture that --show accepts, in figures with several kinds
@@ -133,7 +134,7 @@ class ComparisonFigure:
         return self.side * row.image.shape[0] / row.image.shape[1]
 
     def _row_height(self, row: Row) -> float:
-        lines = 1 + len(self.comparison.metrics)
+        lines = 1 + len(self.comparison.metrics) + any(cell and "stability" in cell.record for cell in row.cells)
         if len(self.stacked) == 1:  # else the text about the image is beside the second picture
             lines = max(len(self._image_lines(row)), lines)
         return len(self.stacked) * (self._picture_height(row) + GAP) + lines * LINE_HEIGHT + GAP
@@ -145,11 +146,17 @@ class ComparisonFigure:
         lines = wrap_label(name, self.characters, 1)
         if len(self.comparison.models) > 1:
             lines += wrap_label(record["model"], self.characters, 3)
-        lines += wrap_label(f"{class_name(target)} {format_certainty(target)}", self.characters, 2)
+        lines += self._class_lines(class_name(target), format_certainty(target))
         best = record["prediction"][0]
         if best["index"] != target["index"]:
-            lines += wrap_label(f"predicted: {class_name(best)} {format_certainty(best)}", self.characters, 2)
+            lines += self._class_lines(f"predicted: {class_name(best)}", format_certainty(best))
         return lines
+
+    def _class_lines(self, name: str, certainty: str) -> list[str]:
+        """Return the name of a class and its probability or value: in one line if both fit, else below each other."""
+        if len(name) + 1 + len(certainty) <= self.characters:
+            return [f"{name} {certainty}"]
+        return [*wrap_label(name, self.characters, 2), certainty]
 
     def _draw_row(self, canvas: FigureCanvas, row: Row, y: float, with_legend: bool) -> None:
         """Draw an image, its cells and their captions."""
@@ -187,7 +194,7 @@ class ComparisonFigure:
         return overlay(row.image, heatmap, options)
 
     def _write_caption(self, canvas: FigureCanvas, row: Row, column: int, x: float, y: float) -> None:
-        """Write the scores, with the best of the row in bold, and the seconds."""
+        """Write the scores, with the best of the row in bold, the stability and the seconds."""
         cell = row.cells[column]
         if cell is None:
             return
@@ -196,6 +203,9 @@ class ComparisonFigure:
             is_best = value is not None and value == self.comparison.best_score(row, metric)
             text = "undefined" if value is None else f"{value:.3f}"
             canvas.text(x, y, [f"{self._short_name(metric)} {text}"], bold=is_best)
+            y += LINE_HEIGHT
+        if "stability" in cell.record:
+            canvas.text(x, y, [shorten(describe_figure(cell.record), self.characters)])
             y += LINE_HEIGHT
         canvas.text(x, y, [f"{cell.record['cost']['seconds']:.2g} s{self._footnote_mark(cell)}"], color=GRAY)
 
@@ -245,6 +255,10 @@ class ComparisonFigure:
         parts += [f"{with_arrow(self._short_name(label), metrics[label])} = {label}" for label in metrics]
         if metrics and len(self.comparison.columns) > 1:
             parts.append("best in bold")
+        if any(cell and "stability" in cell.record for row in self.comparison.rows for cell in row.cells):
+            parts.append(
+                "stability: share of the highest tenth of a map that stays, lowest of the measured sources (0.1 by chance)"
+            )
         characters = int((self.width - 2 * GAP) * 72 / (TEXT_SIZE * 0.6))
         lines: list[str] = []
         for part in parts:

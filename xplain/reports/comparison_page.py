@@ -13,6 +13,7 @@ from xplain.reports.comparison import Cell, Comparison, Row
 from xplain.reports.comparison_figure import CURVE_COLORS
 from xplain.reports.map_encoding import EncodedRow, Quantization, encode_image, encode_maps
 from xplain.reports.render import get_colormap, reduce_channels
+from xplain.reports.stability_summary import describe_stability
 from xplain.reports.templates import render_page, script_json
 
 BUDGET = 7_400_000  # bytes for maps and images: a page of 20 images x 6 methods stays under 8 MB
@@ -88,7 +89,8 @@ def _describe_cell(cell: Cell) -> dict[str, Any]:
     for label, score in cell.record["scores"].items():
         curve = score["curve"] and _thin_out(score["curve"])
         scores[label] = {"value": score["value"], "undefined": score["undefined"], "curve": curve}
-    return {"scores": scores, **{key: cell.record[key] for key in RECORD_KEYS}}
+    stability = describe_stability(cell.record)
+    return {"scores": scores, "stability": stability, **{key: cell.record[key] for key in RECORD_KEYS}}
 
 
 def _thin_out(curve: Sequence[float]) -> list[float]:

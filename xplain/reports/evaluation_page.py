@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
+
+from xplain.reports.control import beats_control, find_control
 from xplain.reports.coverage import coverage_notes
 from xplain.reports.curve_plot import make_curve_plot
 from xplain.reports.groups import group_rows
+from xplain.reports.interval_bars import make_interval_bars
 from xplain.reports.label_accuracy import describe_accuracy
+from xplain.reports.map_encoding import encode_image
 from xplain.reports.map_notes import annotation_notes, unusable_map_notes
 from xplain.reports.paper_settings import difference_warning
 from xplain.reports.published import format_published, has_published, published_notes
 from xplain.reports.render import read_record
+from xplain.reports.repeated_maps import repeat_notes
 from xplain.reports.tables import format_number, has_chance, with_arrow
 from xplain.reports.templates import data_url, render_page
 
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999999")  # Okabe and Ito
+INTERVAL = "95% CI"
+SMALL_SIDE = 112  # pixels; smaller pictures are enlarged without blur
 GALLERY_TITLES = {"best": "Best explanations", "worst": "Worst explanations"}  # by the "place" in a picture's record
 
 
@@ -40,7 +50,10 @@ def make_evaluation_page(
         facts=_facts(summary),
         warnings=summary["warnings"],
         header=_table_header(summary),
-        rows=[_table_row(summary, row) for row in summary["rows"]],
+        rows=_table_rows(summary, colors),
+        control=find_control(run),
+        any_marked=any(_is_marked(summary, row) for row in summary["rows"]),
+        interval_header=INTERVAL,
         group_header=group_header,
         group_rows=rows_of_groups,
         interval=summary["interval"]["kind"],
@@ -50,7 +63,7 @@ def make_evaluation_page(
         difference=difference_warning(summary.get("published", {}).get("differences", [])),
         sweeps={name: data_url(content) for name, content in (sweeps or {}).items()},
         published=published_notes(summary),
-        galleries=_galleries(pictures, next(iter(run["methods"]))),
+        galleries=_galleries(pictures, list(run["methods"])),
         provenance=provenance,
     )
 
@@ -59,7 +72,7 @@ def _list_notes(summary: Mapping[str, Any]) -> list[str]:
     """Return what to know about metrics and external maps."""
     metrics = summary["run"]["metrics"]
     notes = [f"{label} {metric['note']}" for label, metric in metrics.items() if "note" in metric]
-    notes += annotation_notes(summary)
+    notes += annotation_notes(summary) + repeat_notes(summary)
     return notes + [note.removesuffix(".") for note in unusable_map_notes(summary)]
 
 
@@ -87,7 +100,7 @@ def _table_header(summary: Mapping[str, Any]) -> list[str]:
         "mean",
         *chance,
         *published,
-        "95% CI",
+        INTERVAL,
         "SD",
         "n",
         "undefined",
@@ -95,9 +108,28 @@ def _table_header(summary: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def _table_rows(summary: Mapping[str, Any], colors: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Return, for each row, its cells, the bar of its interval or None, and the text of its mark or ""."""
+    bars = {metric: make_interval_bars(summary, metric) for metric in summary["run"]["metrics"]}
+    return [
+        {
+            "cells": _table_row(summary, row),
+            "bar": bars[row["metric"]].get(row["method"]),
+            "color": colors[row["method"]],
+            "mark": f"not better than {find_control(summary['run'])}" if _is_marked(summary, row) else "",
+            "reason": _describe_difference(row.get("control")),
+        }
+        for row in summary["rows"]
+    ]
+
+
+def _is_marked(summary: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
+    """Return whether a method is not better than the control by a metric."""
+    return beats_control(row, summary["run"]["metrics"][row["metric"]]) is False
+
+
 def _table_row(summary: Mapping[str, Any], row: Mapping[str, Any]) -> list[str]:
     metric = summary["run"]["metrics"][row["metric"]]
-    difference = row["difference"] or {}
     cells = [with_arrow(row["metric"], metric), row["method"], format_number(row["mean"])]
     if has_chance(summary):
         cells.append(format_number(row.get("chance")))
@@ -109,8 +141,14 @@ def _table_row(summary: Mapping[str, Any], row: Mapping[str, Any]) -> list[str]:
         format_number(row["std"]),
         str(row["n"]),
         ", ".join(f"{count} ({reason})" for reason, count in row["undefined"].items()),
-        f"{format_number(difference.get('mean'), '+.4f')} {_format_range(difference)}".strip(),
+        _describe_difference(row["difference"]),
     ]
+
+
+def _describe_difference(difference: Mapping[str, Any] | None) -> str:
+    if not difference:
+        return ""
+    return f"{format_number(difference.get('mean'), '+.4f')} {_format_range(difference)}".strip()
 
 
 def _format_range(estimate: Mapping[str, Any]) -> str:
@@ -119,24 +157,42 @@ def _format_range(estimate: Mapping[str, Any]) -> str:
     return f"[{estimate['low']:.4f}, {estimate['high']:.4f}]"
 
 
-def _galleries(paths: Sequence[Path], method: str) -> list[dict[str, Any]]:
-    """Return title and pictures of the best and the worst explanations of the first method."""
-    pictures: dict[str, list[dict[str, str]]] = {place: [] for place in GALLERY_TITLES}
+def _galleries(paths: Sequence[Path], methods: Sequence[str]) -> list[list[dict[str, Any]]]:
+    """Return title and pictures of the best and the worst explanations, for each method that has some.
+
+    Pictures of earlier versions, whose records name no method, are of the first.
+    """
+    pictures: dict[tuple[str, str], list[dict[str, Any]]] = {
+        (method, place): [] for method in methods for place in GALLERY_TITLES
+    }
     metric = ""
     for path in paths:
         record = read_record(path) or {}
         metric = str(record.get("metric"))
-        place = str(record.get("place"))
-        if place in pictures:
-            pictures[place].append(_read_picture(path, record))
-    galleries = []
-    for place, title in GALLERY_TITLES.items():
-        if pictures[place]:
-            galleries.append({"title": f"{title} of {method} according to {metric}", "pictures": pictures[place]})
-    return galleries
+        group = (str(record.get("method", methods[0])), str(record.get("place")))
+        if group in pictures:
+            pictures[group].append(_read_picture(path, record))
+    galleries = [
+        [
+            {"title": f"{title} of {method} according to {metric}", "pictures": pictures[method, place]}
+            for place, title in GALLERY_TITLES.items()
+            if pictures[method, place]
+        ]
+        for method in methods
+    ]
+    return [places for places in galleries if places]
 
 
-def _read_picture(path: Path, record: Mapping[str, Any]) -> dict[str, str]:
-    """Return a picture's caption, and its content as a data URL."""
-    caption = f"{record.get('key')}: {record.get('name')}, {record.get('value', 0):.3f}"
-    return {"caption": caption, "source": data_url(path.read_bytes())}
+def _read_picture(path: Path, record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a picture's caption, what is wrong with the prediction, its content as a data URL, and whether it is small."""
+    content = path.read_bytes()
+    with Image.open(io.BytesIO(content)) as picture:
+        is_small = max(picture.size) < SMALL_SIDE
+        source = data_url(content) if is_small else encode_image(np.asarray(picture.convert("RGB")))
+    labels = " and ".join(record.get("labels", ())) or "not recorded"
+    return {
+        "caption": f"{record.get('key')}: {record.get('name')}, {record.get('value', 0):.3f}",
+        "wrong": f"wrong prediction; label: {labels}" if record.get("correct") is False else "",
+        "source": source,
+        "small": is_small,
+    }

@@ -14,6 +14,7 @@ from xplain.reports.label_accuracy import describe_accuracy
 from xplain.reports.map_notes import annotation_notes, unusable_map_notes
 from xplain.reports.paper_settings import difference_warning
 from xplain.reports.published import format_published, has_published, published_notes
+from xplain.reports.repeated_maps import repeat_notes
 from xplain.reports.sweep_plot import draw_metric_sweeps
 from xplain.reports.sweeps import collect_means
 from xplain.reports.tables import (
@@ -91,7 +92,7 @@ def evaluation_table(summary: Mapping[str, Any]) -> str:
     lines += ["", _means_table(summary)]
     if warning := difference_warning(summary.get("published", {}).get("differences", [])):
         lines += ["", f"**Warning:** {escape_cell(warning)}."]
-    lines += [line for text in annotation_notes(summary) for line in ("", f"{text}.")]
+    lines += [line for text in (*annotation_notes(summary), *repeat_notes(summary)) for line in ("", f"{text}.")]
     for text in unusable_map_notes(summary):
         lines += ["", text]
     if "sweeps" in summary:

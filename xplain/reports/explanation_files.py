@@ -13,6 +13,7 @@ from xplain.core.config import RenderOptions
 from xplain.core.errors import InputError, UsageError
 from xplain.core.files import touch, write_file
 from xplain.reports.band_pictures import show_bands
+from xplain.reports.original_pictures import Original, draw_original
 from xplain.reports.render import draw, encode_raw, read_record, render_warnings
 from xplain.reports.steps_figure import draw_steps, encode_steps
 
@@ -49,10 +50,11 @@ class ExplanationFiles:
     """The files of a run.
 
     directory: the output directory; None: ``write`` returns one PNG instead of writing files.
-    kinds: overlay, heatmap, masked, figure, raw, steps, which has two files.
+    kinds: overlay, heatmap, masked, figure, stability, raw, steps, which has two files.
     options: how pictures are drawn.
     overwrite: replace existing files.
     bands: numbers of the bands that pictures show; empty for the first three.
+    scale: side of the square in a picture that shows a pixel; figures have a fixed size.
     """
 
     directory: Path | None
@@ -60,6 +62,7 @@ class ExplanationFiles:
     options: RenderOptions
     overwrite: bool
     bands: tuple[int, ...] = ()
+    scale: int = 1
 
     def paths(self, name: str) -> dict[str, Path]:
         """Return, by kind, the path ``OUT/<name>.<kind>.png``, or ``.npz`` for raw. ``steps`` has both, as kinds STEPS and STEPS_DATA."""
@@ -123,6 +126,8 @@ class ExplanationFiles:
         attribution: Floats,
         record: dict[str, Any],
         steps: Mapping[str, Floats] | None = None,
+        original: Original | None = None,
+        marks: Floats | None = None,
     ) -> bytes | None:
         """Write the file of every kind; without a directory, return the PNG bytes of the first kind.
 
@@ -130,13 +135,15 @@ class ExplanationFiles:
         image, attribution: (C, H, W).
         record: embedded in each file; ``warnings`` and ``files`` are added to it.
         steps: the arrays of ``--save steps``.
+        original: the photograph to draw on, or None to draw on the model input.
+        marks: (H, W) of ``--save stability``, on the model input, or None.
 
         Raises InputError if a file cannot be written, or if another process wrote it in the meantime from other input.
         """
         record["warnings"] += render_warnings(attribution, self.options)
         record["files"] = {} if self.directory is None else {kind: str(path) for kind, path in paths.items()}
         for kind, path in paths.items():
-            content = self._encode(kind, image, attribution, record, steps or {})
+            content = self._encode(kind, image, attribution, record, steps or {}, original, marks)
             if self.directory is None:
                 return content
             if not write_file(path, content, replace=self.overwrite):
@@ -152,7 +159,14 @@ class ExplanationFiles:
         touch([path])
 
     def _encode(
-        self, kind: str, image: Floats, attribution: Floats, record: dict[str, Any], steps: Mapping[str, Floats]
+        self,
+        kind: str,
+        image: Floats,
+        attribution: Floats,
+        record: dict[str, Any],
+        steps: Mapping[str, Floats],
+        original: Original | None,
+        marks: Floats | None,
     ) -> bytes:
         if kind == STEPS:
             return draw_steps(steps, self.options, record, self.bands)
@@ -160,7 +174,9 @@ class ExplanationFiles:
             return encode_steps(steps, attribution, record)
         if kind == "raw":
             return encode_raw(image, attribution, record)
-        return draw(kind, show_bands(image, self.bands), attribution, self.options, record)
+        if original is not None and kind != "stability":  # marks are pixels of the model input
+            return draw_original(kind, original, attribution, self.options, record, self.scale)
+        return draw(kind, show_bands(image, self.bands), attribution, self.options, record, self.scale, marks)
 
 
 def _check_length(paths: Iterable[Path]) -> None:

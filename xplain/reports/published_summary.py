@@ -12,7 +12,7 @@ from xplain.core.run_store import check_run, read_run
 from xplain.core.types import Interval
 from xplain.reports.order_agreement import common_values, describe_order_agreement, estimate_order_agreement
 from xplain.reports.published import Published, add_published
-from xplain.reports.summary import RunAggregator, ScoreColumn, summarize_aggregator
+from xplain.reports.summary import RunAggregator, ScoreColumn, add_overlaps, summarize_aggregator
 
 
 def summarize_with_published(
@@ -28,7 +28,9 @@ def summarize_with_published(
     description, records = read_run(folder)
     check_run(description, str(folder))
     aggregator = RunAggregator.of(description, records, selected)
-    summary = add_published(summarize_aggregator(description, aggregator, interval), published)
+    summary = summarize_aggregator(description, aggregator, interval)
+    add_overlaps(summary, folder, aggregator)
+    summary = add_published(summary, published)
     order = find_order_agreements(summary, aggregator.columns)
     return {**summary, "published": {**summary["published"], "order": order}}
 

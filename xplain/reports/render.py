@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import io
 import json
-import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,12 +19,15 @@ from xplain.core.array_store import Floats, encode_arrays
 from xplain.core.config import Reduce, RenderOptions
 from xplain.core.errors import UsageError, did_you_mean
 from xplain.core.files import DAMAGED, printable, to_json
+from xplain.reports.captions import wrap_caption
 from xplain.reports.matplotlib_style import figure_style, import_matplotlib
-from xplain.reports.stability_summary import describe_stability
+from xplain.reports.stability_picture import add_caption, draw_bars, mark_pixels
 
 Pixels = NDArray[np.uint8]
-KINDS = ("overlay", "heatmap", "masked", "figure", "raw", "steps")
+KINDS = ("overlay", "heatmap", "masked", "figure", "raw", "steps", "stability")
 CHUNK = "xplain"  # the PNG text chunk that holds the record
+CAPTION_WIDTH = 130  # characters of a line above a figure
+OUTSIDE_COLOR = (0.5, 0.5, 0.5)  # where the model does not see the photograph
 GRAY_WEIGHTS = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 
@@ -144,24 +146,49 @@ def keep_top_pixels(image: Pixels, attribution: Floats, options: RenderOptions, 
     return pixels
 
 
-def draw(kind: str, image: Pixels, attribution: Floats, options: RenderOptions, record: Mapping[str, Any]) -> bytes:
+def paint(kind: str, image: Pixels, heatmap: Floats, options: RenderOptions) -> Pixels:
+    """Return the picture (H, W, 3) of an image (H, W, 3) and a heatmap (H, W). kind: overlay, heatmap or masked."""
+    match kind:
+        case "overlay":
+            return overlay(image, heatmap, options)
+        case "heatmap":
+            return apply_colormap(heatmap, options)
+        case _:
+            return mask(image, heatmap)
+
+
+def draw(
+    kind: str,
+    image: Pixels,
+    attribution: Floats,
+    options: RenderOptions,
+    record: Mapping[str, Any],
+    scale: int = 1,
+    marks: Floats | None = None,
+) -> bytes:
     """Return a PNG with the record inside it.
 
-    kind: overlay, heatmap, masked or figure.
+    kind: overlay, heatmap, masked, stability or figure.
     image: (H, W, 3).
     attribution: (C, H, W).
+    scale: side of the square in the PNG that shows a pixel; figures have a fixed size, and pictures of stability are enlarged anyway.
+    marks: (H, W), the share of the repeated maps that mark a pixel, for kind stability; None if it is undefined.
     """
     heatmap = normalize(attribution, options)
     match kind:
-        case "overlay":
-            pixels = overlay(image, heatmap, options)
-        case "heatmap":
-            pixels = apply_colormap(heatmap, options)
-        case "masked":
-            pixels = mask(image, heatmap)
+        case "figure":
+            panels = Panels(image, heatmap, overlay(image, heatmap, options))
+            return draw_figure(panels, attribution, options, record)
+        case "stability":
+            shares = np.zeros(heatmap.shape) if marks is None else marks
+            return encode_png(add_caption(mark_pixels(overlay(image, heatmap, options), shares), record), record)
         case _:
-            return draw_figure(image, heatmap, attribution, options, record)
-    return encode_png(pixels, record)
+            return encode_png(enlarge(paint(kind, image, heatmap, options), scale), record)
+
+
+def enlarge(pixels: Pixels, scale: int) -> Pixels:
+    """Return a picture whose pixels became squares of ``scale`` x ``scale`` pixels."""
+    return pixels if scale == 1 else pixels.repeat(scale, axis=0).repeat(scale, axis=1)
 
 
 def encode_png(pixels: Pixels, record: Mapping[str, Any]) -> bytes:
@@ -173,13 +200,18 @@ def encode_png(pixels: Pixels, record: Mapping[str, Any]) -> bytes:
     return stream.getvalue()
 
 
-def draw_figure(
-    image: Pixels, heatmap: Floats, attribution: Floats, options: RenderOptions, record: Mapping[str, Any]
-) -> bytes:
+class Panels(NamedTuple):
+    """The pictures of a figure: the image and the overlay (H, W, 3), and the heatmap (H, W), which is NaN where there is no map."""
+
+    image: Pixels
+    heatmap: Floats
+    overlay: Pixels
+
+
+def draw_figure(panels: Panels, attribution: Floats, options: RenderOptions, record: Mapping[str, Any]) -> bytes:
     """Return a PNG of the image, the heatmap with a color bar, the overlay and the model's best classes, with a caption.
 
-    image: (H, W, 3).
-    heatmap: (H, W), as ``normalize`` makes it of the attribution (C, H, W).
+    attribution: (C, H, W), of which the color bar shows the limits.
     record: embedded in the file; the caption and the classes are read from it.
     """
     import_matplotlib()
@@ -187,13 +219,18 @@ def draw_figure(
     from matplotlib.figure import Figure
 
     with figure_style({"font.size": 7.5, "axes.titlesize": 8}):
-        figure = Figure(figsize=(9, 2.45), dpi=210, layout="constrained")
+        has_stability = record.get("stability") is not None
+        figure = Figure(figsize=(9, 3.35 if has_stability else 2.45), dpi=210, layout="constrained")
         FigureCanvasAgg(figure)
-        axes = figure.subplots(1, 5, width_ratios=(1, 1, 0.05, 1, 0.9))
-        tick_labels = _tick_labels(attribution, options)
-        _draw_panels(figure, axes, image, heatmap, options, tick_labels, _title_input(record))
+        upper: Any = figure
+        if has_stability:
+            parts: Any = figure.subfigures(2, 1, height_ratios=(1, 0.38))
+            upper = parts[0]
+            draw_bars(parts[1].subplots(), record)
+        axes = upper.subplots(1, 5, width_ratios=(1, 1, 0.05, 1, 0.9))
+        _draw_panels(upper, axes, panels, options, _tick_labels(attribution, options), _title_input(record))
         _draw_predictions(axes[4], record)
-        figure.suptitle(textwrap.fill(printable(caption(record)), 130), fontsize=8, parse_math=False)
+        figure.suptitle(wrap_caption(record, CAPTION_WIDTH), fontsize=8, parse_math=False)
         stream = io.BytesIO()
         figure.savefig(stream, format="png", metadata={CHUNK: json.dumps(record)})
     return stream.getvalue()
@@ -202,17 +239,17 @@ def draw_figure(
 def _draw_panels(
     figure: Any,
     axes: Sequence[Any],
-    image: Pixels,
-    heatmap: Floats,
+    panels: Panels,
     options: RenderOptions,
     tick_labels: Sequence[str],
     input_title: str,
 ) -> None:
     """Draw the image, the heatmap, its color bar and the overlay on the first four axes."""
     low = -1 if options.sign == "signed" else 0
-    axes[0].imshow(image)
-    drawn_heatmap = axes[1].imshow(heatmap, cmap=options.colormap, vmin=low, vmax=1)
-    axes[3].imshow(overlay(image, heatmap, options))
+    colormap = get_colormap(options.colormap).with_extremes(bad=OUTSIDE_COLOR)
+    axes[0].imshow(panels.image)
+    drawn_heatmap = axes[1].imshow(panels.heatmap, cmap=colormap, vmin=low, vmax=1)
+    axes[3].imshow(panels.overlay)
     for index, title in ((0, input_title), (1, f"{options.sign} attribution"), (3, "overlay")):
         axes[index].set_title(title)
         axes[index].set_axis_off()
@@ -253,16 +290,6 @@ def _draw_predictions(axes: Any, record: Mapping[str, Any]) -> None:
     axes.set_box_aspect(1)
     axes.set_title(key)
     axes.spines[["top", "right"]].set_visible(False)
-
-
-def caption(record: Mapping[str, Any]) -> str:
-    """Return ``METHOD (param=value, ...) for “CLASS”``, with the stability of the map if the record has it."""
-    target = record.get("target", {})
-    name = target.get("name") or target.get("index")
-    params = ", ".join(f"{key}={json.dumps(value).strip(chr(34))}" for key, value in record.get("params", {}).items())
-    settings = f" ({params})" if params else ""
-    stability = describe_stability(record)
-    return f"{record.get('method')}{settings} for “{name}”" + (f"; {stability}" if stability else "")
 
 
 def encode_raw(image: Floats, attribution: Floats, record: Mapping[str, Any]) -> bytes:

@@ -18,6 +18,12 @@ def describe_stability(record: Mapping[str, Any]) -> str:
     return f"stability {entry['figure']:.2f} ({', '.join(texts)}; chance {SHARE:.2f})"
 
 
+def describe_figure(record: Mapping[str, Any]) -> str:
+    """Return ``stability 0.66 (draws)`` for the record of a map that has a stability."""
+    entry = record["stability"]
+    return "stability undefined" if entry["figure"] is None else f"stability {entry['figure']:.2f} ({entry['source']})"
+
+
 class StabilitySummary:
     """Counts of maps that are unstable, sensitive to rounding, or whose prediction changes under noise."""
 
@@ -48,4 +54,5 @@ class StabilitySummary:
             parts.append(f"{self.sensitive} sensitive to rounding (below {SENSITIVE})")
         if self.changing:
             parts.append(f"{self.changing} where small changes of the image change the prediction")
-        return f"stability of {self.maps} maps: {', '.join(parts)}" if parts else ""
+        maps = "1 map" if self.maps == 1 else f"{self.maps} maps"
+        return f"stability of {maps}: {', '.join(parts)}" if parts else ""

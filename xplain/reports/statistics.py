@@ -54,6 +54,45 @@ def estimate_mean(values: Floats, interval: Interval = "percentile", seed: int =
     return Estimate(mean, std, float(low), float(high), n)
 
 
+def estimate_median(values: Floats, seed: int = 0) -> dict[str, float]:
+    """Return the median of the finite values (n,), its 95 % percentile bootstrap interval, the quartiles and n.
+
+    NaN without values; the interval is NaN with one.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    values = values[np.isfinite(values)]
+    n = len(values)
+    if n == 0:
+        return dict.fromkeys(("median", "low", "high", "lower_quartile", "upper_quartile"), np.nan) | {"n": 0}
+    lower, median, upper = np.quantile(values, (0.25, 0.5, 0.75))
+    low = high = np.nan
+    if n > 1:
+        rng = np.random.default_rng(seed)
+        medians = [np.median(values[rng.integers(0, n, n, dtype=np.uint32)]) for _ in range(BOOTSTRAP_RESAMPLES)]
+        low, high = np.quantile(medians, _percentile_levels())
+    numbers = {"median": median, "low": low, "high": high, "lower_quartile": lower, "upper_quartile": upper}
+    return {name: float(number) for name, number in numbers.items()} | {"n": n}
+
+
+def wilson_interval(count: int, n: int) -> tuple[float, float]:
+    """Return Wilson's 95 % interval (1927) of a share of ``count`` in n > 0."""
+    z = NORMAL.inv_cdf((1 + CONFIDENCE_LEVEL) / 2)
+    share, spread = count / n, z**2 / n
+    center = (share + spread / 2) / (1 + spread)
+    half = z / (1 + spread) * (share * (1 - share) / n + spread / (4 * n)) ** 0.5
+    return max(center - half, 0.0), min(center + half, 1.0)
+
+
+def split_variance(values: Floats) -> tuple[float, float]:
+    """Return the variances between and within groups of repeated measurements (n, K), n > 1 and K > 1, by one-way analysis of variance.
+
+    The variance of the mean of the K measurements of a random group is between + within / K. between is at least 0.
+    """
+    within = float(values.var(axis=1, ddof=1).mean())
+    of_means = float(values.mean(axis=1).var(ddof=1))
+    return max(of_means - within / values.shape[1], 0.0), within
+
+
 def _percentile_levels() -> tuple[float, float]:
     return (1 - CONFIDENCE_LEVEL) / 2, (1 + CONFIDENCE_LEVEL) / 2
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,11 +11,11 @@ import numpy as np
 
 from xplain.core.array_store import Floats, encode_arrays
 from xplain.core.config import RenderOptions
-from xplain.core.files import printable
 from xplain.reports.band_pictures import show_bands
+from xplain.reports.captions import wrap_caption
 from xplain.reports.figures import new_figure
 from xplain.reports.matplotlib_style import figure_style
-from xplain.reports.render import CHUNK, caption, normalize
+from xplain.reports.render import CHUNK, normalize
 
 STEPS = ("inputs", "maps", "scores", "kept_wc", "kept_epc")  # details of a method with the parameter ``sequence``
 MAX_COLUMNS = 8  # of the figure
@@ -49,7 +48,7 @@ def draw_steps(
     low = -1 if options.sign == "signed" else 0
     with figure_style({"font.size": 7, "axes.titlesize": 7}):
         figure = new_figure(SIDE * len(shown) + 0.3, 2 * SIDE + 2.1, layout="constrained")
-        figure.suptitle(textwrap.fill(printable(caption(record)), 18 * len(shown)), fontsize=7.5, parse_math=False)
+        figure.suptitle(wrap_caption(record, 18 * len(shown)), fontsize=7.5, parse_math=False)
         pictures, curves = figure.subfigures(2, 1, height_ratios=(2 * SIDE + 0.5, 1.3))
         axes = pictures.subplots(2, len(shown), squeeze=False)
         for column, step in enumerate(shown):

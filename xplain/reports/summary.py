@@ -26,8 +26,10 @@ from xplain.core.option_values import parse_count
 from xplain.core.run_store import check_run, read_run, settings_digest
 from xplain.core.types import Interval
 from xplain.reports.accuracy_check import Confusions, accuracy_warnings
+from xplain.reports.control import find_control
 from xplain.reports.groups import ItemGroups, estimate_class_mean, without_nan
 from xplain.reports.label_accuracy import LabelAccuracy
+from xplain.reports.repeated_maps import compare_images, describe_repeats, is_stability
 from xplain.reports.statistics import (
     BOOTSTRAP_RESAMPLES,
     CONFIDENCE_LEVEL,
@@ -68,6 +70,7 @@ class ScoreColumn:
     chances: dict[str, float] = field(default_factory=dict)  # expected values of a random map, by key, if known
     forwards: int = 0
     backwards: int = 0
+    missed_tolerance: int = 0  # items for which steps=auto or samples=auto reached its maximum first
 
     @validated
     def add(self, record: Mapping[str, Any]) -> None:
@@ -84,6 +87,7 @@ class ScoreColumn:
             self._add_curve(index, record["curve"])
         self.forwards += record["cost"]["forwards"]
         self.backwards += record["cost"]["backwards"]
+        self.missed_tolerance += record["cost"].get("tolerance_reached") is False
 
     def _add_curve(self, index: int, curve: Sequence[float]) -> None:
         self.curve_items.append(index)
@@ -101,14 +105,24 @@ class ScoreColumn:
             return {}
         return {"chance": math.fsum(self.chances.values()) / len(self.chances)}
 
+    def sorted_curves(self) -> Floats | None:
+        """Return the curves (items that have one, points) in the order of the items' names, or None if there are none."""
+        if not self.curve_items:
+            return None
+        curves: Floats = np.frombuffer(self.curves).reshape(len(self.curve_items), -1)
+        return curves[self._curve_order()]
+
+    def _curve_order(self) -> NDArray[np.int64]:
+        """Return the indices of the curves in the order of the items' names."""
+        names = np.array(list(self.index))
+        return names[np.frombuffer(self.curve_items, dtype=np.int64)].argsort(kind="stable")
+
     def mean_curve(self) -> list[float] | None:
         """Return the mean over the items that have a curve, summed in the order of their names; None if there are none."""
         if not self.curve_items:
             return None
-        names = np.array(list(self.index))
-        order = names[np.frombuffer(self.curve_items, dtype=np.int64)].argsort(kind="stable")
         curves: Floats = np.frombuffer(self.curves).reshape(len(self.curve_items), -1)
-        return _mean_rows(curves, order).round(6).tolist()
+        return _mean_rows(curves, self._curve_order()).round(6).tolist()
 
 
 def _mean_rows(rows: Floats, order: NDArray[np.int64], chunk_size: int = 4096) -> Floats:
@@ -219,11 +233,12 @@ class RunAggregator:
         return {"top1": self.correct / self.labeled if self.labeled else None}
 
     def warnings(self, description: Mapping[str, Any]) -> list[str]:
-        """Return warnings about an implausible accuracy; none if images can have several labels."""
+        """Return warnings about missed tolerances, and about an implausible accuracy unless images can have several labels."""
+        missed = self._warn_of_missed_tolerances()
         if self.label_accuracy.images:
-            return []
+            return missed
         published = description.get("accuracy") or {"top1": None, "source": ""}
-        return accuracy_warnings(
+        return missed + accuracy_warnings(
             self.correct,
             self.labeled,
             published["top1"],
@@ -231,6 +246,17 @@ class RunAggregator:
             description.get("classes"),
             self.halves,
         )
+
+    def _warn_of_missed_tolerances(self) -> list[str]:
+        """Return a warning per method of which steps=auto or samples=auto did not reach the tolerance for some images."""
+        missed: dict[str, tuple[int, int]] = {}
+        for (method, _), column in self.columns.items():
+            missed[method] = max(missed.get(method, (0, 0)), (column.missed_tolerance, len(column.index)))
+        return [
+            f"{method} did not reach its tolerance for {count} of {total} images"
+            for method, (count, total) in missed.items()
+            if count
+        ]
 
 
 def summarize_run(
@@ -242,7 +268,26 @@ def summarize_run(
     """
     description, records = read_run(folder)
     check_run(description, str(folder))
-    return summarize(description, records, interval, selected)
+    aggregator = RunAggregator.of(description, records, selected)
+    summary = summarize_aggregator(description, aggregator, interval)
+    add_overlaps(summary, folder, aggregator)
+    return summary
+
+
+def add_overlaps(summary: dict[str, Any], folder: Path, aggregator: RunAggregator) -> None:
+    """Add the overlap of the saved maps of different images to the rows of stability metrics."""
+    if not folder.joinpath("maps").is_dir():
+        return
+    methods, overlaps = summary["run"]["methods"], dict[str, dict[str, Any] | None]()
+    for row in summary["rows"]:
+        label = row["method"]
+        if "stability" not in row or methods[label]["method"] == EXTERNAL_MAPS:
+            continue
+        if label not in overlaps:
+            keys = sorted(aggregator.columns[label, row["metric"]].index)
+            overlaps[label] = compare_images(folder, methods[label], label, keys)
+        if (overlap := overlaps[label]) is not None:
+            row["stability"]["between_images"] = overlap
 
 
 def summarize(
@@ -251,7 +296,7 @@ def summarize(
     interval: Interval = "percentile",
     selected: Collection[str] | None = None,
 ) -> dict[str, Any]:
-    """Return means with intervals per method and metric, paired differences to the first method, and the model's accuracy.
+    """Return means with intervals per method and metric, paired differences to the first method and the control, and the model's accuracy.
 
     description: content of ``run.json``.
     records: of ``items/*.jsonl``.
@@ -269,11 +314,17 @@ def summarize_aggregator(
 ) -> dict[str, Any]:
     """Return what ``summarize`` returns, of records that were read."""
     first = next(iter(description["methods"]))
+    control = find_control(description)
     rows = []
     for (method, metric), column in aggregator.columns.items():
         reference = None if method == first else aggregator.columns[first, metric]
         is_external = description["methods"][method]["method"] == EXTERNAL_MAPS  # their cost is unknown
         row = _summarize_column(method, metric, column, reference, interval, is_external=is_external)
+        if control is not None and method != control:
+            row["control"] = _compare_with_control(aggregator, row, control, first, interval)
+        described = description["metrics"][metric]
+        curves = column.sorted_curves() if is_stability(described) else None
+        row |= describe_repeats(described, column.values_of(sorted(column.index)), curves)
         rows.append(row | _summarize_groups(aggregator.groups, column, interval))
     sweeps = list_sweeps(description["metrics"], collect_means(rows))
     return {
@@ -319,6 +370,16 @@ def _summarize_column(
         "forwards": column.forwards / len(keys) if has_cost else None,
         "backwards": column.backwards / len(keys) if has_cost else None,
     }
+
+
+def _compare_with_control(
+    aggregator: RunAggregator, row: Mapping[str, Any], control: str, first: str, interval: Interval
+) -> dict[str, Any] | None:
+    """Return the mean paired difference to the random control, or None without common items."""
+    if control == first:
+        return row["difference"]
+    columns, metric = aggregator.columns, row["metric"]
+    return _difference(columns[row["method"], metric], columns[control, metric], interval)
 
 
 def _summarize_groups(groups: ItemGroups, column: ScoreColumn, interval: Interval) -> dict[str, Any]:

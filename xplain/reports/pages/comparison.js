@@ -46,7 +46,9 @@ function makeControls() {
     byId(`${name}-out`).textContent = state[name];
     byId(name).addEventListener("input", () => moveSlider(name));
   }
-  byId("size").addEventListener("input", () => document.documentElement.style.setProperty("--cell", `${byId("size").value}px`));
+  const root = document.documentElement;
+  root.style.setProperty("--columns", data.columns.length + 1);
+  byId("size").addEventListener("input", () => root.style.setProperty("--cell", `${byId("size").value}px`));
   byId("curves").addEventListener("change", () => document.body.classList.toggle("curves", byId("curves").checked));
   if (!metrics.length) byId("curves").parentElement.hidden = true;
   makeOrderControls();
@@ -75,6 +77,18 @@ function moveSlider(name) {
     byId(`${slider}-out`).textContent = Number(state[slider].toFixed(2));
   }
   repaintAll();
+}
+
+// Show which colors stand for which values. A masked image gets darker; of the highest tenth, there is no scale.
+function showColors() {
+  const isSigned = state.view === "signed" || (state.view !== "masked" && data.look.sign === "signed");
+  const colors = state.view === "masked" ? ["000", "fff"] : data.colors[isSigned ? "signed" : "magnitude"].filter((_, i) => i % 15 === 0);
+  byId("colors").style.background = `linear-gradient(to right, ${colors.map((color) => `#${color}`).join(", ")})`;
+  const [low, high] = [state.low, state.high].map((percent) => `p${Number(percent.toFixed(2))}`);
+  byId("colors-low").textContent = isSigned ? `≤ −${high}` : `≤ ${low}`;
+  byId("colors-high").textContent = `≥ ${high}`;
+  byId("colors").parentElement.hidden = state.view === "top";
+  byId("colors").parentElement.title = "pN: N-th percentile of the " + (isSigned ? "magnitudes" : `${data.look.sign} values`) + " of each map";
 }
 
 function switchTheme() {
@@ -125,6 +139,7 @@ async function start() {
     row.elements = data.columns.map((_, column) => makeCell(row, column));
   }
   arrangeTable();
+  byId("size").value = byId("grid").querySelector("figure").offsetWidth;
   showMeans();
   showAgreement();
   showFailures();

@@ -111,6 +111,7 @@ function paintHeatmap(output, cell, row, sign) {
 const unpainted = new Map(); // from cell to row
 
 function repaintAll() {
+  showColors();
   if (!unpainted.size) requestAnimationFrame(repaintSome);
   for (const row of data.rows) for (const cell of row.cells) if (cell && cell.values) unpainted.set(cell, row);
   document.body.dataset.painted = "no";

@@ -62,8 +62,11 @@ function makeCaption(cell, row) {
     const attributes = isBest ? { class: "best", title: "best in row" } : {};
     caption.append(element("div", attributes, `${metric}${arrow(metric)} ${text}`));
   }
+  if (cell.stability) caption.append(element("div", {}, cell.stability));
   const { seconds, forwards, backwards } = cell.cost;
-  caption.append(element("div", { class: "soft" }, `${formatNumber(seconds, 2)} s, ${forwards} forward and ${backwards} backward passes`));
+  const parts = [`${formatNumber(seconds, 2)} s,`, `${forwards} forward and`, `${backwards} backward passes`];
+  const units = parts.flatMap((part) => [element("span", { class: "unit" }, part), " "]).slice(0, -1);
+  caption.append(element("div", { class: "soft" }, ...units));
   for (const warning of cell.warnings) caption.append(element("div", { class: "warn" }, warning));
   return caption;
 }
@@ -89,13 +92,15 @@ function makeCurves(cell) {
 function readValuesOn(canvas, row) {
   let point = [Math.floor(row.width / 2), Math.floor(row.height / 2)];
   const clamp = (value, count) => Math.min(Math.max(value, 0), count - 1);
-  canvas.addEventListener("pointermove", (event) => {
+  const read = (event) => {
     const box = canvas.getBoundingClientRect();
     const x = Math.floor(((event.clientX - box.left) / box.width) * row.width);
     const y = Math.floor(((event.clientY - box.top) / box.height) * row.height);
     point = [clamp(x, row.width), clamp(y, row.height)];
     showValues(row, ...point);
-  });
+  };
+  canvas.addEventListener("pointermove", read);
+  canvas.addEventListener("pointerdown", read);
   canvas.addEventListener("focus", () => showValues(row, ...point));
   canvas.addEventListener("keydown", (event) => {
     const move = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];

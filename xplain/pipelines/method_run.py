@@ -115,15 +115,13 @@ class MethodRun:
     @property
     def rows_per_image(self) -> int:
         """Maximum number of forward passes per image."""
-        counts = {} if self.references is None else {"references": len(self.references)}
-        runs = max(map(len, self.averaged_baselines.values()), default=1)
-        return runs * self.spec.cost(**self.settings, **counts)[0]
+        return sum(self.planned_rows)
 
     @property
     def planned_rows(self) -> PlannedRows:
         """Maximum numbers of rows per image: forward passes alone, and gradients."""
         counts = {} if self.references is None else {"references": len(self.references)}
-        runs = 1 if self.averaged_baselines is None else len(self.averaged_baselines)
+        runs = max(map(len, self.averaged_baselines.values()), default=1)
         forwards, backwards = self.spec.cost(**self.settings, **counts)
         gradients = min(forwards, backwards)
         return PlannedRows(forwards - gradients, gradients).times(runs)

@@ -12,7 +12,7 @@ import typer
 import xplain
 from tests.conftest import SAMPLES, TINY, interrupt
 from xplain.cli.app import app
-from xplain.core.config import ComputeOptions, ModelOptions, PixelOptions, RenderOptions
+from xplain.core.config import ComputeOptions, ModelOptions, PictureOptions, PixelOptions, RenderOptions
 
 CAT = SAMPLES / "cat.jpg"
 COMMON = {
@@ -75,6 +75,7 @@ VALUES = {  # by option: the text on the command line, and the value in the conf
         "cmap": ("viridis", "viridis"),
         "opacity": (0.25, 0.25),
     },
+    PictureOptions: {"on": ("original", "original"), "scale": (3, 3)},
 }
 
 
@@ -121,7 +122,10 @@ def groups_of(command: str) -> list[type]:
     """Return the option groups that a command has."""
     if command == "list":
         return [ModelOptions]
-    return list(VALUES) if command in ("explain", "compare") else [ModelOptions, ComputeOptions, PixelOptions]
+    groups = [ModelOptions, ComputeOptions, PixelOptions]
+    if command in ("explain", "compare"):
+        groups.append(RenderOptions)
+    return [*groups, PictureOptions] if command == "explain" else groups
 
 
 def by_flag(texts: dict, monkeypatch) -> list[str]:

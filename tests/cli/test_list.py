@@ -76,7 +76,7 @@ def test_list_prints_page_of_one_entry(xp):
     ran = xp("list", "methods", "ig")
     assert ran.code == 0
     assert ran.lines[0] == "integrated-gradients"
-    assert "  steps: integer >= 1; default 50. Number of nodes α_k." in ran.lines
+    assert "  steps: integer >= 1 or auto; default 50. Number of nodes α_k, or auto." in ran.lines
     assert "  Cost per image at the defaults: 50 forward and 50 backward rows" in ran.lines
     assert ran.out == make_page(METHODS.get("ig")).to_text(100)
     assert xp("list", "metrics", "deletion").lines[0] == "deletion"

@@ -53,6 +53,14 @@ def test_guides_are_up_to_date():
         assert path.read_text("utf-8") == content, path.name
 
 
+def test_accepted_values_on_pages():
+    heads = {name: text.partition(";")[0] for name, text in make_page(METHODS.get("ig")).parameters}
+    assert heads["baseline"] == "black, white, mean, blur, uniform, an image file or a folder of images"
+    assert heads["direction"] == "none or idgi"
+    layer = dict(make_page(METHODS.get("grad-cam")).parameters)["layer"]
+    assert layer.startswith("the name of a layer, or several such as layer3+layer4; default auto. The name of a module")
+
+
 def test_parameters_of_agi_and_deletion():
     agi = {info.name: info for info in describe_parameters(METHODS.get("agi"))}
     assert agi["variant"].choices == ("official", "paper")

@@ -185,7 +185,7 @@ def hostile_labels(monkeypatch):
 def test_report_escapes_names(xp, data_sets, hostile_labels):
     plain, hostile = data_sets
     options = ("-M", "deletion:steps=2", "-a", "ig:steps=2", "-M", "pointing-game:boxes=boxes.csv")
-    Path("boxes.csv").write_text("0.png,0,0,9,9\n")
+    Path("boxes.csv").write_text("other.png,0,0,9,9\n")
     assert xp("evaluate", plain, *TINY, *options, "-o", "plain-run").code in (0, 5)
     shutil.copy("boxes.csv", "<i>&boxes.csv")
     ran = xp(

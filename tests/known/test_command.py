@@ -84,6 +84,19 @@ def test_shards_and_extension_give_the_same_results(xp):
     )
 
 
+def test_finished_run_plants_nothing(xp, monkeypatch):
+    assert xp("evaluate", "known:null", *FAST, "-o", "run").code == 0
+    monkeypatch.setattr("xplain.known.registry.Mechanism.plant", None)
+    ran = xp("evaluate", "known:null", *FAST, "-o", "run", "--json")
+    assert ran.code == 0
+    assert ran.records[0]["metrics"] == []
+    assert {row["method"]: row["quiet"]["mean"] for row in ran.records[0]["methods"]} == {
+        "integrated-gradients:steps=8": 1.0,
+        "saliency": 1.0,
+        "random": 0.0,
+    }
+
+
 def test_default_folder_and_json(xp):
     ran = xp("evaluate", "known:and", *FAST, "--json", "--seed", "3")
     (summary,) = ran.records

@@ -53,6 +53,25 @@ def test_auto_equals_fixed_number(auto, fixed, count, monkeypatch):
         assert attribution.details["forwards"][i] == number + extra
 
 
+@pytest.mark.parametrize(
+    "method",
+    [
+        "ig:steps=auto",
+        "sg:samples=auto,tolerance=0.12",
+        "eg:samples=auto,tolerance=0.3",
+        "rise:samples=auto,grid=2,tolerance=0.8",
+        "kernel-shap:samples=auto,segments=20,tolerance=0.1",
+    ],
+)
+def test_auto_in_float32_equals_float64(method):
+    classifier, _ = toys.with_pixels(toys.small_net(1, scale=15.0).float())
+    single = xplain.attribute(classifier, X.float(), method, target=TARGETS)
+    exact = explain(method)
+    assert single.values.dtype == torch.float32
+    assert single.cost.forwards == exact.cost.forwards
+    assert float((single.values - exact.values).norm() / exact.values.norm()) < 1e-4
+
+
 def test_steps_stop_at_gap():
     """At the first number of nodes with a gap within the tolerance, after one within three times the tolerance."""
     attribution = explain("ig:steps=auto,tolerance=0.002")

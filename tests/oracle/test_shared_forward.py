@@ -8,8 +8,10 @@ import torch
 import xplain
 import xplain.methods  # registers them
 from tests.helpers import toys
+from xplain.core.config import ComputeOptions
 from xplain.core.registry import METHODS
 from xplain.oracle import Oracle
+from xplain.oracle.runtime import predict_and_share
 
 X = toys.images(3)
 SHARING = [spec.name for spec in METHODS if spec.starts_with]
@@ -121,3 +123,25 @@ def test_explain_and_evaluate_run_the_model_once(xp, photos, monkeypatch):
     assert ran.code == 0
     assert json.loads(ran.out)["items"]["evaluated"] == 3
     assert sum(rows for rows, _ in calls) == 3 + 1  # evaluate counts the classes with a blank image
+
+
+class WithoutGraph(torch.nn.Module):
+    """A network that fails if gradients are enabled."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = toys.small_net(1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if torch.is_grad_enabled():
+            raise RuntimeError("no graph here")
+        return self.net(x)
+
+
+def test_network_that_fails_with_gradients_is_predicted():
+    """The prediction is repeated without a graph; what needs gradients fails afterwards."""
+    classifier = toys.with_pixels(WithoutGraph())[0]
+    logits, cost, shared = predict_and_share(classifier, X, ComputeOptions(), "gradients")
+    assert shared is None
+    assert cost.checks == 3
+    toys.assert_same(logits, Oracle(classifier).logits(X), rtol=1e-12)

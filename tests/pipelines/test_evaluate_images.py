@@ -123,8 +123,9 @@ def test_data_set_is_read_when_needed(classifier, photos):
     data = PhotoDataset(sorted(photos.rglob("*.jpg")))
     xplain.evaluate(classifier, data, "saliency", "sparseness", limit=1)
     assert data.reads == 3  # the label, a check of the image before the run, and the run
-    data.targets = [0, 1, 2]
-    xplain.evaluate(classifier, data, "saliency", "sparseness")
+    data.targets = [2, 1, 0]  # used without reading the elements
+    evaluation = xplain.evaluate(classifier, data, "saliency", "sparseness")
+    assert [row["label"] for row in evaluation.rows[::2]] == [2, 1, 0]
     assert data.reads == 3 + 1 + 3
 
 

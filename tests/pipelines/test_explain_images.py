@@ -51,18 +51,19 @@ def test_equals_the_command(xp, explanation, tmp_path):
     assert json.loads(json.dumps(own)) == own
 
 
-def test_every_kind_of_image_gives_the_same_map(classifier, pixels, explanation, tmp_path):
-    array = np.asarray(Image.open(CAT).convert("RGB"))
-    Image.fromarray(array).save(tmp_path / "cat.png")
+def test_every_kind_of_image_gives_the_same_map(classifier, tmp_path):
+    path = tmp_path / "cat.png"
+    array = np.asarray(Image.open(CAT).convert("RGB").resize((60, 50)))
+    Image.fromarray(array).save(path)
+    pixels = xplain.read_image(path, preprocessing=classifier.preprocessing)
+    explanation = xplain.explain(classifier, path, "ig", steps=4)
     images = [
-        CAT,
-        str(CAT),
-        Image.open(CAT),
+        str(path),
+        Image.open(path),
         array,
         array.transpose(2, 0, 1),
         torch.from_numpy(array.copy()),
         torch.from_numpy(array.copy()).permute(2, 0, 1),
-        tmp_path / "cat.png",
         pixels,
         pixels.double(),
         pixels.numpy(),
@@ -178,6 +179,20 @@ def test_refused_images(classifier, pixels):
         xplain.explain(classifier, "none.jpg", "saliency")
     with pytest.raises(UsageError, match=r"the classifier is of type int"):
         xplain.explain(3, pixels)
+
+
+class RootAtZero(nn.Module):
+    """Finite logits whose gradient is NaN."""
+
+    def forward(self, x):
+        return (x.flatten(1)[:, :2] * 0).sqrt()
+
+
+def test_maps_that_are_not_finite_are_refused(pixels):
+    message = "the attributions of 'image' contain NaN or infinity; check the weights or use precision fp32"
+    classifier = xplain.load_classifier(RootAtZero(), device="cpu", size=32)
+    with pytest.raises(InputError, match=message):
+        xplain.explain(classifier, pixels, "saliency")
 
 
 def test_overlay_equals_that_of_the_command(xp, explanation, tmp_path):

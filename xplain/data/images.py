@@ -154,18 +154,14 @@ def _read_photograph(content: bytes, name: str, preprocessing: Preprocessing) ->
     return ModelInput(preprocess(image, preprocessing), (image.height, image.width), orientation=orientation)
 
 
-def read_original(content: bytes, name: str, pixels: PixelFormat) -> NDArray[np.uint8] | NDArray[np.float32]:
-    """Read the bytes of an image file at its own size, upright. Raises InputError that names ``name``.
+def read_whole_bands(content: bytes, name: str, pixels: PixelFormat) -> NDArray[np.float32] | None:
+    """Read the bytes of an image file as bands (C, H, W) in [0, 1] of its own size, upright; None for a photograph.
 
-    Returns uint8 (H, W, 3) for a photograph, and float32 (C, H, W) in [0, 1] for an image that is read as bands.
+    Raises InputError that names ``name``.
     """
-    import numpy as np
-
     try:
         bands = _read_bands(content, name, pixels)
-        if bands is None:
-            return np.array(decode_image(content, name))
-        return scale_to_unit_range(bands, pixels, name)
+        return None if bands is None else scale_to_unit_range(bands, pixels, name)
     except MemoryError:
         raise too_large_error(name) from None
 

@@ -162,7 +162,8 @@ def _sample_to_tolerance(
     ends, others = sample_rounds(max_samples, FIRST_SAMPLES), (~is_exact).nonzero()[:, 0]
     rounds = Rounds(oracle, x, ends, tolerance, find_errors, others)
     for block in rounds.blocks():
-        members[block.images, block.points], scores[block.images, block.points] = coalitions.add(block)
+        drawn, values = coalitions.add(block)
+        members[block.images, block.points], scores[block.images, block.points] = drawn, values.double()
     rounds.counts[is_exact], rounds.errors[is_exact] = proper[is_exact].long(), 0.0
     return rounds
 

@@ -32,8 +32,9 @@ NO_CUTOFF = "no score along the line exceeds the cutoff, so that the whole line 
     cost=lambda steps, **_: (2 * steps + 1, steps),
     at_most=True,
     parallel=lambda steps, **_: steps,
-    deviations="The gradients are summed with the weight 1/n, so that the values are in units of the score; the program with which IDG was "
-    "compared divides by their number, which scales the map. It uses one node if no score exceeds the cutoff, all nodes here.",
+    deviations="The definition is that of the program of the IDG paper (Walker et al. 2024), which compares with Left-IG; the authors' own "
+    "program was not available. The gradients are summed with the weight 1/n, so that the values are in units of the score. That program "
+    "averages them, which scales the map, and uses one node if no score exceeds the cutoff.",
     rounding="The end of the part is a node: scores that are nearly equal to the cutoff are on either side of it in correct float32 "
     "implementations.",
 )

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from xplain.core.allocator import retain_freed_memory
 from xplain.core.config import SIMILAR, ComputeOptions, ModelOptions, PixelOptions
-from xplain.core.errors import UsageError
+from xplain.core.errors import MODEL_ERRORS, UsageError, XplainError
 from xplain.core.types import Cost
 from xplain.data.bands import PixelFormat
 from xplain.data.images import read_image
@@ -114,8 +114,13 @@ def predict_and_share(
     oracle = Oracle(classifier, batch_size=compute.batch_size, precision=compute.precision)
     if not starts_with or not classifier.differentiable or len(images) > oracle.rows_per_call(images):
         return *predict(classifier, images, compute), None
-    if starts_with == "layers":
-        logits, shared = predict_with_layers(oracle, images, layer, layout)
-    else:
-        logits, shared = oracle.predict(images)
+    try:
+        if starts_with == "layers":
+            logits, shared = predict_with_layers(oracle, images, layer, layout)
+        else:
+            logits, shared = oracle.predict(images)
+    except XplainError:  # some are RuntimeErrors too
+        raise
+    except MODEL_ERRORS:  # for example, a network that cannot run with gradients
+        return *predict(classifier, images, compute), None
     return logits, oracle.cost, shared

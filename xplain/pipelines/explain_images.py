@@ -119,8 +119,14 @@ def _stack(loaded: Sequence[LoadedImage], classifier: Classifier) -> Tensor:
 
 
 def _describe(batch: AttributedBatch, loaded: Sequence[LoadedImage]) -> list[Explanation]:
-    """Return one explanation per image, on the CPU."""
+    """Return one explanation per image, on the CPU. Raises InputError if attributions are not finite."""
     result = batch.attribution.cpu()
+    for image, values in zip(loaded, result.values, strict=True):
+        if not bool(values.isfinite().all()):
+            raise InputError(
+                f"the attributions of {image.source.name!r} contain NaN or infinity",
+                "check the weights or use precision fp32",
+            )
     assert batch.attribution.target is not None
     items = [Item(image.source.name, image.source, None) for image in loaded]
     targeted = TargetedBatch(items, loaded, batch.images, batch.logits, batch.attribution.target, batch.contrasts)

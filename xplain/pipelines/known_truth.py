@@ -223,7 +223,7 @@ class KnownRun:
         except XplainError as error:
             self.store.append([{"key": group.keys[i], **common, "refused": str(error)} for i in index])
             if method.label in self.plan.required:
-                yield Failure(f"{group.mechanism.name}", _refuse(method.label, group.mechanism.name, error))
+                yield Failure(group.mechanism.name, _refuse(method.label, group.mechanism.name, error))
             return
         scores = score_maps(result.values, subset, slopes=method.slopes, score=method.score)
         details = result.with_details_on_cpu()
@@ -235,13 +235,13 @@ class KnownRun:
         )
 
     def _grade(self, metric: MetricRun, group: KnownGroup, planted: Planted, classifier: Classifier) -> None:
-        """Run a metric on the ladder of each image without a result, if the mechanism has a set of relevant pixels."""
-        if planted.relevant is None:
-            return
+        """Run a metric on the ladder of each image without a result. There are no values if the mechanism has no set of relevant pixels."""
         compute = self.plan.config.compute
         common = {"mark": self.marks[metric.label], "metric": metric.label}
         for i in self.missing(group, metric.label):
-            grades = grade_metric(metric, classifier, planted, i, group.keys[i], compute)
+            grades: dict[str, Any] = {"values": {}}
+            if planted.relevant is not None:
+                grades = grade_metric(metric, classifier, planted, i, group.keys[i], compute)
             self.store.append([{"key": group.keys[i], **common, **grades}])
 
 

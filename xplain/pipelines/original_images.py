@@ -9,7 +9,7 @@ import numpy as np
 
 from xplain.core.config import ExplainConfig, PictureOptions
 from xplain.core.errors import InputError, UsageError
-from xplain.data.images import read_original, sha256
+from xplain.data.images import decode_image, read_whole_bands, sha256
 from xplain.data.loading import LoadedImage
 from xplain.models import Classifier
 from xplain.reports.band_pictures import show_bands
@@ -43,8 +43,8 @@ def load_original(config: ExplainConfig, classifier: Classifier, loaded: LoadedI
     content = loaded.source.read()
     if sha256(content) != loaded.digest:
         raise InputError(f"{name!r} changed while it was explained", "run the same command again")
-    values = read_original(content, name, preprocessing.pixels)
-    pixels = values if values.dtype == np.uint8 else show_bands(values, config.pixels.bands)
+    bands = read_whole_bands(content, name, preprocessing.pixels)
+    pixels = np.array(decode_image(content, name)) if bands is None else show_bands(bands, config.pixels.bands)
     height, width = pixels.shape[:2]
     return Original(pixels, preprocessing.crop_box(width, height))
 

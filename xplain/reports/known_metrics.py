@@ -33,8 +33,9 @@ class GradeResults:
         self.records: dict[str, dict[str, dict[str, Mapping[str, Any]]]] = defaultdict(lambda: defaultdict(dict))
 
     def add(self, record: Mapping[str, Any]) -> None:
-        """Add the record of an image."""
-        self.records[record["metric"]][record["key"].split("/")[0]][record["key"]] = record
+        """Add the record of an image, unless it has no values."""
+        if record["values"]:
+            self.records[record["metric"]][record["key"].split("/")[0]][record["key"]] = record
 
     def summarize(self, metrics: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Return a row per metric that was graded, with p values corrected for their number."""

@@ -115,7 +115,8 @@ def _describe_parameter(info: ParameterInfo) -> str:
     if info.bounds and info.type in ("int", "float"):
         head = f"{kind} {info.bounds}"
     else:
-        head = _join_or([*info.choices, *([info.bounds] if info.bounds else [])]) or kind
+        others = info.bounds.split(" or ") if info.choices else [info.bounds]
+        head = _join_or([*info.choices, *filter(None, others)]) or kind
     meaning = info.meaning[:1].upper() + info.meaning[1:] if _is_word(info.meaning) else info.meaning
     default = "none" if info.default is None else format_value(info.default)
     return f"{head}; default {default}. {meaning}".rstrip()

@@ -17,11 +17,11 @@ from xplain.core.config import ComputeOptions, ModelOptions, PictureOptions, Pix
 CAT = SAMPLES / "cat.jpg"
 COMMON = {
     "-m", "--model", "--weights", "--classes", "--image-size", "--device", "--offline", "--precision", "-b", "--batch-size", "--seed",
-    "--threads", "--mean", "--std", "-o", "--output", "--json", "-q", "--quiet", "--no-progress", "--config", "--version",
+    "--threads", "--engine", "--mean", "--std", "-o", "--output", "--json", "-q", "--quiet", "--no-progress", "--config", "--version",
 }  # fmt: skip
 # list computes nothing and prints to standard output; cite loads no model, and BibTeX has one form
 MISSING = {
-    "list": {"--precision", "-b", "--batch-size", "--seed", "--threads", "-o", "--output"},
+    "list": {"--precision", "-b", "--batch-size", "--seed", "--threads", "--engine", "-o", "--output"},
     "cite": COMMON - {"--version"},
 }
 BY_FLAG_ONLY = {"--version", "--help"}
@@ -54,7 +54,13 @@ VALUES = {  # by option: the text on the command line, and the value in the conf
         "prompt": ("a cat by the sea", ("a cat by the sea",)),
         "template": ("a photo of a {}", ("a photo of a {}",)),
     },
-    ComputeOptions: {"precision": ("bf16", "bf16"), "batch-size": (7, 7), "seed": (5, 5), "threads": (2, 2)},
+    ComputeOptions: {
+        "precision": ("bf16", "bf16"),
+        "batch-size": (7, 7),
+        "seed": (5, 5),
+        "threads": (2, 2),
+        "engine": ("openvino", "openvino"),
+    },
     PixelOptions: {
         "bands": ("3,2,1", (3, 2, 1)),
         "input-bands": ("2,1", (2, 1)),

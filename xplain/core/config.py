@@ -21,7 +21,7 @@ from xplain.core.option_values import (
 )
 from xplain.core.stability import StabilityLevel
 from xplain.core.text_files import decode_text
-from xplain.core.types import ActivationName, Interval, Precision, ScoreKind
+from xplain.core.types import ActivationName, EngineName, Interval, Precision, ScoreKind
 
 EMBEDDED = "efficientnet-lite0"  # the default model, which needs no download
 SIMILAR = "similar:"  # in --target, before the path of a reference image
@@ -254,6 +254,14 @@ class ComputeOptions:
             "auto",
         ),
     ] = None
+    engine: Annotated[
+        EngineName,
+        Option(
+            "--engine",
+            "What computes the model on the CPU in fp32: torch, openvino (pip install 'xplain-vision[openvino]'; PyTorch computes what it "
+            "cannot) or auto (openvino if it is installed and the planned work repays the conversion). Numbers agree up to rounding.",
+        ),
+    ] = "auto"
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 from xplain.core.errors import InputError, UsageError
 from xplain.core.files import FileState, lock_directory, lock_file, to_json, write_error, write_json
+from xplain.core.types import PYTORCH
 
 SCHEMA = 1
 KeysByMark = defaultdict[str, set[str]]  # with interned strings, 50 bytes per record
@@ -248,9 +249,9 @@ def _check_description(folder: Path, description: Record) -> Record | None:
     if not (folder / "run.json").exists():
         return None
     existing = _read_description(folder)
-    cpu = {"device": "cpu"}  # which fingerprints do not name
-    old = cpu | existing["fingerprint"]
-    new = cpu | json.loads(json.dumps(description["fingerprint"]))  # as JSON returns it: lists instead of tuples
+    defaults = {"device": "cpu", "engine": PYTORCH}  # which fingerprints do not name
+    old = defaults | existing["fingerprint"]
+    new = defaults | json.loads(json.dumps(description["fingerprint"]))  # as JSON returns it: lists instead of tuples
     for key in sorted({*old, *new}):
         if _without_notes(old.get(key)) != _without_notes(new.get(key)) and not _is_undecided(key, old, new):
             raise DifferentRunError(

@@ -13,6 +13,11 @@ if TYPE_CHECKING:
 
 ScoreKind = str  # a score in the full form of ``xplain.core.scores.parse_score``
 Precision = Literal["fp32", "tf32", "bf16"]
+EngineName = Literal["auto", "torch", "openvino"]
+PYTORCH = {
+    "forwards": "torch",
+    "gradients": "torch",
+}  # what computes forward passes and gradients, unless a record says otherwise
 ActivationName = Literal["auto", "softmax", "sigmoid", "none"]
 Interval = Literal["percentile", "bca"]
 

@@ -20,6 +20,7 @@ from xplain.models.optimize import inference_copy
 from xplain.models.outputs import OutputKind
 from xplain.oracle.access import check_access, check_precision
 from xplain.oracle.batching import Block, PassKind, make_blocks, rows_per_call, run_in_batches
+from xplain.oracle.engines import active_engine
 from xplain.oracle.layers import LayerResult, probe_layer
 from xplain.oracle.scores import ComputedScore, compute_scores
 from xplain.oracle.shared_forward import ForwardPass, SharedForward
@@ -110,10 +111,13 @@ class Oracle:
         """
 
         model = self.inference_copy(fold=self.fold)
+        engine = active_engine(self.classifier, self.precision, fold=self.fold)
 
         def run(x: Tensor) -> tuple[Tensor]:
-            with torch.no_grad():
-                logits = self.forward(model, x)
+            logits = None if engine is None else engine.logits(x)
+            if logits is None:
+                with torch.no_grad():
+                    logits = self.forward(model, x)
             rows = self.classifier.rows_run(len(x))
             if check:
                 self.count_rows(checks=rows)
@@ -161,13 +165,19 @@ class Oracle:
         """
 
         model = self.inference_copy(fold=self.fold, access="gradients")
+        engine = active_engine(self.classifier, self.precision, fold=self.fold)
 
         def run(x: Tensor, y: Tensor, contrasts: Tensor | None) -> tuple[Tensor, ...]:
-            taken = None if self.shared is None else self.shared.take(x, folded=self.fold)
-            with torch.enable_grad():
-                leaf, logits, _ = self._run_with_graph(model, x) if taken is None else taken
+            computed = None if engine is None else engine.gradients(x, y, self.score, contrasts)
+            taken = None if computed is not None or self.shared is None else self.shared.take(x, folded=self.fold)
+            if computed is not None:
+                logits, gradients = computed
                 scores = compute_scores(logits, y, self.score, contrasts, self.output)
-                gradients = _differentiate(scores, leaf)
+            else:
+                with torch.enable_grad():
+                    leaf, logits, _ = self._run_with_graph(model, x) if taken is None else taken
+                    scores = compute_scores(logits, y, self.score, contrasts, self.output)
+                    gradients = _differentiate(scores, leaf)
             if taken is None:
                 self.count_rows(forwards=len(x), backwards=scores.numel())
             else:  # progress does not count predictions

@@ -20,6 +20,7 @@ from xplain.models import Classifier, load_classifier, similarity
 from xplain.models.arithmetic import reproducible_arithmetic
 from xplain.models.optimize import freeze_version
 from xplain.models.scalar_outputs import with_scalar_output
+from xplain.oracle.engines import Engine, use_engine
 from xplain.oracle.layers import predict_with_layers
 from xplain.oracle.oracle import Oracle
 from xplain.oracle.shared_forward import SharedForward
@@ -76,9 +77,17 @@ def _join(bands: Sequence[int]) -> str:
 
 
 @contextmanager
-def inference_session(classifier: Classifier) -> Iterator[None]:
-    """Keep freed memory, compute reproducibly, and skip change detection while the block runs; the classifier must not change meanwhile."""
-    with retain_freed_memory(), reproducible_arithmetic(classifier.device), freeze_version(classifier):
+def inference_session(classifier: Classifier, engine: Engine | None = None) -> Iterator[None]:
+    """Keep freed memory, compute reproducibly, and skip change detection while the block runs; the classifier must not change meanwhile.
+
+    engine: computes the rows of the classifier instead of PyTorch.
+    """
+    with (
+        retain_freed_memory(),
+        reproducible_arithmetic(classifier.device),
+        freeze_version(classifier),
+        use_engine(classifier, engine),
+    ):
         yield
 
 

@@ -16,7 +16,7 @@ from xplain.core.config import ComputeOptions
 from xplain.core.errors import InputError, UsageError, did_you_mean
 from xplain.core.option_values import parse_batch_size
 from xplain.core.scores import SCORE_FORMAT, SCORE_KINDS, ContrastScore, parse_score
-from xplain.core.types import Precision
+from xplain.core.types import EngineName, Precision
 from xplain.data.unit_range import RANGE_HINT, check_unit_range
 from xplain.models import Classifier
 from xplain.models.channels import learn_channels
@@ -178,12 +178,15 @@ def check_score_text(score: object) -> str:
         raise UsageError(f"unknown score {score!r}", hint) from None
 
 
-def resolve_compute(seed: int, precision: Precision, batch_size: int | str) -> ComputeOptions:
+def resolve_compute(
+    seed: int, precision: Precision, batch_size: int | str, engine: EngineName = "torch"
+) -> ComputeOptions:
     """Check the keywords that ``attribute`` and ``measure`` share. Raises UsageError."""
     if not isinstance(seed, int | np.integer) or isinstance(seed, bool):
         raise UsageError(f"invalid seed {seed!r}", "use a whole number")
     check_choice("precision", precision, get_args(Precision))
-    return ComputeOptions(precision, parse_batch_size(str(batch_size)), int(seed))
+    check_choice("engine", engine, get_args(EngineName))
+    return ComputeOptions(precision, parse_batch_size(str(batch_size)), int(seed), engine=engine)
 
 
 def _to_tensor(value: object, name: str, hint: str) -> Tensor:

@@ -28,12 +28,14 @@ from xplain.core.rng import preserve_random_state
 from xplain.core.scores import ContrastScore, ScoreName
 from xplain.core.stability import StabilityLevel
 from xplain.core.sweeps import parse_single
-from xplain.core.types import Attribution, Cost, Precision, ScoreKind
+from xplain.core.types import Attribution, Cost, EngineName, Precision, ScoreKind
 from xplain.models import Classifier, ScalarFunction
 from xplain.models.devices import synchronize
 from xplain.models.layer_names import find_layer_name
 from xplain.models.scalar_outputs import NETWORK_PREFIX, resolve_scalar_target
 from xplain.oracle.access import check_access
+from xplain.oracle.engine_choice import choose_engine
+from xplain.oracle.engines import Engine
 from xplain.oracle.runtime import inference_session, predict
 from xplain.oracle.shared_forward import SharedForward
 from xplain.oracle.targets import Classes, find_contrasts, find_targets, has_finite_logits
@@ -64,6 +66,7 @@ def attribute(
     seed: int = 0,
     precision: Precision = "fp32",
     batch_size: int | str = "auto",
+    engine: EngineName = "torch",
     progress: Callable[[int], None] | None = None,
     stability: StabilityLevel = "off",
     **params: Any,
@@ -87,6 +90,8 @@ def attribute(
         seed: random seed. Random numbers depend on the seed and on the pixels of each image, but not on the batch.
         precision: ``fp32``, ``tf32`` or ``bf16``.
         batch_size: maximum number of samples per forward pass, or ``auto``.
+        engine: ``torch``, ``openvino``, which computes the model on the CPU where it can, or ``auto``: openvino if it is installed and the
+            work repays the conversion of the model. The numbers agree up to rounding.
         progress: callback that receives the number of processed samples after each forward pass.
         stability: ``quick`` or ``full`` also runs the method with other random draws, in other arithmetic and under small noise, and
             sets ``stability`` of the result: how much of the highest tenth of each map stays. ``full`` takes about ten times the rows.
@@ -117,6 +122,7 @@ def attribute(
         seed=seed,
         precision=precision,
         batch_size=batch_size,
+        engine=engine,
         progress=progress,
         stability=stability,
         **params,
@@ -129,7 +135,7 @@ class AttributedBatch:
     """The result of ``attribute`` with what it was computed from.
 
     classifier: that of the target, if that is a function. images: (B, C, H, W) on its device. logits: (B, classes).
-    contrasts: (B, A) contrast classes, or None. attribution: the result.
+    contrasts: (B, A) contrast classes, or None. attribution: the result. engine: what computed it; None: PyTorch.
     """
 
     classifier: Classifier
@@ -139,6 +145,7 @@ class AttributedBatch:
     logits: Tensor
     contrasts: Tensor | None
     attribution: Attribution
+    engine: Engine | None
 
 
 @torch.inference_mode(mode=False)
@@ -153,6 +160,7 @@ def attribute_batch(
     seed: int,
     precision: Precision,
     batch_size: int | str,
+    engine: EngineName,
     progress: Callable[[int], None] | None,
     stability: StabilityLevel,
     **params: Any,
@@ -170,7 +178,7 @@ def attribute_batch(
         method, params = choice.name, {**dict(choice.params), **params}
     spec, params = METHODS.get(method), check_references(params)
     method_run = MethodRun.resolve(spec, params, classifier.preprocessing, score=score_text)
-    compute = resolve_compute(seed, precision, batch_size)
+    compute = resolve_compute(seed, precision, batch_size, engine)
     check_progress(progress)
     level = check_level(stability)
     synchronize(classifier.device)
@@ -178,7 +186,8 @@ def attribute_batch(
     images = check_images(classifier, images)
     classifier.inspect_first_images(images)
     check_access(classifier, method_run.spec.access, spec.name)
-    with inference_session(classifier), preserve_random_state(), convert_device_errors():
+    chosen_engine = choose_engine(classifier, engine, precision, method_run.planned_rows.times(len(images)))
+    with inference_session(classifier, chosen_engine), preserve_random_state(), convert_device_errors():
         chosen = find_own_score(spec, params) or score_text
         method_run = replace(method_run, score=choose_score(method_run.spec, chosen, classifier.output))
         logits, cost, shared = _predict_for(method_run, classifier, images, compute)
@@ -203,7 +212,7 @@ def attribute_batch(
             on_rows=progress,
         )
     attribution = replace(result, cost=replace(result.cost + cost, seconds=seconds))
-    return AttributedBatch(classifier, method_run, compute, images, logits, contrasts, attribution)
+    return AttributedBatch(classifier, method_run, compute, images, logits, contrasts, attribution, chosen_engine)
 
 
 def predict_finite(classifier: Classifier, images: Tensor, compute: ComputeOptions) -> tuple[Tensor, Cost]:

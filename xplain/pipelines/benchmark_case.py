@@ -11,7 +11,7 @@ from torch import Tensor
 
 from xplain.core.config import BenchConfig, Choice, ComputeOptions
 from xplain.core.registry import METHODS, METRICS, MethodSpec, Spec
-from xplain.core.types import Attribution, Precision, Score
+from xplain.core.types import Attribution, EngineName, Precision, Score
 from xplain.metrics._similarity import spearman
 from xplain.models import Classifier
 from xplain.pipelines.attribution import attribute, check_methods, label_of, with_layer_options
@@ -82,10 +82,10 @@ class BenchmarkCase:
         """Whether the number of steps or samples is auto, which reference implementations do not have."""
         return any(self.settings[name] in parameter.words for name, parameter in self.spec.parameters.items())
 
-    def run(self, images: Tensor, targets: Tensor) -> RunStats:
-        """Run the case once on images (B, C, H, W) and target classes (B,)."""
+    def run(self, images: Tensor, targets: Tensor, engine: EngineName = "torch") -> RunStats:
+        """Run the case once on images (B, C, H, W) and target classes (B,). engine: what computes the model."""
         rows_of_calls: list[int] = []
-        result = self._compute(images, targets, self.compute.precision, rows_of_calls.append)
+        result = self._compute(images, targets, self.compute.precision, rows_of_calls.append, engine)
         return RunStats(result.cost, max(rows_of_calls, default=0))
 
     def task(self, images: Tensor, targets: Tensor) -> Task:
@@ -108,13 +108,19 @@ class BenchmarkCase:
         return {"largest_difference": float((exact.values - result.values).abs().max())}
 
     def _compute(
-        self, images: Tensor, targets: Tensor, precision: Precision, on_rows: Callable[[int], None] | None = None
+        self,
+        images: Tensor,
+        targets: Tensor,
+        precision: Precision,
+        on_rows: Callable[[int], None] | None = None,
+        engine: EngineName = "torch",
     ) -> Attribution | Score:
         """Call ``attribute`` or ``measure``. on_rows: called with the number of rows after each model call."""
         options: dict[str, Any] = {
             "target": targets,
             "seed": self.compute.seed,
             "precision": precision,
+            "engine": engine,
             "batch_size": self.compute.batch_size or "auto",
             "progress": on_rows,
             **dict(self.choice.params),

@@ -17,6 +17,7 @@ from xplain.pipelines.benchmark_case import BenchmarkCase
 from xplain.pipelines.records import describe_run
 from xplain.pipelines.throughput import BatchSizeSearch, Throughput, ideal_seconds
 from xplain.pipelines.timing import Spread, TimingResult
+from xplain.reports.benchmark_report import ENGINE_SPEEDUP
 
 Record = dict[str, Any]
 Group = list[Record]  # records that were measured together
@@ -50,9 +51,17 @@ def read_cpu_name() -> str:
 
 
 def describe_ceiling(
-    compute: ComputeOptions, classifier: Classifier, rows_per_call: int, prepared: Throughput, unprepared: Throughput
+    compute: ComputeOptions,
+    classifier: Classifier,
+    rows_per_call: int,
+    prepared: Throughput,
+    unprepared: Throughput,
+    compiled: Throughput | None = None,
 ) -> Record:
-    """Return the record of the bare-model throughput. rows_per_call: batch size of methods without their own limit."""
+    """Return the record of the bare-model throughput. rows_per_call: batch size of methods without their own limit.
+
+    compiled: the throughput of the compiled engine, if it is measured.
+    """
     return {
         "kind": "ceiling",
         **describe_run(compute, classifier),
@@ -60,6 +69,7 @@ def describe_ceiling(
         "rows_a_call": rows_per_call,
         "prepared": _describe_throughput(prepared),
         "plain": _describe_throughput(unprepared),
+        **({} if compiled is None else {"openvino": _describe_throughput(compiled)}),
     }
 
 
@@ -94,6 +104,17 @@ def describe_own_run(
         "checks": cost.checks / images,
         "agreement_with_fp32": agreement,
     }
+
+
+def describe_engine_run(
+    case: BenchmarkCase, result: TimingResult, gradients: TimingResult, forwards: TimingResult, own: TimingResult
+) -> Record:
+    """Return the record of xplain's run of a case in a compiled engine. own: its run in PyTorch in the same rounds.
+
+    gradients, forwards: timing of the bare model in the engine, or in PyTorch where the engine does not compute it.
+    """
+    ratios = [own_seconds / seconds for seconds, own_seconds in zip(result.seconds, own.seconds, strict=True)]
+    return describe_own_run(case, result, gradients, forwards, None) | {ENGINE_SPEEDUP: _spread(ratios)}
 
 
 def describe_reference_run(case: BenchmarkCase, result: TimingResult, own: TimingResult) -> Record:

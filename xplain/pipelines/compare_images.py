@@ -116,7 +116,7 @@ class ComparisonRun:
         ]
         sources = find_images(config.inputs, config.files_from, null=config.null, output=config.output)
         index = FileIndex(Path(), [source.name for source in sources])
-        models = [ModelComparison.load(config, name, columns, metrics, index) for name in config.models]
+        models = [ModelComparison.load(config, name, columns, metrics, index, len(sources)) for name in config.models]
         return cls(config, columns, metrics, sources, models)
 
     @property

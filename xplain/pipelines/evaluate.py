@@ -50,7 +50,7 @@ def run_plan(plan: EvaluationPlan, on_progress: OnProgress = ignore_progress) ->
         check_stored_items(store, plan.items, classifier.class_names)
 
     with (
-        inference_session(classifier),
+        inference_session(classifier, plan.engine),
         RunStore.open(config.output, config.shard[0], plan.describe(), check_store) as store,
     ):
         run = EvaluationRun(config, classifier, plan.methods, plan.metrics, store, plan.external_maps)

@@ -15,7 +15,7 @@ from xplain.core.config import Choice, EvaluateConfig, ModelOptions, PerClassOrd
 from xplain.core.errors import InputError, UsageError
 from xplain.core.run_store import read_run
 from xplain.core.sweeps import parse_choices
-from xplain.core.types import Interval, Precision
+from xplain.core.types import EngineName, Interval, Precision
 from xplain.data.datasets import Item
 from xplain.data.loading import load_image
 from xplain.models import Classifier
@@ -54,6 +54,7 @@ def evaluate(
     precision: Precision = "fp32",
     batch_size: int | str = "auto",
     device: str | torch.device = "auto",
+    engine: EngineName = "torch",
     progress: OnProgress | None = None,
 ) -> Evaluation:
     """Evaluate attribution methods on a data set, as ``xplain evaluate`` does. The random control is included.
@@ -72,7 +73,7 @@ def evaluate(
         score: the explained output, as in ``attribute``.
         layer, layout: of layer-based methods, as in ``attribute``.
         interval: kind of the bootstrap intervals, ``percentile`` or ``bca``.
-        seed, precision, batch_size: as in ``attribute``.
+        seed, precision, batch_size, engine: as in ``attribute``.
         device: device of a model that is not a classifier yet.
         progress: callback that receives the numbers of finished images and of all images.
 
@@ -99,7 +100,7 @@ def evaluate(
     with tempfile.TemporaryDirectory(prefix="xplain-") as folder:
         config = EvaluateConfig(
             ModelOptions(name=classifier.name),
-            resolve_compute(seed, precision, batch_size),
+            resolve_compute(seed, precision, batch_size, engine),
             dataset=_read_location(data) if is_on_disk else IN_MEMORY,
             methods=parse_choices(methods),
             metrics=tuple(map(Choice.parse, [metrics] if isinstance(metrics, str) else metrics)),

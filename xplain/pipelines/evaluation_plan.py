@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,9 +12,12 @@ import torch
 from xplain.core.config import ComputeOptions, EvaluateConfig, PerClassOrder
 from xplain.core.errors import UsageError, emit_note
 from xplain.core.run_store import SCHEMA, fingerprint, read_run
+from xplain.core.types import PYTORCH
 from xplain.data.class_names import ClassNames
 from xplain.data.datasets import Item, index_items, select_items, split_labels
 from xplain.models import Classifier
+from xplain.oracle.engine_choice import choose_engine
+from xplain.oracle.engines import Engine
 from xplain.oracle.runtime import load_model, predict
 from xplain.oracle.targets import TargetSpec
 from xplain.pipelines.attribution import CONTROL, check_methods, resolve_methods, with_control
@@ -22,7 +26,8 @@ from xplain.pipelines.external_maps import ExternalMaps, check_map_names, find_e
 from xplain.pipelines.measurement import check_metrics, resolve_metrics
 from xplain.pipelines.method_run import MethodRun
 from xplain.pipelines.metric_run import MetricRun
-from xplain.pipelines.records import describe_run, device_entry
+from xplain.pipelines.planned_rows import plan_rows
+from xplain.pipelines.records import describe_run, device_entry, engine_entry
 from xplain.pipelines.run_folders import describe_request
 
 Source = MethodRun | ExternalMaps
@@ -32,7 +37,7 @@ Source = MethodRun | ExternalMaps
 class EvaluationPlan:
     """A checked request with its loaded model. items: the selected images, of which a shard is a part.
 
-    label_names: names of the classes of all images, by index.
+    label_names: names of the classes of all images, by index. engine: what computes the model; None: PyTorch.
     """
 
     config: EvaluateConfig
@@ -43,6 +48,7 @@ class EvaluationPlan:
     per_class_order: PerClassOrder | None
     external_maps: Sequence[ExternalMaps] = ()
     label_names: Mapping[str, str] = field(default_factory=dict)
+    engine: Engine | None = None
 
     @property
     def sources(self) -> list[Source]:
@@ -52,9 +58,9 @@ class EvaluationPlan:
     def describe(self) -> dict[str, Any]:
         """Return the content of ``run.json``. A run can be resumed only if its fingerprint and its baseline images are unchanged."""
         config, classifier, items = self.config, self.classifier, self.items
-        facts = describe_run(config.compute, classifier)
+        facts = describe_run(config.compute, classifier, self.engine)
         stable = {key: facts[key] for key in ("model", "preprocessing", "seed", "precision")}
-        stable |= device_entry(facts)
+        stable |= device_entry(facts) | engine_entry(facts)
         if output := classifier.output.settings | (
             {} if config.model.logits is None else {"name": config.model.logits}
         ):
@@ -76,7 +82,7 @@ class EvaluationPlan:
             "protocol": config.protocol,
             "methods": {source.label: _describe_source(source) for source in self.sources},
             "metrics": {metric.label: _describe_metric(metric) for metric in self.metrics},
-            "environment": {"device": facts["device"], "versions": facts["versions"]},
+            "environment": {key: facts[key] for key in ("device", "engine", "versions")},
         }
 
 
@@ -112,7 +118,18 @@ def load_plan(
         items = _split_labels(items)
     if explains_labels and all(item.label is None for item in items):
         raise UsageError("--target label requires labels", "use class folders or --labels")
-    return EvaluationPlan(config, classifier, methods, metrics, items, order, external_maps, label_names)
+    rows = plan_rows(classifier, _order_sources(methods, external_maps), metrics).times(len(items))
+    engine = choose_engine(
+        classifier, config.compute.engine, config.compute.precision, rows, _recorded_engine(config.output)
+    )
+    return EvaluationPlan(config, classifier, methods, metrics, items, order, external_maps, label_names, engine)
+
+
+def _recorded_engine(folder: Path) -> dict[str, str] | None:
+    """Return the engine of an existing run, or None if there is no run."""
+    if not (folder / "run.json").exists():
+        return None
+    return read_run(folder)[0]["fingerprint"].get("engine", PYTORCH)
 
 
 def _split_labels(items: Sequence[Item]) -> list[Item]:

@@ -17,6 +17,8 @@ from xplain.core.types import Attribution
 from xplain.data.datasets import Item
 from xplain.data.sources import ImageSource, find_images
 from xplain.models import Classifier
+from xplain.oracle.engine_choice import choose_engine
+from xplain.oracle.engines import Engine, use_engine
 from xplain.oracle.runtime import inference_session, load_model
 from xplain.oracle.targets import TargetSpec
 from xplain.pipelines.attribution import check_distinct, check_methods, resolve_methods
@@ -27,7 +29,7 @@ from xplain.pipelines.file_names import describe_contrasts, describe_settings, f
 from xplain.pipelines.method_run import SEQUENCE, MethodRun
 from xplain.pipelines.original_images import check_image, check_pictures, describe_picture, load_original
 from xplain.pipelines.progress import OnProgress, ProgressCounter, ignore_progress
-from xplain.pipelines.records import describe_explanation, describe_run, fingerprinted, is_current
+from xplain.pipelines.records import describe_computation, describe_explanation, describe_run, fingerprinted, is_current
 from xplain.pipelines.stability import count_stability_rows, with_stability
 from xplain.reports.band_pictures import describe_shown_bands
 from xplain.reports.explanation_files import OVERWRITE_HINT, STEPS, ExplanationFiles, FileNames
@@ -71,7 +73,9 @@ def _explain_images(config: ExplainConfig, on_progress: OnProgress) -> Iterator[
     )
     rows = len(sources) * target_spec.count * sum(_count_rows(config, method) for method in methods)
     counter = ProgressCounter(on_progress, rows)
-    run = ExplainRun(config, classifier, target_spec, methods, files, describe_run(config.compute, classifier), counter)
+    engines = {method.label: _choose_engine(config, classifier, method) for method in methods}
+    facts = describe_run(config.compute, classifier)
+    run = ExplainRun(config, classifier, target_spec, methods, files, facts, counter, engines)
     run.check_existing([source.stem for source in sources])
     needs_labels = target_spec.kind == "label"
     items, unlabeled = make_items(sources, classifier.class_names, needs_labels=needs_labels)
@@ -112,6 +116,11 @@ def _check_request(config: ExplainConfig, sources: Sequence[ImageSource]) -> Non
                 raise UsageError(f"--save steps: {spec.name} has no sequence of inputs to show", f"use {having}")
 
 
+def _choose_engine(config: ExplainConfig, classifier: Classifier, method: MethodRun) -> Engine | None:
+    """Return what computes the model for a method; ``auto`` decides by the rows of one image, so that files of other images still match."""
+    return choose_engine(classifier, config.compute.engine, config.compute.precision, method.planned_rows)
+
+
 def _count_rows(config: ExplainConfig, method: MethodRun) -> int:
     """Return the maximum number of forward rows per image of a method and its repeats."""
     return method.rows_per_image + count_stability_rows(config.stability, method)
@@ -128,7 +137,8 @@ def _resolve_methods(config: ExplainConfig, classifier: Classifier) -> list[Meth
 class ExplainRun:
     """What all batches of one ``xplain explain`` share.
 
-    facts: the record of the run. existing: label of the method and key of the image of explanations that are counted as done.
+    facts: the record of the run. engines: what computes the model, by label of the method; None: PyTorch.
+    existing: label of the method and key of the image of explanations that are counted as done.
     """
 
     config: ExplainConfig
@@ -138,15 +148,21 @@ class ExplainRun:
     files: ExplanationFiles
     facts: dict[str, Any]
     counter: ProgressCounter
+    engines: dict[str, Engine | None]
     existing: set[tuple[str, str]] = field(default_factory=set)
 
     def fingerprint(self, method: MethodRun) -> str:
         """Return a digest of all settings that affect the outputs, excluding the image."""
         config = self.config
-        entries = [fingerprinted(self.facts), method.describe(), config.target, config.against, self.describe_render()]
+        facts = fingerprinted(self.describe_facts(method))
+        entries = [facts, method.describe(), config.target, config.against, self.describe_render()]
         if config.stability != "off":
             entries.append({"stability": config.stability})
         return fingerprint(*entries)
+
+    def describe_facts(self, method: MethodRun) -> dict[str, Any]:
+        """Return the record of the run, with what computes the model for a method."""
+        return self.facts | describe_computation(self.engines[method.label])
 
     def describe_render(self) -> dict[str, Any]:
         """Return how pictures are drawn, for the fingerprint. Options that earlier versions lack are omitted at their default."""
@@ -223,30 +239,31 @@ class ExplainRun:
     ) -> Iterator[Failure | Deferred[Outcome]]:
         """Compute the attributions and defer the writing of their files."""
         try:
-            result = method.attribute(
-                self.classifier,
-                batch.images,
-                batch.targets,
-                self.config.compute,
-                contrasts=batch.contrasts,
-                logits=batch.logits,
-                on_rows=self.counter.advance,
-                drawn_for=batch.cpu_images,
-                shared=batch.shared,
-            )
-            result = with_stability(
-                method,
-                self.classifier,
-                batch.images,
-                result,
-                self.config.compute,
-                self.config.stability,
-                logits=batch.logits,
-                contrasts=result.details.get(CONTRASTS, batch.contrasts),
-                content=batch.cpu_images,
-                on_rows=self.counter.advance,
-                look=Look.of(self.config.render.reduce, self.config.render.sign),
-            ).cpu()  # before the next images, which the background thread would wait for
+            with use_engine(self.classifier, self.engines[method.label]):
+                result = method.attribute(
+                    self.classifier,
+                    batch.images,
+                    batch.targets,
+                    self.config.compute,
+                    contrasts=batch.contrasts,
+                    logits=batch.logits,
+                    on_rows=self.counter.advance,
+                    drawn_for=batch.cpu_images,
+                    shared=batch.shared,
+                )
+                result = with_stability(
+                    method,
+                    self.classifier,
+                    batch.images,
+                    result,
+                    self.config.compute,
+                    self.config.stability,
+                    logits=batch.logits,
+                    contrasts=result.details.get(CONTRASTS, batch.contrasts),
+                    content=batch.cpu_images,
+                    on_rows=self.counter.advance,
+                    look=Look.of(self.config.render.reduce, self.config.render.sign),
+                ).cpu()  # before the next images, which the background thread would wait for
         except InputError as error:
             yield from (Failure(item.key, error) for item in batch.items)
             return
@@ -267,7 +284,10 @@ class ExplainRun:
             return Failure(key, error)
         record = describe_explanation(self.classifier, method, batch, result, i)
         drawn = describe_picture(self.config.picture, original)
-        record |= self.facts | {"render": self.describe_render() | drawn, "fingerprint": self.fingerprint(method)}
+        record |= self.describe_facts(method) | {
+            "render": self.describe_render() | drawn,
+            "fingerprint": self.fingerprint(method),
+        }
         image = batch.cpu_images[i].float().numpy()
         attribution = values.float().numpy()
         steps = {name: result.details[name][i].float().numpy() for name in STEP_ARRAYS if STEPS in paths}

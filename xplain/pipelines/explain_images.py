@@ -12,7 +12,7 @@ from torch import Tensor
 from xplain.core.errors import InputError
 from xplain.core.scores import ContrastScore, ScoreName
 from xplain.core.stability import StabilityLevel
-from xplain.core.types import Precision
+from xplain.core.types import EngineName, Precision
 from xplain.data.datasets import Item
 from xplain.data.loading import LoadedImage, load_image
 from xplain.models import Classifier, ScalarFunction
@@ -56,6 +56,7 @@ def explain(
     precision: Precision = "fp32",
     batch_size: int | str = "auto",
     device: str | torch.device = "auto",
+    engine: EngineName = "torch",
     progress: Callable[[int], None] | None = None,
     stability: StabilityLevel = "off",
     **params: Any,
@@ -70,7 +71,7 @@ def explain(
         method: as in ``attribute``.
         target: as in ``attribute``: a class index, WordNet ID or name, one for all images or one per image, or a function of the
             network's output. Default: the predicted class of each image.
-        against, score, seed, precision, batch_size, progress, stability: as in ``attribute``.
+        against, score, seed, precision, batch_size, engine, progress, stability: as in ``attribute``.
         device: device of a model that is not a classifier yet.
         params: parameters of the method, as in ``attribute``.
 
@@ -99,6 +100,7 @@ def explain(
         seed=seed,
         precision=precision,
         batch_size=batch_size,
+        engine=engine,
         progress=progress,
         stability=stability,
         **params,
@@ -128,7 +130,7 @@ def _describe(batch: AttributedBatch, loaded: Sequence[LoadedImage]) -> list[Exp
     assert batch.attribution.target is not None
     items = [Item(image.source.name, image.source, None) for image in loaded]
     targeted = TargetedBatch(items, loaded, batch.images, batch.logits, batch.attribution.target, batch.contrasts)
-    facts = describe_run(batch.compute, batch.classifier)
+    facts = describe_run(batch.compute, batch.classifier, batch.engine)
     explanations = []
     for i, image in enumerate(loaded):
         record = describe_explanation(batch.classifier, batch.method_run, targeted, result, i) | facts

@@ -53,6 +53,8 @@ def describe_settings(config: ExplainConfig, method: MethodRun) -> str:
         parts.append(f"stability={config.stability}")
     if config.compute.precision != ComputeOptions.precision:
         parts.append(config.compute.precision)
+    if config.compute.engine != ComputeOptions.engine:
+        parts.append(f"engine={config.compute.engine}")
     if config.compute.seed != ComputeOptions.seed:
         parts.append(f"seed={config.compute.seed}")
     return _shorten(join_parts(*parts))

@@ -19,7 +19,7 @@ from xplain.core.protocols import choose_metrics
 from xplain.core.registry import METHODS, METRICS
 from xplain.core.rng import preserve_random_state
 from xplain.core.sweeps import parse_single
-from xplain.core.types import Cost, Precision, Score
+from xplain.core.types import Cost, EngineName, Precision, Score
 from xplain.metrics.inputs import SAME_SETTINGS, Explain, MetricInput, Repeat
 from xplain.models import Classifier, ScalarFunction
 from xplain.models.arithmetic import reproducible_arithmetic
@@ -27,6 +27,8 @@ from xplain.models.devices import synchronize
 from xplain.models.scalar_outputs import resolve_scalar_target
 from xplain.oracle import Oracle
 from xplain.oracle.access import check_access
+from xplain.oracle.engine_choice import PlannedRows, choose_engine
+from xplain.oracle.engines import use_engine
 from xplain.oracle.scores import available_score
 from xplain.oracle.targets import Classes, find_targets
 from xplain.pipelines.arguments import (
@@ -60,6 +62,7 @@ def measure(
     seed: int = 0,
     precision: Precision = "fp32",
     batch_size: int | str = "auto",
+    engine: EngineName = "torch",
     progress: Callable[[int], None] | None = None,
     **params: Any,
 ) -> Score:
@@ -73,7 +76,7 @@ def measure(
         method: attribution method that produced the attributions. Required by metrics that rerun the method or that depend on the
             kind of attribution. ``NAME[:key=value,...]``, or a function (classifier, images, target) -> attributions. The completeness
             metrics rerun a named method with ``seed`` for the sums that its attributions should have.
-        seed, precision, batch_size, progress: as in ``attribute``.
+        seed, precision, batch_size, engine, progress: as in ``attribute``.
         params: parameters of the metric. ``xplain list metrics --json`` lists them with their defaults.
 
     Returns:
@@ -98,7 +101,7 @@ def measure(
     if reads_path(spec, "masks") and isinstance(params.get("masks"), Tensor | np.ndarray):
         masks = check_masks(params.pop("masks"))
     metric_run = MetricRun.resolve(spec, params)
-    compute = resolve_compute(seed, precision, batch_size)
+    compute = resolve_compute(seed, precision, batch_size, engine)
     check_progress(progress)
     _check_method(method)
     synchronize(classifier.device)
@@ -111,9 +114,12 @@ def measure(
     if isinstance(method, str) and metric_run.spec.needs & {"explain", "expected"}:
         rerun = METHODS.get(parse_single(method).name)
         check_access(classifier, rerun.access, rerun.name)
+    rows = metric_run.spec.forwards(side=max(classifier.size), **metric_run.settings)
+    chosen_engine = choose_engine(classifier, engine, precision, PlannedRows(rows * len(images), 0))
     with (
         retain_freed_memory(),
         reproducible_arithmetic(classifier.device),
+        use_engine(classifier, chosen_engine),
         preserve_random_state(),
         convert_device_errors(),
     ):

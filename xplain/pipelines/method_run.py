@@ -30,6 +30,7 @@ from xplain.models.scalar_outputs import check_directions
 from xplain.oracle import Oracle
 from xplain.oracle.access import check_access
 from xplain.oracle.batching import rows_per_call
+from xplain.oracle.engine_choice import PlannedRows
 from xplain.oracle.runtime import predict_and_share
 from xplain.oracle.shared_forward import SharedForward
 from xplain.pipelines.completeness_flags import flag_completeness_gaps
@@ -114,9 +115,16 @@ class MethodRun:
     @property
     def rows_per_image(self) -> int:
         """Maximum number of forward passes per image."""
+        return sum(self.planned_rows)
+
+    @property
+    def planned_rows(self) -> PlannedRows:
+        """Maximum numbers of rows per image: forward passes alone, and gradients."""
         counts = {} if self.references is None else {"references": len(self.references)}
         runs = max(map(len, self.averaged_baselines.values()), default=1)
-        return runs * self.spec.cost(**self.settings, **counts)[0]
+        forwards, backwards = self.spec.cost(**self.settings, **counts)
+        gradients = min(forwards, backwards)
+        return PlannedRows(forwards - gradients, gradients).times(runs)
 
     @property
     def slopes(self) -> bool:

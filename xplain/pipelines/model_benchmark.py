@@ -18,12 +18,20 @@ from xplain.data.sources import find_images
 from xplain.models import Classifier
 from xplain.oracle import Oracle
 from xplain.oracle.access import check_access
+from xplain.oracle.engine_choice import choose_engine
 from xplain.pipelines.benchmark_case import BenchmarkCase, list_specs
-from xplain.pipelines.benchmark_records import Group, describe_ceiling, describe_own_run, describe_reference_run
+from xplain.pipelines.benchmark_records import (
+    Group,
+    describe_ceiling,
+    describe_engine_run,
+    describe_own_run,
+    describe_reference_run,
+)
 from xplain.pipelines.records import describe_run
 from xplain.pipelines.reference_implementations import ReferenceImplementation, find_reference
 from xplain.pipelines.throughput import (
     BatchSizeSearch,
+    EngineModel,
     PlainModel,
     Throughput,
     at_precision,
@@ -33,6 +41,7 @@ from xplain.pipelines.throughput import (
 from xplain.pipelines.timing import Candidate, RunStats, TimingResult, time_interleaved
 
 MIN_SECONDS = 1.0  # minimum time of the bare model in each round
+ENGINE_PROGRAM = "xplain, openvino"
 
 
 class ModelBenchmark:
@@ -49,6 +58,9 @@ class ModelBenchmark:
         oracle = Oracle(classifier, batch_size=config.compute.batch_size, precision=config.compute.precision)
         self.targets = classifier.output.top_classes(oracle.logits(self.images))
         self.rows_per_call = oracle.rows_per_call(self.images)
+        self.engine = None
+        if config.compute.engine == "openvino":
+            self.engine = choose_engine(classifier, "openvino", config.compute.precision)
         generator = torch.Generator().manual_seed(config.compute.seed)
         self.maps = torch.rand(self.images[:, :1].shape, generator=generator).to(self.images)
 
@@ -70,15 +82,19 @@ class ModelBenchmark:
         prepared_model = PlainModel(self.classifier, precision, prepared=True)
         prepared = measure_throughput(prepared_model, self.images)
         unprepared = measure_throughput(PlainModel(self.classifier, precision, prepared=False), self.images)
-        yield [describe_ceiling(self.config.compute, self.classifier, self.rows_per_call, prepared, unprepared)]
+        compiled = None if self.engine is None else EngineModel(self.engine).measure(self.images)
+        yield [
+            describe_ceiling(self.config.compute, self.classifier, self.rows_per_call, prepared, unprepared, compiled)
+        ]
         # A model without gradients runs methods without backward passes only, whose efficiency does not depend on gradients.
         work = prepared_model.forward if prepared.gradients is None else prepared_model.gradient
         ceiling = [
             self._make_ceiling_candidate("gradients", work, prepared.gradients or prepared.forwards),
             self._make_ceiling_candidate("forwards", prepared_model.forward, prepared.forwards),
         ]
+        engine_ceiling = self._make_engine_ceiling(compiled)
         for case in cases:
-            yield from self._run_case(case, runs, ceiling, unprepared)
+            yield from self._run_case(case, runs, [*ceiling, *engine_ceiling], unprepared)
 
     def _find_existing(self, existing: Sequence[Group]) -> tuple[Group | None, dict[tuple[str, int], Group]]:
         """Return the existing ceiling record and runs of this model, by label and number of images.
@@ -112,6 +128,16 @@ class ModelBenchmark:
             return RunStats()
 
         return Candidate(name, len(batch) * calls, run, retain_freed_memory, warm_up=lambda: work(batch))
+
+    def _make_engine_ceiling(self, compiled: Throughput | None) -> list[Candidate]:
+        """Return candidates of the bare model in the engine, of forward passes and of gradients if it computes them."""
+        if self.engine is None or compiled is None:
+            return []
+        model = EngineModel(self.engine)
+        ceiling = [self._make_ceiling_candidate("engine forwards", model.forward, compiled.forwards)]
+        if compiled.gradients is not None:
+            ceiling.append(self._make_ceiling_candidate("engine gradients", model.gradient, compiled.gradients))
+        return ceiling
 
     def _run_case(
         self,
@@ -177,16 +203,26 @@ class ModelBenchmark:
         """
         images, targets = self.images[:count], self.targets[:count]
         candidates = [*ceiling, Candidate("xplain", count, lambda: case.run(images, targets), nullcontext)]
+        if self.engine is not None:
+            candidates.append(
+                Candidate(ENGINE_PROGRAM, count, lambda: case.run(images, targets, "openvino"), nullcontext)
+            )
+        sizes: list[int | None] = []
         if reference is not None:
             sizes = [rows] if count > 1 else list(dict.fromkeys((None, rows)))
             candidates += [self._make_reference_candidate(reference, case, count, size) for size in sizes]
         results = time_interleaved(candidates, self.config.repeats, self.images.device)
-        gradients, forwards, own, *others = results
-        for result in (gradients, forwards, own):
+        named = {result.candidate.program: result for result in results}
+        others = results[len(candidates) - len(sizes) :]
+        for result in results[: len(candidates) - len(sizes)]:
             _check_success(result, case)
+        own, gradients, forwards = named["xplain"], named["gradients"], named["forwards"]
         agreement = case.compare_with_fp32(images, targets) if count == len(self.images) else None
-        own_record = describe_own_run(case, own, gradients, forwards, agreement)
-        return [own_record, *(describe_reference_run(case, other, own) for other in others)]
+        records = [describe_own_run(case, own, gradients, forwards, agreement)]
+        if ENGINE_PROGRAM in named:
+            gradients, forwards = named.get("engine gradients", gradients), named["engine forwards"]
+            records.append(describe_engine_run(case, named[ENGINE_PROGRAM], gradients, forwards, own))
+        return [*records, *(describe_reference_run(case, other, own) for other in others)]
 
 
 def _check_success(result: TimingResult, case: BenchmarkCase) -> None:

@@ -18,6 +18,8 @@ from xplain.core.types import Attribution
 from xplain.data.file_index import FileIndex
 from xplain.data.sources import ImageSource
 from xplain.models import Classifier
+from xplain.oracle.engine_choice import choose_engine
+from xplain.oracle.engines import Engine
 from xplain.oracle.runtime import inference_session, load_model
 from xplain.oracle.targets import TargetSpec
 from xplain.pipelines.attribution import label_of, resolve_methods
@@ -26,6 +28,7 @@ from xplain.pipelines.contrasts import CONTRASTS
 from xplain.pipelines.measurement import check_metrics
 from xplain.pipelines.method_run import MethodRun
 from xplain.pipelines.metric_run import MetricRun, run_metrics
+from xplain.pipelines.planned_rows import plan_rows
 from xplain.pipelines.predictions import Prediction
 from xplain.pipelines.progress import ProgressCounter
 from xplain.pipelines.records import describe_explanation, describe_run, fingerprinted, is_current
@@ -56,7 +59,7 @@ class MethodColumn:
 class ModelComparison:
     """The part of a comparison for one model.
 
-    target_specs, methods: one per column. facts: common record entries of the run.
+    target_specs, methods: one per column. facts: common record entries of the run. engine: what computes the model; None: PyTorch.
     """
 
     config: CompareConfig
@@ -65,6 +68,7 @@ class ModelComparison:
     methods: Sequence[MethodRun]
     metrics: Sequence[MetricRun]
     facts: dict[str, Any]
+    engine: Engine | None = None
 
     @classmethod
     def load(
@@ -74,17 +78,23 @@ class ModelComparison:
         columns: Sequence[MethodColumn],
         metrics: Sequence[MetricRun],
         index: FileIndex,
+        images: int,
     ) -> ModelComparison:
-        """Load the model, resolve the methods, and find the boxes and masks of the images, if a metric reads them."""
+        """Load the model, resolve the methods, and find the boxes and masks of the images, if a metric reads them.
+
+        images: their number.
+        """
         classifier = load_model(replace(config.model, name=name), config.pixels, config.target)
         check_metrics(metrics, classifier)
         target_specs = [TargetSpec.parse(config.target, column.against, classifier) for column in columns]
         choices = [column.choice for column in columns]
         methods = resolve_methods(choices, config.score, classifier, config.layer, config.layout)
-        facts = describe_run(config.compute, classifier)
         metrics = [metric.for_output(classifier.output) for metric in metrics]
         metrics = [metric.with_annotations(index, classifier.class_names) for metric in metrics]
-        return cls(config, classifier, target_specs, methods, metrics, facts)
+        rows = plan_rows(classifier, methods, metrics).times(images * target_specs[0].count)
+        engine = choose_engine(classifier, config.compute.engine, config.compute.precision, rows)
+        facts = describe_run(config.compute, classifier, engine)
+        return cls(config, classifier, target_specs, methods, metrics, facts, engine)
 
     @cached_property
     def measured_rows(self) -> int:
@@ -122,7 +132,7 @@ class ModelComparison:
         yield from unlabeled
         counter.skip(self.rows_per_image * len(unlabeled))
         size = largest_group(self.methods, self.classifier, self.config.compute)
-        with inference_session(self.classifier):
+        with inference_session(self.classifier, self.engine):
             for failures, batch in predict_batches(
                 self.classifier, items, self.config.compute, size=size, needs_labels=needs_labels
             ):

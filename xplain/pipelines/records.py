@@ -14,9 +14,11 @@ from PIL import features
 
 import xplain
 from xplain.core.config import ComputeOptions
-from xplain.core.types import Attribution
+from xplain.core.types import PYTORCH, Attribution
 from xplain.models import Classifier
 from xplain.models.arithmetic import nondeterministic_operations
+from xplain.oracle.engine_choice import describe_engine
+from xplain.oracle.engines import Engine
 from xplain.pipelines.batches import TargetedBatch
 from xplain.pipelines.contrasts import CONTRASTS
 from xplain.pipelines.method_run import MethodRun
@@ -29,8 +31,8 @@ AUTO_DETAILS = ("steps", "samples", TOLERANCE_REACHED)  # what steps=auto and sa
 MODULES = {"open_clip_torch": "open_clip"}  # names of modules where they differ from those of their packages
 
 
-def describe_run(compute: ComputeOptions, classifier: Classifier) -> dict[str, Any]:
-    """Return the record entries common to all explanations of a run: model, preprocessing, seed, precision, device and versions."""
+def describe_run(compute: ComputeOptions, classifier: Classifier, engine: Engine | None = None) -> dict[str, Any]:
+    """Return the record entries common to all explanations of a run: model, preprocessing, seed, precision, device, engine and versions."""
     model: dict[str, Any] = {"name": classifier.name, "weights": asdict(classifier.weights)}
     if classifier.texts:
         model["texts"] = [list(texts) for texts in classifier.texts]
@@ -48,18 +50,26 @@ def describe_run(compute: ComputeOptions, classifier: Classifier) -> dict[str, A
         "seed": compute.seed,
         "precision": compute.precision,
         "device": str(classifier.device),
-        "versions": library_versions(),
+        **describe_computation(engine),
     }
+
+
+def describe_computation(engine: Engine | None) -> dict[str, Any]:
+    """Return the record entries of what computes the model, and the versions of the libraries."""
+    versions = library_versions()
+    if engine is not None:
+        versions["openvino"] = version("openvino")
+    return {"engine": describe_engine(engine), "versions": versions}
 
 
 def fingerprinted(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Return the entries of ``describe_run`` that change numbers, for a fingerprint.
 
     The meaning of the outputs is left out for a softmax over all outputs, as in earlier versions, and so is what decided it. The
-    type of the device is left out for the CPU, as in earlier versions.
+    type of the device is left out for the CPU, and the engine for PyTorch, as in earlier versions.
     """
-    entries = {key: value for key, value in facts.items() if key not in ("device", "output")}
-    entries |= device_entry(facts)
+    entries = {key: value for key, value in facts.items() if key not in ("device", "output", "engine")}
+    entries |= device_entry(facts) | engine_entry(facts)
     output = {key: value for key, value in facts.get("output", {}).items() if key != "source"}
     is_plain = output.get("activation", "softmax") == "softmax" and not output.get("peeled") and not output.get("name")
     return entries if is_plain else entries | {"output": output}
@@ -69,6 +79,12 @@ def device_entry(facts: Mapping[str, Any]) -> dict[str, str]:
     """Return the type of the device of ``describe_run`` for a fingerprint, or {} for the CPU: numbers differ between types."""
     kind = facts["device"].partition(":")[0]
     return {} if kind == "cpu" else {"device": kind}
+
+
+def engine_entry(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the engine of ``describe_run`` for a fingerprint, or {} for PyTorch: numbers differ by rounding."""
+    engine = facts.get("engine", PYTORCH)
+    return {} if engine == PYTORCH else {"engine": engine}
 
 
 def library_versions() -> dict[str, str]:

@@ -16,6 +16,7 @@ from xplain.core.types import Precision
 from xplain.models import Classifier
 from xplain.models.arithmetic import float32_precision
 from xplain.models.optimize import inference_copy
+from xplain.oracle.engines import Engine
 from xplain.pipelines.timing import measure_seconds
 
 CPU_SIZES, GPU_SIZES = (1, 2, 4, 8, 16, 32), (1, 4, 16, 32, 64, 128, 256)
@@ -54,6 +55,27 @@ class PlainModel:
         x = x.detach().requires_grad_()
         with torch.enable_grad(), float32_precision(self.precision, x.device):
             torch.autograd.grad(self.logits(x)[:, 0].sum(), x)
+
+
+@dataclass(frozen=True, eq=False)
+class EngineModel:
+    """The bare model in a compiled engine."""
+
+    engine: Engine
+
+    def forward(self, x: Tensor) -> None:
+        """Compute the logits of images (rows, C, H, W)."""
+        self.engine.logits(x)
+
+    def gradient(self, x: Tensor) -> None:
+        """Compute the gradient of the first logit of each row with respect to the images."""
+        self.engine.gradients(x, torch.zeros(len(x), dtype=torch.long), "logit", None)
+
+    def measure(self, images: Tensor) -> Throughput:
+        """Find the fastest batch sizes on images (B, C, H, W)."""
+        has_gradients = self.engine.describe()["gradients"] != "torch"
+        gradients = find_best_batch_size(self.gradient, images) if has_gradients else None
+        return Throughput(gradients, find_best_batch_size(self.forward, images))
 
 
 @contextmanager

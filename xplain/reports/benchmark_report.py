@@ -16,6 +16,8 @@ COLUMNS = (
 RATE_KEYS = ("images_per_second", "gradient_rows_per_second", "forward_rows_per_second", "efficiency")
 COUNT_KEYS = ("forwards", "backwards", "rows_a_call", "peak_memory_mib")
 AGREEMENT = "agreement_with_fp32"
+ENGINE_SPEEDUP = "openvino_is_faster_by"
+CEILINGS = {"prepared": "optimized by xplain", "plain": "unmodified", "openvino": "compiled by OpenVINO"}
 Record = Mapping[str, Any]
 
 
@@ -62,7 +64,9 @@ def _describe_ceiling(record: Record) -> str:
     weights = "untrained" if record["model"]["weights"]["source"] == "random" else "trained"
     name = record["model"]["name"]
     lines = [f"{name} ({weights}, {height} x {width}), throughput of the bare model at its fastest batch size:"]
-    for key, title in (("prepared", "optimized by xplain"), ("plain", "unmodified")):
+    for key, title in CEILINGS.items():
+        if key not in record:
+            continue
         rates = [
             f"{rate['rows_per_second']:.3g} {kind.removesuffix('s')} rows/s at batch size {rate['rows']}"
             for kind, rate in record[key].items()
@@ -77,6 +81,10 @@ def _runs_table(runs: Sequence[Record], with_agreement: bool) -> str:
         header.append("agreement with fp32")
         for run, cells in zip(runs, rows, strict=True):
             cells.append(_agreement_cell(run))
+    if any(run.get(ENGINE_SPEEDUP) for run in runs):
+        header.append("speedup over PyTorch")
+        for run, cells in zip(runs, rows, strict=True):
+            cells.append(_format_spread(run.get(ENGINE_SPEEDUP)))
     if any("published" in run for run in runs):
         place = header.index("images/s") + 1
         header.insert(place, "published images/s")

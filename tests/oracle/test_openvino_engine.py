@@ -1,0 +1,238 @@
+"""The compiled engine: rows, gradients, every method, stored graphs, and what happens when it cannot be used."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from importlib.util import find_spec
+
+import pytest
+import torch
+from torch import nn
+
+import xplain
+import xplain.methods
+from xplain.core.errors import XplainError
+from xplain.core.registry import METHODS
+from xplain.oracle import engine_choice, openvino_cache, openvino_engine
+from xplain.oracle.engine_choice import PlannedRows, choose_engine
+from xplain.oracle.engines import use_engine
+from xplain.oracle.oracle import Oracle
+
+# not ``importorskip``: an import by the test would load OpenVINO's telemetry
+pytestmark = pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is not installed")
+
+SIZE = 16
+# Largest differences of maps, relative to the norm of PyTorch's: of methods that amplify rounding, and of others.
+AMPLIFIED, CLOSE = 0.1, 1e-4
+
+
+class Small(nn.Module):
+    """A network with the operations whose backward passes are written out: poolings, groups, strides and an addition in place."""
+
+    size, activation = SIZE, "softmax"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU())
+        self.pool = nn.MaxPool2d(3, 2, 1)
+        self.body = nn.Conv2d(8, 8, 3, 1, 1, groups=4)
+        self.clip = nn.ReLU6(inplace=True)
+        self.last = nn.Linear(8 * 4, 5)
+
+    def forward(self, x):
+        x = self.pool(self.stem(x))
+        y = self.clip(self.body(x))
+        y += x
+        return self.last(nn.functional.adaptive_avg_pool2d(y, 2).flatten(1))
+
+
+@pytest.fixture(scope="module")
+def classifier():
+    torch.manual_seed(0)
+    return xplain.load_classifier(Small().eval(), device="cpu")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory):
+    """Store converted graphs in a folder of these tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("cache")
+        patch.setenv("XDG_CACHE_HOME", str(folder))
+        yield folder / "xplain" / "engines"
+
+
+@pytest.fixture(scope="module")
+def engine(classifier, cache):
+    return choose_engine(classifier, "openvino", "fp32")
+
+
+@pytest.fixture
+def forget(monkeypatch):
+    """Forget the engines of this process inside a test."""
+    monkeypatch.setattr(engine_choice, "_ENGINES", type(engine_choice._ENGINES)())
+
+
+@pytest.fixture(scope="module")
+def images():
+    return torch.rand(3, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+
+
+def notes_of(function, *arguments, **options):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        result = function(*arguments, **options)
+    return result, [str(warning.message) for warning in caught]
+
+
+def test_rows_do_not_depend_on_the_batch(engine, classifier, images):
+    assert engine.describe() == {"forwards": "openvino", "gradients": "openvino"}
+    y = torch.tensor([1, 2, 3])
+    logits, gradients = engine.gradients(images, y, "prob", None)
+    assert torch.equal(engine.logits(images), engine.logits(images))
+    for row in range(3):
+        assert torch.equal(engine.logits(images[row : row + 1])[0], engine.logits(images)[row])
+        alone = engine.gradients(images[row : row + 1], y[row : row + 1], "prob", None)
+        assert torch.equal(alone[0][0], logits[row])
+        assert torch.equal(alone[1][0], gradients[row])
+    with torch.no_grad():
+        assert torch.allclose(logits, classifier(images), atol=1e-6)
+
+
+@pytest.mark.parametrize("score", ["logit", "prob", "log-prob", "margin"])
+@pytest.mark.parametrize("against", [None, [[3, 4]] * 3])
+def test_scores_and_gradients_agree(engine, classifier, images, score, against):
+    contrasts = None if against is None else torch.tensor(against)
+    oracle = Oracle(classifier, score=score, against=contrasts)
+    y, image = torch.tensor([1, 2, 0]), torch.arange(3)
+    expected = oracle.gradients(images, y, image)
+    with use_engine(classifier, engine):
+        actual = oracle.gradients(images, y, image)
+    assert oracle.cost.backwards == 6
+    assert torch.allclose(actual.scores, expected.scores, atol=1e-6)
+    assert (actual.values - expected.values).norm() <= 1e-5 * expected.values.norm()
+    assert torch.equal(actual.predicted, expected.predicted)
+
+
+def test_other_rows_are_left_to_pytorch(engine, classifier, images):
+    y = torch.tensor([1, 2, 3])
+    assert engine.logits(images.double()) is None
+    assert engine.logits(images[..., 1:]) is None
+    assert engine.gradients(images, y, "margin", None) is None
+    assert engine.gradients(images, y[:, None], "logit", None) is None
+    exact = Oracle(classifier, precision="bf16")
+    with torch.no_grad():
+        expected = exact.logits(images)
+    with use_engine(classifier, engine):
+        assert torch.equal(exact.logits(images), expected)
+        assert torch.equal(Oracle(classifier, fold=False).logits(images), Oracle(classifier, fold=False).logits(images))
+
+
+@pytest.mark.parametrize("spec", list(METHODS), ids=lambda spec: spec.name)
+def test_methods_agree_with_pytorch(spec, engine, classifier, images):
+    try:
+        expected = xplain.attribute(classifier, images[:1], spec.name, seed=1)
+    except XplainError:
+        pytest.skip("not a method for this network")
+    actual = xplain.attribute(classifier, images[:1], spec.name, seed=1, engine="openvino")
+    difference = (actual.values - expected.values).norm() / expected.values.norm().clamp_min(1e-30)
+    assert difference <= (AMPLIFIED if spec.rounding else CLOSE), f"{float(difference):.2g}"
+    assert actual.cost.rows == expected.cost.rows
+
+
+def test_stored_graphs_are_used_and_rebuilt(engine, classifier, images, cache, forget, monkeypatch):
+    files = sorted(cache.glob("*.graph"))
+    assert len(files) == 2
+    conversions = []
+    for name in ("convert_forward", "convert_gradient"):
+        convert = getattr(openvino_engine, name)
+        monkeypatch.setattr(
+            openvino_engine, name, lambda *a, convert=convert: conversions.append(convert) or convert(*a)
+        )
+    again = choose_engine(classifier, "openvino", "fp32")
+    assert not conversions
+    assert torch.equal(again.logits(images), engine.logits(images))
+    files[0].write_bytes(files[0].read_bytes()[:-100])
+    engine_choice._ENGINES.clear()
+    rebuilt, notes = notes_of(choose_engine, classifier, "openvino", "fp32")
+    assert [note for note in notes if "damaged" in note] == [
+        f"the file {str(files[0])!r} is damaged; the model is converted again"
+    ]
+    assert len(conversions) == 1
+    assert torch.equal(rebuilt.logits(images), engine.logits(images))
+    assert sorted(cache.glob("*.graph")) == files
+    assert "openvino_telemetry" not in sys.modules
+
+
+def test_a_wrong_graph_is_not_used(classifier, forget, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(openvino_engine, "LOGIT_TOLERANCE", 0.0)
+    engine, notes = notes_of(choose_engine, classifier, "openvino", "fp32")
+    assert engine is None
+    assert notes[0].startswith("--engine openvino is not used: its logits differ from PyTorch's by ")
+    assert not list(tmp_path.rglob("*.graph"))
+
+
+def test_gradients_that_do_not_convert_are_computed_by_pytorch(classifier, images, forget, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+    def fail(*_):
+        raise NotImplementedError("the gradient of a dilated max-pooling")
+
+    monkeypatch.setattr(openvino_engine, "convert_gradient", fail)
+    engine, notes = notes_of(choose_engine, classifier, "openvino", "fp32")
+    assert engine.describe() == {"forwards": "openvino", "gradients": "torch"}
+    assert notes == [
+        "--engine openvino computes forward passes only: the network does not convert: NotImplementedError: "
+        "the gradient of a dilated max-pooling; PyTorch computes the gradients"
+    ]
+    assert engine.gradients(images, torch.tensor([0, 1, 2]), "logit", None) is None
+
+
+def test_networks_that_do_not_convert_run_in_pytorch(images, forget):
+    class Branching(Small):
+        def forward(self, x):
+            return super().forward(x if float(x.mean()) > 0.1 else 1 - x)
+
+    torch.manual_seed(0)
+    network = xplain.load_classifier(Branching().eval(), device="cpu")
+    expected = xplain.attribute(network, images, "saliency")
+    actual, notes = notes_of(xplain.attribute, network, images, "saliency", engine="openvino")
+    assert torch.equal(actual.values, expected.values)
+    assert notes[0].startswith("--engine openvino is not used: the network does not convert: ")
+
+
+def test_missing_package_and_other_arithmetic_are_noted(classifier, forget, monkeypatch):
+    start = "--engine openvino is not used: "
+    assert notes_of(choose_engine, classifier, "openvino", "bf16") == (
+        None,
+        [f"{start}it computes in fp32, not bf16; PyTorch computes the rows"],
+    )
+    monkeypatch.setattr(engine_choice, "find_spec", lambda name: None)
+    assert notes_of(choose_engine, classifier, "openvino", "fp32") == (
+        None,
+        [f"{start}openvino is not installed (pip install 'xplain-vision[openvino]'); PyTorch computes the rows"],
+    )
+    rows = PlannedRows(engine_choice.FORWARD_ROWS, 0)
+    assert notes_of(choose_engine, classifier, "auto", "fp32", rows) == (None, [])
+
+
+def test_auto_repays_the_conversion(engine, classifier, monkeypatch):
+    few = PlannedRows(engine_choice.FORWARD_ROWS - 1, engine_choice.GRADIENT_ROWS - 1)
+    assert choose_engine(classifier, "auto", "fp32", few, {"forwards": "torch", "gradients": "torch"}) is None
+    with monkeypatch.context() as patch:
+        patch.setattr(engine_choice, "find_spec", lambda name: pytest.fail("openvino was looked for"))
+        assert choose_engine(classifier, "auto", "fp32", few) is None
+    many = PlannedRows(engine_choice.FORWARD_ROWS, 0)
+    assert choose_engine(classifier, "auto", "fp32", many).describe() == {"forwards": "openvino", "gradients": "torch"}
+    assert choose_engine(classifier, "torch", "fp32", many) is None
+    recorded = {"forwards": "openvino", "gradients": "openvino"}
+    assert choose_engine(classifier, "auto", "fp32", few, recorded) is engine
+
+
+def test_a_folder_that_cannot_be_written_is_ignored(engine, monkeypatch, tmp_path):
+    (tmp_path / "xplain").write_text("a file")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    openvino_cache.save_graph(engine._openvino, engine._forward._graph, "key")
+    assert openvino_cache.load_graph(engine._openvino, engine._core, "key") is None
+    assert (tmp_path / "xplain").read_text() == "a file"

@@ -72,7 +72,8 @@ def test_list_prints_table_on_terminal(xp, monkeypatch):
     assert table == [["index", "wnid", "name"], ["281", "n02123045", "tabby"]]
 
 
-def test_list_prints_page_of_one_entry(xp):
+def test_list_prints_page_of_one_entry(xp, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
     ran = xp("list", "methods", "ig")
     assert ran.code == 0
     assert ran.lines[0] == "integrated-gradients"

@@ -62,7 +62,7 @@ def test_compared_runs_share_the_curve_of_a_parameter(xp):
 @pytest.mark.parametrize(
     ("method", "message"),
     [
-        ("ig:steps=2|no", "integrated-gradients: invalid value steps=no; use an integer >= 1"),
+        ("ig:steps=2|no", "integrated-gradients: invalid value steps=no; use an integer >= 1 or auto"),
         ("ig:steps=2|", "a value is missing in '2|' of 'ig:steps=2|'; use key=value|value"),
         ("ig:steps=2|2", "method 'integrated-gradients:steps=2' is specified more than once; remove the duplicate"),
     ],

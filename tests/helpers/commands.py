@@ -15,9 +15,9 @@ from xplain.reports.render import read_record
 
 METHODS = ("-a", "sm", "-a", "sg:samples=3", "-b", "2")
 OPTIONS = {  # besides the images and the model
-    "explain": (*METHODS, "--save", "overlay", "--save", "raw"),
+    "explain": (*METHODS, "--save", "overlay", "--save", "raw", "--stability", "off"),
     "evaluate": (*METHODS, "-M", "deletion:steps=3", "--save-maps"),
-    "compare": (*METHODS, "-M", "deletion:steps=3"),
+    "compare": (*METHODS, "-M", "deletion:steps=3", "--stability", "off"),
     "bench": (*METHODS, "--images", "2", "--repeats", "1", "--no-progress"),
 }
 COMMANDS = list(OPTIONS)

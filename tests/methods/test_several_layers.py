@@ -116,8 +116,8 @@ def test_name_may_contain_a_plus_sign():
         ("act2+auto", "layer 'act2' is named 2 times; name each layer once"),
         ("act1+act9", "the model has no layer 'act9'; did you mean"),
         ("act1+", "the model has no layer ''; use a name from model.named_modules()"),
-        (["act1", 2], "grad-cam: invalid value layer=['act1', 2]; use the name of a layer, or several such as layer3+layer4"),
-        ([], "grad-cam: invalid value layer=[]; use the name of a layer, or several such as layer3+layer4"),
+        (["act1", 2], "the layer is of type list; pass its name or the module, or a list of them"),
+        ([], "the layer is of type list; pass its name or the module, or a list of them"),
         ("act1+head", "layer 'head' has no spatial output (height and width); use another layer"),
     ],
 )  # fmt: skip

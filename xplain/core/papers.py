@@ -30,6 +30,7 @@ PROCEEDINGS = {  # and journals whose name is abbreviated in citations
     "ICLR": "International Conference on Learning Representations",
     "ICLR workshop": "International Conference on Learning Representations, Workshop Track",
     "ICML": "Proceedings of the International Conference on Machine Learning",
+    "ICML workshop": "International Conference on Machine Learning, Workshop on Human Interpretability",
     "IEEE TNNLS": "IEEE Transactions on Neural Networks and Learning Systems",
     "IEEE TPAMI": "IEEE Transactions on Pattern Analysis and Machine Intelligence",
     "IJCAI": "Proceedings of the International Joint Conference on Artificial Intelligence",

@@ -94,9 +94,7 @@ class RunStore:
                 stream.truncate(complete)  # drop a batch that an interruption left incomplete
                 resources.pop_all()
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(
-                f"cannot use the run directory {str(folder)!r}: {error}", "choose another --output"
-            ) from None
+            raise _unusable_folder(folder, error) from None
         if check is not None:
             store._check_and_extend(check, description)
         return store
@@ -183,6 +181,21 @@ def _open_items(folder: Path, rank: int, description: Record, *, extend: bool) -
             _write_description(folder, description)
         resources.pop_all()
     return stream
+
+
+def _unusable_folder(folder: Path, error: Exception) -> InputError:
+    return InputError(f"cannot use the run directory {str(folder)!r}: {error}", "choose another --output")
+
+
+def read_fingerprint(folder: Path) -> Record | None:
+    """Return the fingerprint of the run in ``folder``, or None if there is no run. Raise InputError if it cannot be read."""
+    if not (folder / "run.json").exists():
+        return None
+    try:
+        fingerprint: Record = _read_description(folder)["fingerprint"]
+    except (OSError, ValueError, RecursionError) as error:
+        raise _unusable_folder(folder, error) from None
+    return fingerprint
 
 
 def read_run(folder: Path) -> tuple[Record, Iterator[Record]]:

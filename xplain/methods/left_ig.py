@@ -24,7 +24,7 @@ NO_CUTOFF = "no score along the line exceeds the cutoff, so that the whole line 
         "Investigating saturation effects in integrated gradients",
         "Vivek Miglani, Narine Kokhlikyan, Bilal Alsallakh, Miguel Martin, Orion Reblitz-Richardson",
         2020,
-        "ICML workshop on human interpretability",
+        "ICML workshop",
         "2010.12697",
     ),
     axioms=frozenset({"dummy", "symmetry", "implementation-invariance"}),

@@ -51,8 +51,7 @@ from xplain.pipelines.contrasts import CONTRASTS
 from xplain.pipelines.method_run import MethodRun
 from xplain.pipelines.method_scores import choose_score, find_own_score, split_score
 from xplain.pipelines.stability import check_level, with_stability
-
-CONTROL = "random"  # included in every evaluation; a useful method must outperform it
+from xplain.reports.control import CONTROL
 
 
 def attribute(

@@ -11,7 +11,7 @@ import torch
 
 from xplain.core.config import ComputeOptions, EvaluateConfig, PerClassOrder
 from xplain.core.errors import UsageError, emit_note
-from xplain.core.run_store import SCHEMA, fingerprint, read_run
+from xplain.core.run_store import SCHEMA, fingerprint, read_fingerprint
 from xplain.core.types import PYTORCH
 from xplain.data.class_names import ClassNames
 from xplain.data.datasets import Item, index_items, select_items, split_labels
@@ -20,7 +20,7 @@ from xplain.oracle.engine_choice import choose_engine
 from xplain.oracle.engines import Engine
 from xplain.oracle.runtime import load_model, predict
 from xplain.oracle.targets import TargetSpec
-from xplain.pipelines.attribution import CONTROL, check_methods, resolve_methods, with_control
+from xplain.pipelines.attribution import check_methods, resolve_methods, with_control
 from xplain.pipelines.batches import read_items
 from xplain.pipelines.external_maps import ExternalMaps, check_map_names, find_external_maps
 from xplain.pipelines.measurement import check_metrics, resolve_metrics
@@ -29,6 +29,7 @@ from xplain.pipelines.metric_run import MetricRun
 from xplain.pipelines.planned_rows import plan_rows
 from xplain.pipelines.records import describe_run, device_entry, engine_entry
 from xplain.pipelines.run_folders import describe_request
+from xplain.reports.control import CONTROL
 
 Source = MethodRun | ExternalMaps
 
@@ -127,9 +128,8 @@ def load_plan(
 
 def _recorded_engine(folder: Path) -> dict[str, str] | None:
     """Return the engine of an existing run, or None if there is no run."""
-    if not (folder / "run.json").exists():
-        return None
-    return read_run(folder)[0]["fingerprint"].get("engine", PYTORCH)
+    stored = read_fingerprint(folder)
+    return None if stored is None else stored.get("engine", PYTORCH)
 
 
 def _split_labels(items: Sequence[Item]) -> list[Item]:
@@ -144,9 +144,9 @@ def _per_class_order(config: EvaluateConfig) -> PerClassOrder | None:
     """Return which images ``--per-class`` takes, as an existing run does; None without ``--per-class``."""
     if config.per_class is None or config.per_class_order is not None:
         return config.per_class_order
-    if not (config.output / "run.json").exists():
+    stored = read_fingerprint(config.output)
+    if stored is None:
         return "random"
-    stored = read_run(config.output)[0]["fingerprint"]
     if "per_class" in stored:
         return "first" if stored["per_class"] == "first" else "random"
     emit_note(

@@ -17,12 +17,13 @@ from xplain.data.images import read_model_input
 from xplain.data.sources import ImageSource
 from xplain.models import Classifier
 from xplain.oracle.runtime import inference_session, load_model
-from xplain.pipelines.attribution import CONTROL, resolve_methods
+from xplain.pipelines.attribution import resolve_methods
 from xplain.pipelines.batches import read_items
 from xplain.pipelines.file_names import file_label
 from xplain.pipelines.method_run import MethodRun
 from xplain.reports.band_pictures import show_bands
 from xplain.reports.class_texts import class_name
+from xplain.reports.control import CONTROL
 from xplain.reports.groups import ItemGroups
 from xplain.reports.render import draw, read_record
 

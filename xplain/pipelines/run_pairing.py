@@ -8,8 +8,8 @@ from itertools import combinations
 from typing import Any
 
 from xplain.core.errors import InputError
-from xplain.pipelines.attribution import CONTROL
 from xplain.pipelines.evaluated_runs import EvaluatedRun, RunMethod
+from xplain.reports.control import CONTROL
 
 
 def common_metrics(runs: Sequence[EvaluatedRun]) -> tuple[dict[str, dict[str, Any]], list[str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-CONTROL = "random"  # method that ignores the model
+CONTROL = "random"  # included in every evaluation; a useful method must outperform it
 
 
 def find_control(description: Mapping[str, Any]) -> str | None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from xplain.core.stability import SENSITIVE, SHARE, SOURCES, UNSTABLE
+from xplain.reports.control import CONTROL
 
 
 def describe_stability(record: Mapping[str, Any]) -> str:
@@ -32,9 +33,9 @@ class StabilitySummary:
         self.lowest: tuple[float, str] | None = None
 
     def add(self, record: Mapping[str, Any]) -> None:
-        """Count the record of an explanation, if it has a stability."""
+        """Count the record of an explanation, if it has a stability. The random control, which is never stable, does not count."""
         entry = record.get("stability")
-        if entry is None:
+        if entry is None or record["method"] == CONTROL:
             return
         self.maps += 1
         figure, rounding, noise = entry["figure"], entry["rounding"], entry["noise"]

@@ -12,7 +12,6 @@ from xplain.core.config import ExplainConfig, PictureOptions
 from xplain.core.errors import Failure, InputError, UsageError
 from xplain.core.registry import METHODS
 from xplain.core.run_store import fingerprint
-from xplain.core.stability import Look
 from xplain.core.types import Attribution
 from xplain.data.datasets import Item
 from xplain.data.sources import ImageSource, find_images
@@ -23,14 +22,14 @@ from xplain.oracle.runtime import inference_session, load_model
 from xplain.oracle.targets import TargetSpec
 from xplain.pipelines.attribution import check_distinct, check_methods, resolve_methods
 from xplain.pipelines.background import Deferred, run_in_background
+from xplain.pipelines.batch_attribution import attribute_batch
 from xplain.pipelines.batches import PredictedBatch, TargetedBatch, largest_group, make_items, predict_batches
-from xplain.pipelines.contrasts import CONTRASTS
 from xplain.pipelines.file_names import describe_contrasts, describe_settings, file_label, join_parts
 from xplain.pipelines.method_run import SEQUENCE, MethodRun
 from xplain.pipelines.original_images import check_image, check_pictures, describe_picture, load_original
 from xplain.pipelines.progress import OnProgress, ProgressCounter, ignore_progress
 from xplain.pipelines.records import describe_computation, describe_explanation, describe_run, fingerprinted, is_current
-from xplain.pipelines.stability import count_stability_rows, with_stability
+from xplain.pipelines.stability import count_stability_rows
 from xplain.reports.band_pictures import describe_shown_bands
 from xplain.reports.explanation_files import OVERWRITE_HINT, STEPS, ExplanationFiles, FileNames
 from xplain.reports.render import KINDS, get_colormap
@@ -240,29 +239,14 @@ class ExplainRun:
         """Compute the attributions and defer the writing of their files."""
         try:
             with use_engine(self.classifier, self.engines[method.label]):
-                result = method.attribute(
-                    self.classifier,
-                    batch.images,
-                    batch.targets,
-                    self.config.compute,
-                    contrasts=batch.contrasts,
-                    logits=batch.logits,
-                    on_rows=self.counter.advance,
-                    drawn_for=batch.cpu_images,
-                    shared=batch.shared,
-                )
-                result = with_stability(
+                result = attribute_batch(
                     method,
                     self.classifier,
-                    batch.images,
-                    result,
+                    batch,
                     self.config.compute,
                     self.config.stability,
-                    logits=batch.logits,
-                    contrasts=result.details.get(CONTRASTS, batch.contrasts),
-                    content=batch.cpu_images,
-                    on_rows=self.counter.advance,
-                    look=Look.of(self.config.render.reduce, self.config.render.sign),
+                    self.config.render,
+                    self.counter.advance,
                 ).cpu()  # before the next images, which the background thread would wait for
         except InputError as error:
             yield from (Failure(item.key, error) for item in batch.items)

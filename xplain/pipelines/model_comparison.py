@@ -13,7 +13,6 @@ from xplain.core.config import Choice, CompareConfig
 from xplain.core.errors import Failure, InputError, UsageError, XplainError
 from xplain.core.registry import METHODS
 from xplain.core.run_store import fingerprint
-from xplain.core.stability import Look
 from xplain.core.types import Attribution
 from xplain.data.file_index import FileIndex
 from xplain.data.sources import ImageSource
@@ -23,8 +22,8 @@ from xplain.oracle.engines import Engine
 from xplain.oracle.runtime import inference_session, load_model
 from xplain.oracle.targets import TargetSpec
 from xplain.pipelines.attribution import label_of, resolve_methods
+from xplain.pipelines.batch_attribution import attribute_batch
 from xplain.pipelines.batches import PredictedBatch, TargetedBatch, largest_group, make_items, predict_batches
-from xplain.pipelines.contrasts import CONTRASTS
 from xplain.pipelines.measurement import check_metrics
 from xplain.pipelines.method_run import MethodRun
 from xplain.pipelines.metric_run import MetricRun, run_metrics
@@ -32,7 +31,7 @@ from xplain.pipelines.planned_rows import plan_rows
 from xplain.pipelines.predictions import Prediction
 from xplain.pipelines.progress import ProgressCounter
 from xplain.pipelines.records import describe_explanation, describe_run, fingerprinted, is_current
-from xplain.pipelines.stability import count_stability_rows, with_stability
+from xplain.pipelines.stability import count_stability_rows
 from xplain.reports.band_pictures import describe_shown_bands, show_bands
 from xplain.reports.comparison import Cell, Row
 from xplain.reports.render import render_warnings
@@ -190,28 +189,14 @@ class ModelComparison:
             return
         counter.start_part(self._rows_per_cell(method) * sum(entry is None for entry in saved))
         try:
-            result = method.attribute(
-                self.classifier,
-                batch.images,
-                batch.targets,
-                self.config.compute,
-                contrasts=batch.contrasts,
-                logits=batch.logits,
-                on_rows=counter.advance,
-                drawn_for=batch.cpu_images,
-            )
-            result = with_stability(
+            result = attribute_batch(
                 method,
                 self.classifier,
-                batch.images,
-                result,
+                batch,
                 self.config.compute,
                 self.config.stability,
-                logits=batch.logits,
-                contrasts=result.details.get(CONTRASTS, batch.contrasts),
-                content=batch.cpu_images,
-                on_rows=counter.advance,
-                look=Look.of(self.config.render.reduce, self.config.render.sign),
+                self.config.render,
+                counter.advance,
             )
             scores = self._score(method, batch, result, names, counter)
         except (InputError, UsageError) as error:  # a method may support only some of the models

@@ -354,7 +354,7 @@ def _exit_code(config: EvaluateConfig, summary: dict[str, Any]) -> ExitCode:
     OK: no image failed and no value is undefined, except for values of a control that was not requested. PARTIAL: something was
     evaluated. INPUT_ERROR: nothing was evaluated.
     """
-    from xplain.pipelines.attribution import CONTROL
+    from xplain.reports.control import CONTROL
 
     unrequested = {CONTROL} - {choice.name for choice in config.methods}
     rows = [row for row in summary["rows"] if row["method"] not in unrequested]

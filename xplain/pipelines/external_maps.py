@@ -23,9 +23,10 @@ from xplain.data.map_files import MapError, MapFile, read_map
 from xplain.data.map_folders import find_maps
 from xplain.models import Classifier
 from xplain.oracle.batching import rows_per_call
-from xplain.pipelines.attribution import CONTROL, check_distinct
+from xplain.pipelines.attribution import check_distinct
 from xplain.pipelines.batches import TargetedBatch
 from xplain.pipelines.metric_run import MetricRun
+from xplain.reports.control import CONTROL
 
 READERS = 8  # threads that hash files
 VERSION = 1  # of how maps are read

@@ -99,7 +99,7 @@ def test_top1_of_photographs(clf):
     assert right / len(files) == pytest.approx(0.88, abs=0.02)
 
 
-@pytest.mark.parametrize(("name", "label"), [("cat", "tiger cat"), ("espresso", "espresso")])
+@pytest.mark.parametrize(("name", "label"), [("cat", "tiger cat")])
 def test_neflag_beats_controls(clf, name, label):
     x = xplain.read_image(SAMPLES / f"{name}.jpg")[None]
     maps = {method: xplain.attribute(clf, x, method) for method in ("neflag", "random", "sobel")}

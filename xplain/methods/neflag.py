@@ -75,6 +75,9 @@ def neflag(
     flux=end and steps > 1 amplify rounding (see ``rounding``).
     On 200 ImageNet photographs (EfficientNet-Lite0, black, pixels, 28 steps) insertion minus deletion is 0.29 with flux=start, 0.04 with
     flux=end and 0.00 for ``random``.
+    On 20 of them, the default ranks pixels much like ``smoothgrad:kind=absolute`` (Spearman correlation 0.90, from 0.70 to 0.96) and
+    is unrelated to flux=end (cosine 0.00, from -0.04 to 0.06). On 40, its insertion is 0.353; that of ``smoothgrad:kind=absolute`` is
+    0.394, of ``grad-cam`` 0.409 and of ``lrp:rule=epsilon-plus`` 0.408. Its deletion is no better than that of ``random``.
 
     x: images (B, C, H, W) in [0, 1].
     y: target classes (B,).

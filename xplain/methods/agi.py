@@ -84,7 +84,8 @@ def agi(
     official: x_{j+1} = clamp(x_0 + d), φ -= ∇f^t(x_j) ⊙ (x_{j+1} - x_0).
     Signs amplify rounding: float32 results repeat on one machine with one batch size, and differ otherwise (see ``rounding``).
     On 20 ImageNet photographs (EfficientNet-Lite0, classes=5), the maps of the two variants have a cosine similarity of 0.79 (0.57 to 0.97)
-    and a Spearman correlation of 0.60 (0.30 to 0.91). On 40, with black and 28 steps, insertion is 0.294 and 0.143, deletion 0.147 and 0.126.
+    and a Spearman correlation of 0.60 (0.30 to 0.91). On 40, with black and 28 steps,
+    insertion is 0.294 and 0.143, and deletion 0.147 and 0.126.
     Raises UsageError if the model has only one class, or returns values instead of classes, and for ``double_softmax`` with another
     score than prob, or if the model has no softmax; for draw=near or spread without ``distances`` if the network does not end in a
     linear layer, and for ``distances`` with another ``draw``. Raises InputError if the file has no such matrix.

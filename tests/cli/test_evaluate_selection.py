@@ -44,7 +44,7 @@ def test_smaller_selection_equals_run_of_its_own(xp, data, selection):
     assert results(part) == results(own)
     assert part["unselected"] == 12 - own["items"]["of"] > 0
     assert (whole["unselected"], own["unselected"]) == (0, 0)
-    text = f"; {part['unselected']} more images in this run were not selected and are not included"
+    text = f"; {part['unselected']} more images in this run were not selected and not included"
     for name in ("summary.md", "report.html"):
         assert text.removeprefix("; ") in Path("run", name).read_text()
     assert Path("run/summary.md").read_text().splitlines()[0].endswith(text)

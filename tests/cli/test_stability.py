@@ -87,7 +87,9 @@ def test_compare_has_a_line_of_stability(xp):
     assert means == [{"mean": figures[0], "n": 1, "unstable": 1}, {"mean": 1.0, "n": 1, "unstable": 0}]
     page = Path("xplain-compare/compare.html").read_text()
     assert f'"stability":"stability {figures[0]:.2f} (draws {figures[0]:.2f}, noise 1.00; chance 0.10)"' in page
-    assert f"stability of 2 maps: 1 unstable (below 0.5; lowest {figures[0]:.2f} (draws): {CAT}: rise:masks=2)" in ran.err
+    assert (
+        f"stability of 2 maps: 1 unstable (below 0.5; lowest {figures[0]:.2f} (draws): {CAT}: rise:masks=2)" in ran.err
+    )
     off = xp(
         "compare", CAT, *TINY, "-a", "rise:masks=2", "-a", "center", "--no-metrics", "--stability", "off", "--json"
     )

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from xplain.reports.statistics import (
+    MAX_EXACT,
     PERMUTATIONS,
     bca_levels,
     bootstrap_means,
@@ -16,6 +17,7 @@ from xplain.reports.statistics import (
     holm_correction,
     paired_difference,
     sign_flip_test,
+    smallest_p_value,
 )
 
 
@@ -199,3 +201,9 @@ def test_count_wins_by_direction():
     assert count_wins(d, "higher") == (2, 1, 1)
     assert count_wins(d, "lower") == (1, 1, 2)
     assert count_wins(d, "neither") == (2, 1, 1)
+
+
+def test_smallest_p_value_is_that_of_equal_differences():
+    for pairs in (1, 5, 8, MAX_EXACT):
+        assert sign_flip_test(np.ones((pairs, 1)))[0] == pytest.approx(smallest_p_value(pairs))
+    assert smallest_p_value(40) < 3e-4

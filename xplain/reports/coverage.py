@@ -20,7 +20,9 @@ def coverage_notes(summary: Mapping[str, Any]) -> list[str]:
         if isinstance(metric.get("trials"), int) and _finished_trials(summary, label) < metric["trials"]
     ]
     if summary.get("unselected"):
-        notes.append(f"{summary['unselected']} more images in this run were not selected and are not included")
+        count = summary["unselected"]
+        images = "1 more image in this run was" if count == 1 else f"{count} more images in this run were"
+        notes.append(f"{images} not selected and not included")
     return notes
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from xplain.known.ladder import BEST, CONTROLS, KINDS, PAIRS, RUNGS, rung_name, rung_pairs
 from xplain.reports.cluster_intervals import describe_estimate, estimate_group_mean
-from xplain.reports.statistics import holm_correction, sign_flip_test
+from xplain.reports.statistics import holm_correction, sign_flip_test, smallest_p_value
 
 CHANCE = 0.5
 RELIABLE = 0.95  # grade from which a difference of quality is resolved
@@ -44,7 +44,7 @@ class GradeResults:
         corrected = holm_correction(np.array([math.nan if row["p"] is None else row["p"] for row in rows]))
         for row, p in zip(rows, corrected.tolist(), strict=True):
             row["p_holm"] = None if math.isnan(p) else p
-            row["verdict"] = _judge(row)
+            row["verdict"] = _judge(row, is_decidable=row.pop("least_p") * len(rows) < SIGNIFICANT)
         return rows
 
 
@@ -74,6 +74,7 @@ class _Grader:
             "grade": describe_estimate(grade),
             "p": None if math.isnan(p) else p,
             "units": "mechanisms" if self._has_many(pairs) else "images",
+            "least_p": smallest_p_value(len(units)),
             "by_kind": {
                 kind: self._mean(partial(self._wins, kinds=[kind])) if kind in self.kinds else None
                 for kind in ALL_KINDS
@@ -175,11 +176,13 @@ def _find_resolution(by_gap: Mapping[float, float | None]) -> float | None:
     return resolution
 
 
-def _judge(row: Mapping[str, Any]) -> str:
-    """Return what the grade says about a metric."""
+def _judge(row: Mapping[str, Any], *, is_decidable: bool) -> str:
+    """Return what the grade says about a metric. is_decidable: the corrected p value of a perfect metric would be significant."""
     grade = row["grade"]["mean"]
     if grade is None:
         return "undefined"
+    if not is_decidable:
+        return f"too few {row['units']} to decide"
     if row["p_holm"] is None or row["p_holm"] >= SIGNIFICANT:
         return "not better than chance"
     if grade < CHANCE:

@@ -82,9 +82,9 @@ def headline(summary: Mapping[str, Any]) -> str:
 def _tables(summary: Mapping[str, Any]) -> dict[str, tuple[list[str], list[list[str]]]]:
     """Return header and rows of each table by title."""
     return {
-        "Profiles: " + ", ".join(f"{measure} of {kind}" for kind, measure in HEADLINES.items()): _profile_table(
-            summary
-        ),
+        "By mechanism ("
+        + ", ".join(f"{measure} for the kind {kind}" for kind, measure in HEADLINES.items())
+        + ")": _profile_table(summary),
         "Means over mechanisms": _means_table(summary),
         "Grades of metrics": _grades_table(summary),
         "What metrics prefer at equal quality, and how often they prefer the best map to a control": _bias_table(

@@ -158,6 +158,11 @@ def sign_flip_test(differences: Floats, seed: int = 0) -> Floats:
     return np.where(np.isfinite(differences).any(axis=0), p, np.nan)
 
 
+def smallest_p_value(pairs: int) -> float:
+    """Return the smallest p value that ``sign_flip_test`` can give to ``pairs`` differences: that of differences with one sign."""
+    return min(2.0 ** (1 - pairs), 1.0) if pairs <= MAX_EXACT else 2.0 / (1 + PERMUTATIONS)
+
+
 def _share_of_patterns(values: Floats, observed: Floats, seed: int) -> Floats:
     if len(values) <= MAX_EXACT:
         return _exact_share(values, observed)

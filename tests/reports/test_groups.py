@@ -11,7 +11,7 @@ import pytest
 from xplain.core.run_store import settings_digest
 from xplain.reports.evaluation_page import make_evaluation_page
 from xplain.reports.evaluation_report import evaluation_table
-from xplain.reports.groups import classes_csv, group_table
+from xplain.reports.groups import ItemGroups, classes_csv, group_table
 from xplain.reports.statistics import estimate_mean
 from xplain.reports.summary import summarize
 
@@ -142,3 +142,12 @@ def test_annotation_notes_are_shown():
     summary = summarize(description, list_records())
     assert "\nhit: any object counts.\n" in evaluation_table(summary)
     assert "<p>hit: any object counts.</p>" in make_evaluation_page(summary, [], "")
+
+
+def test_record_whose_class_is_no_index_is_invalid():
+    groups = ItemGroups(explains_labels=False)
+    groups.add({"key": "a", "label": 1, "predicted": 1})
+    for record in ({"key": "b", "label": "", "predicted": 1}, {"key": "b", "label": 1, "predicted": "1"}):
+        with pytest.raises(TypeError, match="is not the index of a class"):
+            groups.add(record)
+    assert groups.classes == {"a": 1}

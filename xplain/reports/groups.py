@@ -31,8 +31,11 @@ class ItemGroups:
     correct: dict[str, bool] = field(default_factory=dict)
 
     def add(self, record: Mapping[str, Any]) -> None:
-        """Add the record of an item."""
+        """Add the record of an item. Raises TypeError if a class is no index."""
         key, label, predicted = record["key"], record["label"], record["predicted"]
+        for index in (label, predicted):
+            if not isinstance(index, int | None):
+                raise TypeError(f"{index!r} is not the index of a class")
         if "labels" not in record:
             if label is not None:
                 self.classes[key], self.correct[key] = label, label == predicted

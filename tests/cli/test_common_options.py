@@ -12,7 +12,7 @@ import typer
 import xplain
 from tests.conftest import SAMPLES, TINY, interrupt
 from xplain.cli.app import app
-from xplain.core.config import ComputeOptions, ModelOptions, PictureOptions, PixelOptions, RenderOptions
+from xplain.core.options import ComputeOptions, ModelOptions, PictureOptions, PixelOptions, RenderOptions
 
 CAT = SAMPLES / "cat.jpg"
 COMMON = {

@@ -13,7 +13,8 @@ from PIL import Image
 
 from tests.conftest import TINY
 from tests.helpers.factories import tiny
-from xplain.core.config import Choice, ComputeOptions, EvaluateConfig, ModelOptions
+from xplain.core.config import Choice, EvaluateConfig
+from xplain.core.options import ComputeOptions, ModelOptions
 from xplain.pipelines.run_folders import choose_run_folder, describe_request
 
 METRIC = ("-a", "sm", "-M", "deletion:steps=2")

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from tests.conftest import SAMPLES, TINY
-from xplain.core.config import RenderOptions
+from xplain.core.options import RenderOptions
 from xplain.reports.render import overlay, read_record
 
 

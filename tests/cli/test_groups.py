@@ -10,8 +10,8 @@ import typer
 from typer.testing import CliRunner
 
 from xplain.cli._groups import option, with_groups
-from xplain.core.config import Option
 from xplain.core.errors import UsageError
+from xplain.core.options import Option
 
 
 def parse_pair(text: str) -> tuple[int, int]:

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from tests.conftest import SAMPLES
-from xplain.core.config import ModelOptions
 from xplain.core.errors import UsageError
+from xplain.core.options import ModelOptions
 from xplain.core.registry import METHODS, METRICS
 from xplain.core.types import Attribution
 from xplain.pipelines.catalog import list_fits

@@ -14,7 +14,7 @@ import xplain.pipelines.attribution
 from tests.conftest import TINY
 from tests.contracts import quick
 from tests.helpers import toys
-from xplain.core.config import ComputeOptions
+from xplain.core.options import ComputeOptions
 from xplain.core.registry import METRICS, MetricSpec
 from xplain.metrics.inputs import MetricInput
 from xplain.oracle import Oracle

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from xplain.core.config import (
-    Choice,
-    ComputeOptions,
-    ModelOptions,
-    RenderOptions,
-    read_config_file,
-    read_toml,
-)
+from xplain.core.config import Choice
+from xplain.core.config_file import read_config_file, read_toml
 from xplain.core.errors import InputError, UsageError
+from xplain.core.options import ComputeOptions, ModelOptions, RenderOptions
 
 OPTIONS = ("batch_size", "method", "seed", "output")
 COMMANDS = ("explain", "evaluate")

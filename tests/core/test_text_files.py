@@ -6,7 +6,7 @@ import codecs
 
 import pytest
 
-from xplain.core.config import read_config_file
+from xplain.core.config_file import read_config_file
 from xplain.core.errors import InputError
 from xplain.core.text_files import decode_text, read_csv_rows, read_lines, split_lines
 

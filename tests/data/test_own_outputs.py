@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from xplain.core.array_store import encode_arrays
-from xplain.core.config import RenderOptions
 from xplain.core.errors import InputError, ModelNote, UsageError
+from xplain.core.options import RenderOptions
 from xplain.data.class_folders import list_class_folders
 from xplain.data.output_checks import check_run_directory
 from xplain.data.own_outputs import is_own_file, is_own_picture

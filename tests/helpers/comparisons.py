@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from xplain.core.config import RenderOptions
 from xplain.core.errors import Failure, InputError
+from xplain.core.options import RenderOptions
 from xplain.reports.comparison import Cell, Comparison, Row
 
 HOSTILE = "a'\"><script>alert(1)</script> é 猫 $x$ &amp;.png"

@@ -14,8 +14,9 @@ import pytest
 from tests.conftest import ROOT, TINY
 from tests.helpers.commands import OPTIONS, needs_fork, single_line
 from tests.helpers.processes import is_running, start, wait
-from xplain.core.config import Choice, ComputeOptions, ExplainConfig, ModelOptions
+from xplain.core.config import Choice, ExplainConfig
 from xplain.core.files import lock_directory
+from xplain.core.options import ComputeOptions, ModelOptions
 from xplain.reports.render import read_record
 
 pytestmark = pytest.mark.usefixtures("fast_commands")

@@ -14,7 +14,8 @@ import xplain.pipelines.catalog  # (registers methods and metrics)
 from tests.conftest import ROOT, SAMPLES
 from tests.helpers import factories
 from tests.helpers.patches import make_set, write_set
-from xplain.core.config import Choice, ModelOptions
+from xplain.core.config import Choice
+from xplain.core.options import ModelOptions
 from xplain.pipelines.attribution import resolve_methods
 from xplain.reports.published import add_published, read_published
 from xplain.reports.published_speeds import PublishedSpeeds

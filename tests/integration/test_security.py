@@ -26,7 +26,7 @@ from PIL import Image
 from tests.conftest import SAMPLES, TINY
 from xplain.core.array_store import ArrayStore
 from xplain.core.checkpoint_store import DirectoryCheckpoints
-from xplain.core.config import read_toml
+from xplain.core.config_file import read_toml
 from xplain.core.errors import InputError
 from xplain.data.annotations import read_annotations
 from xplain.data.sources import find_images

@@ -34,7 +34,8 @@ def make_images(folder: Path) -> Path:
 @pytest.mark.soak
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
 def test_resident_memory_is_flat(tmp_path):
-    from xplain.core.config import Choice, ComputeOptions, EvaluateConfig, ModelOptions
+    from xplain.core.config import Choice, EvaluateConfig
+    from xplain.core.options import ComputeOptions, ModelOptions
     from xplain.pipelines.evaluate import evaluate
 
     data = SHARED if SHARED.is_dir() else make_images(tmp_path / "images")

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from xplain.core.config import Choice, ComputeOptions, EvaluateConfig, ModelOptions
+from xplain.core.config import Choice, EvaluateConfig
 from xplain.core.errors import InputError, UsageError
+from xplain.core.options import ComputeOptions, ModelOptions
 from xplain.core.registry import METHODS
 from xplain.known import MECHANISMS
 from xplain.known.registry import find_mechanisms

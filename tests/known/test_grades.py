@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from xplain.core.config import Choice, ComputeOptions
+from xplain.core.config import Choice
 from xplain.core.errors import UsageError
+from xplain.core.options import ComputeOptions
 from xplain.core.registry import METRICS, MetricSpec
 from xplain.core.types import Score
 from xplain.known import MECHANISMS, Planted

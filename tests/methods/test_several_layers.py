@@ -13,8 +13,9 @@ import xplain
 from tests.helpers import toys
 from tests.helpers.on_models import count_rows, possible_forwards
 from tests.reference import grad_cam as reference
-from xplain.core.config import Choice, ComputeOptions, ExplainConfig, ModelOptions
+from xplain.core.config import Choice, ExplainConfig
 from xplain.core.errors import UsageError
+from xplain.core.options import ComputeOptions, ModelOptions
 from xplain.core.registry import METHODS
 from xplain.core.run_store import fingerprint
 from xplain.data.preprocessing import Preprocessing

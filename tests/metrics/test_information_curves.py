@@ -11,7 +11,7 @@ import xplain
 from tests.helpers import toys
 from tests.helpers.photographs import PHOTOGRAPHS
 from tests.reference import information_curves as reference
-from xplain.core.config import ComputeOptions
+from xplain.core.options import ComputeOptions
 from xplain.core.registry import METRICS
 from xplain.core.rng import Streams
 from xplain.metrics import information_curves

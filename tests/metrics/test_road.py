@@ -9,8 +9,8 @@ from torch import Tensor
 import xplain
 from tests.helpers import toys
 from tests.reference import road as reference
-from xplain.core.config import ComputeOptions
 from xplain.core.errors import UsageError
+from xplain.core.options import ComputeOptions
 from xplain.core.registry import METRICS
 from xplain.core.rng import Streams
 from xplain.metrics.inputs import MetricInput

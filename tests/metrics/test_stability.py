@@ -13,7 +13,7 @@ from torch import Tensor
 
 import xplain
 from tests.helpers import toys
-from xplain.core.config import RenderOptions
+from xplain.core.options import RenderOptions
 from xplain.core.registry import METHODS, MethodSpec
 from xplain.core.rng import Streams, seed_of
 from xplain.core.stability import Look

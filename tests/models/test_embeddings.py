@@ -16,8 +16,8 @@ import xplain
 from tests.helpers import text_models, toys
 from tests.helpers.hugging_face import PROCESSOR, block_network, make_random, save_model
 from tests.helpers.hugging_face_families import FAMILIES, PATCHES
-from xplain.core.config import ModelOptions
 from xplain.core.errors import InputError, UsageError
+from xplain.core.options import ModelOptions
 from xplain.oracle.runtime import load_model
 
 transformers = pytest.importorskip("transformers")

@@ -8,7 +8,7 @@ import torch
 import xplain
 import xplain.methods  # registers them
 from tests.helpers import toys
-from xplain.core.config import ComputeOptions
+from xplain.core.options import ComputeOptions
 from xplain.core.registry import METHODS
 from xplain.oracle import Oracle
 from xplain.oracle.runtime import predict_and_share

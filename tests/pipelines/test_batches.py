@@ -9,8 +9,9 @@ from PIL import Image
 
 import xplain
 from tests.helpers import factories, toys
-from xplain.core.config import Choice, ComputeOptions
+from xplain.core.config import Choice
 from xplain.core.errors import Failure, InputError
+from xplain.core.options import ComputeOptions
 from xplain.data.datasets import Item
 from xplain.data.loading import LoadedImage
 from xplain.data.preprocessing import Preprocessing

@@ -11,7 +11,8 @@ from scipy.stats import spearmanr
 import xplain
 from tests.conftest import TINY
 from tests.helpers import toys
-from xplain.core.config import BenchConfig, ComputeOptions, ModelOptions
+from xplain.core.config import BenchConfig
+from xplain.core.options import ComputeOptions, ModelOptions
 from xplain.data.preprocessing import Preprocessing
 from xplain.pipelines import model_benchmark, throughput
 from xplain.pipelines.throughput import BatchSizeSearch

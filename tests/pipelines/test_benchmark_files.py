@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from xplain.core.config import BenchConfig, Choice, ComputeOptions, ModelOptions
+from xplain.core.config import BenchConfig, Choice
 from xplain.core.errors import UsageError
+from xplain.core.options import ComputeOptions, ModelOptions
 from xplain.pipelines.benchmark_files import BenchmarkFiles
 
 CONFIG = BenchConfig(ModelOptions(), ComputeOptions(), models=("net",), methods=(Choice("saliency"),), metrics=())

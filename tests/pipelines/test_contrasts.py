@@ -10,8 +10,8 @@ from tests.helpers import toys
 from tests.helpers.output_kinds import with_output
 from tests.reference import layers as reference
 from tests.reference.grad_cam import upsample
-from xplain.core.config import ComputeOptions
 from xplain.core.errors import UsageError
+from xplain.core.options import ComputeOptions
 from xplain.core.registry import METHODS
 from xplain.core.scores import ContrastScore
 from xplain.data.preprocessing import Preprocessing

@@ -13,8 +13,8 @@ from torch import nn
 import xplain
 from tests.conftest import SAMPLES, TINY
 from tests.helpers import small_models, toys
-from xplain.core.config import RenderOptions
 from xplain.core.errors import InputError, UsageError
+from xplain.core.options import RenderOptions
 from xplain.reports.render import read_record
 
 CAT = SAMPLES / "cat.jpg"

@@ -11,8 +11,9 @@ import torch
 
 import xplain
 from tests.helpers import toys
-from xplain.core.config import Choice, ComputeOptions
+from xplain.core.config import Choice
 from xplain.core.errors import InputError, UsageError
+from xplain.core.options import ComputeOptions
 from xplain.core.registry import METRICS, MetricSpec
 from xplain.core.types import Score
 from xplain.metrics.inputs import MetricInput

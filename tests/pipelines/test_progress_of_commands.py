@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import SAMPLES
-from xplain.core.config import Choice, CompareConfig, ComputeOptions, EvaluateConfig, ExplainConfig, ModelOptions
+from xplain.core.config import Choice, CompareConfig, EvaluateConfig, ExplainConfig
+from xplain.core.options import ComputeOptions, ModelOptions
 from xplain.pipelines.compare_images import write_comparison
 from xplain.pipelines.evaluate import evaluate
 from xplain.pipelines.explain import explain

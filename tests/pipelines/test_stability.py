@@ -9,7 +9,7 @@ import torch
 
 import xplain
 from tests.helpers import toys
-from xplain.core.config import ComputeOptions
+from xplain.core.options import ComputeOptions
 from xplain.core.registry import METHODS
 from xplain.core.stability import Look, SourceStability
 from xplain.oracle import Oracle

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.helpers.comparisons import noise
-from xplain.core.config import RenderOptions
+from xplain.core.options import RenderOptions
 from xplain.reports.agreement import compute_agreement, mean_agreement
 from xplain.reports.render import normalize
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from tests.helpers.comparisons import HOSTILE, make_cell, make_comparison, make_row, noise
-from xplain.core.config import RenderOptions
+from xplain.core.options import RenderOptions
 from xplain.reports.agreement import draw_agreement
 from xplain.reports.comparison import describe_comparison
 from xplain.reports.comparison_figure import ComparisonFigure, draw_comparison

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.helpers.comparisons import HOSTILE, make_cell, make_comparison, make_row, noise
-from xplain.core.config import RenderOptions
+from xplain.core.options import RenderOptions
 from xplain.reports.comparison import describe_comparison
 from xplain.reports.comparison_page import make_comparison_page
 from xplain.reports.render import apply_colormap, keep_top_pixels, mask, normalize, overlay

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import ROOT
-from xplain.core.config import RenderOptions
+from xplain.core.options import RenderOptions
 from xplain.reports.figures import new_figure, paper_style, save_figure
 from xplain.reports.render import draw, get_colormap
 

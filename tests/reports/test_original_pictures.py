@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from xplain.core.config import RenderOptions
 from xplain.core.errors import InputError
+from xplain.core.options import RenderOptions
 from xplain.data.preprocessing import CropBox, Preprocessing
 from xplain.reports import original_pictures, render
 from xplain.reports.original_pictures import Original, check_picture_size, outline, paint_original, resampling_weights

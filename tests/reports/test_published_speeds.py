@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 import xplain.pipelines.catalog  # noqa: F401  (registers methods and metrics)
-from xplain.core.config import Choice, ModelOptions
+from xplain.core.config import Choice
 from xplain.core.errors import UsageError
+from xplain.core.options import ModelOptions
 from xplain.core.registry import METHODS
 from xplain.reports.benchmark_report import benchmark_table
 from xplain.reports.paper_settings import PaperSettings

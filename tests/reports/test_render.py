@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from tests.helpers import hostile_inputs as hostile
-from xplain.core.config import RenderOptions, Sign
 from xplain.core.errors import InputError
 from xplain.core.files import write_file
+from xplain.core.options import RenderOptions, Sign
 from xplain.reports import render
 
 RAMP = np.arange(101, dtype=np.float64).reshape(1, 1, 101)

@@ -23,7 +23,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from tests.integration.test_soak import resident_mebibytes
-from xplain.core.config import Choice, ComputeOptions, EvaluateConfig, ModelOptions
+from xplain.core.config import Choice, EvaluateConfig
+from xplain.core.options import ComputeOptions, ModelOptions
 from xplain.data.prefetch import prefetch_images
 from xplain.models import Classifier
 from xplain.pipelines import batches, evaluation_plan

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 import xplain
 import xplain.methods
 from tests.tools.digit_networks import SIDE, accuracy, enlarge, make_convnext, make_vit, read_digits, train
-from xplain.core.config import RenderOptions
 from xplain.core.errors import XplainError
+from xplain.core.options import RenderOptions
 from xplain.core.registry import METHODS
 from xplain.core.types import Attribution
 from xplain.reports.render import apply_colormap, normalize, to_pixels

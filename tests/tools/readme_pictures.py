@@ -36,7 +36,7 @@ def make_montage(folder: Path) -> Image.Image:
 def write_pictures(folder: str) -> int:
     """Explain the cat with every method at its defaults, write the README's pictures, and return the exit code."""
     from xplain.cli.app import run
-    from xplain.core.config import ModelOptions
+    from xplain.core.options import ModelOptions
     from xplain.pipelines.catalog import list_fits
 
     explain = ["explain", "samples/cat.jpg", "--device", "cpu", "-o", folder]

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import xplain.methods
 import xplain.metrics  # noqa: F401  (importing declares the names)
-from xplain.core.config import EMBEDDED
+from xplain.core.options import EMBEDDED
 from xplain.core.protocols import PROTOCOLS
 from xplain.core.registry import METHODS, METRICS
 from xplain.core.scores import SCORE_KINDS

@@ -11,8 +11,8 @@ import typer
 from typer.models import OptionInfo
 
 from xplain.cli._values import expand_home, name_origin, read_text_lines
-from xplain.core.config import Option
 from xplain.core.errors import XplainError
+from xplain.core.options import Option
 
 
 def option(*flags: str, help: str, **settings: Any) -> Any:

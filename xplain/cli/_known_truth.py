@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 from xplain.cli._console import log, print_json, print_lines
 from xplain.cli._options import OutputOptions
 from xplain.cli._progress import show_progress
-from xplain.core.config import EMBEDDED, EvaluateConfig, ModelOptions, PixelOptions
+from xplain.core.config import EvaluateConfig
 from xplain.core.errors import ExitCode, UsageError
 from xplain.core.files import lock_directory
+from xplain.core.options import EMBEDDED, ModelOptions, PixelOptions
 from xplain.pipelines.distributed import shard_from_env, wait_for_ranks
 
 if TYPE_CHECKING:

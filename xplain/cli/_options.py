@@ -19,7 +19,7 @@ from xplain.cli._completion import (
 from xplain.cli._console import silence_notes
 from xplain.cli._groups import option
 from xplain.cli._values import ValueType, expand_home, refuse_value, value_types
-from xplain.core.config import read_config_file
+from xplain.core.config_file import read_config_file
 from xplain.core.parameters import TextFormat
 from xplain.core.scores import SCORE_FORMAT, parse_score
 from xplain.core.stability import StabilityLevel

@@ -13,8 +13,9 @@ from xplain.cli._completion import complete_metric
 from xplain.cli._console import log, print_json, print_lines
 from xplain.cli._groups import option, with_groups
 from xplain.cli._options import NONE, OutputOptions
-from xplain.core.config import EMBEDDED, BenchConfig, Choice, ComputeOptions, ModelOptions, PixelOptions
+from xplain.core.config import BenchConfig, Choice
 from xplain.core.errors import ExitCode, StoppedError
+from xplain.core.options import EMBEDDED, ComputeOptions, ModelOptions, PixelOptions
 from xplain.core.sweeps import parse_choices
 from xplain.core.threads import set_threads
 from xplain.reports.published import Published, read_published

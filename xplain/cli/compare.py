@@ -15,17 +15,10 @@ from xplain.cli._console import log, print_json, print_lines, print_paths
 from xplain.cli._groups import option, with_groups
 from xplain.cli._options import NONE, OutputOptions
 from xplain.cli._progress import show_progress
-from xplain.core.config import (
-    EMBEDDED,
-    Choice,
-    CompareConfig,
-    ComputeOptions,
-    ModelOptions,
-    PixelOptions,
-    RenderOptions,
-)
+from xplain.core.config import Choice, CompareConfig
 from xplain.core.errors import ExitCode, Failure, UsageError, no_image_error
 from xplain.core.files import printable
+from xplain.core.options import EMBEDDED, ComputeOptions, ModelOptions, PixelOptions, RenderOptions
 from xplain.core.sweeps import parse_choices
 from xplain.core.threads import set_threads
 from xplain.reports.stability_summary import StabilitySummary

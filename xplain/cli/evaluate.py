@@ -14,20 +14,11 @@ from xplain.cli._console import log, print_json, print_lines
 from xplain.cli._groups import option, with_groups
 from xplain.cli._options import NONE, OutputOptions
 from xplain.cli._progress import show_progress
-from xplain.core.config import (
-    EMBEDDED,
-    SIMILAR,
-    Choice,
-    ComputeOptions,
-    EvaluateConfig,
-    MapFolder,
-    ModelOptions,
-    PerClassOrder,
-    PixelOptions,
-)
+from xplain.core.config import SIMILAR, Choice, EvaluateConfig, MapFolder, PerClassOrder
 from xplain.core.errors import ExitCode, Failure, UsageError
 from xplain.core.files import lock_directory
 from xplain.core.option_values import parse_shard
+from xplain.core.options import EMBEDDED, ComputeOptions, ModelOptions, PixelOptions
 from xplain.core.run_store import DifferentRunError
 from xplain.core.sweeps import parse_choices
 from xplain.core.threads import set_threads

@@ -13,17 +13,10 @@ from xplain.cli._console import log, print_json, print_paths, write_bytes
 from xplain.cli._groups import option, with_groups
 from xplain.cli._options import OutputOptions
 from xplain.cli._progress import show_progress
-from xplain.core.config import (
-    EMBEDDED,
-    ComputeOptions,
-    ExplainConfig,
-    ModelOptions,
-    PictureOptions,
-    PixelOptions,
-    RenderOptions,
-)
+from xplain.core.config import ExplainConfig
 from xplain.core.errors import ExitCode, Failure, UsageError, no_image_error
 from xplain.core.files import printable
+from xplain.core.options import EMBEDDED, ComputeOptions, ModelOptions, PictureOptions, PixelOptions, RenderOptions
 from xplain.core.sweeps import parse_choices
 from xplain.core.threads import set_threads
 from xplain.reports.class_texts import class_name, format_certainty

@@ -14,9 +14,9 @@ from xplain.cli._console import print_json, print_lines
 from xplain.cli._groups import option, with_groups
 from xplain.cli._options import OutputOptions
 from xplain.cli._progress import show_progress
-from xplain.core.config import EMBEDDED, ModelOptions
 from xplain.core.errors import ExitCode, UsageError
 from xplain.core.files import to_json
+from xplain.core.options import EMBEDDED, ModelOptions
 from xplain.pipelines.progress import OnProgress, ignore_progress
 
 Kind = Literal["methods", "metrics", "models", "protocols", "classes", "layers", "known"]

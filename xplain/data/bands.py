@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from xplain.core.config import Axes
 from xplain.core.errors import InputError, emit_note
+from xplain.core.options import Axes
 
 if TYPE_CHECKING:
     import numpy as np

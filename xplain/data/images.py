@@ -18,9 +18,9 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, get_args
 
-from xplain.core.config import Axes
 from xplain.core.current_image import processing_image
 from xplain.core.errors import InputError, UsageError, XplainError, first_line
+from xplain.core.options import Axes
 from xplain.data.array_images import is_array, read_array_image
 from xplain.data.bands import BandImage, PixelFormat, scale_to_unit_range, select_bands
 from xplain.data.formats import is_heif, register_heif, suggest_format

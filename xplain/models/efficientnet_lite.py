@@ -15,8 +15,8 @@ from pathlib import Path
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from xplain.core.config import EMBEDDED
 from xplain.core.errors import InputError
+from xplain.core.options import EMBEDDED
 from xplain.data.class_names import load_imagenet_classes
 from xplain.data.preprocessing import Preprocessing
 from xplain.models.checkpoints import count_finetuned_classes, describe_weights_file, load_weights, read_weights

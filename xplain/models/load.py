@@ -11,8 +11,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
-from xplain.core.config import EMBEDDED
 from xplain.core.errors import InputError, UsageError, convert_device_errors, emit_note
+from xplain.core.options import EMBEDDED
 from xplain.core.types import ActivationName
 from xplain.models.arithmetic import reproducible_arithmetic
 from xplain.models.black_box import FunctionModel

@@ -11,8 +11,9 @@ from pathlib import Path
 from torch import Tensor
 
 from xplain.core.allocator import retain_freed_memory
-from xplain.core.config import SIMILAR, ComputeOptions, ModelOptions, PixelOptions
+from xplain.core.config import SIMILAR
 from xplain.core.errors import MODEL_ERRORS, UsageError, XplainError
+from xplain.core.options import ComputeOptions, ModelOptions, PixelOptions
 from xplain.core.types import Cost
 from xplain.data.bands import PixelFormat
 from xplain.data.images import read_image

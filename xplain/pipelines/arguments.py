@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from xplain.core.config import ComputeOptions
 from xplain.core.errors import InputError, UsageError, did_you_mean
 from xplain.core.option_values import parse_batch_size
+from xplain.core.options import ComputeOptions
 from xplain.core.scores import SCORE_FORMAT, SCORE_KINDS, ContrastScore, parse_score
 from xplain.core.types import EngineName, Precision
 from xplain.data.unit_range import RANGE_HINT, check_unit_range

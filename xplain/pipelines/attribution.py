@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 import xplain.methods  # noqa: F401  (importing registers them)
-from xplain.core.config import Choice, ComputeOptions
+from xplain.core.config import Choice
 from xplain.core.errors import (
     MODEL_ERRORS,
     InputError,
@@ -23,6 +23,7 @@ from xplain.core.errors import (
     device_error,
     first_line,
 )
+from xplain.core.options import ComputeOptions
 from xplain.core.registry import METHODS, Spec
 from xplain.core.rng import preserve_random_state
 from xplain.core.scores import ContrastScore, ScoreName

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from xplain.core.config import ComputeOptions, RenderOptions
+from xplain.core.options import ComputeOptions, RenderOptions
 from xplain.core.stability import Look, StabilityLevel
 from xplain.core.types import Attribution
 from xplain.models import Classifier

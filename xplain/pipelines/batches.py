@@ -10,8 +10,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from xplain.core.config import ComputeOptions, EvaluateConfig
+from xplain.core.config import EvaluateConfig
 from xplain.core.errors import Failure, InputError, UsageError
+from xplain.core.options import ComputeOptions
 from xplain.core.types import Cost
 from xplain.data.class_names import ClassNames
 from xplain.data.datasets import Item, read_dataset

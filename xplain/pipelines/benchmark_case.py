@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from xplain.core.config import BenchConfig, Choice, ComputeOptions
+from xplain.core.config import BenchConfig, Choice
+from xplain.core.options import ComputeOptions
 from xplain.core.registry import METHODS, METRICS, MethodSpec, Spec
 from xplain.core.types import Attribution, EngineName, Precision, Score
 from xplain.metrics._similarity import spearman

@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from xplain.core.config import BenchConfig, ComputeOptions
+from xplain.core.config import BenchConfig
+from xplain.core.options import ComputeOptions
 from xplain.models import Classifier
 from xplain.pipelines.benchmark_case import BenchmarkCase
 from xplain.pipelines.records import describe_run

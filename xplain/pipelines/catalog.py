@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 import xplain.metrics  # noqa: F401  (importing registers them)
-from xplain.core.config import EMBEDDED, ModelOptions
 from xplain.core.errors import UsageError, XplainError, did_you_mean
+from xplain.core.options import EMBEDDED, ModelOptions
 from xplain.core.papers import Paper
 from xplain.core.protocols import PROTOCOLS
 from xplain.core.reference import describe_definition, describe_parameters, describe_usage

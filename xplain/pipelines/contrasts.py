@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from xplain.core.config import ComputeOptions
+from xplain.core.options import ComputeOptions
 from xplain.core.scores import ContrastScore
 from xplain.core.types import Cost
 from xplain.models import Classifier

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from xplain.core.config import Choice, EvaluateConfig, ModelOptions, PerClassOrder
+from xplain.core.config import Choice, EvaluateConfig, PerClassOrder
 from xplain.core.errors import InputError, UsageError
+from xplain.core.options import ModelOptions
 from xplain.core.run_store import read_run
 from xplain.core.sweeps import parse_choices
 from xplain.core.types import EngineName, Interval, Precision

@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 
-from xplain.core.config import ComputeOptions, EvaluateConfig, PerClassOrder
+from xplain.core.config import EvaluateConfig, PerClassOrder
 from xplain.core.errors import UsageError, emit_note
+from xplain.core.options import ComputeOptions
 from xplain.core.run_store import SCHEMA, fingerprint, read_fingerprint
 from xplain.core.types import PYTORCH
 from xplain.data.class_names import ClassNames

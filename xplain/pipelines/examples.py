@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 import torch
 
-from xplain.core.config import EvaluateConfig, RenderOptions
+from xplain.core.config import EvaluateConfig
 from xplain.core.files import write_file
+from xplain.core.options import RenderOptions
 from xplain.core.run_store import read_run, settings_digest
 from xplain.data.datasets import Item, split_labels
 from xplain.data.folders import SkippedFiles

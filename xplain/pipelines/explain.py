@@ -8,8 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from xplain.core.config import ExplainConfig, PictureOptions
+from xplain.core.config import ExplainConfig
 from xplain.core.errors import Failure, InputError, UsageError
+from xplain.core.options import PictureOptions
 from xplain.core.registry import METHODS
 from xplain.core.run_store import fingerprint
 from xplain.core.types import Attribution

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from xplain.core.config import EXTERNAL_MAPS, ComputeOptions, EvaluateConfig, MapFolder
+from xplain.core.config import EXTERNAL_MAPS, EvaluateConfig, MapFolder
 from xplain.core.errors import InputError, UsageError, emit_note
+from xplain.core.options import ComputeOptions
 from xplain.core.registry import METHODS
 from xplain.core.run_store import RunStore, fingerprint, read_records, read_run, settings_digest
 from xplain.core.types import Attribution

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 from dataclasses import fields
 
-from xplain.core.config import EMBEDDED, ComputeOptions, ExplainConfig, ModelOptions, RenderOptions
+from xplain.core.config import ExplainConfig
+from xplain.core.options import EMBEDDED, ComputeOptions, ModelOptions, RenderOptions
 from xplain.oracle.targets import TargetSpec
 from xplain.pipelines.method_run import MethodRun
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from xplain.core.config import ComputeOptions
+from xplain.core.options import ComputeOptions
 from xplain.core.rng import Streams
 from xplain.core.types import Attribution
 from xplain.data.baselines import make_baseline

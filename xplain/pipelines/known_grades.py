@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from xplain.core.config import ComputeOptions
 from xplain.core.errors import UsageError
+from xplain.core.options import ComputeOptions
 from xplain.known.ladder import BEST, RUNGS, make_ladder, rung_name
 from xplain.known.truth import Planted
 from xplain.metrics.inputs import MetricInput

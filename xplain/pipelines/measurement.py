@@ -13,8 +13,9 @@ from torch import Tensor
 
 import xplain.metrics  # noqa: F401  (importing registers them)
 from xplain.core.allocator import retain_freed_memory
-from xplain.core.config import Choice, ComputeOptions
+from xplain.core.config import Choice
 from xplain.core.errors import InputError, UnknownMethodError, UsageError, convert_device_errors
+from xplain.core.options import ComputeOptions
 from xplain.core.protocols import choose_metrics
 from xplain.core.registry import METHODS, METRICS
 from xplain.core.rng import preserve_random_state

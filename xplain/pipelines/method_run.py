@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from xplain.core.config import ComputeOptions
+from xplain.core.options import ComputeOptions
 from xplain.core.parameters import EXISTING_PATH
 from xplain.core.registry import MethodSpec
 from xplain.core.rng import Streams

@@ -12,8 +12,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from xplain.core.config import ComputeOptions
 from xplain.core.errors import UnknownMethodError, UsageError, emit_note
+from xplain.core.options import ComputeOptions
 from xplain.core.parameters import EXISTING_PATH
 from xplain.core.registry import MetricSpec
 from xplain.core.rng import Streams

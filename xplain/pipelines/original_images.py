@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from xplain.core.config import ExplainConfig, PictureOptions
+from xplain.core.config import ExplainConfig
 from xplain.core.errors import InputError, UsageError
+from xplain.core.options import PictureOptions
 from xplain.data.images import decode_image, read_whole_bands, sha256
 from xplain.data.loading import LoadedImage
 from xplain.models import Classifier

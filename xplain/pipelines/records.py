@@ -13,7 +13,7 @@ from typing import Any
 from PIL import features
 
 import xplain
-from xplain.core.config import ComputeOptions
+from xplain.core.options import ComputeOptions
 from xplain.core.types import PYTORCH, Attribution
 from xplain.models import Classifier
 from xplain.models.arithmetic import nondeterministic_operations

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from xplain.core.config import ComputeOptions
+from xplain.core.options import ComputeOptions
 from xplain.core.rng import seed_of
 from xplain.core.types import Cost
 from xplain.metrics.inputs import SAME_SETTINGS, Explain, Repeat

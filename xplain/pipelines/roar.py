@@ -15,8 +15,9 @@ from typing import Any
 from torch import Tensor
 
 from xplain.core.checkpoint_store import CheckpointStore, DirectoryCheckpoints
-from xplain.core.config import EMBEDDED, ComputeOptions, EvaluateConfig
+from xplain.core.config import EvaluateConfig
 from xplain.core.errors import Failure, UsageError
+from xplain.core.options import EMBEDDED, ComputeOptions
 from xplain.core.parameters import read_percentages
 from xplain.core.rng import seed_of
 from xplain.core.run_store import LATE_ENTRIES, SCHEMA, RunStore, fingerprint, read_run, settings_digest

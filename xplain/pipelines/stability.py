@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from xplain.core.config import ComputeOptions
 from xplain.core.errors import UsageError
+from xplain.core.options import ComputeOptions
 from xplain.core.rng import Streams
 from xplain.core.stability import FULL_HINT, SIGNED_SUM, Look, SourceStability, Stability, StabilityLevel
 from xplain.core.types import Attribution

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from xplain.core.array_store import Floats
-from xplain.core.config import RenderOptions
 from xplain.core.files import printable
+from xplain.core.options import RenderOptions
 from xplain.metrics._similarity import RADIUS, spearman, ssim, top_overlap
 from xplain.reports.figures import PAGE_WIDTH, TEXT_SIZE, new_figure, paper_style, save_figure, shorten
 from xplain.reports.render import normalize, visible_part

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from xplain.core.array_store import Floats
-from xplain.core.config import RenderOptions
 from xplain.core.errors import Failure
+from xplain.core.options import RenderOptions
 from xplain.core.stability import UNSTABLE
 from xplain.reports.agreement import MEASURES, compute_agreement, mean_agreement
 from xplain.reports.render import Pixels

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from xplain.core.array_store import Floats
-from xplain.core.config import RenderOptions, Sign
+from xplain.core.options import RenderOptions, Sign
 from xplain.reports.comparison import Cell, Comparison, Row
 from xplain.reports.comparison_figure import CURVE_COLORS
 from xplain.reports.map_encoding import EncodedRow, Quantization, encode_image, encode_maps

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, overload
 import numpy as np
 
 from xplain.core.array_store import Floats
-from xplain.core.config import MAX_SCALE, Reduce, RenderOptions, Sign
 from xplain.core.errors import UsageError, did_you_mean
 from xplain.core.files import to_json, write_file
+from xplain.core.options import MAX_SCALE, Reduce, RenderOptions, Sign
 from xplain.reports.band_pictures import show_bands
 from xplain.reports.class_texts import class_name, format_certainty
 from xplain.reports.render import draw, encode_raw, render_warnings

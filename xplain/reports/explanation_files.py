@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from xplain.core.array_store import Floats
-from xplain.core.config import RenderOptions
 from xplain.core.errors import InputError, UsageError
 from xplain.core.files import touch, write_file
+from xplain.core.options import RenderOptions
 from xplain.reports.band_pictures import show_bands
 from xplain.reports.original_pictures import Original, draw_original
 from xplain.reports.render import draw, encode_raw, read_record, render_warnings

@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image
 
 from xplain.core.array_store import Floats
-from xplain.core.config import RenderOptions
 from xplain.core.errors import InputError
+from xplain.core.options import RenderOptions
 from xplain.data.preprocessing import CropBox
 from xplain.reports.render import Panels, Pixels, draw_figure, encode_png, enlarge, normalize, overlay, paint
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from xplain.core.config import PUBLISHED, PUBLISHED_COMMANDS, Choice, read_toml
+from xplain.core.config import Choice
+from xplain.core.config_file import PUBLISHED, PUBLISHED_COMMANDS, read_toml
 from xplain.core.errors import UsageError, did_you_mean
 from xplain.core.option_values import parse_count
 from xplain.core.protocols import choose_metrics

@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from xplain.core.config import PUBLISHED, Choice, ModelOptions
+from xplain.core.config import Choice
+from xplain.core.config_file import PUBLISHED
 from xplain.core.errors import UsageError
+from xplain.core.options import ModelOptions
 from xplain.core.registry import METHODS
 from xplain.reports.order_agreement import describe_order_agreement, estimate_order_agreement
 from xplain.reports.paper_settings import difference_warning, hardware_differences, model_differences

@@ -12,7 +12,8 @@ from xplain.core.run_store import check_run, read_run
 from xplain.core.types import Interval
 from xplain.reports.order_agreement import common_values, describe_order_agreement, estimate_order_agreement
 from xplain.reports.published import Published, add_published
-from xplain.reports.summary import RunAggregator, ScoreColumn, add_overlaps, summarize_aggregator
+from xplain.reports.score_column import ScoreColumn
+from xplain.reports.summary import RunAggregator, add_overlaps, summarize_aggregator
 
 
 def summarize_with_published(

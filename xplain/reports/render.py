@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
 from xplain.core.array_store import Floats, encode_arrays
-from xplain.core.config import Reduce, RenderOptions
 from xplain.core.errors import UsageError, did_you_mean
 from xplain.core.files import DAMAGED, printable, to_json
+from xplain.core.options import Reduce, RenderOptions
 from xplain.reports.captions import wrap_caption
 from xplain.reports.matplotlib_style import figure_style, import_matplotlib
 from xplain.reports.stability_picture import add_caption, draw_bars, mark_pixels

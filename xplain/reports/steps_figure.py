@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from xplain.core.array_store import Floats, encode_arrays
-from xplain.core.config import RenderOptions
+from xplain.core.options import RenderOptions
 from xplain.reports.band_pictures import show_bands
 from xplain.reports.captions import wrap_caption
 from xplain.reports.figures import new_figure

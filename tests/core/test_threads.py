@@ -87,8 +87,9 @@ def test_command_sets_the_spin_count_before_torch_is_imported():
 def test_threads_option(xp, photos, threads):
     assert xp("explain", photos / "cat/a.jpg", *TINY, "-a", "sm", "--threads", "2").code == 0
     assert threads == [3, 2]
-    ran = xp("explain", photos / "cat/a.jpg", *TINY, "-a", "sm", "--threads", "0")
-    assert (ran.code, single_line(ran.err)) == (
-        2,
-        "xplain: error: invalid number of threads '0'; use auto or a positive integer",
-    )
+    for number in ("0", "1025"):
+        ran = xp("explain", photos / "cat/a.jpg", *TINY, "-a", "sm", "--threads", number)
+        assert (ran.code, single_line(ran.err)) == (
+            2,
+            f"xplain: error: invalid number of threads '{number}'; use auto or an integer from 1 to 1024",
+        )

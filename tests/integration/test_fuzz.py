@@ -164,6 +164,8 @@ def idle():
     with pytest.MonkeyPatch.context() as patch:
         for name in ("explain._run", "evaluate._run", "bench._run", "compare._compare_images", "compare._compare_runs"):
             patch.setattr(f"xplain.cli.{name}", lambda *_: 0)
+        for name in ("explain", "evaluate", "bench", "compare"):  # hundreds of threads would slow all later tests
+            patch.setattr(f"xplain.cli.{name}.set_threads", lambda threads: None)
         yield
 
 

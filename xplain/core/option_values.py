@@ -6,6 +6,9 @@ import math
 
 from xplain.core.errors import UsageError
 
+MAX_THREADS = (
+    1024  # far more threads than cores make a machine unusable, and OpenMP ends the process if it cannot start them
+)
 MAX_DIGITS = 20  # of an integer; int() rejects strings of thousands of digits
 
 
@@ -34,12 +37,12 @@ def parse_batch_size(text: str) -> int | None:
 
 
 def parse_threads(text: str) -> int | None:
-    """Return the number of threads, or None for ``auto``. Raise UsageError unless it is ``auto`` or a positive integer."""
+    """Return the number of threads, or None for ``auto``. Raise UsageError unless it is ``auto`` or in 1..MAX_THREADS."""
     if text == "auto":
         return None
     threads = parse_count(text)
-    if not threads:
-        raise UsageError(f"invalid number of threads {text!r}", "use auto or a positive integer")
+    if not threads or threads > MAX_THREADS:
+        raise UsageError(f"invalid number of threads {text!r}", f"use auto or an integer from 1 to {MAX_THREADS}")
     return threads
 
 

@@ -30,7 +30,7 @@ from tests.helpers.devkit import write_meta
 from tests.helpers.hostile_inputs import FILES
 from xplain.cli.app import app as cli
 from xplain.cli.app import run
-from xplain.core import config, option_values, sweeps
+from xplain.core import config, config_file, option_values, options, sweeps
 from xplain.core.array_store import encode_arrays
 from xplain.core.checkpoint_store import DirectoryCheckpoints
 from xplain.core.errors import InputError, XplainError
@@ -68,7 +68,7 @@ fuzz = settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 EVALUATION = config.EvaluateConfig(
-    config.ModelOptions(), config.ComputeOptions(), "photos", methods=(), metrics=(), output=Path(), score="prob"
+    options.ModelOptions(), options.ComputeOptions(), "photos", methods=(), metrics=(), output=Path(), score="prob"
 )
 CLASSIFIER = toys.classifier(
     toys.small_net(1), labels=["cat", "dog", "tench, Tinca tinca", "5", "ä"], wnids=list("abcde")
@@ -273,7 +273,7 @@ def test_find_images_of_random_names(tmp_path, names):
 def test_read_config_file(tmp_path, content):
     path = tmp_path / "a.toml"
     path.write_bytes(content)
-    values = attempt(config.read_config_file, path, "evaluate", {"limit", "seed"}, ["explain", "evaluate"])
+    values = attempt(config_file.read_config_file, path, "evaluate", {"limit", "seed"}, ["explain", "evaluate"])
     assert values is None or set(values) <= {"limit", "seed"}
 
 
@@ -579,7 +579,7 @@ READERS = {  # kind: (reader, file name, content)
     "own picture": (
         is_own_file,
         "a.png",
-        draw("overlay", np.zeros((4, 4, 3), np.uint8), np.ones((1, 4, 4)), config.RenderOptions(), {}),
+        draw("overlay", np.zeros((4, 4, 3), np.uint8), np.ones((1, 4, 4)), options.RenderOptions(), {}),
     ),
     "own array": (is_own_file, "a.npz", encode_arrays({"values": np.ones((1, 4, 4))}, {"key": "a"})),
     "box table": (

@@ -25,7 +25,7 @@ def option(*flags: str, help: str, **settings: Any) -> Any:
 def with_groups(command: Callable[..., int]) -> Callable[..., int]:
     """Return a function in whose signature each option group is replaced by its options.
 
-    A group is a parameter whose type is a dataclass. Its fields are ``Annotated[type, Option(...)]`` (see ``xplain.core.config``) or
+    A group is a parameter whose type is a dataclass. Its fields are ``Annotated[type, Option(...)]`` (see ``xplain.core.options``) or
     ``Annotated[type, option(...)]``, with a default; other fields keep their default. ``~`` is expanded in every value, and an error names
     the file or the environment variable of the value that it quotes. A command may take the parser's context as ``context``.
     """

@@ -12,7 +12,7 @@ from tests.conftest import SAMPLES, TINY
 from xplain.pipelines import catalog
 
 STUDY = SAMPLES / "study"
-CONFIGS = {name: tomllib.loads((STUDY / f"{name}.toml").read_text())["evaluate"] for name in ("study", "reruns")}
+CONFIGS = {name: tomllib.loads((STUDY / f"{name}.toml").read_text())["evaluate"] for name in ("study", "reruns", "networks")}
 FOR_TRANSFORMERS = {"attention-rollout", "attention-relevance", "legrad", "grad-eclip"}
 
 
@@ -20,6 +20,8 @@ def test_every_method_for_convolutional_networks_takes_part():
     names = {label.partition(":")[0] for label in CONFIGS["study"]["method"]}
     assert names == {row["name"] for row in catalog.list_methods()} - FOR_TRANSFORMERS - {"smooth"}
     assert set(CONFIGS["reruns"]["method"]) < set(CONFIGS["study"]["method"])
+    assert set(CONFIGS["networks"]["method"]) < set(CONFIGS["study"]["method"])
+    assert set(CONFIGS["networks"]["metric"]) < set(CONFIGS["study"]["metric"])
     assert len(CONFIGS["study"]["metric"]) + len(CONFIGS["reruns"]["metric"]) >= 12
 
 

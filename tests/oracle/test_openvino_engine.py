@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from importlib.util import find_spec
 
 import pytest
 import torch
-from torch import nn
 
 import xplain
 import xplain.methods
+from tests.oracle.helpers import SMALL_SIZE, SmallNetwork, notes_of
 from xplain.core.errors import XplainError
 from xplain.core.registry import METHODS
 from xplain.oracle import engine_choice, openvino_cache, openvino_engine
@@ -22,35 +21,14 @@ from xplain.oracle.oracle import Oracle
 # not ``importorskip``: an import by the test would load OpenVINO's telemetry
 pytestmark = pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is not installed")
 
-SIZE = 16
 # Largest differences of maps, relative to the norm of PyTorch's: of methods that amplify rounding, and of others.
 AMPLIFIED, CLOSE = 0.1, 1e-4
-
-
-class Small(nn.Module):
-    """A network with the operations whose backward passes are written out: poolings, groups, strides and an addition in place."""
-
-    size, activation = SIZE, "softmax"
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU())
-        self.pool = nn.MaxPool2d(3, 2, 1)
-        self.body = nn.Conv2d(8, 8, 3, 1, 1, groups=4)
-        self.clip = nn.ReLU6(inplace=True)
-        self.last = nn.Linear(8 * 4, 5)
-
-    def forward(self, x):
-        x = self.pool(self.stem(x))
-        y = self.clip(self.body(x))
-        y += x
-        return self.last(nn.functional.adaptive_avg_pool2d(y, 2).flatten(1))
 
 
 @pytest.fixture(scope="module")
 def classifier():
     torch.manual_seed(0)
-    return xplain.load_classifier(Small().eval(), device="cpu")
+    return xplain.load_classifier(SmallNetwork().eval(), device="cpu")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -75,14 +53,7 @@ def forget(monkeypatch):
 
 @pytest.fixture(scope="module")
 def images():
-    return torch.rand(3, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
-
-
-def notes_of(function, *arguments, **options):
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        result = function(*arguments, **options)
-    return result, [str(warning.message) for warning in caught]
+    return torch.rand(3, 3, SMALL_SIZE, SMALL_SIZE, generator=torch.Generator().manual_seed(0))
 
 
 def test_rows_do_not_depend_on_the_batch(engine, classifier, images):
@@ -190,7 +161,7 @@ def test_gradients_that_do_not_convert_are_computed_by_pytorch(classifier, image
 
 
 def test_networks_that_do_not_convert_run_in_pytorch(images, forget):
-    class Branching(Small):
+    class Branching(SmallNetwork):
         def forward(self, x):
             return super().forward(x if float(x.mean()) > 0.1 else 1 - x)
 
@@ -204,9 +175,9 @@ def test_networks_that_do_not_convert_run_in_pytorch(images, forget):
 
 def test_missing_package_and_other_arithmetic_are_noted(classifier, forget, monkeypatch):
     start = "--engine openvino is not used: "
-    assert notes_of(choose_engine, classifier, "openvino", "bf16") == (
+    assert notes_of(choose_engine, classifier, "openvino", "tf32") == (
         None,
-        [f"{start}it computes in fp32, not bf16; PyTorch computes the rows"],
+        [f"{start}it computes in fp32 and bf16, not tf32; PyTorch computes the rows"],
     )
     monkeypatch.setattr(engine_choice, "find_spec", lambda name: None)
     assert notes_of(choose_engine, classifier, "openvino", "fp32") == (

@@ -175,7 +175,10 @@ class ComputeOptions:
 
     precision: Annotated[
         Precision,
-        Option("--precision", "Floating-point precision; tf32 and bf16 are faster on GPUs but less accurate."),
+        Option(
+            "--precision",
+            "Floating-point precision; tf32 and bf16 are faster on GPUs, and bf16 in OpenVINO on some CPUs, but less accurate.",
+        ),
     ] = "fp32"
     batch_size: Annotated[
         int | None,
@@ -200,8 +203,9 @@ class ComputeOptions:
         EngineName,
         Option(
             "--engine",
-            "What computes the model on the CPU in fp32: torch, openvino (pip install 'xplain-vision[openvino]'; PyTorch computes what it "
-            "cannot) or auto (openvino if it is installed and the planned work repays the conversion). Numbers agree up to rounding.",
+            "What computes the model on the CPU: torch, openvino (pip install 'xplain-vision[openvino]'; PyTorch computes what it cannot, "
+            "such as gradients in bf16) or auto (openvino if it is installed and the planned work repays the conversion). Numbers agree up "
+            "to rounding.",
         ),
     ] = "auto"
 

@@ -22,8 +22,9 @@ FORWARD_ROWS = 4_000
 GRADIENT_ROWS = 10_000
 log = logging.getLogger("xplain")
 
-# Engines by inference copy: a classifier that has changed gets another one. None: there is no engine for it.
-_ENGINES: WeakKeyDictionary[Classifier, dict[bool, Engine | None]] = WeakKeyDictionary()
+# Engines by inference copy, precision and whether they compute gradients: a classifier that has changed gets another one. None: there is
+# no engine for it.
+_ENGINES: WeakKeyDictionary[Classifier, dict[tuple[Precision, bool], Engine | None]] = WeakKeyDictionary()
 
 
 class PlannedRows(NamedTuple):
@@ -54,14 +55,15 @@ def choose_engine(
     """Return the engine for a command, or None for PyTorch.
 
     name: ``openvino`` uses it if possible, and emits a note if not. ``auto`` uses it if the planned rows repay the conversion.
+    precision: OpenVINO computes everything in fp32, forward passes only in bf16, and nothing in tf32.
     recorded: the engines of a run that ``auto`` continues.
     """
     if name == "torch" or (name == "auto" and recorded == PYTORCH):
         return None
-    gradients = name == "openvino" or rows.gradients >= GRADIENT_ROWS
+    gradients = precision == "fp32" and (name == "openvino" or rows.gradients >= GRADIENT_ROWS)
     if name == "auto":
         if recorded is not None:
-            gradients = recorded.get("gradients") == "openvino"
+            gradients = precision == "fp32" and recorded.get("gradients") == "openvino"
         elif rows.forwards < FORWARD_ROWS and not gradients:
             return None
     obstacle = _find_obstacle(classifier, precision)
@@ -70,9 +72,9 @@ def choose_engine(
         with torch.inference_mode(False):
             copy = inference_copy(classifier)
         engines = _ENGINES.setdefault(copy, {})
-        if gradients not in engines:
-            engines[gradients], obstacle = _make_engine(classifier, gradients)
-        engine = engines[gradients]
+        if (precision, gradients) not in engines:
+            engines[precision, gradients], obstacle = _make_engine(classifier, precision, gradients)
+        engine = engines[precision, gradients]
     if engine is None:
         reason = obstacle or "OpenVINO cannot compute this model"
         _report(name, f"--engine openvino is not used: {reason}; PyTorch computes the rows")
@@ -89,12 +91,12 @@ def _report(name: EngineName, text: str) -> None:
         log.debug(text)
 
 
-def _make_engine(classifier: Classifier, gradients: bool) -> tuple[Engine | None, str]:
+def _make_engine(classifier: Classifier, precision: Precision, gradients: bool) -> tuple[Engine | None, str]:
     """Return an engine and why it computes no gradients, or None and the reason."""
     from xplain.oracle.openvino_engine import EngineError, OpenVinoEngine
 
     try:
-        engine = OpenVinoEngine(classifier, gradients=gradients)
+        engine = OpenVinoEngine(classifier, gradients=gradients, precision=precision)
     except EngineError as error:
         return None, str(error)
     return engine, engine.gradient_problem
@@ -105,8 +107,8 @@ def _find_obstacle(classifier: Classifier, precision: Precision) -> str:
     checks = classifier.checks
     if classifier.device.type != "cpu":
         return f"it computes on the CPU, and the model is on {classifier.device}"
-    if precision != "fp32":
-        return f"it computes in fp32, not {precision}"
+    if precision == "tf32":
+        return "it computes in fp32 and bf16, not tf32"
     if classifier.dtype != torch.float32:
         return f"it computes in float32, and the model is in {str(classifier.dtype).removeprefix('torch.')}"
     if classifier.is_black_box:

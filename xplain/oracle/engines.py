@@ -14,7 +14,9 @@ from xplain.models import Classifier
 
 
 class Engine(Protocol):
-    """Compute the rows of one classifier instead of PyTorch. A row does not depend on the other rows of a call."""
+    """Compute the rows of one classifier in one precision instead of PyTorch. A row does not depend on the other rows of a call."""
+
+    precision: Precision
 
     def logits(self, x: Tensor) -> Tensor | None:
         """Return the logits (rows, classes) in float32 of images (rows, C, H, W), or None if PyTorch must compute them."""
@@ -50,6 +52,7 @@ def use_engine(classifier: Classifier, engine: Engine | None) -> Iterator[None]:
 def active_engine(classifier: Classifier, precision: Precision, *, fold: bool) -> Engine | None:
     """Return the engine that computes the rows of a classifier now, or None for PyTorch.
 
-    precision, fold: of the oracle. Engines compute in fp32, and from the inference copy with folded batch norms.
+    precision, fold: of the oracle. An engine computes in its own precision, and from the inference copy with folded batch norms.
     """
-    return _ACTIVE.get(classifier) if precision == "fp32" and fold else None
+    engine = _ACTIVE.get(classifier)
+    return engine if engine is not None and engine.precision == precision and fold else None

@@ -9,24 +9,28 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from xplain.core.types import Precision
+
 OPTIONS = {
-    "INFERENCE_PRECISION_HINT": "f32",
     "EXECUTION_MODE_HINT": "ACCURACY",
     "ENABLE_CPU_PINNING": False,  # other processes use the same cores
 }
+HINTS = {"fp32": "f32", "bf16": "bf16"}  # precisions in the words of OpenVINO
 
 
 class RowGraph:
     """A graph whose inputs and outputs have one row, compiled for many rows and for single rows when they are first run.
 
     Both give the same numbers, which do not depend on the number of rows or threads.
+    precision: fp32, or bf16 for the operations that OpenVINO has in bf16. Inputs and outputs are float32.
     """
 
-    def __init__(self, openvino: Any, core: Any, graph: Any, threads: int) -> None:
+    def __init__(self, openvino: Any, core: Any, graph: Any, threads: int, precision: Precision = "fp32") -> None:
         self._openvino = openvino
         self._core = core
         self._graph = graph
         self._threads = threads
+        self._hint = HINTS[precision]
         self._shapes = [tuple(output.shape) for output in graph.outputs]
 
     @cached_property
@@ -41,7 +45,11 @@ class RowGraph:
         return [compiled.create_infer_request() for _ in range(2 * self._threads)]
 
     def _compile(self, streams: int) -> Any:
-        options = OPTIONS | {"NUM_STREAMS": streams, "INFERENCE_NUM_THREADS": self._threads}
+        options = OPTIONS | {
+            "INFERENCE_PRECISION_HINT": self._hint,
+            "NUM_STREAMS": streams,
+            "INFERENCE_NUM_THREADS": self._threads,
+        }
         return self._core.compile_model(self._graph, "CPU", options)
 
     def run(self, *inputs: Tensor) -> list[Tensor]:

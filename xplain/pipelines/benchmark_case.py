@@ -93,16 +93,18 @@ class BenchmarkCase:
         """Return the input for the reference implementation of this case."""
         return Task(self.classifier, images, targets, self.settings, self.maps[: len(images)])
 
-    def compare_with_fp32(self, images: Tensor, targets: Tensor) -> dict[str, float] | None:
-        """Return the agreement with float32 results for the worst image, or None if the precision is float32.
+    def compare_with_fp32(
+        self, images: Tensor, targets: Tensor, engine: EngineName = "torch"
+    ) -> dict[str, float] | None:
+        """Return the agreement with float32 results of PyTorch for the worst image, or None if the precision is float32.
 
         For attributions, the measures are the cosine similarity and Spearman's rank correlation. For metrics, the measure is the
-        largest absolute difference.
+        largest absolute difference. engine: what computes the model in the other precision.
         """
         if self.compute.precision == "fp32":
             return None
         exact = self._compute(images, targets, "fp32")
-        result = self._compute(images, targets, self.compute.precision)
+        result = self._compute(images, targets, self.compute.precision, engine=engine)
         if isinstance(self.spec, MethodSpec):
             cosine = torch.cosine_similarity(exact.values.double().flatten(1), result.values.double().flatten(1), dim=1)
             return {"cosine": float(cosine.min()), "spearman": float(spearman(exact.values, result.values).min())}

@@ -108,14 +108,20 @@ def describe_own_run(
 
 
 def describe_engine_run(
-    case: BenchmarkCase, result: TimingResult, gradients: TimingResult, forwards: TimingResult, own: TimingResult
+    case: BenchmarkCase,
+    result: TimingResult,
+    gradients: TimingResult,
+    forwards: TimingResult,
+    own: TimingResult,
+    agreement: Mapping[str, float] | None,
 ) -> Record:
     """Return the record of xplain's run of a case in a compiled engine. own: its run in PyTorch in the same rounds.
 
     gradients, forwards: timing of the bare model in the engine, or in PyTorch where the engine does not compute it.
+    agreement: agreement with float32 results.
     """
     ratios = [own_seconds / seconds for seconds, own_seconds in zip(result.seconds, own.seconds, strict=True)]
-    return describe_own_run(case, result, gradients, forwards, None) | {ENGINE_SPEEDUP: _spread(ratios)}
+    return describe_own_run(case, result, gradients, forwards, agreement) | {ENGINE_SPEEDUP: _spread(ratios)}
 
 
 def describe_reference_run(case: BenchmarkCase, result: TimingResult, own: TimingResult) -> Record:

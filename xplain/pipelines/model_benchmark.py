@@ -217,11 +217,13 @@ class ModelBenchmark:
         for result in results[: len(candidates) - len(sizes)]:
             _check_success(result, case)
         own, gradients, forwards = named["xplain"], named["gradients"], named["forwards"]
-        agreement = case.compare_with_fp32(images, targets) if count == len(self.images) else None
+        compares = count == len(self.images)
+        agreement = case.compare_with_fp32(images, targets) if compares else None
         records = [describe_own_run(case, own, gradients, forwards, agreement)]
         if ENGINE_PROGRAM in named:
             gradients, forwards = named.get("engine gradients", gradients), named["engine forwards"]
-            records.append(describe_engine_run(case, named[ENGINE_PROGRAM], gradients, forwards, own))
+            agreement = case.compare_with_fp32(images, targets, "openvino") if compares else None
+            records.append(describe_engine_run(case, named[ENGINE_PROGRAM], gradients, forwards, own, agreement))
         return [*records, *(describe_reference_run(case, other, own) for other in others)]
 
 

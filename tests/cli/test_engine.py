@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import torch
 
 import xplain
 from xplain.oracle import engine_choice
@@ -15,6 +16,9 @@ from xplain.reports.benchmark_report import benchmark_table
 
 pytestmark = pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is not installed")
 
+needs_bf16 = pytest.mark.skipif(
+    not torch.cpu._is_avx512_bf16_supported(), reason="the processor has no bf16 arithmetic"
+)
 SINGLE = ("-m", "python:tests.helpers.factories:single", "--device", "cpu")
 TORCH = {"forwards": "torch", "gradients": "torch"}
 FORWARDS = {"forwards": "openvino", "gradients": "torch"}
@@ -66,6 +70,29 @@ def test_evaluate_records_the_engine_and_resumes_with_it(xp, photos, monkeypatch
     monkeypatch.setattr(engine_choice, "FORWARD_ROWS", 1)
     assert xp("evaluate", photos, *EVALUATE, "-o", "run2").code == 0
     assert json.loads(Path("run2", "run.json").read_text())["fingerprint"]["engine"] == FORWARDS
+
+
+@needs_bf16
+def test_bf16_computes_forward_passes_only(xp, photos, monkeypatch):
+    arguments = ("evaluate", photos, *EVALUATE, "--precision", "bf16")
+    ran = xp(*arguments, "--engine", "openvino")
+    assert ran.code == 0
+    assert (
+        "computes forward passes only: its gradients in bf16 are inaccurate; PyTorch computes the gradients" in ran.err
+    )
+    description = read_run()
+    assert description["fingerprint"]["engine"] == description["environment"]["engine"] == FORWARDS
+    assert description["fingerprint"]["precision"] == "bf16"
+    values = read_values()
+    Path("run", "items", "0.jsonl").unlink()
+    assert xp(*arguments).code == 0  # auto continues with the engine of the run
+    assert read_values() == values
+    assert xp(*arguments, "-o", "torch").code == 0
+    monkeypatch.setattr(engine_choice, "FORWARD_ROWS", 1)
+    assert xp(*arguments, "-o", "torch").code == 0  # a run that PyTorch began
+    assert "engine" not in json.loads(Path("torch", "run.json").read_text())["fingerprint"]
+    assert xp(*arguments, "-o", "auto").code == 0
+    assert json.loads(Path("auto", "run.json").read_text())["fingerprint"]["engine"] == FORWARDS
 
 
 def test_explain_records_the_engine_of_each_method(xp, photos, monkeypatch):
@@ -135,3 +162,17 @@ def test_bench_measures_both_engines(xp, monkeypatch):
     table = benchmark_table(ran.records)
     assert "* compiled by OpenVINO: " in table
     assert "speedup over PyTorch" in table
+
+
+@needs_bf16
+def test_bench_compares_bf16_of_the_engine_with_fp32(xp, monkeypatch):
+    monkeypatch.setattr(throughput, "CPU_SIZES", (1, 2))
+    monkeypatch.setattr(model_benchmark, "MIN_SECONDS", 0.001)
+    arguments = ("bench", *SINGLE, "-a", "random", "-M", "deletion:steps=4", "--images", 1, "--repeats", 1)
+    ran = xp(*arguments, "--engine", "openvino", "--precision", "bf16", "--json", "-q")
+    ceiling, metrics = ran.records[1], ran.records[-2:]
+    assert set(ceiling["openvino"]) == {"forwards"}
+    assert [record["program"] for record in metrics] == ["xplain", "xplain, openvino"]
+    plain, compiled = (record["agreement_with_fp32"]["largest_difference"] for record in metrics)
+    assert 0 < compiled < 0.05
+    assert compiled != plain

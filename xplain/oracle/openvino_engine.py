@@ -30,7 +30,7 @@ LOGIT_TOLERANCE = 2e-5
 GRADIENT_TOLERANCE = 1e-3
 ROW_TOLERANCE = 0.1
 # Bounds of the check in bf16, against PyTorch in fp32: of logits as above, and the largest difference of probabilities. On the images
-# of the check, EfficientNet-Lite0 has 0.05 and 0.02, as PyTorch's bf16 has; on photographs, its probabilities differ by up to 0.03.
+# of the check, EfficientNet-Lite0 has 0.05 and 0.02, as PyTorch's bf16 has.
 BF16_LOGIT_TOLERANCE = 0.1
 BF16_PROBABILITY_TOLERANCE = 0.05
 ADDRESS = re.compile(r" at 0x[0-9a-f]+")  # in descriptions of functions

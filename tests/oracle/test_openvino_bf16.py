@@ -132,7 +132,7 @@ def test_a_request_notes_that_gradients_stay_in_pytorch(classifier, forget):
     chosen, notes = notes_of(choose_engine, classifier, "openvino", "bf16")
     assert chosen.describe() == FORWARDS
     assert notes == [
-        "--engine openvino computes forward passes only: its gradients in bf16 are inaccurate; PyTorch computes the gradients"
+        "--engine openvino computes forward passes only: it computes gradients in fp32 only; PyTorch computes the gradients"
     ]
 
 

@@ -6,7 +6,7 @@ Prints, for forward passes and for gradients, the seconds of conversion, compila
 that the engine saves per row. Gradients need both graphs. ``--engine auto`` compares planned rows with ``FORWARD_ROWS`` and
 ``GRADIENT_ROWS`` of ``xplain.oracle.engine_choice``, which are estimates; set them to the figures of the column ``break-even``.
 
-Run it on an idle machine: ``--rounds 5 --seconds 3``, about two minutes for EfficientNet-Lite0 on two cores. Other work on the machine
+Run it on an idle machine: ``--rounds 5 --seconds 3``, a few minutes for EfficientNet-Lite0 on two cores. Other work on the machine
 makes the figures meaningless; the first line prints the load. Graphs are stored in a temporary folder.
 """
 

@@ -30,7 +30,7 @@ LOGIT_TOLERANCE = 2e-5
 GRADIENT_TOLERANCE = 1e-3
 ROW_TOLERANCE = 0.1
 # Bounds of the check in bf16, against PyTorch in fp32: of logits as above, and the largest difference of probabilities. On the images
-# of the check, EfficientNet-Lite0 has 0.05 and 0.02, as PyTorch's bf16 has.
+# of the check, EfficientNet-Lite0 has 0.05 and 0.02, as PyTorch's bf16 has; on 40 photographs both have 0.03 and 0.05 to 0.06.
 BF16_LOGIT_TOLERANCE = 0.1
 BF16_PROBABILITY_TOLERANCE = 0.05
 ADDRESS = re.compile(r" at 0x[0-9a-f]+")  # in descriptions of functions
@@ -74,7 +74,7 @@ class OpenVinoEngine:
         with torch.inference_mode(False):
             self._forward = self._prepare("forward", model, probe)
             self._gradient: RowGraph | None = None
-            self.gradient_problem = "" if precision == "fp32" else f"its gradients in {precision} are inaccurate"
+            self.gradient_problem = "" if precision == "fp32" else "it computes gradients in fp32 only"
             if gradients and precision == "fp32":
                 try:
                     self._gradient = self._prepare("gradient", model, probe)

@@ -2,7 +2,8 @@
 
 RUNS is the output directory of the commands in study.toml: a run per network. FOLDER, by default the folder of this script, holds
 items.csv.xz (a value per network, image, method and metric; empty if undefined), images.csv (the digest of every photograph, its
-label, and the prediction and its probability) and costs.csv (rows and seconds per attribution).
+label, and the prediction and its probability) and costs.csv (rows and seconds per attribution). Methods and metrics that the
+configurations of the study do not name are left out.
 
 A value that FOLDER already has must be equal to the last digit, so the command also checks a replay of the study.
 """
@@ -14,6 +15,7 @@ import io
 import json
 import lzma
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from typing import Any
 from xplain.core.run_store import settings_digest
 from xplain.pipelines.evaluated_runs import EvaluatedRun
 
+CONFIGURATIONS = ("study", "reruns", "networks")
 ITEMS, IMAGES, COSTS = "items.csv.xz", "images.csv", "costs.csv"
 ITEM_COLUMNS = ("network", "image", "method", "metric", "value")
 IMAGE_COLUMNS = ("network", "image", "sha256", "label", "predicted", "probability")
@@ -47,11 +50,21 @@ def write_table(path: Path, columns: tuple[str, ...], rows: list[Row]) -> None:
     path.write_bytes(lzma.compress(content, preset=9) if path.suffix == ".xz" else content)
 
 
+def configured_labels(key: str) -> list[str]:
+    """Return the methods or metrics of the configurations in their order."""
+    texts = [(Path(__file__).parent / f"{name}.toml").read_text("utf-8") for name in CONFIGURATIONS]
+    return list(dict.fromkeys(label for text in texts for label in tomllib.loads(text)["evaluate"][key]))
+
+
 def run_items(run: EvaluatedRun) -> Iterator[Row]:
     """Yield a row for every value of a run."""
-    for method, settings in run.description["methods"].items():
-        for metric, metric_settings in run.metrics.items():
-            for image, value in run.values.get(settings_digest(settings, metric_settings), {}).items():
+    methods, metrics = (
+        {label: settings for label, settings in entries.items() if label in configured_labels(key)}
+        for key, entries in (("method", run.description["methods"]), ("metric", run.metrics))
+    )
+    for method, method_settings in methods.items():
+        for metric, metric_settings in metrics.items():
+            for image, value in run.values.get(settings_digest(method_settings, metric_settings), {}).items():
                 text = "" if value is None else repr(value)
                 yield dict(zip(ITEM_COLUMNS, (run.name, image, method, metric, text), strict=True))
 
@@ -104,6 +117,7 @@ def merge(stored: list[Row], new: list[Row], keys: int) -> tuple[list[Row], int,
 def main(runs: str, folder: str = str(Path(__file__).parent)) -> None:
     """Merge the runs into the tables of the study. Exits with 1, and writes nothing, if a stored value differs."""
     target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
     items: list[Row] = []
     images: list[Row] = []
     costs: list[Row] = []

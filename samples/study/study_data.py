@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from collect import COSTS, IMAGES, ITEMS, Row, read_table
+from collect import COSTS, IMAGES, ITEMS, Row, configured_labels, read_table
 
 import xplain
 
@@ -16,7 +14,6 @@ PRIMARY = "difference:steps=28,baseline=mean"
 BLUR = "difference:steps=28,baseline=blur"
 INSERTION, DELETION = "insertion:steps=28", "deletion:steps=28"
 CONTROLS = ("random", "sobel", "center")
-CONFIGURATIONS = ("study", "reruns", "networks")
 Array = np.ndarray
 
 
@@ -70,18 +67,6 @@ class Network:
         return fills
 
 
-def configured_order(key: str) -> list[str]:
-    """Return the methods or metrics of the configurations in their order."""
-    folder = Path(__file__).parent
-    texts = [(folder / f"{name}.toml").read_text("utf-8") for name in CONFIGURATIONS]
-    return list(dict.fromkeys(label for text in texts for label in tomllib.loads(text)["evaluate"][key]))
-
-
-def in_order(labels: set[str], order: Sequence[str]) -> list[str]:
-    """Return labels in the given order, with those that it does not name at the end."""
-    return [label for label in order if label in labels] + sorted(labels.difference(order))
-
-
 def metric_sign(metric: str) -> int:
     """Return 1 if higher values of the metric are better, -1 if lower ones are, and 0 if neither are."""
     better = {info.name: info.better for info in xplain.metrics()}[metric.partition(":")[0]]
@@ -99,12 +84,12 @@ def read_networks(folder: Path) -> list[Network]:
 
 
 def _read_network(name: str, items: list[Row], images: list[Row], costs: list[Row]) -> Network:
-    methods = in_order({row["method"] for row in items}, configured_order("method"))
-    metrics = in_order({row["metric"] for row in items}, configured_order("metric"))
+    methods, metrics = (
+        [label for label in configured_labels(key) if label in {row[key] for row in items}]
+        for key in ("method", "metric")
+    )
     cells = {(row["metric"], row["method"], row["image"]): row["value"] for row in items}
-    complete = [
-        row for row in images if all((PRIMARY, method, row["image"]) in cells for method in methods)
-    ]
+    complete = [row for row in images if all((PRIMARY, method, row["image"]) in cells for method in methods)]
     keys = [row["image"] for row in complete]
     values = {
         metric: np.array([[float(cells.get((metric, method, key)) or "nan") for key in keys] for method in methods])

@@ -125,7 +125,9 @@ def draw_stability_and_faithfulness(network: Network) -> bytes:
     axes.axvline(0.1, color=GRAY, linewidth=0.6, linestyle=":")
     axes.axvline(UNSTABLE, color=GRAY, linewidth=0.6, linestyle="--")
     axes.set_xlim(0, 1.02)
-    axes.set_xlabel(f"share of the highest tenth that stays (smaller of draws and noise); dotted: chance; dashed: {UNSTABLE}")
+    axes.set_xlabel(
+        f"share of the highest tenth that stays (smaller of draws and noise); dotted: chance; dashed: {UNSTABLE}"
+    )
     axes.set_ylabel("difference (mean fill) minus random")
     axes.set_title(network.title, size=7)
     return to_png(figure)

@@ -186,8 +186,20 @@ def photographs_table(network: Network) -> str:
         "metrics agree least": int(np.nanargmin(agreement)),
     }
     rows = [
-        [rule, f"`{network.images[i]}`", "yes" if network.correct[i] else "no", f"{gain[i]:+.3f}", f"{agreement[i]:.2f}"]
+        [
+            rule,
+            f"`{network.images[i]}`",
+            "yes" if network.correct[i] else "no",
+            f"{gain[i]:+.3f}",
+            f"{agreement[i]:.2f}",
+        ]
         for rule, i in chosen.items()
     ]
-    heading = ["rule", "photograph", "predicted correctly", "difference minus random, mean of methods", "mean τ of metrics"]
+    heading = [
+        "rule",
+        "photograph",
+        "predicted correctly",
+        "difference minus random, mean of methods",
+        "mean τ of metrics",
+    ]
     return markdown_table(heading, rows)

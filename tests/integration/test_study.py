@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import lzma
-import shutil
 import subprocess
 import sys
 import tomllib

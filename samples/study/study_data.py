@@ -15,6 +15,8 @@ BLUR = "difference:steps=28,baseline=blur"
 INSERTION, DELETION = "insertion:steps=28", "deletion:steps=28"
 CONTROLS = ("random", "sobel", "center")
 LEAST_GRADE = 0.7  # metrics below this grade on known truth are shown, but do not rank methods
+# A method that explains the probability has smaller values in these than one that explains the logit.
+IN_UNITS_OF_SCORE = ("infidelity",)
 Array = np.ndarray
 
 
@@ -51,15 +53,19 @@ class Network:
         return values - values[self.methods.index("random")]
 
     def ranks_methods(self, metric: str) -> bool:
-        """Return whether a metric has a better direction and no grade below LEAST_GRADE."""
-        return self.signs[metric] != 0 and self.grades.get(metric, 1) >= LEAST_GRADE
+        """Return whether a metric is comparable between methods, has a better direction, and no grade below LEAST_GRADE."""
+        return self.is_comparable(metric) and self.grades.get(metric, 1) >= LEAST_GRADE
+
+    def is_comparable(self, metric: str) -> bool:
+        """Return whether a metric has a better direction, and the same units for all methods."""
+        return self.signs[metric] != 0 and metric.partition(":")[0] not in IN_UNITS_OF_SCORE
 
     def ordered_metrics(self) -> list[str]:
-        """Return the metrics with a better direction that were evaluated for all methods."""
+        """Return the comparable metrics that were evaluated for all methods."""
         return [
             metric
             for metric, values in self.values.items()
-            if self.signs[metric] and np.isfinite(values).any(axis=1).all()
+            if self.is_comparable(metric) and np.isfinite(values).any(axis=1).all()
         ]
 
     def fills(self) -> dict[str, Array]:

@@ -75,7 +75,7 @@ def metrics_table(network: Network) -> str:
     """Return the mean of every metric per method; bold means are not distinguishable from the best of the column.
 
     A method is distinguishable if the 95 % interval of its paired difference to the best mean excludes 0. The first row has the grades
-    of the metrics on known truth; a metric with a grade below LEAST_GRADE has no bold means.
+    of the metrics on known truth. A metric with a grade below LEAST_GRADE, or in units that depend on the method, has no bold means.
     """
     columns = []
     for metric, values in network.values.items():

@@ -77,9 +77,7 @@ def test_bf16_computes_forward_passes_only(xp, photos, monkeypatch):
     arguments = ("evaluate", photos, *EVALUATE, "--precision", "bf16")
     ran = xp(*arguments, "--engine", "openvino")
     assert ran.code == 0
-    assert (
-        "computes forward passes only: it computes gradients in fp32 only; PyTorch computes the gradients" in ran.err
-    )
+    assert "computes forward passes only: it computes gradients in fp32 only; PyTorch computes the gradients" in ran.err
     description = read_run()
     assert description["fingerprint"]["engine"] == description["environment"]["engine"] == FORWARDS
     assert description["fingerprint"]["precision"] == "bf16"

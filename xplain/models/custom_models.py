@@ -121,6 +121,11 @@ def describe_attributes(model: nn.Module, classifier: Classifier) -> str:
     return f"from the module: {'; '.join(parts)}" if parts else ""
 
 
+def declares_size(model: nn.Module) -> bool:
+    """Return whether a user's module, or one inside its wrappers, has the attribute ``size``."""
+    return any(hasattr(module, "size") for module in unwrap(model))
+
+
 def _check_signature(model: nn.Module, name: str) -> None:
     """Raise InputError if the forward pass requires more than one argument."""
     try:

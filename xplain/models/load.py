@@ -18,7 +18,7 @@ from xplain.models.arithmetic import reproducible_arithmetic
 from xplain.models.black_box import FunctionModel
 from xplain.models.checkpoints import describe_weights_file, hash_tensors, load_weights, read_weights
 from xplain.models.classifier import Classifier
-from xplain.models.custom_models import describe_attributes, load_factory, set_input, wrap_module
+from xplain.models.custom_models import declares_size, describe_attributes, load_factory, set_input, wrap_module
 from xplain.models.devices import select_device
 from xplain.models.efficientnet_lite import VERSIONS, load_efficientnet_lite
 from xplain.models.first_inspection import inspect_loaded
@@ -161,7 +161,7 @@ def load_classifier(
     if isinstance(name, str) and name.startswith(PROGRAMS):
         check_program(classifier)
     is_told = size is not None or image_size is not None
-    is_size_known = is_told or not isinstance(name, nn.Module) or _declares_size(name)
+    is_size_known = is_told or not isinstance(name, nn.Module) or declares_size(name)
     with reproducible_arithmetic(torch_device), convert_device_errors(NO_ROOM):
         inspect_loaded(
             classifier, required=is_size_known, custom=_has_own_normalization(name), checked=_needs_checks(name)
@@ -172,11 +172,6 @@ def load_classifier(
     if isinstance(name, nn.Module) and (note := describe_attributes(name, classifier)):
         emit_note(note)
     return classifier
-
-
-def _declares_size(model: nn.Module) -> bool:
-    """Return whether a user's module, or one inside its wrappers, has the attribute ``size``."""
-    return any(hasattr(module, "size") for module in unwrap(model))
 
 
 def _needs_checks(name: object) -> bool:

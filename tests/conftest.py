@@ -36,6 +36,15 @@ class Ran:
         return [json.loads(line) for line in self.lines]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def messages_as_written():
+    """Keep messages as the code has them: with options. Tests of the library's words use ``option_names(False)``."""
+    from xplain.core.option_words import option_names
+
+    with option_names():
+        yield
+
+
 @pytest.fixture
 def xp(capsys, monkeypatch, tmp_path):
     """Return a function that runs ``xplain`` with arguments, in a new folder and without the user's environment."""

@@ -23,6 +23,7 @@ from xplain.cli.explain import explain
 from xplain.cli.list import list_things
 from xplain.core.allocator import retain_freed_memory
 from xplain.core.errors import ExitCode, XplainError, device_error, system_error
+from xplain.core.option_words import option_names
 
 EPILOG = f"""\b
 Exit codes:
@@ -70,7 +71,7 @@ def main(version: Version = False) -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Run the command line and return its exit code. Errors that the user can fix are printed to stderr as one line."""
-    with _interruptible() as signals, log_to_stderr():
+    with _interruptible() as signals, log_to_stderr(), option_names():
         try:
             with retain_freed_memory():
                 code = app(args=list(arguments), prog_name="xplain", standalone_mode=False)

@@ -29,6 +29,7 @@ from xplain.core.option_words import in_words_of_caller, option_names
         ("remove --logits", "remove logits"),
         ("such as --range 0,4095", "such as value_range=(0, 4095) of read_image"),
         ("use --mean and --std if", "use mean and std if"),
+        ("load it with --mean M,M,M and --std S,S,S", "load it with mean=[M, M, M] and std=[S, S, S]"),
         ("--offline disables downloads", "offline=True disables downloads"),
         ("load it with --model script:a.pt", 'load it with the model "script:a.pt"'),
         ("check --model and --weights", "check the model and weights"),

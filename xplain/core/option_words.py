@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 SAME_NAMES = (
-    "weights classes image-size device mean std activation logits threshold precision batch-size seed engine target against score "
-    "layer layout stability labels limit per-class per-class-order protocol interval axes"
-).split()
+    "weights", "classes", "image-size", "device", "mean", "std", "activation", "logits", "threshold", "precision", "batch-size",
+    "seed", "engine", "target", "against", "score", "layer", "layout", "stability", "labels", "limit", "per-class",
+    "per-class-order", "protocol", "interval", "axes",
+)  # fmt: skip
 KEYWORDS = {name: name.replace("-", "_") for name in SAME_NAMES} | {  # by option; other options have no keyword
     "model": "the model",
     "prompt": "prompts",
@@ -67,5 +68,7 @@ def _to_keyword(match: re.Match[str]) -> str:
         return f'the model "{value}"'
     if option == "range":
         return f"value_range=({value.replace(',', ', ')}) of read_image"
+    if option in ("mean", "std"):
+        return f"{option}=[{value.replace(',', ', ')}]"
     is_number = value == "N" or value[0].isdecimal()
     return f"{KEYWORDS[option]}={value}" if is_number else f'{KEYWORDS[option]}="{value}"'

@@ -15,6 +15,7 @@ from xplain.core.errors import InputError, UsageError, convert_device_errors, em
 from xplain.core.options import EMBEDDED
 from xplain.core.types import ActivationName
 from xplain.models.arithmetic import reproducible_arithmetic
+from xplain.models.assumed_input import note_normalization
 from xplain.models.black_box import FunctionModel
 from xplain.models.checkpoints import describe_weights_file, hash_tensors, load_weights, read_weights
 from xplain.models.classifier import Classifier
@@ -166,6 +167,7 @@ def load_classifier(
         inspect_loaded(
             classifier, required=is_size_known, custom=_has_own_normalization(name), checked=_needs_checks(name)
         )
+    note_normalization(classifier)
     classifier.check_class_names()
     if isinstance(classes, int) and classifier.classes not in (None, classes):
         raise InputError(f"{classifier.name} has {classifier.classes} classes, not {classes}", "pass the right number")
@@ -216,10 +218,12 @@ def _build(
         classifier = _load_by_name(name, path, image_size, offline, request, headless)
     else:
         classifier = wrap_module(FunctionModel(name), getattr(name, "__name__", type(name).__name__), path)
+        classifier.assumptions.discard("normalization")  # the function normalizes its images
     if not isinstance(name, str) or name.startswith("python:"):
         complete_from_config(classifier, processor, image_size, offline)
     if image_size is not None:
         classifier.preprocessing = classifier.preprocessing.resized_to(image_size)
+        classifier.assumptions.discard("size")
     if not classifier.weights.sha256 and not classifier.is_black_box:
         classifier.weights = replace(classifier.weights, sha256=hash_tensors(classifier.model))
     return classifier

@@ -227,7 +227,7 @@ def parameter_names(method: str) -> list[str]:
 
 def predict_finite(classifier: Classifier, images: Tensor, compute: ComputeOptions) -> tuple[Tensor, Cost]:
     """Return the logits (B, classes) and their cost. Raises InputError unless the model accepts the images and all logits are finite."""
-    with _checked_prediction(images):
+    with _checked_prediction(images, classifier):
         logits, cost = predict(classifier, images, compute)
     _check_finite(logits)
     return logits, cost
@@ -237,23 +237,25 @@ def _predict_for(
     method: MethodRun, classifier: Classifier, images: Tensor, compute: ComputeOptions
 ) -> tuple[Tensor, Cost, SharedForward | None]:
     """Return what ``predict_finite`` does, and the forward pass if the method can share it."""
-    with _checked_prediction(images):
+    with _checked_prediction(images, classifier):
         logits, cost, shared = method.predict(classifier, images, compute)
     _check_finite(logits)
     return logits, cost, shared
 
 
 @contextmanager
-def _checked_prediction(images: Tensor) -> Iterator[None]:
+def _checked_prediction(images: Tensor, classifier: Classifier) -> Iterator[None]:
     """Raise InputError for errors of the model on the images (B, C, H, W)."""
     try:
         yield
     except XplainError:  # some are RuntimeErrors too
         raise
     except MODEL_ERRORS as error:
+        hint = "pass images of the size that the model expects, such as classifier.size"
+        if "size" in classifier.assumptions:
+            hint = "pass images of the size that the model expects, or state it with --image-size N"
         raise device_error(error) or InputError(
-            f"the model failed on images {tuple(images.shape)}: {type(error).__name__}: {first_line(error)}",
-            "pass images of the size that the model expects, such as classifier.size",
+            f"the model failed on images {tuple(images.shape)}: {type(error).__name__}: {first_line(error)}", hint
         ) from error
 
 

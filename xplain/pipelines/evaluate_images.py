@@ -20,6 +20,7 @@ from xplain.core.types import EngineName, Interval, Precision
 from xplain.data.datasets import Item
 from xplain.data.loading import load_image
 from xplain.models import Classifier
+from xplain.models.assumed_input import note_size
 from xplain.models.channels import learn_channels
 from xplain.models.layer_names import find_layer_name
 from xplain.pipelines.arguments import check_keywords, check_score_text, resolve_compute
@@ -123,6 +124,8 @@ def evaluate(
         _refuse_training(config)
         chosen = limit if per_class is None else None  # per_class comes first, and needs the labels of all images
         items = None if is_on_disk else make_items(classifier, data, labels, limit=chosen)
+        if items is None or items[0].source.pixels is None:
+            note_size(classifier)
         if items is not None:
             _inspect(classifier, items[0])
         return _run(config, classifier, items, progress or ignore_progress)

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 import xplain
-from tests.conftest import ROOT, SAMPLES, TINY
+from tests.conftest import ROOT, SAMPLES, TINY, interrupt
 
 QUICK = (*TINY, "-M", "insertion:steps=8", "-M", "deletion:steps=8", "-o", "run")
 
@@ -110,6 +110,16 @@ def test_evaluate_keeps_finished_results(xp, photos, monkeypatch):
         "xplain.pipelines.method_run.MethodRun.attribute", lambda *_, **__: pytest.fail("computed again")
     )
     assert xp("evaluate", photos, *QUICK, "-a", "sm").code == 0
+
+
+def test_evaluate_counts_results_that_are_kept(xp, photos, method_calls):
+    command = ("evaluate", photos, *QUICK, "-a", "sm", "-b", "1")
+    method_calls.before[3] = interrupt  # the second image
+    ran = xp(*command)
+    assert ran.code == 130
+    assert "xplain: interrupted; 4 of 12 results are kept. To resume, run: xplain evaluate " in ran.err
+    assert "xplain: 4 of 12 results are kept; computing the others" in xp(*command).err.splitlines()
+    assert "results are kept" not in xp(*command).err
 
 
 def test_methods_and_metrics_are_added(xp, photos):

@@ -13,6 +13,7 @@ from xplain.cli._completion import complete_metric
 from xplain.cli._console import log, print_json, print_lines
 from xplain.cli._groups import option, with_groups
 from xplain.cli._options import NONE, OutputOptions
+from xplain.cli._results import RESULTS
 from xplain.core.config import BenchConfig, Choice
 from xplain.core.errors import ExitCode, StoppedError
 from xplain.core.options import EMBEDDED, ComputeOptions, ModelOptions, PixelOptions
@@ -115,7 +116,7 @@ def _run(config: BenchConfig, published: Published | None, output: Path | None, 
     speeds = None if published is None else PublishedSpeeds.of(published, config.model, config.images)
     records: list[dict[str, Any]] = []
     is_read = True
-    for group in pipeline.bench(config, output, speeds):
+    for group in pipeline.bench(config, output, speeds, RESULTS):
         if not is_read:
             raise KeyboardInterrupt  # the reader closed stdout early
         for record in group:

@@ -15,6 +15,7 @@ from xplain.cli._console import log, print_json, print_lines, print_paths
 from xplain.cli._groups import option, with_groups
 from xplain.cli._options import NONE, OutputOptions
 from xplain.cli._progress import show_progress
+from xplain.cli._results import RESULTS
 from xplain.core.config import Choice, CompareConfig
 from xplain.core.errors import ExitCode, Failure, UsageError, no_image_error
 from xplain.core.files import printable
@@ -192,7 +193,7 @@ def _compare_images(config: CompareConfig, out: OutputOptions) -> int:
             raise failure.error
 
     with show_progress(out.show_progress, "rows") as on_progress:
-        record = write_comparison(config, on_progress, on_failure)
+        record = write_comparison(config, on_progress, on_failure, RESULTS)
     if record is None:
         return ExitCode.INPUT_ERROR
     stability = StabilitySummary()

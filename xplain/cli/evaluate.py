@@ -14,6 +14,7 @@ from xplain.cli._console import log, print_json, print_lines
 from xplain.cli._groups import option, with_groups
 from xplain.cli._options import NONE, OutputOptions
 from xplain.cli._progress import show_progress
+from xplain.cli._results import RESULTS
 from xplain.core.config import SIMILAR, Choice, EvaluateConfig, MapFolder, PerClassOrder
 from xplain.core.errors import ExitCode, Failure, UsageError
 from xplain.core.files import lock_directory
@@ -308,7 +309,8 @@ def _failures(config: EvaluateConfig, plan: EvaluationPlan | None, out: OutputOp
 
     if plan is not None:
         with show_progress(out.show_progress, "images") as on_progress:
-            yield from run_plan(plan, on_progress)
+            RESULTS.start_part()
+            yield from run_plan(plan, on_progress, RESULTS)
     with show_progress(out.show_progress, "epochs") as on_progress:
         yield from roar.run_trials(config, on_progress)
 

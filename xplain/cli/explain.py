@@ -13,6 +13,7 @@ from xplain.cli._console import log, print_json, print_paths, write_bytes
 from xplain.cli._groups import option, with_groups
 from xplain.cli._options import OutputOptions
 from xplain.cli._progress import show_progress
+from xplain.cli._results import RESULTS
 from xplain.core.config import ExplainConfig
 from xplain.core.errors import ExitCode, Failure, UsageError, no_image_error
 from xplain.core.files import printable
@@ -129,7 +130,7 @@ def _run(config: ExplainConfig, out: OutputOptions) -> int:
     explained, failed, is_read = 0, 0, True
     stability = StabilitySummary()
     with show_progress(out.show_progress, "samples") as on_progress:
-        for outcome in pipeline.explain(config, on_progress):
+        for outcome in pipeline.explain(config, on_progress, RESULTS):
             if not is_read:
                 raise KeyboardInterrupt  # the reader of stdout has left before the end
             if isinstance(outcome, Failure):

@@ -159,7 +159,7 @@ def test_wrapped_classifier_is_refused():
     [
         (xplain.explain, "methods", "explain has no argument 'methods'; did you mean 'method'?"),
         (xplain.explain, "batchsize", "explain has no argument 'batchsize'; did you mean 'batch_size'?"),
-        (xplain.explain, "step", "integrated-gradients has no parameter 'step'; did you mean 'steps'?"),
+        (xplain.explain, "step", "integrated-gradients has no parameter 'step'; did you mean 'steps'"),
         (xplain.attribute, "targets", "attribute has no argument 'targets'; did you mean 'target'?"),
         (xplain.evaluate, "metric", "evaluate has no argument 'metric'; did you mean 'metrics'?"),
         (xplain.evaluate, "zzz", "evaluate has no argument 'zzz'; use model, data, methods, metrics, target"),

@@ -25,6 +25,11 @@ class ResultLog:
             log.info("%d of %d results are kept; computing the others", kept, total)
         self._is_started = True
 
+    @property
+    def numbers(self) -> tuple[int, int]:
+        """The numbers of finished and of all results."""
+        return self._kept, self._total
+
     def describe(self) -> str:
         """Return a clause on the kept results for the message of an interruption."""
         if not self._is_started:

@@ -69,6 +69,8 @@ def test_summary_has_intervals_and_differences(xp, photos):
     assert json.loads(Path("run/summary.json").read_text()) == summary
     table = list(csv.DictReader(Path("run/summary.csv").read_text().splitlines()))
     assert float(table[0]["mean"]) == pytest.approx(summary["rows"][0]["mean"])
+    assert list(table[0])[-3:] == ["minus_random", "minus_random_low", "minus_random_high"]
+    assert float(table[0]["minus_random_low"]) == pytest.approx(summary["rows"][0]["control"]["low"])
     assert "| deletion:steps=8 ↓ | random |" in Path("run/summary.md").read_text()
 
 
@@ -238,6 +240,15 @@ def test_missing_data_set_is_input_error(xp):
     assert (ran.code, ran.err) == (
         3,
         "xplain: error: dataset 'nowhere' not found; pass a directory, a text file of paths, tar shards or torchvision:NAME:ROOT\n",
+    )
+
+
+def test_single_image_is_no_data_set(xp):
+    ran = xp("evaluate", SAMPLES / "cat.jpg", *TINY)
+    assert (ran.code, ran.err) == (
+        3,
+        f"xplain: error: '{SAMPLES}/cat.jpg' is a single image, not a dataset; pass a folder of images, or explain the image: "
+        f"xplain explain {SAMPLES}/cat.jpg\n",
     )
 
 

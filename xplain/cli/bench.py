@@ -10,10 +10,11 @@ import typer
 
 from xplain.cli import _options as common
 from xplain.cli._completion import complete_metric
-from xplain.cli._console import log, print_json, print_lines
+from xplain.cli._console import log, print_json
 from xplain.cli._groups import option, with_groups
 from xplain.cli._options import NONE, OutputOptions
 from xplain.cli._results import RESULTS
+from xplain.cli._tables import print_report
 from xplain.core.config import BenchConfig, Choice
 from xplain.core.errors import ExitCode, StoppedError
 from xplain.core.options import EMBEDDED, ComputeOptions, ModelOptions, PixelOptions
@@ -124,7 +125,7 @@ def _run(config: BenchConfig, published: Published | None, output: Path | None, 
         records += group
     shown = add_published_speeds(records, speeds)
     if not out.as_json:
-        print_lines(benchmark_table(shown).removesuffix("\n"))
+        print_report(benchmark_table(shown))
     elif speeds is not None:
         print_json(shown[-1])
     return ExitCode.OK

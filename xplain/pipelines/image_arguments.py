@@ -47,7 +47,7 @@ def _find_size(model: object, images: object) -> tuple[int, int] | None:
     """Return the height and width of a batch; None without one, and for a model that states or knows its size."""
     if isinstance(model, str) or (isinstance(model, nn.Module) and (declares_size(model) or is_hugging_face(model))):
         return None
-    shape = images.shape if isinstance(images, np.ndarray | Tensor) else ()
+    shape: tuple[int, ...] = tuple(images.shape) if isinstance(images, np.ndarray | Tensor) else ()
     return (shape[2], shape[3]) if len(shape) == 4 and min(shape) > 0 else None
 
 

@@ -9,10 +9,10 @@ from xplain.cli._tables import print_report
 
 MARKDOWN = """2 images; model **tiny**
 
-| metric | method | mean | 95% CI |
-|---|---|---|---|
-| insertion ↑ | a\\|b | 0.5000 | 0.4000 to 0.6000 |
-| insertion ↑ | [red]c | -12.0000 |  |
+| metric | method | empty | mean | 95% CI |
+|---|---|---|---|---|
+| insertion ↑ | a\\|b |  | 0.5000 | 0.4000 to 0.6000 |
+| insertion ↑ | [red]c |  | -12.0000 |  |
 
 A note.
 """

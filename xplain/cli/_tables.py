@@ -52,18 +52,18 @@ def _split_blocks(lines: Sequence[str]) -> Iterator[list[str]]:
 
 
 def _make_table(lines: Sequence[str]) -> Table:
-    """Return a table of Markdown rows. Columns of numbers are aligned at the right."""
+    """Return a table of Markdown rows without empty columns. Columns of numbers are aligned at the right."""
     from rich.table import Table
     from rich.text import Text
 
     header, _, *rows = [_split_cells(line) for line in lines]
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    for index, name in enumerate(header):
-        cells = [row[index] for row in rows if row[index]]
-        is_numeric = bool(cells) and all(map(NUMBER.match, cells))
-        table.add_column(Text(name), justify="right" if is_numeric else "left", overflow="fold")
+    filled = [index for index in range(len(header)) if any(row[index] for row in rows)]
+    for index in filled:
+        is_numeric = all(NUMBER.match(row[index]) for row in rows if row[index])
+        table.add_column(Text(header[index]), justify="right" if is_numeric else "left", overflow="fold")
     for row in rows:
-        table.add_row(*map(Text, row))
+        table.add_row(*(Text(row[index]) for index in filled))
     return table
 
 

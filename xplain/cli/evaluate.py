@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,10 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from xplain.cli import _options as common
-from xplain.cli._console import log, print_json, print_lines
+from xplain.cli._console import log, print_json
 from xplain.cli._groups import option, with_groups
 from xplain.cli._options import NONE, OutputOptions
 from xplain.cli._progress import show_progress
+from xplain.cli._results import RESULTS
+from xplain.cli._tables import print_report
 from xplain.core.config import SIMILAR, Choice, EvaluateConfig, MapFolder, PerClassOrder
 from xplain.core.errors import ExitCode, Failure, UsageError
 from xplain.core.files import lock_directory
@@ -308,7 +311,8 @@ def _failures(config: EvaluateConfig, plan: EvaluationPlan | None, out: OutputOp
 
     if plan is not None:
         with show_progress(out.show_progress, "images") as on_progress:
-            yield from run_plan(plan, on_progress)
+            RESULTS.start_part()
+            yield from run_plan(plan, on_progress, RESULTS)
     with show_progress(out.show_progress, "epochs") as on_progress:
         yield from roar.run_trials(config, on_progress)
 
@@ -318,7 +322,7 @@ def _report(
 ) -> ExitCode:
     """Write and print the summary of a run directory; return the exit code."""
     from xplain.pipelines.examples import write_examples
-    from xplain.reports.evaluation_report import evaluation_table, write_report
+    from xplain.reports.evaluation_report import evaluation_table, terminal_table, write_report
     from xplain.reports.published_summary import summarize_with_published
     from xplain.reports.summary import summarize_run
 
@@ -334,7 +338,8 @@ def _report(
     if as_json:
         print_json(summary)
     else:
-        print_lines(("" if first else "\n") + evaluation_table(summary).removesuffix("\n"))
+        table = terminal_table(summary) if sys.stdout.isatty() else evaluation_table(summary)
+        print_report(("" if first else "\n") + table)
     log.info("the report is %s, the run directory %s", config.output / "report.html", config.output)
     return _exit_code(config, summary)
 

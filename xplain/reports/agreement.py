@@ -14,8 +14,9 @@ from xplain.core.array_store import Floats
 from xplain.core.files import printable
 from xplain.core.options import RenderOptions
 from xplain.metrics._similarity import RADIUS, spearman, ssim, top_overlap
-from xplain.reports.figures import PAGE_WIDTH, TEXT_SIZE, new_figure, paper_style, save_figure, shorten
+from xplain.reports.figures import PAGE_WIDTH, TEXT_SIZE, new_figure, paper_style, save_figure
 from xplain.reports.render import normalize, visible_part
+from xplain.reports.text_layout import shorten
 
 MEASURES = {
     "spearman": "Spearman's rank correlation between saliency maps, from -1 to 1",

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from xplain.core.files import printable
-from xplain.reports.figures import HEADING_SIZE, PAGE_WIDTH, TEXT_SIZE, new_figure, paper_style, save_figure, shorten
+from xplain.reports.figures import HEADING_SIZE, PAGE_WIDTH, TEXT_SIZE, new_figure, paper_style, save_figure
 from xplain.reports.tables import format_interval, format_number, markdown_table, with_arrow
 from xplain.reports.templates import data_url, render_page
+from xplain.reports.text_layout import shorten
 
 Row = Mapping[str, Any]  # one pair by one metric, as ``compare_runs`` describes it
 COLUMNS = (

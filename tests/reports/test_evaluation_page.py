@@ -101,9 +101,9 @@ def test_differences_to_the_control_have_a_column():
     summary = make_rows("hit", "higher")
     rows = read_table(make_evaluation_page(summary, [], ""))
     assert {method: cells["minus random"] for method, cells in rows.items()} == {
-        "good": "+0.0000 [0.1000, 0.3000]",
-        "tie": "+0.0000 [-0.1000, 0.2000]",
-        "bad": "+0.0000 [-0.3000, -0.1000]",
+        "good": "+0.0000 [0.1000,\u00a00.3000]",
+        "tie": "+0.0000 [-0.1000,\u00a00.2000]",
+        "bad": "+0.0000 [-0.3000,\u00a0-0.1000]",
         "single": "+0.0000",
         "random": "",
     }
@@ -119,7 +119,7 @@ def test_columns_without_content_are_left_out():
     summary["rows"][1]["undefined"] = {"no object": 2}
     summary["rows"][1]["difference"] = {"mean": 0.25, "low": None, "high": None}
     rows = read_table(make_evaluation_page(summary, [], ""))
-    assert list(rows["bad"]) == [*names, "undefined", "minus good", "minus random"]
+    assert list(rows["bad"]) == [*names, "undefined", "minus random", "minus good"]
     assert [rows[name]["undefined"] for name in ("good", "tie")] == ["", "2 (no object)"]
     assert [rows[name]["minus good"] for name in ("good", "tie")] == ["", "+0.2500"]
 

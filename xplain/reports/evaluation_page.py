@@ -96,7 +96,7 @@ def _table_columns(summary: Mapping[str, Any]) -> dict[str, Callable[[Row], str]
     run, rows = summary["run"], summary["rows"]
     first, control = next(iter(run["methods"])), find_control(run)
     columns: dict[str, Callable[[Row], str]] = {
-        "metric": lambda row: with_arrow(row["metric"], run["metrics"][row["metric"]]),
+        "metric": lambda row: with_arrow(row["metric"], run["metrics"][row["metric"]]).replace(" ", "\u00a0"),
         "method": lambda row: row["method"],
         "mean": lambda row: format_number(row["mean"]),
     }
@@ -109,10 +109,10 @@ def _table_columns(summary: Mapping[str, Any]) -> dict[str, Callable[[Row], str]
     columns["n"] = lambda row: str(row["n"])
     if any(row["undefined"] for row in rows):
         columns["undefined"] = _list_undefined
-    if first != control and any(row["difference"] for row in rows):
-        columns[f"minus {first}"] = lambda row: _describe_difference(row["difference"])
     if any(row.get("control") for row in rows):
         columns[f"minus {control}"] = lambda row: _describe_difference(row.get("control"))
+    if first != control and any(row["difference"] for row in rows):
+        columns[f"minus {first}"] = lambda row: _describe_difference(row["difference"])
     return columns
 
 
@@ -142,9 +142,11 @@ def _list_undefined(row: Row) -> str:
 
 
 def _describe_difference(difference: Mapping[str, Any] | None) -> str:
+    """Return ``mean [low, high]``, where a line may break before the interval only."""
     if not difference:
         return ""
-    return f"{format_number(difference.get('mean'), '+.4f')} {_format_range(difference)}".strip()
+    interval = _format_range(difference).replace(" ", "\u00a0")
+    return f"{format_number(difference.get('mean'), '+.4f')} {interval}".strip()
 
 
 def _format_range(estimate: Mapping[str, Any]) -> str:

@@ -12,7 +12,9 @@ from tests.conftest import SAMPLES, TINY
 from xplain.pipelines import catalog
 
 STUDY = SAMPLES / "study"
-CONFIGS = {name: tomllib.loads((STUDY / f"{name}.toml").read_text())["evaluate"] for name in ("study", "reruns", "networks")}
+CONFIGS = {
+    name: tomllib.loads((STUDY / f"{name}.toml").read_text())["evaluate"] for name in ("study", "reruns", "networks")
+}
 FOR_TRANSFORMERS = {"attention-rollout", "attention-relevance", "legrad", "grad-eclip"}
 
 

@@ -16,8 +16,8 @@ from xplain.core.types import Score
 from xplain.data.splits import LabeledImages
 from xplain.metrics._parts import assign_even_parts
 from xplain.metrics._training import Network, TrainingOptions, make_classifier, train
+from xplain.metrics._trial import PIXELS_AT_ONCE, Trial
 from xplain.metrics.inputs import MetricInput
-from xplain.metrics.roar import PIXELS_AT_ONCE, Trial
 from xplain.metrics.sds import HESSE, correlate_cells
 from xplain.models import Classifier
 from xplain.oracle import Oracle

@@ -25,7 +25,8 @@ from xplain.core.types import Score
 from xplain.data.datasets import select_shard
 from xplain.data.splits import TrainTestSplit, read_split
 from xplain.metrics._training import make_classifier
-from xplain.metrics.roar import Attribute, Trial, estimate_epochs
+from xplain.metrics._trial import Attribute, Trial
+from xplain.metrics.roar import estimate_epochs
 from xplain.models import Classifier
 from xplain.models.devices import select_device
 from xplain.oracle.runtime import inference_session, predict

@@ -89,7 +89,9 @@ def test_roar_writes_records_and_report(xp, made, monkeypatch):
         in text
     )
     assert "efficientnet" not in text
-    assert "n is the number of trials" in Path("run/report.html").read_text()
+    page = Path("run/report.html").read_text()
+    assert "n is the number of trials" in page
+    assert "Mean curves" in page
     assert sorted(path.name for path in Path("run/roar").rglob("*.pt")) == ["base.pt", "base.pt"]
 
 
@@ -273,6 +275,7 @@ def test_idsds_is_evaluated_like_roar(xp, made):
         assert "trains its own networks (small) on 40 images" in report
         assert "n is the number of trials, and each value is the mean over the test images" in report
         assert "excludes" not in report
+        assert "Mean curves" not in report
     before = lines()
     again = xp("evaluate", made, "-M", metric, "-a", "patch", "-a", "sobel", "--target", "label", *CPU)
     assert again.code == 0

@@ -1,9 +1,14 @@
 """Add the values of evaluation runs to the study: ``python samples/study/collect.py RUNS [FOLDER]``.
 
-RUNS is the output directory of the commands in study.toml: a run per network. FOLDER, by default the folder of this script, holds
-items.csv.xz (a value per network, image, method and metric; empty if undefined), images.csv (the digest of every photograph, its
-label, and the prediction and its probability) and costs.csv (rows and seconds per attribution). Methods and metrics that the
-configurations of the study do not name are left out.
+RUNS is the output directory of the commands in study.toml: a run per network, and one on known truth. FOLDER, by default the folder
+of this script, holds
+
+* items.csv.xz: a value per network, image, method and metric; empty if undefined,
+* images.csv: the digest of every photograph, its label, the prediction and its probability,
+* costs.csv: rows and seconds per attribution,
+* grades.csv: how often a metric gives the better of two maps of known quality the better value.
+
+Methods and metrics that the configurations do not name are left out.
 
 A value that FOLDER already has must be equal to the last digit, so the command also checks a replay of the study.
 """
@@ -24,10 +29,11 @@ from xplain.core.run_store import settings_digest
 from xplain.pipelines.evaluated_runs import EvaluatedRun
 
 CONFIGURATIONS = ("study", "reruns", "networks")
-ITEMS, IMAGES, COSTS = "items.csv.xz", "images.csv", "costs.csv"
+ITEMS, IMAGES, COSTS, GRADES = "items.csv.xz", "images.csv", "costs.csv", "grades.csv"
 ITEM_COLUMNS = ("network", "image", "method", "metric", "value")
 IMAGE_COLUMNS = ("network", "image", "sha256", "label", "predicted", "probability")
 COST_COLUMNS = ("network", "method", "images", "rows", "seconds")
+GRADE_COLUMNS = ("metric", "grade", "low", "high")
 Row = dict[str, str]
 
 
@@ -98,6 +104,13 @@ def run_costs(name: str, folder: Path) -> Iterator[Row]:
         yield dict(zip(COST_COLUMNS, texts, strict=True))
 
 
+def known_grades(folder: Path) -> Iterator[Row]:
+    """Yield the grade of every metric of a run on known truth, with its 95 % interval over the mechanisms."""
+    for entry in json.loads((folder / "summary.json").read_text("utf-8"))["metrics"]:
+        numbers = (f"{entry['grade'][part]:.3f}" for part in ("mean", "low", "high"))
+        yield dict(zip(GRADE_COLUMNS, (entry["metric"], *numbers), strict=True))
+
+
 def merge(stored: list[Row], new: list[Row], keys: int) -> tuple[list[Row], int, list[Row]]:
     """Return all rows, how many of the new ones were stored with equal values, and those that were stored with others.
 
@@ -122,6 +135,9 @@ def main(runs: str, folder: str = str(Path(__file__).parent)) -> None:
     images: list[Row] = []
     costs: list[Row] = []
     for path in sorted(Path(runs).glob("*/run.json")):
+        if "known" in json.loads(path.read_text("utf-8")):
+            write_table(target / GRADES, GRADE_COLUMNS, list(known_grades(path.parent)))
+            continue
         run = EvaluatedRun.read(path.parent, path.parent.name)
         items += run_items(run)
         images += run_images(run.name, path.parent)

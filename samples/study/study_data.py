@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from collect import COSTS, IMAGES, ITEMS, Row, configured_labels, read_table
+from collect import COSTS, GRADES, IMAGES, ITEMS, Row, configured_labels, read_table
 
 import xplain
 
@@ -14,6 +14,9 @@ PRIMARY = "difference:steps=28,baseline=mean"
 BLUR = "difference:steps=28,baseline=blur"
 INSERTION, DELETION = "insertion:steps=28", "deletion:steps=28"
 CONTROLS = ("random", "sobel", "center")
+LEAST_GRADE = 0.7  # metrics below this grade on known truth are shown, but do not rank methods
+# A method that explains the probability has smaller values in these than one that explains the logit.
+IN_UNITS_OF_SCORE = ("infidelity",)
 Array = np.ndarray
 
 
@@ -22,7 +25,7 @@ class Network:
     """The values of a network: metric -> (methods, images), NaN where undefined or not evaluated, with the sign of the metric.
 
     signs: 1 if higher is better, -1 if lower is better, 0 if neither is. correct: whether the prediction is the label, per image.
-    rows, seconds: mean forward plus backward rows and time (methods,) of an attribution.
+    rows, seconds: mean forward plus backward rows and time (methods,) of an attribution. grades: of the metrics on known truth.
     """
 
     name: str
@@ -33,6 +36,7 @@ class Network:
     signs: dict[str, int]
     rows: Array
     seconds: Array
+    grades: dict[str, float]
 
     @property
     def title(self) -> str:
@@ -48,12 +52,20 @@ class Network:
         values = self.oriented(metric)
         return values - values[self.methods.index("random")]
 
-    def ranked_metrics(self) -> list[str]:
-        """Return the metrics with a better direction that were evaluated for all methods."""
+    def ranks_methods(self, metric: str) -> bool:
+        """Return whether a metric is comparable between methods, has a better direction, and no grade below LEAST_GRADE."""
+        return self.is_comparable(metric) and self.grades.get(metric, 1) >= LEAST_GRADE
+
+    def is_comparable(self, metric: str) -> bool:
+        """Return whether a metric has a better direction, and the same units for all methods."""
+        return self.signs[metric] != 0 and metric.partition(":")[0] not in IN_UNITS_OF_SCORE
+
+    def ordered_metrics(self) -> list[str]:
+        """Return the comparable metrics that were evaluated for all methods."""
         return [
             metric
             for metric, values in self.values.items()
-            if self.signs[metric] and np.isfinite(values).any(axis=1).all()
+            if self.is_comparable(metric) and np.isfinite(values).any(axis=1).all()
         ]
 
     def fills(self) -> dict[str, Array]:
@@ -76,14 +88,19 @@ def metric_sign(metric: str) -> int:
 def read_networks(folder: Path) -> list[Network]:
     """Read all networks of the study. Their images are those with a value of every method for the primary metric."""
     items, images, costs = (read_table(folder / name) for name in (ITEMS, IMAGES, COSTS))
+    grades = {row["metric"]: float(row["grade"]) for row in read_table(folder / GRADES)}
     networks = sorted({row["network"] for row in items})
     return [
-        _read_network(name, *([row for row in rows if row["network"] == name] for rows in (items, images, costs)))
+        _read_network(
+            name, *([row for row in rows if row["network"] == name] for rows in (items, images, costs)), grades
+        )
         for name in networks
     ]
 
 
-def _read_network(name: str, items: list[Row], images: list[Row], costs: list[Row]) -> Network:
+def _read_network(
+    name: str, items: list[Row], images: list[Row], costs: list[Row], grades: dict[str, float]
+) -> Network:
     methods, metrics = (
         [label for label in configured_labels(key) if label in {row[key] for row in items}]
         for key in ("method", "metric")
@@ -105,4 +122,5 @@ def _read_network(name: str, items: list[Row], images: list[Row], costs: list[Ro
         {metric: metric_sign(metric) for metric in metrics},
         np.array([float(cost[method]["rows"]) for method in methods]),
         np.array([float(cost[method]["seconds"]) for method in methods]),
+        grades,
     )

@@ -26,6 +26,15 @@ def to_png(figure: Any) -> bytes:
     return stream.getvalue()
 
 
+def short_labels(metrics: Sequence[str]) -> list[str]:
+    """Return the names of metrics, followed by the last option where two have the same name: ``difference (baseline=blur)``."""
+    names = [metric.partition(":")[0] for metric in metrics]
+    return [
+        name if names.count(name) == 1 else f"{name} ({metric.rpartition(',')[2]})"
+        for name, metric in zip(names, metrics, strict=True)
+    ]
+
+
 def draw_forest(network: Network) -> bytes:
     """Draw the paired differences to random in the primary metric with their intervals, best first."""
     estimates = [estimate_mean(row) for row in network.minus_random(PRIMARY)]
@@ -40,7 +49,7 @@ def draw_forest(network: Network) -> bytes:
         axes.plot(estimate.mean, y, "o", color=color, markersize=2.5)
     axes.set_yticks(range(len(order)), [network.methods[index] for index in order], size=5.5)
     axes.set_ylim(-0.7, len(order) - 0.3)
-    axes.set_xlabel("difference (mean fill) minus random, 95 % interval")
+    axes.set_xlabel("difference (mean fill) minus random")
     axes.set_title(network.title, size=7)
     return to_png(figure)
 
@@ -68,7 +77,7 @@ def draw_ranks(networks: Sequence[Network]) -> bytes:
 
 def draw_agreement(network: Network) -> bytes:
     """Draw Kendall's tau between the orders of methods that the metrics give; below the diagonal the mean over single images."""
-    metrics = network.ranked_metrics()
+    metrics = network.ordered_metrics()
     kept = [index for index, label in enumerate(network.methods) if label not in CONTROLS]
     values = np.stack([network.oriented(metric)[kept] for metric in metrics])
     agreement = rankings.estimate_agreement(values)
@@ -83,11 +92,12 @@ def draw_agreement(network: Network) -> bytes:
                 continue
             text = f"{cells[row, column]:.2f}"
             if column > row:
-                text += f"\n{agreement.low[row, column]:.2f} to {agreement.high[row, column]:.2f}"
+                text += f"\n{agreement.low[row, column]:.2f} … {agreement.high[row, column]:.2f}"
             color = "white" if abs(cells[row, column]) > 0.7 else "black"
             axes.text(column, row, text, ha="center", va="center", size=4.5, color=color)
-    axes.set_xticks(range(len(metrics)), metrics, rotation=35, ha="right", size=5.5)
-    axes.set_yticks(range(len(metrics)), metrics, size=5.5)
+    labels = short_labels(metrics)
+    axes.set_xticks(range(len(metrics)), labels, rotation=35, ha="right", size=5.5)
+    axes.set_yticks(range(len(metrics)), labels, size=5.5)
     title = f"Kendall's τ of the orders of {len(kept)} methods; below the diagonal: on single images"
     axes.set_title(f"{title}\n{network.title}", size=7)
     figure.colorbar(image, ax=axes, shrink=0.7)
@@ -103,6 +113,7 @@ def draw_stability_of_order(networks: Sequence[Network]) -> bytes:
         taus = rankings.order_stability(network.oriented(PRIMARY), sizes)
         label = f"{network.title}, {len(network.methods)} methods"
         axes.plot(sizes, taus, "o-", markersize=3, linewidth=1, label=label)
+    axes.set_xticks([size for size in SIZES if 2 * size <= max(len(network.images) for network in networks)])
     axes.set_xlabel("images per set")
     axes.set_ylabel("Kendall's τ of the two orders")
     axes.set_ylim(0, 1)
@@ -139,14 +150,17 @@ def draw_fills(network: Network) -> bytes:
     figure = new_figure(PAGE_WIDTH, LINE * len(network.methods) + 0.6, layout="constrained")
     axes = figure.subplots()
     x = np.arange(len(ranks))
+    last: dict[float, list[str]] = {}
     for index, label in enumerate(network.methods):
         heights = [values[index] for values in ranks.values()]
         color = ORANGE if label in CONTROLS else BLUE
         axes.plot(x, heights, "o-", color=color, markersize=2, linewidth=0.6, alpha=0.7)
-        axes.annotate(label, (x[-1], heights[-1]), (4, -2), textcoords="offset points", size=5)
+        last.setdefault(heights[-1], []).append(label)
+    for height, labels in last.items():
+        axes.annotate(", ".join(labels), (x[-1], height), (4, -2), textcoords="offset points", size=5)
     axes.set_xticks(x, [f"fill: {name}" for name in ranks])
     axes.set_xlim(-0.1, len(ranks) - 0.4)
-    axes.invert_yaxis()
+    axes.set_ylim(len(network.methods) + 0.7, 0.3)
     axes.set_ylabel("rank in difference (1 = best)")
     axes.set_title(network.title, size=7)
     return to_png(figure)

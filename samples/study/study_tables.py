@@ -74,14 +74,15 @@ def format_p(p: float) -> str:
 def metrics_table(network: Network) -> str:
     """Return the mean of every metric per method; bold means are not distinguishable from the best of the column.
 
-    A method is distinguishable if the 95 % interval of its paired difference to the best mean excludes 0.
+    A method is distinguishable if the 95 % interval of its paired difference to the best mean excludes 0. The first row has the grades
+    of the metrics on known truth. A metric with a grade below LEAST_GRADE, or in units that depend on the method, has no bold means.
     """
     columns = []
     for metric, values in network.values.items():
         means = rankings.mean_defined(values)
         texts = ["" if np.isnan(mean) else f"{mean:.3f}" for mean in means]
         sign = network.signs[metric]
-        if sign and np.isfinite(means).any():
+        if network.ranks_methods(metric) and np.isfinite(means).any():
             best = int(np.nanargmax(means * sign))
             for index, text in enumerate(texts):
                 difference = paired_difference(values[index], values[best])
@@ -90,8 +91,9 @@ def metrics_table(network: Network) -> str:
         columns.append(texts)
     arrows = {1: " ↑", -1: " ↓", 0: ""}
     heading = ["method", *(f"{metric}{arrows[network.signs[metric]]}" for metric in network.values)]
+    grades = [f"{network.grades[metric]:.2f}" if metric in network.grades else "" for metric in network.values]
     rows = [[f"`{label}`", *cells] for label, *cells in zip(network.methods, *columns, strict=True)]
-    return markdown_table(heading, rows)
+    return markdown_table(heading, [["grade on known truth", *grades], *rows])
 
 
 def stability_table(network: Network) -> str:
@@ -126,13 +128,13 @@ def cost_table(network: Network) -> str:
 def networks_table(networks: Sequence[Network]) -> str:
     """Return, per metric, Kendall's tau between the orders of the networks, over the methods that both have."""
     pairs = [(a, b) for i, a in enumerate(networks) for b in networks[i + 1 :]]
-    metrics = dict.fromkeys(metric for network in networks for metric in network.ranked_metrics())
+    metrics = dict.fromkeys(metric for network in networks for metric in network.ordered_metrics())
     rows = [[metric, *(_common_tau(a, b, metric) for a, b in pairs)] for metric in metrics]
     return markdown_table(["metric", *(f"{a.name}, {b.name}" for a, b in pairs)], rows)
 
 
 def _common_tau(a: Network, b: Network, metric: str) -> str:
-    if metric not in a.ranked_metrics() or metric not in b.ranked_metrics():
+    if metric not in a.ordered_metrics() or metric not in b.ordered_metrics():
         return ""
     common = [label for label in a.methods if label in b.methods]
     means = [rankings.mean_defined(n.oriented(metric)[[n.methods.index(label) for label in common]]) for n in (a, b)]
@@ -171,7 +173,7 @@ def photographs_table(network: Network) -> str:
     Agreement is the mean of Kendall's tau between the orders of the methods by all pairs of metrics on that photograph.
     """
     gain = rankings.mean_defined(network.minus_random(PRIMARY).T)
-    values = np.stack([network.oriented(metric) for metric in network.ranked_metrics()])
+    values = np.stack([network.oriented(metric) for metric in network.ordered_metrics()])
     upper = np.triu_indices(len(values), 1)
     agreement = np.array(
         [

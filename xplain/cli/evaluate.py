@@ -347,14 +347,15 @@ def _report(
 def _exit_code(config: EvaluateConfig, summary: dict[str, Any]) -> ExitCode:
     """Return the exit code of a run.
 
-    OK: no image failed and no value is undefined, except for values of a control that was not requested. PARTIAL: something was
-    evaluated. INPUT_ERROR: nothing was evaluated.
+    OK: no image failed, and no value is undefined or excludes images, except for values of a control that was not requested.
+    PARTIAL: something was evaluated. INPUT_ERROR: nothing was evaluated.
     """
     from xplain.reports.control import CONTROL
 
     unrequested = {CONTROL} - {choice.name for choice in config.methods}
     rows = [row for row in summary["rows"] if row["method"] not in unrequested]
-    if not summary["items"]["failed"] and not any(row["undefined"] for row in rows):
+    has_undefined = any(row["undefined"] or "undefined_images" in row for row in rows)
+    if not summary["items"]["failed"] and not has_undefined:
         return ExitCode.OK
     if summary["items"]["evaluated"] > 0 or any(row["n"] for row in summary["rows"]):
         return ExitCode.PARTIAL

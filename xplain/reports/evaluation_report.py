@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from xplain.core.files import to_json, write_file, write_json, write_text
-from xplain.reports.coverage import count_images, coverage_notes
+from xplain.reports.coverage import count_images, coverage_notes, undefined_image_notes
 from xplain.reports.evaluation_page import make_evaluation_page
 from xplain.reports.groups import classes_csv, group_table
 from xplain.reports.label_accuracy import describe_accuracy
@@ -113,7 +113,8 @@ def _list_notes(summary: Mapping[str, Any]) -> list[str]:
     lines: list[str] = []
     if warning := difference_warning(summary.get("published", {}).get("differences", [])):
         lines += ["", f"**Warning:** {escape_cell(warning)}."]
-    lines += [line for text in (*annotation_notes(summary), *repeat_notes(summary)) for line in ("", f"{text}.")]
+    notes = [*annotation_notes(summary), *repeat_notes(summary), *undefined_image_notes(summary)]
+    lines += [line for text in notes for line in ("", f"{text}.")]
     for text in unusable_map_notes(summary):
         lines += ["", text]
     if "sweeps" in summary:
@@ -125,7 +126,9 @@ def _list_notes(summary: Mapping[str, Any]) -> list[str]:
         lines += ["", f"{title}:", *(f"- {text}" for text in texts)]
     for label, metric in summary["run"]["metrics"].items():
         if "places" in metric:
-            lines += ["", _curves_table(summary, label), "", f"{label} {metric['note']}."]
+            lines += ["", _curves_table(summary, label)]
+        if "note" in metric:
+            lines += ["", f"{label} {metric['note']}."]
     return lines
 
 

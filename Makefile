@@ -49,7 +49,7 @@ oldest newest:
 soak:
 	$(PYTHON) -m pytest --timeout 0 -m soak -n 0 -s tests/integration/test_soak.py
 
-# the pictures of the README: many minutes
+# the pictures of the README and of the guide of methods: many minutes; then make guides
 readme:
 	$(PYTHON) -m tests.tools.readme_pictures
 

@@ -83,7 +83,7 @@ def draw_agreement(network: Network) -> bytes:
     agreement = rankings.estimate_agreement(values)
     on_images = rankings.image_level_agreement(values)
     cells = np.where(np.tri(len(metrics), k=-1, dtype=bool), on_images, agreement.tau)
-    figure = new_figure(PAGE_WIDTH, 0.42 * len(metrics) + 1.2, layout="constrained")
+    figure = new_figure(PAGE_WIDTH, 0.42 * len(metrics) + 0.6, layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(cells, cmap="RdBu_r", vmin=-1, vmax=1)
     for row in range(len(metrics)):
@@ -92,15 +92,16 @@ def draw_agreement(network: Network) -> bytes:
                 continue
             text = f"{cells[row, column]:.2f}"
             if column > row:
-                text += f"\n{agreement.low[row, column]:.2f} … {agreement.high[row, column]:.2f}"
+                text += f"\n{agreement.low[row, column]:.2f} to\n{agreement.high[row, column]:.2f}"
             color = "white" if abs(cells[row, column]) > 0.7 else "black"
             axes.text(column, row, text, ha="center", va="center", size=4.5, color=color)
-    labels = short_labels(metrics)
-    axes.set_xticks(range(len(metrics)), labels, rotation=35, ha="right", size=5.5)
+    numbers = [str(number) for number in range(1, len(metrics) + 1)]
+    labels = [f"{label}  {number}" for label, number in zip(short_labels(metrics), numbers, strict=True)]
+    axes.set_xticks(range(len(metrics)), numbers, size=5.5)
     axes.set_yticks(range(len(metrics)), labels, size=5.5)
     title = f"Kendall's τ of the orders of {len(kept)} methods; below the diagonal: on single images"
     axes.set_title(f"{title}\n{network.title}", size=7)
-    figure.colorbar(image, ax=axes, shrink=0.7)
+    figure.colorbar(image, ax=axes, shrink=0.7).ax.tick_params(labelsize=5.5)
     return to_png(figure)
 
 

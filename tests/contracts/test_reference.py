@@ -2,11 +2,14 @@
 
 import dataclasses
 import json
+import re
 
 import pytest
+from PIL import Image
 
 import xplain
-from tests.tools.pages import make_guides
+from tests.tools.pages import FOLDER, make_guides
+from tests.tools.readme_pictures import CHEAPER, OVERLAYS, SIDE
 from xplain.core.reference import describe_definition, describe_parameters, find_meanings
 from xplain.core.registry import METHODS, METRICS, MethodSpec, Registry
 from xplain.reports.reference_page import escape_markdown, make_page, split_paragraphs
@@ -51,6 +54,32 @@ def test_guides_are_up_to_date():
     """Run ``python -m tests.tools.pages`` after a change of a registration or a docstring."""
     for path, content in make_guides().items():
         assert path.read_text("utf-8") == content, path.name
+
+
+def test_every_method_for_the_default_model_has_a_picture():
+    """Run ``make readme`` for a new method."""
+    names = {spec.name for spec in METHODS if not spec.name.startswith(("attention-", "legrad", "grad-eclip"))}
+    pictures = {path.stem: path for path in OVERLAYS.glob("*.jpg")}
+    assert set(pictures) == names
+    assert sum(path.stat().st_size for path in pictures.values()) < 500_000
+    for path in pictures.values():
+        with Image.open(path) as picture:
+            assert picture.size == (SIDE, SIDE)
+    guide = make_guides()[FOLDER / "methods.md"]
+    assert re.findall(r'<img src="../.readme/methods/(.+?).jpg"', guide) == [n for n in METHODS.names if n in names]
+    assert (
+        '<img src="../.readme/methods/rise.jpg" alt="Overlay of the cat by rise:masks=300" width="160">\n\n`rise:masks=300`'
+        in guide
+    )
+
+
+def test_pictures_need_at_most_about_300_rows():
+    """The settings of the pictures are valid, and only those of methods that cost more by default."""
+    for spec in METHODS:
+        settings = dict(part.split("=") for part in CHEAPER.get(spec.name, "").split(",") if part)
+        cost, default = sum(spec.cost(**spec.resolve(settings))), sum(spec.cost(**spec.resolve({})))
+        assert cost <= 305 or spec.name == "ablation-cam", spec.name
+        assert (default > 300) == (bool(settings) or spec.name == "ablation-cam"), spec.name
 
 
 def test_accepted_values_on_pages():

@@ -52,7 +52,7 @@ def test_run_directory_and_resume(xp):
     assert float(table["integrated-gradients:steps=8", "auroc", "or"]) == 1.0
     assert float(table["deletion:steps=16", "grade", "all"]) == summary["metrics"][0]["grade"]["mean"]
     page = first["report.html"].decode()
-    assert page.count("<h2>") == 4
+    assert page.count("<h2>") == 3
     assert 'class="shaded" style="--share: 100%">1.00</td>' in page
     assert "<script" not in page
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
-from tests.helpers.comparisons import noise
+from tests.helpers.comparisons import make_cell, make_comparison, make_row, noise
 from xplain.core.options import RenderOptions
-from xplain.reports.agreement import compute_agreement, mean_agreement
+from xplain.reports.agreement import compute_agreement, make_agreement_figure, mean_agreement
+from xplain.reports.comparison import describe_comparison
+from xplain.reports.figures import paper_style
 from xplain.reports.render import normalize
 
 
@@ -62,3 +66,23 @@ def test_mean_agreement_ignores_nan():
     assert mean[0].tolist() == pytest.approx([1, 0.4])
     assert np.isnan(mean[1, 1])
     assert count.tolist() == [[2, 2], [2, 0]]
+
+
+@pytest.mark.parametrize("count", [2, 6, 9])
+def test_labels_are_whole_and_apart(count):
+    """Long labels are not cut, and do not overlap each other, the numbers of the rows or the edge of the figure."""
+    labels = [f"expected-gradients:samples={k},baselines=noise,alpha=stratified,tolerance=0.25" for k in range(count)]
+    comparison = make_comparison([make_row([make_cell(noise(k)) for k in range(count)])], labels)
+    with paper_style():
+        figure = make_agreement_figure(describe_comparison(comparison, "", []))
+        figure.canvas.draw()
+    axes = figure.axes[0]
+    names = [text for text in axes.texts if "expected" in text.get_text()]
+    assert [text.get_text().replace("\n", "") for text in names] == labels
+    boxes = [text.get_window_extent() for text in names]
+    assert min(box.x0 for box in boxes) >= 0
+    assert min(box.y0 for box in boxes) >= 0
+    assert max(box.y1 for box in boxes) <= figure.bbox.height
+    assert all(upper.y0 >= lower.y1 for upper, lower in itertools.pairwise(boxes))
+    numbers = [tick.get_window_extent() for tick in axes.get_yticklabels()]
+    assert max(box.x1 for box in boxes) <= min(box.x0 for box in numbers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -14,8 +15,9 @@ from xplain.core.options import RenderOptions
 from xplain.reports.agreement import draw_agreement
 from xplain.reports.comparison import describe_comparison
 from xplain.reports.comparison_figure import ComparisonFigure, draw_comparison
-from xplain.reports.figures import FORMATS, paper_style, wrap_label
+from xplain.reports.figures import FORMATS, TEXT_SIZE, paper_style
 from xplain.reports.render import apply_colormap, keep_top_pixels, mask, normalize, overlay
+from xplain.reports.text_layout import text_width
 
 PHOTO = np.random.default_rng(0).integers(0, 255, (24, 32, 3), dtype=np.uint8)
 
@@ -60,7 +62,7 @@ def test_captions_show_scores():
         "second",
         "cat.png",
         "tabby 0.25",
-        "predicted: class 1",
+        "predicted: class 1 0.50",
         "2.5 s",
         "0.25 s (1)",
         "(1) odd",
@@ -115,8 +117,8 @@ def find_edges(figure, words: str) -> tuple[list[str], list[float]]:
         (
             ["deletion:steps=4", "insertion"],
             [
-                "pN: N-th percentile of the values of each map",
-                "del ↓ = deletion:steps=4; ins ↓ = insertion; best in bold",
+                "pN: N-th percentile of the values of each map; del ↓ = deletion:steps=4",
+                "ins ↓ = insertion; best in bold",
             ],
         ),
         (
@@ -165,15 +167,44 @@ def test_figure_bytes_are_reproducible():
     assert b"<svg" in first["svg"]
 
 
-def test_wrap_label_breaks_at_punctuation():
-    assert wrap_label("integrated-gradients:steps=20", 20, 3) == ["integrated-", "gradients:steps=20"]
-    assert wrap_label("tiger cat", 20, 1) == ["tiger cat"]
-    assert wrap_label("a_very_long_name_of_a_file.png", 12, 2) == ["a_very_long_", "name_of_a_…"]
-
-
 def test_class_names_are_not_broken():
     comparison = make_comparison([make_row([make_cell(noise(1)), make_cell(noise(2))])])
     figure = ComparisonFigure.of(comparison, ("overlay",))
-    name = "x" * (figure.characters - 8) + " cat"
+    name = "mm cat"
+    while text_width(f"m{name} 0.3", TEXT_SIZE) <= figure.side:
+        name = f"m{name}"
     assert figure._class_lines(name, "0.3") == [f"{name} 0.3"]
-    assert figure._class_lines(name, "0.39") == [name, "0.39"]
+    assert figure._class_lines(name, "0.399") == [name, "0.399"]
+
+
+LABELS = [
+    "expected-gradients:samples=200,baselines=noise,alpha=stratified",
+    "smoothgrad:kind=absolute,samples=100,noise=0.25",
+    "agi:variant=paper,classes=5,step_size=0.025,steps=40",
+    "attention-relevance",
+    "grad-cam-plus-plus:layer=features.7.2+features.8.0,scale_layers=true",
+    "W" * 40,
+]
+
+
+@pytest.mark.parametrize("sign", ["positive", "signed"])
+@pytest.mark.parametrize("row_count", [1, 3])
+@pytest.mark.parametrize("count", [2, 3, 6])
+def test_texts_stay_inside_and_apart(count, row_count, sign):
+    """Headings show whole labels, and no text leaves the figure or overlaps another one."""
+    cells = [make_cell(noise(k), warnings=["mmm " * 60]) for k in range(count)]
+    rows = [make_row(cells, "a/wide_MMMMMMMMMMMMMMMM_name.png", "black-and-tan WWWW, MMMM coonhound")] * row_count
+    comparison = make_comparison(rows, LABELS[:count], RenderOptions(sign=sign))
+    figure, _, texts = draw(comparison)
+    figure.canvas.draw()
+    boxes = [text.get_window_extent() for text in figure.texts if text.get_text()]
+    assert min(box.x0 for box in boxes) >= 0
+    assert min(box.y0 for box in boxes) >= 0
+    assert max(box.x1 for box in boxes) <= figure.bbox.width
+    assert max(box.y1 for box in boxes) <= figure.bbox.height
+    for first, second in itertools.combinations(boxes, 2):
+        across = min(first.x1, second.x1) - max(first.x0, second.x0)
+        down = min(first.y1, second.y1) - max(first.y0, second.y0)
+        assert min(across, down) <= 1  # pixel; lines of text touch
+    words = "".join(text for text, _ in texts)
+    assert [label for label in LABELS[:count] if label not in words] == []

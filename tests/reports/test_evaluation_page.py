@@ -87,6 +87,51 @@ def test_methods_that_do_not_beat_the_control_are_marked(better, marked):
     assert ("Marked methods are not better than" in page) == bool(marked)
 
 
+def read_table(page: str) -> dict[str, dict[str, str]]:
+    """Return the cells of the first table by method and header."""
+    table = page[page.index("<table") : page.index("</table>")]
+    rows = {}
+    for row in table.split("<tr")[2:]:
+        cells = dict(re.findall(r'data-label="([^"]+)"[^>]*>([^<]*)<', row))
+        rows[cells["method"]] = cells
+    return rows
+
+
+def test_differences_to_the_control_have_a_column():
+    summary = make_rows("hit", "higher")
+    rows = read_table(make_evaluation_page(summary, [], ""))
+    assert {method: cells["minus random"] for method, cells in rows.items()} == {
+        "good": "+0.0000 [0.1000,\u00a00.3000]",
+        "tie": "+0.0000 [-0.1000,\u00a00.2000]",
+        "bad": "+0.0000 [-0.3000,\u00a0-0.1000]",
+        "single": "+0.0000",
+        "random": "",
+    }
+    for row in summary["rows"]:
+        row.pop("control", None)
+    assert "minus" not in str(read_table(make_evaluation_page(summary, [], "")))
+
+
+def test_columns_without_content_are_left_out():
+    summary = make_rows("hit", "higher")
+    names = ["metric", "method", "mean", "95% CI", "SD", "n"]
+    assert list(read_table(make_evaluation_page(summary, [], ""))["bad"]) == [*names, "minus random"]
+    summary["rows"][1]["undefined"] = {"no object": 2}
+    summary["rows"][1]["difference"] = {"mean": 0.25, "low": None, "high": None}
+    rows = read_table(make_evaluation_page(summary, [], ""))
+    assert list(rows["bad"]) == [*names, "undefined", "minus random", "minus good"]
+    assert [rows[name]["undefined"] for name in ("good", "tie")] == ["", "2 (no object)"]
+    assert [rows[name]["minus good"] for name in ("good", "tie")] == ["", "+0.2500"]
+
+
+def test_first_method_that_is_the_control_has_one_column():
+    summary = make_rows("hit", "higher")
+    summary["run"]["methods"] = {"random": {"method": "random"}, **summary["run"]["methods"]}
+    for row in summary["rows"]:
+        row["difference"] = row.get("control")
+    assert str(read_table(make_evaluation_page(summary, [], ""))["bad"]).count("minus") == 1
+
+
 def test_intervals_are_drawn_on_one_scale():
     bars = make_interval_bars(make_rows("hit", "higher"), "hit")
     assert bars["good"] == IntervalBar("129.3", "104.7", "154.0", "55.3")  # 0 to 0.6 on 6 to 154

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
-from xplain.reports.stability_picture import ALWAYS, MIN_SIDE, MOSTLY, SOMETIMES, describe_marks, mark_pixels
+from xplain.reports.figures import new_figure
+from xplain.reports.stability_picture import ALWAYS, MIN_SIDE, MOSTLY, SOMETIMES, describe_marks, draw_bars, mark_pixels
 
 SIDE = 8
 FACTOR = MIN_SIDE // SIDE
@@ -42,3 +44,20 @@ def test_caption_says_which_maps_are_compared():
     zero = entry | {"marks": None, "noise": {"undefined": "the map is zero"}, "rounding": None}
     assert describe_marks({"stability": zero}) == ["no marks: the map is zero"]
     assert describe_marks({"stability": zero | {"noise": None}}) == ["no marks: no repeat of the map was measured"]
+
+
+def test_bars_have_an_axis_from_0_to_1():
+    figure = new_figure(9, 1, layout="constrained")
+    axes = figure.subplots()
+    draw_bars(axes, {"stability": {"draws": {"top10": 1.0}, "rounding": {"top10": 0.25}, "noise": None}})
+    figure.canvas.draw()
+    assert axes.get_xlim() == (0, 1)
+    assert axes.get_xticks().tolist() == [0, 0.1, 0.5, 1]
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["0", "0.1 (chance)", "0.5", "1"]
+    (line,) = axes.lines
+    assert line.get_xdata() == [0.1, 0.1]
+    assert [bar.get_width() for bar in axes.patches] == pytest.approx([1, 0.25, 0])
+    texts = {text.get_text(): text.get_window_extent() for text in axes.texts}
+    assert list(texts) == ["1.00", "0.25", "not measured"]
+    assert max(box.x1 for box in texts.values()) <= axes.bbox.x1
+    assert texts["0.25"].x0 > axes.transData.transform((0.25, 0))[0]

@@ -7,7 +7,7 @@ import json
 import pytest
 from jinja2 import UndefinedError
 
-from xplain.reports.templates import read_asset, render_page, script_json
+from xplain.reports.templates import breakable, read_asset, render_page, script_json
 
 HOSTILE = '</script><b title="x">&\'\u2028\udcff'
 
@@ -33,6 +33,11 @@ def test_render_page_escapes_values():
     assert page.count("&lt;/script&gt;&lt;b title=&#34;x&#34;&gt;&amp;&#39;") == 5
     assert "<b" not in page.replace("<body", "")
     assert read_asset("comparison.css") in page
+
+
+def test_labels_break_after_punctuation():
+    assert breakable("ig:steps=3,a=b") == "ig:<wbr>steps=3,<wbr>a=b"
+    assert breakable("<b>:&, x,\u00a0y") == "&lt;b&gt;:<wbr>&amp;, x,\u00a0y"
 
 
 def test_render_page_with_missing_value():

@@ -14,14 +14,17 @@ from xplain.core.array_store import Floats
 from xplain.core.files import printable
 from xplain.core.options import RenderOptions
 from xplain.metrics._similarity import RADIUS, spearman, ssim, top_overlap
-from xplain.reports.figures import PAGE_WIDTH, TEXT_SIZE, new_figure, paper_style, save_figure, shorten
+from xplain.reports.figures import LINE_HEIGHT, PAGE_WIDTH, TEXT_SIZE, new_figure, paper_style, save_figure
 from xplain.reports.render import normalize, visible_part
+from xplain.reports.text_layout import text_width, wrap_text
 
 MEASURES = {
     "spearman": "Spearman's rank correlation between saliency maps, from -1 to 1",
     "top10": "overlap of the top 10% of pixels, from 0 to 1 (0.1 expected by chance)",
     "ssim": "structural similarity between clipped heatmaps, at most 1",
 }
+LABEL_WIDTH = 1.6  # inches, at most
+NUMBER_WIDTH = 0.25  # inches of the number of a row and the gaps around it
 TITLES = {"spearman": "Spearman's ρ", "top10": "overlap of the top 10%", "ssim": "SSIM between heatmaps"}
 
 
@@ -89,34 +92,45 @@ def draw_agreement(record: Mapping[str, Any], formats: Sequence[str]) -> dict[st
 
     record: as ``describe_comparison`` returns it.
     """
-    labels = []
-    for number, column in enumerate(record["columns"], 1):
-        labels.append(f"{shorten(printable(column), 30)}  {number}")
-    label_width = 0.055 * max(map(len, labels))  # inches
-    panel = max((PAGE_WIDTH - label_width - 0.4) / 3, 0.3 * len(labels))
     with paper_style():
-        figure = new_figure(3 * panel + label_width + 0.4, panel + 0.5, layout="constrained")
-        for axes, (name, agreement) in zip(figure.subplots(1, 3), record["agreement"].items(), strict=True):
-            means = np.array(agreement["mean"], dtype=float)  # None becomes NaN
-            _draw_panel(axes, TITLES[name], means, labels, with_names=name == "spearman")
+        figure = make_agreement_figure(record)
         return {form: save_figure(figure, form) for form in formats}
 
 
-def _draw_panel(axes: Any, title: str, means: Floats, labels: Sequence[str], with_names: bool) -> None:
-    """Draw one matrix with numbered columns.
+def make_agreement_figure(record: Mapping[str, Any]) -> Any:
+    """Return the matplotlib figure of ``draw_agreement``. Rows are as high as the lines of their labels."""
+    labels = [wrap_text(printable(column), LABEL_WIDTH, TEXT_SIZE) for column in record["columns"]]
+    label_width = NUMBER_WIDTH + max(text_width(line, TEXT_SIZE) for lines in labels for line in lines)
+    cell = max(0.3, LINE_HEIGHT * (max(map(len, labels)) + 0.5))
+    panel = max((PAGE_WIDTH - label_width - 0.4) / 3, cell * len(labels))
+    figure = new_figure(3 * panel + label_width + 0.4, panel + 0.5, layout="constrained")
+    panels = figure.subplots(1, 3)
+    for axes, (name, agreement) in zip(panels, record["agreement"].items(), strict=True):
+        means = np.array(agreement["mean"], dtype=float)  # None becomes NaN
+        _draw_panel(axes, TITLES[name], means)
+    for row, lines in enumerate(labels):
+        panels[0].annotate(
+            "\n".join(lines), (0, row), (-72 * NUMBER_WIDTH, 0), xycoords=panels[0].get_yaxis_transform(),
+            textcoords="offset points", ha="right", va="center", annotation_clip=False, parse_math=False,
+        )  # fmt: skip
+    return figure
+
+
+def _draw_panel(axes: Any, title: str, means: Floats) -> None:
+    """Draw one matrix with numbered rows and columns.
 
     The color scale ranges from 0 to 1 in all panels, and negative values have the color of 0.
     """
     axes.imshow(np.nan_to_num(means), cmap="cividis", vmin=0, vmax=1)
-    size = TEXT_SIZE if len(labels) < 8 else TEXT_SIZE - 1.5
+    size = TEXT_SIZE if len(means) < 8 else TEXT_SIZE - 1.5
     for row, column in np.ndindex(means.shape):
         value = float(means[row, column])
         color = "black" if value > 0.55 else "white"  # NaN is drawn on the dark color of 0
         axes.text(column, row, _format_agreement(value), ha="center", va="center", size=size, color=color)
     axes.set_title(title, size=TEXT_SIZE + 1)
-    numbers = [str(number) for number in range(1, len(labels) + 1)]
-    axes.set_xticks(range(len(labels)), numbers)
-    axes.set_yticks(range(len(labels)), labels if with_names else numbers, parse_math=False)
+    numbers = [str(number) for number in range(1, len(means) + 1)]
+    axes.set_xticks(range(len(means)), numbers)
+    axes.set_yticks(range(len(means)), numbers)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,12 +22,11 @@ from xplain.reports.figures import (
     new_figure,
     paper_style,
     save_figure,
-    shorten,
-    wrap_label,
 )
 from xplain.reports.render import Pixels, apply_colormap, keep_top_pixels, mask, normalize, overlay
 from xplain.reports.stability_summary import describe_figure
 from xplain.reports.tables import with_arrow
+from xplain.reports.text_layout import cut_text, text_width, wrap_text
 
 PICTURE_TITLES = {  # of each kind of picture that --show accepts, in figures with several kinds
     "overlay": "overlay",
@@ -39,6 +37,7 @@ PICTURE_TITLES = {  # of each kind of picture that --show accepts, in figures wi
 }
 GAP = 0.06  # inches between cells
 KEY_HEIGHT = 0.42  # inches of the color bar, its labels and one line of the legend
+HEADING_LINES = 6  # of the label of a method, at most
 GRAY = "#444444"
 CURVE_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito
 SHORT_NAMES = {"insertion": "ins", "deletion": "del", "difference": "ins-del"}
@@ -84,10 +83,9 @@ class ComparisonFigure:
         """Width of the figure."""
         return (1 + len(self.across)) * (self.side + GAP) + GAP
 
-    @property
-    def characters(self) -> int:
-        """Number of characters of TEXT_SIZE that fit under a picture."""
-        return int(self.side * 72 / (TEXT_SIZE * 0.57))
+    def _wrap(self, text: str, max_lines: int) -> list[str]:
+        """Return lines of TEXT_SIZE that fit below a picture."""
+        return wrap_text(text, self.side, TEXT_SIZE, max_lines)
 
     def draw(self) -> Any:
         """Return the matplotlib figure."""
@@ -124,10 +122,10 @@ class ComparisonFigure:
         """Return the heading of each column, as lines."""
         headings = []
         for column, kind in self.across:
-            text = self.comparison.columns[column]
+            lines = wrap_text(self.comparison.columns[column], self.side, HEADING_SIZE, HEADING_LINES)
             if kind and len(self.across) > 1:
-                text = f"{text}\n{PICTURE_TITLES[kind]}"
-            headings.append(wrap_label(text, int(self.characters * TEXT_SIZE / HEADING_SIZE), 3))
+                lines.append(PICTURE_TITLES[kind])
+            headings.append(lines)
         return headings
 
     def _picture_height(self, row: Row) -> float:
@@ -143,9 +141,9 @@ class ComparisonFigure:
         """Return the text under an image: file, model if there are several, and the explained class with its probability or value."""
         record, target = row.record, row.record["target"]
         name = str(record["input"]).replace("\\", "/").rsplit("/", 1)[-1]
-        lines = wrap_label(name, self.characters, 1)
+        lines = self._wrap(name, 1)
         if len(self.comparison.models) > 1:
-            lines += wrap_label(record["model"], self.characters, 3)
+            lines += self._wrap(record["model"], 3)
         lines += self._class_lines(class_name(target), format_certainty(target))
         best = record["prediction"][0]
         if best["index"] != target["index"]:
@@ -154,9 +152,10 @@ class ComparisonFigure:
 
     def _class_lines(self, name: str, certainty: str) -> list[str]:
         """Return the name of a class and its probability or value: in one line if both fit, else below each other."""
-        if len(name) + 1 + len(certainty) <= self.characters:
-            return [f"{name} {certainty}"]
-        return [*wrap_label(name, self.characters, 2), certainty]
+        line = f"{name} {certainty}"
+        if text_width(line, TEXT_SIZE) <= self.side:
+            return [line]
+        return [*self._wrap(name, 2), certainty]
 
     def _draw_row(self, canvas: FigureCanvas, row: Row, y: float, with_legend: bool) -> None:
         """Draw an image, its cells and their captions."""
@@ -205,7 +204,7 @@ class ComparisonFigure:
             canvas.text(x, y, [f"{self._short_name(metric)} {text}"], bold=is_best)
             y += LINE_HEIGHT
         if "stability" in cell.record:
-            canvas.text(x, y, [shorten(describe_figure(cell.record), self.characters)])
+            canvas.text(x, y, [cut_text(describe_figure(cell.record), self.side, TEXT_SIZE)])
             y += LINE_HEIGHT
         canvas.text(x, y, [f"{cell.record['cost']['seconds']:.2g} s{self._footnote_mark(cell)}"], color=GRAY)
 
@@ -214,7 +213,7 @@ class ComparisonFigure:
         name = metric.split(":")[0]
         same_name = [label for label in self.comparison.metrics if label.split(":")[0] == name]
         text = SHORT_NAMES.get(name, name) if len(same_name) == 1 else metric
-        return shorten(text, self.characters - len(" 0.000"))
+        return cut_text(text, self.side - text_width(" 0.000", TEXT_SIZE, bold=True), TEXT_SIZE, bold=True)
 
     def _warnings(self) -> list[str]:
         """Return the distinct warnings of all cells."""
@@ -227,24 +226,23 @@ class ComparisonFigure:
 
     def _footnotes(self) -> list[str]:
         """Return the numbered warnings as lines of the figure's width."""
-        characters = int((self.width - 2 * GAP) * 72 / (TEXT_SIZE * 0.55))
         lines = []
         for number, text in enumerate(self._warnings(), 1):
-            lines += textwrap.wrap(f"({number}) {text}", characters)
+            lines += wrap_text(f"({number}) {text}", self.width - 2 * GAP, TEXT_SIZE)
         return lines
 
     def _draw_color_key(self, canvas: FigureCanvas, y: float) -> None:
         """Draw the shared color bar and its labels."""
         options = self.comparison.options
         is_signed = options.sign == "signed"
-        width = min(1.6, self.width * 0.3)
+        width = min(1.6, self.width * 0.4)
         left = self.width / 2 - width / 2
         colors = apply_colormap(np.linspace(-1 if is_signed else 0, 1, 256)[None], options)
         canvas.image(Box(left, y + 0.04, width, 0.08), colors, frame=True)
         low, high = options.clip
         names = [f"≤ p{low:g}", options.sign, f"≥ p{high:g}"]
         if is_signed:
-            names = [f"-p{high:g}", "signed (0 at the center)", f"p{high:g}"]
+            names = [f"-p{high:g}", "0 (signed)", f"p{high:g}"]
         for share, name, align in zip((0, 0.5, 1), names, ("left", "center", "right"), strict=True):
             canvas.text(left + share * width, y + 0.13, [name], align=align)
 
@@ -259,13 +257,13 @@ class ComparisonFigure:
             parts.append(
                 "stability: share of the highest tenth of a map that stays, lowest of the measured sources (0.1 by chance)"
             )
-        characters = int((self.width - 2 * GAP) * 72 / (TEXT_SIZE * 0.6))
+        width = self.width - 2 * GAP
         lines: list[str] = []
         for part in parts:
-            if lines and len(lines[-1]) + len(part) + 2 <= characters:
+            if lines and text_width(f"{lines[-1]}; {part}", TEXT_SIZE) <= width:
                 lines[-1] += f"; {part}"
             else:
-                lines += wrap_label(part, characters, 3)
+                lines += wrap_text(part, width, TEXT_SIZE, 3)
         return lines
 
     def _draw_curves(self, canvas: FigureCanvas, box: Box, cell: Cell, with_legend: bool) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from xplain.reports.control import beats_control, find_control
-from xplain.reports.coverage import coverage_notes
+from xplain.reports.coverage import coverage_notes, undefined_image_notes
 from xplain.reports.curve_plot import make_curve_plot
 from xplain.reports.groups import group_rows
 from xplain.reports.interval_bars import make_interval_bars
@@ -27,6 +27,7 @@ from xplain.reports.templates import data_url, render_page
 
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999999")  # Okabe and Ito
 INTERVAL = "95% CI"
+Row = Mapping[str, Any]  # of a summary: one method by one metric
 SMALL_SIDE = 112  # pixels; smaller pictures are enlarged without blur
 GALLERY_TITLES = {"best": "Best explanations", "worst": "Worst explanations"}  # by the "place" in a picture's record
 
@@ -49,7 +50,7 @@ def make_evaluation_page(
         "evaluation.html",
         facts=_facts(summary),
         warnings=summary["warnings"],
-        header=_table_header(summary),
+        header=list(_table_columns(summary)),
         rows=_table_rows(summary, colors),
         control=find_control(run),
         any_marked=any(_is_marked(summary, row) for row in summary["rows"]),
@@ -72,7 +73,7 @@ def _list_notes(summary: Mapping[str, Any]) -> list[str]:
     """Return what to know about metrics and external maps."""
     metrics = summary["run"]["metrics"]
     notes = [f"{label} {metric['note']}" for label, metric in metrics.items() if "note" in metric]
-    notes += annotation_notes(summary) + repeat_notes(summary)
+    notes += annotation_notes(summary) + repeat_notes(summary) + undefined_image_notes(summary)
     return notes + [note.removesuffix(".") for note in unusable_map_notes(summary)]
 
 
@@ -90,30 +91,38 @@ def _facts(summary: Mapping[str, Any]) -> list[str]:
     return facts + coverage_notes(summary)
 
 
-def _table_header(summary: Mapping[str, Any]) -> list[str]:
-    first = next(iter(summary["run"]["methods"]))
-    chance = ["chance"] if has_chance(summary) else []
-    published = ["published"] if has_published(summary) else []
-    return [
-        "metric",
-        "method",
-        "mean",
-        *chance,
-        *published,
-        INTERVAL,
-        "SD",
-        "n",
-        "undefined",
-        f"difference from {first}",
-    ]
+def _table_columns(summary: Mapping[str, Any]) -> dict[str, Callable[[Row], str]]:
+    """Return, by the header of each column, what writes its cell of a row. Columns that would be empty are left out."""
+    run, rows = summary["run"], summary["rows"]
+    first, control = next(iter(run["methods"])), find_control(run)
+    columns: dict[str, Callable[[Row], str]] = {
+        "metric": lambda row: with_arrow(row["metric"], run["metrics"][row["metric"]]).replace(" ", "\u00a0"),
+        "method": lambda row: row["method"],
+        "mean": lambda row: format_number(row["mean"]),
+    }
+    if has_chance(summary):
+        columns["chance"] = lambda row: format_number(row.get("chance"))
+    if has_published(summary):
+        columns["published"] = lambda row: format_published(row["published"])
+    columns[INTERVAL] = _format_range
+    columns["SD"] = lambda row: format_number(row["std"])
+    columns["n"] = lambda row: str(row["n"])
+    if any(row["undefined"] for row in rows):
+        columns["undefined"] = _list_undefined
+    if any(row.get("control") for row in rows):
+        columns[f"minus {control}"] = lambda row: _describe_difference(row.get("control"))
+    if first != control and any(row["difference"] for row in rows):
+        columns[f"minus {first}"] = lambda row: _describe_difference(row["difference"])
+    return columns
 
 
 def _table_rows(summary: Mapping[str, Any], colors: Mapping[str, str]) -> list[dict[str, Any]]:
     """Return, for each row, its cells, the bar of its interval or None, and the text of its mark or ""."""
     bars = {metric: make_interval_bars(summary, metric) for metric in summary["run"]["metrics"]}
+    columns = _table_columns(summary)
     return [
         {
-            "cells": _table_row(summary, row),
+            "cells": [write(row) for write in columns.values()],
             "bar": bars[row["metric"]].get(row["method"]),
             "color": colors[row["method"]],
             "mark": f"not better than {find_control(summary['run'])}" if _is_marked(summary, row) else "",
@@ -123,32 +132,21 @@ def _table_rows(summary: Mapping[str, Any], colors: Mapping[str, str]) -> list[d
     ]
 
 
-def _is_marked(summary: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
+def _is_marked(summary: Mapping[str, Any], row: Row) -> bool:
     """Return whether a method is not better than the control by a metric."""
     return beats_control(row, summary["run"]["metrics"][row["metric"]]) is False
 
 
-def _table_row(summary: Mapping[str, Any], row: Mapping[str, Any]) -> list[str]:
-    metric = summary["run"]["metrics"][row["metric"]]
-    cells = [with_arrow(row["metric"], metric), row["method"], format_number(row["mean"])]
-    if has_chance(summary):
-        cells.append(format_number(row.get("chance")))
-    if has_published(summary):
-        cells.append(format_published(row["published"]))
-    return [
-        *cells,
-        _format_range(row),
-        format_number(row["std"]),
-        str(row["n"]),
-        ", ".join(f"{count} ({reason})" for reason, count in row["undefined"].items()),
-        _describe_difference(row["difference"]),
-    ]
+def _list_undefined(row: Row) -> str:
+    return ", ".join(f"{count} ({reason})" for reason, count in row["undefined"].items())
 
 
 def _describe_difference(difference: Mapping[str, Any] | None) -> str:
+    """Return ``mean [low, high]``, where a line may break before the interval only."""
     if not difference:
         return ""
-    return f"{format_number(difference.get('mean'), '+.4f')} {_format_range(difference)}".strip()
+    interval = _format_range(difference).replace(" ", "\u00a0")
+    return f"{format_number(difference.get('mean'), '+.4f')} {interval}".strip()
 
 
 def _format_range(estimate: Mapping[str, Any]) -> str:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
-import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -116,26 +114,3 @@ class FigureCanvas:
                 x / self.width, 1 - (y + number * LINE_HEIGHT) / self.height, printable(line), size=size, ha=align,
                 va="top", weight="bold" if bold else "normal", color=color, parse_math=False,
             )  # fmt: skip
-
-
-def shorten(text: str, length: int) -> str:
-    """Return the text cut to ``length`` characters, the last of which is then an ellipsis."""
-    return text if len(text) <= length else text[: length - 1] + "…"
-
-
-class _PunctuationWrapper(textwrap.TextWrapper):
-    """Breaks lines after ``:``, ``,``, ``-`` and ``_`` as well as at spaces."""
-
-    wordsep_re = re.compile(r"( +|(?<=[:,_-])(?=[^ ]))")
-
-
-def wrap_label(text: str, width: int, max_lines: int) -> list[str]:
-    """Return at most ``max_lines`` lines of about ``width`` characters, broken at spaces and punctuation.
-
-    An ellipsis ends text that is cut off.
-    """
-    wrapper = _PunctuationWrapper(width=width, break_long_words=False)
-    lines = [line for part in text.split("\n") for line in wrapper.wrap(part) or [""]]
-    if len(lines) > max_lines:
-        lines = [*lines[: max_lines - 1], lines[max_lines - 1] + "…"]
-    return [line if len(line) <= width + 1 else line[:width] + "…" for line in lines]

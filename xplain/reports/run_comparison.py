@@ -6,9 +6,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from xplain.core.files import printable
-from xplain.reports.figures import HEADING_SIZE, PAGE_WIDTH, TEXT_SIZE, new_figure, paper_style, save_figure, shorten
+from xplain.reports.figures import (
+    HEADING_SIZE,
+    LINE_HEIGHT,
+    PAGE_WIDTH,
+    TEXT_SIZE,
+    new_figure,
+    paper_style,
+    save_figure,
+)
 from xplain.reports.tables import format_interval, format_number, markdown_table, with_arrow
 from xplain.reports.templates import data_url, render_page
+from xplain.reports.text_layout import text_width, wrap_text
 
 Row = Mapping[str, Any]  # one pair by one metric, as ``compare_runs`` describes it
 COLUMNS = (
@@ -25,6 +34,7 @@ COLUMNS = (
 )
 BAR_COLUMN = 5  # the page draws the interval before this column
 SIGNIFICANCE = 0.05
+PAIR_WIDTH = 3.0  # inches of the names beside the intervals, at most
 FIRST_WORSE, FIRST_BETTER, NO_DIFFERENCE = "#d55e00", "#0072b2", "#777777"
 
 
@@ -86,28 +96,59 @@ def draw_differences(record: Mapping[str, Any], formats: Sequence[str]) -> dict[
 
     A difference is colored if Holm's p is below SIGNIFICANCE.
     """
-    rows_by_metric = {label: [row for row in record["pairs"] if row["metric"] == label] for label in record["metrics"]}
-    heights = [len(rows) + 1.8 for rows in rows_by_metric.values()]
     with paper_style():
-        figure = new_figure(PAGE_WIDTH, 0.17 * sum(heights) + 0.35, layout="constrained")
-        panels = figure.subplots(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
-        for axis, (label, rows) in zip(panels, rows_by_metric.items(), strict=True):
-            _draw_panel(axis, label, rows, record["metrics"][label]["better"])
+        figure = make_differences_figure(record)
         return {form: save_figure(figure, form) for form in formats}
 
 
-def _draw_panel(axis: Any, label: str, rows: Sequence[Row], better: str) -> None:
+def make_differences_figure(record: Mapping[str, Any]) -> Any:
+    """Return the matplotlib figure of ``draw_differences``. Rows are as high as the lines of the names of their methods."""
+    rows_by_metric = {label: [row for row in record["pairs"] if row["metric"] == label] for label in record["metrics"]}
+    names = {label: [_name_pair(row) for row in rows] for label, rows in rows_by_metric.items()}
+    texts = [lines for metric_names in names.values() for lines in metric_names]
+    name_width = max((text_width(line, TEXT_SIZE) for lines in texts for line in lines), default=0)
+    row_height = 0.055 + LINE_HEIGHT * max(map(len, texts), default=1)
+    titles = {
+        label: _title(label, metric["better"], PAGE_WIDTH - name_width - 0.3)
+        for label, metric in record["metrics"].items()
+    }
+    heights = [
+        row_height * len(rows) + LINE_HEIGHT * len(titles[label]) + 0.2 for label, rows in rows_by_metric.items()
+    ]
+    figure = new_figure(PAGE_WIDTH, sum(heights) + 0.35, layout="constrained")
+    panels = figure.subplots(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
+    for axis, (label, rows) in zip(panels, rows_by_metric.items(), strict=True):
+        _draw_panel(axis, rows, names[label], titles[label], record["metrics"][label]["better"])
+    return figure
+
+
+def _name_pair(row: Row) -> list[str]:
+    """Return ``first − second`` as lines of at most PAIR_WIDTH: one if it fits, else the second method begins a new line."""
+    first, second = f"{printable(row['first'])} −", printable(row["second"])
+    lines = wrap_text(f"{first} {second}", PAIR_WIDTH, TEXT_SIZE)
+    if len(lines) == 1:
+        return lines
+    return wrap_text(first, PAIR_WIDTH, TEXT_SIZE) + wrap_text(second, PAIR_WIDTH, TEXT_SIZE)
+
+
+def _title(label: str, better: str, width: float) -> list[str]:
+    """Return the title of a metric as lines of at most ``width`` inches."""
+    title = f"{printable(label)}: mean difference with 95% CI"
+    if better != "neither":
+        title += f" ({'right' if better == 'higher' else 'left'} of zero: the first method is better)"
+    return wrap_text(title, width, HEADING_SIZE)
+
+
+def _draw_panel(
+    axis: Any, rows: Sequence[Row], names: Sequence[Sequence[str]], title: Sequence[str], better: str
+) -> None:
     for y, row in enumerate(rows):
         if row["mean"] is not None:
             _draw_interval(axis, y, row, verdict_color(row, better))
     axis.axvline(0, color="black", lw=0.6)
-    names = [shorten(printable(f"{row['first']} − {row['second']}"), 64) for row in rows]
-    axis.set_yticks(range(len(rows)), names, parse_math=False)
+    axis.set_yticks(range(len(rows)), ["\n".join(lines) for lines in names], parse_math=False)
     axis.set_ylim(len(rows) - 0.4, -0.6)
-    title = f"{printable(label)}: mean difference with 95% CI"
-    if better != "neither":
-        title += f" ({'right' if better == 'higher' else 'left'} of zero: the first method is better)"
-    axis.set_title(title, size=HEADING_SIZE, loc="left", parse_math=False)
+    axis.set_title("\n".join(title), size=HEADING_SIZE, loc="left", parse_math=False)
     axis.tick_params(labelsize=TEXT_SIZE, length=2)
     axis.tick_params(axis="y", length=0)
     axis.spines[["top", "right", "left"]].set_visible(False)

@@ -19,6 +19,7 @@ MIN_SIDE = 896  # pixels of the longer side, so that outlines of single pixels a
 HATCH_PERIOD = 4  # pixels between the lines of the hatch
 ALWAYS, MOSTLY, SOMETIMES = (255, 255, 255), (0, 229, 255), (160, 160, 160)
 CAPTION_HEIGHT, CAPTION_SIZE = 66, 15
+INSIDE = 0.9  # share from which its text is inside the bar
 NAMES = {"draws": "other draws", "rounding": "other arithmetic", "noise": "noise"}
 
 
@@ -67,18 +68,21 @@ def describe_marks(record: Mapping[str, Any]) -> list[str]:
 
 
 def draw_bars(axes: Any, record: Mapping[str, Any]) -> None:
-    """Draw the share of the highest tenth that stays for each source, with a line at the share by chance."""
+    """Draw the share of the highest tenth that stays for each source on an axis from 0 to 1, with a line at the share by chance."""
     entry = record["stability"]
     values = [None if entry[name] is None else entry[name]["top10"] for name in SOURCES]
     positions = range(len(SOURCES))
     axes.barh(positions, [value or 0 for value in values], color="#7a8b99", height=0.7)
     for position, name, value in zip(positions, SOURCES, values, strict=True):
         text = f"{value:.2f}" if value is not None else ("not measured" if entry[name] is None else "undefined")
-        axes.text((value or 0) + 0.01, position, text, va="center", fontsize=6)
+        if value is not None and value > INSIDE:
+            axes.text(value - 0.005, position, text, ha="right", va="center", fontsize=6, color="white")
+        else:
+            axes.text((value or 0) + 0.005, position, text, va="center", fontsize=6)
     axes.axvline(SHARE, color="#d1495b", linestyle="--", linewidth=0.8)
     axes.set_yticks(positions, SOURCES, fontsize=6)
-    axes.set_xlim(0, 1.1)
-    axes.set_xticks((0, SHARE, 0.5, 1), ("0", "chance", "0.5", "1"), fontsize=6)
+    axes.set_xlim(0, 1)
+    axes.set_xticks((0, SHARE, 0.5, 1), ("0", f"{SHARE:g} (chance)", "0.5", "1"), fontsize=6)
     axes.invert_yaxis()
     axes.set_title("share of the highest tenth that stays", fontsize=7, loc="left", pad=2)
     axes.spines[["top", "right"]].set_visible(False)

@@ -7,8 +7,9 @@ from typing import Any
 
 from xplain.core.files import printable
 from xplain.reports.control import CONTROL
-from xplain.reports.figures import HEADING_SIZE, TEXT_SIZE, new_figure, paper_style, save_figure, shorten
+from xplain.reports.figures import HEADING_SIZE, TEXT_SIZE, new_figure, paper_style, save_figure
 from xplain.reports.sweeps import MethodMean, Sweep, SweepCurve, find_sweeps, name_sweep_file, parse_numbers
+from xplain.reports.text_layout import shorten
 
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")  # Okabe and Ito
 MARKERS = "osD^vP*"

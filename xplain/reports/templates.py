@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
+
+BREAKS = re.compile(r"(?<=[:,])(?=\S)")
 
 
 def render_page(template: str, **values: Any) -> str:
@@ -28,7 +31,13 @@ def _environment() -> Environment:
         keep_trailing_newline=True,
     )
     environment.globals["read_asset"] = read_asset
+    environment.filters["breakable"] = breakable
     return environment
+
+
+def breakable(text: str) -> Markup:
+    """Return escaped text whose lines may also break after ``:`` and ``,``, as in the labels of methods."""
+    return Markup("<wbr>").join(BREAKS.split(text))
 
 
 def read_asset(name: str) -> Markup:

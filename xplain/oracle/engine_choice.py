@@ -16,8 +16,9 @@ from xplain.models import Classifier
 from xplain.models.optimize import inference_copy
 from xplain.oracle.engines import Engine
 
-# Rows from which the faster passes repay the conversion of a network, measured with EfficientNet-Lite0 on two cores. The choice must
-# not depend on whether the converted network is stored, so that a command gives the same numbers each time.
+# Rows from which the faster passes repay the conversion of a network: estimates for EfficientNet-Lite0 on two cores, which
+# ``tests.tools.engine_break_even`` measures. The choice must not depend on whether the converted network is stored, so that a command
+# gives the same numbers each time.
 FORWARD_ROWS = 4_000
 GRADIENT_ROWS = 10_000
 log = logging.getLogger("xplain")

@@ -36,6 +36,25 @@ class Ran:
         return [json.loads(line) for line in self.lines]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def messages_as_written():
+    """Keep messages as the code has them: with options. Tests of the library's words use ``option_names(False)``."""
+    from xplain.core.option_words import option_names
+
+    with option_names():
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def stated_input():
+    """Do not note that small networks state no normalization and size. ``tests/models/test_assumed_input.py`` tests these notes."""
+    from xplain.models import assumed_input
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(assumed_input, "emit_note", lambda text: None)
+        yield
+
+
 @pytest.fixture
 def xp(capsys, monkeypatch, tmp_path):
     """Return a function that runs ``xplain`` with arguments, in a new folder and without the user's environment."""

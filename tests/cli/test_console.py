@@ -11,6 +11,7 @@ import pytest
 
 from xplain.cli._console import log, log_to_stderr, silence_notes
 from xplain.cli._progress import show_progress
+from xplain.cli._results import ResultLog
 from xplain.core.current_image import processing_image
 from xplain.core.errors import ModelNote
 
@@ -55,6 +56,16 @@ def test_show_progress_prints_share_and_count(make_screen):
         on_progress(2, 8)
         on_progress(6, 8)
     assert any("75%" in line and "6 of 8 rows" in line for line in screen.lines)
+
+
+def test_show_progress_counts_results(make_screen):
+    screen, results = make_screen(True), ResultLog()
+    with show_progress(True, "explanations", results) as on_progress:
+        results(0, 3)
+        on_progress(0, 600)
+        results(2, 3)
+        on_progress(450, 600)
+    assert any("75%" in line and "2 of 3 explanations" in line for line in screen.lines)
 
 
 def test_show_progress_leaves_a_piped_stdout_alone(make_screen, monkeypatch):

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 import xplain
-from tests.conftest import ROOT, SAMPLES, TINY
+from tests.conftest import ROOT, SAMPLES, TINY, interrupt
 
 QUICK = (*TINY, "-M", "insertion:steps=8", "-M", "deletion:steps=8", "-o", "run")
 
@@ -69,6 +69,8 @@ def test_summary_has_intervals_and_differences(xp, photos):
     assert json.loads(Path("run/summary.json").read_text()) == summary
     table = list(csv.DictReader(Path("run/summary.csv").read_text().splitlines()))
     assert float(table[0]["mean"]) == pytest.approx(summary["rows"][0]["mean"])
+    assert list(table[0])[-3:] == ["minus_random", "minus_random_low", "minus_random_high"]
+    assert float(table[0]["minus_random_low"]) == pytest.approx(summary["rows"][0]["control"]["low"])
     assert "| deletion:steps=8 ↓ | random |" in Path("run/summary.md").read_text()
 
 
@@ -110,6 +112,16 @@ def test_evaluate_keeps_finished_results(xp, photos, monkeypatch):
         "xplain.pipelines.method_run.MethodRun.attribute", lambda *_, **__: pytest.fail("computed again")
     )
     assert xp("evaluate", photos, *QUICK, "-a", "sm").code == 0
+
+
+def test_evaluate_counts_results_that_are_kept(xp, photos, method_calls):
+    command = ("evaluate", photos, *QUICK, "-a", "sm", "-b", "1")
+    method_calls.before[3] = interrupt  # the second image
+    ran = xp(*command)
+    assert ran.code == 130
+    assert "xplain: interrupted; 4 of 12 results are kept. To resume, run: xplain evaluate " in ran.err
+    assert "xplain: 4 of 12 results are kept; computing the others" in xp(*command).err.splitlines()
+    assert "results are kept" not in xp(*command).err
 
 
 def test_methods_and_metrics_are_added(xp, photos):
@@ -228,6 +240,15 @@ def test_missing_data_set_is_input_error(xp):
     assert (ran.code, ran.err) == (
         3,
         "xplain: error: dataset 'nowhere' not found; pass a directory, a text file of paths, tar shards or torchvision:NAME:ROOT\n",
+    )
+
+
+def test_single_image_is_no_data_set(xp):
+    ran = xp("evaluate", SAMPLES / "cat.jpg", *TINY)
+    assert (ran.code, ran.err) == (
+        3,
+        f"xplain: error: '{SAMPLES}/cat.jpg' is a single image, not a dataset; pass a folder of images, or explain the image: "
+        f"xplain explain {SAMPLES}/cat.jpg\n",
     )
 
 

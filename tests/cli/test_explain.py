@@ -23,7 +23,7 @@ CAT = SAMPLES / "cat.jpg"
 def test_explain_writes_overlay(xp):
     ran = xp("explain", CAT, *TINY)
     assert ran.code == 0
-    assert ran.err == f"xplain: {CAT}: espresso 0.27 -> xplain-out/cat.neflag.overlay.png\n"
+    assert ran.err == f"xplain: {CAT}: neflag: espresso 0.27\n"
     assert ran.lines == ["xplain-out/cat.neflag.overlay.png"]
     assert Image.open(ran.lines[0]).size == (32, 32)
 
@@ -238,11 +238,14 @@ def test_preprocessing_equals_library(xp):
     np.testing.assert_array_equal(np.load("xplain-out/cat.saliency.raw.npz")["image"], expected)
 
 
-def test_summary_names_class_without_name_and_every_file(xp):
+def test_summary_names_method_and_class_without_name(xp):
     model = ("-m", "python:tests.helpers.factories:smooth", "--device", "cpu")
     ran = xp("explain", CAT, *model, "-a", "sm", "--target", "1", "--save", "raw", "--save", "overlay", "--json")
     (record,) = ran.records
     name = record["target"]["name"] or "class 1"
-    files = "xplain-out/cat.saliency.1.raw.npz, xplain-out/cat.saliency.1.overlay.png"
-    assert f"cat.jpg: {name} {record['target']['probability']:.2f} -> {files}\n" in ran.err
+    assert list(record["files"].values()) == [
+        "xplain-out/cat.saliency.1.raw.npz",
+        "xplain-out/cat.saliency.1.overlay.png",
+    ]
+    assert f"cat.jpg: saliency: {name} {record['target']['probability']:.2f}\n" in ran.err
     assert xp("explain", CAT, *model, "-a", "sm", "--target", "1", "-q").err == ""

@@ -157,8 +157,11 @@ def test_ctrl_c_keeps_finished_files(xp, photos, method_calls):
     ran = xp("explain", photos, *TINY, "-a", "sm", "-b", "1", *off)
     assert (ran.code, len(ran.lines)) == (130, 1)
     command = shlex.join(["xplain", "explain", str(photos), *TINY, "-a", "sm", "-b", "1", *off])
-    assert ran.err.endswith(f"xplain: interrupted; finished results are saved. To resume, run: {command}\n")
+    assert ran.err.endswith(f"xplain: interrupted; 1 of 3 results are kept. To resume, run: {command}\n")
     assert [p.name for p in Path("xplain-out").rglob("*") if p.is_file()] == ["a.saliency.overlay.png"]
+    again = xp("explain", photos, *TINY, "-a", "sm", "-b", "1", *off)
+    assert again.err.splitlines()[0] == "xplain: 1 of 3 results are kept; computing the others"
+    assert "results are kept" not in xp("explain", photos, *TINY, "-a", "sm", "-b", "1", *off).err
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,23 @@ def test_list_prints_page_of_one_entry(xp, monkeypatch):
     assert (record["name"], record["definition"][:7]) == ("integrated-gradients", "φ = (x ")
 
 
+def test_list_prints_pages_of_several_entries(xp, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    pages = [make_page(METHODS.get(name)).to_text(100) for name in ("ig", "neflag")]
+    assert xp("list", "methods", "ig", "neflag", "integrated-gradients").out == "\n".join(pages)
+    records = xp("list", "methods", "neflag", "ig", "--json").records
+    assert [record["name"] for record in records] == ["neflag", "integrated-gradients"]
+
+
+def test_list_classes_without_names_says_how_to_name_them(xp):
+    model = "python:tests.helpers.factories:untold"
+    ran = xp("list", "classes", "-m", model, "--activation", "softmax")
+    assert (ran.code, ran.err) == (
+        3,
+        f"xplain: error: the classes of {model} have no names; name them with --classes FILE\n",
+    )
+
+
 def test_list_refuses_names_of_nothing(xp):
     assert xp("list", "methods", "agii").err == "xplain: error: unknown method 'agii'; did you mean 'agi'?\n"
     ran = xp("list", "models", "resnet50")

@@ -16,6 +16,7 @@ from xplain.core.registry import METHODS, method
 from xplain.core.types import Attribution
 
 METRIC = "roar:fractions=12+30,epochs=2,network=small,batch=16,learning_rate=0.003"
+IDSDS = "idsds:grid=3,epochs=2,network=small,batch=16,learning_rate=0.003"
 CPU = ("--device", "cpu", "-o", "run", "--json")
 
 
@@ -88,7 +89,9 @@ def test_roar_writes_records_and_report(xp, made, monkeypatch):
         in text
     )
     assert "efficientnet" not in text
-    assert "n is the number of trials" in Path("run/report.html").read_text()
+    page = Path("run/report.html").read_text()
+    assert "n is the number of trials" in page
+    assert "Mean curves" in page
     assert sorted(path.name for path in Path("run/roar").rglob("*.pt")) == ["base.pt", "base.pt"]
 
 
@@ -257,7 +260,7 @@ def test_roar_default_directory_has_no_model(xp, made):
 
 def test_idsds_is_evaluated_like_roar(xp, made):
     """One network per trial for all methods, and one value per trial; the same command again computes nothing."""
-    metric = "idsds:grid=3,epochs=2,network=small,batch=16,learning_rate=0.003,trials=2"
+    metric = f"{IDSDS},trials=2"
     ran = xp("evaluate", made, "-M", metric, "-a", "patch", "-a", "sobel", "--target", "label", *CPU)
     assert ran.code == 0, ran.err
     (summary,) = ran.records
@@ -268,7 +271,11 @@ def test_idsds_is_evaluated_like_roar(xp, made):
     assert len(networks) == 2
     table = Path("run/summary.md").read_text()
     assert "| idsds:grid=3" in table
-    assert "trains its own networks (small) on 40 images" in Path("run/report.html").read_text()
+    for report in (table, Path("run/report.html").read_text()):
+        assert "trains its own networks (small) on 40 images" in report
+        assert "n is the number of trials, and each value is the mean over the test images" in report
+        assert "excludes" not in report
+        assert "Mean curves" not in report
     before = lines()
     again = xp("evaluate", made, "-M", metric, "-a", "patch", "-a", "sobel", "--target", "label", *CPU)
     assert again.code == 0
@@ -277,3 +284,85 @@ def test_idsds_is_evaluated_like_roar(xp, made):
     assert refused.err == (
         "xplain: error: --limit cannot be used with idsds, which trains its own networks; use idsds:per_class=N\n"
     )
+
+
+@pytest.mark.parametrize("saves", [1, 3, 4])
+def test_idsds_resumes_killed_run(xp, made, monkeypatch, saves):
+    """Saved are 2 epochs of the network, and the cost and the scores of each method; killed within each."""
+    command = ("evaluate", made, "-M", f"{IDSDS},trials=1", "-a", "saliency", *CPU)
+    xp(*command)
+    whole = lines()
+    save, done = DirectoryCheckpoints.save, []
+
+    def kill(self, name, state):
+        save(self, name, state)
+        done.append(name)
+        if len(done) == saves:
+            raise KeyboardInterrupt
+
+    again = ["broken" if part == "run" else part for part in command]
+    with monkeypatch.context() as patched:
+        patched.setattr(DirectoryCheckpoints, "save", kill)
+        assert xp(*again).code == 130
+    assert lines("broken") == {}
+    before = {path: path.stat().st_mtime_ns for path in Path("broken/idsds").rglob("base.pt")}
+    assert xp(*again).code == 0
+    assert lines("broken") == whole
+    if saves > 2:
+        assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_idsds_counts_undefined_images(xp, made):
+    """The map is constant for the images of dark first pixels, and the mean is over the other images."""
+
+    @method("partial", cost=lambda **_: (0, 0))
+    def partial(oracle, x, y) -> Attribution:
+        return Attribution(patch_map(x) * (x[:, :1, :1, :1] > 0.5))
+
+    try:
+        ran = xp("evaluate", made, "-M", f"{IDSDS},trials=2", "-a", "partial", *CPU)
+    finally:
+        del METHODS._specs["partial"]
+    assert ran.code == 5
+    count = int((make_set(40, 20).test.pixels[:, 0, 0, 0] < 128).sum())
+    assert 0 < count < 20
+    reason = "the map's sums do not vary between cells"
+    row, control = ran.records[0]["rows"]
+    assert (row["n"], row["undefined"], row["undefined_images"]) == (2, {}, {reason: 2 * count})
+    assert "undefined_images" not in control
+    records = lines()
+    assert records["trial 1", "partial"]["undefined_images"] == {reason: count}
+    assert "undefined_images" not in records["trial 1", "random"]
+    text = f"of partial excludes test images without a score, over all trials: {2 * count} ("
+    assert text in Path("run/summary.md").read_text()
+    assert text in Path("run/report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ("grid=13", "idsds: grid=13 exceeds the image size of 12 x 12 pixels; use a smaller grid"),
+        ("grid=1", "idsds: invalid value grid=1; use an integer >= 2"),
+        ("size=3", "idsds: grid=4 exceeds the image size of 3 x 3 pixels; use a smaller grid"),
+    ],
+)
+def test_idsds_of_small_images(xp, made, settings, text):
+    """The error comes before the run directory is made, which would list the metric."""
+    ran = xp("evaluate", made, "-M", f"idsds:{settings}", "-a", "patch", *CPU)
+    assert (ran.code, ran.out, ran.err) == (2, "", f"xplain: error: {text}\n")
+    assert not Path("run").exists()
+
+
+@pytest.mark.parametrize("metric", ["roar", "idsds"])
+def test_small_training_set_is_refused(xp, tmp_path, metric):
+    folder = tmp_path / "data" / "a"
+    folder.mkdir(parents=True)
+    Image.new("RGB", (12, 12)).save(folder / "one.png")
+    command = ("evaluate", "data", "-M", metric, "-a", "patch", *CPU)
+    few = "class 'a' has fewer than two images, so none is left for testing; add images to this class"
+    assert xp(*command).err == f"xplain: error: {few}\n"
+    Image.new("RGB", (12, 12)).save(folder / "two.png")
+    ran = xp(*command)
+    single = "training dataset 'data' has one class, 'a'; add images of other classes"
+    assert (ran.code, ran.err) == (3, f"xplain: error: {single}\n")
+    assert not Path("run").exists()

@@ -112,6 +112,6 @@ def test_zero_maps_have_a_warning(spec):
     is_flagged = torch.stack(list(result.flags.values())).any(dim=0)
     assert not bool((is_zero & ~is_flagged).any())
     if spec.score == "prob" and spec.name in ("neflag", "mfaba"):
-        saturated = result.flags["the probability is saturated, and its gradient is 0; use --score logit"]
+        saturated = result.flags["the probability is saturated, and its gradient is 0; use the score logit"]
         assert saturated.tolist() == is_zero.tolist()
         assert saturated.any()

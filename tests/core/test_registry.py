@@ -90,6 +90,46 @@ def test_add_taken_name_raises(name, alias):
         make_registry().add(Spec(name, example, alias=alias))
 
 
+@pytest.mark.parametrize(
+    ("name", "registered"),
+    [
+        ("gradcam", "grad-cam"),
+        ("gradcam++", "grad-cam-plus-plus"),
+        ("grad-cam++", "grad-cam-plus-plus"),
+        ("scorecam", "score-cam"),
+        ("layercam", "layer-cam"),
+        ("eigencam", "eigen-cam"),
+        ("integrated_gradients", "integrated-gradients"),
+        ("smooth-grad", "smoothgrad"),
+        ("gradientshap", "expected-gradients"),
+        ("kernelshap", "kernel-shap"),
+        ("guidedbackprop", "guided-backprop"),
+    ],
+)
+def test_methods_are_found_without_hyphens(name, registered):
+    import xplain.methods  # noqa: F401  (registers the methods)
+
+    assert METHODS.get(name).name == registered
+
+
+def test_spellings_without_hyphens_are_unique():
+    import xplain.methods
+    import xplain.metrics  # noqa: F401  (registers the metrics)
+
+    for registry in (METHODS, METRICS):
+        for spec in registry:
+            for name in spec.names:
+                assert registry.get(name.replace("-", "")) is spec
+
+
+def test_name_of_a_family_lists_its_methods():
+    import xplain.methods  # noqa: F401  (registers the methods)
+
+    with pytest.raises(UsageError) as error:
+        METHODS.get("shap")
+    assert str(error.value) == "unknown method 'shap'; use kernel-shap, gradient-shap or deep-shap"
+
+
 def test_readme_example_of_unknown_method():
     import xplain.methods  # noqa: F401  (registers the methods)
 

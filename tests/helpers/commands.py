@@ -21,7 +21,9 @@ OPTIONS = {  # besides the images and the model
     "bench": (*METHODS, "--images", "2", "--repeats", "1", "--no-progress"),
 }
 COMMANDS = list(OPTIONS)
-RESULT_LINE = re.compile("xplain: (the report is |.* -> )")
+RESULT_LINE = re.compile(
+    r"xplain: (the report is |\d+ of \d+ results are kept; |(?!note: |warning: |error: ).*: .*: .* -?\d[\d.e+-]*$)"
+)
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
 

@@ -138,13 +138,43 @@ def test_wrong_baselines_are_refused(kind):
     refusal(xplain.attribute, **{**ATTRIBUTE, "method": "expected-gradients", "baselines": VALUES[kind]})
 
 
-def test_raw_module_is_refused_with_the_way_out():
+def test_raw_module_is_loaded_for_the_size_of_the_images():
+    loaded = xplain.load_classifier(NET, device="cpu", size=SIZE)
     for call, arguments in (CALLS["attribute"], CALLS["measure"]):
-        text = refusal(call, **{**arguments, "classifier": NET})
-        assert text == "the model SmallNet is not a classifier; wrap it by xplain.load_classifier(model)"
+        expected = call(**{**arguments, "classifier": loaded})
+        assert torch.equal(call(**{**arguments, "classifier": NET}).values, expected.values)
+
+
+def test_wrapped_classifier_is_refused():
+    for call, arguments in (CALLS["attribute"], CALLS["measure"]):
         text = refusal(call, **{**arguments, "classifier": nn.DataParallel(CLASSIFIER)})
         assert text.startswith("the classifier is wrapped in DataParallel; ")
-        assert "xplain.load_classifier('resnet50')" in refusal(call, **{**arguments, "classifier": "resnet50"})
+        assert refusal(call, **{**arguments, "classifier": "resnet5"}).startswith(
+            "unknown model 'resnet5'; did you mean"
+        )
+
+
+@pytest.mark.parametrize(
+    ("call", "keyword", "message"),
+    [
+        (xplain.explain, "methods", "explain has no argument 'methods'; did you mean 'method'?"),
+        (xplain.explain, "batchsize", "explain has no argument 'batchsize'; did you mean 'batch_size'?"),
+        (xplain.explain, "step", "integrated-gradients has no parameter 'step'; did you mean 'steps'"),
+        (xplain.attribute, "targets", "attribute has no argument 'targets'; did you mean 'target'?"),
+        (xplain.evaluate, "metric", "evaluate has no argument 'metric'; did you mean 'metrics'?"),
+        (xplain.evaluate, "zzz", "evaluate has no argument 'zzz'; use model, data, methods, metrics, target"),
+    ],
+)
+def test_misspelled_keyword_names_the_right_one(call, keyword, message):
+    with pytest.raises(UsageError) as error:
+        call(CLASSIFIER, X, "ig", **{keyword: "deletion"})
+    assert str(error.value).startswith(message)
+
+
+def test_misspelled_keyword_of_measure_names_the_right_one():
+    assert (
+        refusal(xplain.measure, **MEASURE, methods="ig") == "measure has no argument 'methods'; did you mean 'method'?"
+    )
 
 
 def test_classifier_is_not_loaded_again():

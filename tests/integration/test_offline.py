@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -132,7 +133,7 @@ def test_offline_timm_uses_hub_cache(tmp_path):
         env=environment, cwd=tmp_path, capture_output=True, text=True, check=False,
     )  # fmt: skip
     error, result, codes = ran.stderr.splitlines()
-    assert result.startswith("xplain: cat.jpg") or " -> " in result
+    assert re.fullmatch(r"xplain: \S*cat\.jpg: saliency: .* \d\.\d+", result)
     assert codes == "3 0"
     assert error.startswith(f"xplain: error: cannot load the weights of timm:{TIMM} without a download (--offline): ")
     assert error.endswith("; use --weights FILE")

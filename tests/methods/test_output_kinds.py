@@ -16,7 +16,7 @@ RAW = torch.einsum("bchw,chw->b", X, WEIGHT)
 BIAS = -float(RAW.median())
 NO_PATH = "the image is not classified as the target: no path leads away from it"
 NO_FALSE_CLASS = "the model finds every label in the image: there is no false class to move to"
-SATURATED = "the probability is saturated, and its gradient is 0; use --score logit"
+SATURATED = "the probability is saturated, and its gradient is 0; use the score logit"
 VALUE_WITHOUT_END = "the model returns a value without a threshold: all steps were taken"
 TRANSFORMS = {
     "logit": lambda z: z,

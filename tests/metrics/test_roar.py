@@ -16,7 +16,8 @@ from xplain.core.checkpoint_store import MemoryCheckpoints
 from xplain.core.registry import METRICS
 from xplain.data.splits import TrainTestSplit
 from xplain.metrics._training import TrainingOptions, make_classifier
-from xplain.metrics.roar import Trial, estimate_epochs, rank_images, rank_pixels, remove_pixels, retrain, roar
+from xplain.metrics._trial import Trial
+from xplain.metrics.roar import estimate_epochs, rank_images, rank_pixels, remove_pixels, retrain, roar
 
 FAST = {"network": "small", "epochs": 5, "batch": 16, "learning_rate": 3e-3}
 
@@ -193,7 +194,7 @@ def test_rank_images_in_chunks(monkeypatch):
     trial = Trial(data, 0, lambda classifier, x, labels: x - 0.5, MemoryCheckpoints())
     net = make_classifier(data, "small", 0)
     expected = rank_pixels(data.train.batch(slice(None)) - 0.5)
-    monkeypatch.setattr("xplain.metrics.roar.PIXELS_AT_ONCE", 16 * 12 * 12)
+    monkeypatch.setattr("xplain.metrics._trial.PIXELS_AT_ONCE", 16 * 12 * 12)
     for _ in range(2):  # the second time from checkpoints
         assert torch.equal(rank_images(trial, net, data.train, "train"), expected)
 

@@ -173,6 +173,7 @@ def test_interrupted_bench_leaves_results_on_disk(xp, prescribed_seconds, tmp_pa
     monkeypatch.setattr(model_benchmark, "time_interleaved", interrupt_second_method)
     ran = xp("bench", *TINY, "-a", "saliency", "-a", "ig:steps=2", "--images", 1, "--repeats", 1, "-o", "out")
     assert ran.code == 130
+    assert "interrupted; 1 of 2 results are kept. To resume, run: " in ran.err
     assert [record.get("label") for record in read_records()] == [None, None, "saliency"]
     assert "| saliency | 1 | xplain |" in (tmp_path / "out" / "bench.md").read_text()
 

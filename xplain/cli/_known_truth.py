@@ -6,9 +6,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xplain.cli._console import log, print_json, print_lines
+from xplain.cli._console import log, print_json
 from xplain.cli._options import OutputOptions
 from xplain.cli._progress import show_progress
+from xplain.cli._tables import print_report
 from xplain.core.config import EvaluateConfig
 from xplain.core.errors import ExitCode, UsageError
 from xplain.core.files import lock_directory
@@ -56,7 +57,7 @@ def _report(plan: KnownPlan, out: OutputOptions, *, failed: int) -> ExitCode:
     if out.as_json:
         print_json(summary)
     else:
-        print_lines(known_table(summary).removesuffix("\n"))
+        print_report(known_table(summary))
     log.info("the report is %s, the run directory %s", folder / "report.html", folder)
     rows = [row for row in summary["methods"] if row["method"] in plan.required]
     if not failed and not any(row["refused"] for row in rows):

@@ -84,8 +84,8 @@ Methods = Annotated[
     option(
         "--method",
         "-a",
-        help="Attribution method, NAME[:key=value,...]; repeatable; score=S sets its score; key=a|b|c (quote it) runs the method once per "
-        'value. See "xplain list methods".',
+        help="Attribution method, NAME[:key=value,...]; repeatable; hyphens can be omitted (gradcam++); score=S sets its score; key=a|b|c "
+        '(quote it) runs the method once per value. See "xplain list methods".',
         autocompletion=complete_method,
     ),
 ]

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from xplain.cli._results import ResultLog
 from xplain.pipelines.progress import OnProgress, ignore_progress
 
 if TYPE_CHECKING:
@@ -14,10 +15,10 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def show_progress(wanted: bool, unit: str) -> Iterator[OnProgress]:
+def show_progress(wanted: bool, unit: str, results: ResultLog | None = None) -> Iterator[OnProgress]:
     """Yield a callback ``(done, total)`` that updates a progress bar if ``wanted`` is true and stderr is a terminal.
 
-    unit: plural name of the unit, such as "images".
+    unit: plural name of the unit, such as "images". results: the numbers of these units, if ``done`` and ``total`` count smaller steps.
     """
     if not wanted or not sys.stderr.isatty():
         yield ignore_progress
@@ -26,8 +27,9 @@ def show_progress(wanted: bool, unit: str) -> Iterator[OnProgress]:
         task = bars.add_task("", total=None, rate="")
 
         def update(done: float, total: float) -> None:
-            speed = bars.tasks[0].speed
-            rate = f"{done:.0f} of {total:.0f} {unit}" + (f", {speed:.2g} {unit}/s" if speed else "")
+            count, of = (done, total) if results is None else results.numbers
+            speed = (bars.tasks[0].speed or 0) * (of / total if total else 0)
+            rate = f"{count:.0f} of {of:.0f} {unit}" + (f", {speed:.2g} {unit}/s" if speed else "")
             bars.update(task, total=total or None, completed=done, rate=rate)
 
         yield update

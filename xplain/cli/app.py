@@ -14,6 +14,7 @@ import typer
 from xplain.cli._console import discard_output, log, log_to_stderr
 from xplain.cli._help import ENVIRONMENT, PanelCommand
 from xplain.cli._options import Version
+from xplain.cli._results import RESULTS
 from xplain.cli._values import refuse_parsed_value
 from xplain.cli.bench import bench
 from xplain.cli.cite import cite
@@ -23,6 +24,7 @@ from xplain.cli.explain import explain
 from xplain.cli.list import list_things
 from xplain.core.allocator import retain_freed_memory
 from xplain.core.errors import ExitCode, XplainError, device_error, system_error
+from xplain.core.option_words import option_names
 
 EPILOG = f"""\b
 Exit codes:
@@ -70,7 +72,8 @@ def main(version: Version = False) -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Run the command line and return its exit code. Errors that the user can fix are printed to stderr as one line."""
-    with _interruptible() as signals, log_to_stderr():
+    RESULTS.start_part()
+    with _interruptible() as signals, log_to_stderr(), option_names():
         try:
             with retain_freed_memory():
                 code = app(args=list(arguments), prog_name="xplain", standalone_mode=False)
@@ -125,7 +128,7 @@ def _interruptible() -> Iterator[_Signals]:
 
 def _report_interruption(arguments: Sequence[str]) -> int:
     command = shlex.join(["xplain", *arguments])
-    log.info("interrupted; finished results are saved. To resume, run: %s", command)
+    log.info("interrupted; %s. To resume, run: %s", RESULTS.describe(), command)
     return ExitCode.INTERRUPTED
 
 

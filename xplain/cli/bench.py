@@ -10,9 +10,11 @@ import typer
 
 from xplain.cli import _options as common
 from xplain.cli._completion import complete_metric
-from xplain.cli._console import log, print_json, print_lines
+from xplain.cli._console import log, print_json
 from xplain.cli._groups import option, with_groups
 from xplain.cli._options import NONE, OutputOptions
+from xplain.cli._results import RESULTS
+from xplain.cli._tables import print_report
 from xplain.core.config import BenchConfig, Choice
 from xplain.core.errors import ExitCode, StoppedError
 from xplain.core.options import EMBEDDED, ComputeOptions, ModelOptions, PixelOptions
@@ -115,7 +117,7 @@ def _run(config: BenchConfig, published: Published | None, output: Path | None, 
     speeds = None if published is None else PublishedSpeeds.of(published, config.model, config.images)
     records: list[dict[str, Any]] = []
     is_read = True
-    for group in pipeline.bench(config, output, speeds):
+    for group in pipeline.bench(config, output, speeds, RESULTS):
         if not is_read:
             raise KeyboardInterrupt  # the reader closed stdout early
         for record in group:
@@ -123,7 +125,7 @@ def _run(config: BenchConfig, published: Published | None, output: Path | None, 
         records += group
     shown = add_published_speeds(records, speeds)
     if not out.as_json:
-        print_lines(benchmark_table(shown).removesuffix("\n"))
+        print_report(benchmark_table(shown))
     elif speeds is not None:
         print_json(shown[-1])
     return ExitCode.OK

@@ -11,10 +11,12 @@ import typer
 
 from xplain.cli import _options as common
 from xplain.cli._completion import complete_method, complete_model
-from xplain.cli._console import log, print_json, print_lines, print_paths
+from xplain.cli._console import log, print_json, print_paths
 from xplain.cli._groups import option, with_groups
 from xplain.cli._options import NONE, OutputOptions
 from xplain.cli._progress import show_progress
+from xplain.cli._results import RESULTS
+from xplain.cli._tables import print_report
 from xplain.core.config import Choice, CompareConfig
 from xplain.core.errors import ExitCode, Failure, UsageError, no_image_error
 from xplain.core.files import printable
@@ -178,7 +180,7 @@ def _compare_runs(
     if as_json:
         print_json(record)
     else:
-        print_lines(run_comparison_table(record).removesuffix("\n"))
+        print_report(run_comparison_table(record))
     return ExitCode.PARTIAL if any(row["undefined"] for row in record["pairs"]) else ExitCode.OK
 
 
@@ -191,8 +193,8 @@ def _compare_images(config: CompareConfig, out: OutputOptions) -> int:
         if config.fail_fast:
             raise failure.error
 
-    with show_progress(out.show_progress, "rows") as on_progress:
-        record = write_comparison(config, on_progress, on_failure)
+    with show_progress(out.show_progress, "maps", RESULTS) as on_progress:
+        record = write_comparison(config, on_progress, on_failure, RESULTS)
     if record is None:
         return ExitCode.INPUT_ERROR
     stability = StabilitySummary()

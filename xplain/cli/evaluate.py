@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,10 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from xplain.cli import _options as common
-from xplain.cli._console import log, print_json, print_lines
+from xplain.cli._console import log, print_json
 from xplain.cli._groups import option, with_groups
 from xplain.cli._options import NONE, OutputOptions
 from xplain.cli._progress import show_progress
+from xplain.cli._results import RESULTS
+from xplain.cli._tables import print_report
 from xplain.core.config import SIMILAR, Choice, EvaluateConfig, MapFolder, PerClassOrder
 from xplain.core.errors import ExitCode, Failure, UsageError
 from xplain.core.files import lock_directory
@@ -308,7 +311,8 @@ def _failures(config: EvaluateConfig, plan: EvaluationPlan | None, out: OutputOp
 
     if plan is not None:
         with show_progress(out.show_progress, "images") as on_progress:
-            yield from run_plan(plan, on_progress)
+            RESULTS.start_part()
+            yield from run_plan(plan, on_progress, RESULTS)
     with show_progress(out.show_progress, "epochs") as on_progress:
         yield from roar.run_trials(config, on_progress)
 
@@ -318,7 +322,7 @@ def _report(
 ) -> ExitCode:
     """Write and print the summary of a run directory; return the exit code."""
     from xplain.pipelines.examples import write_examples
-    from xplain.reports.evaluation_report import evaluation_table, write_report
+    from xplain.reports.evaluation_report import evaluation_table, terminal_table, write_report
     from xplain.reports.published_summary import summarize_with_published
     from xplain.reports.summary import summarize_run
 
@@ -334,7 +338,8 @@ def _report(
     if as_json:
         print_json(summary)
     else:
-        print_lines(("" if first else "\n") + evaluation_table(summary).removesuffix("\n"))
+        table = terminal_table(summary) if sys.stdout.isatty() else evaluation_table(summary)
+        print_report(("" if first else "\n") + table)
     log.info("the report is %s, the run directory %s", config.output / "report.html", config.output)
     return _exit_code(config, summary)
 
@@ -342,14 +347,15 @@ def _report(
 def _exit_code(config: EvaluateConfig, summary: dict[str, Any]) -> ExitCode:
     """Return the exit code of a run.
 
-    OK: no image failed and no value is undefined, except for values of a control that was not requested. PARTIAL: something was
-    evaluated. INPUT_ERROR: nothing was evaluated.
+    OK: no image failed, and no value is undefined or excludes images, except for values of a control that was not requested.
+    PARTIAL: something was evaluated. INPUT_ERROR: nothing was evaluated.
     """
     from xplain.reports.control import CONTROL
 
     unrequested = {CONTROL} - {choice.name for choice in config.methods}
     rows = [row for row in summary["rows"] if row["method"] not in unrequested]
-    if not summary["items"]["failed"] and not any(row["undefined"] for row in rows):
+    has_undefined = any(row["undefined"] or "undefined_images" in row for row in rows)
+    if not summary["items"]["failed"] and not has_undefined:
         return ExitCode.OK
     if summary["items"]["evaluated"] > 0 or any(row["n"] for row in summary["rows"]):
         return ExitCode.PARTIAL

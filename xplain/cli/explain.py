@@ -13,6 +13,7 @@ from xplain.cli._console import log, print_json, print_paths, write_bytes
 from xplain.cli._groups import option, with_groups
 from xplain.cli._options import OutputOptions
 from xplain.cli._progress import show_progress
+from xplain.cli._results import RESULTS
 from xplain.core.config import ExplainConfig
 from xplain.core.errors import ExitCode, Failure, UsageError, no_image_error
 from xplain.core.files import printable
@@ -128,8 +129,8 @@ def _run(config: ExplainConfig, out: OutputOptions) -> int:
 
     explained, failed, is_read = 0, 0, True
     stability = StabilitySummary()
-    with show_progress(out.show_progress, "samples") as on_progress:
-        for outcome in pipeline.explain(config, on_progress):
+    with show_progress(out.show_progress, "explanations", RESULTS) as on_progress:
+        for outcome in pipeline.explain(config, on_progress, RESULTS):
             if not is_read:
                 raise KeyboardInterrupt  # the reader of stdout has left before the end
             if isinstance(outcome, Failure):
@@ -166,7 +167,6 @@ def _print_outcome(outcome: Explained, as_json: bool) -> bool:
 
 
 def _summarize(record: dict[str, Any]) -> str:
-    """Return ``cat.jpg: tiger cat 0.39 -> path``: the image, the explained class, its probability or value, and the files."""
+    """Return ``cat.jpg: neflag: tiger cat 0.39``: the image, the method, the explained class, and its probability or value."""
     target = record["target"]
-    text = f"{record['input']}: {class_name(target)} {format_certainty(target)}"
-    return f"{text} -> {', '.join(record['files'].values())}" if record["files"] else text
+    return f"{record['input']}: {record['method']}: {class_name(target)} {format_certainty(target)}"

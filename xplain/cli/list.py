@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
@@ -26,12 +27,16 @@ Kind = Literal["methods", "metrics", "models", "protocols", "classes", "layers",
 def list_things(
     kind: Annotated[
         Kind,
-        typer.Argument(metavar="KIND", help="Kind of entries: methods, metrics, models, protocols, classes or layers."),
-    ],
-    name: Annotated[
-        str | None,
         typer.Argument(
-            metavar="NAME", help="Method or metric: show its page (definition, parameters, cost, properties, paper)."
+            metavar="KIND",
+            help="Kind of entries: methods, metrics, models, protocols, classes, layers or known (mechanisms).",
+        ),
+    ],
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="NAME",
+            help="Methods or metrics: show their pages (definition, parameters, cost, properties, paper).",
         ),
     ] = None,
     search: Annotated[str, option("--search", help="Show only entries that contain this text.")] = "",
@@ -55,7 +60,7 @@ def list_things(
     \b
     Examples:
       xplain list methods
-      xplain list methods neflag
+      xplain list methods neflag agi
       xplain list metrics --json
       xplain list classes --search cat
       xplain list models --search resnet
@@ -66,8 +71,8 @@ def list_things(
     from xplain.pipelines import catalog
 
     options = replace(model_options, name=model or EMBEDDED)
-    if name is not None:
-        return _show_entry(kind, name, model, as_json=out.as_json)
+    if names:
+        return _show_entries(kind, names, model, as_json=out.as_json)
     shown = "fits" if kind == "methods" and model is not None else kind
     with show_progress(out.show_progress and shown == "fits", "methods") as on_progress:
         listed = _list_rows(shown, options, on_progress)
@@ -81,19 +86,20 @@ def list_things(
     return ExitCode.OK
 
 
-def _show_entry(kind: str, name: str, model: str | None, *, as_json: bool) -> int:
-    """Print the page of a method or metric, or its fields."""
+def _show_entries(kind: str, names: Sequence[str], model: str | None, *, as_json: bool) -> int:
+    """Print the pages of methods or metrics, or their fields."""
     from xplain.pipelines import catalog
     from xplain.reports.reference_page import WIDTH, make_page
 
-    spec = catalog.find_entry(kind, name)
+    specs = list(dict.fromkeys(catalog.find_entry(kind, name) for name in names))
     if model is not None:
         raise UsageError("--model cannot be combined with a name", f"use list {kind} --model {model}")
     if as_json:
-        print_json(*(row for row in _list_rows(kind, ModelOptions(), ignore_progress) if row["name"] == spec.name))
+        rows = {row["name"]: row for row in _list_rows(kind, ModelOptions(), ignore_progress)}
+        print_json(*(rows[spec.name] for spec in specs))
     else:
         width = min(shutil.get_terminal_size((WIDTH, 24)).columns, WIDTH)
-        print_lines(make_page(spec).to_text(width).removesuffix("\n"))
+        print_lines("\n\n".join(make_page(spec).to_text(width).removesuffix("\n") for spec in specs))
     return ExitCode.OK
 
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import IntEnum
 
+from xplain.core.option_words import in_words_of_caller
+
 
 class ExitCode(IntEnum):
     """Exit codes of the command line."""
@@ -47,15 +49,17 @@ SYSTEM_ERROR_NUMBERS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errn
 
 
 class XplainError(Exception):
-    """An error that the user can fix. ``str(error)`` is one line, ``message; hint``: what is wrong; what to do."""
+    """An error that the user can fix. ``str(error)`` is one line, ``message; hint``: what is wrong; what to do.
+
+    Outside of a command, options in the text become keyword arguments.
+    """
 
     exit_code: int = ExitCode.BUG
 
     def __init__(self, message: str, hint: str = "") -> None:
-        self.message = " ".join(message.split())
-        self.hint = " ".join(hint.split())
-        text = f"{message}; {hint}" if hint else message
-        super().__init__(" ".join(text.split()))
+        self.message = in_words_of_caller(" ".join(message.split()))
+        self.hint = in_words_of_caller(" ".join(hint.split()))
+        super().__init__(f"{self.message}; {self.hint}" if hint else self.message)
 
 
 def add_hint(error: XplainError, hint: str) -> str:
@@ -110,11 +114,11 @@ class ModelNote(UserWarning):
 
 
 def emit_note(text: str) -> None:
-    """Emit a ModelNote whose location is the first caller outside xplain."""
+    """Emit a ModelNote whose location is the first caller outside xplain. Outside of a command, it names keyword arguments."""
     level = 1
     while _is_own_module(level):
         level += 1
-    warnings.warn(text, ModelNote, stacklevel=level)
+    warnings.warn(in_words_of_caller(text), ModelNote, stacklevel=level)
 
 
 def _is_own_module(level: int) -> bool:
@@ -123,7 +127,7 @@ def _is_own_module(level: int) -> bool:
         module = sys._getframe(level).f_globals.get("__name__", "")
     except ValueError:  # beyond the outermost frame
         return False
-    return module.split(".")[0] == "xplain"
+    return module.split(".")[0] == "xplain" or module == "torch.utils._contextlib"  # decorators of PyTorch
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import import_module
@@ -198,6 +198,7 @@ class Registry(Generic[S]):
         self._modules: dict[str, str] = {}  # by declared name
         self._specs: dict[str, S] = {}
         self._aliases: dict[str, str] = {}
+        self.hints: dict[str, str] = {}  # by unknown names that stand for several registered ones
 
     def declare(self, module: str, *names: str) -> None:
         """Declare the names that a module registers when it is imported."""
@@ -218,20 +219,32 @@ class Registry(Generic[S]):
         self._aliases.update(dict.fromkeys(spec.names[1:], spec.name))
 
     def get(self, name: str) -> S:
-        """Return the spec of a name, alias or synonym. Raises UsageError with similar names."""
+        """Return the spec of a name, alias or synonym, with or without hyphens. Raises UsageError with similar names."""
         if not isinstance(name, str):
             raise UsageError(
                 f"the {self.kind} is of type {type(name).__name__}", f"pass a name; see xplain list {self.kind}s"
             )
+        name = self._find_spelling(name, self._modules)
         if name in self._modules:
             import_module(self._modules[name])
         elif name not in self._specs:
             self._import_all()
+        name = self._find_spelling(name, (*self._specs, *self._aliases))
         key = self._aliases.get(name, name)
         if key not in self._specs:
-            hint = did_you_mean(name, [*self._specs, *self._aliases], f"see xplain list {self.kind}s")
+            hint = self.hints.get(name) or did_you_mean(
+                name, [*self._specs, *self._aliases], f"see xplain list {self.kind}s"
+            )
             raise UsageError(f"unknown {self.kind} {name!r}", hint)
         return self._specs[key]
+
+    @staticmethod
+    def _find_spelling(name: str, known: Collection[str]) -> str:
+        """Return the known name that differs only in hyphens, underscores and ``++`` (``gradcam++``), or the name as it is."""
+        plain = _without_hyphens(name)
+        if name in known or not plain:
+            return name
+        return next((candidate for candidate in known if _without_hyphens(candidate) == plain), name)
 
     def __iter__(self) -> Iterator[S]:
         self._import_all()
@@ -241,6 +254,10 @@ class Registry(Generic[S]):
     def _import_all(self) -> None:
         for module in dict.fromkeys(self._modules.values()):
             import_module(module)
+
+
+def _without_hyphens(name: str) -> str:
+    return name.replace("++", "plusplus").replace("-", "").replace("_", "")
 
 
 METHODS: Registry[MethodSpec] = Registry("method")

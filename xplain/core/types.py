@@ -126,6 +126,7 @@ class Score:
     cost: cost of the whole batch.
     undefined: dict that maps each reason to a boolean mask (B,) of the affected images.
     chance: (B,) expected value of a random map, or None if it is unknown.
+    undefined_images: for a mean over images, the number of images that it excludes, by reason.
     """
 
     values: Tensor
@@ -133,6 +134,7 @@ class Score:
     cost: Cost = Cost()
     undefined: dict[str, Tensor] = field(default_factory=dict)
     chance: Tensor | None = None
+    undefined_images: dict[str, int] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         values = [round(value, 4) for value in self.values.tolist()]

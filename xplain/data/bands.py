@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-RANGE_HINT = "set it with --range LOW,HIGH (value_range=(LOW, HIGH) in read_image)"
+RANGE_HINT = "set it with --range LOW,HIGH"
 TOLERANCE = 1e-5  # of the range, for rounding noise
 
 

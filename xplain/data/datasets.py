@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -91,6 +92,11 @@ def read_dataset(
         return _read_folder(path, class_names, labels, skipped, has_label_sets=has_label_sets)
     if path.is_file() and not is_image_name(path):
         return _read_list(path, class_names)
+    if path.is_file():
+        raise InputError(
+            f"{location!r} is a single image, not a dataset",
+            f"pass a folder of images, or explain the image: xplain explain {shlex.quote(location)}",
+        )
     raise InputError(
         f"dataset {location!r} not found", "pass a directory, a text file of paths, tar shards or torchvision:NAME:ROOT"
     )

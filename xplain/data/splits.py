@@ -97,6 +97,8 @@ def read_split(
     Raises InputError if the images cannot be used, and UsageError if their sizes differ.
     """
     train, test, classes, origin = find_entries(location, seed)
+    if len(classes) < 2:
+        raise InputError(f"training dataset {location!r} has one class, {classes[0]!r}", "add images of other classes")
     if per_class is not None:
         train = _first_of_each_class(train, per_class)
         test = _first_of_each_class(test, per_class)

@@ -57,6 +57,10 @@ METHODS.declare("xplain.methods.deep_taylor", "deep-taylor")
 METHODS.declare("xplain.methods.guided_grad_cam", "guided-grad-cam")
 METHODS.declare("xplain.methods.eigen_cam", "eigen-cam")
 METHODS.declare("xplain.methods.controls", "random", "sobel", "center")
+METHODS.hints["shap"] = "use kernel-shap, gradient-shap or deep-shap"
+METHODS.hints["cam"] = (
+    "use grad-cam, grad-cam-plus-plus, layer-cam, hires-cam, score-cam or another CAM of xplain list methods"
+)
 
 
 class CallablePackage(ModuleType):

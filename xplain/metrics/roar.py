@@ -2,53 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from xplain.core.checkpoint_store import CheckpointStore
+from xplain.core.checkpoint_store import State
 from xplain.core.papers import Paper
 from xplain.core.parameters import Percentages, Positive, Steps, read_percentages
 from xplain.core.registry import metric
-from xplain.core.types import Precision, Score
+from xplain.core.types import Score
 from xplain.data.splits import LabeledImages, TrainTestSplit
 from xplain.metrics._ranking import pixel_ranks
 from xplain.metrics._training import Network, TrainingOptions, make_classifier, measure_accuracy, train
+from xplain.metrics._trial import Trial
 from xplain.models import Classifier
-
-PIXELS_AT_ONCE = 2048 * 32 * 32  # pixels that are attributed, ranked and saved together
-
-# (classifier, images (n, 3, H, W) in [0, 1], labels (n,)) -> raw attributions (n, C or 1, H, W)
-Attribute = Callable[[Classifier, Tensor, Tensor], Tensor]
-
-
-@dataclass(frozen=True, eq=False)
-class Trial:
-    """Input of a metric that trains networks: one method in one trial.
-
-    data: training and test images.
-    seed: random seed of the trial, which is the same for every method.
-    attribute: function that computes the attributions.
-    checkpoints: store for intermediate results, from which the trial can be resumed.
-    prefix: directory of the checkpoints of this method. The network trained on unmodified images is shared by all methods.
-    rows_per_image: forward rows of the method per image, used to report progress.
-    precision: floating-point precision for training and testing.
-    on_progress: callback that receives the number of finished epochs. Other work is converted to an equivalent number of epochs.
-    choose_targets: function that returns the explained classes (n,) of images.
-    """
-
-    data: TrainTestSplit
-    seed: int
-    attribute: Attribute
-    checkpoints: CheckpointStore
-    prefix: str = "method"
-    rows_per_image: int = 1
-    precision: Precision = "fp32"
-    on_progress: Callable[[float], None] = lambda epochs: None
-    choose_targets: Attribute = lambda classifier, images, labels: labels
 
 
 def estimate_epochs(data: TrainTestSplit, rows_per_image: int, fractions: str, epochs: int) -> float:
@@ -144,26 +112,17 @@ def rank_images(trial: Trial, classifier: Classifier, images: LabeledImages, par
 
     part: ``train`` or ``test``, used in the names of checkpoints.
     """
-    height, width = images.pixels.shape[2:]
-    size = max(PIXELS_AT_ONCE // (height * width), 1)
+
+    def rank_chunk(chunk: slice) -> State:
+        attributions = trial.attribute(classifier, images.batch(chunk), images.labels[chunk])
+        return {"ranks": rank_pixels(attributions), "finite": bool(attributions.isfinite().all())}
+
     ranks = []
-    for start in range(0, len(images), size):
-        state = _rank_chunk(trial, classifier, images, slice(start, start + size), f"ranks-{part}-{start}")
+    for state in trial.compute_chunks(images, f"ranks-{part}", rank_chunk, trial.rows_per_image):
         if not state["finite"]:
             return None
         ranks.append(state["ranks"].to(images.pixels.device))
     return torch.cat(ranks)
-
-
-def _rank_chunk(trial: Trial, classifier: Classifier, images: LabeledImages, chunk: slice, name: str) -> dict[str, Any]:
-    """Return the ranks of some images and whether their attributions are finite, from the checkpoint ``name`` if it exists."""
-    state = trial.checkpoints.load(f"{trial.prefix}/{name}")
-    if state is None:
-        attributions = trial.attribute(classifier, images.batch(chunk), images.labels[chunk])
-        state = {"ranks": rank_pixels(attributions), "finite": bool(attributions.isfinite().all())}
-        trial.checkpoints.save(f"{trial.prefix}/{name}", state)
-        trial.on_progress(trial.rows_per_image * len(attributions) / len(trial.data.train))
-    return state
 
 
 def rank_pixels(attributions: Tensor) -> Tensor:

@@ -60,11 +60,16 @@ def sds(
     score: the score f, whose fall is compared with the sums.
     Raises UsageError if the grid is finer than the image.
     """
-    height, width = inputs.images.shape[2:]
-    if grid > min(height, width):
-        text = f"sds: grid={grid} exceeds the image size of {height} x {width} pixels"
-        raise UsageError(text, "use a smaller grid")
+    check_grid("sds", grid, inputs.images)
     return correlate_cells(inputs, grid, make_fill_images(baseline, inputs), score)
+
+
+def check_grid(name: str, grid: int, images: Tensor) -> None:
+    """Raise UsageError if the grid of the metric ``name`` is finer than images (B, C, H, W)."""
+    height, width = images.shape[2:]
+    if grid > min(height, width):
+        text = f"{name}: grid={grid} exceeds the image size of {height} x {width} pixels"
+        raise UsageError(text, "use a smaller grid")
 
 
 def correlate_cells(inputs: MetricInput, grid: int, fill: Tensor, score: ScoreName) -> Score:

@@ -71,6 +71,7 @@ class Classifier(nn.Module):
     names_source: where the class names come from, for errors.
     texts: the texts of each class of a zero-shot classifier, empty for other models.
     notes: the assumptions made about the network, as text for the user.
+    assumptions: what a user's network does not state about its input: ``size``, ``normalization``.
     checks: results of the checks of the network. execution: how the network is run.
     pending_inspection: function that inspects the network with the shape of the first images, if that was not possible when it was
         loaded; None otherwise.
@@ -112,6 +113,7 @@ class Classifier(nn.Module):
         self.request = OutputRequest()
         self.names_source = "the model's labels"
         self.notes: list[str] = []
+        self.assumptions: set[str] = set()
         self.checks = ModelChecks()
         self.execution = Execution.of(model)
         self.pending_inspection: Callable[[Classifier, Tensor], None] | None = None

@@ -18,6 +18,7 @@ from torch import nn
 
 from xplain.core.errors import InputError, UsageError, did_you_mean
 from xplain.data.preprocessing import Preprocessing
+from xplain.models.assumed_input import normalizes_itself
 from xplain.models.checkpoints import describe_weights_file, load_weights, read_weights
 from xplain.models.classifier import Classifier, Weights
 from xplain.models.normalization import check_normalization
@@ -106,6 +107,10 @@ def wrap_module(model: nn.Module, name: str, path: Path | None, *, copy: bool = 
     )
     classifier.execution.through_no_grad = _read_attribute(model, "through_no_grad") is True
     classifier.notes += [*notes, note] if note else notes
+    if size is None:
+        classifier.assumptions.add("size")
+    if not mean and not std and not normalizes_itself(network):
+        classifier.assumptions.add("normalization")
     return classifier
 
 
@@ -119,6 +124,11 @@ def describe_attributes(model: nn.Module, classifier: Classifier) -> str:
             parts.append(f"{name} {', '.join(f'{value:.4g}' for value in values.flatten().tolist())}")
     parts += [f"{len(names)} {kind}" for kind in ("labels", "wnids") if (names := _read_names(model, kind))]
     return f"from the module: {'; '.join(parts)}" if parts else ""
+
+
+def declares_size(model: nn.Module) -> bool:
+    """Return whether a user's module, or one inside its wrappers, has the attribute ``size``."""
+    return any(hasattr(module, "size") for module in unwrap(model))
 
 
 def _check_signature(model: nn.Module, name: str) -> None:
@@ -164,6 +174,7 @@ def set_input(
     """
     if size is not None:
         classifier.preprocessing = Preprocessing.for_size(size)
+        classifier.assumptions.discard("size")
     declared = getattr(classifier.model, "channels", None)
     channels = declared if isinstance(declared, int) else classifier.input_channels
     for name, values in (("mean", mean), ("std", std)):
@@ -178,6 +189,7 @@ def set_input(
             raise UsageError(f"invalid {name} {values!r} for {channels} channels", f"pass one {kind} per channel")
         setattr(classifier, name, torch.tensor(numbers, dtype=torch.float64).to(classifier.mean)[:, None, None])
     if mean is not None or std is not None:
+        classifier.assumptions.discard("normalization")
         _match_lengths(classifier)
 
 

@@ -69,6 +69,7 @@ def inspect_first_images(classifier: Classifier, images: Tensor) -> None:
         classifier.pending_inspection = inspect_first_images
         _raise_output_error(classifier, images)
         return
+    classifier.assumptions.discard("size")
     settle_normalization(classifier)
     classifier.notes += check_model(classifier)
     for note in classifier.notes:

@@ -115,6 +115,7 @@ def complete_from_config(classifier: Classifier, processor: object, side: int | 
         _set_classes(classifier, config)
         if size is not None and not has_size:
             classifier.preprocessing = Preprocessing.for_size(size)
+            classifier.assumptions.discard("size")
     found = None
     if processor is not None:
         found = read_processor(processor, getattr(config, "model_type", ""), size, offline)
@@ -124,8 +125,10 @@ def complete_from_config(classifier: Classifier, processor: object, side: int | 
         set_normalization(classifier, found, getattr(config, "num_channels", None))
     if found is not None:
         classifier.notes.extend(found.notes)
+        classifier.assumptions.clear()
     if found is None and not has_mean:
         classifier.notes.append(NO_PROCESSOR_NOTE)
+        classifier.assumptions.discard("normalization")
         set_channels(classifier, read_channels(config))
     is_bgr = found is not None and found.is_bgr
     if config is not None:

@@ -15,10 +15,11 @@ from xplain.core.errors import InputError, UsageError, convert_device_errors, em
 from xplain.core.options import EMBEDDED
 from xplain.core.types import ActivationName
 from xplain.models.arithmetic import reproducible_arithmetic
+from xplain.models.assumed_input import note_normalization
 from xplain.models.black_box import FunctionModel
 from xplain.models.checkpoints import describe_weights_file, hash_tensors, load_weights, read_weights
 from xplain.models.classifier import Classifier
-from xplain.models.custom_models import describe_attributes, load_factory, set_input, wrap_module
+from xplain.models.custom_models import declares_size, describe_attributes, load_factory, set_input, wrap_module
 from xplain.models.devices import select_device
 from xplain.models.efficientnet_lite import VERSIONS, load_efficientnet_lite
 from xplain.models.first_inspection import inspect_loaded
@@ -161,22 +162,18 @@ def load_classifier(
     if isinstance(name, str) and name.startswith(PROGRAMS):
         check_program(classifier)
     is_told = size is not None or image_size is not None
-    is_size_known = is_told or not isinstance(name, nn.Module) or _declares_size(name)
+    is_size_known = is_told or not isinstance(name, nn.Module) or declares_size(name)
     with reproducible_arithmetic(torch_device), convert_device_errors(NO_ROOM):
         inspect_loaded(
             classifier, required=is_size_known, custom=_has_own_normalization(name), checked=_needs_checks(name)
         )
+    note_normalization(classifier)
     classifier.check_class_names()
     if isinstance(classes, int) and classifier.classes not in (None, classes):
         raise InputError(f"{classifier.name} has {classifier.classes} classes, not {classes}", "pass the right number")
     if isinstance(name, nn.Module) and (note := describe_attributes(name, classifier)):
         emit_note(note)
     return classifier
-
-
-def _declares_size(model: nn.Module) -> bool:
-    """Return whether a user's module, or one inside its wrappers, has the attribute ``size``."""
-    return any(hasattr(module, "size") for module in unwrap(model))
 
 
 def _needs_checks(name: object) -> bool:
@@ -221,10 +218,12 @@ def _build(
         classifier = _load_by_name(name, path, image_size, offline, request, headless)
     else:
         classifier = wrap_module(FunctionModel(name), getattr(name, "__name__", type(name).__name__), path)
+        classifier.assumptions.discard("normalization")  # the function normalizes its images
     if not isinstance(name, str) or name.startswith("python:"):
         complete_from_config(classifier, processor, image_size, offline)
     if image_size is not None:
         classifier.preprocessing = classifier.preprocessing.resized_to(image_size)
+        classifier.assumptions.discard("size")
     if not classifier.weights.sha256 and not classifier.is_black_box:
         classifier.weights = replace(classifier.weights, sha256=hash_tensors(classifier.model))
     return classifier

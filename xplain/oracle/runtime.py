@@ -19,6 +19,7 @@ from xplain.data.bands import PixelFormat
 from xplain.data.images import read_image
 from xplain.models import Classifier, load_classifier, similarity
 from xplain.models.arithmetic import reproducible_arithmetic
+from xplain.models.assumed_input import note_size
 from xplain.models.optimize import freeze_version
 from xplain.models.scalar_outputs import with_scalar_output
 from xplain.oracle.engines import Engine, use_engine
@@ -40,6 +41,7 @@ def load_model(options: ModelOptions, pixels: PixelOptions = NO_OPTIONS, target:
     prompts, templates = values.pop("prompt"), values.pop("template")
     headless = target.startswith(SIMILAR)
     classifier = load_classifier(**values, prompts=prompts, templates=templates, headless=headless)
+    note_size(classifier)
     _set_pixel_format(classifier, pixels)
     if headless:
         return _compare_with(classifier, Path(target.removeprefix(SIMILAR)))

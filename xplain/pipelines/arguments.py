@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import inspect
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from difflib import get_close_matches
 from os import PathLike
 from typing import Any, get_args
 
@@ -37,6 +39,28 @@ def accept_any_range() -> Iterator[None]:
         yield
     finally:
         _any_range.reset(token)
+
+
+def check_keywords(
+    function: Callable[..., Any], names: Iterable[str], parameters: Collection[str] | None = None
+) -> None:
+    """Raise UsageError for keywords that are misspelled arguments of a public function.
+
+    names: the keywords that are not arguments of the function.
+    parameters: names that a method or metric accepts. Names that are similar to neither are left to it. None: no other name is
+    accepted.
+    """
+    arguments = [
+        name
+        for name, argument in inspect.signature(function).parameters.items()
+        if argument.kind is not argument.VAR_KEYWORD
+    ]
+    for name in names:
+        similar = get_close_matches(name.lower(), [*arguments, *(parameters or ())], n=1)
+        if name in (parameters or ()) or (parameters is not None and not set(similar) & set(arguments)):
+            continue
+        hint = f"did you mean {similar[0]!r}?" if similar else f"use {', '.join(arguments)}"
+        raise UsageError(f"{function.__name__} has no argument {name!r}", hint)
 
 
 def check_classifier(classifier: object) -> None:

@@ -41,14 +41,15 @@ from xplain.oracle.runtime import inference_session, predict
 from xplain.oracle.shared_forward import SharedForward
 from xplain.oracle.targets import Classes, find_contrasts, find_targets, has_finite_logits
 from xplain.pipelines.arguments import (
-    check_classifier,
     check_images,
+    check_keywords,
     check_progress,
     check_references,
     check_score_text,
     resolve_compute,
 )
 from xplain.pipelines.contrasts import CONTRASTS
+from xplain.pipelines.image_arguments import ModelLike, resolve_classifier
 from xplain.pipelines.method_run import MethodRun
 from xplain.pipelines.method_scores import choose_score, find_own_score, split_score
 from xplain.pipelines.stability import check_level, with_stability
@@ -56,7 +57,7 @@ from xplain.reports.control import CONTROL
 
 
 def attribute(
-    classifier: Classifier,
+    classifier: ModelLike,
     images: Tensor,
     method: str,
     *,
@@ -74,6 +75,8 @@ def attribute(
     """Compute signed attributions for a batch of images, in units of the explained score.
 
     Args:
+        classifier: a classifier of ``load_classifier``, or what it loads: the name of a model, an nn.Module or a function. Load it once
+            if you call this function often.
         images: float (B, C, H, W) in [0, 1], not normalized, on any device, a tensor or a NumPy array; ``read_image`` makes them.
         method: name or alias of a method, such as ``agi`` or ``ig``, or ``NAME:key=value[,key=value]``.
         target: class index, WordNet ID or class name, either one for all images or one per image; or a differentiable function of
@@ -112,6 +115,7 @@ def attribute(
     Example:
         >>> att = xplain.attribute(clf, x, "integrated-gradients", steps=100, target="tabby")
     """
+    check_keywords(attribute, params, parameter_names(method))
     batch = attribute_batch(
         classifier,
         images,
@@ -150,7 +154,7 @@ class AttributedBatch:
 
 @torch.inference_mode(mode=False)
 def attribute_batch(
-    classifier: Classifier,
+    classifier: ModelLike,
     images: Tensor,
     method: str,
     *,
@@ -166,8 +170,7 @@ def attribute_batch(
     **params: Any,
 ) -> AttributedBatch:
     """Do what ``attribute`` does, and also return the logits, the resolved method and the other inputs of the result."""
-    check_classifier(classifier)
-    given = classifier
+    classifier = given = resolve_classifier(classifier, images=images)
     classifier, classes = resolve_scalar_target(classifier, target, against)
     if "layer" in params:
         prefix = "" if classifier is given else NETWORK_PREFIX
@@ -215,9 +218,16 @@ def attribute_batch(
     return AttributedBatch(classifier, method_run, compute, images, logits, contrasts, attribution, chosen_engine)
 
 
+def parameter_names(method: str) -> list[str]:
+    """Return the names of the parameters that a method accepts, of its name or its text. Raises UsageError if it is unknown."""
+    name = method.partition(":")[0] if isinstance(method, str) else method
+    spec = METHODS.get(name)
+    return [*spec.parameters, *spec.parameter_aliases]
+
+
 def predict_finite(classifier: Classifier, images: Tensor, compute: ComputeOptions) -> tuple[Tensor, Cost]:
     """Return the logits (B, classes) and their cost. Raises InputError unless the model accepts the images and all logits are finite."""
-    with _checked_prediction(images):
+    with _checked_prediction(images, classifier):
         logits, cost = predict(classifier, images, compute)
     _check_finite(logits)
     return logits, cost
@@ -227,23 +237,25 @@ def _predict_for(
     method: MethodRun, classifier: Classifier, images: Tensor, compute: ComputeOptions
 ) -> tuple[Tensor, Cost, SharedForward | None]:
     """Return what ``predict_finite`` does, and the forward pass if the method can share it."""
-    with _checked_prediction(images):
+    with _checked_prediction(images, classifier):
         logits, cost, shared = method.predict(classifier, images, compute)
     _check_finite(logits)
     return logits, cost, shared
 
 
 @contextmanager
-def _checked_prediction(images: Tensor) -> Iterator[None]:
+def _checked_prediction(images: Tensor, classifier: Classifier) -> Iterator[None]:
     """Raise InputError for errors of the model on the images (B, C, H, W)."""
     try:
         yield
     except XplainError:  # some are RuntimeErrors too
         raise
     except MODEL_ERRORS as error:
+        hint = "pass images of the size that the model expects, such as classifier.size"
+        if "size" in classifier.assumptions:
+            hint = "pass images of the size that the model expects, or state it with --image-size N"
         raise device_error(error) or InputError(
-            f"the model failed on images {tuple(images.shape)}: {type(error).__name__}: {first_line(error)}",
-            "pass images of the size that the model expects, such as classifier.size",
+            f"the model failed on images {tuple(images.shape)}: {type(error).__name__}: {first_line(error)}", hint
         ) from error
 
 

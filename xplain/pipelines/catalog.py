@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 import xplain.metrics  # noqa: F401  (importing registers them)
-from xplain.core.errors import UsageError, XplainError, did_you_mean
+from xplain.core.errors import InputError, UsageError, XplainError, did_you_mean
 from xplain.core.options import EMBEDDED, ModelOptions
 from xplain.core.papers import Paper
 from xplain.core.protocols import PROTOCOLS
@@ -217,6 +217,8 @@ def list_classes(options: ModelOptions) -> list[Row]:
     else:
         classifier = load_model(replace(options, device="cpu"))
         wnids, names = tuple(classifier.wnids), tuple(classifier.labels)
+        if not names and not wnids:
+            raise InputError(f"the classes of {options.name} have no names", "name them with --classes FILE")
     return [{"index": i, "wnid": wnids[i] if wnids else None, "name": name} for i, name in enumerate(names)]
 
 

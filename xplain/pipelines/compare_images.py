@@ -20,7 +20,7 @@ from xplain.pipelines.attribution import check_methods
 from xplain.pipelines.measurement import resolve_metrics
 from xplain.pipelines.metric_run import MetricRun
 from xplain.pipelines.model_comparison import MethodColumn, ModelComparison
-from xplain.pipelines.progress import OnProgress, ProgressCounter
+from xplain.pipelines.progress import OnProgress, OnResults, ProgressCounter, ResultCount, ignore_results
 from xplain.pipelines.records import fingerprinted, is_current
 from xplain.reports.agreement import draw_agreement
 from xplain.reports.comparison import Comparison, Row, describe_comparison
@@ -33,11 +33,14 @@ from xplain.reports.render import get_colormap
 OnFailure = Callable[[Failure], None]
 
 
-def write_comparison(config: CompareConfig, on_progress: OnProgress, on_failure: OnFailure) -> dict[str, Any] | None:
+def write_comparison(
+    config: CompareConfig, on_progress: OnProgress, on_failure: OnFailure, on_results: OnResults = ignore_results
+) -> dict[str, Any] | None:
     """Compare methods on images and write the figures, the page and the record. Return the record, or None if everything failed.
 
-    A finished comparison is not repeated, and an interrupted comparison is resumed. ``on_progress`` counts model rows.
-    ``on_failure`` is called for each failure and may raise it. Raises XplainError if the whole request is invalid.
+    A finished comparison is not repeated, and an interrupted comparison is resumed. ``on_progress`` counts model rows, and ``on_results``
+    cells: maps of a method with their scores. ``on_failure`` is called for each failure and may raise it. Raises XplainError if the whole
+    request is invalid.
     """
     formats = ("png", *config.formats)
     columns = len(config.methods) * max(len(config.against), 1)
@@ -52,7 +55,7 @@ def write_comparison(config: CompareConfig, on_progress: OnProgress, on_failure:
             run.check_existing(record)
             return record
         cells = ArrayStore(start(config.output, run.fingerprint), "values")
-        comparison = run.compare(cells, on_progress, on_failure)
+        comparison = run.compare(cells, on_progress, on_failure, ResultCount(on_results))
         if not any(cell for row in comparison.rows for cell in row.cells):
             discard(config.output)
             return None
@@ -147,7 +150,9 @@ class ComparisonRun:
                     "use --overwrite or choose another --output",
                 )
 
-    def compare(self, cells: ArrayStore, on_progress: OnProgress, on_failure: OnFailure) -> Comparison:
+    def compare(
+        self, cells: ArrayStore, on_progress: OnProgress, on_failure: OnFailure, results: ResultCount
+    ) -> Comparison:
         """Compute all cells. Rows are ordered by image, then model, then target.
 
         cells: store for finished cells, from which an interrupted comparison is resumed.
@@ -155,13 +160,15 @@ class ComparisonRun:
         images = len(self.sources)
         counter = ProgressCounter(on_progress, images * sum(model.rows_per_image for model in self.models))
         existing = Counter(cells.labels())
+        total = images * sum(model.target_specs[0].count * len(model.methods) for model in self.models)
+        results.start(min(existing.total(), total), total)
         for model in self.models:
             counter.skip(model.count_existing_rows(existing, images))
         counter.advance(0)
         order = {id(source): position for position, source in enumerate(self.sources)}
         rows, failed = list[tuple[int, int, Row]](), list[Failure]()
         for number, model in enumerate(self.models):
-            for result in model.compare(self.sources, cells, counter):
+            for result in model.compare(self.sources, cells, counter, results):
                 if isinstance(result, Failure):
                     failed.append(result)
                     on_failure(result)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -24,7 +24,7 @@ from xplain.pipelines.external_maps import ExternalMaps
 from xplain.pipelines.method_run import MethodRun
 from xplain.pipelines.metric_run import MetricResult, MetricRun, run_metrics
 from xplain.pipelines.predictions import describe_items
-from xplain.pipelines.progress import OnProgress, RowCounter, ignore_progress
+from xplain.pipelines.progress import OnProgress, OnResults, ResultCount, RowCounter, ignore_progress, ignore_results
 from xplain.pipelines.records import describe_cost, list_flags
 from xplain.pipelines.run_folders import check_request
 from xplain.pipelines.stored_items import check_loaded_items, check_stored_items
@@ -41,8 +41,13 @@ def evaluate(config: EvaluateConfig, on_progress: OnProgress = ignore_progress) 
         yield from run_plan(plan, on_progress)
 
 
-def run_plan(plan: EvaluationPlan, on_progress: OnProgress = ignore_progress) -> Iterator[Failure]:
-    """Compute what the run directory of a plan is missing; yield each image that failed. ``on_progress`` counts images."""
+def run_plan(
+    plan: EvaluationPlan, on_progress: OnProgress = ignore_progress, on_results: OnResults = ignore_results
+) -> Iterator[Failure]:
+    """Compute what the run directory of a plan is missing; yield each image that failed.
+
+    ``on_progress`` counts images. ``on_results`` counts values, one per image, method and metric.
+    """
     config, classifier = plan.config, plan.classifier
 
     def check_store(store: RunStore) -> None:
@@ -53,13 +58,15 @@ def run_plan(plan: EvaluationPlan, on_progress: OnProgress = ignore_progress) ->
         inference_session(classifier, plan.engine),
         RunStore.open(config.output, config.shard[0], plan.describe(), check_store) as store,
     ):
-        run = EvaluationRun(config, classifier, plan.methods, plan.metrics, store, plan.external_maps)
+        run = EvaluationRun(
+            config, classifier, plan.methods, plan.metrics, store, plan.external_maps, ResultCount(on_results)
+        )
         yield from run.evaluate(select_shard(plan.items, *config.shard), on_progress)
 
 
 @dataclass(frozen=True, eq=False)
 class EvaluationRun:
-    """State shared by all batches of a run. external_maps: evaluated next to the methods."""
+    """State shared by all batches of a run. external_maps: evaluated next to the methods. results: counts stored values."""
 
     config: EvaluateConfig
     classifier: Classifier
@@ -67,6 +74,7 @@ class EvaluationRun:
     metrics: Sequence[MetricRun]
     store: RunStore
     external_maps: Sequence[ExternalMaps] = ()
+    results: ResultCount = field(default_factory=ResultCount)
 
     @property
     def sources(self) -> list[Source]:
@@ -126,6 +134,8 @@ class EvaluationRun:
         todo = sorted(unfinished, key=lambda item: self.store.has(item.key, "failed"))
         done = len(items) - len(todo)
         on_progress(done, len(items))
+        kept = sum(self.store.has(item.key, mark) for item in items for mark in self.marks.values())
+        self.results.start(kept, len(items) * len(self.marks))
         size = largest_group(self.sources, self.classifier, self.config.compute)
         needs_labels = self.config.target == "label"
         first = self._find_first_method(todo)
@@ -217,6 +227,7 @@ class EvaluationRun:
                 if not self.store.has(key, mark):
                     records.append(record)
         self.store.append(records)
+        self.results.add(len(records))
 
     def _evaluate_maps(self, maps: ExternalMaps, batch: TargetedBatch, counter: RowCounter) -> Iterator[Failure]:
         """Run the metrics on external maps; a map that cannot be used is a failure, and its values are undefined."""
@@ -232,6 +243,7 @@ class EvaluationRun:
                 if not self.store.has(key, record["mark"]):
                     records.append(record | {"error": str(error)})
         self.store.append(records)
+        self.results.add(len(records))
         yield from (Failure(batch.items[i].key, error) for i, error in errors.items())
 
     def _describe_value(

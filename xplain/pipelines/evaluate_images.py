@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any
+from typing import Any, Never
 
 import torch
 from torch import nn
@@ -20,9 +20,10 @@ from xplain.core.types import EngineName, Interval, Precision
 from xplain.data.datasets import Item
 from xplain.data.loading import load_image
 from xplain.models import Classifier
+from xplain.models.assumed_input import note_size
 from xplain.models.channels import learn_channels
 from xplain.models.layer_names import find_layer_name
-from xplain.pipelines.arguments import check_score_text, resolve_compute
+from xplain.pipelines.arguments import check_keywords, check_score_text, resolve_compute
 from xplain.pipelines.data_arguments import make_items
 from xplain.pipelines.evaluate import run_plan
 from xplain.pipelines.evaluation_plan import load_plan
@@ -57,6 +58,7 @@ def evaluate(
     device: str | torch.device = "auto",
     engine: EngineName = "torch",
     progress: OnProgress | None = None,
+    **unknown: Never,
 ) -> Evaluation:
     """Evaluate attribution methods on a data set, as ``xplain evaluate`` does. The random control is included.
 
@@ -77,6 +79,7 @@ def evaluate(
         seed, precision, batch_size, engine: as in ``attribute``.
         device: device of a model that is not a classifier yet.
         progress: callback that receives the numbers of finished images and of all images.
+        unknown: no other argument is accepted; the error names a similar one.
 
     Returns:
         An Evaluation with ``summary()``, ``to_pandas()`` and ``rows``, one per image, method and metric. Images that cannot be used
@@ -91,6 +94,7 @@ def evaluate(
         >>> evaluation = xplain.evaluate(net, loader, ["ig", "neflag"], ["insertion", "deletion"], limit=100)
         >>> print(evaluation)
     """
+    check_keywords(evaluate, unknown)
     if target not in ("auto", "label"):
         raise UsageError(f"evaluate does not support target {target!r}", "use auto or label")
     if per_class_order is not None and per_class is None:
@@ -120,6 +124,8 @@ def evaluate(
         _refuse_training(config)
         chosen = limit if per_class is None else None  # per_class comes first, and needs the labels of all images
         items = None if is_on_disk else make_items(classifier, data, labels, limit=chosen)
+        if items is None or items[0].source.pixels is None:
+            note_size(classifier)
         if items is not None:
             _inspect(classifier, items[0])
         return _run(config, classifier, items, progress or ignore_progress)

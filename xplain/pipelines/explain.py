@@ -28,7 +28,14 @@ from xplain.pipelines.batches import PredictedBatch, TargetedBatch, largest_grou
 from xplain.pipelines.file_names import describe_contrasts, describe_settings, file_label, join_parts
 from xplain.pipelines.method_run import SEQUENCE, MethodRun
 from xplain.pipelines.original_images import check_image, check_pictures, describe_picture, load_original
-from xplain.pipelines.progress import OnProgress, ProgressCounter, ignore_progress
+from xplain.pipelines.progress import (
+    OnProgress,
+    OnResults,
+    ProgressCounter,
+    ResultCount,
+    ignore_progress,
+    ignore_results,
+)
 from xplain.pipelines.records import describe_computation, describe_explanation, describe_run, fingerprinted, is_current
 from xplain.pipelines.stability import count_stability_rows
 from xplain.reports.band_pictures import describe_shown_bands
@@ -51,16 +58,21 @@ class Explained:
 Outcome = Explained | Failure
 
 
-def explain(config: ExplainConfig, on_progress: OnProgress = ignore_progress) -> Iterator[Outcome]:
+def explain(
+    config: ExplainConfig, on_progress: OnProgress = ignore_progress, on_results: OnResults = ignore_results
+) -> Iterator[Outcome]:
     """Explain images and yield, in order, each explanation after its files are written and each failed image.
 
-    Rendering and writing run in the background while the next images are explained. ``on_progress`` counts samples.
+    Rendering and writing run in the background while the next images are explained. ``on_progress`` counts rows of the model,
+    and ``on_results`` explanations.
     Raises an XplainError for an error of the request as a whole.
     """
-    return run_in_background(_explain_images(config, on_progress))
+    return run_in_background(_explain_images(config, on_progress, ResultCount(on_results)))
 
 
-def _explain_images(config: ExplainConfig, on_progress: OnProgress) -> Iterator[Outcome | Deferred[Outcome]]:
+def _explain_images(
+    config: ExplainConfig, on_progress: OnProgress, results: ResultCount
+) -> Iterator[Outcome | Deferred[Outcome]]:
     """Yield the outcomes in order. Rendering and writing of new explanations are deferred."""
     sources = find_images(config.inputs, config.files_from, null=config.null, output=config.output)
     _check_request(config, sources)
@@ -75,7 +87,7 @@ def _explain_images(config: ExplainConfig, on_progress: OnProgress) -> Iterator[
     counter = ProgressCounter(on_progress, rows)
     engines = {method.label: _choose_engine(config, classifier, method) for method in methods}
     facts = describe_run(config.compute, classifier)
-    run = ExplainRun(config, classifier, target_spec, methods, files, facts, counter, engines)
+    run = ExplainRun(config, classifier, target_spec, methods, files, facts, counter, engines, results)
     run.check_existing([source.stem for source in sources])
     needs_labels = target_spec.kind == "label"
     items, unlabeled = make_items(sources, classifier.class_names, needs_labels=needs_labels)
@@ -138,7 +150,8 @@ class ExplainRun:
     """What all batches of one ``xplain explain`` share.
 
     facts: the record of the run. engines: what computes the model, by label of the method; None: PyTorch.
-    existing: label of the method and key of the image of explanations that are counted as done.
+    results: counts explanations whose files are written.
+    existing: label of the method and key of the image of explanations that are counted as done. kept: those with the same settings.
     """
 
     config: ExplainConfig
@@ -149,7 +162,9 @@ class ExplainRun:
     facts: dict[str, Any]
     counter: ProgressCounter
     engines: dict[str, Engine | None]
+    results: ResultCount
     existing: set[tuple[str, str]] = field(default_factory=set)
+    kept: set[tuple[str, str]] = field(default_factory=set)
 
     def fingerprint(self, method: MethodRun) -> str:
         """Return a digest of all settings that affect the outputs, excluding the image."""
@@ -190,15 +205,17 @@ class ExplainRun:
 
     def count_existing(self, items: Sequence[Item]) -> None:
         """Count the explanations that exist as done, if the file names are known before prediction."""
-        if self.target_spec.kind == "top":
-            return
-        for method in self.methods:
+        for method in self.methods if self.target_spec.kind != "top" else ():
+            fingerprint = self.fingerprint(method)
             for item in items:
                 index = item.label if self.target_spec.kind == "label" else self.target_spec.index
                 name = self.file_names(method, item.source.stem, self.target_spec.suffix(index or 0)).plain
                 if self.files.is_complete(name):
                     self.existing.add((method.label, item.key))
                     self.counter.skip(_count_rows(self.config, method))
+                    if self.files.has_settings(name, fingerprint):
+                        self.kept.add((method.label, item.key))
+        self.results.start(len(self.kept), len(items) * len(self.methods) * self.target_spec.count)
 
     def explain_batch(self, batch: PredictedBatch) -> Iterator[Outcome | Deferred[Outcome]]:
         """Explain every target with every method."""
@@ -227,6 +244,8 @@ class ExplainRun:
                 yield Failure(item.key, error)
                 continue
             if record is not None:
+                if (method.label, item.key) not in self.kept:
+                    self.results.add(1)
                 yield Explained(record)
                 continue
             missing.append(i)
@@ -278,4 +297,6 @@ class ExplainRun:
         steps = {name: result.details[name][i].float().numpy() for name in STEP_ARRAYS if STEPS in paths}
         marks = None if result.stability is None else result.stability.marks(i)
         shares = None if marks is None else marks.shares.double().numpy()
-        return Explained(record, self.files.write(paths, image, attribution, record, steps, original, shares))
+        content = self.files.write(paths, image, attribution, record, steps, original, shares)
+        self.results.add(1)
+        return Explained(record, content)

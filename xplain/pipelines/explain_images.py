@@ -16,8 +16,10 @@ from xplain.core.types import EngineName, Precision
 from xplain.data.datasets import Item
 from xplain.data.loading import LoadedImage, load_image
 from xplain.models import Classifier, ScalarFunction
+from xplain.models.assumed_input import note_size
 from xplain.oracle.targets import Classes
-from xplain.pipelines.attribution import AttributedBatch, attribute_batch
+from xplain.pipelines.arguments import check_keywords
+from xplain.pipelines.attribution import AttributedBatch, attribute_batch, parameter_names
 from xplain.pipelines.batches import TargetedBatch
 from xplain.pipelines.image_arguments import ModelLike, find_sources, resolve_classifier
 from xplain.pipelines.records import describe_explanation, describe_run
@@ -87,8 +89,11 @@ def explain(
         >>> explanation = xplain.explain("resnet50", "dog.jpg", "ig", steps=100)
         >>> explanation.save("dog.png")
     """
+    check_keywords(explain, params, parameter_names(method))
     classifier = resolve_classifier(model, device)
     sources, is_single = find_sources(classifier, images)
+    if any(source.pixels is None for source in sources):
+        note_size(classifier)
     loaded = [load_image(source, classifier.preprocessing) for source in sources]
     batch = attribute_batch(
         classifier,

@@ -18,25 +18,37 @@ from xplain.data.image_values import make_source
 from xplain.data.sources import ImageSource, find_images
 from xplain.models import Classifier, load_classifier
 from xplain.models.classifier import find_wrapped_classifier
+from xplain.models.custom_models import declares_size
+from xplain.models.hugging_face_modules import is_hugging_face
 from xplain.pipelines.arguments import check_classifier
 
 ModelLike = Classifier | nn.Module | Callable[[Any], Any] | str
 KEPT_MODELS = 2  # of a library, which were loaded by name
 
 
-def resolve_classifier(model: object, device: str | torch.device = "auto") -> Classifier:
+def resolve_classifier(model: object, device: str | torch.device = "auto", images: object = None) -> Classifier:
     """Return a classifier, or load that of a name, a module or a function.
 
-    A model that a name without prefix loads is kept, and used again by the next call. Raises UsageError for anything else.
+    A model that a name without prefix loads is kept, and used again by the next call.
+    images: a batch (B, C, H, W) for the model; a module or function that does not state its input size is loaded for that of the batch.
+    Raises UsageError for anything else.
     """
     if isinstance(model, str) and ":" not in model:
         return _load_once(model, str(device))
     is_model = isinstance(model, str | nn.Module) or (callable(model) and not isinstance(model, type))
     if is_model and find_wrapped_classifier(model) is None:
-        return load_classifier(model, device=device)  # type: ignore[arg-type]  # checked above
+        return load_classifier(model, device=device, size=_find_size(model, images))  # type: ignore[arg-type]  # checked above
     check_classifier(model)
     assert isinstance(model, Classifier)
     return model
+
+
+def _find_size(model: object, images: object) -> tuple[int, int] | None:
+    """Return the height and width of a batch; None without one, and for a model that states or knows its size."""
+    if isinstance(model, str) or (isinstance(model, nn.Module) and (declares_size(model) or is_hugging_face(model))):
+        return None
+    shape: tuple[int, ...] = tuple(images.shape) if isinstance(images, np.ndarray | Tensor) else ()
+    return (shape[2], shape[3]) if len(shape) == 4 and min(shape) > 0 else None
 
 
 @lru_cache(maxsize=KEPT_MODELS)

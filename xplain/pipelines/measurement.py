@@ -36,14 +36,15 @@ from xplain.pipelines.arguments import (
     accept_any_range,
     check_attributions,
     check_boxes,
-    check_classifier,
     check_corners,
     check_images,
+    check_keywords,
     check_masks,
     check_progress,
     resolve_compute,
 )
 from xplain.pipelines.attribution import check_distinct, label_of, predict_finite
+from xplain.pipelines.image_arguments import ModelLike, resolve_classifier
 from xplain.pipelines.method_run import MethodRun
 from xplain.pipelines.metric_annotations import reads_path
 from xplain.pipelines.metric_run import MetricRun, make_metric_oracle
@@ -53,7 +54,7 @@ AttributionFunction = Callable[[Classifier, Tensor, Tensor], Tensor]  # (classif
 
 @torch.inference_mode(mode=False)
 def measure(
-    classifier: Classifier,
+    classifier: ModelLike,
     images: Tensor,
     attributions: Tensor,
     metric: str,
@@ -70,6 +71,7 @@ def measure(
     """Compute a metric for each image. Undefined values are NaN.
 
     Args:
+        classifier: as in ``attribute``.
         images: float (B, C, H, W) in [0, 1], not normalized, on any device, a tensor or a NumPy array.
         attributions: (B, C or 1, H, W), raw and signed, from ``attribute`` or another program, a tensor or a NumPy array.
         metric: name of a metric, such as ``deletion``.
@@ -93,9 +95,9 @@ def measure(
     Example:
         >>> score = xplain.measure(clf, x, att.values, "deletion", target=att.target, steps=28)
     """
-    check_classifier(classifier)
-    classifier, classes = resolve_scalar_target(classifier, target)
     spec = METRICS.get(metric)
+    check_keywords(measure, params, [*spec.parameters, *spec.parameter_aliases])
+    classifier, classes = resolve_scalar_target(resolve_classifier(classifier, images=images), target)
     boxes = masks = None
     if reads_path(spec, "boxes") and isinstance(params.get("boxes"), Tensor | np.ndarray):
         boxes = check_boxes(params.pop("boxes"))

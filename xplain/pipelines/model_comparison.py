@@ -29,7 +29,7 @@ from xplain.pipelines.method_run import MethodRun
 from xplain.pipelines.metric_run import MetricRun, run_metrics
 from xplain.pipelines.planned_rows import plan_rows
 from xplain.pipelines.predictions import Prediction
-from xplain.pipelines.progress import ProgressCounter
+from xplain.pipelines.progress import ProgressCounter, ResultCount
 from xplain.pipelines.records import describe_explanation, describe_run, fingerprinted, is_current
 from xplain.pipelines.stability import count_stability_rows
 from xplain.reports.band_pictures import describe_shown_bands, show_bands
@@ -123,7 +123,7 @@ class ModelComparison:
         return rows
 
     def compare(
-        self, sources: Sequence[ImageSource], cells: ArrayStore, counter: ProgressCounter
+        self, sources: Sequence[ImageSource], cells: ArrayStore, counter: ProgressCounter, results: ResultCount
     ) -> Iterator[Failure | tuple[ImageSource, Row]]:
         """Yield failures, and finished rows with their image sources."""
         needs_labels = self.target_specs[0].kind == "label"
@@ -138,10 +138,10 @@ class ModelComparison:
                 yield from failures
                 counter.skip(self.rows_per_image * len(failures))
                 if batch is not None:
-                    yield from self._compare_batch(batch, cells, counter)
+                    yield from self._compare_batch(batch, cells, counter, results)
 
     def _compare_batch(
-        self, batch: PredictedBatch, cells: ArrayStore, counter: ProgressCounter
+        self, batch: PredictedBatch, cells: ArrayStore, counter: ProgressCounter, results: ResultCount
     ) -> Iterator[Failure | tuple[ImageSource, Row]]:
         """Explain every target with every column. Yield the failures and then the rows of each target."""
         columns_by_target = [batch.for_targets(target_spec, self.classifier) for target_spec in self.target_specs]
@@ -150,7 +150,7 @@ class ModelComparison:
             for method, targeted in zip(self.methods, columns, strict=True):
                 column = list[Cell | None]()
                 for part in targeted.parts(method, self.classifier, self.config.compute):
-                    for result in self._compare_part(method, part, cells, counter):
+                    for result in self._compare_part(method, part, cells, counter, results):
                         if isinstance(result, Failure):
                             yield result
                         column.append(None if isinstance(result, Failure) else result)
@@ -174,7 +174,12 @@ class ModelComparison:
         }
 
     def _compare_part(
-        self, method: MethodRun, batch: TargetedBatch, cells: ArrayStore, counter: ProgressCounter
+        self,
+        method: MethodRun,
+        batch: TargetedBatch,
+        cells: ArrayStore,
+        counter: ProgressCounter,
+        results: ResultCount,
     ) -> Iterator[Cell | Failure]:
         """Yield a cell or a failure for each image of one column.
 
@@ -217,6 +222,7 @@ class ModelComparison:
             record["warnings"] += render_warnings(values, self.config.render)
             record |= {"scores": scores[i]}
             cells.save(name, method.label, marks[i], values, record)
+            results.add(saved[i] is None)
             yield Cell(record, values)
 
     def _score(

@@ -1,4 +1,4 @@
-"""Track progress for a progress bar."""
+"""Track progress for a progress bar, and count results that are kept if the command is interrupted."""
 
 from __future__ import annotations
 
@@ -6,10 +6,34 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 OnProgress = Callable[[float, float], None]  # (done, total)
+OnResults = Callable[[int, int], None]  # (kept, total): numbers of results on disk and of all results
 
 
 def ignore_progress(done: float, total: float) -> None:
     """Do nothing."""
+
+
+def ignore_results(kept: int, total: int) -> None:
+    """Do nothing."""
+
+
+@dataclass
+class ResultCount:
+    """The number of results that are on disk, which is reported to ``on_results``."""
+
+    on_results: OnResults = ignore_results
+    kept: int = 0
+    total: int = 0
+
+    def start(self, kept: int, total: int) -> None:
+        """Report how many results an earlier run has left, and how many there will be."""
+        self.kept, self.total = kept, total
+        self.on_results(kept, total)
+
+    def add(self, count: int) -> None:
+        """Count results that were written."""
+        self.kept += count
+        self.on_results(self.kept, self.total)
 
 
 @dataclass

@@ -13,6 +13,7 @@ from typing import Any
 from PIL import features
 
 import xplain
+from xplain.core.option_words import in_words_of_caller
 from xplain.core.options import ComputeOptions
 from xplain.core.types import PYTORCH, Attribution
 from xplain.models import Classifier
@@ -37,7 +38,7 @@ def describe_run(compute: ComputeOptions, classifier: Classifier, engine: Engine
     if classifier.texts:
         model["texts"] = [list(texts) for texts in classifier.texts]
     if classifier.notes:
-        model["notes"] = classifier.notes
+        model["notes"] = [in_words_of_caller(note) for note in classifier.notes]
     if findings := classifier.checks.describe():
         model["checks"] = findings
     if classifier.references:

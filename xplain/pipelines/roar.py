@@ -25,7 +25,9 @@ from xplain.core.types import Score
 from xplain.data.datasets import select_shard
 from xplain.data.splits import TrainTestSplit, read_split
 from xplain.metrics._training import make_classifier
-from xplain.metrics.roar import Attribute, Trial, estimate_epochs
+from xplain.metrics._trial import Attribute, Trial
+from xplain.metrics.roar import estimate_epochs
+from xplain.metrics.sds import check_grid
 from xplain.models import Classifier
 from xplain.models.devices import select_device
 from xplain.oracle.runtime import inference_session, predict
@@ -114,6 +116,8 @@ def _run_metric(config: EvaluateConfig, metric: MetricRun, on_progress: OnProgre
     """Run the missing trials of one metric."""
     settings, compute = metric.settings, config.compute
     data, failures = read_split(config.dataset, settings["size"], settings["per_class"], compute.seed)
+    if "grid" in settings:
+        check_grid(metric.spec.name, settings["grid"], data.train.pixels)
     digest = _hash_images(data)
     data = data.to(select_device(config.model.device))
     example = make_classifier(data, settings["network"], compute.seed)
@@ -284,6 +288,7 @@ class RetrainingRun:
             "method": method.label,
             "metric": self.metric.label,
             **MetricResult(self.metric, score, score.undefined).read(0, None),
+            **({"undefined_images": score.undefined_images} if score.undefined_images else {}),
             "target": None,
             "cost": {name: round(total / cost["images"], 4) for name, total in cost.items() if name != "images"},
         }

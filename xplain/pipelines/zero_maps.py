@@ -12,7 +12,7 @@ from xplain.core.errors import MODEL_ERRORS, InputError, UsageError, device_erro
 from xplain.core.types import Attribution, Cost, ScoreKind
 from xplain.oracle import Oracle
 
-SATURATED = "the probability is saturated, and its gradient is 0; use --score logit"
+SATURATED = "the probability is saturated, and its gradient is 0; use the score logit"
 ZERO = "the map is zero everywhere"
 MakeOracle = Callable[[ScoreKind, Tensor], Oracle]  # (score, indices of the images) -> oracle
 

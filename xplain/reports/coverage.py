@@ -26,6 +26,18 @@ def coverage_notes(summary: Mapping[str, Any]) -> list[str]:
     return notes
 
 
+def undefined_image_notes(summary: Mapping[str, Any]) -> list[str]:
+    """Return texts about the images that the means of trials exclude, without a final period."""
+    notes = []
+    for row in summary["rows"]:
+        if "undefined_images" in row:
+            reasons = ", ".join(f"{count} ({reason})" for reason, count in row["undefined_images"].items())
+            notes.append(
+                f"{row['metric']} of {row['method']} excludes test images without a score, over all trials: {reasons}"
+            )
+    return notes
+
+
 def _finished_trials(summary: Mapping[str, Any], metric: str) -> int:
     """Return the number of trials that all methods have finished."""
     counts = [row["n"] + sum(row["undefined"].values()) for row in summary["rows"] if row["metric"] == metric]

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from xplain.reports.control import beats_control, find_control
-from xplain.reports.coverage import coverage_notes
+from xplain.reports.coverage import coverage_notes, undefined_image_notes
 from xplain.reports.curve_plot import make_curve_plot
 from xplain.reports.groups import group_rows
 from xplain.reports.interval_bars import make_interval_bars
@@ -73,7 +73,7 @@ def _list_notes(summary: Mapping[str, Any]) -> list[str]:
     """Return what to know about metrics and external maps."""
     metrics = summary["run"]["metrics"]
     notes = [f"{label} {metric['note']}" for label, metric in metrics.items() if "note" in metric]
-    notes += annotation_notes(summary) + repeat_notes(summary)
+    notes += annotation_notes(summary) + repeat_notes(summary) + undefined_image_notes(summary)
     return notes + [note.removesuffix(".") for note in unusable_map_notes(summary)]
 
 

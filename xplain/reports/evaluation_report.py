@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from xplain.core.files import to_json, write_file, write_json, write_text
-from xplain.reports.coverage import count_images, coverage_notes
+from xplain.reports.coverage import count_images, coverage_notes, undefined_image_notes
 from xplain.reports.evaluation_page import make_evaluation_page
 from xplain.reports.groups import classes_csv, group_table
 from xplain.reports.label_accuracy import describe_accuracy
@@ -40,6 +40,7 @@ CSV_COLUMNS = (
     "difference_low",
     "difference_high",
 )
+CONTROL_COLUMNS = ("minus_random", "minus_random_low", "minus_random_high")  # the paired difference to the control
 
 
 def write_report(folder: Path, summary: Mapping[str, Any]) -> None:
@@ -70,17 +71,22 @@ def evaluation_csv(summary: Mapping[str, Any]) -> str:
     columns = [*CSV_COLUMNS]
     if "published" in summary:
         columns.append("published")
+    columns += CONTROL_COLUMNS
     return csv_table(columns, [_csv_row(row, columns) for row in summary["rows"]])
 
 
 def _csv_row(row: Mapping[str, Any], columns: list[str]) -> dict[str, Any]:
-    difference = row["difference"] or {"mean": None, "low": None, "high": None}
+    none = {"mean": None, "low": None, "high": None}
+    difference, minus_random = row["difference"] or none, row.get("control") or none
     values = {
         **row,
         "undefined": sum(row["undefined"].values()),
         "difference": difference["mean"],
         "difference_low": difference["low"],
         "difference_high": difference["high"],
+        "minus_random": minus_random["mean"],
+        "minus_random_low": minus_random["low"],
+        "minus_random_high": minus_random["high"],
     }
     return {column: values[column] for column in columns}
 
@@ -89,10 +95,26 @@ def evaluation_table(summary: Mapping[str, Any]) -> str:
     """Return the summary as Markdown: headline, warnings, table with intervals, and notes."""
     lines = [_headline(summary)]
     lines += [f"\n**Warning:** {text}." for text in summary["warnings"]]
-    lines += ["", _means_table(summary)]
+    lines += ["", _means_table(summary), *_list_notes(summary)]
+    return "\n".join(lines) + "\n"
+
+
+def terminal_table(summary: Mapping[str, Any]) -> str:
+    """Return the summary as Markdown with fewer digits and a column "minus random": the paired difference to the control.
+
+    The warnings are left out, because commands print them.
+    """
+    lines = [_headline(summary), "", _short_table(summary), *_list_notes(summary)]
+    return "\n".join(lines) + "\n"
+
+
+def _list_notes(summary: Mapping[str, Any]) -> list[str]:
+    """Return the lines after the table of means."""
+    lines: list[str] = []
     if warning := difference_warning(summary.get("published", {}).get("differences", [])):
         lines += ["", f"**Warning:** {escape_cell(warning)}."]
-    lines += [line for text in (*annotation_notes(summary), *repeat_notes(summary)) for line in ("", f"{text}.")]
+    notes = [*annotation_notes(summary), *repeat_notes(summary), *undefined_image_notes(summary)]
+    lines += [line for text in notes for line in ("", f"{text}.")]
     for text in unusable_map_notes(summary):
         lines += ["", text]
     if "sweeps" in summary:
@@ -104,8 +126,10 @@ def evaluation_table(summary: Mapping[str, Any]) -> str:
         lines += ["", f"{title}:", *(f"- {text}" for text in texts)]
     for label, metric in summary["run"]["metrics"].items():
         if "places" in metric:
-            lines += ["", _curves_table(summary, label), "", f"{label} {metric['note']}."]
-    return "\n".join(lines) + "\n"
+            lines += ["", _curves_table(summary, label)]
+        if "note" in metric:
+            lines += ["", f"{label} {metric['note']}."]
+    return lines
 
 
 def _headline(summary: Mapping[str, Any]) -> str:
@@ -155,6 +179,52 @@ def _means_table(summary: Mapping[str, Any]) -> str:
     return markdown_table(header, rows)
 
 
+def _short_table(summary: Mapping[str, Any]) -> str:
+    """Return a table with a row per method and metric for a terminal. Each metric is named once."""
+    run = summary["run"]
+    optional = {
+        "chance": has_chance(summary),
+        "published": has_published(summary),
+        "minus random": any(row.get("control") for row in summary["rows"]),
+        "undefined": any(row["undefined"] for row in summary["rows"]),
+    }
+    names = [
+        "metric",
+        "method",
+        "mean",
+        "chance",
+        "published",
+        interval_name(summary),
+        "minus random",
+        "n",
+        "undefined",
+    ]
+    header = [name for name in names if optional.get(name, True)]
+    rows, previous = [], None
+    for row in summary["rows"]:
+        spec = _number_format(summary, row["metric"])
+        cells = {
+            "metric": "" if row["metric"] == previous else with_arrow(row["metric"], run["metrics"][row["metric"]]),
+            "method": row["method"],
+            "mean": format_number(row["mean"], spec),
+            "chance": format_number(row.get("chance"), spec),
+            "published": format_published(row["published"]) if optional["published"] else "",
+            interval_name(summary): format_interval(row, spec),
+            "minus random": _format_difference(row.get("control"), spec),
+            "n": str(row["n"]),
+            "undefined": ", ".join(f"{count} ({reason})" for reason, count in row["undefined"].items()),
+        }
+        rows.append([cells[name] for name in header])
+        previous = row["metric"]
+    return markdown_table(header, rows)
+
+
+def _number_format(summary: Mapping[str, Any], metric: str) -> str:
+    """Return the format of the values of a metric: three decimals, or three digits if the values are small or large."""
+    means = [abs(row["mean"]) for row in summary["rows"] if row["metric"] == metric and row["mean"] is not None]
+    return ".3f" if 0.01 <= max(means, default=1.0) < 1000 else ".3g"
+
+
 def _curves_table(summary: Mapping[str, Any], metric: str) -> str:
     """Return a table of the mean curves of a metric that has few points."""
     shares = summary["run"]["metrics"][metric]["places"]
@@ -172,8 +242,8 @@ def interval_name(summary: Mapping[str, Any]) -> str:
     return f"{name} (BCa)" if summary["interval"]["kind"] == "bca" else name
 
 
-def _format_difference(difference: Mapping[str, Any] | None) -> str:
+def _format_difference(difference: Mapping[str, Any] | None, spec: str = ".4f") -> str:
     if difference is None or difference["mean"] is None:
         return ""
-    text = f"{difference['mean']:+.4f}"
-    return f"{text} ({format_interval(difference)})" if difference["low"] is not None else text
+    text = f"{difference['mean']:+{spec}}"
+    return f"{text} ({format_interval(difference, spec)})" if difference["low"] is not None else text

@@ -88,6 +88,11 @@ class ExplanationFiles:
             return False
         return all(os.path.exists(path) for path in self.paths(name).values())  # noqa: PTH110
 
+    def has_settings(self, name: str, fingerprint: str) -> bool:
+        """Return whether the first file of a name was written with these settings, for any image."""
+        path = next(iter(self.paths(name).values()))
+        return (read_record(path) or {}).get("fingerprint") == fingerprint
+
     def find(self, names: FileNames, digest: str, fingerprint: str) -> tuple[dict[str, Path], dict[str, Any] | None]:
         """Return the paths of an explanation, and its record if all its files exist; these are then touched.
 

@@ -44,6 +44,7 @@ class ScoreColumn:
     curves: array[float] = field(default_factory=lambda: array("d"))  # one after the other
     curve_items: array[int] = field(default_factory=lambda: array("q"))  # indices of the items that have a curve
     undefined: Counter[str] = field(default_factory=Counter)
+    undefined_images: Counter[str] = field(default_factory=Counter)  # images that values, which are means, exclude
     chances: dict[str, float] = field(default_factory=dict)  # expected values of a random map, by key, if known
     forwards: int = 0
     backwards: int = 0
@@ -58,6 +59,8 @@ class ScoreColumn:
             raise TypeError("undefined must be a string")
         if record["undefined"]:
             self.undefined[record["undefined"]] += 1
+        for reason, count in record.get("undefined_images", {}).items():
+            self.undefined_images[reason] += count
         if "chance" in record:
             self.chances[record["key"]] = float(record["chance"])
         if record["curve"] is not None:

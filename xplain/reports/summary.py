@@ -265,6 +265,7 @@ def _summarize_column(
         **_to_json(estimate_mean(column.values_of(keys), interval)),
         **column.mean_chance(),
         "undefined": dict(sorted(column.undefined.items())),
+        **({"undefined_images": dict(sorted(column.undefined_images.items()))} if column.undefined_images else {}),
         "difference": None if reference is None else _difference(column, reference, interval),
         "curve": column.mean_curve(),
         "forwards": column.forwards / len(keys) if has_cost else None,

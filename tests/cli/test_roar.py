@@ -90,6 +90,7 @@ def test_roar_writes_records_and_report(xp, made, monkeypatch):
     )
     assert "efficientnet" not in text
     page = Path("run/report.html").read_text()
+    assert "(percentile method) over images, and over trials for roar" in page
     assert "n is the number of trials" in page
     assert "Mean curves" in page
     assert sorted(path.name for path in Path("run/roar").rglob("*.pt")) == ["base.pt", "base.pt"]

@@ -58,6 +58,7 @@ def make_evaluation_page(
         group_header=group_header,
         group_rows=rows_of_groups,
         interval=summary["interval"]["kind"],
+        trial_metrics=[label for label, metric in run["metrics"].items() if "scope" in metric],
         metric_notes=_list_notes(summary),
         colors=colors,
         plots=[plot for plot in plots if plot is not None],

@@ -128,15 +128,20 @@ def draw_stability_and_faithfulness(network: Network) -> bytes:
     gain = rankings.mean_defined(network.minus_random(PRIMARY))
     figure = new_figure(PAGE_WIDTH, 4.2, layout="constrained")
     axes = figure.subplots()
-    for index in np.flatnonzero(np.isfinite(stability)):
+    points: dict[tuple[float, float], list[str]] = {}  # methods at nearly the same point share a number
+    for index in sorted(np.flatnonzero(np.isfinite(stability)), key=lambda index: -gain[index]):
         label = network.methods[index]
         color = ORANGE if label in CONTROLS else BLUE
         axes.plot(stability[index], gain[index], "o", color=color, markersize=3)
-        axes.annotate(label, (stability[index], gain[index]), (3, 2), textcoords="offset points", size=5)
+        points.setdefault((round(stability[index], 2), round(gain[index], 2)), []).append(label)
+    for number, point in enumerate(points, 1):
+        axes.annotate(str(number), point, (3, 2), textcoords="offset points", size=5)
+    names = [f"{number} {label}" for number, labels in enumerate(points.values(), 1) for label in labels]
+    axes.text(1.02, 1, "\n".join(names), transform=axes.transAxes, va="top", size=5, linespacing=1.3)
     axes.axhline(0, color=GRAY, linewidth=0.6)
     axes.axvline(0.1, color=GRAY, linewidth=0.6, linestyle=":")
     axes.axvline(UNSTABLE, color=GRAY, linewidth=0.6, linestyle="--")
-    axes.set_xlim(0, 1.02)
+    axes.set_xlim(0, 1.05)
     axes.set_xlabel(
         f"share of the highest tenth that stays (smaller of draws and noise); dotted: chance; dashed: {UNSTABLE}"
     )

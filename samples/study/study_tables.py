@@ -111,8 +111,8 @@ def stability_table(network: Network) -> str:
         smaller = np.fmin(*stored)
         smaller = smaller[np.isfinite(smaller)]
         cells.append(_share((smaller < UNSTABLE).sum(), len(smaller)))
-        rows.append([f"`{label}`", *cells, f"{minus_random[index]:+.3f}"])
-    return markdown_table(["method", "draws", "noise", f"below {UNSTABLE}", "difference minus random"], rows)
+        rows.append([f"`{label}`", *cells, str(len(smaller)), f"{minus_random[index]:+.3f}"])
+    return markdown_table(["method", "draws", "noise", f"below {UNSTABLE}", "n", "difference minus random"], rows)
 
 
 def cost_table(network: Network) -> str:

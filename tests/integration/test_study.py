@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import lzma
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -95,3 +96,12 @@ def test_a_replay_with_another_value_is_refused(small_run, tmp_path):
     assert ran.returncode == 1
     assert ran.stdout == f"differs: tiny {changed['key']} saliency {changed['metric']} {changed['value']!r}\n"
     assert stored.read_bytes() == before
+
+
+def test_the_report_can_be_written_from_the_stored_values(tmp_path):
+    for name in ("items.csv.xz", "images.csv", "costs.csv"):
+        shutil.copy(STUDY / name, tmp_path)
+    ran = run_script("report.py", tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    for table in (STUDY / "tables").iterdir():
+        assert (tmp_path / "tables" / table.name).read_text() == table.read_text()

@@ -1,5 +1,6 @@
 """``xplain.explain``: every kind of image, the record and the pictures."""
 
+import copy
 import io
 import json
 import re
@@ -251,6 +252,24 @@ def test_representations(classifier, pixels, explanation, tmp_path, monkeypatch)
     monkeypatch.setattr(Image.Image, "show", lambda image: shown.append(image.size))
     explanations.show("overlay")
     assert shown == [(32, 32), (32, 32)]
+
+
+def test_a_list_names_the_explanation_to_use(classifier, pixels, tmp_path):
+    explanations = xplain.explain(classifier, pixels[None], "saliency")
+    for name in ("target", "target_name", "record", "overlay"):
+        message = f"a list of 1 explanation has no {name!r}; use explanations[0].{name}"
+        with pytest.raises(AttributeError, match=re.escape(message)):
+            getattr(explanations, name)
+    with pytest.raises(AttributeError, match="'Explanations' object has no attribute 'targets'"):
+        _ = explanations.targets
+    path = tmp_path / "two.png"
+    message = f"as the file {str(path)!r}; pass a folder, or save one of them: explanations[0].save({str(path)!r})"
+    with pytest.raises(UsageError, match=re.escape(f"cannot save 1 explanation {message}")):
+        explanations.save(path)
+    assert not path.exists()
+    path.mkdir()
+    assert [saved.parent for saved in explanations.save(path)] == [path]
+    assert len(copy.deepcopy(explanations)) == 1
 
 
 def test_record_is_a_copy(explanation):

@@ -4,6 +4,7 @@ import copy
 import io
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -252,6 +253,17 @@ def test_representations(classifier, pixels, explanation, tmp_path, monkeypatch)
     monkeypatch.setattr(Image.Image, "show", lambda image: shown.append(image.size))
     explanations.show("overlay")
     assert shown == [(32, 32), (32, 32)]
+
+
+def test_representation_has_the_warnings_of_one_line(explanation):
+    for warnings, text in (
+        (["the map is constant"], "warning: the map is constant"),
+        (["the map is constant", "the gap is large"], "warning: the map is constant; the gap is large"),
+        (["x" * 200], "1 warning"),
+        (["x" * 100, "y" * 100], "2 warnings"),
+    ):
+        warned = replace(explanation, record=explanation.record | {"warnings": warnings})
+        assert repr(warned).endswith(f", values (3, 32, 32), {text})")
 
 
 def test_a_list_names_the_explanation_to_use(classifier, pixels, tmp_path):

@@ -32,6 +32,7 @@ PictureKind = Literal["overlay", "heatmap", "masked", "figure"]
 KIND_OF_SUFFIX = {".png": "overlay", ".npz": "raw"}
 FILE_SUFFIXES = (*KIND_OF_SUFFIX, ".bmp", ".gif", ".jpeg", ".jpg", ".pdf", ".svg", ".tif", ".tiff", ".webp")
 LISTED = 20  # explanations of a list that a notebook shows
+LINE = 120  # characters; longer warnings are only counted in the repr
 LISTED_SIDE = 160  # pixels; smaller pictures in such a list are enlarged
 
 
@@ -76,8 +77,13 @@ class Explanation:
 
     def __repr__(self) -> str:
         target = f"{self.target_name!r} {format_certainty(self.record['target'])}"
-        warnings = f", {len(self.warnings)} warnings" if self.warnings else ""
+        warnings = f", {self._describe_warnings()}" if self.warnings else ""
         return f"Explanation({self.record['input']!r}, {self.method}, target {target}, values {tuple(self.values.shape)}{warnings})"
+
+    def _describe_warnings(self) -> str:
+        """Return the texts of the warnings if they fit on one line, otherwise their number."""
+        text = f"warning: {'; '.join(self.warnings)}"
+        return text if len(text) <= LINE else _count(len(self.warnings), "warning")
 
     def _repr_png_(self) -> bytes:
         return self._draw("figure", RenderOptions())

@@ -6,6 +6,7 @@ import pytest
 
 from tests.helpers.example_method import example
 from xplain.core.errors import UsageError
+from xplain.core.option_words import option_names
 from xplain.core.registry import METHODS, METRICS, MethodSpec, Registry, Spec
 
 SPEC = Spec("example", example, doc=example.__doc__ or "")
@@ -76,12 +77,23 @@ def test_get_by_name_or_alias():
         ("IG", "did you mean 'ig'?"),
         ("zzzzz", "see xplain list methods"),
         ("", "see xplain list methods"),
+        ("saliency,ig", "repeat -a: -a saliency -a ig"),
     ],
 )
 def test_get_unknown_name_raises(name, hint):
     with pytest.raises(UsageError) as error:
         make_registry().get(name)
     assert str(error.value) == f"unknown method {name!r}; {hint}"
+
+
+def test_several_names_in_one_text_raise():
+    with pytest.raises(UsageError, match="unknown metric 'insertion, deletion'; repeat -M: -M insertion -M deletion"):
+        METRICS.get("insertion, deletion")
+    with (
+        option_names(False),
+        pytest.raises(UsageError, match=r"; pass one name, or a list of names to xplain\.evaluate"),
+    ):
+        make_registry().get("saliency,ig")
 
 
 @pytest.mark.parametrize(("name", "alias"), [("saliency", ""), ("ig", ""), ("new", "ig"), ("new", "saliency")])

@@ -171,6 +171,14 @@ def test_misspelled_keyword_names_the_right_one(call, keyword, message):
     assert str(error.value).startswith(message)
 
 
+@pytest.mark.parametrize("name", ["target_layer", "target_layers"])
+def test_layers_of_other_packages_are_named(name):
+    message = f"explain has no argument {name!r}; use layer"
+    assert refusal(xplain.explain, model=CLASSIFIER, images=X, method="grad-cam", **{name: [NET]}) == message
+    text = refusal(xplain.explain, model=CLASSIFIER, images=X, method="saliency", **{name: [NET]})
+    assert text == f"{message} with a method of a layer: grad-cam"
+
+
 def test_misspelled_keyword_of_measure_names_the_right_one():
     assert (
         refusal(xplain.measure, **MEASURE, methods="ig") == "measure has no argument 'methods'; did you mean 'method'?"

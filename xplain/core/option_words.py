@@ -48,6 +48,11 @@ def option_names(wanted: bool = True) -> Iterator[None]:
         _is_command = before
 
 
+def is_command() -> bool:
+    """Return whether messages are written for the command line."""
+    return _is_command
+
+
 def in_words_of_caller(text: str) -> str:
     """Return a message with keyword arguments instead of options, unless a command runs (``option_names``)."""
     if _is_command or ("--" not in text and "xplain list" not in text):

@@ -15,6 +15,7 @@ from importlib import import_module
 from typing import Any, Generic, Literal, TypeVar, get_type_hints
 
 from xplain.core.errors import UsageError, did_you_mean
+from xplain.core.option_words import is_command
 from xplain.core.papers import Paper
 from xplain.core.parameters import Parameter
 from xplain.core.types import ScoreKind
@@ -232,11 +233,19 @@ class Registry(Generic[S]):
         name = self._find_spelling(name, (*self._specs, *self._aliases))
         key = self._aliases.get(name, name)
         if key not in self._specs:
-            hint = self.hints.get(name) or did_you_mean(
-                name, [*self._specs, *self._aliases], f"see xplain list {self.kind}s"
-            )
-            raise UsageError(f"unknown {self.kind} {name!r}", hint)
+            raise UsageError(f"unknown {self.kind} {name!r}", self._hint(name))
         return self._specs[key]
+
+    def _hint(self, name: str) -> str:
+        """Return what to write instead of an unknown name."""
+        if "," in name:  # several names in one text
+            option = "-M" if self.kind == "metric" else "-a"
+            names = " ".join(f"{option} {part.strip()}" for part in name.split(",") if part.strip())
+            return (
+                f"repeat {option}: {names}" if is_command() else "pass one name, or a list of names to xplain.evaluate"
+            )
+        known = [*self._specs, *self._aliases]
+        return self.hints.get(name) or did_you_mean(name, known, f"see xplain list {self.kind}s")
 
     @staticmethod
     def _find_spelling(name: str, known: Collection[str]) -> str:

@@ -27,6 +27,7 @@ from xplain.models.classifier import find_wrapped_classifier
 READ_HINT = "use xplain.read_image(path, preprocessing=classifier.preprocessing)[None]"
 MASKS_HINT = "pass 0 and 1, and NaN for ignored pixels, of shape (images, masks, height, width)"
 BOXES_HINT = "pass numbers (images, boxes, 4) in pixels of the images"
+LAYER_NAMES = ("target_layer", "target_layers")  # of ``layer`` in pytorch-grad-cam and torch-cam
 
 _any_range = ContextVar("_any_range", default=False)  # whether images may leave [0, 1]
 
@@ -56,6 +57,9 @@ def check_keywords(
         if argument.kind is not argument.VAR_KEYWORD
     ]
     for name in names:
+        if name in LAYER_NAMES and name not in (parameters or ()):
+            hint = f"use {'layer' if 'layer' in (parameters or ()) else 'layer with a method of a layer: grad-cam'}"
+            raise UsageError(f"{function.__name__} has no argument {name!r}", hint)
         similar = get_close_matches(name.lower(), [*arguments, *(parameters or ())], n=1)
         if name in (parameters or ()) or (parameters is not None and not set(similar) & set(arguments)):
             continue

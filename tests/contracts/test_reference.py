@@ -39,6 +39,9 @@ def test_page_holds_definition_parameters_and_paper(spec):
     for name in spec.parameters:
         assert f"\n  {name}: " in text
     joined = " ".join(text.split())
+    headings = [line for line in text.splitlines() if line in ("Parameters:", "Properties:", "Definition:")]
+    expected = {"Parameters:": spec.parameters, "Properties:": page.facts, "Definition:": page.definition}
+    assert headings == [heading for heading, content in expected.items() if content]
     assert not spec.paper or " ".join(spec.paper.citation.split()) in joined
     facts = dict(page.facts)
     assert facts.get("Differences from the paper", "") == spec.deviations

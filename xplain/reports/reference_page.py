@@ -1,4 +1,4 @@
-"""The page of a method or metric: definition, parameters, cost, properties and paper, for terminals and as Markdown."""
+"""The page of a method or metric: parameters, cost, properties, paper and definition, for terminals and as Markdown."""
 
 from __future__ import annotations
 
@@ -23,38 +23,43 @@ ACCESS_WORDS = {
 
 @dataclass(frozen=True)
 class Page:
-    """paragraphs: the summary and the definition. parameters, facts: a name and a text each."""
+    """summary: what it computes. definition: paragraphs. parameters, facts: a name and a text each."""
 
     title: str
-    paragraphs: tuple[str, ...]
+    summary: str
+    definition: tuple[str, ...]
     parameters: tuple[tuple[str, str], ...]
     facts: tuple[tuple[str, str], ...]
 
     def to_text(self, width: int = WIDTH) -> str:
         """Return the page for a terminal."""
-        lines = [self.title, ""]
-        for paragraph in self.paragraphs:
-            lines += [*_wrap(paragraph, width), ""]
+        lines = [self.title, "", *_wrap(self.summary, width), ""]
         if self.parameters:
             lines += ["Parameters:", *_wrap_entries(self.parameters, width), ""]
         lines += ["Properties:", *_wrap_entries(self.facts, width)]
+        if self.definition:
+            lines += ["", "Definition:"]
+        for index, paragraph in enumerate(self.definition):
+            lines += [*([""] if index else []), *_wrap(paragraph, width, "  ", "  ")]
         return "\n".join(lines) + "\n"
 
     def to_markdown(self, level: int = 2) -> str:
         """Return the page as a section of a Markdown document. level: of its heading."""
-        blocks = [f"{'#' * level} {self.title}", *map(escape_markdown, self.paragraphs)]
+        blocks = [f"{'#' * level} {self.title}", escape_markdown(self.summary)]
         if self.parameters:
             entries = [f"- **{name}**: {escape_markdown(text)}" for name, text in self.parameters]
             blocks += ["Parameters:", "\n".join(entries)]
         blocks += ["Properties:", "\n".join(f"- {name}: {escape_markdown(text)}" for name, text in self.facts)]
+        if self.definition:
+            blocks += ["Definition:", *map(escape_markdown, self.definition)]
         return "\n\n".join(blocks) + "\n"
 
 
 def make_page(spec: Spec) -> Page:
     """Return the page of a method or metric."""
-    summary, definition = spec.summary, describe_definition(spec)
+    summary = spec.summary
     first = " ".join(spec.doc.split("\n\n")[0].split())
-    paragraphs = [first if first.startswith(summary) else summary, *split_paragraphs(definition)]
+    definition = split_paragraphs(describe_definition(spec))
     parameters = [(info.name, _describe_parameter(info)) for info in describe_parameters(spec)]
     facts = [] if not spec.names[1:] else [("Other names", ", ".join(spec.names[1:]))]
     if isinstance(spec, MethodSpec):
@@ -66,7 +71,8 @@ def make_page(spec: Spec) -> Page:
     if spec.paper:
         facts.append(("Paper", f"{spec.paper.citation} {spec.paper.url}".strip()))
     facts.append(("Version of the definition", str(spec.version)))
-    return Page(spec.name, tuple(paragraphs), tuple(parameters), tuple(facts))
+    opening = first if first.startswith(summary) else summary
+    return Page(spec.name, opening, tuple(definition), tuple(parameters), tuple(facts))
 
 
 def _list_method_facts(spec: MethodSpec) -> Iterator[tuple[str, str]]:

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from xplain.reports.control import beats_control, find_control
-from xplain.reports.coverage import coverage_notes, undefined_image_notes
+from xplain.reports.coverage import coverage_notes, narrow_interval_notes, undefined_image_notes
 from xplain.reports.curve_plot import make_curve_plot
 from xplain.reports.groups import group_rows
 from xplain.reports.interval_bars import make_interval_bars
@@ -59,6 +59,7 @@ def make_evaluation_page(
         group_rows=rows_of_groups,
         interval=summary["interval"]["kind"],
         trial_metrics=[label for label, metric in run["metrics"].items() if "scope" in metric],
+        interval_notes=narrow_interval_notes(summary),
         metric_notes=_list_notes(summary),
         colors=colors,
         plots=[plot for plot in plots if plot is not None],

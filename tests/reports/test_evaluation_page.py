@@ -164,9 +164,9 @@ def test_examples_of_every_method_are_shown(tmp_path):
     ]
     captions = re.findall(r"<figcaption>(.*)</figcaption>", page)
     assert captions == [
-        "a.jpg: cat, 0.500",
-        'b.jpg: dog, 0.500<span class="wrong">wrong prediction; label: tabby</span>',
-        "c.jpg: cat, 0.500",
+        "a.jpg: cat; hit 0.500",
+        'b.jpg: dog; hit 0.500<span class="wrong">wrong prediction; label: tabby</span>',
+        "c.jpg: cat; hit 0.500",
     ]
     sources = re.findall(r'src="data:image/(\w+);base64,[^"]+"( class="small")?', page)
     assert sources == [("png", ' class="small"'), ("png", ' class="small"'), ("jpeg", "")]

@@ -191,7 +191,7 @@ def _read_picture(path: Path, record: Mapping[str, Any]) -> dict[str, Any]:
         source = data_url(content) if is_small else encode_image(np.asarray(picture.convert("RGB")))
     labels = " and ".join(record.get("labels", ())) or "not recorded"
     return {
-        "caption": f"{record.get('key')}: {record.get('name')}, {record.get('value', 0):.3f}",
+        "caption": f"{record.get('key')}: {record.get('name')}; {record.get('metric', 'value')} {record.get('value', 0):.3f}",
         "wrong": f"wrong prediction; label: {labels}" if record.get("correct") is False else "",
         "source": source,
         "small": is_small,

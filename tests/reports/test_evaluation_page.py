@@ -78,13 +78,18 @@ def make_rows(metric: str, better: str) -> dict:
 
 
 @pytest.mark.parametrize(
-    ("better", "marked"), [("higher", ["tie", "bad"]), ("lower", ["good", "tie"]), ("neither", [])]
+    ("better", "marked"),
+    [
+        ("higher", [("tie", "not better"), ("bad", "worse")]),
+        ("lower", [("good", "worse"), ("tie", "not better")]),
+        ("neither", []),
+    ],
 )
 def test_methods_that_do_not_beat_the_control_are_marked(better, marked):
     page = make_evaluation_page(make_rows("hit", better), [], "")
-    pattern = r'data-label="method">([^<]+)<span class="mark" title="difference: [^"]+">not better than random</span>'
+    pattern = r'data-label="method">([^<]+)<span class="mark" title="difference: [^"]+">([^<]+) than random</span>'
     assert re.findall(pattern, page) == marked
-    assert ("Marked methods are not better than" in page) == bool(marked)
+    assert ("A method is marked “worse than random” if" in page) == bool(marked)
 
 
 def read_table(page: str) -> dict[str, dict[str, str]]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from xplain.reports.control import beats_control, find_control
+from xplain.reports.control import compare_with_control, find_control
 from xplain.reports.coverage import coverage_notes, narrow_interval_notes, undefined_image_notes
 from xplain.reports.curve_plot import make_curve_plot
 from xplain.reports.groups import group_rows
@@ -53,7 +53,7 @@ def make_evaluation_page(
         header=list(_table_columns(summary)),
         rows=_table_rows(summary, colors),
         control=find_control(run),
-        any_marked=any(_is_marked(summary, row) for row in summary["rows"]),
+        any_marked=any(_mark(summary, row) for row in summary["rows"]),
         interval_header=INTERVAL,
         group_header=group_header,
         group_rows=rows_of_groups,
@@ -127,16 +127,18 @@ def _table_rows(summary: Mapping[str, Any], colors: Mapping[str, str]) -> list[d
             "cells": [write(row) for write in columns.values()],
             "bar": bars[row["metric"]].get(row["method"]),
             "color": colors[row["method"]],
-            "mark": f"not better than {find_control(summary['run'])}" if _is_marked(summary, row) else "",
+            "mark": _mark(summary, row),
             "reason": _describe_difference(row.get("control")),
         }
         for row in summary["rows"]
     ]
 
 
-def _is_marked(summary: Mapping[str, Any], row: Row) -> bool:
-    """Return whether a method is not better than the control by a metric."""
-    return beats_control(row, summary["run"]["metrics"][row["metric"]]) is False
+def _mark(summary: Mapping[str, Any], row: Row) -> str:
+    """Return ``not better than random`` or ``worse than random``, or "" if a method is better than the control or not comparable."""
+    run = summary["run"]
+    verdict = compare_with_control(row, run["metrics"][row["metric"]])
+    return f"{verdict} than {find_control(run)}" if verdict in {"not better", "worse"} else ""
 
 
 def _list_undefined(row: Row) -> str:

@@ -34,6 +34,10 @@ from xplain.core.option_words import in_words_of_caller, option_names
         ("load it with --model script:a.pt", 'load it with the model "script:a.pt"'),
         ("check --model and --weights", "check the model and weights"),
         ("unknown method 'x'; see xplain list methods", "unknown method 'x'; see xplain.methods()"),
+        (
+            "unknown class 'x'; see xplain list classes -m 'python:my net:make'",
+            "unknown class 'x'; see classifier.labels",
+        ),
         ('use "xplain evaluate DATASET --metric roar"', 'use "xplain evaluate DATASET --metric roar"'),
         ("choose another --output", "choose another --output"),
         ("no such file: '--weights'", "no such file: '--weights'"),

@@ -10,7 +10,8 @@ from torch import nn
 import xplain
 from tests.helpers import toys
 from xplain.core.errors import InputError, UsageError
-from xplain.data.class_names import load_imagenet_classes, read_class_names
+from xplain.core.option_words import option_names
+from xplain.data.class_names import ClassNames, load_imagenet_classes, read_class_names
 
 
 def named(labels, wnids=()) -> xplain.Classifier:
@@ -91,8 +92,20 @@ def test_find_suggests_near_classes(imagenet, text, near):
 
 
 def test_find_without_near_classes(imagenet):
-    assert refused(imagenet.class_names.find, "qqqqqq") == "unknown class 'qqqqqq'; see xplain list classes"
+    text = refused(imagenet.class_names.find, "qqqqqq")
+    assert text == f"unknown class 'qqqqqq'; see xplain list classes -m {imagenet.name}"
+    with option_names(False):
+        assert refused(imagenet.class_names.find, "qqqqqq") == "unknown class 'qqqqqq'; see classifier.labels"
     assert refused(imagenet.class_names.find, "").startswith("unknown class ''")
+
+
+def test_find_lists_few_classes_of_an_own_model():
+    few, many = list("abcdefghij"), list("abcdefghijk")
+    assert refused(ClassNames(few).find, "zebra") == "unknown class 'zebra'; classes are a, b, c, d, e, f, g, h, i, j"
+    text = refused(ClassNames().find, "zebra")
+    assert text == "unknown class 'zebra'; use an index, or name the classes with --classes FILE"
+    text = refused(ClassNames(many, model="python:my net:make").find, "zebra")
+    assert text == "unknown class 'zebra'; see xplain list classes -m 'python:my net:make'"
 
 
 @pytest.mark.parametrize("text", ["1000", "-1", "99999"])

@@ -1,8 +1,10 @@
 """``xplain.explain``: every kind of image, the record and the pictures."""
 
+import copy
 import io
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -251,6 +253,35 @@ def test_representations(classifier, pixels, explanation, tmp_path, monkeypatch)
     monkeypatch.setattr(Image.Image, "show", lambda image: shown.append(image.size))
     explanations.show("overlay")
     assert shown == [(32, 32), (32, 32)]
+
+
+def test_representation_has_the_warnings_of_one_line(explanation):
+    for warnings, text in (
+        (["the map is constant"], "warning: the map is constant"),
+        (["the map is constant", "the gap is large"], "warning: the map is constant; the gap is large"),
+        (["x" * 200], "1 warning"),
+        (["x" * 100, "y" * 100], "2 warnings"),
+    ):
+        warned = replace(explanation, record=explanation.record | {"warnings": warnings})
+        assert repr(warned).endswith(f", values (3, 32, 32), {text})")
+
+
+def test_a_list_names_the_explanation_to_use(classifier, pixels, tmp_path):
+    explanations = xplain.explain(classifier, pixels[None], "saliency")
+    for name in ("target", "target_name", "record", "overlay"):
+        message = f"a list of 1 explanation has no {name!r}; use explanations[0].{name}"
+        with pytest.raises(AttributeError, match=re.escape(message)):
+            getattr(explanations, name)
+    with pytest.raises(AttributeError, match="'Explanations' object has no attribute 'targets'"):
+        _ = explanations.targets
+    path = tmp_path / "two.png"
+    message = f"as the file {str(path)!r}; pass a folder, or save one of them: explanations[0].save({str(path)!r})"
+    with pytest.raises(UsageError, match=re.escape(f"cannot save 1 explanation {message}")):
+        explanations.save(path)
+    assert not path.exists()
+    path.mkdir()
+    assert [saved.parent for saved in explanations.save(path)] == [path]
+    assert len(copy.deepcopy(explanations)) == 1
 
 
 def test_record_is_a_copy(explanation):

@@ -31,6 +31,7 @@ ENTRY = r"(?!or\b|and\b|is\b)[\w.]+"  # the value of --logits can be any name
 OPTION = re.compile(
     rf"(?<![\w'\"/-])--(?:(?P<name>logits) (?P<entry>{ENTRY})|(?P<option>{'|'.join(KEYWORDS)})(?![\w-])(?: (?P<value>{VALUE}))?)"
 )
+CLASS_LISTING = re.compile(r"(?<!\")\bxplain list classes -m (?:'[^']*'|\S+)")
 LISTING = re.compile(r"(?<!\")\bxplain list (methods|metrics)\b(?! --| [A-Z])")
 
 _is_command = False
@@ -56,7 +57,7 @@ def in_words_of_caller(text: str) -> str:
 
 
 def _name_keywords(text: str) -> str:
-    return LISTING.sub(r"xplain.\1()", OPTION.sub(_to_keyword, text))
+    return CLASS_LISTING.sub("classifier.labels", LISTING.sub(r"xplain.\1()", OPTION.sub(_to_keyword, text)))
 
 
 def _to_keyword(match: re.Match[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -14,6 +15,7 @@ from xplain.core.errors import InputError, UsageError, did_you_mean
 from xplain.core.option_values import parse_count
 from xplain.core.text_files import read_lines
 
+MAX_LISTED = 10  # classes that an error lists
 WNID = re.compile(r"n\d{8}")
 
 
@@ -47,7 +49,15 @@ class ClassNames:
             if matches:
                 return matches[0]
         known = [*self.labels, *self.wnids]
-        raise UsageError(f"unknown class {text!r}", did_you_mean(text, known, "see xplain list classes"))
+        raise UsageError(f"unknown class {text!r}", did_you_mean(text, known, self._hint()))
+
+    def _hint(self) -> str:
+        """Return the classes if they are few, otherwise how to list them."""
+        if 0 < len(self.labels) <= MAX_LISTED:
+            return f"classes are {', '.join(self.labels)}"
+        if not self.labels and not self.wnids:
+            return "use an index, or name the classes with --classes FILE"
+        return f"see xplain list classes -m {shlex.quote(self.model)}"
 
     def _check_index(self, index: int) -> int:
         count = self.count or len(self.labels)

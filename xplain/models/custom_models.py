@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import math
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -28,6 +29,9 @@ from xplain.models.wrappers import check_usable, unwrap, working_copy
 
 HALF_PRECISIONS = {torch.float16, torch.bfloat16}
 
+# ``package.module:factory``, or a file instead of the module: ``package/module.py:factory``.
+FACTORY = re.compile(r"(?P<module>[^\W\d]\w*(?:[./][^\W\d]\w*)*?)(?:\.py)?:(?P<factory>[^\W\d]\w*)")
+
 LIBRARIES = ("torchvision", "timm")
 # Activations by the ``problem_type`` in the configuration of Hugging Face models.
 PROBLEM_TYPES: dict[str, Literal["softmax", "sigmoid", "none"]] = {
@@ -44,7 +48,7 @@ def load_factory(name: str) -> nn.Module:
     """
     module_name, colon, factory_name = name.removeprefix("python:").partition(":")
     if not colon or not all(part.isidentifier() for part in (*module_name.split("."), factory_name)):
-        raise UsageError(f"invalid model name {name!r}", "use python:package.module:factory")
+        raise UsageError(f"invalid model name {name!r}", suggest_factory(name) or "use python:package.module:factory")
     module = _import_module(module_name, name)
     factory = getattr(module, factory_name, None)
     if not callable(factory):
@@ -57,6 +61,15 @@ def load_factory(name: str) -> nn.Module:
     return model
 
 
+def suggest_factory(name: str) -> str:
+    """Return a hint with the name of a factory that was written without ``python:`` or as a file, otherwise ``""``."""
+    match = FACTORY.fullmatch(name.removeprefix("python:"))
+    if match is None:
+        return ""
+    suggestion = f"python:{match['module'].replace('/', '.')}:{match['factory']}"
+    return "" if suggestion == name else f"did you mean {suggestion!r}?"
+
+
 def _import_module(module_name: str, name: str) -> ModuleType:
     directory = str(Path.cwd())
     if directory not in sys.path:
@@ -66,9 +79,8 @@ def _import_module(module_name: str, name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise  # an import inside the user's module failed
-        raise UsageError(
-            f"module {module_name!r} of model {name!r} not found", "install it or run the command in its directory"
-        ) from None
+        hint = suggest_factory(name) or "install it or run the command in its directory"
+        raise UsageError(f"module {module_name!r} of model {name!r} not found", hint) from None
 
 
 def wrap_module(model: nn.Module, name: str, path: Path | None, *, copy: bool = True) -> Classifier:

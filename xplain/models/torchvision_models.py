@@ -25,6 +25,7 @@ from xplain.models.checkpoints import (
     read_weights,
 )
 from xplain.models.classifier import Accuracy, Classifier, Weights
+from xplain.models.custom_models import suggest_factory
 from xplain.models.efficientnet_lite import VERSIONS
 from xplain.models.randomization import RANDOM, UNTRAINED
 
@@ -92,9 +93,8 @@ def _find_weights(name: str) -> tuple[str, Any]:
     names = torchvision_names()
     builder, _, tag = name.partition(".")
     if builder not in names:
-        raise UsageError(
-            f"unknown model {name!r}", did_you_mean(builder, [*VERSIONS, *names], "see xplain list models")
-        )
+        hint = suggest_factory(name) or did_you_mean(builder, [*VERSIONS, *names], "see xplain list models")
+        raise UsageError(f"unknown model {name!r}", hint)
     published = models.get_model_weights(builder).__members__
     if tag and tag not in published:
         raise UsageError(f"{builder} has no weights {tag!r}", f"choose from {', '.join(published)}")

@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 
 PictureKind = Literal["overlay", "heatmap", "masked", "figure"]
 KIND_OF_SUFFIX = {".png": "overlay", ".npz": "raw"}
+FILE_SUFFIXES = (*KIND_OF_SUFFIX, ".bmp", ".gif", ".jpeg", ".jpg", ".pdf", ".svg", ".tif", ".tiff", ".webp")
 LISTED = 20  # explanations of a list that a notebook shows
+LINE = 120  # characters; longer warnings are only counted in the repr
 LISTED_SIDE = 160  # pixels; smaller pictures in such a list are enlarged
 
 
@@ -75,8 +77,13 @@ class Explanation:
 
     def __repr__(self) -> str:
         target = f"{self.target_name!r} {format_certainty(self.record['target'])}"
-        warnings = f", {len(self.warnings)} warnings" if self.warnings else ""
+        warnings = f", {self._describe_warnings()}" if self.warnings else ""
         return f"Explanation({self.record['input']!r}, {self.method}, target {target}, values {tuple(self.values.shape)}{warnings})"
+
+    def _describe_warnings(self) -> str:
+        """Return the texts of the warnings if they fit on one line, otherwise their number."""
+        text = f"warning: {'; '.join(self.warnings)}"
+        return text if len(text) <= LINE else _count(len(self.warnings), "warning")
 
     def _repr_png_(self) -> bytes:
         return self._draw("figure", RenderOptions())
@@ -148,6 +155,15 @@ class Explanations(Sequence[Explanation]):
     def __init__(self, explanations: Iterable[Explanation]) -> None:
         self._explanations = list(explanations)
 
+    if not TYPE_CHECKING:  # a type checker must report the missing attribute
+
+        def __getattr__(self, name: str) -> Any:
+            """Raise AttributeError, with the index to use if a single explanation has the attribute."""
+            message = f"'Explanations' object has no attribute {name!r}"
+            if not name.startswith("_") and (hasattr(Explanation, name) or name in Explanation.__dataclass_fields__):
+                message = f"a list of {_count(len(self), 'explanation')} has no {name!r}; use explanations[0].{name}"
+            raise AttributeError(message, name=name, obj=self)
+
     def __len__(self) -> int:
         return len(self._explanations)
 
@@ -191,13 +207,20 @@ class Explanations(Sequence[Explanation]):
             explanation.show(kind, **options)
 
     def save(self, folder: str | PathLike[str], kind: PictureKind = "overlay", **options: Any) -> list[Path]:
-        """Write ``FOLDER/NUMBER.STEM.METHOD.KIND.png`` for every explanation, and return the paths."""
+        """Write ``FOLDER/NUMBER.STEM.METHOD.KIND.png`` for every explanation, and return the paths.
+
+        Raises UsageError if ``folder`` is the name of a file, such as ``cat.png``.
+        """
+        path = Path(fspath(folder))
+        if path.suffix.lower() in FILE_SUFFIXES and not path.is_dir():
+            hint = f"pass a folder, or save one of them: explanations[0].save({str(folder)!r})"
+            raise UsageError(f"cannot save {_count(len(self), 'explanation')} as the file {str(folder)!r}", hint)
         digits = len(str(max(len(self) - 1, 0)))
         paths = []
         for index, explanation in enumerate(self._explanations):
             stem = Path(str(explanation.record["input"])).stem
             name = f"{index:0{digits}}.{stem}.{explanation.method}.{kind}.png"
-            paths.append(explanation.save(Path(folder) / name, kind, **options))
+            paths.append(explanation.save(path / name, kind, **options))
         return paths
 
     def to_dict(self) -> list[dict[str, Any]]:
@@ -225,6 +248,10 @@ def make_render_options(**options: Any) -> RenderOptions:
             "use clip=(LOW, HIGH) percentiles and an opacity from 0 to 1",
         )
     return made
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _check_choice(name: str, value: object, choices: Sequence[str]) -> None:

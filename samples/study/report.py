@@ -1,6 +1,7 @@
 """Write the tables and figures of the study: ``python samples/study/report.py [FOLDER]``.
 
-FOLDER, by default the folder of this script, has the tables that collect.py writes. It receives tables/*.md and figures/*.png.
+FOLDER, by default the folder of this script, has the tables that collect.py writes. It receives tables/*.md and .figures/*.png
+(hidden, so that ``xplain evaluate samples`` does not take them for photographs).
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def network_figures(network: Network) -> dict[str, bytes]:
 def main(folder: str = str(Path(__file__).parent)) -> None:
     """Read the values and write tables and figures."""
     networks = read_networks(Path(folder))
-    table_folder, figure_folder = Path(folder, "tables"), Path(folder, "figures")
+    table_folder, figure_folder = Path(folder, "tables"), Path(folder, ".figures")
     table_folder.mkdir(exist_ok=True)
     figure_folder.mkdir(exist_ok=True)
     with paper_style():

@@ -14,7 +14,7 @@ from xplain.reports import rankings
 from xplain.reports.figures import COLUMN_WIDTH, PAGE_WIDTH, new_figure
 from xplain.reports.statistics import estimate_mean
 
-SIZES = (3, 6, 10, 20, 50, 100)
+SIZES = (2, 3, 4, 5, 6, 10, 20, 50, 100)
 BLUE, ORANGE, GRAY = "#0072b2", "#d55e00", "#999999"
 LINE = 0.13  # inches per method
 

@@ -130,6 +130,7 @@ def networks_table(networks: Sequence[Network]) -> str:
     pairs = [(a, b) for i, a in enumerate(networks) for b in networks[i + 1 :]]
     metrics = dict.fromkeys(metric for network in networks for metric in network.ordered_metrics())
     rows = [[metric, *(_common_tau(a, b, metric) for a, b in pairs)] for metric in metrics]
+    rows = [row for row in rows if any(row[1:])]
     return markdown_table(["metric", *(f"{a.name}, {b.name}" for a, b in pairs)], rows)
 
 

@@ -120,7 +120,10 @@ def test_evaluate_counts_results_that_are_kept(xp, photos, method_calls):
     ran = xp(*command)
     assert ran.code == 130
     assert "xplain: interrupted; 4 of 12 results are kept. To resume, run: xplain evaluate " in ran.err
-    assert "xplain: 4 of 12 results are kept; computing the others" in xp(*command).err.splitlines()
+    assert (
+        "xplain: 4 of 12 results are kept from an earlier command; computing the others"
+        in xp(*command).err.splitlines()
+    )
     assert "results are kept" not in xp(*command).err
 
 

@@ -160,7 +160,7 @@ def test_ctrl_c_keeps_finished_files(xp, photos, method_calls):
     assert ran.err.endswith(f"xplain: interrupted; 1 of 3 results are kept. To resume, run: {command}\n")
     assert [p.name for p in Path("xplain-out").rglob("*") if p.is_file()] == ["a.saliency.overlay.png"]
     again = xp("explain", photos, *TINY, "-a", "sm", "-b", "1", *off)
-    assert again.err.splitlines()[0] == "xplain: 1 of 3 results are kept; computing the others"
+    assert again.err.splitlines()[0] == "xplain: 1 of 3 results are kept from an earlier command; computing the others"
     assert "results are kept" not in xp("explain", photos, *TINY, "-a", "sm", "-b", "1", *off).err
 
 

@@ -22,7 +22,7 @@ OPTIONS = {  # besides the images and the model
 }
 COMMANDS = list(OPTIONS)
 RESULT_LINE = re.compile(
-    r"xplain: (the report is |\d+ of \d+ results are kept; |(?!note: |warning: |error: ).*: .*: .* -?\d[\d.e+-]*$)"
+    r"xplain: (the report is |\d+ of \d+ results are kept from an earlier command; |(?!note: |warning: |error: ).*: .*: .* -?\d[\d.e+-]*$)"
 )
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 

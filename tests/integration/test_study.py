@@ -80,7 +80,7 @@ def test_values_are_collected_once_and_reported(small_run, tmp_path):
     names = ("", ".metrics", ".cost", ".photographs", ".fills", ".stability")
     assert {path.name for path in (tmp_path / "tables").iterdir()} == {f"tiny{name}.md" for name in names}
     names = ("images", "ranks", "tiny.agreement", "tiny.fills", "tiny.forest", "tiny.stability")
-    assert {path.name for path in (tmp_path / "figures").iterdir()} == {f"{name}.png" for name in names}
+    assert {path.name for path in (tmp_path / ".figures").iterdir()} == {f"{name}.png" for name in names}
 
 
 def test_a_replay_with_another_value_is_refused(small_run, tmp_path):
@@ -99,7 +99,7 @@ def test_a_replay_with_another_value_is_refused(small_run, tmp_path):
 
 
 def test_the_report_can_be_written_from_the_stored_values(tmp_path):
-    for name in ("items.csv.xz", "images.csv", "costs.csv"):
+    for name in ("items.csv.xz", "images.csv", "costs.csv", "grades.csv"):
         shutil.copy(STUDY / name, tmp_path)
     ran = run_script("report.py", tmp_path)
     assert ran.returncode == 0, ran.stderr

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from xplain.core.run_store import settings_digest
-from xplain.reports.control import beats_control, find_control
+from xplain.reports.control import compare_with_control, find_control
 from xplain.reports.statistics import paired_difference
 from xplain.reports.summary import summarize
 
@@ -47,7 +47,8 @@ def test_differences_to_the_control_are_paired(order):
             expected.mean, expected.low, expected.high, 4 if label == "a" else 3,
         )  # fmt: skip
     assert rows["a"]["control"]["mean"] == 0.4375
-    assert [beats_control(rows[label], METRIC) for label in ("a", "b", "chance")] == [True, False, None]
+    verdicts = [compare_with_control(rows[label], METRIC) for label in ("a", "b", "chance")]
+    assert verdicts == ["better", "not better", None]
 
 
 def test_runs_without_control_have_no_differences_to_it():
@@ -56,6 +57,16 @@ def test_runs_without_control_have_no_differences_to_it():
 
 def test_better_side_depends_on_the_metric():
     row = {"control": {"mean": -0.2, "low": -0.3, "high": -0.1}}
-    assert [beats_control(row, {"better": better}) for better in ("higher", "lower", "neither")] == [False, True, None]
-    assert beats_control({"control": {"mean": 0.1, "low": None, "high": None}}, {"better": "higher"}) is None
-    assert beats_control({"control": {"mean": 0.0, "low": 0.0, "high": 0.1}}, {"better": "higher"}) is False
+    verdicts = [compare_with_control(row, {"better": better}) for better in ("higher", "lower", "neither")]
+    assert verdicts == ["worse", "better", None]
+    row = {"control": {"mean": 0.2, "low": 0.1, "high": 0.3}}
+    verdicts = [compare_with_control(row, {"better": better}) for better in ("higher", "lower", "neither")]
+    assert verdicts == ["better", "worse", None]
+
+
+@pytest.mark.parametrize("better", ["higher", "lower"])
+def test_intervals_that_contain_zero_are_not_better(better):
+    for low, high in ((0.0, 0.1), (-0.1, 0.0), (-0.1, 0.1), (0.0, 0.0)):
+        control = {"mean": 0.0, "low": low, "high": high}
+        assert compare_with_control({"control": control}, {"better": better}) == "not better"
+    assert compare_with_control({"control": {"mean": 0.1, "low": None, "high": None}}, {"better": better}) is None

@@ -78,13 +78,18 @@ def make_rows(metric: str, better: str) -> dict:
 
 
 @pytest.mark.parametrize(
-    ("better", "marked"), [("higher", ["tie", "bad"]), ("lower", ["good", "tie"]), ("neither", [])]
+    ("better", "marked"),
+    [
+        ("higher", [("tie", "not better"), ("bad", "worse")]),
+        ("lower", [("good", "worse"), ("tie", "not better")]),
+        ("neither", []),
+    ],
 )
 def test_methods_that_do_not_beat_the_control_are_marked(better, marked):
     page = make_evaluation_page(make_rows("hit", better), [], "")
-    pattern = r'data-label="method">([^<]+)<span class="mark" title="difference: [^"]+">not better than random</span>'
+    pattern = r'data-label="method">([^<]+)<span class="mark" title="difference: [^"]+">([^<]+) than random</span>'
     assert re.findall(pattern, page) == marked
-    assert ("Marked methods are not better than" in page) == bool(marked)
+    assert ("A method is marked “worse than random” if" in page) == bool(marked)
 
 
 def read_table(page: str) -> dict[str, dict[str, str]]:
@@ -164,9 +169,9 @@ def test_examples_of_every_method_are_shown(tmp_path):
     ]
     captions = re.findall(r"<figcaption>(.*)</figcaption>", page)
     assert captions == [
-        "a.jpg: cat, 0.500",
-        'b.jpg: dog, 0.500<span class="wrong">wrong prediction; label: tabby</span>',
-        "c.jpg: cat, 0.500",
+        "a.jpg: cat; hit 0.500",
+        'b.jpg: dog; hit 0.500<span class="wrong">wrong prediction; label: tabby</span>',
+        "c.jpg: cat; hit 0.500",
     ]
     sources = re.findall(r'src="data:image/(\w+);base64,[^"]+"( class="small")?', page)
     assert sources == [("png", ' class="small"'), ("png", ' class="small"'), ("jpeg", "")]

@@ -61,6 +61,8 @@ def test_columns_without_values_are_left_out():
     assert methods.rows == [["<ig>", "contributions", "0.750", "0.500 to 1.000", "0.75"]]
     assert list(methods.terms) == ["values", "auroc ↑", "silent"]
     assert metrics.header == ["metric", "grade ↑", "95% CI", "resolution", "swap", "verdict"]
+    assert metrics.terms["swap"] == "grade on maps that exchange relevant pixels with others"
+    assert metrics.description.endswith("The list below explains the columns, and the guide known-truth.md the faults")
     assert (preferences.header, preferences.rows) == (["metric", "best to random"], [["deletion", "1.00"]])
     summary = make_summary({"or": "set"}, ("auroc", "sign"), [make_metric({"swap": 1.0}, undefined=7)])
     methods, metrics, _ = make_tables(summary)

@@ -22,7 +22,7 @@ class ResultLog:
     def __call__(self, kept: int, total: int) -> None:
         self._kept, self._total = kept, total
         if not self._is_started and 0 < kept < total:
-            log.info("%d of %d results are kept; computing the others", kept, total)
+            log.info("%d of %d results are kept from an earlier command; computing the others", kept, total)
         self._is_started = True
 
     @property

@@ -1,9 +1,11 @@
-"""Which part of a data set a summary covers, in words for the table and the page."""
+"""Which part of a data set a summary covers, and whether it is too small for intervals, in words for the table and the page."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
+
+MIN_VALUES = 10  # 95 % bootstrap intervals of n normal values contain the true mean in 80 % of cases for n = 4 and in 90 % for n = 8
 
 
 def count_images(summary: Mapping[str, Any]) -> str:
@@ -36,6 +38,27 @@ def undefined_image_notes(summary: Mapping[str, Any]) -> list[str]:
                 f"{row['metric']} of {row['method']} excludes test images without a score, over all trials: {reasons}"
             )
     return notes
+
+
+def narrow_interval_notes(summary: Mapping[str, Any]) -> list[str]:
+    """Return a text if intervals of the rows are from fewer than MIN_VALUES values, without a final period."""
+    metrics = summary["run"]["metrics"]
+    counts: dict[str, set[int]] = {"images": set(), "trials": set()}
+    for row in summary["rows"]:
+        if row["low"] is not None and row["n"] < MIN_VALUES:
+            counts["trials" if "scope" in metrics[row["metric"]] else "images"].add(row["n"])
+    return [
+        f"Intervals from fewer than {MIN_VALUES} {unit} (n = {_format_counts(values)}) are too narrow: "
+        f"more than 5% of such 95% intervals miss the true mean. Use more {unit}"
+        for unit, values in counts.items()
+        if values
+    ]
+
+
+def _format_counts(counts: Collection[int]) -> str:
+    """Return ``4``, or ``4 to 9`` for several counts."""
+    least, most = min(counts), max(counts)
+    return str(least) if least == most else f"{least} to {most}"
 
 
 def _finished_trials(summary: Mapping[str, Any], metric: str) -> int:

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from xplain.reports.control import beats_control, find_control
-from xplain.reports.coverage import coverage_notes, undefined_image_notes
+from xplain.reports.control import compare_with_control, find_control
+from xplain.reports.coverage import coverage_notes, narrow_interval_notes, undefined_image_notes
 from xplain.reports.curve_plot import make_curve_plot
 from xplain.reports.groups import group_rows
 from xplain.reports.interval_bars import make_interval_bars
@@ -53,12 +53,13 @@ def make_evaluation_page(
         header=list(_table_columns(summary)),
         rows=_table_rows(summary, colors),
         control=find_control(run),
-        any_marked=any(_is_marked(summary, row) for row in summary["rows"]),
+        any_marked=any(_mark(summary, row) for row in summary["rows"]),
         interval_header=INTERVAL,
         group_header=group_header,
         group_rows=rows_of_groups,
         interval=summary["interval"]["kind"],
         trial_metrics=[label for label, metric in run["metrics"].items() if "scope" in metric],
+        interval_notes=narrow_interval_notes(summary),
         metric_notes=_list_notes(summary),
         colors=colors,
         plots=[plot for plot in plots if plot is not None],
@@ -126,16 +127,18 @@ def _table_rows(summary: Mapping[str, Any], colors: Mapping[str, str]) -> list[d
             "cells": [write(row) for write in columns.values()],
             "bar": bars[row["metric"]].get(row["method"]),
             "color": colors[row["method"]],
-            "mark": f"not better than {find_control(summary['run'])}" if _is_marked(summary, row) else "",
+            "mark": _mark(summary, row),
             "reason": _describe_difference(row.get("control")),
         }
         for row in summary["rows"]
     ]
 
 
-def _is_marked(summary: Mapping[str, Any], row: Row) -> bool:
-    """Return whether a method is not better than the control by a metric."""
-    return beats_control(row, summary["run"]["metrics"][row["metric"]]) is False
+def _mark(summary: Mapping[str, Any], row: Row) -> str:
+    """Return ``not better than random`` or ``worse than random``, or "" if a method is better than the control or not comparable."""
+    run = summary["run"]
+    verdict = compare_with_control(row, run["metrics"][row["metric"]])
+    return f"{verdict} than {find_control(run)}" if verdict in {"not better", "worse"} else ""
 
 
 def _list_undefined(row: Row) -> str:
@@ -190,7 +193,7 @@ def _read_picture(path: Path, record: Mapping[str, Any]) -> dict[str, Any]:
         source = data_url(content) if is_small else encode_image(np.asarray(picture.convert("RGB")))
     labels = " and ".join(record.get("labels", ())) or "not recorded"
     return {
-        "caption": f"{record.get('key')}: {record.get('name')}, {record.get('value', 0):.3f}",
+        "caption": f"{record.get('key')}: {record.get('name')}; {record.get('metric', 'value')} {record.get('value', 0):.3f}",
         "wrong": f"wrong prediction; label: {labels}" if record.get("correct") is False else "",
         "source": source,
         "small": is_small,

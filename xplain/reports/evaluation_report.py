@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from xplain.core.files import to_json, write_file, write_json, write_text
-from xplain.reports.coverage import count_images, coverage_notes, undefined_image_notes
+from xplain.reports.coverage import count_images, coverage_notes, narrow_interval_notes, undefined_image_notes
 from xplain.reports.evaluation_page import make_evaluation_page
 from xplain.reports.groups import classes_csv, group_table
 from xplain.reports.label_accuracy import describe_accuracy
@@ -113,7 +113,8 @@ def _list_notes(summary: Mapping[str, Any]) -> list[str]:
     lines: list[str] = []
     if warning := difference_warning(summary.get("published", {}).get("differences", [])):
         lines += ["", f"**Warning:** {escape_cell(warning)}."]
-    notes = [*annotation_notes(summary), *repeat_notes(summary), *undefined_image_notes(summary)]
+    notes = [*narrow_interval_notes(summary), *annotation_notes(summary), *repeat_notes(summary)]
+    notes += undefined_image_notes(summary)
     lines += [line for text in notes for line in ("", f"{text}.")]
     for text in unusable_map_notes(summary):
         lines += ["", text]

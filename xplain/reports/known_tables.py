@@ -29,6 +29,10 @@ METHOD_TERMS = {
     "silent": "share of constant maps, which are never left out",
     "lowest auroc": "the mechanism with the lowest AUROC",
 }
+GRADES = (
+    "Metrics are graded on maps of known quality, which have more and more of one kind of fault. The list below explains the columns, and "
+    "the guide known-truth.md the faults"
+)
 FAULT = "grade on methods that have more and more of this fault"
 METRIC_TERMS = {
     "grade ↑": "how often the metric gives the better of two maps of known quality the better value, ties ½ (chance 0.5)",
@@ -131,7 +135,7 @@ def _grades_table(summary: Mapping[str, Any]) -> Table:
             ]
         )
     header = ["metric", "grade ↑", INTERVAL, "p (Holm)", "resolution", *ALL_KINDS, "undefined", "verdict"]
-    return _make_table("Metrics", "Metrics are graded on maps of known quality", header, rows, METRIC_TERMS)
+    return _make_table("Metrics", GRADES, header, rows, METRIC_TERMS)
 
 
 def _preferences_table(summary: Mapping[str, Any]) -> Table:

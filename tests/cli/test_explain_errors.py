@@ -84,6 +84,7 @@ def test_explain_error_is_one_line(xp, args, code, text):
         ("tests/helpers/factories.py:tiny", 2, "did you mean 'python:tests.helpers.factories:tiny'?"),
         ("python:tests/helpers/factories.py:tiny", 2, "did you mean 'python:tests.helpers.factories:tiny'?"),
         ("python:tests.helpers.factories.py:tiny", 2, "did you mean 'python:tests.helpers.factories:tiny'?"),
+        ("Timm:resnet18", 2, "unknown model 'Timm:resnet18'; did you mean 'timm:resnet18'?"),
         ("python:tests.nowhere:tiny", 2, "not found; install it or run the command in its directory"),
         ("python:tests.helpers.factories:not_a_model", 3, "returned str, not an nn.Module"),
         ("resnet51", 2, "unknown model 'resnet51'; did you mean 'resnet5"),

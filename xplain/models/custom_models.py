@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
@@ -32,6 +33,7 @@ HALF_PRECISIONS = {torch.float16, torch.bfloat16}
 # ``package.module:factory``, or a file instead of the module: ``package/module.py:factory``.
 FACTORY = re.compile(r"(?P<module>[^\W\d]\w*(?:[./][^\W\d]\w*)*?)(?:\.py)?:(?P<factory>[^\W\d]\w*)")
 
+SOURCES = ("timm", "hf", "clip", "script", "export", "onnx")  # prefixes of other models
 LIBRARIES = ("torchvision", "timm")
 # Activations by the ``problem_type`` in the configuration of Hugging Face models.
 PROBLEM_TYPES: dict[str, Literal["softmax", "sigmoid", "none"]] = {
@@ -62,10 +64,13 @@ def load_factory(name: str) -> nn.Module:
 
 
 def suggest_factory(name: str) -> str:
-    """Return a hint with the name of a factory that was written without ``python:`` or as a file, otherwise ``""``."""
+    """Return a hint for a factory that was written without ``python:`` or as a file, or for a misspelled prefix, otherwise ``""``."""
     match = FACTORY.fullmatch(name.removeprefix("python:"))
     if match is None:
         return ""
+    prefix, _, rest = name.partition(":")
+    if similar := get_close_matches(prefix.lower(), SOURCES, n=1, cutoff=0.75):
+        return "" if prefix == similar[0] else f"did you mean '{similar[0]}:{rest}'?"
     suggestion = f"python:{match['module'].replace('/', '.')}:{match['factory']}"
     return "" if suggestion == name else f"did you mean {suggestion!r}?"
 

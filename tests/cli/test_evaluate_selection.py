@@ -48,7 +48,7 @@ def test_smaller_selection_equals_run_of_its_own(xp, data, selection):
     for name in ("summary.md", "report.html"):
         assert text.removeprefix("; ") in Path("run", name).read_text()
     assert Path("run/summary.md").read_text().splitlines()[0].endswith(text)
-    assert "more images" not in Path("own/summary.md").read_text()
+    assert "more images in this run" not in Path("own/summary.md").read_text()
     shown = {json.loads(line)["key"] for line in Path("own/items/0.jsonl").read_text().splitlines()}
     (again,) = xp("evaluate", data, *RUN, "run", "--json").records  # and larger again
     assert (results(again), len(shown)) == (results(whole), own["items"]["of"])

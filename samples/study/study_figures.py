@@ -68,7 +68,7 @@ def draw_ranks(networks: Sequence[Network]) -> bytes:
             index = network.methods.index(label)
             axes.plot([ranks.low[index], ranks.high[index]], [y, y], color=BLUE, linewidth=1)
             axes.plot(ranks.median[index], y, "o", color=BLUE, markersize=2.5)
-        axes.set_title(f"{network.title}, {len(network.methods)} methods", size=7)
+        axes.set_title(f"{network.name}\nn = {len(network.images)}, {len(network.methods)} methods", size=7)
         axes.set_xlabel("rank (1 = best), 95 % interval")
     panels[0].set_yticks(range(len(order)), order, size=5.5)
     panels[0].set_ylim(-0.7, len(order) - 0.3)
@@ -83,7 +83,7 @@ def draw_agreement(network: Network) -> bytes:
     agreement = rankings.estimate_agreement(values)
     on_images = rankings.image_level_agreement(values)
     cells = np.where(np.tri(len(metrics), k=-1, dtype=bool), on_images, agreement.tau)
-    figure = new_figure(PAGE_WIDTH, 0.42 * len(metrics) + 0.6, layout="constrained")
+    figure = new_figure(min(0.42 * len(metrics) + 2.5, PAGE_WIDTH), 0.42 * len(metrics) + 0.6, layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(cells, cmap="RdBu_r", vmin=-1, vmax=1)
     for row in range(len(metrics)):
@@ -99,7 +99,7 @@ def draw_agreement(network: Network) -> bytes:
     labels = [f"{label}  {number}" for label, number in zip(short_labels(metrics), numbers, strict=True)]
     axes.set_xticks(range(len(metrics)), numbers, size=5.5)
     axes.set_yticks(range(len(metrics)), labels, size=5.5)
-    title = f"Kendall's τ of the orders of {len(kept)} methods; below the diagonal: on single images"
+    title = f"Kendall's τ of the orders of {len(kept)} methods;\nbelow the diagonal: on single images"
     axes.set_title(f"{title}\n{network.title}", size=7)
     figure.colorbar(image, ax=axes, shrink=0.7).ax.tick_params(labelsize=5.5)
     return to_png(figure)

@@ -60,7 +60,7 @@ def convert_gradient(model: Classifier, image: Tensor, transforms: Sequence[Tran
 
     def differentiate(x: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         x = x.detach().requires_grad_()
-        with torch.enable_grad(), _NothingInPlace():
+        with torch.enable_grad(), _KnownOperations():
             logits = plain(x)
             values = torch.stack([transform(logits) for transform in transforms], dim=1)
             (gradient,) = torch.autograd.grad((values * weights).sum(), x)
@@ -91,17 +91,26 @@ class _Module(nn.Module):
         return self.traced(image, weights)
 
 
-class _NothingInPlace(TorchFunctionMode):
-    """Compute ``x += y`` and its like out of place. A check of the values finds networks that use the other name of x later."""
+class _KnownOperations(TorchFunctionMode):
+    """Compute what OpenVINO does not know by operations that it knows.
+
+    ``x += y`` and its like become out of place; a check of the values finds networks that use the other name of x later.
+    """
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        replacement = IN_PLACE.get(func, func)
+        replacement = REPLACEMENTS.get(func, func)
         return replacement(*args, **(kwargs or {}))
 
 
-IN_PLACE: dict[Any, Any] = {
+def _average_contiguous(x: Tensor, output_size: Any) -> Tensor:
+    """Return an adaptive average-pooling. That of another memory layout sets the strides of its result."""
+    return nn.functional.adaptive_avg_pool2d(x.contiguous(), output_size)
+
+
+REPLACEMENTS: dict[Any, Any] = {
+    nn.functional.adaptive_avg_pool2d: _average_contiguous,
     Tensor.add_: torch.add,
     Tensor.sub_: torch.sub,
     Tensor.mul_: torch.mul,

@@ -14,6 +14,7 @@ from tests.oracle.helpers import SmallNetwork
 from tests.tools import bf16_error, engine_break_even
 from tests.tools.bf16_error import compare_values, count_kept_orders, read_values
 from tests.tools.engine_break_even import find_break_even
+from xplain.oracle import engine_choice
 from xplain.reports.statistics import paired_difference
 
 EXACT = {
@@ -95,4 +96,4 @@ def test_start_and_rates_of_the_engine_are_measured(monkeypatch, capsys):
     assert 0 < conversion + compilation <= start + 0.1
     assert float(row["start s, stored"]) <= start
     assert float(row["PyTorch rows/s"].split()[0]) > 0
-    assert row["auto uses"] == "10000"
+    assert row["auto uses"] == str(engine_choice.GRADIENT_ROWS)

@@ -7,13 +7,14 @@ from importlib.util import find_spec
 
 import pytest
 import torch
+from torch import nn
 
 import xplain
 import xplain.methods
-from tests.oracle.helpers import SMALL_SIZE, SmallNetwork, notes_of
+from tests.oracle.helpers import SMALL_SIZE, SmallNetwork, make_seeded, notes_of
 from xplain.core.errors import XplainError
 from xplain.core.registry import METHODS
-from xplain.oracle import engine_choice, openvino_cache, openvino_engine
+from xplain.oracle import engine_choice, engine_gain, openvino_cache, openvino_engine
 from xplain.oracle.engine_choice import PlannedRows, choose_engine
 from xplain.oracle.engines import use_engine
 from xplain.oracle.oracle import Oracle
@@ -23,6 +24,7 @@ pytestmark = pytest.mark.skipif(find_spec("openvino") is None, reason="openvino 
 
 # Largest differences of maps, relative to the norm of PyTorch's: of methods that amplify rounding, and of others.
 AMPLIFIED, CLOSE = 0.1, 1e-4
+MEASURE_GAIN = engine_gain.measure_gain  # which the fixture of these tests replaces
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +35,9 @@ def classifier():
 
 @pytest.fixture(scope="module", autouse=True)
 def cache(tmp_path_factory):
-    """Store converted graphs in a folder of these tests."""
+    """Store converted graphs in a folder of these tests, and take the engine for twice as fast as PyTorch."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine_gain, "measure_gain", lambda *_: 2.0)
         folder = tmp_path_factory.mktemp("cache")
         patch.setenv("XDG_CACHE_HOME", str(folder))
         yield folder / "xplain" / "engines"
@@ -201,9 +204,86 @@ def test_auto_repays_the_conversion(engine, classifier, monkeypatch):
     assert choose_engine(classifier, "auto", "fp32", few, recorded) is engine
 
 
+class StridedNetwork(nn.Module):
+    """Strides between layers of equal width, and a normalization of channels before a pooling."""
+
+    size, activation = SMALL_SIZE, "softmax"
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 3, padding=1)
+        self.wide = nn.Conv2d(8, 8, 3, 2, 1)
+        self.narrow = nn.Conv2d(8, 8, 1, 2)
+        self.patches = nn.Conv2d(8, 8, 2, 2)
+        self.norm = nn.LayerNorm(8)
+        self.last = nn.Linear(8, 5)
+
+    def forward(self, x):
+        x = self.patches(torch.tanh(self.narrow(torch.tanh(self.wide(torch.tanh(self.first(x)))))))
+        x = self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return self.last(nn.functional.adaptive_avg_pool2d(x, 1).flatten(1))
+
+
+@pytest.mark.parametrize("start", ["converted", "stored"])
+def test_strides_and_channel_norms_have_gradients(images, start, forget, monkeypatch):
+    network = xplain.load_classifier(make_seeded(StridedNetwork).eval(), device="cpu")
+    if start == "stored":
+        monkeypatch.setattr(openvino_engine, "convert_gradient", lambda *_: pytest.fail("the graph is not stored"))
+    engine, notes = notes_of(choose_engine, network, "openvino", "fp32")
+    assert not notes
+    y = torch.tensor([1, 2, 0])
+    expected = Oracle(network).gradients(images, y, torch.arange(3)).values
+    _, actual = engine.gradients(images, y, "logit", None)
+    assert float((actual - expected).norm() / expected.norm()) <= 1e-5
+
+
+@pytest.mark.parametrize(
+    ("gradient", "forward", "parts"),
+    [
+        (1.2, 0.9, {"forwards": "openvino", "gradients": "openvino"}),
+        (1.05, 1.2, {"forwards": "openvino", "gradients": "torch"}),
+        (0.8, 1.05, None),
+    ],
+)
+def test_auto_takes_the_passes_that_are_faster(classifier, forget, monkeypatch, tmp_path, gradient, forward, parts):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    measured = []
+    gains = {"gradient": gradient, "forward": forward}
+    monkeypatch.setattr(engine_gain, "measure_gain", lambda model, engine, kind: measured.append(kind) or gains[kind])
+    many = PlannedRows(0, engine_choice.GRADIENT_ROWS)
+    for _ in range(2):
+        engine = choose_engine(classifier, "auto", "fp32", many)
+        assert (engine and engine.describe()) == parts
+        engine_choice._ENGINES.clear()  # as in another command
+    assert measured == (["gradient"] if gradient > 1.1 else ["gradient", "forward"])
+    assert choose_engine(classifier, "openvino", "fp32", many).describe()["gradients"] == "openvino"
+    for path in tmp_path.rglob("*.gain"):
+        path.write_text("damaged")
+    engine_choice._ENGINES.clear()
+    choose_engine(classifier, "auto", "fp32", many)
+    assert len(measured) == (2 if gradient > 1.1 else 4)
+
+
+def test_the_gain_is_the_ratio_of_times(classifier, engine, monkeypatch):
+    seconds = iter([9.0, 9.0, 3.0, 2.0, 4.0, 1.0, 1.0, 1.0, 0.0, 0.0, 12.0, 8.0])
+    calls = []
+    monkeypatch.setattr(engine_gain, "_time", lambda compute: calls.append(compute()) or next(seconds))
+    monkeypatch.setattr(engine_gain, "SLOW", 100.0)
+    assert MEASURE_GAIN(classifier, engine, "gradient") == 1.5  # the median of 3 / 2, 4 / 1 and 1 / 1
+    assert len(calls) == 8
+    expected, actual = calls[0].values, calls[1].values
+    assert not torch.equal(actual, expected)  # computed by PyTorch and by the engine
+    assert torch.allclose(actual, expected, atol=1e-4)
+    monkeypatch.setattr(engine_gain, "SLOW", 10.0)
+    assert MEASURE_GAIN(classifier, engine, "forward") == 1.5
+    assert len(calls) == 12
+
+
 def test_a_folder_that_cannot_be_written_is_ignored(engine, monkeypatch, tmp_path):
     (tmp_path / "xplain").write_text("a file")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     openvino_cache.save_graph(engine._openvino, engine._forward._graph, "key")
     assert openvino_cache.load_graph(engine._openvino, engine._core, "key") is None
+    openvino_cache.save_gain("key", 2.0)
+    assert openvino_cache.load_gain("key") is None
     assert (tmp_path / "xplain").read_text() == "a file"

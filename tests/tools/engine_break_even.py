@@ -151,12 +151,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Parse the command line, measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-m", "--model", default="efficientnet-lite0")
+    parser.add_argument("--weights", help="random: untrained, which needs no download")
     parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"), help="bf16 has no gradients")
     parser.add_argument("--rows", type=int, help="rows per call; default: as in the commands")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=1.0, help="least seconds per round and engine")
     options = parser.parse_args(arguments)
-    classifier = xplain.load_classifier(options.model, device="cpu")
+    classifier = xplain.load_classifier(options.model, weights=options.weights, device="cpu")
     print(
         f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}, {options.precision}"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from importlib.util import find_spec
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
@@ -16,16 +16,20 @@ from xplain.models import Classifier
 from xplain.models.optimize import inference_copy
 from xplain.oracle.engines import Engine
 
-# Rows from which the faster passes repay the conversion of a network: estimates for EfficientNet-Lite0 on two cores, which
-# ``tests.tools.engine_break_even`` measures. The choice must not depend on whether the converted network is stored, so that a command
-# gives the same numbers each time.
-FORWARD_ROWS = 4_000
-GRADIENT_ROWS = 10_000
+if TYPE_CHECKING:
+    from xplain.oracle.openvino_engine import OpenVinoEngine
+
+# Rows from which the faster passes repay the conversion of a network, of those that gain from it: measured with
+# ``tests.tools.engine_break_even`` on two idle cores. The choice must not depend on whether the converted network is stored, so that a
+# command gives the same numbers each time.
+FORWARD_ROWS = 2_500
+GRADIENT_ROWS = 4_000
+MIN_GAIN = 1.1  # how many times as fast as PyTorch ``auto`` demands
 log = logging.getLogger("xplain")
 
 # Engines by inference copy, precision and whether they compute gradients: a classifier that has changed gets another one. None: there is
 # no engine for it.
-_ENGINES: WeakKeyDictionary[Classifier, dict[tuple[Precision, bool], Engine | None]] = WeakKeyDictionary()
+_ENGINES: WeakKeyDictionary[Classifier, dict[tuple[Precision, bool], OpenVinoEngine | None]] = WeakKeyDictionary()
 
 
 class PlannedRows(NamedTuple):
@@ -55,7 +59,8 @@ def choose_engine(
 ) -> Engine | None:
     """Return the engine for a command, or None for PyTorch.
 
-    name: ``openvino`` uses it if possible, and emits a note if not. ``auto`` uses it if the planned rows repay the conversion.
+    name: ``openvino`` uses it if possible, and emits a note if not. ``auto`` uses it if the planned rows repay the conversion, for the
+        passes in which it is faster than PyTorch.
     precision: OpenVINO computes everything in fp32, forward passes only in bf16, and nothing in tf32.
     recorded: the engines of a run that ``auto`` continues.
     """
@@ -68,7 +73,7 @@ def choose_engine(
         elif rows.forwards < FORWARD_ROWS and not gradients:
             return None
     obstacle = _find_obstacle(classifier, precision)
-    engine = None
+    engine: OpenVinoEngine | None = None
     if not obstacle:
         with torch.inference_mode(False):
             copy = inference_copy(classifier)
@@ -79,9 +84,21 @@ def choose_engine(
     if engine is None:
         reason = obstacle or "OpenVINO cannot compute this model"
         _report(name, f"--engine openvino is not used: {reason}; PyTorch computes the rows")
-    elif obstacle:
+        return None
+    if obstacle:
         _report(name, f"--engine openvino computes forward passes only: {obstacle}; PyTorch computes the gradients")
-    return engine
+    return _keep_faster(classifier, engine) if name == "auto" and recorded is None else engine
+
+
+def _keep_faster(classifier: Classifier, engine: OpenVinoEngine) -> OpenVinoEngine | None:
+    """Return the engine without the passes in which it is not clearly faster than PyTorch, or None if nothing is left."""
+    from xplain.oracle.engine_gain import find_gain
+
+    if engine.has_gradients:
+        if find_gain(classifier, engine, "gradient") >= MIN_GAIN:
+            return engine
+        engine = engine.without_gradients()
+    return engine if find_gain(classifier, engine, "forward") >= MIN_GAIN else None
 
 
 def _report(name: EngineName, text: str) -> None:
@@ -92,7 +109,7 @@ def _report(name: EngineName, text: str) -> None:
         log.debug(text)
 
 
-def _make_engine(classifier: Classifier, precision: Precision, gradients: bool) -> tuple[Engine | None, str]:
+def _make_engine(classifier: Classifier, precision: Precision, gradients: bool) -> tuple[OpenVinoEngine | None, str]:
     """Return an engine and why it computes no gradients, or None and the reason."""
     from xplain.oracle.openvino_engine import EngineError, OpenVinoEngine
 

@@ -1,4 +1,4 @@
-"""Keep converted graphs on disk, because the conversion takes seconds."""
+"""Keep converted graphs on disk, and how fast they are, because the conversion and the measurement take seconds."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from xplain.core.files import write_file
 DIGEST_BYTES, LENGTH_BYTES = 32, 8
 MAX_BYTES = 4 << 30  # of all files; those that were used last are kept
 SUFFIX = ".graph"
+GAIN_SUFFIX = ".gain"
 log = logging.getLogger("xplain")
 
 
@@ -81,3 +82,22 @@ def discard_graph(key: str) -> None:
     """Delete the stored graph of a key."""
     with suppress(OSError):
         (cache_folder() / f"{key}{SUFFIX}").unlink(missing_ok=True)
+
+
+def load_gain(key: str) -> float | None:
+    """Return the stored gain of a key, or None if there is none that can be read."""
+    try:
+        gain = float((cache_folder() / f"{key}{GAIN_SUFFIX}").read_text("ascii"))
+    except (OSError, ValueError):
+        return None
+    return gain if gain > 0 else None
+
+
+def save_gain(key: str, gain: float) -> None:
+    """Store how many times as fast as PyTorch a graph is. A folder that cannot be written is ignored."""
+    folder = cache_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_file(folder / f"{key}{GAIN_SUFFIX}", f"{gain!r}\n".encode())
+    except (OSError, InputError) as error:
+        log.debug("the speed of the model is not stored: %s", error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import re
@@ -45,6 +46,7 @@ class OpenVinoEngine:
 
     precision: of the arithmetic. In bf16 it computes forward passes only.
     gradient_problem: why PyTorch computes the gradients, or "".
+    gains: how many times as fast as PyTorch it computes each kind of pass, where that is known.
     """
 
     def __init__(self, classifier: Classifier, *, gradients: bool, precision: Precision = "fp32") -> None:
@@ -71,6 +73,8 @@ class OpenVinoEngine:
         if precision == "bf16" and not self._computes_in_bf16():
             raise EngineError("the processor has no bf16 arithmetic")
         self._threads = torch.get_num_threads()
+        self._keys: dict[Kind, str] = {}
+        self.gains: dict[Kind, float] = {}
         with torch.inference_mode(False):
             self._forward = self._prepare("forward", model, probe)
             self._gradient: RowGraph | None = None
@@ -98,6 +102,21 @@ class OpenVinoEngine:
     def describe(self) -> dict[str, str]:
         """Return the engine of forward passes and that of gradients."""
         return {"forwards": NAME, "gradients": "torch" if self._gradient is None else NAME}
+
+    @property
+    def has_gradients(self) -> bool:
+        """Whether it computes gradients."""
+        return self._gradient is not None
+
+    def without_gradients(self) -> OpenVinoEngine:
+        """Return an engine that leaves the gradients to PyTorch."""
+        other = copy.copy(self)
+        other._gradient = None
+        return other
+
+    def gain_key(self, kind: Kind) -> str:
+        """Return the name of the stored speed of a graph, which depends on the number of threads."""
+        return f"{self._keys[kind]}-{self._threads}"
 
     def _fits(self, x: Tensor) -> bool:
         return x.dtype == torch.float32 and x.shape[1:] == self._shape and x.device.type == "cpu"
@@ -135,7 +154,7 @@ class OpenVinoEngine:
 
     def _prepare(self, kind: Kind, model: Classifier, probe: Tensor) -> RowGraph:
         """Return the compiled graph, stored or converted. A stored one that fails the check is converted again. Raises EngineError."""
-        key = self._key(kind, model)
+        key = self._keys[kind] = self._key(kind, model)
         stored = load_graph(self._openvino, self._core, key)
         if stored is not None:
             rows, problem = self._check(kind, stored, model, probe)

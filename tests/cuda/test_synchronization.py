@@ -90,7 +90,7 @@ def test_model_calls_do_not_wait(log):
 @pytest.fixture
 def run_command(log, xp, monkeypatch):
     """Return a function that runs a command on copies of a photograph, without example pictures, which run methods again."""
-    monkeypatch.setattr("xplain.pipelines.examples.write_examples", lambda *_: None)
+    monkeypatch.setattr("xplain.pipelines.examples.write_examples", lambda *_, **__: None)
 
     def run(command: str, images: int, *arguments: object) -> Any:
         folder = Path(f"photos-{images}")

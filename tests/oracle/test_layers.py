@@ -93,7 +93,10 @@ def test_output_is_read_before_in_place_change():
 
 
 def test_unknown_layer_suggests_names():
-    for layer, hint in (("conv3", "did you mean 'conv"), ("zzzzzz", "use a name from model.named_modules()")):
+    for layer, hint in (
+        ("conv3", "did you mean 'conv"),
+        ("zzzzzz", "use a name such as 'pool' or 'conv2' or 'act2' or 'head'"),
+    ):
         with pytest.raises(UsageError) as error:
             Oracle(small_classifier()).probe(X, Y, layer)
         assert str(error.value).startswith(f"the model has no layer {layer!r}; {hint}")
@@ -102,7 +105,10 @@ def test_unknown_layer_suggests_names():
 def test_empty_layer_name_is_refused():
     with pytest.raises(UsageError) as error:
         Oracle(small_classifier()).probe(X, Y, "")
-    assert str(error.value) == "the model has no layer ''; use a name from model.named_modules()"
+    assert str(error.value) == (
+        "the model has no layer ''; use a name such as 'pool' or 'conv2' or 'act2' or 'head'; "
+        '"xplain list layers" and model.named_modules() list all'
+    )
 
 
 def test_layer_without_space_is_refused():

@@ -162,7 +162,7 @@ def test_tables(classifier, images, monkeypatch):
         evaluation.mean("saliency", "sparseness"), abs=1e-9
     )
     assert str(evaluation).splitlines()[0] == (
-        f"3 images from images in memory, model {TINY[1]}; protocol: xplain; target: auto; top-1 accuracy 0.333"
+        f"3 images from images in memory, model {TINY[1]}; target: auto; top-1 accuracy 0.333"
     )
     html = evaluation._repr_html_()
     assert html.count("<tr>") == 4

@@ -7,8 +7,10 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from tests.conftest import TINY
+from xplain.pipelines import examples
 from xplain.pipelines.examples import Example, select_examples
 from xplain.reports.render import encode_png, read_record
 
@@ -76,6 +78,26 @@ def test_pictures_of_earlier_versions_are_replaced(xp, photos):
     assert xp("evaluate", photos, *RUN, "-a", "sm").code == 0
     assert sorted(gallery()) == ["best-0.png", "worst-0.png"]
     assert gallery()["best-0.png"] == record
+
+
+def test_the_model_of_the_command_is_used(xp, photos, monkeypatch):
+    monkeypatch.setattr(examples, "load_model", lambda *_: pytest.fail("the model is loaded again"))
+    assert xp("evaluate", photos, *RUN, "-a", "saliency", "-a", "random").code == 0
+    assert {record["method"] for record in gallery().values()} == {"saliency"}
+
+
+def test_progress_counts_overlays(xp, photos, monkeypatch):
+    calls = []
+    write = examples.write_examples
+
+    def write_counted(*arguments, on_progress, **options):
+        write(*arguments, on_progress=lambda *numbers: calls.append(numbers), **options)
+
+    monkeypatch.setattr(examples, "write_examples", write_counted)
+    assert xp("evaluate", photos, *RUN, "-a", "saliency").code == 0
+    count = len(gallery())
+    assert count >= 2
+    assert calls == [(done, count) for done in range(1, count + 1)]
 
 
 def test_examples_do_not_overlap():

@@ -7,6 +7,7 @@ import pytest
 
 from xplain.core.run_store import settings_digest
 from xplain.reports.control import compare_with_control, find_control
+from xplain.reports.evaluation_report import evaluation_table
 from xplain.reports.statistics import paired_difference
 from xplain.reports.summary import summarize
 
@@ -17,6 +18,11 @@ VALUES = {"a": [0.5, 0.75, 0.5, 1.0], "b": [0.25, 0.5, 0.5, None], "chance": [0.
 
 def summarize_values(order) -> dict:
     """Return the rows of a summary by method, of VALUES in this order of the methods."""
+    return {row["method"]: row for row in summarize_order(order)["rows"]}
+
+
+def summarize_order(order) -> dict:
+    """Return the summary of VALUES in this order of the methods."""
     methods = {label: {"method": "random" if label == "chance" else label, **SETTINGS} for label in order}
     description = {
         "schema": 1,
@@ -32,7 +38,16 @@ def summarize_values(order) -> dict:
             undefined = "no object" if value is None else None
             records.append(record | {"undefined": undefined, "cost": {"forwards": 1, "backwards": 0}})
     assert find_control(description) == ("chance" if "chance" in order else None)
-    return {row["method"]: row for row in summarize(description, records)["rows"]}
+    return summarize(description, records)
+
+
+def test_the_table_has_a_column_of_differences_to_the_control():
+    table = [line for line in evaluation_table(summarize_order(("a", "b", "chance"))).splitlines() if line[:1] == "|"]
+    cells = {row[1]: row[-1] for row in ([cell.strip() for cell in line.split("|")[1:-1]] for line in table)}
+    assert cells["method"] == "minus random"
+    assert cells["a"].startswith("+0.4375 (")
+    assert cells["chance"] == ""
+    assert "minus random" not in evaluation_table(summarize_order(("a", "b")))
 
 
 @pytest.mark.parametrize("order", [("a", "b", "chance"), ("chance", "a", "b")])
@@ -48,7 +63,7 @@ def test_differences_to_the_control_are_paired(order):
         )  # fmt: skip
     assert rows["a"]["control"]["mean"] == 0.4375
     verdicts = [compare_with_control(rows[label], METRIC) for label in ("a", "b", "chance")]
-    assert verdicts == ["better", "not better", None]
+    assert verdicts == [rows[label].get("verdict") for label in ("a", "b", "chance")] == ["better", "not better", None]
 
 
 def test_runs_without_control_have_no_differences_to_it():

@@ -1,4 +1,4 @@
-"""Notes on intervals from few values, in the tables and on the page."""
+"""Notes on intervals from few values and on the protocol, in the tables and on the page."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from xplain.core.run_store import settings_digest
-from xplain.reports.coverage import MIN_VALUES, narrow_interval_notes
+from xplain.reports.coverage import MIN_VALUES, narrow_interval_notes, protocol_notes
 from xplain.reports.evaluation_page import make_evaluation_page
 from xplain.reports.evaluation_report import evaluation_table, terminal_table
 from xplain.reports.statistics import estimate_mean
@@ -43,6 +43,19 @@ def test_few_images_are_noted_in_all_reports(n, is_noted):
         assert (text in report) == is_noted
         assert report.count("too narrow") == is_noted
     assert summary["warnings"] == []
+
+
+@pytest.mark.parametrize(
+    ("protocol", "metrics", "notes"),
+    [
+        (None, ["insertion", "deletion"], ["protocol: xplain"]),
+        (None, ["deletion"], []),
+        (None, ["insertion:steps=7", "deletion"], []),
+        ("rise", ["deletion"], ["protocol: rise"]),
+    ],
+)
+def test_protocol_is_named_if_it_chose_the_metrics(protocol, metrics, notes):
+    assert protocol_notes({"protocol": protocol, "metrics": dict.fromkeys(metrics)}) == notes
 
 
 def test_counts_of_images_and_trials_are_separate():

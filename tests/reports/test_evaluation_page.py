@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pytest
 
+from xplain.reports.control import compare_with_control
 from xplain.reports.evaluation_page import make_evaluation_page
 from xplain.reports.interval_bars import IntervalBar, make_interval_bars
 from xplain.reports.render import encode_png
@@ -69,6 +70,7 @@ def make_rows(metric: str, better: str) -> dict:
     rows = []
     for method, (mean, low, high, below, above) in entries.items():
         control = {"control": {"mean": 0.0, "low": below, "high": above}} if method != "random" else {}
+        control["verdict"] = compare_with_control(control, {"better": better})
         row = {"method": method, "metric": metric, "mean": mean, "std": None, "low": low, "high": high, "n": 3}
         rows.append(row | {"undefined": {}, "difference": None, "curve": None} | control)
     summary = make_summary()

@@ -243,25 +243,28 @@ def _run(configs: Sequence[EvaluateConfig], published: Published | None, out: Ou
     evaluated, codes = list[tuple[EvaluateConfig, Covered]](), list[ExitCode]()
     for config in configs:
         used, covered = _evaluate_in_folder(config, out)
-        evaluated.append((used, covered))
-        if not is_rank:
-            codes.append(_report(used, covered, published, out.as_json, first=not codes))
+        if is_rank:
+            evaluated.append((used, replace(covered, plan=None)))  # do not keep all models in memory
+        else:
+            codes.append(_report(used, covered, published, out, first=not codes))
     if is_rank:
         if not wait_for_ranks(shard):
             return ExitCode.PARTIAL if any(covered.failed for _, covered in evaluated) else ExitCode.OK
         for used, covered in evaluated:
-            codes.append(_report(used, covered, published, out.as_json, first=not codes))
+            codes.append(_report(used, covered, published, out, first=not codes))
     return max(codes, key=SEVERITY.index)
 
 
 @dataclass
 class Covered:
-    """The images that a command evaluates. selected: keys of the images of all shards, or None for all images of the run.
+    """The images that a command evaluates.
 
-    failed: keys of the images that failed in this process.
+    selected: keys of the images of all shards, or None for all images of the run. plan: what the command computes, or None if no metric
+    evaluates single images. failed: keys of the images that failed in this process.
     """
 
     selected: frozenset[str] | None
+    plan: EvaluationPlan | None = None
     failed: list[str] = field(default_factory=list)
 
     @property
@@ -295,7 +298,7 @@ def _evaluate(config: EvaluateConfig, out: OutputOptions) -> Covered:
     from xplain.pipelines.evaluation_plan import load_plan
 
     plan = load_plan(config)
-    covered = Covered(None if plan is None else frozenset(item.key for item in plan.items))
+    covered = Covered(None if plan is None else frozenset(item.key for item in plan.items), plan)
     for failure in _failures(config, plan, out):
         if config.fail_fast:
             raise failure.error
@@ -318,7 +321,7 @@ def _failures(config: EvaluateConfig, plan: EvaluationPlan | None, out: OutputOp
 
 
 def _report(
-    config: EvaluateConfig, covered: Covered, published: Published | None, as_json: bool, first: bool
+    config: EvaluateConfig, covered: Covered, published: Published | None, out: OutputOptions, first: bool
 ) -> ExitCode:
     """Write and print the summary of a run directory; return the exit code."""
     from xplain.pipelines.examples import write_examples
@@ -331,11 +334,12 @@ def _report(
             summary = summarize_with_published(config.output, published, config.interval, covered.keys)
         else:
             summary = summarize_run(config.output, config.interval, covered.keys)
-        write_examples(config, covered.keys)
+        with show_progress(out.show_progress, "overlays") as on_progress:
+            write_examples(config, covered.keys, plan=covered.plan, on_progress=on_progress)
         write_report(config.output, summary)
     for text in summary["warnings"]:
         log.warning("%s", text)
-    if as_json:
+    if out.as_json:
         print_json(summary)
     else:
         table = terminal_table(summary) if sys.stdout.isatty() else evaluation_table(summary)

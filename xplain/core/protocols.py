@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from xplain.core.config import Choice
 from xplain.core.errors import UsageError, did_you_mean
 
+DEFAULT_PROTOCOL = "xplain"  # if no metric is given
+
 
 @dataclass(frozen=True)
 class Protocol:
@@ -22,7 +24,9 @@ class Protocol:
 
 
 _PROTOCOLS = (
-    Protocol("xplain", ("insertion", "deletion"), "xplain's own: black baseline, pixels ranked by the channel sum"),
+    Protocol(
+        DEFAULT_PROTOCOL, ("insertion", "deletion"), "xplain's own: black baseline, pixels ranked by the channel sum"
+    ),
     Protocol(
         "rise",
         ("insertion:steps=224,baseline=rise-blur", "deletion:steps=224,baseline=mean"),
@@ -67,10 +71,10 @@ def get_protocol(name: str) -> Protocol:
 def choose_metrics(protocol: str | None, given: tuple[Choice, ...]) -> tuple[Choice, ...]:
     """Return the metrics of a run: ``given``, or the protocol's if none is given.
 
-    The parameters of a given metric default to the protocol's, if it has that metric. Without a protocol, "xplain" is used
-    only if no metric is given.
+    The parameters of a given metric default to the protocol's, if it has that metric. Without a protocol, the default is
+    used only if no metric is given.
     """
-    preset = [Choice.parse(text) for text in get_protocol(protocol or "xplain").metrics]
+    preset = [Choice.parse(text) for text in get_protocol(protocol or DEFAULT_PROTOCOL).metrics]
     if not given:
         return tuple(preset)
     defaults = {choice.name: dict(choice.params) for choice in preset} if protocol else {}

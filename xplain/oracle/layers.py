@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 # The layers of an inference copy that were found, and their layouts, by image size, requested layer and requested layout.
 _known_layers: WeakKeyDictionary[Classifier, dict[tuple[Size, str, str], tuple[str, Layout]]] = WeakKeyDictionary()
+SHOWN_NAMES = 4  # in the hint for an unknown layer
 
 
 @dataclass
@@ -239,8 +240,16 @@ def _find_layer(oracle: Oracle, model: Classifier, x: Tensor, name: str, layout:
         return known[key]
     names = [module_name for module_name, _ in model.model.named_modules() if module_name]
     if name not in names:
-        raise UsageError(
-            f"the model has no layer {name!r}", did_you_mean(name, names, "use a name from model.named_modules()")
-        )
+        raise UsageError(f"the model has no layer {name!r}", did_you_mean(name, names, _describe_names(names)))
     known[key] = name, find_layout(make_layout_finder(oracle, model, x), name, stated)
     return known[key]
+
+
+def _describe_names(names: Sequence[str]) -> str:
+    """Return a hint with the last modules, whose outputs most methods use, and the way to all names."""
+    shown = [name for name in names if "." not in name][-SHOWN_NAMES:]
+    if not shown:
+        return "it has no inner modules; use a method without layers, such as integrated-gradients"
+    return (
+        f'use a name such as {" or ".join(map(repr, shown))}; "xplain list layers" and model.named_modules() list all'
+    )

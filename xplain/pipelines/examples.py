@@ -20,8 +20,10 @@ from xplain.models import Classifier
 from xplain.oracle.runtime import inference_session, load_model
 from xplain.pipelines.attribution import resolve_methods
 from xplain.pipelines.batches import read_items
+from xplain.pipelines.evaluation_plan import EvaluationPlan
 from xplain.pipelines.file_names import file_label
 from xplain.pipelines.method_run import MethodRun
+from xplain.pipelines.progress import OnProgress, ProgressCounter, ignore_progress
 from xplain.reports.band_pictures import show_bands
 from xplain.reports.class_texts import class_name
 from xplain.reports.control import CONTROL
@@ -41,7 +43,14 @@ class Example(NamedTuple):
 Places = Mapping[str, Sequence[Example]]  # the examples of a method by place, ``best`` or ``worst``
 
 
-def write_examples(config: EvaluateConfig, selected: Collection[str] | None = None, count: int = 4) -> None:
+def write_examples(
+    config: EvaluateConfig,
+    selected: Collection[str] | None = None,
+    count: int = 4,
+    *,
+    plan: EvaluationPlan | None = None,
+    on_progress: OnProgress = ignore_progress,
+) -> None:
     """Render the best and worst explanations of each method, ranked by the first metric, to RUN/gallery.
 
     The record of each overlay is embedded in its file. The maps are recomputed one by one, so that resumed and sharded runs have the same
@@ -50,6 +59,8 @@ def write_examples(config: EvaluateConfig, selected: Collection[str] | None = No
     selected: keys of the images to choose from, or None for all images.
     count: at most so many best and as many worst explanations of the first method. Other methods have at most an eighth of the images of
     each, and at least one.
+    plan: of the command that computed the run, whose model and engine are used; without it, the model is loaded.
+    on_progress: counts overlays.
     """
     description, records = read_run(config.output)
     metric = next((label for label, entry in description["metrics"].items() if _ranks_images(entry)), None)
@@ -65,7 +76,7 @@ def write_examples(config: EvaluateConfig, selected: Collection[str] | None = No
     drawn = _read_drawn(config.output / "gallery", metric)
     missing = {label: places for label, places in chosen.items() if drawn.get(label, set()) != _signatures(places)}
     if missing:
-        _draw_all(config, missing, metric, first)
+        _draw_all(config, missing, metric, first, plan, on_progress)
 
 
 def _ranks_images(metric: Mapping[str, Any]) -> bool:
@@ -126,29 +137,39 @@ def _read_drawn(folder: Path, metric: str) -> dict[str, set[tuple[Any, ...]]]:
     return drawn
 
 
-def _draw_all(config: EvaluateConfig, chosen: Mapping[str, Places], metric: str, first: str) -> None:
+def _draw_all(
+    config: EvaluateConfig,
+    chosen: Mapping[str, Places],
+    metric: str,
+    first: str,
+    plan: EvaluationPlan | None,
+    on_progress: OnProgress,
+) -> None:
     """Replace the overlays of methods by those of these explanations."""
     folder = config.output / "gallery"
-    classifier = load_model(config.model, config.pixels, config.target)
+    classifier = load_model(config.model, config.pixels, config.target) if plan is None else plan.classifier
     methods = resolve_methods(config.methods, config.score, classifier, config.layer, config.layout)
     items = read_items(config, classifier, SkippedFiles())  # noted before
     if config.target == "label":
         items = split_labels(items)
     item_by_key = {item.key: item for item in items}
-    for method in methods:  # those that only an earlier command requested keep their overlays
-        if method.label not in chosen:
-            continue
-        _remove_overlays(folder, method.label, first)
-        suffix = "" if method.label == first else f".{file_label(method.label)}"
-        for place, examples in chosen[method.label].items():
-            for rank, example in enumerate(examples):
-                if example.key in item_by_key:
-                    item = item_by_key[example.key]
-                    record = {"key": example.key, "metric": metric, "value": example.value, "place": place}
-                    record |= {"method": method.label, "correct": example.correct}
-                    record |= _describe_labels(classifier, item, example)
-                    content = _draw(config, classifier, method, item.source, example.target, record)
-                    write_file(folder / f"{place}-{rank}{suffix}.png", content)
+    methods = [method for method in methods if method.label in chosen]  # others keep the overlays of an earlier command
+    total = sum(len(examples) for method in methods for examples in chosen[method.label].values())
+    counter = ProgressCounter(on_progress, total)
+    with inference_session(classifier, None if plan is None else plan.engine):
+        for method in methods:
+            _remove_overlays(folder, method.label, first)
+            suffix = "" if method.label == first else f".{file_label(method.label)}"
+            for place, examples in chosen[method.label].items():
+                for rank, example in enumerate(examples):
+                    if example.key in item_by_key:
+                        item = item_by_key[example.key]
+                        record = {"key": example.key, "metric": metric, "value": example.value, "place": place}
+                        record |= {"method": method.label, "correct": example.correct}
+                        record |= _describe_labels(classifier, item, example)
+                        content = _draw(config, classifier, method, item.source, example.target, record)
+                        write_file(folder / f"{place}-{rank}{suffix}.png", content)
+                    counter.advance(1)
 
 
 def _remove_overlays(folder: Path, label: str, first: str) -> None:
@@ -183,12 +204,11 @@ def _draw(
     target: int,
     record: Mapping[str, Any],
 ) -> bytes:
-    """Render an overlay and return it as PNG bytes."""
+    """Render an overlay and return it as PNG bytes. Called inside ``inference_session``."""
     pixels = read_model_input(source.read(), source.name, classifier.preprocessing).pixels
     content = pixels[None].to(classifier.dtype)
     targets = torch.tensor([target], device=classifier.device)
-    with inference_session(classifier):
-        result = method.attribute(classifier, content.to(classifier.device), targets, config.compute, drawn_for=content)
+    result = method.attribute(classifier, content.to(classifier.device), targets, config.compute, drawn_for=content)
     values = result.values[0].float().cpu().numpy()
     record = {**record, **classifier.class_names.describe(target)}
     return draw("overlay", show_bands(pixels.numpy(), config.pixels.bands), values, RenderOptions(), record)

@@ -1,9 +1,11 @@
-"""Which part of a data set a summary covers, and whether it is too small for intervals, in words for the table and the page."""
+"""Which images and metrics a summary covers, and whether the images are too few for intervals, in words for the table and the page."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from typing import Any
+
+from xplain.core.protocols import DEFAULT_PROTOCOL, get_protocol
 
 MIN_VALUES = 10  # 95 % bootstrap intervals of n normal values contain the true mean in 80 % of cases for n = 4 and in 90 % for n = 8
 
@@ -26,6 +28,14 @@ def coverage_notes(summary: Mapping[str, Any]) -> list[str]:
         images = "1 more image in this run was" if count == 1 else f"{count} more images in this run were"
         notes.append(f"{images} not selected and not included")
     return notes
+
+
+def protocol_notes(run: Mapping[str, Any]) -> list[str]:
+    """Return a text about the protocol of a run, or none if its metrics were chosen one by one."""
+    protocol = run.get("protocol")
+    if protocol is None and list(run["metrics"]) == list(get_protocol(DEFAULT_PROTOCOL).metrics):
+        protocol = DEFAULT_PROTOCOL
+    return [] if protocol is None else [f"protocol: {protocol}"]
 
 
 def undefined_image_notes(summary: Mapping[str, Any]) -> list[str]:

@@ -8,7 +8,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from xplain.core.errors import Failure, UsageError
-from xplain.reports.evaluation_report import evaluation_table, interval_name
+from xplain.reports.evaluation_report import evaluation_table, format_difference, interval_name
 from xplain.reports.tables import format_interval, format_number, with_arrow
 
 if TYPE_CHECKING:
@@ -33,7 +33,8 @@ class Evaluation:
     def summary(self) -> dict[str, Any]:
         """Return the content of ``summary.json`` of a run: means with intervals, paired differences, accuracy, settings and versions.
 
-        ``rows`` has an entry per method and metric.
+        ``rows`` has an entry per method and metric. Its ``control`` is the paired difference to the control ``random``, and its ``verdict``
+        is ``better`` or ``worse`` than the control if the interval of that difference does not contain zero, else ``not better``.
         """
         return copy.deepcopy(self._summary)
 
@@ -86,15 +87,23 @@ class Evaluation:
 
     def _repr_html_(self) -> str:
         metrics = self._summary["run"]["metrics"]
-        head = "".join(
-            f"<th>{escape(text)}</th>" for text in ("metric", "method", "mean", interval_name(self._summary), "n")
-        )
+        names = ("metric", "method", "mean", interval_name(self._summary), "n", "minus random", "")
+        head = "".join(f"<th>{escape(text)}</th>" for text in names)
         body = []
         for row in self._summary["rows"]:
             cells = [with_arrow(row["metric"], metrics[row["metric"]]), row["method"], format_number(row["mean"])]
-            cells += [format_interval(row), str(row["n"])]
+            cells += [
+                format_interval(row),
+                str(row["n"]),
+                format_difference(row.get("control")),
+                _describe_verdict(row),
+            ]
             body.append("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
         return f"<table><tr>{head}</tr>{''.join(body)}</table>"
+
+
+def _describe_verdict(row: Mapping[str, Any]) -> str:
+    return f"{row['verdict']} than random" if row.get("verdict") else ""
 
 
 def _make_rows(summary: Mapping[str, Any], records: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from xplain.reports.control import compare_with_control, find_control
-from xplain.reports.coverage import coverage_notes, narrow_interval_notes, undefined_image_notes
+from xplain.reports.control import find_control
+from xplain.reports.coverage import coverage_notes, narrow_interval_notes, protocol_notes, undefined_image_notes
 from xplain.reports.curve_plot import make_curve_plot
 from xplain.reports.groups import group_rows
 from xplain.reports.interval_bars import make_interval_bars
@@ -86,8 +86,7 @@ def _facts(summary: Mapping[str, Any]) -> list[str]:
     facts = [run["dataset"]["location"]]
     if model:
         facts = [f"{items['evaluated']} of {items['of']} images from {facts[0]}", f"model {model['name']}"]
-    facts += [f"protocol: {run.get('protocol') or 'xplain'}", f"target: {run['fingerprint']['target']}"]
-    facts += describe_accuracy(summary)
+    facts += [*protocol_notes(run), f"target: {run['fingerprint']['target']}", *describe_accuracy(summary)]
     if items["failed"]:
         facts.append(f"failed images: {items['failed']}")
     return facts + coverage_notes(summary)
@@ -136,9 +135,8 @@ def _table_rows(summary: Mapping[str, Any], colors: Mapping[str, str]) -> list[d
 
 def _mark(summary: Mapping[str, Any], row: Row) -> str:
     """Return ``not better than random`` or ``worse than random``, or "" if a method is better than the control or not comparable."""
-    run = summary["run"]
-    verdict = compare_with_control(row, run["metrics"][row["metric"]])
-    return f"{verdict} than {find_control(run)}" if verdict in {"not better", "worse"} else ""
+    verdict = row.get("verdict")
+    return f"{verdict} than {find_control(summary['run'])}" if verdict in {"not better", "worse"} else ""
 
 
 def _list_undefined(row: Row) -> str:

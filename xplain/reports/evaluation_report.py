@@ -7,7 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from xplain.core.files import to_json, write_file, write_json, write_text
-from xplain.reports.coverage import count_images, coverage_notes, narrow_interval_notes, undefined_image_notes
+from xplain.reports.coverage import (
+    count_images,
+    coverage_notes,
+    narrow_interval_notes,
+    protocol_notes,
+    undefined_image_notes,
+)
 from xplain.reports.evaluation_page import make_evaluation_page
 from xplain.reports.groups import classes_csv, group_table
 from xplain.reports.label_accuracy import describe_accuracy
@@ -100,10 +106,7 @@ def evaluation_table(summary: Mapping[str, Any]) -> str:
 
 
 def terminal_table(summary: Mapping[str, Any]) -> str:
-    """Return the summary as Markdown with fewer digits and a column "minus random": the paired difference to the control.
-
-    The warnings are left out, because commands print them.
-    """
+    """Return the summary as Markdown with fewer digits and columns. The warnings are left out, because commands print them."""
     lines = [_headline(summary), "", _short_table(summary), *_list_notes(summary)]
     return "\n".join(lines) + "\n"
 
@@ -140,8 +143,7 @@ def _headline(summary: Mapping[str, Any]) -> str:
     model = run["fingerprint"]["model"]  # None if no metric evaluates single images
     if model:
         data = f"{count_images(summary)} from {data}, model {model['name']}"
-    clauses = [f"{data}; protocol: {run.get('protocol') or 'xplain'}; target: {run['fingerprint']['target']}"]
-    clauses += describe_accuracy(summary)
+    clauses = [data, *protocol_notes(run), f"target: {run['fingerprint']['target']}", *describe_accuracy(summary)]
     if items["failed"]:
         clauses.append(f"failed images: {items['failed']}")
     clauses += coverage_notes(summary)
@@ -149,12 +151,13 @@ def _headline(summary: Mapping[str, Any]) -> str:
 
 
 def _means_table(summary: Mapping[str, Any]) -> str:
-    """Return a table with a row per method and metric."""
+    """Return a table with a row per method and metric. ``minus random`` is the paired difference to the control."""
     run = summary["run"]
     first = next(iter(run["methods"]))
     with_published = has_published(summary)
     published = ["published"] if with_published else []
     chance = ["chance"] if has_chance(summary) else []
+    minus_random = ["minus random"] if any(row.get("control") for row in summary["rows"]) else []
     header = [
         "metric",
         "method",
@@ -165,6 +168,7 @@ def _means_table(summary: Mapping[str, Any]) -> str:
         "n",
         "undefined",
         f"difference from {first}",
+        *minus_random,
     ]
     rows = []
     for row in summary["rows"]:
@@ -175,7 +179,9 @@ def _means_table(summary: Mapping[str, Any]) -> str:
             cells.append(format_number(row.get("chance")))
         if with_published:
             cells.append(format_published(row["published"]))
-        cells += [format_interval(row), str(row["n"]), reasons or "0", _format_difference(row["difference"])]
+        cells += [format_interval(row), str(row["n"]), reasons or "0", format_difference(row["difference"])]
+        if minus_random:
+            cells.append(format_difference(row.get("control")))
         rows.append(cells)
     return markdown_table(header, rows)
 
@@ -211,7 +217,7 @@ def _short_table(summary: Mapping[str, Any]) -> str:
             "chance": format_number(row.get("chance"), spec),
             "published": format_published(row["published"]) if optional["published"] else "",
             interval_name(summary): format_interval(row, spec),
-            "minus random": _format_difference(row.get("control"), spec),
+            "minus random": format_difference(row.get("control"), spec),
             "n": str(row["n"]),
             "undefined": ", ".join(f"{count} ({reason})" for reason, count in row["undefined"].items()),
         }
@@ -243,7 +249,8 @@ def interval_name(summary: Mapping[str, Any]) -> str:
     return f"{name} (BCa)" if summary["interval"]["kind"] == "bca" else name
 
 
-def _format_difference(difference: Mapping[str, Any] | None, spec: str = ".4f") -> str:
+def format_difference(difference: Mapping[str, Any] | None, spec: str = ".4f") -> str:
+    """Return ``+0.1000 (0.0500 to 0.1500)``, or "" without a difference."""
     if difference is None or difference["mean"] is None:
         return ""
     text = f"{difference['mean']:+{spec}}"

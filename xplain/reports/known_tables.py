@@ -26,7 +26,7 @@ METHOD_TERMS = {
     "order": "Spearman correlation with the effects of parts",
     "evenness": "evenness of the contributions of equal parts",
     "quiet": "share of maps that are zero where the score is constant",
-    "silent": "share of constant maps, which are never left out",
+    "silent": "share of constant maps, such as gradients where the score is saturated; they are never left out",
     "lowest auroc": "the mechanism with the lowest AUROC",
 }
 GRADES = (

@@ -18,7 +18,7 @@ from xplain.core.option_values import parse_count
 from xplain.core.run_store import check_run, read_run, settings_digest
 from xplain.core.types import Interval
 from xplain.reports.accuracy_check import Confusions, accuracy_warnings
-from xplain.reports.control import find_control
+from xplain.reports.control import compare_with_control, find_control
 from xplain.reports.groups import ItemGroups, estimate_class_mean, without_nan
 from xplain.reports.label_accuracy import LabelAccuracy
 from xplain.reports.repeated_maps import compare_images, describe_repeats, is_stability
@@ -221,7 +221,8 @@ def summarize_aggregator(
         is_external = description["methods"][method]["method"] == EXTERNAL_MAPS  # their cost is unknown
         row = _summarize_column(method, metric, column, reference, interval, is_external=is_external)
         if control is not None and method != control:
-            row["control"] = _compare_with_control(aggregator, row, control, first, interval)
+            row["control"] = _subtract_control(aggregator, row, control, first, interval)
+            row["verdict"] = compare_with_control(row, description["metrics"][metric])
         described = description["metrics"][metric]
         curves = column.sorted_curves() if is_stability(described) else None
         row |= describe_repeats(described, column.values_of(sorted(column.index)), curves)
@@ -273,7 +274,7 @@ def _summarize_column(
     }
 
 
-def _compare_with_control(
+def _subtract_control(
     aggregator: RunAggregator, row: Mapping[str, Any], control: str, first: str, interval: Interval
 ) -> dict[str, Any] | None:
     """Return the mean paired difference to the random control, or None without common items."""

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 import xplain
+from xplain.core.types import EngineName
 from xplain.reports.tables import markdown_table
 
 METHODS = (
@@ -42,12 +43,14 @@ def find_photographs(folder: Path, count: int) -> list[Path]:
     return files if len(files) <= count else [files[len(files) * k // count] for k in range(count)]
 
 
-def count_rows(classifier: xplain.Classifier, method: str, files: list[Path]) -> tuple[list[int], int]:
+def count_rows(
+    classifier: xplain.Classifier, method: str, files: list[Path], engine: EngineName
+) -> tuple[list[int], int]:
     """Return the rows of each image, and how many images reached the tolerance."""
     rows, reached = [], 0
     for path in files:
         image = xplain.read_image(path, preprocessing=classifier.preprocessing)[None]
-        attribution = xplain.attribute(classifier, image, method)
+        attribution = xplain.attribute(classifier, image, method, engine=engine)
         rows.append(attribution.cost.forwards)
         reached += int(attribution.details["tolerance_reached"].sum())
         print(json.dumps({"method": method, "image": path.name, "rows": rows[-1]}), flush=True)
@@ -69,10 +72,11 @@ def main() -> None:
     parser.add_argument("methods", nargs="*", default=list(METHODS))
     parser.add_argument("--images", type=int, default=50)
     parser.add_argument("--model", default="efficientnet-lite0")
+    parser.add_argument("--engine", default="torch", choices=("torch", "openvino"))
     options = parser.parse_args()
     classifier = xplain.load_classifier(options.model, device="cpu")
     files = find_photographs(options.folder, options.images)
-    table = [summarize(method, *count_rows(classifier, method, files)) for method in options.methods]
+    table = [summarize(method, *count_rows(classifier, method, files, options.engine)) for method in options.methods]
     print(markdown_table(COLUMNS, table))
 
 

@@ -45,17 +45,18 @@ def measure_gain(classifier: Classifier, engine: OpenVinoEngine, kind: Kind) -> 
     def compute() -> Any:
         return oracle.logits(x) if kind == "forward" else oracle.gradients(x, y)
 
+    def time_both() -> tuple[float, float]:
+        torch_seconds = _time(compute)
+        with use_engine(classifier, engine):
+            return torch_seconds, _time(compute)
+
     ratios = []
     with torch.inference_mode(False), inference_session(classifier):
-        slowest = 0.0
-        for round in range(1 + ROUNDS):
-            torch_seconds = _time(compute)
-            with use_engine(classifier, engine):
-                engine_seconds = _time(compute)
-            if round:  # the first one warms up
-                ratios.append(torch_seconds / engine_seconds)
-                slowest = max(torch_seconds, engine_seconds)
-            if slowest > SLOW:
+        time_both()  # warm up
+        for _ in range(ROUNDS):
+            torch_seconds, engine_seconds = time_both()
+            ratios.append(torch_seconds / engine_seconds)
+            if max(torch_seconds, engine_seconds) > SLOW:
                 break
     return median(ratios)
 

@@ -82,7 +82,7 @@ def test_roar_writes_records_and_report(xp, made, monkeypatch):
     assert (entry["places"], entry["trials"], entry["better"]) == ([0.0, 0.12, 0.3], 2, "lower")
     assert summary["run"]["fingerprint"]["model"] is None
     text = Path("run/summary.md").read_text()
-    assert text.startswith(f"{made}; protocol: xplain; target: auto\n")
+    assert text.startswith(f"{made}; target: auto\n")
     assert f"| {METRIC}, removed fraction | 0% | 12% | 30% |" in text
     assert (
         f"{METRIC} trains its own networks (small) on 40 images and tests them on 20 images of 12 x 12 pixels (predefined train"

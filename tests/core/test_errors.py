@@ -87,3 +87,4 @@ def test_did_you_mean_keeps_spelling():
     assert did_you_mean("RESNET5O", ["ResNet50", "vgg19"]) == "did you mean 'ResNet50'?"
     assert did_you_mean("xyz", ["resnet50"], "see the list") == "see the list"
     assert did_you_mean("xyz", ["resnet50"]) == ""
+    assert did_you_mean("lite", ["lite0", "lite1", "lit", "lite2"]) == "did you mean 'lite0' or 'lite1' or 'lite2'?"

@@ -116,7 +116,8 @@ def test_values_outside_the_range_are_refused_or_clipped():
     ("array", "message"),
     [
         (BANDS * 7, "'x' has floating-point pixels from 0.00"),
-        (BANDS - 0.5, "whose range is not defined; set it with --range LOW,HIGH"),
+        (BANDS + 0.5, "to 1.4998, whose range is not defined; set it with --range LOW,HIGH"),
+        (BANDS - 0.5, "HIGH; if they are normalized, save the pixels before the normalization instead"),
         (
             (BANDS * 99).astype(np.int16),
             "'x' has signed 16-bit pixels, whose range is not defined; set it with --range",

@@ -161,6 +161,11 @@ def test_wrapped_classifier_is_refused():
         (xplain.explain, "batchsize", "explain has no argument 'batchsize'; did you mean 'batch_size'?"),
         (xplain.explain, "step", "integrated-gradients has no parameter 'step'; did you mean 'steps'"),
         (xplain.attribute, "targets", "attribute has no argument 'targets'; did you mean 'target'?"),
+        (
+            xplain.explain,
+            "size",
+            "explain has no argument 'size'; pass it to xplain.load_classifier(model, size=...), and the classifier to explain",
+        ),
         (xplain.evaluate, "metric", "evaluate has no argument 'metric'; did you mean 'metrics'?"),
         (xplain.evaluate, "zzz", "evaluate has no argument 'zzz'; use model, data, methods, metrics, target"),
     ],

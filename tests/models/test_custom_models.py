@@ -43,6 +43,13 @@ def make_dict():
 def import_missing_module():
     import no_such_module_at_all
 
+def fail():
+    raise RuntimeError("no checkpoint")
+
+def make_ready():
+    return Net()
+
+ready = make_ready()
 CONSTANT = 3
 """
 
@@ -144,6 +151,20 @@ def test_factory_returns_no_module():
 
 
 @pytest.mark.usefixtures("toybox")
-def test_factory_import_error_is_raised():
-    with pytest.raises(ModuleNotFoundError, match="no_such_module_at_all"):
+def test_errors_of_own_code_name_their_place():
+    with pytest.raises(InputError) as error:
         load("python:toybox.broken:make")
+    assert str(error.value) == (
+        "module 'toybox.broken' of model 'python:toybox.broken:make' cannot be imported: ModuleNotFoundError: "
+        "No module named 'no_such_module_at_all' (broken.py, line 1); run the code in Python to see the traceback"
+    )
+    with pytest.raises(
+        InputError, match=r"'python:toybox.nets:fail' failed: RuntimeError: no checkpoint \(nets.py, line \d+\)"
+    ):
+        load("python:toybox.nets:fail")
+
+
+@pytest.mark.usefixtures("toybox")
+def test_a_module_needs_no_factory():
+    x = torch.rand(1, 3, 8, 8)
+    torch.testing.assert_close(load("python:toybox.nets:ready")(x), load("python:toybox.nets:make_ready")(x))

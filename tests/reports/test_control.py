@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -45,7 +47,8 @@ def test_the_table_has_a_column_of_differences_to_the_control():
     table = [line for line in evaluation_table(summarize_order(("a", "b", "chance"))).splitlines() if line[:1] == "|"]
     cells = {row[1]: row[-1] for row in ([cell.strip() for cell in line.split("|")[1:-1]] for line in table)}
     assert cells["method"] == "minus random"
-    assert cells["a"].startswith("+0.4375 (")
+    assert re.fullmatch(r"\+0\.4375 \(0\.\d+ to 0\.\d+\), better", cells["a"])
+    assert cells["b"].endswith(", not better")
     assert cells["chance"] == ""
     assert "minus random" not in evaluation_table(summarize_order(("a", "b")))
 

@@ -110,7 +110,7 @@ def test_tables_of_groups():
     row = "| hit | sm | 0.7500 | 0.5000 to 1.0000 | 3 | 0.1250 | 0.0000 to 0.2500 | 2 | 0.4444 | 0.0000 to 0.7500 | 3 |"
     assert row in text
     assert text.startswith(
-        "| metric | method | mean if right | 95% CI | n | mean if wrong | 95% CI | n | mean of classes |"
+        "| metric | method | mean if right | 95% CI | n right | mean if wrong | 95% CI | n wrong | mean of classes |"
     )
     assert "mean if right" not in evaluation_table(summary)
     assert ">0.4444</td>" in make_evaluation_page(summary, [], "")

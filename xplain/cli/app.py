@@ -156,5 +156,5 @@ def _report_usage_error(error: typer.TyperException) -> int:
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "xplain"
     message = " ".join(error.format_message().split()).rstrip(".")
-    log.error("%s", f"{message[:1].lower()}{message[1:]}; see {command} --help")
+    log.error("%s", f"{message[:1].lower()}{message[1:].removesuffix('?')}; see {command} --help")
     return ExitCode.USAGE_ERROR

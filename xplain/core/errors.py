@@ -9,8 +9,9 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from difflib import get_close_matches
+from difflib import SequenceMatcher, get_close_matches
 from enum import IntEnum
+from itertools import takewhile
 
 from xplain.core.option_words import in_words_of_caller
 
@@ -204,7 +205,18 @@ def first_line(error: BaseException) -> str:
 
 
 def did_you_mean(name: str, known: Iterable[str], otherwise: str = "") -> str:
-    """Return a hint for an unknown name: up to three similar names, or ``otherwise`` if no name is similar."""
+    """Return a hint for an unknown name: up to three similar names, or ``otherwise`` if no name is similar.
+
+    Of equally similar names, those with a longer common start come first, then the first ones of ``known``.
+    """
     lowered = {candidate.lower(): candidate for candidate in known}
-    matches = [lowered[match] for match in get_close_matches(name.lower(), lowered, n=3, cutoff=0.6)]
+    order = {candidate: place for place, candidate in enumerate(lowered)}
+    similar = get_close_matches(name.lower(), lowered, n=max(len(lowered), 1), cutoff=0.6)
+
+    def rank(match: str) -> tuple[float, int, int]:
+        similarity = SequenceMatcher(None, match, name.lower()).ratio()
+        start = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(match, name.lower(), strict=False)))
+        return -similarity, -start, order[match]
+
+    matches = [lowered[match] for match in sorted(similar, key=rank)[:3]]
     return f"did you mean {' or '.join(map(repr, matches))}?" if matches else otherwise

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 SAME_NAMES = (
-    "weights", "classes", "image-size", "device", "mean", "std", "activation", "logits", "threshold", "precision", "batch-size",
+    "weights", "classes", "image-size", "size", "device", "mean", "std", "activation", "logits", "threshold", "precision", "batch-size",
     "seed", "engine", "target", "against", "score", "layer", "layout", "stability", "labels", "limit", "per-class",
     "per-class-order", "protocol", "interval", "axes",
 )  # fmt: skip

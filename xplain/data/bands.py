@@ -150,7 +150,9 @@ def _check_range_is_defined(image: BandImage, smallest: float, largest: float, n
     if dtype.kind == "f" and not (smallest >= -TOLERANCE and largest <= 1 + TOLERANCE):
         raise InputError(
             f"{name!r} has floating-point pixels from {smallest:g} to {largest:g}, whose range is not defined",
-            RANGE_HINT,
+            f"{RANGE_HINT}; if they are normalized, save the pixels before the normalization instead"
+            if smallest < 0
+            else RANGE_HINT,
         )
 
 

@@ -322,7 +322,7 @@ def _number_in_order(filled: Sequence[str], empty: Collection[str], class_names:
 def _unknown_wnids(folders: Sequence[str]) -> InputError:
     return InputError(
         f"the folders are named by wnids ({folders[0]}, ...), but the wnids of the model's classes are unknown",
-        "pass the wnids and names of the classes with --classes",
+        "pass --classes with a CSV file of the columns index, wnid and name, or a list of the files to evaluate them without labels",
     )
 
 

@@ -7,6 +7,7 @@ import inspect
 import math
 import re
 import sys
+import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
@@ -18,7 +19,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from xplain.core.errors import InputError, UsageError, did_you_mean
+from xplain.core.errors import InputError, UsageError, XplainError, did_you_mean, first_line
 from xplain.data.preprocessing import Preprocessing
 from xplain.models.assumed_input import normalizes_itself
 from xplain.models.checkpoints import describe_weights_file, load_weights, read_weights
@@ -33,6 +34,7 @@ HALF_PRECISIONS = {torch.float16, torch.bfloat16}
 # ``package.module:factory``, or a file instead of the module: ``package/module.py:factory``.
 FACTORY = re.compile(r"(?P<module>[^\W\d]\w*(?:[./][^\W\d]\w*)*?)(?:\.py)?:(?P<factory>[^\W\d]\w*)")
 
+WEIGHTS_SUFFIXES = (".pt", ".pth", ".safetensors", ".ckpt", ".bin")
 SOURCES = ("timm", "hf", "clip", "script", "export", "onnx")  # prefixes of other models
 LIBRARIES = ("torchvision", "timm")
 # Activations by the ``problem_type`` in the configuration of Hugging Face models.
@@ -44,9 +46,9 @@ PROBLEM_TYPES: dict[str, Literal["softmax", "sigmoid", "none"]] = {
 
 
 def load_factory(name: str) -> nn.Module:
-    """Return the module that the factory ``python:package.module:factory`` returns. The current directory is importable.
+    """Return the module that ``python:package.module:factory`` returns, or that it is. The current directory is importable.
 
-    Raises UsageError if there is no such module or function, and InputError if the function returns something else.
+    Raises UsageError if there is no such module or function, and InputError if it fails or returns something else.
     """
     module_name, colon, factory_name = name.removeprefix("python:").partition(":")
     if not colon or not all(part.isidentifier() for part in (*module_name.split("."), factory_name)):
@@ -57,14 +59,19 @@ def load_factory(name: str) -> nn.Module:
         functions = [attribute for attribute in dir(module) if callable(getattr(module, attribute))]
         hint = did_you_mean(factory_name, functions, "use a function that returns an nn.Module")
         raise UsageError(f"module {module_name!r} has no function {factory_name!r}", hint)
-    model = factory()
+    try:
+        model = factory if isinstance(factory, nn.Module) else factory()
+    except Exception as error:
+        raise _own_code_error(f"{name!r} failed", error) from error
     if not isinstance(model, nn.Module):
         raise InputError(f"{name!r} returned {type(model).__name__}, not an nn.Module", "return the module itself")
     return model
 
 
 def suggest_factory(name: str) -> str:
-    """Return a hint for a factory that was written without ``python:`` or as a file, or for a misspelled prefix, otherwise ``""``."""
+    """Return a hint for a factory without ``python:`` or as a file, a misspelled prefix, or a file of weights, otherwise ``""``."""
+    if name.endswith(WEIGHTS_SUFFIXES):
+        return f"to load a file of weights, use --weights {name} and name the network by -m, such as -m python:MODULE:FACTORY"
     match = FACTORY.fullmatch(name.removeprefix("python:"))
     if match is None:
         return ""
@@ -81,11 +88,23 @@ def _import_module(module_name: str, name: str) -> ModuleType:
         sys.path.insert(0, directory)
     try:
         return importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise  # an import inside the user's module failed
+    except Exception as error:
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        if missing is None or not f"{module_name}.".startswith(f"{missing}."):
+            raise _own_code_error(f"module {module_name!r} of model {name!r} cannot be imported", error) from error
         hint = suggest_factory(name) or "install it or run the command in its directory"
         raise UsageError(f"module {module_name!r} of model {name!r} not found", hint) from None
+
+
+def _own_code_error(message: str, error: Exception) -> Exception:
+    """Return an error that names what the user's code raised and where. Errors of xplain are returned as they are."""
+    if isinstance(error, XplainError):
+        return error
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    line = "" if place.filename == __file__ else f" ({Path(place.filename).name}, line {place.lineno})"
+    return InputError(
+        f"{message}: {type(error).__name__}: {first_line(error)}{line}", "run the code in Python to see the traceback"
+    )
 
 
 def wrap_module(model: nn.Module, name: str, path: Path | None, *, copy: bool = True) -> Classifier:

@@ -15,7 +15,10 @@ from xplain.models.outputs import Activation, OutputKind, Source
 
 IMAGENET_CLASSES = 1000
 ONE_OUTPUT_NOTE = "the model has one output, which is used as the logit of class 1 against class 0; set --activation none if it is a value"
-EXCLUSIVE_NOTE = "the outputs are used as logits of exclusive classes; set --activation sigmoid if several labels can apply to an image"
+EXCLUSIVE_NOTE = (
+    "the outputs are used as logits of exclusive classes; confirm it by --activation softmax, or set --activation sigmoid if several "
+    "labels can apply to an image"
+)
 ONE_LABEL_NOTE = "config.num_labels is 1, so the output is explained as a value; set --activation sigmoid if it is the logit of a class"
 
 

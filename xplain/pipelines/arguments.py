@@ -20,7 +20,7 @@ from xplain.core.options import ComputeOptions
 from xplain.core.scores import SCORE_FORMAT, SCORE_KINDS, ContrastScore, parse_score
 from xplain.core.types import EngineName, Precision
 from xplain.data.unit_range import RANGE_HINT, check_unit_range
-from xplain.models import Classifier
+from xplain.models import Classifier, load_classifier
 from xplain.models.channels import learn_channels
 from xplain.models.classifier import find_wrapped_classifier
 
@@ -60,11 +60,19 @@ def check_keywords(
         if name in LAYER_NAMES and name not in (parameters or ()):
             hint = f"use {'layer' if 'layer' in (parameters or ()) else 'layer with a method of a layer: grad-cam'}"
             raise UsageError(f"{function.__name__} has no argument {name!r}", hint)
+        if name in _loading_arguments() and name not in arguments and name not in (parameters or ()):
+            hint = f"pass it to xplain.load_classifier(model, {name}=...), and the classifier to {function.__name__}"
+            raise UsageError(f"{function.__name__} has no argument {name!r}", hint)
         similar = get_close_matches(name.lower(), [*arguments, *(parameters or ())], n=1)
         if name in (parameters or ()) or (parameters is not None and not set(similar) & set(arguments)):
             continue
         hint = f"did you mean {similar[0]!r}?" if similar else f"use {', '.join(arguments)}"
         raise UsageError(f"{function.__name__} has no argument {name!r}", hint)
+
+
+def _loading_arguments() -> Collection[str]:
+    """Return the names of what states how a model is loaded, such as its input size."""
+    return list(inspect.signature(load_classifier).parameters)[1:]
 
 
 def check_classifier(classifier: object) -> None:
@@ -79,6 +87,10 @@ def check_classifier(classifier: object) -> None:
     if isinstance(classifier, str):
         raise UsageError(
             f"the classifier is the text {classifier!r}", f"load it by xplain.load_classifier({classifier!r})"
+        )
+    if isinstance(classifier, type):
+        raise UsageError(
+            f"the classifier is the class {classifier.__name__}", f"pass an instance: {classifier.__name__}()"
         )
     raise UsageError(f"the classifier is of type {kind}", "pass the result of xplain.load_classifier")
 

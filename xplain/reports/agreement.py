@@ -19,7 +19,7 @@ from xplain.reports.render import normalize, visible_part
 from xplain.reports.text_layout import text_width, wrap_text
 
 MEASURES = {
-    "spearman": "Spearman's rank correlation between saliency maps, from -1 to 1",
+    "spearman": "Spearman's rank correlation between maps, from -1 to 1",
     "top10": "overlap of the top 10% of pixels, from 0 to 1 (0.1 expected by chance)",
     "ssim": "structural similarity between clipped heatmaps, at most 1",
 }

@@ -8,7 +8,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from xplain.core.errors import Failure, UsageError
-from xplain.reports.evaluation_report import evaluation_table, format_difference, interval_name
+from xplain.reports.evaluation_report import compare_with_random, evaluation_table, interval_name
 from xplain.reports.tables import format_interval, format_number, with_arrow
 
 if TYPE_CHECKING:
@@ -87,23 +87,14 @@ class Evaluation:
 
     def _repr_html_(self) -> str:
         metrics = self._summary["run"]["metrics"]
-        names = ("metric", "method", "mean", interval_name(self._summary), "n", "minus random", "")
+        names = ("metric", "method", "mean", interval_name(self._summary), "n", "minus random")
         head = "".join(f"<th>{escape(text)}</th>" for text in names)
         body = []
         for row in self._summary["rows"]:
             cells = [with_arrow(row["metric"], metrics[row["metric"]]), row["method"], format_number(row["mean"])]
-            cells += [
-                format_interval(row),
-                str(row["n"]),
-                format_difference(row.get("control")),
-                _describe_verdict(row),
-            ]
+            cells += [format_interval(row), str(row["n"]), compare_with_random(row)]
             body.append("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
         return f"<table><tr>{head}</tr>{''.join(body)}</table>"
-
-
-def _describe_verdict(row: Mapping[str, Any]) -> str:
-    return f"{row['verdict']} than random" if row.get("verdict") else ""
 
 
 def _make_rows(summary: Mapping[str, Any], records: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:

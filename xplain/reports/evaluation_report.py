@@ -181,7 +181,7 @@ def _means_table(summary: Mapping[str, Any]) -> str:
             cells.append(format_published(row["published"]))
         cells += [format_interval(row), str(row["n"]), reasons or "0", format_difference(row["difference"])]
         if minus_random:
-            cells.append(format_difference(row.get("control")))
+            cells.append(compare_with_random(row))
         rows.append(cells)
     return markdown_table(header, rows)
 
@@ -217,7 +217,7 @@ def _short_table(summary: Mapping[str, Any]) -> str:
             "chance": format_number(row.get("chance"), spec),
             "published": format_published(row["published"]) if optional["published"] else "",
             interval_name(summary): format_interval(row, spec),
-            "minus random": format_difference(row.get("control"), spec),
+            "minus random": compare_with_random(row, spec),
             "n": str(row["n"]),
             "undefined": ", ".join(f"{count} ({reason})" for reason, count in row["undefined"].items()),
         }
@@ -247,6 +247,12 @@ def interval_name(summary: Mapping[str, Any]) -> str:
     """Return the header of the interval column, such as ``95% CI (BCa)``."""
     name = f"{100 * summary['interval']['level']:.0f}% CI"
     return f"{name} (BCa)" if summary["interval"]["kind"] == "bca" else name
+
+
+def compare_with_random(row: Mapping[str, Any], spec: str = ".4f") -> str:
+    """Return the difference to the control and the verdict, such as ``+0.1000 (0.0500 to 0.1500), better``."""
+    text = format_difference(row.get("control"), spec)
+    return f"{text}, {row['verdict']}" if row.get("verdict") else text
 
 
 def format_difference(difference: Mapping[str, Any] | None, spec: str = ".4f") -> str:

@@ -97,7 +97,7 @@ def without_nan(values: Mapping[str, Any]) -> dict[str, Any]:
 def group_rows(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Return the header and the rows of a table by correctness and of the means over classes; no rows without labels."""
     interval = "95% CI"
-    header = ["metric", "method", "mean if right", interval, "n", "mean if wrong", interval, "n"]
+    header = ["metric", "method", "mean if right", interval, "n right", "mean if wrong", interval, "n wrong"]
     header += ["mean of classes", interval, "classes"]
     rows = []
     for row in summary["rows"]:

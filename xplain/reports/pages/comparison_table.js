@@ -176,7 +176,7 @@ function showMeans() {
 
 function showAgreement() {
   if (data.columns.length < 2) return;
-  const titles = { spearman: "Spearman's ρ between saliency maps", top10: "Overlap of the top 10% of pixels", ssim: "SSIM between heatmaps" };
+  const titles = { spearman: "Spearman's ρ between maps", top10: "Overlap of the top 10% of pixels", ssim: "SSIM between maps" };
   const box = element("div", { class: "matrices" });
   for (const [name, agreement] of Object.entries(data.agreement)) {
     const table = element("table", { class: "numbers matrix" }, element("caption", {}, titles[name] || name));

@@ -11,7 +11,10 @@ from PIL import Image, ImageDraw, ImageFont
 ROOT = Path(__file__).resolve().parents[2]
 FIGURE = ROOT / "samples" / ".readme" / "cat.neflag.jpg"
 MONTAGE = ROOT / "samples" / ".readme" / "cat.methods.jpg"
+COMPARISON = ROOT / "samples" / ".readme" / "compare.jpg"
+COMPARED = ("saliency", "ig", "neflag", "grad-cam", "random")
 OVERLAYS = ROOT / "samples" / ".readme" / "methods"  # a JPEG per method
+COMPARISON_WIDTH = 1050  # pixels
 SIDE = 160  # pixels of an overlay
 CHEAPER = {  # settings of the methods that cost more than 300 rows by default; ablation-cam repeats the last layers only
     "agi": "classes=5",
@@ -90,10 +93,23 @@ def write_pictures(folder: str) -> int:
     return code
 
 
+def write_comparison(folder: str) -> int:
+    """Compare methods on two photographs, write the picture, and return the exit code."""
+    from xplain.cli.app import run
+
+    compare = ["compare", "samples/cat.jpg", "samples/espresso.jpg", "--device", "cpu", "-o", folder]
+    code = run([*compare, *(part for method in COMPARED for part in ("-a", method))])
+    with Image.open(Path(folder, "compare.png")) as picture:
+        height = round(picture.height * COMPARISON_WIDTH / picture.width)
+        shrunk = picture.convert("RGB").resize((COMPARISON_WIDTH, height), Image.Resampling.LANCZOS)
+    shrunk.save(COMPARISON, quality=80, optimize=True)
+    return code
+
+
 def main() -> int:
     """Write the pictures, which takes minutes."""
     with tempfile.TemporaryDirectory() as folder:
-        return write_pictures(folder)
+        return write_pictures(folder) or write_comparison(folder)
 
 
 if __name__ == "__main__":

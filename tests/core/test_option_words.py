@@ -17,7 +17,7 @@ from xplain.core.option_words import in_words_of_caller, option_names
             "set --activation sigmoid if several labels can apply",
             'set activation="sigmoid" if several labels can apply',
         ),
-        ("use a smaller --image-size or another --device", "use a smaller image_size or another device"),
+        ("use a smaller --image-size or another --device", "use a smaller size or another device"),
         ("use --precision fp32", 'use precision="fp32"'),
         ("--labels requires classes; remove --labels", "labels requires classes; remove labels"),
         (

@@ -13,6 +13,7 @@ from torch import nn
 import xplain
 from tests.helpers import toys
 from xplain.core.errors import InputError, UsageError
+from xplain.core.option_words import option_names
 from xplain.data.preprocessing import Preprocessing
 
 MODULE = """
@@ -162,6 +163,23 @@ def test_errors_of_own_code_name_their_place():
         InputError, match=r"'python:toybox.nets:fail' failed: RuntimeError: no checkpoint \(nets.py, line \d+\)"
     ):
         load("python:toybox.nets:fail")
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("net.pth", "to load a file of weights, use --weights net.pth and name the network by -m, such as "),
+        (
+            "mine/net.py",
+            "use python:mine.net:FACTORY, where FACTORY is a function that returns the network, or the network",
+        ),
+        ("python:mine/net.py", "use python:mine.net:FACTORY, where "),
+        ("samples/cat.jpg", "it is the name of an image; in Python, the model comes before the images"),
+    ],
+)
+def test_other_files_are_recognized(name, hint):
+    with option_names():
+        assert usage_error(name).partition("; ")[2].startswith(hint)
 
 
 @pytest.mark.usefixtures("toybox")

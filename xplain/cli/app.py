@@ -155,6 +155,7 @@ def _report_usage_error(error: typer.TyperException) -> int:
         return ExitCode.USAGE_ERROR
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "xplain"
-    message = " ".join(error.format_message().split()).rstrip(".")
-    log.error("%s", f"{message[:1].lower()}{message[1:].removesuffix('?')}; see {command} --help")
+    message = " ".join(error.format_message().split()).rstrip(".").replace(". Did you", "; did you")
+    hint = "" if message.endswith("?") else f"; see {command} --help"
+    log.error("%s", f"{message[:1].lower()}{message[1:]}{hint}")
     return ExitCode.USAGE_ERROR

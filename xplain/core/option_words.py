@@ -1,7 +1,7 @@
 """Messages in the words of the caller: options of the command line, or keyword arguments of the Python functions.
 
 Messages are written for the command line, such as ``use --image-size N``. Outside of a command they name the keywords of
-``load_classifier``, ``explain``, ``evaluate``, ``attribute`` and ``read_image``: ``use image_size=N``.
+``load_classifier``, ``explain``, ``evaluate``, ``attribute`` and ``read_image``: ``use size=N``.
 """
 
 import re
@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 SAME_NAMES = (
-    "weights", "classes", "image-size", "size", "device", "mean", "std", "activation", "logits", "threshold", "precision", "batch-size",
+    "weights", "classes", "size", "device", "mean", "std", "activation", "logits", "threshold", "precision", "batch-size",
     "seed", "engine", "target", "against", "score", "layer", "layout", "stability", "labels", "limit", "per-class",
     "per-class-order", "protocol", "interval", "axes",
 )  # fmt: skip
 KEYWORDS = {name: name.replace("-", "_") for name in SAME_NAMES} | {  # by option; other options have no keyword
+    "image-size": "size",
     "model": "the model",
     "prompt": "prompts",
     "template": "templates",
@@ -66,7 +67,7 @@ def _name_keywords(text: str) -> str:
 
 
 def _to_keyword(match: re.Match[str]) -> str:
-    """Return ``image_size=N`` or ``activation="sigmoid"`` for an option with a value, and the keyword for one without."""
+    """Return ``size=N`` or ``activation="sigmoid"`` for an option with a value, and the keyword for one without."""
     option, value = match["name"] or match["option"], match["entry"] or match["value"]
     if value is None or option == "offline":
         return KEYWORDS[option] if value is None else f"{KEYWORDS[option]} {value}"

@@ -272,7 +272,7 @@ def match_folders_to_classes(
         except UsageError as error:
             raise InputError(
                 f"folder {name!r} does not match any class: {error.message}",
-                add_hint(error, "use --classes or --labels"),
+                add_hint(error, "use --classes or --labels, or a list of the files to evaluate them without labels"),
             ) from None
     return classes
 

@@ -13,7 +13,7 @@ NORMALIZATION_NOTE = (
 )
 SIZE_NOTE = (
     "the model states no input size, so images are resized and cropped to {} x {} pixels; set the attribute size of the module, or load it "
-    "with --size N, if it expects another size"
+    "with --image-size N, if it expects another size"
 )
 
 

@@ -35,6 +35,7 @@ HALF_PRECISIONS = {torch.float16, torch.bfloat16}
 FACTORY = re.compile(r"(?P<module>[^\W\d]\w*(?:[./][^\W\d]\w*)*?)(?:\.py)?:(?P<factory>[^\W\d]\w*)")
 
 WEIGHTS_SUFFIXES = (".pt", ".pth", ".safetensors", ".ckpt", ".bin")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
 SOURCES = ("timm", "hf", "clip", "script", "export", "onnx")  # prefixes of other models
 LIBRARIES = ("torchvision", "timm")
 # Activations by the ``problem_type`` in the configuration of Hugging Face models.
@@ -69,9 +70,16 @@ def load_factory(name: str) -> nn.Module:
 
 
 def suggest_factory(name: str) -> str:
-    """Return a hint for a factory without ``python:`` or as a file, a misspelled prefix, or a file of weights, otherwise ``""``."""
+    """Return a hint for a factory without ``python:`` or as a file, a misspelled prefix, or another file, otherwise ``""``."""
     if name.endswith(WEIGHTS_SUFFIXES):
         return f"to load a file of weights, use --weights {name} and name the network by -m, such as -m python:MODULE:FACTORY"
+    if name.endswith(".py"):
+        module = ".".join(Path(name.removeprefix("python:")).with_suffix("").parts)
+        return (
+            f"use python:{module}:FACTORY, where FACTORY is a function that returns the network, or the network itself"
+        )
+    if name.lower().endswith(IMAGE_SUFFIXES):
+        return "it is the name of an image; in Python, the model comes before the images"
     match = FACTORY.fullmatch(name.removeprefix("python:"))
     if match is None:
         return ""

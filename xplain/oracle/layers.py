@@ -240,16 +240,16 @@ def _find_layer(oracle: Oracle, model: Classifier, x: Tensor, name: str, layout:
         return known[key]
     names = [module_name for module_name, _ in model.model.named_modules() if module_name]
     if name not in names:
-        raise UsageError(f"the model has no layer {name!r}", did_you_mean(name, names, _describe_names(names)))
+        raise UsageError(
+            f"the model has no layer {name!r}", did_you_mean(name, names, _describe_names(oracle, model, x))
+        )
     known[key] = name, find_layout(make_layout_finder(oracle, model, x), name, stated)
     return known[key]
 
 
-def _describe_names(names: Sequence[str]) -> str:
-    """Return a hint with the last modules, whose outputs most methods use, and the way to all names."""
-    shown = [name for name in names if "." not in name][-SHOWN_NAMES:]
-    if not shown:
-        return "it has no inner modules; use a method without layers, such as integrated-gradients"
-    return (
-        f'use a name such as {" or ".join(map(repr, shown))}; "xplain list layers" and model.named_modules() list all'
-    )
+def _describe_names(oracle: Oracle, model: Classifier, x: Tensor) -> str:
+    """Return a hint with the last layers of spatial outputs, and the way to all of them."""
+    names = list(list_layouts(make_layout_finder(oracle, model, x)))[-SHOWN_NAMES:]
+    if not names:
+        return "no layer has spatial outputs; use a method without layers, such as integrated-gradients"
+    return f'use a name such as {" or ".join(map(repr, names))}; "xplain list layers" lists all'

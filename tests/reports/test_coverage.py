@@ -52,6 +52,7 @@ def test_few_images_are_noted_in_all_reports(n, is_noted):
         (None, ["deletion"], []),
         (None, ["insertion:steps=7", "deletion"], []),
         ("rise", ["deletion"], ["protocol: rise"]),
+        ("rise", ["insertion", "deletion"], ["protocol: rise"]),
     ],
 )
 def test_protocol_is_named_if_it_chose_the_metrics(protocol, metrics, notes):

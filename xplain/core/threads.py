@@ -11,7 +11,7 @@ import os
 from collections.abc import MutableMapping
 from pathlib import Path
 
-# Iterations that a thread of GNU OpenMP spins before it sleeps. The default is billions.
+# Iterations that a thread of GNU OpenMP spins before it sleeps. The default is 300,000, which are milliseconds.
 SPIN_COUNT = "2000"
 WAITING_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 

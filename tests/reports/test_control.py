@@ -9,7 +9,7 @@ import pytest
 
 from xplain.core.run_store import settings_digest
 from xplain.reports.control import compare_with_control, find_control
-from xplain.reports.evaluation_report import evaluation_table
+from xplain.reports.evaluation_report import compare_with_random, evaluation_table
 from xplain.reports.statistics import paired_difference
 from xplain.reports.summary import summarize
 
@@ -47,8 +47,10 @@ def test_the_table_has_a_column_of_differences_to_the_control():
     table = [line for line in evaluation_table(summarize_order(("a", "b", "chance"))).splitlines() if line[:1] == "|"]
     cells = {row[1]: row[-1] for row in ([cell.strip() for cell in line.split("|")[1:-1]] for line in table)}
     assert cells["method"] == "minus random"
-    assert re.fullmatch(r"\+0\.4375 \(0\.\d+ to 0\.\d+\), better", cells["a"])
-    assert cells["b"].endswith(", not better")
+    assert re.fullmatch(r"\+0\.4375 \(0\.\d+ to 0\.\d+\)", cells["a"])  # no verdict on four images
+    row = {"control": {"mean": 0.5, "low": 0.25, "high": 0.75}, "verdict": "better", "n": 10}
+    assert compare_with_random(row) == "+0.5000 (0.2500 to 0.7500), better"
+    assert compare_with_random(row | {"n": 9}) == "+0.5000 (0.2500 to 0.7500)"
     assert cells["chance"] == ""
     assert "minus random" not in evaluation_table(summarize_order(("a", "b")))
 

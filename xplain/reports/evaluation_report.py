@@ -8,6 +8,7 @@ from typing import Any
 
 from xplain.core.files import to_json, write_file, write_json, write_text
 from xplain.reports.coverage import (
+    MIN_VALUES,
     count_images,
     coverage_notes,
     narrow_interval_notes,
@@ -250,9 +251,9 @@ def interval_name(summary: Mapping[str, Any]) -> str:
 
 
 def compare_with_random(row: Mapping[str, Any], spec: str = ".4f") -> str:
-    """Return the difference to the control and the verdict, such as ``+0.1000 (0.0500 to 0.1500), better``."""
+    """Return the difference to the control, such as ``+0.1000 (0.0500 to 0.1500), better``. Few values have no verdict."""
     text = format_difference(row.get("control"), spec)
-    return f"{text}, {row['verdict']}" if row.get("verdict") else text
+    return f"{text}, {row['verdict']}" if row.get("verdict") and row["n"] >= MIN_VALUES else text
 
 
 def format_difference(difference: Mapping[str, Any] | None, spec: str = ".4f") -> str:

@@ -9,7 +9,7 @@ import pytest
 
 from xplain.core.run_store import settings_digest
 from xplain.reports.control import compare_with_control, find_control
-from xplain.reports.evaluation_report import compare_with_random, evaluation_table
+from xplain.reports.evaluation_report import evaluation_table, format_control_difference
 from xplain.reports.statistics import paired_difference
 from xplain.reports.summary import summarize
 
@@ -49,8 +49,8 @@ def test_the_table_has_a_column_of_differences_to_the_control():
     assert cells["method"] == "minus random"
     assert re.fullmatch(r"\+0\.4375 \(0\.\d+ to 0\.\d+\)", cells["a"])  # no verdict on four images
     row = {"control": {"mean": 0.5, "low": 0.25, "high": 0.75}, "verdict": "better", "n": 10}
-    assert compare_with_random(row) == "+0.5000 (0.2500 to 0.7500), better"
-    assert compare_with_random(row | {"n": 9}) == "+0.5000 (0.2500 to 0.7500)"
+    assert format_control_difference(row) == "+0.5000 (0.2500 to 0.7500), better"
+    assert format_control_difference(row | {"n": 9}) == "+0.5000 (0.2500 to 0.7500)"
     assert cells["chance"] == ""
     assert "minus random" not in evaluation_table(summarize_order(("a", "b")))
 

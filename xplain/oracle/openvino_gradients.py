@@ -60,7 +60,7 @@ def _convolution_input_gradient(
     groups: int,
     wanted: Sequence[bool],
 ) -> tuple[Tensor, None, None]:
-    """Return the gradient of a convolution with respect to its input: a convolution, or a transposed one if it has groups and strides."""
+    """Return the gradient of a convolution with respect to its input: a convolution, or a transposed one for strides with groups."""
     if transposed or list(wanted) != [True, False, False]:
         raise NotImplementedError("the gradient of a transposed convolution or of its weights")
     dims = range(len(stride))
@@ -75,6 +75,7 @@ def _convolution_input_gradient(
         )
     if groups == 1 and len(stride) == 2 and all(step == 1 for step in dilation):
         return _strided_input_gradient(gradient, x, weight, stride, padding), None, None
+    # groups, dilation or one axis: with strides, OpenVINO may still confuse the weights, which the check of the engine finds
     extra = [x.shape[2 + i] - ((gradient.shape[2 + i] - 1) * stride[i] - 2 * padding[i] + reach[i] + 1) for i in dims]
     return ATEN.convolution(gradient, weight, None, stride, padding, dilation, True, extra, groups), None, None
 

@@ -160,16 +160,18 @@ def _draw_all(
         for method in methods:
             _remove_overlays(folder, method.label, first)
             suffix = "" if method.label == first else f".{file_label(method.label)}"
-            for place, examples in chosen[method.label].items():
-                for rank, example in enumerate(examples):
-                    if example.key in item_by_key:
-                        item = item_by_key[example.key]
-                        record = {"key": example.key, "metric": metric, "value": example.value, "place": place}
-                        record |= {"method": method.label, "correct": example.correct}
-                        record |= _describe_labels(classifier, item, example)
-                        content = _draw(config, classifier, method, item.source, example.target, record)
-                        write_file(folder / f"{place}-{rank}{suffix}.png", content)
-                    counter.advance(1)
+            numbered = [
+                (place, *pair) for place, examples in chosen[method.label].items() for pair in enumerate(examples)
+            ]
+            for place, rank, example in numbered:
+                item = item_by_key.get(example.key)
+                if item is not None:
+                    record = {"key": example.key, "metric": metric, "value": example.value, "place": place}
+                    record |= {"method": method.label, "correct": example.correct}
+                    record |= _describe_labels(classifier, item, example)
+                    content = _draw(config, classifier, method, item.source, example.target, record)
+                    write_file(folder / f"{place}-{rank}{suffix}.png", content)
+                counter.advance(1)
 
 
 def _remove_overlays(folder: Path, label: str, first: str) -> None:

@@ -8,7 +8,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from xplain.core.errors import Failure, UsageError
-from xplain.reports.evaluation_report import compare_with_random, evaluation_table, interval_name
+from xplain.reports.evaluation_report import evaluation_table, format_control_difference, interval_name
 from xplain.reports.tables import format_interval, format_number, with_arrow
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class Evaluation:
         body = []
         for row in self._summary["rows"]:
             cells = [with_arrow(row["metric"], metrics[row["metric"]]), row["method"], format_number(row["mean"])]
-            cells += [format_interval(row), str(row["n"]), compare_with_random(row)]
+            cells += [format_interval(row), str(row["n"]), format_control_difference(row)]
             body.append("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
         return f"<table><tr>{head}</tr>{''.join(body)}</table>"
 

@@ -182,7 +182,7 @@ def _means_table(summary: Mapping[str, Any]) -> str:
             cells.append(format_published(row["published"]))
         cells += [format_interval(row), str(row["n"]), reasons or "0", format_difference(row["difference"])]
         if minus_random:
-            cells.append(compare_with_random(row))
+            cells.append(format_control_difference(row))
         rows.append(cells)
     return markdown_table(header, rows)
 
@@ -218,7 +218,7 @@ def _short_table(summary: Mapping[str, Any]) -> str:
             "chance": format_number(row.get("chance"), spec),
             "published": format_published(row["published"]) if optional["published"] else "",
             interval_name(summary): format_interval(row, spec),
-            "minus random": compare_with_random(row, spec),
+            "minus random": format_control_difference(row, spec),
             "n": str(row["n"]),
             "undefined": ", ".join(f"{count} ({reason})" for reason, count in row["undefined"].items()),
         }
@@ -250,7 +250,7 @@ def interval_name(summary: Mapping[str, Any]) -> str:
     return f"{name} (BCa)" if summary["interval"]["kind"] == "bca" else name
 
 
-def compare_with_random(row: Mapping[str, Any], spec: str = ".4f") -> str:
+def format_control_difference(row: Mapping[str, Any], spec: str = ".4f") -> str:
     """Return the difference to the control, such as ``+0.1000 (0.0500 to 0.1500), better``. Few values have no verdict."""
     text = format_difference(row.get("control"), spec)
     return f"{text}, {row['verdict']}" if row.get("verdict") and row["n"] >= MIN_VALUES else text

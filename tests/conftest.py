@@ -19,6 +19,12 @@ SAMPLES = ROOT / "samples"
 TINY = ("-m", "python:tests.helpers.factories:tiny", "--device", "cpu")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the tests that fork first and those that load OpenVINO last: a fork of a process that has loaded it crashes on a signal."""
+    modules = {item: getattr(item, "module", None) for item in items}
+    items.sort(key=lambda item: hasattr(modules[item], "needs_openvino") - hasattr(modules[item], "needs_fork"))
+
+
 @dataclass(frozen=True)
 class Ran:
     """The exit code and the output of a command."""

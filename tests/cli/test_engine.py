@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
 
 import xplain
+from tests.helpers.engines import needs_openvino
 from xplain.oracle import engine_choice, engine_gain
 from xplain.pipelines import model_benchmark, throughput
 from xplain.reports.benchmark_report import benchmark_table
 
-pytestmark = pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is not installed")
+pytestmark = needs_openvino
 
 needs_bf16 = pytest.mark.skipif(
     not torch.cpu._is_avx512_bf16_supported(), reason="the processor has no bf16 arithmetic"

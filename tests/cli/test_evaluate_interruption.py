@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import TINY
+from tests.helpers.commands import needs_fork
 from tests.helpers.processes import is_running, start, wait
 
 OPTIONS = (
@@ -59,7 +60,7 @@ def written(folder: str) -> int:
     return sum(path.stat().st_size for path in Path(folder, "items").glob("*.jsonl"))
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@needs_fork
 def test_killed_run_equals_uninterrupted_run(xp, noise):
     command = ["evaluate", str(noise), *TINY, *OPTIONS, "-b", "3"]
     assert xp(*command, "-o", "whole").code == 5

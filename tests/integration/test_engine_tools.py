@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from importlib.util import find_spec
 
 import numpy as np
 import pytest
 import torch
 
 import xplain
+from tests.helpers.engines import needs_openvino
 from tests.oracle.helpers import SmallNetwork
 from tests.tools import bf16_error, engine_break_even
 from tests.tools.bf16_error import compare_values, count_kept_orders, read_values
@@ -83,7 +83,7 @@ def test_runs_in_both_precisions_are_compared(xp, photos, monkeypatch, tmp_path,
     assert f"{max(differences):.4f}" in capsys.readouterr().out
 
 
-@pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is not installed")
+@needs_openvino
 def test_start_and_rates_of_the_engine_are_measured(monkeypatch, capsys):
     torch.manual_seed(0)
     classifier = xplain.load_classifier(SmallNetwork().eval(), device="cpu")

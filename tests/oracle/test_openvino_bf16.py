@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from importlib.util import find_spec
 
 import pytest
 import torch
 
 import xplain
+from tests.helpers.engines import needs_openvino
 from tests.oracle.helpers import SMALL_SIZE, SmallNetwork, notes_of
 from xplain.oracle import engine_choice, engine_gain, openvino_engine
 from xplain.oracle.engine_choice import NO_ROWS, PlannedRows, choose_engine
@@ -16,9 +16,8 @@ from xplain.oracle.engines import use_engine
 from xplain.oracle.openvino_rows import RowGraph
 from xplain.oracle.oracle import Oracle
 
-# not ``importorskip``: an import by the test would load OpenVINO's telemetry
 pytestmark = [
-    pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is not installed"),
+    needs_openvino,
     pytest.mark.skipif(not torch.cpu._is_avx512_bf16_supported(), reason="the processor has no bf16 arithmetic"),
 ]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from importlib.util import find_spec
 
 import pytest
 import torch
@@ -11,6 +10,7 @@ from torch import nn
 
 import xplain
 import xplain.methods
+from tests.helpers.engines import needs_openvino
 from tests.oracle.helpers import SMALL_SIZE, SmallNetwork, make_seeded, notes_of
 from xplain.core.errors import XplainError
 from xplain.core.registry import METHODS
@@ -19,8 +19,7 @@ from xplain.oracle.engine_choice import PlannedRows, choose_engine
 from xplain.oracle.engines import use_engine
 from xplain.oracle.oracle import Oracle
 
-# not ``importorskip``: an import by the test would load OpenVINO's telemetry
-pytestmark = pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is not installed")
+pytestmark = needs_openvino
 
 # Largest differences of maps, relative to the norm of PyTorch's: of methods that amplify rounding, and of others.
 AMPLIFIED, CLOSE = 0.1, 1e-4

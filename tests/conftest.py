@@ -20,7 +20,10 @@ TINY = ("-m", "python:tests.helpers.factories:tiny", "--device", "cpu")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the tests that fork first and those that load OpenVINO last: a fork of a process that has loaded it crashes on a signal."""
+    """Run the tests that fork first and those that convert networks to OpenVINO last.
+
+    A fork of a process that has converted a gradient crashes when it gets a signal.
+    """
     modules = {item: getattr(item, "module", None) for item in items}
     items.sort(key=lambda item: hasattr(modules[item], "needs_openvino") - hasattr(modules[item], "needs_fork"))
 
